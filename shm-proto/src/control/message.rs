@@ -1,0 +1,271 @@
+//! What goes over the control socket, as types. The JSON is what serde makes of them.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::name::ChannelName;
+use crate::stat::{ChannelStat, Summary};
+
+/// One line on the socket: the protocol's version beside the content.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Envelope<T> {
+    /// [`VERSION`](super::VERSION).
+    pub v: u32,
+    /// The content, its fields on the same level as `v`.
+    #[serde(flatten)]
+    pub body: T,
+}
+
+/// What a client asks. `channel` may be left out while the daemon has exactly one.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum Request {
+    /// Are you there, and who are you?
+    Ping,
+    /// Names and a line of facts of every channel the client may see.
+    List,
+    /// Everything about one channel, or about all of them when none is named.
+    Stat {
+        /// Which channel; all when absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        channel: Option<ChannelName>,
+    },
+    /// Become a reader.
+    Attach {
+        /// Which channel.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        channel: Option<ChannelName>,
+        /// The program's name as it wants to be shown.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        program: Option<String>,
+    },
+    /// Borrow the writer role.
+    Publish {
+        /// Which channel.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        channel: Option<ChannelName>,
+        /// The program's name as it wants to be shown.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        program: Option<String>,
+    },
+    /// Change the capacity.
+    Resize {
+        /// Which channel.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        channel: Option<ChannelName>,
+        /// The capacity asked for, in bytes.
+        bytes: u64,
+    },
+    /// Detach a reader by its number in `stat`.
+    Evict {
+        /// Which channel.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        channel: Option<ChannelName>,
+        /// The reader's number.
+        reader: u32,
+    },
+}
+
+/// Where a reader starts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Start {
+    /// At the oldest message that is still whole.
+    Oldest,
+    /// At the first message published after attaching.
+    #[default]
+    New,
+}
+
+/// What happens when a message does not fit and the channel cannot grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFull {
+    /// The writer waits for the slowest reader; nothing is lost.
+    #[default]
+    Block,
+    /// The new message is dropped and counted.
+    Drop,
+    /// The oldest messages are overwritten; a reader that was lapped learns how many it lost.
+    Overwrite,
+}
+
+impl fmt::Display for OnFull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            OnFull::Block => "block",
+            OnFull::Drop => "drop",
+            OnFull::Overwrite => "overwrite",
+        })
+    }
+}
+
+/// What never changes while a channel exists: agreed at attach, checked against the segment's header.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Geometry {
+    /// The channel's name.
+    pub channel: ChannelName,
+    /// The identity of this segment: random, new with every creation.
+    pub instance: u64,
+    /// Largest capacity of the data area in bytes; what a peer maps, besides the header.
+    pub max_capacity: u64,
+    /// Largest message in bytes.
+    pub max_message: u64,
+    /// Alignment of every payload in bytes: a power of two from 8 to 4096.
+    pub align: u32,
+    /// What happens when the ring is full.
+    pub on_full: OnFull,
+    /// Every publish waits until all attached readers have read.
+    pub ack: bool,
+    /// The longest such a wait, in milliseconds.
+    pub ack_timeout_ms: u64,
+    /// How long a reader may hold a lossless channel up without moving, in milliseconds; 0 for ever.
+    pub evict_after_ms: u64,
+    /// Publishing waits while fewer readers than this are attached.
+    pub wait_readers: u32,
+    /// Most readers at a time.
+    pub max_readers: u32,
+    /// The reader, not the writer, pays for the full barrier (`membarrier`).
+    pub asymmetric: bool,
+}
+
+/// What the daemon answers.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Reply {
+    /// It worked.
+    Ok(Done),
+    /// It did not, and why.
+    Error(Refusal),
+}
+
+/// The result of each request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Done {
+    /// To `ping`.
+    Ping(Pong),
+    /// To `list`.
+    List(Vec<Summary>),
+    /// To `stat`.
+    Stat(Vec<ChannelStat>),
+    /// To `attach`; three descriptors come with it: segment, page, bell.
+    Attach(Attached),
+    /// To `publish`; two descriptors come with it: segment, lease page.
+    Publish(Lent),
+    /// To `resize`.
+    Resize(Resized),
+    /// To `evict`.
+    Evict {},
+}
+
+/// Who answers a `ping`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Pong {
+    /// Always `shmd`.
+    pub daemon: String,
+    /// The daemon's version.
+    pub version: String,
+    /// The daemon's process number.
+    pub pid: u32,
+    /// The prefix of its objects' names.
+    pub prefix: String,
+}
+
+/// A reader's attachment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attached {
+    /// The reader's number, as `stat` shows it.
+    pub reader: u32,
+    /// The channel's fixed facts.
+    pub geometry: Geometry,
+}
+
+/// The writer role, lent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Lent {
+    /// The channel's fixed facts.
+    pub geometry: Geometry,
+    /// Bytes of the data area that have memory behind them now.
+    pub reserved: u64,
+    /// The capacity to use now.
+    pub capacity: u64,
+}
+
+/// What became of a resize.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Resized {
+    /// Which channel.
+    pub channel: ChannelName,
+    /// Capacity before, in bytes.
+    pub old: u64,
+    /// Capacity asked for, in bytes.
+    pub asked: u64,
+    /// Capacity it is now, or will be, in bytes: what was asked for, rounded up to whole pages.
+    pub new: u64,
+    /// A shrink that takes effect when the readers have passed the memory to be given back.
+    pub pending: bool,
+}
+
+/// What the daemon tells an attached reader on its connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum ReaderEvent {
+    /// The reader was evicted.
+    Evicted {
+        /// By whom and why.
+        reason: String,
+    },
+    /// The channel is closing; what is in it can still be read.
+    Closing {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// Kinds of refusal; each has one exit code in `shmctl`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorKind {
+    /// The request could not be understood.
+    BadRequest,
+    /// The request's version is not spoken here.
+    BadVersion,
+    /// No channel of that name, or none named where there are several.
+    NoSuchChannel,
+    /// The peer's credentials do not allow it.
+    NotPermitted,
+    /// Somebody else holds the writer role.
+    WriterTaken,
+    /// The channel has as many readers as it takes, or the daemon as many clients.
+    TooMany,
+    /// The size asked for is outside the channel's bounds, or smaller than what is in use.
+    OutOfRange,
+    /// There is no memory for it.
+    NoSpace,
+    /// No reader of that number.
+    NoSuchReader,
+    /// The daemon is stopping, or another change is under way.
+    Busy,
+    /// Something failed inside the daemon.
+    Internal,
+}
+
+/// Why the daemon said no.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// For programs.
+    pub kind: ErrorKind,
+    /// For people: the object, the numbers, the cause and the way out.
+    pub message: String,
+    /// The daemon's channels, where naming one would help.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub channels: Vec<ChannelName>,
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}

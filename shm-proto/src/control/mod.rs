@@ -1,0 +1,33 @@
+//! The control protocol: one line of JSON a request, one line a reply, over a Unix stream socket.
+//!
+//! | direction | line | descriptors that travel with it |
+//! |---|---|---|
+//! | client to daemon | [`Request`] in an [`Envelope`] | none |
+//! | daemon to client | [`Reply`] in an [`Envelope`] | `attach`: segment (read-only), page, bell; `publish`: segment (read-write), lease page |
+//! | daemon to an attached reader | [`ReaderEvent`] | none |
+//! | daemon to the lent writer | [`ToWriter`](crate::ring::link::ToWriter) | `reader_joined`: page, bell |
+//! | lent writer to daemon | [`ToDaemon`](crate::ring::link::ToDaemon) | none |
+//!
+//! A line from a client is at most [`MAX_REQUEST`] bytes, a line from the daemon at most [`MAX_REPLY`], the newline
+//! included. Lines hold no raw newline, so a person can talk to the daemon with `nc -U`:
+//!
+//! ```text
+//! $ echo '{"v":1,"op":"ping"}' | nc -UN "$XDG_RUNTIME_DIR/shmd/shmd.sock"
+//! {"v":1,"ok":{"ping":{"daemon":"shmd","version":"0.1.0","pid":4711,"prefix":"shmd-1000"}}}
+//! ```
+//!
+//! After `attach` or `publish` the connection *is* the attachment: closing it detaches.
+
+mod message;
+
+pub use message::{
+    Attached, Done, Envelope, ErrorKind, Geometry, Lent, OnFull, Pong, ReaderEvent, Refusal, Reply, Request, Resized,
+    Start,
+};
+
+/// The protocol's version, in every line as `"v"`.
+pub const VERSION: u32 = 1;
+/// The longest line a client may send, in bytes.
+pub const MAX_REQUEST: usize = 64 << 10;
+/// The longest line the daemon may send, in bytes: `stat` of a thousand channels with their readers.
+pub const MAX_REPLY: usize = 32 << 20;

@@ -1,0 +1,160 @@
+//! The one error type of the library: every variant names the object, the numbers and the cause.
+
+use std::io;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::control::{ErrorKind, Refusal};
+use crate::size::Bytes;
+
+/// A result with this library's [`Error`].
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// What can go wrong, with what is needed to act on it.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// Text that is not a size.
+    #[error("{input:?} is not a size: write bytes or KiB, MiB, GiB, such as 4096, 64KiB, 1MiB or 2GiB")]
+    BadSize {
+        /// The text as given.
+        input: String,
+    },
+    /// Text that is not a duration.
+    #[error("{input:?} is not a duration: write a number with ms, s, m or h, such as 500ms, 30s or 5m; 0 for never")]
+    BadDuration {
+        /// The text as given.
+        input: String,
+    },
+    /// A name that cannot be used.
+    #[error("{input:?} is not a {what}: {reason}; use 1 to 64 of A-Z a-z 0-9 . _ -")]
+    BadName {
+        /// Which kind of name.
+        what: &'static str,
+        /// The name as given.
+        input: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A system call failed.
+    #[error("{action}: {source}")]
+    System {
+        /// What was tried, on which object, with which numbers.
+        action: String,
+        /// The system's reason.
+        source: io::Error,
+    },
+    /// No daemon answers where one was looked for.
+    #[error("no daemon at {}: {reason}; start shmd, or name its directory with --runtime-dir or SHMD_RUNTIME_DIR", socket.display())]
+    NoDaemon {
+        /// The control socket that was tried.
+        socket: PathBuf,
+        /// Why it did not answer.
+        reason: String,
+    },
+    /// The daemon refused a request; it says why.
+    #[error("{0}")]
+    Refused(Refusal),
+    /// The other side broke the protocol: too long, not JSON, an unknown version, descriptors missing.
+    #[error("control protocol: {0}")]
+    Protocol(String),
+    /// A segment or a record in it is not what the layout allows; nothing was read from it.
+    #[error("segment of channel {channel}: {reason}")]
+    Corrupt {
+        /// Which channel.
+        channel: String,
+        /// What is wrong, with offsets and numbers.
+        reason: String,
+    },
+    /// The message is larger than the channel will ever take.
+    #[error("a message of {len} bytes is over channel {channel}'s limit of {limit} bytes")]
+    TooLarge {
+        /// Which channel.
+        channel: String,
+        /// The message's bytes.
+        len: u64,
+        /// The channel's `max_message`.
+        limit: u64,
+    },
+    /// A wait ended without the thing waited for.
+    #[error("timed out after {waited:?} waiting for {what}")]
+    TimedOut {
+        /// What was waited for.
+        what: String,
+        /// How long.
+        waited: Duration,
+    },
+    /// Nothing can be done without waiting, and waiting was not asked for.
+    #[error("channel {channel} is full: {used} of {capacity} bytes are not read yet")]
+    WouldBlock {
+        /// Which channel.
+        channel: String,
+        /// Bytes that some reader still needs.
+        used: u64,
+        /// Present capacity in bytes.
+        capacity: u64,
+    },
+    /// This reader held a lossless channel up for too long and was detached by the writer or an administrator.
+    #[error("evicted from channel {channel}: {reason}; attach again to go on")]
+    Evicted {
+        /// Which channel.
+        channel: String,
+        /// Who did it and why.
+        reason: String,
+    },
+    /// The channel is closed and everything in it was read.
+    #[error("channel {channel} is closed")]
+    Closed {
+        /// Which channel.
+        channel: String,
+    },
+    /// The daemon went away without saying goodbye; what was published before can still be read.
+    #[error("the daemon of channel {channel} is gone")]
+    Disconnected {
+        /// Which channel.
+        channel: String,
+    },
+    /// The writer role was taken back by the daemon.
+    #[error("the writer role of channel {channel} was taken back: {reason}")]
+    Revoked {
+        /// Which channel.
+        channel: String,
+        /// Why.
+        reason: String,
+    },
+    /// The bytes just read were overwritten while they were being read.
+    #[error("overwritten while reading: {lost} messages of channel {channel} were lost")]
+    Lapped {
+        /// Which channel.
+        channel: String,
+        /// How many messages this reader will never see.
+        lost: u64,
+    },
+}
+
+impl Error {
+    /// A failed system call: `action` says what was tried on which object.
+    pub fn system(action: impl Into<String>, source: impl Into<io::Error>) -> Self {
+        Error::System { action: action.into(), source: source.into() }
+    }
+
+    /// The last system call's `errno`, with what was tried.
+    pub fn last_os_error(action: impl Into<String>) -> Self {
+        Self::system(action, io::Error::last_os_error())
+    }
+
+    /// The kind the daemon gave, when this is a refusal.
+    #[must_use]
+    pub fn refusal(&self) -> Option<ErrorKind> {
+        match self {
+            Error::Refused(refusal) => Some(refusal.kind),
+            _ => None,
+        }
+    }
+}
+
+impl From<Bytes> for u64 {
+    fn from(bytes: Bytes) -> u64 {
+        bytes.get()
+    }
+}

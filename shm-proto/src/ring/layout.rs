@@ -1,0 +1,264 @@
+//! The bytes in shared memory, as `repr(C)` structures whose offsets are checked when the crate is compiled.
+//!
+//! # Segment: `[header page][data area]`
+//!
+//! | offset | bytes | field | written by |
+//! |---|---|---|---|
+//! | 0 | 128 | [`Identity`]: magic, version, instance, geometry, owner | daemon, once, before anyone else can open it |
+//! | 128 | 128 | tail: [`Published`] place after the newest record | writer, after every commit |
+//! | 256 | 128 | floor: [`Published`] place of the oldest whole record | writer, before it overwrites |
+//! | 384 | 64 | [`Counters`]: capacity, dropped, overwritten, resizes, writer's pid and heartbeat | writer |
+//! | 448 | 3,648 | zero | |
+//! | 4,096 | to the end | data area: records | writer |
+//!
+//! # Reader page: one sealed memfd a reader
+//!
+//! | offset | bytes | field | written by |
+//! |---|---|---|---|
+//! | 0 | 64 | cursor, received, lost, heartbeat | reader |
+//! | 64 | 64 | waiting: 0 awake, 1 asleep on `wake`, 2 asleep on the bell | reader sets, writer clears |
+//! | 128 | 64 | space wanted: the cursor that the writer sleeps for, 0 for none | writer |
+//! | 192 | 64 | control: [`control`] bits | writer and daemon |
+//! | 256 | 32 | semaphore `wake`: writer to reader | both |
+//! | 320 | 32 | semaphore `space`: reader to writer | both |
+//!
+//! # Lease page: one sealed memfd for each lending of the writer role
+//!
+//! | offset | bytes | field | written by |
+//! |---|---|---|---|
+//! | 0 | 8 | generation: grows with every line sent to the writer | daemon |
+//! | 64 | 8 | waiting: the writer sleeps on `wake` | writer sets, daemon clears |
+//! | 128 | 32 | semaphore `wake` | both |
+//!
+//! Nobody believes what somebody else may write: see [`reader`](super::reader) and [`writer`](super::writer).
+
+use std::mem::{offset_of, size_of};
+use std::sync::atomic::{AtomicU32, AtomicU64};
+
+/// `SHMDRING`, little-endian.
+pub const MAGIC: u64 = u64::from_le_bytes(*b"SHMDRING");
+/// The layout's version.
+pub const LAYOUT_VERSION: u32 = 1;
+/// Bytes before the data area.
+pub const DATA_OFFSET: u64 = 4096;
+/// Bytes of a reader's or a lease page.
+pub const PAGE_SIZE: usize = 4096;
+/// A cursor's value until the reader has chosen its start.
+pub const CURSOR_JOINING: u64 = u64::MAX;
+
+/// Facts that are fixed when the segment is made.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct Identity {
+    /// [`MAGIC`].
+    pub magic: AtomicU64,
+    /// [`LAYOUT_VERSION`].
+    pub version: AtomicU32,
+    /// Alignment of payloads in bytes.
+    pub align: AtomicU32,
+    /// Random number of this segment.
+    pub instance: AtomicU64,
+    /// Largest capacity in bytes.
+    pub max_capacity: AtomicU64,
+    /// Largest message in bytes.
+    pub max_message: AtomicU64,
+    /// 0 block, 1 drop, 2 overwrite; bit 8 asymmetric barrier.
+    pub flags: AtomicU64,
+    /// The daemon that made it: process number,
+    pub owner_pid: AtomicU64,
+    /// and that process's start, in clock ticks after boot.
+    pub owner_start: AtomicU64,
+    /// The kernel's boot id.
+    pub boot_id: [AtomicU64; 2],
+    /// Zero.
+    pub reserved: [AtomicU64; 5],
+}
+
+/// A place in the record chain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Place {
+    /// Position: bytes of the chain before this record since the segment was made. Only grows.
+    pub pos: u64,
+    /// Offset of the record's header in the data area.
+    pub off: u64,
+    /// Messages before this record since the segment was made.
+    pub seq: u64,
+    /// Payload bytes before this record since the segment was made.
+    pub bytes: u64,
+}
+
+/// The storage of a [`Published`] place.
+#[repr(C)]
+#[derive(Debug)]
+pub struct PlaceCell {
+    /// [`Place::pos`].
+    pub pos: AtomicU64,
+    /// [`Place::off`].
+    pub off: AtomicU64,
+    /// [`Place::seq`].
+    pub seq: AtomicU64,
+    /// [`Place::bytes`].
+    pub bytes: AtomicU64,
+}
+
+/// A place that one process replaces while others read it: two copies and a version that says which one holds.
+///
+/// A writer that dies at any instruction leaves the copy named by `version` whole, which a seqlock would not.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct Published {
+    /// Copy `version % 2` is the one to read.
+    pub version: AtomicU64,
+    /// Keeps the copies on a line of their own.
+    pub reserved: [AtomicU64; 7],
+    /// The two copies.
+    pub copies: [PlaceCell; 2],
+}
+
+/// What the writer counts.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct Counters {
+    /// Capacity in use, in bytes: the writer places no record's end above it.
+    pub capacity: AtomicU64,
+    /// Messages dropped because the ring was full.
+    pub dropped: AtomicU64,
+    /// Messages overwritten before every attached reader had read them.
+    pub overwritten: AtomicU64,
+    /// Changes of capacity that took effect.
+    pub resizes: AtomicU64,
+    /// The writer's process number, 0 for none.
+    pub writer_pid: AtomicU64,
+    /// `CLOCK_MONOTONIC` nanoseconds when the writer was last at work.
+    pub writer_heartbeat: AtomicU64,
+    /// Readers evicted by the writer.
+    pub evicted: AtomicU64,
+    /// A smaller capacity that waits for the readers, 0 for none.
+    pub pending: AtomicU64,
+}
+
+/// The segment's first page.
+#[repr(C, align(4096))]
+#[derive(Debug)]
+pub struct SegmentHeader {
+    /// Who made it and what it is.
+    pub identity: Identity,
+    /// After the newest record.
+    pub tail: Published,
+    /// The oldest whole record.
+    pub floor: Published,
+    /// What the writer counts.
+    pub counters: Counters,
+}
+
+/// A line that the reader alone writes.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct ReaderLine {
+    /// Everything before this position is read; [`CURSOR_JOINING`] until the start is chosen.
+    pub cursor: AtomicU64,
+    /// Messages read.
+    pub received: AtomicU64,
+    /// Messages lost to overwriting.
+    pub lost: AtomicU64,
+    /// `CLOCK_MONOTONIC` nanoseconds when the reader was last at work.
+    pub heartbeat: AtomicU64,
+}
+
+/// A flag or number on a cache line of its own.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct Lone<T> {
+    /// The value.
+    pub value: T,
+}
+
+/// Room for a `sem_t` (32 bytes in glibc on 64-bit Linux) on a cache line of its own.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct SemaphoreCell {
+    /// Opaque; see [`Semaphore`](crate::os::sem::Semaphore).
+    pub opaque: [AtomicU64; 4],
+}
+
+/// A reader's page.
+#[repr(C, align(4096))]
+#[derive(Debug)]
+pub struct ReaderPage {
+    /// Cursor and counters.
+    pub line: ReaderLine,
+    /// See [`waiting`].
+    pub waiting: Lone<AtomicU32>,
+    /// The cursor that lets a sleeping writer go on, 0 for none.
+    pub space_wanted: Lone<AtomicU64>,
+    /// See [`control`].
+    pub control: Lone<AtomicU32>,
+    /// Posted by the writer when there is something to read.
+    pub wake: SemaphoreCell,
+    /// Posted by the reader when it has passed `space_wanted`.
+    pub space: SemaphoreCell,
+}
+
+/// The page between the daemon and the writer.
+#[repr(C, align(4096))]
+#[derive(Debug)]
+pub struct LeasePage {
+    /// Grows with every line the daemon sends to the writer.
+    pub generation: Lone<AtomicU64>,
+    /// 1 while the writer sleeps on `wake`.
+    pub waiting: Lone<AtomicU32>,
+    /// Posted by the daemon with every line it sends.
+    pub wake: SemaphoreCell,
+}
+
+/// Values of [`ReaderPage::waiting`].
+pub mod waiting {
+    /// Not asleep.
+    pub const NO: u32 = 0;
+    /// Asleep on the page's semaphore.
+    pub const SEMAPHORE: u32 = 1;
+    /// Asleep in a poll loop, on the bell.
+    pub const BELL: u32 = 2;
+}
+
+/// Bits of [`ReaderPage::control`].
+pub mod control {
+    /// A writer knows this reader and writes over nothing it still needs.
+    pub const REGISTERED: u32 = 1;
+    /// Evicted: what it reads may be overwritten.
+    pub const EVICTED: u32 = 2;
+    /// The channel is closing: read what is there, then stop.
+    pub const CLOSING: u32 = 4;
+}
+
+/// Bits of [`Identity::flags`].
+pub mod flags {
+    /// Which bits hold the `on_full` policy.
+    pub const ON_FULL: u64 = 3;
+    /// The sleeper pays for the barrier.
+    pub const ASYMMETRIC: u64 = 1 << 8;
+}
+
+const _: () = {
+    assert!(size_of::<SegmentHeader>() == DATA_OFFSET as usize);
+    assert!(offset_of!(SegmentHeader, identity) == 0);
+    assert!(offset_of!(SegmentHeader, tail) == 128);
+    assert!(offset_of!(SegmentHeader, floor) == 256);
+    assert!(offset_of!(SegmentHeader, counters) == 384);
+    assert!(offset_of!(Identity, instance) == 16);
+    assert!(offset_of!(Identity, max_capacity) == 24);
+    assert!(offset_of!(Identity, flags) == 40);
+    assert!(offset_of!(Identity, boot_id) == 64);
+    assert!(offset_of!(Published, copies) == 64);
+    assert!(size_of::<PlaceCell>() == 32);
+    assert!(size_of::<Counters>() == 64);
+    assert!(size_of::<ReaderPage>() == PAGE_SIZE);
+    assert!(offset_of!(ReaderPage, waiting) == 64);
+    assert!(offset_of!(ReaderPage, space_wanted) == 128);
+    assert!(offset_of!(ReaderPage, control) == 192);
+    assert!(offset_of!(ReaderPage, wake) == 256);
+    assert!(offset_of!(ReaderPage, space) == 320);
+    assert!(size_of::<LeasePage>() == PAGE_SIZE);
+    assert!(offset_of!(LeasePage, waiting) == 64);
+    assert!(offset_of!(LeasePage, wake) == 128);
+};

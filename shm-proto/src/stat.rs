@@ -1,0 +1,121 @@
+//! What `stat` and `list` show, as data.
+//!
+//! Ages and rates are computed by the daemon when it answers. Figures that a reader or a lent writer keeps itself are
+//! shown as it reports them, clamped to what is possible; nothing is decided by them.
+
+use serde::{Deserialize, Serialize};
+
+use crate::control::OnFull;
+use crate::name::ChannelName;
+
+/// One channel in `list`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Summary {
+    /// The channel's name.
+    pub channel: ChannelName,
+    /// `ring`.
+    pub mode: String,
+    /// Present capacity in bytes.
+    pub capacity: u64,
+    /// Attached readers.
+    pub readers: u32,
+    /// Who writes: `none`, `stdin`, or a program with its pid.
+    pub writer: String,
+    /// What the asking peer may do: some of `read`, `write`, `admin`.
+    pub allowed: Vec<String>,
+}
+
+/// One channel in `stat`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ChannelStat {
+    /// The channel's name.
+    pub channel: ChannelName,
+    /// The segment's name for `shm_open`.
+    pub segment: String,
+    /// `ring`.
+    pub mode: String,
+    /// What happens when the ring is full.
+    pub on_full: OnFull,
+    /// Capacity in use now, in bytes.
+    pub capacity: u64,
+    /// Smallest capacity, in bytes.
+    pub min: u64,
+    /// Largest capacity, in bytes.
+    pub max: u64,
+    /// Bytes of the data area with memory behind them.
+    pub reserved: u64,
+    /// A capacity asked for that has not taken effect yet.
+    pub pending: Option<u64>,
+    /// Bytes that the slowest reader has not read yet.
+    pub used: u64,
+    /// Bytes that a reader starting at `oldest` would find.
+    pub retained: u64,
+    /// Largest message, in bytes.
+    pub max_message: u64,
+    /// Alignment of payloads, in bytes.
+    pub align: u32,
+    /// Messages published since the segment was made.
+    pub messages: u64,
+    /// Payload bytes published since the segment was made.
+    pub bytes: u64,
+    /// Messages a second, over the last second or more.
+    pub messages_per_s: f64,
+    /// Payload bytes a second, over the last second or more.
+    pub bytes_per_s: f64,
+    /// Messages dropped because the ring was full.
+    pub dropped: u64,
+    /// Messages overwritten before every attached reader had read them.
+    pub overwritten: u64,
+    /// Growths and shrinks that took effect.
+    pub resizes: u64,
+    /// Readers evicted.
+    pub evicted: u64,
+    /// Most readers at a time.
+    pub max_readers: u32,
+    /// The source that feeds the channel: `none` or `stdin`.
+    pub source: String,
+    /// Who writes now.
+    pub writer: Option<WriterStat>,
+    /// Who reads now.
+    pub readers: Vec<ReaderStat>,
+}
+
+/// Who holds the writer role.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct WriterStat {
+    /// Process number.
+    pub pid: u32,
+    /// Program name.
+    pub program: String,
+    /// User name, or number where there is no name.
+    pub user: String,
+    /// `source`, `lent`.
+    pub role: String,
+    /// Milliseconds since the writer was last seen at work.
+    pub heartbeat_ms: u64,
+}
+
+/// One attached reader.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReaderStat {
+    /// Its number, for `evict`.
+    pub reader: u32,
+    /// Process number.
+    pub pid: u32,
+    /// Program name.
+    pub program: String,
+    /// User name, or number where there is no name.
+    pub user: String,
+    /// `joining`, `reading`, `sleeping`, `evicted`.
+    pub state: String,
+    /// Messages not read yet.
+    pub lag_messages: u64,
+    /// Bytes not read yet, record headers included.
+    pub lag_bytes: u64,
+    /// Messages read.
+    pub received: u64,
+    /// Messages lost to overwriting.
+    pub lost: u64,
+    /// Milliseconds since the reader was last seen at work.
+    pub heartbeat_ms: u64,
+}
