@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::control::{ErrorKind, Refusal};
-use crate::size::Bytes;
+use crate::framing::Framing;
 
 /// A result with this library's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -25,6 +25,22 @@ pub enum Error {
     BadDuration {
         /// The text as given.
         input: String,
+    },
+    /// Text that is not a framing.
+    #[error("{input:?} is not a framing: write lines, nul, length, or chunk= and a size, such as chunk=64KiB")]
+    BadFraming {
+        /// The text as given.
+        input: String,
+    },
+    /// An input that cannot be cut into messages as asked.
+    #[error("message {message} of the input, framed by {framing}: {reason}")]
+    Framing {
+        /// How the input is cut.
+        framing: Framing,
+        /// Which message, counted from 1.
+        message: u64,
+        /// What is wrong, with numbers.
+        reason: String,
     },
     /// A name that cannot be used.
     #[error("{input:?} is not a {what}: {reason}; use 1 to 64 of A-Z a-z 0-9 . _ -")]
@@ -55,9 +71,19 @@ pub enum Error {
     /// The daemon refused a request; it says why.
     #[error("{0}")]
     Refused(Refusal),
-    /// The other side broke the protocol: too long, not JSON, an unknown version, descriptors missing.
+    /// The other side broke the protocol: too long, not JSON, descriptors missing.
     #[error("control protocol: {0}")]
     Protocol(String),
+    /// The other side speaks another version of the protocol.
+    #[error(
+        "control protocol: the other side speaks version {theirs}, this program version {ours}; use programs of one release"
+    )]
+    Version {
+        /// The version in the line received.
+        theirs: u64,
+        /// The version spoken here.
+        ours: u32,
+    },
     /// A segment or a record in it is not what the layout allows; nothing was read from it.
     #[error("segment of channel {channel}: {reason}")]
     Corrupt {
@@ -93,6 +119,20 @@ pub enum Error {
         used: u64,
         /// Present capacity in bytes.
         capacity: u64,
+    },
+    /// The message needs more capacity than the channel has, and growing is not possible now.
+    #[error(
+        "channel {channel}: a message needs {needed} bytes of capacity, there are {capacity}, and growing failed: {reason}"
+    )]
+    NoSpace {
+        /// Which channel.
+        channel: String,
+        /// Capacity that would do, in bytes.
+        needed: u64,
+        /// Present capacity in bytes.
+        capacity: u64,
+        /// Why it cannot grow.
+        reason: String,
     },
     /// This reader held a lossless channel up for too long and was detached by the writer or an administrator.
     #[error("evicted from channel {channel}: {reason}; attach again to go on")]
@@ -150,11 +190,5 @@ impl Error {
             Error::Refused(refusal) => Some(refusal.kind),
             _ => None,
         }
-    }
-}
-
-impl From<Bytes> for u64 {
-    fn from(bytes: Bytes) -> u64 {
-        bytes.get()
     }
 }

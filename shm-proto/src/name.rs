@@ -88,7 +88,7 @@ macro_rules! text_type {
 }
 
 text_type!(ChannelName, "channel name");
-text_type!(Prefix, "object prefix");
+text_type!(Prefix, "prefix of object names");
 
 #[cfg(test)]
 mod tests {

@@ -191,6 +191,9 @@ pub struct Lent {
     pub reserved: u64,
     /// The capacity to use now.
     pub capacity: u64,
+    /// So many lines follow at once: the readers that are attached, and a resize under way. Publishing before they are
+    /// read could overwrite what those readers still need.
+    pub lines: u32,
 }
 
 /// What became of a resize.

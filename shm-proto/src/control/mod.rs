@@ -18,8 +18,18 @@
 //!
 //! After `attach` or `publish` the connection *is* the attachment: closing it detaches.
 
+mod client;
+mod conn;
+mod endpoint;
+mod line;
 mod message;
 
+pub use client::Client;
+pub use conn::{Conn, Incoming, MAX_FDS_A_LINE, Received};
+pub use endpoint::{
+    Endpoint, LOCK_NAME, RUNTIME_DIR_VARIABLE, SOCKET_NAME, SYSTEM_RUNTIME_DIR, default_prefix, default_runtime_dir,
+};
+pub use line::{decode, encode};
 pub use message::{
     Attached, Done, Envelope, ErrorKind, Geometry, Lent, OnFull, Pong, ReaderEvent, Refusal, Reply, Request, Resized,
     Start,

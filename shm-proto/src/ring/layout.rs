@@ -5,17 +5,18 @@
 //! | offset | bytes | field | written by |
 //! |---|---|---|---|
 //! | 0 | 128 | [`Identity`]: magic, version, instance, geometry, owner | daemon, once, before anyone else can open it |
-//! | 128 | 128 | tail: [`Published`] place after the newest record | writer, after every commit |
+//! | 128 | 128 | mark: [`Published`] place of a record near the tail | writer, every 64th of the capacity |
 //! | 256 | 128 | floor: [`Published`] place of the oldest whole record | writer, before it overwrites |
-//! | 384 | 64 | [`Counters`]: capacity, dropped, overwritten, resizes, writer's pid and heartbeat | writer |
-//! | 448 | 3,648 | zero | |
+//! | 384 | 128 | [`Progress`]: position, messages and bytes so far | writer, after every commit |
+//! | 512 | 128 | [`Counters`]: capacity, dropped, overwritten, resizes, writer's pid, start and heartbeat | writer |
+//! | 640 | 3,456 | zero | |
 //! | 4,096 | to the end | data area: records | writer |
 //!
 //! # Reader page: one sealed memfd a reader
 //!
 //! | offset | bytes | field | written by |
 //! |---|---|---|---|
-//! | 0 | 64 | cursor, received, lost, heartbeat | reader |
+//! | 0 | 64 | cursor, sequence number, received, lost, heartbeat | reader |
 //! | 64 | 64 | waiting: 0 awake, 1 asleep on `wake`, 2 asleep on the bell | reader sets, writer clears |
 //! | 128 | 64 | space wanted: the cursor that the writer sleeps for, 0 for none | writer |
 //! | 192 | 64 | control: [`control`] bits | writer and daemon |
@@ -30,10 +31,12 @@
 //! | 64 | 8 | waiting: the writer sleeps on `wake` | writer sets, daemon clears |
 //! | 128 | 32 | semaphore `wake` | both |
 //!
-//! Nobody believes what somebody else may write: see [`reader`](super::reader) and [`writer`](super::writer).
+//! Nobody believes what somebody else may write: see [`Reader`](super::Reader) and [`Writer`](super::Writer).
 
 use std::mem::{offset_of, size_of};
 use std::sync::atomic::{AtomicU32, AtomicU64};
+
+pub use super::published::{Place, PlaceCell, Published};
 
 /// `SHMDRING`, little-endian.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"SHMDRING");
@@ -74,45 +77,20 @@ pub struct Identity {
     pub reserved: [AtomicU64; 5],
 }
 
-/// A place in the record chain.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Place {
-    /// Position: bytes of the chain before this record since the segment was made. Only grows.
-    pub pos: u64,
-    /// Offset of the record's header in the data area.
-    pub off: u64,
-    /// Messages before this record since the segment was made.
-    pub seq: u64,
-    /// Payload bytes before this record since the segment was made.
-    pub bytes: u64,
-}
-
-/// The storage of a [`Published`] place.
-#[repr(C)]
-#[derive(Debug)]
-pub struct PlaceCell {
-    /// [`Place::pos`].
-    pub pos: AtomicU64,
-    /// [`Place::off`].
-    pub off: AtomicU64,
-    /// [`Place::seq`].
-    pub seq: AtomicU64,
-    /// [`Place::bytes`].
-    pub bytes: AtomicU64,
-}
-
-/// A place that one process replaces while others read it: two copies and a version that says which one holds.
+/// How far the writer is. Each word is right by itself; the three may be a message apart.
 ///
-/// A writer that dies at any instruction leaves the copy named by `version` whole, which a seqlock would not.
+/// A reader does not follow these: it polls the one header it stands at. Who wants the tail starts at the mark, which holds
+/// still long enough to be read, and walks the chain. Two cache lines to itself: processors fetch lines in pairs, and a
+/// neighbour that readers look at would cost the writer a miss a message.
 #[repr(C, align(128))]
 #[derive(Debug)]
-pub struct Published {
-    /// Copy `version % 2` is the one to read.
-    pub version: AtomicU64,
-    /// Keeps the copies on a line of their own.
-    pub reserved: [AtomicU64; 7],
-    /// The two copies.
-    pub copies: [PlaceCell; 2],
+pub struct Progress {
+    /// Position after the newest record.
+    pub pos: AtomicU64,
+    /// Messages committed.
+    pub messages: AtomicU64,
+    /// Payload bytes committed.
+    pub bytes: AtomicU64,
 }
 
 /// What the writer counts.
@@ -135,6 +113,10 @@ pub struct Counters {
     pub evicted: AtomicU64,
     /// A smaller capacity that waits for the readers, 0 for none.
     pub pending: AtomicU64,
+    /// The writer's process's start, in clock ticks after boot: with the number, proof of life.
+    pub writer_start: AtomicU64,
+    /// Zero.
+    pub reserved: [AtomicU64; 7],
 }
 
 /// The segment's first page.
@@ -143,10 +125,12 @@ pub struct Counters {
 pub struct SegmentHeader {
     /// Who made it and what it is.
     pub identity: Identity,
-    /// After the newest record.
-    pub tail: Published,
+    /// A record at most a 64th of the capacity (or 4 KiB, or a message) before the tail.
+    pub mark: Published,
     /// The oldest whole record.
     pub floor: Published,
+    /// How far the writer is.
+    pub progress: Progress,
     /// What the writer counts.
     pub counters: Counters,
 }
@@ -157,6 +141,8 @@ pub struct SegmentHeader {
 pub struct ReaderLine {
     /// Everything before this position is read; [`CURSOR_JOINING`] until the start is chosen.
     pub cursor: AtomicU64,
+    /// Number of the message at the cursor. For `stat` alone.
+    pub seq: AtomicU64,
     /// Messages read.
     pub received: AtomicU64,
     /// Messages lost to overwriting.
@@ -242,16 +228,17 @@ pub mod flags {
 const _: () = {
     assert!(size_of::<SegmentHeader>() == DATA_OFFSET as usize);
     assert!(offset_of!(SegmentHeader, identity) == 0);
-    assert!(offset_of!(SegmentHeader, tail) == 128);
+    assert!(offset_of!(SegmentHeader, mark) == 128);
     assert!(offset_of!(SegmentHeader, floor) == 256);
-    assert!(offset_of!(SegmentHeader, counters) == 384);
+    assert!(offset_of!(SegmentHeader, progress) == 384);
+    assert!(offset_of!(SegmentHeader, counters) == 512);
     assert!(offset_of!(Identity, instance) == 16);
     assert!(offset_of!(Identity, max_capacity) == 24);
     assert!(offset_of!(Identity, flags) == 40);
     assert!(offset_of!(Identity, boot_id) == 64);
     assert!(offset_of!(Published, copies) == 64);
     assert!(size_of::<PlaceCell>() == 32);
-    assert!(size_of::<Counters>() == 64);
+    assert!(size_of::<Counters>() == 128);
     assert!(size_of::<ReaderPage>() == PAGE_SIZE);
     assert!(offset_of!(ReaderPage, waiting) == 64);
     assert!(offset_of!(ReaderPage, space_wanted) == 128);

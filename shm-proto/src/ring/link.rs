@@ -5,7 +5,8 @@
 //!
 //! [`LeasePage::generation`]: super::layout::LeasePage::generation
 
-use std::os::fd::OwnedFd;
+use std::fmt;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use serde::{Deserialize, Serialize};
 
@@ -29,6 +30,8 @@ pub enum ToWriter {
     Grown {
         /// New capacity in bytes.
         capacity: u64,
+        /// This was the last step of the growth.
+        done: bool,
     },
     /// Growth was asked for and is not to be had; ask again no sooner than in a second.
     NotGrown {
@@ -39,6 +42,8 @@ pub enum ToWriter {
     Shrink {
         /// New capacity in bytes.
         capacity: u64,
+        /// Comes back with [`ToDaemon::Shrunk`], so that an answer that crossed a later line is not believed.
+        id: u32,
     },
     /// Give the role back: publish nothing more.
     Revoked {
@@ -56,10 +61,17 @@ pub enum ToDaemon {
         /// The least capacity that would help, in bytes.
         capacity: u64,
     },
-    /// A growth or shrink is in effect: no record lies at or above this capacity, nor will one.
+    /// A shrink is in effect: nothing that the writer or a reader in good standing needs lies at or above this capacity.
+    ///
+    /// Readers whose cursor is below `after` (evicted or lapped) may still stand there: cut the file when they have gone.
     Shrunk {
         /// Capacity in bytes.
         capacity: u64,
+        /// Of the [`ToWriter::Shrink`] that this answers. The daemon cuts nothing when it has sent another line about the
+        /// capacity since.
+        id: u32,
+        /// No record at or after this position lies above the capacity.
+        after: u64,
     },
     /// A reader was evicted; its page says so already.
     Evicted {
@@ -78,7 +90,7 @@ pub enum ToDaemon {
 }
 
 /// One end of the link, the writer's.
-pub trait Link: Send {
+pub trait Link: Send + fmt::Debug {
     /// The next line from the daemon, if one has arrived; never waits. `Err` when the daemon is gone.
     ///
     /// # Errors
@@ -90,4 +102,7 @@ pub trait Link: Send {
     /// # Errors
     /// [`Error::Disconnected`](crate::Error::Disconnected) when the daemon is gone.
     fn send(&mut self, line: ToDaemon) -> Result<()>;
+
+    /// Readable when a line may have arrived; `None` for a link that has no descriptor.
+    fn as_fd(&self) -> Option<BorrowedFd<'_>>;
 }

@@ -3,14 +3,46 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`layout`] | the bytes in shared memory |
-//! | `record` | the 8-byte record header |
-//! | `commit`, `wake` | the lock-free steps, generic so that loom checks the code that runs |
-//! | `plan` | where the next record goes: pure |
+//! | [`record`] | the 8-byte header in front of every message |
+//! | [`commit`], [`published`], [`wake`] | the lock-free steps, generic so that loom checks the code that runs |
+//! | [`plan`], `marks` | where the next record goes: pure |
+//! | `segment` | a mapped segment, and how one is made |
 //! | `writer`, `reader` | the two roles |
 //! | [`link`] | what passes between writer and daemon |
 //! | `inspect` | what the daemon sees without mapping the segment |
 
 #[cfg(not(loom))]
+mod attach;
+pub mod commit;
+#[cfg(not(loom))]
+mod inspect;
+#[cfg(not(loom))]
 pub mod layout;
 #[cfg(not(loom))]
 pub mod link;
+#[cfg(all(test, loom))]
+mod loom_tests;
+#[cfg(not(loom))]
+mod marks;
+pub mod plan;
+pub mod published;
+#[cfg(not(loom))]
+mod reader;
+pub mod record;
+#[cfg(not(loom))]
+mod segment;
+#[cfg(all(test, not(loom)))]
+mod testing;
+#[cfg(all(test, not(loom)))]
+mod tests;
+pub mod wake;
+#[cfg(not(loom))]
+mod writer;
+
+#[cfg(not(loom))]
+pub use self::{
+    inspect::Snapshot,
+    reader::{Batch as ReadBatch, Message, Reader, Received, Words},
+    segment::{Owner, create_segment},
+    writer::{Batch, Slot, Writer},
+};

@@ -1,0 +1,154 @@
+//! A client's side of the conversation: one request, one reply.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, sockopt};
+use nix::sys::time::{TimeVal, TimeValLike};
+
+use super::conn::{Conn, Received};
+use super::line::decode;
+use super::{Done, Endpoint, MAX_REPLY, Reply, Request};
+use crate::error::{Error, Result};
+
+/// A connection to the daemon.
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use shm_proto::control::{Client, Done, Endpoint, Request};
+///
+/// let mut client = Client::connect(&Endpoint::find(None), Duration::from_secs(5))?;
+/// if let Done::List(channels) = client.request(&Request::List)? {
+///     for summary in channels {
+///         println!("{} {}", summary.channel, summary.capacity);
+///     }
+/// }
+/// # Ok::<(), shm_proto::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Client {
+    conn: Conn,
+    socket: PathBuf,
+    timeout: Duration,
+}
+
+impl Client {
+    /// Connects to the daemon; this and every reply may take `timeout`.
+    ///
+    /// # Errors
+    /// [`Error::NoDaemon`] when none answers there, [`Error::System`] when this user may not connect to it,
+    /// [`Error::TimedOut`] when it does not take the connection.
+    pub fn connect(endpoint: &Endpoint, timeout: Duration) -> Result<Self> {
+        let path = &endpoint.socket;
+        let stream = open(path, timeout)?;
+        Ok(Client { conn: Conn::new(stream, MAX_REPLY), socket: path.clone(), timeout })
+    }
+
+    /// How long each later reply may take.
+    pub fn set_timeout(&mut self, timeout: Duration) {
+        self.timeout = timeout;
+    }
+
+    /// Asks, and waits for the answer.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with the daemon's reason; [`Error::TimedOut`]; [`Error::NoDaemon`] when it closed the
+    /// connection instead of answering; [`Error::Protocol`] and [`Error::Version`] for an answer that makes no sense.
+    pub fn request(&mut self, request: &Request) -> Result<Done> {
+        self.request_with_fds(request).map(|(done, _)| done)
+    }
+
+    /// Asks, and waits for the answer and the descriptors that come with it.
+    ///
+    /// # Errors
+    /// Those of [`request`](Self::request).
+    pub fn request_with_fds(&mut self, request: &Request) -> Result<(Done, Vec<OwnedFd>)> {
+        // A daemon that turns a client away says why and closes, perhaps before it is asked: look for its line anyway.
+        let unsent = self.conn.send(request, &[]).err();
+        let deadline = Instant::now() + self.timeout;
+        loop {
+            match self.conn.receive()? {
+                Received::Line(line, fds) => {
+                    return match decode(&line)? {
+                        Reply::Ok(done) => Ok((done, fds)),
+                        Reply::Error(refusal) => Err(Error::Refused(refusal)),
+                    };
+                }
+                Received::Closed => {
+                    return Err(unsent.unwrap_or_else(|| self.no_daemon("it closed the connection without an answer")));
+                }
+                Received::Nothing => self.wait(deadline)?,
+            }
+        }
+    }
+
+    /// The connection itself, for a client that has attached or been lent the writer role.
+    #[must_use]
+    pub fn into_conn(self) -> Conn {
+        self.conn
+    }
+
+    fn wait(&self, deadline: Instant) -> Result<()> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(self.timed_out("answer a request"));
+        }
+        // Rounded up: waking a little early would only poll again with nothing left.
+        let timeout = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(self.conn.as_fd(), PollFlags::POLLIN)], timeout) {
+            Ok(_) | Err(Errno::EINTR) => Ok(()),
+            Err(e) => Err(Error::system("cannot wait for the daemon's answer", e)),
+        }
+    }
+
+    fn no_daemon(&self, reason: &str) -> Error {
+        Error::NoDaemon { socket: self.socket.clone(), reason: reason.to_owned() }
+    }
+
+    fn timed_out(&self, to_do: &str) -> Error {
+        timed_out(&self.socket, to_do, self.timeout)
+    }
+}
+
+fn timed_out(socket: &Path, to_do: &str, waited: Duration) -> Error {
+    Error::TimedOut { what: format!("the daemon at {} to {to_do}", socket.display()), waited }
+}
+
+fn open(path: &Path, timeout: Duration) -> Result<UnixStream> {
+    let action = || format!("cannot connect to the daemon at {}", path.display());
+    let failed = |e: Errno| Error::system(action(), e);
+    let addr = UnixAddr::new(path).map_err(|_| {
+        let reason =
+            format!("the socket's path has {} bytes, more than a socket's can have", path.as_os_str().as_bytes().len());
+        Error::system(action(), io::Error::new(io::ErrorKind::InvalidInput, reason))
+    })?;
+    let fd = socket::socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).map_err(failed)?;
+    // A daemon that does not accept lets its backlog fill, and connecting then waits as long as sending may.
+    let micros = i64::try_from(timeout.as_micros()).unwrap_or(i64::MAX).max(1);
+    socket::setsockopt(&fd, sockopt::SendTimeout, &TimeVal::microseconds(micros)).map_err(failed)?;
+    let no_daemon = |reason: &str| Err(Error::NoDaemon { socket: path.to_owned(), reason: reason.to_owned() });
+    loop {
+        return match socket::connect(std::os::fd::AsRawFd::as_raw_fd(&fd), &addr) {
+            Ok(()) => {
+                socket::setsockopt(&fd, sockopt::SendTimeout, &TimeVal::microseconds(0)).map_err(failed)?;
+                Ok(UnixStream::from(fd))
+            }
+            Err(Errno::EINTR) => continue,
+            Err(Errno::ENOENT) => no_daemon("there is no such socket"),
+            Err(Errno::ENOTDIR) => no_daemon("its directory is no directory"),
+            Err(Errno::ECONNREFUSED) => no_daemon("nobody listens on the socket, it was left behind"),
+            Err(Errno::EAGAIN) => Err(timed_out(path, "accept a connection", timeout)),
+            Err(e) => Err(failed(e)),
+        };
+    }
+}
+
+#[cfg(test)]
+#[path = "client_tests.rs"]
+mod tests;

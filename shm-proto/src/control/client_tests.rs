@@ -1,0 +1,130 @@
+use std::fs;
+use std::os::unix::net::UnixListener;
+use std::thread;
+
+use super::*;
+use crate::control::{ErrorKind, MAX_REQUEST, Pong, Refusal};
+
+/// A directory of this test's own, removed with it.
+struct Dir(PathBuf);
+
+impl Dir {
+    fn new(name: &str) -> Self {
+        let dir = std::env::temp_dir().join(format!("shm-proto-{}-{name}", std::process::id()));
+        fs::create_dir_all(&dir).unwrap();
+        Dir(dir)
+    }
+
+    fn endpoint(&self) -> Endpoint {
+        Endpoint::in_dir(&self.0)
+    }
+}
+
+impl Drop for Dir {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+const LONG: Duration = Duration::from_secs(30);
+
+/// Answers each request of one client with what `answer` makes of it, until that returns nothing.
+fn serve(dir: &Dir, mut answer: impl FnMut(Request) -> Option<Reply> + Send + 'static) -> thread::JoinHandle<()> {
+    let listener = UnixListener::bind(dir.endpoint().socket).unwrap();
+    thread::spawn(move || {
+        let mut conn = Conn::new(listener.accept().unwrap().0, MAX_REQUEST);
+        loop {
+            match conn.receive().unwrap() {
+                Received::Line(line, _) => match answer(decode(&line).unwrap()) {
+                    Some(reply) => conn.send(&reply, &[]).unwrap(),
+                    None => return,
+                },
+                Received::Nothing => thread::yield_now(),
+                Received::Closed => return,
+            }
+        }
+    })
+}
+
+#[test]
+fn requests_are_answered_one_after_the_other() {
+    let dir = Dir::new("answered");
+    let pong = Pong { daemon: "shmd".into(), version: "0".into(), pid: 7, prefix: "p".into() };
+    let expected = pong.clone();
+    let server = serve(&dir, move |request| {
+        Some(match request {
+            Request::Ping => Reply::Ok(Done::Ping(pong.clone())),
+            _ => Reply::Error(Refusal { kind: ErrorKind::Busy, message: "not now".into(), channels: Vec::new() }),
+        })
+    });
+    let mut client = Client::connect(&dir.endpoint(), LONG).unwrap();
+    assert_eq!(client.request(&Request::Ping).unwrap(), Done::Ping(expected.clone()));
+    assert_eq!(client.request(&Request::List).unwrap_err().refusal(), Some(ErrorKind::Busy));
+    assert_eq!(client.request(&Request::Ping).unwrap(), Done::Ping(expected));
+    drop(client);
+    server.join().unwrap();
+}
+
+#[test]
+fn no_socket_and_a_socket_that_was_left_behind_are_both_no_daemon_and_told_apart() {
+    let dir = Dir::new("absent");
+    let reason = |endpoint: &Endpoint| match Client::connect(endpoint, LONG) {
+        Err(Error::NoDaemon { reason, socket }) => {
+            assert_eq!(socket, endpoint.socket);
+            reason
+        }
+        other => panic!("{other:?}"),
+    };
+    assert!(reason(&dir.endpoint()).contains("no such socket"));
+    assert!(reason(&Endpoint::in_dir(&dir.0.join("deeper"))).contains("no such socket"));
+    drop(UnixListener::bind(dir.endpoint().socket).unwrap());
+    assert!(reason(&dir.endpoint()).contains("left behind"));
+    assert!(reason(&Endpoint::in_dir(&dir.endpoint().socket)).contains("no directory"));
+}
+
+#[test]
+fn a_path_that_no_socket_can_have_is_said_to_be_too_long() {
+    let error = Client::connect(&Endpoint::in_dir(Path::new(&format!("/{}", "d".repeat(200)))), LONG).unwrap_err();
+    assert!(error.to_string().contains("211 bytes"), "{error}");
+}
+
+#[test]
+fn a_daemon_that_hangs_up_instead_of_answering_is_no_daemon() {
+    let dir = Dir::new("hangs-up");
+    let server = serve(&dir, |_| None);
+    let mut client = Client::connect(&dir.endpoint(), LONG).unwrap();
+    assert!(matches!(client.request(&Request::Ping), Err(Error::NoDaemon { .. })));
+    server.join().unwrap();
+}
+
+#[test]
+fn a_client_that_is_turned_away_before_it_asks_learns_why() {
+    let dir = Dir::new("turned-away");
+    let listener = UnixListener::bind(dir.endpoint().socket).unwrap();
+    let mut client = Client::connect(&dir.endpoint(), LONG).unwrap();
+    let mut conn = Conn::new(listener.accept().unwrap().0, MAX_REQUEST);
+    let refusal = Refusal { kind: ErrorKind::TooMany, message: "1024 clients".into(), channels: Vec::new() };
+    conn.send(&Reply::Error(refusal), &[]).unwrap();
+    drop(conn);
+    assert_eq!(client.request(&Request::Ping).unwrap_err().refusal(), Some(ErrorKind::TooMany));
+}
+
+#[test]
+fn a_daemon_that_does_not_answer_or_does_not_accept_is_timed_out() {
+    let dir = Dir::new("silent");
+    let short = Duration::from_millis(50);
+    let _listener = UnixListener::bind(dir.endpoint().socket).unwrap();
+    let mut client = Client::connect(&dir.endpoint(), short).unwrap();
+    match client.request(&Request::Ping) {
+        Err(Error::TimedOut { what, waited }) => assert!(waited == short && what.contains("answer"), "{what}"),
+        other => panic!("{other:?}"),
+    }
+    let mut waiting = Vec::new();
+    let refused = loop {
+        match Client::connect(&dir.endpoint(), short) {
+            Ok(client) => waiting.push(client),
+            Err(e) => break e,
+        }
+    };
+    assert!(matches!(&refused, Error::TimedOut { what, .. } if what.contains("accept")), "{refused}");
+}

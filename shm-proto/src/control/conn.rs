@@ -1,0 +1,307 @@
+//! Lines and the descriptors that travel with them, over one Unix stream socket.
+//!
+//! A descriptor travels with the first byte of its line, and a line that has descriptors is sent by itself. The kernel
+//! ends a `recvmsg` where bytes with descriptors end, so what came with a piece of input belongs to the line in which
+//! that piece ends, however the stream was cut.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use serde::Serialize;
+
+use super::line::{self, excerpt};
+use crate::error::{Error, Result};
+use crate::os::fds;
+
+/// Most descriptors that one line may bring.
+pub const MAX_FDS_A_LINE: usize = fds::MAX_FDS;
+/// Input stops being read while so many descriptors wait to be taken: whoever sends can make this many, no more.
+const MAX_FDS_WAITING: usize = 64;
+/// The input buffer's first size, and the size to which it is given back.
+const SMALL_BUFFER: usize = 4096;
+
+/// Whether the other side may say more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Incoming {
+    /// Nothing more is there now.
+    Open,
+    /// The other side will say nothing more; complete lines that came before can still be taken.
+    Closed,
+}
+
+/// What a look at the connection found.
+#[derive(Debug)]
+pub enum Received {
+    /// A line, without its newline, and the descriptors that came with it.
+    Line(String, Vec<OwnedFd>),
+    /// No complete line yet.
+    Nothing,
+    /// Everything was taken and the other side will say nothing more.
+    Closed,
+}
+
+/// One end of a control connection.
+///
+/// Reading never waits, whatever the socket's mode. Writing waits with [`send`](Self::send) and does not with
+/// [`queue`](Self::queue) and [`flush`](Self::flush).
+#[derive(Debug)]
+pub struct Conn {
+    socket: UnixStream,
+    input: Input,
+    output: VecDeque<Outgoing>,
+}
+
+#[derive(Debug)]
+struct Outgoing {
+    bytes: Vec<u8>,
+    sent: usize,
+    fds: Vec<OwnedFd>,
+}
+
+impl Conn {
+    /// Takes over a connected socket. An incoming line may have `max_line_in` bytes, its newline included; no more
+    /// than that is ever held.
+    #[must_use]
+    pub fn new(socket: UnixStream, max_line_in: usize) -> Self {
+        Conn { socket, input: Input::new(max_line_in), output: VecDeque::new() }
+    }
+
+    /// The socket.
+    #[must_use]
+    pub fn stream(&self) -> &UnixStream {
+        &self.socket
+    }
+
+    /// Sends one line and waits until the socket has taken it, after everything that was queued.
+    ///
+    /// # Errors
+    /// [`Error::System`] when the connection is closed or the socket's send timeout has passed.
+    pub fn send<T: Serialize>(&mut self, body: &T, fds: &[BorrowedFd<'_>]) -> Result<()> {
+        let bytes = line::encode(body)?;
+        let failed =
+            |e| Error::system(format!("cannot send a line of {} bytes on the control connection", bytes.len()), e);
+        while !self.flush().map_err(failed)? {
+            self.wait(PollFlags::POLLOUT).map_err(failed)?;
+        }
+        let mut sent = 0;
+        while sent < bytes.len() {
+            let with = if sent == 0 { fds } else { &[] };
+            match fds::send(self.socket.as_fd(), &bytes[sent..], with) {
+                Ok(n) => sent += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                // The socket itself is in nonblocking mode, or has a send timeout.
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.wait(PollFlags::POLLOUT).map_err(failed)?,
+                Err(e) => return Err(failed(e)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts one line in the queue; [`flush`](Self::flush) sends it. The descriptors are closed here once they are sent.
+    ///
+    /// # Errors
+    /// [`Error::Protocol`] for a body that JSON cannot express.
+    pub fn queue<T: Serialize>(&mut self, body: &T, fds: Vec<OwnedFd>) -> Result<()> {
+        let bytes = line::encode(body)?;
+        match self.output.back_mut() {
+            Some(last) if last.fds.is_empty() && fds.is_empty() => last.bytes.extend_from_slice(&bytes),
+            _ => self.output.push_back(Outgoing { bytes, sent: 0, fds }),
+        }
+        Ok(())
+    }
+
+    /// Sends what the socket takes without waiting. `true` when nothing is left in the queue.
+    ///
+    /// # Errors
+    /// Whatever the socket says other than that it is full: nothing more can be sent.
+    pub fn flush(&mut self) -> io::Result<bool> {
+        while let Some(out) = self.output.front_mut() {
+            let with: Vec<_> = out.fds.iter().map(AsFd::as_fd).collect();
+            match fds::send_now(self.socket.as_fd(), &out.bytes[out.sent..], &with) {
+                Ok(n) => {
+                    out.sent += n;
+                    out.fds.clear();
+                    if out.sent == out.bytes.len() {
+                        self.output.pop_front();
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(true)
+    }
+
+    /// Bytes in the queue that the socket has not taken.
+    #[must_use]
+    pub fn queued_bytes(&self) -> usize {
+        self.output.iter().map(|out| out.bytes.len() - out.sent).sum()
+    }
+
+    /// Bytes received that are not a complete line yet, or were not taken: zero says that no request is under way.
+    #[must_use]
+    pub fn unread_bytes(&self) -> usize {
+        self.input.unread().len()
+    }
+
+    /// Reads what is there, up to what may be held; take the lines with [`next_line`](Self::next_line) and call again
+    /// when the socket is readable. [`receive`](Self::receive) does both.
+    ///
+    /// # Errors
+    /// Whatever the socket says, and more descriptors at once than a line may bring.
+    pub fn fill(&mut self) -> io::Result<Incoming> {
+        while !self.input.is_full() {
+            match self.input.read(self.socket.as_fd()) {
+                Ok(0) => return Ok(Incoming::Closed),
+                Ok(_) => {}
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
+                // What the other side sent before it closed with something unread has been delivered by now.
+                Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Ok(Incoming::Closed),
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(Incoming::Open)
+    }
+
+    /// The next complete line, without its newline, and the descriptors that came with it.
+    ///
+    /// # Errors
+    /// [`Error::Protocol`] when a line is over the limit, is not UTF-8 or brings too many descriptors: the connection
+    /// is of no more use.
+    pub fn next_line(&mut self) -> Result<Option<(String, Vec<OwnedFd>)>> {
+        self.input.next_line()
+    }
+
+    /// The next line if one has arrived completely. Never waits; repeat until it is [`Received::Nothing`].
+    ///
+    /// # Errors
+    /// Those of [`fill`](Self::fill) and [`next_line`](Self::next_line).
+    pub fn receive(&mut self) -> Result<Received> {
+        if let Some((line, fds)) = self.next_line()? {
+            return Ok(Received::Line(line, fds));
+        }
+        let incoming = self.fill().map_err(|e| Error::system("cannot read from the control connection", e))?;
+        Ok(match (self.next_line()?, incoming) {
+            (Some((line, fds)), _) => Received::Line(line, fds),
+            (None, Incoming::Open) => Received::Nothing,
+            (None, Incoming::Closed) => Received::Closed,
+        })
+    }
+
+    fn wait(&self, events: PollFlags) -> io::Result<()> {
+        match poll(&mut [PollFd::new(self.socket.as_fd(), events)], PollTimeout::NONE) {
+            Ok(_) | Err(nix::Error::EINTR) => Ok(()),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+impl AsFd for Conn {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+}
+
+/// Bytes received and not taken: `buffer[start..end]`. Positions in the stream count from the connection's beginning.
+#[derive(Debug)]
+struct Input {
+    limit: usize,
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    /// How much of `unread()` is known to hold no newline, so that a line arriving byte by byte is searched once.
+    searched: usize,
+    /// The stream position of `start`.
+    position: u64,
+    /// Each with the stream position after the last byte it came with.
+    fds: VecDeque<(u64, OwnedFd)>,
+}
+
+impl Input {
+    fn new(limit: usize) -> Self {
+        Input { limit, buffer: Vec::new(), start: 0, end: 0, searched: 0, position: 0, fds: VecDeque::new() }
+    }
+
+    fn unread(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+
+    fn is_full(&self) -> bool {
+        self.unread().len() >= self.limit || self.fds.len() >= MAX_FDS_WAITING
+    }
+
+    fn read(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+        self.make_room();
+        let mut fds = Vec::new();
+        let n = fds::receive(socket, &mut self.buffer[self.end..], &mut fds, false)?;
+        self.end += n;
+        let last = self.position + (self.end - self.start) as u64;
+        self.fds.extend(fds.into_iter().map(|fd| (last, fd)));
+        Ok(n)
+    }
+
+    fn make_room(&mut self) {
+        if self.end < self.buffer.len() {
+            return;
+        }
+        if self.start > 0 {
+            self.buffer.copy_within(self.start..self.end, 0);
+            self.end -= self.start;
+            self.start = 0;
+            return;
+        }
+        let larger = (2 * self.buffer.len()).clamp(SMALL_BUFFER, self.limit.max(SMALL_BUFFER)).min(self.limit);
+        self.buffer.reserve_exact(larger - self.buffer.len());
+        self.buffer.resize(larger, 0);
+    }
+
+    fn next_line(&mut self) -> Result<Option<(String, Vec<OwnedFd>)>> {
+        let Some(found) = self.unread()[self.searched..].iter().position(|&byte| byte == b'\n') else {
+            self.searched = self.unread().len();
+            if self.searched >= self.limit {
+                return Err(Error::Protocol(format!("a line is over the limit of {} bytes", self.limit)));
+            }
+            self.check_fds(self.fds.len())?;
+            return Ok(None);
+        };
+        let len = self.searched + found + 1;
+        let taken = self.fds.iter().take_while(|(last, _)| *last <= self.position + len as u64).count();
+        self.check_fds(taken)?;
+        let fds = self.fds.drain(..taken).map(|(_, fd)| fd).collect();
+        let bytes = &self.unread()[..len - 1];
+        let line = str::from_utf8(bytes)
+            .map_err(|_| Error::Protocol(format!("line {} is not UTF-8", excerpt(&String::from_utf8_lossy(bytes)))))?
+            .to_owned();
+        self.take(len);
+        Ok(Some((line, fds)))
+    }
+
+    fn check_fds(&self, count: usize) -> Result<()> {
+        if count <= MAX_FDS_A_LINE {
+            return Ok(());
+        }
+        Err(Error::Protocol(format!("a line came with {count} descriptors, at most {MAX_FDS_A_LINE} are allowed")))
+    }
+
+    fn take(&mut self, len: usize) {
+        self.start += len;
+        self.position += len as u64;
+        self.searched = 0;
+        if self.start == self.end {
+            self.start = 0;
+            self.end = 0;
+            if self.buffer.len() > SMALL_BUFFER {
+                self.buffer = Vec::new();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "conn_tests.rs"]
+mod tests;

@@ -1,0 +1,123 @@
+//! A value as a line of JSON, and back.
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use super::{Envelope, VERSION};
+use crate::error::{Error, Result};
+
+const EXCERPT_CHARS: usize = 80;
+
+/// The line that carries `body`: the version beside it, a newline at the end, none inside.
+///
+/// # Errors
+/// [`Error::Protocol`] for a body that JSON cannot express.
+pub fn encode<T: Serialize>(body: &T) -> Result<Vec<u8>> {
+    let mut line = serde_json::to_vec(&Envelope { v: VERSION, body })
+        .map_err(|e| Error::Protocol(format!("a line cannot be written as JSON: {e}")))?;
+    line.push(b'\n');
+    Ok(line)
+}
+
+/// What `line` carries. The version is looked at before anything else, so that a line of another version is told from
+/// a faulty one.
+///
+/// # Errors
+/// [`Error::Version`] when the line is of another version, [`Error::Protocol`] when it is not what was expected; both
+/// name what was found.
+pub fn decode<T: DeserializeOwned>(line: &str) -> Result<T> {
+    #[derive(Deserialize)]
+    struct Probe {
+        v: Option<u64>,
+    }
+    let bad = |e: serde_json::Error| Error::Protocol(format!("line {} is not understood: {e}", excerpt(line)));
+    match serde_json::from_str::<Probe>(line).map_err(bad)?.v {
+        Some(v) if v == u64::from(VERSION) => {}
+        Some(theirs) => return Err(Error::Version { theirs, ours: VERSION }),
+        None => return Err(Error::Protocol(format!("line {} has no version \"v\"", excerpt(line)))),
+    }
+    serde_json::from_str::<Envelope<T>>(line).map(|envelope| envelope.body).map_err(bad)
+}
+
+/// The beginning of a line, printable: what a stranger sent goes to a log or a terminal.
+pub(super) fn excerpt(line: &str) -> String {
+    let short: String = line.chars().take(EXCERPT_CHARS).collect();
+    let more =
+        if short.len() < line.len() { format!(" and {} more bytes", line.len() - short.len()) } else { String::new() };
+    format!("{short:?}{more}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::control::{Done, ErrorKind, Pong, Refusal, Reply, Request};
+    use crate::ring::link::{ToDaemon, ToWriter};
+
+    fn text(line: Vec<u8>) -> String {
+        String::from_utf8(line).unwrap()
+    }
+
+    #[test]
+    fn a_request_is_the_line_that_a_person_would_type() {
+        assert_eq!(text(encode(&Request::Ping).unwrap()), "{\"v\":1,\"op\":\"ping\"}\n");
+        assert_eq!(decode::<Request>(r#"{"v":1,"op":"ping"}"#).unwrap(), Request::Ping);
+        assert_eq!(
+            decode::<Request>(r#"{"op":"resize","bytes":18446744073709551615,"v":1,"later":[1]}"#).unwrap(),
+            Request::Resize { channel: None, bytes: u64::MAX }
+        );
+    }
+
+    #[test]
+    fn every_kind_of_line_comes_back_as_it_was() {
+        macro_rules! round_trip {
+            ($type:ty, $value:expr) => {{
+                let value: $type = $value;
+                let line = text(encode(&value).unwrap());
+                assert!(line.ends_with('\n') && line.matches('\n').count() == 1, "{line}");
+                assert_eq!(decode::<$type>(&line).unwrap(), value, "{line}");
+            }};
+        }
+        let channel = Some("cam".parse().unwrap());
+        round_trip!(Request, Request::Evict { channel: channel.clone(), reader: 3 });
+        round_trip!(Request, Request::Attach { channel, program: Some("a\nb".into()) });
+        round_trip!(Reply, Reply::Ok(Done::Evict {}));
+        round_trip!(Reply, Reply::Ok(Done::Stat(Vec::new())));
+        round_trip!(
+            Reply,
+            Reply::Ok(Done::Ping(Pong { daemon: "shmd".into(), version: "0".into(), pid: 1, prefix: "p".into() }))
+        );
+        let refusal =
+            Refusal { kind: ErrorKind::Busy, message: "later".into(), channels: vec!["cam".parse().unwrap()] };
+        round_trip!(Reply, Reply::Error(refusal));
+        round_trip!(ToWriter, ToWriter::Grown { capacity: u64::MAX, done: true });
+        round_trip!(ToDaemon, ToDaemon::Evicted { reader: 1, reason: "slow".into() });
+    }
+
+    #[test]
+    fn another_version_is_told_from_a_faulty_line_even_when_its_content_is_unknown() {
+        match decode::<Request>(r#"{"v":9,"op":"fly"}"#) {
+            Err(e @ Error::Version { theirs: 9, ours: VERSION }) => {
+                assert!(e.to_string().contains('9') && e.to_string().contains('1'), "{e}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_faulty_line_is_repeated_shortened_and_printable() {
+        let long = format!("\u{1b}[31m{}", "x".repeat(500));
+        for line in
+            ["", "{", "null", "[1]", r#"{"op":"ping"}"#, r#"{"v":1}"#, r#"{"v":1,"op":"fly"}"#, r#"{"v":-1}"#, &long]
+        {
+            let Err(Error::Protocol(reason)) = decode::<Request>(line) else { panic!("{line} was accepted") };
+            assert!(reason.len() < 400 && !reason.contains('\u{1b}'), "{reason}");
+            assert!(reason.contains(&excerpt(line)), "{reason}");
+        }
+    }
+
+    #[test]
+    fn a_deeply_nested_line_is_refused() {
+        let line = format!("{{\"v\":1,\"op\":{}{}}}", "[".repeat(30_000), "]".repeat(30_000));
+        assert!(matches!(decode::<Request>(&line), Err(Error::Protocol(_))));
+    }
+}

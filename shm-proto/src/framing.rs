@@ -1,0 +1,103 @@
+//! How a byte stream is cut into messages.
+//!
+//! | framing | a message is | at the end of the input |
+//! |---|---|---|
+//! | `lines` | what stands before a newline, without it | a last line needs no newline |
+//! | `nul` | what stands before a zero byte, without it | a last record needs no zero byte |
+//! | `length` | so many bytes as the 4-byte little-endian number before them says | a record cut short is an error |
+//! | `chunk=SIZE` | the next SIZE bytes | the last message may be shorter |
+
+mod pump;
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::size::Bytes;
+
+pub use pump::{MessageSink, Pump, Slotted, Step};
+
+/// Where one message of a byte stream ends.
+///
+/// ```
+/// use shm_proto::framing::Framing;
+/// let framing: Framing = "chunk=64KiB".parse()?;
+/// assert_eq!(framing, Framing::Chunk(65_536));
+/// assert_eq!(framing.to_string(), "chunk=64KiB");
+/// # Ok::<(), shm_proto::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum Framing {
+    /// At a newline, which is not part of the message.
+    #[default]
+    Lines,
+    /// At a zero byte, which is not part of the message.
+    Nul,
+    /// Each message follows its length in bytes: 4 bytes, little-endian.
+    Length,
+    /// After every so many bytes; the last message may be shorter.
+    Chunk(u64),
+}
+
+impl FromStr for Framing {
+    type Err = Error;
+
+    fn from_str(input: &str) -> Result<Self> {
+        match input {
+            "lines" => Ok(Framing::Lines),
+            "nul" => Ok(Framing::Nul),
+            "length" => Ok(Framing::Length),
+            _ => match input.strip_prefix("chunk=").map(str::parse::<Bytes>) {
+                Some(Ok(Bytes(size))) if size > 0 => Ok(Framing::Chunk(size)),
+                _ => Err(Error::BadFraming { input: input.to_owned() }),
+            },
+        }
+    }
+}
+
+impl TryFrom<String> for Framing {
+    type Error = Error;
+    fn try_from(text: String) -> Result<Self> {
+        text.parse()
+    }
+}
+
+impl From<Framing> for String {
+    fn from(framing: Framing) -> String {
+        framing.to_string()
+    }
+}
+
+impl fmt::Display for Framing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Framing::Lines => f.pad("lines"),
+            Framing::Nul => f.pad("nul"),
+            Framing::Length => f.pad("length"),
+            Framing::Chunk(size) => f.pad(&format!("chunk={}", Bytes(*size))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn display_parses_back() {
+        for framing in [Framing::Lines, Framing::Nul, Framing::Length, Framing::Chunk(1), Framing::Chunk(1 << 30)] {
+            assert_eq!(framing.to_string().parse::<Framing>().unwrap(), framing);
+        }
+    }
+
+    #[test]
+    fn a_refused_framing_is_repeated_with_what_is_known() {
+        for text in ["", "line", "chunk", "chunk=", "chunk=0", "chunk=big", "length-be"] {
+            let message = text.parse::<Framing>().unwrap_err().to_string();
+            assert!(message.contains(&format!("{text:?}")) && message.contains("chunk=64KiB"), "{message}");
+        }
+    }
+}

@@ -1,0 +1,392 @@
+//! Moves a byte stream into messages: many small ones through a buffer, large ones straight into their place.
+
+use std::io::{self, BufRead, Read};
+
+use super::Framing;
+use crate::error::{Error, Result};
+use crate::size::Bytes;
+
+/// One read fetches at most this much for small messages.
+const BUFFER: usize = 256 << 10;
+/// From so many missing bytes on, a message whose length is known is read in place: one copy less pays for a read of
+/// its own.
+const IN_PLACE: usize = 16 << 10;
+/// A chunk is offered to the sink when its first bytes are there; so many are read through the buffer for that. A place
+/// that is asked for without a message to put there makes a full ring wait for readers, drop, or overwrite for nothing.
+const FIRST: usize = 4 << 10;
+
+/// Bytes of the number before a message in [`Framing::Length`].
+const LENGTH: usize = 4;
+
+/// Where messages go: a ring's writer, or a test's list.
+pub trait MessageSink {
+    /// Publishes messages in order; they may become visible together. Returns how many there were, with those dropped.
+    ///
+    /// # Errors
+    /// Whatever publishing says; the messages from the failed one on are not published.
+    fn publish_all<'m>(&mut self, messages: impl Iterator<Item = &'m [u8]>) -> Result<u64>;
+
+    /// Offers a place for one message of `len` bytes to `fill`, which returns how many of them, from the start, make
+    /// the message, or nothing for no message at all.
+    ///
+    /// # Errors
+    /// Whatever publishing says.
+    fn publish_in_place(&mut self, len: usize, fill: impl FnOnce(&mut [u8]) -> Option<usize>) -> Result<Slotted>;
+}
+
+/// What became of an offer of a place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Slotted {
+    /// The message is published.
+    Published,
+    /// There was a place, but no message.
+    Nothing,
+    /// The sink will not take this message and has counted it as dropped.
+    Dropped,
+    /// There is no place now, and waiting for one is not what this sink does.
+    NoPlace,
+}
+
+/// What one step did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Read something, and published so many messages, perhaps none.
+    Published(u64),
+    /// The input has nothing now.
+    WouldBlock,
+    /// The input has ended and everything in it is published.
+    Eof,
+}
+
+/// Cuts one input into messages.
+///
+/// Memory is bounded by the largest message. A message over the limit is an error that names it; nothing is ever cut
+/// to fit.
+#[derive(Debug)]
+pub struct Pump {
+    framing: Framing,
+    max_message: usize,
+    /// `buffer[start..end]` was read and is not published.
+    buffer: Vec<u8>,
+    start: usize,
+    end: usize,
+    /// How much of that is known to hold no delimiter, so that a long line is searched once.
+    searched: usize,
+    /// The message at `start` did not arrive in one go; trying again in place would copy its beginning each time.
+    in_pieces: bool,
+    /// The sink has dropped the message at `start` already: it is read and passed over.
+    dropped: bool,
+    published: u64,
+    ended: bool,
+}
+
+impl Pump {
+    /// Cuts by `framing` into messages of at most `max_message` bytes.
+    ///
+    /// # Errors
+    /// [`Error::Framing`] when every whole chunk would be over the limit.
+    pub fn new(framing: Framing, max_message: u64) -> Result<Self> {
+        let max = usize::try_from(max_message).unwrap_or(usize::MAX - BUFFER);
+        let pump = Pump {
+            framing,
+            max_message: max.min(usize::MAX - BUFFER),
+            buffer: Vec::new(),
+            start: 0,
+            end: 0,
+            searched: 0,
+            in_pieces: false,
+            dropped: false,
+            published: 0,
+            ended: false,
+        };
+        match framing {
+            Framing::Chunk(size) if size > max_message => Err(pump.over_limit(&format!("a chunk of {size} bytes"))),
+            _ => Ok(pump),
+        }
+    }
+
+    /// Messages handed to the sink so far, with those that it dropped.
+    #[must_use]
+    pub fn published(&self) -> u64 {
+        self.published
+    }
+
+    /// Reads what one read gives, or what completes one large message, and publishes the messages it completes.
+    ///
+    /// An input that waits inside `read` makes this wait; one that says [`io::ErrorKind::WouldBlock`] does not. The
+    /// sink waits as it is made to.
+    ///
+    /// # Errors
+    /// [`Error::Framing`] for a message over the limit and for a record cut short by the end of the input,
+    /// [`Error::System`] when reading fails, and what the sink says.
+    pub fn step(&mut self, input: &mut impl Read, sink: &mut impl MessageSink) -> Result<Step> {
+        if self.ended {
+            return Ok(Step::Eof);
+        }
+        if let Some(len) = self.length_in_place()
+            && let Some(step) = self.step_in_place(len, input, sink)?
+        {
+            return Ok(step);
+        }
+        self.make_room();
+        let end = if self.is_first_piece() { self.end + FIRST } else { self.buffer.len() };
+        match input.read(&mut self.buffer[self.end..end]) {
+            Ok(0) => self.finish(sink),
+            Ok(n) => {
+                self.end += n;
+                self.publish_complete(sink).map(Step::Published)
+            }
+            Err(e) => outcome_of(e),
+        }
+    }
+
+    fn unread(&self) -> &[u8] {
+        &self.buffer[self.start..self.end]
+    }
+
+    /// Bytes of the unfinished message at `start`, its length prefix included, where that can be known by now.
+    fn known_length(&self) -> Option<usize> {
+        match self.framing {
+            Framing::Lines | Framing::Nul => None,
+            Framing::Chunk(size) => usize::try_from(size).ok(),
+            Framing::Length => {
+                let prefix: [u8; LENGTH] = self.unread().get(..LENGTH)?.try_into().ok()?;
+                Some(LENGTH + u32::from_le_bytes(prefix) as usize)
+            }
+        }
+    }
+
+    fn prefix(&self) -> usize {
+        if self.framing == Framing::Length { LENGTH } else { 0 }
+    }
+
+    /// Whether the next bytes are the first of a chunk that will be read in place.
+    fn is_first_piece(&self) -> bool {
+        let large = |size| usize::try_from(size).is_ok_and(|size| size >= FIRST + IN_PLACE && size <= self.max_message);
+        self.unread().is_empty() && matches!(self.framing, Framing::Chunk(size) if large(size))
+    }
+
+    /// The payload's length, if the message at `start` is worth reading in place.
+    fn length_in_place(&self) -> Option<usize> {
+        let begun = !self.in_pieces && !self.dropped && !self.unread().is_empty();
+        let whole = self.known_length().filter(|_| begun)?;
+        let len = whole - self.prefix();
+        (len <= self.max_message && whole >= self.unread().len() + IN_PLACE).then_some(len)
+    }
+
+    /// Nothing when the sink has no place: then the message goes through the buffer.
+    fn step_in_place(
+        &mut self,
+        len: usize,
+        input: &mut impl Read,
+        sink: &mut impl MessageSink,
+    ) -> Result<Option<Step>> {
+        let prefix = self.prefix();
+        let (from, end) = (self.start + prefix, self.end);
+        let before = end - from;
+        let buffer = &mut self.buffer;
+        let mut stopped = None;
+        let slotted = sink.publish_in_place(len, |slot| {
+            slot[..before].copy_from_slice(&buffer[from..end]);
+            let (filled, why) = read_until_full(input, slot, before);
+            let last_chunk = prefix == 0 && filled > 0 && matches!(why, Some(Ok(0)));
+            let whole = filled == len || last_chunk;
+            if !whole {
+                keep(buffer, end, &slot[before..filled], from + len);
+            }
+            stopped = why.map(|why| (why, filled));
+            whole.then_some(filled)
+        })?;
+        match (slotted, stopped) {
+            (Slotted::NoPlace, _) => Ok(None),
+            (Slotted::Dropped, _) => {
+                self.dropped = true;
+                Ok(None)
+            }
+            (Slotted::Published, stopped) => {
+                self.clear();
+                self.published += 1;
+                self.ended = matches!(stopped, Some((Ok(0), _)));
+                Ok(Some(Step::Published(1)))
+            }
+            (Slotted::Nothing, Some((why, filled))) => {
+                self.end = from + filled;
+                self.in_pieces = filled > 0;
+                match why {
+                    Ok(_) => self.finish(sink).map(Some),
+                    Err(e) => outcome_of(e).map(Some),
+                }
+            }
+            (Slotted::Nothing, None) => Ok(Some(Step::Published(0))),
+        }
+    }
+
+    fn make_room(&mut self) {
+        let unread = self.end - self.start;
+        if unread == 0 {
+            (self.start, self.end) = (0, 0);
+        }
+        let known = self.known_length().filter(|&whole| whole <= self.max_message + LENGTH && !self.is_first_piece());
+        let wanted = known.map_or(unread + 1, |whole| whole.max(unread + 1));
+        if self.start > 0 && (self.end == self.buffer.len() || self.start + wanted > self.buffer.len()) {
+            self.buffer.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, unread);
+        }
+        if self.start + wanted > self.buffer.len() {
+            let larger = known.unwrap_or((2 * self.buffer.len()).min(self.max_message + 1)).max(wanted).max(BUFFER);
+            self.buffer.resize(larger, 0);
+        }
+    }
+
+    fn publish_complete(&mut self, sink: &mut impl MessageSink) -> Result<u64> {
+        let mut cut = Cut {
+            framing: self.framing,
+            rest: &self.buffer[self.start..self.end],
+            searched: self.searched,
+            too_long: None,
+            max: self.max_message,
+        };
+        let passed_over = u64::from(self.dropped && (&mut cut).next().is_some());
+        let count = passed_over + sink.publish_all(&mut cut)?;
+        let (left, too_long) = (cut.rest.len(), cut.too_long);
+        self.searched = cut.searched;
+        self.start = self.end - left;
+        self.published += count;
+        self.in_pieces &= count == 0;
+        self.dropped &= count == 0;
+        match too_long {
+            Some(what) => Err(self.over_limit(&what)),
+            None => Ok(count),
+        }
+    }
+
+    fn finish(&mut self, sink: &mut impl MessageSink) -> Result<Step> {
+        self.ended = true;
+        let left = self.unread().len();
+        if left == 0 {
+            return Ok(Step::Eof);
+        }
+        if self.framing == Framing::Length {
+            let reason = match self.known_length() {
+                Some(whole) => format!("the input ends after {} of {} bytes", left - LENGTH, whole - LENGTH),
+                None => format!("the input ends after {left} of the {LENGTH} bytes of the length"),
+            };
+            return Err(self.error(reason));
+        }
+        let last = (!self.dropped).then_some(&self.buffer[self.start..self.end]);
+        sink.publish_all(last.into_iter())?;
+        self.published += 1;
+        self.clear();
+        Ok(Step::Published(1))
+    }
+
+    fn clear(&mut self) {
+        (self.start, self.end, self.searched) = (0, 0, 0);
+        (self.in_pieces, self.dropped) = (false, false);
+    }
+
+    fn over_limit(&self, what: &str) -> Error {
+        let limit = self.max_message;
+        let (plain, short) = (limit.to_string(), Bytes(limit as u64).to_string());
+        let short = if short == plain { String::new() } else { format!(" ({short})") };
+        self.error(format!("{what} is over the channel's limit of {plain} bytes a message{short}"))
+    }
+
+    fn error(&self, reason: String) -> Error {
+        Error::Framing { framing: self.framing, message: self.published + 1, reason }
+    }
+}
+
+fn outcome_of(e: io::Error) -> Result<Step> {
+    match e.kind() {
+        io::ErrorKind::WouldBlock => Ok(Step::WouldBlock),
+        io::ErrorKind::Interrupted => Ok(Step::Published(0)),
+        _ => Err(Error::system("cannot read the input", e)),
+    }
+}
+
+/// Reads until `slot` is full, from `filled` on. Returns how much of it is filled and, when it is not full, what the
+/// last read said.
+fn read_until_full(input: &mut impl Read, slot: &mut [u8], mut filled: usize) -> (usize, Option<io::Result<usize>>) {
+    while filled < slot.len() {
+        match input.read(&mut slot[filled..]) {
+            Ok(n) if n > 0 => filled += n,
+            stopped => return (filled, Some(stopped)),
+        }
+    }
+    (filled, None)
+}
+
+/// Puts what was read of an unfinished message behind what the buffer has of it; the message will end at `whole`.
+fn keep(buffer: &mut Vec<u8>, at: usize, read: &[u8], whole: usize) {
+    if buffer.len() < at + read.len() {
+        buffer.resize(whole.max(BUFFER), 0);
+    }
+    buffer[at..at + read.len()].copy_from_slice(read);
+}
+
+/// The complete messages at the front of `rest`; what is left after the last one is no complete message.
+struct Cut<'b> {
+    framing: Framing,
+    rest: &'b [u8],
+    searched: usize,
+    max: usize,
+    /// Why it stopped before the end of what is complete.
+    too_long: Option<String>,
+}
+
+impl<'b> Iterator for &mut Cut<'b> {
+    type Item = &'b [u8];
+
+    #[inline]
+    fn next(&mut self) -> Option<&'b [u8]> {
+        match self.framing {
+            Framing::Lines => self.delimited(b'\n', "a line"),
+            Framing::Nul => self.delimited(0, "a record"),
+            Framing::Length => {
+                let (prefix, rest) = self.rest.split_first_chunk::<LENGTH>()?;
+                let len = u32::from_le_bytes(*prefix) as usize;
+                if len > self.max {
+                    self.too_long = Some(format!("a record of {len} bytes"));
+                    return None;
+                }
+                let (message, rest) = rest.split_at_checked(len)?;
+                self.rest = rest;
+                Some(message)
+            }
+            Framing::Chunk(size) => {
+                let (message, rest) = self.rest.split_at_checked(usize::try_from(size).ok()?)?;
+                self.rest = rest;
+                Some(message)
+            }
+        }
+    }
+}
+
+impl<'b> Cut<'b> {
+    #[inline]
+    fn delimited(&mut self, delimiter: u8, what: &str) -> Option<&'b [u8]> {
+        let mut ahead = &self.rest[self.searched..];
+        // On a slice this is a memchr and cannot fail.
+        let len = self.searched + ahead.skip_until(delimiter).unwrap_or(0);
+        let complete = len > self.searched && self.rest[len - 1] == delimiter;
+        let payload = if complete { len - 1 } else { len };
+        if payload > self.max {
+            let at_least = if complete { "" } else { "at least " };
+            self.too_long = Some(format!("{what} of {at_least}{payload} bytes"));
+            return None;
+        }
+        if !complete {
+            self.searched = len;
+            return None;
+        }
+        self.searched = 0;
+        let (message, rest) = self.rest.split_at(len);
+        self.rest = rest;
+        Some(&message[..payload])
+    }
+}
+
+#[cfg(test)]
+#[path = "pump_tests.rs"]
+mod tests;

@@ -1,0 +1,283 @@
+use std::collections::VecDeque;
+
+use proptest::prelude::*;
+
+use super::*;
+
+/// Messages as they were published, and how.
+struct List {
+    messages: Vec<Vec<u8>>,
+    in_place: usize,
+    has_places: bool,
+    /// Drops this many messages that are offered a place.
+    to_drop: usize,
+    /// How often a place was asked for.
+    asked: usize,
+}
+
+impl List {
+    fn new(has_places: bool) -> Self {
+        List { messages: Vec::new(), in_place: 0, has_places, to_drop: 0, asked: 0 }
+    }
+}
+
+impl MessageSink for List {
+    fn publish_all<'m>(&mut self, messages: impl Iterator<Item = &'m [u8]>) -> Result<u64> {
+        let before = self.messages.len();
+        self.messages.extend(messages.map(<[u8]>::to_vec));
+        Ok((self.messages.len() - before) as u64)
+    }
+
+    fn publish_in_place(&mut self, len: usize, fill: impl FnOnce(&mut [u8]) -> Option<usize>) -> Result<Slotted> {
+        self.asked += 1;
+        if !self.has_places {
+            return Ok(Slotted::NoPlace);
+        }
+        if self.to_drop > 0 {
+            self.to_drop -= 1;
+            return Ok(Slotted::Dropped);
+        }
+        let mut slot = vec![0xEE; len];
+        Ok(match fill(&mut slot) {
+            Some(filled) => {
+                slot.truncate(filled);
+                self.messages.push(slot);
+                self.in_place += 1;
+                Slotted::Published
+            }
+            None => Slotted::Nothing,
+        })
+    }
+}
+
+/// An input that arrives in pieces, with nothing to read between them.
+struct Pieces(VecDeque<Vec<u8>>);
+
+impl Pieces {
+    fn cut(bytes: &[u8], sizes: &[usize]) -> Self {
+        let (mut pieces, mut rest, mut sizes) = (VecDeque::new(), bytes, sizes.iter().cycle());
+        while !rest.is_empty() {
+            let (piece, more) = rest.split_at((*sizes.next().unwrap()).min(rest.len()));
+            pieces.push_back(piece.to_vec());
+            pieces.push_back(Vec::new());
+            rest = more;
+        }
+        Pieces(pieces)
+    }
+}
+
+impl Read for Pieces {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let Some(piece) = self.0.front_mut() else { return Ok(0) };
+        if piece.is_empty() {
+            self.0.pop_front();
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let n = piece.len().min(into.len());
+        into[..n].copy_from_slice(&piece[..n]);
+        piece.drain(..n);
+        if piece.is_empty() && self.0.len() > 1 {
+            self.0.pop_front();
+        }
+        Ok(n)
+    }
+}
+
+fn pump(framing: Framing, max: u64, input: &mut impl Read, sink: &mut List) -> Result<u64> {
+    let mut pump = Pump::new(framing, max)?;
+    loop {
+        if pump.step(input, sink)? == Step::Eof {
+            assert_eq!(pump.step(input, sink)?, Step::Eof);
+            assert_eq!(pump.published(), sink.messages.len() as u64);
+            return Ok(pump.published());
+        }
+    }
+}
+
+fn texts(framing: Framing, max: u64, input: &str) -> Vec<String> {
+    let mut sink = List::new(true);
+    pump(framing, max, &mut input.as_bytes(), &mut sink).unwrap();
+    sink.messages.into_iter().map(|m| String::from_utf8(m).unwrap()).collect()
+}
+
+fn refused(framing: Framing, max: u64, input: &[u8]) -> (String, usize) {
+    let mut sink = List::new(true);
+    let error = pump(framing, max, &mut &*input, &mut sink).unwrap_err();
+    assert!(matches!(error, Error::Framing { .. }), "{error:?}");
+    (error.to_string(), sink.messages.len())
+}
+
+fn with_length(message: &[u8]) -> Vec<u8> {
+    [&u32::try_from(message.len()).unwrap().to_le_bytes(), message].concat()
+}
+
+#[test]
+fn lines_lose_their_newline_and_nothing_else() {
+    assert_eq!(texts(Framing::Lines, 10, "a\n\nb\r\n c\n"), ["a", "", "b\r", " c"]);
+    assert_eq!(texts(Framing::Lines, 10, ""), [""; 0]);
+    assert_eq!(texts(Framing::Lines, 10, "\n"), [""]);
+    assert_eq!(texts(Framing::Nul, 10, "a\nb\0c\0"), ["a\nb", "c"]);
+}
+
+#[test]
+fn a_place_is_asked_for_only_when_there_is_something_to_put_there() {
+    let mut sink = List::new(true);
+    let mut pump = Pump::new(Framing::Chunk(64 << 10), 1 << 20).unwrap();
+    let mut input = Pieces::cut(&[7; 128 << 10], &[64 << 10]);
+    while pump.step(&mut input, &mut sink).unwrap() != Step::Eof {}
+    assert_eq!((sink.messages.len(), sink.in_place, sink.asked), (2, 2, 2));
+}
+
+#[test]
+fn a_last_line_without_newline_and_a_short_last_chunk_are_messages() {
+    assert_eq!(texts(Framing::Lines, 10, "a\nb"), ["a", "b"]);
+    assert_eq!(texts(Framing::Chunk(3), 10, "abcde"), ["abc", "de"]);
+    assert_eq!(texts(Framing::Chunk(3), 10, "abc"), ["abc"]);
+    let mut sink = List::new(true);
+    let size = IN_PLACE as u64;
+    assert_eq!(pump(Framing::Chunk(size), size, &mut &vec![7; IN_PLACE + 1][..], &mut sink).unwrap(), 2);
+    assert_eq!(sink.messages[1], [7]);
+}
+
+#[test]
+fn a_message_of_exactly_the_limit_passes_in_every_framing() {
+    assert_eq!(texts(Framing::Lines, 3, "abc\nabc"), ["abc", "abc"]);
+    assert_eq!(texts(Framing::Chunk(3), 3, "abc"), ["abc"]);
+    assert_eq!(texts(Framing::Length, 3, "\x03\0\0\0abc\0\0\0\0"), ["abc", ""]);
+}
+
+#[test]
+fn a_message_over_the_limit_is_an_error_with_numbers_and_what_came_before_is_published() {
+    let (message, before) = refused(Framing::Lines, 3, b"ok\nabcd\nok\n");
+    assert!(message.contains("message 2") && message.contains("4 bytes") && message.contains("3 bytes"), "{message}");
+    assert_eq!(before, 1);
+    let (message, before) = refused(Framing::Length, 70_000, &[with_length(b"ok"), vec![0, 0, 0, 0x80]].concat());
+    assert!(message.contains("2147483648 bytes") && message.contains("70000 bytes"), "{message}");
+    assert_eq!(before, 1);
+    let (message, _) = refused(Framing::Chunk(4096), 1024, b"");
+    assert!(message.contains("4096 bytes") && message.contains("1KiB"), "{message}");
+}
+
+#[test]
+fn an_endless_line_is_refused_without_being_collected() {
+    let mut sink = List::new(true);
+    let mut pump = Pump::new(Framing::Lines, 1 << 20).unwrap();
+    let error = loop {
+        match pump.step(&mut io::repeat(b'x'), &mut sink) {
+            Ok(_) => {}
+            Err(e) => break e,
+        }
+    };
+    assert!(error.to_string().contains("at least 10"), "{error}");
+    assert!(pump.buffer.len() <= (1 << 20) + 1, "{}", pump.buffer.len());
+}
+
+#[test]
+fn a_record_cut_short_is_an_error_that_names_both_lengths() {
+    let whole = with_length(&[1; 100_000]);
+    for (len, what) in [(2, "2 of the 4"), (4, "0 of 100000"), (10, "6 of 100000"), (100_003, "99999 of 100000")] {
+        let (message, _) = refused(Framing::Length, 1 << 20, &whole[..len]);
+        assert!(message.contains(what) && message.contains("message 1 "), "{message}");
+    }
+}
+
+#[test]
+fn large_messages_of_known_length_are_read_in_place() {
+    let mut sink = List::new(true);
+    let size = 1 << 20;
+    pump(Framing::Chunk(size), size, &mut &vec![1; 5 << 20][..], &mut sink).unwrap();
+    assert_eq!((sink.in_place, sink.messages.len()), (5, 5));
+    let input: Vec<u8> = (0..5).flat_map(|n| with_length(&vec![n; 1 << 20])).collect();
+    let mut sink = List::new(true);
+    pump(Framing::Length, size, &mut &input[..], &mut sink).unwrap();
+    assert_eq!((sink.in_place, sink.messages.len()), (5, 5));
+    assert!(sink.messages.iter().enumerate().all(|(n, m)| m.len() == 1 << 20 && m.iter().all(|&b| b as usize == n)));
+}
+
+#[test]
+fn a_message_that_the_sink_drops_is_offered_once_and_passed_over_whole() {
+    for (size, framing) in [(1 << 20, Framing::Chunk(1 << 20)), (300_000, Framing::Length), (90_000, Framing::Length)] {
+        let messages: Vec<Vec<u8>> = (0..5u8).map(|n| vec![n; size]).collect();
+        let input: Vec<u8> = match framing {
+            Framing::Length => messages.iter().flat_map(|m| with_length(m)).collect(),
+            _ => messages.concat(),
+        };
+        let mut sink = List { to_drop: 2, ..List::new(true) };
+        let mut pump = Pump::new(framing, 1 << 20).unwrap();
+        let mut pieces = Pieces::cut(&input, &[70_000, 5]);
+        while pump.step(&mut pieces, &mut sink).unwrap() != Step::Eof {}
+        assert_eq!((sink.to_drop, pump.published()), (0, 5), "{framing}");
+        assert_eq!(sink.messages.len(), 3, "{framing}");
+        assert!(sink.messages.iter().all(|m| m.len() == size && m.iter().all(|b| b == &m[0])), "{framing}");
+    }
+}
+
+#[test]
+fn an_input_that_fails_says_so() {
+    struct Broken;
+    impl Read for Broken {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            Err(io::Error::other("unplugged"))
+        }
+    }
+    let error = pump(Framing::Lines, 10, &mut Broken, &mut List::new(true)).unwrap_err();
+    assert!(error.to_string().contains("unplugged"), "{error}");
+}
+
+fn message_size() -> impl Strategy<Value = usize> {
+    prop_oneof![4 => 0usize..100, 2 => 0usize..3 * IN_PLACE, 1 => 0usize..2 * BUFFER]
+}
+
+fn piece_sizes() -> impl Strategy<Value = Vec<usize>> {
+    prop::collection::vec(prop_oneof![1usize..10, 1usize..2 * IN_PLACE, 1usize..2 * BUFFER], 1..8)
+}
+
+fn sizes() -> impl Strategy<Value = (Vec<usize>, Vec<usize>)> {
+    // Tiny pieces only for small inputs: a byte a step of a megabyte takes long and shows nothing new.
+    (prop::collection::vec(message_size(), 0..40), piece_sizes()).prop_map(|(messages, mut pieces)| {
+        if messages.iter().sum::<usize>() > 50_000 {
+            pieces.push(BUFFER);
+        }
+        (messages, pieces)
+    })
+}
+
+/// Bytes that are neither a newline nor zero, different in every message.
+fn body(n: usize, len: usize) -> Vec<u8> {
+    (0..len).map(|i| b'!' + ((n * 31 + i) % 90) as u8).collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(60))]
+
+    #[test]
+    fn messages_come_out_as_they_went_in_however_the_input_is_cut(
+        (message_sizes, pieces) in sizes(), has_places: bool, which in 0..3
+    ) {
+        let messages: Vec<_> = message_sizes.iter().enumerate().map(|(n, &len)| body(n, len)).collect();
+        let (framing, input): (_, Vec<u8>) = match which {
+            0 => (Framing::Lines, messages.iter().flat_map(|m| [&m[..], b"\n"].concat()).collect()),
+            1 => (Framing::Nul, messages.iter().flat_map(|m| [&m[..], b"\0"].concat()).collect()),
+            _ => (Framing::Length, messages.iter().flat_map(|m| with_length(m)).collect()),
+        };
+        let max = message_sizes.iter().copied().max().unwrap_or(0) as u64;
+        let mut sink = List::new(has_places);
+        pump(framing, max, &mut Pieces::cut(&input, &pieces), &mut sink).unwrap();
+        prop_assert!(sink.messages == messages);
+    }
+
+    #[test]
+    fn chunks_put_together_are_the_input(
+        len in 0usize..300_000, size in prop_oneof![1000usize..5000, IN_PLACE - 2..5 * IN_PLACE], pieces in piece_sizes(),
+        has_places: bool
+    ) {
+        let input = body(0, len);
+        let mut pieces = pieces;
+        pieces.push(BUFFER);
+        let mut sink = List::new(has_places);
+        pump(Framing::Chunk(size as u64), size as u64, &mut Pieces::cut(&input, &pieces), &mut sink).unwrap();
+        prop_assert!(sink.messages.concat() == input);
+        prop_assert!(sink.messages.iter().rev().skip(1).all(|m| m.len() == size));
+        prop_assert!(sink.messages.iter().all(|m| !m.is_empty()));
+    }
+}

@@ -1,0 +1,164 @@
+//! Wakes a process that waits in `poll` beside other descriptors.
+//!
+//! A bell is a one-way pair of Unix sockets: whoever publishes holds the one end, the sleeper polls the other. It is
+//! not an eventfd, because both sides would share that descriptor's open file: a hostile sleeper could fill the counter,
+//! clear `O_NONBLOCK`, and stop the publisher inside its next write for ever. Here each side has an open file of its own
+//! and every call says itself that it will not wait.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, SockaddrLike, SockaddrStorage, getsockname, getsockopt,
+    recv, send, shutdown, socketpair, sockopt,
+};
+
+use super::retry;
+use crate::error::{Error, Result};
+
+/// One end of a bell: the one that [`ring`](Self::ring)s or the one that is polled and [`drain`](Self::drain)ed.
+#[derive(Debug)]
+pub struct Bell(OwnedFd);
+
+impl Bell {
+    /// A new bell: the ringing end, for the daemon and (cloned) for the writer, and the descriptor for the sleeper.
+    ///
+    /// # Errors
+    /// [`Error::System`] when no descriptors are to be had.
+    pub fn new() -> Result<(Self, OwnedFd)> {
+        let (ringer, sleeper) =
+            socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK)
+                .map_err(|error| Error::system("create a bell", error))?;
+        // Nobody reads here, so nobody shall be able to leave bytes or descriptors here either.
+        shutdown(ringer.as_raw_fd(), Shutdown::Read).map_err(|error| Error::system("make a bell one-way", error))?;
+        Ok((Self(ringer), sleeper))
+    }
+
+    /// Either end of a bell, as received from the daemon.
+    ///
+    /// # Errors
+    /// [`Error::Protocol`] when the descriptor is not a connected Unix stream socket.
+    pub fn from_fd(fd: OwnedFd) -> Result<Self> {
+        let kind = getsockopt(&fd, sockopt::SockType);
+        let family = getsockname::<SockaddrStorage>(fd.as_raw_fd()).ok().and_then(|address| address.family());
+        if kind == Ok(SockType::Stream) && family == Some(AddressFamily::Unix) {
+            Ok(Self(fd))
+        } else {
+            Err(Error::Protocol("the descriptor received as a bell is not a Unix stream socket".to_owned()))
+        }
+    }
+
+    /// Makes the other end readable; never waits. A bell that is full has not been heard yet, and one whose other end
+    /// is gone has nobody to hear it: both are no error.
+    pub fn ring(&self) {
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        let _ = retry(|| send(self.0.as_raw_fd(), &[1], flags));
+    }
+
+    /// Forgets the rings so far; never waits. `true` when there was one.
+    ///
+    /// When every ringing end is closed, so that no ring will ever come, the descriptor stays readable and this is
+    /// `false`.
+    pub fn drain(&self) -> bool {
+        let mut rung = false;
+        let mut bytes = [0u8; 256];
+        // Bounded: a publisher that rings all the time costs a spurious wake-up, not the sleeper's thread.
+        for _ in 0..16 {
+            match retry(|| recv(self.0.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT)) {
+                Ok(0) | Err(Errno::EAGAIN) => break,
+                Ok(n) => {
+                    rung = true;
+                    if n < bytes.len() {
+                        break;
+                    }
+                }
+                Err(_) => break,
+            }
+        }
+        rung
+    }
+
+    /// A second descriptor of the same end, to hand on.
+    ///
+    /// # Errors
+    /// [`Error::System`] when no descriptor is to be had.
+    pub fn try_clone_fd(&self) -> Result<OwnedFd> {
+        self.0.try_clone().map_err(|error| Error::system("duplicate a bell's descriptor", error))
+    }
+}
+
+impl AsFd for Bell {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+    use super::*;
+
+    fn is_readable(bell: &Bell) -> bool {
+        let mut ready = [PollFd::new(bell.as_fd(), PollFlags::POLLIN)];
+        poll(&mut ready, PollTimeout::ZERO).unwrap() == 1
+    }
+
+    fn pair() -> (Bell, Bell) {
+        let (ringer, sleeper) = Bell::new().unwrap();
+        (ringer, Bell::from_fd(sleeper).unwrap())
+    }
+
+    #[test]
+    fn a_ring_makes_the_sleepers_end_readable_until_drained() {
+        let (ringer, sleeper) = pair();
+        assert!(!is_readable(&sleeper) && !sleeper.drain());
+        ringer.ring();
+        Bell::from_fd(ringer.try_clone_fd().unwrap()).unwrap().ring();
+        assert!(is_readable(&sleeper));
+        assert!(sleeper.drain());
+        assert!(!is_readable(&sleeper) && !sleeper.drain());
+    }
+
+    #[test]
+    fn ringing_never_waits_whatever_the_sleeper_does_to_its_end() {
+        let (ringer, sleeper) = pair();
+        fcntl(&sleeper, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
+        // Even a holder of the ringing end that makes it blocking changes nothing.
+        fcntl(&ringer, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
+        for _ in 0..100_000 {
+            ringer.ring();
+        }
+        assert!(is_readable(&sleeper));
+        while sleeper.drain() {}
+        drop(sleeper);
+        ringer.ring();
+    }
+
+    #[test]
+    fn the_sleeper_cannot_leave_anything_at_the_ringing_end() {
+        let (_ringer, sleeper) = pair();
+        let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        assert_eq!(send(sleeper.as_fd().as_raw_fd(), &[1], flags), Err(Errno::EPIPE));
+    }
+
+    #[test]
+    fn a_bell_that_nobody_can_ring_any_more_is_readable_and_has_not_rung() {
+        let (ringer, sleeper) = pair();
+        ringer.ring();
+        drop(ringer);
+        assert!(sleeper.drain());
+        assert!(is_readable(&sleeper) && !sleeper.drain());
+    }
+
+    #[test]
+    fn what_is_not_a_bell_is_refused() {
+        let (reader, _writer) = nix::unistd::pipe().unwrap();
+        assert!(Bell::from_fd(reader).is_err());
+        let datagrams = std::os::unix::net::UnixDatagram::unbound().unwrap();
+        assert!(Bell::from_fd(datagrams.into()).is_err());
+        let tcp = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        assert!(Bell::from_fd(tcp.into()).is_err());
+    }
+}

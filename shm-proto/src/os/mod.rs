@@ -1,0 +1,45 @@
+//! What the library asks of the operating system: nearly all `unsafe` code is here, each block with its reason.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`clock`] | `CLOCK_MONOTONIC` in nanoseconds |
+//! | [`barrier`] | a memory barrier that only one side pays for |
+//! | [`sem`] | process-shared semaphores with bounded waits, safe against a hostile peer |
+//! | [`map`] | mappings of shared memory, made once at their largest size |
+//! | [`page`] | the sealed one-page memfds between two processes |
+//! | [`bell`] | wakes a sleeper that waits in a poll loop |
+//! | [`shm`] | POSIX shared memory objects |
+//! | [`reserve`] | puts memory behind an object before anyone touches it |
+//! | [`peer`] | who is at the other end of a Unix socket |
+//! | [`process`] | facts about a process, for display and for telling a dead owner from a living one |
+//! | [`fds`] | bytes and descriptors over a Unix socket |
+//! | [`random`] | a number nobody can guess |
+//!
+//! Every descriptor made here is close-on-exec.
+
+pub mod barrier;
+pub mod bell;
+pub mod clock;
+pub mod fds;
+pub mod map;
+pub mod page;
+pub mod peer;
+pub mod process;
+pub mod random;
+pub mod reserve;
+pub mod sem;
+pub mod shm;
+#[cfg(test)]
+mod testing;
+
+use nix::errno::Errno;
+
+/// Calls again while a signal interrupts the call.
+fn retry<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
+    loop {
+        match call() {
+            Err(Errno::EINTR) => {}
+            result => return result,
+        }
+    }
+}

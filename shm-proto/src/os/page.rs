@@ -1,0 +1,182 @@
+//! One page of memory between two processes, which neither can take away from the other.
+//!
+//! A page is a memfd with memory behind it, sealed against shrinking, growing and further seals. Whoever holds it may
+//! write any byte of it, but can never make an access of the other side fault.
+#![allow(unsafe_code)]
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Deref;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering;
+
+use nix::errno::Errno;
+use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::stat::fstat;
+use nix::unistd::ftruncate;
+
+use super::map::Mapping;
+use super::retry;
+use super::sem::Semaphore;
+use crate::error::{Error, Result};
+use crate::ring::layout::{CURSOR_JOINING, LeasePage, PAGE_SIZE, ReaderPage};
+
+/// What a page may hold: [`ReaderPage`] or [`LeasePage`].
+pub trait PageLayout: private::Layout {}
+
+impl PageLayout for ReaderPage {}
+impl PageLayout for LeasePage {}
+
+mod private {
+    use crate::error::Result;
+
+    /// # Safety
+    /// The type is [`PAGE_SIZE`](super::PAGE_SIZE) bytes of atomics and padding, for which all zeroes is a value.
+    pub unsafe trait Layout {
+        /// Turns a fresh page of zeroes into a page that may be handed out.
+        fn prepare(&self) -> Result<()>;
+    }
+}
+
+// SAFETY: `layout` asserts the size; every field is an atomic.
+unsafe impl private::Layout for ReaderPage {
+    fn prepare(&self) -> Result<()> {
+        self.line.cursor.store(CURSOR_JOINING, Ordering::Relaxed);
+        Semaphore::new(&self.wake).init()?;
+        Semaphore::new(&self.space).init()
+    }
+}
+
+// SAFETY: `layout` asserts the size; every field is an atomic.
+unsafe impl private::Layout for LeasePage {
+    fn prepare(&self) -> Result<()> {
+        Semaphore::new(&self.wake).init()
+    }
+}
+
+/// A sealed one-page memfd, mapped for reading and writing; unmapped when dropped.
+pub struct SharedPage<T> {
+    mapping: Mapping,
+    layout: PhantomData<T>,
+}
+
+const SEALS: SealFlag = SealFlag::F_SEAL_SHRINK.union(SealFlag::F_SEAL_GROW).union(SealFlag::F_SEAL_SEAL);
+
+impl<T: PageLayout> SharedPage<T> {
+    /// A new page, its semaphores ready and a reader's cursor at [`CURSOR_JOINING`], with the descriptor to hand on.
+    ///
+    /// `name` is what `/proc/PID/maps` shows of it.
+    ///
+    /// # Errors
+    /// [`Error::System`] when there is no memory or no descriptor to be had.
+    pub fn create(name: &str) -> Result<(Self, OwnedFd)> {
+        let failed = |step: &str| {
+            let action = format!("{step} the shared page {name:?} of {PAGE_SIZE} bytes");
+            move |error: Errno| Error::system(action, error)
+        };
+        let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+        // Kernels before 6.3 do not know the flag; the page could then be executed by its holders, themselves.
+        let not_executable = MFdFlags::from_bits_retain(nix::libc::MFD_NOEXEC_SEAL);
+        let fd = match memfd_create(name, flags | not_executable) {
+            Err(Errno::EINVAL) => memfd_create(name, flags),
+            result => result,
+        }
+        .map_err(failed("create"))?;
+        retry(|| ftruncate(&fd, PAGE_SIZE as i64)).map_err(failed("size"))?;
+        retry(|| fallocate(&fd, FallocateFlags::empty(), 0, PAGE_SIZE as i64)).map_err(failed("reserve"))?;
+        fcntl(&fd, FcntlArg::F_ADD_SEALS(SEALS)).map_err(failed("seal"))?;
+        let page = Self::map(fd.as_fd())?;
+        private::Layout::prepare(&*page)?;
+        Ok((page, fd))
+    }
+
+    /// Maps a page that another process made, after checking that nobody can resize it.
+    ///
+    /// # Errors
+    /// [`Error::Protocol`] when the descriptor is not such a page, [`Error::System`] when it cannot be mapped.
+    pub fn open(fd: BorrowedFd<'_>) -> Result<Self> {
+        let size = fstat(fd).map_err(|error| Error::system("look at a received page", error))?.st_size;
+        if size != PAGE_SIZE as i64 {
+            return Err(Error::Protocol(format!("a shared page has {PAGE_SIZE} bytes, the one received has {size}")));
+        }
+        // Only a memfd has seals, so this refuses files, devices and everything else of the right size too.
+        let seals = fcntl(fd, FcntlArg::F_GET_SEALS)
+            .map_err(|error| Error::Protocol(format!("the page received is not a memfd: {error}")))?;
+        let seals = SealFlag::from_bits_retain(seals);
+        if !seals.contains(SEALS) {
+            return Err(Error::Protocol(format!("the page received can still be resized: its seals are {seals:?}")));
+        }
+        Self::map(fd)
+    }
+
+    fn map(fd: BorrowedFd<'_>) -> Result<Self> {
+        Ok(Self { mapping: Mapping::read_write(fd, PAGE_SIZE)?, layout: PhantomData })
+    }
+}
+
+impl<T: PageLayout> Deref for SharedPage<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        // SAFETY: `T` is a page of atomics (contract of `Layout`); the memfd has this size for ever, because the seals
+        // were set or checked before it was mapped; the mapping is writable.
+        unsafe { self.mapping.view(0) }
+    }
+}
+
+impl<T: PageLayout + fmt::Debug> fmt::Debug for SharedPage<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("SharedPage").field(&**self).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::os::reserve;
+    use crate::os::testing::memory;
+
+    #[test]
+    fn both_sides_of_a_page_see_what_the_other_writes() {
+        let (ours, fd) = SharedPage::<ReaderPage>::create("shared").unwrap();
+        let theirs = SharedPage::<ReaderPage>::open(fd.as_fd()).unwrap();
+        drop(fd);
+        assert_eq!(theirs.line.cursor.load(Ordering::Relaxed), CURSOR_JOINING);
+        theirs.line.cursor.store(64, Ordering::Relaxed);
+        assert_eq!(ours.line.cursor.load(Ordering::Relaxed), 64);
+    }
+
+    #[test]
+    fn a_page_cannot_be_resized_or_unsealed() {
+        let (_page, fd) = SharedPage::<LeasePage>::create("sealed").unwrap();
+        for len in [0, 4095, 4097, 8192] {
+            assert_eq!(ftruncate(&fd, len), Err(Errno::EPERM), "{len}");
+        }
+        assert_eq!(fallocate(&fd, FallocateFlags::empty(), 0, 8192), Err(Errno::EPERM));
+        assert_eq!(fcntl(&fd, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_WRITE)), Err(Errno::EPERM));
+    }
+
+    #[test]
+    fn a_page_is_closed_on_exec() {
+        let (_page, fd) = SharedPage::<LeasePage>::create("cloexec").unwrap();
+        assert_eq!(fcntl(&fd, FcntlArg::F_GETFD), Ok(nix::libc::FD_CLOEXEC));
+    }
+
+    #[test]
+    fn what_somebody_could_still_resize_is_not_mapped() {
+        let refusal = |fd: &OwnedFd| SharedPage::<ReaderPage>::open(fd.as_fd()).unwrap_err().to_string();
+        let unsealed = memory("unsealed");
+        assert!(refusal(&unsealed).contains("has 0"), "{}", refusal(&unsealed));
+        reserve::now(unsealed.as_fd(), PAGE_SIZE as u64).unwrap();
+        assert!(refusal(&unsealed).contains("can still be resized"), "{}", refusal(&unsealed));
+        fcntl(&unsealed, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW)).unwrap();
+        assert!(refusal(&unsealed).contains("can still be resized"), "more seals could be added");
+
+        let path = std::env::temp_dir().join(crate::os::testing::unique("page"));
+        std::fs::write(&path, [0; PAGE_SIZE]).unwrap();
+        let file = OwnedFd::from(std::fs::File::options().read(true).write(true).open(&path).unwrap());
+        std::fs::remove_file(&path).unwrap();
+        assert!(SharedPage::<ReaderPage>::open(file.as_fd()).is_err());
+    }
+}

@@ -1,0 +1,157 @@
+//! Facts about a process from `/proc`.
+
+use std::fs;
+use std::io;
+
+use nix::errno::Errno;
+use nix::sys::signal::kill;
+use nix::unistd::{Pid, Uid, User};
+
+use crate::error::{Error, Result};
+
+/// State letter and start time from the text of `/proc/PID/stat`.
+///
+/// The second field is the program's name in parentheses and may hold anything, spaces, parentheses and bytes that are
+/// not UTF-8 included; the last closing parenthesis ends it.
+fn parse_stat(stat: &[u8]) -> Option<(u8, u64)> {
+    let end = stat.iter().rposition(|&byte| byte == b')')?;
+    let rest = std::str::from_utf8(&stat[end + 1..]).ok()?;
+    let mut fields = rest.split_ascii_whitespace();
+    let state = *fields.next()?.as_bytes().first()?;
+    // Field 22 of the line, counted from 1; the state was field 3.
+    let start = fields.nth(18)?.parse().ok()?;
+    Some((state, start))
+}
+
+fn stat(pid: u32) -> Option<(u8, u64)> {
+    parse_stat(&fs::read(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// When process `pid` started, in clock ticks after boot: with the number and the boot id it names one process for ever.
+/// `None` when there is no such process or it may not be looked at.
+#[must_use]
+pub fn start_ticks(pid: u32) -> Option<u64> {
+    stat(pid).map(|(_, start)| start)
+}
+
+/// The name of the program that process `pid` runs, at most 15 bytes of it, fit for a terminal and a log line: what is
+/// not printable ASCII is a `?`.
+#[must_use]
+pub fn program(pid: u32) -> Option<String> {
+    fs::read(format!("/proc/{pid}/comm")).ok().map(|name| printable(&name))
+}
+
+/// The process chooses its name: escape sequences in it must not reach the operator's terminal.
+fn printable(name: &[u8]) -> String {
+    let name = name.strip_suffix(b"\n").unwrap_or(name);
+    let shown = |&byte: &u8| if byte == b' ' || byte.is_ascii_graphic() { char::from(byte) } else { '?' };
+    name.iter().map(shown).collect()
+}
+
+/// The kernel's random number of this boot, as two halves.
+///
+/// # Errors
+/// [`Error::System`] when `/proc` does not tell.
+pub fn boot_id() -> Result<[u64; 2]> {
+    const PATH: &str = "/proc/sys/kernel/random/boot_id";
+    let text = fs::read_to_string(PATH).map_err(|error| Error::system(format!("read {PATH}"), error))?;
+    let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
+    match u128::from_str_radix(&digits, 16) {
+        Ok(id) if digits.len() == 32 => Ok([(id >> 64) as u64, id as u64]),
+        _ => {
+            let reason = format!("{:?} is not a UUID", text.trim());
+            Err(Error::system(format!("read {PATH}"), io::Error::new(io::ErrorKind::InvalidData, reason)))
+        }
+    }
+}
+
+/// The name of user `uid`, or the number where it has no name.
+#[must_use]
+pub fn user_name(uid: u32) -> String {
+    match User::from_uid(Uid::from_raw(uid)) {
+        Ok(Some(user)) => user.name,
+        _ => uid.to_string(),
+    }
+}
+
+/// Whether the process `pid` that started at `start` (see [`start_ticks`]) still runs. A zombie does not.
+///
+/// Where `/proc` hides a process that exists, it counts as this one: better to refuse than to take from the living.
+#[must_use]
+pub fn is_alive(pid: u32, start: u64) -> bool {
+    match stat(pid) {
+        Some((state, started)) => started == start && !matches!(state, b'Z' | b'X' | b'x'),
+        None => match i32::try_from(pid) {
+            Ok(pid) if pid > 0 => !matches!(kill(Pid::from_raw(pid), None), Err(Errno::ESRCH)),
+            _ => false,
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, id};
+
+    use super::*;
+
+    #[test]
+    fn a_program_name_with_spaces_parentheses_and_odd_bytes_does_not_confuse_the_fields() {
+        let tail = "S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 4711 20 21";
+        for name in [&b"sh"[..], b"a b", b") R 9 9 (", b"((", b"\xff\xfe)", b""] {
+            let mut line = b"42 (".to_vec();
+            line.extend_from_slice(name);
+            line.extend_from_slice(b") ");
+            line.extend_from_slice(tail.as_bytes());
+            assert_eq!(parse_stat(&line), Some((b'S', 4711)), "{name:?}");
+        }
+        for line in
+            ["", "42 (sh", "42 (sh)", "42 (sh) S 1 2 3", "42 (sh) S 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 x"]
+        {
+            assert_eq!(parse_stat(line.as_bytes()), None, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn this_process_is_alive_and_another_of_its_number_is_not() {
+        let start = start_ticks(id()).unwrap();
+        assert!(is_alive(id(), start));
+        assert!(!is_alive(id(), start + 1));
+        assert!(!is_alive(0, start));
+        assert!(!is_alive(u32::MAX, start));
+        assert_eq!(start_ticks(u32::MAX), None);
+    }
+
+    #[test]
+    fn a_zombie_is_not_alive() {
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let start = start_ticks(child.id()).unwrap();
+        assert!(is_alive(child.id(), start));
+        child.kill().unwrap();
+        while is_alive(child.id(), start) {
+            std::thread::yield_now();
+        }
+        assert_eq!(start_ticks(child.id()), Some(start), "it is not reaped yet");
+        child.wait().unwrap();
+        assert_eq!(start_ticks(child.id()), None);
+    }
+
+    #[test]
+    fn a_program_is_shown_without_control_characters() {
+        assert!(program(id()).is_some_and(|name| !name.is_empty()));
+        assert_eq!(printable(b"a b\x1b[2J\xc3\xa9\n"), "a b?[2J??");
+        assert_eq!(program(u32::MAX), None);
+    }
+
+    #[test]
+    fn a_boot_has_one_id() {
+        let first = boot_id().unwrap();
+        assert_ne!(first, [0, 0]);
+        assert_eq!(boot_id().unwrap(), first);
+    }
+
+    #[test]
+    fn a_user_without_a_name_is_shown_by_number() {
+        assert_eq!(user_name(0), "root");
+        assert_eq!(user_name(4_123_456_789), "4123456789");
+    }
+}

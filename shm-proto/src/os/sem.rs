@@ -1,0 +1,172 @@
+//! Process-shared semaphores in memory that a hostile process may write.
+//!
+//! A cell holds a `sem_t` as glibc lays it out on 64-bit Linux, so a C program may use `sem_wait` and `sem_post` on it:
+//!
+//! | offset | bytes | field |
+//! |---|---|---|
+//! | 0 | 8 | low half the value, high half how many wait |
+//! | 8 | 4 | `private`: which futex operation glibc is to use |
+//! | 12 | 20 | unused |
+//!
+//! The operations are nevertheless our own. glibc's trust the field `private`: whoever can write the cell makes the
+//! other side's `sem_post` abort its process or sleep without end. Here that field is written once and never read, a
+//! post takes a fixed number of steps, and a wait ends at its deadline whatever the cell holds.
+#![allow(unsafe_code)]
+
+use std::mem::{align_of, size_of};
+use std::ptr;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nix::errno::Errno;
+use nix::libc;
+
+use crate::error::{Error, Result};
+use crate::os::clock;
+use crate::ring::layout::SemaphoreCell;
+
+/// The largest value, as in glibc.
+const VALUE_MAX: u64 = 0x7fff_ffff;
+/// The half of the word that holds the value.
+const VALUE_MASK: u64 = 0xffff_ffff;
+/// One waiting thread.
+const WAITER: u64 = 1 << 32;
+/// A peer that changes the word all the time makes an exchange fail as often as this, and no oftener.
+const ATTEMPTS: usize = 64;
+
+const _: () = {
+    assert!(cfg!(target_pointer_width = "64"), "glibc's sem_t has another layout on 32-bit machines");
+    assert!(size_of::<libc::sem_t>() == 32);
+    assert!(size_of::<libc::sem_t>() <= size_of::<SemaphoreCell>());
+    assert!(align_of::<libc::sem_t>() <= align_of::<SemaphoreCell>());
+};
+
+/// How a wait ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// Somebody posted; the value was taken.
+    Posted,
+    /// The deadline passed first.
+    TimedOut,
+    /// A signal handler ran in this thread.
+    Interrupted,
+}
+
+/// A semaphore over a cell in shared memory.
+#[derive(Clone, Copy, Debug)]
+pub struct Semaphore<'a> {
+    cell: &'a SemaphoreCell,
+}
+
+impl<'a> Semaphore<'a> {
+    /// The semaphore in `cell`, which somebody has initialised or will.
+    #[must_use]
+    pub fn new(cell: &'a SemaphoreCell) -> Self {
+        Self { cell }
+    }
+
+    fn word(&self) -> &'a AtomicU64 {
+        &self.cell.opaque[0]
+    }
+
+    /// Makes the cell a process-shared `sem_t` of value 0. Only for a cell that nobody else can see yet.
+    ///
+    /// # Errors
+    /// [`Error::System`] when the C library refuses.
+    pub fn init(&self) -> Result<()> {
+        let sem = ptr::from_ref(self.cell).cast_mut().cast::<libc::sem_t>();
+        // SAFETY: the cell is large and aligned enough (asserted above) and consists of atomics, so it may be written
+        // through a shared reference; the caller has not shared it with another thread or process yet.
+        match unsafe { libc::sem_init(sem, 1, 0) } {
+            0 => Ok(()),
+            _ => Err(Error::last_os_error("initialise a process-shared semaphore")),
+        }
+    }
+
+    /// Adds one and wakes a waiter if there is one. A value that is already at its largest stays as it is.
+    pub fn post(&self) {
+        if self.word().load(Ordering::Relaxed) & VALUE_MASK >= VALUE_MAX {
+            return;
+        }
+        // Release: what was written before the post is visible to whoever takes it (Acquire in `take`). One addition
+        // instead of an exchange, so that a peer that keeps changing the word cannot hold the poster up.
+        let before = self.word().fetch_add(1, Ordering::Release);
+        if before >= WAITER {
+            // It can only fail where a peer misuses the futex, and then that peer's own side sleeps on.
+            let _ = self.futex(libc::FUTEX_WAKE, 1, None);
+        }
+    }
+
+    /// Takes one if the value is not 0; never waits.
+    #[must_use = "when it is false nothing was taken"]
+    pub fn try_wait(&self) -> bool {
+        self.take(0)
+    }
+
+    /// Waits until somebody posts or `CLOCK_MONOTONIC` has reached `deadline_ns`.
+    pub fn wait_until(&self, deadline_ns: u64) -> Wait {
+        if self.try_wait() {
+            return Wait::Posted;
+        }
+        let deadline = libc::timespec {
+            tv_sec: (deadline_ns / 1_000_000_000) as libc::time_t,
+            tv_nsec: (deadline_ns % 1_000_000_000) as libc::c_long,
+        };
+        // Being counted must be visible before the futex looks at the value; both are accesses to the same word.
+        self.word().fetch_add(WAITER, Ordering::Relaxed);
+        loop {
+            if self.take(WAITER) {
+                return Wait::Posted;
+            }
+            let end = match self.futex(libc::FUTEX_WAIT_BITSET, 0, Some(&deadline)) {
+                Err(Errno::EINTR) => Wait::Interrupted,
+                // EAGAIN means that the value is not 0; a peer that changes it all the time gains no time by that.
+                Ok(()) | Err(Errno::EAGAIN) if clock::monotonic_ns() < deadline_ns => continue,
+                _ => Wait::TimedOut,
+            };
+            // A post may have come between the end of the sleep and here; it is not lost, the value keeps it.
+            self.word().fetch_sub(WAITER, Ordering::Relaxed);
+            return end;
+        }
+    }
+
+    /// Takes one from the value, and `waiter` from the count of waiters with it.
+    fn take(&self, waiter: u64) -> bool {
+        let mut seen = self.word().load(Ordering::Relaxed);
+        for _ in 0..ATTEMPTS {
+            if seen & VALUE_MASK == 0 {
+                return false;
+            }
+            // Acquire pairs with the Release of `post`. Wrapping, because a peer may have set the count to anything.
+            let next = (seen - 1).wrapping_sub(waiter);
+            match self.word().compare_exchange_weak(seen, next, Ordering::Acquire, Ordering::Relaxed) {
+                Ok(_) => return true,
+                Err(now) => seen = now,
+            }
+        }
+        false
+    }
+
+    /// A futex operation on the value, shared between processes.
+    fn futex(&self, operation: libc::c_int, value: u32, deadline: Option<&libc::timespec>) -> nix::Result<()> {
+        let half = if cfg!(target_endian = "big") { 4 } else { 0 };
+        let address = self.word().as_ptr().cast::<u8>().wrapping_add(half);
+        let timeout = deadline.map_or(ptr::null(), ptr::from_ref);
+        // SAFETY: `address` is one half of a live, aligned 8-byte atomic; the timeout is null or a live timespec; the
+        // kernel changes no memory in these operations.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_futex,
+                address,
+                operation,
+                value,
+                timeout,
+                ptr::null::<u32>(),
+                libc::FUTEX_BITSET_MATCH_ANY,
+            )
+        };
+        Errno::result(result).map(drop)
+    }
+}
+
+#[cfg(test)]
+mod tests;

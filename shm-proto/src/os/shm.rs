@@ -1,0 +1,234 @@
+//! POSIX shared memory objects: files in `/dev/shm`, made with exactly the mode and group asked for.
+
+use std::fmt::Display;
+use std::os::fd::OwnedFd;
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::sys::mman::{shm_open, shm_unlink};
+use nix::sys::stat::{Mode, SFlag, fchmod, fstat};
+use nix::unistd::{Gid, fchown};
+
+use super::retry;
+use crate::error::{Error, Result};
+
+fn failed(step: impl Display, name: &str, error: Errno) -> Error {
+    Error::system(format!("{step} shared memory {name}"), error)
+}
+
+/// Creates the object `name` (`/PREFIX.NAME`), empty and open for reading and writing.
+///
+/// Nobody else can open it before it has the asked group and mode, and the umask plays no part: it starts with no
+/// permission at all. On failure nothing is left behind.
+///
+/// # Errors
+/// [`Error::System`]; its source is of kind `AlreadyExists` when there is an object of this name, and
+/// `PermissionDenied` when this user may not give files to group `gid`.
+pub fn create(name: &str, mode: u32, gid: Option<u32>) -> Result<OwnedFd> {
+    let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_RDWR | OFlag::O_CLOEXEC;
+    let fd = retry(|| shm_open(name, flags, Mode::empty())).map_err(|error| failed("create", name, error))?;
+    let dressed = match gid {
+        Some(gid) => retry(|| fchown(&fd, None, Some(Gid::from_raw(gid))))
+            .map_err(|error| failed(format_args!("give to group {gid} the new"), name, error)),
+        None => Ok(()),
+    }
+    .and_then(|()| {
+        retry(|| fchmod(&fd, Mode::from_bits_truncate(mode)))
+            .map_err(|error| failed(format_args!("set mode {mode:04o} on the new"), name, error))
+    });
+    if let Err(error) = dressed {
+        let _ = unlink(name);
+        return Err(error);
+    }
+    Ok(fd)
+}
+
+/// Opens the object `name`; follows no symbolic link and opens nothing but a regular file.
+///
+/// # Errors
+/// [`Error::System`], its source of kind `NotFound` when there is no such object.
+pub fn open(name: &str, writable: bool) -> Result<OwnedFd> {
+    let access = if writable { OFlag::O_RDWR } else { OFlag::O_RDONLY };
+    // Without O_NONBLOCK a FIFO that somebody left under this name would hold the caller up. It has no effect on files.
+    let flags = access | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
+    let what = if writable { "open for writing" } else { "open for reading" };
+    let fd = retry(|| shm_open(name, flags, Mode::empty())).map_err(|error| failed(what, name, error))?;
+    let kind = fstat(&fd).map_err(|error| failed("look at", name, error))?.st_mode;
+    if SFlag::from_bits_truncate(kind) & SFlag::S_IFMT != SFlag::S_IFREG {
+        return Err(failed("open a special file as", name, Errno::EINVAL));
+    }
+    Ok(fd)
+}
+
+/// Removes the name; the memory stays as long as somebody has it open or mapped.
+///
+/// # Errors
+/// [`Error::System`], its source of kind `NotFound` when there is no such object.
+pub fn unlink(name: &str) -> Result<()> {
+    shm_unlink(name).map_err(|error| failed("unlink", name, error))
+}
+
+/// Whether there is anything under this name, whoever it belongs to and whether it can be opened or not.
+///
+/// # Errors
+/// [`Error::System`] when that cannot be found out.
+pub fn exists(name: &str) -> Result<bool> {
+    match retry(|| shm_open(name, OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK, Mode::empty())) {
+        Ok(_) | Err(Errno::EACCES | Errno::ELOOP | Errno::ENXIO | Errno::EISDIR) => Ok(true),
+        Err(Errno::ENOENT) => Ok(false),
+        Err(error) => Err(failed("look for", name, error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::ErrorKind;
+    use std::os::fd::{AsFd, AsRawFd};
+    use std::path::PathBuf;
+
+    use nix::sys::stat::umask;
+    use nix::unistd::{ftruncate, mkfifo};
+
+    use super::*;
+    use crate::os::map::Mapping;
+    use crate::os::reserve;
+    use crate::os::testing::{NOBODY, as_nobody, in_child, may_change_user, unique};
+
+    /// A name for one test, unlinked when dropped.
+    struct Name(String);
+
+    impl Name {
+        fn new(name: &str) -> Self {
+            Self(format!("/{}", unique(name)))
+        }
+
+        fn path(&self) -> PathBuf {
+            PathBuf::from(format!("/dev/shm{}", self.0))
+        }
+    }
+
+    impl Drop for Name {
+        fn drop(&mut self) {
+            let _ = shm_unlink(self.0.as_str());
+        }
+    }
+
+    fn kind(error: &Error) -> ErrorKind {
+        match error {
+            Error::System { source, .. } => source.kind(),
+            error => panic!("{error:?}"),
+        }
+    }
+
+    #[test]
+    fn the_mode_is_exact_under_any_umask() {
+        for mode in [0o640, 0o600, 0o666, 0o400] {
+            let name = Name::new("mode");
+            let child = in_child(|| {
+                umask(Mode::from_bits_truncate(0o077));
+                create(&name.0, mode, None).is_err().into()
+            });
+            assert_eq!(child.exit_code(), 0);
+            let stat = nix::sys::stat::stat(&name.path()).unwrap();
+            assert_eq!(stat.st_mode & 0o7777, mode, "{mode:o}");
+        }
+    }
+
+    #[test]
+    fn a_second_object_of_a_name_is_refused_as_existing() {
+        let name = Name::new("twice");
+        assert!(!exists(&name.0).unwrap());
+        let _first = create(&name.0, 0o600, None).unwrap();
+        assert!(exists(&name.0).unwrap());
+        let error = create(&name.0, 0o600, None).unwrap_err();
+        assert_eq!(kind(&error), ErrorKind::AlreadyExists);
+        assert!(error.to_string().contains(&name.0), "{error}");
+        unlink(&name.0).unwrap();
+        assert_eq!(kind(&unlink(&name.0).unwrap_err()), ErrorKind::NotFound);
+        assert_eq!(kind(&open(&name.0, false).unwrap_err()), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_group_that_may_not_be_given_leaves_no_object_behind() {
+        if !may_change_user() {
+            return;
+        }
+        let name = Name::new("group");
+        let code = as_nobody(|| match create(&name.0, 0o640, Some(0)) {
+            Err(error) if kind(&error) == ErrorKind::PermissionDenied && error.to_string().contains("group 0") => 0,
+            _ => 1,
+        });
+        assert_eq!(code, 0);
+        assert!(!exists(&name.0).unwrap());
+    }
+
+    #[test]
+    fn the_group_is_the_one_asked_for() {
+        if !may_change_user() {
+            return;
+        }
+        let name = Name::new("given");
+        let fd = create(&name.0, 0o640, Some(NOBODY)).unwrap();
+        assert_eq!(fstat(&fd).unwrap().st_gid, NOBODY);
+    }
+
+    #[test]
+    fn another_user_that_may_only_read_can_neither_write_nor_truncate_nor_remap() {
+        if !may_change_user() {
+            return;
+        }
+        let name = Name::new("readonly");
+        let fd = create(&name.0, 0o640, Some(NOBODY)).unwrap();
+        reserve::now(fd.as_fd(), 4096).unwrap();
+        let code = as_nobody(|| {
+            let Ok(read) = open(&name.0, false) else { return 1 };
+            let again = format!("/proc/self/fd/{}", read.as_raw_fd());
+            let refused =
+                |result: Result<()>| matches!(result, Err(error) if kind(&error) == ErrorKind::PermissionDenied);
+            if Mapping::read_only(read.as_fd(), 4096).is_err() {
+                2
+            } else if !refused(Mapping::read_write(read.as_fd(), 4096).map(drop)) {
+                3
+            } else if !refused(open(&name.0, true).map(drop)) {
+                4
+            } else if ftruncate(&read, 0).is_ok() || reserve::punch(read.as_fd(), 0, 4096).is_ok() {
+                5
+            } else if nix::fcntl::open(again.as_str(), OFlag::O_RDWR, Mode::empty()).err() != Some(Errno::EACCES) {
+                6
+            } else if fchmod(&read, Mode::from_bits_truncate(0o666)) != Err(Errno::EPERM) {
+                7
+            } else {
+                0
+            }
+        });
+        assert_eq!(code, 0);
+        assert_eq!(reserve::length(fd.as_fd()).unwrap(), 4096);
+    }
+
+    #[test]
+    fn another_user_outside_the_group_cannot_open_but_sees_that_it_exists() {
+        if !may_change_user() {
+            return;
+        }
+        let name = Name::new("outside");
+        let _fd = create(&name.0, 0o640, Some(0)).unwrap();
+        let code = as_nobody(|| match (open(&name.0, false), exists(&name.0)) {
+            (Err(error), Ok(true)) if kind(&error) == ErrorKind::PermissionDenied => 0,
+            _ => 1,
+        });
+        assert_eq!(code, 0);
+    }
+
+    #[test]
+    fn a_fifo_or_a_link_under_the_name_is_refused_without_waiting() {
+        let fifo = Name::new("fifo");
+        mkfifo(&fifo.path(), Mode::from_bits_truncate(0o600)).unwrap();
+        assert!(open(&fifo.0, false).is_err() && open(&fifo.0, true).is_err());
+        assert!(exists(&fifo.0).unwrap());
+        let link = Name::new("link");
+        std::os::unix::fs::symlink("/etc/passwd", link.path()).unwrap();
+        assert!(open(&link.0, false).is_err());
+        assert!(exists(&link.0).unwrap());
+        assert_eq!(kind(&create(&link.0, 0o600, None).unwrap_err()), ErrorKind::AlreadyExists);
+    }
+}

@@ -1,0 +1,87 @@
+//! What the tests of this layer share.
+#![allow(unsafe_code)]
+
+use std::os::fd::OwnedFd;
+use std::process::id;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use nix::libc;
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, Gid, Pid, Uid, fork, geteuid, setgroups, setresgid, setresuid};
+
+/// User and group `nobody`.
+pub(crate) const NOBODY: u32 = 65534;
+
+/// A name that no other test and no other run has.
+pub(crate) fn unique(name: &str) -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    format!("shmproto-test-{}-{}-{name}", id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Whether the test may become another user; says so when it has to be skipped.
+pub(crate) fn may_change_user() -> bool {
+    if !geteuid().is_root() {
+        println!("skipped: only root can become another user");
+    }
+    geteuid().is_root()
+}
+
+/// A child process, killed if the test does not wait for it.
+pub(crate) struct Child(Pid, bool);
+
+impl Child {
+    pub(crate) fn pid(&self) -> u32 {
+        self.0.as_raw() as u32
+    }
+
+    /// Its exit code; a panic when it was killed.
+    pub(crate) fn exit_code(mut self) -> i32 {
+        self.1 = true;
+        match waitpid(self.0, None).unwrap() {
+            WaitStatus::Exited(_, code) => code,
+            status => panic!("the child ended with {status:?}"),
+        }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if !self.1 {
+            let _ = nix::sys::signal::kill(self.0, nix::sys::signal::SIGKILL);
+            let _ = waitpid(self.0, None);
+        }
+    }
+}
+
+/// Runs `work` in a fork; the exit code is the work's result. It must not panic and take no lock of the test harness.
+pub(crate) fn in_child(work: impl FnOnce() -> i32) -> Child {
+    // SAFETY: only this thread lives on in the child. glibc keeps its allocator usable there, the work uses nothing
+    // else that another thread may hold, and `_exit` runs nothing of the harness.
+    match unsafe { fork() }.unwrap() {
+        ForkResult::Parent { child } => Child(child, false),
+        // SAFETY: ends the process at once.
+        ForkResult::Child => unsafe { libc::_exit(work()) },
+    }
+}
+
+/// As [`in_child`], as user and group `nobody` without other groups.
+pub(crate) fn as_nobody(work: impl FnOnce() -> i32) -> i32 {
+    in_child(|| {
+        let (uid, gid) = (Uid::from_raw(NOBODY), Gid::from_raw(NOBODY));
+        if setgroups(&[]).is_err() || setresgid(gid, gid, gid).is_err() || setresuid(uid, uid, uid).is_err() {
+            return 99;
+        }
+        // A change of user hides the process from itself; then /proc/self would refuse for another reason.
+        if nix::sys::prctl::set_dumpable(true).is_err() {
+            return 98;
+        }
+        work()
+    })
+    .exit_code()
+}
+
+/// An anonymous file that holds nothing yet.
+pub(crate) fn memory(name: &str) -> OwnedFd {
+    use nix::sys::memfd::{MFdFlags, memfd_create};
+    memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING).unwrap()
+}

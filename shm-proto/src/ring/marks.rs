@@ -1,0 +1,83 @@
+//! Record boundaries kept at intervals, so that the floor can move without walking every record.
+
+use std::collections::VecDeque;
+
+use super::published::Place;
+
+const MOST: usize = 128;
+/// A mark every so many bytes at least: below that walking is as cheap.
+const LEAST_INTERVAL: u64 = 4096;
+
+/// Boundaries between floor and tail, oldest first.
+#[derive(Debug)]
+pub(super) struct Marks {
+    places: VecDeque<Place>,
+    interval: u64,
+    last: u64,
+}
+
+impl Marks {
+    pub(super) fn new(capacity: u64, tail: Place) -> Marks {
+        let mut marks = Marks { places: VecDeque::with_capacity(MOST), interval: 0, last: tail.pos };
+        marks.fit(capacity);
+        marks
+    }
+
+    /// Chooses the interval for a capacity: a 64th.
+    pub(super) fn fit(&mut self, capacity: u64) {
+        self.interval = (capacity / 64).max(LEAST_INTERVAL);
+    }
+
+    pub(super) fn interval(&self) -> u64 {
+        self.interval
+    }
+
+    /// Notes a boundary when the last one is an interval away. True when it was noted.
+    pub(super) fn note(&mut self, tail: Place) -> bool {
+        if tail.pos - self.last < self.interval {
+            return false;
+        }
+        if self.places.len() == MOST {
+            let mut keep = false;
+            self.places.retain(|_| {
+                keep = !keep;
+                keep
+            });
+        }
+        self.places.push_back(tail);
+        self.last = tail.pos;
+        true
+    }
+
+    /// The oldest boundary after `floor`.
+    pub(super) fn after(&mut self, floor: u64) -> Option<Place> {
+        while self.places.front().is_some_and(|place| place.pos <= floor) {
+            self.places.pop_front();
+        }
+        self.places.front().copied()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_marks_thin_out_and_stay_in_order() {
+        let mut marks = Marks::new(4096, Place::default());
+        for i in 1..=1000u64 {
+            let place = Place { pos: i * 5000, off: 0, seq: i, bytes: 0 };
+            assert!(marks.note(place));
+            assert!(!marks.note(place), "twice at one place");
+        }
+        let mut floor = 0;
+        let mut seen = 0;
+        while let Some(mark) = marks.after(floor) {
+            assert!(mark.pos > floor);
+            floor = mark.pos;
+            seen += 1;
+        }
+        assert!((2..=MOST).contains(&seen));
+        assert_eq!(floor, 5_000_000);
+    }
+}

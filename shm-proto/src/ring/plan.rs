@@ -1,0 +1,356 @@
+//! Where the next record goes: pure bookkeeping of the data area, known to the writer alone.
+//!
+//! The chain of records from the floor (the oldest whole record) to the tail lies in *extents*, runs without a jump inside:
+//!
+//! ```text
+//!            base                                            capacity
+//! offsets     | extent 2 (newest) ......t      | extent 1 ........|
+//!                                       ^tail   ^floor
+//! ```
+//!
+//! A record may be placed at the tail as long as it, and the header after it, end before the next extent or the capacity.
+//! Otherwise the writer jumps: to the largest hole between extents. Wrapping around, using new space after a growth and
+//! leaving the upper part before a shrink are all this one rule, with another capacity.
+
+use std::collections::VecDeque;
+
+use super::published::Place;
+use super::record::{HEADER, align_header};
+
+/// Most extents at a time; with that many the writer waits instead of jumping once more.
+pub const MAX_EXTENTS: usize = 32;
+
+/// A run of records: contiguous in offset and in position. All but the newest end with the header of a jump.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extent {
+    /// Position of its first header.
+    pub pos: u64,
+    /// Offset of its first header.
+    pub off: u64,
+    /// Bytes, the final jump included.
+    pub len: u64,
+}
+
+impl Extent {
+    fn end(self) -> u64 {
+        self.off + self.len
+    }
+}
+
+/// What to do with a record of a given stride.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Placement {
+    /// It fits at the tail; everything up to `limit` is free.
+    Here {
+        /// First offset that may not be written.
+        limit: u64,
+    },
+    /// It fits after a jump.
+    Jump {
+        /// Where to.
+        target: u64,
+    },
+    /// It fits nowhere until older records are given up.
+    Full,
+    /// It would not fit into an empty ring of this capacity.
+    TooLarge,
+}
+
+/// The data area's bookkeeping.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    extents: VecDeque<Extent>,
+    capacity: u64,
+    align: u64,
+}
+
+impl Plan {
+    /// A ring with nothing in it but a tail.
+    #[must_use]
+    pub fn new(capacity: u64, align: u64, tail: Place) -> Plan {
+        let mut extents = VecDeque::with_capacity(MAX_EXTENTS + 1);
+        extents.push_back(Extent { pos: tail.pos, off: tail.off, len: 0 });
+        Plan { extents, capacity, align }
+    }
+
+    /// Capacity that placement respects, in bytes.
+    #[must_use]
+    pub fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    /// Changes the capacity. Records above a smaller one stay until the floor has passed them.
+    pub fn set_capacity(&mut self, capacity: u64) {
+        self.capacity = capacity;
+    }
+
+    /// Offset of the lowest header place.
+    #[must_use]
+    pub fn base(&self) -> u64 {
+        align_header(0, self.align)
+    }
+
+    fn newest(&self) -> Extent {
+        self.extents[self.extents.len() - 1]
+    }
+
+    /// Offset of the tail.
+    #[must_use]
+    pub fn tail_off(&self) -> u64 {
+        self.newest().end()
+    }
+
+    /// Position of the tail.
+    #[must_use]
+    pub fn tail_pos(&self) -> u64 {
+        let newest = self.newest();
+        newest.pos + newest.len
+    }
+
+    /// The end of what may not be touched: live records, and the header place at the tail.
+    #[must_use]
+    pub fn highest(&self) -> u64 {
+        let live = self.extents.iter().map(|e| e.end()).max().unwrap_or(0);
+        live.max(self.tail_off() + HEADER)
+    }
+
+    /// First offset at or after `off` that is live or past the capacity.
+    fn limit_from(&self, off: u64) -> u64 {
+        let tail = self.tail_off();
+        let starts = self.extents.iter().filter(|e| e.len > 0).map(|e| e.off).chain([tail]);
+        starts.filter(|start| *start >= off).fold(self.capacity, u64::min)
+    }
+
+    /// Whether something live covers `off`.
+    fn is_live(&self, off: u64) -> bool {
+        let tail = self.tail_off();
+        (tail..tail + HEADER).contains(&off) || self.extents.iter().any(|e| (e.off..e.end()).contains(&off))
+    }
+
+    /// Where a record of `stride` bytes goes.
+    #[must_use]
+    pub fn place(&self, stride: u64) -> Placement {
+        let base = self.base();
+        let need = stride + HEADER;
+        if base + need > self.capacity {
+            return Placement::TooLarge;
+        }
+        let tail = self.tail_off();
+        let limit = self.limit_from(tail + 1);
+        if tail + need <= limit {
+            return Placement::Here { limit };
+        }
+        if self.extents.len() >= MAX_EXTENTS {
+            return Placement::Full;
+        }
+        let ends = self.extents.iter().map(|e| align_header(e.end(), self.align));
+        let hole = ends
+            .chain([base])
+            .filter(|start| *start != tail && !self.is_live(*start))
+            .map(|start| (self.limit_from(start).saturating_sub(start), start))
+            .max();
+        match hole {
+            Some((room, target)) if room >= need => Placement::Jump { target },
+            // The empty ring's tail cuts the free space in two. Once it stands at the base the space is whole again.
+            _ if self.is_drained() && tail >= base + HEADER => Placement::Jump { target: base },
+            _ => Placement::Full,
+        }
+    }
+
+    /// Whether nothing is live but the tail.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.extents.len() == 1 && self.newest().len == 0
+    }
+
+    /// A record of `stride` bytes was put at the tail.
+    #[inline]
+    pub fn push(&mut self, stride: u64) {
+        if let Some(newest) = self.extents.back_mut() {
+            newest.len += stride;
+        }
+    }
+
+    /// A jump was put at the tail.
+    pub fn jump(&mut self, target: u64) {
+        self.push(HEADER);
+        let pos = self.tail_pos();
+        self.extents.push_back(Extent { pos, off: target, len: 0 });
+    }
+
+    /// Gives up everything before `pos`, which is a record boundary between floor and tail.
+    pub fn release(&mut self, pos: u64) {
+        while self.extents.len() > 1 && self.extents[0].pos + self.extents[0].len <= pos {
+            self.extents.pop_front();
+        }
+        if let Some(oldest) = self.extents.front_mut() {
+            let passed = pos.saturating_sub(oldest.pos).min(oldest.len);
+            oldest.pos += passed;
+            oldest.off += passed;
+            oldest.len -= passed;
+        }
+    }
+
+    /// Where the header at a position stands. A position at the end of an extent is the start of the next.
+    #[must_use]
+    pub fn offset_of(&self, pos: u64) -> Option<u64> {
+        let last = self.extents.len() - 1;
+        self.extents.iter().enumerate().find_map(|(i, e)| {
+            let within = pos.checked_sub(e.pos)?;
+            (within < e.len || (i == last && within == e.len)).then_some(e.off + within)
+        })
+    }
+
+    /// The live extents, oldest first.
+    pub fn extents(&self) -> impl Iterator<Item = &Extent> {
+        self.extents.iter()
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::ring::record::{largest_message, stride};
+    use proptest::prelude::*;
+
+    fn tail(off: u64) -> Place {
+        Place { pos: 1000, off, seq: 0, bytes: 0 }
+    }
+
+    #[test]
+    fn a_full_ring_waits_and_a_read_one_wraps() {
+        let mut plan = Plan::new(4096, 8, tail(0));
+        for _ in 0..56 {
+            assert_eq!(plan.place(72), Placement::Here { limit: 4096 });
+            plan.push(72);
+        }
+        assert_eq!(plan.place(72), Placement::Full);
+        plan.release(1000 + 72);
+        assert_eq!(plan.place(72), Placement::Full, "a record needs room for the header behind it");
+        plan.release(1000 + 144);
+        assert_eq!(plan.place(72), Placement::Jump { target: 0 });
+        plan.jump(0);
+        assert_eq!(plan.place(72), Placement::Here { limit: 144 });
+    }
+
+    #[test]
+    fn a_grown_ring_is_used_at_once_although_the_bottom_is_unread() {
+        let mut plan = Plan::new(4096, 8, tail(2048));
+        plan.push(2000);
+        plan.jump(0);
+        plan.push(2000);
+        assert_eq!(plan.place(72), Placement::Full);
+        plan.set_capacity(8192);
+        assert_eq!(plan.place(72), Placement::Jump { target: 4056 });
+    }
+
+    #[test]
+    fn a_shrunk_ring_leaves_the_upper_part() {
+        let mut plan = Plan::new(8192, 8, tail(6000));
+        plan.push(100);
+        plan.set_capacity(4096);
+        assert!(plan.highest() > 4096);
+        assert_eq!(plan.place(8), Placement::Jump { target: 0 });
+        plan.jump(0);
+        assert!(plan.highest() > 4096);
+        plan.release(plan.tail_pos());
+        assert!(plan.highest() <= 4096);
+    }
+
+    #[test]
+    fn the_largest_message_gets_through_from_any_tail() {
+        for align in [8u64, 256] {
+            let largest = stride(largest_message(8192, align), align);
+            for off in (align_header(0, align)..8000).step_by(align as usize) {
+                let mut plan = Plan::new(8192, align, tail(off));
+                let mut jumps = 0;
+                while let Placement::Jump { target } = plan.place(largest) {
+                    plan.jump(target);
+                    plan.release(plan.tail_pos());
+                    jumps += 1;
+                    assert!(jumps < 3);
+                }
+                assert!(matches!(plan.place(largest), Placement::Here { .. }), "tail at {off}");
+            }
+        }
+    }
+
+    /// The plan against a map of every byte: nothing live is ever written over, nothing is placed above the capacity.
+    #[derive(Clone, Debug)]
+    enum Step {
+        Push(u64),
+        Read(usize),
+        Capacity(u64),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            6 => (0u64..3000).prop_map(Step::Push),
+            3 => (1usize..6).prop_map(Step::Read),
+            1 => (1u64..9).prop_map(|pages| Step::Capacity(pages * 4096)),
+        ];
+        proptest::collection::vec(step, 1..300)
+    }
+
+    proptest! {
+        #[test]
+        fn no_live_byte_is_ever_written(steps in steps(), align in prop_oneof![Just(8u64), Just(64), Just(512)]) {
+            let base = align_header(0, align);
+            let mut plan = Plan::new(8192, align, tail(base));
+            // (end position, offset, bytes) of everything live, oldest first; jumps included
+            let mut live: VecDeque<(u64, u64, u64)> = VecDeque::new();
+            for step in steps {
+                match step {
+                    Step::Read(n) => {
+                        for _ in 0..n {
+                            let Some((end, ..)) = live.pop_front() else { break };
+                            plan.release(end);
+                        }
+                    }
+                    Step::Capacity(capacity) => plan.set_capacity(capacity),
+                    Step::Push(len) => {
+                        let stride = stride(len, align);
+                        loop {
+                            match plan.place(stride) {
+                                Placement::Here { limit } => {
+                                    let off = plan.tail_off();
+                                    prop_assert!(off + stride + HEADER <= limit && limit <= plan.capacity());
+                                    prop_assert_eq!((off + HEADER) % align, 0);
+                                    for (_, o, n) in &live {
+                                        prop_assert!(off + stride + HEADER <= *o || off >= o + n);
+                                    }
+                                    plan.push(stride);
+                                    live.push_back((plan.tail_pos(), off, stride));
+                                    break;
+                                }
+                                Placement::Jump { target } => {
+                                    for (_, o, n) in &live {
+                                        prop_assert!(target + HEADER <= *o || target >= o + n);
+                                    }
+                                    let off = plan.tail_off();
+                                    prop_assert!(target + HEADER <= off || target >= off + HEADER);
+                                    prop_assert!(target + HEADER <= plan.capacity());
+                                    plan.jump(target);
+                                    live.push_back((plan.tail_pos(), off, HEADER));
+                                }
+                                Placement::Full => {
+                                    let Some((end, ..)) = live.pop_front() else {
+                                        return Err(TestCaseError::fail("full although nothing is live"));
+                                    };
+                                    plan.release(end);
+                                }
+                                Placement::TooLarge => {
+                                    prop_assert!(base + stride + HEADER > plan.capacity());
+                                    break;
+                                }
+                            }
+                        }
+                    }
+                }
+                if let Some((end, off, n)) = live.front() {
+                    prop_assert_eq!(plan.offset_of(end - n), Some(*off));
+                }
+            }
+        }
+    }
+}

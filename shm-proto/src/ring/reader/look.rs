@@ -1,0 +1,116 @@
+//! Looking at a header, and whether what was seen can be believed.
+
+use std::sync::atomic::{Ordering, fence};
+
+use super::Reader;
+use crate::control::OnFull;
+use crate::error::{Error, Result};
+use crate::ring::commit::look;
+use crate::ring::layout::control;
+use crate::ring::record::{HEADER, Header, Kind, align_header, stride};
+
+/// Jumps in a row that an honest writer never makes.
+const MOST_JUMPS: u32 = 64;
+
+impl Reader {
+    /// Payload bytes of the record that this reader stands at, in the one case that is common: it is there, it is the right
+    /// one, and the writer will not touch it. Everything else is [`next_record`](Self::next_record)'s.
+    #[inline(always)]
+    pub(super) fn at_hand(&mut self) -> Option<u64> {
+        let header = look(&self.segment, self.at.off);
+        match header.kind() {
+            Kind::Data { len } if header.is_for(self.at.seq) && self.fits(len) && self.is_settled() => Some(len),
+            _ => None,
+        }
+    }
+
+    /// Payload bytes of the record to receive next, which this reader stands at then; `None` when there is none yet.
+    #[inline(never)]
+    pub(super) fn next_record(&mut self) -> Result<Option<u64>> {
+        loop {
+            if let Some(len) = self.look_ahead()? {
+                return Ok(Some(len));
+            }
+            if !self.on_empty()? {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// The record at the present place, following jumps; `None` when there is nothing there.
+    pub(super) fn look_ahead(&mut self) -> Result<Option<u64>> {
+        let mut jumps = 0;
+        loop {
+            let header = look(&self.segment, self.at.off);
+            let kind = header.kind();
+            if kind == Kind::Empty {
+                return Ok(None);
+            }
+            if !self.is_intact()? {
+                self.catch_up()?;
+                continue;
+            }
+            if !header.is_for(self.at.seq) {
+                return Err(self.corrupt(header));
+            }
+            match kind {
+                Kind::Data { len } if self.fits(len) => return Ok(Some(len)),
+                Kind::Jump { target } if jumps < MOST_JUMPS => {
+                    jumps += 1;
+                    self.check(target)?;
+                    self.at.pos += HEADER;
+                    self.at.off = target;
+                }
+                _ => return Err(self.corrupt(header)),
+            }
+        }
+    }
+
+    /// Whether a payload of this length, and the header behind it, lie inside the mapping.
+    #[inline(always)]
+    fn fits(&self, len: u64) -> bool {
+        len <= self.geometry.max_message && stride(len, self.align) + HEADER <= self.geometry.max_capacity - self.at.off
+    }
+
+    /// Whether what was just read cannot have been overwritten, in the one case that is common: on a channel that loses
+    /// nothing, by a reader that is registered and not evicted.
+    #[inline(always)]
+    pub(super) fn is_settled(&self) -> bool {
+        // Acquire: pairs with the Release fence that ends `Published::store`; the writer sets the bit before that. If any
+        // byte read before this was an overwriting one, the bit is seen.
+        fence(Ordering::Acquire);
+        self.joined && self.page.control.value.load(Ordering::Relaxed) & control::EVICTED == 0
+    }
+
+    /// Whether what was just read at the present place was still the writer's, and not overwritten before it was read.
+    pub(super) fn is_intact(&mut self) -> Result<bool> {
+        if self.is_settled() {
+            return Ok(true);
+        }
+        let bits = self.page.control.value.load(Ordering::Acquire);
+        if bits & control::EVICTED != 0 {
+            return Err(self.evicted());
+        }
+        // The bit is looked at before the floor: once the writer holds the floor, it stays where it is seen here or below.
+        let registered = bits & control::REGISTERED != 0;
+        let intact = !self.segment.header().floor.has_passed(self.at.pos);
+        self.joined = registered && intact && self.geometry.on_full != OnFull::Overwrite;
+        Ok(intact)
+    }
+
+    /// Whether a header may stand at this offset at all.
+    pub(super) fn check(&self, off: u64) -> Result<()> {
+        if off > self.geometry.max_capacity - HEADER || align_header(off, self.align) != off {
+            let reason = format!("offset {off} is no place for a header");
+            return Err(Error::Corrupt { channel: self.geometry.channel.to_string(), reason });
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn corrupt(&self, header: Header) -> Error {
+        let (off, seq) = (self.at.off, self.at.seq);
+        let reason = format!("{:#x} at offset {off} is no header of message {seq}", header.0);
+        Error::Corrupt { channel: self.geometry.channel.to_string(), reason }
+    }
+}

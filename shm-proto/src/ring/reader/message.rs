@@ -1,0 +1,215 @@
+//! A message where it lies.
+#![allow(unsafe_code)]
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::{HEADER, Reader};
+use crate::error::{Error, Result};
+
+/// In place of the length, once the record is not the reader's to pass any more; no record is that long.
+const GONE: u64 = u64::MAX;
+
+/// A message in the shared memory, borrowed from the reader; the next one is received after this is dropped.
+///
+/// The bytes belong to the writer. On a `block` or `drop` channel they stay what they are as long as the message lives,
+/// unless this reader is evicted meanwhile; on an `overwrite` channel they may change at any time. So there is no `&[u8]`:
+/// the bytes are copied or loaded out, and [`finish`](Message::finish) says afterwards whether what was seen can be believed.
+#[derive(Debug)]
+pub struct Message<'a> {
+    // Two words, so that receiving one costs no memory traffic: everything else follows from where the reader stands.
+    reader: &'a mut Reader,
+    len: u64,
+}
+
+impl<'a> Message<'a> {
+    /// The record of `len` bytes that the reader stands at.
+    #[inline(always)]
+    pub(super) fn new(reader: &'a mut Reader, len: u64) -> Message<'a> {
+        Message { reader, len }
+    }
+
+    /// The message's number: counted from 0 when the segment was made, without gaps.
+    #[must_use]
+    pub fn seq(&self) -> u64 {
+        self.reader.at.seq
+    }
+
+    /// How many messages between the one received before and this one were lost to overwriting.
+    #[must_use]
+    pub fn lost_before(&self) -> u64 {
+        self.reader.lost_unseen
+    }
+
+    /// Payload bytes.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// Whether the message has no bytes.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The first byte, aligned as the channel says. Reading through it is up to the caller; the memory stays mapped as long
+    /// as the [`Reader`] lives, but another process writes it.
+    #[inline]
+    #[must_use]
+    pub fn as_ptr(&self) -> *const u8 {
+        self.reader.segment.payload(self.reader.at.off + HEADER, self.len)
+    }
+
+    /// The bytes as a slice, for channels whose writer is trusted.
+    ///
+    /// # Safety
+    /// The bytes must not change while the slice lives: the channel is `block` or `drop`, its writer keeps to the protocol,
+    /// and this reader is not evicted meanwhile (`evict_after = "0"`, or a message is done with sooner).
+    #[inline]
+    #[must_use]
+    pub unsafe fn as_slice(&self) -> &[u8] {
+        // SAFETY: `payload` checked the range; the caller promises the rest.
+        unsafe { std::slice::from_raw_parts(self.as_ptr(), self.len()) }
+    }
+
+    /// Copies the bytes to the front of `out`; returns how many.
+    ///
+    /// # Panics
+    /// When `out` is shorter than the message.
+    #[inline]
+    pub fn copy_to(&self, out: &mut [u8]) -> usize {
+        let out = &mut out[..self.len()];
+        // SAFETY: source checked by `payload`, destination has `len` bytes, one is shared memory and the other is not. The
+        // bytes may change while they are copied; they are plain bytes and nothing is concluded from them here.
+        unsafe { std::ptr::copy_nonoverlapping(self.as_ptr(), out.as_mut_ptr(), out.len()) };
+        self.len()
+    }
+
+    /// Replaces the contents of `out` with the bytes; allocates only when `out` is too small.
+    pub fn copy_to_vec(&self, out: &mut Vec<u8>) {
+        out.clear();
+        self.append_to(out);
+    }
+
+    /// Appends the bytes to `out`.
+    pub fn append_to(&self, out: &mut Vec<u8>) {
+        let len = self.len();
+        out.reserve(len);
+        // SAFETY: as in `copy_to`; `reserve` made room for `len` more bytes, which are initialised by the copy.
+        unsafe {
+            std::ptr::copy_nonoverlapping(self.as_ptr(), out.as_mut_ptr().add(out.len()), len);
+            out.set_len(out.len() + len);
+        }
+    }
+
+    /// The bytes as little-endian 8-byte words, loaded one by one from where they lie; the last is padded with zeros.
+    #[inline]
+    #[must_use]
+    pub fn words(&self) -> Words<'_> {
+        Words { ptr: self.as_ptr(), left: self.len(), message: std::marker::PhantomData }
+    }
+
+    /// Says that the message is done with, and whether what was seen of it can be believed.
+    ///
+    /// # Errors
+    /// [`Error::Lapped`] when it was overwritten meanwhile, [`Error::Evicted`] when this reader was.
+    #[inline]
+    pub fn finish(self) -> Result<()> {
+        if self.reader.is_settled() {
+            return Ok(());
+        }
+        self.finish_slowly()
+    }
+
+    #[cold]
+    fn finish_slowly(mut self) -> Result<()> {
+        if self.reader.is_intact()? {
+            return Ok(());
+        }
+        // The reader stands elsewhere from here on; there is no record to be passed any more.
+        self.len = GONE;
+        // What was lost before this message has been told with it; the next one tells what was lost since.
+        self.reader.lost_unseen = 0;
+        let before = self.reader.lost;
+        self.reader.catch_up()?;
+        Err(Error::Lapped { channel: self.reader.geometry.channel.to_string(), lost: self.reader.lost - before })
+    }
+}
+
+impl Drop for Message<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if self.len != GONE {
+            self.reader.pass(self.len);
+        }
+    }
+}
+
+/// The words of a message; see [`Message::words`].
+#[derive(Debug)]
+pub struct Words<'a> {
+    ptr: *const u8,
+    left: usize,
+    message: std::marker::PhantomData<&'a u8>,
+}
+
+impl Words<'_> {
+    /// The word `n` words ahead. The caller has at least one byte of it left.
+    #[inline]
+    fn load(&self, n: usize) -> u64 {
+        debug_assert!(n * 8 < self.left);
+        // SAFETY: payloads are 8-aligned and padded to 8 bytes inside the mapping, so a whole word can be loaded as long as
+        // one byte of it is left. The load is atomic: the word may be written by another process at this moment.
+        let word = unsafe { AtomicU64::from_ptr(self.ptr.wrapping_add(n * 8).cast_mut().cast()) };
+        u64::from_le(word.load(Ordering::Relaxed))
+    }
+
+    #[inline]
+    fn pass(&mut self, bytes: usize) {
+        self.ptr = self.ptr.wrapping_add(bytes);
+        self.left -= bytes;
+    }
+}
+
+impl Iterator for Words<'_> {
+    type Item = u64;
+
+    #[inline]
+    fn next(&mut self) -> Option<u64> {
+        if self.left >= 8 {
+            let word = self.load(0);
+            self.pass(8);
+            return Some(word);
+        }
+        if self.left == 0 {
+            return None;
+        }
+        let unused = 64 - 8 * self.left as u32;
+        let word = self.load(0) << unused >> unused;
+        self.pass(self.left);
+        Some(word)
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let words = self.left.div_ceil(8);
+        (words, Some(words))
+    }
+
+    /// A line at a time: what `sum`, `for_each` and the like use.
+    #[inline]
+    fn fold<B, F: FnMut(B, u64) -> B>(mut self, init: B, mut f: F) -> B {
+        let mut folded = init;
+        while self.left >= 64 {
+            for n in 0..8 {
+                folded = f(folded, self.load(n));
+            }
+            self.pass(64);
+        }
+        for word in self {
+            folded = f(folded, word);
+        }
+        folded
+    }
+}
+
+impl ExactSizeIterator for Words<'_> {}

@@ -1,0 +1,318 @@
+//! A reader: polls the one header it stands at, and gives space back in steps.
+//!
+//! The segment is mapped read-only. What stands in it was written by a program that may be hostile, so headers are checked
+//! before they are followed and payloads are copied out; see [`Message`].
+
+mod look;
+mod message;
+mod wait;
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+pub use self::message::{Message, Words};
+use super::layout::{CURSOR_JOINING, ReaderPage};
+use super::published::Place;
+use super::record::{HEADER, stride};
+use super::segment::Segment;
+use super::wake::{self, Barrier};
+use crate::control::{Conn, Geometry, Start};
+use crate::error::{Error, Result};
+use crate::os::bell::Bell;
+use crate::os::clock::monotonic_ns;
+use crate::os::page::SharedPage;
+use crate::os::sem::Semaphore;
+
+/// Receives a channel's messages, each exactly once and in order.
+#[derive(Debug)]
+pub struct Reader {
+    segment: Segment,
+    page: SharedPage<ReaderPage>,
+    bell: Bell,
+    conn: Option<Conn>,
+    was_connected: bool,
+    farewell: Option<String>,
+    geometry: Geometry,
+    barrier: Barrier,
+    align: u64,
+    /// The header to look at next.
+    at: Place,
+    /// Everything before this position was given back.
+    given_back: u64,
+    /// Give space back after so many bytes.
+    step: u64,
+    /// The channel loses nothing, the writer holds the floor for this reader, and the floor has been looked at since.
+    joined: bool,
+    received: u64,
+    received_at_pause: u64,
+    lost: u64,
+    /// Lost since the last message that was received.
+    lost_unseen: u64,
+}
+
+/// What came with a message that was copied out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// The message's number.
+    pub seq: u64,
+    /// How many messages before it were lost to overwriting.
+    pub lost_before: u64,
+}
+
+impl Reader {
+    /// Maps what the daemon has handed out and chooses the start. `conn` is the connection that is the attachment.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`] when the segment is not what the geometry says.
+    pub fn open(
+        segment: BorrowedFd<'_>,
+        page: BorrowedFd<'_>,
+        bell: OwnedFd,
+        geometry: Geometry,
+        start: Start,
+        conn: Option<Conn>,
+    ) -> Result<Reader> {
+        let segment = Segment::open(segment, &geometry, false)?;
+        let mut reader = Reader {
+            page: SharedPage::open(page)?,
+            bell: Bell::from_fd(bell)?,
+            was_connected: conn.is_some(),
+            conn,
+            farewell: None,
+            barrier: if geometry.asymmetric { Barrier::Asymmetric } else { Barrier::Symmetric },
+            align: u64::from(geometry.align),
+            at: Place::default(),
+            given_back: CURSOR_JOINING,
+            step: 0,
+            joined: false,
+            received: 0,
+            received_at_pause: 0,
+            lost: 0,
+            lost_unseen: 0,
+            segment,
+            geometry,
+        };
+        reader.join(start)?;
+        Ok(reader)
+    }
+
+    /// Chooses the start. The writer may be anywhere between not knowing of this reader and holding the floor for it.
+    fn join(&mut self, start: Start) -> Result<()> {
+        let header = self.segment.header();
+        let published = header.progress.messages.load(Ordering::Acquire);
+        self.at = match start {
+            Start::Oldest => header.floor.load(),
+            Start::New => header.mark.load(),
+        };
+        self.check(self.at.off)?;
+        self.give_back_now();
+        // The mark is somewhat before the tail: walk there. Being overtaken on the way moves us forward, too.
+        while start == Start::New && self.at.seq < published {
+            match self.look_ahead()? {
+                Some(len) => self.step_over(len),
+                None if self.segment.header().floor.has_passed(self.at.pos) => self.catch_up()?,
+                None => break,
+            }
+        }
+        self.lost = 0;
+        self.lost_unseen = 0;
+        self.received = 0;
+        self.give_back_now();
+        Ok(())
+    }
+
+    /// The next message, or `None` when there is none yet. Never waits.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] and [`Error::Disconnected`] when there will be none any more, [`Error::Evicted`],
+    /// [`Error::Corrupt`] when the writer broke the layout.
+    #[inline]
+    pub fn try_recv(&mut self) -> Result<Option<Message<'_>>> {
+        let len = match self.at_hand() {
+            Some(len) => len,
+            None => match self.next_record()? {
+                Some(len) => len,
+                None => return Ok(None),
+            },
+        };
+        Ok(Some(Message::new(self, len)))
+    }
+
+    /// The next message, waiting for it; without a timeout, for as long as it takes.
+    ///
+    /// # Errors
+    /// As [`try_recv`](Self::try_recv), and [`Error::TimedOut`].
+    #[inline]
+    pub fn recv(&mut self, timeout: Option<Duration>) -> Result<Message<'_>> {
+        let len = match self.at_hand() {
+            Some(len) => len,
+            None => self.await_record(timeout)?,
+        };
+        Ok(Message::new(self, len))
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn await_record(&mut self, timeout: Option<Duration>) -> Result<u64> {
+        if self.spin()
+            && let Some(len) = self.at_hand()
+        {
+            return Ok(len);
+        }
+        let deadline = wait::deadline(timeout);
+        loop {
+            if let Some(len) = self.next_record()? {
+                return Ok(len);
+            }
+            if !self.wait_until(deadline)? {
+                let what = format!("a message on channel {}", self.geometry.channel);
+                return Err(Error::TimedOut { what, waited: timeout.unwrap_or_default() });
+            }
+        }
+    }
+
+    /// Receives by copying: replaces the contents of `out`. What was overwritten while it was copied is counted as lost and
+    /// the next message taken instead.
+    ///
+    /// # Errors
+    /// As [`recv`](Self::recv).
+    pub fn recv_into(&mut self, out: &mut Vec<u8>, timeout: Option<Duration>) -> Result<Received> {
+        let deadline = wait::deadline(timeout);
+        let mut lost_before = 0;
+        loop {
+            let left = timeout.map(|_| Duration::from_nanos(deadline.saturating_sub(monotonic_ns())));
+            let message = self.recv(left)?;
+            let seq = message.seq();
+            lost_before += message.lost_before();
+            message.copy_to_vec(out);
+            match message.finish() {
+                Ok(()) => return Ok(Received { seq, lost_before }),
+                Err(Error::Lapped { .. }) => {}
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    /// Up to `most` messages that are there, without giving space back in between.
+    pub fn batch(&mut self, most: usize) -> Batch<'_> {
+        Batch { reader: self, left: most }
+    }
+
+    /// Goes to the oldest whole record, and counts what is lost by that.
+    fn catch_up(&mut self) -> Result<()> {
+        let floor = self.segment.header().floor.load();
+        self.check(floor.off)?;
+        let lost = floor.seq.saturating_sub(self.at.seq);
+        self.lost += lost;
+        self.lost_unseen += lost;
+        self.page.line.lost.store(self.lost, Ordering::Relaxed);
+        self.at = floor;
+        self.give_back_now();
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn pass(&mut self, len: u64) {
+        self.step_over(len);
+        self.lost_unseen = 0;
+        self.received += 1;
+        if self.at.pos - self.given_back >= self.step {
+            self.give_back_now();
+        }
+    }
+
+    #[inline(always)]
+    fn step_over(&mut self, len: u64) {
+        let stride = stride(len, self.align);
+        self.at.pos += stride;
+        self.at.off += stride;
+        self.at.seq += 1;
+    }
+
+    /// Gives back what was read, if anything was since the last time.
+    fn give_back(&mut self) {
+        if self.at.pos != self.given_back {
+            self.give_back_now();
+        }
+    }
+
+    fn give_back_now(&mut self) {
+        self.given_back = self.at.pos;
+        let line = &self.page.line;
+        line.seq.store(self.at.seq, Ordering::Relaxed);
+        line.received.store(self.received, Ordering::Relaxed);
+        self.beat(monotonic_ns());
+        if wake::publish_cursor(&line.cursor, &self.page.space_wanted.value, self.at.pos) {
+            Semaphore::new(&self.page.space).post();
+        }
+        let capacity = self.segment.header().counters.capacity.load(Ordering::Relaxed);
+        self.step = if self.geometry.ack { 0 } else { capacity.min(self.geometry.max_capacity) / 8 };
+    }
+
+    /// The channel's fixed facts.
+    #[must_use]
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// The number of the message to be received next.
+    #[must_use]
+    pub fn seq(&self) -> u64 {
+        self.at.seq
+    }
+
+    /// Messages received.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Messages lost to overwriting since attaching.
+    #[must_use]
+    pub fn lost(&self) -> u64 {
+        self.lost
+    }
+
+    /// Why the daemon ended the attachment, once it has.
+    #[must_use]
+    pub fn farewell(&self) -> Option<&str> {
+        self.farewell.as_deref()
+    }
+}
+
+impl Drop for Reader {
+    /// Shows how far it came: the daemon logs it.
+    fn drop(&mut self) {
+        self.give_back();
+    }
+}
+
+/// Messages received one after the other; see [`Reader::batch`]. The space is given back when it is dropped.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    reader: &'a mut Reader,
+    left: usize,
+}
+
+impl Batch<'_> {
+    /// The next message, or `None` when the batch is full or there is nothing more.
+    ///
+    /// # Errors
+    /// As [`Reader::try_recv`].
+    #[inline]
+    #[allow(clippy::should_implement_trait)]
+    pub fn next(&mut self) -> Result<Option<Message<'_>>> {
+        if self.left == 0 {
+            return Ok(None);
+        }
+        self.left -= 1;
+        self.reader.try_recv()
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        self.reader.give_back();
+    }
+}

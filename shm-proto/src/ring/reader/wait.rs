@@ -1,0 +1,206 @@
+//! Waiting for a message: spinning, sleeping on the page's semaphore, or in somebody's poll loop.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::Reader;
+use crate::control::{ReaderEvent, Received, decode};
+use crate::error::{Error, Result};
+use crate::os::clock::monotonic_ns;
+use crate::os::process;
+use crate::os::sem::Semaphore;
+use crate::ring::commit::look;
+use crate::ring::layout::{control, waiting};
+use crate::ring::record::Kind;
+use crate::ring::wake;
+
+/// A sleep is cut into slices, to show a heartbeat and to notice a daemon that died.
+const SLICE_NS: u64 = 1_000_000_000;
+/// How long the daemon may take to say why it evicted us.
+const REASON_MS: u8 = 200;
+/// Looks at the header before a reader goes to sleep; some microseconds.
+const SPINS: u32 = 200;
+/// The most a reader hangs back after a run of messages, in `spin_loop` hints.
+const LONGEST_PAUSE: u64 = 32;
+
+impl Reader {
+    /// Looks at the header for some microseconds. False when nothing came.
+    ///
+    /// The pause comes before the look, and is longer the more messages came without one. A reader that runs close behind a
+    /// fast writer takes away the cache line that the writer is about to write, message after message; one that hangs back
+    /// for a moment finds several messages, and costs the writer nothing. In a ping-pong it is one pause, some 50 ns.
+    #[inline]
+    pub(super) fn spin(&mut self) -> bool {
+        let run = self.received - self.received_at_pause;
+        self.received_at_pause = self.received;
+        for _ in 1..run.min(LONGEST_PAUSE) {
+            std::hint::spin_loop();
+        }
+        (0..SPINS).any(|_| {
+            std::hint::spin_loop();
+            look(&self.segment, self.at.off).kind() != Kind::Empty
+        })
+    }
+
+    /// Waits until there is something to look at, or until the moment. False when the moment came first.
+    pub(super) fn wait_until(&mut self, deadline_ns: u64) -> Result<bool> {
+        loop {
+            wake::arm(&self.page.waiting.value, waiting::SEMAPHORE, self.barrier);
+            if self.has_news() {
+                wake::disarm(&self.page.waiting.value);
+                return Ok(true);
+            }
+            let now = monotonic_ns();
+            self.beat(now);
+            if now >= deadline_ns {
+                wake::disarm(&self.page.waiting.value);
+                return Ok(false);
+            }
+            Semaphore::new(&self.page.wake).wait_until((now + SLICE_NS).min(deadline_ns));
+            wake::disarm(&self.page.waiting.value);
+            self.listen();
+            if self.has_news() || self.is_abandoned() {
+                return Ok(true);
+            }
+        }
+    }
+
+    /// Whether a look would find anything but silence: a message, a floor that passed us, a closed channel.
+    fn has_news(&self) -> bool {
+        look(&self.segment, self.at.off).kind() != Kind::Empty
+            || self.page.control.value.load(Ordering::Acquire) & (control::EVICTED | control::CLOSING) != 0
+            || self.segment.header().floor.has_passed(self.at.pos)
+    }
+
+    /// Prepares for sleeping in a poll loop on [`as_fd`](AsFd::as_fd). True: there is nothing to read, the descriptor will
+    /// become readable when there is. False: receive first.
+    ///
+    /// # Errors
+    /// Those of [`try_recv`](Self::try_recv), which have to be told before going to sleep.
+    pub fn arm(&mut self) -> Result<bool> {
+        self.bell.drain();
+        self.give_back();
+        wake::arm(&self.page.waiting.value, waiting::BELL, self.barrier);
+        self.beat(monotonic_ns());
+        if self.has_news() || self.is_abandoned() {
+            wake::disarm(&self.page.waiting.value);
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// The connection to the daemon: readable when it says something or is gone; call [`listen`](Self::listen) then.
+    #[must_use]
+    pub fn connection_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.conn.as_ref().map(|conn| conn.as_fd())
+    }
+
+    /// Whether the daemon went away without a word.
+    #[must_use]
+    pub fn is_disconnected(&self) -> bool {
+        self.was_connected && self.conn.is_none()
+    }
+
+    /// Whether nobody is left who could publish: the daemon is gone, and so is the writer. A program that was lent the role
+    /// before the daemon died goes on, and its readers with it.
+    ///
+    /// Once the daemon is gone nobody tells of the writer's end; look about once a second.
+    #[must_use]
+    pub fn is_abandoned(&self) -> bool {
+        if !self.is_disconnected() {
+            return false;
+        }
+        let counters = &self.segment.header().counters;
+        let start = counters.writer_start.load(Ordering::Relaxed);
+        match u32::try_from(counters.writer_pid.load(Ordering::Relaxed)) {
+            Ok(0) | Err(_) => true,
+            Ok(pid) => !process::is_alive(pid, start),
+        }
+    }
+
+    /// Takes in what the daemon has said, without waiting. What follows from it is told by the next receive.
+    pub fn listen(&mut self) {
+        while let Some(conn) = &mut self.conn {
+            match conn.receive() {
+                Ok(Received::Line(line, _)) => match decode::<ReaderEvent>(&line) {
+                    Ok(ReaderEvent::Evicted { reason } | ReaderEvent::Closing { reason }) => {
+                        self.farewell = Some(reason);
+                    }
+                    Err(e) => log::debug!("a line from the daemon was not understood: {e}"),
+                },
+                Ok(Received::Nothing) => return,
+                Ok(Received::Closed) | Err(_) => self.conn = None,
+            }
+        }
+    }
+
+    /// What an empty ring means here: nothing, the end, or that this reader stands where it should not.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn on_empty(&mut self) -> Result<bool> {
+        self.give_back();
+        let bits = self.page.control.value.load(Ordering::Acquire);
+        if bits & control::EVICTED != 0 {
+            return Err(self.evicted());
+        }
+        if self.segment.header().floor.has_passed(self.at.pos) {
+            self.catch_up()?;
+            return Ok(true);
+        }
+        if bits & control::CLOSING == 0 && !self.is_abandoned() {
+            return Ok(false);
+        }
+        // Looked at before the bit or the hang-up was, the ring may have been given its last message in between.
+        if look(&self.segment, self.at.off).kind() != Kind::Empty {
+            return Ok(true);
+        }
+        let channel = self.geometry.channel.to_string();
+        if bits & control::CLOSING == 0 {
+            return Err(Error::Disconnected { channel });
+        }
+        self.hear_why();
+        Err(Error::Closed { channel })
+    }
+
+    /// Waits a moment for the daemon's reason.
+    fn hear_why(&mut self) {
+        self.listen();
+        // The bit in the page is faster than the line on the socket, which has the reason.
+        if self.farewell.is_none()
+            && let Some(conn) = &self.conn
+        {
+            let _ = poll(&mut [PollFd::new(conn.as_fd(), PollFlags::POLLIN)], PollTimeout::from(REASON_MS));
+            self.listen();
+        }
+    }
+
+    pub(super) fn evicted(&mut self) -> Error {
+        self.hear_why();
+        let reason = self.farewell.clone();
+        Error::Evicted {
+            channel: self.geometry.channel.to_string(),
+            reason: reason.unwrap_or_else(|| "it held the channel up".to_owned()),
+        }
+    }
+
+    pub(super) fn beat(&self, now: u64) {
+        self.page.line.heartbeat.store(now, Ordering::Relaxed);
+    }
+}
+
+impl AsFd for Reader {
+    /// The bell: readable after a true [`arm`](Reader::arm) when there is something to receive.
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+}
+
+/// The moment after a timeout; without one, never.
+pub(super) fn deadline(timeout: Option<Duration>) -> u64 {
+    timeout.map_or(u64::MAX, |timeout| {
+        monotonic_ns().saturating_add(u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX))
+    })
+}

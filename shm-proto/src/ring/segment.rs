@@ -1,0 +1,180 @@
+//! A mapped segment, and how one is made.
+#![allow(unsafe_code)]
+
+use std::mem::offset_of;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nix::sys::uio::pwrite;
+
+use super::commit::Words;
+use super::layout::{self, Counters, DATA_OFFSET, Identity, LAYOUT_VERSION, MAGIC, SegmentHeader};
+use super::published::{PlaceCell, Published};
+use super::record::align_header;
+use crate::control::{Geometry, OnFull};
+use crate::error::{Error, Result};
+use crate::os::map::Mapping;
+use crate::os::reserve;
+
+/// Up to so many bytes a message is copied word by word.
+const SMALL: usize = 256;
+
+/// The process that makes a segment, so that a later one can tell whether it still lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// Process number.
+    pub pid: u32,
+    /// The process's start, in clock ticks after boot.
+    pub start: u64,
+    /// The kernel's boot id.
+    pub boot_id: [u64; 2],
+}
+
+/// The word for [`Identity::flags`].
+pub(super) fn flags_of(geometry: &Geometry) -> u64 {
+    let on_full = match geometry.on_full {
+        OnFull::Block => 0,
+        OnFull::Drop => 1,
+        OnFull::Overwrite => 2,
+    };
+    on_full | if geometry.asymmetric { layout::flags::ASYMMETRIC } else { 0 }
+}
+
+/// Reserves memory for a new segment and writes its header. The file has to be empty and nobody else's yet.
+///
+/// # Errors
+/// When there is no memory for `capacity` bytes and the header page.
+pub fn create_segment(fd: BorrowedFd<'_>, geometry: &Geometry, capacity: u64, owner: Owner) -> Result<()> {
+    reserve::now(fd, DATA_OFFSET + capacity)?;
+    let mut page = [0u8; DATA_OFFSET as usize];
+    let mut put = |at: usize, word: u64| page[at..at + 8].copy_from_slice(&word.to_le_bytes());
+    let identity = offset_of!(SegmentHeader, identity);
+    put(identity + offset_of!(Identity, magic), MAGIC);
+    put(identity + offset_of!(Identity, version), u64::from(LAYOUT_VERSION) | u64::from(geometry.align) << 32);
+    put(identity + offset_of!(Identity, instance), geometry.instance);
+    put(identity + offset_of!(Identity, max_capacity), geometry.max_capacity);
+    put(identity + offset_of!(Identity, max_message), geometry.max_message);
+    put(identity + offset_of!(Identity, flags), flags_of(geometry));
+    put(identity + offset_of!(Identity, owner_pid), u64::from(owner.pid));
+    put(identity + offset_of!(Identity, owner_start), owner.start);
+    put(identity + offset_of!(Identity, boot_id), owner.boot_id[0]);
+    put(identity + offset_of!(Identity, boot_id) + 8, owner.boot_id[1]);
+    let base = align_header(0, u64::from(geometry.align));
+    for place in [offset_of!(SegmentHeader, mark), offset_of!(SegmentHeader, floor)] {
+        put(place + offset_of!(Published, copies) + offset_of!(PlaceCell, off), base);
+    }
+    put(offset_of!(SegmentHeader, counters) + offset_of!(Counters, capacity), capacity);
+    let written = pwrite(fd, &page, 0).map_err(|e| Error::system("write the segment's header", e))?;
+    if written != page.len() {
+        let short = std::io::Error::from(std::io::ErrorKind::WriteZero);
+        return Err(Error::system(format!("write the segment's header: {written} of {} bytes", page.len()), short));
+    }
+    Ok(())
+}
+
+/// A segment mapped at its largest size, once; growing and shrinking never moves it.
+#[derive(Debug)]
+pub(super) struct Segment {
+    map: Mapping,
+    max_capacity: u64,
+    writable: bool,
+}
+
+impl Segment {
+    /// Maps a segment after comparing its header with the geometry that the daemon announced.
+    pub(super) fn open(fd: BorrowedFd<'_>, geometry: &Geometry, writable: bool) -> Result<Segment> {
+        let corrupt = |reason: String| Error::Corrupt { channel: geometry.channel.to_string(), reason };
+        let length = reserve::length(fd)?;
+        if length <= DATA_OFFSET {
+            return Err(corrupt(format!("{length} bytes are too short for a header and data")));
+        }
+        let align = u64::from(geometry.align);
+        if !align.is_power_of_two() || !(8..=4096).contains(&align) {
+            return Err(corrupt(format!("alignment {align} is not a power of two from 8 to 4096")));
+        }
+        let total = geometry.max_capacity.checked_add(DATA_OFFSET).and_then(|n| usize::try_from(n).ok());
+        let Some(total) = total.filter(|_| geometry.max_capacity.is_multiple_of(4096)) else {
+            return Err(corrupt(format!("maximum capacity {} cannot be mapped", geometry.max_capacity)));
+        };
+        let map = if writable { Mapping::read_write(fd, total)? } else { Mapping::read_only(fd, total)? };
+        let segment = Segment { map, max_capacity: geometry.max_capacity, writable };
+        let id = &segment.header().identity;
+        let expect = [
+            ("magic", id.magic.load(Ordering::Relaxed), MAGIC),
+            ("layout version", u64::from(id.version.load(Ordering::Relaxed)), u64::from(LAYOUT_VERSION)),
+            ("alignment", u64::from(id.align.load(Ordering::Relaxed)), align),
+            ("instance", id.instance.load(Ordering::Relaxed), geometry.instance),
+            ("maximum capacity", id.max_capacity.load(Ordering::Relaxed), geometry.max_capacity),
+            ("largest message", id.max_message.load(Ordering::Relaxed), geometry.max_message),
+            ("flags", id.flags.load(Ordering::Relaxed), flags_of(geometry)),
+        ];
+        for (what, found, expected) in expect {
+            if found != expected {
+                return Err(corrupt(format!("{what} is {found:#x}, the daemon said {expected:#x}")));
+            }
+        }
+        Ok(segment)
+    }
+
+    /// The first page.
+    #[inline]
+    pub(super) fn header(&self) -> &SegmentHeader {
+        // SAFETY: the mapping starts page-aligned and `open` found the file longer than the header; the structure is all
+        // atomics, valid for any bytes and for changes by other processes.
+        unsafe { self.map.view(0) }
+    }
+
+    /// Where `len` bytes of payload lie, after a check that they are inside the data area.
+    #[inline]
+    pub(super) fn payload(&self, off: u64, len: u64) -> *mut u8 {
+        assert!(off <= self.max_capacity && len <= self.max_capacity - off, "payload outside the data area");
+        // SAFETY: DATA_OFFSET + off + len is inside the mapping, by the assertion.
+        unsafe { self.map.ptr().add((DATA_OFFSET + off) as usize) }
+    }
+
+    /// Copies a payload in. The caller is the one writer and was given the place by its plan, as for
+    /// [`payload_mut`](Self::payload_mut).
+    #[inline(always)]
+    pub(super) fn fill(&mut self, off: u64, message: &[u8]) {
+        assert!(self.writable, "the segment is mapped read-only");
+        let to = self.payload(off, message.len() as u64);
+        let (from, len) = (message.as_ptr(), message.len());
+        // A small message was often written a moment ago, field by field. Word loads are served from the stores that are
+        // still under way; the wide loads of memcpy would have to wait for them.
+        let words = if len <= SMALL { len / 8 } else { 0 };
+        for n in 0..words {
+            // SAFETY: `n * 8 + 8 <= len`, so the word is inside `message`.
+            let word = unsafe { from.add(n * 8).cast::<u64>().read_unaligned() };
+            // SAFETY: inside the mapping by `payload`, which also gives an address that is a multiple of 8.
+            let place = unsafe { AtomicU64::from_ptr(to.add(n * 8).cast()) };
+            place.store(word, Ordering::Relaxed);
+        }
+        let done = words * 8;
+        // SAFETY: `payload` checked that `len` bytes from `to` are inside the mapping, which is writable; `message` is not
+        // shared memory, or it would not be a slice.
+        unsafe { std::ptr::copy_nonoverlapping(from.add(done), to.add(done), len - done) };
+    }
+
+    /// Bytes of payload that the writer may fill.
+    ///
+    /// # Safety
+    /// The caller is the one writer, and the plan has given it these bytes: no committed record lies in them.
+    #[inline]
+    pub(super) unsafe fn payload_mut(&mut self, off: u64, len: u64) -> &mut [u8] {
+        assert!(self.writable, "the segment is mapped read-only");
+        let ptr = self.payload(off, len);
+        // SAFETY: inside the mapping (checked) and backed by memory up to the capacity (the daemon reserves before it
+        // announces); other processes map the segment read-only, and the caller promises that it is the only writer.
+        unsafe { std::slice::from_raw_parts_mut(ptr, len as usize) }
+    }
+}
+
+impl Words for Segment {
+    #[inline]
+    fn word(&self, off: u64) -> &AtomicU64 {
+        assert!(off <= self.max_capacity - 8 && off.is_multiple_of(8), "header outside the data area");
+        // SAFETY: inside the mapping and 8-aligned, by the assertion; DATA_OFFSET is a multiple of 8. The writer stores
+        // through it only where the mapping is writable: `stage` and `release` are called by `Writer` alone.
+        unsafe { self.map.view((DATA_OFFSET + off) as usize) }
+    }
+}

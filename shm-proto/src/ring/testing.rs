@@ -1,0 +1,208 @@
+//! A channel without a daemon: the tests play its part.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+
+use super::layout::{DATA_OFFSET, LeasePage, ReaderPage, control};
+use super::link::{Link, ToDaemon, ToWriter};
+use super::{Owner, Reader, Writer, create_segment};
+use crate::control::{Geometry, OnFull, Start};
+use crate::error::{Error, Result};
+use crate::os::bell::Bell;
+use crate::os::page::SharedPage;
+use crate::os::sem::Semaphore;
+use crate::os::{barrier, reserve};
+
+type Line = (ToWriter, Vec<OwnedFd>);
+
+#[derive(Debug)]
+struct TestLink {
+    lines: Receiver<Line>,
+    out: Sender<ToDaemon>,
+}
+
+impl Link for TestLink {
+    fn receive(&mut self) -> Result<Option<Line>> {
+        match self.lines.try_recv() {
+            Ok(line) => Ok(Some(line)),
+            Err(TryRecvError::Empty) => Ok(None),
+            Err(TryRecvError::Disconnected) => Err(Error::Disconnected { channel: "test".to_owned() }),
+        }
+    }
+
+    fn send(&mut self, line: ToDaemon) -> Result<()> {
+        self.out.send(line).map_err(|_| Error::Disconnected { channel: "test".to_owned() })
+    }
+
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
+
+/// The daemon's side of a lease.
+#[derive(Debug)]
+struct Lease {
+    page: SharedPage<LeasePage>,
+    lines: Sender<Line>,
+    from_writer: Receiver<ToDaemon>,
+}
+
+/// A reader as the daemon holds it.
+#[derive(Debug)]
+pub(super) struct Attached {
+    pub(super) id: u32,
+    pub(super) page: SharedPage<ReaderPage>,
+    page_fd: OwnedFd,
+    bell: Bell,
+}
+
+/// What the daemon would hold.
+#[derive(Debug)]
+pub(super) struct TestChannel {
+    pub(super) segment: OwnedFd,
+    pub(super) geometry: Geometry,
+    pub(super) capacity: u64,
+    pub(super) readers: Vec<Attached>,
+    lease: Option<Lease>,
+    /// The shrink that the writer was told last, if nothing else about the capacity was since.
+    shrinking: Option<u32>,
+    next_id: u32,
+}
+
+pub(super) fn geometry(max_capacity: u64) -> Geometry {
+    Geometry {
+        channel: "test".parse().unwrap(),
+        instance: 42,
+        max_capacity,
+        max_message: super::record::largest_message(max_capacity, 8),
+        align: 8,
+        on_full: OnFull::Block,
+        ack: false,
+        ack_timeout_ms: 1000,
+        evict_after_ms: 0,
+        wait_readers: 0,
+        max_readers: 64,
+        asymmetric: barrier::available(),
+    }
+}
+
+impl TestChannel {
+    pub(super) fn new(capacity: u64, geometry: Geometry) -> TestChannel {
+        let segment = memfd_create("test-segment", MFdFlags::MFD_CLOEXEC).unwrap();
+        let owner = Owner { pid: std::process::id(), start: 0, boot_id: [0; 2] };
+        create_segment(segment.as_fd(), &geometry, capacity, owner).unwrap();
+        TestChannel { segment, geometry, capacity, readers: Vec::new(), lease: None, shrinking: None, next_id: 1 }
+    }
+
+    pub(super) fn writer(&mut self) -> Writer {
+        self.try_writer().unwrap()
+    }
+
+    pub(super) fn try_writer(&mut self) -> Result<Writer> {
+        let (page, page_fd) = SharedPage::<LeasePage>::create("test-lease").unwrap();
+        let (lines, receiver) = channel();
+        let (out, from_writer) = channel();
+        self.lease = Some(Lease { page, lines, from_writer });
+        for reader in &self.readers {
+            self.send(ToWriter::ReaderJoined { reader: reader.id }, reader.descriptors());
+        }
+        let lease = SharedPage::open(page_fd.as_fd()).unwrap();
+        let link = Box::new(TestLink { lines: receiver, out });
+        Writer::open(self.segment.as_fd(), lease, link, self.geometry.clone(), self.capacity)
+    }
+
+    pub(super) fn send(&self, line: ToWriter, fds: Vec<OwnedFd>) {
+        let Some(lease) = &self.lease else { return };
+        if lease.lines.send((line, fds)).is_err() {
+            return;
+        }
+        lease.page.generation.value.fetch_add(1, Ordering::SeqCst);
+        std::sync::atomic::fence(Ordering::SeqCst);
+        if lease.page.waiting.value.swap(0, Ordering::Relaxed) != 0 {
+            Semaphore::new(&lease.page.wake).post();
+        }
+        for reader in &self.readers {
+            if reader.page.space_wanted.value.load(Ordering::Relaxed) != 0 {
+                Semaphore::new(&reader.page.space).post();
+            }
+        }
+    }
+
+    pub(super) fn reader(&mut self, start: Start) -> Reader {
+        let (page, page_fd) = SharedPage::<ReaderPage>::create("test-reader").unwrap();
+        let (bell, bell_fd) = Bell::new().unwrap();
+        let attached = Attached { id: self.next_id, page, page_fd, bell };
+        self.next_id += 1;
+        self.send(ToWriter::ReaderJoined { reader: attached.id }, attached.descriptors());
+        barrier::heavy();
+        let segment = self.segment.as_fd();
+        let reader =
+            Reader::open(segment, attached.page_fd.as_fd(), bell_fd, self.geometry.clone(), start, None).unwrap();
+        self.readers.push(attached);
+        reader
+    }
+
+    pub(super) fn detach(&mut self, id: u32) {
+        self.readers.retain(|reader| reader.id != id);
+        self.send(ToWriter::ReaderLeft { reader: id }, Vec::new());
+    }
+
+    pub(super) fn close(&self) {
+        for reader in &self.readers {
+            reader.page.control.value.fetch_or(control::CLOSING, Ordering::SeqCst);
+            Semaphore::new(&reader.page.wake).post();
+            reader.bell.ring();
+        }
+    }
+
+    pub(super) fn grow(&mut self, capacity: u64) {
+        reserve::now(self.segment.as_fd(), DATA_OFFSET + capacity).unwrap();
+        self.capacity = capacity;
+        self.shrinking = None;
+        self.send(ToWriter::Grown { capacity, done: true }, Vec::new());
+    }
+
+    pub(super) fn shrink(&mut self, capacity: u64) {
+        self.next_id += 1;
+        self.shrinking = Some(self.next_id);
+        self.send(ToWriter::Shrink { capacity, id: self.next_id }, Vec::new());
+    }
+
+    /// What the writer has said, carried out as the daemon would.
+    pub(super) fn obey(&mut self) -> Vec<ToDaemon> {
+        let Some(lease) = &self.lease else { return Vec::new() };
+        let lines: Vec<ToDaemon> = lease.from_writer.try_iter().collect();
+        for line in &lines {
+            match line {
+                ToDaemon::Grow { capacity } => {
+                    let to = capacity.next_power_of_two().max(self.capacity * 2).min(self.geometry.max_capacity);
+                    self.grow(to);
+                }
+                ToDaemon::Shrunk { id, .. } if self.shrinking != Some(*id) => {}
+                ToDaemon::Shrunk { capacity, after, .. } => {
+                    self.shrinking = None;
+                    for reader in &self.readers {
+                        assert!(
+                            reader.page.line.cursor.load(Ordering::SeqCst) >= *after,
+                            "a reader stands on cut memory"
+                        );
+                    }
+                    reserve::truncate(self.segment.as_fd(), DATA_OFFSET + capacity).unwrap();
+                    self.capacity = *capacity;
+                }
+                ToDaemon::Evicted { reader, .. } => self.readers.retain(|r| r.id != *reader),
+                ToDaemon::Overflow { .. } => {}
+            }
+        }
+        lines
+    }
+}
+
+impl Attached {
+    fn descriptors(&self) -> Vec<OwnedFd> {
+        vec![self.page_fd.try_clone().unwrap(), self.bell.try_clone_fd().unwrap()]
+    }
+}

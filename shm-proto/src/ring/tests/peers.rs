@@ -1,0 +1,201 @@
+//! Readers and writers that come, go, sleep, lie and die.
+
+use super::*;
+
+#[test]
+fn an_acknowledged_publish_waits_for_every_reader() {
+    let mut channel = TestChannel::new(4096, Geometry { ack: true, ..geometry(4096) });
+    let mut readers = [channel.reader(Start::Oldest), channel.reader(Start::Oldest)];
+    let mut writer = channel.writer();
+    let error = writer.publish_acked(b"x", Duration::from_millis(50)).unwrap_err();
+    assert!(error.to_string().contains("2 of 2 readers"), "{error}");
+    for reader in &mut readers {
+        assert_eq!(receive(reader), b"x");
+    }
+    std::thread::scope(|scope| {
+        let handles: Vec<_> = readers
+            .iter_mut()
+            .map(|reader| scope.spawn(move || (0..500u64).for_each(|n| assert_eq!(receive(reader), n.to_le_bytes()))))
+            .collect();
+        for n in 0..500u64 {
+            writer.publish(&n.to_le_bytes()).unwrap();
+            assert!(writer.is_drained());
+        }
+        handles.into_iter().for_each(|handle| handle.join().unwrap());
+    });
+}
+
+#[test]
+fn a_reader_that_stands_still_is_evicted_and_told_so() {
+    let mut channel = TestChannel::new(4096, Geometry { evict_after_ms: 50, ..geometry(4096) });
+    let mut stuck = channel.reader(Start::Oldest);
+    let mut good = channel.reader(Start::Oldest);
+    let mut writer = channel.writer();
+    let reading = std::thread::spawn(move || {
+        for n in 0..1000u64 {
+            assert_eq!(receive(&mut good), n.to_le_bytes());
+        }
+    });
+    for n in 0..1000u64 {
+        writer.publish(&n.to_le_bytes()).unwrap();
+    }
+    reading.join().unwrap();
+    assert!(matches!(stuck.recv(SOON), Err(Error::Evicted { .. })));
+    let lines = channel.obey();
+    let [ToDaemon::Evicted { reader: 1, reason }] = &lines[..] else { panic!("{lines:?}") };
+    assert!(reason.contains("held the writer up"), "{reason}");
+    assert_eq!(Snapshot::read(channel.segment.as_fd()).unwrap().evicted, 1);
+}
+
+#[test]
+fn an_impossible_cursor_gets_its_reader_evicted_and_nobody_else_harmed() {
+    for lie in [u64::MAX - 1, 1 << 40, 12] {
+        let mut channel = TestChannel::new(4096, geometry(4096));
+        let _liar = channel.reader(Start::Oldest);
+        let mut good = channel.reader(Start::Oldest);
+        let mut writer = channel.writer();
+        for n in 0..10u64 {
+            writer.publish(&n.to_le_bytes()).unwrap();
+        }
+        channel.readers[0].page.line.cursor.store(lie, Ordering::SeqCst);
+        for n in 0..2000u64 {
+            if n >= 10 {
+                writer.publish(&n.to_le_bytes()).unwrap();
+            }
+            assert_eq!(receive(&mut good), n.to_le_bytes());
+        }
+        let lines = channel.obey();
+        assert!(matches!(&lines[..], [ToDaemon::Evicted { reader: 1, .. }]), "cursor {lie}: {lines:?}");
+    }
+}
+
+#[test]
+fn a_reader_that_only_pretends_to_sleep_is_evicted() {
+    let mut channel = TestChannel::new(1 << 20, geometry(1 << 20));
+    let _reader = channel.reader(Start::Oldest);
+    let mut writer = channel.writer();
+    for n in 0..20_000u64 {
+        if let Some(reader) = channel.readers.first() {
+            reader.page.waiting.value.store(1, Ordering::SeqCst);
+        }
+        writer.publish(&n.to_le_bytes()).unwrap();
+        channel.obey();
+    }
+    assert!(channel.readers.is_empty());
+}
+
+#[test]
+fn a_second_writer_goes_on_where_the_first_stopped() {
+    let mut channel = TestChannel::new(8192, geometry(8192));
+    let mut reader = channel.reader(Start::Oldest);
+    let mut n = 0;
+    for round in 0..50u64 {
+        let mut writer = channel.writer();
+        for _ in 0..round {
+            writer.publish(&message(n, 400)).unwrap();
+            n += 1;
+            if n % 2 == 0 {
+                while reader.seq() + 3 < n {
+                    let expected = message(reader.seq(), 400);
+                    assert_eq!(receive(&mut reader), expected);
+                }
+            }
+        }
+        // It dies with a slot half filled and never gets to clean up.
+        let mut slot = writer.reserve(300).unwrap().unwrap();
+        slot.fill(0x5a);
+        slot.abort();
+        std::mem::forget(writer);
+    }
+    while reader.seq() < n {
+        let expected = message(reader.seq(), 400);
+        assert_eq!(receive(&mut reader), expected);
+    }
+    assert!(reader.try_recv().unwrap().is_none());
+}
+
+#[test]
+fn a_chain_that_makes_no_sense_is_refused_with_its_place() {
+    let no_kind = 7;
+    let longer_than_the_segment = record::Header::data(1 << 30, 0).0;
+    let in_a_circle = record::Header::jump(0, 0).0;
+    let out_of_the_segment = record::Header::jump(1 << 40, 0).0;
+    let of_another_message = record::Header::data(8, 1).0;
+    for word in [no_kind, longer_than_the_segment, in_a_circle, out_of_the_segment, of_another_message] {
+        let mut channel = TestChannel::new(4096, geometry(4096));
+        nix::sys::uio::pwrite(&channel.segment, &u64::to_le_bytes(word), DATA_OFFSET as i64).unwrap();
+        let error = channel.try_writer().unwrap_err();
+        assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+        let mut reader = channel.reader(Start::Oldest);
+        let error = reader.recv(NOW).unwrap_err();
+        assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_closed_channel_is_read_to_its_end() {
+    let mut channel = TestChannel::new(4096, geometry(4096));
+    let mut reader = channel.reader(Start::Oldest);
+    let mut writer = channel.writer();
+    writer.publish(b"last").unwrap();
+    channel.close();
+    assert_eq!(receive(&mut reader), b"last");
+    assert!(matches!(reader.recv(None), Err(Error::Closed { .. })));
+}
+
+#[test]
+fn a_revoked_writer_publishes_nothing_more() {
+    let mut channel = TestChannel::new(4096, geometry(4096));
+    let mut writer = channel.writer();
+    writer.publish(b"x").unwrap();
+    channel.send(ToWriter::Revoked { reason: "the channel is closing".to_owned() }, Vec::new());
+    for _ in 0..2 {
+        assert!(matches!(writer.publish(b"y"), Err(Error::Revoked { .. })));
+    }
+    assert_eq!(Snapshot::read(channel.segment.as_fd()).unwrap().messages, 1);
+}
+
+#[test]
+fn publishing_waits_for_as_many_readers_as_the_channel_wants() {
+    let mut channel = TestChannel::new(4096, Geometry { wait_readers: 2, ..geometry(4096) });
+    let mut writer = channel.writer();
+    let mut first = channel.reader(Start::Oldest);
+    let error = writer.publish_within(b"x", Duration::from_millis(30)).unwrap_err();
+    assert!(error.to_string().contains("2 readers") && error.to_string().contains("1 are attached"), "{error}");
+    let mut second = channel.reader(Start::New);
+    writer.publish(b"x").unwrap();
+    assert_eq!((receive(&mut first), receive(&mut second)), (b"x".to_vec(), b"x".to_vec()));
+    channel.detach(1);
+    assert!(matches!(writer.publish_within(b"y", Duration::from_millis(30)), Err(Error::TimedOut { .. })));
+}
+
+#[test]
+fn a_sleeping_reader_is_woken_by_semaphore_and_by_bell() {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let mut channel = TestChannel::new(65536, geometry(65536));
+    let mut asleep = channel.reader(Start::Oldest);
+    let mut polling = channel.reader(Start::Oldest);
+    let mut writer = channel.writer();
+    std::thread::scope(|scope| {
+        scope.spawn(move || (0..300u64).for_each(|n| assert_eq!(receive(&mut asleep), n.to_le_bytes())));
+        scope.spawn(move || {
+            let mut n = 0u64;
+            while n < 300 {
+                if polling.arm().unwrap() {
+                    let ready =
+                        poll(&mut [PollFd::new(polling.as_fd(), PollFlags::POLLIN)], PollTimeout::from(20_000u16));
+                    assert_eq!(ready, Ok(1), "the bell did not ring for message {n}");
+                }
+                while let Some(got) = polling.try_recv().unwrap() {
+                    assert_eq!(got.words().next(), Some(n));
+                    drop(got);
+                    n += 1;
+                }
+            }
+        });
+        for n in 0..300u64 {
+            writer.publish(&n.to_le_bytes()).unwrap();
+            std::thread::sleep(Duration::from_micros(200));
+        }
+    });
+}

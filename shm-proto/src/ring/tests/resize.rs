@@ -1,0 +1,138 @@
+//! Growing and shrinking with readers attached.
+
+use super::*;
+
+#[test]
+fn a_channel_grows_for_a_message_and_for_a_slow_reader_before_it_blocks() {
+    let mut channel = TestChannel::new(4096, geometry(1 << 20));
+    let mut reader = channel.reader(Start::Oldest);
+    let mut writer = channel.writer();
+    let publishing = std::thread::spawn(move || {
+        writer.publish(&[1; 100_000]).unwrap();
+        for n in 0..1000 {
+            writer.publish(&message(n, 400)).unwrap();
+        }
+        writer
+    });
+    while !publishing.is_finished() {
+        channel.obey();
+        std::thread::yield_now();
+    }
+    publishing.join().unwrap();
+    assert!(channel.capacity >= 131_072);
+    assert_eq!(receive(&mut reader), [1; 100_000]);
+    for n in 0..1000 {
+        assert_eq!(receive(&mut reader), message(n, 400));
+    }
+}
+
+#[test]
+fn a_refused_growth_is_an_error_only_for_the_message_that_needs_it() {
+    let mut channel = TestChannel::new(4096, geometry(1 << 20));
+    let mut writer = channel.writer();
+    channel.send(ToWriter::NotGrown { reason: "asked 1048576, free 0".to_owned() }, Vec::new());
+    let error = writer.publish(&[1; 100_000]).unwrap_err();
+    assert!(error.to_string().contains("free 0"), "{error}");
+    writer.publish(&[1; 1000]).unwrap();
+}
+
+#[test]
+fn a_shrink_waits_for_the_readers_and_then_gives_the_memory_back() {
+    let mut channel = TestChannel::new(1 << 20, geometry(1 << 20));
+    let mut reader = channel.reader(Start::Oldest);
+    let mut writer = channel.writer();
+    for n in 0..1000u64 {
+        writer.publish(&message(n, 600)).unwrap();
+    }
+    channel.shrink(8192);
+    writer.maintain().unwrap();
+    assert!(writer.is_shrinking());
+    assert!(channel.obey().is_empty());
+    assert_eq!(Snapshot::read(channel.segment.as_fd()).unwrap().pending, 8192);
+    for n in 0..1000u64 {
+        assert_eq!(receive(&mut reader), message(n, 600));
+    }
+    assert!(reader.try_recv().unwrap().is_none());
+    writer.maintain().unwrap();
+    // The reader has to follow the jump out of the upper part, too.
+    assert!(reader.try_recv().unwrap().is_none());
+    writer.maintain().unwrap();
+    assert!(matches!(channel.obey()[..], [ToDaemon::Shrunk { capacity: 8192, .. }]));
+    assert_eq!(reserve::length(channel.segment.as_fd()).unwrap(), DATA_OFFSET + 8192);
+    assert_eq!(channel.reader(Start::New).seq(), 1000);
+    assert_eq!(channel.reader(Start::Oldest).seq(), 1000);
+    channel.detach(channel.readers[2].id);
+    channel.detach(channel.readers[1].id);
+    for n in 0..1000u64 {
+        writer.publish(&message(n, 600)).unwrap();
+        assert_eq!(receive(&mut reader), message(n, 600));
+        assert!(reader.try_recv().unwrap().is_none());
+    }
+}
+
+/// Everything at once: four readers, a resize every few hundred messages, both ways.
+#[test]
+fn nothing_is_lost_while_the_channel_is_resized_under_load() {
+    const MESSAGES: u64 = 60_000;
+    let most = 16_000;
+    for on_full in [OnFull::Block] {
+        let mut channel = TestChannel::new(65536, Geometry { on_full, ..geometry(1 << 20) });
+        let mut handles = Vec::new();
+        for _ in 0..4 {
+            let mut reader = channel.reader(Start::Oldest);
+            handles.push(std::thread::spawn(move || {
+                let mut out = Vec::new();
+                for n in 0..MESSAGES {
+                    let got = reader.recv_into(&mut out, SOON).unwrap();
+                    assert_eq!(got.seq, n);
+                    assert!(out == message(n, most), "message {n}");
+                }
+            }));
+        }
+        let mut writer = channel.writer();
+        let publishing = std::thread::spawn(move || {
+            for n in 0..MESSAGES {
+                if n % 7 == 0 {
+                    let mut batch = writer.batch();
+                    batch.push(&message(n, most)).unwrap();
+                    batch.commit().unwrap();
+                } else {
+                    writer.publish(&message(n, most)).unwrap();
+                }
+            }
+            writer
+        });
+        let (mut grown, mut shrunk) = (0, 0);
+        let mut pending = false;
+        let mut turn = 0u64;
+        while !publishing.is_finished() {
+            for line in channel.obey() {
+                match line {
+                    ToDaemon::Shrunk { .. } => {
+                        shrunk += 1;
+                        pending = false;
+                    }
+                    ToDaemon::Grow { .. } => {
+                        grown += 1;
+                        pending = false;
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+            if !pending {
+                turn += 1;
+                if turn.is_multiple_of(2) {
+                    channel.shrink(32768 + 4096 * (turn % 5));
+                    pending = true;
+                } else {
+                    channel.grow((channel.capacity * 2).min(1 << 20));
+                    grown += 1;
+                }
+            }
+            std::thread::sleep(Duration::from_micros(300));
+        }
+        drop(publishing.join().unwrap());
+        handles.into_iter().for_each(|handle| handle.join().unwrap());
+        assert!(grown > 20 && shrunk > 20, "grown {grown}, shrunk {shrunk}");
+    }
+}

@@ -1,0 +1,80 @@
+//! Going to sleep without missing a message, and waking only those who sleep.
+//!
+//! Both sides store, then look at what the other stored: the writer commits a record and looks at the waiting flag, the
+//! reader sets the flag and looks at the header. A full barrier between store and look on *both* sides makes it impossible
+//! that both look too early. The writer's would cost more than the rest of a small message, so the sleeper runs
+//! `membarrier(GLOBAL_EXPEDITED)`, which is a full barrier on every CPU that runs a registered writer; the writer is left
+//! with keeping its compiler from moving the load up. Where `membarrier` is not to be had both run a fence.
+
+use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
+
+/// Who pays for the full barrier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Barrier {
+    /// Both sides run a fence.
+    Symmetric,
+    /// The sleeper runs `membarrier`; the writer's process is registered for it.
+    Asymmetric,
+}
+
+impl Barrier {
+    /// The writer's side, between committing and looking at the flags.
+    #[inline]
+    pub fn light(self) {
+        match self {
+            #[cfg(not(loom))]
+            Barrier::Asymmetric => std::sync::atomic::compiler_fence(Ordering::SeqCst),
+            // loom has no membarrier; it is a fence on both sides by definition, so that is what loom checks.
+            _ => fence(Ordering::SeqCst),
+        }
+    }
+
+    /// The sleeper's side, between setting its flag and looking once more.
+    pub fn heavy(self) {
+        match self {
+            #[cfg(not(loom))]
+            Barrier::Asymmetric => crate::os::barrier::heavy(),
+            _ => fence(Ordering::SeqCst),
+        }
+    }
+}
+
+/// Reader: says that it is about to sleep, in this way. It has to look once more before it does.
+pub fn arm(waiting: &AtomicU32, how: u32, barrier: Barrier) {
+    waiting.store(how, Ordering::Relaxed);
+    barrier.heavy();
+}
+
+/// Reader: no longer asleep.
+pub fn disarm(waiting: &AtomicU32) {
+    waiting.store(0, Ordering::Relaxed);
+}
+
+/// Writer, after committing and [`Barrier::light`]: how this reader sleeps, 0 if it does not. Clears the flag.
+#[inline]
+pub fn take(waiting: &AtomicU32) -> u32 {
+    if waiting.load(Ordering::Relaxed) == 0 { 0 } else { waiting.swap(0, Ordering::Relaxed) }
+}
+
+/// Writer: about to sleep until the cursor reaches `wanted`. True when it is there already.
+pub fn want_space(space_wanted: &AtomicU64, cursor: &AtomicU64, wanted: u64) -> bool {
+    space_wanted.store(wanted, Ordering::Relaxed);
+    // SeqCst: pairs with the fence in `publish_cursor`; one of the two sees the other's store.
+    fence(Ordering::SeqCst);
+    let cursor = cursor.load(Ordering::Relaxed);
+    if cursor >= wanted {
+        space_wanted.store(0, Ordering::Relaxed);
+        return true;
+    }
+    false
+}
+
+/// Reader: gives the space before `pos` back. True when the writer sleeps for it and has to be posted.
+pub fn publish_cursor(cursor: &AtomicU64, space_wanted: &AtomicU64, pos: u64) -> bool {
+    // Release: pairs with the writer's Acquire load of the cursor; our reads of the space end before it is reused.
+    cursor.store(pos, Ordering::Release);
+    // SeqCst: pairs with the fence in `want_space`.
+    fence(Ordering::SeqCst);
+    let wanted = space_wanted.load(Ordering::Relaxed);
+    wanted != 0 && pos >= wanted && space_wanted.swap(0, Ordering::Relaxed) != 0
+}

@@ -1,0 +1,139 @@
+//! What the daemon says to the writer, and resizing.
+//!
+//! # Joining without the writer's help
+//!
+//! The daemon (1) sends `reader_joined`, (2) raises the generation, (3) runs a heavy barrier, (4) answers the reader, which
+//! (5) reads floor and mark and chooses its start. The writer looks at the generation before every record. After (3) at most
+//! the one publish that had already looked is under way; the next one reads the link first, registers the page, and from
+//! then on holds the floor for it. What that one publish may have overwritten, the reader notices by the floor, and
+//! starts at the floor instead. So an idle or stopped writer keeps nobody from attaching.
+
+use std::os::fd::OwnedFd;
+use std::sync::atomic::Ordering;
+
+use super::Writer;
+use crate::error::{Error, Result};
+use crate::os::bell::Bell;
+use crate::os::page::SharedPage;
+use crate::ring::link::{ToDaemon, ToWriter};
+use crate::ring::plan::Placement;
+use crate::ring::record::HEADER;
+
+impl Writer {
+    /// Reads the link if the daemon has raised the generation.
+    ///
+    /// # Errors
+    /// [`Error::Revoked`] once the role was taken back.
+    pub(super) fn attend(&mut self) -> Result<()> {
+        // Acquire: as in `fits`.
+        if self.lease.generation.value.load(Ordering::Acquire) != self.generation {
+            return self.attend_now();
+        }
+        self.check_revoked()
+    }
+
+    /// Reads the link whether or not there is word of anything on it: a daemon that died has raised no generation.
+    ///
+    /// # Errors
+    /// As [`attend`](Self::attend).
+    pub(super) fn attend_now(&mut self) -> Result<()> {
+        // Acquire: as in `fits`. Before the link is read: what is announced after this look is seen at the next.
+        self.generation = self.lease.generation.value.load(Ordering::Acquire);
+        self.read_link()?;
+        self.check_revoked()
+    }
+
+    fn check_revoked(&self) -> Result<()> {
+        match &self.revoked {
+            None => Ok(()),
+            Some(reason) => Err(Error::Revoked { channel: self.geometry.channel.to_string(), reason: reason.clone() }),
+        }
+    }
+
+    fn read_link(&mut self) -> Result<()> {
+        while let Some(link) = &mut self.link {
+            match link.receive() {
+                Ok(Some((line, fds))) => self.obey(line, fds)?,
+                Ok(None) => break,
+                // The daemon is gone. The readers that are attached go on being served.
+                Err(Error::Disconnected { .. }) => self.link = None,
+                Err(e) => return Err(e),
+            }
+        }
+        self.limit = 0;
+        self.ready = self.revoked.is_none() && self.peers.joined() >= self.geometry.wait_readers as usize;
+        Ok(())
+    }
+
+    fn obey(&mut self, line: ToWriter, fds: Vec<OwnedFd>) -> Result<()> {
+        match line {
+            ToWriter::ReaderJoined { reader } => {
+                let Ok([page, bell]) = <[OwnedFd; 2]>::try_from(fds) else {
+                    return Err(Error::Protocol(format!("reader_joined {reader} came without its two descriptors")));
+                };
+                let page = SharedPage::open(std::os::fd::AsFd::as_fd(&page))?;
+                self.peers.add(reader, page, Bell::from_fd(bell)?, self.floor.pos);
+            }
+            ToWriter::ReaderLeft { reader } => drop(self.peers.remove(reader)),
+            ToWriter::Grown { capacity, done } => {
+                self.shrinking = None;
+                self.use_capacity(capacity.min(self.geometry.max_capacity));
+                let counters = &self.segment.header().counters;
+                counters.pending.store(0, Ordering::Relaxed);
+                counters.capacity.store(self.plan.capacity(), Ordering::Relaxed);
+                if done {
+                    counters.resizes.fetch_add(1, Ordering::Relaxed);
+                }
+                self.growth.granted();
+            }
+            ToWriter::NotGrown { reason } => self.growth.refused(reason),
+            ToWriter::Shrink { capacity, id } => {
+                self.shrinking = Some((capacity, id));
+                self.growth.forget_refusal();
+                self.use_capacity(capacity);
+                self.segment.header().counters.pending.store(capacity, Ordering::Relaxed);
+                self.settle();
+            }
+            ToWriter::Revoked { reason } => self.revoked = Some(reason),
+        }
+        Ok(())
+    }
+
+    fn use_capacity(&mut self, capacity: u64) {
+        self.plan.set_capacity(capacity);
+        self.marks.fit(capacity);
+        self.limit = 0;
+    }
+
+    /// Leaves the memory above a smaller capacity as far as the readers allow, and says so when it is free.
+    pub(super) fn go_on_shrinking(&mut self) {
+        let Some((capacity, id)) = self.shrinking else { return };
+        let written = self.tail.pos - self.plan.tail_pos();
+        if written > 0 {
+            self.plan.push(written);
+        }
+        let mut moved = true;
+        while self.plan.highest() > capacity && moved {
+            moved = false;
+            if self.plan.tail_off() + HEADER > capacity
+                && let Placement::Jump { target } = self.plan.place(self.align)
+            {
+                self.jump(target);
+                moved = true;
+            }
+            let allowed = self.peers.least().min(self.tail.pos);
+            moved |= self.plan.highest() > capacity && self.give_up(allowed).unwrap_or(false);
+        }
+        if self.plan.highest() > capacity {
+            return;
+        }
+        self.shrinking = None;
+        // The last mark may lie above, and a reader that attaches from now on must not be sent there.
+        self.segment.header().mark.store(self.tail);
+        let counters = &self.segment.header().counters;
+        counters.pending.store(0, Ordering::Relaxed);
+        counters.capacity.store(capacity, Ordering::Relaxed);
+        counters.resizes.fetch_add(1, Ordering::Relaxed);
+        self.tell(ToDaemon::Shrunk { capacity, id, after: self.floor.pos });
+    }
+}

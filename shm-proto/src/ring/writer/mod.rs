@@ -1,0 +1,382 @@
+//! The writer: the one who appends.
+//!
+//! A publish is, as long as nothing changes: one load (has the daemon said anything?), one comparison (does it fit before
+//! the next thing to look out for?), the payload, two header words, three counters, and a look at each reader's waiting
+//! flag. Everything else happens in `room` when one of the comparisons fails.
+
+mod attend;
+mod peers;
+mod recover;
+mod room;
+mod sink;
+mod slot;
+mod wait;
+
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use self::peers::Peers;
+use self::room::Growth;
+pub use self::slot::{Batch, Slot};
+use self::wait::Patience;
+use super::commit::{self, commit};
+use super::layout::LeasePage;
+use super::link::{Link, ToDaemon};
+use super::marks::Marks;
+use super::plan::Plan;
+use super::published::Place;
+use super::record::{HEADER, Header, stride};
+use super::segment::Segment;
+use super::wake::Barrier;
+use crate::control::Geometry;
+use crate::error::Result;
+use crate::os::clock::monotonic_ns;
+use crate::os::page::SharedPage;
+use crate::os::{barrier, process};
+
+/// Appends messages to a channel. There is one at a time; the daemon sees to it.
+///
+/// All waiting is bounded or can be ended by the daemon; a dead or hostile reader cannot keep a writer for longer than the
+/// channel's `evict_after`.
+#[derive(Debug)]
+pub struct Writer {
+    segment: Segment,
+    geometry: Geometry,
+    align: u64,
+    plan: Plan,
+    marks: Marks,
+    /// Where the next record goes.
+    tail: Place,
+    floor: Place,
+    /// A record, and the header behind it, that end at or before this offset need no further look.
+    limit: u64,
+    /// Neither revoked nor short of readers.
+    ready: bool,
+    /// The first record of a batch: in place, not visible yet.
+    staged: Option<(u64, Header)>,
+    peers: Peers,
+    barrier: Barrier,
+    lease: SharedPage<LeasePage>,
+    generation: u64,
+    link: Option<Box<dyn Link>>,
+    revoked: Option<String>,
+    growth: Growth,
+    /// A smaller capacity that waits for the readers, and the number the daemon gave the request.
+    shrinking: Option<(u64, u32)>,
+    overflow_told_ns: u64,
+}
+
+/// What the writer sends when the ring is full is told at most this often.
+const OVERFLOW_INTERVAL_NS: u64 = 1_000_000_000;
+
+impl Writer {
+    /// Takes a ring over: maps it and walks the chain that the last writer left.
+    ///
+    /// `segment` is open for reading and writing, `lease` is the page shared with the daemon, `capacity` what the daemon
+    /// allows to be used now, in bytes.
+    ///
+    /// # Errors
+    /// [`Error::Corrupt`](crate::Error::Corrupt) when header or chain are not what the geometry says.
+    pub fn open(
+        segment: BorrowedFd<'_>,
+        lease: SharedPage<LeasePage>,
+        link: Box<dyn Link>,
+        geometry: Geometry,
+        capacity: u64,
+    ) -> Result<Writer> {
+        let segment = Segment::open(segment, &geometry, true)?;
+        let recovered = recover::recover(&segment, &geometry, capacity)?;
+        let registered = geometry.asymmetric && barrier::register();
+        let mut writer = Writer {
+            align: u64::from(geometry.align),
+            plan: recovered.plan,
+            marks: recovered.marks,
+            tail: recovered.tail,
+            floor: recovered.floor,
+            limit: 0,
+            ready: false,
+            staged: None,
+            peers: Peers::new(geometry.max_readers),
+            barrier: if registered { Barrier::Asymmetric } else { Barrier::Symmetric },
+            // Whatever was sent before the page was ours is read at the first call.
+            generation: u64::MAX,
+            lease,
+            link: Some(link),
+            revoked: None,
+            growth: Growth::default(),
+            shrinking: None,
+            overflow_told_ns: 0,
+            segment,
+            geometry,
+        };
+        writer.plan.set_capacity(capacity);
+        let counters = &writer.segment.header().counters;
+        counters.capacity.store(capacity, Ordering::Relaxed);
+        counters.pending.store(0, Ordering::Relaxed);
+        let pid = std::process::id();
+        counters.writer_start.store(process::start_ticks(pid).unwrap_or(0), Ordering::Relaxed);
+        counters.writer_pid.store(u64::from(pid), Ordering::Relaxed);
+        writer.segment.header().mark.store(writer.tail);
+        writer.show_progress();
+        writer.beat();
+        writer.maintain()?;
+        Ok(writer)
+    }
+
+    /// The channel's fixed facts.
+    #[must_use]
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// Publishes a message; returns its sequence number, or `None` when the channel's `on_full = "drop"` dropped it.
+    ///
+    /// On a `block` channel this waits for space as long as it takes.
+    ///
+    /// # Errors
+    /// [`Error::TooLarge`](crate::Error::TooLarge) for a message over the channel's limit,
+    /// [`Error::Revoked`](crate::Error::Revoked) when the role was taken back, [`Error::TimedOut`](crate::Error::TimedOut)
+    /// on a channel with `ack` when not every reader has read within `ack_timeout`: the message *is* published then.
+    #[inline]
+    pub fn publish(&mut self, message: &[u8]) -> Result<Option<u64>> {
+        self.publish_with(message, Patience::Policy)
+    }
+
+    /// Like [`publish`](Self::publish), but waits no longer than `timeout` for space.
+    ///
+    /// # Errors
+    /// Also [`Error::TimedOut`](crate::Error::TimedOut); the message is not published then.
+    pub fn publish_within(&mut self, message: &[u8], timeout: Duration) -> Result<Option<u64>> {
+        self.publish_with(message, Patience::until(timeout))
+    }
+
+    /// Like [`publish`](Self::publish), but never waits for space.
+    ///
+    /// # Errors
+    /// Also [`Error::WouldBlock`](crate::Error::WouldBlock); the message is not published then.
+    pub fn try_publish(&mut self, message: &[u8]) -> Result<Option<u64>> {
+        self.publish_with(message, Patience::None)
+    }
+
+    /// Publishes and waits until every attached reader has read the message, whatever the channel's `ack` says.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`](crate::Error::TimedOut) when some reader had not read it within `timeout`; the message is
+    /// published all the same.
+    pub fn publish_acked(&mut self, message: &[u8], timeout: Duration) -> Result<Option<u64>> {
+        let patience = Patience::until(timeout);
+        let Some(()) = self.put(message, patience)? else { return Ok(None) };
+        let seq = self.release(message.len() as u64);
+        self.await_ack(patience, timeout)?;
+        Ok(Some(seq))
+    }
+
+    #[inline]
+    fn publish_with(&mut self, message: &[u8], patience: Patience) -> Result<Option<u64>> {
+        let Some(()) = self.put(message, patience)? else { return Ok(None) };
+        let seq = self.release(message.len() as u64);
+        if self.geometry.ack {
+            self.acknowledged()?;
+        }
+        Ok(Some(seq))
+    }
+
+    /// Finds room and copies the payload there.
+    #[inline(always)]
+    fn put(&mut self, message: &[u8], patience: Patience) -> Result<Option<()>> {
+        let len = message.len() as u64;
+        if !self.fits(len) && !self.admit_slowly(len, patience)? {
+            return Ok(None);
+        }
+        self.segment.fill(self.tail.off + HEADER, message);
+        Ok(Some(()))
+    }
+
+    /// The payload bytes at the tail, which [`admit`](Self::admit) has found free.
+    #[inline]
+    #[allow(unsafe_code)]
+    fn room(&mut self, len: u64) -> &mut [u8] {
+        // SAFETY: `&mut self` is the one writer, and `admit` has just placed a record of this length at the tail, where the
+        // plan knows of no live record.
+        unsafe { self.segment.payload_mut(self.tail.off + HEADER, len) }
+    }
+
+    /// Whether a message of `len` bytes may be put at the tail without looking further.
+    #[inline(always)]
+    fn fits(&self, len: u64) -> bool {
+        // Acquire: pairs with the daemon's increment; the line that it announces is on the link. A reader that attaches
+        // relies on this look coming before the record: see `attend`.
+        self.lease.generation.value.load(Ordering::Acquire) == self.generation
+            && self.ready
+            && len <= self.geometry.max_message
+            && self.tail.off + stride(len, self.align) + HEADER <= self.limit
+    }
+
+    /// Makes sure that a message of `len` bytes fits at the tail. False when the channel's policy drops it.
+    #[inline]
+    fn admit(&mut self, len: u64, patience: Patience) -> Result<bool> {
+        if self.fits(len) { Ok(true) } else { self.admit_slowly(len, patience) }
+    }
+
+    /// Commits the record at the tail, visible at once; returns its sequence number.
+    #[inline(always)]
+    fn release(&mut self, len: u64) -> u64 {
+        debug_assert!(self.staged.is_none());
+        let (at, seq) = (self.tail.off, self.tail.seq);
+        self.advance(len);
+        commit(&self.segment, at, Header::data(len, seq), self.tail.off);
+        self.announce();
+        seq
+    }
+
+    /// Commits the record at the tail behind others of a batch, visible with them.
+    #[inline(always)]
+    fn stage(&mut self, len: u64) -> u64 {
+        let (at, seq) = (self.tail.off, self.tail.seq);
+        let header = Header::data(len, seq);
+        self.advance(len);
+        if self.staged.is_none() {
+            // The first record's own header stays zero until the whole batch is released by it.
+            commit::clear(&self.segment, self.tail.off);
+            self.staged = Some((at, header));
+        } else {
+            commit::stage(&self.segment, at, header, self.tail.off);
+        }
+        seq
+    }
+
+    /// Makes a batch visible.
+    #[inline]
+    fn flush(&mut self) {
+        if let Some((at, header)) = self.staged.take() {
+            commit::release(&self.segment, at, header);
+            self.announce();
+        }
+    }
+
+    #[inline(always)]
+    fn advance(&mut self, len: u64) {
+        let stride = stride(len, self.align);
+        self.tail.pos += stride;
+        self.tail.off += stride;
+        self.tail.seq += 1;
+        self.tail.bytes = self.tail.bytes.wrapping_add(len);
+    }
+
+    /// After something became visible: counts it, and wakes who sleeps.
+    #[inline(always)]
+    fn announce(&mut self) {
+        self.show_progress();
+        self.barrier.light();
+        if let Some(hostile) = self.peers.wake() {
+            self.evict(hostile, "it keeps saying that it sleeps and never reads".to_owned());
+        }
+    }
+
+    #[inline(always)]
+    fn show_progress(&self) {
+        let progress = &self.segment.header().progress;
+        progress.pos.store(self.tail.pos, Ordering::Relaxed);
+        progress.messages.store(self.tail.seq, Ordering::Relaxed);
+        progress.bytes.store(self.tail.bytes, Ordering::Relaxed);
+    }
+
+    /// On a channel with `ack`: waits until every reader has read.
+    fn acknowledged(&mut self) -> Result<()> {
+        if !self.geometry.ack {
+            return Ok(());
+        }
+        let timeout = Duration::from_millis(self.geometry.ack_timeout_ms);
+        self.await_ack(Patience::until(timeout), timeout)
+    }
+
+    /// Reserves up to `len` bytes in the ring, to be filled in place and committed. `None` when the policy drops it.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    pub fn reserve(&mut self, len: usize) -> Result<Option<Slot<'_>>> {
+        Ok(self.admit(len as u64, Patience::Policy)?.then(|| Slot::new(self, len)))
+    }
+
+    /// Begins a batch: messages that become visible together, with one look at the readers.
+    pub fn batch(&mut self) -> Batch<'_> {
+        Batch::new(self)
+    }
+
+    /// Reads what the daemon has sent, goes on with a resize, shows a heartbeat. Call it when [`link_fd`](Self::link_fd)
+    /// is readable, and about once a second while there is nothing to publish.
+    ///
+    /// # Errors
+    /// [`Error::Revoked`](crate::Error::Revoked) when the daemon has taken the role back.
+    pub fn maintain(&mut self) -> Result<()> {
+        self.beat();
+        self.attend_now()?;
+        if let Some((id, reason)) = self.peers.refresh(self.tail.pos) {
+            self.evict(id, reason);
+        }
+        self.go_on_shrinking();
+        Ok(())
+    }
+
+    /// Readable when the daemon has something to say; `None` for a writer inside the daemon or one whose daemon is gone.
+    #[must_use]
+    pub fn link_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.link.as_ref().and_then(|link| link.as_fd())
+    }
+
+    /// Whether a shrink waits for readers: call [`maintain`](Self::maintain) again soon.
+    #[must_use]
+    pub fn is_shrinking(&self) -> bool {
+        self.shrinking.is_some()
+    }
+
+    /// Attached readers.
+    #[must_use]
+    pub fn readers(&self) -> usize {
+        self.peers.len()
+    }
+
+    /// Messages published since the segment was made.
+    #[must_use]
+    pub fn messages(&self) -> u64 {
+        self.tail.seq
+    }
+
+    /// Whether every attached reader has read everything.
+    pub fn is_drained(&mut self) -> bool {
+        if let Some((id, reason)) = self.peers.refresh(self.tail.pos) {
+            self.evict(id, reason);
+        }
+        self.peers.least() >= self.tail.pos
+    }
+
+    fn beat(&self) {
+        self.segment.header().counters.writer_heartbeat.store(monotonic_ns(), Ordering::Relaxed);
+    }
+
+    /// Detaches a reader for the others' good.
+    #[cold]
+    fn evict(&mut self, id: u32, reason: String) {
+        if let Some(peer) = self.peers.remove(id) {
+            peer.mark_evicted();
+            self.segment.header().counters.evicted.fetch_add(1, Ordering::Relaxed);
+            self.tell(ToDaemon::Evicted { reader: id, reason });
+        }
+    }
+
+    fn tell(&mut self, line: ToDaemon) {
+        if let Some(link) = &mut self.link
+            && link.send(line).is_err()
+        {
+            self.link = None;
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.flush();
+        self.segment.header().counters.writer_pid.store(0, Ordering::Relaxed);
+    }
+}

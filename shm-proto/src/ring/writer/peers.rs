@@ -1,0 +1,177 @@
+//! The readers as the writer sees them. Their pages are hostile input: one load, one check, then a decision.
+
+use std::sync::atomic::Ordering;
+
+use crate::os::bell::Bell;
+use crate::os::page::SharedPage;
+use crate::os::sem::Semaphore;
+use crate::ring::layout::{CURSOR_JOINING, ReaderPage, control, waiting};
+use crate::ring::wake;
+
+/// Wakes without any movement of the cursor after which a reader is taken for hostile. One that keeps its waiting flag up
+/// costs the writer a system call a message.
+const FRUITLESS_WAKES: u32 = 10_000;
+
+/// One attached reader.
+#[derive(Debug)]
+pub(super) struct Peer {
+    pub(super) id: u32,
+    pub(super) page: SharedPage<ReaderPage>,
+    bell: Bell,
+    /// Everything before this position it has read; checked.
+    pub(super) cursor: u64,
+    /// While joining: the floor when it was registered. Its start may still be chosen, at this place or later.
+    hold: Option<u64>,
+    /// When the cursor was last seen to move, `CLOCK_MONOTONIC` nanoseconds; 0 before the writer had to wait for it.
+    pub(super) moved_ns: u64,
+    fruitless: u32,
+    woken_at: u64,
+}
+
+impl Peer {
+    /// Takes one look at the cursor. `Err` says what is wrong with it.
+    fn look(&mut self, tail: u64) -> Result<(), String> {
+        // Acquire: pairs with the Release in `publish_cursor`; the reader is done with what lies before.
+        let cursor = self.page.line.cursor.load(Ordering::Acquire);
+        if let Some(hold) = self.hold {
+            if cursor == CURSOR_JOINING || cursor < hold {
+                return Ok(());
+            }
+            self.hold = None;
+        }
+        if cursor < self.cursor || cursor > tail {
+            return Err(format!("its cursor says {cursor}, possible are {} to {tail}", self.cursor));
+        }
+        if cursor > self.cursor {
+            self.cursor = cursor;
+            self.moved_ns = 0;
+        }
+        Ok(())
+    }
+
+    /// Whether it has not chosen its start yet.
+    pub(super) fn is_joining(&self) -> bool {
+        self.hold.is_some() && self.page.line.cursor.load(Ordering::Relaxed) == CURSOR_JOINING
+    }
+
+    pub(super) fn space(&self) -> Semaphore<'_> {
+        Semaphore::new(&self.page.space)
+    }
+
+    /// Wakes it in the way it sleeps.
+    #[cold]
+    fn wake(&self, how: u32) {
+        match how {
+            waiting::BELL => self.bell.ring(),
+            _ => Semaphore::new(&self.page.wake).post(),
+        }
+    }
+
+    /// Tells it that it is evicted. From here on its bytes may be overwritten.
+    pub(super) fn mark_evicted(&self) {
+        // SeqCst: pairs with the reader's look at the bits after it has used a message's bytes; the stores that overwrite
+        // them come after the fence of the next floor.
+        self.page.control.value.fetch_or(control::EVICTED, Ordering::SeqCst);
+        Semaphore::new(&self.page.wake).post();
+        self.bell.ring();
+    }
+}
+
+/// All attached readers.
+#[derive(Debug)]
+pub(super) struct Peers {
+    list: Vec<Peer>,
+    /// The least checked cursor; `u64::MAX` without readers.
+    least: u64,
+}
+
+impl Peers {
+    pub(super) fn new(most: u32) -> Peers {
+        Peers { list: Vec::with_capacity(most as usize), least: u64::MAX }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Peer> {
+        self.list.iter()
+    }
+
+    /// The least cursor as last seen.
+    pub(super) fn least(&self) -> u64 {
+        self.least
+    }
+
+    /// How many have chosen their start.
+    pub(super) fn joined(&self) -> usize {
+        self.list.iter().filter(|peer| !peer.is_joining()).count()
+    }
+
+    /// Registers a reader: nothing from the floor on is overwritten before it has been read.
+    pub(super) fn add(&mut self, id: u32, page: SharedPage<ReaderPage>, bell: Bell, floor: u64) {
+        page.control.value.fetch_or(control::REGISTERED, Ordering::SeqCst);
+        let peer = Peer { id, page, bell, cursor: floor, hold: Some(floor), moved_ns: 0, fruitless: 0, woken_at: 0 };
+        self.list.push(peer);
+        self.least = self.least.min(floor);
+    }
+
+    pub(super) fn remove(&mut self, id: u32) -> Option<Peer> {
+        let at = self.list.iter().position(|peer| peer.id == id)?;
+        let peer = self.list.swap_remove(at);
+        self.settle();
+        Some(peer)
+    }
+
+    fn settle(&mut self) {
+        self.least = self.list.iter().map(|peer| peer.cursor).min().unwrap_or(u64::MAX);
+    }
+
+    /// Looks at every cursor. Gives the number of a reader whose cursor is impossible, and why.
+    pub(super) fn refresh(&mut self, tail: u64) -> Option<(u32, String)> {
+        let mut bad = None;
+        for peer in &mut self.list {
+            if let Err(reason) = peer.look(tail) {
+                bad = Some((peer.id, reason));
+            }
+        }
+        self.settle();
+        bad
+    }
+
+    /// The reader that holds everything up.
+    pub(super) fn slowest(&mut self) -> Option<&mut Peer> {
+        self.list.iter_mut().min_by_key(|peer| peer.cursor)
+    }
+
+    /// A reader before `pos` that has chosen its start.
+    pub(super) fn behind(&self, pos: u64) -> Option<&Peer> {
+        self.list.iter().find(|peer| peer.cursor < pos && !peer.is_joining())
+    }
+
+    /// Wakes those who sleep. Gives the number of a reader that only pretends to.
+    #[inline]
+    pub(super) fn wake(&mut self) -> Option<u32> {
+        let mut bad = None;
+        for peer in &mut self.list {
+            let how = wake::take(&peer.page.waiting.value);
+            if how != waiting::NO {
+                bad = rouse(peer, how).or(bad);
+            }
+        }
+        bad
+    }
+}
+
+#[cold]
+fn rouse(peer: &mut Peer, how: u32) -> Option<u32> {
+    peer.wake(how);
+    let cursor = peer.page.line.cursor.load(Ordering::Relaxed);
+    if cursor != peer.woken_at {
+        peer.woken_at = cursor;
+        peer.fruitless = 0;
+        return None;
+    }
+    peer.fruitless += 1;
+    (peer.fruitless > FRUITLESS_WAKES).then_some(peer.id)
+}

@@ -1,0 +1,85 @@
+//! Taking over a ring: walking the chain of records that the last writer left.
+//!
+//! What it left is hostile input: every header is checked before it is followed.
+
+use crate::control::Geometry;
+use crate::error::{Error, Result};
+use crate::ring::commit::{Words, look};
+use crate::ring::marks::Marks;
+use crate::ring::plan::{MAX_EXTENTS, Plan};
+use crate::ring::published::Place;
+use crate::ring::record::{HEADER, Kind, align_header, stride};
+use crate::ring::segment::Segment;
+
+/// What the chain says.
+#[derive(Debug)]
+pub(super) struct Recovered {
+    pub(super) plan: Plan,
+    pub(super) marks: Marks,
+    pub(super) floor: Place,
+    pub(super) tail: Place,
+}
+
+/// The place after the record at `place`, or `None` at the tail.
+pub(super) fn step(words: &impl Words, place: Place, geometry: &Geometry) -> Result<Option<Place>, String> {
+    let header = look(words, place.off);
+    let align = u64::from(geometry.align);
+    let next = match header.kind() {
+        Kind::Empty => return Ok(None),
+        Kind::Data { len } if len <= geometry.max_message => {
+            let stride = stride(len, align);
+            Place {
+                pos: place.pos + stride,
+                off: place.off + stride,
+                seq: place.seq + 1,
+                bytes: place.bytes.wrapping_add(len),
+            }
+        }
+        Kind::Jump { target } => Place { pos: place.pos + HEADER, off: target, ..place },
+        Kind::Data { len } => return Err(format!("a record of {len} bytes at offset {}", place.off)),
+        Kind::Bad => return Err(format!("no header but {:#x} at offset {}", header.0, place.off)),
+    };
+    if !header.is_for(place.seq) {
+        return Err(format!("the header {:#x} at offset {} is not number {}", header.0, place.off, place.seq));
+    }
+    check(next, geometry)?;
+    Ok(Some(next))
+}
+
+/// Whether a header may stand at this place at all.
+pub(super) fn check(place: Place, geometry: &Geometry) -> Result<(), String> {
+    let align = u64::from(geometry.align);
+    if place.off > geometry.max_capacity - HEADER || align_header(place.off, align) != place.off {
+        return Err(format!("offset {} is no place for a header", place.off));
+    }
+    Ok(())
+}
+
+/// Rebuilds the writer's bookkeeping from the floor on.
+pub(super) fn recover(segment: &Segment, geometry: &Geometry, capacity: u64) -> Result<Recovered> {
+    let corrupt = |reason: String| Error::Corrupt { channel: geometry.channel.to_string(), reason };
+    let floor = segment.header().floor.load();
+    check(floor, geometry).map_err(corrupt)?;
+    let mut plan = Plan::new(capacity, u64::from(geometry.align), floor);
+    let mut marks = Marks::new(capacity, floor);
+    let mut tail = floor;
+    let mut jumps = 0;
+    while let Some(next) = step(segment, tail, geometry).map_err(corrupt)? {
+        // A whole chain is no longer than the data area; a longer one goes round in circles.
+        if next.pos - floor.pos > geometry.max_capacity {
+            return Err(corrupt(format!("the records from offset {} go round in circles", floor.off)));
+        }
+        if next.off == tail.off + (next.pos - tail.pos) {
+            plan.push(next.pos - tail.pos);
+        } else {
+            jumps += 1;
+            if jumps > MAX_EXTENTS {
+                return Err(corrupt(format!("more than {MAX_EXTENTS} jumps from offset {}", floor.off)));
+            }
+            plan.jump(next.off);
+        }
+        tail = next;
+        marks.note(tail);
+    }
+    Ok(Recovered { plan, marks, floor, tail })
+}

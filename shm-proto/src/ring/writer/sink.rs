@@ -1,0 +1,27 @@
+//! A ring's writer as the destination of a byte stream.
+
+use super::Writer;
+use crate::error::Result;
+use crate::framing::{MessageSink, Slotted};
+
+impl MessageSink for Writer {
+    /// Publishes a batch; messages that the channel's policy drops are counted as taken.
+    fn publish_all<'m>(&mut self, messages: impl Iterator<Item = &'m [u8]>) -> Result<u64> {
+        let mut batch = self.batch();
+        let mut taken = 0;
+        for message in messages {
+            batch.push(message)?;
+            taken += 1;
+        }
+        batch.commit()?;
+        Ok(taken)
+    }
+
+    fn publish_in_place(&mut self, len: usize, fill: impl FnOnce(&mut [u8]) -> Option<usize>) -> Result<Slotted> {
+        let Some(mut slot) = self.reserve(len)? else { return Ok(Slotted::Dropped) };
+        match fill(&mut slot) {
+            Some(used) => slot.commit(used).map(|_| Slotted::Published),
+            None => Ok(Slotted::Nothing),
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! Filling the ring in place, and batches.
+
+use std::ops::{Deref, DerefMut};
+
+use super::Writer;
+use super::wait::Patience;
+use crate::error::Result;
+
+/// Bytes reserved in the ring. Dropping it aborts: nothing was ever visible.
+///
+/// The bytes are whatever was there before; commit only what you have written.
+#[derive(Debug)]
+pub struct Slot<'a> {
+    writer: &'a mut Writer,
+    len: usize,
+}
+
+impl<'a> Slot<'a> {
+    pub(super) fn new(writer: &'a mut Writer, len: usize) -> Slot<'a> {
+        Slot { writer, len }
+    }
+
+    /// Gives the bytes up; the same as dropping the slot.
+    pub fn abort(self) {}
+
+    /// Publishes the first `len` bytes as one message; returns its sequence number.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`](crate::Error::TimedOut) on a channel with `ack`, as for [`Writer::publish`].
+    ///
+    /// # Panics
+    /// When `len` is more than was reserved.
+    pub fn commit(self, len: usize) -> Result<u64> {
+        assert!(len <= self.len, "commit of {len} bytes, {} were reserved", self.len);
+        let seq = self.writer.release(len as u64);
+        self.writer.acknowledged()?;
+        Ok(seq)
+    }
+}
+
+impl Deref for Slot<'_> {
+    type Target = [u8];
+
+    #[allow(unsafe_code)]
+    fn deref(&self) -> &[u8] {
+        let ptr = self.writer.segment.payload(self.writer.tail.off + super::HEADER, self.len as u64);
+        // SAFETY: `admit` has placed a record of `len` bytes at the tail; the slot borrows the one writer, so nobody writes
+        // these bytes while the reference lives. They are plain bytes of a mapping, always initialised.
+        unsafe { std::slice::from_raw_parts(ptr, self.len) }
+    }
+}
+
+impl DerefMut for Slot<'_> {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        let len = self.len as u64;
+        self.writer.room(len)
+    }
+}
+
+/// Messages that become visible together: at [`commit`](Batch::commit), when it is dropped, or earlier when the ring has to
+/// be made free in between.
+#[derive(Debug)]
+pub struct Batch<'a> {
+    writer: &'a mut Writer,
+}
+
+impl<'a> Batch<'a> {
+    pub(super) fn new(writer: &'a mut Writer) -> Batch<'a> {
+        Batch { writer }
+    }
+
+    /// Adds a message; returns its sequence number, or `None` when the channel's policy dropped it.
+    ///
+    /// # Errors
+    /// As [`Writer::publish`]; the messages before stay in the batch.
+    #[inline]
+    pub fn push(&mut self, message: &[u8]) -> Result<Option<u64>> {
+        let Some(()) = self.writer.put(message, Patience::Policy)? else { return Ok(None) };
+        Ok(Some(self.writer.stage(message.len() as u64)))
+    }
+
+    /// Adds a message of `len` bytes that `fill` writes in place.
+    ///
+    /// # Errors
+    /// As [`push`](Self::push).
+    #[inline]
+    pub fn push_with(&mut self, len: usize, fill: impl FnOnce(&mut [u8])) -> Result<Option<u64>> {
+        if !self.writer.admit(len as u64, Patience::Policy)? {
+            return Ok(None);
+        }
+        fill(self.writer.room(len as u64));
+        Ok(Some(self.writer.stage(len as u64)))
+    }
+
+    /// Makes the messages visible.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`](crate::Error::TimedOut) on a channel with `ack`, as for [`Writer::publish`].
+    pub fn commit(self) -> Result<()> {
+        self.writer.flush();
+        self.writer.acknowledged()
+    }
+}
+
+impl Drop for Batch<'_> {
+    fn drop(&mut self) {
+        self.writer.flush();
+    }
+}

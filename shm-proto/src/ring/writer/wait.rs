@@ -1,0 +1,220 @@
+//! How long the writer may wait, and waiting for readers: for space, for acknowledgement, for readers to come.
+
+use std::sync::atomic::{Ordering, fence};
+use std::time::Duration;
+
+use super::Writer;
+use crate::error::{Error, Result};
+use crate::os::clock::monotonic_ns;
+use crate::os::sem::{Semaphore, Wait};
+use crate::ring::wake;
+
+/// How long to wait for space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// As the channel's `on_full` says.
+    Policy,
+    /// Until this moment, with the timeout it was made from.
+    Until { deadline_ns: u64, timeout: Duration },
+    /// Not at all.
+    None,
+}
+
+/// Sleeps are cut into slices, so that a daemon that died, or a post that a hostile reader withheld, costs no more.
+const SLICE_NS: u64 = 50_000_000;
+/// Looks at the slowest cursor before the writer goes to sleep for it.
+const SPINS: u32 = 200;
+/// Semaphore returns without any progress after which the writer sleeps by the clock: somebody posts without reading.
+const SPURIOUS: u32 = 16;
+
+impl Patience {
+    pub(super) fn until(timeout: Duration) -> Patience {
+        let nanos = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
+        Patience::Until { deadline_ns: monotonic_ns().saturating_add(nanos), timeout }
+    }
+
+    pub(super) fn deadline_ns(self) -> u64 {
+        match self {
+            Patience::Policy => u64::MAX,
+            Patience::Until { deadline_ns, .. } => deadline_ns,
+            Patience::None => 0,
+        }
+    }
+}
+
+/// One wait of the writer, over several slices.
+#[derive(Debug, Default)]
+pub(super) struct Waiting {
+    began_ns: u64,
+    spurious: u32,
+}
+
+impl Waiting {
+    fn began(&mut self, now: u64) -> u64 {
+        if self.began_ns == 0 {
+            self.began_ns = now;
+        }
+        self.began_ns
+    }
+}
+
+impl Writer {
+    /// Waits a while for the slowest reader to move, or for the daemon to say something. Evicts a reader whose time is up.
+    pub(super) fn wait_for_space(&mut self, waiting: &mut Waiting, patience: Patience) -> Result<()> {
+        let generation = self.generation;
+        let announced = |writer: &Writer| writer.lease.generation.value.load(Ordering::Acquire) != generation;
+        let Some(before) = self.peers.slowest().map(|peer| peer.cursor) else { return Ok(()) };
+        if waiting.began_ns == 0 {
+            for _ in 0..SPINS {
+                std::hint::spin_loop();
+                self.peers.refresh(self.tail.pos);
+                if self.peers.least() != before || announced(self) {
+                    return Ok(());
+                }
+            }
+        }
+        let now = monotonic_ns();
+        let began = waiting.began(now);
+        self.beat();
+        self.check_patience(patience, now)?;
+        let evict_after_ns = self.geometry.evict_after_ms.saturating_mul(1_000_000);
+        let Some(peer) = self.peers.slowest() else { return Ok(()) };
+        if peer.moved_ns == 0 {
+            peer.moved_ns = now;
+        }
+        let held_ns = now - peer.moved_ns.max(began);
+        if evict_after_ns > 0 && held_ns >= evict_after_ns {
+            let (id, lag) = (peer.id, self.tail.pos - peer.cursor);
+            let held = held_ns / 1_000_000;
+            self.evict(id, format!("it held the writer up for {held} ms without reading, {lag} bytes behind"));
+            return Ok(());
+        }
+        let mut until = (now + SLICE_NS).min(patience.deadline_ns());
+        if evict_after_ns > 0 {
+            until = until.min(now + (evict_after_ns - held_ns));
+        }
+        let wanted = peer.cursor + 1;
+        if peer.is_joining() || waiting.spurious > SPURIOUS {
+            self.doze(until.min(now + 1_000_000));
+            return Ok(());
+        }
+        if wake::want_space(&peer.page.space_wanted.value, &peer.page.line.cursor, wanted) {
+            return Ok(());
+        }
+        // A line sent between the last look and `want_space` was followed by a look at `space_wanted`: see the daemon's kick.
+        let woken = if self.lease.generation.value.load(Ordering::SeqCst) != generation {
+            Wait::Interrupted
+        } else {
+            self.peers.slowest().map_or(Wait::Interrupted, |peer| peer.space().wait_until(until))
+        };
+        if let Some(peer) = self.peers.slowest() {
+            peer.page.space_wanted.value.store(0, Ordering::Relaxed);
+        }
+        self.peers.refresh(self.tail.pos);
+        let moved = self.peers.least() != before;
+        waiting.spurious = if matches!(woken, Wait::Posted) && !moved { waiting.spurious + 1 } else { 0 };
+        Ok(())
+    }
+
+    /// Waits for a line from the daemon, at most until then.
+    pub(super) fn doze(&mut self, until_ns: u64) {
+        self.lease.waiting.value.store(1, Ordering::Relaxed);
+        // SeqCst: pairs with the daemon's fence between raising the generation and looking at this flag.
+        fence(Ordering::SeqCst);
+        if self.lease.generation.value.load(Ordering::Relaxed) == self.generation {
+            Semaphore::new(&self.lease.wake).wait_until(until_ns);
+        }
+        self.lease.waiting.value.store(0, Ordering::Relaxed);
+    }
+
+    pub(super) fn check_patience(&self, patience: Patience, now: u64) -> Result<()> {
+        match patience {
+            Patience::Policy => Ok(()),
+            Patience::None => Err(self.would_block()),
+            Patience::Until { deadline_ns, .. } if now < deadline_ns => Ok(()),
+            Patience::Until { timeout, .. } => Err(Error::TimedOut {
+                what: format!(
+                    "space in channel {}: {} of {} bytes are not read yet",
+                    self.geometry.channel,
+                    self.unread(),
+                    self.plan.capacity()
+                ),
+                waited: timeout,
+            }),
+        }
+    }
+
+    pub(super) fn would_block(&self) -> Error {
+        Error::WouldBlock {
+            channel: self.geometry.channel.to_string(),
+            used: self.unread(),
+            capacity: self.plan.capacity(),
+        }
+    }
+
+    fn unread(&self) -> u64 {
+        self.tail.pos - self.peers.least().min(self.tail.pos)
+    }
+
+    /// Waits until as many readers are attached as the channel wants.
+    pub(super) fn await_readers(&mut self, patience: Patience) -> Result<()> {
+        let wanted = self.geometry.wait_readers as usize;
+        loop {
+            let have = self.peers.joined();
+            if have >= wanted {
+                self.ready = true;
+                return Ok(());
+            }
+            let now = monotonic_ns();
+            self.beat();
+            if now >= patience.deadline_ns() {
+                let what = format!("{wanted} readers of channel {}, {have} are attached", self.geometry.channel);
+                let waited = if let Patience::Until { timeout, .. } = patience { timeout } else { Duration::ZERO };
+                return Err(Error::TimedOut { what, waited });
+            }
+            // A reader that is attached but has not chosen its start posts nobody; it takes microseconds.
+            let slice = if have < self.peers.len() { 1_000_000 } else { 1_000_000_000 };
+            self.doze((now + slice).min(patience.deadline_ns()));
+            self.attend_now()?;
+        }
+    }
+
+    /// Waits until every attached reader has passed the tail.
+    pub(super) fn await_ack(&mut self, patience: Patience, timeout: Duration) -> Result<()> {
+        let target = self.tail.pos;
+        let deadline_ns = patience.deadline_ns();
+        let mut spins = 0;
+        loop {
+            if let Some((id, reason)) = self.peers.refresh(target) {
+                self.evict(id, reason);
+            }
+            let Some(peer) = self.peers.behind(target) else { return Ok(()) };
+            if spins < SPINS {
+                spins += 1;
+                std::hint::spin_loop();
+                continue;
+            }
+            let now = monotonic_ns();
+            if now >= deadline_ns {
+                let behind = self.peers.iter().filter(|peer| peer.cursor < target).count();
+                return Err(Error::TimedOut {
+                    what: format!(
+                        "{behind} of {} readers of channel {} to read message {}",
+                        self.peers.len(),
+                        self.geometry.channel,
+                        self.tail.seq.wrapping_sub(1)
+                    ),
+                    waited: timeout,
+                });
+            }
+            if !wake::want_space(&peer.page.space_wanted.value, &peer.page.line.cursor, target)
+                && self.lease.generation.value.load(Ordering::SeqCst) == self.generation
+            {
+                peer.space().wait_until((now + SLICE_NS).min(deadline_ns));
+            }
+            peer.page.space_wanted.value.store(0, Ordering::Relaxed);
+            self.beat();
+            self.attend()?;
+        }
+    }
+}
