@@ -1,0 +1,181 @@
+//! Who may read, write and administer a channel.
+
+use std::fmt;
+
+use nix::unistd::{Group, User};
+use shm_proto::os::peer::Credentials;
+
+/// One entry of a list, resolved to numbers when the configuration is loaded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Entry {
+    /// `*`.
+    Everyone,
+    /// `alice` or `1000`.
+    User { text: String, uid: u32 },
+    /// `@staff` or `@50`.
+    Group { text: String, gid: u32 },
+}
+
+/// Who may do one thing: the daemon's own user and root always may, besides whoever is listed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Access {
+    owner: u32,
+    /// Lets its members in without being listed: the channel's group, for reading.
+    implied: Option<u32>,
+    entries: Vec<Entry>,
+}
+
+impl Access {
+    /// Nobody but root and `owner`, the daemon's user.
+    pub(crate) fn only(owner: u32) -> Self {
+        Access { owner, implied: None, entries: Vec::new() }
+    }
+
+    /// Resolves `name` or uid, `@group` or gid, and `*`.
+    ///
+    /// # Errors
+    /// Text that names the entry and says what is wrong with it.
+    pub(crate) fn parse(owner: u32, names: &[String]) -> Result<Self, String> {
+        let entries = names.iter().map(|name| parse_entry(name)).collect::<Result<_, _>>()?;
+        Ok(Access { owner, implied: None, entries })
+    }
+
+    /// The same, and the members of this group.
+    pub(crate) fn and_group(self, gid: Option<u32>) -> Self {
+        Access { implied: gid, ..self }
+    }
+
+    /// Whether a peer with these credentials may.
+    pub(crate) fn allows(&self, peer: &Credentials) -> bool {
+        let member = |gid| peer.is_in_group(gid);
+        peer.uid == 0
+            || peer.uid == self.owner
+            || self.implied.is_some_and(member)
+            || self.entries.iter().any(|entry| match *entry {
+                Entry::Everyone => true,
+                Entry::User { uid, .. } => peer.uid == uid,
+                Entry::Group { gid, .. } => member(gid),
+            })
+    }
+
+    /// The list as the configuration has it.
+    pub(crate) fn names(&self) -> impl Iterator<Item = String> + '_ {
+        self.entries.iter().map(Entry::to_string)
+    }
+}
+
+impl fmt::Display for Entry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Entry::Everyone => f.write_str("*"),
+            Entry::User { text, .. } => f.write_str(text),
+            Entry::Group { text, .. } => write!(f, "@{text}"),
+        }
+    }
+}
+
+fn parse_entry(name: &str) -> Result<Entry, String> {
+    match name.strip_prefix('@') {
+        _ if name == "*" => Ok(Entry::Everyone),
+        Some(group) => Ok(Entry::Group { gid: group_id(group)?, text: group.to_owned() }),
+        None => Ok(Entry::User { uid: user_id(name)?, text: name.to_owned() }),
+    }
+}
+
+fn user_id(name: &str) -> Result<u32, String> {
+    if let Some(uid) = number(name)? {
+        return Ok(uid);
+    }
+    match User::from_name(name) {
+        Ok(Some(user)) => Ok(user.uid.as_raw()),
+        Ok(None) => Err(format!("there is no user {name:?} here; create it, or give a number, @group or \"*\"")),
+        Err(e) => Err(format!("cannot look up user {name:?}: {e}")),
+    }
+}
+
+/// The number of a group given by name or number.
+///
+/// # Errors
+/// Text that names the group and says what is wrong with it.
+pub(crate) fn group_id(name: &str) -> Result<u32, String> {
+    if let Some(gid) = number(name)? {
+        return Ok(gid);
+    }
+    match Group::from_name(name) {
+        Ok(Some(group)) => Ok(group.gid.as_raw()),
+        Ok(None) => Err(format!("there is no group {name:?} here; create it, or give a number")),
+        Err(e) => Err(format!("cannot look up group {name:?}: {e}")),
+    }
+}
+
+/// The number that the text is, if it is one. The largest is no one's: the kernel takes it for "unchanged".
+fn number(text: &str) -> Result<Option<u32>, String> {
+    if text.is_empty() {
+        return Err("an empty name is nobody; leave it out".to_owned());
+    }
+    if !text.bytes().all(|b| b.is_ascii_digit()) {
+        return Ok(None);
+    }
+    match text.parse() {
+        Ok(id) if id != u32::MAX => Ok(Some(id)),
+        _ => Err(format!("{text} is not a user or group number: the largest is {}", u32::MAX - 1)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn peer(uid: u32, gid: u32, groups: &[u32]) -> Credentials {
+        Credentials { pid: 1, uid, gid, groups: groups.to_vec() }
+    }
+
+    fn access(names: &[&str]) -> Access {
+        Access::parse(1000, &names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>()).unwrap()
+    }
+
+    #[test]
+    fn nobody_but_root_and_the_daemons_user_may_without_being_listed() {
+        for list in [Access::only(1000), access(&[])] {
+            assert!(list.allows(&peer(0, 0, &[])));
+            assert!(list.allows(&peer(1000, 5, &[])));
+            assert!(!list.allows(&peer(1001, 0, &[0, 1000])));
+        }
+    }
+
+    #[test]
+    fn a_listed_user_may_whatever_the_groups() {
+        let list = access(&["7"]);
+        assert!(list.allows(&peer(7, 9, &[])));
+        assert!(!list.allows(&peer(8, 7, &[7])));
+    }
+
+    #[test]
+    fn members_of_a_listed_group_may_by_their_first_group_or_any_other() {
+        let list = access(&["@50"]);
+        assert!(list.allows(&peer(7, 50, &[])));
+        assert!(list.allows(&peer(7, 9, &[8, 50])));
+        assert!(!list.allows(&peer(50, 9, &[8])));
+    }
+
+    #[test]
+    fn a_star_lets_everybody_in() {
+        assert!(access(&["*"]).allows(&peer(65_534, 65_534, &[])));
+    }
+
+    #[test]
+    fn the_channels_group_may_without_being_listed() {
+        let list = Access::only(1000).and_group(Some(50));
+        assert!(list.allows(&peer(7, 9, &[50])));
+        assert!(!list.allows(&peer(7, 9, &[51])));
+        assert_eq!(list.names().count(), 0);
+    }
+
+    #[test]
+    fn names_of_this_machine_are_resolved_and_shown_as_written() {
+        let list = access(&["root", "@root", "*", "12", "@34"]);
+        assert_eq!(list.names().collect::<Vec<_>>(), ["root", "@root", "*", "12", "@34"]);
+        assert!(matches!(list.entries[0], Entry::User { uid: 0, .. }));
+        assert!(matches!(list.entries[1], Entry::Group { gid: 0, .. }));
+    }
+}

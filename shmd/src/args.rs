@@ -1,0 +1,185 @@
+//! The command line and the environment.
+
+use std::ffi::{OsStr, OsString};
+
+use clap::parser::ValueSource;
+use clap::{ArgMatches, Args as _, CommandFactory, FromArgMatches, Parser};
+
+use crate::config::{Given, Located, Origin, Setting};
+
+const AFTER_HELP: &str = "\
+Without any configuration shmd serves one channel, main, fed by standard input when that is a pipe, a file or a \
+socket.
+
+Files: /etc/shmd/shmd.toml, then /etc/shmd/shmd.d/*.toml in the order of their names; for --config X.toml: X.toml, \
+then X.d/*.toml. The command line wins over the environment, the environment over the files.
+
+Exit codes: 0 done, 1 failed, 2 usage, 77 not permitted, 78 bad configuration.";
+
+/// Owns shared-memory channels: creates, feeds, resizes and removes them.
+#[derive(Debug, Parser)]
+#[command(name = "shmd", version, after_help = AFTER_HELP)]
+pub(crate) struct Args {
+    /// Read this file instead of /etc/shmd/shmd.toml
+    #[arg(long, value_name = "FILE", env = "SHMD_CONFIG")]
+    config: Option<OsString>,
+    /// Print the resolved configuration and exit; 78 if it is bad
+    #[arg(long)]
+    check: bool,
+    /// Directory of the control socket and the lock file [default: /run/shmd, or $XDG_RUNTIME_DIR/shmd for a user]
+    #[arg(long, value_name = "DIR", env = "SHMD_RUNTIME_DIR")]
+    runtime_dir: Option<OsString>,
+    /// First part of the names of the shared memory objects [default: shmd, or shmd-UID for a user]
+    #[arg(long, env = "SHMD_PREFIX")]
+    prefix: Option<String>,
+    /// What to log: off, error, warn, info, debug or trace [default: info]
+    #[arg(long, value_name = "LEVEL", env = "SHMD_LOG")]
+    log: Option<String>,
+    /// End when standard input has ended and its readers have read everything
+    #[arg(long, env = "SHMD_EXIT_ON_EOF", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true")]
+    exit_on_eof: Option<String>,
+    /// Set any key of any channel, such as --set cam.read=@video,alice
+    #[arg(long, value_name = "CHANNEL.KEY=VALUE")]
+    set: Vec<String>,
+    /// For the daemon's own use: see `maintenance`
+    #[arg(long, hide = true, value_name = "CHANNEL")]
+    finish_shrink: Option<String>,
+    #[command(flatten)]
+    channel: ChannelArgs,
+}
+
+/// Keys of the only channel; with several channels use --set.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "The only channel's settings (with several channels: --set)")]
+struct ChannelArgs {
+    /// Its name [default: main]
+    #[arg(long, env = "SHMD_NAME")]
+    name: Option<String>,
+    /// Capacity at the start [default: 1MiB]
+    #[arg(long, value_name = "SIZE", env = "SHMD_CAPACITY")]
+    capacity: Option<String>,
+    /// Smallest capacity [default: 64KiB]
+    #[arg(long, value_name = "SIZE", env = "SHMD_MIN")]
+    min: Option<String>,
+    /// Largest capacity [default: 256MiB]
+    #[arg(long, value_name = "SIZE", env = "SHMD_MAX")]
+    max: Option<String>,
+    /// Largest message [default: what fits into max]
+    #[arg(long, value_name = "SIZE", env = "SHMD_MAX_MESSAGE")]
+    max_message: Option<String>,
+    /// Alignment of payloads in bytes [default: 8]
+    #[arg(long, value_name = "BYTES", env = "SHMD_ALIGN")]
+    align: Option<String>,
+    /// When full and not to be grown: block, drop or overwrite [default: block]
+    #[arg(long, value_name = "POLICY", env = "SHMD_ON_FULL")]
+    on_full: Option<String>,
+    /// What feeds it: none or stdin
+    #[arg(long, env = "SHMD_SOURCE")]
+    source: Option<String>,
+    /// How the source is cut into messages: lines, nul, length or chunk=SIZE [default: lines]
+    #[arg(long, env = "SHMD_FRAMING")]
+    framing: Option<String>,
+    /// Publish nothing until so many readers are attached [default: 0]
+    #[arg(long, value_name = "N", env = "SHMD_WAIT_READERS")]
+    wait_readers: Option<String>,
+    /// Most readers at a time [default: 64]
+    #[arg(long, value_name = "N", env = "SHMD_MAX_READERS")]
+    max_readers: Option<String>,
+    /// How long a reader may hold the writer up, 0 for ever [default: 30s]
+    #[arg(long, value_name = "TIME", env = "SHMD_EVICT_AFTER")]
+    evict_after: Option<String>,
+    /// Time of low use before memory is given back, 0 for never [default: 60s]
+    #[arg(long, value_name = "TIME", env = "SHMD_SHRINK_AFTER")]
+    shrink_after: Option<String>,
+    /// Publishing returns when every reader has read [default: false]
+    #[arg(long, env = "SHMD_ACK", value_name = "BOOL", num_args = 0..=1, require_equals = true,
+          default_missing_value = "true")]
+    ack: Option<String>,
+}
+
+/// What to do, and with which settings.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    /// Print the configuration instead of running.
+    pub(crate) check: bool,
+    /// Be the child that finishes a shrink of this channel.
+    pub(crate) finish_shrink: Option<String>,
+    /// Everything that goes over the files.
+    pub(crate) given: Given,
+}
+
+/// Reads the command line and the environment.
+///
+/// # Errors
+/// Usage errors, and the texts of `--help` and `--version`, as clap has them.
+pub(crate) fn parse<I, T>(line: I) -> Result<Asked, clap::Error>
+where
+    I: IntoIterator<Item = T>,
+    T: Into<OsString> + Clone,
+{
+    let matches = Args::command().try_get_matches_from(line)?;
+    let args = Args::from_arg_matches(&matches)?;
+    let file = args.config.filter(|file| !file.is_empty());
+    let config = origin(&matches, "config").zip(file).map(|(origin, file)| Located { value: file.into(), origin });
+    let mut given = Given { config, ..Given::default() };
+    let runtime_dir = args.runtime_dir.as_deref().map(absolute).transpose()?;
+    for (key, value) in [("runtime_dir", runtime_dir), ("prefix", args.prefix), ("log", args.log)] {
+        given.top.extend(setting(&matches, key, value));
+    }
+    if let Some(exit) = setting(&matches, "exit_on_eof", args.exit_on_eof) {
+        given.exit_on_eof = exit
+            .text
+            .value
+            .parse()
+            .map_err(|_| usage(format!("{}: {:?} is neither true nor false", exit.text.origin, exit.text.value)))?;
+    }
+    for id in ChannelArgs::augment_args(clap::Command::new("channel")).get_arguments().map(|arg| arg.get_id()) {
+        given.channel.extend(setting(&matches, id.as_str(), matches.get_one::<String>(id.as_str()).cloned()));
+    }
+    given.set = args.set.iter().map(|text| any_key(text)).collect::<Result<_, _>>()?;
+    Ok(Asked { check: args.check, finish_shrink: args.finish_shrink, given })
+}
+
+/// A usage error in clap's form, which goes to standard error with exit code 2.
+pub(crate) fn usage(message: impl std::fmt::Display) -> clap::Error {
+    Args::command().error(clap::error::ErrorKind::ValueValidation, message)
+}
+
+/// An empty variable counts as none: that is how a unit file or a shell takes a setting back.
+fn setting(matches: &ArgMatches, key: &str, value: Option<String>) -> Option<Setting> {
+    let (origin, value) = origin(matches, key).zip(value)?;
+    let from_env = matches.value_source(key) == Some(ValueSource::EnvVariable);
+    (!(from_env && value.is_empty())).then(|| Setting { key: key.to_owned(), text: Located { value, origin } })
+}
+
+/// How the user spelt an argument: the flag or the variable.
+fn origin(matches: &ArgMatches, id: &str) -> Option<Origin> {
+    match matches.value_source(id)? {
+        ValueSource::EnvVariable => Some(Origin::Named(format!("SHMD_{}", id.to_ascii_uppercase()))),
+        ValueSource::CommandLine => Some(Origin::Named(format!("--{}", id.replace('_', "-")))),
+        _ => None,
+    }
+}
+
+/// A path given by hand is meant from here, and the daemon may change directory.
+fn absolute(path: &OsStr) -> Result<String, clap::Error> {
+    if path.is_empty() {
+        return Ok(String::new());
+    }
+    let path = std::path::absolute(path).map_err(|e| usage(format!("runtime directory {}: {e}", path.display())))?;
+    path.into_os_string()
+        .into_string()
+        .map_err(|path| usage(format!("the runtime directory {} is not UTF-8 text", path.display())))
+}
+
+/// Channel names may hold dots, keys do not.
+fn any_key(text: &str) -> Result<(String, Setting), clap::Error> {
+    let parts = text.split_once('=').and_then(|(key, value)| Some((key.rsplit_once('.')?, value)));
+    let Some(((channel, key), value)) = parts else {
+        return Err(usage(format!("--set {text:?} is not CHANNEL.KEY=VALUE, such as main.capacity=4MiB")));
+    };
+    let origin = Origin::Named(format!("--set {channel}.{key}"));
+    let text = Located { value: value.to_owned(), origin };
+    Ok((channel.to_owned(), Setting { key: key.to_owned(), text }))
+}

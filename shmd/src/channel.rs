@@ -1,0 +1,342 @@
+//! One channel's life: its segment, its readers, its writer.
+
+mod reader;
+mod resize;
+mod segment;
+mod writer;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use log::{info, warn};
+use shm_proto::control::{Attached, Done, ErrorKind, Geometry, ReaderEvent, Refusal};
+use shm_proto::os::barrier;
+use shm_proto::os::reserve::Reservation;
+use shm_proto::ring::layout::control;
+use shm_proto::ring::link::ToWriter;
+use shm_proto::ring::{Owner, Snapshot};
+use shm_proto::{Error, Prefix, Result};
+
+pub(crate) use reader::Reader;
+pub(crate) use segment::{Segment, this_process};
+
+use crate::config::{ChannelConfig, SourceKind};
+use crate::event_loop::{ChannelId, ClientId};
+use crate::hub::{Hub, refusal};
+use crate::lease::{Holder, Lease};
+use crate::maintenance::Helper;
+use crate::policy::{Bounds, LowUse};
+use crate::rate_limit::RateLimit;
+use crate::server::{Role, printable};
+use crate::sizing::Sizing;
+use crate::stat::Rates;
+
+/// Lines a second in the log about what a channel's peers do.
+const LINES: u32 = 200;
+/// A channel.
+#[derive(Debug)]
+pub(crate) struct Channel {
+    id: ChannelId,
+    config: ChannelConfig,
+    geometry: Geometry,
+    segment: Segment,
+    sizing: Sizing,
+    reservation: Option<(Reservation, Instant)>,
+    readers: BTreeMap<u32, Reader>,
+    next_reader: u32,
+    lease: Option<Lease>,
+    /// Some program has, or had, the segment open for writing.
+    was_lent: bool,
+    /// Shrinks the channel in the daemon's place where `was_lent`.
+    helper: Option<Helper>,
+    evicted: u64,
+    resizes: u64,
+    rates: Rates,
+    low_use: LowUse,
+    /// While the end of a source is waited for: where each reader was last seen, and since when.
+    stalled: HashMap<u32, (Option<u64>, Instant)>,
+    own_user: String,
+    lines: RateLimit,
+    overflow_lines: RateLimit,
+}
+
+impl Channel {
+    /// Makes the channel's segment.
+    ///
+    /// # Errors
+    /// When the name is taken or there is no memory.
+    pub(crate) fn create(
+        id: ChannelId,
+        config: ChannelConfig,
+        prefix: &Prefix,
+        owner: Owner,
+        user: &str,
+    ) -> Result<Self> {
+        let (segment, geometry) = Segment::create(prefix, &config, owner)?;
+        Ok(Self {
+            id,
+            sizing: Sizing::new(Bounds { min: config.min, max: config.max }, config.capacity),
+            config,
+            geometry,
+            segment,
+            reservation: None,
+            readers: BTreeMap::new(),
+            next_reader: 0,
+            lease: None,
+            was_lent: false,
+            helper: None,
+            evicted: 0,
+            resizes: 0,
+            rates: Rates::default(),
+            low_use: LowUse::default(),
+            stalled: HashMap::new(),
+            own_user: user.to_owned(),
+            lines: RateLimit::new(LINES),
+            overflow_lines: RateLimit::new(1),
+        })
+    }
+
+    /// Its place in the daemon's list.
+    pub(crate) fn id(&self) -> ChannelId {
+        self.id
+    }
+
+    /// The configuration.
+    pub(crate) fn config(&self) -> &ChannelConfig {
+        &self.config
+    }
+
+    /// The size and what is being done about it.
+    pub(crate) fn sizing(&self) -> &Sizing {
+        &self.sizing
+    }
+
+    /// The shared memory object.
+    pub(crate) fn segment(&self) -> &Segment {
+        &self.segment
+    }
+
+    /// Who reads, by number.
+    pub(crate) fn readers(&self) -> &BTreeMap<u32, Reader> {
+        &self.readers
+    }
+
+    /// Who writes.
+    pub(crate) fn lease(&self) -> Option<&Lease> {
+        self.lease.as_ref()
+    }
+
+    /// Messages and bytes a second.
+    pub(crate) fn rates(&self) -> Rates {
+        self.rates
+    }
+
+    /// Readers evicted so far, by the writer or an administrator.
+    pub(crate) fn evicted(&self) -> u64 {
+        self.evicted
+    }
+
+    /// Changes of capacity that took effect.
+    pub(crate) fn resizes(&self) -> u64 {
+        self.resizes
+    }
+
+    /// The daemon's own user.
+    pub(crate) fn own_user(&self) -> &str {
+        &self.own_user
+    }
+
+    /// Whether a source of the daemon's own feeds it, or did.
+    pub(crate) fn is_fed(&self) -> bool {
+        self.config.source != SourceKind::None
+    }
+
+    /// Whether figures move: somebody writes or reads.
+    pub(crate) fn is_in_use(&self) -> bool {
+        !self.readers.is_empty() || self.has_writer()
+    }
+
+    /// Whether [`tick`](Self::tick) has something to do: figures move, or there is memory to give back some day.
+    pub(crate) fn wants_ticks(&self) -> bool {
+        let shrinks = self.config.shrink_after.is_some() && self.sizing.capacity() > self.config.min;
+        self.is_in_use() || shrinks
+    }
+
+    /// Whether somebody other than the daemon for its own purposes holds the writer role.
+    pub(crate) fn has_writer(&self) -> bool {
+        self.lease.as_ref().is_some_and(|lease| !lease.is_own())
+    }
+
+    /// Bytes that the slowest reader in good standing has not read yet.
+    pub(crate) fn used(&self, shot: &Snapshot) -> u64 {
+        let standing = self.readers.values().filter(|reader| !reader.evicted);
+        let slowest = standing.filter_map(Reader::cursor).min().unwrap_or(shot.tail_pos);
+        shot.tail_pos.saturating_sub(slowest.max(shot.floor.pos)).min(self.config.max)
+    }
+
+    fn error(&self, error: &Error) -> Refusal {
+        refusal(ErrorKind::Internal, format!("channel {}: {error}", self.config.name))
+    }
+
+    fn refuse<T>(&self, kind: ErrorKind, why: impl AsRef<str>) -> Result<T, Refusal> {
+        Err(refusal(kind, format!("channel {}: {}", self.config.name, why.as_ref())))
+    }
+
+    /// Makes a client a reader, and answers it.
+    ///
+    /// # Errors
+    /// The refusal to send instead.
+    pub(crate) fn attach(&mut self, hub: &mut Hub, client: ClientId, program: Option<&str>) -> Result<(), Refusal> {
+        let have = self.readers.len();
+        if have >= self.config.max_readers as usize {
+            let why = format!(
+                "{have} readers are attached, all it takes (max_readers = {have}); evict one, or raise max_readers"
+            );
+            return self.refuse(ErrorKind::TooMany, why);
+        }
+        let Some(peer) = hub.peer(client, program) else { return Ok(()) };
+        let number = self.next_reader + 1;
+        let made = Reader::new(client, peer).and_then(|(reader, sleeper)| {
+            let fds = vec![self.segment.for_reader()?, reader.page_fd()?, sleeper];
+            let for_writer = reader.for_writer()?;
+            hub.bind(client, Role::Reader(self.id, number))?;
+            Ok((reader, fds, for_writer))
+        });
+        let (reader, fds, for_writer) = made.map_err(|e| self.error(&e))?;
+        self.next_reader = number;
+        if let Some(left_out) = self.lines.admit(Instant::now()) {
+            info!("event=attach channel={} reader={number} {}{left_out}", self.config.name, reader.peer);
+        }
+        self.readers.insert(number, reader);
+        self.tell(hub, ToWriter::ReaderJoined { reader: number }, for_writer);
+        // The writer looks at the generation without a barrier. After this one, at most the record that it is at was
+        // begun without knowing the reader; the reader chooses its start after the answer.
+        barrier::heavy();
+        let attached = Attached { reader: number, geometry: self.geometry.clone() };
+        hub.reply(client, Ok(Done::Attach(attached)), fds);
+        Ok(())
+    }
+
+    /// A reader's connection is gone.
+    pub(crate) fn detach(&mut self, hub: &mut Hub, number: u32) {
+        let Some(reader) = self.readers.remove(&number) else { return };
+        if let Some(left_out) = self.lines.admit(Instant::now()) {
+            let line = &reader.page().line;
+            let (received, lost) = (line.received.load(Ordering::Relaxed), line.lost.load(Ordering::Relaxed));
+            info!(
+                "event=detach channel={} reader={number} {} received={received} lost={lost}{left_out}",
+                self.config.name, reader.peer
+            );
+        }
+        if !reader.evicted {
+            self.tell(hub, ToWriter::ReaderLeft { reader: number }, Vec::new());
+        }
+        // The writer may sleep for this very reader.
+        reader.release_writer();
+        self.settle_segment();
+        self.stalled.remove(&number);
+    }
+
+    /// Evicts a reader for an administrator.
+    ///
+    /// # Errors
+    /// When there is no reader of that number.
+    pub(crate) fn evict(&mut self, hub: &mut Hub, number: u32, by: &str) -> Result<(), Refusal> {
+        if !self.readers.contains_key(&number) {
+            let numbers: Vec<_> = self.readers.keys().map(u32::to_string).collect();
+            let there =
+                if numbers.is_empty() { "it has none".to_owned() } else { format!("readers: {}", numbers.join(", ")) };
+            return self.refuse(ErrorKind::NoSuchReader, format!("no reader {number}; {there}"));
+        }
+        self.mark_evicted(hub, number, &format!("by user {by}, who administers the channel"), &printable(by));
+        Ok(())
+    }
+
+    fn mark_evicted(&mut self, hub: &mut Hub, number: u32, reason: &str, by: &str) {
+        let Some(reader) = self.readers.get_mut(&number).filter(|reader| !reader.evicted) else { return };
+        reader.evicted = true;
+        reader.signal(control::EVICTED);
+        self.evicted += 1;
+        let (client, peer) = (reader.client, reader.peer.clone());
+        if let Some(left_out) = self.lines.admit(Instant::now()) {
+            info!(
+                "event=evict channel={} reader={number} {peer} by={by} reason={reason:?}{left_out}",
+                self.config.name
+            );
+        }
+        if by != "writer" {
+            self.tell(hub, ToWriter::ReaderLeft { reader: number }, Vec::new());
+        }
+        hub.send(client, &ReaderEvent::Evicted { reason: reason.to_owned() }, Vec::new());
+    }
+
+    /// Once a second while the channel is in use.
+    pub(crate) fn tick(&mut self, hub: &mut Hub, now: Instant) {
+        if !self.is_in_use() {
+            self.rates.rest();
+        }
+        if !self.wants_ticks() {
+            return;
+        }
+        let shot = match self.segment.snapshot() {
+            Ok(shot) => shot,
+            Err(e) => {
+                if let Some(left_out) = self.overflow_lines.admit(now) {
+                    warn!("event=broken channel={} reason={:?}{left_out}", self.config.name, e.to_string());
+                }
+                return;
+            }
+        };
+        self.rates.sample(now, shot.messages, shot.bytes);
+        self.settle_segment();
+        let Some(after) = self.config.shrink_after else { return };
+        let (bounds, capacity, used) = (self.sizing.bounds(), self.sizing.capacity(), self.used(&shot));
+        if let Some(target) = self.low_use.sample(now, bounds, capacity, used, after) {
+            self.shrink_unused(hub, now, target);
+        }
+    }
+
+    /// Whether everybody has read everything. A reader that holds this up without moving for the channel's `evict_after`
+    /// is evicted, as the writer would have done.
+    pub(crate) fn is_drained(&mut self, hub: &mut Hub, now: Instant) -> bool {
+        let Ok(shot) = self.segment.snapshot() else { return true };
+        let mut late = Vec::new();
+        let mut drained = true;
+        for (&number, reader) in self.readers.iter().filter(|(_, reader)| !reader.evicted) {
+            let cursor = reader.cursor();
+            if cursor.is_some_and(|cursor| cursor >= shot.tail_pos) {
+                continue;
+            }
+            drained = false;
+            let seen = self.stalled.entry(number).or_insert((cursor, now));
+            if seen.0 != cursor {
+                *seen = (cursor, now);
+            }
+            let stood = now.saturating_duration_since(seen.1);
+            if self.config.evict_after.is_some_and(|most| stood >= most) {
+                late.push((number, stood));
+            }
+        }
+        for (number, stood) in late {
+            self.mark_evicted(hub, number, &format!("it held the end up for {} s", stood.as_secs()), "daemon");
+        }
+        drained
+    }
+
+    /// Tells the readers that the channel is closing, and lets them go.
+    pub(crate) fn close(&mut self, hub: &mut Hub, reason: &str) {
+        self.reservation = None;
+        for reader in self.readers.values() {
+            reader.signal(control::CLOSING);
+            hub.send(reader.client, &ReaderEvent::Closing { reason: reason.to_owned() }, Vec::new());
+            hub.end(reader.client);
+        }
+        if let Some(Lease { holder: Holder::Source(_), .. }) = &self.lease {
+            warn!("event=source-stuck channel={} reason=\"it does not stop; leaving it behind\"", self.config.name);
+        }
+    }
+}
+
+/// How often a shrink in the daemon's own hands is gone on with.
+const OWN_WORK: Duration = Duration::from_millis(20);

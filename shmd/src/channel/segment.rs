@@ -1,0 +1,233 @@
+//! A channel's shared memory object: made, cut and unlinked here, and nowhere else.
+//!
+//! The daemon never maps an object that a program was lent: whoever can write it can cut it short, and touching mapped
+//! memory past a file's end kills. It is looked at by `pread` and changed by its descriptor only.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+
+use log::{info, warn};
+use nix::sys::stat::fstat;
+use shm_proto::control::Geometry;
+use shm_proto::os::{barrier, process, random, reserve, shm};
+use shm_proto::ring::layout::DATA_OFFSET;
+use shm_proto::ring::{Owner, Snapshot, create_segment};
+use shm_proto::{Bytes, Error, Prefix, Result};
+
+use crate::config::ChannelConfig;
+
+/// The daemon's own process, as a segment's header names it.
+///
+/// # Errors
+/// When `/proc` does not tell.
+pub(crate) fn this_process() -> Result<Owner> {
+    let pid = std::process::id();
+    let start = process::start_ticks(pid).ok_or_else(|| {
+        let missing = std::io::Error::from(ErrorKind::NotFound);
+        Error::system(format!("read this process's start from /proc/{pid}/stat"), missing)
+    })?;
+    Ok(Owner { pid, start, boot_id: process::boot_id()? })
+}
+
+/// The object of one channel; unlinked when dropped.
+#[derive(Debug)]
+pub(crate) struct Segment {
+    name: String,
+    file: OwnedFd,
+    /// Opened for reading only: what readers get.
+    read_only: OwnedFd,
+    /// Bytes of the data area that the file has.
+    length: u64,
+    /// Memory above the capacity was given back, but the file keeps its length until no reader stands before this
+    /// position any more.
+    standing: Option<u64>,
+}
+
+impl Segment {
+    /// Makes the object of a channel. What a daemon that is no more has left under its name is replaced.
+    ///
+    /// # Errors
+    /// When the name belongs to a living daemon or to somebody else, and when there is no memory.
+    pub(crate) fn create(prefix: &Prefix, config: &ChannelConfig, owner: Owner) -> Result<(Self, Geometry)> {
+        let name = prefix.segment_name(&config.name);
+        let gid = config.group.as_ref().map(|(_, gid)| *gid);
+        let file = match shm::create(&name, config.mode, gid) {
+            Err(Error::System { source, .. }) if source.kind() == ErrorKind::AlreadyExists => {
+                make_way(&name)?;
+                shm::create(&name, config.mode, gid)?
+            }
+            result => result?,
+        };
+        let read_only = shm::open(&name, false).inspect_err(|_| drop(shm::unlink(&name)))?;
+        let segment = Self { name, file, read_only, length: config.capacity, standing: None };
+        let geometry = geometry(config);
+        create_segment(segment.file(), &geometry, config.capacity, owner).map_err(|e| no_room(config, e))?;
+        info!(
+            "event=create channel={} segment={} capacity={} min={} max={} mode={:04o}",
+            config.name, segment.name, config.capacity, config.min, config.max, config.mode
+        );
+        Ok((segment, geometry))
+    }
+
+    /// The name for `shm_open`.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The descriptor to change it by.
+    pub(crate) fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// What the header says now.
+    ///
+    /// # Errors
+    /// When the file was cut short by a program that was lent the writer role.
+    pub(crate) fn snapshot(&self) -> Result<Snapshot> {
+        Snapshot::read(self.read_only.as_fd())
+    }
+
+    /// A descriptor for a reader.
+    ///
+    /// # Errors
+    /// When the descriptors have run out.
+    pub(crate) fn for_reader(&self) -> Result<OwnedFd> {
+        self.read_only.try_clone().map_err(|e| Error::system("duplicate a segment's descriptor", e))
+    }
+
+    /// A descriptor for a writer, with an open file of its own.
+    ///
+    /// # Errors
+    /// When the descriptors have run out.
+    pub(crate) fn for_writer(&self) -> Result<OwnedFd> {
+        shm::open(&self.name, true)
+    }
+
+    /// Bytes that there are to be had for growing.
+    pub(crate) fn free(&self) -> u64 {
+        reserve::free(self.file()).unwrap_or(u64::MAX)
+    }
+
+    /// The file's data area has grown to so many bytes.
+    pub(crate) fn grown(&mut self, length: u64) {
+        self.length = self.length.max(length);
+    }
+
+    /// Gives back the memory above `to`. While some reader may stand there, which `is_clear` denies for a position, the
+    /// memory goes but the file keeps its length.
+    pub(crate) fn cut(&mut self, to: u64, after: Option<u64>, is_clear: impl Fn(u64) -> bool) {
+        self.standing = self.standing.max(after);
+        // The file may be longer than was heard of: a reservation that failed or was ended leaves a part.
+        self.length = reserve::length(self.file()).map_or(self.length, |len| len.saturating_sub(DATA_OFFSET));
+        if self.length <= to {
+            self.standing = None;
+        } else if self.standing.is_none_or(is_clear) {
+            self.truncate(to);
+        } else if let Err(e) = reserve::punch(self.file(), DATA_OFFSET + to, DATA_OFFSET + self.length) {
+            warn!("event=punch-failed segment={} from={to} to={} reason={:?}", self.name, self.length, e.to_string());
+        }
+    }
+
+    /// Cuts what an earlier [`cut`](Self::cut) had to leave, if the readers have gone on.
+    pub(crate) fn settle(&mut self, capacity: u64, is_clear: impl Fn(u64) -> bool) {
+        if self.standing.is_some_and(is_clear) {
+            self.truncate(capacity);
+        }
+    }
+
+    /// Whether [`settle`](Self::settle) has something to wait for.
+    pub(crate) fn is_unsettled(&self) -> bool {
+        self.standing.is_some()
+    }
+
+    fn truncate(&mut self, to: u64) {
+        match reserve::truncate(self.file(), DATA_OFFSET + to) {
+            Ok(()) => {
+                self.length = to;
+                self.standing = None;
+            }
+            Err(e) => warn!("event=truncate-failed segment={} to={to} reason={:?}", self.name, e.to_string()),
+        }
+    }
+}
+
+impl Drop for Segment {
+    fn drop(&mut self) {
+        // Under the name there may be another object by now; that one is not ours to remove. Looked at by its path,
+        // because that takes no descriptor, and there may be none.
+        let there = fs::symlink_metadata(Path::new("/dev/shm").join(self.name.trim_start_matches('/')));
+        let ours = match (there, fstat(&self.read_only)) {
+            (Ok(there), Ok(ours)) => (there.dev(), there.ino()) == (ours.st_dev, ours.st_ino),
+            _ => false,
+        };
+        if !ours {
+            warn!("event=unlink segment={} reason=\"the name is gone or another object's\"", self.name);
+            return;
+        }
+        match shm::unlink(&self.name) {
+            Ok(()) => info!("event=unlink segment={}", self.name),
+            Err(e) => warn!("event=unlink-failed segment={} reason={:?}", self.name, e.to_string()),
+        }
+    }
+}
+
+fn geometry(config: &ChannelConfig) -> Geometry {
+    let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
+    Geometry {
+        channel: config.name.clone(),
+        instance: random::u64(),
+        max_capacity: config.max,
+        max_message: config.max_message,
+        align: config.align,
+        on_full: config.on_full,
+        ack: config.ack,
+        ack_timeout_ms: millis(config.ack_timeout),
+        evict_after_ms: config.evict_after.map_or(0, millis),
+        wait_readers: config.wait_readers,
+        max_readers: config.max_readers,
+        asymmetric: barrier::available(),
+    }
+}
+
+fn no_room(config: &ChannelConfig, error: Error) -> Error {
+    match error {
+        Error::System { action, source } => {
+            let name = &config.name;
+            Error::System { action: format!("channel {name}: {action} (capacity {})", Bytes(config.capacity)), source }
+        }
+        other => other,
+    }
+}
+
+/// Removes what lies under the name if a daemon that is no more has left it there.
+fn make_way(name: &str) -> Result<()> {
+    let refuse = |reason: String| {
+        let taken = std::io::Error::new(ErrorKind::AlreadyExists, reason);
+        Err(Error::system(format!("create shared memory {name}"), taken))
+    };
+    let there = match shm::open(name, false) {
+        Ok(there) => there,
+        Err(Error::System { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(()),
+        Err(e) => return refuse(format!("somebody else's object has this name ({e}); choose another --prefix")),
+    };
+    let stat = fstat(&there).map_err(|e| Error::system(format!("look at shared memory {name}"), e))?;
+    let own = nix::unistd::geteuid().as_raw();
+    if stat.st_uid != own {
+        let user = process::user_name(stat.st_uid);
+        return refuse(format!("user {user}'s object has this name; choose another --prefix"));
+    }
+    let found = match Snapshot::read(there.as_fd()) {
+        Ok(found) if found.is_segment => found,
+        _ => return refuse("an object that is not shmd's has this name; remove it, or choose another --prefix".into()),
+    };
+    let Owner { pid, start, boot_id } = found.owner;
+    if process::boot_id()? == boot_id && process::is_alive(pid, start) {
+        return refuse(format!("the shmd with pid {pid} uses it; stop that one, or choose another --prefix"));
+    }
+    shm::unlink(name)?;
+    warn!("event=replace segment={name} reason=\"its daemon, pid {pid}, is no more\" messages={}", found.messages);
+    Ok(())
+}

@@ -1,0 +1,204 @@
+//! Who holds the writer role of a channel, from its beginning to its end, and what the writer has to say.
+
+use std::os::fd::{AsFd as _, OwnedFd};
+use std::time::Instant;
+
+use log::{info, warn};
+use shm_proto::Result;
+use shm_proto::control::{Done, ErrorKind, Lent, Refusal};
+use shm_proto::os::page::SharedPage;
+use shm_proto::ring::layout::LeasePage;
+use shm_proto::ring::link::{ToDaemon, ToWriter};
+
+use super::{Channel, Reader, resize};
+use crate::config::SourceKind;
+use crate::event_loop::{ClientId, Interest, Token};
+use crate::hub::Hub;
+use crate::lease::{self, Holder, Lease};
+use crate::server::Role;
+use crate::source::{self, Cutting, FromSource, Opening};
+
+/// Characters of a reason given by a writer that are repeated.
+const REASON_CHARS: usize = 200;
+
+impl Channel {
+    /// Lends the writer role to a client, and answers it.
+    ///
+    /// # Errors
+    /// The refusal to send instead.
+    pub(crate) fn lend(&mut self, hub: &mut Hub, client: ClientId, program: Option<&str>) -> Result<(), Refusal> {
+        if let Some(lease) = self.lease.as_ref().filter(|_| self.has_writer()) {
+            return self.refuse(ErrorKind::WriterTaken, lease.refusal());
+        }
+        let Some(peer) = hub.peer(client, program) else { return Ok(()) };
+        let is_helper = self.helper.as_ref().is_some_and(|helper| helper.pid() == peer.pid);
+        if !is_helper {
+            self.drop_own(hub);
+        }
+        let made = lease::new_page().and_then(|(page, page_fd)| {
+            let fds = vec![self.segment.for_writer()?, page_fd];
+            let joined = self.joined()?;
+            hub.bind(client, Role::Writer(self.id))?;
+            Ok((page, fds, joined))
+        });
+        let (page, fds, mut lines) = made.map_err(|e| self.error(&e))?;
+        if !is_helper && let Some(left_out) = self.lines.admit(Instant::now()) {
+            info!("event=lend channel={} {peer}{left_out}", self.config.name);
+        }
+        self.was_lent = true;
+        lines.extend(self.sizing.writer(true).into_iter().filter_map(resize::told).map(|line| (line, Vec::new())));
+        let capacity = self.sizing.capacity();
+        let holder = if is_helper { Holder::Helper { client } } else { Holder::Lent { client, peer } };
+        self.lease = Some(Lease::new(holder, page));
+        let follow = u32::try_from(lines.len()).unwrap_or(u32::MAX);
+        let lent = Lent { geometry: self.geometry.clone(), reserved: capacity, capacity, lines: follow };
+        hub.reply(client, Ok(Done::Publish(lent)), fds);
+        for (line, fds) in lines {
+            hub.send(client, &line, fds);
+        }
+        self.announce();
+        Ok(())
+    }
+
+    /// The lines that tell a new writer of everybody who reads.
+    fn joined(&self) -> Result<Vec<(ToWriter, Vec<OwnedFd>)>> {
+        let standing = self.readers.iter().filter(|(_, reader)| !reader.evicted);
+        standing.map(|(&number, r)| Ok((ToWriter::ReaderJoined { reader: number }, r.for_writer()?))).collect()
+    }
+
+    /// What a writer inside the daemon starts from, and the daemon's side of its page.
+    pub(super) fn opening(&mut self) -> Result<(Opening, SharedPage<LeasePage>)> {
+        let (page, page_fd) = lease::new_page()?;
+        let segment = self.segment.for_writer()?;
+        let mut lines = self.joined()?;
+        lines.extend(self.sizing.writer(true).into_iter().filter_map(resize::told).map(|line| (line, Vec::new())));
+        let opening = Opening {
+            segment,
+            lease: SharedPage::open(page_fd.as_fd())?,
+            geometry: self.geometry.clone(),
+            capacity: self.sizing.capacity(),
+            lines,
+        };
+        Ok((opening, page))
+    }
+
+    /// Starts the channel's source, if it has one.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub(crate) fn start_source(&mut self, hub: &mut Hub) -> Result<()> {
+        let SourceKind::Stdin = self.config.source else { return Ok(()) };
+        let (opening, page) = self.opening()?;
+        let cutting = Cutting { framing: self.config.framing, max_message: self.config.max_message };
+        let inside = source::start_stdin(opening, cutting)?;
+        hub.events.add(inside.bell(), Token::Source(self.id), Interest::READ)?;
+        info!("event=source channel={} source={} framing={}", self.config.name, inside.kind(), self.config.framing);
+        self.lease = Some(Lease::new(Holder::Source(inside), page));
+        Ok(())
+    }
+
+    /// The source's thread has said something. When it has ended: messages published, or why it failed.
+    pub(crate) fn source_ready(&mut self, hub: &mut Hub) -> Option<Result<u64>> {
+        let Some(Lease { holder: Holder::Source(inside), .. }) = &self.lease else { return None };
+        let mut ended = None;
+        for said in inside.take() {
+            match said {
+                FromSource::Line(line) => self.obey(hub, line),
+                FromSource::Ended(outcome) => ended = Some(outcome),
+            }
+        }
+        let outcome = ended?;
+        if let Some(Lease { holder: Holder::Source(mut inside), .. }) = self.lease.take() {
+            hub.events.remove(inside.bell());
+            inside.join();
+            let name = &self.config.name;
+            match &outcome {
+                Ok(messages) => info!("event=source-end channel={name} source={} messages={messages}", inside.kind()),
+                Err(e) => {
+                    warn!("event=source-failed channel={name} source={} reason={:?}", inside.kind(), e.to_string())
+                }
+            }
+        }
+        self.writer_left(hub);
+        Some(outcome)
+    }
+
+    /// The lent writer's connection is gone.
+    pub(crate) fn writer_gone(&mut self, hub: &mut Hub, client: ClientId) {
+        match self.lease.take() {
+            Some(Lease { holder: Holder::Lent { client: holder, peer }, .. }) if holder == client => {
+                if let Some(left_out) = self.lines.admit(Instant::now()) {
+                    info!("event=return channel={} {peer}{left_out}", self.config.name);
+                }
+                self.writer_left(hub);
+            }
+            Some(Lease { holder: Holder::Helper { client: holder }, .. }) if holder == client => {
+                // A shrink that it left unfinished waits for the next look: a helper that fails is not started in a circle.
+                self.helper = None;
+                let actions = self.sizing.writer(false);
+                self.carry_out(hub, actions);
+            }
+            other => self.lease = other,
+        }
+    }
+
+    fn writer_left(&mut self, hub: &mut Hub) {
+        let actions = self.sizing.writer(false);
+        self.carry_out(hub, actions);
+        self.take_over_shrink(hub);
+    }
+
+    /// A line from the writer.
+    pub(crate) fn obey(&mut self, hub: &mut Hub, line: ToDaemon) {
+        let now = Instant::now();
+        match line {
+            ToDaemon::Grow { capacity } => {
+                self.low_use.reset();
+                let actions = self.sizing.writer_asks(now, capacity, self.segment.free());
+                self.carry_out(hub, actions);
+            }
+            ToDaemon::Shrunk { id, after, .. } => {
+                let actions = self.sizing.shrunk(id, after);
+                self.carry_out(hub, actions);
+            }
+            ToDaemon::Evicted { reader, reason } => {
+                let reason: String = reason.chars().filter(|c| !c.is_control()).take(REASON_CHARS).collect();
+                self.mark_evicted(hub, reader, &reason, "writer");
+            }
+            ToDaemon::Overflow { dropped, overwritten } => {
+                if let Some(left_out) = self.overflow_lines.admit(now) {
+                    let (name, capacity) = (&self.config.name, self.sizing.capacity());
+                    warn!(
+                        "event=overflow channel={name} dropped={dropped} overwritten={overwritten} \
+                         capacity={capacity} max={}{left_out}",
+                        self.config.max
+                    );
+                }
+            }
+        }
+    }
+
+    /// Puts a line on the writer's link, if there is a writer, and ends whatever sleep it is in.
+    pub(super) fn tell(&mut self, hub: &mut Hub, line: ToWriter, fds: Vec<OwnedFd>) {
+        if let Some(lease) = &mut self.lease {
+            lease.tell(hub, line, fds);
+            self.readers.values().for_each(Reader::release_writer);
+        }
+    }
+
+    /// Lines that had to wait have gone out to the lent writer.
+    pub(crate) fn announce(&self) {
+        if let Some(lease) = &self.lease {
+            lease.announce();
+            self.readers.values().for_each(Reader::release_writer);
+        }
+    }
+
+    /// Takes the writer role back; whoever holds it gives it up by going away.
+    pub(crate) fn revoke(&mut self, hub: &mut Hub, reason: &str) {
+        let actions = self.sizing.close(reason);
+        self.carry_out(hub, actions);
+        self.drop_own(hub);
+        self.tell(hub, ToWriter::Revoked { reason: reason.to_owned() }, Vec::new());
+    }
+}

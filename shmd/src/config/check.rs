@@ -1,0 +1,243 @@
+//! From what is written to what is meant: defaults, ranges and what the values must be to each other.
+//!
+//! This is the only place with defaults; `etc/shmd.toml` shows them and a test holds the two together.
+
+use std::fmt::Display;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use log::LevelFilter;
+use shm_proto::control::SOCKET_NAME;
+use shm_proto::{ChannelName, duration};
+
+use super::load::Loaded;
+use super::origin::{Error, Located, Origin};
+use super::raw::{Channel, Names, Top};
+use super::sizes::Sizes;
+use super::{ChannelConfig, Config, SourceKind, memory};
+use crate::access::{self, Access};
+use crate::host::Host;
+
+const LOG: LevelFilter = LevelFilter::Info;
+const MAX_CLIENTS: u32 = 1024;
+const NAME: &str = "main";
+const MAX_READERS: u32 = 64;
+const EVICT_AFTER: Duration = Duration::from_secs(30);
+const SHRINK_AFTER: Duration = Duration::from_secs(60);
+const ACK_TIMEOUT: Duration = Duration::from_secs(1);
+const MODE: u32 = 0o640;
+
+/// What a channel with so many readers costs in descriptors and cache lines is known; more was never measured.
+const MOST_READERS: u32 = 1024;
+const MOST_CLIENTS: u32 = 65_536;
+/// `sockaddr_un` has 108 bytes, the last of them zero.
+const MAX_SOCKET_PATH: usize = 107;
+
+/// Checks everything that was loaded.
+pub(super) fn check(loaded: Loaded, host: &Host) -> Result<Config, Error> {
+    let Loaded { top, channels, files, exit_on_eof } = loaded;
+    one_of_each_name(&channels)?;
+    one_stdin(&channels)?;
+    let unconfigured = channels.iter().all(|(table, _)| table.is_none());
+    let source = if unconfigured && host.stdin_feeds { SourceKind::Stdin } else { SourceKind::None };
+    let config = Config {
+        runtime_dir: runtime_dir(&top, host)?,
+        prefix: parsed(&top.prefix)?.unwrap_or_else(|| host.prefix.clone()),
+        log: level(&top)?,
+        max_clients: ranged(&top.max_clients, "max_clients", 1..=MOST_CLIENTS, MAX_CLIENTS)?,
+        channels: channels.iter().map(|(_, raw)| channel(raw, source, host)).collect::<Result<_, _>>()?,
+        exit_on_eof,
+        files,
+    };
+    if exit_on_eof && !config.channels.iter().any(|channel| channel.source == SourceKind::Stdin) {
+        return Err(Error::Usage(
+            "--exit-on-eof waits for the end of standard input, which feeds no channel here; say --source stdin, or pipe \
+             something in"
+                .to_owned(),
+        ));
+    }
+    memory::all_fit(&config, &channels.iter().map(|(_, raw)| raw).collect::<Vec<_>>(), host)?;
+    Ok(config)
+}
+
+/// The name a channel has or gets.
+pub(super) fn name_of(channel: &Channel) -> &str {
+    channel.name.as_ref().map_or(NAME, |name| &name.value)
+}
+
+fn channel(raw: &Channel, default_source: SourceKind, host: &Host) -> Result<ChannelConfig, Error> {
+    let sizes = Sizes::check(raw, host)?;
+    let max_readers = ranged(&raw.max_readers, "max_readers", 1..=MOST_READERS, MAX_READERS)?;
+    let group = group(raw)?;
+    let list = |names: &Option<Located<Names>>| match names {
+        Some(names) => Access::parse(host.uid, &names.value.0).map_err(|reason| names.bad(reason)),
+        None => Ok(Access::only(host.uid)),
+    };
+    Ok(ChannelConfig {
+        name: match &raw.name {
+            Some(name) => parse(name)?,
+            None => NAME.parse::<ChannelName>().unwrap_or_else(|e| unreachable!("{e}")),
+        },
+        capacity: sizes.capacity,
+        min: sizes.min,
+        max: sizes.max,
+        max_message: sizes.max_message,
+        align: sizes.align,
+        on_full: raw.on_full.as_ref().map(|v| v.value).unwrap_or_default(),
+        max_readers,
+        evict_after: time(&raw.evict_after, EVICT_AFTER).map(some_time)?,
+        shrink_after: time(&raw.shrink_after, SHRINK_AFTER).map(some_time)?,
+        ack: raw.ack.as_ref().is_some_and(|v| v.value),
+        ack_timeout: ack_timeout(raw)?,
+        wait_readers: wait_readers(raw, max_readers)?,
+        mode: mode(raw)?,
+        read: list(&raw.read)?.and_group(group.as_ref().map(|(_, gid)| *gid)),
+        write: list(&raw.write)?,
+        admin: list(&raw.admin)?,
+        group,
+        source: source(&raw.source)?.unwrap_or(default_source),
+        framing: parsed(&raw.framing)?.unwrap_or_default(),
+    })
+}
+
+fn one_of_each_name(channels: &[(Option<Origin>, Channel)]) -> Result<(), Error> {
+    let place = |(table, channel): &(Option<Origin>, Channel)| {
+        channel.name.as_ref().map(|name| name.origin.clone()).or_else(|| table.clone())
+    };
+    for (index, later) in channels.iter().enumerate() {
+        let name = name_of(&later.1);
+        let earlier = channels[..index].iter().find(|(_, channel)| name_of(channel) == name);
+        if let (Some(first), Some(origin)) = (earlier.and_then(place), place(later)) {
+            let reason = format!("channel {name:?} is there already, at {first}; every channel needs its own name");
+            return Err(Error::Bad { origin, reason });
+        }
+    }
+    Ok(())
+}
+
+fn one_stdin(channels: &[(Option<Origin>, Channel)]) -> Result<(), Error> {
+    let mut first: Option<(&str, &Origin)> = None;
+    for (_, channel) in channels {
+        let Some(written) = &channel.source else { continue };
+        if source(&channel.source)? != Some(SourceKind::Stdin) {
+            continue;
+        }
+        if let Some((name, origin)) = first {
+            return Err(written.bad(format!(
+                "standard input feeds channel {name:?} already ({origin}); only one channel can have source \"stdin\""
+            )));
+        }
+        first = Some((name_of(channel), &written.origin));
+    }
+    Ok(())
+}
+
+fn runtime_dir(top: &Top, host: &Host) -> Result<PathBuf, Error> {
+    let Some(written) = &top.runtime_dir else { return Ok(host.runtime_dir.clone()) };
+    let dir = Path::new(&written.value);
+    if !dir.is_absolute() {
+        return Err(written.bad(format!("runtime_dir {:?} must be an absolute path", written.value)));
+    }
+    let length = dir.join(SOCKET_NAME).as_os_str().len();
+    if length > MAX_SOCKET_PATH {
+        return Err(written.bad(format!(
+            "runtime_dir is too long: the socket's path {SOCKET_NAME} in it has {length} bytes, \
+             the kernel allows {MAX_SOCKET_PATH}"
+        )));
+    }
+    Ok(dir.to_owned())
+}
+
+fn level(top: &Top) -> Result<LevelFilter, Error> {
+    top.log.as_ref().map_or(Ok(LOG), |level| {
+        level.value.parse().map_err(|_| {
+            level.bad(format!("log {:?} is not a level: use off, error, warn, info, debug or trace", level.value))
+        })
+    })
+}
+
+fn group(raw: &Channel) -> Result<Option<(String, u32)>, Error> {
+    match &raw.group {
+        Some(group) if !group.value.is_empty() => {
+            let gid = access::group_id(&group.value).map_err(|reason| group.bad(reason))?;
+            Ok(Some((group.value.clone(), gid)))
+        }
+        _ => Ok(None),
+    }
+}
+
+fn mode(raw: &Channel) -> Result<u32, Error> {
+    let Some(written) = &raw.mode else { return Ok(MODE) };
+    let text = written.value.strip_prefix("0o").unwrap_or(&written.value);
+    let refuse = |why: &str| Err(written.bad(format!("mode {:?} {why}", written.value)));
+    match u32::from_str_radix(text, 8) {
+        _ if !text.bytes().all(|digit| digit.is_ascii_digit()) => refuse("is not an octal number such as \"0640\""),
+        Err(_) => refuse("is not an octal number such as \"0640\""),
+        Ok(mode) if mode > 0o777 => refuse("is wider than 0777, the permission bits"),
+        Ok(mode) if mode & 0o022 != 0 => refuse(
+            "lets group or others write the segment, and who can write it can cut it off under everybody's feet; \
+             use 0640 or 0644, and the `write` list for who may publish",
+        ),
+        Ok(mode) => Ok(mode),
+    }
+}
+
+fn ack_timeout(raw: &Channel) -> Result<Duration, Error> {
+    match (&raw.ack_timeout, time(&raw.ack_timeout, ACK_TIMEOUT)?) {
+        (Some(written), Duration::ZERO) => {
+            Err(written.bad("ack_timeout 0 would let no publish succeed; use at least 1ms"))
+        }
+        (_, timeout) => Ok(timeout),
+    }
+}
+
+fn wait_readers(raw: &Channel, max_readers: u32) -> Result<u32, Error> {
+    match &raw.wait_readers {
+        Some(wait) if wait.value > max_readers => Err(wait.bad(format!(
+            "wait_readers {} is more than max_readers {max_readers}: nothing would ever be published",
+            wait.value
+        ))),
+        wait => Ok(wait.as_ref().map_or(0, |wait| wait.value)),
+    }
+}
+
+fn source(written: &Option<Located<String>>) -> Result<Option<SourceKind>, Error> {
+    let Some(source) = written else { return Ok(None) };
+    match source.value.as_str() {
+        "none" => Ok(Some(SourceKind::None)),
+        "stdin" => Ok(Some(SourceKind::Stdin)),
+        other => Err(source.bad(format!("source {other:?} is unknown: use none or stdin"))),
+    }
+}
+
+fn ranged(
+    written: &Option<Located<u32>>,
+    key: &str,
+    range: std::ops::RangeInclusive<u32>,
+    default: u32,
+) -> Result<u32, Error> {
+    match written {
+        Some(n) if !range.contains(&n.value) => {
+            Err(n.bad(format!("{key} {} is not from {} to {}", n.value, range.start(), range.end())))
+        }
+        n => Ok(n.as_ref().map_or(default, |n| n.value)),
+    }
+}
+
+fn time(written: &Option<Located<String>>, default: Duration) -> Result<Duration, Error> {
+    written.as_ref().map_or(Ok(default), |text| duration::parse(&text.value).map_err(|e| text.bad(e)))
+}
+
+/// Zero is the configuration's word for never.
+fn some_time(time: Duration) -> Option<Duration> {
+    (!time.is_zero()).then_some(time)
+}
+
+fn parse<T: FromStr<Err: Display>>(text: &Located<String>) -> Result<T, Error> {
+    text.value.parse().map_err(|e: T::Err| text.bad(e))
+}
+
+fn parsed<T: FromStr<Err: Display>>(text: &Option<Located<String>>) -> Result<Option<T>, Error> {
+    text.as_ref().map(parse).transpose()
+}

@@ -1,0 +1,113 @@
+//! What the daemon is told to do: files, environment and command line become one checked [`Config`].
+//!
+//! ```text
+//! files -> raw -> load (merge, in order of precedence) -> check (defaults, bounds) -> Config -> show (--check)
+//! ```
+
+mod check;
+mod load;
+mod memory;
+mod origin;
+mod raw;
+mod show;
+mod sizes;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use log::LevelFilter;
+use shm_proto::control::OnFull;
+use shm_proto::framing::Framing;
+use shm_proto::{ChannelName, Prefix};
+
+pub(crate) use load::{Given, Setting, load};
+pub(crate) use origin::{Error, Located, Origin};
+pub(crate) use show::show;
+
+use crate::access::Access;
+
+/// Everything the daemon needs to know, checked.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Config {
+    /// Directory of the control socket and the lock file, absolute.
+    pub(crate) runtime_dir: PathBuf,
+    /// First part of every shared memory object's name.
+    pub(crate) prefix: Prefix,
+    /// What goes to the log.
+    pub(crate) log: LevelFilter,
+    /// Most connections to the control socket at a time.
+    pub(crate) max_clients: u32,
+    /// At least one; no two of one name, at most one with source stdin.
+    pub(crate) channels: Vec<ChannelConfig>,
+    /// End when stdin has ended and its readers have read everything.
+    pub(crate) exit_on_eof: bool,
+    /// The files that were read, in order.
+    pub(crate) files: Vec<PathBuf>,
+}
+
+/// One channel, checked. Sizes are in bytes.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct ChannelConfig {
+    /// Its name, unique in the configuration.
+    pub(crate) name: ChannelName,
+    /// Capacity at the start; whole pages, from `min` to `max`.
+    pub(crate) capacity: u64,
+    /// Smallest capacity; whole pages, at least one.
+    pub(crate) min: u64,
+    /// Largest capacity; whole pages.
+    pub(crate) max: u64,
+    /// Largest message; such a message fits into `max`.
+    pub(crate) max_message: u64,
+    /// Alignment of payloads: a power of two from 8 to 4096.
+    pub(crate) align: u32,
+    /// What happens when the ring is full and cannot grow.
+    pub(crate) on_full: OnFull,
+    /// Most readers at a time, from 1 to 1024.
+    pub(crate) max_readers: u32,
+    /// How long a reader may hold a lossless channel up; `None` for ever.
+    pub(crate) evict_after: Option<Duration>,
+    /// How long use must be low before memory is given back; `None` never.
+    pub(crate) shrink_after: Option<Duration>,
+    /// Every publish waits until all attached readers have read.
+    pub(crate) ack: bool,
+    /// The longest such wait, not zero.
+    pub(crate) ack_timeout: Duration,
+    /// Publishing waits while fewer readers than this are attached; at most `max_readers`.
+    pub(crate) wait_readers: u32,
+    /// The segment's group, by name and number; `None` leaves it the daemon's.
+    pub(crate) group: Option<(String, u32)>,
+    /// The segment's permission bits; nobody but the owner may write.
+    pub(crate) mode: u32,
+    /// Who may attach as a reader.
+    pub(crate) read: Access,
+    /// Who may borrow the writer role.
+    pub(crate) write: Access,
+    /// Who may resize and evict.
+    pub(crate) admin: Access,
+    /// What feeds the channel inside the daemon.
+    pub(crate) source: SourceKind,
+    /// How the source's bytes are cut into messages.
+    pub(crate) framing: Framing,
+}
+
+/// What feeds a channel inside the daemon.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum SourceKind {
+    /// Nothing: the writer role is lent.
+    #[default]
+    None,
+    /// The daemon's standard input.
+    Stdin,
+}
+
+impl SourceKind {
+    /// The kind as configuration and `stat` write it.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            SourceKind::None => "none",
+            SourceKind::Stdin => "stdin",
+        }
+    }
+}

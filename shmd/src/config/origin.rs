@@ -1,0 +1,71 @@
+//! Where a value came from, so that whatever is wrong with it can be pointed at.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+/// The place a value was written at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// A line of a file, counted from 1.
+    File {
+        /// Which file.
+        path: Arc<Path>,
+        /// Which line.
+        line: usize,
+    },
+    /// A flag or an environment variable, as the user spells it: `--capacity`, `SHMD_CAPACITY`.
+    Named(String),
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Origin::File { path, line } => write!(f, "{}:{line}", path.display()),
+            Origin::Named(name) => f.write_str(name),
+        }
+    }
+}
+
+/// A value and its place.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Located<T> {
+    /// What was written.
+    pub(crate) value: T,
+    /// Where.
+    pub(crate) origin: Origin,
+}
+
+impl<T> Located<T> {
+    /// An error about this value.
+    pub(crate) fn bad(&self, reason: impl fmt::Display) -> Error {
+        Error::Bad { origin: self.origin.clone(), reason: reason.to_string() }
+    }
+}
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Error {
+    /// The command line cannot mean anything with this configuration.
+    #[error("{0}")]
+    Usage(String),
+    /// A value is refused.
+    #[error("{origin}: {reason}")]
+    Bad {
+        /// Where the value was written.
+        origin: Origin,
+        /// What is wrong, with numbers and what would be right.
+        reason: String,
+    },
+    /// A file cannot be read.
+    #[error("{}: {reason}", path.display())]
+    File {
+        /// Which file.
+        path: PathBuf,
+        /// Why not.
+        reason: String,
+    },
+    /// The values together ask for more than there is, and no single one is to blame.
+    #[error("{0}")]
+    TooMuch(String),
+}

@@ -1,0 +1,137 @@
+//! The configuration as written: every key optional, nothing interpreted, each value with its place.
+
+use std::ops::Range;
+
+use serde::Deserialize;
+use serde::de::{self, SeqAccess, Visitor};
+use shm_proto::Bytes;
+use shm_proto::control::OnFull;
+use toml::Spanned;
+
+use super::origin::{Located, Origin};
+
+/// Names of users and groups: a list, or one text with commas.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Names(pub(crate) Vec<String>);
+
+impl<'de> Deserialize<'de> for Names {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct NamesVisitor;
+        impl<'de> Visitor<'de> for NamesVisitor {
+            type Value = Names;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a list of names such as [\"alice\", \"@staff\", \"*\"]")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Names, E> {
+                Ok(Names(text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect()))
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Names, A::Error> {
+                let mut names = Vec::new();
+                while let Some(name) = seq.next_element()? {
+                    names.push(name);
+                }
+                Ok(Names(names))
+            }
+        }
+        deserializer.deserialize_any(NamesVisitor)
+    }
+}
+
+/// Declares a table twice, as serde reads it and with places, so that its keys are listed once.
+macro_rules! table {
+    ($(#[$meta:meta])* $raw:ident $(+ $tables:ident: $element:ty)?, $located:ident {
+        $($(#[$doc:meta])* $key:ident: $type:ty,)*
+    }) => {
+        $(#[$meta])*
+        #[derive(Clone, Debug, Default, PartialEq)]
+        pub(crate) struct $located {
+            $($(#[$doc])* pub(crate) $key: Option<Located<$type>>,)*
+        }
+
+        #[derive(Debug, Default, Deserialize)]
+        #[serde(deny_unknown_fields)]
+        pub(super) struct $raw {
+            $($key: Option<Spanned<$type>>,)*
+            $(#[serde(default)] pub(super) $tables: Vec<Spanned<$element>>,)?
+        }
+
+        impl $raw {
+            /// The same values with `origin(bytes of the text)` for each.
+            pub(super) fn locate(self, origin: &dyn Fn(Range<usize>) -> Origin) -> $located {
+                $located {
+                    $($key: self.$key.map(|v| Located { origin: origin(v.span()), value: v.into_inner() }),)*
+                }
+            }
+        }
+
+        impl $located {
+            /// Every key of the table.
+            pub(super) const KEYS: &'static [&'static str] = &[$(stringify!($key)),*];
+
+            /// Takes over what `above` has.
+            pub(super) fn overlay(&mut self, above: Self) {
+                $(if above.$key.is_some() { self.$key = above.$key; })*
+            }
+        }
+    };
+}
+
+table! {
+    /// The keys of a file outside `[[channel]]`.
+    RawFile + channel: RawChannel, Top {
+        /// Directory of socket and lock file.
+        runtime_dir: String,
+        /// First part of the objects' names.
+        prefix: String,
+        /// Log level.
+        log: String,
+        /// Most connections.
+        max_clients: u32,
+    }
+}
+
+table! {
+    /// The keys of one `[[channel]]`.
+    RawChannel, Channel {
+        /// Channel name.
+        name: String,
+        /// Capacity at the start.
+        capacity: Bytes,
+        /// Smallest capacity.
+        min: Bytes,
+        /// Largest capacity.
+        max: Bytes,
+        /// Largest message.
+        max_message: Bytes,
+        /// Alignment of payloads in bytes.
+        align: u32,
+        /// Policy when full.
+        on_full: OnFull,
+        /// Most readers.
+        max_readers: u32,
+        /// Patience with a reader that holds the channel up.
+        evict_after: String,
+        /// Time of low use before memory is given back.
+        shrink_after: String,
+        /// Acknowledged publishing.
+        ack: bool,
+        /// Longest wait for acknowledgement.
+        ack_timeout: String,
+        /// Readers to wait for.
+        wait_readers: u32,
+        /// Group of the segment.
+        group: String,
+        /// Permission bits of the segment, octal.
+        mode: String,
+        /// Who may read.
+        read: Names,
+        /// Who may write.
+        write: Names,
+        /// Who may administer.
+        admin: Names,
+        /// What feeds the channel.
+        source: String,
+        /// How the source is cut into messages.
+        framing: String,
+    }
+}

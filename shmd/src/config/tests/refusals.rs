@@ -1,0 +1,132 @@
+use super::*;
+
+/// Each text is refused at the line that holds `#!`, with the words after it.
+#[test]
+fn what_cannot_be_is_refused_with_its_line_and_the_reason() {
+    for text in [
+        "\nlogg = 1 #!unknown field `logg`, expected one of `runtime_dir`",
+        "[[channel]]\nbuffer = 1 #!unknown field `buffer`",
+        "[channels] #!unknown field `channels`",
+        "log = \"loud\" #!log \"loud\" is not a level",
+        "log = 3 #!log: invalid type",
+        "max_clients = 0 #!max_clients 0 is not from 1 to 65536",
+        "max_clients = \"many\" #!max_clients: invalid type",
+        "prefix = \"a/b\" #!\"a/b\" is not a prefix of object names: it contains '/'",
+        "runtime_dir = \"run\" #!runtime_dir \"run\" must be an absolute path",
+        "log = \"info\"\nlog = \"warn\" #!duplicate key",
+        "log = #!",
+        "[[channel]]\nname = \"a/b\" #!\"a/b\" is not a channel name: it contains '/'",
+        "[[channel]]\nname = \"\" #!it is empty",
+        "[[channel]]\nname = 7 #!name: invalid type",
+        "[[channel]]\ncapacity = \"1TiB\" #!\"1TiB\" is not a size",
+        "[[channel]]\ncapacity = -1 #!capacity: invalid value",
+        "[[channel]]\ncapacity = 1.5 #!capacity: invalid type",
+        "[[channel]]\ncapacity = true #!capacity: invalid type",
+        "[[channel]]\nmin = \"2MiB\" #!min 2MiB is more than max 1MiB (\nmax = \"1MiB\"",
+        "[[channel]]\nmax = \"1MiB\"\ncapacity = \"2MiB\" #!capacity 2MiB is outside min 64KiB (default) to max 1MiB (",
+        "[[channel]]\ncapacity = 4096 #!capacity 4KiB is outside min 8KiB (\nmin = 8192",
+        "[[channel]]\nmax = 4095 #!max 4095 is less than a page, 4096 bytes",
+        "[[channel]]\nmax = \"9GiB\" #!is more than the whole of /nonexistent, 8589934592 bytes",
+        "[[channel]]\nmax = \"17179869183GiB\" #!is more than any file can have",
+        "[[channel]]\ncapacity = \"8GiB\" #!but only 7516192768 bytes are free in /nonexistent",
+        "[[channel]]\nalign = 4 #!align 4 is not a power of two from 8 to 4096",
+        "[[channel]]\nalign = 24 #!align 24 is not a power of two",
+        "[[channel]]\nalign = 8192 #!align 8192 is not a power of two",
+        "[[channel]]\nmax = 4096\nalign = 4096 #!holds no message at all with align 4096",
+        "[[channel]]\nmax_message = \"1GiB\" #!does not fit into max 256MiB (default)",
+        "[[channel]]\non_full = \"wait\" #!on_full: unknown variant `wait`",
+        "[[channel]]\nmax_readers = 0 #!max_readers 0 is not from 1 to 1024",
+        "[[channel]]\nmax_readers = 1025 #!max_readers 1025 is not from 1 to 1024",
+        "[[channel]]\nevict_after = \"soon\" #!\"soon\" is not a duration",
+        "[[channel]]\nshrink_after = 60 #!",
+        "[[channel]]\nack = \"yes\" #!ack: invalid type",
+        "[[channel]]\nack_timeout = \"0s\" #!ack_timeout 0 would let no publish succeed",
+        "[[channel]]\nmax_readers = 2\nwait_readers = 3 #!wait_readers 3 is more than max_readers 2",
+        "[[channel]]\nmode = \"01640\" #!mode \"01640\" is wider than 0777",
+        "[[channel]]\nmode = \"0660\" #!lets group or others write the segment",
+        "[[channel]]\nmode = \"0642\" #!lets group or others write the segment",
+        "[[channel]]\nmode = \"rw-r-----\" #!is not an octal number",
+        "[[channel]]\nmode = 640 #!mode: invalid type",
+        "[[channel]]\nmode = \"+640\" #!is not an octal number",
+        "[[channel]]\ngroup = \"no such group\" #!there is no group \"no such group\"",
+        "[[channel]]\nread = [\"no such user\"] #!there is no user \"no such user\"",
+        "[[channel]]\nwrite = [\"@no such group\"] #!there is no group \"no such group\"",
+        "[[channel]]\nadmin = [\"4294967295\"] #!4294967295 is not a user or group number",
+        "[[channel]]\nread = [\"\"] #!an empty name is nobody",
+        "[[channel]]\nread = [1000] #!read: invalid type",
+        "[[channel]]\nsource = \"tcp\" #!source \"tcp\" is unknown: use none or stdin",
+        "[[channel]]\nframing = \"words\" #!\"words\" is not a framing",
+        "[[channel]]\nframing = \"chunk=0\" #!\"chunk=0\" is not a framing",
+        "[[channel]]\nname = \"a\"\nsource = \"stdin\"\n[[channel]]\nname = \"b\"\nsource = \"stdin\" #!feeds channel \"a\"",
+        "[[channel]]\nname = \"a\"\n[[channel]]\nname = \"a\" #!channel \"a\" is there already, at shmd.toml:2",
+        "[[channel]]\n[[channel]] #!channel \"main\" is there already, at shmd.toml:1",
+    ] {
+        let (line, wanted) =
+            text.lines().zip(1..).find_map(|(line, n)| Some((n, line.split_once("#!")?.1))).expect("a mark");
+        let refusal = Setup::new(text).refusal();
+        assert!(refusal.starts_with(&format!("shmd.toml:{line}: ")), "{text}\n-> {refusal}");
+        assert!(refusal.contains(wanted), "{text}\n-> {refusal}");
+        assert!(!refusal.contains('\n'), "{text}\n-> {refusal}");
+    }
+}
+
+#[test]
+fn a_name_given_in_two_files_is_refused_with_both_places() {
+    let refusal =
+        Setup::new("\n[[channel]]\nname = \"cam\"\n").part("a.toml", "[[channel]]\nname = \"cam\"\n").refusal();
+    assert!(refusal.starts_with("shmd.d/a.toml:2: channel \"cam\" is there already, at shmd.toml:3"), "{refusal}");
+}
+
+#[test]
+fn text_that_is_not_utf8_is_refused_at_its_line() {
+    let setup = Setup::new("");
+    fs::write(setup.file(), b"log = \"info\"\n# caf\xe9\n").unwrap();
+    assert_eq!(setup.refusal(), "shmd.toml:2: this is not UTF-8 text");
+}
+
+#[test]
+fn a_runtime_directory_too_long_for_a_socket_is_refused() {
+    let refusal = Setup::new(&format!("runtime_dir = \"/{}\"", "d".repeat(97))).refusal();
+    assert!(refusal.contains("108 bytes") && refusal.contains("107"), "{refusal}");
+    Setup::new(&format!("runtime_dir = \"/{}\"", "d".repeat(96))).good();
+}
+
+#[test]
+fn capacities_that_fit_one_by_one_but_not_together_are_refused_with_numbers() {
+    let text = "[[channel]]\nname = \"a\"\ncapacity = \"3GiB\"\n[[channel]]\nname = \"b\"\ncapacity = \"4GiB\"\n";
+    let refusal = Setup::new(text).refusal();
+    assert!(refusal.starts_with("shmd.toml:6: "), "{refusal}");
+    for number in ["7516200960", "7516192768", "a 3GiB, b 4GiB"] {
+        assert!(refusal.contains(number), "{refusal}");
+    }
+}
+
+#[test]
+fn memory_that_the_same_channel_holds_already_counts_as_free() {
+    let text = "[[channel]]\nname = \"a\"\ncapacity = \"64KiB\"\n";
+    let mut setup = Setup::new(text);
+    setup.host.uid = nix::unistd::geteuid().as_raw();
+    setup.host.shm = Some(Shm { total: Bytes::MIB, free: 0 });
+    setup.host.shm_dir = setup.dir.path().to_owned();
+    assert!(setup.refusal().contains("only 0 bytes are free"), "{}", setup.refusal());
+    fs::write(setup.dir.path().join("shmd-1000.a"), vec![1; 80 << 10]).unwrap();
+    setup.good();
+}
+
+#[test]
+fn more_than_the_machines_memory_is_refused_even_where_shared_memory_is_larger() {
+    let mut setup = Setup::new("[[channel]]\nmax = \"5GiB\"\n");
+    setup.host.memory = Some(4 * Bytes::GIB);
+    assert!(setup.refusal().contains("more than the machine's memory, 4294967296 bytes"), "{}", setup.refusal());
+    let mut setup = Setup::new("[[channel]]\nname = \"a\"\ncapacity = \"4GiB\"\n");
+    setup.host.memory = Some(4 * Bytes::GIB);
+    assert!(setup.refusal().contains("4294967296 bytes are the machine's memory"), "{}", setup.refusal());
+}
+
+#[test]
+fn defaults_that_do_not_fit_are_refused_without_a_line_to_blame() {
+    let mut setup = Setup::new("");
+    setup.host.shm = Some(Shm { total: 64 * Bytes::MIB, free: 4096 });
+    let refusal = setup.refusal();
+    assert!(refusal.starts_with("the channels' capacities"), "{refusal}");
+}

@@ -1,0 +1,300 @@
+//! Descriptors and deadlines become events: one epoll instance, one list of timers.
+//!
+//! Everything the daemon waits for is here: clients, pidfds, signals, reservations, sources. An event names what it is
+//! about by number, never by reference, so one that arrives late is about nothing and is passed over.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use shm_proto::{Error, Result};
+
+/// A connection's number; never used twice in a daemon's life.
+pub(crate) type ClientId = u64;
+/// A channel's place in the daemon's list.
+pub(crate) type ChannelId = u32;
+
+/// What a descriptor belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Token {
+    /// The control socket.
+    Listener,
+    /// The pipe of this signal.
+    Signal(i32),
+    /// A client's connection.
+    Client(ClientId),
+    /// A client's process.
+    Process(ClientId),
+    /// A channel's reservation of memory.
+    Reservation(ChannelId),
+    /// The bell that a channel's in-process writer rings.
+    Source(ChannelId),
+}
+
+impl Token {
+    fn pack(self) -> u64 {
+        let (kind, number) = match self {
+            Token::Listener => (0, 0),
+            Token::Signal(signal) => (1, u64::from(signal.unsigned_abs())),
+            Token::Client(id) => (2, id),
+            Token::Process(id) => (3, id),
+            Token::Reservation(channel) => (4, u64::from(channel)),
+            Token::Source(channel) => (5, u64::from(channel)),
+        };
+        kind << 56 | number
+    }
+
+    #[allow(clippy::cast_possible_truncation)] // What was packed fits.
+    fn unpack(word: u64) -> Self {
+        let number = word & ((1 << 56) - 1);
+        match word >> 56 {
+            0 => Token::Listener,
+            1 => Token::Signal(number as i32),
+            2 => Token::Client(number),
+            3 => Token::Process(number),
+            4 => Token::Reservation(number as u32),
+            _ => Token::Source(number as u32),
+        }
+    }
+}
+
+/// What a deadline is for. Each has at most one at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) enum Timer {
+    /// The daemon is stopping and has waited long enough.
+    Stop,
+    /// Once a second while some channel has a writer or a reader.
+    Tick,
+    /// Accept again after the descriptors ran out.
+    Accept,
+    /// Look whether the readers are through.
+    Drain,
+    /// A client's time is up.
+    Client(ClientId),
+    /// A channel's change of size is waited for.
+    Resize(ChannelId),
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// A descriptor can be read, or its other side is gone.
+    Readable(Token),
+    /// A descriptor takes output again.
+    Writable(Token),
+    /// Both directions of a connection are shut, or it failed.
+    Gone(Token),
+    /// A deadline has passed.
+    Due(Timer),
+}
+
+/// What a descriptor is watched for; [`Event::Gone`] comes in any case.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Interest {
+    /// [`Event::Readable`].
+    pub(crate) read: bool,
+    /// [`Event::Writable`].
+    pub(crate) write: bool,
+}
+
+impl Interest {
+    /// Reading only.
+    pub(crate) const READ: Self = Self { read: true, write: false };
+
+    fn flags(self) -> EpollFlags {
+        let mut flags = EpollFlags::empty();
+        flags.set(EpollFlags::EPOLLIN, self.read);
+        flags.set(EpollFlags::EPOLLOUT, self.write);
+        flags
+    }
+}
+
+/// The deadlines, the nearest first.
+#[derive(Debug, Default)]
+struct Timers {
+    order: BTreeSet<(Instant, Timer)>,
+    at: HashMap<Timer, Instant>,
+}
+
+impl Timers {
+    fn set(&mut self, timer: Timer, at: Option<Instant>) {
+        let before = match at {
+            Some(at) => {
+                self.order.insert((at, timer));
+                self.at.insert(timer, at)
+            }
+            None => self.at.remove(&timer),
+        };
+        if let Some(before) = before.filter(|before| Some(*before) != at) {
+            self.order.remove(&(before, timer));
+        }
+    }
+
+    fn next(&self) -> Option<Instant> {
+        self.order.first().map(|(at, _)| *at)
+    }
+
+    fn pop_due(&mut self, now: Instant) -> Option<Timer> {
+        let &(at, timer) = self.order.first()?;
+        if at > now {
+            return None;
+        }
+        self.set(timer, None);
+        Some(timer)
+    }
+}
+
+/// The one place where the daemon waits.
+#[derive(Debug)]
+pub(crate) struct EventLoop {
+    epoll: Epoll,
+    timers: Timers,
+    posted: Vec<Event>,
+}
+
+const BATCH: usize = 64;
+
+impl EventLoop {
+    /// An empty loop.
+    ///
+    /// # Errors
+    /// When the system gives no epoll instance.
+    pub(crate) fn new() -> Result<Self> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| Error::system("epoll_create1", e))?;
+        Ok(Self { epoll, timers: Timers::default(), posted: Vec::new() })
+    }
+
+    /// Watches a descriptor.
+    ///
+    /// # Errors
+    /// When the system refuses, for want of memory or watches.
+    pub(crate) fn add(&self, fd: impl AsFd, token: Token, interest: Interest) -> Result<()> {
+        self.epoll
+            .add(fd, EpollEvent::new(interest.flags(), token.pack()))
+            .map_err(|e| Error::system(format!("epoll_ctl: watch {token:?}"), e))
+    }
+
+    /// Watches a descriptor for something else.
+    pub(crate) fn modify(&self, fd: impl AsFd, token: Token, interest: Interest) -> Result<()> {
+        self.epoll
+            .modify(fd, &mut EpollEvent::new(interest.flags(), token.pack()))
+            .map_err(|e| Error::system(format!("epoll_ctl: change {token:?}"), e))
+    }
+
+    /// Watches a descriptor no longer.
+    pub(crate) fn remove(&self, fd: impl AsFd) {
+        // Fails only for a descriptor that is not watched, and then all is as it should be.
+        let _ = self.epoll.delete(fd);
+    }
+
+    /// Sets or clears a deadline.
+    pub(crate) fn set_timer(&mut self, timer: Timer, at: Option<Instant>) {
+        self.timers.set(timer, at);
+    }
+
+    /// Sets a deadline unless it has one already.
+    pub(crate) fn start_timer(&mut self, timer: Timer, at: Instant) {
+        if !self.timers.at.contains_key(&timer) {
+            self.timers.set(timer, Some(at));
+        }
+    }
+
+    /// Makes the next wait end at once with this event.
+    pub(crate) fn post(&mut self, event: Event) {
+        self.posted.push(event);
+    }
+
+    /// Waits for what happens next and appends it to `events`.
+    ///
+    /// # Errors
+    /// When the system cannot wait.
+    pub(crate) fn wait(&mut self, events: &mut Vec<Event>) -> Result<()> {
+        let timeout = match self.timers.next() {
+            _ if !self.posted.is_empty() => EpollTimeout::ZERO,
+            None => EpollTimeout::NONE,
+            Some(at) => {
+                // Rounded up: waking a little early would only spin until the deadline.
+                let left = at.saturating_duration_since(Instant::now()) + Duration::from_micros(999);
+                EpollTimeout::try_from(left).unwrap_or(EpollTimeout::MAX)
+            }
+        };
+        events.append(&mut self.posted);
+        let mut ready = [EpollEvent::empty(); BATCH];
+        let count = match self.epoll.wait(&mut ready, timeout) {
+            Ok(count) => count,
+            Err(Errno::EINTR) => 0,
+            Err(e) => return Err(Error::system("epoll_wait", io::Error::from(e))),
+        };
+        for event in &ready[..count] {
+            let (flags, token) = (event.events(), Token::unpack(event.data()));
+            if flags.contains(EpollFlags::EPOLLIN) {
+                events.push(Event::Readable(token));
+            }
+            if flags.contains(EpollFlags::EPOLLOUT) {
+                events.push(Event::Writable(token));
+            }
+            if flags.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR) {
+                events.push(Event::Gone(token));
+            }
+        }
+        let now = Instant::now();
+        while let Some(timer) = self.timers.pop_due(now) {
+            events.push(Event::Due(timer));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write as _;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn tokens_survive_the_kernel() {
+        for token in [
+            Token::Listener,
+            Token::Signal(15),
+            Token::Client(1 << 40),
+            Token::Process(7),
+            Token::Reservation(u32::MAX),
+            Token::Source(0),
+        ] {
+            assert_eq!(Token::unpack(token.pack()), token);
+        }
+    }
+
+    #[test]
+    fn a_deadline_set_anew_fires_once_at_the_new_time() {
+        let mut timers = Timers::default();
+        let now = Instant::now();
+        let second = Duration::from_secs(1);
+        timers.set(Timer::Tick, Some(now));
+        timers.set(Timer::Tick, Some(now + second));
+        timers.set(Timer::Drain, Some(now + second * 2));
+        timers.set(Timer::Drain, None);
+        assert_eq!(timers.pop_due(now), None);
+        assert_eq!(timers.pop_due(now + second), Some(Timer::Tick));
+        assert_eq!(timers.pop_due(now + second * 3), None);
+        assert_eq!(timers.next(), None);
+    }
+
+    #[test]
+    fn data_and_deadlines_become_events() {
+        let mut events = EventLoop::new().unwrap();
+        let (mut here, there) = UnixStream::pair().unwrap();
+        events.add(&there, Token::Client(3), Interest::READ).unwrap();
+        events.set_timer(Timer::Accept, Some(Instant::now()));
+        here.write_all(b"x").unwrap();
+        let mut seen = Vec::new();
+        while seen.len() < 2 {
+            events.wait(&mut seen).unwrap();
+        }
+        assert!(seen.contains(&Event::Readable(Token::Client(3))));
+        assert!(seen.contains(&Event::Due(Timer::Accept)));
+    }
+}

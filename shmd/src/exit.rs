@@ -1,0 +1,88 @@
+//! From an error to the process's exit code, in one place.
+
+use std::io::ErrorKind;
+
+use crate::{config, process};
+
+/// It failed.
+const FAILED: u8 = 1;
+/// The command line means nothing.
+const USAGE: u8 = 2;
+/// Timed out or would block.
+const TEMPORARY: u8 = 75;
+/// Not permitted.
+const NOT_PERMITTED: u8 = 77;
+/// Bad configuration.
+const CONFIGURATION: u8 = 78;
+
+/// Why the daemon ends other than by being told to.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// The command line, or a request for help or the version.
+    #[error(transparent)]
+    CommandLine(#[from] clap::Error),
+    /// The configuration.
+    #[error(transparent)]
+    Config(#[from] config::Error),
+    /// Another daemon, or a runtime directory that will not do.
+    #[error(transparent)]
+    Instance(#[from] process::Error),
+    /// Anything while running.
+    #[error(transparent)]
+    Run(#[from] shm_proto::Error),
+    /// Standard output does not take what was asked for.
+    #[error("standard output: {0}")]
+    Output(std::io::Error),
+    /// A descriptor of the daemon's own.
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+/// The exit code for an error: the codes of `sysexits.h` where they say more than 1.
+pub(crate) fn code(failure: &Failure) -> u8 {
+    match failure {
+        // Help and version are errors to clap, with code 0.
+        Failure::CommandLine(e) => u8::try_from(e.exit_code()).unwrap_or(USAGE),
+        Failure::Config(config::Error::Usage(_)) => USAGE,
+        Failure::Config(_) => CONFIGURATION,
+        Failure::Run(shm_proto::Error::TimedOut { .. } | shm_proto::Error::WouldBlock { .. }) => TEMPORARY,
+        Failure::Run(shm_proto::Error::System { source, .. })
+        | Failure::Instance(process::Error::System { source, .. })
+        | Failure::Io(source)
+            if source.kind() == ErrorKind::PermissionDenied =>
+        {
+            NOT_PERMITTED
+        }
+        Failure::Instance(process::Error::Unsafe { .. }) => NOT_PERMITTED,
+        Failure::Run(_) | Failure::Instance(_) | Failure::Output(_) | Failure::Io(_) => FAILED,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn system(errno: nix::errno::Errno) -> shm_proto::Error {
+        shm_proto::Error::system("open /dev/shm/x", errno)
+    }
+
+    #[test]
+    fn each_kind_of_failure_has_its_code() {
+        use nix::errno::Errno;
+        let lock = "/run/shmd/shmd.lock";
+        for (failure, expected) in [
+            (Failure::Config(config::Error::Usage("two channels".into())), 2),
+            (Failure::Config(config::Error::TooMuch("64 MiB".into())), 78),
+            (Failure::Config(config::Error::File { path: "/x".into(), reason: "gone".into() }), 78),
+            (Failure::Run(system(Errno::EACCES)), 77),
+            (Failure::Run(system(Errno::ENOSPC)), 1),
+            (Failure::Instance(process::Error::Taken { pid: None, dir: "/run/shmd".into(), lock: lock.into() }), 1),
+            (Failure::Instance(process::Error::Unsafe { dir: "/tmp".into(), reason: "others".into() }), 77),
+            (Failure::Io(Errno::EPERM.into()), 77),
+            (Failure::Output(Errno::ENOSPC.into()), 1),
+            (Failure::CommandLine(crate::args::usage("no")), 2),
+        ] {
+            assert_eq!(code(&failure), expected, "{failure:?}");
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! All connections: accepting, caps, sending. What a channel needs to talk to its peers without owning them.
+
+use std::collections::HashMap;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use log::{debug, warn};
+use serde::Serialize;
+use shm_proto::Result;
+use shm_proto::control::{Conn, Done, ErrorKind, MAX_REQUEST, Refusal, Reply};
+use shm_proto::os::peer::{self, Credentials};
+use shm_proto::os::process;
+
+use crate::event_loop::{ClientId, Event, EventLoop, Interest, Timer, Token};
+use crate::rate_limit::RateLimit;
+use crate::server::{Client, Overdue, Peer, Role, printable};
+
+/// How long accepting rests when the descriptors have run out.
+const REST: Duration = Duration::from_millis(100);
+/// Connections accepted before others get their turn.
+const BATCH: usize = 64;
+/// Lines a second in the log about clients that were turned away or cut off.
+const LINES: u32 = 10;
+
+/// The connections and the one loop that watches them.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    /// Where everything is watched.
+    pub(crate) events: EventLoop,
+    /// The directory of the control socket.
+    pub(crate) runtime_dir: PathBuf,
+    clients: HashMap<ClientId, Client>,
+    per_user: HashMap<u32, u32>,
+    names: HashMap<u32, String>,
+    next: ClientId,
+    most: u32,
+    /// Connections that are of no more use; the daemon buries them.
+    doomed: Vec<ClientId>,
+    turned_away: u64,
+    misbehaved: u64,
+    lines: RateLimit,
+}
+
+/// A reason to refuse, from the kind and the text.
+pub(crate) fn refusal(kind: ErrorKind, message: impl Into<String>) -> Refusal {
+    Refusal { kind, message: message.into(), channels: Vec::new() }
+}
+
+impl Hub {
+    /// No connections yet; at most `most` at a time.
+    ///
+    /// # Errors
+    /// When the system gives no epoll instance.
+    pub(crate) fn new(most: u32, runtime_dir: PathBuf) -> Result<Self> {
+        Ok(Self {
+            runtime_dir,
+            events: EventLoop::new()?,
+            clients: HashMap::new(),
+            per_user: HashMap::new(),
+            names: HashMap::new(),
+            next: 0,
+            most,
+            doomed: Vec::new(),
+            turned_away: 0,
+            misbehaved: 0,
+            lines: RateLimit::new(LINES),
+        })
+    }
+
+    /// Accepts who is waiting.
+    pub(crate) fn accept(&mut self, listener: &UnixListener, now: Instant) {
+        for _ in 0..BATCH {
+            match listener.accept() {
+                Ok((socket, _)) => {
+                    if let Err(error) = self.admit(socket, now) {
+                        debug!("event=connect-failed reason={error:?}");
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {}
+                Err(e) => {
+                    // Out of descriptors or memory: the connection stays in the backlog, and polling it would spin.
+                    if let Some(left_out) = self.lines.admit(now) {
+                        warn!(
+                            "event=accept-paused reason={:?} clients={}{left_out}",
+                            e.to_string(),
+                            self.clients.len()
+                        );
+                    }
+                    self.events.remove(listener);
+                    self.events.set_timer(Timer::Accept, Some(now + REST));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Begins to accept, for the first time or after a rest.
+    ///
+    /// # Errors
+    /// When the system gives no watch.
+    pub(crate) fn listen(&mut self, listener: &UnixListener) -> Result<()> {
+        self.events.add(listener, Token::Listener, Interest::READ)
+    }
+
+    fn admit(&mut self, socket: UnixStream, now: Instant) -> Result<()> {
+        let credentials = peer::credentials(socket.as_fd())?;
+        if let Some(refusal) = self.full(&credentials) {
+            self.turned_away += 1;
+            if let Some(left_out) = self.lines.admit(now) {
+                let (pid, uid, total) = (credentials.pid, credentials.uid, self.turned_away);
+                warn!("event=turned-away pid={pid} uid={uid} total={total} reason={:?}{left_out}", refusal.message);
+            }
+            let mut conn = Conn::new(socket, MAX_REQUEST);
+            conn.queue(&Reply::Error(refusal), Vec::new())?;
+            // What does not go out at once is not waited for.
+            let _ = conn.flush();
+            return Ok(());
+        }
+        self.next += 1;
+        let uid = credentials.uid;
+        let client = Client::new(self.next, socket, credentials, now, &mut self.events)?;
+        self.clients.insert(self.next, client);
+        *self.per_user.entry(uid).or_default() += 1;
+        Ok(())
+    }
+
+    fn full(&self, peer: &Credentials) -> Option<Refusal> {
+        let have = self.clients.len();
+        if have >= self.most as usize {
+            let message = format!(
+                "the daemon has {have} connections, all it takes (max_clients = {}); try again, or raise max_clients",
+                self.most
+            );
+            return Some(refusal(ErrorKind::TooMany, message));
+        }
+        let mine = self.per_user.get(&peer.uid).copied().unwrap_or(0);
+        let share = (self.most / 2).max(1);
+        // Who runs the daemon needs no protection from itself.
+        let limited = peer.uid != 0 && peer.uid != nix::unistd::geteuid().as_raw();
+        (limited && mine >= share).then(|| {
+            let message = format!(
+                "user {} has {mine} connections to the daemon, all a user may have (half of max_clients = {}); \
+                 close some, or raise max_clients",
+                peer.uid, self.most
+            );
+            refusal(ErrorKind::TooMany, message)
+        })
+    }
+
+    /// A client by its number, if it is still there.
+    pub(crate) fn client(&mut self, id: ClientId) -> Option<&mut Client> {
+        self.clients.get_mut(&id)
+    }
+
+    /// Sends a line to a client, or dooms it. Returns whether the client is still of use.
+    pub(crate) fn send<T: Serialize>(&mut self, id: ClientId, body: &T, fds: Vec<OwnedFd>) -> bool {
+        let Some(client) = self.clients.get_mut(&id) else { return false };
+        let sent = client.send(body, fds);
+        if !sent {
+            self.doomed.push(id);
+        }
+        self.settle(id);
+        sent
+    }
+
+    /// Answers a request.
+    pub(crate) fn reply(&mut self, id: ClientId, answer: Result<Done, Refusal>, fds: Vec<OwnedFd>) {
+        let now = Instant::now();
+        if let Some(client) = self.clients.get_mut(&id) {
+            if matches!(client.role, Role::Waiting(_)) {
+                client.role = Role::Asking;
+                // Lines that came meanwhile lie in the buffer, where epoll does not see them.
+                self.events.post(Event::Readable(Token::Client(id)));
+            }
+            client.answered(now);
+        }
+        let reply = match answer {
+            Ok(done) => Reply::Ok(done),
+            Err(refusal) => Reply::Error(refusal),
+        };
+        self.send(id, &reply, fds);
+    }
+
+    /// Tells a client what is wrong and closes the connection once it has been told.
+    pub(crate) fn dismiss(&mut self, id: ClientId, kind: ErrorKind, message: &str, now: Instant) {
+        self.misbehaved += 1;
+        if let (Some(client), Some(left_out)) = (self.clients.get(&id), self.lines.admit(now)) {
+            let Credentials { pid, uid, .. } = client.credentials;
+            let total = self.misbehaved;
+            warn!("event=dismiss pid={pid} uid={uid} total={total} reason={message:?}{left_out}");
+        }
+        self.send(id, &Reply::Error(refusal(kind, message)), Vec::new());
+        self.end(id);
+    }
+
+    /// Closes a connection once everything is sent.
+    pub(crate) fn end(&mut self, id: ClientId) {
+        if let Some(client) = self.clients.get_mut(&id) {
+            client.end();
+        }
+        self.settle(id);
+    }
+
+    /// Gives a connection up.
+    pub(crate) fn doom(&mut self, id: ClientId) {
+        self.doomed.push(id);
+    }
+
+    /// The next connection to bury.
+    pub(crate) fn next_doomed(&mut self) -> Option<ClientId> {
+        self.doomed.pop()
+    }
+
+    /// Adjusts what is expected of a client after something was done with it.
+    pub(crate) fn settle(&mut self, id: ClientId) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        if client.is_done() || client.settle(Instant::now(), &mut self.events).is_err() {
+            self.doomed.push(id);
+        }
+    }
+
+    /// A client's time is up.
+    pub(crate) fn overdue(&mut self, id: ClientId, now: Instant) {
+        let Some(client) = self.clients.get(&id) else { return };
+        match client.overdue(now) {
+            Overdue::No => self.settle(id),
+            Overdue::Idle => self.doom(id),
+            Overdue::Silent => {
+                self.dismiss(
+                    id,
+                    ErrorKind::BadRequest,
+                    "no complete request within 1 s of connecting or the last reply",
+                    now,
+                );
+            }
+            Overdue::Stuck => {
+                self.misbehaved += 1;
+                if let Some(left_out) = self.lines.admit(now) {
+                    let (pid, queued) = (client.credentials.pid, client.queued_bytes());
+                    warn!("event=dismiss pid={pid} queued={queued} reason=\"it does not read\"{left_out}");
+                }
+                self.doom(id);
+            }
+        }
+    }
+
+    /// Takes a connection out; it closes when the client is dropped.
+    pub(crate) fn remove(&mut self, id: ClientId) -> Option<Client> {
+        let client = self.clients.remove(&id)?;
+        client.forget(&mut self.events);
+        let uid = client.credentials.uid;
+        if let Some(count) = self.per_user.get_mut(&uid) {
+            *count -= 1;
+            if *count == 0 {
+                self.per_user.remove(&uid);
+            }
+        }
+        Some(client)
+    }
+
+    /// Who a client is, in words; `program` is what it calls itself.
+    pub(crate) fn peer(&mut self, id: ClientId, program: Option<&str>) -> Option<Peer> {
+        let Credentials { pid, uid, .. } = self.clients.get(&id)?.credentials;
+        let program = match program.map(printable).filter(|name| !name.is_empty()) {
+            Some(name) => name,
+            None => process::program(pid).unwrap_or_else(|| "?".to_owned()),
+        };
+        let user = self.user(uid);
+        Some(Peer { pid, user, program })
+    }
+
+    /// A user's name, remembered, because looking one up may go over a network.
+    pub(crate) fn user(&mut self, uid: u32) -> String {
+        self.names.entry(uid).or_insert_with(|| process::user_name(uid)).clone()
+    }
+
+    /// Whether something is still to be sent to anybody.
+    pub(crate) fn is_sending(&self) -> bool {
+        self.clients.values().any(|client| client.queued_bytes() > 0)
+    }
+
+    /// Sends what goes out without waiting.
+    pub(crate) fn flush_all(&mut self) {
+        self.clients.retain(|_, client| client.flush());
+    }
+
+    /// Makes a connection an attachment, which ends with the peer's process too.
+    ///
+    /// # Errors
+    /// When the process is gone already.
+    pub(crate) fn bind(&mut self, id: ClientId, role: Role) -> Result<()> {
+        let Some(client) = self.clients.get_mut(&id) else { return Ok(()) };
+        match peer::peer_pidfd(client.socket().as_fd()) {
+            Ok(pidfd) => client.watch_process(pidfd, &self.events)?,
+            Err(error) if client.credentials.pid != 0 && process::start_ticks(client.credentials.pid).is_none() => {
+                return Err(error);
+            }
+            // A process of another PID namespace, or no descriptors: the connection alone will do.
+            Err(error) => debug!("event=no-pidfd pid={} reason={error:?}", client.credentials.pid),
+        }
+        client.role = role;
+        Ok(())
+    }
+}

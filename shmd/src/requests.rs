@@ -1,0 +1,171 @@
+//! From a request to the channel's method: which channel is meant, and may this peer do that?
+
+use log::warn;
+use shm_proto::control::{Done, ErrorKind, Pong, Refusal, Request};
+use shm_proto::os::peer::Credentials;
+use shm_proto::{ChannelName, Prefix};
+
+use crate::channel::Channel;
+use crate::event_loop::ClientId;
+use crate::hub::{Hub, refusal};
+use crate::server::Role;
+use crate::stat;
+
+/// What a peer may do with a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Right {
+    Read,
+    Write,
+    Admin,
+}
+
+impl Right {
+    const ALL: [Right; 3] = [Right::Read, Right::Write, Right::Admin];
+
+    fn name(self) -> &'static str {
+        match self {
+            Right::Read => "read",
+            Right::Write => "write",
+            Right::Admin => "admin",
+        }
+    }
+
+    fn of(self, channel: &Channel, peer: &Credentials) -> bool {
+        let config = channel.config();
+        match self {
+            Right::Read => config.read.allows(peer),
+            Right::Write => config.write.allows(peer),
+            Right::Admin => config.admin.allows(peer),
+        }
+    }
+}
+
+/// Carries a request out. It is answered now or, where memory or readers are waited for, later.
+pub(crate) fn handle(hub: &mut Hub, channels: &mut [Channel], prefix: &Prefix, id: ClientId, request: Request) {
+    let Some(client) = hub.client(id) else { return };
+    let peer = client.credentials.clone();
+    let outcome = match request {
+        Request::Ping => Ok(Some(Done::Ping(Pong {
+            daemon: "shmd".to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            pid: std::process::id(),
+            prefix: prefix.to_string(),
+        }))),
+        Request::List => Ok(Some(list(channels, &peer))),
+        Request::Stat { channel } => stat_of(hub, channels, channel.as_ref(), &peer).map(Some),
+        Request::Attach { channel, program } => find(hub, channels, channel.as_ref(), &peer, Right::Read)
+            .and_then(|channel| channel.attach(hub, id, program.as_deref()).map(|()| None)),
+        Request::Publish { channel, program } => find(hub, channels, channel.as_ref(), &peer, Right::Write)
+            .and_then(|channel| channel.lend(hub, id, program.as_deref()).map(|()| None)),
+        Request::Evict { channel, reader } => {
+            find(hub, channels, channel.as_ref(), &peer, Right::Admin).and_then(|channel| {
+                let by = hub.user(peer.uid);
+                channel.evict(hub, reader, &by).map(|()| Some(Done::Evict {}))
+            })
+        }
+        Request::Resize { channel, bytes } => {
+            find(hub, channels, channel.as_ref(), &peer, Right::Admin).map(|channel| {
+                if let Some(client) = hub.client(id) {
+                    client.role = Role::Waiting(channel.id());
+                }
+                channel.resize(hub, id, bytes);
+                None
+            })
+        }
+    };
+    match outcome {
+        Ok(Some(done)) => hub.reply(id, Ok(done), Vec::new()),
+        Ok(None) => {}
+        Err(refusal) => hub.reply(id, Err(refusal), Vec::new()),
+    }
+}
+
+fn rights(channel: &Channel, peer: &Credentials) -> Vec<String> {
+    Right::ALL.into_iter().filter(|right| right.of(channel, peer)).map(|right| right.name().to_owned()).collect()
+}
+
+fn may_see(channel: &Channel, peer: &Credentials) -> bool {
+    Right::ALL.into_iter().any(|right| right.of(channel, peer))
+}
+
+fn list(channels: &[Channel], peer: &Credentials) -> Done {
+    let visible = channels.iter().filter(|channel| may_see(channel, peer));
+    Done::List(visible.map(|channel| stat::summary(channel, rights(channel, peer))).collect())
+}
+
+fn stat_of(
+    hub: &mut Hub,
+    channels: &[Channel],
+    name: Option<&ChannelName>,
+    peer: &Credentials,
+) -> Result<Done, Refusal> {
+    let wanted: Vec<&Channel> = match name {
+        None => channels.iter().filter(|channel| may_see(channel, peer)).collect(),
+        Some(_) => {
+            let at = position(channels, name, peer)?;
+            if !may_see(&channels[at], peer) {
+                return Err(not_permitted(hub, &channels[at], peer, Right::Read));
+            }
+            vec![&channels[at]]
+        }
+    };
+    let mut stats = Vec::with_capacity(wanted.len());
+    for channel in wanted {
+        match channel.segment().snapshot() {
+            Ok(shot) => stats.push(stat::channel(channel, &shot)),
+            // One broken channel must not hide the others.
+            Err(e) if name.is_none() => {
+                warn!("event=broken channel={} reason={:?}", channel.config().name, e.to_string())
+            }
+            Err(e) => {
+                return Err(refusal(ErrorKind::Internal, format!("channel {}: {e}", channel.config().name)));
+            }
+        }
+    }
+    Ok(Done::Stat(stats))
+}
+
+/// The channel that is meant, if this peer has the right.
+fn find<'a>(
+    hub: &mut Hub,
+    channels: &'a mut [Channel],
+    name: Option<&ChannelName>,
+    peer: &Credentials,
+    right: Right,
+) -> Result<&'a mut Channel, Refusal> {
+    let at = position(channels, name, peer)?;
+    let channel = &mut channels[at];
+    if right.of(channel, peer) { Ok(channel) } else { Err(not_permitted(hub, channel, peer, right)) }
+}
+
+fn position(channels: &[Channel], name: Option<&ChannelName>, peer: &Credentials) -> Result<usize, Refusal> {
+    let visible = || -> Vec<ChannelName> {
+        channels.iter().filter(|channel| may_see(channel, peer)).map(|channel| channel.config().name.clone()).collect()
+    };
+    let joined = |names: &[ChannelName]| names.iter().map(ChannelName::as_str).collect::<Vec<_>>().join(", ");
+    let no_such = |message: String, channels| Refusal { kind: ErrorKind::NoSuchChannel, message, channels };
+    match name {
+        None if channels.len() == 1 => Ok(0),
+        None => {
+            let names = visible();
+            Err(no_such(format!("several channels: name one of {} with --channel", joined(&names)), names))
+        }
+        Some(name) => channels.iter().position(|channel| channel.config().name == *name).ok_or_else(|| {
+            let names = visible();
+            no_such(format!("no channel named {name}; channels: {}", joined(&names)), names)
+        }),
+    }
+}
+
+fn not_permitted(hub: &mut Hub, channel: &Channel, peer: &Credentials, right: Right) -> Refusal {
+    let (user, name, list) = (hub.user(peer.uid), &channel.config().name, right.name());
+    let what = match right {
+        Right::Read => "read it",
+        Right::Write => "write to it",
+        Right::Admin => "administer it",
+    };
+    let message = format!(
+        "channel {name}: user {user} may not {what}; whoever runs the daemon can add \"{user}\" to the channel's {list} list"
+    );
+    refusal(ErrorKind::NotPermitted, message)
+}

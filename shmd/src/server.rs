@@ -1,0 +1,323 @@
+//! One client: bytes -> lines -> [`Request`](shm_proto::control::Request), and its replies back; deadlines and caps.
+//!
+//! Nothing here waits. A client that is silent, slow to read or nonsensical costs its connection, and nobody's time.
+
+use std::fmt;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+use shm_proto::Result;
+use shm_proto::control::{Conn, MAX_REQUEST, Received};
+use shm_proto::os::peer::Credentials;
+
+use crate::event_loop::{ChannelId, ClientId, EventLoop, Interest, Timer, Token};
+
+/// A client has to complete a request within this time of connecting, and of the last reply.
+pub(crate) const SPEAK: Duration = Duration::from_secs(1);
+/// A client has to take what it was sent within this time.
+pub(crate) const TAKE: Duration = Duration::from_secs(5);
+/// Most bytes that wait for an attached reader or a lent writer.
+const MAX_QUEUED: usize = 1 << 20;
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// Requests and replies.
+    Asking,
+    /// A request is being carried out; nothing more is read before it is answered.
+    Waiting(ChannelId),
+    /// The attachment of a reader.
+    Reader(ChannelId, u32),
+    /// The lent writer role.
+    Writer(ChannelId),
+}
+
+/// Who is at the other end, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Peer {
+    /// Process number when it connected.
+    pub(crate) pid: u32,
+    /// User name, or number where there is none.
+    pub(crate) user: String,
+    /// Program name, printable and short.
+    pub(crate) program: String,
+}
+
+impl fmt::Display for Peer {
+    /// As log lines have it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "pid={} user={} program={}", self.pid, self.user, self.program)
+    }
+}
+
+/// A name that a peer gave itself, fit for a log line and a terminal.
+pub(crate) fn printable(name: &str) -> String {
+    let safe = |c: char| if c.is_ascii_alphanumeric() || "._-+@/".contains(c) { c } else { '?' };
+    name.chars().take(32).map(safe).collect()
+}
+
+/// What to do about a client whose time is up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Overdue {
+    /// Nothing yet.
+    No,
+    /// It asked before and has nothing more to ask.
+    Idle,
+    /// It said nothing, or not a whole line.
+    Silent,
+    /// It does not read.
+    Stuck,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(crate) struct Client {
+    id: ClientId,
+    conn: Conn,
+    /// Who connected.
+    pub(crate) credentials: Credentials,
+    /// What the connection is for.
+    pub(crate) role: Role,
+    /// Readable when the peer's process has ended.
+    pidfd: Option<OwnedFd>,
+    speak_by: Option<Instant>,
+    take_by: Option<Instant>,
+    requests: u64,
+    /// The peer has shut its sending side: close when everything is answered.
+    input_ended: bool,
+    /// Close as soon as everything is sent.
+    ending: bool,
+    interest: Interest,
+}
+
+impl Client {
+    /// Takes over an accepted connection and watches it.
+    ///
+    /// # Errors
+    /// When the system gives no watch.
+    pub(crate) fn new(
+        id: ClientId,
+        socket: UnixStream,
+        credentials: Credentials,
+        now: Instant,
+        events: &mut EventLoop,
+    ) -> Result<Self> {
+        events.add(&socket, Token::Client(id), Interest::READ)?;
+        events.set_timer(Timer::Client(id), Some(now + SPEAK));
+        Ok(Self {
+            id,
+            conn: Conn::new(socket, MAX_REQUEST),
+            credentials,
+            role: Role::Asking,
+            pidfd: None,
+            speak_by: Some(now + SPEAK),
+            take_by: None,
+            requests: 0,
+            input_ended: false,
+            ending: false,
+            interest: Interest::READ,
+        })
+    }
+
+    /// The socket.
+    pub(crate) fn socket(&self) -> &UnixStream {
+        self.conn.stream()
+    }
+
+    /// Whether lines are to be taken now: not before the last reply is on its way, so that a client can make the daemon
+    /// hold one reply, not many.
+    pub(crate) fn listens(&self) -> bool {
+        let free = match self.role {
+            Role::Asking => self.conn.queued_bytes() == 0,
+            Role::Waiting(_) => false,
+            Role::Reader(..) | Role::Writer(_) => true,
+        };
+        free && !self.ending && !self.input_ended
+    }
+
+    /// The next line, if one is complete.
+    ///
+    /// # Errors
+    /// When the connection is of no more use; the reason is for the peer.
+    pub(crate) fn receive(&mut self) -> Result<Received> {
+        let received = self.conn.receive()?;
+        match received {
+            Received::Line(..) => self.requests += 1,
+            Received::Closed => self.input_ended = true,
+            Received::Nothing => {}
+        }
+        Ok(received)
+    }
+
+    /// Queues a line and sends what goes out at once. False when the connection is of no more use.
+    pub(crate) fn send<T: Serialize>(&mut self, body: &T, fds: Vec<OwnedFd>) -> bool {
+        let attached = matches!(self.role, Role::Reader(..) | Role::Writer(_));
+        self.conn.queue(body, fds).is_ok()
+            && self.conn.flush().is_ok()
+            && !(attached && self.conn.queued_bytes() > MAX_QUEUED)
+    }
+
+    /// Sends what the socket takes. False when the connection is of no more use.
+    pub(crate) fn flush(&mut self) -> bool {
+        self.conn.flush().is_ok()
+    }
+
+    /// Bytes that the peer has not taken.
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.conn.queued_bytes()
+    }
+
+    /// Closes the connection as soon as everything is sent.
+    pub(crate) fn end(&mut self) {
+        self.ending = true;
+    }
+
+    /// Whether there is nothing left to do for this client.
+    pub(crate) fn is_done(&self) -> bool {
+        let answered = !matches!(self.role, Role::Waiting(_));
+        (self.ending || self.input_ended) && answered && self.conn.queued_bytes() == 0
+    }
+
+    /// Watches the peer's process too, from the moment the connection becomes an attachment.
+    pub(crate) fn watch_process(&mut self, pidfd: OwnedFd, events: &EventLoop) -> Result<()> {
+        events.add(&pidfd, Token::Process(self.id), Interest::READ)?;
+        self.pidfd = Some(pidfd);
+        Ok(())
+    }
+
+    /// Brings watches and deadlines in line with what is expected of the peer. Call it after everything else.
+    ///
+    /// # Errors
+    /// When the system refuses the change.
+    pub(crate) fn settle(&mut self, now: Instant, events: &mut EventLoop) -> Result<()> {
+        let interest = Interest { read: self.listens(), write: self.conn.queued_bytes() > 0 };
+        if interest != self.interest {
+            events.modify(self.conn.stream(), Token::Client(self.id), interest)?;
+            self.interest = interest;
+        }
+        let asking = self.role == Role::Asking && interest.read;
+        let deadline =
+            |wanted: bool, before: Option<Instant>, time: Duration| wanted.then(|| before.unwrap_or(now + time));
+        self.speak_by = deadline(asking, self.speak_by, SPEAK);
+        self.take_by = deadline(interest.write, self.take_by, TAKE);
+        events.set_timer(Timer::Client(self.id), self.speak_by.into_iter().chain(self.take_by).min());
+        Ok(())
+    }
+
+    /// A request was answered: the time for the next one begins.
+    pub(crate) fn answered(&mut self, now: Instant) {
+        self.speak_by = Some(now + SPEAK);
+    }
+
+    /// Whether the peer has overstayed.
+    pub(crate) fn overdue(&self, now: Instant) -> Overdue {
+        if self.take_by.is_some_and(|at| at <= now) {
+            Overdue::Stuck
+        } else if self.speak_by.is_none_or(|at| at > now) {
+            Overdue::No
+        } else if self.requests > 0 && self.conn.unread_bytes() == 0 {
+            Overdue::Idle
+        } else {
+            Overdue::Silent
+        }
+    }
+
+    /// Ends the watches. The connection closes when the client is dropped.
+    pub(crate) fn forget(&self, events: &mut EventLoop) {
+        events.set_timer(Timer::Client(self.id), None);
+        events.remove(self.conn.stream());
+        if let Some(pidfd) = &self.pidfd {
+            events.remove(pidfd.as_fd());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use shm_proto::ring::link::ToWriter;
+    use std::io::{Read as _, Write as _};
+
+    fn pair(events: &mut EventLoop, now: Instant) -> (Client, UnixStream) {
+        let (here, there) = UnixStream::pair().unwrap();
+        let credentials = Credentials { pid: 1, uid: 0, gid: 0, groups: Vec::new() };
+        (Client::new(1, here, credentials, now, events).unwrap(), there)
+    }
+
+    fn line(bytes: usize) -> ToWriter {
+        ToWriter::Revoked { reason: "x".repeat(bytes) }
+    }
+
+    #[test]
+    fn a_byte_now_and_then_does_not_buy_time() {
+        let mut events = EventLoop::new().unwrap();
+        let now = Instant::now();
+        let (mut client, mut peer) = pair(&mut events, now);
+        peer.write_all(b"{").unwrap();
+        assert!(matches!(client.receive(), Ok(Received::Nothing)));
+        client.settle(now + SPEAK / 2, &mut events).unwrap();
+        assert_eq!(client.overdue(now + SPEAK / 2), Overdue::No);
+        assert_eq!(client.overdue(now + SPEAK), Overdue::Silent);
+    }
+
+    #[test]
+    fn a_client_that_asked_once_may_ask_again_or_leave_quietly() {
+        let mut events = EventLoop::new().unwrap();
+        let now = Instant::now();
+        let (mut client, mut peer) = pair(&mut events, now);
+        peer.write_all(b"{}\n").unwrap();
+        assert!(matches!(client.receive(), Ok(Received::Line(..))));
+        client.answered(now + SPEAK / 2);
+        client.settle(now + SPEAK / 2, &mut events).unwrap();
+        assert_eq!(client.overdue(now + SPEAK), Overdue::No);
+        assert_eq!(client.overdue(now + SPEAK * 2), Overdue::Idle);
+    }
+
+    #[test]
+    fn a_client_that_does_not_read_is_not_listened_to_and_runs_out_of_time() {
+        let mut events = EventLoop::new().unwrap();
+        let now = Instant::now();
+        let (mut client, mut peer) = pair(&mut events, now);
+        assert!(client.send(&line(4 << 20), Vec::new()));
+        client.settle(now, &mut events).unwrap();
+        assert!(!client.listens());
+        assert_eq!(client.overdue(now + TAKE), Overdue::Stuck);
+        let mut taken = vec![0; 64 << 10];
+        while client.queued_bytes() > 0 {
+            assert!(peer.read(&mut taken).unwrap() > 0);
+            assert!(client.flush());
+        }
+        client.settle(now, &mut events).unwrap();
+        assert!(client.listens());
+        assert_eq!(client.overdue(now + SPEAK / 2), Overdue::No);
+    }
+
+    #[test]
+    fn an_attached_client_that_does_not_read_is_cut_off_at_a_megabyte() {
+        let mut events = EventLoop::new().unwrap();
+        let (mut client, _peer) = pair(&mut events, Instant::now());
+        client.role = Role::Writer(0);
+        let sent = (0..64).take_while(|_| client.send(&line(64 << 10), Vec::new())).count();
+        assert!((16..24).contains(&sent), "{sent} lines of 64 KiB");
+    }
+
+    #[test]
+    fn a_half_closed_connection_is_kept_until_the_answer_is_out() {
+        let mut events = EventLoop::new().unwrap();
+        let (mut client, peer) = pair(&mut events, Instant::now());
+        peer.shutdown(std::net::Shutdown::Write).unwrap();
+        client.role = Role::Waiting(0);
+        assert!(matches!(client.receive(), Ok(Received::Closed)));
+        assert!(!client.is_done());
+        client.role = Role::Asking;
+        assert!(client.is_done());
+    }
+
+    #[test]
+    fn a_name_that_a_peer_gave_itself_cannot_forge_a_log_line() {
+        assert_eq!(printable("a\nevent=stop b"), "a?event?stop?b");
+        assert_eq!(printable(&"x".repeat(99)).len(), 32);
+    }
+}

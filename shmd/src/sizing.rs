@@ -1,0 +1,405 @@
+//! One channel's size as a state machine: (state, event) -> (state, actions). Pure: no descriptor, no clock, no memory.
+//!
+//! One change at a time. A growth reserves memory step by step and tells the writer after each step; a shrink waits for
+//! the writer's word that nothing lies above the new size. The newest order wins over an older one, with one exception:
+//! a writer's wish for more waits for an operator's shrink, for at most [`SHRINK_HOLD`].
+
+mod action;
+
+use std::time::{Duration, Instant};
+
+use shm_proto::Bytes;
+use shm_proto::control::ErrorKind;
+use shm_proto::ring::link::ToWriter;
+
+use crate::event_loop::ClientId;
+use crate::policy::Bounds;
+
+pub(crate) use action::{Action, By};
+
+/// How long a writer's wish for more room waits for an operator's shrink to take effect.
+pub(crate) const SHRINK_HOLD: Duration = Duration::from_secs(1);
+/// How long a resize request waits for a shrink before it is answered with `pending`.
+pub(crate) const SHRINK_REPLY: Duration = Duration::from_millis(200);
+/// After a failed growth, a writer's wishes are refused for so long without trying again.
+pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
+
+#[derive(Debug)]
+struct Growing {
+    old: u64,
+    goal: u64,
+    by: By,
+}
+
+#[derive(Debug)]
+struct Shrinking {
+    id: u32,
+    target: u64,
+    since: Instant,
+    by: By,
+}
+
+impl Shrinking {
+    fn line(&self) -> ToWriter {
+        ToWriter::Shrink { capacity: self.target, id: self.id }
+    }
+}
+
+#[derive(Debug)]
+struct Waiter {
+    client: ClientId,
+    old: u64,
+    asked: u64,
+    new: u64,
+    since: Instant,
+}
+
+/// A channel's size and what is being done about it.
+#[derive(Debug)]
+pub(crate) struct Sizing {
+    bounds: Bounds,
+    capacity: u64,
+    growing: Option<Growing>,
+    shrinking: Option<Shrinking>,
+    waiters: Vec<Waiter>,
+    /// A writer's wish that waits for what is under way; 0 for none.
+    wanted: u64,
+    refused: Option<(Instant, String)>,
+    writer: bool,
+    expected: bool,
+    /// The number of the last shrink: a report of one that was taken back meanwhile is told from it.
+    last_shrink: u32,
+}
+
+impl Sizing {
+    /// A channel of `capacity` bytes, all of it with memory behind it, without a writer.
+    pub(crate) fn new(bounds: Bounds, capacity: u64) -> Self {
+        Self {
+            bounds,
+            capacity,
+            growing: None,
+            shrinking: None,
+            waiters: Vec::new(),
+            wanted: 0,
+            refused: None,
+            writer: false,
+            expected: false,
+            last_shrink: 0,
+        }
+    }
+
+    /// The limits.
+    pub(crate) fn bounds(&self) -> Bounds {
+        self.bounds
+    }
+
+    /// What the writer may use now; all of it has memory behind it.
+    pub(crate) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    /// The size on its way.
+    pub(crate) fn pending(&self) -> Option<u64> {
+        self.growing.as_ref().map(|g| g.goal).or(self.shrinking.as_ref().map(|s| s.target))
+    }
+
+    /// The size a shrink waits for.
+    pub(crate) fn shrinking(&self) -> Option<u64> {
+        self.shrinking.as_ref().map(|s| s.target)
+    }
+
+    /// Whether a growth is under way.
+    pub(crate) fn growing(&self) -> bool {
+        self.growing.is_some()
+    }
+
+    /// When [`Self::tick`] has something to do at the latest.
+    pub(crate) fn deadline(&self) -> Option<Instant> {
+        let shrink = self.shrinking.as_ref()?;
+        let reply = self.waiters.iter().map(|w| w.since + SHRINK_REPLY).min();
+        let hold = (self.wanted > 0).then_some(shrink.since + SHRINK_HOLD);
+        reply.into_iter().chain(hold).min()
+    }
+
+    /// An operator asks for a size. `free` is how many more bytes are to be had.
+    pub(crate) fn ask(&mut self, now: Instant, client: ClientId, asked: u64, free: u64) -> Vec<Action> {
+        let mut out = Vec::new();
+        let Some(new) = self.bounds.fit(asked) else {
+            let message = format!(
+                "asked {}, allowed {} to {}: the channel's min and max",
+                Bytes(asked),
+                Bytes(self.bounds.min),
+                Bytes(self.bounds.max)
+            );
+            out.push(Action::Refuse { client, kind: ErrorKind::OutOfRange, message });
+            return out;
+        };
+        let old = self.capacity;
+        let joins = self.growing.as_ref().is_some_and(|g| (old..=g.goal).contains(&new));
+        if joins {
+            self.waiters.push(Waiter { client, old, asked, new, since: now });
+            self.settle(&mut out);
+            return out;
+        }
+        self.take_back(&format!("a later request asked for {}", Bytes(new)), &mut out);
+        if new > old {
+            self.waiters.push(Waiter { client, old, asked, new, since: now });
+            self.grow(new, By::Operator, free, now, &mut out);
+        } else {
+            self.shrink(new, By::Operator, now, &mut out);
+            self.waiters.push(Waiter { client, old, asked, new, since: now });
+            if !self.writer && !self.expected {
+                // Nobody is there to carry it out; the channel may do so itself, or the next writer will.
+                self.expire(now + SHRINK_REPLY, &mut out);
+            }
+            self.settle(&mut out);
+        }
+        out
+    }
+
+    /// The writer asks for at least `asked` bytes.
+    pub(crate) fn writer_asks(&mut self, now: Instant, asked: u64, free: u64) -> Vec<Action> {
+        let mut out = Vec::new();
+        if self.growing.is_some() {
+            self.wanted = self.wanted.max(asked);
+            return out;
+        }
+        if let Some(shrink) = &self.shrinking {
+            if shrink.by == By::Operator && now.saturating_duration_since(shrink.since) < SHRINK_HOLD {
+                self.wanted = self.wanted.max(asked);
+                return out;
+            }
+            self.take_back("the writer needs the room", &mut out);
+            if asked <= self.capacity {
+                return out;
+            }
+        }
+        if asked <= self.capacity {
+            // It was on its way here while somebody else's growth was on its way there.
+            self.tell(ToWriter::Grown { capacity: self.capacity, done: false }, &mut out);
+            return out;
+        }
+        if let Some((until, reason)) = &self.refused
+            && now < *until
+        {
+            out.push(Action::Tell(ToWriter::NotGrown { reason: reason.clone() }));
+            return out;
+        }
+        match self.bounds.grown(self.capacity, asked, free) {
+            Some(goal) => self.grow(goal, By::Writer, free, now, &mut out),
+            None => {
+                let reason = format!(
+                    "asked {}, present {}, at most {}",
+                    Bytes(asked),
+                    Bytes(self.capacity),
+                    Bytes(self.bounds.max)
+                );
+                out.push(Action::Tell(ToWriter::NotGrown { reason }));
+            }
+        }
+        out
+    }
+
+    /// The policy gives memory back.
+    pub(crate) fn low_use(&mut self, now: Instant, target: u64) -> Vec<Action> {
+        let mut out = Vec::new();
+        if self.growing.is_none() && self.shrinking.is_none() && target < self.capacity && self.wanted == 0 {
+            self.shrink(target, By::LowUse, now, &mut out);
+        }
+        out
+    }
+
+    /// So many bytes have memory behind them.
+    pub(crate) fn reserved(&mut self, bytes: u64) -> Vec<Action> {
+        let mut out = Vec::new();
+        let Some(goal) = self.growing.as_ref().map(|g| g.goal) else { return out };
+        if bytes > self.capacity {
+            self.capacity = bytes.min(goal);
+            self.tell(ToWriter::Grown { capacity: self.capacity, done: self.capacity == goal }, &mut out);
+            self.settle(&mut out);
+        }
+        out
+    }
+
+    /// The reservation came to its end.
+    pub(crate) fn finished(&mut self, now: Instant, free: u64) -> Vec<Action> {
+        let Some(goal) = self.growing.as_ref().map(|g| g.goal) else { return Vec::new() };
+        let mut out = self.reserved(goal);
+        if let Some(Growing { old, by, .. }) = self.growing.take() {
+            out.push(Action::Grew { old, new: self.capacity, by });
+        }
+        self.refused = None;
+        self.catch_up(now, free, &mut out);
+        out
+    }
+
+    /// The reservation failed: `reason` has the system's words, `free` what was left.
+    pub(crate) fn failed(&mut self, now: Instant, reason: &str, free: u64) -> Vec<Action> {
+        let mut out = Vec::new();
+        if let Some(growing) = self.growing.take() {
+            out.push(Action::Cut { to: self.capacity, after: None });
+            self.refuse(growing.goal, growing.by, reason, free, now, &mut out);
+        }
+        out
+    }
+
+    /// The writer says that shrink `id` is done: nothing from position `after` on lies above its target.
+    pub(crate) fn shrunk(&mut self, id: u32, after: u64) -> Vec<Action> {
+        let mut out = Vec::new();
+        let Some(shrink) = self.shrinking.take_if(|s| s.id == id) else { return out };
+        let capacity = shrink.target;
+        let old = std::mem::replace(&mut self.capacity, capacity);
+        out.push(Action::Cut { to: capacity, after: Some(after) });
+        out.push(Action::Shrank { old, new: capacity, by: shrink.by });
+        // There is memory again, and whoever is refused at the smaller size was not at the larger one.
+        self.refused = None;
+        self.settle(&mut out);
+        if std::mem::take(&mut self.wanted) > 0 {
+            // The wish was made at the old size. A writer that is told the new one asks again if it needs to.
+            self.tell(ToWriter::Grown { capacity, done: false }, &mut out);
+        }
+        out
+    }
+
+    /// Time passes: requests that waited long enough are answered, a wish that waited long enough is looked at.
+    pub(crate) fn tick(&mut self, now: Instant, free: u64) -> Vec<Action> {
+        let mut out = Vec::new();
+        self.expire(now, &mut out);
+        if self.growing.is_none() && self.wanted > 0 {
+            self.catch_up(now, free, &mut out);
+        }
+        out
+    }
+
+    /// A writer is on its way: a request to shrink is worth waiting for.
+    pub(crate) fn expect_writer(&mut self) {
+        self.expected = true;
+    }
+
+    /// A writer came, or is gone. A new one has to be told what is pending.
+    pub(crate) fn writer(&mut self, present: bool) -> Vec<Action> {
+        self.writer = present;
+        self.expected = false;
+        self.wanted = 0;
+        let mut out = Vec::new();
+        if let Some(line) = self.shrinking.as_ref().map(Shrinking::line) {
+            self.tell(line, &mut out);
+        }
+        out
+    }
+
+    /// Nothing is changed any more; whoever waits is told `why`.
+    pub(crate) fn close(&mut self, why: &str) -> Vec<Action> {
+        let mut out = Vec::new();
+        self.take_back(why, &mut out);
+        out
+    }
+
+    /// A client that waited for an answer is gone.
+    pub(crate) fn forget(&mut self, client: ClientId) {
+        self.waiters.retain(|w| w.client != client);
+    }
+
+    fn tell(&self, line: ToWriter, out: &mut Vec<Action>) {
+        if self.writer {
+            out.push(Action::Tell(line));
+        }
+    }
+
+    fn grow(&mut self, goal: u64, by: By, free: u64, now: Instant, out: &mut Vec<Action>) {
+        if goal - self.capacity > free {
+            return self.refuse(goal, by, "it does not fit", free, now, out);
+        }
+        self.growing = Some(Growing { old: self.capacity, goal, by });
+        out.push(Action::Reserve { from: self.capacity, to: goal });
+    }
+
+    /// Ends what is under way; whoever waits for it is told `why`.
+    fn take_back(&mut self, why: &str, out: &mut Vec<Action>) {
+        let size = self.pending();
+        if let Some(growing) = self.growing.take() {
+            out.push(Action::CancelReservation);
+            out.push(Action::Cut { to: self.capacity, after: None });
+            if self.capacity > growing.old {
+                out.push(Action::Grew { old: growing.old, new: self.capacity, by: growing.by });
+            }
+        }
+        if self.shrinking.take().is_some() {
+            self.tell(ToWriter::Grown { capacity: self.capacity, done: false }, out);
+        }
+        for waiter in self.waiters.drain(..) {
+            let message = format!("the change to {} was given up: {why}", Bytes(size.unwrap_or(waiter.new)));
+            out.push(Action::Refuse { client: waiter.client, kind: ErrorKind::Busy, message });
+        }
+    }
+
+    /// Begins a shrink to `target`, unless that is the size already.
+    fn shrink(&mut self, target: u64, by: By, now: Instant, out: &mut Vec<Action>) {
+        if target < self.capacity {
+            self.last_shrink = self.last_shrink.wrapping_add(1);
+            let shrink = Shrinking { id: self.last_shrink, target, since: now, by };
+            self.tell(shrink.line(), out);
+            self.shrinking = Some(shrink);
+        }
+    }
+
+    fn refuse(&mut self, goal: u64, by: By, reason: &str, free: u64, now: Instant, out: &mut Vec<Action>) {
+        let reason = format!(
+            "no memory: asked {}, present {}, free {} in /dev/shm: {reason}",
+            Bytes(goal),
+            Bytes(self.capacity),
+            Bytes(free)
+        );
+        for waiter in self.waiters.drain(..) {
+            out.push(Action::Refuse { client: waiter.client, kind: ErrorKind::NoSpace, message: reason.clone() });
+        }
+        out.push(Action::NotGrown { asked: goal, reason: reason.clone() });
+        if by == By::Writer {
+            self.wanted = 0;
+            self.refused = Some((now + RETRY_AFTER, reason.clone()));
+            self.tell(ToWriter::NotGrown { reason }, out);
+        } else {
+            // The writer may be content with less than the operator.
+            self.catch_up(now, free, out);
+        }
+    }
+
+    /// Answers the requests whose size is reached.
+    fn settle(&mut self, out: &mut Vec<Action>) {
+        let (capacity, shrinking) = (self.capacity, self.shrinking.is_some());
+        self.waiters.retain(|w| {
+            let reached = if w.new > w.old { capacity >= w.new } else { !shrinking };
+            if reached {
+                out.push(Action::Done { client: w.client, old: w.old, asked: w.asked, new: w.new, pending: false });
+            }
+            !reached
+        });
+    }
+
+    /// Answers the requests that waited long enough for a shrink.
+    fn expire(&mut self, now: Instant, out: &mut Vec<Action>) {
+        if self.shrinking.is_none() {
+            return;
+        }
+        self.waiters.retain(|w| {
+            let late = w.new < w.old && now.saturating_duration_since(w.since) >= SHRINK_REPLY;
+            if late {
+                out.push(Action::Done { client: w.client, old: w.old, asked: w.asked, new: w.new, pending: true });
+            }
+            !late
+        });
+    }
+
+    /// Looks again at a wish that had to wait.
+    fn catch_up(&mut self, now: Instant, free: u64, out: &mut Vec<Action>) {
+        let asked = std::mem::take(&mut self.wanted);
+        if self.growing.is_some() {
+            self.wanted = asked;
+        } else if asked > self.capacity || (asked > 0 && self.shrinking.is_some()) {
+            out.extend(self.writer_asks(now, asked, free));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,48 @@
+//! The control socket in the runtime directory.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+
+use log::warn;
+use shm_proto::{Error, Result};
+
+/// The control socket; its name is removed when dropped.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    /// Nonblocking.
+    pub(crate) listener: UnixListener,
+    /// Its name.
+    pub(crate) path: PathBuf,
+}
+
+impl Socket {
+    /// Listens. A socket that is there already is a dead daemon's: the lock is ours.
+    ///
+    /// # Errors
+    /// When the name is taken by something else, too long, or not to be made.
+    pub(crate) fn bind(path: PathBuf) -> Result<Self> {
+        if fs::symlink_metadata(&path).is_ok_and(|found| found.file_type().is_socket()) {
+            fs::remove_file(&path)
+                .map_err(|e| Error::system(format!("remove the stale socket {}", path.display()), e))?;
+            warn!("event=replace socket={} reason=\"its daemon is no more\"", path.display());
+        }
+        let listener = UnixListener::bind(&path)
+            .map_err(|e| Error::system(format!("listen on the control socket {}", path.display()), e))?;
+        let socket = Self { listener, path };
+        let failed = |e| Error::system(format!("prepare the control socket {}", socket.path.display()), e);
+        socket.listener.set_nonblocking(true).map_err(failed)?;
+        // Anybody who gets into the directory may connect; who may do what is decided by the peer's credentials.
+        fs::set_permissions(&socket.path, Permissions::from_mode(0o666)).map_err(failed)?;
+        Ok(socket)
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        if let Err(e) = fs::remove_file(&self.path) {
+            warn!("event=cleanup object={} error=\"{e}\"", self.path.display());
+        }
+    }
+}

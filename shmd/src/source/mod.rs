@@ -1,0 +1,233 @@
+//! Writers inside the daemon: the thread that a source runs in, and the daemon itself for a moment.
+//!
+//! ```text
+//! daemon thread                                      source thread
+//!   Inside::tell  ---- mpsc ToWriter + descriptors ---> ThreadLink::receive   (Writer)
+//!   Inside::ring  ---- bell --------------------------> poll, beside the input
+//!   Inside::take  <--- mpsc FromSource ---------------- ThreadLink::send, and the end
+//!   epoll         <--- bell --------------------------- rung with every line
+//! ```
+
+mod stdin;
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::thread::{self, JoinHandle};
+
+use shm_proto::control::Geometry;
+use shm_proto::framing::Framing;
+use shm_proto::os::bell::Bell;
+use shm_proto::os::page::SharedPage;
+use shm_proto::ring::Writer;
+use shm_proto::ring::layout::LeasePage;
+use shm_proto::ring::link::{Link, ToDaemon, ToWriter};
+use shm_proto::{Error, Result};
+
+pub(crate) use stdin::start as start_stdin;
+
+/// A line to a writer, with its descriptors.
+type Line = (ToWriter, Vec<OwnedFd>);
+
+/// What a source's thread says.
+#[derive(Debug)]
+pub(crate) enum FromSource {
+    /// The writer's line.
+    Line(ToDaemon),
+    /// The thread is at its end and has given the writer up: messages published, or why it failed.
+    Ended(Result<u64>),
+}
+
+/// What a writer needs to be opened inside the daemon.
+#[derive(Debug)]
+pub(crate) struct Opening {
+    /// The segment, open for reading and writing.
+    pub(crate) segment: OwnedFd,
+    /// The page shared with the daemon's end.
+    pub(crate) lease: SharedPage<LeasePage>,
+    /// The channel's fixed facts.
+    pub(crate) geometry: Geometry,
+    /// What may be used now, in bytes.
+    pub(crate) capacity: u64,
+    /// Lines that are there before the writer is: the readers, a shrink under way.
+    pub(crate) lines: Vec<Line>,
+}
+
+impl Opening {
+    fn open(self, link: Box<dyn Link>) -> Result<Writer> {
+        Writer::open(self.segment.as_fd(), self.lease, link, self.geometry, self.capacity)
+    }
+}
+
+/// The writer's end of the link inside the daemon.
+#[derive(Debug)]
+struct ThreadLink {
+    channel: String,
+    from_daemon: Receiver<Line>,
+    to_daemon: Sender<FromSource>,
+    /// Rung for the daemon; the daemon itself needs none.
+    bell: Option<Bell>,
+}
+
+impl Link for ThreadLink {
+    fn receive(&mut self) -> Result<Option<Line>> {
+        match self.from_daemon.try_recv() {
+            Ok(line) => Ok(Some(line)),
+            Err(TryRecvError::Empty) => Ok(None),
+            Err(TryRecvError::Disconnected) => Err(Error::Disconnected { channel: self.channel.clone() }),
+        }
+    }
+
+    fn send(&mut self, line: ToDaemon) -> Result<()> {
+        let gone = |_| Error::Disconnected { channel: self.channel.clone() };
+        self.to_daemon.send(FromSource::Line(line)).map_err(gone)?;
+        if let Some(bell) = &self.bell {
+            bell.ring();
+        }
+        Ok(())
+    }
+
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
+
+/// The daemon's end of a source.
+#[derive(Debug)]
+pub(crate) struct Inside {
+    kind: &'static str,
+    to: Sender<Line>,
+    from: Receiver<FromSource>,
+    /// Rung for the thread.
+    wake: Bell,
+    /// Rung by the thread.
+    bell: Bell,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Inside {
+    /// `stdin`, say.
+    pub(crate) fn kind(&self) -> &'static str {
+        self.kind
+    }
+
+    /// Readable when the thread has said something.
+    pub(crate) fn bell(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+
+    /// Puts a line on the link. A thread that is gone has said so, or will.
+    pub(crate) fn tell(&self, line: ToWriter, fds: Vec<OwnedFd>) {
+        let _ = self.to.send((line, fds));
+    }
+
+    /// Wakes the thread out of its waiting for input.
+    pub(crate) fn ring(&self) {
+        self.wake.ring();
+    }
+
+    /// What the thread has said since the last call.
+    pub(crate) fn take(&self) -> Vec<FromSource> {
+        self.bell.drain();
+        self.from.try_iter().collect()
+    }
+
+    /// Waits for a thread that has said that it is at its end.
+    pub(crate) fn join(&mut self) {
+        if let Some(thread) = self.thread.take() {
+            // The end was reported, a panic included.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Runs `body` with a writer in a thread of its own.
+///
+/// # Errors
+/// When the system gives no descriptors or no thread. What fails in the thread is reported as its end.
+fn spawn(
+    kind: &'static str,
+    mut opening: Opening,
+    body: impl FnOnce(Writer, &Bell) -> Result<u64> + Send + 'static,
+) -> Result<Inside> {
+    let (to, from_daemon) = mpsc::channel();
+    let (to_daemon, from) = mpsc::channel();
+    for line in opening.lines.drain(..) {
+        // Before the writer exists, so that it knows its readers when it first looks. The receiver is still here.
+        let _ = to.send(line);
+    }
+    let (wake, woken) = Bell::new()?;
+    let (rung, bell) = Bell::new()?;
+    let woken = Bell::from_fd(woken)?;
+    let name = opening.geometry.channel.to_string();
+    let link_bell = Bell::from_fd(rung.try_clone_fd()?)?;
+    let end = to_daemon.clone();
+    let run = move || {
+        let link = ThreadLink { channel: name, from_daemon, to_daemon, bell: Some(link_bell) };
+        let work = AssertUnwindSafe(|| opening.open(Box::new(link)).and_then(|writer| body(writer, &woken)));
+        let outcome = catch_unwind(work).unwrap_or_else(|_| {
+            let panicked = std::io::Error::other("the thread panicked");
+            Err(Error::system(format!("feed from {kind}"), panicked))
+        });
+        // A daemon that does not listen any more needs no report.
+        let _ = end.send(FromSource::Ended(outcome));
+        rung.ring();
+    };
+    let thread = thread::Builder::new()
+        .name(format!("source-{kind}"))
+        .spawn(run)
+        .map_err(|e| Error::system(format!("start a thread for source {kind}"), e))?;
+    Ok(Inside { kind, to, from, wake, bell: Bell::from_fd(bell)?, thread: Some(thread) })
+}
+
+/// The writer role in the daemon's own hands, for channels that nobody writes and no program was ever lent.
+#[derive(Debug)]
+pub(crate) struct Own {
+    writer: Writer,
+    to: Sender<Line>,
+    from: Receiver<FromSource>,
+}
+
+impl Own {
+    /// Takes the role.
+    ///
+    /// # Errors
+    /// When the segment is not what it should be.
+    pub(crate) fn take(mut opening: Opening) -> Result<Self> {
+        let (to, from_daemon) = mpsc::channel();
+        let (to_daemon, from) = mpsc::channel();
+        for line in opening.lines.drain(..) {
+            let _ = to.send(line);
+        }
+        let channel = opening.geometry.channel.to_string();
+        let writer = opening.open(Box::new(ThreadLink { channel, from_daemon, to_daemon, bell: None }))?;
+        Ok(Self { writer, to, from })
+    }
+
+    /// Puts a line on the link; the next [`work`](Self::work) reads it.
+    pub(crate) fn tell(&self, line: ToWriter, fds: Vec<OwnedFd>) {
+        let _ = self.to.send((line, fds));
+    }
+
+    /// Goes on with what was asked for, without waiting; returns what the writer has to say.
+    ///
+    /// # Errors
+    /// When the segment is broken.
+    pub(crate) fn work(&mut self) -> Result<Vec<ToDaemon>> {
+        self.writer.maintain()?;
+        let line = |from| match from {
+            FromSource::Line(line) => Some(line),
+            FromSource::Ended(_) => None,
+        };
+        Ok(self.from.try_iter().filter_map(line).collect())
+    }
+}
+
+/// What cuts the input into messages.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cutting {
+    /// Where a message ends.
+    pub(crate) framing: Framing,
+    /// The largest, in bytes.
+    pub(crate) max_message: u64,
+}

@@ -1,0 +1,147 @@
+//! Builds what `list` and `stat` show.
+//!
+//! Figures that a reader or a lent writer keeps itself are shown as it reports them, clamped to what is possible.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use shm_proto::os::clock::monotonic_ns;
+use shm_proto::ring::Snapshot;
+use shm_proto::stat::{ChannelStat, ReaderStat, Summary, WriterStat};
+
+use crate::channel::{Channel, Reader};
+use crate::lease::Holder;
+
+/// Messages and bytes a second, over the time between two ticks.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Rates {
+    last: Option<(Instant, u64, u64)>,
+    /// Messages a second.
+    pub(crate) messages: f64,
+    /// Payload bytes a second.
+    pub(crate) bytes: f64,
+}
+
+impl Rates {
+    /// Takes the totals at a tick.
+    #[allow(clippy::cast_precision_loss)] // A rate needs no more than 53 bits.
+    pub(crate) fn sample(&mut self, now: Instant, messages: u64, bytes: u64) {
+        if let Some((then, old_messages, old_bytes)) = self.last {
+            let seconds = now.saturating_duration_since(then).as_secs_f64();
+            if seconds < 0.001 {
+                return;
+            }
+            self.messages = messages.saturating_sub(old_messages) as f64 / seconds;
+            self.bytes = bytes.saturating_sub(old_bytes) as f64 / seconds;
+        }
+        self.last = Some((now, messages, bytes));
+    }
+
+    /// Ticks have ended: nothing happens on the channel.
+    pub(crate) fn rest(&mut self) {
+        *self = Self::default();
+    }
+}
+
+/// One line of `list`.
+pub(crate) fn summary(channel: &Channel, allowed: Vec<String>) -> Summary {
+    Summary {
+        channel: channel.config().name.clone(),
+        mode: "ring".to_owned(),
+        capacity: channel.sizing().capacity(),
+        readers: u32::try_from(channel.readers().len()).unwrap_or(u32::MAX),
+        writer: channel.lease().map_or_else(|| "none".to_owned(), |lease| lease.describe()),
+        allowed,
+    }
+}
+
+/// Everything about a channel.
+pub(crate) fn channel(channel: &Channel, shot: &Snapshot) -> ChannelStat {
+    let (config, sizing) = (channel.config(), channel.sizing());
+    let capacity = sizing.capacity();
+    ChannelStat {
+        channel: config.name.clone(),
+        segment: channel.segment().name().to_owned(),
+        mode: "ring".to_owned(),
+        on_full: config.on_full,
+        capacity,
+        min: config.min,
+        max: config.max,
+        reserved: capacity,
+        pending: sizing.pending(),
+        used: channel.used(shot),
+        retained: shot.tail_pos.saturating_sub(shot.floor.pos).min(config.max),
+        max_message: config.max_message,
+        align: config.align,
+        messages: shot.messages,
+        bytes: shot.bytes,
+        messages_per_s: channel.rates().messages,
+        bytes_per_s: channel.rates().bytes,
+        dropped: shot.dropped,
+        overwritten: shot.overwritten,
+        resizes: channel.resizes(),
+        evicted: channel.evicted(),
+        max_readers: config.max_readers,
+        source: config.source.as_str().to_owned(),
+        writer: writer(channel, shot),
+        readers: channel.readers().iter().map(|(number, r)| reader(*number, r, shot)).collect(),
+    }
+}
+
+fn age_ms(heartbeat_ns: u64) -> u64 {
+    monotonic_ns().saturating_sub(heartbeat_ns) / 1_000_000
+}
+
+fn writer(channel: &Channel, shot: &Snapshot) -> Option<WriterStat> {
+    let heartbeat_ms = age_ms(shot.writer_heartbeat);
+    match &channel.lease()?.holder {
+        Holder::Lent { peer, .. } => Some(WriterStat {
+            pid: peer.pid,
+            program: peer.program.clone(),
+            user: peer.user.clone(),
+            role: "lent".to_owned(),
+            heartbeat_ms,
+        }),
+        Holder::Source(_) => Some(WriterStat {
+            pid: std::process::id(),
+            program: "shmd".to_owned(),
+            user: channel.own_user().to_owned(),
+            role: "source".to_owned(),
+            heartbeat_ms,
+        }),
+        Holder::Own(_) | Holder::Helper { .. } => None,
+    }
+}
+
+fn reader(number: u32, reader: &Reader, shot: &Snapshot) -> ReaderStat {
+    let line = &reader.page().line;
+    let lag_bytes = lag_bytes(reader, shot);
+    let heartbeat = line.heartbeat.load(Ordering::Relaxed);
+    ReaderStat {
+        reader: number,
+        pid: reader.peer.pid,
+        program: reader.peer.program.clone(),
+        user: reader.peer.user.clone(),
+        state: reader.state().to_owned(),
+        lag_messages: lag_messages(reader, lag_bytes, shot),
+        lag_bytes,
+        received: line.received.load(Ordering::Relaxed).min(shot.messages),
+        lost: line.lost.load(Ordering::Relaxed).min(shot.messages),
+        heartbeat_ms: if heartbeat == 0 { 0 } else { age_ms(heartbeat) },
+    }
+}
+
+/// What the reader has not read; a reader that has not chosen its start has nothing to catch up with.
+fn lag_bytes(reader: &Reader, shot: &Snapshot) -> u64 {
+    let cursor = reader.cursor().unwrap_or(shot.tail_pos);
+    shot.tail_pos.saturating_sub(cursor.max(shot.floor.pos))
+}
+
+/// Messages that the reader has not read, by the number it shows for its cursor; none where it has no bytes to read.
+fn lag_messages(reader: &Reader, lag_bytes: u64, shot: &Snapshot) -> u64 {
+    if lag_bytes == 0 {
+        return 0;
+    }
+    let next = reader.page().line.seq.load(Ordering::Relaxed);
+    shot.messages.saturating_sub(next.max(shot.floor.seq))
+}

@@ -1,0 +1,243 @@
+//! The real program: what it says and with which code it ends, for good and bad configuration.
+//!
+//! Every run has a directory, a runtime directory and a prefix of its own, an environment without `SHMD_*`, and a named
+//! configuration file, so that nothing of the machine's own configuration comes in.
+
+use std::fs::{self, File};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+struct Test {
+    dir: PathBuf,
+}
+
+impl Test {
+    fn new(text: &str) -> Self {
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("shmd-config-{}-{number}", std::process::id()));
+        fs::DirBuilder::new().mode(0o700).create(&dir).unwrap();
+        fs::write(dir.join("shmd.toml"), text).unwrap();
+        Test { dir }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.join(name)
+    }
+
+    /// The program, told nothing but its configuration file.
+    fn shmd(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_shmd"));
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("SHMD_") {
+                command.env_remove(name);
+            }
+        }
+        command.env_remove("JOURNAL_STREAM").env("XDG_RUNTIME_DIR", &self.dir);
+        command.arg("--config").arg(self.path("shmd.toml")).stdin(Stdio::null());
+        command
+    }
+
+    fn check(&self, args: &[&str]) -> Run {
+        Run::of(self.shmd().arg("--check").args(args))
+    }
+}
+
+impl Drop for Test {
+    fn drop(&mut self) {
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// What a run left behind.
+#[derive(Debug)]
+struct Run {
+    code: Option<i32>,
+    out: String,
+    err: String,
+}
+
+impl Run {
+    fn of(command: &mut Command) -> Self {
+        let Output { status, stdout, stderr } = command.output().unwrap();
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Run { code: status.code(), out: text(stdout), err: text(stderr) }
+    }
+
+    #[track_caller]
+    fn good(self) -> toml::Table {
+        assert!(self.code == Some(0) && self.err.is_empty(), "{self:?}");
+        self.out.parse().unwrap_or_else(|e| panic!("{e}\n{}", self.out))
+    }
+
+    /// One channel's value of a key, as TOML.
+    #[track_caller]
+    fn value(self, key: &str) -> String {
+        self.good()["channel"][0][key].to_string()
+    }
+
+    #[track_caller]
+    fn refused(self, code: i32, parts: &[&str]) {
+        assert!(self.code == Some(code) && self.out.is_empty(), "{self:?}");
+        for part in parts {
+            assert!(self.err.contains(part), "{part:?} is not in {self:?}");
+        }
+    }
+}
+
+#[test]
+fn check_prints_the_resolved_configuration_as_toml_with_its_files() {
+    let test = Test::new("log = \"warn\"\n[[channel]]\nname = \"cam\"\n");
+    fs::create_dir(test.path("shmd.d")).unwrap();
+    fs::write(test.path("shmd.d/10-more.toml"), "[[channel]]\nname = \"mic\"\non_full = \"drop\"\n").unwrap();
+    let run = test.check(&[]);
+    for file in ["shmd.toml", "shmd.d/10-more.toml"] {
+        assert!(run.out.contains(&format!("#   {}\n", test.path(file).display())), "{run:?}");
+    }
+    let table = run.good();
+    assert_eq!(table["log"].as_str(), Some("warn"));
+    assert_eq!(table["channel"][1]["name"].as_str(), Some("mic"));
+    assert_eq!(table["channel"][1]["on_full"].as_str(), Some("drop"));
+    assert!(!test.path("shmd").exists(), "--check leaves nothing");
+}
+
+#[test]
+fn what_check_prints_can_be_used_again() {
+    let test = Test::new("[[channel]]\nname = \"cam\"\nread = [\"*\"]\nsource = \"stdin\"\n");
+    let first = test.check(&["--prefix", "own", "--capacity", "2MiB"]).good();
+    fs::write(test.path("shmd.toml"), first.to_string()).unwrap();
+    assert_eq!(test.check(&[]).good(), first);
+}
+
+#[test]
+fn bad_configuration_ends_with_78_and_file_line_reason() {
+    let test = Test::new("# first line\n[[channel]]\nname = \"a/b\"\n");
+    let place = format!("shmd: {}:3: ", test.path("shmd.toml").display());
+    test.check(&[]).refused(78, &[&place, "'/'"]);
+    Run::of(&mut test.shmd()).refused(78, &[&place]);
+}
+
+#[test]
+fn a_named_file_that_is_missing_ends_with_78() {
+    let test = Test::new("");
+    fs::remove_file(test.path("shmd.toml")).unwrap();
+    test.check(&[]).refused(78, &["shmd.toml: No such file or directory"]);
+}
+
+#[test]
+fn more_memory_than_there_is_ends_with_78_and_numbers() {
+    let test = Test::new("[[channel]]\nmax = \"1000000GiB\"\n");
+    test.check(&[]).refused(78, &["shmd.toml:2: ", "1073741824000000 bytes", "more than"]);
+}
+
+#[test]
+fn the_command_line_wins_over_the_environment_and_that_over_the_files() {
+    let test = Test::new("[[channel]]\nalign = 16\nmax_readers = 16\nwait_readers = 1\n");
+    let mut shmd = test.shmd();
+    shmd.env("SHMD_ALIGN", "32").env("SHMD_MAX_READERS", "32").args(["--check", "--align", "64"]);
+    let table = Run::of(&mut shmd).good();
+    let channel = &table["channel"][0];
+    let values = ["align", "max_readers", "wait_readers"].map(|key| channel[key].as_integer().unwrap());
+    assert_eq!(values, [64, 32, 1]);
+}
+
+#[test]
+fn every_flag_of_the_only_channel_has_its_variable() {
+    let test = Test::new("");
+    for (key, text, shown) in [
+        ("name", "cam", "\"cam\""),
+        ("capacity", "128KiB", "\"128KiB\""),
+        ("min", "32KiB", "\"32KiB\""),
+        ("max", "4MiB", "\"4MiB\""),
+        ("max_message", "100", "\"100\""),
+        ("align", "64", "64"),
+        ("on_full", "overwrite", "\"overwrite\""),
+        ("source", "stdin", "\"stdin\""),
+        ("framing", "chunk=4KiB", "\"chunk=4KiB\""),
+        ("wait_readers", "2", "2"),
+        ("max_readers", "3", "3"),
+        ("evict_after", "0", "\"0\""),
+        ("shrink_after", "5s", "\"5s\""),
+        ("ack", "true", "true"),
+    ] {
+        assert_eq!(test.check(&[&format!("--{}={text}", key.replace('_', "-"))]).value(key), shown);
+        let variable = format!("SHMD_{}", key.to_uppercase());
+        assert_eq!(Run::of(test.shmd().arg("--check").env(variable, text)).value(key), shown);
+    }
+    assert_eq!(test.check(&["--ack"]).value("ack"), "true");
+}
+
+#[test]
+fn an_empty_variable_is_none() {
+    let test = Test::new("");
+    let mut shmd = test.shmd();
+    for name in ["RUNTIME_DIR", "PREFIX", "LOG", "CAPACITY", "ACK", "EXIT_ON_EOF"] {
+        shmd.env(format!("SHMD_{name}"), "");
+    }
+    assert_eq!(Run::of(shmd.arg("--check")).good(), test.check(&[]).good());
+}
+
+#[test]
+fn a_bad_value_from_outside_the_files_ends_with_78_and_its_source() {
+    let test = Test::new("");
+    test.check(&["--capacity", "1TiB"]).refused(78, &["shmd: --capacity: \"1TiB\" is not a size", "64KiB"]);
+    let mut shmd = test.shmd();
+    Run::of(shmd.arg("--check").env("SHMD_CAPACITY", "1TiB")).refused(78, &["shmd: SHMD_CAPACITY: \"1TiB\""]);
+    test.check(&["--set", "main.colour=red"]).refused(78, &["--set main.colour: unknown key"]);
+    test.check(&["--min", "2MiB", "--max", "1MiB"]).refused(78, &["--min: min 2MiB is more than max 1MiB (--max)"]);
+    test.check(&["--log", "loud"]).refused(78, &["--log: log \"loud\""]);
+}
+
+#[test]
+fn a_command_line_that_means_nothing_ends_with_2() {
+    let test = Test::new("[[channel]]\nname = \"a\"\n[[channel]]\nname = \"b\"\n");
+    test.check(&["--capcity", "1"]).refused(2, &["--capcity"]);
+    test.check(&["--capacity", "2MiB"]).refused(2, &["--capacity is for the only channel", "a, b", "--set"]);
+    test.check(&["--set", "c.align=8"]).refused(2, &["no channel \"c\"", "a, b"]);
+    test.check(&["--set", "align=8"]).refused(2, &["CHANNEL.KEY=VALUE"]);
+    test.check(&["--exit-on-eof=perhaps"]).refused(2, &["\"perhaps\" is neither true nor false"]);
+    test.check(&["--exit-on-eof"]).refused(2, &["--exit-on-eof waits for the end of standard input", "--source stdin"]);
+    test.check(&["--exit-on-eof", "--set", "a.source=stdin"]).good();
+    let table = test.check(&["--set", "b.read=@0,7"]).good();
+    assert_eq!(table["channel"][1]["read"].to_string(), "[\"@0\", \"7\"]");
+}
+
+#[test]
+fn a_relative_runtime_directory_is_meant_from_here() {
+    let test = Test::new("");
+    let table = Run::of(test.shmd().current_dir(&test.dir).args(["--check", "--runtime-dir", "run"])).good();
+    assert_eq!(Path::new(table["runtime_dir"].as_str().unwrap()), test.path("run"));
+}
+
+#[test]
+fn help_and_version_end_with_0() {
+    let test = Test::new("");
+    for flag in ["--help", "--version"] {
+        let run = test.check(&[flag]);
+        assert!(run.code == Some(0) && run.out.contains("shmd"), "{run:?}");
+    }
+}
+
+#[test]
+fn standard_input_is_the_source_when_bytes_can_come_from_it() {
+    let test = Test::new("");
+    let source = |stdin: Stdio| Run::of(test.shmd().arg("--check").stdin(stdin)).value("source");
+    assert_eq!(source(Stdio::null()), "\"none\"");
+    assert_eq!(source(Stdio::piped()), "\"stdin\"");
+    assert_eq!(source(File::open(test.path("shmd.toml")).unwrap().into()), "\"stdin\"");
+    let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
+    assert_eq!(source(std::os::fd::OwnedFd::from(socket).into()), "\"stdin\"");
+    assert_eq!(source(File::open(&test.dir).unwrap().into()), "\"none\"");
+    assert_eq!(source(File::open("/dev/zero").unwrap().into()), "\"none\"");
+}
+
+#[test]
+fn standard_output_that_takes_nothing_is_a_failure() {
+    let test = Test::new("");
+    let full = File::options().write(true).open("/dev/full").unwrap();
+    let output = test.shmd().arg("--check").stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(String::from_utf8_lossy(&output.stderr).contains("shmd: standard output: No space left"), "{output:?}");
+}
