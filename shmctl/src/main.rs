@@ -1,3 +1,35 @@
-//! The command line.
+//! `shmctl`: read, write, inspect and resize the channels of a running `shmd`.
 #![forbid(unsafe_code)]
-fn main() {}
+
+mod args;
+mod commands;
+mod error;
+mod human;
+mod output;
+mod signals;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let args = args::Args::parse();
+    start_log(args.global.verbose);
+    match commands::run(args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            failure.tell();
+            ExitCode::from(failure.exit_code())
+        }
+    }
+}
+
+fn start_log(verbose: u8) {
+    let level = match verbose {
+        0 => log::LevelFilter::Warn,
+        1 => log::LevelFilter::Info,
+        _ => log::LevelFilter::Debug,
+    };
+    env_logger::Builder::new().filter_level(level).format_target(false).init();
+}

@@ -1,0 +1,87 @@
+//! `shmctl list`: the channels.
+
+use clap::Args as ClapArgs;
+use shm_proto::control::{Done, Request};
+use shm_proto::stat::Summary;
+
+use super::{note_if_none, unexpected};
+use crate::args::Global;
+use crate::error::Result;
+use crate::human::{bytes, printable};
+use crate::output::{print, print_json};
+use crate::table::{Align, Table};
+
+const EXAMPLES: &str = "\
+Examples:
+  shmctl list
+  shmctl list --json | jq -r '.[].channel'";
+
+/// List the channels, and what you may do with them.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// One line of JSON, an array with an object for each channel; sizes in bytes.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args, global: &Global) -> Result<()> {
+    match global.ask(&Request::List)? {
+        Done::List(mut channels) => {
+            if let Some(name) = &global.channel {
+                channels.retain(|summary| summary.channel == *name);
+            }
+            note_if_none(&channels);
+            if args.json { print_json(&channels) } else { print(&table(&channels)) }
+        }
+        other => Err(unexpected("list", &other)),
+    }
+}
+
+fn table(channels: &[Summary]) -> String {
+    let mut table = Table::new(&[
+        ("CHANNEL", Align::Left),
+        ("MODE", Align::Left),
+        ("CAPACITY", Align::Right),
+        ("READERS", Align::Right),
+        ("WRITER", Align::Left),
+        ("ALLOWED", Align::Left),
+    ]);
+    for summary in channels {
+        table.row([
+            summary.channel.to_string(),
+            printable(&summary.mode),
+            bytes(summary.capacity),
+            summary.readers.to_string(),
+            printable(&summary.writer),
+            if summary.allowed.is_empty() { "nothing".to_owned() } else { printable(&summary.allowed.join(",")) },
+        ]);
+    }
+    table.render("")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_a_channel() {
+        let summary = |name: &str, allowed: &[&str]| Summary {
+            channel: name.parse().unwrap(),
+            mode: "ring".into(),
+            capacity: 1 << 20,
+            readers: 2,
+            writer: "camd (4711)".into(),
+            allowed: allowed.iter().map(|a| (*a).to_owned()).collect(),
+        };
+        let text = table(&[summary("main", &["read", "write"]), summary("cam.front", &[])]);
+        assert_eq!(
+            text,
+            "\
+CHANNEL    MODE  CAPACITY  READERS  WRITER       ALLOWED
+main       ring      1MiB        2  camd (4711)  read,write
+cam.front  ring      1MiB        2  camd (4711)  nothing
+"
+        );
+    }
+}

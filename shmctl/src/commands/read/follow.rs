@@ -1,0 +1,298 @@
+//! One attachment after the other, and the loop that empties each.
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags};
+use shm_proto::control::ErrorKind;
+use shm_proto::{ChannelName, Endpoint, Error, Message, Reader, Start};
+
+use super::losses::Losses;
+use super::{Args, Format};
+use crate::args::Global;
+use crate::error::{Failure, Result, note};
+use crate::human::messages;
+use crate::output::{Output, has_gone, has_news, wait_for};
+use crate::signals::Signals;
+
+/// Between attempts to attach again: first this long, then twice as long each time.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// A reader that sleeps shows that often that it is alive.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+
+/// Why reading ended.
+#[derive(Debug)]
+enum End {
+    /// As many messages as were asked for, or a signal.
+    Done,
+    /// Nothing came for as long as was allowed.
+    Silence(Duration),
+    /// The attachment ended, or there was none to be had.
+    Detached(Error),
+}
+
+/// A reading that outlives attachments.
+#[derive(Debug)]
+pub(super) struct Session {
+    endpoint: Endpoint,
+    channel: Option<ChannelName>,
+    start: Start,
+    follow: bool,
+    left: Option<u64>,
+    timeout: Option<Duration>,
+    format: Format,
+    signals: Signals,
+    output: Output,
+    scratch: Vec<u8>,
+    losses: Losses,
+    received: u64,
+    /// The last attempt to attach succeeded.
+    attached: bool,
+    /// The segment last attached to, and the number of the message to come next there.
+    place: Option<(u64, u64)>,
+    /// When the last message came, or the waiting began.
+    last: Instant,
+}
+
+impl Session {
+    pub(super) fn new(args: Args, start: Start, global: &Global) -> Result<Self> {
+        Ok(Session {
+            endpoint: global.endpoint(),
+            channel: global.channel.clone(),
+            start,
+            follow: args.follow,
+            left: args.count,
+            timeout: args.timeout,
+            format: args.format,
+            signals: Signals::catch()?,
+            output: Output::stdout()?,
+            scratch: Vec::new(),
+            losses: Losses::default(),
+            received: 0,
+            attached: false,
+            place: None,
+            last: Instant::now(),
+        })
+    }
+
+    /// Reads until there is a reason to end.
+    pub(super) fn run(mut self) -> Result<()> {
+        let result = self.read();
+        let flushed = self.output.flush(&self.signals);
+        self.losses.tell();
+        let (received, lost) = (self.received, self.losses.total());
+        if lost > 0 {
+            note(&format!("{}, {}", messages(received, "received"), messages(lost, "lost")));
+        } else {
+            log::info!("{}", messages(received, "received"));
+        }
+        match (result, flushed) {
+            (Ok(()), flushed) => flushed,
+            // A closed output ends quietly, whatever else there was to say.
+            (Err(_), Err(Failure::OutputClosed)) => Err(Failure::OutputClosed),
+            (Err(failure), _) => Err(failure),
+        }
+    }
+
+    fn read(&mut self) -> Result<()> {
+        let mut pause = SHORTEST_PAUSE;
+        loop {
+            self.attached = false;
+            let end = self.attach_and_read()?;
+            if self.attached {
+                pause = SHORTEST_PAUSE;
+            }
+            let detached = match end {
+                End::Done => return Ok(()),
+                End::Silence(waited) => return Err(self.silence(waited)),
+                End::Detached(error) => error,
+            };
+            self.output.flush(&self.signals)?;
+            if !(self.follow && self.may_come_back(&detached)) {
+                return match detached {
+                    Error::Closed { .. } => Ok(()),
+                    error => Err(error.into()),
+                };
+            }
+            if pause == SHORTEST_PAUSE {
+                note(&format!("{detached}; waiting for it"));
+            }
+            if let Some(end) = self.pause(pause)? {
+                return match end {
+                    End::Silence(waited) => Err(self.silence(waited)),
+                    _ => Ok(()),
+                };
+            }
+            pause = (2 * pause).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Whether attaching again may succeed later.
+    fn may_come_back(&self, error: &Error) -> bool {
+        match error {
+            Error::NoDaemon { .. }
+            | Error::Disconnected { .. }
+            | Error::Closed { .. }
+            | Error::Evicted { .. }
+            | Error::TimedOut { .. } => true,
+            Error::Refused(refusal) => match refusal.kind {
+                ErrorKind::Busy => true,
+                // While a daemon starts; before the first attachment it is more likely to be a misspelt name.
+                ErrorKind::NoSuchChannel | ErrorKind::TooMany => self.place.is_some(),
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
+    fn silence(&self, waited: Duration) -> Failure {
+        let channel = self.channel.as_ref().map(|name| format!(" on channel {name}")).unwrap_or_default();
+        let what = format!("a message{channel} ({})", messages(self.received, "received"));
+        Error::TimedOut { what, waited }.into()
+    }
+
+    fn attach_and_read(&mut self) -> Result<End> {
+        if self.left == Some(0) {
+            return Ok(End::Done);
+        }
+        // Whatever is in a segment that was not there before was published while this reading was going on.
+        let start = if self.place.is_some() { Start::Oldest } else { self.start };
+        let mut reader = match Reader::attach(&self.endpoint, self.channel.as_ref(), start) {
+            Ok(reader) => reader,
+            Err(error) => return Ok(End::Detached(error)),
+        };
+        self.attached = true;
+        let instance = reader.geometry().instance;
+        match self.place {
+            Some((known, next)) if known == instance => {
+                log::info!("attached again to channel {}, going on with message {next}", reader.geometry().channel);
+            }
+            Some(_) => log::info!("attached to the new segment of channel {}", reader.geometry().channel),
+            None => log::info!("attached to channel {}", reader.geometry().channel),
+        }
+        if self.place.is_none_or(|(known, _)| known != instance) {
+            self.place = Some((instance, reader.seq()));
+        }
+        self.drain(&mut reader)
+    }
+
+    /// Takes every message and sleeps when there is none.
+    fn drain(&mut self, reader: &mut Reader) -> Result<End> {
+        loop {
+            let before = self.received;
+            loop {
+                match reader.try_recv() {
+                    Ok(Some(message)) => match self.take(message) {
+                        Ok(()) | Err(Error::Lapped { .. }) => {}
+                        Err(error) => return Ok(End::Detached(error)),
+                    },
+                    Ok(None) => break,
+                    Err(error) => return Ok(End::Detached(error)),
+                }
+                if self.left == Some(0) || self.signals.came() {
+                    return Ok(End::Done);
+                }
+                if self.output.is_full() {
+                    self.output.flush(&self.signals)?;
+                }
+            }
+            self.output.flush(&self.signals)?;
+            if self.received > before {
+                self.last = Instant::now();
+            }
+            self.losses.tell();
+            match reader.arm() {
+                Ok(true) => {}
+                Ok(false) => continue,
+                Err(error) => return Ok(End::Detached(error)),
+            }
+            if let Some(end) = self.sleep(reader)? {
+                return Ok(end);
+            }
+        }
+    }
+
+    /// Appends the message to the output, if it was not overwritten meanwhile and is not known from before.
+    fn take(&mut self, message: Message<'_>) -> Result<(), Error> {
+        let seq = message.seq();
+        let next = self.place.map_or(seq, |(_, next)| next);
+        if seq < next {
+            return message.finish();
+        }
+        // Overwritten, given up with an attachment, or lapped: whatever it was, it is missing here.
+        let lost = seq - next;
+        let before = self.output.buffer().len();
+        self.format.append(&message, lost, self.output.buffer(), &mut self.scratch);
+        if let Err(error) = message.finish() {
+            self.output.buffer().truncate(before);
+            return Err(error);
+        }
+        if lost > 0 {
+            self.losses.add(lost, seq);
+        }
+        if let Some((_, next)) = &mut self.place {
+            *next = seq + 1;
+        }
+        self.received += 1;
+        if let Some(left) = &mut self.left {
+            *left -= 1;
+        }
+        Ok(())
+    }
+
+    /// Sleeps until the reader, the daemon, a signal or the output has something to tell.
+    fn sleep(&mut self, reader: &mut Reader) -> Result<Option<End>> {
+        let mut fds = vec![
+            PollFd::new(self.output.as_fd(), PollFlags::empty()),
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            PollFd::new(reader.as_fd(), PollFlags::POLLIN),
+        ];
+        fds.extend(reader.connection_fd().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        wait_for(&mut fds, self.until_silence().min(HEARTBEAT))?;
+        let gone = has_gone(&fds[0]);
+        let daemon = fds.get(3).is_some_and(has_news);
+        let ringing = has_news(&fds[2]);
+        if daemon {
+            reader.listen();
+        }
+        self.after_wait(gone, ringing || daemon)
+    }
+
+    /// Sleeps between two attempts to attach.
+    fn pause(&mut self, pause: Duration) -> Result<Option<End>> {
+        let end = Instant::now() + pause;
+        loop {
+            let left = end.saturating_duration_since(Instant::now()).min(self.until_silence());
+            let mut fds = [
+                PollFd::new(self.output.as_fd(), PollFlags::empty()),
+                PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            ];
+            wait_for(&mut fds, left)?;
+            let gone = has_gone(&fds[0]);
+            if let Some(end) = self.after_wait(gone, false)? {
+                return Ok(Some(end));
+            }
+            if Instant::now() >= end {
+                return Ok(None);
+            }
+        }
+    }
+
+    fn after_wait(&self, output_gone: bool, news: bool) -> Result<Option<End>> {
+        if output_gone {
+            return Err(Failure::OutputClosed);
+        }
+        if self.signals.came() {
+            return Ok(Some(End::Done));
+        }
+        match self.timeout {
+            Some(timeout) if !news && self.until_silence().is_zero() => Ok(Some(End::Silence(timeout))),
+            _ => Ok(None),
+        }
+    }
+
+    fn until_silence(&self) -> Duration {
+        self.timeout.map_or(Duration::MAX, |timeout| timeout.saturating_sub(self.last.elapsed()))
+    }
+}

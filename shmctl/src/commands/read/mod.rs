@@ -1,0 +1,66 @@
+//! `shmctl read`: messages to standard output.
+
+mod follow;
+mod format;
+mod losses;
+
+use std::time::Duration;
+
+use clap::Args as ClapArgs;
+use clap::ValueEnum;
+use shm_proto::Start;
+
+pub(crate) use self::format::Format;
+use crate::args::Global;
+use crate::error::Result;
+
+const EXAMPLES: &str = "\
+Examples:
+  shmctl read                             what is published from now on, a line each
+  shmctl read --from oldest -n 10         the ten oldest that are still there
+  shmctl read --follow --format raw | ffmpeg -i - out.mp4
+  shmctl read --format json --timeout 5s | jq .seq
+
+JSON has an object a line: {\"seq\":7,\"lost\":0,\"len\":2,\"data\":\"hi\"}, with the bytes in hexadecimal as \"hex\" instead \
+of \"data\" where they are not UTF-8; \"lost\" counts the messages lost just before this one.
+
+Ends with 0 after COUNT messages, at SIGINT or SIGTERM, when the channel is closed, and when the output is closed. \
+Without --follow, an eviction ends it with 1 and a daemon that vanishes with 69, after everything that can still be read.";
+
+/// Write a channel's messages to standard output.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// End after so many messages.
+    #[arg(short = 'n', long, value_name = "COUNT")]
+    count: Option<u64>,
+    /// Attach again after an eviction or a restart of the daemon, and wait for a daemon that is not there yet.
+    #[arg(short, long)]
+    follow: bool,
+    /// Where to start.
+    #[arg(long, value_name = "WHERE", value_enum, default_value_t = From::New)]
+    from: From,
+    /// End with exit code 75 when no message has come for so long: 500ms, 30s, 5m.
+    #[arg(short, long, value_name = "TIME", value_parser = shm_proto::duration::parse)]
+    timeout: Option<Duration>,
+    /// How messages are written.
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Lines)]
+    format: Format,
+}
+
+/// Where a reader starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum From {
+    /// At the oldest message that is still whole.
+    Oldest,
+    /// At the first message published after attaching.
+    New,
+}
+
+pub(crate) fn run(args: Args, global: &Global) -> Result<()> {
+    let start = match args.from {
+        From::Oldest => Start::Oldest,
+        From::New => Start::New,
+    };
+    follow::Session::new(args, start, global)?.run()
+}

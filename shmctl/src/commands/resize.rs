@@ -1,0 +1,69 @@
+//! `shmctl resize`: asks for another capacity.
+
+use std::time::Duration;
+
+use clap::Args as ClapArgs;
+use shm_proto::Bytes;
+use shm_proto::control::{Done, Request, Resized};
+
+use super::unexpected;
+use crate::args::Global;
+use crate::error::Result;
+use crate::output::print;
+
+/// Memory is reserved at some gigabytes a second; asking for more than fits into this is a mistake.
+const ANSWER: Duration = Duration::from_secs(300);
+
+const EXAMPLES: &str = "\
+Examples:
+  shmctl resize --bytes 64MiB              main: 1MiB -> 64MiB
+  shmctl resize --channel cam --bytes 1MiB
+
+Nobody has to stop, and nothing is lost. A smaller size takes effect when the readers have passed the memory that is \
+given back; `shmctl stat` shows it as pending until then.";
+
+/// Make a channel larger or smaller while it runs.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// The capacity to have: 4096, 64KiB, 1MiB, 2GiB (K, M and G mean 1024). Rounded up to whole pages.
+    #[arg(short, long, value_name = "SIZE")]
+    bytes: Bytes,
+}
+
+pub(crate) fn run(args: &Args, global: &Global) -> Result<()> {
+    let request = Request::Resize { channel: global.channel.clone(), bytes: args.bytes.get() };
+    match global.ask_within(&request, ANSWER)? {
+        Done::Resize(resized) => print(&told(&resized)),
+        other => Err(unexpected("resize", &other)),
+    }
+}
+
+fn told(resized: &Resized) -> String {
+    let Resized { channel, old, asked, new, pending } = resized;
+    let mut line = format!("{channel}: {} -> {}", Bytes(*old), Bytes(*new));
+    if new != asked {
+        line += &format!(" ({} rounded up to whole pages)", Bytes(*asked));
+    }
+    if *pending {
+        line += ", pending: it takes effect when the readers have passed the memory to be given back";
+    }
+    line + "\n"
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn old_and_new_size_are_told_and_what_is_still_to_come() {
+        let mut resized =
+            Resized { channel: "main".parse().unwrap(), old: 1 << 20, asked: 4 << 20, new: 4 << 20, pending: false };
+        assert_eq!(told(&resized), "main: 1MiB -> 4MiB\n");
+        resized.asked = 5000;
+        resized.new = 8192;
+        assert_eq!(told(&resized), "main: 1MiB -> 8KiB (5000 rounded up to whole pages)\n");
+        resized.pending = true;
+        assert!(told(&resized).contains("pages), pending: it takes effect"));
+    }
+}

@@ -1,0 +1,176 @@
+//! A channel's figures for people.
+
+use std::fmt::Write;
+
+use shm_proto::Bytes;
+use shm_proto::stat::{ChannelStat, ReaderStat};
+
+use crate::human::{age, bytes, bytes_per_second, count, per_second, percent, printable};
+use crate::table::{Align, Table};
+
+/// A heading, a line a subject, and a table of the readers.
+pub(super) fn render(stat: &ChannelStat) -> String {
+    let mut text = format!("{}  {}, on full: {}\n", stat.channel, printable(&stat.mode), stat.on_full);
+    let mut line = |what: &str, words: String| {
+        let _ = writeln!(text, "  {what:<10}{words}");
+    };
+    let pending = stat.pending.map(|size| format!(", {} pending", bytes(size))).unwrap_or_default();
+    line("capacity", format!("{} (min {}, max {}){pending}", bytes(stat.capacity), bytes(stat.min), bytes(stat.max)));
+    let used = format!("{} ({})", bytes(stat.used), percent(stat.used, stat.capacity));
+    line("used", format!("{used}, {} retained, {} reserved", bytes(stat.retained), bytes(stat.reserved)));
+    line("messages", format!("{}, {}", count(stat.messages), per_second(stat.messages_per_s)));
+    line("bytes", format!("{}, {}", bytes(stat.bytes), bytes_per_second(stat.bytes_per_s)));
+    line("limits", format!("messages to {}, aligned to {}", Bytes(stat.max_message), Bytes(stat.align.into())));
+    let (dropped, overwritten) = (count(stat.dropped), count(stat.overwritten));
+    line("lost", format!("{dropped} dropped, {overwritten} overwritten"));
+    line("events", format!("{} resizes, {} evictions", count(stat.resizes), count(stat.evicted)));
+    line("source", printable(&stat.source));
+    line(
+        "writer",
+        match &stat.writer {
+            None => "none".to_owned(),
+            Some(writer) => format!(
+                "{} (pid {}, {}), {}, seen {} ago",
+                printable(&writer.program),
+                writer.pid,
+                printable(&writer.user),
+                printable(&writer.role),
+                age(writer.heartbeat_ms)
+            ),
+        },
+    );
+    line("segment", format!("/dev/shm/{}", printable(stat.segment.trim_start_matches('/'))));
+    line("readers", format!("{} of {}", stat.readers.len(), stat.max_readers));
+    if !stat.readers.is_empty() {
+        text.push_str(&readers(&stat.readers));
+    }
+    text
+}
+
+fn readers(readers: &[ReaderStat]) -> String {
+    let mut table = Table::new(&[
+        ("READER", Align::Right),
+        ("PID", Align::Right),
+        ("PROGRAM", Align::Left),
+        ("USER", Align::Left),
+        ("STATE", Align::Left),
+        ("LAG", Align::Right),
+        ("LAG BYTES", Align::Right),
+        ("RECEIVED", Align::Right),
+        ("LOST", Align::Right),
+        ("SEEN", Align::Right),
+    ]);
+    for reader in readers {
+        table.row([
+            reader.reader.to_string(),
+            reader.pid.to_string(),
+            printable(&reader.program),
+            printable(&reader.user),
+            printable(&reader.state),
+            count(reader.lag_messages),
+            bytes(reader.lag_bytes),
+            count(reader.received),
+            count(reader.lost),
+            age(reader.heartbeat_ms),
+        ]);
+    }
+    table.render("    ")
+}
+
+#[cfg(test)]
+mod tests {
+    use shm_proto::control::OnFull;
+    use shm_proto::stat::WriterStat;
+
+    use super::*;
+
+    fn stat() -> ChannelStat {
+        ChannelStat {
+            channel: "cam".parse().unwrap(),
+            segment: "/shmd.cam".into(),
+            mode: "ring".into(),
+            on_full: OnFull::Block,
+            capacity: 1 << 20,
+            min: 64 << 10,
+            max: 256 << 20,
+            reserved: 1 << 20,
+            pending: None,
+            used: 512 << 10,
+            retained: 1 << 20,
+            max_message: 64 << 20,
+            align: 8,
+            messages: 1_234_567,
+            bytes: 3 << 30,
+            messages_per_s: 12_345.0,
+            bytes_per_s: 1.5 * 1024.0 * 1024.0,
+            dropped: 0,
+            overwritten: 7,
+            resizes: 2,
+            evicted: 1,
+            max_readers: 64,
+            source: "none".into(),
+            writer: None,
+            readers: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_channel_without_anybody_is_a_short_block() {
+        assert_eq!(
+            render(&stat()),
+            "\
+cam  ring, on full: block
+  capacity  1MiB (min 64KiB, max 256MiB)
+  used      512KiB (50%), 1MiB retained, 1MiB reserved
+  messages  1,234,567, 12.3k/s
+  bytes     3GiB, 1.5MiB/s
+  limits    messages to 64MiB, aligned to 8
+  lost      0 dropped, 7 overwritten
+  events    2 resizes, 1 evictions
+  source    none
+  writer    none
+  segment   /dev/shm/shmd.cam
+  readers   0 of 64
+"
+        );
+    }
+
+    #[test]
+    fn writer_and_readers_are_shown_with_their_ages_and_a_pending_size_with_the_capacity() {
+        let mut stat = stat();
+        stat.pending = Some(64 << 10);
+        stat.writer = Some(WriterStat {
+            pid: 4711,
+            program: "camd".into(),
+            user: "video".into(),
+            role: "lent".into(),
+            heartbeat_ms: 12,
+        });
+        stat.readers.push(ReaderStat {
+            reader: 3,
+            pid: 4712,
+            program: "view\x1b[2Jer".into(),
+            user: "me".into(),
+            state: "sleeping".into(),
+            lag_messages: 1200,
+            lag_bytes: 4096,
+            received: 99,
+            lost: 0,
+            heartbeat_ms: 1500,
+        });
+        let text = render(&stat);
+        assert!(text.contains("max 256MiB), 64KiB pending\n"), "{text}");
+        assert!(text.contains("writer    camd (pid 4711, video), lent, seen 12ms ago\n"), "{text}");
+        assert!(
+            text.ends_with(
+                "\
+  readers   1 of 64
+    READER   PID  PROGRAM          USER  STATE       LAG  LAG BYTES  RECEIVED  LOST  SEEN
+         3  4712  view\\u{1b}[2Jer  me    sleeping  1,200       4KiB        99     0  1.5s
+"
+            ),
+            "{text}"
+        );
+        assert!(!text.contains('\x1b'));
+    }
+}

@@ -1,0 +1,128 @@
+//! `shmctl write`: standard input to messages.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
+
+use clap::Args as ClapArgs;
+use nix::poll::{PollFd, PollFlags};
+use shm_proto::framing::{Framing, Pump, Step};
+use shm_proto::{Error, Writer};
+
+use crate::args::Global;
+use crate::error::{Failure, Result, note};
+use crate::human::messages;
+use crate::output::{has_gone, has_news, wait_for};
+
+/// A writer with nothing to publish shows that often that it is alive.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// A shrink that waits for readers is looked at that often.
+const SHRINKING: Duration = Duration::from_millis(20);
+
+const EXAMPLES: &str = "\
+Examples:
+  journalctl -f | shmctl write                   a message a line
+  find . -print0 | shmctl write --framing nul    a message a name
+  shmctl write --framing chunk=64KiB < film.ts   a message every 64 KiB, the last may be shorter
+  producer | shmctl write --framing length       each after its length: 4 bytes, little-endian
+
+Only one program at a time can write to a channel. A message over the channel's limit ends the command with 1 and says \
+how long it is; nothing is cut to fit. When the channel is full, its on_full decides: wait, drop and count, or overwrite.";
+
+/// Publish standard input as messages.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Where a message ends: lines, nul, length, or chunk=SIZE.
+    #[arg(long, value_name = "FRAMING", default_value_t = Framing::Lines)]
+    framing: Framing,
+}
+
+pub(crate) fn run(args: Args, global: &Global) -> Result<()> {
+    let mut writer = Writer::attach(&global.endpoint(), global.channel.as_ref())?;
+    let before = writer.messages();
+    let mut pump = Pump::new(args.framing, writer.geometry().max_message)?;
+    let result = publish(&mut pump, &mut writer);
+    let published = writer.messages() - before;
+    if result.is_err() && published > 0 {
+        note(&messages(published, "published before"));
+    }
+    result?;
+    match pump.published().saturating_sub(published) {
+        0 => log::info!("{}", messages(published, "published")),
+        dropped => note(&format!(
+            "{}, {} because the channel was full",
+            messages(published, "published"),
+            messages(dropped, "dropped")
+        )),
+    }
+    Ok(())
+}
+
+fn publish(pump: &mut Pump, writer: &mut Writer) -> Result<()> {
+    let mut input = Input::stdin()?;
+    let mut daemon_is_there = true;
+    loop {
+        match pump.step(&mut input, writer)? {
+            Step::Published(_) => {}
+            Step::WouldBlock => wait(&input, writer, &mut daemon_is_there)?,
+            Step::Eof => return Ok(()),
+        }
+    }
+}
+
+/// Waits for input, and meanwhile does what the daemon asks for.
+fn wait(input: &Input, writer: &mut Writer, daemon_is_there: &mut bool) -> Result<()> {
+    let timeout = if writer.is_shrinking() { SHRINKING } else { HEARTBEAT };
+    let mut fds = vec![PollFd::new(input.as_fd(), PollFlags::POLLIN)];
+    if *daemon_is_there {
+        fds.extend(writer.link_fd().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+    }
+    wait_for(&mut fds, timeout)?;
+    let gone = fds.get(1).is_some_and(has_gone);
+    let input_only = has_news(&fds[0]) && !fds.get(1).is_some_and(has_news);
+    if gone {
+        // The readers that are attached have no need of it.
+        note("the daemon is gone; readers that are attached still receive what is written");
+        *daemon_is_there = false;
+    }
+    if !input_only {
+        writer.maintain()?;
+    }
+    Ok(())
+}
+
+/// Standard input, read only when there is something: its mode is shared with other processes and stays as it is.
+#[derive(Debug)]
+struct Input {
+    file: File,
+    never_waits: bool,
+}
+
+impl Input {
+    fn stdin() -> Result<Self> {
+        let failed = |e: io::Error| Failure::from(Error::system("cannot read standard input", e));
+        let file = File::from(io::stdin().as_fd().try_clone_to_owned().map_err(failed)?);
+        let never_waits = file.metadata().map_err(failed)?.is_file();
+        Ok(Input { file, never_waits })
+    }
+}
+
+impl Read for Input {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        if !self.never_waits {
+            let mut fds = [PollFd::new(self.file.as_fd(), PollFlags::POLLIN)];
+            if nix::poll::poll(&mut fds, nix::poll::PollTimeout::ZERO)? == 0 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+        }
+        self.file.read(into)
+    }
+}
+
+impl AsFd for Input {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}

@@ -1,0 +1,165 @@
+//! What ends a command, and its exit code: in one place.
+
+use std::fmt;
+use std::io::{self, IsTerminal, Write};
+
+use shm_proto::Error;
+use shm_proto::control::ErrorKind;
+
+/// A command's result.
+pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
+
+/// Why a command did not go to its end.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// The library or the daemon says no.
+    Library(Error),
+    /// Whoever read the output has gone: the quiet end of a pipeline.
+    OutputClosed,
+    /// The output cannot be written.
+    Output(io::Error),
+    /// Anything else, in a sentence.
+    Other(String),
+}
+
+impl Failure {
+    /// The exit code: 0 done, 1 failed, 69 no daemon, 75 timed out or would block, 77 not permitted. Usage errors end
+    /// in the command line parser with 2.
+    pub(crate) fn exit_code(&self) -> u8 {
+        const FAILED: u8 = 1;
+        const USAGE: u8 = 2;
+        const NO_DAEMON: u8 = 69;
+        const WOULD_BLOCK: u8 = 75;
+        const NOT_PERMITTED: u8 = 77;
+        match self {
+            Failure::OutputClosed => 0,
+            Failure::Output(_) | Failure::Other(_) => FAILED,
+            Failure::Library(error) => match error {
+                Error::NoDaemon { .. } | Error::Disconnected { .. } => NO_DAEMON,
+                Error::TimedOut { .. } | Error::WouldBlock { .. } => WOULD_BLOCK,
+                Error::System { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => NOT_PERMITTED,
+                Error::BadSize { .. }
+                | Error::BadDuration { .. }
+                | Error::BadFraming { .. }
+                | Error::BadName { .. } => USAGE,
+                Error::Refused(refusal) => match refusal.kind {
+                    ErrorKind::NotPermitted => NOT_PERMITTED,
+                    ErrorKind::WriterTaken | ErrorKind::TooMany | ErrorKind::Busy => WOULD_BLOCK,
+                    ErrorKind::BadRequest
+                    | ErrorKind::BadVersion
+                    | ErrorKind::NoSuchChannel
+                    | ErrorKind::OutOfRange
+                    | ErrorKind::NoSpace
+                    | ErrorKind::NoSuchReader
+                    | ErrorKind::Internal => FAILED,
+                },
+                _ => FAILED,
+            },
+        }
+    }
+
+    /// Says it on standard error, unless there is nothing to say.
+    pub(crate) fn tell(&self) {
+        if !matches!(self, Failure::OutputClosed) {
+            tell("error", Style::Bad, &self.to_string());
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Failure::Library(error) => {
+                write!(f, "{error}")?;
+                if let Error::Refused(refusal) = error {
+                    let names: Vec<_> = refusal.channels.iter().map(ToString::to_string).collect();
+                    // A daemon may have worked the names into its sentence.
+                    if !names.iter().all(|name| refusal.message.contains(name)) {
+                        write!(f, " (channels: {})", names.join(", "))?;
+                    }
+                }
+                Ok(())
+            }
+            Failure::OutputClosed => f.write_str("the output was closed"),
+            Failure::Output(source) => write!(f, "cannot write to standard output: {source}"),
+            Failure::Other(text) => f.write_str(text),
+        }
+    }
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Self {
+        Failure::Library(error)
+    }
+}
+
+/// Something that should be known and ends nothing.
+pub(crate) fn note(text: &str) {
+    tell("note", Style::Plain, text);
+}
+
+#[derive(Clone, Copy)]
+enum Style {
+    Bad,
+    Plain,
+}
+
+fn tell(what: &str, style: Style, text: &str) {
+    let mut stderr = io::stderr().lock();
+    let colour = stderr.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    let (on, off) = match style {
+        Style::Bad if colour => ("\x1b[1;31m", "\x1b[0m"),
+        Style::Plain if colour => ("\x1b[1m", "\x1b[0m"),
+        _ => ("", ""),
+    };
+    // Nobody is left to be told that standard error is closed.
+    let _ = writeln!(stderr, "shmctl: {on}{what}:{off} {text}");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use shm_proto::control::Refusal;
+
+    use super::*;
+
+    fn refused(kind: ErrorKind, message: &str, channels: &[&str]) -> Failure {
+        let channels = channels.iter().map(|name| name.parse().unwrap()).collect();
+        Error::Refused(Refusal { kind, message: message.into(), channels }).into()
+    }
+
+    #[test]
+    fn every_kind_of_failure_has_its_exit_code() {
+        let channel = || "main".to_owned();
+        for (failure, code) in [
+            (Failure::OutputClosed, 0),
+            (Failure::Output(io::Error::other("full")), 1),
+            (Error::NoDaemon { socket: "/x".into(), reason: "absent".into() }.into(), 69),
+            (Error::Disconnected { channel: channel() }.into(), 69),
+            (Error::TimedOut { what: "a message".into(), waited: Duration::ZERO }.into(), 75),
+            (Error::WouldBlock { channel: channel(), used: 1, capacity: 1 }.into(), 75),
+            (Error::system("connect", io::Error::from(io::ErrorKind::PermissionDenied)).into(), 77),
+            (Error::system("connect", io::Error::from(io::ErrorKind::NotFound)).into(), 1),
+            (Error::Evicted { channel: channel(), reason: "slow".into() }.into(), 1),
+            (Error::TooLarge { channel: channel(), len: 2, limit: 1 }.into(), 1),
+            (Error::Version { theirs: 2, ours: 1 }.into(), 1),
+            (refused(ErrorKind::NotPermitted, "no", &[]), 77),
+            (refused(ErrorKind::WriterTaken, "pid 7", &[]), 75),
+            (refused(ErrorKind::TooMany, "64", &[]), 75),
+            (refused(ErrorKind::NoSuchChannel, "no", &[]), 1),
+            (refused(ErrorKind::OutOfRange, "max", &[]), 1),
+            (refused(ErrorKind::NoSpace, "free", &[]), 1),
+        ] {
+            assert_eq!(failure.exit_code(), code, "{failure}");
+        }
+    }
+
+    #[test]
+    fn a_refusal_lists_the_channels_once() {
+        let without = refused(ErrorKind::NoSuchChannel, "no channel \"x\"", &["cam", "imu"]);
+        assert_eq!(without.to_string(), "no channel \"x\" (channels: cam, imu)");
+        let with = refused(ErrorKind::NoSuchChannel, "no channel \"x\"; there are cam and imu", &["cam", "imu"]);
+        assert_eq!(with.to_string(), "no channel \"x\"; there are cam and imu");
+    }
+}

@@ -1,0 +1,125 @@
+//! Standard output: text at once, messages through a buffer that signals can interrupt.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use shm_proto::Error;
+
+use crate::error::{Failure, Result, note};
+use crate::signals::Signals;
+
+/// The buffer is written out when it holds so much.
+const ENOUGH: usize = 256 << 10;
+/// After a signal, a reader of the output that takes nothing is waited for no longer than this.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Writes text that is complete.
+pub(crate) fn print(text: &str) -> Result<()> {
+    let mut stdout = io::stdout().lock();
+    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(failure)
+}
+
+/// What `value` is as JSON, as one line.
+pub(crate) fn print_json(value: &impl serde::Serialize) -> Result<()> {
+    let text = serde_json::to_string(value).map_err(|e| Failure::Other(format!("cannot write JSON: {e}")))?;
+    print(&(text + "\n"))
+}
+
+/// Waits for one of `fds`, at most `timeout`, and says which have something to tell. An interrupted wait tells nothing.
+pub(crate) fn wait_for(fds: &mut [PollFd<'_>], timeout: Duration) -> Result<()> {
+    // Rounded up, so that a wait for the rest of a time does not end just before it.
+    let timeout = PollTimeout::try_from(timeout.saturating_add(Duration::from_micros(999))).unwrap_or(PollTimeout::MAX);
+    match poll(fds, timeout) {
+        Ok(_) | Err(Errno::EINTR) => Ok(()),
+        Err(e) => Err(Error::system("cannot wait for input, output and signals", e).into()),
+    }
+}
+
+/// Whether a descriptor polled for nothing in particular says that the other side has gone.
+pub(crate) fn has_gone(fd: &PollFd<'_>) -> bool {
+    let ends = PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL;
+    fd.revents().is_some_and(|revents| revents.intersects(ends))
+}
+
+/// Whether a descriptor has anything to tell.
+pub(crate) fn has_news(fd: &PollFd<'_>) -> bool {
+    fd.any().unwrap_or(true)
+}
+
+fn failure(e: io::Error) -> Failure {
+    if e.kind() == ErrorKind::BrokenPipe { Failure::OutputClosed } else { Failure::Output(e) }
+}
+
+/// Standard output for many messages: fill [`buffer`](Self::buffer), and [`flush`](Self::flush) when it is full or there
+/// is time.
+#[derive(Debug)]
+pub(crate) struct Output {
+    file: File,
+    buffer: Vec<u8>,
+}
+
+impl Output {
+    pub(crate) fn stdout() -> Result<Self> {
+        let file = File::from(io::stdout().as_fd().try_clone_to_owned().map_err(failure)?);
+        Ok(Output { file: nonblocking(&file).unwrap_or(file), buffer: Vec::with_capacity(ENOUGH) })
+    }
+
+    /// What is to be written next.
+    pub(crate) fn buffer(&mut self) -> &mut Vec<u8> {
+        &mut self.buffer
+    }
+
+    /// Whether it is time to write.
+    pub(crate) fn is_full(&self) -> bool {
+        self.buffer.len() >= ENOUGH
+    }
+
+    /// Writes everything, waiting for whoever reads it. After a signal that wait is short, and what is not taken is lost.
+    pub(crate) fn flush(&mut self, signals: &Signals) -> Result<()> {
+        let mut written = 0;
+        let mut give_up = None;
+        while written < self.buffer.len() {
+            match self.file.write(&self.buffer[written..]) {
+                Ok(n) => written += n,
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == ErrorKind::WouldBlock => {
+                    if signals.came() {
+                        let left = give_up.get_or_insert_with(|| Instant::now() + GRACE);
+                        let left = left.saturating_duration_since(Instant::now());
+                        if left.is_zero() {
+                            note(&format!("{} bytes of output were not taken", self.buffer.len() - written));
+                            break;
+                        }
+                        wait_for(&mut [PollFd::new(self.file.as_fd(), PollFlags::POLLOUT)], left)?;
+                    } else {
+                        let out = PollFd::new(self.file.as_fd(), PollFlags::POLLOUT);
+                        let signal = PollFd::new(signals.as_fd(), PollFlags::POLLIN);
+                        wait_for(&mut [out, signal], Duration::MAX)?;
+                    }
+                }
+                Err(e) => return Err(failure(e)),
+            }
+        }
+        self.buffer.clear();
+        Ok(())
+    }
+}
+
+impl AsFd for Output {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+/// A pipe opened once more, so that not blocking is this description's property and not that of whoever shares ours.
+fn nonblocking(file: &File) -> Option<File> {
+    let is_pipe = file.metadata().ok()?.file_type().is_fifo();
+    let open = || OpenOptions::new().write(true).custom_flags(OFlag::O_NONBLOCK.bits()).open("/proc/self/fd/1").ok();
+    is_pipe.then(open).flatten()
+}

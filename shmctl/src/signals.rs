@@ -1,0 +1,45 @@
+//! SIGINT and SIGTERM as something to look at: a descriptor in a poll loop, a flag in a busy one.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::{flag, low_level};
+
+use crate::error::{Failure, Result};
+
+/// From its making on, the first SIGINT or SIGTERM is noted here and the second ends the process at once.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    pipe: UnixStream,
+    came: Arc<AtomicBool>,
+}
+
+impl Signals {
+    pub(crate) fn catch() -> Result<Self> {
+        let failed = |e: std::io::Error| Failure::Other(format!("cannot catch SIGINT and SIGTERM: {e}"));
+        let (pipe, writer) = UnixStream::pair().map_err(failed)?;
+        let came = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            // In this order: the default action only when an earlier signal has raised the flag.
+            flag::register_conditional_default(signal, Arc::clone(&came)).map_err(failed)?;
+            flag::register(signal, Arc::clone(&came)).map_err(failed)?;
+            low_level::pipe::register(signal, writer.try_clone().map_err(failed)?).map_err(failed)?;
+        }
+        Ok(Signals { pipe, came })
+    }
+
+    /// Whether one has come.
+    pub(crate) fn came(&self) -> bool {
+        self.came.load(Ordering::Relaxed)
+    }
+}
+
+/// Readable once a signal has come, and ever after.
+impl AsFd for Signals {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pipe.as_fd()
+    }
+}

@@ -1,0 +1,184 @@
+//! Exit codes, messages and output of the real program, against a stand-in for the daemon.
+
+mod support;
+
+use std::io::{Read, Write};
+use std::os::unix::net::UnixListener;
+use std::process::Stdio;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use shm_proto::control::{Done, ErrorKind, Request, Resized};
+use shm_proto::stat::Summary;
+
+use support::{Dir, Ran, ok, refuse};
+
+const COMMANDS: [&str; 6] = ["read", "write", "stat", "list", "resize --bytes 1MiB", "evict --reader 1"];
+
+#[test]
+fn without_a_daemon_every_command_ends_with_69_and_names_the_socket_and_the_way_out() {
+    let dir = Dir::new();
+    for command in COMMANDS {
+        dir.run(command)
+            .fails(69, &["no daemon at", dir.socket().to_str().unwrap(), "no such socket", "--runtime-dir"]);
+    }
+}
+
+#[test]
+fn a_socket_that_a_dead_daemon_left_is_no_daemon() {
+    let dir = Dir::new();
+    drop(UnixListener::bind(dir.socket()).unwrap());
+    dir.run("list").fails(69, &["left behind"]);
+}
+
+#[test]
+fn a_runtime_directory_on_the_command_line_comes_before_the_environments() {
+    let dir = Dir::new();
+    dir.run("list --runtime-dir /none/such").fails(69, &["/none/such/shmd.sock"]);
+}
+
+#[test]
+fn wrong_usage_ends_with_2_before_any_daemon_is_looked_for() {
+    let dir = Dir::new();
+    for (words, text) in [
+        ("", "Usage"),
+        ("fly", "fly"),
+        ("resize", "--bytes"),
+        ("resize --bytes 1.5MiB", "64KiB"),
+        ("evict", "--reader"),
+        ("read --channel a/b", "A-Z"),
+        ("read --timeout soon", "500ms"),
+        ("write --framing line", "chunk=64KiB"),
+    ] {
+        dir.run(words).fails(2, &[text]);
+    }
+}
+
+#[test]
+fn the_daemons_refusals_have_their_exit_codes_and_are_told_in_its_words() {
+    for (kind, code) in [
+        (ErrorKind::NotPermitted, 77),
+        (ErrorKind::WriterTaken, 75),
+        (ErrorKind::Busy, 75),
+        (ErrorKind::OutOfRange, 1),
+        (ErrorKind::NoSpace, 1),
+    ] {
+        let dir = Dir::new();
+        dir.serve(move |_| refuse(kind, "because of 42"));
+        for command in COMMANDS {
+            dir.run(command).fails(code, &["shmctl: error: because of 42\n"]);
+        }
+    }
+}
+
+#[test]
+fn a_channel_that_is_not_there_is_answered_with_those_that_are() {
+    let dir = Dir::new();
+    dir.serve(|_| refuse(ErrorKind::NoSuchChannel, "no channel named nope"));
+    for command in ["read -c nope", "read --follow -c nope", "write -c nope", "stat -c nope"] {
+        dir.run(command).fails(1, &["nope", "cam, imu"]);
+    }
+}
+
+#[test]
+fn a_resize_tells_the_old_and_the_new_size() {
+    let dir = Dir::new();
+    dir.serve(|request| match request {
+        Request::Resize { channel, bytes } => ok(Done::Resize(Resized {
+            channel: channel.unwrap(),
+            old: 1 << 20,
+            asked: bytes,
+            new: bytes,
+            pending: bytes < 1 << 20,
+        })),
+        _ => refuse(ErrorKind::BadRequest, "something else"),
+    });
+    dir.run("resize -c main --bytes 4MiB").prints("main: 1MiB -> 4MiB\n");
+    let pending = dir.run("resize -c main --bytes 64KiB");
+    assert!(pending.out.starts_with("main: 1MiB -> 64KiB, pending"), "{pending:?}");
+    assert_eq!(pending.code, Some(0));
+}
+
+#[test]
+fn the_channel_can_come_from_the_environment() {
+    let dir = Dir::new();
+    dir.serve(|request| refuse(ErrorKind::Internal, &format!("{request:?}")));
+    let output = dir.shmctl("evict --reader 7").env("SHMD_CHANNEL", "cam").output().unwrap();
+    Ran::new("evict", output).fails(1, &["cam", "reader: 7"]);
+}
+
+#[test]
+fn a_list_is_a_table_for_people_and_an_array_for_programs() {
+    let dir = Dir::new();
+    dir.serve(|_| {
+        ok(Done::List(vec![Summary {
+            channel: "cam".parse().unwrap(),
+            mode: "ring".into(),
+            capacity: 65_536,
+            readers: 1,
+            writer: "none".into(),
+            allowed: vec!["read".into()],
+        }]))
+    });
+    dir.run("list")
+        .prints("CHANNEL  MODE  CAPACITY  READERS  WRITER  ALLOWED\ncam      ring     64KiB        1  none    read\n");
+    let json: serde_json::Value = serde_json::from_str(&dir.run("list --json").out).unwrap();
+    assert_eq!(json[0]["capacity"], 65_536);
+}
+
+#[test]
+fn an_output_that_is_closed_is_a_quiet_end() {
+    let dir = Dir::new();
+    dir.serve(|_| ok(Done::Stat(Vec::new())));
+    let mut child = dir.start("stat --json --watch 600");
+    let mut first = [0];
+    let mut out = child.stdout.take().unwrap();
+    out.read_exact(&mut first).unwrap();
+    // Long before the next line is due: nothing is written that could fail.
+    drop(out);
+    let ran = Ran::new("stat --watch", child.wait_with_output().unwrap());
+    ran.prints("");
+}
+
+#[test]
+fn sigint_ends_a_watch_and_a_waiting_follower_with_0() {
+    let dir = Dir::new();
+    dir.serve(|_| ok(Done::Stat(Vec::new())));
+    let mut child = dir.start("stat --json --watch 600");
+    child.stdout.as_mut().unwrap().read_exact(&mut [0; 3]).unwrap();
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
+    Ran::new("stat --watch", child.wait_with_output().unwrap()).prints("");
+
+    let empty = Dir::new();
+    let mut child = empty.start("read --follow");
+    let mut said = [0; 12];
+    child.stderr.as_mut().unwrap().read_exact(&mut said).unwrap();
+    assert_eq!(&said, b"shmctl: note");
+    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
+    assert_eq!(child.wait().unwrap().code(), Some(0));
+}
+
+#[test]
+fn a_follower_that_hears_nothing_for_its_timeout_ends_with_75() {
+    let dir = Dir::new();
+    dir.run("read --follow --timeout 200ms").fails(75, &["waiting for it", "timed out after 200ms", "0 messages"]);
+}
+
+#[test]
+fn nothing_is_read_when_nothing_is_asked_for() {
+    Dir::new().run("read -n 0").prints("");
+}
+
+#[test]
+fn a_daemon_that_answers_nonsense_or_another_version_is_told_apart_from_none() {
+    for (answer, text) in
+        [("{\"v\":2,\"ok\":{}}\n", "version 2"), ("hello\n", "hello"), ("{\"v\":1}\n", "not understood")]
+    {
+        let dir = Dir::new();
+        let listener = UnixListener::bind(dir.socket()).unwrap();
+        let child = dir.shmctl("list").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let (mut socket, _) = listener.accept().unwrap();
+        socket.write_all(answer.as_bytes()).unwrap();
+        Ran::new("list", child.wait_with_output().unwrap()).fails(1, &["control protocol", text]);
+    }
+}

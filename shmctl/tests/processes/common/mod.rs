@@ -1,0 +1,18 @@
+//! The harness: real programs, each test with a directory, a daemon and object names of its own.
+//!
+//! Nothing here waits for a time to pass: conditions are waited for, and a guard ends what would hang. A failure shows
+//! what every program involved has said.
+
+mod daemon;
+mod other_user;
+mod place;
+mod process;
+mod wait;
+
+pub(crate) use self::{
+    daemon::{Daemon, Setup},
+    other_user::{User, skip, skip_without_root},
+    place::{Place, shared_memory},
+    process::{Proc, Run, clean, shmctl, shmd},
+    wait::{PATIENCE, heavy, wait_for, wait_until},
+};

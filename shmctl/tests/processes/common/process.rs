@@ -1,0 +1,274 @@
+//! Programs that run and what they leave behind.
+
+use std::io::{Read, Write};
+use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::{JoinHandle, sleep, spawn};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::wait::{PATIENCE, wait_until};
+
+/// The command line program.
+pub(crate) fn shmctl() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_shmctl"))
+}
+
+/// The daemon, which cargo puts beside it when it builds the workspace.
+pub(crate) fn shmd() -> PathBuf {
+    let path = shmctl().with_file_name("shmd");
+    let missing = "is missing: these tests need both programs, run them with `cargo test --workspace`";
+    assert!(path.is_file(), "{} {missing}", path.display());
+    path
+}
+
+/// A command without anything of this machine's settings in its environment.
+pub(crate) fn clean(program: impl AsRef<Path>) -> Command {
+    let mut command = Command::new(program.as_ref());
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("SHMD_") {
+            command.env_remove(name);
+        }
+    }
+    command.env_remove("JOURNAL_STREAM").env_remove("RUST_LOG").stdin(Stdio::null());
+    command
+}
+
+/// What a pipe has given so far.
+#[derive(Debug)]
+struct Capture {
+    bytes: Arc<Mutex<Vec<u8>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Capture {
+    fn of(pipe: Option<impl Read + Send + 'static>) -> Self {
+        let bytes = Arc::new(Mutex::new(Vec::new()));
+        let into = Arc::clone(&bytes);
+        let thread = pipe.map(|mut pipe| {
+            spawn(move || {
+                let mut buffer = vec![0; 64 << 10];
+                while let Ok(n @ 1..) = pipe.read(&mut buffer) {
+                    into.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&buffer[..n]);
+                }
+            })
+        });
+        Capture { bytes, thread }
+    }
+
+    fn so_far(&self) -> Vec<u8> {
+        self.bytes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn rest(&mut self) -> Vec<u8> {
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+        std::mem::take(&mut self.bytes.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+/// A program that runs. It is killed when the test lets go of it.
+#[derive(Debug)]
+pub(crate) struct Proc {
+    what: String,
+    child: Child,
+    ended: Option<ExitStatus>,
+    out: Capture,
+    err: Capture,
+}
+
+impl Proc {
+    /// Starts it with its output captured; standard input stays what the command says.
+    #[track_caller]
+    pub(crate) fn spawn(mut command: Command) -> Self {
+        command.stdout(Stdio::piped());
+        Self::spawn_as_is(command)
+    }
+
+    /// Starts it with its errors captured; standard input and output stay what the command says.
+    #[track_caller]
+    pub(crate) fn spawn_as_is(mut command: Command) -> Self {
+        let what = format!("{command:?}");
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap_or_else(|e| panic!("{what}: {e}"));
+        let (out, err) = (Capture::of(child.stdout.take()), Capture::of(child.stderr.take()));
+        Proc { what, child, ended: None, out, err }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Writes to its standard input, which has to be a pipe.
+    #[track_caller]
+    pub(crate) fn feed(&mut self, bytes: &[u8]) {
+        let stdin = self.child.stdin.as_mut().expect("standard input is a pipe and open");
+        stdin.write_all(bytes).and_then(|()| stdin.flush()).unwrap_or_else(|e| panic!("{}: {e}", self.what));
+    }
+
+    /// Ends its standard input.
+    pub(crate) fn end_input(&mut self) {
+        self.child.stdin = None;
+    }
+
+    /// Takes over its standard input.
+    pub(crate) fn take_stdin(&mut self) -> std::process::ChildStdin {
+        self.child.stdin.take().expect("standard input is a pipe and open")
+    }
+
+    /// Sends a signal, to this process and no other: it has not been waited for.
+    #[track_caller]
+    pub(crate) fn signal(&mut self, signal: Signal) {
+        assert!(self.is_running(), "{} has ended: {:?}\n{}", self.what, self.ended, self.err_so_far());
+        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
+    }
+
+    /// Stops it as a debugger or a frozen control group would, and returns when it stands.
+    #[track_caller]
+    pub(crate) fn freeze(&mut self) {
+        self.signal(Signal::SIGSTOP);
+        let stat = format!("/proc/{}/stat", self.pid());
+        wait_until("the process stands", || {
+            let text = std::fs::read_to_string(&stat).unwrap_or_default();
+            text.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('T'))
+        });
+    }
+
+    /// Lets it go on.
+    #[track_caller]
+    pub(crate) fn thaw(&mut self) {
+        self.signal(Signal::SIGCONT);
+    }
+
+    pub(crate) fn is_running(&mut self) -> bool {
+        if self.ended.is_none() {
+            self.ended = self.child.try_wait().unwrap();
+        }
+        self.ended.is_none()
+    }
+
+    pub(crate) fn out_so_far(&self) -> String {
+        String::from_utf8_lossy(&self.out.so_far()).into_owned()
+    }
+
+    pub(crate) fn err_so_far(&self) -> String {
+        String::from_utf8_lossy(&self.err.so_far()).into_owned()
+    }
+
+    /// Waits until its standard output holds `text`.
+    #[track_caller]
+    pub(crate) fn until_out_has(&mut self, text: &str) {
+        let end = Instant::now() + PATIENCE;
+        while !self.out_so_far().contains(text) {
+            let late = Instant::now() >= end;
+            assert!(!late && (self.is_running() || self.out_so_far().contains(text)), "no {text:?} from {self:?}");
+            sleep(Duration::from_millis(3));
+        }
+    }
+
+    /// Waits until its standard error holds `text`.
+    #[track_caller]
+    pub(crate) fn until_err_has(&mut self, text: &str) {
+        let end = Instant::now() + PATIENCE;
+        while !self.err_so_far().contains(text) {
+            let late = Instant::now() >= end;
+            assert!(!late && (self.is_running() || self.err_so_far().contains(text)), "no {text:?} from {self:?}");
+            sleep(Duration::from_millis(3));
+        }
+    }
+
+    /// Kills it with SIGKILL and waits for that.
+    #[track_caller]
+    pub(crate) fn kill(mut self) -> Run {
+        self.signal(Signal::SIGKILL);
+        self.wait()
+    }
+
+    /// Waits for its end.
+    #[track_caller]
+    pub(crate) fn wait(mut self) -> Run {
+        self.child.stdin = None;
+        let end = Instant::now() + PATIENCE;
+        while self.is_running() {
+            assert!(Instant::now() < end, "still running after {PATIENCE:?}: {self:?}");
+            sleep(Duration::from_millis(3));
+        }
+        let status = self.ended.unwrap();
+        Run {
+            what: self.what.clone(),
+            code: status.code(),
+            signal: status.signal(),
+            out: self.out.rest(),
+            err: String::from_utf8_lossy(&self.err.rest()).into_owned(),
+        }
+    }
+}
+
+impl Drop for Proc {
+    fn drop(&mut self) {
+        if self.is_running() {
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+            if std::thread::panicking() {
+                eprintln!("--- {} was still running and said:\n{}", self.what, self.err_so_far());
+            }
+        }
+    }
+}
+
+/// What a program has left behind.
+pub(crate) struct Run {
+    what: String,
+    pub(crate) code: Option<i32>,
+    pub(crate) signal: Option<i32>,
+    pub(crate) out: Vec<u8>,
+    pub(crate) err: String,
+}
+
+impl std::fmt::Debug for Run {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let out: String = self.text().chars().take(4000).collect();
+        write!(f, "{}\n code {:?} signal {:?}\n out {out:?}\n err {}", self.what, self.code, self.signal, self.err)
+    }
+}
+
+impl Run {
+    /// Starts a command and waits for its end.
+    #[track_caller]
+    pub(crate) fn of(command: Command) -> Self {
+        Proc::spawn(command).wait()
+    }
+
+    /// Its standard output as text.
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8_lossy(&self.out).into_owned()
+    }
+
+    /// It ended with 0.
+    #[track_caller]
+    pub(crate) fn ok(self) -> Self {
+        assert_eq!(self.code, Some(0), "{self:?}");
+        self
+    }
+
+    /// It ended with 0 and had nothing to say on standard error.
+    #[track_caller]
+    pub(crate) fn quiet(self) -> Self {
+        assert!(self.code == Some(0) && self.err.is_empty(), "{self:?}");
+        self
+    }
+
+    /// It ended with this code and a message that holds all of `parts`.
+    #[track_caller]
+    pub(crate) fn fails(self, code: i32, parts: &[&str]) -> Self {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        for part in parts {
+            assert!(self.err.contains(part), "{part:?} is not in the message of {self:?}");
+        }
+        self
+    }
+}

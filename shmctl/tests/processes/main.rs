@@ -1,0 +1,27 @@
+//! The programs together: real daemons, real clients, real shared memory.
+//!
+//! `cargo test --workspace` builds all that is needed. Each test has a daemon with a runtime directory and a prefix of its
+//! own and checks at the end that nothing of it is left. Where a test needs another process that is no `shmctl`, this test
+//! program runs itself with a role: see [`helpers`].
+
+mod api;
+mod common;
+mod content;
+mod errors;
+mod formats;
+mod helpers;
+mod hostile;
+mod lifecycle;
+mod losses;
+mod permissions;
+mod private_memory;
+mod read_write;
+mod resize;
+mod soak;
+mod stat;
+
+/// Not a test: where this program goes in when another test has started it with a role.
+#[test]
+fn helper_process() {
+    helpers::play();
+}

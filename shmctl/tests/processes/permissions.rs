@@ -1,0 +1,156 @@
+//! Who may do what, tried as real other users. The numbers need no entry in any user database.
+
+use shm_proto::Start;
+
+use crate::common::{Daemon, PATIENCE, Run, User, shmctl, skip_without_root};
+use crate::helpers;
+
+const GROUP: u32 = 61_001;
+/// In the channel's group.
+const MEMBER: User = User { uid: 61_101, gid: GROUP };
+/// In no list and no group.
+const STRANGER: User = User { uid: 61_102, gid: 61_002 };
+/// May write.
+const WRITER: User = User { uid: 61_103, gid: 61_003 };
+/// May read by number, without being in the group.
+const LISTED: User = User { uid: 61_104, gid: 61_004 };
+/// In a group that may administer.
+const ADMIN: User = User { uid: 61_105, gid: 61_005 };
+
+fn daemon() -> Daemon {
+    Daemon::start(&format!(
+        "[[channel]]\ngroup = \"{GROUP}\"\nmode = \"0640\"\nread = [\"{}\"]\nwrite = [\"{}\"]\nadmin = [\"@{}\"]\n",
+        LISTED.uid, WRITER.uid, ADMIN.gid
+    ))
+}
+
+/// `shmctl` run by somebody else, with this on its standard input.
+#[track_caller]
+fn cli_as(user: User, daemon: &Daemon, args: &[&str], input: &str) -> Run {
+    let file = daemon.place.path("input");
+    std::fs::write(&file, input).unwrap();
+    let mut command = user.command(&daemon.place, &shmctl());
+    command.env("SHMD_RUNTIME_DIR", daemon.place.run_dir()).args(args).stdin(std::fs::File::open(&file).unwrap());
+    Run::of(command)
+}
+
+#[test]
+fn a_reader_of_another_user_cannot_write_truncate_or_map_the_segment_writable() {
+    if skip_without_root("a_reader_of_another_user_cannot_write_truncate_or_map_the_segment_writable") {
+        return;
+    }
+    let daemon = daemon();
+    daemon.write_lines("before\n");
+    let object = daemon.place.segment("main");
+    let length = std::fs::metadata(&object).unwrap().len();
+    let run = helpers::start_as(MEMBER, &daemon, "intrude", &[object.to_str().unwrap()]).wait().ok();
+    assert!(!run.err.contains("ALLOWED"), "{run:?}");
+    assert_eq!(run.err.matches("denied: ").count(), 16, "{run:?}");
+
+    assert_eq!(std::fs::metadata(&object).unwrap().len(), length);
+    let mut reader = daemon.reader(Start::Oldest);
+    daemon.write_lines("after\n");
+    let mut text = Vec::new();
+    for wanted in ["before", "after"] {
+        reader.recv_into(&mut text, Some(PATIENCE)).unwrap();
+        assert_eq!(text, wanted.as_bytes());
+    }
+}
+
+#[test]
+fn the_segment_has_exactly_the_mode_and_group_of_its_channel() {
+    use std::os::unix::fs::MetadataExt;
+    if skip_without_root("the_segment_has_exactly_the_mode_and_group_of_its_channel") {
+        return;
+    }
+    let daemon = daemon();
+    let meta = std::fs::metadata(daemon.place.segment("main")).unwrap();
+    assert_eq!((meta.mode() & 0o7777, meta.gid(), meta.uid()), (0o640, GROUP, 0));
+}
+
+#[test]
+fn who_is_outside_the_group_can_neither_attach_nor_open_the_object() {
+    if skip_without_root("who_is_outside_the_group_can_neither_attach_nor_open_the_object") {
+        return;
+    }
+    let daemon = daemon();
+    daemon.write_lines("secret\n");
+    let user = format!("user {}", STRANGER.uid);
+    cli_as(STRANGER, &daemon, &["read", "--from", "oldest", "-n", "1"], "")
+        .fails(77, &["channel main", &user, "may not read", "read list"]);
+    cli_as(STRANGER, &daemon, &["write"], "x\n").fails(77, &[&user, "may not write", "write list"]);
+    cli_as(STRANGER, &daemon, &["resize", "--bytes", "2MiB"], "").fails(77, &[&user, "may not administer"]);
+    cli_as(STRANGER, &daemon, &["stat", "--channel", "main"], "").fails(77, &[&user]);
+    let list = cli_as(STRANGER, &daemon, &["list", "--json"], "").ok();
+    assert_eq!(list.text(), "[]\n", "what one may not touch is not shown");
+    assert!(list.err.contains("no channel here that this user may"), "{list:?}");
+
+    let mut cat = STRANGER.command(&daemon.place, "cat".as_ref());
+    cat.arg(daemon.place.segment("main"));
+    Run::of(cat).fails(1, &["Permission denied"]);
+    assert_eq!(daemon.stat().messages, 1);
+}
+
+#[test]
+fn members_of_the_group_and_listed_users_may_read_and_nothing_else() {
+    if skip_without_root("members_of_the_group_and_listed_users_may_read_and_nothing_else") {
+        return;
+    }
+    let daemon = daemon();
+    daemon.write_lines("hello\n");
+    for user in [MEMBER, LISTED] {
+        let run = cli_as(user, &daemon, &["read", "--from", "oldest", "-n", "1"], "").quiet();
+        assert_eq!(run.text(), "hello\n");
+        cli_as(user, &daemon, &["write"], "x\n").fails(77, &["may not write"]);
+        cli_as(user, &daemon, &["resize", "--bytes", "2MiB"], "").fails(77, &["may not administer"]);
+        cli_as(user, &daemon, &["evict", "--reader", "1"], "").fails(77, &["may not administer"]);
+        let list: serde_json::Value =
+            serde_json::from_str(&cli_as(user, &daemon, &["list", "--json"], "").quiet().text()).unwrap();
+        assert_eq!(list[0]["allowed"], serde_json::json!(["read"]));
+    }
+    assert_eq!((daemon.stat().messages, daemon.stat().capacity), (1, 1 << 20));
+}
+
+#[test]
+fn who_is_listed_for_writing_or_administering_may_do_that_and_nothing_else() {
+    if skip_without_root("who_is_listed_for_writing_or_administering_may_do_that_and_nothing_else") {
+        return;
+    }
+    let daemon = daemon();
+    cli_as(WRITER, &daemon, &["write"], "from another user\n").quiet();
+    cli_as(WRITER, &daemon, &["read"], "").fails(77, &["may not read"]);
+    cli_as(WRITER, &daemon, &["resize", "--bytes", "2MiB"], "").fails(77, &["may not administer"]);
+    cli_as(ADMIN, &daemon, &["resize", "--bytes", "2MiB"], "").quiet();
+    cli_as(ADMIN, &daemon, &["write"], "x\n").fails(77, &["may not write"]);
+    let stat = daemon.stat();
+    assert_eq!((stat.messages, stat.capacity), (1, 2 << 20));
+}
+
+#[test]
+fn a_daemon_of_another_user_serves_that_user_and_root_alone() {
+    if skip_without_root("a_daemon_of_another_user_serves_that_user_and_root_alone") {
+        return;
+    }
+    let place = crate::common::Place::new();
+    std::fs::write(place.path("shmd.toml"), "").unwrap();
+    // Its runtime directory is made by the daemon below one that the user owns.
+    let home = place.path("home");
+    std::fs::create_dir(&home).unwrap();
+    std::os::unix::fs::chown(&home, Some(MEMBER.uid), Some(MEMBER.gid)).unwrap();
+    let mut command = MEMBER.command(&place, &crate::common::shmd());
+    command.arg("--config").arg(place.path("shmd.toml")).args(["--prefix", &place.prefix]);
+    command.arg("--runtime-dir").arg(home.join("run"));
+    let mut daemon = crate::common::Proc::spawn(command);
+    daemon.until_err_has("event=ready");
+    let shmctl_as = |user: Option<User>, args: &[&str]| {
+        let mut command = user.map_or_else(|| crate::common::clean(shmctl()), |user| user.command(&place, &shmctl()));
+        command.env("SHMD_RUNTIME_DIR", home.join("run")).args(args);
+        Run::of(command)
+    };
+    shmctl_as(Some(MEMBER), &["resize", "--bytes", "2MiB"]).quiet();
+    shmctl_as(None, &["resize", "--bytes", "3MiB"]).quiet();
+    shmctl_as(Some(STRANGER), &["list"]).fails(77, &["Permission denied"]);
+    daemon.signal(nix::sys::signal::Signal::SIGTERM);
+    daemon.wait().ok();
+    assert!(place.leftovers().is_empty() && !home.join("run").exists());
+}
