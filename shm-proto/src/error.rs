@@ -52,6 +52,32 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
+    /// A name of an object in `/dev/shm` that cannot be used.
+    #[error("{input:?} is not a name for a {what}: {reason}; use a slash and a file name, such as /demo_shm")]
+    BadObjectName {
+        /// Which kind of object.
+        what: &'static str,
+        /// The name as given.
+        input: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// A ring's reader was asked for, and the channel is none.
+    #[error("channel {channel} hands messages over one at a time; read it through {objects}")]
+    IsHandoff {
+        /// Which channel.
+        channel: String,
+        /// The names of its objects.
+        objects: String,
+    },
+    /// The mutex of a handoff segment is held by somebody who does not release it.
+    #[error("segment {segment}: its mutex is held by {holder}; end or continue that process")]
+    Locked {
+        /// The segment's name.
+        segment: String,
+        /// Who holds it, as far as the mutex tells.
+        holder: String,
+    },
     /// A system call failed.
     #[error("{action}: {source}")]
     System {

@@ -7,6 +7,7 @@
 //! | `length` | so many bytes as the 4-byte little-endian number before them says | a record cut short is an error |
 //! | `chunk=SIZE` | the next SIZE bytes | the last message may be shorter |
 
+mod cut;
 mod pump;
 
 use std::fmt;

@@ -26,6 +26,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`ring`] | the data path: [`Writer`], [`Reader`], [`Message`], and the [layout](ring::layout) they share |
+//! | [`handoff`] | one message at a time, for programs in C with a mutex and two named semaphores |
 //! | [`control`] | the daemon's socket: [`Endpoint`], requests and replies as types, a [client](control::Client) |
 //! | [`framing`] | cutting byte streams into messages |
 //! | [`stat`] | what `stat` and `list` show, as data |
@@ -55,6 +56,8 @@ pub mod error;
 #[cfg(not(loom))]
 pub mod framing;
 #[cfg(not(loom))]
+pub mod handoff;
+#[cfg(not(loom))]
 pub mod name;
 #[cfg(not(loom))]
 pub mod os;
@@ -70,6 +73,6 @@ pub use self::{
     control::{Endpoint, Start},
     error::{Error, Result},
     name::{ChannelName, Prefix},
-    ring::{Message, Reader, Writer},
+    ring::{Attachment, Message, Reader, Writer},
     size::Bytes,
 };

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::control::OnFull;
+use crate::handoff::Names;
 use crate::name::ChannelName;
 
 /// One channel in `list`.
@@ -13,7 +14,7 @@ use crate::name::ChannelName;
 pub struct Summary {
     /// The channel's name.
     pub channel: ChannelName,
-    /// `ring`.
+    /// `ring` or `handoff`.
     pub mode: String,
     /// Present capacity in bytes.
     pub capacity: u64,
@@ -32,7 +33,7 @@ pub struct ChannelStat {
     pub channel: ChannelName,
     /// The segment's name for `shm_open`.
     pub segment: String,
-    /// `ring`.
+    /// `ring` or `handoff`.
     pub mode: String,
     /// What happens when the ring is full.
     pub on_full: OnFull,
@@ -74,10 +75,30 @@ pub struct ChannelStat {
     pub max_readers: u32,
     /// The source that feeds the channel: `none` or `stdin`.
     pub source: String,
+    /// What only a handoff channel has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub handoff: Option<HandoffStat>,
     /// Who writes now.
     pub writer: Option<WriterStat>,
     /// Who reads now.
     pub readers: Vec<ReaderStat>,
+}
+
+/// The objects of a handoff channel, and what its peers did to them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandoffStat {
+    /// Their names.
+    pub objects: Names,
+    /// Bytes of the message on offer.
+    pub on_offer: Option<u64>,
+    /// Times that a message was offered again because a reader took it and did not acknowledge it.
+    pub offered_again: u64,
+    /// Times that a peer died inside the mutex and it was recovered.
+    pub recovered: u64,
+    /// Times that the mutex had to be initialised anew.
+    pub repaired: u64,
+    /// Posts of the semaphores that belonged to no message.
+    pub stray_posts: u64,
 }
 
 /// Who holds the writer role.

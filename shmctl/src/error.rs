@@ -36,12 +36,13 @@ impl Failure {
             Failure::Output(_) | Failure::Other(_) => FAILED,
             Failure::Library(error) => match error {
                 Error::NoDaemon { .. } | Error::Disconnected { .. } => NO_DAEMON,
-                Error::TimedOut { .. } | Error::WouldBlock { .. } => WOULD_BLOCK,
+                Error::TimedOut { .. } | Error::WouldBlock { .. } | Error::Locked { .. } => WOULD_BLOCK,
                 Error::System { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => NOT_PERMITTED,
                 Error::BadSize { .. }
                 | Error::BadDuration { .. }
                 | Error::BadFraming { .. }
-                | Error::BadName { .. } => USAGE,
+                | Error::BadName { .. }
+                | Error::BadObjectName { .. } => USAGE,
                 Error::Refused(refusal) => match refusal.kind {
                     ErrorKind::NotPermitted => NOT_PERMITTED,
                     ErrorKind::WriterTaken | ErrorKind::TooMany | ErrorKind::Busy => WOULD_BLOCK,

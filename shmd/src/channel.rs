@@ -1,5 +1,6 @@
 //! One channel's life: its segment, its readers, its writer.
 
+mod handoff;
 mod reader;
 mod resize;
 mod segment;
@@ -18,6 +19,7 @@ use shm_proto::ring::link::ToWriter;
 use shm_proto::ring::{Owner, Snapshot};
 use shm_proto::{Error, Prefix, Result};
 
+pub(crate) use handoff::Handoff;
 pub(crate) use reader::Reader;
 pub(crate) use segment::{Segment, this_process};
 
@@ -50,6 +52,8 @@ pub(crate) struct Channel {
     was_lent: bool,
     /// Shrinks the channel in the daemon's place where `was_lent`.
     helper: Option<Helper>,
+    /// Messages are handed over one at a time; the rest of this is its feed.
+    handoff: Option<Handoff>,
     evicted: u64,
     resizes: u64,
     rates: Rates,
@@ -68,13 +72,14 @@ impl Channel {
     /// When the name is taken or there is no memory.
     pub(crate) fn create(
         id: ChannelId,
-        config: ChannelConfig,
+        configured: ChannelConfig,
         prefix: &Prefix,
         owner: Owner,
         user: &str,
     ) -> Result<Self> {
+        let config = handoff::feed(&configured);
         let (segment, geometry) = Segment::create(prefix, &config, owner)?;
-        Ok(Self {
+        let mut channel = Self {
             id,
             sizing: Sizing::new(Bounds { min: config.min, max: config.max }, config.capacity),
             config,
@@ -86,6 +91,7 @@ impl Channel {
             lease: None,
             was_lent: false,
             helper: None,
+            handoff: None,
             evicted: 0,
             resizes: 0,
             rates: Rates::default(),
@@ -94,7 +100,9 @@ impl Channel {
             own_user: user.to_owned(),
             lines: RateLimit::new(LINES),
             overflow_lines: RateLimit::new(1),
-        })
+        };
+        channel.start_handoff(configured)?;
+        Ok(channel)
     }
 
     /// Its place in the daemon's list.
@@ -125,6 +133,11 @@ impl Channel {
     /// Who writes.
     pub(crate) fn lease(&self) -> Option<&Lease> {
         self.lease.as_ref()
+    }
+
+    /// What is different where messages are handed over.
+    pub(crate) fn handoff(&self) -> Option<&Handoff> {
+        self.handoff.as_ref()
     }
 
     /// Messages and bytes a second.
@@ -188,6 +201,9 @@ impl Channel {
     /// # Errors
     /// The refusal to send instead.
     pub(crate) fn attach(&mut self, hub: &mut Hub, client: ClientId, program: Option<&str>) -> Result<(), Refusal> {
+        if self.handoff.is_some() {
+            return self.attach_handoff(hub, client, program);
+        }
         let have = self.readers.len();
         if have >= self.config.max_readers as usize {
             let why = format!(
@@ -220,6 +236,9 @@ impl Channel {
 
     /// A reader's connection is gone.
     pub(crate) fn detach(&mut self, hub: &mut Hub, number: u32) {
+        if self.handoff.is_some() {
+            return self.detach_handoff(number);
+        }
         let Some(reader) = self.readers.remove(&number) else { return };
         if let Some(left_out) = self.lines.admit(Instant::now()) {
             let line = &reader.page().line;
@@ -243,6 +262,9 @@ impl Channel {
     /// # Errors
     /// When there is no reader of that number.
     pub(crate) fn evict(&mut self, hub: &mut Hub, number: u32, by: &str) -> Result<(), Refusal> {
+        if self.handoff.is_some() {
+            return self.evict_handoff(hub, number, by);
+        }
         if !self.readers.contains_key(&number) {
             let numbers: Vec<_> = self.readers.keys().map(u32::to_string).collect();
             let there =
@@ -326,6 +348,7 @@ impl Channel {
 
     /// Tells the readers that the channel is closing, and lets them go.
     pub(crate) fn close(&mut self, hub: &mut Hub, reason: &str) {
+        self.close_handoff(hub, reason);
         self.reservation = None;
         for reader in self.readers.values() {
             reader.signal(control::CLOSING);

@@ -143,6 +143,11 @@ impl Daemon {
                 }
             }
             Event::Readable(Token::Source(channel)) | Event::Gone(Token::Source(channel)) => self.source_ready(channel),
+            Event::Readable(Token::Handoff(channel)) | Event::Gone(Token::Handoff(channel)) => {
+                if let Some(channel) = self.channels.get_mut(channel as usize) {
+                    channel.handoff_ready(&mut self.hub);
+                }
+            }
             Event::Due(timer) => self.due(timer, now),
             Event::Gone(Token::Listener | Token::Signal(_)) | Event::Writable(_) => {}
         }

@@ -32,6 +32,8 @@ pub(crate) enum Token {
     Reservation(ChannelId),
     /// The bell that a channel's in-process writer rings.
     Source(ChannelId),
+    /// The bell of a channel's handoff.
+    Handoff(ChannelId),
 }
 
 impl Token {
@@ -43,6 +45,7 @@ impl Token {
             Token::Process(id) => (3, id),
             Token::Reservation(channel) => (4, u64::from(channel)),
             Token::Source(channel) => (5, u64::from(channel)),
+            Token::Handoff(channel) => (6, u64::from(channel)),
         };
         kind << 56 | number
     }
@@ -56,7 +59,8 @@ impl Token {
             2 => Token::Client(number),
             3 => Token::Process(number),
             4 => Token::Reservation(number as u32),
-            _ => Token::Source(number as u32),
+            5 => Token::Source(number as u32),
+            _ => Token::Handoff(number as u32),
         }
     }
 }

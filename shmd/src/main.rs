@@ -3,6 +3,7 @@
 
 mod access;
 mod args;
+mod bridge;
 mod channel;
 mod config;
 mod daemon;

@@ -45,21 +45,25 @@ impl Rates {
 
 /// One line of `list`.
 pub(crate) fn summary(channel: &Channel, allowed: Vec<String>) -> Summary {
-    Summary {
+    let mut summary = Summary {
         channel: channel.config().name.clone(),
         mode: "ring".to_owned(),
         capacity: channel.sizing().capacity(),
         readers: u32::try_from(channel.readers().len()).unwrap_or(u32::MAX),
         writer: channel.lease().map_or_else(|| "none".to_owned(), |lease| lease.describe()),
         allowed,
+    };
+    if let Some(handoff) = channel.handoff() {
+        handoff.summarise(&mut summary);
     }
+    summary
 }
 
 /// Everything about a channel.
 pub(crate) fn channel(channel: &Channel, shot: &Snapshot) -> ChannelStat {
     let (config, sizing) = (channel.config(), channel.sizing());
     let capacity = sizing.capacity();
-    ChannelStat {
+    let mut stat = ChannelStat {
         channel: config.name.clone(),
         segment: channel.segment().name().to_owned(),
         mode: "ring".to_owned(),
@@ -83,9 +87,14 @@ pub(crate) fn channel(channel: &Channel, shot: &Snapshot) -> ChannelStat {
         evicted: channel.evicted(),
         max_readers: config.max_readers,
         source: config.source.as_str().to_owned(),
+        handoff: None,
         writer: writer(channel, shot),
         readers: channel.readers().iter().map(|(number, r)| reader(*number, r, shot)).collect(),
+    };
+    if let Some(handoff) = channel.handoff() {
+        handoff.overlay(&mut stat);
     }
+    stat
 }
 
 fn age_ms(heartbeat_ns: u64) -> u64 {

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use crate::handoff::Names;
 use crate::name::ChannelName;
 use crate::stat::{ChannelStat, Summary};
 
@@ -152,6 +153,8 @@ pub enum Done {
     Stat(Vec<ChannelStat>),
     /// To `attach`; three descriptors come with it: segment, page, bell.
     Attach(Attached),
+    /// To `attach` on a handoff channel; no descriptors come with it, the objects are opened by name.
+    Handoff(HandoffAttached),
     /// To `publish`; two descriptors come with it: segment, lease page.
     Publish(Lent),
     /// To `resize`.
@@ -180,6 +183,21 @@ pub struct Attached {
     pub reader: u32,
     /// The channel's fixed facts.
     pub geometry: Geometry,
+}
+
+/// A reader's attachment to a handoff channel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandoffAttached {
+    /// The reader's number, as `stat` shows it.
+    pub reader: u32,
+    /// The channel's name.
+    pub channel: ChannelName,
+    /// Where messages are handed over.
+    pub objects: Names,
+    /// Largest message in bytes.
+    pub max_message: u64,
+    /// How long a reader may take to acknowledge before the message is offered again or dropped, in milliseconds.
+    pub ack_timeout_ms: u64,
 }
 
 /// The writer role, lent.

@@ -1,8 +1,9 @@
 //! Moves a byte stream into messages: many small ones through a buffer, large ones straight into their place.
 
-use std::io::{self, BufRead, Read};
+use std::io::{self, Read};
 
 use super::Framing;
+use super::cut::{Cut, LENGTH};
 use crate::error::{Error, Result};
 use crate::size::Bytes;
 
@@ -14,9 +15,6 @@ const IN_PLACE: usize = 16 << 10;
 /// A chunk is offered to the sink when its first bytes are there; so many are read through the buffer for that. A place
 /// that is asked for without a message to put there makes a full ring wait for readers, drop, or overwrite for nothing.
 const FIRST: usize = 4 << 10;
-
-/// Bytes of the number before a message in [`Framing::Length`].
-const LENGTH: usize = 4;
 
 /// Where messages go: a ring's writer, or a test's list.
 pub trait MessageSink {
@@ -66,6 +64,8 @@ pub enum Step {
 pub struct Pump {
     framing: Framing,
     max_message: usize,
+    /// The delimiter belongs to the message.
+    keep: bool,
     /// `buffer[start..end]` was read and is not published.
     buffer: Vec<u8>,
     start: usize,
@@ -90,6 +90,7 @@ impl Pump {
         let pump = Pump {
             framing,
             max_message: max.min(usize::MAX - BUFFER),
+            keep: false,
             buffer: Vec::new(),
             start: 0,
             end: 0,
@@ -102,6 +103,22 @@ impl Pump {
         match framing {
             Framing::Chunk(size) if size > max_message => Err(pump.over_limit(&format!("a chunk of {size} bytes"))),
             _ => Ok(pump),
+        }
+    }
+
+    /// Leaves the delimiter of [`Framing::Lines`] and [`Framing::Nul`] in the message, where it counts as one of its
+    /// bytes; a last message that lacks it gets it. Zero-terminated messages are then strings in C.
+    #[must_use]
+    pub fn keeping_delimiters(mut self, keep: bool) -> Self {
+        self.keep = keep;
+        self
+    }
+
+    fn kept_delimiter(&self) -> Option<u8> {
+        match self.framing {
+            Framing::Lines => self.keep.then_some(b'\n'),
+            Framing::Nul => self.keep.then_some(0),
+            Framing::Length | Framing::Chunk(_) => None,
         }
     }
 
@@ -245,6 +262,7 @@ impl Pump {
             searched: self.searched,
             too_long: None,
             max: self.max_message,
+            keep: self.keep,
         };
         let passed_over = u64::from(self.dropped && (&mut cut).next().is_some());
         let count = passed_over + sink.publish_all(&mut cut)?;
@@ -272,6 +290,14 @@ impl Pump {
                 None => format!("the input ends after {left} of the {LENGTH} bytes of the length"),
             };
             return Err(self.error(reason));
+        }
+        if let Some(delimiter) = self.kept_delimiter() {
+            if left >= self.max_message {
+                return Err(self.over_limit(&format!("what is left, with its delimiter {} bytes,", left + 1)));
+            }
+            self.buffer.truncate(self.end);
+            self.buffer.push(delimiter);
+            self.end += 1;
         }
         let last = (!self.dropped).then_some(&self.buffer[self.start..self.end]);
         sink.publish_all(last.into_iter())?;
@@ -323,68 +349,6 @@ fn keep(buffer: &mut Vec<u8>, at: usize, read: &[u8], whole: usize) {
         buffer.resize(whole.max(BUFFER), 0);
     }
     buffer[at..at + read.len()].copy_from_slice(read);
-}
-
-/// The complete messages at the front of `rest`; what is left after the last one is no complete message.
-struct Cut<'b> {
-    framing: Framing,
-    rest: &'b [u8],
-    searched: usize,
-    max: usize,
-    /// Why it stopped before the end of what is complete.
-    too_long: Option<String>,
-}
-
-impl<'b> Iterator for &mut Cut<'b> {
-    type Item = &'b [u8];
-
-    #[inline]
-    fn next(&mut self) -> Option<&'b [u8]> {
-        match self.framing {
-            Framing::Lines => self.delimited(b'\n', "a line"),
-            Framing::Nul => self.delimited(0, "a record"),
-            Framing::Length => {
-                let (prefix, rest) = self.rest.split_first_chunk::<LENGTH>()?;
-                let len = u32::from_le_bytes(*prefix) as usize;
-                if len > self.max {
-                    self.too_long = Some(format!("a record of {len} bytes"));
-                    return None;
-                }
-                let (message, rest) = rest.split_at_checked(len)?;
-                self.rest = rest;
-                Some(message)
-            }
-            Framing::Chunk(size) => {
-                let (message, rest) = self.rest.split_at_checked(usize::try_from(size).ok()?)?;
-                self.rest = rest;
-                Some(message)
-            }
-        }
-    }
-}
-
-impl<'b> Cut<'b> {
-    #[inline]
-    fn delimited(&mut self, delimiter: u8, what: &str) -> Option<&'b [u8]> {
-        let mut ahead = &self.rest[self.searched..];
-        // On a slice this is a memchr and cannot fail.
-        let len = self.searched + ahead.skip_until(delimiter).unwrap_or(0);
-        let complete = len > self.searched && self.rest[len - 1] == delimiter;
-        let payload = if complete { len - 1 } else { len };
-        if payload > self.max {
-            let at_least = if complete { "" } else { "at least " };
-            self.too_long = Some(format!("{what} of {at_least}{payload} bytes"));
-            return None;
-        }
-        if !complete {
-            self.searched = len;
-            return None;
-        }
-        self.searched = 0;
-        let (message, rest) = self.rest.split_at(len);
-        self.rest = rest;
-        Some(&message[..payload])
-    }
 }
 
 #[cfg(test)]

@@ -281,3 +281,29 @@ proptest! {
         prop_assert!(sink.messages.iter().all(|m| !m.is_empty()));
     }
 }
+
+#[test]
+fn a_kept_delimiter_is_part_of_every_message_and_of_its_length() {
+    for (framing, input, expected) in [
+        (Framing::Nul, &b"a\0\0bc\0"[..], vec![&b"a\0"[..], b"\0", b"bc\0"]),
+        (Framing::Nul, b"a\0bc", vec![b"a\0", b"bc\0"]),
+        (Framing::Lines, b"a\n\nb", vec![b"a\n", b"\n", b"b\n"]),
+        (Framing::Chunk(2), b"abc", vec![b"ab", b"c"]),
+    ] {
+        let (mut list, mut input) = (List::new(false), input);
+        let mut pump = Pump::new(framing, 3).unwrap().keeping_delimiters(true);
+        while pump.step(&mut input, &mut list).unwrap() != Step::Eof {}
+        assert_eq!(list.messages, expected, "{framing}");
+    }
+    for too_long in [&b"abc\0"[..], b"abc"] {
+        let mut pump = Pump::new(Framing::Nul, 3).unwrap().keeping_delimiters(true);
+        let (mut list, mut input) = (List::new(false), too_long);
+        let end = loop {
+            match pump.step(&mut input, &mut list) {
+                Ok(Step::Published(_)) => {}
+                end => break end,
+            }
+        };
+        assert!(end.unwrap_err().to_string().contains("4 bytes"), "{too_long:?}");
+    }
+}

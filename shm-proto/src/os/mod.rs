@@ -5,6 +5,8 @@
 //! | [`clock`] | `CLOCK_MONOTONIC` in nanoseconds |
 //! | [`barrier`] | a memory barrier that only one side pays for |
 //! | [`sem`] | process-shared semaphores with bounded waits, safe against a hostile peer |
+//! | [`named_sem`] | POSIX named semaphores |
+//! | [`mutex`] | a `pthread_mutex_t` between processes, robust |
 //! | [`map`] | mappings of shared memory, made once at their largest size |
 //! | [`page`] | the sealed one-page memfds between two processes |
 //! | [`bell`] | wakes a sleeper that waits in a poll loop |
@@ -22,6 +24,8 @@ pub mod bell;
 pub mod clock;
 pub mod fds;
 pub mod map;
+pub mod mutex;
+pub mod named_sem;
 pub mod page;
 pub mod peer;
 pub mod process;

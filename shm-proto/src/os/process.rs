@@ -88,6 +88,24 @@ pub fn is_alive(pid: u32, start: u64) -> bool {
     }
 }
 
+/// Processes other than this one that have the file of this device and inode number mapped, as far as `/proc` shows them.
+#[must_use]
+pub fn mapped_by(device: u64, inode: u64) -> Vec<u32> {
+    let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
+    let wanted = (format!("{major:02x}:{minor:02x}"), inode.to_string());
+    let maps_it = |pid: &u32| {
+        // A process may end, or belong to somebody else, while it is looked at.
+        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+        maps.lines().any(|line| {
+            let mut fields = line.split_ascii_whitespace().skip(3);
+            (fields.next(), fields.next()) == (Some(wanted.0.as_str()), Some(wanted.1.as_str()))
+        })
+    };
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|&pid| pid != std::process::id()).filter(maps_it).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::process::{Command, id};

@@ -129,6 +129,18 @@ impl<'a> Semaphore<'a> {
         }
     }
 
+    /// The value: how many may pass without waiting.
+    #[must_use]
+    pub fn value(&self) -> u32 {
+        (self.word().load(Ordering::Relaxed) & VALUE_MASK) as u32
+    }
+
+    /// Takes everything from the value, and returns how much that was; who waits goes on waiting.
+    pub fn take_all(&self) -> u32 {
+        // Acquire: as if each had been taken by itself.
+        (self.word().fetch_and(!VALUE_MASK, Ordering::Acquire) & VALUE_MASK) as u32
+    }
+
     /// Takes one from the value, and `waiter` from the count of waiters with it.
     fn take(&self, waiter: u64) -> bool {
         let mut seen = self.word().load(Ordering::Relaxed);

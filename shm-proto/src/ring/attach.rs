@@ -11,6 +11,7 @@ use super::link::{Link, ToDaemon, ToWriter};
 use super::{Reader, Writer};
 use crate::control::{Client, Conn, Done, Endpoint, Received, Request, Start, decode};
 use crate::error::{Error, Result};
+use crate::handoff::Attached;
 use crate::name::ChannelName;
 use crate::os::page::SharedPage;
 
@@ -30,16 +31,46 @@ impl Reader {
     /// ```
     ///
     /// # Errors
-    /// [`Error::NoDaemon`], [`Error::Refused`] with the daemon's reason, [`Error::Corrupt`].
+    /// [`Error::NoDaemon`], [`Error::Refused`] with the daemon's reason, [`Error::IsHandoff`], [`Error::Corrupt`].
     pub fn attach(endpoint: &Endpoint, channel: Option<&ChannelName>, start: Start) -> Result<Reader> {
+        match Attachment::open(endpoint, channel, start)? {
+            Attachment::Ring(reader) => Ok(*reader),
+            Attachment::Handoff(attached) => {
+                let (channel, objects) = (attached.facts().channel.to_string(), attached.names().to_string());
+                Err(Error::IsHandoff { channel, objects })
+            }
+        }
+    }
+}
+
+/// A reader's attachment to a channel of either mode.
+#[derive(Debug)]
+pub enum Attachment {
+    /// Many messages in flight.
+    Ring(Box<Reader>),
+    /// One message at a time.
+    Handoff(Box<Attached>),
+}
+
+impl Attachment {
+    /// Attaches to a channel, whichever mode it has; without a name, to the daemon's only one. `start` is for a ring:
+    /// in a handoff there is only the message on offer.
+    ///
+    /// # Errors
+    /// As [`Reader::attach`].
+    pub fn open(endpoint: &Endpoint, channel: Option<&ChannelName>, start: Start) -> Result<Self> {
         let mut client = Client::connect(endpoint, ANSWER)?;
         let request = Request::Attach { channel: channel.cloned(), program: program() };
-        let (Done::Attach(attached), fds) = client.request_with_fds(&request)? else {
-            return Err(Error::Protocol("the daemon answered attach with something else".to_owned()));
-        };
-        let [segment, page, bell] = descriptors(fds, "attach")?;
-        let conn = client.into_conn();
-        Reader::open(segment.as_fd(), page.as_fd(), bell, attached.geometry, start, Some(conn))
+        match client.request_with_fds(&request)? {
+            (Done::Attach(attached), fds) => {
+                let [segment, page, bell] = descriptors(fds, "attach")?;
+                let conn = Some(client.into_conn());
+                let reader = Reader::open(segment.as_fd(), page.as_fd(), bell, attached.geometry, start, conn)?;
+                Ok(Attachment::Ring(Box::new(reader)))
+            }
+            (Done::Handoff(facts), _) => Ok(Attachment::Handoff(Box::new(Attached::new(facts, client.into_conn())))),
+            _ => Err(Error::Protocol("the daemon answered attach with something else".to_owned())),
+        }
     }
 }
 

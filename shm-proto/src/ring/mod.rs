@@ -41,6 +41,7 @@ mod writer;
 
 #[cfg(not(loom))]
 pub use self::{
+    attach::Attachment,
     inspect::Snapshot,
     reader::{Batch as ReadBatch, Message, Reader, Received, Words},
     segment::{Owner, create_segment},

@@ -1,6 +1,7 @@
 //! A file a command: its arguments, its help, its work.
 
 pub(crate) mod evict;
+pub(crate) mod handoff;
 pub(crate) mod list;
 pub(crate) mod read;
 pub(crate) mod resize;

@@ -30,6 +30,9 @@ pub(super) fn told(action: Action) -> Option<ToWriter> {
 impl Channel {
     /// A resize request; it is answered when it is done or refused.
     pub(crate) fn resize(&mut self, hub: &mut Hub, client: ClientId, bytes: u64) {
+        if self.handoff.is_some() {
+            return self.resize_handoff(hub, client, bytes);
+        }
         if bytes < self.sizing.capacity() && self.sizing.bounds().fit(bytes).is_some() {
             self.take_own(hub);
         }

@@ -52,7 +52,7 @@ impl Segment {
     /// # Errors
     /// When the name belongs to a living daemon or to somebody else, and when there is no memory.
     pub(crate) fn create(prefix: &Prefix, config: &ChannelConfig, owner: Owner) -> Result<(Self, Geometry)> {
-        let name = prefix.segment_name(&config.name);
+        let name = config.object(prefix);
         let gid = config.group.as_ref().map(|(_, gid)| *gid);
         let file = match shm::create(&name, config.mode, gid) {
             Err(Error::System { source, .. }) if source.kind() == ErrorKind::AlreadyExists => {

@@ -87,9 +87,14 @@ impl Channel {
     /// # Errors
     /// When it cannot be started.
     pub(crate) fn start_source(&mut self, hub: &mut Hub) -> Result<()> {
+        self.watch_handoff(hub)?;
         let SourceKind::Stdin = self.config.source else { return Ok(()) };
         let (opening, page) = self.opening()?;
-        let cutting = Cutting { framing: self.config.framing, max_message: self.config.max_message };
+        let cutting = Cutting {
+            framing: self.config.framing,
+            keep_delimiter: self.config.keep_delimiter,
+            max_message: self.config.max_message,
+        };
         let inside = source::start_stdin(opening, cutting)?;
         hub.events.add(inside.bell(), Token::Source(self.id), Interest::READ)?;
         info!("event=source channel={} source={} framing={}", self.config.name, inside.kind(), self.config.framing);

@@ -9,13 +9,14 @@ use std::time::Duration;
 
 use log::LevelFilter;
 use shm_proto::control::SOCKET_NAME;
-use shm_proto::{ChannelName, duration};
+use shm_proto::{ChannelName, Prefix, duration};
 
+use super::handoff::Mode;
 use super::load::Loaded;
 use super::origin::{Error, Located, Origin};
 use super::raw::{Channel, Names, Top};
 use super::sizes::Sizes;
-use super::{ChannelConfig, Config, SourceKind, memory};
+use super::{ChannelConfig, Config, SourceKind, handoff, memory};
 use crate::access::{self, Access};
 use crate::host::Host;
 
@@ -26,7 +27,6 @@ const MAX_READERS: u32 = 64;
 const EVICT_AFTER: Duration = Duration::from_secs(30);
 const SHRINK_AFTER: Duration = Duration::from_secs(60);
 const ACK_TIMEOUT: Duration = Duration::from_secs(1);
-const MODE: u32 = 0o640;
 
 /// What a channel with so many readers costs in descriptors and cache lines is known; more was never measured.
 const MOST_READERS: u32 = 1024;
@@ -41,12 +41,13 @@ pub(super) fn check(loaded: Loaded, host: &Host) -> Result<Config, Error> {
     one_stdin(&channels)?;
     let unconfigured = channels.iter().all(|(table, _)| table.is_none());
     let source = if unconfigured && host.stdin_feeds { SourceKind::Stdin } else { SourceKind::None };
+    let prefix = parsed(&top.prefix)?.unwrap_or_else(|| host.prefix.clone());
     let config = Config {
         runtime_dir: runtime_dir(&top, host)?,
-        prefix: parsed(&top.prefix)?.unwrap_or_else(|| host.prefix.clone()),
         log: level(&top)?,
         max_clients: ranged(&top.max_clients, "max_clients", 1..=MOST_CLIENTS, MAX_CLIENTS)?,
-        channels: channels.iter().map(|(_, raw)| channel(raw, source, host)).collect::<Result<_, _>>()?,
+        channels: channels.iter().map(|(_, raw)| channel(raw, source, &prefix, host)).collect::<Result<_, _>>()?,
+        prefix,
         exit_on_eof,
         files,
     };
@@ -66,7 +67,7 @@ pub(super) fn name_of(channel: &Channel) -> &str {
     channel.name.as_ref().map_or(NAME, |name| &name.value)
 }
 
-fn channel(raw: &Channel, default_source: SourceKind, host: &Host) -> Result<ChannelConfig, Error> {
+fn channel(raw: &Channel, default_source: SourceKind, prefix: &Prefix, host: &Host) -> Result<ChannelConfig, Error> {
     let sizes = Sizes::check(raw, host)?;
     let max_readers = ranged(&raw.max_readers, "max_readers", 1..=MOST_READERS, MAX_READERS)?;
     let group = group(raw)?;
@@ -74,15 +75,17 @@ fn channel(raw: &Channel, default_source: SourceKind, host: &Host) -> Result<Cha
         Some(names) => Access::parse(host.uid, &names.value.0).map_err(|reason| names.bad(reason)),
         None => Ok(Access::only(host.uid)),
     };
+    let name = match &raw.name {
+        Some(name) => parse(name)?,
+        None => NAME.parse::<ChannelName>().unwrap_or_else(|e| unreachable!("{e}")),
+    };
+    let mode = Mode::check(raw, prefix, &name, group.is_some())?;
     Ok(ChannelConfig {
-        name: match &raw.name {
-            Some(name) => parse(name)?,
-            None => NAME.parse::<ChannelName>().unwrap_or_else(|e| unreachable!("{e}")),
-        },
+        name,
         capacity: sizes.capacity,
         min: sizes.min,
         max: sizes.max,
-        max_message: sizes.max_message,
+        max_message: if mode.handoff.is_some() { handoff::max_message(raw, &sizes)? } else { sizes.max_message },
         align: sizes.align,
         on_full: raw.on_full.as_ref().map(|v| v.value).unwrap_or_default(),
         max_readers,
@@ -91,13 +94,15 @@ fn channel(raw: &Channel, default_source: SourceKind, host: &Host) -> Result<Cha
         ack: raw.ack.as_ref().is_some_and(|v| v.value),
         ack_timeout: ack_timeout(raw)?,
         wait_readers: wait_readers(raw, max_readers)?,
-        mode: mode(raw)?,
+        mode: mode.permissions,
+        handoff: mode.handoff,
         read: list(&raw.read)?.and_group(group.as_ref().map(|(_, gid)| *gid)),
         write: list(&raw.write)?,
         admin: list(&raw.admin)?,
         group,
         source: source(&raw.source)?.unwrap_or(default_source),
         framing: parsed(&raw.framing)?.unwrap_or_default(),
+        keep_delimiter: raw.keep_delimiter.as_ref().is_some_and(|v| v.value),
     })
 }
 
@@ -164,22 +169,6 @@ fn group(raw: &Channel) -> Result<Option<(String, u32)>, Error> {
             Ok(Some((group.value.clone(), gid)))
         }
         _ => Ok(None),
-    }
-}
-
-fn mode(raw: &Channel) -> Result<u32, Error> {
-    let Some(written) = &raw.mode else { return Ok(MODE) };
-    let text = written.value.strip_prefix("0o").unwrap_or(&written.value);
-    let refuse = |why: &str| Err(written.bad(format!("mode {:?} {why}", written.value)));
-    match u32::from_str_radix(text, 8) {
-        _ if !text.bytes().all(|digit| digit.is_ascii_digit()) => refuse("is not an octal number such as \"0640\""),
-        Err(_) => refuse("is not an octal number such as \"0640\""),
-        Ok(mode) if mode > 0o777 => refuse("is wider than 0777, the permission bits"),
-        Ok(mode) if mode & 0o022 != 0 => refuse(
-            "lets group or others write the segment, and who can write it can cut it off under everybody's feet; \
-             use 0640 or 0644, and the `write` list for who may publish",
-        ),
-        Ok(mode) => Ok(mode),
     }
 }
 

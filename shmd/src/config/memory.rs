@@ -30,7 +30,7 @@ pub(super) fn one_fits(raw: &Channel, max: u64, host: &Host) -> Result<(), Error
 
 /// Refuses channels whose first capacities are not to be had together. `raws` are the channels as written.
 pub(super) fn all_fit(config: &Config, raws: &[&Channel], host: &Host) -> Result<(), Error> {
-    let objects = config.channels.iter().map(|channel| config.prefix.segment_name(&channel.name));
+    let objects = config.channels.iter().map(|channel| channel.object(&config.prefix));
     let held: u64 = objects.map(|object| host.held(&object)).sum();
     let asked = config.channels.iter().fold(0u64, |sum, channel| sum.saturating_add(channel.capacity + PAGE));
     let (there, place) = match (host.shm, host.memory) {

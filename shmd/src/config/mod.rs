@@ -5,6 +5,7 @@
 //! ```
 
 mod check;
+mod handoff;
 mod load;
 mod memory;
 mod origin;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use log::LevelFilter;
 use shm_proto::control::OnFull;
 use shm_proto::framing::Framing;
+use shm_proto::handoff::Names;
 use shm_proto::{ChannelName, Prefix};
 
 pub(crate) use load::{Given, Setting, load};
@@ -78,8 +80,10 @@ pub(crate) struct ChannelConfig {
     pub(crate) wait_readers: u32,
     /// The segment's group, by name and number; `None` leaves it the daemon's.
     pub(crate) group: Option<(String, u32)>,
-    /// The segment's permission bits; nobody but the owner may write.
+    /// The objects' permission bits; in a ring nobody but the owner may write.
     pub(crate) mode: u32,
+    /// Messages are handed over one at a time through these objects; nothing for a ring.
+    pub(crate) handoff: Option<Names>,
     /// Who may attach as a reader.
     pub(crate) read: Access,
     /// Who may borrow the writer role.
@@ -90,6 +94,16 @@ pub(crate) struct ChannelConfig {
     pub(crate) source: SourceKind,
     /// How the source's bytes are cut into messages.
     pub(crate) framing: Framing,
+    /// The delimiter of `lines` and `nul` stays in the message.
+    pub(crate) keep_delimiter: bool,
+}
+
+impl ChannelConfig {
+    /// The name for `shm_open` of the channel's ring, which in a handoff channel is only the feed.
+    pub(crate) fn object(&self, prefix: &Prefix) -> String {
+        let name = prefix.segment_name(&self.name);
+        if self.handoff.is_some() { format!("{name}.feed") } else { name }
+    }
 }
 
 /// What feeds a channel inside the daemon.

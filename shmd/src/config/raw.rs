@@ -121,8 +121,16 @@ table! {
         wait_readers: u32,
         /// Group of the segment.
         group: String,
-        /// Permission bits of the segment, octal.
+        /// `ring` or `handoff`; an octal number is taken for `permissions`.
         mode: String,
+        /// Permission bits of the objects, octal.
+        permissions: String,
+        /// Handoff: name of the segment.
+        segment: String,
+        /// Handoff: name of the semaphore that the writer posts.
+        avail: String,
+        /// Handoff: name of the semaphore that the reader posts.
+        done: String,
         /// Who may read.
         read: Names,
         /// Who may write.
@@ -133,5 +141,7 @@ table! {
         source: String,
         /// How the source is cut into messages.
         framing: String,
+        /// Messages of the source end with their delimiter.
+        keep_delimiter: bool,
     }
 }

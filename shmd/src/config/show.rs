@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::time::Duration;
 
+use shm_proto::handoff::Names;
 use shm_proto::{Bytes, duration};
 
 use super::{ChannelConfig, Config};
@@ -52,12 +53,19 @@ fn show_channel(out: &mut String, channel: &ChannelConfig) {
     line(out, format_args!("ack_timeout = {}", time(Some(channel.ack_timeout))));
     line(out, format_args!("wait_readers = {}", channel.wait_readers));
     line(out, format_args!("group = {}", text(channel.group.as_ref().map_or("", |(name, _)| name))));
-    line(out, format_args!("mode = {}", text(&format!("{:04o}", channel.mode))));
+    line(out, format_args!("permissions = {}", text(&format!("{:04o}", channel.mode))));
+    line(out, format_args!("mode = {}", text(if channel.handoff.is_some() { "handoff" } else { "ring" })));
+    if let Some(Names { segment, avail, done }) = &channel.handoff {
+        line(out, format_args!("segment = {}", text(segment)));
+        line(out, format_args!("avail = {}", text(avail)));
+        line(out, format_args!("done = {}", text(done)));
+    }
     line(out, format_args!("read = {}", list(&channel.read)));
     line(out, format_args!("write = {}", list(&channel.write)));
     line(out, format_args!("admin = {}", list(&channel.admin)));
     line(out, format_args!("source = {}", text(channel.source.as_str())));
     line(out, format_args!("framing = {}", text(&channel.framing.to_string())));
+    line(out, format_args!("keep_delimiter = {}", channel.keep_delimiter));
 }
 
 fn line(out: &mut String, line: std::fmt::Arguments<'_>) {

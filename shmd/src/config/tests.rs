@@ -1,6 +1,7 @@
 //! Loading and checking on an imagined machine, so that the real one's files and memory do not matter.
 
 mod defaults;
+mod handoff;
 mod merging;
 mod refusals;
 

@@ -228,6 +228,8 @@ impl Own {
 pub(crate) struct Cutting {
     /// Where a message ends.
     pub(crate) framing: Framing,
+    /// The delimiter belongs to the message.
+    pub(crate) keep_delimiter: bool,
     /// The largest, in bytes.
     pub(crate) max_message: u64,
 }

@@ -25,7 +25,7 @@ const SHRINK_POLL: u16 = 20;
 /// # Errors
 /// When the framing does not go with the channel's largest message, or the system gives no thread.
 pub(crate) fn start(opening: Opening, cutting: Cutting) -> Result<Inside> {
-    let pump = Pump::new(cutting.framing, cutting.max_message)?;
+    let pump = Pump::new(cutting.framing, cutting.max_message)?.keeping_delimiters(cutting.keep_delimiter);
     spawn("stdin", opening, move |writer, woken| feed(writer, woken, pump, io::stdin()))
 }
 

@@ -1,6 +1,7 @@
 //! The real daemon with real shared memory, spoken to through the library.
 
 mod clients;
+mod handoff;
 mod life;
 mod sizes;
 
@@ -153,7 +154,8 @@ impl Drop for Daemon {
             let _ = child.wait();
         }
         for entry in fs::read_dir("/dev/shm").into_iter().flatten().flatten() {
-            if entry.file_name().to_string_lossy().starts_with(&format!("{}.", self.prefix)) {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if name.trim_start_matches("sem.").starts_with(&format!("{}.", self.prefix)) {
                 let _ = fs::remove_file(entry.path());
             }
         }

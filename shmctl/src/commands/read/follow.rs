@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags};
 use shm_proto::control::ErrorKind;
-use shm_proto::{ChannelName, Endpoint, Error, Message, Reader, Start};
+use shm_proto::handoff::{self, Names};
+use shm_proto::{Attachment, ChannelName, Endpoint, Error, Message, Reader, Start};
 
 use super::losses::Losses;
 use super::{Args, Format};
@@ -23,7 +24,7 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// Why reading ended.
 #[derive(Debug)]
-enum End {
+pub(super) enum End {
     /// As many messages as were asked for, or a signal.
     Done,
     /// Nothing came for as long as was allowed.
@@ -36,29 +37,32 @@ enum End {
 #[derive(Debug)]
 pub(super) struct Session {
     endpoint: Endpoint,
+    /// Without a daemon: where messages are handed over.
+    names: Option<Names>,
     channel: Option<ChannelName>,
     start: Start,
     follow: bool,
-    left: Option<u64>,
+    pub(super) left: Option<u64>,
     timeout: Option<Duration>,
-    format: Format,
-    signals: Signals,
-    output: Output,
+    pub(super) format: Format,
+    pub(super) signals: Signals,
+    pub(super) output: Output,
     scratch: Vec<u8>,
     losses: Losses,
-    received: u64,
+    pub(super) received: u64,
     /// The last attempt to attach succeeded.
     attached: bool,
     /// The segment last attached to, and the number of the message to come next there.
     place: Option<(u64, u64)>,
     /// When the last message came, or the waiting began.
-    last: Instant,
+    pub(super) last: Instant,
 }
 
 impl Session {
     pub(super) fn new(args: Args, start: Start, global: &Global) -> Result<Self> {
         Ok(Session {
             endpoint: global.endpoint(),
+            names: args.objects.names()?,
             channel: global.channel.clone(),
             start,
             follow: args.follow,
@@ -158,8 +162,17 @@ impl Session {
         }
         // Whatever is in a segment that was not there before was published while this reading was going on.
         let start = if self.place.is_some() { Start::Oldest } else { self.start };
-        let mut reader = match Reader::attach(&self.endpoint, self.channel.as_ref(), start) {
-            Ok(reader) => reader,
+        if let Some(names) = self.names.clone() {
+            self.attached = true;
+            return self.take_over(&mut handoff::Reader::new(names));
+        }
+        let mut reader = match Attachment::open(&self.endpoint, self.channel.as_ref(), start) {
+            Ok(Attachment::Ring(reader)) => *reader,
+            Ok(Attachment::Handoff(mut reader)) => {
+                self.attached = true;
+                log::info!("attached to channel {}, handed over through {}", reader.facts().channel, reader.names());
+                return self.take_over(&mut *reader);
+            }
             Err(error) => return Ok(End::Detached(error)),
         };
         self.attached = true;
@@ -279,7 +292,7 @@ impl Session {
         }
     }
 
-    fn after_wait(&self, output_gone: bool, news: bool) -> Result<Option<End>> {
+    pub(super) fn after_wait(&self, output_gone: bool, news: bool) -> Result<Option<End>> {
         if output_gone {
             return Err(Failure::OutputClosed);
         }
@@ -292,7 +305,7 @@ impl Session {
         }
     }
 
-    fn until_silence(&self) -> Duration {
+    pub(super) fn until_silence(&self) -> Duration {
         self.timeout.map_or(Duration::MAX, |timeout| timeout.saturating_sub(self.last.elapsed()))
     }
 }

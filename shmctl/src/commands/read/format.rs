@@ -37,16 +37,22 @@ impl Format {
                 message.append_to(out);
                 out.push(b'\n');
             }
-            Format::Hex => {
+            Format::Hex | Format::Json => {
                 message.copy_to_vec(scratch);
-                hex(scratch, out);
-                out.push(b'\n');
+                self.append_bytes(message.seq(), lost, scratch, out);
             }
-            Format::Json => {
-                message.copy_to_vec(scratch);
-                json(message.seq(), lost, scratch, out);
-                out.push(b'\n');
-            }
+        }
+    }
+
+    /// As [`append`](Self::append), for a message that was copied already.
+    pub(super) fn append_bytes(self, seq: u64, lost: u64, bytes: &[u8], out: &mut Vec<u8>) {
+        match self {
+            Format::Raw | Format::Lines => out.extend_from_slice(bytes),
+            Format::Hex => hex(bytes, out),
+            Format::Json => json(seq, lost, bytes, out),
+        }
+        if self != Format::Raw {
+            out.push(b'\n');
         }
     }
 }

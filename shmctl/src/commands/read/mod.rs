@@ -2,6 +2,7 @@
 
 mod follow;
 mod format;
+mod handoff;
 mod losses;
 
 use std::time::Duration;
@@ -11,6 +12,7 @@ use clap::ValueEnum;
 use shm_proto::Start;
 
 pub(crate) use self::format::Format;
+use super::handoff::Objects;
 use crate::args::Global;
 use crate::error::Result;
 
@@ -20,6 +22,8 @@ Examples:
   shmctl read --from oldest -n 10         the ten oldest that are still there
   shmctl read --follow --format raw | ffmpeg -i - out.mp4
   shmctl read --format json --timeout 5s | jq .seq
+  shmctl read --handoff --segment /demo_shm --avail /sem_avail --done /sem_done
+                                          from a C program, without a daemon
 
 JSON has an object a line: {\"seq\":7,\"lost\":0,\"len\":2,\"data\":\"hi\"}, with the bytes in hexadecimal as \"hex\" instead \
 of \"data\" where they are not UTF-8; \"lost\" counts the messages lost just before this one.
@@ -46,6 +50,8 @@ pub(crate) struct Args {
     /// How messages are written.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Lines)]
     format: Format,
+    #[command(flatten)]
+    objects: Objects,
 }
 
 /// Where a reader starts.

@@ -40,6 +40,23 @@ pub(super) fn render(stat: &ChannelStat) -> String {
         },
     );
     line("segment", format!("/dev/shm/{}", printable(stat.segment.trim_start_matches('/'))));
+    if let Some(handoff) = &stat.handoff {
+        let objects = &handoff.objects;
+        line("objects", format!("avail {}, done {}", printable(&objects.avail), printable(&objects.done)));
+        let on_offer =
+            handoff.on_offer.map_or_else(|| "nothing".to_owned(), |len| format!("a message of {}", bytes(len)));
+        line("on offer", on_offer);
+        line(
+            "peers",
+            format!(
+                "{} offered again, {} stray posts; mutex {} recovered, {} repaired",
+                count(handoff.offered_again),
+                count(handoff.stray_posts),
+                count(handoff.recovered),
+                count(handoff.repaired)
+            ),
+        );
+    }
     line("readers", format!("{} of {}", stat.readers.len(), stat.max_readers));
     if !stat.readers.is_empty() {
         text.push_str(&readers(&stat.readers));
@@ -107,6 +124,7 @@ mod tests {
             overwritten: 7,
             resizes: 2,
             evicted: 1,
+            handoff: None,
             max_readers: 64,
             source: "none".into(),
             writer: None,

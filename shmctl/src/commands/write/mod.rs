@@ -1,5 +1,7 @@
 //! `shmctl write`: standard input to messages.
 
+mod handoff;
+
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -10,6 +12,7 @@ use nix::poll::{PollFd, PollFlags};
 use shm_proto::framing::{Framing, Pump, Step};
 use shm_proto::{Error, Writer};
 
+use super::handoff::Objects;
 use crate::args::Global;
 use crate::error::{Failure, Result, note};
 use crate::human::messages;
@@ -26,6 +29,9 @@ Examples:
   find . -print0 | shmctl write --framing nul    a message a name
   shmctl write --framing chunk=64KiB < film.ts   a message every 64 KiB, the last may be shorter
   producer | shmctl write --framing length       each after its length: 4 bytes, little-endian
+  printf 'Hello\\0World\\0' | shmctl write --framing nul --keep-delimiter \\
+      --handoff --segment /demo_shm --avail /sem_avail --done /sem_done
+                                                 strings to a C program, without a daemon
 
 Only one program at a time can write to a channel. A message over the channel's limit ends the command with 1 and says \
 how long it is; nothing is cut to fit. When the channel is full, its on_full decides: wait, drop and count, or overwrite.";
@@ -37,12 +43,37 @@ pub(crate) struct Args {
     /// Where a message ends: lines, nul, length, or chunk=SIZE.
     #[arg(long, value_name = "FRAMING", default_value_t = Framing::Lines)]
     framing: Framing,
+    /// Leave the newline or zero byte in the message; with --framing nul messages are then strings in C.
+    #[arg(long)]
+    keep_delimiter: bool,
+    #[command(flatten)]
+    objects: Objects,
+    /// With --handoff: permissions of the objects; both sides need to read and write them.
+    #[arg(long, value_name = "OCTAL", default_value = "0600", requires = "handoff", value_parser = permissions)]
+    permissions: Permissions,
+    /// With --handoff: a message that a reader takes and does not acknowledge for so long is offered again.
+    #[arg(long, value_name = "TIME", default_value = "1s", requires = "handoff", value_parser = shm_proto::duration::parse)]
+    ack_timeout: Duration,
+}
+
+/// Permission bits.
+#[derive(Clone, Copy, Debug)]
+struct Permissions(u32);
+
+fn permissions(text: &str) -> Result<Permissions, String> {
+    match u32::from_str_radix(text, 8) {
+        Ok(bits) if bits <= 0o777 && bits & 0o600 == 0o600 => Ok(Permissions(bits)),
+        _ => Err("write an octal number that lets the owner read and write, such as 0600, 0660 or 0666".to_owned()),
+    }
 }
 
 pub(crate) fn run(args: Args, global: &Global) -> Result<()> {
+    if let Some(names) = args.objects.names()? {
+        return handoff::run(&args, names);
+    }
     let mut writer = Writer::attach(&global.endpoint(), global.channel.as_ref())?;
     let before = writer.messages();
-    let mut pump = Pump::new(args.framing, writer.geometry().max_message)?;
+    let mut pump = Pump::new(args.framing, writer.geometry().max_message)?.keeping_delimiters(args.keep_delimiter);
     let result = publish(&mut pump, &mut writer);
     let published = writer.messages() - before;
     if result.is_err() && published > 0 {

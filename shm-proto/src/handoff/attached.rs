@@ -1,0 +1,98 @@
+//! A handoff reader that the daemon knows of: the connection is the attachment, the messages come through the objects.
+
+use std::os::fd::{AsFd, BorrowedFd};
+
+use super::{Names, Reader, Received};
+use crate::control::{Conn, HandoffAttached, ReaderEvent, Received as Line, decode};
+use crate::error::{Error, Result};
+use crate::os::clock::monotonic_ns;
+
+/// How often the connection is looked at while a message is waited for, in nanoseconds.
+const LISTEN: u64 = 250_000_000;
+
+/// A reader of a daemon's handoff channel. The daemon shows it in `stat`, can evict it, and says why it closes.
+#[derive(Debug)]
+pub struct Attached {
+    reader: Reader,
+    conn: Conn,
+    facts: HandoffAttached,
+    /// The connection has ended, or said what ends this reading.
+    end: Option<End>,
+}
+
+#[derive(Clone, Debug)]
+enum End {
+    Evicted(String),
+    Closing,
+    Disconnected,
+}
+
+impl Attached {
+    pub(crate) fn new(facts: HandoffAttached, conn: Conn) -> Self {
+        Self { reader: Reader::new(facts.objects.clone()), conn, facts, end: None }
+    }
+
+    /// The reader's number in `stat`, the channel and its objects.
+    #[must_use]
+    pub fn facts(&self) -> &HandoffAttached {
+        &self.facts
+    }
+
+    /// The objects' names.
+    #[must_use]
+    pub fn names(&self) -> &Names {
+        self.reader.names()
+    }
+
+    /// The connection to the daemon: readable when it says something or is gone.
+    #[must_use]
+    pub fn connection_fd(&self) -> BorrowedFd<'_> {
+        self.conn.as_fd()
+    }
+
+    /// See [`Reader::acknowledge`].
+    pub fn acknowledge(&mut self) {
+        self.reader.acknowledge();
+    }
+
+    /// Waits for a message as [`Reader::recv_until`] does.
+    ///
+    /// # Errors
+    /// Those of [`Reader::recv_until`]; [`Error::Evicted`]; [`Error::Closed`] and [`Error::Disconnected`] when there is no
+    /// daemon any more to hand anything over, with nothing left on offer.
+    pub fn recv_until(&mut self, into: &mut Vec<u8>, until_ns: u64) -> Result<Option<Received>> {
+        loop {
+            self.listen();
+            let now = monotonic_ns();
+            let until = if self.end.is_some() { now } else { until_ns.min(now + LISTEN) };
+            let evicted = matches!(self.end, Some(End::Evicted(_)));
+            if !evicted && let Some(received) = self.reader.recv_until(into, until)? {
+                return Ok(Some(received));
+            }
+            let channel = self.facts.channel.to_string();
+            match self.end.clone() {
+                Some(End::Evicted(reason)) => return Err(Error::Evicted { channel, reason }),
+                Some(End::Closing) => return Err(Error::Closed { channel }),
+                Some(End::Disconnected) => return Err(Error::Disconnected { channel }),
+                // A signal handler may have run: the caller looks.
+                None if monotonic_ns() < until => return Ok(None),
+                None if until >= until_ns => return Ok(None),
+                None => {}
+            }
+        }
+    }
+
+    fn listen(&mut self) {
+        while self.end.is_none() {
+            self.end = match self.conn.receive() {
+                Ok(Line::Line(line, _)) => match decode::<ReaderEvent>(&line) {
+                    Ok(ReaderEvent::Evicted { reason }) => Some(End::Evicted(reason)),
+                    Ok(ReaderEvent::Closing { .. }) => Some(End::Closing),
+                    Err(_) => Some(End::Disconnected),
+                },
+                Ok(Line::Nothing) => return,
+                Ok(Line::Closed) | Err(_) => Some(End::Disconnected),
+            };
+        }
+    }
+}

@@ -1,0 +1,180 @@
+//! The three objects as both roles see them: the mapped header, the file, the semaphores.
+#![allow(unsafe_code)]
+
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use nix::sys::stat::fstat;
+
+use super::Names;
+use super::layout::{DATA, HEADER_SIZE, Header, PAGE};
+use crate::error::{Error, Result};
+use crate::os::map::Mapping;
+use crate::os::mutex::{Guard, Lock, RobustMutex};
+use crate::os::named_sem::{self, Identity, NamedSemaphore};
+use crate::os::{process, reserve, shm};
+
+/// The segment, its header mapped.
+#[derive(Debug)]
+pub(super) struct Segment {
+    name: String,
+    file: fs::File,
+    mapping: Mapping,
+    identity: Identity,
+}
+
+/// All three.
+#[derive(Debug)]
+pub(super) struct Objects {
+    pub(super) names: Names,
+    pub(super) segment: Segment,
+    pub(super) avail: NamedSemaphore,
+    pub(super) done: Arc<NamedSemaphore>,
+}
+
+/// Where the file of a segment is.
+pub(super) fn path(segment: &str) -> String {
+    format!("/dev/shm{segment}")
+}
+
+/// Whether an error says that there is no such object.
+pub(super) fn is_missing(error: &Error) -> bool {
+    matches!(error, Error::System { source, .. } if source.kind() == io::ErrorKind::NotFound)
+}
+
+impl Segment {
+    /// Maps the header of a segment that is at least a page long.
+    pub(super) fn map(name: &str, file: OwnedFd) -> Result<Self> {
+        let stat = fstat(&file).map_err(|e| Error::system(format!("look at shared memory {name}"), e))?;
+        let mapping = Mapping::read_write(file.as_fd(), PAGE as usize)?;
+        Ok(Self { name: name.to_owned(), file: file.into(), mapping, identity: (stat.st_dev, stat.st_ino) })
+    }
+
+    pub(super) fn header(&self) -> &Header {
+        // SAFETY: atomics at the start of the first page, which the file had when it was mapped; those who can write the
+        // file are trusted not to cut it (the module's documentation).
+        unsafe { self.mapping.view::<Header>(0) }
+    }
+
+    pub(super) fn fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    pub(super) fn mutex(&self) -> RobustMutex<'_> {
+        RobustMutex::new(&self.header().mutex)
+    }
+
+    /// The file's length in bytes.
+    pub(super) fn len(&self) -> Result<u64> {
+        reserve::length(self.fd())
+    }
+
+    /// Takes the mutex, until `deadline_ns` at most. `None` when it is not recoverable.
+    pub(super) fn lock(&self, deadline_ns: u64) -> Result<Option<Guard<'_>>> {
+        if !self.mutex().is_sane() {
+            return Err(self.corrupt("what stands at its start is no process-shared mutex".to_owned()));
+        }
+        match self.mutex().lock_until(deadline_ns)? {
+            Lock::Held(guard) => Ok(Some(guard)),
+            Lock::Unrecoverable => Ok(None),
+            Lock::TimedOut => Err(Error::Locked { segment: self.name.clone(), holder: self.holder() }),
+        }
+    }
+
+    fn holder(&self) -> String {
+        match self.mutex().holder() {
+            None => "a process that does not say who it is".to_owned(),
+            Some(thread) => match process::program(thread) {
+                Some(program) => format!("{program} (pid {thread})"),
+                None => format!("pid {thread}, which is gone"),
+            },
+        }
+    }
+
+    pub(super) fn corrupt(&self, reason: String) -> Error {
+        Error::Corrupt { channel: self.name.clone(), reason }
+    }
+
+    /// Copies the message out, as far as the file has it. The mutex is held.
+    pub(super) fn copy_out(&self, into: &mut Vec<u8>) -> Result<()> {
+        let (size, len) = (self.header().data_size.load(Ordering::Relaxed), self.len()?);
+        let most = len.saturating_sub(DATA);
+        if size > most {
+            return Err(self.corrupt(format!("data_size is {size}, but a file of {len} bytes holds at most {most}")));
+        }
+        into.clear();
+        into.resize(usize::try_from(size).unwrap_or(usize::MAX), 0);
+        self.file
+            .read_exact_at(into, DATA)
+            .map_err(|e| Error::system(format!("read {size} bytes from {}", self.name), e))
+    }
+
+    /// Copies a message in; the file is long enough. The mutex is held.
+    pub(super) fn copy_in(&self, message: &[u8]) -> Result<()> {
+        let len = message.len();
+        self.file
+            .write_all_at(message, DATA)
+            .map_err(|e| Error::system(format!("write {len} bytes to {}", self.name), e))
+    }
+
+    /// Whether the name still leads here.
+    pub(super) fn is_current(&self) -> bool {
+        named_sem::identity(&path(&self.name)) == Some(self.identity)
+    }
+}
+
+impl Objects {
+    /// Opens what a writer has made; `None` while it is not there as a whole.
+    ///
+    /// # Errors
+    /// For anything but a missing object, no permission say.
+    pub(super) fn open(names: &Names) -> Result<Option<Self>> {
+        let opened = (|| {
+            let file = shm::open(&names.segment, true)?;
+            if reserve::length(file.as_fd())? < PAGE {
+                return Ok(None);
+            }
+            let segment = Segment::map(&names.segment, file)?;
+            // A writer says the capacity when the mutex is ready.
+            if segment.header().capacity.load(Ordering::Acquire) < HEADER_SIZE {
+                return Ok(None);
+            }
+            let avail = NamedSemaphore::open(&names.avail)?;
+            let done = Arc::new(NamedSemaphore::open(&names.done)?);
+            Ok(Some(Self { names: names.clone(), segment, avail, done }))
+        })();
+        match opened {
+            Err(error) if is_missing(&error) => Ok(None),
+            opened => opened,
+        }
+    }
+
+    /// Whether all names still lead here.
+    pub(super) fn are_current(&self) -> bool {
+        self.segment.is_current() && self.avail.is_current(&self.names.avail) && self.done.is_current(&self.names.done)
+    }
+
+    /// Whether at least one name leads nowhere.
+    pub(super) fn is_one_missing(&self) -> bool {
+        let paths = [path(&self.names.segment), named_sem::path(&self.names.avail), named_sem::path(&self.names.done)];
+        paths.iter().any(|path| named_sem::identity(path).is_none())
+    }
+
+    /// Removes those names that still lead here.
+    pub(super) fn unlink(&self) -> Result<()> {
+        let mut result = Ok(());
+        if self.segment.is_current() {
+            result = result.and(shm::unlink(&self.names.segment));
+        }
+        for (semaphore, name) in [(&self.avail, &self.names.avail), (&*self.done, &self.names.done)] {
+            if semaphore.is_current(name) {
+                result = result.and(named_sem::unlink(name));
+            }
+        }
+        result
+    }
+}

@@ -1,0 +1,231 @@
+//! Role B: waits for messages, copies them out, acknowledges each.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::Names;
+use super::objects::Objects;
+use crate::error::{Error, Result};
+use crate::os::clock::monotonic_ns;
+use crate::os::sem::Wait;
+
+const MILLISECOND: u64 = 1_000_000;
+/// How often a reader that waits looks whether the names still lead to what it has open.
+const LOOK: u64 = 250 * MILLISECOND;
+/// How often it looks for objects that are not there yet.
+const SEARCH: u64 = 20 * MILLISECOND;
+/// A writer that starts removes the semaphores and makes new ones; names that stay away for longer are gone.
+const GRACE: u64 = 100 * MILLISECOND;
+/// How long a message may be kept from this reader by somebody in the mutex.
+const LOCK: u64 = 5_000 * MILLISECOND;
+
+/// A message was received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Its number, counted from 0 by this reader: the protocol has none.
+    pub seq: u64,
+    /// A peer had died inside the mutex, which was recovered to read this one.
+    pub recovered: bool,
+}
+
+/// A reader of a handoff channel.
+///
+/// It acknowledges a message when it is told to, when the next one is asked for, and when it is dropped.
+#[derive(Debug)]
+pub struct Reader {
+    names: Names,
+    objects: Option<Objects>,
+    /// `avail` was taken for a message that is not copied yet.
+    claimed: bool,
+    /// Since when the mutex was tried for it.
+    trying_since: Option<u64>,
+    unacknowledged: bool,
+    received: u64,
+    stray_posts: u64,
+}
+
+impl Reader {
+    /// A reader of these objects, which need not be there yet.
+    #[must_use]
+    pub fn new(names: Names) -> Self {
+        let (objects, trying_since) = (None, None);
+        Self { names, objects, claimed: false, trying_since, unacknowledged: false, received: 0, stray_posts: 0 }
+    }
+
+    /// The objects' names.
+    #[must_use]
+    pub fn names(&self) -> &Names {
+        &self.names
+    }
+
+    /// Whether the objects are open.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.objects.is_some()
+    }
+
+    /// Messages received.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Posts of `avail` for which there was no message: another reader had it, or there were too many.
+    #[must_use]
+    pub fn stray_posts(&self) -> u64 {
+        self.stray_posts
+    }
+
+    /// Tells the writer that the last message has been read, unless it has been told.
+    pub fn acknowledge(&mut self) {
+        if std::mem::take(&mut self.unacknowledged)
+            && let Some(objects) = &self.objects
+        {
+            objects.done.post();
+        }
+    }
+
+    /// Waits for a message and copies it to `into`, which it replaces; `None` waits for as long as it takes.
+    ///
+    /// # Errors
+    /// [`Error::TimedOut`], and those of [`recv_until`](Self::recv_until).
+    pub fn recv(&mut self, into: &mut Vec<u8>, timeout: Option<Duration>) -> Result<Received> {
+        let until = timeout.map_or(u64::MAX, |timeout| {
+            monotonic_ns().saturating_add(u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX))
+        });
+        loop {
+            match self.recv_until(into, until)? {
+                Some(received) => return Ok(received),
+                None if monotonic_ns() < until => {}
+                None => {
+                    let what = match self.objects {
+                        Some(_) => format!("a message in {}", self.names.segment),
+                        None => format!("a writer to make {}", self.names),
+                    };
+                    return Err(Error::TimedOut { what, waited: timeout.unwrap_or_default() });
+                }
+            }
+        }
+    }
+
+    /// As [`recv`](Self::recv) until `CLOCK_MONOTONIC` has reached `until_ns` or a signal handler runs: then it is `None`.
+    ///
+    /// # Errors
+    /// [`Error::Closed`] when the writer has removed the objects (a later call waits for new ones), [`Error::Locked`] when
+    /// somebody has kept the message from this reader for five seconds, [`Error::Corrupt`] for a `data_size` that the
+    /// segment cannot hold, [`Error::System`] when the objects may not be opened.
+    pub fn recv_until(&mut self, into: &mut Vec<u8>, until_ns: u64) -> Result<Option<Received>> {
+        self.acknowledge();
+        loop {
+            let now = monotonic_ns();
+            let Some(objects) = &self.objects else {
+                self.objects = Objects::open(&self.names)?;
+                if self.objects.is_none() {
+                    if now >= until_ns {
+                        return Ok(None);
+                    }
+                    pause(until_ns.min(now + SEARCH));
+                }
+                continue;
+            };
+            if !self.claimed {
+                match objects.avail.wait_until(until_ns.min(now + LOOK)) {
+                    Wait::Posted => self.claimed = true,
+                    Wait::Interrupted => return Ok(None),
+                    Wait::TimedOut => {
+                        self.look()?;
+                        if monotonic_ns() >= until_ns {
+                            return Ok(None);
+                        }
+                        continue;
+                    }
+                }
+            }
+            match self.take(into) {
+                Ok(Some(received)) => return Ok(Some(received)),
+                Ok(None) => {}
+                // Not for as long as the caller's whole time: it may have signals to look at.
+                Err(Error::Locked { .. }) if self.may_try_on() => {}
+                Err(error) => {
+                    self.give_up();
+                    return Err(error);
+                }
+            }
+            if monotonic_ns() >= until_ns {
+                return Ok(None);
+            }
+        }
+    }
+
+    /// Copies the message that `avail` was taken for; `None` when there is none, or the mutex cannot be had yet.
+    fn take(&mut self, into: &mut Vec<u8>) -> Result<Option<Received>> {
+        let Some(objects) = &self.objects else { return Ok(None) };
+        let now = monotonic_ns();
+        self.trying_since.get_or_insert(now);
+        let Some(guard) = objects.segment.lock(now + LOOK)? else {
+            // Released without repair: only the writer can make it anew, and does so when it offers the message again.
+            pause(now + SEARCH);
+            let holder = "nobody any more and cannot be recovered; the writer makes it anew".to_owned();
+            return Err(Error::Locked { segment: self.names.segment.clone(), holder });
+        };
+        let header = objects.segment.header();
+        let there = header.ready_flag.load(Ordering::Acquire) != 0;
+        if there {
+            objects.segment.copy_out(into)?;
+            header.ready_flag.store(0, Ordering::Release);
+        }
+        let recovered = guard.recovered();
+        drop(guard);
+        (self.claimed, self.trying_since) = (false, None);
+        if !there {
+            self.stray_posts += 1;
+            return Ok(None);
+        }
+        self.unacknowledged = true;
+        self.received += 1;
+        Ok(Some(Received { seq: self.received - 1, recovered }))
+    }
+
+    fn may_try_on(&self) -> bool {
+        self.trying_since.is_some_and(|since| monotonic_ns() < since.saturating_add(LOCK))
+    }
+
+    /// Puts the claim back, so that the message is not lost to other readers.
+    fn give_up(&mut self) {
+        if let (true, Some(objects)) = (std::mem::take(&mut self.claimed), &self.objects) {
+            objects.avail.post();
+        }
+        self.trying_since = None;
+    }
+
+    /// Nothing has come for a while: are these still the writer's objects?
+    fn look(&mut self) -> Result<()> {
+        let Some(objects) = &self.objects else { return Ok(()) };
+        if objects.are_current() {
+            return Ok(());
+        }
+        let until = monotonic_ns() + GRACE;
+        while objects.is_one_missing() {
+            if monotonic_ns() >= until {
+                self.objects = None;
+                return Err(Error::Closed { channel: self.names.segment.clone() });
+            }
+            pause(monotonic_ns() + SEARCH);
+        }
+        self.objects = None;
+        Ok(())
+    }
+}
+
+impl Drop for Reader {
+    fn drop(&mut self) {
+        self.give_up();
+        if !std::thread::panicking() {
+            self.acknowledge();
+        }
+    }
+}
+
+fn pause(until_ns: u64) {
+    std::thread::sleep(Duration::from_nanos(until_ns.saturating_sub(monotonic_ns())));
+}

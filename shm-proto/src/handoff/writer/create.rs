@@ -1,0 +1,170 @@
+//! Making the objects, and what to do with those that are there already.
+
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::stat::fstat;
+use nix::unistd::geteuid;
+
+use super::{LOCK, Origin, Settings};
+use crate::error::{Error, Result};
+use crate::handoff::layout::{HEADER_SIZE, PAGE};
+use crate::handoff::objects::{Objects, Segment, is_missing};
+use crate::os::clock::monotonic_ns;
+use crate::os::named_sem::{self, NamedSemaphore};
+use crate::os::{process, reserve, shm};
+
+/// The objects with the lock that marks their writer.
+pub(super) struct Made {
+    pub(super) objects: Objects,
+    pub(super) origin: Origin,
+    /// Held while the writer lives, so that the next one can tell a stale segment from one in use.
+    pub(super) owner: Flock<OwnedFd>,
+}
+
+/// Makes the three objects, or takes over those that a writer of this kind has left.
+pub(super) fn make(settings: &Settings) -> Result<Made> {
+    let name = &settings.names.segment;
+    let there = match shm::open(name, true) {
+        Ok(there) => there,
+        Err(error) if is_missing(&error) => {
+            clear_semaphores(settings)?;
+            return fresh(settings, Origin::Created);
+        }
+        Err(error) => return Err(refuse(name, &format!("somebody else's object has this name ({error})"))),
+    };
+    let stat = fstat(&there).map_err(|e| Error::system(format!("look at shared memory {name}"), e))?;
+    if stat.st_uid != geteuid().as_raw() {
+        let user = process::user_name(stat.st_uid);
+        return Err(refuse(name, &format!("user {user}'s object has this name; choose another, or have it removed")));
+    }
+    let users = || users(process::mapped_by(stat.st_dev, stat.st_ino));
+    let Ok(owner) = own(name, &there) else {
+        return Err(refuse(name, &format!("another writer has it: {}", users())));
+    };
+    let usual = (stat.st_mode & 0o7777, stat.st_gid) == (settings.mode, settings.gid.unwrap_or(stat.st_gid));
+    match adopt(settings, there)? {
+        Adoption::Adopted(objects, pending) if usual => {
+            return Ok(Made { objects, origin: Origin::Adopted { pending }, owner });
+        }
+        Adoption::Foreign if !process::mapped_by(stat.st_dev, stat.st_ino).is_empty() => {
+            return Err(refuse(name, &format!("a program that is not shmd's uses it: {}", users())));
+        }
+        _ => {}
+    }
+    shm::unlink(name)?;
+    drop(owner);
+    clear_semaphores(settings)?;
+    fresh(settings, Origin::Replaced)
+}
+
+enum Adoption {
+    /// Taken over, with the length of a message that the last writer did not see acknowledged.
+    Adopted(Objects, Option<u64>),
+    /// A writer of this kind left it, but it cannot be used.
+    Broken,
+    /// Made by a program that knows no robust mutex.
+    Foreign,
+}
+
+fn adopt(settings: &Settings, file: OwnedFd) -> Result<Adoption> {
+    let len = reserve::length(file.as_fd())?;
+    if len < PAGE {
+        return Ok(Adoption::Foreign);
+    }
+    let segment = Segment::map(&settings.names.segment, file)?;
+    if !segment.mutex().is_sane() || !segment.mutex().is_robust() {
+        return Ok(Adoption::Foreign);
+    }
+    let header = segment.header();
+    let told = header.capacity.load(Ordering::Relaxed);
+    if !(HEADER_SIZE..=len).contains(&told) || len > settings.max_capacity || !len.is_multiple_of(PAGE) {
+        return Ok(Adoption::Broken);
+    }
+    let opened = NamedSemaphore::open(&settings.names.avail).and_then(|avail| {
+        let done = NamedSemaphore::open(&settings.names.done)?;
+        Ok((avail, Arc::new(done)))
+    });
+    let Ok((avail, done)) = opened else { return Ok(Adoption::Broken) };
+    let pending = match segment.lock(monotonic_ns() + LOCK)? {
+        None => return Ok(Adoption::Broken),
+        Some(_guard) => {
+            let pending = (header.ready_flag.load(Ordering::Relaxed) != 0)
+                .then(|| header.data_size.load(Ordering::Relaxed).min(len));
+            header.ready_flag.store(0, Ordering::Relaxed);
+            avail.take_all();
+            done.take_all();
+            pending
+        }
+    };
+    let names = settings.names.clone();
+    Ok(Adoption::Adopted(Objects { names, segment, avail, done }, pending))
+}
+
+fn fresh(settings: &Settings, origin: Origin) -> Result<Made> {
+    let names = &settings.names;
+    let file = shm::create(&names.segment, settings.mode, settings.gid)?;
+    let mut made = Vec::new();
+    let built = (|| {
+        let owner = own(&names.segment, &file)?;
+        reserve::now(file.as_fd(), settings.capacity)?;
+        let segment = Segment::map(&names.segment, file)?;
+        segment.mutex().init()?;
+        let avail = NamedSemaphore::create(&names.avail, settings.mode, settings.gid)?;
+        made.push(&names.avail);
+        let done = Arc::new(NamedSemaphore::create(&names.done, settings.mode, settings.gid)?);
+        made.push(&names.done);
+        // Last, with Release: a reader that sees it finds all the rest.
+        segment.header().capacity.store(settings.capacity, Ordering::Release);
+        Ok(Made { objects: Objects { names: names.clone(), segment, avail, done }, origin, owner })
+    })();
+    if built.is_err() {
+        // The error is what matters; what cannot be removed now is recognised as stale later.
+        let _ = shm::unlink(&names.segment);
+        for name in made {
+            let _ = named_sem::unlink(name);
+        }
+    }
+    built
+}
+
+/// Takes the lock that marks the segment's writer.
+fn own(name: &str, file: &OwnedFd) -> Result<Flock<OwnedFd>> {
+    let failed = |e: std::io::Error| Error::system(format!("lock shared memory {name}"), e);
+    let file = file.try_clone().map_err(failed)?;
+    Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno): (OwnedFd, Errno)| failed(errno.into()))
+}
+
+/// Removes semaphores that are there without a segment, or with a stale one.
+fn clear_semaphores(settings: &Settings) -> Result<()> {
+    let own = geteuid().as_raw();
+    for name in [&settings.names.avail, &settings.names.done] {
+        let owner = std::fs::symlink_metadata(named_sem::path(name)).map(|found| found.uid());
+        if let Some(user) = owner.ok().filter(|&uid| uid != own).map(process::user_name) {
+            return Err(refuse(name, &format!("user {user}'s semaphore has this name; choose another")));
+        }
+        match named_sem::unlink(name) {
+            Err(error) if !is_missing(&error) => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(())
+}
+
+fn users(pids: Vec<u32>) -> String {
+    let name = |pid| format!("{} (pid {pid})", process::program(pid).unwrap_or_else(|| "?".to_owned()));
+    match pids.as_slice() {
+        [] => "no process that may be looked at".to_owned(),
+        pids => pids.iter().map(|&pid| name(pid)).collect::<Vec<_>>().join(", "),
+    }
+}
+
+fn refuse(name: &str, reason: &str) -> Error {
+    let taken = std::io::Error::new(ErrorKind::AlreadyExists, reason.to_owned());
+    Error::system(format!("create handoff object {name}"), taken)
+}

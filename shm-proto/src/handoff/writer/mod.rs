@@ -1,0 +1,330 @@
+//! Role A: makes the objects, offers one message at a time, waits for its acknowledgement.
+
+mod create;
+mod settings;
+mod size;
+
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use nix::fcntl::Flock;
+
+use super::layout::{HEADER_SIZE, PAGE};
+use super::objects::Objects;
+use crate::control::OnFull;
+use crate::error::{Error, Result};
+use crate::os::clock::monotonic_ns;
+use crate::os::named_sem::NamedSemaphore;
+use crate::os::sem::Wait;
+
+pub use settings::{Counters, Origin, Settings};
+pub use size::Resized;
+
+/// How long the mutex is waited for, in nanoseconds: nobody holds it for longer than a copy takes.
+const LOCK: u64 = 1_000_000_000;
+/// A mutex that has to be made anew oftener than this in one go is being broken all the time.
+const REPAIRS: u32 = 8;
+
+/// What became of a message so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[must_use]
+pub enum Progress {
+    /// A reader has read it.
+    Acknowledged,
+    /// It is on offer.
+    Waiting,
+    /// Nobody acknowledged it in time, and the policy is to drop.
+    Dropped,
+}
+
+/// A message on offer.
+#[derive(Clone, Copy, Debug)]
+struct Offer {
+    len: u64,
+    /// The file's length when it was offered: whoever reads it has seen that.
+    seen: u64,
+    deadline: u64,
+}
+
+/// The writer of a handoff channel. Dropping it withdraws what is on offer and removes the objects.
+#[derive(Debug)]
+pub struct Writer {
+    settings: Settings,
+    objects: Objects,
+    origin: Origin,
+    /// The file's length.
+    len: u64,
+    offer: Option<Offer>,
+    shrink_to: Option<u64>,
+    counters: Counters,
+    woken: Arc<AtomicBool>,
+    _owner: Flock<OwnedFd>,
+}
+
+/// Ends a writer's wait from another thread.
+#[derive(Clone, Debug)]
+pub struct Waker {
+    done: Arc<NamedSemaphore>,
+    woken: Arc<AtomicBool>,
+}
+
+impl Waker {
+    /// Makes [`Writer::progress`] return [`Progress::Waiting`], now or at its next call.
+    pub fn wake(&self) {
+        if !self.woken.swap(true, Ordering::Release) {
+            self.done.post();
+        }
+    }
+}
+
+impl Writer {
+    /// Makes the objects, or takes over stale ones of this user.
+    ///
+    /// # Errors
+    /// [`Error::System`] of kind `AlreadyExists` when another writer or another user has one of the names, or a program
+    /// that is not shmd's still uses the segment; otherwise what the system says.
+    pub fn create(settings: Settings) -> Result<Self> {
+        let mut settings = settings;
+        settings.max_capacity = (settings.max_capacity / PAGE * PAGE).max(PAGE);
+        settings.capacity =
+            settings.capacity.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX).clamp(PAGE, settings.max_capacity);
+        settings.max_message = settings.max_message.min(settings.max_capacity - HEADER_SIZE);
+        let made = create::make(&settings)?;
+        Ok(Self {
+            len: made.objects.segment.len()?,
+            settings,
+            objects: made.objects,
+            origin: made.origin,
+            offer: None,
+            shrink_to: None,
+            counters: Counters::default(),
+            woken: Arc::default(),
+            _owner: made.owner,
+        })
+    }
+
+    /// Where the objects come from.
+    #[must_use]
+    pub fn origin(&self) -> Origin {
+        self.origin
+    }
+
+    /// What has happened so far.
+    #[must_use]
+    pub fn counters(&self) -> Counters {
+        self.counters
+    }
+
+    /// The segment's length in bytes; a message of 64 bytes less fits without growing.
+    #[must_use]
+    pub fn capacity(&self) -> u64 {
+        self.len
+    }
+
+    /// The settings, sizes rounded.
+    #[must_use]
+    pub fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Bytes of the message on offer.
+    #[must_use]
+    pub fn on_offer(&self) -> Option<u64> {
+        self.offer.map(|offer| offer.len)
+    }
+
+    /// Whether nobody has taken the message on offer yet.
+    #[must_use]
+    pub fn is_unclaimed(&self) -> bool {
+        self.offer.is_some() && self.objects.avail.value() > 0
+    }
+
+    /// Something to end waits with from other threads.
+    #[must_use]
+    pub fn waker(&self) -> Waker {
+        Waker { done: Arc::clone(&self.objects.done), woken: Arc::clone(&self.woken) }
+    }
+
+    /// Does `work` with the mutex held, recovering it as needed.
+    fn locked<R>(&mut self, work: impl FnOnce(&Objects) -> R) -> Result<R> {
+        for _ in 0..REPAIRS {
+            match self.objects.segment.lock(monotonic_ns() + LOCK)? {
+                Some(guard) => {
+                    self.counters.recovered += u64::from(guard.recovered());
+                    return Ok(work(&self.objects));
+                }
+                None => {
+                    self.objects.segment.mutex().init()?;
+                    self.counters.repaired += 1;
+                }
+            }
+        }
+        Err(self.objects.segment.corrupt("its mutex is broken again as soon as it is made anew".to_owned()))
+    }
+
+    /// Puts a message on offer and returns at once; [`progress`](Self::progress) says what becomes of it.
+    ///
+    /// # Errors
+    /// [`Error::WouldBlock`] while another one is on offer, [`Error::TooLarge`], [`Error::NoSpace`] when the segment
+    /// cannot grow, [`Error::Locked`]; the message is then not on offer.
+    pub fn offer(&mut self, message: &[u8]) -> Result<()> {
+        let (len, channel) = (message.len() as u64, || self.settings.names.segment.clone());
+        if let Some(offer) = self.offer {
+            return Err(Error::WouldBlock { channel: channel(), used: offer.len, capacity: self.len });
+        }
+        if len > self.settings.max_message {
+            return Err(Error::TooLarge { channel: channel(), len, limit: self.settings.max_message });
+        }
+        self.make_room(len)?;
+        self.clear_posts();
+        self.locked(|objects| {
+            objects.segment.copy_in(message)?;
+            let header = objects.segment.header();
+            header.data_size.store(len, Ordering::Relaxed);
+            // Release: the reader's Acquire load; a C program's order comes from the mutex.
+            header.ready_flag.store(1, Ordering::Release);
+            Ok(())
+        })??;
+        self.offer = Some(Offer { len, seen: self.len, deadline: self.ack_deadline() });
+        self.objects.avail.post();
+        Ok(())
+    }
+
+    fn ack_deadline(&self) -> u64 {
+        let patience = u64::try_from(self.settings.ack_timeout.as_nanos()).unwrap_or(u64::MAX);
+        monotonic_ns().saturating_add(patience)
+    }
+
+    /// Takes away posts that belong to no message. A waker's is not lost: its flag stays.
+    fn clear_posts(&mut self) {
+        let posts = u64::from(self.objects.avail.take_all()) + u64::from(self.objects.done.take_all());
+        let waker = u64::from(self.woken.load(Ordering::Acquire));
+        self.counters.stray_posts += posts.saturating_sub(waker);
+    }
+
+    /// Whether a reader says that it has read what is on offer.
+    fn is_read(&self) -> bool {
+        // Acquire: pairs with the reader's Release.
+        self.objects.segment.header().ready_flag.load(Ordering::Acquire) == 0
+    }
+
+    /// Waits until the message on offer is acknowledged, dropped or offered again, a [`Waker`] wakes, a signal handler
+    /// runs, or `CLOCK_MONOTONIC` has reached `until_ns`. With nothing on offer it is [`Progress::Acknowledged`] at once.
+    ///
+    /// # Errors
+    /// [`Error::Locked`] when the message should have been offered again or withdrawn and a peer sits in the mutex; the
+    /// next call goes on.
+    pub fn progress(&mut self, until_ns: u64) -> Result<Progress> {
+        loop {
+            let Some(offer) = self.offer else { return Ok(Progress::Acknowledged) };
+            if self.woken.swap(false, Ordering::Acquire) {
+                return Ok(Progress::Waiting);
+            }
+            match self.objects.done.wait_until(offer.deadline.min(until_ns)) {
+                Wait::Posted if self.woken.swap(false, Ordering::Acquire) => return Ok(Progress::Waiting),
+                Wait::Posted if self.is_read() => return Ok(self.acknowledged(offer)),
+                Wait::Posted => self.counters.stray_posts += 1,
+                Wait::Interrupted => return Ok(Progress::Waiting),
+                Wait::TimedOut if monotonic_ns() >= offer.deadline => return self.overdue(offer),
+                Wait::TimedOut => return Ok(Progress::Waiting),
+            }
+        }
+    }
+
+    fn acknowledged(&mut self, offer: Offer) -> Progress {
+        self.offer = None;
+        self.counters.messages += 1;
+        self.counters.bytes += offer.len;
+        // A peer that sits in the mutex only delays these: the next acknowledgement tries again.
+        let told = self.tell_capacity(offer.seen);
+        if let (Ok(()), Some(new)) = (told, self.shrink_to)
+            && self.shrink(new).is_err()
+        {
+            self.shrink_to = Some(new);
+        }
+        Progress::Acknowledged
+    }
+
+    fn overdue(&mut self, offer: Offer) -> Result<Progress> {
+        let deadline = self.ack_deadline();
+        self.offer = Some(Offer { deadline, ..offer });
+        if self.settings.on_full != OnFull::Block {
+            return self.withdraw().map(|()| Progress::Dropped);
+        }
+        if self.objects.avail.value() > 0 {
+            // Nobody has come for it yet.
+            return Ok(Progress::Waiting);
+        }
+        self.locked(|objects| {
+            let header = objects.segment.header();
+            header.data_size.store(offer.len, Ordering::Relaxed);
+            header.ready_flag.store(1, Ordering::Release);
+        })?;
+        self.counters.offered_again += 1;
+        self.objects.avail.post();
+        Ok(Progress::Waiting)
+    }
+
+    /// Takes back what is on offer, if anything is, and counts it as dropped.
+    ///
+    /// # Errors
+    /// [`Error::Locked`]: it is still on offer.
+    pub fn withdraw(&mut self) -> Result<()> {
+        if self.offer.is_none() {
+            return Ok(());
+        }
+        // First, so that no reader comes in between for nothing.
+        self.objects.avail.take_all();
+        self.locked(|objects| objects.segment.header().ready_flag.store(0, Ordering::Relaxed))?;
+        self.offer = None;
+        self.counters.dropped += 1;
+        match self.shrink_to {
+            Some(new) => self.shrink(new),
+            None => Ok(()),
+        }
+    }
+
+    /// Offers a message and waits until it is acknowledged or dropped; `None` waits as long as the policy does.
+    ///
+    /// ```no_run
+    /// use shm_proto::handoff::{Names, Settings, Writer};
+    /// let names = Names::new("/demo_shm", "/sem_avail", "/sem_done")?;
+    /// let mut writer = Writer::create(Settings::new(names))?;
+    /// writer.publish(b"hello\0", None)?;
+    /// # Ok::<(), shm_proto::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// Those of [`offer`](Self::offer) and [`progress`](Self::progress); [`Error::TimedOut`] when nobody has acknowledged
+    /// it in that time: it is withdrawn.
+    pub fn publish(&mut self, message: &[u8], timeout: Option<Duration>) -> Result<Progress> {
+        let until = timeout.map_or(u64::MAX, |timeout| {
+            monotonic_ns().saturating_add(u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX))
+        });
+        self.offer(message)?;
+        loop {
+            match self.progress(until)? {
+                Progress::Waiting if monotonic_ns() >= until => {
+                    self.withdraw()?;
+                    let what = format!("a reader of {}", self.settings.names.segment);
+                    return Err(Error::TimedOut { what, waited: timeout.unwrap_or_default() });
+                }
+                Progress::Waiting => {}
+                end => return Ok(end),
+            }
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        if let Err(error) = self.withdraw() {
+            log::debug!("event=handoff-left segment={} reason={:?}", self.settings.names.segment, error.to_string());
+        }
+        if let Err(error) = self.objects.unlink() {
+            log::warn!("event=unlink-failed segment={} reason={:?}", self.settings.names.segment, error.to_string());
+        }
+    }
+}

@@ -1,0 +1,82 @@
+//! What a writer is told at its start, and what it tells.
+
+use std::time::Duration;
+
+use crate::control::OnFull;
+use crate::handoff::Names;
+use crate::handoff::layout::{HEADER_SIZE, PAGE};
+
+/// How a writer is to be.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The objects' names.
+    pub names: Names,
+    /// Permission bits of all three, whatever the umask; both sides need to read and write.
+    pub mode: u32,
+    /// Their group; `None` leaves the process's.
+    pub gid: Option<u32>,
+    /// The segment's length at the start, in bytes; rounded up to whole pages.
+    pub capacity: u64,
+    /// The longest that it may grow to, in bytes; rounded down to whole pages.
+    pub max_capacity: u64,
+    /// The largest message, in bytes; at most `max_capacity - 64`.
+    pub max_message: u64,
+    /// What to do with a message that is not acknowledged in time: [`OnFull::Block`] offers it until it is, the others
+    /// drop it.
+    pub on_full: OnFull,
+    /// How long an acknowledgement may take before the message is offered again or dropped.
+    pub ack_timeout: Duration,
+}
+
+impl Settings {
+    /// One page at the start, as much as 256 MiB, never drops, offers again after a second, for the owner alone.
+    #[must_use]
+    pub fn new(names: Names) -> Self {
+        let max_capacity = 256 << 20;
+        Self {
+            names,
+            mode: 0o600,
+            gid: None,
+            capacity: PAGE,
+            max_capacity,
+            max_message: max_capacity - HEADER_SIZE,
+            on_full: OnFull::Block,
+            ack_timeout: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Where a writer's objects come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// There were none.
+    Created,
+    /// A writer that is no more left them, and readers that wait on them go on.
+    Adopted {
+        /// Bytes of a message that was on offer and never acknowledged; it is withdrawn.
+        pending: Option<u64>,
+    },
+    /// Stale ones that could not be used were removed.
+    Replaced,
+}
+
+/// What has happened so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counters {
+    /// Messages acknowledged.
+    pub messages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Times that a message was offered again because a reader took it and did not acknowledge it.
+    pub offered_again: u64,
+    /// Messages given up.
+    pub dropped: u64,
+    /// Times that a peer died inside the mutex and it was recovered.
+    pub recovered: u64,
+    /// Times that the mutex had to be initialised anew.
+    pub repaired: u64,
+    /// Posts of `avail` and `done` that belonged to no message.
+    pub stray_posts: u64,
+    /// Changes of the segment's length.
+    pub resizes: u64,
+}

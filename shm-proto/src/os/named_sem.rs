@@ -1,0 +1,238 @@
+//! POSIX named semaphores: `sem_t` in a file `/dev/shm/sem.NAME`, where C programs find them with `sem_open`.
+//!
+//! The file is made and mapped here, not by `sem_open`: that one applies the umask to the mode, and returns the mapping
+//! it made before when a name was removed and made anew in a moment. The bytes in the file are the same.
+#![allow(unsafe_code)]
+
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+
+use nix::errno::Errno;
+use nix::fcntl::AT_FDCWD;
+use nix::unistd::linkat;
+
+use super::map::Mapping;
+use super::reserve;
+use super::sem::{Semaphore, Wait};
+use super::{random, shm};
+use crate::error::{Error, Result};
+use crate::ring::layout::SemaphoreCell;
+
+/// Bytes of the file: one `sem_t`.
+const LEN: u64 = 32;
+/// What is mapped.
+const PAGE: usize = 4096;
+
+/// Which file an object is: device and inode number.
+pub type Identity = (u64, u64);
+
+/// A named semaphore, mapped; unmapped when dropped. Its name stays until [`unlink`].
+#[derive(Debug)]
+pub struct NamedSemaphore {
+    mapping: Mapping,
+    identity: Identity,
+}
+
+/// The name for `shm_open` of the file that holds semaphore `name`.
+fn object(name: &str) -> String {
+    format!("/sem.{}", name.trim_start_matches('/'))
+}
+
+/// The path of the file that holds semaphore `name`.
+#[must_use]
+pub fn path(name: &str) -> String {
+    format!("/dev/shm{}", object(name))
+}
+
+/// Which file is under a path now, if there is one.
+#[must_use]
+pub fn identity(path: &str) -> Option<Identity> {
+    std::fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
+}
+
+impl NamedSemaphore {
+    /// Makes the semaphore `name` (`/NAME`) of value 0 with exactly this mode and group. It appears under its name whole.
+    ///
+    /// # Errors
+    /// [`Error::System`]; its source is of kind `AlreadyExists` when there is one of this name.
+    pub fn create(name: &str, mode: u32, gid: Option<u32>) -> Result<Self> {
+        let failed = |error: Errno| Error::system(format!("create semaphore {name}"), error);
+        let fresh = format!("/sem.{:016x}.new", random::u64());
+        let file = shm::create(&fresh, mode, gid)?;
+        let made = reserve::now(file.as_fd(), LEN).and_then(|()| Self::map(file.as_fd(), name)).and_then(|made| {
+            made.semaphore().init()?;
+            let (from, to) = (format!("/dev/shm{fresh}"), path(name));
+            linkat(AT_FDCWD, from.as_str(), AT_FDCWD, to.as_str(), nix::fcntl::AtFlags::empty()).map_err(failed)?;
+            Ok(made)
+        });
+        shm::unlink(&fresh)?;
+        made
+    }
+
+    /// Opens the semaphore `name`.
+    ///
+    /// # Errors
+    /// [`Error::System`], its source of kind `NotFound` when there is none, `InvalidData` when the file is no semaphore.
+    pub fn open(name: &str) -> Result<Self> {
+        let file = shm::open(&object(name), true).map_err(|error| match error {
+            Error::System { source, .. } => Error::system(format!("open semaphore {name}"), source),
+            other => other,
+        })?;
+        let len = reserve::length(file.as_fd())?;
+        if len != LEN {
+            let reason = format!("its file has {len} bytes, a semaphore has {LEN}");
+            return Err(Error::system(
+                format!("open semaphore {name}"),
+                std::io::Error::new(std::io::ErrorKind::InvalidData, reason),
+            ));
+        }
+        Self::map(file.as_fd(), name)
+    }
+
+    fn map(file: std::os::fd::BorrowedFd<'_>, name: &str) -> Result<Self> {
+        let stat =
+            nix::sys::stat::fstat(file).map_err(|error| Error::system(format!("look at semaphore {name}"), error))?;
+        Ok(Self { mapping: Mapping::read_write(file, PAGE)?, identity: (stat.st_dev, stat.st_ino) })
+    }
+
+    fn semaphore(&self) -> Semaphore<'_> {
+        // SAFETY: a cell of atomics at the start of a page that the file has memory behind; those who can write the file
+        // are trusted not to cut it.
+        Semaphore::new(unsafe { self.mapping.view::<SemaphoreCell>(0) })
+    }
+
+    /// Which file it is, to be compared with what is under the name later.
+    #[must_use]
+    pub fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Whether the name still leads here.
+    #[must_use]
+    pub fn is_current(&self, name: &str) -> bool {
+        identity(&path(name)) == Some(self.identity)
+    }
+
+    /// See [`Semaphore::post`].
+    pub fn post(&self) {
+        self.semaphore().post();
+    }
+
+    /// See [`Semaphore::try_wait`].
+    #[must_use = "when it is false nothing was taken"]
+    pub fn try_wait(&self) -> bool {
+        self.semaphore().try_wait()
+    }
+
+    /// See [`Semaphore::wait_until`].
+    pub fn wait_until(&self, deadline_ns: u64) -> Wait {
+        self.semaphore().wait_until(deadline_ns)
+    }
+
+    /// See [`Semaphore::value`].
+    #[must_use]
+    pub fn value(&self) -> u32 {
+        self.semaphore().value()
+    }
+
+    /// See [`Semaphore::take_all`].
+    pub fn take_all(&self) -> u32 {
+        self.semaphore().take_all()
+    }
+}
+
+/// Removes the name; who has the semaphore open keeps it.
+///
+/// # Errors
+/// [`Error::System`], its source of kind `NotFound` when there is none.
+pub fn unlink(name: &str) -> Result<()> {
+    shm::unlink(&object(name)).map_err(|error| match error {
+        Error::System { source, .. } => Error::system(format!("unlink semaphore {name}"), source),
+        other => other,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::CString;
+    use std::io::ErrorKind;
+
+    use nix::libc;
+    use nix::sys::stat::{Mode, umask};
+
+    use super::*;
+    use crate::os::clock::monotonic_ns;
+    use crate::os::testing::{in_child, unique};
+
+    struct Name(String);
+
+    impl Drop for Name {
+        fn drop(&mut self) {
+            let _ = unlink(&self.0);
+        }
+    }
+
+    fn kind(error: &Error) -> ErrorKind {
+        match error {
+            Error::System { source, .. } => source.kind(),
+            error => panic!("{error:?}"),
+        }
+    }
+
+    #[test]
+    fn the_c_library_opens_what_was_made_here_and_each_sees_the_others_posts() {
+        let name = Name(format!("/{}", unique("sem")));
+        let ours = NamedSemaphore::create(&name.0, 0o600, None).unwrap();
+        let c_name = CString::new(name.0.as_str()).unwrap();
+        let child = in_child(|| {
+            // SAFETY: a live C string; the semaphore returned is used only when the call succeeded.
+            unsafe {
+                let theirs = libc::sem_open(c_name.as_ptr(), 0);
+                if theirs == libc::SEM_FAILED || libc::sem_wait(theirs) != 0 || libc::sem_post(theirs) != 0 {
+                    return 1;
+                }
+                libc::sem_post(theirs)
+            }
+        });
+        ours.post();
+        assert_eq!(child.exit_code(), 0);
+        assert_eq!(ours.value(), 2);
+        assert_eq!(ours.wait_until(monotonic_ns() + 10_000_000_000), Wait::Posted);
+        assert_eq!((ours.take_all(), ours.value()), (1, 0));
+    }
+
+    #[test]
+    fn the_mode_is_exact_under_any_umask() {
+        let name = Name(format!("/{}", unique("sem-mode")));
+        let child = in_child(|| {
+            umask(Mode::from_bits_truncate(0o077));
+            NamedSemaphore::create(&name.0, 0o666, None).is_err().into()
+        });
+        assert_eq!(child.exit_code(), 0);
+        let found = std::fs::metadata(path(&name.0)).unwrap();
+        assert_eq!((found.mode() & 0o7777, found.len()), (0o666, 32));
+    }
+
+    #[test]
+    fn a_name_taken_is_refused_and_one_made_anew_is_another_file() {
+        let name = Name(format!("/{}", unique("sem-again")));
+        let first = NamedSemaphore::create(&name.0, 0o600, None).unwrap();
+        assert_eq!(kind(&NamedSemaphore::create(&name.0, 0o600, None).unwrap_err()), ErrorKind::AlreadyExists);
+        assert!(first.is_current(&name.0));
+        unlink(&name.0).unwrap();
+        assert!(!first.is_current(&name.0));
+        let second = NamedSemaphore::create(&name.0, 0o600, None).unwrap();
+        assert!(second.is_current(&name.0) && !first.is_current(&name.0));
+        assert_eq!(NamedSemaphore::open(&name.0).unwrap().identity(), second.identity());
+        unlink(&name.0).unwrap();
+        assert_eq!(kind(&NamedSemaphore::open(&name.0).unwrap_err()), ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn a_file_of_another_length_is_no_semaphore() {
+        let name = Name(format!("/{}", unique("sem-long")));
+        let file = shm::create(&object(&name.0), 0o600, None).unwrap();
+        reserve::now(file.as_fd(), 33).unwrap();
+        assert_eq!(kind(&NamedSemaphore::open(&name.0).unwrap_err()), ErrorKind::InvalidData);
+    }
+}

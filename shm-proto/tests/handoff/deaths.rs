@@ -1,0 +1,219 @@
+//! Peers that die at every step, and peers that keep to nothing.
+
+use std::time::Duration;
+
+use shm_proto::Error;
+use shm_proto::control::OnFull;
+use shm_proto::handoff::{Progress, Reader, Settings, Writer};
+use shm_proto::os::clock::monotonic_ns;
+
+use crate::peer::{Place, pattern, program};
+
+const LONG: Option<Duration> = Some(Duration::from_secs(60));
+const SHORT: Duration = Duration::from_millis(50);
+
+fn writer(place: &Place) -> Writer {
+    Writer::create(Settings { ack_timeout: SHORT, ..place.settings() }).unwrap()
+}
+
+/// Waits until the message on offer is acknowledged by a C reader that reads one message.
+fn acknowledged_by_the_next(place: &Place, writer: &mut Writer, len: usize) {
+    let mut next = place.peer("read", &["1", "0"]);
+    next.says("open");
+    loop {
+        match writer.progress(u64::MAX).unwrap() {
+            Progress::Acknowledged => break,
+            Progress::Waiting => {}
+            Progress::Dropped => panic!("dropped"),
+        }
+    }
+    next.says(&format!("{len} good"));
+    next.ends();
+}
+
+#[test]
+fn a_reader_killed_at_any_step_does_not_stop_the_writer_and_the_next_one_gets_the_message() {
+    if program().is_none() {
+        return;
+    }
+    for (step, recovered) in [("claimed", 0), ("cleared", 0), ("locked", 1)] {
+        let place = Place::new();
+        let mut writer = writer(&place);
+        writer.offer(&pattern(0, 100)).unwrap();
+        let mut dies = place.peer("stop", &[step]);
+        dies.says(step);
+        dies.kill();
+        acknowledged_by_the_next(&place, &mut writer, 100);
+        let counters = writer.counters();
+        assert!(counters.offered_again >= 1, "{step}: {counters:?}");
+        assert_eq!((counters.recovered, counters.messages), (recovered, 1), "{step}");
+    }
+}
+
+#[test]
+fn where_the_policy_is_to_drop_a_message_that_a_killed_reader_took_is_dropped_and_counted() {
+    if program().is_none() {
+        return;
+    }
+    let place = Place::new();
+    let drops = Settings { on_full: OnFull::Drop, ack_timeout: SHORT, ..place.settings() };
+    let mut writer = Writer::create(drops).unwrap();
+    writer.offer(&pattern(0, 100)).unwrap();
+    let mut dies = place.peer("stop", &["locked"]);
+    dies.says("locked");
+    dies.kill();
+    assert_eq!(writer.progress(u64::MAX).unwrap(), Progress::Dropped);
+    assert_eq!((writer.counters().dropped, writer.counters().recovered), (1, 1));
+}
+
+#[test]
+fn a_peer_killed_inside_the_mutex_or_during_its_recovery_is_recovered_before_the_next_message() {
+    if program().is_none() {
+        return;
+    }
+    let place = Place::new();
+    let mut writer = writer(&place);
+    for step in ["inside", "recovering"] {
+        let mut dies = place.peer("stop", &[step]);
+        dies.says(step);
+        dies.kill();
+    }
+    writer.offer(&pattern(0, 9)).unwrap();
+    assert_eq!(writer.counters().recovered, 1);
+    acknowledged_by_the_next(&place, &mut writer, 9);
+}
+
+#[test]
+fn a_reader_recovers_the_mutex_too_and_says_so() {
+    if program().is_none() {
+        return;
+    }
+    let place = Place::new();
+    let mut writer = writer(&place);
+    writer.offer(b"x").unwrap();
+    let mut dies = place.peer("stop", &["inside"]);
+    dies.says("inside");
+    dies.kill();
+    let mut reader = Reader::new(place.0.clone());
+    assert!(reader.recv(&mut Vec::new(), LONG).unwrap().recovered);
+    drop(reader);
+    assert_eq!(writer.progress(u64::MAX).unwrap(), Progress::Acknowledged);
+}
+
+#[test]
+fn a_mutex_that_was_released_without_repair_is_made_anew_by_the_writer() {
+    if program().is_none() {
+        return;
+    }
+    let place = Place::new();
+    let mut writer = writer(&place);
+    let mut dies = place.peer("stop", &["inside"]);
+    dies.says("inside");
+    dies.kill();
+    place.peer("careless", &[]).ends();
+    writer.offer(&pattern(0, 9)).unwrap();
+    assert_eq!(writer.counters().repaired, 1);
+    acknowledged_by_the_next(&place, &mut writer, 9);
+}
+
+#[test]
+fn a_living_peer_that_stays_in_the_mutex_is_named_and_waited_for_only_so_long() {
+    if program().is_none() {
+        return;
+    }
+    let place = Place::new();
+    let mut writer = writer(&place);
+    let mut stays = place.peer("stop", &["inside"]);
+    stays.says("inside");
+    let pid = stays.child.id().to_string();
+    let error = writer.offer(b"x").unwrap_err();
+    assert!(matches!(error, Error::Locked { .. }) && error.to_string().contains(&pid), "{error}");
+    stays.kill();
+    writer.offer(b"x").unwrap();
+}
+
+#[test]
+fn a_writer_in_c_killed_inside_its_mutex_ends_the_readers_wait_with_its_number() {
+    if program().is_none() {
+        return;
+    }
+    let place = Place::new();
+    let mut c_writer = place.peer("write", &["10", "10"]);
+    c_writer.says("open");
+    let mut reader = Reader::new(place.0.clone());
+    reader.recv(&mut Vec::new(), LONG).unwrap();
+    let mut stays = place.peer("stop", &["inside"]);
+    stays.says("inside");
+    let pid = stays.child.id().to_string();
+    place.peer("post", &["avail", "1"]).ends();
+    stays.kill();
+    let error = reader.recv(&mut Vec::new(), LONG).unwrap_err();
+    assert!(error.to_string().contains(&pid) && error.to_string().contains("gone"), "{error}");
+}
+
+#[test]
+fn two_readers_share_the_messages_and_no_message_is_read_twice() {
+    if program().is_none() {
+        return;
+    }
+    let place = Place::new();
+    // Patient, because a message offered again would be read twice.
+    let mut writer = Writer::create(place.settings()).unwrap();
+    let names = place.0.clone();
+    let ours = std::thread::spawn(move || {
+        let (mut reader, mut bytes, mut seen) = (Reader::new(names), Vec::new(), Vec::new());
+        while !matches!(reader.recv(&mut bytes, LONG), Err(Error::Closed { .. })) {
+            seen.push(bytes[0]);
+        }
+        seen
+    });
+    let mut theirs = place.peer("stop", &["claimed"]);
+    for number in 0..200_u8 {
+        if writer.publish(&[number], Some(Duration::from_millis(200))).is_err() {
+            // The other one has it, and keeps it.
+            break;
+        }
+    }
+    let read = writer.counters().messages;
+    theirs.child.kill().unwrap();
+    drop(writer);
+    let seen = ours.join().unwrap();
+    assert_eq!(seen, (0..read as u8).collect::<Vec<_>>());
+}
+
+#[test]
+fn posts_that_belong_to_no_message_acknowledge_nothing_and_wake_nobody_for_long() {
+    if program().is_none() {
+        return;
+    }
+    let place = Place::new();
+    let mut writer = Writer::create(place.settings()).unwrap();
+    place.peer("post", &["done", "1000"]).ends();
+    place.peer("post", &["avail", "1000"]).ends();
+    let mut reader = Reader::new(place.0.clone());
+    assert_eq!(reader.recv_until(&mut Vec::new(), monotonic_ns() + 50_000_000).unwrap(), None);
+    assert_eq!(reader.stray_posts(), 1000);
+    place.peer("post", &["avail", "7"]).ends();
+    writer.offer(b"x").unwrap();
+    assert_eq!(writer.counters().stray_posts, 1007);
+    place.peer("post", &["done", "1"]).ends();
+    assert_eq!(writer.progress(monotonic_ns() + 50_000_000).unwrap(), Progress::Waiting);
+    assert_eq!(writer.counters().stray_posts, 1008);
+    let mut bytes = Vec::new();
+    reader.recv(&mut bytes, LONG).unwrap();
+    assert_eq!(bytes, b"x");
+    reader.acknowledge();
+    assert_eq!(writer.progress(u64::MAX).unwrap(), Progress::Acknowledged);
+}
+
+#[test]
+fn a_length_that_the_segment_cannot_hold_is_an_error_with_both_numbers() {
+    if program().is_none() {
+        return;
+    }
+    let place = Place::new();
+    let _writer = Writer::create(place.settings()).unwrap();
+    place.peer("lie", &[]).ends();
+    let error = Reader::new(place.0.clone()).recv(&mut Vec::new(), LONG).unwrap_err();
+    assert!(error.to_string().contains("18446744073709551615") && error.to_string().contains("4036"), "{error}");
+}

@@ -1,0 +1,6 @@
+//! The handoff protocol with real processes in C as the other side.
+
+mod deaths;
+mod exchange;
+mod objects;
+mod peer;

@@ -1,0 +1,96 @@
+//! Role A without a daemon: makes the objects, hands every message over, removes the objects.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags};
+use shm_proto::Error;
+use shm_proto::framing::{MessageSink, Pump, Slotted, Step};
+use shm_proto::handoff::{Names, Origin, Progress, Settings, Writer};
+use shm_proto::os::clock::monotonic_ns;
+
+use super::{Args, Input};
+use crate::error::{Result, note};
+use crate::human::messages;
+use crate::output::wait_for;
+use crate::signals::Signals;
+
+/// How often signals are looked at while an acknowledgement is waited for, in nanoseconds: one may come between the look
+/// and the wait.
+const LOOK: u64 = 250_000_000;
+
+struct Sink<'a> {
+    writer: Writer,
+    signals: &'a Signals,
+}
+
+impl MessageSink for Sink<'_> {
+    fn publish_all<'m>(&mut self, messages: impl Iterator<Item = &'m [u8]>) -> Result<u64, Error> {
+        let mut count = 0;
+        for message in messages {
+            self.writer.offer(message)?;
+            while self.writer.progress(monotonic_ns() + LOOK)? == Progress::Waiting {
+                if self.signals.came() {
+                    let interrupted = io::Error::from(io::ErrorKind::Interrupted);
+                    return Err(Error::system("wait for an acknowledgement", interrupted));
+                }
+            }
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    fn publish_in_place(&mut self, _: usize, _: impl FnOnce(&mut [u8]) -> Option<usize>) -> Result<Slotted, Error> {
+        Ok(Slotted::NoPlace)
+    }
+}
+
+pub(super) fn run(args: &Args, names: Names) -> Result<()> {
+    let signals = Signals::catch()?;
+    let settings = Settings { mode: args.permissions.0, ack_timeout: args.ack_timeout, ..Settings::new(names.clone()) };
+    let mut pump = Pump::new(args.framing, settings.max_message)?.keeping_delimiters(args.keep_delimiter);
+    let writer = Writer::create(settings)?;
+    match writer.origin() {
+        Origin::Created => {}
+        Origin::Adopted { .. } => note(&format!("{names}: an earlier writer left them; going on with them")),
+        Origin::Replaced => note(&format!("{names}: an earlier program left them; made anew")),
+    }
+    let mut sink = Sink { writer, signals: &signals };
+    let result = publish(&mut pump, &mut sink);
+    let counters = sink.writer.counters();
+    if counters.offered_again > 0 || counters.recovered > 0 || counters.repaired > 0 {
+        note(&format!(
+            "{} offered again; mutex {} times recovered, {} times made anew",
+            messages(counters.offered_again, "had to be"),
+            counters.recovered,
+            counters.repaired
+        ));
+    }
+    log::info!("{}", messages(counters.messages, "acknowledged"));
+    match result {
+        Err(_) if signals.came() => {
+            if sink.writer.on_offer().is_some() {
+                note("the message on offer was not acknowledged and is withdrawn");
+            }
+            Ok(())
+        }
+        result => result,
+    }
+}
+
+fn publish(pump: &mut Pump, sink: &mut Sink<'_>) -> Result<()> {
+    let mut input = Input::stdin()?;
+    while !sink.signals.came() {
+        match pump.step(&mut input, sink)? {
+            Step::Published(_) => {}
+            Step::WouldBlock => {
+                let input = PollFd::new(input.as_fd(), PollFlags::POLLIN);
+                let signal = PollFd::new(sink.signals.as_fd(), PollFlags::POLLIN);
+                wait_for(&mut [input, signal], Duration::MAX)?;
+            }
+            Step::Eof => break,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,240 @@
+//! `shmctl read --handoff` and `shmctl write --handoff` against programs in C, and against each other.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use nix::fcntl::{Flock, FlockArg};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// A document with the protocol's listings in C: each block under a heading that names its file. Optional.
+const LISTINGS: &str = "SHMD_HANDOFF_LISTINGS";
+
+/// Compiles C; nothing where there is no compiler.
+fn compile(source: &Path, to: &Path) -> Option<()> {
+    match Command::new("gcc").args(["-O2", "-pthread"]).arg(source).arg("-o").arg(to).status() {
+        Ok(status) => {
+            assert!(status.success(), "gcc does not compile {}", source.display());
+            Some(())
+        }
+        Err(e) => {
+            println!("skipped: gcc cannot be started ({e})");
+            None
+        }
+    }
+}
+
+/// Three names, and a directory for what is compiled; removed at the end.
+struct Place {
+    dir: PathBuf,
+    names: [String; 3],
+}
+
+impl Place {
+    fn new() -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let unique = format!("shmctl-handoff-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        Self::named([format!("/{unique}"), format!("/{unique}.avail"), format!("/{unique}.done")], &unique)
+    }
+
+    fn named(names: [String; 3], unique: &str) -> Self {
+        let dir = std::env::temp_dir().join(unique);
+        fs::create_dir_all(&dir).unwrap();
+        Self { dir, names }
+    }
+
+    fn peer(&self) -> Option<PathBuf> {
+        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shm-proto/tests/c/peer.c");
+        let to = self.dir.join("peer");
+        compile(&source, &to).map(|()| to)
+    }
+
+    fn c(&self, program: &Path, role: &str, rest: &[&str]) -> Child {
+        spawn(Command::new(program).arg(role).args(&self.names).args(rest))
+    }
+
+    fn shmctl(&self, command: &str, rest: &[&str]) -> Child {
+        let [segment, avail, done] = &self.names;
+        let mut shmctl = Command::new(env!("CARGO_BIN_EXE_shmctl"));
+        shmctl.arg(command).args(["--handoff", "--segment", segment, "--avail", avail, "--done", done]).args(rest);
+        spawn(&mut shmctl)
+    }
+
+    fn paths(&self) -> [String; 3] {
+        let [segment, avail, done] = &self.names;
+        [format!("/dev/shm{segment}"), format!("/dev/shm/sem.{}", &avail[1..]), format!("/dev/shm/sem.{}", &done[1..])]
+    }
+
+    /// Waits until a writer has made everything: the semaphores come last.
+    fn await_objects(&self) {
+        while !self.paths().iter().all(|path| fs::metadata(path).is_ok_and(|found| found.len() > 0)) {
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        for path in self.paths() {
+            let _ = fs::remove_file(path);
+        }
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+fn spawn(command: &mut Command) -> Child {
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+fn feed(child: &mut Child, bytes: &[u8]) {
+    child.stdin.take().unwrap().write_all(bytes).unwrap();
+}
+
+/// The output of a program that has to end well.
+fn good(child: Child) -> String {
+    let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
+    let (out, err) = (String::from_utf8_lossy(&stdout).into_owned(), String::from_utf8_lossy(&stderr));
+    assert!(status.success(), "{status}\n{out}\n{err}");
+    out
+}
+
+#[test]
+fn a_writer_and_a_reader_need_no_daemon_and_leave_nothing() {
+    let place = Place::new();
+    let reader = place.shmctl("read", &[]);
+    let mut writer = place.shmctl("write", &[]);
+    feed(&mut writer, b"one\n\nthree");
+    good(writer);
+    assert_eq!(good(reader), "one\n\nthree\n", "it ends when the writer has removed the objects");
+    assert!(place.paths().iter().all(|path| !Path::new(path).exists()));
+}
+
+#[test]
+fn a_program_in_c_gets_strings_and_a_large_message() {
+    let place = Place::new();
+    let Some(peer) = place.peer() else { return };
+    let mut writer = place.shmctl("write", &["--framing", "nul", "--keep-delimiter"]);
+    place.await_objects();
+    let reader = place.c(&peer, "read", &["2", "0"]);
+    let mut input = b"ab\0".to_vec();
+    input.extend([b'x'; 50_000]);
+    feed(&mut writer, &input);
+    good(writer);
+    assert_eq!(good(reader), "open\n3 bad\n50001 bad\n", "whole, though not the pattern that the peer knows");
+}
+
+#[test]
+fn a_program_in_c_that_is_started_later_is_read() {
+    let place = Place::new();
+    let Some(peer) = place.peer() else { return };
+    let reader = place.shmctl("read", &["-n", "3", "--format", "json"]);
+    let writer = place.c(&peer, "write", &["1", "0", "9000"]);
+    assert_eq!(good(writer), "open\nacknowledged\nacknowledged\nacknowledged\n");
+    let lines = good(reader);
+    assert!(lines.starts_with("{\"seq\":0,\"lost\":0,\"len\":1,") && lines.contains("\"len\":9000"), "{lines}");
+}
+
+#[test]
+fn a_reader_without_a_writer_times_out_and_a_writer_without_a_reader_ends_at_a_signal_and_cleans_up() {
+    let place = Place::new();
+    let late = place.shmctl("read", &["--timeout", "50ms"]).wait_with_output().unwrap();
+    assert_eq!(late.status.code(), Some(75), "{late:?}");
+    let mut writer = place.shmctl("write", &[]);
+    feed(&mut writer, b"nobody\n");
+    place.await_objects();
+    kill(Pid::from_raw(writer.id() as i32), Signal::SIGINT).unwrap();
+    let stopped = writer.wait_with_output().unwrap();
+    assert_eq!(stopped.status.code(), Some(0), "{stopped:?}");
+    assert!(place.paths().iter().all(|path| !Path::new(path).exists()));
+}
+
+#[test]
+fn signals_end_a_reader_and_a_writer_that_have_nothing_to_do() {
+    let place = Place::new();
+    let mut writer = place.shmctl("write", &[]);
+    writer.stdin.as_mut().unwrap().write_all(b"first\n").unwrap();
+    let mut reader = place.shmctl("read", &["-n", "2"]);
+    let mut line = String::new();
+    BufReader::new(reader.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "first\n");
+    for (signal, child) in [(Signal::SIGTERM, reader), (Signal::SIGINT, writer)] {
+        kill(Pid::from_raw(child.id() as i32), signal).unwrap();
+        good(child);
+    }
+    assert!(place.paths().iter().all(|path| !Path::new(path).exists()));
+}
+
+#[test]
+fn half_of_the_names_and_names_without_a_slash_are_usage_errors() {
+    for rest in
+        [&["--handoff"][..], &["--segment", "/s"], &["--handoff", "--segment", "s", "--avail", "/a", "--done", "/b"]]
+    {
+        let out = Command::new(env!("CARGO_BIN_EXE_shmctl")).arg("read").args(rest).output().unwrap();
+        assert_eq!(out.status.code(), Some(2), "{rest:?}: {out:?}");
+    }
+}
+
+/// Takes the C files out of a document: a heading that ends in the file's name, then a block.
+fn extract(document: &str, dir: &Path) {
+    let mut name = None;
+    let mut file: Option<File> = None;
+    for line in document.lines() {
+        if let Some(open) = &mut file {
+            if line.starts_with("```") {
+                file = None;
+            } else {
+                writeln!(open, "{line}").unwrap();
+            }
+        } else if line.starts_with('#') {
+            name = line.split_whitespace().last().filter(|word| word.ends_with(".c") || word.ends_with(".h"));
+        } else if line.starts_with("```c")
+            && let Some(name) = name.take()
+        {
+            file = Some(File::create(dir.join(name)).unwrap());
+        }
+    }
+}
+
+#[test]
+fn the_programs_of_the_protocols_listings_are_the_other_side_unchanged_in_both_directions() {
+    let Some(document) = std::env::var_os(LISTINGS) else {
+        println!("skipped: {LISTINGS} names no document with the protocol's listings");
+        return;
+    };
+    // They use these names and no others, so only one such test may run at a time on the machine.
+    let lock = File::create(std::env::temp_dir().join("shmd-handoff-listings.lock")).unwrap();
+    let _lock = Flock::lock(lock, FlockArg::LockExclusive).unwrap();
+    let names = ["/demo_shm", "/sem_avail", "/sem_done"].map(str::to_owned);
+    let place = Place::named(names, &format!("shmctl-listings-{}", std::process::id()));
+    extract(&fs::read_to_string(document).unwrap(), &place.dir);
+    let (a, b) = (place.dir.join("process_a"), place.dir.join("process_b"));
+    let made = compile(&a.with_extension("c"), &a).and_then(|()| compile(&b.with_extension("c"), &b));
+    if made.is_none() {
+        return;
+    }
+    let words = ["Hello", "World", "Dynamic", "Memory"];
+    for reader_first in [true, false] {
+        let read = || place.shmctl("read", &["-n", "4", "--format", "raw"]);
+        let early = reader_first.then(read);
+        let writer = spawn(&mut Command::new(&a));
+        let reader = early.unwrap_or_else(|| {
+            place.await_objects();
+            read()
+        });
+        assert_eq!(good(reader), words.map(|word| format!("{word}\0")).concat());
+        assert_eq!(good(writer).lines().count(), 4);
+    }
+    // The segment that it leaves behind is stale now, and replaced. Their buffer takes 256 bytes.
+    let mut writer = place.shmctl("write", &["--framing", "nul", "--keep-delimiter"]);
+    place.await_objects();
+    let reader = spawn(&mut Command::new(&b));
+    let longest = "y".repeat(255);
+    feed(&mut writer, format!("Hello\0World\0{longest}\0Memory\0").as_bytes());
+    good(writer);
+    let expected = ["Hello", "World", &longest, "Memory"].map(|word| format!("[B] Received: {word}\n")).concat();
+    assert_eq!(good(reader), expected);
+}

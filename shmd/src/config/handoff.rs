@@ -1,0 +1,95 @@
+//! A channel's mode, and what only a handoff channel has: the names of its objects, and permissions for both sides.
+
+use shm_proto::handoff::Names;
+use shm_proto::handoff::layout::HEADER_SIZE;
+use shm_proto::{ChannelName, Prefix};
+
+use super::origin::{Error, Located};
+use super::raw::Channel;
+use super::sizes::Sizes;
+
+/// A ring's segment: readers only read it.
+const RING: u32 = 0o640;
+/// A handoff channel's objects: both sides write them.
+const HANDOFF: u32 = 0o600;
+const HANDOFF_WITH_GROUP: u32 = 0o660;
+
+/// What the keys `mode`, `permissions`, `segment`, `avail` and `done` come to.
+pub(super) struct Mode {
+    pub(super) permissions: u32,
+    pub(super) handoff: Option<Names>,
+}
+
+impl Mode {
+    pub(super) fn check(raw: &Channel, prefix: &Prefix, name: &ChannelName, has_group: bool) -> Result<Self, Error> {
+        let word = raw.mode.as_ref().map(|mode| mode.value.as_str());
+        let is_handoff = word == Some("handoff");
+        // Permissions used to be under this key.
+        let octal = raw.mode.as_ref().filter(|_| !matches!(word, Some("ring" | "handoff")));
+        if let (Some(octal), Some(_)) = (octal, &raw.permissions) {
+            return Err(octal.bad(format!("mode {:?} is neither \"ring\" nor \"handoff\"", octal.value)));
+        }
+        let permissions = match octal.or(raw.permissions.as_ref()) {
+            Some(written) => permissions(written, is_handoff)?,
+            None if !is_handoff => RING,
+            None if has_group => HANDOFF_WITH_GROUP,
+            None => HANDOFF,
+        };
+        let handoff = if is_handoff { Some(names(raw, prefix, name)?) } else { None };
+        if let (None, Some(written)) = (&handoff, [&raw.segment, &raw.avail, &raw.done].into_iter().flatten().next()) {
+            return Err(written.bad("segment, avail and done name the objects of a channel with mode = \"handoff\""));
+        }
+        Ok(Self { permissions, handoff })
+    }
+}
+
+/// The largest message is what C programs can count on in the largest segment.
+pub(super) fn max_message(raw: &Channel, sizes: &Sizes) -> Result<u64, Error> {
+    let most = sizes.max - HEADER_SIZE;
+    match &raw.max_message {
+        Some(written) if written.value.get() > most => Err(written.bad(format!(
+            "max_message {} does not fit into max: in a handoff segment of {} bytes the largest message is {most} \
+             bytes; raise max or lower max_message",
+            written.value, sizes.max
+        ))),
+        _ => Ok(sizes.max_message.min(most)),
+    }
+}
+
+fn names(raw: &Channel, prefix: &Prefix, name: &ChannelName) -> Result<Names, Error> {
+    let default = Names::of_channel(prefix, name);
+    let or = |written: &Option<Located<String>>, default: String| written.as_ref().map_or(default, |w| w.value.clone());
+    let (segment, avail, done) =
+        (or(&raw.segment, default.segment), or(&raw.avail, default.avail), or(&raw.done, default.done));
+    Names::new(&segment, &avail, &done).map_err(|error| {
+        // Names that are not written are good ones, so one of these is there.
+        match [&raw.segment, &raw.avail, &raw.done]
+            .into_iter()
+            .flatten()
+            .find(|w| error.to_string().contains(&*w.value))
+        {
+            Some(written) => written.bad(error),
+            None => Error::TooMuch(error.to_string()),
+        }
+    })
+}
+
+fn permissions(written: &Located<String>, is_handoff: bool) -> Result<u32, Error> {
+    let text = written.value.strip_prefix("0o").unwrap_or(&written.value);
+    let refuse = |why: &str| Err(written.bad(format!("mode {:?} {why}", written.value)));
+    match u32::from_str_radix(text, 8) {
+        _ if !text.bytes().all(|digit| digit.is_ascii_digit()) => {
+            refuse("is not an octal number such as \"0640\", and neither \"ring\" nor \"handoff\"")
+        }
+        Err(_) => refuse("is not an octal number such as \"0640\""),
+        Ok(mode) if mode > 0o777 => refuse("is wider than 0777, the permission bits"),
+        Ok(mode) if is_handoff && mode & 0o600 != 0o600 => {
+            refuse("does not let the daemon itself read and write; use 0600, 0660 or 0666")
+        }
+        Ok(mode) if !is_handoff && mode & 0o022 != 0 => refuse(
+            "lets group or others write the segment, and who can write it can cut it off under everybody's feet; \
+             use 0640 or 0644, and the `write` list for who may publish",
+        ),
+        Ok(mode) => Ok(mode),
+    }
+}

@@ -1,0 +1,169 @@
+//! A channel that hands messages over one at a time, by the real daemon.
+
+use std::fs;
+
+use nix::sys::signal::Signal;
+use shm_proto::control::Request;
+use shm_proto::handoff::{Names, Reader};
+use shm_proto::{Attachment, Error, Start, Writer};
+
+use super::{Daemon, PATIENCE, wait_for};
+
+const CONFIG: &str = "[[channel]]\nmode = \"handoff\"\ncapacity = 4096\nmin = 4096\nmax = \"8MiB\"\nsource = \"stdin\"\n\
+                      framing = \"nul\"\nkeep_delimiter = true\n";
+const LENT: &str =
+    "[[channel]]\nmode = \"handoff\"\ncapacity = 4096\nmin = 4096\nmax = \"8MiB\"\nack_timeout = \"50ms\"\n";
+
+fn names(daemon: &Daemon) -> Names {
+    let segment = format!("/{}.main", daemon.prefix);
+    Names::new(&segment, &format!("{segment}.avail"), &format!("{segment}.done")).unwrap()
+}
+
+/// What a reader with no daemon of its own gets next.
+fn next(reader: &mut Reader) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    reader.recv(&mut bytes, Some(PATIENCE)).unwrap();
+    reader.acknowledge();
+    bytes
+}
+
+#[test]
+fn standard_input_is_handed_over_one_by_one_and_the_end_waits_for_the_last_acknowledgement() {
+    let mut daemon = Daemon::configured("handoff-stdin", CONFIG);
+    daemon.run(&["--exit-on-eof"]);
+    daemon.await_ready();
+    let long = [b'x'; 100_000];
+    daemon.feed(b"Hello\0World\0\0");
+    daemon.feed(&long);
+    daemon.end_input();
+    let mut reader = Reader::new(names(&daemon));
+    assert_eq!(next(&mut reader), b"Hello\0");
+    assert_eq!(next(&mut reader), b"World\0");
+    assert_eq!(next(&mut reader), b"\0");
+    let last = next(&mut reader);
+    assert!(last.len() == 100_001 && last.ends_with(b"x\0"));
+    assert_eq!(daemon.wait(), Some(0), "{}", daemon.log());
+    daemon.assert_gone();
+    let left = fs::read_dir("/dev/shm")
+        .unwrap()
+        .any(|entry| entry.unwrap().file_name().to_string_lossy().starts_with(&format!("sem.{}", daemon.prefix)));
+    assert!(!left);
+}
+
+#[test]
+fn a_lent_writers_publish_returns_when_the_message_has_been_acknowledged() {
+    let daemon = Daemon::start("handoff-lent", LENT);
+    let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
+    let names = names(&daemon);
+    let reading = std::thread::spawn(move || {
+        let mut reader = Reader::new(names);
+        (0..100).map(|_| next(&mut reader)).collect::<Vec<_>>()
+    });
+    for number in 0..100 {
+        writer.publish(format!("message {number}").as_bytes()).unwrap();
+        assert_eq!(daemon.stat().messages, number + 1);
+    }
+    let expected: Vec<_> = (0..100).map(|number| format!("message {number}").into_bytes()).collect();
+    assert_eq!(reading.join().unwrap(), expected);
+}
+
+#[test]
+fn a_reader_attaches_through_the_daemon_is_shown_and_is_told_of_the_end() {
+    let mut daemon = Daemon::start("handoff-attach", LENT);
+    let Attachment::Handoff(mut attached) = Attachment::open(&daemon.endpoint(), None, Start::New).unwrap() else {
+        panic!("a ring");
+    };
+    assert_eq!(attached.names(), &names(&daemon));
+    let stat = daemon.stat();
+    assert_eq!((stat.mode.as_str(), stat.readers.len(), stat.readers[0].pid), ("handoff", 1, std::process::id()));
+    let other = shm_proto::Reader::attach(&daemon.endpoint(), None, Start::New).unwrap_err();
+    assert!(matches!(&other, Error::IsHandoff { .. }) && other.to_string().contains(".avail"), "{other}");
+    let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
+    let writing = std::thread::spawn(move || writer.publish(b"one").map(drop));
+    let mut bytes = Vec::new();
+    assert!(attached.recv_until(&mut bytes, u64::MAX).unwrap().is_some());
+    attached.acknowledge();
+    writing.join().unwrap().unwrap();
+    assert_eq!(bytes, b"one");
+    assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
+    assert!(matches!(attached.recv_until(&mut bytes, u64::MAX), Err(Error::Closed { .. })));
+    daemon.assert_gone();
+}
+
+#[test]
+fn an_evicted_reader_learns_by_whom() {
+    let daemon = Daemon::start("handoff-evict", LENT);
+    let Attachment::Handoff(mut attached) = Attachment::open(&daemon.endpoint(), None, Start::New).unwrap() else {
+        panic!("a ring");
+    };
+    daemon.ask(&Request::Evict { channel: None, reader: 1 }).unwrap();
+    let error = attached.recv_until(&mut Vec::new(), u64::MAX).unwrap_err();
+    assert!(matches!(&error, Error::Evicted { reason, .. } if reason.contains("administers")), "{error}");
+    assert_eq!(daemon.stat().evicted, 1);
+    assert!(daemon.refused(&Request::Evict { channel: None, reader: 0 }).contains("no reader 0"));
+}
+
+#[test]
+fn a_resize_is_at_once_or_waits_for_the_message_on_offer_and_is_refused_with_numbers() {
+    let daemon = Daemon::start("handoff-resize", LENT);
+    let resize = |bytes| Request::Resize { channel: None, bytes };
+    daemon.ask(&resize(1 << 20)).unwrap();
+    assert_eq!((daemon.stat().capacity, daemon.stat().pending), (1 << 20, None));
+    let refusal = daemon.refused(&resize(16 << 20));
+    assert!(refusal.contains("16MiB") && refusal.contains("8MiB"), "{refusal}");
+    let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
+    let writing = std::thread::spawn(move || writer.publish(&[7; 100_000]).map(drop));
+    let on_offer = || daemon.stat().handoff.unwrap().on_offer == Some(100_000);
+    wait_for(&on_offer, || daemon.log());
+    daemon.ask(&resize(4096)).unwrap();
+    assert_eq!((daemon.stat().capacity, daemon.stat().pending), (1 << 20, Some(4096)));
+    let mut reader = Reader::new(names(&daemon));
+    assert_eq!(next(&mut reader), [7; 100_000]);
+    writing.join().unwrap().unwrap();
+    wait_for(&|| (daemon.stat().capacity, daemon.stat().pending) == (4096, None), || format!("{:?}", daemon.stat()));
+}
+
+#[test]
+fn a_daemon_that_was_killed_leaves_objects_that_the_next_one_adopts_under_a_waiting_reader() {
+    let mut daemon = Daemon::start("handoff-killed", LENT);
+    let mut reader = Reader::new(names(&daemon));
+    let publish = |daemon: &Daemon, text: &'static [u8]| {
+        let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
+        std::thread::spawn(move || writer.publish(text).map(drop))
+    };
+    let writing = publish(&daemon, b"before");
+    assert_eq!(next(&mut reader), b"before");
+    writing.join().unwrap().unwrap();
+    daemon.signal(Signal::SIGKILL);
+    assert_eq!(daemon.wait(), None);
+    daemon.run(&[]);
+    daemon.await_ready();
+    assert!(daemon.log().contains("origin=adopted"), "{}", daemon.log());
+    let writing = publish(&daemon, b"after");
+    assert_eq!(next(&mut reader), b"after");
+    writing.join().unwrap().unwrap();
+    assert_eq!(daemon.stop(), Some(0));
+    assert!(!daemon.object("main").exists() && !daemon.object("main.feed").exists());
+}
+
+#[test]
+fn a_stop_with_a_message_that_nobody_takes_withdraws_it_and_leaves_nothing() {
+    let mut daemon = Daemon::start("handoff-stop", LENT);
+    let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
+    let writing = std::thread::spawn(move || writer.publish(b"never").map(drop));
+    wait_for(&|| daemon.stat().handoff.unwrap().on_offer.is_some(), || daemon.log());
+    assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
+    assert!(writing.join().unwrap().is_err());
+    daemon.assert_gone();
+}
+
+#[test]
+fn a_message_that_nobody_acknowledges_is_dropped_where_that_is_the_policy() {
+    let config = format!("{LENT}on_full = \"drop\"\n");
+    let daemon = Daemon::start("handoff-drop", &config);
+    let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
+    for _ in 0..3 {
+        writer.publish(b"lost").unwrap();
+    }
+    assert_eq!((daemon.stat().dropped, daemon.stat().messages), (3, 0));
+}
