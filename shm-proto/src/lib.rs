@@ -30,6 +30,7 @@
 //! | [`control`] | the daemon's socket: [`Endpoint`], requests and replies as types, a [client](control::Client) |
 //! | [`framing`] | cutting byte streams into messages |
 //! | [`stat`] | what `stat` and `list` show, as data |
+//! | [`oplog`] | what `log` shows, as data |
 //! | [`name`], [`size`], [`duration`] | names, `64MiB` and `30s`, checked where they are read |
 //! | [`error`] | the one [`Error`]: the object, the numbers, the cause |
 //! | [`os`] | what only the operating system can do: mappings, semaphores, sealed memory, descriptors between processes |
@@ -59,6 +60,8 @@ pub mod framing;
 pub mod handoff;
 #[cfg(not(loom))]
 pub mod name;
+#[cfg(not(loom))]
+pub mod oplog;
 #[cfg(not(loom))]
 pub mod os;
 pub mod ring;

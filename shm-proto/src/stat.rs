@@ -45,6 +45,10 @@ pub struct ChannelStat {
     pub max: u64,
     /// Bytes of the data area with memory behind them.
     pub reserved: u64,
+    /// Memory that the segment takes in `/dev/shm` now, its header included, in bytes.
+    pub memory: u64,
+    /// Memory that all of the daemon's segments take now, in bytes.
+    pub memory_total: u64,
     /// A capacity asked for that has not taken effect yet.
     pub pending: Option<u64>,
     /// Bytes that the slowest reader has not read yet.
@@ -63,6 +67,10 @@ pub struct ChannelStat {
     pub messages_per_s: f64,
     /// Payload bytes a second, over the last second or more.
     pub bytes_per_s: f64,
+    /// Over the last minute, or since the channel was made.
+    pub last_minute: Rate,
+    /// Over the last hour, or since the channel was made.
+    pub last_hour: Rate,
     /// Messages dropped because the ring was full.
     pub dropped: u64,
     /// Messages overwritten before every attached reader had read them.
@@ -73,6 +81,8 @@ pub struct ChannelStat {
     pub evicted: u64,
     /// Most readers at a time.
     pub max_readers: u32,
+    /// After so many milliseconds without a sign of life a peer that should show one counts as stalled; 0 for never.
+    pub stalled_after_ms: u64,
     /// The source that feeds the channel: `none` or `stdin`.
     pub source: String,
     /// What only a handoff channel has.
@@ -101,6 +111,15 @@ pub struct HandoffStat {
     pub stray_posts: u64,
 }
 
+/// An average over some time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Rate {
+    /// Messages a second.
+    pub messages_per_s: f64,
+    /// Payload bytes a second.
+    pub bytes_per_s: f64,
+}
+
 /// Who holds the writer role.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WriterStat {
@@ -112,6 +131,8 @@ pub struct WriterStat {
     pub user: String,
     /// `source`, `lent`.
     pub role: String,
+    /// `active` or `stalled`.
+    pub state: String,
     /// Milliseconds since the writer was last seen at work.
     pub heartbeat_ms: u64,
 }
@@ -127,7 +148,7 @@ pub struct ReaderStat {
     pub program: String,
     /// User name, or number where there is no name.
     pub user: String,
-    /// `joining`, `reading`, `sleeping`, `evicted`.
+    /// `joining`, `reading`, `sleeping`, `stalled`, `evicted`.
     pub state: String,
     /// Messages not read yet.
     pub lag_messages: u64,

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use shm_proto::ChannelName;
 
-use crate::commands::{evict, list, read, resize, stat, write};
+use crate::commands::{evict, list, log, read, reload, resize, stat, write};
 
 /// The heading of what every command understands.
 const GLOBAL: &str = "Options of every command";
@@ -17,7 +17,8 @@ Exit codes:
   2   wrong usage
   69  no daemon answers
   75  timed out, or it would have had to wait
-  77  not permitted";
+  77  not permitted
+  78  the daemon refuses its configuration";
 
 /// Reads, writes, inspects and resizes the channels of a running shmd.
 ///
@@ -53,6 +54,8 @@ pub(crate) enum Command {
     List(list::Args),
     Resize(resize::Args),
     Evict(evict::Args),
+    Reload(reload::Args),
+    Log(log::Args),
 }
 
 #[cfg(test)]
@@ -101,7 +104,7 @@ mod tests {
     #[test]
     fn a_command_is_needed_and_help_is_no_error() {
         assert_eq!(parse("shmctl").unwrap_err().exit_code(), 2);
-        for command in ["read", "write", "stat", "list", "resize", "evict"] {
+        for command in ["read", "write", "stat", "list", "resize", "evict", "reload", "log"] {
             let help = parse(&format!("shmctl {command} --help")).unwrap_err();
             assert_eq!(help.kind(), ErrorKind::DisplayHelp);
             assert!(help.to_string().contains("Example"), "{help}");

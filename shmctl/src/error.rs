@@ -23,7 +23,8 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// The exit code: 0 done, 1 failed, 69 no daemon, 75 timed out or would block, 77 not permitted. Usage errors end
+    /// The exit code: 0 done, 1 failed, 69 no daemon, 75 timed out or would block, 77 not permitted, 78 bad
+    /// configuration. Usage errors end
     /// in the command line parser with 2.
     pub(crate) fn exit_code(&self) -> u8 {
         const FAILED: u8 = 1;
@@ -31,6 +32,7 @@ impl Failure {
         const NO_DAEMON: u8 = 69;
         const WOULD_BLOCK: u8 = 75;
         const NOT_PERMITTED: u8 = 77;
+        const BAD_CONFIG: u8 = 78;
         match self {
             Failure::OutputClosed => 0,
             Failure::Output(_) | Failure::Other(_) => FAILED,
@@ -45,6 +47,7 @@ impl Failure {
                 | Error::BadObjectName { .. } => USAGE,
                 Error::Refused(refusal) => match refusal.kind {
                     ErrorKind::NotPermitted => NOT_PERMITTED,
+                    ErrorKind::BadConfig => BAD_CONFIG,
                     ErrorKind::WriterTaken | ErrorKind::TooMany | ErrorKind::Busy => WOULD_BLOCK,
                     ErrorKind::BadRequest
                     | ErrorKind::BadVersion
@@ -150,6 +153,7 @@ mod tests {
             (refused(ErrorKind::TooMany, "64", &[]), 75),
             (refused(ErrorKind::NoSuchChannel, "no", &[]), 1),
             (refused(ErrorKind::OutOfRange, "max", &[]), 1),
+            (refused(ErrorKind::BadConfig, "shmd.toml:3", &[]), 78),
             (refused(ErrorKind::NoSpace, "free", &[]), 1),
         ] {
             assert_eq!(failure.exit_code(), code, "{failure}");

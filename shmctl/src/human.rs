@@ -47,6 +47,27 @@ pub(crate) fn age(millis: u64) -> String {
     }
 }
 
+/// A moment, given in milliseconds since 1970: `2026-01-31T23:59:58.123Z`.
+pub(crate) fn utc(millis: u64) -> String {
+    let (seconds, millis) = (millis / 1000, millis % 1000);
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    let (year, month, day) = civil(days);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+}
+
+/// Days since 1970-01-01 as year, month and day, by Howard Hinnant's `civil_from_days`: years begin in March, so that the
+/// leap day is the last.
+fn civil(days: u64) -> (u64, u64, u64) {
+    let days = days + 719_468;
+    let (era, day) = (days / 146_097, days % 146_097);
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let of_year = day - (365 * year + year / 4 - year / 100);
+    let from_march = (5 * of_year + 2) / 153;
+    let month = if from_march < 10 { from_march + 3 } else { from_march - 9 };
+    (era * 400 + year + u64::from(month <= 2), month, of_year - (153 * from_march + 2) / 5 + 1)
+}
+
 /// A part of a whole in percent; 0 of 0 is 0.
 pub(crate) fn percent(part: u64, whole: u64) -> String {
     let percent = if whole == 0 { 0.0 } else { part as f64 * 100.0 / whole as f64 };
@@ -114,6 +135,20 @@ mod tests {
         assert_eq!(percent(0, 0), "0%");
         assert_eq!(percent(1, 1000), "<1%");
         assert_eq!(percent(512, 1024), "50%");
+    }
+
+    #[test]
+    fn moments_are_dates() {
+        for (seconds, text) in [
+            (0, "1970-01-01T00:00:00"),
+            (951_782_399, "2000-02-28T23:59:59"),
+            (951_782_400, "2000-02-29T00:00:00"),
+            (1_709_251_199, "2024-02-29T23:59:59"),
+            (1_735_689_600, "2025-01-01T00:00:00"),
+            (4_107_542_400, "2100-03-01T00:00:00"),
+        ] {
+            assert_eq!(utc(seconds * 1000 + 7), format!("{text}.007Z"));
+        }
     }
 
     #[test]

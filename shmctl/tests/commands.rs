@@ -9,11 +9,13 @@ use std::process::Stdio;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use shm_proto::control::{Done, ErrorKind, Request, Resized};
+use shm_proto::oplog::{Fields, LogEntry, Severity, Value};
 use shm_proto::stat::Summary;
 
 use support::{Dir, Ran, ok, refuse};
 
-const COMMANDS: [&str; 6] = ["read", "write", "stat", "list", "resize --bytes 1MiB", "evict --reader 1"];
+const COMMANDS: [&str; 9] =
+    ["read", "write", "stat", "list", "resize --bytes 1MiB", "evict --reader 1", "log", "log --follow", "reload"];
 
 #[test]
 fn without_a_daemon_every_command_ends_with_69_and_names_the_socket_and_the_way_out() {
@@ -97,6 +99,35 @@ fn a_resize_tells_the_old_and_the_new_size() {
     let pending = dir.run("resize -c main --bytes 64KiB");
     assert!(pending.out.starts_with("main: 1MiB -> 64KiB, pending"), "{pending:?}");
     assert_eq!(pending.code, Some(0));
+}
+
+#[test]
+fn the_operation_log_is_lines_for_people_and_objects_for_programs() {
+    let dir = Dir::new();
+    let entry = LogEntry {
+        seq: 12,
+        time_ms: 1_700_000_000_123,
+        severity: Severity::Warn,
+        event: "overflow".into(),
+        channel: Some("cam".parse().unwrap()),
+        fields: Fields(vec![("dropped".into(), Value::Number(7)), ("reason".into(), Value::Text("it is full".into()))]),
+    };
+    let sent = entry.clone();
+    dir.serve(move |request| match request {
+        Request::Log { last: Some(3), follow: false, .. } => ok(Done::Log(vec![sent.clone()])),
+        other => refuse(ErrorKind::BadRequest, &format!("{other:?}")),
+    });
+    dir.run("log -n 3")
+        .prints("2023-11-14T22:13:20.123Z     12 warn  event=overflow channel=cam dropped=7 reason=\"it is full\"\n");
+    let json: LogEntry = serde_json::from_str(&dir.run("log -n 3 --json").out).unwrap();
+    assert_eq!(json, entry);
+}
+
+#[test]
+fn a_configuration_that_the_daemon_refuses_is_exit_code_78() {
+    let dir = Dir::new();
+    dir.serve(|_| refuse(ErrorKind::BadConfig, "nothing was changed: shmd.toml:3: no"));
+    dir.run("reload").fails(78, &["nothing was changed", "shmd.toml:3"]);
 }
 
 #[test]

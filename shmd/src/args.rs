@@ -1,11 +1,14 @@
 //! The command line and the environment.
 
 use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
 
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args as _, CommandFactory, FromArgMatches, Parser};
 
+use crate::background::Background;
 use crate::config::{Given, Located, Origin, Setting};
+use crate::logging::Target;
 
 const AFTER_HELP: &str = "\
 Without any configuration shmd serves one channel, main, fed by standard input when that is a pipe, a file or a \
@@ -35,6 +38,24 @@ pub(crate) struct Args {
     /// What to log: off, error, warn, info, debug or trace [default: info]
     #[arg(long, value_name = "LEVEL", env = "SHMD_LOG")]
     log: Option<String>,
+    /// Where the log goes: stderr, syslog or file:PATH [default: stderr, with --daemonize syslog]
+    #[arg(long, value_name = "TARGET", env = "SHMD_LOG_TARGET")]
+    log_target: Option<Target>,
+    /// Log to this file: wins over --log-target
+    #[arg(long, value_name = "FILE")]
+    log_file: Option<PathBuf>,
+    /// Write the process number to this file, and remove it at the end
+    #[arg(long, value_name = "FILE", env = "SHMD_PID_FILE")]
+    pid_file: Option<PathBuf>,
+    /// Go into the background; returns when the channels are ready, or with the reason why not and its exit code
+    #[arg(long, conflicts_with = "check")]
+    daemonize: bool,
+    /// With --daemonize: the working directory
+    #[arg(long, value_name = "DIR", default_value = "/", requires = "daemonize")]
+    chdir: PathBuf,
+    /// With --daemonize: permission bits that files are made without, in octal
+    #[arg(long, value_name = "MASK", default_value = "027", value_parser = mask, requires = "daemonize")]
+    umask: u32,
     /// End when standard input has ended and its readers have read everything
     #[arg(long, env = "SHMD_EXIT_ON_EOF", value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
@@ -105,6 +126,12 @@ pub(crate) struct Asked {
     pub(crate) check: bool,
     /// Be the child that finishes a shrink of this channel.
     pub(crate) finish_shrink: Option<String>,
+    /// Where the log goes.
+    pub(crate) log_target: Target,
+    /// The file for the process number, absolute.
+    pub(crate) pid_file: Option<PathBuf>,
+    /// Go into the background.
+    pub(crate) background: Option<Background>,
     /// Everything that goes over the files.
     pub(crate) given: Given,
 }
@@ -121,7 +148,10 @@ where
     let matches = Args::command().try_get_matches_from(line)?;
     let args = Args::from_arg_matches(&matches)?;
     let file = args.config.filter(|file| !file.is_empty());
-    let config = origin(&matches, "config").zip(file).map(|(origin, file)| Located { value: file.into(), origin });
+    // In the background it is read again from another directory.
+    let place = |path: PathBuf| if args.daemonize { from_here(path) } else { Ok(path) };
+    let file = file.map(|file| place(file.into())).transpose()?;
+    let config = origin(&matches, "config").zip(file).map(|(origin, value)| Located { value, origin });
     let mut given = Given { config, ..Given::default() };
     let runtime_dir = args.runtime_dir.as_deref().map(absolute).transpose()?;
     for (key, value) in [("runtime_dir", runtime_dir), ("prefix", args.prefix), ("log", args.log)] {
@@ -138,7 +168,24 @@ where
         given.channel.extend(setting(&matches, id.as_str(), matches.get_one::<String>(id.as_str()).cloned()));
     }
     given.set = args.set.iter().map(|text| any_key(text)).collect::<Result<_, _>>()?;
-    Ok(Asked { check: args.check, finish_shrink: args.finish_shrink, given })
+    let log_target = match args.log_file.map(Target::File).or(args.log_target) {
+        Some(Target::File(path)) => Target::File(from_here(path)?),
+        Some(target) => target,
+        None if args.daemonize => Target::Syslog,
+        None => Target::Stderr,
+    };
+    let background = match args.daemonize {
+        true => Some(Background { dir: from_here(args.chdir)?, umask: args.umask }),
+        false => None,
+    };
+    Ok(Asked {
+        check: args.check,
+        finish_shrink: args.finish_shrink,
+        log_target,
+        pid_file: args.pid_file.map(from_here).transpose()?,
+        background,
+        given,
+    })
 }
 
 /// A usage error in clap's form, which goes to standard error with exit code 2.
@@ -171,6 +218,16 @@ fn absolute(path: &OsStr) -> Result<String, clap::Error> {
     path.into_os_string()
         .into_string()
         .map_err(|path| usage(format!("the runtime directory {} is not UTF-8 text", path.display())))
+}
+
+/// A path as it is meant where the command was given.
+fn from_here(path: PathBuf) -> Result<PathBuf, clap::Error> {
+    std::path::absolute(&path).map_err(|e| usage(format!("{}: {e}", path.display())))
+}
+
+fn mask(text: &str) -> Result<u32, String> {
+    let refuse = || format!("{text:?} is not an octal number from 0 to 777");
+    u32::from_str_radix(text, 8).ok().filter(|mask| *mask <= 0o777).ok_or_else(refuse)
 }
 
 /// Channel names may hold dots, keys do not.

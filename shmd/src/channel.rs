@@ -2,15 +2,16 @@
 
 mod handoff;
 mod reader;
+mod reload;
 mod resize;
 mod segment;
+mod watch;
 mod writer;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use log::{info, warn};
 use shm_proto::control::{Attached, Done, ErrorKind, Geometry, ReaderEvent, Refusal};
 use shm_proto::os::barrier;
 use shm_proto::os::reserve::Reservation;
@@ -26,13 +27,14 @@ pub(crate) use segment::{Segment, this_process};
 use crate::config::{ChannelConfig, SourceKind};
 use crate::event_loop::{ChannelId, ClientId};
 use crate::hub::{Hub, refusal};
+use crate::journal::operation;
 use crate::lease::{Holder, Lease};
 use crate::maintenance::Helper;
 use crate::policy::{Bounds, LowUse};
 use crate::rate_limit::RateLimit;
+use crate::rates::History;
 use crate::server::{Role, printable};
 use crate::sizing::Sizing;
-use crate::stat::Rates;
 
 /// Lines a second in the log about what a channel's peers do.
 const LINES: u32 = 200;
@@ -56,7 +58,7 @@ pub(crate) struct Channel {
     handoff: Option<Handoff>,
     evicted: u64,
     resizes: u64,
-    rates: Rates,
+    history: History,
     low_use: LowUse,
     /// While the end of a source is waited for: where each reader was last seen, and since when.
     stalled: HashMap<u32, (Option<u64>, Instant)>,
@@ -94,7 +96,7 @@ impl Channel {
             handoff: None,
             evicted: 0,
             resizes: 0,
-            rates: Rates::default(),
+            history: History::new(Instant::now()),
             low_use: LowUse::default(),
             stalled: HashMap::new(),
             own_user: user.to_owned(),
@@ -138,11 +140,6 @@ impl Channel {
     /// What is different where messages are handed over.
     pub(crate) fn handoff(&self) -> Option<&Handoff> {
         self.handoff.as_ref()
-    }
-
-    /// Messages and bytes a second.
-    pub(crate) fn rates(&self) -> Rates {
-        self.rates
     }
 
     /// Readers evicted so far, by the writer or an administrator.
@@ -222,7 +219,8 @@ impl Channel {
         let (reader, fds, for_writer) = made.map_err(|e| self.error(&e))?;
         self.next_reader = number;
         if let Some(left_out) = self.lines.admit(Instant::now()) {
-            info!("event=attach channel={} reader={number} {}{left_out}", self.config.name, reader.peer);
+            let joined = operation("attach").on(&self.config.name).number("reader", number);
+            joined.peer(&reader.peer).left_out(left_out).info();
         }
         self.readers.insert(number, reader);
         self.tell(hub, ToWriter::ReaderJoined { reader: number }, for_writer);
@@ -243,10 +241,8 @@ impl Channel {
         if let Some(left_out) = self.lines.admit(Instant::now()) {
             let line = &reader.page().line;
             let (received, lost) = (line.received.load(Ordering::Relaxed), line.lost.load(Ordering::Relaxed));
-            info!(
-                "event=detach channel={} reader={number} {} received={received} lost={lost}{left_out}",
-                self.config.name, reader.peer
-            );
+            let left = operation("detach").on(&self.config.name).number("reader", number).peer(&reader.peer);
+            left.number("received", received).number("lost", lost).left_out(left_out).info();
         }
         if !reader.evicted {
             self.tell(hub, ToWriter::ReaderLeft { reader: number }, Vec::new());
@@ -282,10 +278,8 @@ impl Channel {
         self.evicted += 1;
         let (client, peer) = (reader.client, reader.peer.clone());
         if let Some(left_out) = self.lines.admit(Instant::now()) {
-            info!(
-                "event=evict channel={} reader={number} {peer} by={by} reason={reason:?}{left_out}",
-                self.config.name
-            );
+            let evicted = operation("evict").on(&self.config.name).number("reader", number).peer(&peer);
+            evicted.text("by", by).reason(reason).left_out(left_out).info();
         }
         if by != "writer" {
             self.tell(hub, ToWriter::ReaderLeft { reader: number }, Vec::new());
@@ -295,22 +289,21 @@ impl Channel {
 
     /// Once a second while the channel is in use.
     pub(crate) fn tick(&mut self, hub: &mut Hub, now: Instant) {
-        if !self.is_in_use() {
-            self.rates.rest();
-        }
-        if !self.wants_ticks() {
-            return;
-        }
         let shot = match self.segment.snapshot() {
             Ok(shot) => shot,
             Err(e) => {
                 if let Some(left_out) = self.overflow_lines.admit(now) {
-                    warn!("event=broken channel={} reason={:?}{left_out}", self.config.name, e.to_string());
+                    operation("broken").on(&self.config.name).reason(e).left_out(left_out).warn();
                 }
                 return;
             }
         };
-        self.rates.sample(now, shot.messages, shot.bytes);
+        // Also of a channel at rest: the tick after its end takes the last figures.
+        self.note(now, &shot);
+        self.look_for_stalled(now, &shot);
+        if !self.wants_ticks() {
+            return;
+        }
         self.settle_segment();
         let Some(after) = self.config.shrink_after else { return };
         let (bounds, capacity, used) = (self.sizing.bounds(), self.sizing.capacity(), self.used(&shot));
@@ -355,8 +348,11 @@ impl Channel {
             hub.send(reader.client, &ReaderEvent::Closing { reason: reason.to_owned() }, Vec::new());
             hub.end(reader.client);
         }
+        if let Some(Lease { holder: Holder::Lent { client, .. }, .. }) = &self.lease {
+            hub.end(*client);
+        }
         if let Some(Lease { holder: Holder::Source(_), .. }) = &self.lease {
-            warn!("event=source-stuck channel={} reason=\"it does not stop; leaving it behind\"", self.config.name);
+            operation("source-stuck").on(&self.config.name).reason("it does not stop; leaving it behind").warn();
         }
     }
 }

@@ -3,25 +3,34 @@
 //! Start: lock, segments, socket, sources. Stop: socket, writers, readers, segments, lock. Whatever was made is removed by
 //! the one who made it when it is dropped, so a start that fails halfway leaves no more behind than an end that was asked for.
 
+mod clients;
+mod log;
+mod reload;
+
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use log::{debug, info, warn};
+use ::log::debug;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use shm_proto::control::{ErrorKind, Received, Request, SOCKET_NAME, decode};
+use shm_proto::control::SOCKET_NAME;
+use shm_proto::os::peer::Credentials;
 use shm_proto::os::process;
-use shm_proto::ring::link::ToDaemon;
+use shm_proto::ring::Owner;
 use shm_proto::{Error, Prefix};
 
+use crate::background::PidFile;
 use crate::channel::{Channel, this_process};
-use crate::config::Config;
-use crate::event_loop::{ChannelId, ClientId, Event, Timer, Token};
+use crate::channels::Channels;
+use crate::config::{Config, Given, SourceKind};
+use crate::event_loop::{ChannelId, Event, Timer, Token};
 use crate::exit::Failure;
 use crate::hub::Hub;
+use crate::journal::operation;
+use crate::notify::Notifier;
 use crate::process::Instance;
-use crate::requests;
-use crate::server::Role;
 use crate::signals::{self, Signals};
 use crate::socket::Socket;
+use log::Follower;
 
 /// How long writers have to give their role back when the daemon stops.
 const STOP: Duration = Duration::from_secs(1);
@@ -31,22 +40,33 @@ const FAREWELL: Duration = Duration::from_millis(200);
 const TICK: Duration = Duration::from_secs(1);
 /// How often the cursors are looked at while the end of a source is waited for.
 const DRAIN: Duration = Duration::from_millis(20);
-/// Lines taken from one client before others get their turn.
-const LINES_AT_ONCE: usize = 64;
 
-/// Serves the channels until told to stop.
+/// How the daemon was started.
+#[derive(Debug)]
+pub(crate) struct Origin {
+    /// The command line, for reading the configuration again.
+    pub(crate) given: Given,
+    /// As [`Host::stdin_feeds`](crate::host::Host::stdin_feeds).
+    pub(crate) stdin_feeds: bool,
+    /// Where to write the process number.
+    pub(crate) pid_file: Option<PathBuf>,
+}
+
+/// Serves the channels until told to stop; `ready` is called when all of them are there.
 ///
 /// # Errors
 /// When it cannot start, when waiting fails, and when a source failed and `--exit-on-eof` ends the daemon for it.
-pub(crate) fn run(config: Config) -> Result<(), Failure> {
-    Daemon::start(config)?.serve()
+pub(crate) fn run(config: Config, origin: Origin, ready: &mut dyn FnMut()) -> Result<(), Failure> {
+    let daemon = Daemon::start(config, origin)?;
+    ready();
+    daemon.serve()
 }
 
 /// Everything. The order of the fields is the order in which they go.
 #[derive(Debug)]
 struct Daemon {
     socket: Option<Socket>,
-    channels: Vec<Channel>,
+    channels: Channels,
     hub: Hub,
     signals: Signals,
     prefix: Prefix,
@@ -58,27 +78,39 @@ struct Daemon {
     /// Nobody is waited for any more.
     stopped: bool,
     failure: Option<Error>,
+    origin: Origin,
+    /// Standard input feeds a channel, or did.
+    stdin_taken: bool,
+    owner: Owner,
+    user: String,
+    followers: Vec<Follower>,
+    /// The newest operation that the followers know of.
+    told: u64,
+    manager: Notifier,
+    _pid_file: Option<PidFile>,
     _instance: Instance,
 }
 
 impl Daemon {
-    fn start(config: Config) -> Result<Self, Failure> {
+    fn start(config: Config, origin: Origin) -> Result<Self, Failure> {
         let mut hub = Hub::new(config.max_clients, config.runtime_dir.clone())?;
         let signals = Signals::hear(&hub.events)?;
         raise_descriptor_limit();
         let instance = Instance::take(&config.runtime_dir)?;
-        info!(
-            "event=start pid={} runtime_dir={} prefix={} channels={}",
-            std::process::id(),
-            config.runtime_dir.display(),
-            config.prefix,
-            config.channels.len()
-        );
+        let pid_file = origin.pid_file.as_deref().map(PidFile::write).transpose()?;
+        operation("start")
+            .number("pid", std::process::id())
+            .text("runtime_dir", config.runtime_dir.display())
+            .text("prefix", &config.prefix)
+            .number("channels", config.channels.len())
+            .info();
         let owner = this_process()?;
         let user = process::user_name(nix::unistd::geteuid().as_raw());
-        let mut channels = Vec::with_capacity(config.channels.len());
-        for (id, channel) in (0..).zip(config.channels) {
-            channels.push(Channel::create(id, channel, &config.prefix, owner, &user)?);
+        let mut channels = Channels::default();
+        let stdin_taken = config.channels.iter().any(|channel| channel.source == SourceKind::Stdin);
+        for channel in config.channels {
+            let id = channels.next_id();
+            channels.add(Channel::create(id, channel, &config.prefix, owner, &user)?);
         }
         let socket = Socket::bind(config.runtime_dir.join(SOCKET_NAME))?;
         hub.listen(&socket.listener)?;
@@ -93,14 +125,24 @@ impl Daemon {
             stopping: None,
             stopped: false,
             failure: None,
+            origin,
+            stdin_taken,
+            owner,
+            user,
+            followers: Vec::new(),
+            told: 0,
+            manager: Notifier::from_env(),
+            _pid_file: pid_file,
             _instance: instance,
         };
-        for channel in &mut daemon.channels {
+        for channel in daemon.channels.iter_mut() {
             channel.start_source(&mut daemon.hub)?;
         }
         daemon.keep_ticking();
+        daemon.manager.ready(&summary(&daemon.channels));
+        daemon.manager.watchdog(&mut daemon.hub.events, Instant::now());
         if let Some(socket) = &daemon.socket {
-            info!("event=ready pid={} socket={}", std::process::id(), socket.path.display());
+            operation("ready").number("pid", std::process::id()).text("socket", socket.path.display()).info();
         }
         Ok(daemon)
     }
@@ -113,6 +155,8 @@ impl Daemon {
                 self.dispatch(event);
                 self.bury();
             }
+            self.inform_followers();
+            self.show_status();
         }
         self.finish();
         match self.failure.take() {
@@ -138,13 +182,13 @@ impl Daemon {
                 self.hub.doom(id);
             }
             Event::Readable(Token::Reservation(channel)) | Event::Gone(Token::Reservation(channel)) => {
-                if let Some(channel) = self.channels.get_mut(channel as usize) {
+                if let Some(channel) = self.channels.get_mut(channel) {
                     channel.reservation_ready(&mut self.hub);
                 }
             }
             Event::Readable(Token::Source(channel)) | Event::Gone(Token::Source(channel)) => self.source_ready(channel),
             Event::Readable(Token::Handoff(channel)) | Event::Gone(Token::Handoff(channel)) => {
-                if let Some(channel) = self.channels.get_mut(channel as usize) {
+                if let Some(channel) = self.channels.get_mut(channel) {
                     channel.handoff_ready(&mut self.hub);
                 }
             }
@@ -156,11 +200,12 @@ impl Daemon {
     fn due(&mut self, timer: Timer, now: Instant) {
         match timer {
             Timer::Stop => {
-                warn!("event=stop-late reason=\"a writer did not give its role back within {} s\"", STOP.as_secs());
+                let reason = format!("a writer did not give its role back within {} s", STOP.as_secs());
+                operation("stop-late").reason(reason).warn();
                 self.stopped = true;
             }
             Timer::Tick => {
-                for channel in &mut self.channels {
+                for channel in self.channels.iter_mut() {
                     channel.tick(&mut self.hub, now);
                 }
                 self.keep_ticking();
@@ -174,9 +219,13 @@ impl Daemon {
                 }
             }
             Timer::Drain => self.drain(),
+            Timer::Leave(channel) => self.channels.release(&mut self.hub, Some(channel), "the channel was removed"),
+            Timer::Watchdog => self.manager.watchdog(&mut self.hub.events, now),
+            // Looked at after every round of events anyway.
+            Timer::Status => {}
             Timer::Client(id) => self.hub.overdue(id, now),
             Timer::Resize(channel) => {
-                if let Some(channel) = self.channels.get_mut(channel as usize) {
+                if let Some(channel) = self.channels.get_mut(channel) {
                     channel.resize_due(&mut self.hub);
                 }
             }
@@ -188,10 +237,10 @@ impl Daemon {
             return;
         }
         if !signals::ends(signal) {
-            info!(
-                "event=signal signal={} reason=\"nothing is reloaded; restart to apply changes\"",
-                signals::name(signal)
-            );
+            // The reason is in the log; whoever sent the signal looks there.
+            if self.stopping.is_none() {
+                drop(self.reload(signals::name(signal)));
+            }
         } else if self.stopping.is_some() {
             self.stopped = true;
         } else {
@@ -199,110 +248,10 @@ impl Daemon {
         }
     }
 
-    /// Takes the lines that a client has sent, so many at once.
-    fn listen_to(&mut self, id: ClientId) {
-        let mut more = true;
-        for _ in 0..LINES_AT_ONCE {
-            more = more && self.take_one(id);
-        }
-        if more {
-            // What is left may lie in the buffer already, where epoll does not see it.
-            self.hub.events.post(Event::Readable(Token::Client(id)));
-        }
-        self.hub.settle(id);
-    }
-
-    /// Takes one line; false when there is none now.
-    fn take_one(&mut self, id: ClientId) -> bool {
-        let Some(client) = self.hub.client(id).filter(|client| client.listens()) else { return false };
-        let role = client.role;
-        match client.receive() {
-            Ok(Received::Line(line, _)) => {
-                self.take_line(id, role, &line);
-                return true;
-            }
-            Ok(Received::Nothing) => {}
-            Ok(Received::Closed) if role == Role::Asking => {}
-            Ok(Received::Closed) => self.hub.doom(id),
-            Err(e) => self.hub.dismiss(id, ErrorKind::BadRequest, &e.to_string(), Instant::now()),
-        }
-        false
-    }
-
-    fn take_line(&mut self, id: ClientId, role: Role, line: &str) {
-        let now = Instant::now();
-        match role {
-            Role::Asking => match decode::<Request>(line) {
-                Ok(_) if self.stopping.is_some() => {
-                    self.hub.dismiss(id, ErrorKind::Busy, "the daemon is stopping", now);
-                }
-                Ok(request) => {
-                    requests::handle(&mut self.hub, &mut self.channels, &self.prefix, id, request);
-                    self.keep_ticking();
-                }
-                Err(e @ Error::Version { .. }) => self.hub.dismiss(id, ErrorKind::BadVersion, &e.to_string(), now),
-                Err(e) => self.hub.dismiss(id, ErrorKind::BadRequest, &e.to_string(), now),
-            },
-            Role::Writer(channel) => match decode::<ToDaemon>(line) {
-                Ok(line) => {
-                    if let Some(channel) = self.channels.get_mut(channel as usize) {
-                        channel.obey(&mut self.hub, line);
-                    }
-                }
-                Err(e) => self.hub.dismiss(id, ErrorKind::BadRequest, &e.to_string(), now),
-            },
-            Role::Reader(..) => {
-                self.hub.dismiss(
-                    id,
-                    ErrorKind::BadRequest,
-                    "an attached reader has nothing to ask on its connection",
-                    now,
-                );
-            }
-            Role::Waiting(_) => {}
-        }
-    }
-
-    fn flush(&mut self, id: ClientId) {
-        let Some(client) = self.hub.client(id) else { return };
-        if !client.flush() {
-            self.hub.doom(id);
-            return;
-        }
-        if let Role::Writer(channel) = client.role
-            && let Some(channel) = self.channels.get(channel as usize)
-        {
-            channel.announce();
-        }
-        // Requests that came while the last reply was on its way lie in the buffer.
-        self.listen_to(id);
-    }
-
-    /// Buries connections that are of no more use, with what they stood for.
-    fn bury(&mut self) {
-        while let Some(id) = self.hub.next_doomed() {
-            let Some(client) = self.hub.remove(id) else { continue };
-            let channel = match client.role {
-                Role::Asking => None,
-                Role::Waiting(channel) | Role::Reader(channel, _) | Role::Writer(channel) => Some(channel),
-            };
-            let Some(channel) = channel.and_then(|channel| self.channels.get_mut(channel as usize)) else { continue };
-            match client.role {
-                Role::Reader(_, number) => channel.detach(&mut self.hub, number),
-                Role::Writer(_) => channel.writer_gone(&mut self.hub, id),
-                Role::Waiting(_) => channel.forget(id),
-                Role::Asking => {}
-            }
-            if self.draining {
-                self.drain();
-            }
-            self.check_stopped();
-        }
-    }
-
     fn source_ready(&mut self, channel: ChannelId) {
-        let Some(channel) = self.channels.get_mut(channel as usize) else { return };
+        let Some(channel) = self.channels.get_mut(channel) else { return };
         let Some(outcome) = channel.source_ready(&mut self.hub) else { return };
+        self.channels.release(&mut self.hub, None, "the channel was removed");
         if self.exit_on_eof && self.stopping.is_none() {
             self.failure = outcome.err();
             self.draining = true;
@@ -329,22 +278,35 @@ impl Daemon {
         }
     }
 
+    /// Whether this peer is root or the daemon's own user.
+    fn is_master(&self, peer: &Credentials) -> bool {
+        peer.uid == 0 || peer.uid == nix::unistd::geteuid().as_raw()
+    }
+
     fn keep_ticking(&mut self) {
         if self.channels.iter().any(Channel::wants_ticks) {
             self.hub.events.start_timer(Timer::Tick, Instant::now() + TICK);
         }
     }
 
+    fn show_status(&mut self) {
+        if self.stopping.is_none() {
+            let Self { manager, hub, channels, .. } = self;
+            manager.status(&mut hub.events, Instant::now(), || summary(channels));
+        }
+    }
+
     /// Begins to end: nobody else comes in, and writers give their role back first, so that everything published before
     /// the readers are told is in their reach.
     fn stop(&mut self, reason: &str) {
-        info!("event=stop reason={reason:?}");
+        operation("stop").reason(reason).info();
+        self.manager.stopping(reason);
         self.stopping = Some(reason.to_owned());
         if let Some(socket) = self.socket.take() {
             self.hub.events.remove(&socket.listener);
         }
         self.hub.events.set_timer(Timer::Accept, None);
-        for channel in &mut self.channels {
+        for channel in self.channels.iter_mut() {
             channel.revoke(&mut self.hub, reason);
         }
         self.hub.events.set_timer(Timer::Stop, Some(Instant::now() + STOP));
@@ -352,7 +314,7 @@ impl Daemon {
     }
 
     fn check_stopped(&mut self) {
-        if self.stopping.is_some() && !self.channels.iter().any(Channel::has_writer) {
+        if self.stopping.is_some() && !self.channels.have_writers() {
             self.stopped = true;
         }
     }
@@ -360,9 +322,8 @@ impl Daemon {
     /// Tells the readers; what is left goes by itself.
     fn finish(&mut self) {
         let reason = self.stopping.take().unwrap_or_default();
-        for channel in &mut self.channels {
-            channel.close(&mut self.hub, &reason);
-        }
+        self.channels.close(&mut self.hub, &reason);
+        self.inform_followers();
         let until = Instant::now() + FAREWELL;
         while self.hub.is_sending() && Instant::now() < until {
             self.hub.flush_all();
@@ -379,4 +340,12 @@ fn raise_descriptor_limit() {
     {
         debug!("event=limit descriptors={soft} reason=\"{e}\"");
     }
+}
+
+/// What goes on, in a line.
+fn summary(channels: &[Channel]) -> String {
+    let readers: usize = channels.iter().map(|channel| channel.readers().len()).sum();
+    let writers = channels.iter().filter(|channel| channel.has_writer()).count();
+    let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+    format!("{}, {}, {}", count(channels.len(), "channel"), count(readers, "reader"), count(writers, "writer"))
 }

@@ -76,8 +76,14 @@ pub(crate) enum Timer {
     Accept,
     /// Look whether the readers are through.
     Drain,
+    /// The service manager is to hear that the loop turns.
+    Watchdog,
+    /// The service manager is to be shown a status that had to wait.
+    Status,
     /// A client's time is up.
     Client(ClientId),
+    /// The writer of a channel that is being removed has waited long enough.
+    Leave(ChannelId),
     /// A channel's change of size is waited for.
     Resize(ChannelId),
 }

@@ -2,6 +2,7 @@
 
 use std::io::ErrorKind;
 
+use crate::background::Verdict;
 use crate::{config, process};
 
 /// It failed.
@@ -30,6 +31,9 @@ pub(crate) enum Failure {
     /// Anything while running.
     #[error(transparent)]
     Run(#[from] shm_proto::Error),
+    /// The daemon in the background did not become ready.
+    #[error("{}", .0.message)]
+    Background(Verdict),
     /// Standard output does not take what was asked for.
     #[error("standard output: {0}")]
     Output(std::io::Error),
@@ -43,6 +47,7 @@ pub(crate) fn code(failure: &Failure) -> u8 {
     match failure {
         // Help and version are errors to clap, with code 0.
         Failure::CommandLine(e) => u8::try_from(e.exit_code()).unwrap_or(USAGE),
+        Failure::Background(verdict) => verdict.code,
         Failure::Config(config::Error::Usage(_)) => USAGE,
         Failure::Config(_) => CONFIGURATION,
         Failure::Run(shm_proto::Error::TimedOut { .. } | shm_proto::Error::WouldBlock { .. }) => TEMPORARY,

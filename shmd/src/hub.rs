@@ -7,7 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use log::{debug, warn};
+use log::debug;
 use serde::Serialize;
 use shm_proto::Result;
 use shm_proto::control::{Conn, Done, ErrorKind, MAX_REQUEST, Refusal, Reply};
@@ -15,6 +15,7 @@ use shm_proto::os::peer::{self, Credentials};
 use shm_proto::os::process;
 
 use crate::event_loop::{ClientId, Event, EventLoop, Interest, Timer, Token};
+use crate::journal::operation;
 use crate::rate_limit::RateLimit;
 use crate::server::{Client, Overdue, Peer, Role, printable};
 
@@ -70,6 +71,16 @@ impl Hub {
         })
     }
 
+    /// Most connections at a time.
+    pub(crate) fn most(&self) -> u32 {
+        self.most
+    }
+
+    /// Takes at most `most` connections from now on; those that are there stay.
+    pub(crate) fn set_most(&mut self, most: u32) {
+        self.most = most;
+    }
+
     /// Accepts who is waiting.
     pub(crate) fn accept(&mut self, listener: &UnixListener, now: Instant) {
         for _ in 0..BATCH {
@@ -84,11 +95,8 @@ impl Hub {
                 Err(e) => {
                     // Out of descriptors or memory: the connection stays in the backlog, and polling it would spin.
                     if let Some(left_out) = self.lines.admit(now) {
-                        warn!(
-                            "event=accept-paused reason={:?} clients={}{left_out}",
-                            e.to_string(),
-                            self.clients.len()
-                        );
+                        let paused = operation("accept-paused").reason(e).number("clients", self.clients.len());
+                        paused.left_out(left_out).warn();
                     }
                     self.events.remove(listener);
                     self.events.set_timer(Timer::Accept, Some(now + REST));
@@ -111,8 +119,10 @@ impl Hub {
         if let Some(refusal) = self.full(&credentials) {
             self.turned_away += 1;
             if let Some(left_out) = self.lines.admit(now) {
-                let (pid, uid, total) = (credentials.pid, credentials.uid, self.turned_away);
-                warn!("event=turned-away pid={pid} uid={uid} total={total} reason={:?}{left_out}", refusal.message);
+                let turned_away =
+                    operation("turned-away").number("pid", credentials.pid).number("uid", credentials.uid);
+                let turned_away = turned_away.number("total", self.turned_away).reason(&refusal.message);
+                turned_away.left_out(left_out).warn();
             }
             let mut conn = Conn::new(socket, MAX_REQUEST);
             conn.queue(&Reply::Error(refusal), Vec::new())?;
@@ -190,8 +200,8 @@ impl Hub {
         self.misbehaved += 1;
         if let (Some(client), Some(left_out)) = (self.clients.get(&id), self.lines.admit(now)) {
             let Credentials { pid, uid, .. } = client.credentials;
-            let total = self.misbehaved;
-            warn!("event=dismiss pid={pid} uid={uid} total={total} reason={message:?}{left_out}");
+            let dismissed = operation("dismiss").number("pid", pid).number("uid", uid);
+            dismissed.number("total", self.misbehaved).reason(message).left_out(left_out).warn();
         }
         self.send(id, &Reply::Error(refusal(kind, message)), Vec::new());
         self.end(id);
@@ -240,8 +250,9 @@ impl Hub {
             Overdue::Stuck => {
                 self.misbehaved += 1;
                 if let Some(left_out) = self.lines.admit(now) {
-                    let (pid, queued) = (client.credentials.pid, client.queued_bytes());
-                    warn!("event=dismiss pid={pid} queued={queued} reason=\"it does not read\"{left_out}");
+                    let stuck = operation("dismiss").number("pid", client.credentials.pid);
+                    let stuck = stuck.number("queued", client.queued_bytes()).reason("it does not read");
+                    stuck.left_out(left_out).warn();
                 }
                 self.doom(id);
             }

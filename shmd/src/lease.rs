@@ -5,6 +5,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{Ordering, fence};
+use std::time::Instant;
 
 use shm_proto::Result;
 use shm_proto::os::page::SharedPage;
@@ -14,6 +15,7 @@ use shm_proto::ring::link::ToWriter;
 
 use crate::event_loop::ClientId;
 use crate::hub::Hub;
+use crate::liveness::Pulse;
 use crate::server::Peer;
 use crate::source::{Inside, Own};
 
@@ -35,6 +37,8 @@ pub(crate) enum Holder {
 pub(crate) struct Lease {
     /// Who.
     pub(crate) holder: Holder,
+    /// Signs of life of a program that holds it.
+    pub(crate) pulse: Pulse,
     page: SharedPage<LeasePage>,
 }
 
@@ -49,7 +53,7 @@ pub(crate) fn new_page() -> Result<(SharedPage<LeasePage>, OwnedFd)> {
 impl Lease {
     /// The role in somebody's hands.
     pub(crate) fn new(holder: Holder, page: SharedPage<LeasePage>) -> Self {
-        Self { holder, page }
+        Self { holder, pulse: Pulse::new(Instant::now()), page }
     }
 
     /// Whether the daemon holds the role for its own purposes, and gives it to whoever asks.

@@ -1,25 +1,170 @@
-//! The log: standard error, a line an event.
+//! The log: a line an event, to standard error, to the journal behind it, to a file or to syslog.
 
 use std::ffi::OsStr;
-use std::io::Write;
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
 use std::os::fd::AsFd;
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use env_logger::{Builder, WriteStyle};
-use log::LevelFilter;
+use log::{Level, LevelFilter};
 use nix::sys::stat::fstat;
 
-/// Starts the log. The journal adds its own times, so it gets none from here, and no colour.
-pub(crate) fn start(level: LevelFilter) {
+/// Where syslog listens.
+const SYSLOG: &str = "/dev/log";
+/// The facility of system daemons, as syslog adds it to the priority.
+const FACILITY: u8 = 3 << 3;
+
+/// Where the log goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Target {
+    /// Standard error.
+    Stderr,
+    /// `/dev/log`.
+    Syslog,
+    /// Appended to a file.
+    File(PathBuf),
+}
+
+impl FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "stderr" => Ok(Target::Stderr),
+            "syslog" => Ok(Target::Syslog),
+            _ => match text.strip_prefix("file:") {
+                Some(path) if !path.is_empty() => Ok(Target::File(path.into())),
+                _ => Err(format!("{text:?} is not stderr, syslog or file:PATH")),
+            },
+        }
+    }
+}
+
+/// The file that the log goes to, opened anew on a reload so that it can be rotated.
+static FILE: Mutex<Option<(PathBuf, File)>> = Mutex::new(None);
+
+fn file() -> MutexGuard<'static, Option<(PathBuf, File)>> {
+    FILE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Starts the log.
+///
+/// # Errors
+/// When the file cannot be opened.
+pub(crate) fn start(level: LevelFilter, target: &Target) -> io::Result<()> {
     let mut builder = Builder::new();
-    builder.filter_level(level).target(env_logger::Target::Stderr);
-    if is_journal(std::env::var_os("JOURNAL_STREAM").as_deref(), std::io::stderr()) {
-        builder.write_style(WriteStyle::Never);
-        builder.format(|out, record| writeln!(out, "{:<5} {}", record.level(), record.args()));
-    } else {
-        builder.format_timestamp_millis().format_target(false);
+    // The level is the log's own, because a reload may change it.
+    builder.filter_level(LevelFilter::Trace).format_target(false).format_timestamp_millis();
+    match target {
+        // The journal adds its own times and shows no colour; it takes a line's priority from the line.
+        Target::Stderr if is_journal(std::env::var_os("JOURNAL_STREAM").as_deref(), io::stderr()) => {
+            builder.write_style(WriteStyle::Never);
+            builder.format(|out, record| writeln!(out, "<{}>{}", priority(record.level()), record.args()));
+        }
+        Target::Stderr => {}
+        Target::Syslog => {
+            let tag = format!("shmd[{}]", std::process::id());
+            // Without a time of its own: the receiver adds one, and knows the time zone.
+            builder.format(move |out, record| {
+                write!(out, "<{}>{tag}: {}", FACILITY | priority(record.level()), record.args())
+            });
+            builder.target(env_logger::Target::Pipe(Box::new(Syslog { socket: None })));
+        }
+        Target::File(path) => {
+            *file() = Some((path.clone(), open(path)?));
+            builder.target(env_logger::Target::Pipe(Box::new(ToFile)));
+        }
     }
     // A second start would keep the first log, which is as good.
     let _ = builder.try_init();
+    log::set_max_level(level);
+    Ok(())
+}
+
+/// Takes over another level, and opens the file anew.
+pub(crate) fn reload(level: LevelFilter) {
+    log::set_max_level(level);
+    let mut file = file();
+    let Some((path, present)) = &mut *file else { return };
+    match open(path) {
+        Ok(new) => *present = new,
+        Err(e) => {
+            let path = path.clone();
+            // The log takes the lock that is held here.
+            drop(file);
+            log::warn!("the log goes on in the old file, because {} cannot be opened: {e}", path.display());
+        }
+    }
+}
+
+/// The numbers of `syslog(3)`.
+fn priority(level: Level) -> u8 {
+    match level {
+        Level::Error => 3,
+        Level::Warn => 4,
+        Level::Info => 6,
+        Level::Debug | Level::Trace => 7,
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).mode(0o640).open(path)
+}
+
+/// The file of [`FILE`].
+struct ToFile;
+
+impl Write for ToFile {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match &mut *file() {
+            Some((_, file)) => file.write(bytes),
+            None => Ok(bytes.len()),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// The system's log. Connected at the first line, and anew when its daemon was restarted.
+struct Syslog {
+    socket: Option<UnixDatagram>,
+}
+
+impl Syslog {
+    fn connect() -> io::Result<UnixDatagram> {
+        let socket = UnixDatagram::unbound()?;
+        socket.connect(SYSLOG)?;
+        // A line less is better than a daemon that hangs for its log.
+        socket.set_nonblocking(true)?;
+        Ok(socket)
+    }
+}
+
+impl Write for Syslog {
+    /// One datagram a line; one that cannot be delivered is lost.
+    fn write(&mut self, line: &[u8]) -> io::Result<usize> {
+        for _ in 0..2 {
+            if self.socket.is_none() {
+                self.socket = Self::connect().ok();
+            }
+            match self.socket.as_ref().map(|socket| socket.send(line)) {
+                Some(Err(e)) if e.kind() != io::ErrorKind::WouldBlock => self.socket = None,
+                _ => break,
+            }
+        }
+        Ok(line.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Whether `fd` is the stream that `JOURNAL_STREAM` names as `device:inode`: the variable is inherited by programs whose
@@ -44,6 +189,16 @@ mod tests {
         assert!(is_journal(Some(named.as_ref()), &file));
         for other in [None, Some("1:2"), Some("journal"), Some("")] {
             assert!(!is_journal(other.map(OsStr::new), &file), "{other:?}");
+        }
+    }
+
+    #[test]
+    fn a_target_is_written_as_stderr_syslog_or_a_file() {
+        assert_eq!("stderr".parse(), Ok(Target::Stderr));
+        assert_eq!("syslog".parse(), Ok(Target::Syslog));
+        assert_eq!("file:/var/log/shmd".parse(), Ok(Target::File("/var/log/shmd".into())));
+        for text in ["", "file:", "journal", "/var/log/shmd"] {
+            assert!(text.parse::<Target>().unwrap_err().contains(text), "{text}");
         }
     }
 }

@@ -3,20 +3,26 @@
 
 mod access;
 mod args;
+mod background;
 mod bridge;
 mod channel;
+mod channels;
 mod config;
 mod daemon;
 mod event_loop;
 mod exit;
 mod host;
 mod hub;
+mod journal;
 mod lease;
+mod liveness;
 mod logging;
 mod maintenance;
+mod notify;
 mod policy;
 mod process;
 mod rate_limit;
+mod rates;
 mod requests;
 mod server;
 mod signals;
@@ -30,6 +36,7 @@ mod testing;
 use std::io::Write;
 use std::process::ExitCode;
 
+use background::Side;
 use exit::Failure;
 
 fn main() -> ExitCode {
@@ -48,11 +55,45 @@ fn start() -> Result<(), Failure> {
     if let Some(channel) = &asked.finish_shrink {
         return Ok(maintenance::finish_shrink(channel)?);
     }
-    let config = config::load(&asked.given, &host::Host::look())?;
+    let mut host = host::Host::look();
+    // In the background standard input is given up.
+    host.stdin_feeds &= asked.background.is_none();
+    let config = config::load(&asked.given, &host)?;
     if asked.check {
         let text = config::show(&config);
         return std::io::stdout().write_all(text.as_bytes()).map_err(Failure::Output);
     }
-    logging::start(config.log);
-    daemon::run(config)
+    let Some(background) = &asked.background else { return serve(config, asked, &host, &mut || {}) };
+    if let Some(channel) = config.channels.iter().find(|channel| channel.source == config::SourceKind::Stdin) {
+        return Err(Failure::CommandLine(args::usage(format!(
+            "--daemonize gives standard input up, but it feeds channel {}; stay in the foreground, or choose another source",
+            channel.name
+        ))));
+    }
+    match background::enter(background)? {
+        Side::Parent(verdict) if verdict.code == 0 => Ok(()),
+        Side::Parent(verdict) => Err(Failure::Background(verdict)),
+        Side::Child(herald) => {
+            let mut herald = Some(herald);
+            let mut told = |code, message: &str| herald.take().map_or((), |herald| herald.tell(code, message));
+            let result = serve(config, asked, &host, &mut || told(0, ""));
+            if let Err(failure) = &result {
+                told(exit::code(failure), &failure.to_string());
+                journal::operation("failed").reason(failure).error();
+            }
+            result
+        }
+    }
+}
+
+fn serve(
+    config: config::Config,
+    asked: args::Asked,
+    host: &host::Host,
+    ready: &mut dyn FnMut(),
+) -> Result<(), Failure> {
+    logging::start(config.log, &asked.log_target).map_err(Failure::Io)?;
+    journal::keep(config.log_entries);
+    let origin = daemon::Origin { given: asked.given, stdin_feeds: host.stdin_feeds, pid_file: asked.pid_file };
+    daemon::run(config, origin, ready)
 }

@@ -18,6 +18,13 @@ pub(crate) struct RateLimit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LeftOut(u64);
 
+impl LeftOut {
+    /// The number.
+    pub(crate) fn count(self) -> u64 {
+        self.0
+    }
+}
+
 impl fmt::Display for LeftOut {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {

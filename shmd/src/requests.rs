@@ -1,6 +1,5 @@
 //! From a request to the channel's method: which channel is meant, and may this peer do that?
 
-use log::warn;
 use shm_proto::control::{Done, ErrorKind, Pong, Refusal, Request};
 use shm_proto::os::peer::Credentials;
 use shm_proto::{ChannelName, Prefix};
@@ -8,6 +7,7 @@ use shm_proto::{ChannelName, Prefix};
 use crate::channel::Channel;
 use crate::event_loop::ClientId;
 use crate::hub::{Hub, refusal};
+use crate::journal::operation;
 use crate::server::Role;
 use crate::stat;
 
@@ -63,6 +63,8 @@ pub(crate) fn handle(hub: &mut Hub, channels: &mut [Channel], prefix: &Prefix, i
                 channel.evict(hub, reader, &by).map(|()| Some(Done::Evict {}))
             })
         }
+        // The daemon as a whole answers these.
+        Request::Reload | Request::Log { .. } => return,
         Request::Resize { channel, bytes } => {
             find(hub, channels, channel.as_ref(), &peer, Right::Admin).map(|channel| {
                 if let Some(client) = hub.client(id) {
@@ -84,7 +86,8 @@ fn rights(channel: &Channel, peer: &Credentials) -> Vec<String> {
     Right::ALL.into_iter().filter(|right| right.of(channel, peer)).map(|right| right.name().to_owned()).collect()
 }
 
-fn may_see(channel: &Channel, peer: &Credentials) -> bool {
+/// Whether this peer may know of the channel.
+pub(crate) fn may_see(channel: &Channel, peer: &Credentials) -> bool {
     Right::ALL.into_iter().any(|right| right.of(channel, peer))
 }
 
@@ -109,14 +112,13 @@ fn stat_of(
             vec![&channels[at]]
         }
     };
+    let total = channels.iter().map(|channel| channel.segment().memory()).sum();
     let mut stats = Vec::with_capacity(wanted.len());
     for channel in wanted {
         match channel.segment().snapshot() {
-            Ok(shot) => stats.push(stat::channel(channel, &shot)),
+            Ok(shot) => stats.push(stat::channel(channel, &shot, total)),
             // One broken channel must not hide the others.
-            Err(e) if name.is_none() => {
-                warn!("event=broken channel={} reason={:?}", channel.config().name, e.to_string())
-            }
+            Err(e) if name.is_none() => operation("broken").on(&channel.config().name).reason(e).warn(),
             Err(e) => {
                 return Err(refusal(ErrorKind::Internal, format!("channel {}: {e}", channel.config().name)));
             }

@@ -32,6 +32,8 @@ pub(crate) enum Role {
     Reader(ChannelId, u32),
     /// The lent writer role.
     Writer(ChannelId),
+    /// Is told of every operation.
+    Follower,
 }
 
 /// Who is at the other end, in words.
@@ -132,7 +134,7 @@ impl Client {
         let free = match self.role {
             Role::Asking => self.conn.queued_bytes() == 0,
             Role::Waiting(_) => false,
-            Role::Reader(..) | Role::Writer(_) => true,
+            Role::Reader(..) | Role::Writer(_) | Role::Follower => true,
         };
         free && !self.ending && !self.input_ended
     }
@@ -153,7 +155,7 @@ impl Client {
 
     /// Queues a line and sends what goes out at once. False when the connection is of no more use.
     pub(crate) fn send<T: Serialize>(&mut self, body: &T, fds: Vec<OwnedFd>) -> bool {
-        let attached = matches!(self.role, Role::Reader(..) | Role::Writer(_));
+        let attached = matches!(self.role, Role::Reader(..) | Role::Writer(_) | Role::Follower);
         self.conn.queue(body, fds).is_ok()
             && self.conn.flush().is_ok()
             && !(attached && self.conn.queued_bytes() > MAX_QUEUED)

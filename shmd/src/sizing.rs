@@ -93,6 +93,11 @@ impl Sizing {
         self.bounds
     }
 
+    /// Other limits. What is outside them stays until it changes.
+    pub(crate) fn set_bounds(&mut self, bounds: Bounds) {
+        self.bounds = bounds;
+    }
+
     /// What the writer may use now; all of it has memory behind it.
     pub(crate) fn capacity(&self) -> u64 {
         self.capacity

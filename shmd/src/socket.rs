@@ -5,8 +5,9 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
-use log::warn;
 use shm_proto::{Error, Result};
+
+use crate::journal::operation;
 
 /// The control socket; its name is removed when dropped.
 #[derive(Debug)]
@@ -26,7 +27,7 @@ impl Socket {
         if fs::symlink_metadata(&path).is_ok_and(|found| found.file_type().is_socket()) {
             fs::remove_file(&path)
                 .map_err(|e| Error::system(format!("remove the stale socket {}", path.display()), e))?;
-            warn!("event=replace socket={} reason=\"its daemon is no more\"", path.display());
+            operation("replace").text("socket", path.display()).reason("its daemon is no more").warn();
         }
         let listener = UnixListener::bind(&path)
             .map_err(|e| Error::system(format!("listen on the control socket {}", path.display()), e))?;
@@ -42,7 +43,7 @@ impl Socket {
 impl Drop for Socket {
     fn drop(&mut self) {
         if let Err(e) = fs::remove_file(&self.path) {
-            warn!("event=cleanup object={} error=\"{e}\"", self.path.display());
+            operation("cleanup").text("object", self.path.display()).reason(e).warn();
         }
     }
 }

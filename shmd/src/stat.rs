@@ -3,7 +3,6 @@
 //! Figures that a reader or a lent writer keeps itself are shown as it reports them, clamped to what is possible.
 
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use shm_proto::os::clock::monotonic_ns;
 use shm_proto::ring::Snapshot;
@@ -11,37 +10,6 @@ use shm_proto::stat::{ChannelStat, ReaderStat, Summary, WriterStat};
 
 use crate::channel::{Channel, Reader};
 use crate::lease::Holder;
-
-/// Messages and bytes a second, over the time between two ticks.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Rates {
-    last: Option<(Instant, u64, u64)>,
-    /// Messages a second.
-    pub(crate) messages: f64,
-    /// Payload bytes a second.
-    pub(crate) bytes: f64,
-}
-
-impl Rates {
-    /// Takes the totals at a tick.
-    #[allow(clippy::cast_precision_loss)] // A rate needs no more than 53 bits.
-    pub(crate) fn sample(&mut self, now: Instant, messages: u64, bytes: u64) {
-        if let Some((then, old_messages, old_bytes)) = self.last {
-            let seconds = now.saturating_duration_since(then).as_secs_f64();
-            if seconds < 0.001 {
-                return;
-            }
-            self.messages = messages.saturating_sub(old_messages) as f64 / seconds;
-            self.bytes = bytes.saturating_sub(old_bytes) as f64 / seconds;
-        }
-        self.last = Some((now, messages, bytes));
-    }
-
-    /// Ticks have ended: nothing happens on the channel.
-    pub(crate) fn rest(&mut self) {
-        *self = Self::default();
-    }
-}
 
 /// One line of `list`.
 pub(crate) fn summary(channel: &Channel, allowed: Vec<String>) -> Summary {
@@ -59,8 +27,9 @@ pub(crate) fn summary(channel: &Channel, allowed: Vec<String>) -> Summary {
     summary
 }
 
-/// Everything about a channel.
-pub(crate) fn channel(channel: &Channel, shot: &Snapshot) -> ChannelStat {
+/// Everything about a channel; `memory_total` is what all of the daemon's channels take, in bytes.
+pub(crate) fn channel(channel: &Channel, shot: &Snapshot, memory_total: u64) -> ChannelStat {
+    let averages = channel.averages(shot);
     let (config, sizing) = (channel.config(), channel.sizing());
     let capacity = sizing.capacity();
     let mut stat = ChannelStat {
@@ -72,6 +41,8 @@ pub(crate) fn channel(channel: &Channel, shot: &Snapshot) -> ChannelStat {
         min: config.min,
         max: config.max,
         reserved: capacity,
+        memory: channel.segment().memory(),
+        memory_total,
         pending: sizing.pending(),
         used: channel.used(shot),
         retained: shot.tail_pos.saturating_sub(shot.floor.pos).min(config.max),
@@ -79,13 +50,16 @@ pub(crate) fn channel(channel: &Channel, shot: &Snapshot) -> ChannelStat {
         align: config.align,
         messages: shot.messages,
         bytes: shot.bytes,
-        messages_per_s: channel.rates().messages,
-        bytes_per_s: channel.rates().bytes,
+        messages_per_s: averages.second.messages_per_s,
+        bytes_per_s: averages.second.bytes_per_s,
+        last_minute: averages.minute,
+        last_hour: averages.hour,
         dropped: shot.dropped,
         overwritten: shot.overwritten,
         resizes: channel.resizes(),
         evicted: channel.evicted(),
         max_readers: config.max_readers,
+        stalled_after_ms: config.stalled_after.map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
         source: config.source.as_str().to_owned(),
         handoff: None,
         writer: writer(channel, shot),
@@ -103,12 +77,15 @@ fn age_ms(heartbeat_ns: u64) -> u64 {
 
 fn writer(channel: &Channel, shot: &Snapshot) -> Option<WriterStat> {
     let heartbeat_ms = age_ms(shot.writer_heartbeat);
-    match &channel.lease()?.holder {
+    let lease = channel.lease()?;
+    let state = if lease.pulse.is_stalled() { "stalled" } else { "active" }.to_owned();
+    match &lease.holder {
         Holder::Lent { peer, .. } => Some(WriterStat {
             pid: peer.pid,
             program: peer.program.clone(),
             user: peer.user.clone(),
             role: "lent".to_owned(),
+            state,
             heartbeat_ms,
         }),
         Holder::Source(_) => Some(WriterStat {
@@ -116,6 +93,7 @@ fn writer(channel: &Channel, shot: &Snapshot) -> Option<WriterStat> {
             program: "shmd".to_owned(),
             user: channel.own_user().to_owned(),
             role: "source".to_owned(),
+            state,
             heartbeat_ms,
         }),
         Holder::Own(_) | Holder::Helper { .. } => None,

@@ -50,7 +50,7 @@ pub(super) fn excerpt(line: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::{Done, ErrorKind, Pong, Refusal, Reply, Request};
+    use crate::control::{Done, ErrorKind, Pong, Refusal, Reloaded, Reply, Request};
     use crate::ring::link::{ToDaemon, ToWriter};
 
     fn text(line: Vec<u8>) -> String {
@@ -89,6 +89,10 @@ mod tests {
         let refusal =
             Refusal { kind: ErrorKind::Busy, message: "later".into(), channels: vec!["cam".parse().unwrap()] };
         round_trip!(Reply, Reply::Error(refusal));
+        let policy = ToWriter::Policy { ack: true, ack_timeout_ms: 1, evict_after_ms: 0, wait_readers: 2 };
+        round_trip!(ToWriter, policy);
+        round_trip!(Request, Request::Log { channel: None, since: 3, last: Some(2), follow: true });
+        round_trip!(Reply, Reply::Ok(Done::Reload(Reloaded::default())));
         round_trip!(ToWriter, ToWriter::Grown { capacity: u64::MAX, done: true });
         round_trip!(ToDaemon, ToDaemon::Evicted { reader: 1, reason: "slow".into() });
     }

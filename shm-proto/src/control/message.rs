@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::handoff::Names;
 use crate::name::ChannelName;
+use crate::oplog::LogEntry;
 use crate::stat::{ChannelStat, Summary};
 
 /// One line on the socket: the protocol's version beside the content.
@@ -66,6 +67,23 @@ pub enum Request {
         /// The reader's number.
         reader: u32,
     },
+    /// Read the configuration again. For the daemon's own user and root.
+    Reload,
+    /// The newest operations, as far as the client may see their channels.
+    Log {
+        /// Of this channel alone.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        channel: Option<ChannelName>,
+        /// Those with a number above this one.
+        #[serde(default)]
+        since: u64,
+        /// At most so many, the newest.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        last: Option<u32>,
+        /// Then one [`LogEntry`] a line as they happen, until the connection closes.
+        #[serde(default)]
+        follow: bool,
+    },
 }
 
 /// Where a reader starts.
@@ -102,7 +120,9 @@ impl fmt::Display for OnFull {
     }
 }
 
-/// What never changes while a channel exists: agreed at attach, checked against the segment's header.
+/// A channel's fixed facts, agreed at attach. Identity, sizes, alignment and `on_full` are in the segment's header, which is
+/// checked against them; the rest is for the writer, and a reload may change it
+/// ([`ToWriter::Policy`](crate::ring::link::ToWriter::Policy)).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Geometry {
     /// The channel's name.
@@ -161,6 +181,10 @@ pub enum Done {
     Resize(Resized),
     /// To `evict`.
     Evict {},
+    /// To `reload`.
+    Reload(Reloaded),
+    /// To `log`.
+    Log(Vec<LogEntry>),
 }
 
 /// Who answers a `ping`.
@@ -229,6 +253,36 @@ pub struct Resized {
     pub pending: bool,
 }
 
+/// What a new look at the configuration has led to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reloaded {
+    /// Channels that are new.
+    pub created: Vec<ChannelName>,
+    /// Channels that are no more; their readers were told.
+    pub removed: Vec<ChannelName>,
+    /// Settings that have changed.
+    pub changed: Vec<Change>,
+    /// Settings that are written differently now and stay as they were.
+    pub kept: Vec<Change>,
+}
+
+/// One setting that is written differently now. Values are as the configuration writes them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Change {
+    /// Of this channel; of the daemon when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channel: Option<ChannelName>,
+    /// The key.
+    pub key: String,
+    /// Its value before.
+    pub old: String,
+    /// The value that is written now.
+    pub new: String,
+    /// Why it stays as it was, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+}
+
 /// What the daemon tells an attached reader on its connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -267,6 +321,8 @@ pub enum ErrorKind {
     NoSpace,
     /// No reader of that number.
     NoSuchReader,
+    /// The configuration is bad; nothing was changed.
+    BadConfig,
     /// The daemon is stopping, or another change is under way.
     Busy,
     /// Something failed inside the daemon.

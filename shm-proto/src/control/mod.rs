@@ -5,6 +5,7 @@
 //! | client to daemon | [`Request`] in an [`Envelope`] | none |
 //! | daemon to client | [`Reply`] in an [`Envelope`] | `attach`: segment (read-only), page, bell, none on a handoff channel; `publish`: segment (read-write), lease page |
 //! | daemon to an attached reader | [`ReaderEvent`] | none |
+//! | daemon to a follower of the log | [`LogEntry`](crate::oplog::LogEntry) | none |
 //! | daemon to the lent writer | [`ToWriter`](crate::ring::link::ToWriter) | `reader_joined`: page, bell |
 //! | lent writer to daemon | [`ToDaemon`](crate::ring::link::ToDaemon) | none |
 //!
@@ -31,8 +32,8 @@ pub use endpoint::{
 };
 pub use line::{decode, encode};
 pub use message::{
-    Attached, Done, Envelope, ErrorKind, Geometry, HandoffAttached, Lent, OnFull, Pong, ReaderEvent, Refusal, Reply,
-    Request, Resized, Start,
+    Attached, Change, Done, Envelope, ErrorKind, Geometry, HandoffAttached, Lent, OnFull, Pong, ReaderEvent, Refusal,
+    Reloaded, Reply, Request, Resized, Start,
 };
 
 /// The protocol's version, in every line as `"v"`.

@@ -45,6 +45,17 @@ pub enum ToWriter {
         /// Comes back with [`ToDaemon::Shrunk`], so that an answer that crossed a later line is not believed.
         id: u32,
     },
+    /// The channel's policy has changed.
+    Policy {
+        /// As [`Geometry::ack`](crate::control::Geometry::ack).
+        ack: bool,
+        /// As [`Geometry::ack_timeout_ms`](crate::control::Geometry::ack_timeout_ms).
+        ack_timeout_ms: u64,
+        /// As [`Geometry::evict_after_ms`](crate::control::Geometry::evict_after_ms).
+        evict_after_ms: u64,
+        /// As [`Geometry::wait_readers`](crate::control::Geometry::wait_readers).
+        wait_readers: u32,
+    },
     /// Give the role back: publish nothing more.
     Revoked {
         /// Why.

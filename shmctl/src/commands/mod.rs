@@ -3,7 +3,9 @@
 pub(crate) mod evict;
 pub(crate) mod handoff;
 pub(crate) mod list;
+pub(crate) mod log;
 pub(crate) mod read;
+pub(crate) mod reload;
 pub(crate) mod resize;
 pub(crate) mod stat;
 pub(crate) mod write;
@@ -29,6 +31,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Command::List(args) => list::run(&args, &global),
         Command::Resize(args) => resize::run(&args, &global),
         Command::Evict(args) => evict::run(&args, &global),
+        Command::Reload(args) => reload::run(&args, &global),
+        Command::Log(args) => log::run(&args, &global),
     }
 }
 

@@ -94,7 +94,7 @@ fn stat_shows_capacity_use_totals_the_writer_and_each_reader() {
         "limits    messages to 64KiB, aligned to 64\n",
         "lost      0 dropped, 0 overwritten\n",
         "readers   2 of 7\n",
-        &format!("writer    shmctl (pid {}, {user}), lent, seen ", write.pid()),
+        &format!("writer    shmctl (pid {}, {user}), lent, active, seen ", write.pid()),
     ] {
         assert!(table.contains(part), "{part:?} is not in\n{table}");
     }

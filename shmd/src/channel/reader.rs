@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use shm_proto::Result;
 use shm_proto::os::bell::Bell;
@@ -10,6 +11,7 @@ use shm_proto::os::sem::Semaphore;
 use shm_proto::ring::layout::{CURSOR_JOINING, ReaderPage, control, waiting};
 
 use crate::event_loop::ClientId;
+use crate::liveness::Pulse;
 use crate::server::Peer;
 
 /// A reader: its page, its bell, and the connection that is its attachment.
@@ -21,6 +23,8 @@ pub(crate) struct Reader {
     pub(crate) peer: Peer,
     /// Evicted: what it reads may be overwritten.
     pub(crate) evicted: bool,
+    /// Its signs of life.
+    pub(crate) pulse: Pulse,
     page: SharedPage<ReaderPage>,
     page_fd: OwnedFd,
     bell: Bell,
@@ -34,7 +38,8 @@ impl Reader {
     pub(crate) fn new(client: ClientId, peer: Peer) -> Result<(Self, OwnedFd)> {
         let (page, page_fd) = SharedPage::create("shmd-reader")?;
         let (bell, sleeper) = Bell::new()?;
-        Ok((Self { client, peer, evicted: false, page, page_fd, bell }, sleeper))
+        let pulse = Pulse::new(Instant::now());
+        Ok((Self { client, peer, evicted: false, pulse, page, page_fd, bell }, sleeper))
     }
 
     /// The page.
@@ -89,6 +94,8 @@ impl Reader {
     pub(crate) fn state(&self) -> &'static str {
         if self.evicted || self.page.control.value.load(Ordering::Relaxed) & control::EVICTED != 0 {
             "evicted"
+        } else if self.pulse.is_stalled() {
+            "stalled"
         } else if self.cursor().is_none() {
             "joining"
         } else if self.page.waiting.value.load(Ordering::Relaxed) != waiting::NO {

@@ -2,7 +2,6 @@
 
 use std::time::Instant;
 
-use log::{info, warn};
 use shm_proto::control::{Done, Resized};
 use shm_proto::os::reserve::{Progress, Reservation};
 use shm_proto::ring::layout::DATA_OFFSET;
@@ -11,6 +10,7 @@ use shm_proto::ring::link::ToWriter;
 use super::{Channel, OWN_WORK};
 use crate::event_loop::{ClientId, Interest, Timer, Token};
 use crate::hub::{Hub, refusal};
+use crate::journal::{Operation, operation};
 use crate::lease::{Holder, Lease};
 use crate::maintenance::Helper;
 use crate::sizing::Action;
@@ -118,20 +118,24 @@ impl Channel {
                 }
                 Action::Grew { old, new, by } => {
                     self.resizes += 1;
-                    info!("event=grow channel={} old={old} new={new} by={}", self.config.name, by.as_str());
+                    self.resized("grow", old, new).text("by", by.as_str()).info();
                 }
                 Action::Shrank { old, new, by } => {
                     self.resizes += 1;
-                    info!("event=shrink channel={} old={old} new={new} by={}", self.config.name, by.as_str());
+                    self.resized("shrink", old, new).text("by", by.as_str()).info();
                 }
                 Action::NotGrown { asked, reason } => {
-                    warn!("event=grow-failed channel={} asked={asked} reason={reason:?}", self.config.name);
+                    operation("grow-failed").on(&self.config.name).number("asked", asked).reason(reason).warn();
                 }
             }
         }
         let own = matches!(self.lease, Some(Lease { holder: Holder::Own(_), .. }));
         let work = own.then(|| Instant::now() + OWN_WORK);
         hub.events.set_timer(Timer::Resize(self.id), self.sizing.deadline().into_iter().chain(work).min());
+    }
+
+    fn resized(&self, event: &'static str, old: u64, new: u64) -> Operation {
+        operation(event).on(&self.config.name).number("old", old).number("new", new)
     }
 
     fn reserve(&mut self, hub: &mut Hub, from: u64, to: u64) -> Vec<Action> {
@@ -179,7 +183,7 @@ impl Channel {
         match taken {
             Ok((own, page)) => self.lease = Some(Lease::new(Holder::Own(Box::new(own)), page)),
             Err(e) => {
-                warn!("event=shrink-waits channel={} reason={:?}", self.config.name, e.to_string());
+                operation("shrink-waits").on(&self.config.name).reason(e).warn();
                 let actions = self.sizing.writer(false);
                 self.carry_out(hub, actions);
             }
@@ -195,7 +199,7 @@ impl Channel {
                 self.helper = Some(helper);
                 self.sizing.expect_writer();
             }
-            Err(e) => warn!("event=shrink-waits channel={} reason={:?}", self.config.name, e.to_string()),
+            Err(e) => operation("shrink-waits").on(&self.config.name).reason(e).warn(),
         }
     }
 
@@ -205,7 +209,7 @@ impl Channel {
         match own.work() {
             Ok(lines) => lines.into_iter().for_each(|line| self.obey(hub, line)),
             Err(e) => {
-                warn!("event=shrink-waits channel={} reason={:?}", self.config.name, e.to_string());
+                operation("shrink-waits").on(&self.config.name).reason(e).warn();
                 self.drop_own(hub);
             }
         }

@@ -9,8 +9,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
-use log::{info, warn};
-use nix::sys::stat::fstat;
+use nix::sys::stat::{Mode, fchmod, fstat};
+use nix::unistd::{Gid, fchown, getegid};
 use shm_proto::control::Geometry;
 use shm_proto::os::{barrier, process, random, reserve, shm};
 use shm_proto::ring::layout::DATA_OFFSET;
@@ -18,6 +18,7 @@ use shm_proto::ring::{Owner, Snapshot, create_segment};
 use shm_proto::{Bytes, Error, Prefix, Result};
 
 use crate::config::ChannelConfig;
+use crate::journal::operation;
 
 /// The daemon's own process, as a segment's header names it.
 ///
@@ -65,10 +66,14 @@ impl Segment {
         let segment = Self { name, file, read_only, length: config.capacity, standing: None };
         let geometry = geometry(config);
         create_segment(segment.file(), &geometry, config.capacity, owner).map_err(|e| no_room(config, e))?;
-        info!(
-            "event=create channel={} segment={} capacity={} min={} max={} mode={:04o}",
-            config.name, segment.name, config.capacity, config.min, config.max, config.mode
-        );
+        operation("create")
+            .on(&config.name)
+            .text("segment", &segment.name)
+            .number("capacity", config.capacity)
+            .number("min", config.min)
+            .number("max", config.max)
+            .text("mode", format_args!("{:04o}", config.mode))
+            .info();
         Ok((segment, geometry))
     }
 
@@ -106,6 +111,22 @@ impl Segment {
         shm::open(&self.name, true)
     }
 
+    /// Memory behind it now, in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        fstat(self.file()).map_or(0, |stat| u64::try_from(stat.st_blocks).unwrap_or(0) * 512)
+    }
+
+    /// Changes its mode and its group, which without one is the daemon's own.
+    ///
+    /// # Errors
+    /// When the daemon is not in that group.
+    pub(crate) fn set_access(&self, mode: u32, gid: Option<u32>) -> Result<()> {
+        let failed = |e| Error::system(format!("change mode and group of shared memory {}", self.name), e);
+        let gid = gid.map_or_else(getegid, Gid::from_raw);
+        fchown(self.file(), None, Some(gid)).map_err(failed)?;
+        fchmod(self.file(), Mode::from_bits_truncate(mode)).map_err(failed)
+    }
+
     /// Bytes that there are to be had for growing.
     pub(crate) fn free(&self) -> u64 {
         reserve::free(self.file()).unwrap_or(u64::MAX)
@@ -127,7 +148,8 @@ impl Segment {
         } else if self.standing.is_none_or(is_clear) {
             self.truncate(to);
         } else if let Err(e) = reserve::punch(self.file(), DATA_OFFSET + to, DATA_OFFSET + self.length) {
-            warn!("event=punch-failed segment={} from={to} to={} reason={:?}", self.name, self.length, e.to_string());
+            let part = operation("punch-failed").text("segment", &self.name).number("from", to);
+            part.number("to", self.length).reason(e).warn();
         }
     }
 
@@ -149,7 +171,7 @@ impl Segment {
                 self.length = to;
                 self.standing = None;
             }
-            Err(e) => warn!("event=truncate-failed segment={} to={to} reason={:?}", self.name, e.to_string()),
+            Err(e) => operation("truncate-failed").text("segment", &self.name).number("to", to).reason(e).warn(),
         }
     }
 }
@@ -164,17 +186,18 @@ impl Drop for Segment {
             _ => false,
         };
         if !ours {
-            warn!("event=unlink segment={} reason=\"the name is gone or another object's\"", self.name);
+            let reason = "the name is gone or another object's";
+            operation("unlink").text("segment", &self.name).reason(reason).warn();
             return;
         }
         match shm::unlink(&self.name) {
-            Ok(()) => info!("event=unlink segment={}", self.name),
-            Err(e) => warn!("event=unlink-failed segment={} reason={:?}", self.name, e.to_string()),
+            Ok(()) => operation("unlink").text("segment", &self.name).info(),
+            Err(e) => operation("unlink-failed").text("segment", &self.name).reason(e).warn(),
         }
     }
 }
 
-fn geometry(config: &ChannelConfig) -> Geometry {
+pub(super) fn geometry(config: &ChannelConfig) -> Geometry {
     let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
     Geometry {
         channel: config.name.clone(),
@@ -228,6 +251,7 @@ fn make_way(name: &str) -> Result<()> {
         return refuse(format!("the shmd with pid {pid} uses it; stop that one, or choose another --prefix"));
     }
     shm::unlink(name)?;
-    warn!("event=replace segment={name} reason=\"its daemon, pid {pid}, is no more\" messages={}", found.messages);
+    let reason = format!("its daemon, pid {pid}, is no more");
+    operation("replace").text("segment", name).reason(reason).number("messages", found.messages).warn();
     Ok(())
 }

@@ -3,7 +3,6 @@
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::time::Instant;
 
-use log::{info, warn};
 use shm_proto::Result;
 use shm_proto::control::{Done, ErrorKind, Lent, Refusal};
 use shm_proto::os::page::SharedPage;
@@ -14,6 +13,7 @@ use super::{Channel, Reader, resize};
 use crate::config::SourceKind;
 use crate::event_loop::{ClientId, Interest, Token};
 use crate::hub::Hub;
+use crate::journal::operation;
 use crate::lease::{self, Holder, Lease};
 use crate::server::Role;
 use crate::source::{self, Cutting, FromSource, Opening};
@@ -43,7 +43,7 @@ impl Channel {
         });
         let (page, fds, mut lines) = made.map_err(|e| self.error(&e))?;
         if !is_helper && let Some(left_out) = self.lines.admit(Instant::now()) {
-            info!("event=lend channel={} {peer}{left_out}", self.config.name);
+            operation("lend").on(&self.config.name).peer(&peer).left_out(left_out).info();
         }
         self.was_lent = true;
         lines.extend(self.sizing.writer(true).into_iter().filter_map(resize::told).map(|line| (line, Vec::new())));
@@ -97,7 +97,8 @@ impl Channel {
         };
         let inside = source::start_stdin(opening, cutting)?;
         hub.events.add(inside.bell(), Token::Source(self.id), Interest::READ)?;
-        info!("event=source channel={} source={} framing={}", self.config.name, inside.kind(), self.config.framing);
+        let started = operation("source").on(&self.config.name).text("source", inside.kind());
+        started.text("framing", self.config.framing).info();
         self.lease = Some(Lease::new(Holder::Source(inside), page));
         Ok(())
     }
@@ -116,12 +117,10 @@ impl Channel {
         if let Some(Lease { holder: Holder::Source(mut inside), .. }) = self.lease.take() {
             hub.events.remove(inside.bell());
             inside.join();
-            let name = &self.config.name;
+            let told = |event| operation(event).on(&self.config.name).text("source", inside.kind());
             match &outcome {
-                Ok(messages) => info!("event=source-end channel={name} source={} messages={messages}", inside.kind()),
-                Err(e) => {
-                    warn!("event=source-failed channel={name} source={} reason={:?}", inside.kind(), e.to_string())
-                }
+                Ok(messages) => told("source-end").number("messages", *messages).info(),
+                Err(e) => told("source-failed").reason(e).warn(),
             }
         }
         self.writer_left(hub);
@@ -133,7 +132,7 @@ impl Channel {
         match self.lease.take() {
             Some(Lease { holder: Holder::Lent { client: holder, peer }, .. }) if holder == client => {
                 if let Some(left_out) = self.lines.admit(Instant::now()) {
-                    info!("event=return channel={} {peer}{left_out}", self.config.name);
+                    operation("return").on(&self.config.name).peer(&peer).left_out(left_out).info();
                 }
                 self.writer_left(hub);
             }
@@ -172,12 +171,14 @@ impl Channel {
             }
             ToDaemon::Overflow { dropped, overwritten } => {
                 if let Some(left_out) = self.overflow_lines.admit(now) {
-                    let (name, capacity) = (&self.config.name, self.sizing.capacity());
-                    warn!(
-                        "event=overflow channel={name} dropped={dropped} overwritten={overwritten} \
-                         capacity={capacity} max={}{left_out}",
-                        self.config.max
-                    );
+                    operation("overflow")
+                        .on(&self.config.name)
+                        .number("dropped", dropped)
+                        .number("overwritten", overwritten)
+                        .number("capacity", self.sizing.capacity())
+                        .number("max", self.config.max)
+                        .left_out(left_out)
+                        .warn();
                 }
             }
         }

@@ -22,15 +22,19 @@ use crate::host::Host;
 
 const LOG: LevelFilter = LevelFilter::Info;
 const MAX_CLIENTS: u32 = 1024;
+const LOG_ENTRIES: u32 = 1000;
 const NAME: &str = "main";
 const MAX_READERS: u32 = 64;
 const EVICT_AFTER: Duration = Duration::from_secs(30);
 const SHRINK_AFTER: Duration = Duration::from_secs(60);
+const STALLED_AFTER: Duration = Duration::from_secs(5);
 const ACK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a channel with so many readers costs in descriptors and cache lines is known; more was never measured.
 const MOST_READERS: u32 = 1024;
 const MOST_CLIENTS: u32 = 65_536;
+/// An entry takes some 300 bytes.
+const MOST_ENTRIES: u32 = 100_000;
 /// `sockaddr_un` has 108 bytes, the last of them zero.
 const MAX_SOCKET_PATH: usize = 107;
 
@@ -46,6 +50,7 @@ pub(super) fn check(loaded: Loaded, host: &Host) -> Result<Config, Error> {
         runtime_dir: runtime_dir(&top, host)?,
         log: level(&top)?,
         max_clients: ranged(&top.max_clients, "max_clients", 1..=MOST_CLIENTS, MAX_CLIENTS)?,
+        log_entries: ranged(&top.log_entries, "log_entries", 1..=MOST_ENTRIES, LOG_ENTRIES)?,
         channels: channels.iter().map(|(_, raw)| channel(raw, source, &prefix, host)).collect::<Result<_, _>>()?,
         prefix,
         exit_on_eof,
@@ -91,6 +96,7 @@ fn channel(raw: &Channel, default_source: SourceKind, prefix: &Prefix, host: &Ho
         max_readers,
         evict_after: time(&raw.evict_after, EVICT_AFTER).map(some_time)?,
         shrink_after: time(&raw.shrink_after, SHRINK_AFTER).map(some_time)?,
+        stalled_after: time(&raw.stalled_after, STALLED_AFTER).map(some_time)?,
         ack: raw.ack.as_ref().is_some_and(|v| v.value),
         ack_timeout: ack_timeout(raw)?,
         wait_readers: wait_readers(raw, max_readers)?,

@@ -26,7 +26,7 @@ use shm_proto::{ChannelName, Prefix};
 
 pub(crate) use load::{Given, Setting, load};
 pub(crate) use origin::{Error, Located, Origin};
-pub(crate) use show::show;
+pub(crate) use show::{show, values};
 
 use crate::access::Access;
 
@@ -41,6 +41,8 @@ pub(crate) struct Config {
     pub(crate) log: LevelFilter,
     /// Most connections to the control socket at a time.
     pub(crate) max_clients: u32,
+    /// How many operations the daemon remembers.
+    pub(crate) log_entries: u32,
     /// At least one; no two of one name, at most one with source stdin.
     pub(crate) channels: Vec<ChannelConfig>,
     /// End when stdin has ended and its readers have read everything.
@@ -72,6 +74,8 @@ pub(crate) struct ChannelConfig {
     pub(crate) evict_after: Option<Duration>,
     /// How long use must be low before memory is given back; `None` never.
     pub(crate) shrink_after: Option<Duration>,
+    /// How long a peer may show no sign of life where it should; `None` for ever.
+    pub(crate) stalled_after: Option<Duration>,
     /// Every publish waits until all attached readers have read.
     pub(crate) ack: bool,
     /// The longest such wait, not zero.

@@ -87,6 +87,8 @@ table! {
         log: String,
         /// Most connections.
         max_clients: u32,
+        /// Operations kept.
+        log_entries: u32,
     }
 }
 
@@ -113,6 +115,8 @@ table! {
         evict_after: String,
         /// Time of low use before memory is given back.
         shrink_after: String,
+        /// Patience with a peer that shows no sign of life.
+        stalled_after: String,
         /// Acknowledged publishing.
         ack: bool,
         /// Longest wait for acknowledgement.

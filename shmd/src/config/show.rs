@@ -29,43 +29,49 @@ pub(crate) fn show(config: &Config) -> String {
     line(&mut out, format_args!("prefix = {}", text(config.prefix.as_str())));
     line(&mut out, format_args!("log = {}", text(&config.log.as_str().to_ascii_lowercase())));
     line(&mut out, format_args!("max_clients = {}", config.max_clients));
+    line(&mut out, format_args!("log_entries = {}", config.log_entries));
     for channel in &config.channels {
-        show_channel(&mut out, channel);
+        out.push_str("\n[[channel]]\n");
+        for (key, value) in values(channel) {
+            line(&mut out, format_args!("{key} = {value}"));
+        }
     }
     out
 }
 
-fn show_channel(out: &mut String, channel: &ChannelConfig) {
+/// Every key of a channel with its value as the configuration writes it.
+pub(crate) fn values(channel: &ChannelConfig) -> Vec<(&'static str, String)> {
     let size = |bytes: u64| text(&Bytes(bytes).to_string());
     let time = |time: Option<Duration>| text(&duration::show(time.unwrap_or_default()));
-    out.push_str("\n[[channel]]\n");
-    line(out, format_args!("name = {}", text(channel.name.as_str())));
-    line(out, format_args!("capacity = {}", size(channel.capacity)));
-    line(out, format_args!("min = {}", size(channel.min)));
-    line(out, format_args!("max = {}", size(channel.max)));
-    line(out, format_args!("max_message = {}", size(channel.max_message)));
-    line(out, format_args!("align = {}", channel.align));
-    line(out, format_args!("on_full = {}", text(&channel.on_full.to_string())));
-    line(out, format_args!("max_readers = {}", channel.max_readers));
-    line(out, format_args!("evict_after = {}", time(channel.evict_after)));
-    line(out, format_args!("shrink_after = {}", time(channel.shrink_after)));
-    line(out, format_args!("ack = {}", channel.ack));
-    line(out, format_args!("ack_timeout = {}", time(Some(channel.ack_timeout))));
-    line(out, format_args!("wait_readers = {}", channel.wait_readers));
-    line(out, format_args!("group = {}", text(channel.group.as_ref().map_or("", |(name, _)| name))));
-    line(out, format_args!("permissions = {}", text(&format!("{:04o}", channel.mode))));
-    line(out, format_args!("mode = {}", text(if channel.handoff.is_some() { "handoff" } else { "ring" })));
+    let mut values = vec![
+        ("name", text(channel.name.as_str())),
+        ("capacity", size(channel.capacity)),
+        ("min", size(channel.min)),
+        ("max", size(channel.max)),
+        ("max_message", size(channel.max_message)),
+        ("align", channel.align.to_string()),
+        ("on_full", text(&channel.on_full.to_string())),
+        ("max_readers", channel.max_readers.to_string()),
+        ("evict_after", time(channel.evict_after)),
+        ("shrink_after", time(channel.shrink_after)),
+        ("stalled_after", time(channel.stalled_after)),
+        ("ack", channel.ack.to_string()),
+        ("ack_timeout", time(Some(channel.ack_timeout))),
+        ("wait_readers", channel.wait_readers.to_string()),
+        ("group", text(channel.group.as_ref().map_or("", |(name, _)| name))),
+        ("permissions", text(&format!("{:04o}", channel.mode))),
+        ("mode", text(if channel.handoff.is_some() { "handoff" } else { "ring" })),
+        ("read", list(&channel.read)),
+        ("write", list(&channel.write)),
+        ("admin", list(&channel.admin)),
+        ("source", text(channel.source.as_str())),
+        ("framing", text(&channel.framing.to_string())),
+        ("keep_delimiter", channel.keep_delimiter.to_string()),
+    ];
     if let Some(Names { segment, avail, done }) = &channel.handoff {
-        line(out, format_args!("segment = {}", text(segment)));
-        line(out, format_args!("avail = {}", text(avail)));
-        line(out, format_args!("done = {}", text(done)));
+        values.extend([("segment", text(segment)), ("avail", text(avail)), ("done", text(done))]);
     }
-    line(out, format_args!("read = {}", list(&channel.read)));
-    line(out, format_args!("write = {}", list(&channel.write)));
-    line(out, format_args!("admin = {}", list(&channel.admin)));
-    line(out, format_args!("source = {}", text(channel.source.as_str())));
-    line(out, format_args!("framing = {}", text(&channel.framing.to_string())));
-    line(out, format_args!("keep_delimiter = {}", channel.keep_delimiter));
+    values
 }
 
 fn line(out: &mut String, line: std::fmt::Arguments<'_>) {

@@ -4,15 +4,15 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use log::warn;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use shm_proto::framing::{MessageSink, Pump, Slotted, Step};
 use shm_proto::os::bell::Bell;
 use shm_proto::ring::Writer;
-use shm_proto::{Error, Result};
+use shm_proto::{ChannelName, Error, Result};
 
 use super::{Cutting, Inside, Opening, spawn};
+use crate::journal::operation;
 use crate::rate_limit::RateLimit;
 
 /// A message for which there is no memory is tried again after this time.
@@ -32,7 +32,7 @@ pub(crate) fn start(opening: Opening, cutting: Cutting) -> Result<Inside> {
 /// Moves everything that `input` gives into the ring; returns how many messages that were.
 fn feed(mut writer: Writer, woken: &Bell, mut pump: Pump, input: impl AsFd) -> Result<u64> {
     let mut input = Input(input);
-    let channel = writer.geometry().channel.to_string();
+    let channel = writer.geometry().channel.clone();
     let mut sink = Sink { writer: &mut writer, woken, channel, lines: RateLimit::new(1) };
     let outcome = loop {
         match pump.step(&mut input, &mut sink) {
@@ -83,7 +83,7 @@ impl<T: AsFd> Read for Input<T> {
 struct Sink<'a> {
     writer: &'a mut Writer,
     woken: &'a Bell,
-    channel: String,
+    channel: ChannelName,
     lines: RateLimit,
 }
 
@@ -94,7 +94,8 @@ impl Sink<'_> {
             Ok(_) => Ok(()),
             Err(Error::TimedOut { what, waited }) => {
                 if let Some(left_out) = self.lines.admit(Instant::now()) {
-                    warn!("event=ack-late channel={} waited={waited:?} for={what:?}{left_out}", self.channel);
+                    let late = operation("ack-late").on(&self.channel).text("waited", format_args!("{waited:?}"));
+                    late.text("for", what).left_out(left_out).warn();
                 }
                 Ok(())
             }
@@ -106,7 +107,7 @@ impl Sink<'_> {
     fn retry(&mut self, error: Error) -> Result<()> {
         let Error::NoSpace { .. } = error else { return Err(error) };
         if let Some(left_out) = self.lines.admit(Instant::now()) {
-            warn!("event=input-waits channel={} reason={:?}{left_out}", self.channel, error.to_string());
+            operation("input-waits").on(&self.channel).reason(&error).left_out(left_out).warn();
         }
         let until = Instant::now() + RETRY;
         while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {

@@ -121,15 +121,6 @@ fn after_the_end_of_input_the_writer_role_can_be_lent() {
 }
 
 #[test]
-fn a_reload_signal_is_logged_and_changes_nothing() {
-    let mut daemon = Daemon::start("hup", PLAIN);
-    daemon.signal(Signal::SIGHUP);
-    daemon.await_log(|log| log.contains("signal=SIGHUP"));
-    daemon.stat();
-    assert_eq!(daemon.stop(), Some(0));
-}
-
-#[test]
 fn an_input_that_stays_open_does_not_hold_the_end_up() {
     let mut daemon = Daemon::start("open-input", "[[channel]]\nname = \"main\"\nsource = \"stdin\"\n");
     daemon.feed(b"half a line");

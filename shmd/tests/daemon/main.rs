@@ -3,6 +3,9 @@
 mod clients;
 mod handoff;
 mod life;
+mod log;
+mod reload;
+mod service;
 mod sizes;
 
 use std::fs;
@@ -47,6 +50,12 @@ impl Daemon {
     }
 
     fn run(&mut self, arguments: &[&str]) {
+        let mut command = self.command(arguments);
+        self.child = Some(command.spawn().unwrap());
+    }
+
+    /// The program with this daemon's configuration, directory, prefix and log.
+    fn command(&self, arguments: &[&str]) -> Command {
         fs::write(self.dir.join("shmd.toml"), &self.config).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_shmd"));
         for (name, _) in std::env::vars_os() {
@@ -57,7 +66,8 @@ impl Daemon {
         command.arg("--config").arg(self.dir.join("shmd.toml")).arg("--runtime-dir").arg(self.run_dir());
         command.args(["--prefix", &self.prefix]).args(arguments);
         let log = fs::OpenOptions::new().create(true).append(true).open(self.dir.join("log")).unwrap();
-        self.child = Some(command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log).spawn().unwrap());
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
+        command
     }
 
     fn await_ready(&mut self) {

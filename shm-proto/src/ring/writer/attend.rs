@@ -94,6 +94,11 @@ impl Writer {
                 self.segment.header().counters.pending.store(capacity, Ordering::Relaxed);
                 self.settle();
             }
+            ToWriter::Policy { ack, ack_timeout_ms, evict_after_ms, wait_readers } => {
+                let geometry = &mut self.geometry;
+                (geometry.ack, geometry.ack_timeout_ms) = (ack, ack_timeout_ms);
+                (geometry.evict_after_ms, geometry.wait_readers) = (evict_after_ms, wait_readers);
+            }
             ToWriter::Revoked { reason } => self.revoked = Some(reason),
         }
         Ok(())

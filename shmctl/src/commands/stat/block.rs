@@ -18,8 +18,12 @@ pub(super) fn render(stat: &ChannelStat) -> String {
     line("capacity", format!("{} (min {}, max {}){pending}", bytes(stat.capacity), bytes(stat.min), bytes(stat.max)));
     let used = format!("{} ({})", bytes(stat.used), percent(stat.used, stat.capacity));
     line("used", format!("{used}, {} retained, {} reserved", bytes(stat.retained), bytes(stat.reserved)));
-    line("messages", format!("{}, {}", count(stat.messages), per_second(stat.messages_per_s)));
-    line("bytes", format!("{}, {}", bytes(stat.bytes), bytes_per_second(stat.bytes_per_s)));
+    line("memory", format!("{} of {} in all channels", bytes(stat.memory), bytes(stat.memory_total)));
+    let (minute, hour) = (&stat.last_minute, &stat.last_hour);
+    let rates = [stat.messages_per_s, minute.messages_per_s, hour.messages_per_s].map(per_second);
+    line("messages", format!("{}, {}", count(stat.messages), over_time(rates)));
+    let rates = [stat.bytes_per_s, minute.bytes_per_s, hour.bytes_per_s].map(bytes_per_second);
+    line("bytes", format!("{}, {}", bytes(stat.bytes), over_time(rates)));
     line("limits", format!("messages to {}, aligned to {}", Bytes(stat.max_message), Bytes(stat.align.into())));
     let (dropped, overwritten) = (count(stat.dropped), count(stat.overwritten));
     line("lost", format!("{dropped} dropped, {overwritten} overwritten"));
@@ -30,11 +34,12 @@ pub(super) fn render(stat: &ChannelStat) -> String {
         match &stat.writer {
             None => "none".to_owned(),
             Some(writer) => format!(
-                "{} (pid {}, {}), {}, seen {} ago",
+                "{} (pid {}, {}), {}, {}, seen {} ago",
                 printable(&writer.program),
                 writer.pid,
                 printable(&writer.user),
                 printable(&writer.role),
+                printable(&writer.state),
                 age(writer.heartbeat_ms)
             ),
         },
@@ -62,6 +67,10 @@ pub(super) fn render(stat: &ChannelStat) -> String {
         text.push_str(&readers(&stat.readers));
     }
     text
+}
+
+fn over_time([second, minute, hour]: [String; 3]) -> String {
+    format!("{second} (last minute {minute}, last hour {hour})")
 }
 
 fn readers(readers: &[ReaderStat]) -> String {
@@ -97,7 +106,7 @@ fn readers(readers: &[ReaderStat]) -> String {
 #[cfg(test)]
 mod tests {
     use shm_proto::control::OnFull;
-    use shm_proto::stat::WriterStat;
+    use shm_proto::stat::{Rate, WriterStat};
 
     use super::*;
 
@@ -111,6 +120,8 @@ mod tests {
             min: 64 << 10,
             max: 256 << 20,
             reserved: 1 << 20,
+            memory: (1 << 20) + 4096,
+            memory_total: 3 << 20,
             pending: None,
             used: 512 << 10,
             retained: 1 << 20,
@@ -120,12 +131,15 @@ mod tests {
             bytes: 3 << 30,
             messages_per_s: 12_345.0,
             bytes_per_s: 1.5 * 1024.0 * 1024.0,
+            last_minute: Rate { messages_per_s: 1000.0, bytes_per_s: 1024.0 },
+            last_hour: Rate::default(),
             dropped: 0,
             overwritten: 7,
             resizes: 2,
             evicted: 1,
             handoff: None,
             max_readers: 64,
+            stalled_after_ms: 5000,
             source: "none".into(),
             writer: None,
             readers: Vec::new(),
@@ -140,8 +154,9 @@ mod tests {
 cam  ring, on full: block
   capacity  1MiB (min 64KiB, max 256MiB)
   used      512KiB (50%), 1MiB retained, 1MiB reserved
-  messages  1,234,567, 12.3k/s
-  bytes     3GiB, 1.5MiB/s
+  memory    1MiB of 3MiB in all channels
+  messages  1,234,567, 12.3k/s (last minute 1k/s, last hour 0/s)
+  bytes     3GiB, 1.5MiB/s (last minute 1KiB/s, last hour 0/s)
   limits    messages to 64MiB, aligned to 8
   lost      0 dropped, 7 overwritten
   events    2 resizes, 1 evictions
@@ -162,6 +177,7 @@ cam  ring, on full: block
             program: "camd".into(),
             user: "video".into(),
             role: "lent".into(),
+            state: "stalled".into(),
             heartbeat_ms: 12,
         });
         stat.readers.push(ReaderStat {
@@ -178,7 +194,7 @@ cam  ring, on full: block
         });
         let text = render(&stat);
         assert!(text.contains("max 256MiB), 64KiB pending\n"), "{text}");
-        assert!(text.contains("writer    camd (pid 4711, video), lent, seen 12ms ago\n"), "{text}");
+        assert!(text.contains("writer    camd (pid 4711, video), lent, stalled, seen 12ms ago\n"), "{text}");
         assert!(
             text.ends_with(
                 "\

@@ -1,0 +1,102 @@
+//! `shmctl log`: what the daemon did and saw.
+
+use std::fmt::Write;
+use std::io;
+use std::os::fd::AsFd;
+use std::time::Duration;
+
+use clap::Args as ClapArgs;
+use nix::poll::{PollFd, PollFlags};
+use shm_proto::Error;
+use shm_proto::control::{Client, Conn, Done, Received, Request, decode};
+use shm_proto::oplog::LogEntry;
+
+use super::{ANSWER, unexpected};
+use crate::args::Global;
+use crate::error::{Failure, Result};
+use crate::human::{printable, utc};
+use crate::output::{has_gone, print, wait_for};
+use crate::signals::Signals;
+
+const EXAMPLES: &str = "\
+A line is time (UTC), number, severity and what happened. Who may see a channel sees its operations; root and the \
+daemon's own user see all.
+
+Examples:
+  shmctl log -n 20
+  shmctl log --follow --channel cam
+  shmctl log --json | jq -r 'select(.event == \"evict\") | .fields.program'";
+
+/// How long a follower sleeps at most; nothing but being woken by signals that came between depends on it.
+const SLEEP: Duration = Duration::from_secs(3600);
+
+/// Show the daemon's last operations: attach, detach, evict, grow, shrink, overflow, reload and so on.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// Show only the last so many.
+    #[arg(short = 'n', long = "number", value_name = "NUMBER")]
+    number: Option<u32>,
+    /// Then show what happens, until SIGINT or the daemon's end.
+    #[arg(short, long)]
+    follow: bool,
+    /// One JSON object a line.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args, global: &Global) -> Result<()> {
+    let request = Request::Log { channel: global.channel.clone(), since: 0, last: args.number, follow: args.follow };
+    if !args.follow {
+        return match global.ask(&request)? {
+            Done::Log(entries) => show(&entries, args.json),
+            other => Err(unexpected("log", &other)),
+        };
+    }
+    let signals = Signals::catch()?;
+    let mut client = Client::connect(&global.endpoint(), ANSWER)?;
+    match client.request(&request)? {
+        Done::Log(entries) => show(&entries, args.json)?,
+        other => return Err(unexpected("log", &other)),
+    }
+    follow(client.into_conn(), &signals, args.json)
+}
+
+fn follow(mut conn: Conn, signals: &Signals, json: bool) -> Result<()> {
+    let stdout = io::stdout();
+    loop {
+        match conn.receive()? {
+            Received::Line(line, _) => show(&[decode::<LogEntry>(&line)?], json)?,
+            Received::Closed => {
+                return Err(Error::Disconnected { channel: "the operation log".to_owned() }.into());
+            }
+            Received::Nothing => {
+                let out = PollFd::new(stdout.as_fd(), PollFlags::empty());
+                let read = PollFd::new(conn.as_fd(), PollFlags::POLLIN);
+                let mut fds = [out, read, PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+                wait_for(&mut fds, SLEEP)?;
+                if has_gone(&fds[0]) {
+                    return Err(Failure::OutputClosed);
+                }
+            }
+        }
+        if signals.came() {
+            return Ok(());
+        }
+    }
+}
+
+fn show(entries: &[LogEntry], json: bool) -> Result<()> {
+    let mut text = String::new();
+    for entry in entries {
+        if json {
+            text += &serde_json::to_string(entry).map_err(|e| Failure::Other(format!("cannot write JSON: {e}")))?;
+            text.push('\n');
+        } else {
+            let line = printable(&entry.to_string());
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{} {:>6} {:<5} {line}", utc(entry.time_ms), entry.seq, entry.severity);
+        }
+    }
+    print(&text)
+}

@@ -1,0 +1,94 @@
+//! `shmctl reload`: makes the daemon read its configuration again.
+
+use std::fmt::Write;
+
+use clap::Args as ClapArgs;
+use shm_proto::control::{Change, Done, Reloaded, Request};
+
+use super::unexpected;
+use crate::args::Global;
+use crate::error::Result;
+use crate::human::printable;
+use crate::output::{print, print_json};
+
+const EXAMPLES: &str = "\
+New channels are made, channels that are gone from the files are removed (their readers are told), and changed limits, \
+policies and permissions take effect; nobody else is disturbed. Permissions are looked at when a program attaches: who \
+is attached stays. What cannot change while a channel exists is named, and stays. A configuration with a mistake in it \
+changes nothing; the exit code is 78 then.
+
+Example:
+  shmctl reload";
+
+/// Make the daemon read its configuration again. For root and the daemon's own user.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = EXAMPLES)]
+pub(crate) struct Args {
+    /// One line of JSON: created, removed, changed, kept.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args, global: &Global) -> Result<()> {
+    match global.ask(&Request::Reload)? {
+        Done::Reload(done) if args.json => print_json(&done),
+        Done::Reload(done) => print(&text(&done)),
+        other => Err(unexpected("reload", &other)),
+    }
+}
+
+fn text(done: &Reloaded) -> String {
+    let mut text = String::new();
+    let mut line = |line: String| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{line}");
+    };
+    done.created.iter().for_each(|name| line(format!("{name}: created")));
+    done.removed.iter().for_each(|name| line(format!("{name}: removed")));
+    let subject = |change: &Change| match &change.channel {
+        Some(name) => format!("{name}: {}", change.key),
+        None => change.key.clone(),
+    };
+    for change in &done.changed {
+        line(format!("{}: {} -> {}", subject(change), printable(&change.old), printable(&change.new)));
+    }
+    for change in &done.kept {
+        let why = change.why.as_deref().unwrap_or("it cannot change now");
+        let (old, new) = (printable(&change.old), printable(&change.new));
+        line(format!("{}: stays {old}, not {new}: {}", subject(change), printable(why)));
+    }
+    if text.is_empty() { "nothing has changed\n".to_owned() } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changed_and_what_stays_is_a_line_each() {
+        let change = |channel: Option<&str>, key: &str, why: Option<&str>| Change {
+            channel: channel.map(|name| name.parse().unwrap()),
+            key: key.to_owned(),
+            old: "1".to_owned(),
+            new: "2".to_owned(),
+            why: why.map(str::to_owned),
+        };
+        let done = Reloaded {
+            created: vec!["new".parse().unwrap()],
+            removed: vec!["old".parse().unwrap()],
+            changed: vec![change(Some("main"), "max_readers", None), change(None, "max_clients", None)],
+            kept: vec![change(Some("main"), "align", Some("it is fixed"))],
+        };
+        assert_eq!(
+            text(&done),
+            "\
+new: created
+old: removed
+main: max_readers: 1 -> 2
+max_clients: 1 -> 2
+main: align: stays 1, not 2: it is fixed
+"
+        );
+        assert_eq!(text(&Reloaded::default()), "nothing has changed\n");
+    }
+}

@@ -1,0 +1,123 @@
+//! A channel's configuration has changed: what can be taken over is, the rest is named.
+
+use shm_proto::control::Change;
+use shm_proto::ring::link::ToWriter;
+
+use super::{Channel, handoff, segment};
+use crate::config::{ChannelConfig, values};
+use crate::hub::Hub;
+use crate::policy::Bounds;
+
+/// What can change under readers and writer. Everything else is in the segment's header, in the source that is running, or
+/// meant for the channel's beginning.
+const LIVE: [&str; 12] = [
+    "min",
+    "max_readers",
+    "evict_after",
+    "shrink_after",
+    "stalled_after",
+    "ack",
+    "ack_timeout",
+    "wait_readers",
+    "permissions",
+    "read",
+    "write",
+    "admin",
+];
+
+/// What has changed and what has not.
+#[derive(Debug, Default)]
+pub(crate) struct Outcome {
+    /// Taken over.
+    pub(crate) changed: Vec<Change>,
+    /// Left as it was, and why.
+    pub(crate) kept: Vec<Change>,
+}
+
+impl Channel {
+    /// Takes over what a new configuration of this channel has to say.
+    pub(crate) fn reconfigure(&mut self, hub: &mut Hub, new: ChannelConfig) -> Outcome {
+        let mut outcome = Outcome::default();
+        if new.handoff.is_some() != self.handoff.is_some() {
+            let mode = |handoff: bool| if handoff { "handoff" } else { "ring" }.to_owned();
+            outcome.kept.push(Change {
+                channel: Some(self.config.name.clone()),
+                key: "mode".to_owned(),
+                old: mode(self.handoff.is_some()),
+                new: mode(new.handoff.is_some()),
+                why: Some("it is fixed while the channel exists; restart shmd".to_owned()),
+            });
+            return outcome;
+        }
+        // What a handoff channel is made of is its feed: a ring with settings of its own.
+        let new = if self.handoff.is_some() { handoff::feed(&new) } else { new };
+        let mut next = self.config.clone();
+        let refused = self.change_access(&new);
+        if refused.is_none() {
+            (next.mode, next.group) = (new.mode, new.group.clone());
+        }
+        for ((key, old), (_, written)) in values(&self.config).into_iter().zip(values(&new)) {
+            if old == written {
+                continue;
+            }
+            let why = match key {
+                "permissions" | "group" if self.handoff.is_none() => refused.clone(),
+                "min" if new.min > self.config.max => Some("it is more than the channel's max, which stays".to_owned()),
+                "capacity" => Some("it is for the channel's beginning; say shmctl resize".to_owned()),
+                key if LIVE.contains(&key) => None,
+                _ => Some(
+                    "it is fixed while the channel exists; restart shmd, or take the channel out for one reload".into(),
+                ),
+            };
+            let change =
+                Change { channel: Some(self.config.name.clone()), key: key.to_owned(), old, new: written, why };
+            if change.why.is_none() { outcome.changed.push(change) } else { outcome.kept.push(change) }
+        }
+        if new.min <= self.config.max {
+            next.min = new.min;
+        }
+        next.max_readers = new.max_readers;
+        next.evict_after = new.evict_after;
+        next.shrink_after = new.shrink_after;
+        next.stalled_after = new.stalled_after;
+        next.ack = new.ack;
+        next.ack_timeout = new.ack_timeout;
+        next.wait_readers = new.wait_readers;
+        next.read = new.read.and_group(next.group.as_ref().map(|(_, gid)| *gid));
+        next.write = new.write;
+        next.admin = new.admin;
+        self.config = next;
+        self.sizing.set_bounds(Bounds { min: self.config.min, max: self.config.max });
+        self.tell_policy(hub);
+        outcome
+    }
+
+    /// Mode and group of the object. Why not, if not.
+    fn change_access(&self, new: &ChannelConfig) -> Option<String> {
+        if (new.mode, &new.group) == (self.config.mode, &self.config.group) {
+            return None;
+        }
+        self.segment.set_access(new.mode, new.group.as_ref().map(|(_, gid)| *gid)).err().map(|e| e.to_string())
+    }
+
+    /// What later writers and readers are told, and the present writer at once.
+    fn tell_policy(&mut self, hub: &mut Hub) {
+        let fresh = segment::geometry(&self.config);
+        let now = &mut self.geometry;
+        let before = now.clone();
+        now.max_readers = fresh.max_readers;
+        now.evict_after_ms = fresh.evict_after_ms;
+        now.ack = fresh.ack;
+        now.ack_timeout_ms = fresh.ack_timeout_ms;
+        now.wait_readers = fresh.wait_readers;
+        if *now != before {
+            let line = ToWriter::Policy {
+                ack: now.ack,
+                ack_timeout_ms: now.ack_timeout_ms,
+                evict_after_ms: now.evict_after_ms,
+                wait_readers: now.wait_readers,
+            };
+            self.tell(hub, line, Vec::new());
+        }
+    }
+}

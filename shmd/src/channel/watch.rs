@@ -1,0 +1,57 @@
+//! Looking after a channel once a second: figures, and peers that show no sign of life.
+
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use shm_proto::ring::Snapshot;
+use shm_proto::ring::layout::waiting;
+
+use super::Channel;
+use crate::journal::{Operation, operation};
+use crate::lease::Holder;
+use crate::liveness::Found;
+use crate::rates::{Averages, Totals};
+
+impl Channel {
+    /// Messages and bytes a second.
+    pub(crate) fn averages(&self, shot: &Snapshot) -> Averages {
+        self.history.averages(totals(Instant::now(), shot))
+    }
+
+    /// Takes the figures of a tick.
+    pub(super) fn note(&mut self, now: Instant, shot: &Snapshot) {
+        self.history.note(totals(now, shot));
+    }
+
+    /// Reports peers that have fallen silent, and those that are back.
+    pub(super) fn look_for_stalled(&mut self, now: Instant, shot: &Snapshot) {
+        let (name, patience) = (&self.config.name, self.config.stalled_after);
+        for (number, reader) in self.readers.iter_mut().filter(|(_, reader)| !reader.evicted) {
+            let cursor = reader.cursor();
+            // Asleep on its semaphore a reader wakes once a second; in a poll loop it sleeps as long as there is nothing.
+            let dozes = reader.page().waiting.value.load(Ordering::Relaxed) == waiting::SEMAPHORE;
+            let due = dozes || cursor.is_none_or(|cursor| cursor < shot.tail_pos);
+            let heartbeat = reader.page().line.heartbeat.load(Ordering::Relaxed);
+            let found = reader.pulse.look(now, cursor.unwrap_or(u64::MAX), heartbeat, due, patience);
+            report(found, |event| operation(event).on(name).number("reader", *number).peer(&reader.peer));
+        }
+        let Some(lease) = &mut self.lease else { return };
+        // A source's thread sleeps until there is input, and lives and dies with the daemon.
+        if let Holder::Lent { peer, .. } = &lease.holder {
+            let found = lease.pulse.look(now, shot.tail_pos, shot.writer_heartbeat, true, patience);
+            report(found, |event| operation(event).on(name).text("role", "writer").peer(peer));
+        }
+    }
+}
+
+fn report(found: Found, about: impl Fn(&'static str) -> Operation) {
+    match found {
+        Found::Same => {}
+        Found::Stalled(still) => about("stalled").number("silent_ms", still.as_millis()).warn(),
+        Found::Recovered => about("recovered").info(),
+    }
+}
+
+fn totals(at: Instant, shot: &Snapshot) -> Totals {
+    Totals { at, messages: shot.messages, bytes: shot.bytes }
+}

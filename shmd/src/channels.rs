@@ -1,0 +1,101 @@
+//! All channels: those that are served, and those that are on their way out.
+
+use std::ops::{Deref, DerefMut};
+use std::time::{Duration, Instant};
+
+use shm_proto::ChannelName;
+
+use crate::channel::Channel;
+use crate::event_loop::{ChannelId, Timer};
+use crate::hub::Hub;
+use crate::journal::operation;
+
+/// How long the writer of a channel that is removed has to give its role back.
+const LEAVE: Duration = Duration::from_secs(1);
+
+/// The channels; as a slice, those that are served.
+#[derive(Debug, Default)]
+pub(crate) struct Channels {
+    /// In the order of their numbers.
+    serving: Vec<Channel>,
+    /// Taken out of the configuration, and waiting for their writers.
+    leaving: Vec<Channel>,
+    next: ChannelId,
+}
+
+impl Channels {
+    /// A number that no channel of this daemon has had.
+    pub(crate) fn next_id(&mut self) -> ChannelId {
+        self.next += 1;
+        self.next
+    }
+
+    /// Serves a channel. Its number is the newest.
+    pub(crate) fn add(&mut self, channel: Channel) {
+        self.serving.push(channel);
+    }
+
+    /// A channel by its number, if it is still there.
+    pub(crate) fn get_mut(&mut self, id: ChannelId) -> Option<&mut Channel> {
+        match self.serving.binary_search_by_key(&id, Channel::id) {
+            Ok(at) => self.serving.get_mut(at),
+            Err(_) => self.leaving.iter_mut().find(|channel| channel.id() == id),
+        }
+    }
+
+    /// A channel that is served, by its name.
+    pub(crate) fn named(&mut self, name: &ChannelName) -> Option<&mut Channel> {
+        self.serving.iter_mut().find(|channel| channel.config().name == *name)
+    }
+
+    /// Whether a channel of this name is on its way out.
+    pub(crate) fn is_leaving(&self, name: &ChannelName) -> bool {
+        self.leaving.iter().any(|channel| channel.config().name == *name)
+    }
+
+    /// Whether some writer has not given its role back.
+    pub(crate) fn have_writers(&self) -> bool {
+        self.serving.iter().chain(&self.leaving).any(Channel::has_writer)
+    }
+
+    /// Begins to remove a channel: nobody comes in any more, and the writer is asked for its role.
+    pub(crate) fn remove(&mut self, hub: &mut Hub, name: &ChannelName, reason: &str) {
+        let Some(at) = self.serving.iter().position(|channel| channel.config().name == *name) else { return };
+        let mut channel = self.serving.remove(at);
+        operation("remove").on(name).reason(reason).info();
+        channel.revoke(hub, reason);
+        hub.events.set_timer(Timer::Leave(channel.id()), Some(Instant::now() + LEAVE));
+        self.leaving.push(channel);
+        self.release(hub, None, reason);
+    }
+
+    /// Lets the channels go whose writers are gone, and `late` in any case.
+    pub(crate) fn release(&mut self, hub: &mut Hub, late: Option<ChannelId>, reason: &str) {
+        for mut channel in self.leaving.extract_if(.., |channel| !channel.has_writer() || late == Some(channel.id())) {
+            hub.events.set_timer(Timer::Leave(channel.id()), None);
+            hub.events.set_timer(Timer::Resize(channel.id()), None);
+            channel.close(hub, reason);
+        }
+    }
+
+    /// Tells all readers that it is over.
+    pub(crate) fn close(&mut self, hub: &mut Hub, reason: &str) {
+        for channel in self.serving.iter_mut().chain(&mut self.leaving) {
+            channel.close(hub, reason);
+        }
+    }
+}
+
+impl Deref for Channels {
+    type Target = [Channel];
+
+    fn deref(&self) -> &[Channel] {
+        &self.serving
+    }
+}
+
+impl DerefMut for Channels {
+    fn deref_mut(&mut self) -> &mut [Channel] {
+        &mut self.serving
+    }
+}

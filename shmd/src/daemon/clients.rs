@@ -1,0 +1,128 @@
+//! What clients say, and burying those that are of no more use.
+
+use std::time::Instant;
+
+use shm_proto::Error;
+use shm_proto::control::{ErrorKind, Received, Request, decode};
+use shm_proto::ring::link::ToDaemon;
+
+use super::Daemon;
+use crate::event_loop::{ClientId, Event, Token};
+use crate::requests;
+use crate::server::Role;
+
+/// Lines taken from one client before others get their turn.
+const LINES_AT_ONCE: usize = 64;
+
+impl Daemon {
+    /// Takes the lines that a client has sent, so many at once.
+    pub(super) fn listen_to(&mut self, id: ClientId) {
+        let mut more = true;
+        for _ in 0..LINES_AT_ONCE {
+            more = more && self.take_one(id);
+        }
+        if more {
+            // What is left may lie in the buffer already, where epoll does not see it.
+            self.hub.events.post(Event::Readable(Token::Client(id)));
+        }
+        self.hub.settle(id);
+    }
+
+    /// Takes one line; false when there is none now.
+    fn take_one(&mut self, id: ClientId) -> bool {
+        let Some(client) = self.hub.client(id).filter(|client| client.listens()) else { return false };
+        let role = client.role;
+        match client.receive() {
+            Ok(Received::Line(line, _)) => {
+                self.take_line(id, role, &line);
+                return true;
+            }
+            Ok(Received::Nothing) => {}
+            Ok(Received::Closed) if role == Role::Asking => {}
+            Ok(Received::Closed) => self.hub.doom(id),
+            Err(e) => self.hub.dismiss(id, ErrorKind::BadRequest, &e.to_string(), Instant::now()),
+        }
+        false
+    }
+
+    fn take_line(&mut self, id: ClientId, role: Role, line: &str) {
+        let now = Instant::now();
+        match role {
+            Role::Asking => match decode::<Request>(line) {
+                Ok(_) if self.stopping.is_some() => {
+                    self.hub.dismiss(id, ErrorKind::Busy, "the daemon is stopping", now);
+                }
+                Ok(Request::Reload) => self.reload_for(id),
+                Ok(Request::Log { channel, since, last, follow }) => self.show_log(id, channel, since, last, follow),
+                Ok(request) => {
+                    requests::handle(&mut self.hub, &mut self.channels, &self.prefix, id, request);
+                    self.keep_ticking();
+                }
+                Err(e @ Error::Version { .. }) => self.hub.dismiss(id, ErrorKind::BadVersion, &e.to_string(), now),
+                Err(e) => self.hub.dismiss(id, ErrorKind::BadRequest, &e.to_string(), now),
+            },
+            Role::Writer(channel) => match decode::<ToDaemon>(line) {
+                Ok(line) => {
+                    if let Some(channel) = self.channels.get_mut(channel) {
+                        channel.obey(&mut self.hub, line);
+                    }
+                }
+                Err(e) => self.hub.dismiss(id, ErrorKind::BadRequest, &e.to_string(), now),
+            },
+            Role::Reader(..) => {
+                self.hub.dismiss(
+                    id,
+                    ErrorKind::BadRequest,
+                    "an attached reader has nothing to ask on its connection",
+                    now,
+                );
+            }
+            Role::Follower => {
+                self.hub.dismiss(id, ErrorKind::BadRequest, "a follower of the log has nothing to ask", now);
+            }
+            Role::Waiting(_) => {}
+        }
+    }
+
+    pub(super) fn flush(&mut self, id: ClientId) {
+        let Some(client) = self.hub.client(id) else { return };
+        if !client.flush() {
+            self.hub.doom(id);
+            return;
+        }
+        if let Role::Writer(channel) = client.role
+            && let Some(channel) = self.channels.get_mut(channel)
+        {
+            channel.announce();
+        }
+        // Requests that came while the last reply was on its way lie in the buffer.
+        self.listen_to(id);
+    }
+
+    /// Buries connections that are of no more use, with what they stood for.
+    pub(super) fn bury(&mut self) {
+        while let Some(id) = self.hub.next_doomed() {
+            let Some(client) = self.hub.remove(id) else { continue };
+            let channel = match client.role {
+                Role::Asking => None,
+                Role::Follower => {
+                    self.forget_follower(id);
+                    None
+                }
+                Role::Waiting(channel) | Role::Reader(channel, _) | Role::Writer(channel) => Some(channel),
+            };
+            let Some(channel) = channel.and_then(|channel| self.channels.get_mut(channel)) else { continue };
+            match client.role {
+                Role::Reader(_, number) => channel.detach(&mut self.hub, number),
+                Role::Writer(_) => channel.writer_gone(&mut self.hub, id),
+                Role::Waiting(_) => channel.forget(id),
+                Role::Asking | Role::Follower => {}
+            }
+            self.channels.release(&mut self.hub, None, "the channel was removed");
+            if self.draining {
+                self.drain();
+            }
+            self.check_stopped();
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! Whether a peer shows signs of life. A stopped process (SIGSTOP, a debugger) looks alive to the kernel.
+//!
+//! What counts is that something of the peer's moves between two looks, not what time it claims.
+
+use std::time::{Duration, Instant};
+
+/// What was last seen of one peer.
+#[derive(Debug)]
+pub(crate) struct Pulse {
+    seen: (u64, u64),
+    since: Instant,
+    stalled: bool,
+}
+
+/// What a look found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Found {
+    /// What the last one did.
+    Same,
+    /// No sign of life since then.
+    Stalled(Duration),
+    /// It moves again.
+    Recovered,
+}
+
+impl Pulse {
+    /// A peer that has just come.
+    pub(crate) fn new(now: Instant) -> Self {
+        Self { seen: (0, 0), since: now, stalled: false }
+    }
+
+    /// Takes a look: its position and its heartbeat; whether there should be signs of life; how long it may show none.
+    pub(crate) fn look(
+        &mut self,
+        now: Instant,
+        position: u64,
+        heartbeat: u64,
+        due: bool,
+        patience: Option<Duration>,
+    ) -> Found {
+        if self.seen != (position, heartbeat) || !due {
+            self.seen = (position, heartbeat);
+            self.since = now;
+        }
+        let still = now.saturating_duration_since(self.since);
+        let stalled = patience.is_some_and(|most| still >= most);
+        match std::mem::replace(&mut self.stalled, stalled) {
+            before if before == stalled => Found::Same,
+            true => Found::Recovered,
+            false => Found::Stalled(still),
+        }
+    }
+
+    /// What the last look found.
+    pub(crate) fn is_stalled(&self) -> bool {
+        self.stalled
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_peer_that_does_not_move_is_reported_once_and_once_more_when_it_does() {
+        let start = Instant::now();
+        let mut pulse = Pulse::new(start);
+        let mut look = |second, heartbeat, due| {
+            let most = Some(Duration::from_secs(5));
+            pulse.look(start + Duration::from_secs(second), 9, heartbeat, due, most)
+        };
+        assert_eq!(look(1, 1, true), Found::Same);
+        assert_eq!(look(5, 1, true), Found::Same);
+        assert_eq!(look(6, 1, true), Found::Stalled(Duration::from_secs(5)));
+        assert_eq!(look(7, 1, true), Found::Same);
+        assert_eq!(look(8, 2, true), Found::Recovered);
+        assert_eq!(look(20, 2, false), Found::Same);
+        assert_eq!(look(24, 2, true), Found::Same);
+        assert!(!pulse.is_stalled());
+    }
+
+    #[test]
+    fn without_a_limit_nobody_stalls() {
+        let start = Instant::now();
+        let mut pulse = Pulse::new(start);
+        assert_eq!(pulse.look(start + Duration::from_secs(99_999), 0, 0, true, None), Found::Same);
+    }
+}

@@ -1,0 +1,116 @@
+//! The operation log and what it says about peers that have stopped.
+
+use std::os::fd::AsFd;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use shm_proto::control::{Conn, Done, Received, Request, Start, decode};
+use shm_proto::oplog::{LogEntry, Value};
+use shm_proto::{Reader, Writer};
+
+use super::{Daemon, wait_for};
+
+const PLAIN: &str = "[[channel]]\nname = \"main\"\nstalled_after = \"1s\"\n";
+
+fn request(since: u64, last: Option<u32>, follow: bool) -> Request {
+    Request::Log { channel: None, since, last, follow }
+}
+
+fn entries(daemon: &Daemon, since: u64, last: Option<u32>) -> Vec<LogEntry> {
+    match daemon.ask(&request(since, last, false)) {
+        Ok(Done::Log(entries)) => entries,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn next(conn: &mut Conn) -> LogEntry {
+    loop {
+        match conn.receive().unwrap() {
+            Received::Line(line, _) => return decode(&line).unwrap(),
+            Received::Closed => panic!("closed"),
+            Received::Nothing => {
+                poll(&mut [PollFd::new(conn.as_fd(), PollFlags::POLLIN)], PollTimeout::from(60_000u16)).unwrap();
+            }
+        }
+    }
+}
+
+#[test]
+fn operations_are_numbered_and_the_log_line_says_the_same() {
+    let mut daemon = Daemon::start("log", PLAIN);
+    drop(Reader::attach(&daemon.endpoint(), None, Start::New).unwrap());
+    daemon.await_log(|log| log.contains("event=detach"));
+    let all = entries(&daemon, 0, None);
+    let names: Vec<_> = all.iter().map(|entry| entry.event.as_str()).collect();
+    assert_eq!(names, ["start", "create", "ready", "attach", "detach"]);
+    assert!(all.iter().zip(1..).all(|(entry, seq)| entry.seq == seq && entry.time_ms > 0), "{all:?}");
+    assert!(all.iter().all(|entry| daemon.log().contains(&entry.to_string())), "{all:?} {}", daemon.log());
+    assert_eq!(all[3].fields.get("reader"), Some(&Value::Number(1)));
+    assert_eq!(entries(&daemon, 3, None), all[3..]);
+    assert_eq!(entries(&daemon, 0, Some(1)), all[4..]);
+    let other = Request::Log { channel: Some("other".parse().unwrap()), since: 0, last: None, follow: false };
+    assert_eq!(daemon.ask(&other).unwrap(), Done::Log(Vec::new()));
+    assert_eq!(daemon.stop(), Some(0));
+}
+
+#[test]
+fn only_the_newest_are_kept() {
+    let daemon = Daemon::start("log-ring", &format!("log_entries = 3\n{PLAIN}"));
+    for _ in 0..4 {
+        drop(Reader::attach(&daemon.endpoint(), None, Start::New).unwrap());
+    }
+    wait_for(|| entries(&daemon, 10, None).len() == 1, || daemon.log());
+    assert_eq!(entries(&daemon, 0, None).iter().map(|entry| entry.seq).collect::<Vec<_>>(), [9, 10, 11]);
+}
+
+#[test]
+fn a_follower_hears_of_everything_once_until_the_end() {
+    let mut daemon = Daemon::start("log-follow", PLAIN);
+    let mut client = daemon.client();
+    let Ok(Done::Log(first)) = client.request(&request(0, None, true)) else { panic!("{}", daemon.log()) };
+    let mut conn = client.into_conn();
+    let mut seq = first.last().unwrap().seq;
+    let mut heard = |event| {
+        let entry = next(&mut conn);
+        seq += 1;
+        assert_eq!((entry.seq, entry.event.as_str()), (seq, event));
+    };
+    let reader = Reader::attach(&daemon.endpoint(), None, Start::New).unwrap();
+    heard("attach");
+    drop(reader);
+    heard("detach");
+    daemon.signal(nix::sys::signal::Signal::SIGTERM);
+    heard("stop");
+    assert_eq!(daemon.wait(), Some(0));
+}
+
+#[test]
+fn peers_that_stop_are_shown_and_reported_once_and_so_is_their_return() {
+    let mut daemon = Daemon::start("log-stalled", PLAIN);
+    let mut reader = Reader::attach(&daemon.endpoint(), None, Start::New).unwrap();
+    let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
+    writer.publish(b"nobody reads").unwrap();
+    daemon.await_log(|log| log.contains("event=stalled channel=main reader=1 ") && log.contains("role=writer"));
+    let stat = daemon.stat();
+    assert_eq!((stat.readers[0].state.as_str(), stat.writer.unwrap().state.as_str()), ("stalled", "stalled"));
+    reader.recv_into(&mut Vec::new(), None).unwrap();
+    drop(reader);
+    writer.maintain().unwrap();
+    daemon.await_log(|log| log.contains("event=recovered channel=main role=writer"));
+    assert_eq!(daemon.log().matches("event=stalled channel=main reader=1 ").count(), 1);
+    assert_eq!(daemon.stop(), Some(0));
+}
+
+#[test]
+fn stat_shows_memory_and_what_went_through_in_a_minute_and_an_hour() {
+    let mut daemon = Daemon::start("log-figures", "[[channel]]\nname = \"main\"\ncapacity = \"1MiB\"\n");
+    let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
+    for _ in 0..100 {
+        writer.publish(&[0; 100]).unwrap();
+    }
+    let stat = daemon.stat();
+    assert_eq!((stat.memory, stat.memory_total), ((1 << 20) + 4096, (1 << 20) + 4096));
+    for rate in [stat.last_minute, stat.last_hour] {
+        assert!(rate.messages_per_s > 0.0 && rate.bytes_per_s > rate.messages_per_s * 99.0, "{stat:?}");
+    }
+    assert_eq!(daemon.stop(), Some(0));
+}

@@ -1,0 +1,142 @@
+//! Reading the configuration again while readers and writers are at work.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+
+use nix::sys::signal::Signal;
+use shm_proto::control::{Done, ErrorKind, Reloaded, Request, Start};
+use shm_proto::{Error, Reader, Writer};
+
+use super::{Daemon, PATIENCE};
+
+fn channel(name: &str, keys: &str) -> String {
+    format!("[[channel]]\nname = \"{name}\"\n{keys}\n")
+}
+
+impl Daemon {
+    /// Writes the configuration and reads it again.
+    fn reload(&mut self, config: &str) -> shm_proto::Result<Reloaded> {
+        self.write_config(config);
+        match self.ask(&Request::Reload)? {
+            Done::Reload(done) => Ok(done),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn write_config(&mut self, config: &str) {
+        config.clone_into(&mut self.config);
+        fs::write(self.dir.join("shmd.toml"), config).unwrap();
+    }
+
+    fn attach(&self, name: &str) -> Reader {
+        Reader::attach(&self.endpoint(), Some(&name.parse().unwrap()), Start::Oldest).unwrap()
+    }
+}
+
+fn receive(reader: &mut Reader) -> shm_proto::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    reader.recv_into(&mut bytes, Some(PATIENCE)).map(|_| bytes)
+}
+
+#[test]
+fn channels_come_and_go_and_the_others_notice_nothing() {
+    let mut daemon = Daemon::start("reload", &(channel("stays", "") + &channel("goes", "")));
+    let mut writer = Writer::attach(&daemon.endpoint(), Some(&"stays".parse().unwrap())).unwrap();
+    let (mut stays, mut goes) = (daemon.attach("stays"), daemon.attach("goes"));
+    writer.publish(b"before").unwrap();
+    let done = daemon.reload(&(channel("stays", "") + &channel("comes", "capacity = \"128KiB\""))).unwrap();
+    let names = |names: &[shm_proto::ChannelName]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!((names(&done.created), names(&done.removed)), (vec!["comes".to_owned()], vec!["goes".to_owned()]));
+    assert!(done.changed.is_empty() && done.kept.is_empty(), "{done:?}");
+    assert!(matches!(receive(&mut goes), Err(Error::Closed { .. })));
+    assert!(!daemon.object("goes").exists() && daemon.object("comes").exists());
+    writer.publish(b"after").unwrap();
+    assert_eq!(receive(&mut stays).unwrap(), b"before");
+    assert_eq!(receive(&mut stays).unwrap(), b"after");
+    daemon.attach("comes");
+    let missing = Request::Attach { channel: Some("goes".parse().unwrap()), program: None };
+    assert!(daemon.refused(&missing).contains("comes, stays") || daemon.refused(&missing).contains("stays, comes"));
+    assert_eq!(daemon.reload(&daemon.config.clone()).unwrap(), Reloaded::default());
+    assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
+    daemon.assert_gone();
+}
+
+#[test]
+fn a_removed_channels_writer_loses_the_role_and_the_name_can_come_back() {
+    let both = channel("a", "") + &channel("b", "");
+    let mut daemon = Daemon::start("reload-writer", &both);
+    let mut writer = Writer::attach(&daemon.endpoint(), Some(&"b".parse().unwrap())).unwrap();
+    daemon.reload(&channel("a", "")).unwrap();
+    // The name is free when the writer has gone or had its time.
+    let busy = daemon.reload(&both).unwrap_err();
+    assert!(matches!(&busy, Error::Refused(refusal) if refusal.kind == ErrorKind::Busy), "{busy}");
+    assert!(matches!(writer.publish(b"late"), Err(Error::Revoked { .. })));
+    drop(writer);
+    super::wait_for(|| !daemon.object("b").exists(), || daemon.log());
+    daemon.reload(&both).unwrap();
+    assert!(daemon.object("b").exists());
+    assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
+}
+
+#[test]
+fn limits_policies_and_permissions_change_and_what_cannot_is_named() {
+    let mut daemon = Daemon::start("reload-keys", &channel("main", ""));
+    let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
+    let keys = "max_readers = 1\nevict_after = \"100ms\"\nmode = \"0600\"\nread = [\"*\"]\nmin = \"128KiB\"\n\
+                on_full = \"drop\"\nmax = \"2MiB\"\ncapacity = \"2MiB\"";
+    let done = daemon
+        .reload(&("max_clients = 9\nlog_entries = 7\nprefix = \"x\"\n".to_owned() + &channel("main", keys)))
+        .unwrap();
+    let keys = |changes: &[shm_proto::control::Change]| {
+        let mut keys: Vec<_> = changes.iter().map(|change| change.key.clone()).collect();
+        keys.sort();
+        keys.join(" ")
+    };
+    assert_eq!(keys(&done.changed), "evict_after log_entries max_clients max_readers min permissions read", "{done:?}");
+    // The prefix is given on the command line, which wins.
+    assert_eq!(keys(&done.kept), "capacity max max_message on_full", "{done:?}");
+    assert!(done.kept.iter().all(|change| change.why.is_some()), "{done:?}");
+    let stat = daemon.stat();
+    assert_eq!((stat.max_readers, stat.min, stat.max), (1, 128 << 10, 256 << 20));
+    assert_eq!(fs::metadata(daemon.object("main")).unwrap().permissions().mode() & 0o777, 0o600);
+    // The present writer has heard of evict_after: a full ring does not hold it up for ever.
+    let mut reader = daemon.attach("main");
+    let refused = daemon.refused(&Request::Attach { channel: None, program: None });
+    assert!(refused.contains("max_readers = 1"), "{refused}");
+    daemon.reload(&channel("main", "evict_after = \"100ms\"")).unwrap();
+    let message = vec![0; 8 << 20];
+    for _ in 0..64 {
+        writer.publish(&message).unwrap();
+    }
+    assert!(matches!(receive(&mut reader), Err(Error::Evicted { .. })));
+    assert_eq!(daemon.stop(), Some(0));
+}
+
+#[test]
+fn a_broken_file_changes_nothing_and_names_file_and_line() {
+    let mut daemon = Daemon::start("reload-broken", &channel("main", ""));
+    let broken = channel("new", "") + &channel("main", "read = [\"*\"]\non_full = \"sometimes\"");
+    let refused = daemon.reload(&broken).unwrap_err();
+    assert!(matches!(&refused, Error::Refused(refusal) if refusal.kind == ErrorKind::BadConfig), "{refused}");
+    let text = refused.to_string();
+    assert!(text.contains("nothing was changed") && text.contains("shmd.toml:7"), "{text}");
+    daemon.signal(Signal::SIGHUP);
+    daemon.await_log(|log| log.matches("event=reload-failed").count() == 2);
+    assert!(daemon.log().contains("by=SIGHUP"), "{}", daemon.log());
+    assert!(!daemon.object("new").exists());
+    daemon.write_config(&channel("main", "max_readers = 3"));
+    daemon.signal(Signal::SIGHUP);
+    daemon.await_log(|log| log.contains("event=reload by=SIGHUP created=0 removed=0 changed=1 kept=0"));
+    assert_eq!(daemon.stat().max_readers, 3);
+    assert_eq!(daemon.stop(), Some(0));
+}
+
+#[test]
+fn a_new_channel_that_cannot_be_made_leaves_everything_as_it_was() {
+    let mut daemon = Daemon::start("reload-taken", &channel("main", ""));
+    fs::write(daemon.object("b"), "somebody's").unwrap();
+    let refused = daemon.reload(&(channel("a", "") + &channel("b", ""))).unwrap_err().to_string();
+    assert!(refused.contains("nothing was changed: channel b"), "{refused}");
+    assert!(daemon.object("main").exists() && !daemon.object("a").exists());
+    assert_eq!(daemon.stop(), Some(0));
+}
