@@ -181,8 +181,8 @@ impl Channel {
     /// Bytes that the slowest reader in good standing has not read yet.
     pub(crate) fn used(&self, shot: &Snapshot) -> u64 {
         let standing = self.readers.values().filter(|reader| !reader.evicted);
-        let slowest = standing.filter_map(Reader::cursor).min().unwrap_or(shot.tail_pos);
-        shot.tail_pos.saturating_sub(slowest.max(shot.floor.pos)).min(self.config.max)
+        let slowest = standing.filter_map(Reader::cursor).min().unwrap_or(shot.tail.pos);
+        shot.tail.pos.saturating_sub(slowest.max(shot.floor.pos)).min(self.config.max)
     }
 
     fn error(&self, error: &Error) -> Refusal {
@@ -320,7 +320,7 @@ impl Channel {
         let mut drained = true;
         for (&number, reader) in self.readers.iter().filter(|(_, reader)| !reader.evicted) {
             let cursor = reader.cursor();
-            if cursor.is_some_and(|cursor| cursor >= shot.tail_pos) {
+            if cursor.is_some_and(|cursor| cursor >= shot.tail.pos) {
                 continue;
             }
             drained = false;

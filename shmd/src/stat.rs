@@ -45,11 +45,11 @@ pub(crate) fn channel(channel: &Channel, shot: &Snapshot, memory_total: u64) -> 
         memory_total,
         pending: sizing.pending(),
         used: channel.used(shot),
-        retained: shot.tail_pos.saturating_sub(shot.floor.pos).min(config.max),
+        retained: shot.tail.pos.saturating_sub(shot.floor.pos).min(config.max),
         max_message: config.max_message,
         align: config.align,
-        messages: shot.messages,
-        bytes: shot.bytes,
+        messages: shot.tail.seq,
+        bytes: shot.tail.bytes,
         messages_per_s: averages.second.messages_per_s,
         bytes_per_s: averages.second.bytes_per_s,
         last_minute: averages.minute,
@@ -112,16 +112,16 @@ fn reader(number: u32, reader: &Reader, shot: &Snapshot) -> ReaderStat {
         state: reader.state().to_owned(),
         lag_messages: lag_messages(reader, lag_bytes, shot),
         lag_bytes,
-        received: line.received.load(Ordering::Relaxed).min(shot.messages),
-        lost: line.lost.load(Ordering::Relaxed).min(shot.messages),
+        received: line.received.load(Ordering::Relaxed).min(shot.tail.seq),
+        lost: line.lost.load(Ordering::Relaxed).min(shot.tail.seq),
         heartbeat_ms: if heartbeat == 0 { 0 } else { age_ms(heartbeat) },
     }
 }
 
 /// What the reader has not read; a reader that has not chosen its start has nothing to catch up with.
 fn lag_bytes(reader: &Reader, shot: &Snapshot) -> u64 {
-    let cursor = reader.cursor().unwrap_or(shot.tail_pos);
-    shot.tail_pos.saturating_sub(cursor.max(shot.floor.pos))
+    let cursor = reader.cursor().unwrap_or(shot.tail.pos);
+    shot.tail.pos.saturating_sub(cursor.max(shot.floor.pos))
 }
 
 /// Messages that the reader has not read, by the number it shows for its cursor; none where it has no bytes to read.
@@ -130,5 +130,5 @@ fn lag_messages(reader: &Reader, lag_bytes: u64, shot: &Snapshot) -> u64 {
         return 0;
     }
     let next = reader.page().line.seq.load(Ordering::Relaxed);
-    shot.messages.saturating_sub(next.max(shot.floor.seq))
+    shot.tail.seq.saturating_sub(next.max(shot.floor.seq))
 }

@@ -5,9 +5,9 @@
 #![allow(unsafe_code)]
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
@@ -57,9 +57,16 @@ unsafe impl private::Layout for LeasePage {
 
 /// A sealed one-page memfd, mapped for reading and writing; unmapped when dropped.
 pub struct SharedPage<T> {
-    mapping: Mapping,
-    layout: PhantomData<T>,
+    /// The first byte of the mapping, looked up once: the page is looked at for every message.
+    page: NonNull<T>,
+    _mapping: Mapping,
 }
+
+// SAFETY: the pointer is into the mapping that this value owns and that belongs to the process, not to a thread; what it
+// points to is atomics.
+unsafe impl<T: PageLayout> Send for SharedPage<T> {}
+// SAFETY: as above.
+unsafe impl<T: PageLayout> Sync for SharedPage<T> {}
 
 const SEALS: SealFlag = SealFlag::F_SEAL_SHRINK.union(SealFlag::F_SEAL_GROW).union(SealFlag::F_SEAL_SEAL);
 
@@ -111,17 +118,21 @@ impl<T: PageLayout> SharedPage<T> {
     }
 
     fn map(fd: BorrowedFd<'_>) -> Result<Self> {
-        Ok(Self { mapping: Mapping::read_write(fd, PAGE_SIZE)?, layout: PhantomData })
+        let mapping = Mapping::read_write(fd, PAGE_SIZE)?;
+        // SAFETY: `T` is a page of atomics (contract of `Layout`); the memfd has this size for ever, because the seals
+        // were set or checked before it was mapped; the mapping is writable.
+        let page = NonNull::from(unsafe { mapping.view::<T>(0) });
+        Ok(Self { page, _mapping: mapping })
     }
 }
 
 impl<T: PageLayout> Deref for SharedPage<T> {
     type Target = T;
 
+    #[inline(always)]
     fn deref(&self) -> &T {
-        // SAFETY: `T` is a page of atomics (contract of `Layout`); the memfd has this size for ever, because the seals
-        // were set or checked before it was mapped; the mapping is writable.
-        unsafe { self.mapping.view(0) }
+        // SAFETY: made from a reference into the mapping, which lives as long as this value and never moves.
+        unsafe { self.page.as_ref() }
     }
 }
 

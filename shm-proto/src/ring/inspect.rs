@@ -8,12 +8,13 @@ use std::os::fd::BorrowedFd;
 
 use nix::sys::uio::pread;
 
-use super::layout::{Counters, Identity, LAYOUT_VERSION, MAGIC, Progress, SegmentHeader};
+use super::layout::{Counters, DATA_OFFSET, Identity, LAYOUT_VERSION, MAGIC, MARK_EVERY, SegmentHeader};
 use super::published::{Place, PlaceCell, Published};
+use super::record::{HEADER, Header, Kind, stride};
 use super::segment::Owner;
 use crate::error::{Error, Result};
 
-/// A segment's header at one moment. Each figure is right by itself; two may be a few messages apart.
+/// A segment at one moment. Each figure is right by itself; two may be a few messages apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Snapshot {
     /// The magic number and layout version are this library's.
@@ -24,12 +25,8 @@ pub struct Snapshot {
     pub owner: Owner,
     /// Largest capacity in bytes.
     pub max_capacity: u64,
-    /// Position after the newest record.
-    pub tail_pos: u64,
-    /// Messages committed.
-    pub messages: u64,
-    /// Payload bytes committed.
-    pub bytes: u64,
+    /// The place after the newest record.
+    pub tail: Place,
     /// The oldest whole record.
     pub floor: Place,
     /// Capacity in use, in bytes.
@@ -51,6 +48,10 @@ pub struct Snapshot {
 }
 
 const BYTES: usize = offset_of!(SegmentHeader, counters) + size_of::<Counters>();
+/// How much of the data area is read at a time on the way to the tail: at first, where often nothing comes, and then.
+const LOOKS: [usize; 2] = [512, 32 << 10];
+/// So many times at most: an honest writer's tail is closer.
+const MOST_LOOKS: u32 = 16;
 
 impl Snapshot {
     /// Reads the header of the segment behind `fd`.
@@ -64,20 +65,28 @@ impl Snapshot {
             let short = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
             return Err(Error::system(format!("read a segment's header: {got} of {BYTES} bytes"), short));
         }
-        Ok(Self::parse(&page))
+        let mut shot = Self::parse(&page);
+        if shot.is_segment {
+            shot.tail = walk(fd, shot.tail, align_of(&page));
+        }
+        Ok(shot)
     }
 
     fn parse(page: &[u8; BYTES]) -> Snapshot {
-        let word = |at: usize| {
-            let mut bytes = [0u8; 8];
-            bytes.copy_from_slice(&page[at..at + 8]);
-            u64::from_le_bytes(bytes)
-        };
+        let word = |at: usize| word(page, at);
         let id = offset_of!(SegmentHeader, identity);
-        let progress = offset_of!(SegmentHeader, progress);
         let counters = offset_of!(SegmentHeader, counters);
-        let floor = offset_of!(SegmentHeader, floor);
-        let copy = floor + offset_of!(Published, copies) + (word(floor) & 1) as usize * size_of::<PlaceCell>();
+        let place = |at: usize| {
+            let copy = at + offset_of!(Published, copies) + (word(at) & 1) as usize * size_of::<PlaceCell>();
+            Place {
+                pos: word(copy + offset_of!(PlaceCell, pos)),
+                off: word(copy + offset_of!(PlaceCell, off)),
+                seq: word(copy + offset_of!(PlaceCell, seq)),
+                bytes: word(copy + offset_of!(PlaceCell, bytes)),
+            }
+        };
+        let floor = place(offset_of!(SegmentHeader, floor));
+        let mark = place(offset_of!(SegmentHeader, mark));
         let low = |word: u64| word & u64::from(u32::MAX);
         Snapshot {
             is_segment: word(id + offset_of!(Identity, magic)) == MAGIC
@@ -89,15 +98,8 @@ impl Snapshot {
                 boot_id: [word(id + offset_of!(Identity, boot_id)), word(id + offset_of!(Identity, boot_id) + 8)],
             },
             max_capacity: word(id + offset_of!(Identity, max_capacity)),
-            tail_pos: word(progress + offset_of!(Progress, pos)),
-            messages: word(progress + offset_of!(Progress, messages)),
-            bytes: word(progress + offset_of!(Progress, bytes)),
-            floor: Place {
-                pos: word(copy + offset_of!(PlaceCell, pos)),
-                off: word(copy + offset_of!(PlaceCell, off)),
-                seq: word(copy + offset_of!(PlaceCell, seq)),
-                bytes: word(copy + offset_of!(PlaceCell, bytes)),
-            },
+            tail: if mark.pos >= floor.pos { mark } else { floor },
+            floor,
             capacity: word(counters + offset_of!(Counters, capacity)),
             dropped: word(counters + offset_of!(Counters, dropped)),
             overwritten: word(counters + offset_of!(Counters, overwritten)),
@@ -108,4 +110,68 @@ impl Snapshot {
             writer_heartbeat: word(counters + offset_of!(Counters, writer_heartbeat)),
         }
     }
+}
+
+fn word(bytes: &[u8], at: usize) -> u64 {
+    bytes.get(at..at + 8).and_then(|word| word.try_into().ok()).map_or(0, u64::from_le_bytes)
+}
+
+fn align_of(page: &[u8; BYTES]) -> u64 {
+    let both = word(page, offset_of!(SegmentHeader, identity) + offset_of!(Identity, version));
+    (both >> 32).max(HEADER)
+}
+
+/// Follows the chain from the mark to the tail, or as far as makes sense behind a writer that is at work.
+fn walk(fd: BorrowedFd<'_>, mark: Place, align: u64) -> Place {
+    let mut at = mark;
+    if !align.is_power_of_two() || align > DATA_OFFSET {
+        return at;
+    }
+    let mut buffer = [0u8; LOOKS[1]];
+    let mut look = LOOKS[0];
+    for _ in 0..MOST_LOOKS {
+        let begin = at.off;
+        let got = i64::try_from(DATA_OFFSET.saturating_add(begin))
+            .ok()
+            .and_then(|from| pread(fd, &mut buffer[..look], from).ok())
+            .unwrap_or(0);
+        let Some(seen) = hop(&buffer[..got], begin, at, align) else { return at };
+        at = seen;
+        look = LOOKS[1];
+        if at.pos.wrapping_sub(mark.pos) > MARK_EVERY {
+            break;
+        }
+    }
+    at
+}
+
+/// Goes over the records whose headers are in `bytes`, which stand from offset `begin` on. `None` when the first is none.
+fn hop(bytes: &[u8], begin: u64, mut at: Place, align: u64) -> Option<Place> {
+    let mut moved = false;
+    while let Some(ahead) = at.off.checked_sub(begin).and_then(|ahead| usize::try_from(ahead).ok())
+        && ahead + HEADER as usize <= bytes.len()
+    {
+        let header = Header(word(bytes, ahead));
+        if !header.is_for(at.seq) {
+            break;
+        }
+        match header.kind() {
+            Kind::Data { len } => {
+                let stride = stride(len, align);
+                at = Place {
+                    pos: at.pos.wrapping_add(stride),
+                    off: at.off.wrapping_add(stride),
+                    seq: at.seq.wrapping_add(1),
+                    bytes: at.bytes.wrapping_add(len),
+                };
+                moved = true;
+            }
+            Kind::Jump { target } => {
+                at = Place { pos: at.pos.wrapping_add(HEADER), off: target, ..at };
+                return Some(at);
+            }
+            Kind::Empty | Kind::Bad => break,
+        }
+    }
+    moved.then_some(at)
 }

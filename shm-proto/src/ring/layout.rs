@@ -5,11 +5,10 @@
 //! | offset | bytes | field | written by |
 //! |---|---|---|---|
 //! | 0 | 128 | [`Identity`]: magic, version, instance, geometry, owner | daemon, once, before anyone else can open it |
-//! | 128 | 128 | mark: [`Published`] place of a record near the tail | writer, every 64th of the capacity |
+//! | 128 | 128 | mark: [`Published`] place of a record near the tail | writer, every [`MARK_EVERY`] bytes or 64th of the capacity |
 //! | 256 | 128 | floor: [`Published`] place of the oldest whole record | writer, before it overwrites |
-//! | 384 | 128 | [`Progress`]: position, messages and bytes so far | writer, after every commit |
-//! | 512 | 128 | [`Counters`]: capacity, dropped, overwritten, resizes, writer's pid, start and heartbeat | writer |
-//! | 640 | 3,456 | zero | |
+//! | 384 | 128 | [`Counters`]: capacity, dropped, overwritten, resizes, writer's pid, start and heartbeat | writer |
+//! | 512 | 3,584 | zero | |
 //! | 4,096 | to the end | data area: records | writer |
 //!
 //! # Reader page: one sealed memfd a reader
@@ -44,6 +43,8 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"SHMDRING");
 pub const LAYOUT_VERSION: u32 = 1;
 /// Bytes before the data area.
 pub const DATA_OFFSET: u64 = 4096;
+/// The mark is at most so many bytes, or one message, before the tail.
+pub const MARK_EVERY: u64 = 64 << 10;
 /// Bytes of a reader's or a lease page.
 pub const PAGE_SIZE: usize = 4096;
 /// A cursor's value until the reader has chosen its start.
@@ -77,24 +78,8 @@ pub struct Identity {
     pub reserved: [AtomicU64; 5],
 }
 
-/// How far the writer is. Each word is right by itself; the three may be a message apart.
-///
-/// A reader does not follow these: it polls the one header it stands at. Who wants the tail starts at the mark, which holds
-/// still long enough to be read, and walks the chain. Two cache lines to itself: processors fetch lines in pairs, and a
-/// neighbour that readers look at would cost the writer a miss a message.
-#[repr(C, align(128))]
-#[derive(Debug)]
-pub struct Progress {
-    /// Position after the newest record.
-    pub pos: AtomicU64,
-    /// Messages committed.
-    pub messages: AtomicU64,
-    /// Payload bytes committed.
-    pub bytes: AtomicU64,
-}
-
 /// What the writer counts.
-#[repr(C, align(64))]
+#[repr(C, align(128))]
 #[derive(Debug)]
 pub struct Counters {
     /// Capacity in use, in bytes: the writer places no record's end above it.
@@ -125,12 +110,12 @@ pub struct Counters {
 pub struct SegmentHeader {
     /// Who made it and what it is.
     pub identity: Identity,
-    /// A record at most a 64th of the capacity (or 4 KiB, or a message) before the tail.
+    /// A record near the tail: at most [`MARK_EVERY`], a 64th of the capacity (but 4 KiB at least) or a message before it.
+    /// How far the writer is, is for nobody to be seen at a glance: a word that it stored with every message would cost it a
+    /// tenth of a small one. Who wants to know walks from here.
     pub mark: Published,
     /// The oldest whole record.
     pub floor: Published,
-    /// How far the writer is.
-    pub progress: Progress,
     /// What the writer counts.
     pub counters: Counters,
 }
@@ -230,8 +215,7 @@ const _: () = {
     assert!(offset_of!(SegmentHeader, identity) == 0);
     assert!(offset_of!(SegmentHeader, mark) == 128);
     assert!(offset_of!(SegmentHeader, floor) == 256);
-    assert!(offset_of!(SegmentHeader, progress) == 384);
-    assert!(offset_of!(SegmentHeader, counters) == 512);
+    assert!(offset_of!(SegmentHeader, counters) == 384);
     assert!(offset_of!(Identity, instance) == 16);
     assert!(offset_of!(Identity, max_capacity) == 24);
     assert!(offset_of!(Identity, flags) == 40);

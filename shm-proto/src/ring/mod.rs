@@ -5,7 +5,7 @@
 //! | [`layout`] | the bytes in shared memory |
 //! | [`record`] | the 8-byte header in front of every message |
 //! | [`commit`], [`published`], [`wake`] | the lock-free steps, generic so that loom checks the code that runs |
-//! | [`plan`], `marks` | where the next record goes: pure |
+//! | [`plan`], `marks`, `walker` | where the next record goes: pure |
 //! | `segment` | a mapped segment, and how one is made |
 //! | `writer`, `reader` | the two roles |
 //! | [`link`] | what passes between writer and daemon |
@@ -36,6 +36,8 @@ mod testing;
 #[cfg(all(test, not(loom)))]
 mod tests;
 pub mod wake;
+#[cfg(not(loom))]
+mod walker;
 #[cfg(not(loom))]
 mod writer;
 

@@ -75,6 +75,14 @@ impl Header {
         }
     }
 
+    /// Payload bytes, if this is message `seq`: [`kind`](Self::kind) and [`is_for`](Self::is_for) in one comparison.
+    #[inline(always)]
+    #[must_use]
+    pub fn len_of(self, seq: u64) -> Option<u64> {
+        let rest = self.0 ^ Header::data(0, seq).0;
+        (rest & !(MAX_PAYLOAD << KIND_BITS) == 0).then_some(rest >> KIND_BITS)
+    }
+
     /// Whether the header carries the low bits of this sequence number.
     #[inline]
     #[must_use]
@@ -115,12 +123,16 @@ mod tests {
                 let header = Header::data(len, seq);
                 assert_eq!(header.kind(), Kind::Data { len });
                 assert!(header.is_for(seq));
+                assert_eq!(header.len_of(seq), Some(len));
+                assert_eq!(header.len_of(seq.wrapping_add(1)), None);
                 assert!(!header.is_for(seq.wrapping_add(1)));
             }
         }
         let jump = Header::jump(64 << 30, 7);
         assert_eq!(jump.kind(), Kind::Jump { target: 64 << 30 });
         assert!(jump.is_for(7));
+        assert_eq!(jump.len_of(7), None);
+        assert_eq!(Header::EMPTY.len_of(0), None);
     }
 
     #[test]

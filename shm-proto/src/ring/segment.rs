@@ -2,7 +2,9 @@
 #![allow(unsafe_code)]
 
 use std::mem::offset_of;
+use std::ops::Deref;
 use std::os::fd::BorrowedFd;
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::sys::uio::pwrite;
@@ -75,14 +77,27 @@ pub fn create_segment(fd: BorrowedFd<'_>, geometry: &Geometry, capacity: u64, ow
 /// A segment mapped at its largest size, once; growing and shrinking never moves it.
 #[derive(Debug)]
 pub(super) struct Segment {
-    map: Mapping,
+    /// The first byte of the mapping.
+    start: NonNull<u8>,
     max_capacity: u64,
-    writable: bool,
+    _map: Mapping,
 }
 
+// SAFETY: the pointer is into the mapping that this value owns and that belongs to the process, not to a thread; `&Segment`
+// gives atomics and raw pointers only.
+unsafe impl Send for Segment {}
+
 impl Segment {
-    /// Maps a segment after comparing its header with the geometry that the daemon announced.
-    pub(super) fn open(fd: BorrowedFd<'_>, geometry: &Geometry, writable: bool) -> Result<Segment> {
+    /// Maps a segment for reading after comparing its header with the geometry that the daemon announced.
+    pub(super) fn open(fd: BorrowedFd<'_>, geometry: &Geometry) -> Result<Segment> {
+        Self::map(fd, geometry, Mapping::read_only)
+    }
+
+    fn map(
+        fd: BorrowedFd<'_>,
+        geometry: &Geometry,
+        map: impl FnOnce(BorrowedFd<'_>, usize) -> Result<Mapping>,
+    ) -> Result<Segment> {
         let corrupt = |reason: String| Error::Corrupt { channel: geometry.channel.to_string(), reason };
         let length = reserve::length(fd)?;
         if length <= DATA_OFFSET {
@@ -93,11 +108,13 @@ impl Segment {
             return Err(corrupt(format!("alignment {align} is not a power of two from 8 to 4096")));
         }
         let total = geometry.max_capacity.checked_add(DATA_OFFSET).and_then(|n| usize::try_from(n).ok());
-        let Some(total) = total.filter(|_| geometry.max_capacity.is_multiple_of(4096)) else {
+        let Some(total) = total.filter(|_| geometry.max_capacity.is_multiple_of(4096) && geometry.max_capacity > 0)
+        else {
             return Err(corrupt(format!("maximum capacity {} cannot be mapped", geometry.max_capacity)));
         };
-        let map = if writable { Mapping::read_write(fd, total)? } else { Mapping::read_only(fd, total)? };
-        let segment = Segment { map, max_capacity: geometry.max_capacity, writable };
+        let map = map(fd, total)?;
+        let start = NonNull::new(map.ptr()).ok_or_else(|| corrupt("mapped at address 0".to_owned()))?;
+        let segment = Segment { start, max_capacity: geometry.max_capacity, _map: map };
         let id = &segment.header().identity;
         let expect = [
             ("magic", id.magic.load(Ordering::Relaxed), MAGIC),
@@ -117,11 +134,11 @@ impl Segment {
     }
 
     /// The first page.
-    #[inline]
+    #[inline(always)]
     pub(super) fn header(&self) -> &SegmentHeader {
-        // SAFETY: the mapping starts page-aligned and `open` found the file longer than the header; the structure is all
+        // SAFETY: the mapping starts page-aligned and `map` found the file longer than the header; the structure is all
         // atomics, valid for any bytes and for changes by other processes.
-        unsafe { self.map.view(0) }
+        unsafe { self.start.cast().as_ref() }
     }
 
     /// Where `len` bytes of payload lie, after a check that they are inside the data area.
@@ -129,30 +146,73 @@ impl Segment {
     pub(super) fn payload(&self, off: u64, len: u64) -> *mut u8 {
         assert!(off <= self.max_capacity && len <= self.max_capacity - off, "payload outside the data area");
         // SAFETY: DATA_OFFSET + off + len is inside the mapping, by the assertion.
-        unsafe { self.map.ptr().add((DATA_OFFSET + off) as usize) }
+        unsafe { self.payload_unchecked(off) }
+    }
+
+    /// Where a payload lies.
+    ///
+    /// # Safety
+    /// `off` is inside the data area, its end included.
+    #[inline(always)]
+    pub(super) unsafe fn payload_unchecked(&self, off: u64) -> *mut u8 {
+        debug_assert!(off <= self.max_capacity);
+        // SAFETY: the mapping is DATA_OFFSET and the data area long; the caller promises the rest.
+        unsafe { self.start.as_ptr().add((DATA_OFFSET + off) as usize) }
+    }
+}
+
+impl Words for Segment {
+    #[inline(always)]
+    fn word(&self, off: u64) -> &AtomicU64 {
+        // Offsets are multiples of 8. Making them so costs less than a check, and nothing else has to be trusted for it.
+        let off = off & !7;
+        assert!(off < self.max_capacity, "header outside the data area");
+        // SAFETY: 8-aligned, as is the mapping's start; inside the data area, whose length is a multiple of 8. The writer
+        // stores through it only where the mapping is writable: `stage` and `release` are called by `Writer` alone.
+        unsafe { &*self.start.as_ptr().add((DATA_OFFSET + off) as usize).cast() }
+    }
+}
+
+/// A segment mapped for reading and writing: the writer's.
+#[derive(Debug)]
+pub(super) struct WritableSegment(Segment);
+
+impl Deref for WritableSegment {
+    type Target = Segment;
+
+    #[inline(always)]
+    fn deref(&self) -> &Segment {
+        &self.0
+    }
+}
+
+impl Words for WritableSegment {
+    #[inline(always)]
+    fn word(&self, off: u64) -> &AtomicU64 {
+        self.0.word(off)
+    }
+}
+
+impl WritableSegment {
+    /// Maps a segment for reading and writing; see [`Segment::open`].
+    pub(super) fn open(fd: BorrowedFd<'_>, geometry: &Geometry) -> Result<WritableSegment> {
+        Segment::map(fd, geometry, Mapping::read_write).map(WritableSegment)
     }
 
     /// Copies a payload in. The caller is the one writer and was given the place by its plan, as for
     /// [`payload_mut`](Self::payload_mut).
     #[inline(always)]
     pub(super) fn fill(&mut self, off: u64, message: &[u8]) {
-        assert!(self.writable, "the segment is mapped read-only");
         let to = self.payload(off, message.len() as u64);
-        let (from, len) = (message.as_ptr(), message.len());
-        // A small message was often written a moment ago, field by field. Word loads are served from the stores that are
-        // still under way; the wide loads of memcpy would have to wait for them.
-        let words = if len <= SMALL { len / 8 } else { 0 };
-        for n in 0..words {
-            // SAFETY: `n * 8 + 8 <= len`, so the word is inside `message`.
-            let word = unsafe { from.add(n * 8).cast::<u64>().read_unaligned() };
-            // SAFETY: inside the mapping by `payload`, which also gives an address that is a multiple of 8.
-            let place = unsafe { AtomicU64::from_ptr(to.add(n * 8).cast()) };
-            place.store(word, Ordering::Relaxed);
+        if message.len() <= SMALL {
+            // SAFETY: `payload` checked that the bytes are inside the mapping, which is writable, and gives an address that
+            // is a multiple of 8. The data area is a multiple of 8 long, and so the last word is inside it as well; what it
+            // has behind the message is padding, because the next header is 8-aligned.
+            unsafe { copy_words(message, to.cast()) };
+        } else {
+            // SAFETY: inside the mapping, as above; `message` is not shared memory, or it would not be a slice.
+            unsafe { std::ptr::copy_nonoverlapping(message.as_ptr(), to, message.len()) };
         }
-        let done = words * 8;
-        // SAFETY: `payload` checked that `len` bytes from `to` are inside the mapping, which is writable; `message` is not
-        // shared memory, or it would not be a slice.
-        unsafe { std::ptr::copy_nonoverlapping(from.add(done), to.add(done), len - done) };
     }
 
     /// Bytes of payload that the writer may fill.
@@ -161,7 +221,6 @@ impl Segment {
     /// The caller is the one writer, and the plan has given it these bytes: no committed record lies in them.
     #[inline]
     pub(super) unsafe fn payload_mut(&mut self, off: u64, len: u64) -> &mut [u8] {
-        assert!(self.writable, "the segment is mapped read-only");
         let ptr = self.payload(off, len);
         // SAFETY: inside the mapping (checked) and backed by memory up to the capacity (the daemon reserves before it
         // announces); other processes map the segment read-only, and the caller promises that it is the only writer.
@@ -169,12 +228,34 @@ impl Segment {
     }
 }
 
-impl Words for Segment {
-    #[inline]
-    fn word(&self, off: u64) -> &AtomicU64 {
-        assert!(off <= self.max_capacity - 8 && off.is_multiple_of(8), "header outside the data area");
-        // SAFETY: inside the mapping and 8-aligned, by the assertion; DATA_OFFSET is a multiple of 8. The writer stores
-        // through it only where the mapping is writable: `stage` and `release` are called by `Writer` alone.
-        unsafe { self.map.view((DATA_OFFSET + off) as usize) }
+/// Copies a small message word by word; the last word is padded with zeros.
+///
+/// A small message was often written a moment ago, field by field. Word loads are served from the stores that are still
+/// under way; the wide loads of memcpy would have to wait for them. And a call costs as much as the copy.
+///
+/// # Safety
+/// `to` is 8-aligned and valid for writing `message`'s length rounded up to 8 bytes, which nobody else writes.
+#[inline(always)]
+unsafe fn copy_words(message: &[u8], to: *mut u64) {
+    // SAFETY: word `n` lies inside the rounded length, by the loops below.
+    let put = |n: usize, word: u64| unsafe { AtomicU64::from_ptr(to.add(n)) }.store(word, Ordering::Relaxed);
+    let (lines, rest) = message.as_chunks::<64>();
+    let mut at = 0;
+    for line in lines {
+        let (words, _) = line.as_chunks::<8>();
+        for (n, word) in words.iter().enumerate() {
+            put(at + n, u64::from_ne_bytes(*word));
+        }
+        at += 8;
+    }
+    let (words, rest) = rest.as_chunks::<8>();
+    for word in words {
+        put(at, u64::from_ne_bytes(*word));
+        at += 1;
+    }
+    if !rest.is_empty() {
+        let mut word = [0; 8];
+        word[..rest.len()].copy_from_slice(rest);
+        put(at, u64::from_ne_bytes(word));
     }
 }

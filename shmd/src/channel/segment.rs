@@ -252,6 +252,6 @@ fn make_way(name: &str) -> Result<()> {
     }
     shm::unlink(name)?;
     let reason = format!("its daemon, pid {pid}, is no more");
-    operation("replace").text("segment", name).reason(reason).number("messages", found.messages).warn();
+    operation("replace").text("segment", name).reason(reason).number("messages", found.tail.seq).warn();
     Ok(())
 }

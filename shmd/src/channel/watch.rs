@@ -30,7 +30,7 @@ impl Channel {
             let cursor = reader.cursor();
             // Asleep on its semaphore a reader wakes once a second; in a poll loop it sleeps as long as there is nothing.
             let dozes = reader.page().waiting.value.load(Ordering::Relaxed) == waiting::SEMAPHORE;
-            let due = dozes || cursor.is_none_or(|cursor| cursor < shot.tail_pos);
+            let due = dozes || cursor.is_none_or(|cursor| cursor < shot.tail.pos);
             let heartbeat = reader.page().line.heartbeat.load(Ordering::Relaxed);
             let found = reader.pulse.look(now, cursor.unwrap_or(u64::MAX), heartbeat, due, patience);
             report(found, |event| operation(event).on(name).number("reader", *number).peer(&reader.peer));
@@ -38,7 +38,7 @@ impl Channel {
         let Some(lease) = &mut self.lease else { return };
         // A source's thread sleeps until there is input, and lives and dies with the daemon.
         if let Holder::Lent { peer, .. } = &lease.holder {
-            let found = lease.pulse.look(now, shot.tail_pos, shot.writer_heartbeat, true, patience);
+            let found = lease.pulse.look(now, shot.tail.pos, shot.writer_heartbeat, true, patience);
             report(found, |event| operation(event).on(name).text("role", "writer").peer(peer));
         }
     }
@@ -53,5 +53,5 @@ fn report(found: Found, about: impl Fn(&'static str) -> Operation) {
 }
 
 fn totals(at: Instant, shot: &Snapshot) -> Totals {
-    Totals { at, messages: shot.messages, bytes: shot.bytes }
+    Totals { at, messages: shot.tail.seq, bytes: shot.tail.bytes }
 }

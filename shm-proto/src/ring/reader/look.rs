@@ -17,11 +17,8 @@ impl Reader {
     /// one, and the writer will not touch it. Everything else is [`next_record`](Self::next_record)'s.
     #[inline(always)]
     pub(super) fn at_hand(&mut self) -> Option<u64> {
-        let header = look(&self.segment, self.at.off);
-        match header.kind() {
-            Kind::Data { len } if header.is_for(self.at.seq) && self.fits(len) && self.is_settled() => Some(len),
-            _ => None,
-        }
+        let len = look(&self.segment, self.at.off).len_of(self.at.seq)?;
+        (self.fits(len) && self.is_settled()).then_some(len)
     }
 
     /// Payload bytes of the record to receive next, which this reader stands at then; `None` when there is none yet.
@@ -58,8 +55,9 @@ impl Reader {
                 Kind::Jump { target } if jumps < MOST_JUMPS => {
                     jumps += 1;
                     self.check(target)?;
-                    self.at.pos += HEADER;
-                    self.at.off = target;
+                    self.at.jump(target);
+                    // The offset says no more how much was read since space was given back.
+                    self.give_at = self.at.off;
                 }
                 _ => return Err(self.corrupt(header)),
             }
@@ -68,7 +66,7 @@ impl Reader {
 
     /// Whether a payload of this length, and the header behind it, lie inside the mapping.
     #[inline(always)]
-    fn fits(&self, len: u64) -> bool {
+    pub(super) fn fits(&self, len: u64) -> bool {
         len <= self.geometry.max_message && stride(len, self.align) + HEADER <= self.geometry.max_capacity - self.at.off
     }
 
@@ -93,7 +91,7 @@ impl Reader {
         }
         // The bit is looked at before the floor: once the writer holds the floor, it stays where it is seen here or below.
         let registered = bits & control::REGISTERED != 0;
-        let intact = !self.segment.header().floor.has_passed(self.at.pos);
+        let intact = !self.segment.header().floor.has_passed(self.at.pos());
         self.joined = registered && intact && self.geometry.on_full != OnFull::Overwrite;
         Ok(intact)
     }

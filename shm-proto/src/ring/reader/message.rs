@@ -22,7 +22,7 @@ pub struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
-    /// The record of `len` bytes that the reader stands at.
+    /// The record of `len` bytes that the reader stands at, and that [`fits`](Reader::fits).
     #[inline(always)]
     pub(super) fn new(reader: &'a mut Reader, len: u64) -> Message<'a> {
         Message { reader, len }
@@ -37,7 +37,7 @@ impl<'a> Message<'a> {
     /// How many messages between the one received before and this one were lost to overwriting.
     #[must_use]
     pub fn lost_before(&self) -> u64 {
-        self.reader.lost_unseen
+        if self.reader.found == self.reader.at.seq { self.reader.lost_before } else { 0 }
     }
 
     /// Payload bytes.
@@ -57,7 +57,8 @@ impl<'a> Message<'a> {
     #[inline]
     #[must_use]
     pub fn as_ptr(&self) -> *const u8 {
-        self.reader.segment.payload(self.reader.at.off + HEADER, self.len)
+        // SAFETY: `fits` was true of this record when the message was made, and the reader stands where it stood.
+        unsafe { self.reader.segment.payload_unchecked(self.reader.at.off + HEADER) }
     }
 
     /// The bytes as a slice, for channels whose writer is trusted.
@@ -129,7 +130,7 @@ impl<'a> Message<'a> {
         // The reader stands elsewhere from here on; there is no record to be passed any more.
         self.len = GONE;
         // What was lost before this message has been told with it; the next one tells what was lost since.
-        self.reader.lost_unseen = 0;
+        self.reader.found = GONE;
         let before = self.reader.lost;
         self.reader.catch_up()?;
         Err(Error::Lapped { channel: self.reader.geometry.channel.to_string(), lost: self.reader.lost - before })

@@ -12,11 +12,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 pub use self::message::{Message, Words};
-use super::layout::{CURSOR_JOINING, ReaderPage};
-use super::published::Place;
+use super::layout::{CURSOR_JOINING, MARK_EVERY, ReaderPage};
 use super::record::{HEADER, stride};
 use super::segment::Segment;
 use super::wake::{self, Barrier};
+use super::walker::Walker;
 use crate::control::{Conn, Geometry, Start};
 use crate::error::{Error, Result};
 use crate::os::bell::Bell;
@@ -37,18 +37,22 @@ pub struct Reader {
     barrier: Barrier,
     align: u64,
     /// The header to look at next.
-    at: Place,
+    at: Walker,
     /// Everything before this position was given back.
     given_back: u64,
-    /// Give space back after so many bytes.
-    step: u64,
+    /// Give space back when a record ends at or after this offset.
+    give_at: u64,
     /// The channel loses nothing, the writer holds the floor for this reader, and the floor has been looked at since.
     joined: bool,
-    received: u64,
-    received_at_pause: u64,
+    /// The first message that could be received.
+    first: u64,
+    /// The message that was next at the last pause.
+    paused_at: u64,
     lost: u64,
-    /// Lost since the last message that was received.
-    lost_unseen: u64,
+    /// Lost just before message `found`.
+    lost_before: u64,
+    /// The message after the last loss.
+    found: u64,
 }
 
 /// What came with a message that was copied out.
@@ -73,7 +77,7 @@ impl Reader {
         start: Start,
         conn: Option<Conn>,
     ) -> Result<Reader> {
-        let segment = Segment::open(segment, &geometry, false)?;
+        let segment = Segment::open(segment, &geometry)?;
         let mut reader = Reader {
             page: SharedPage::open(page)?,
             bell: Bell::from_fd(bell)?,
@@ -82,14 +86,15 @@ impl Reader {
             farewell: None,
             barrier: if geometry.asymmetric { Barrier::Asymmetric } else { Barrier::Symmetric },
             align: u64::from(geometry.align),
-            at: Place::default(),
+            at: Walker::default(),
             given_back: CURSOR_JOINING,
-            step: 0,
+            give_at: 0,
             joined: false,
-            received: 0,
-            received_at_pause: 0,
+            first: 0,
+            paused_at: 0,
             lost: 0,
-            lost_unseen: 0,
+            lost_before: 0,
+            found: 0,
             segment,
             geometry,
         };
@@ -100,24 +105,27 @@ impl Reader {
     /// Chooses the start. The writer may be anywhere between not knowing of this reader and holding the floor for it.
     fn join(&mut self, start: Start) -> Result<()> {
         let header = self.segment.header();
-        let published = header.progress.messages.load(Ordering::Acquire);
-        self.at = match start {
+        let place = match start {
             Start::Oldest => header.floor.load(),
             Start::New => header.mark.load(),
         };
+        self.at = Walker::at(place);
+        self.first = place.seq;
         self.check(self.at.off)?;
         self.give_back_now();
-        // The mark is somewhat before the tail: walk there. Being overtaken on the way moves us forward, too.
-        while start == Start::New && self.at.seq < published {
+        // The mark is somewhat before the tail: walk there, but not after a writer that is faster. Being overtaken on the way
+        // moves us forward, too.
+        while start == Start::New && self.at.pos() - place.pos <= MARK_EVERY {
             match self.look_ahead()? {
                 Some(len) => self.step_over(len),
-                None if self.segment.header().floor.has_passed(self.at.pos) => self.catch_up()?,
+                None if self.segment.header().floor.has_passed(self.at.pos()) => self.catch_up()?,
                 None => break,
             }
         }
-        self.lost = 0;
-        self.lost_unseen = 0;
-        self.received = 0;
+        (self.lost, self.lost_before) = (0, 0);
+        self.page.line.lost.store(0, Ordering::Relaxed);
+        self.first = self.at.seq;
+        self.paused_at = self.at.seq;
         self.give_back_now();
         Ok(())
     }
@@ -205,9 +213,10 @@ impl Reader {
         self.check(floor.off)?;
         let lost = floor.seq.saturating_sub(self.at.seq);
         self.lost += lost;
-        self.lost_unseen += lost;
+        self.lost_before = if self.found == self.at.seq { self.lost_before + lost } else { lost };
+        self.found = floor.seq;
         self.page.line.lost.store(self.lost, Ordering::Relaxed);
-        self.at = floor;
+        self.at = Walker::at(floor);
         self.give_back_now();
         Ok(())
     }
@@ -215,39 +224,37 @@ impl Reader {
     #[inline(always)]
     fn pass(&mut self, len: u64) {
         self.step_over(len);
-        self.lost_unseen = 0;
-        self.received += 1;
-        if self.at.pos - self.given_back >= self.step {
+        if self.at.off >= self.give_at {
             self.give_back_now();
         }
     }
 
     #[inline(always)]
     fn step_over(&mut self, len: u64) {
-        let stride = stride(len, self.align);
-        self.at.pos += stride;
-        self.at.off += stride;
-        self.at.seq += 1;
+        self.at.pass(stride(len, self.align));
     }
 
     /// Gives back what was read, if anything was since the last time.
     fn give_back(&mut self) {
-        if self.at.pos != self.given_back {
+        if self.at.pos() != self.given_back {
             self.give_back_now();
         }
     }
 
+    #[cold]
+    #[inline(never)]
     fn give_back_now(&mut self) {
-        self.given_back = self.at.pos;
+        self.given_back = self.at.pos();
         let line = &self.page.line;
         line.seq.store(self.at.seq, Ordering::Relaxed);
-        line.received.store(self.received, Ordering::Relaxed);
+        line.received.store(self.received(), Ordering::Relaxed);
         self.beat(monotonic_ns());
-        if wake::publish_cursor(&line.cursor, &self.page.space_wanted.value, self.at.pos) {
+        if wake::publish_cursor(&line.cursor, &self.page.space_wanted.value, self.given_back) {
             Semaphore::new(&self.page.space).post();
         }
         let capacity = self.segment.header().counters.capacity.load(Ordering::Relaxed);
-        self.step = if self.geometry.ack { 0 } else { capacity.min(self.geometry.max_capacity) / 8 };
+        let step = if self.geometry.ack { 0 } else { capacity.min(self.geometry.max_capacity) / 8 };
+        self.give_at = self.at.off.saturating_add(step);
     }
 
     /// The channel's fixed facts.
@@ -265,7 +272,8 @@ impl Reader {
     /// Messages received.
     #[must_use]
     pub fn received(&self) -> u64 {
-        self.received
+        // Every message since the first was either received or lost. Losses while the start was chosen do not count.
+        (self.at.seq - self.first).saturating_sub(self.lost)
     }
 
     /// Messages lost to overwriting since attaching.

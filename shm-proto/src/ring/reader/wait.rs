@@ -34,8 +34,8 @@ impl Reader {
     /// for a moment finds several messages, and costs the writer nothing. In a ping-pong it is one pause, some 50 ns.
     #[inline]
     pub(super) fn spin(&mut self) -> bool {
-        let run = self.received - self.received_at_pause;
-        self.received_at_pause = self.received;
+        let run = self.at.seq - self.paused_at;
+        self.paused_at = self.at.seq;
         for _ in 1..run.min(LONGEST_PAUSE) {
             std::hint::spin_loop();
         }
@@ -72,7 +72,7 @@ impl Reader {
     fn has_news(&self) -> bool {
         look(&self.segment, self.at.off).kind() != Kind::Empty
             || self.page.control.value.load(Ordering::Acquire) & (control::EVICTED | control::CLOSING) != 0
-            || self.segment.header().floor.has_passed(self.at.pos)
+            || self.segment.header().floor.has_passed(self.at.pos())
     }
 
     /// Prepares for sleeping in a poll loop on [`as_fd`](AsFd::as_fd). True: there is nothing to read, the descriptor will
@@ -146,7 +146,7 @@ impl Reader {
         if bits & control::EVICTED != 0 {
             return Err(self.evicted());
         }
-        if self.segment.header().floor.has_passed(self.at.pos) {
+        if self.segment.header().floor.has_passed(self.at.pos()) {
             self.catch_up()?;
             return Ok(true);
         }

@@ -28,7 +28,7 @@ fn a_drop_channel_counts_what_it_drops() {
     assert!(dropped > 0);
     assert_eq!((sent + dropped, received), (5000, sent));
     let seen = Snapshot::read(channel.segment.as_fd()).unwrap();
-    assert_eq!((seen.messages, seen.dropped), (sent, dropped));
+    assert_eq!((seen.tail.seq, seen.dropped), (sent, dropped));
     assert!(channel.obey().iter().any(|line| matches!(line, ToDaemon::Overflow { .. })));
 }
 

@@ -194,3 +194,19 @@ fn try_publish_and_timeouts_say_how_full_it_is() {
     let error = writer.publish(&[0; 5000]).unwrap_err();
     assert!(matches!(error, Error::TooLarge { len: 5000, .. }), "{error}");
 }
+
+#[test]
+fn the_tail_is_found_after_every_message_without_the_writers_help() {
+    for (capacity, most) in [(4096, 900), (1 << 20, 40_000), (1 << 20, 200_000)] {
+        let mut channel = TestChannel::new(capacity, geometry(capacity));
+        let mut writer = channel.writer();
+        let mut bytes = 0;
+        for n in 0..3000u64 {
+            let message = message(n, most);
+            bytes += message.len() as u64;
+            writer.publish(&message).unwrap();
+            let tail = Snapshot::read(channel.segment.as_fd()).unwrap().tail;
+            assert_eq!((tail.seq, tail.bytes), (n + 1, bytes), "capacity {capacity}");
+        }
+    }
+}

@@ -113,7 +113,7 @@ impl Writer {
     /// Leaves the memory above a smaller capacity as far as the readers allow, and says so when it is free.
     pub(super) fn go_on_shrinking(&mut self) {
         let Some((capacity, id)) = self.shrinking else { return };
-        let written = self.tail.pos - self.plan.tail_pos();
+        let written = self.tail.pos() - self.plan.tail_pos();
         if written > 0 {
             self.plan.push(written);
         }
@@ -126,7 +126,7 @@ impl Writer {
                 self.jump(target);
                 moved = true;
             }
-            let allowed = self.peers.least().min(self.tail.pos);
+            let allowed = self.peers.least().min(self.tail.pos());
             moved |= self.plan.highest() > capacity && self.give_up(allowed).unwrap_or(false);
         }
         if self.plan.highest() > capacity {
@@ -134,7 +134,7 @@ impl Writer {
         }
         self.shrinking = None;
         // The last mark may lie above, and a reader that attaches from now on must not be sent there.
-        self.segment.header().mark.store(self.tail);
+        self.show_tail();
         let counters = &self.segment.header().counters;
         counters.pending.store(0, Ordering::Relaxed);
         counters.capacity.store(capacity, Ordering::Relaxed);

@@ -1,8 +1,7 @@
 //! The writer: the one who appends.
 //!
 //! A publish is, as long as nothing changes: one load (has the daemon said anything?), one comparison (does it fit before
-//! the next thing to look out for?), the payload, two header words, three counters, and a look at each reader's waiting
-//! flag. Everything else happens in `room` when one of the comparisons fails.
+//! the next thing to look out for?), the payload, two header words, and a look at each reader's waiting flag. Everything else happens in `room` when one of the comparisons fails.
 
 mod attend;
 mod peers;
@@ -27,8 +26,9 @@ use super::marks::Marks;
 use super::plan::Plan;
 use super::published::Place;
 use super::record::{HEADER, Header, stride};
-use super::segment::Segment;
+use super::segment::WritableSegment;
 use super::wake::Barrier;
+use super::walker::Walker;
 use crate::control::Geometry;
 use crate::error::Result;
 use crate::os::clock::monotonic_ns;
@@ -41,15 +41,17 @@ use crate::os::{barrier, process};
 /// channel's `evict_after`.
 #[derive(Debug)]
 pub struct Writer {
-    segment: Segment,
+    segment: WritableSegment,
     geometry: Geometry,
     align: u64,
     plan: Plan,
     marks: Marks,
     /// Where the next record goes.
-    tail: Place,
+    tail: Walker,
+    /// Payload bytes before the tail.
+    bytes: u64,
     floor: Place,
-    /// A record, and the header behind it, that end at or before this offset need no further look.
+    /// A record, and the header behind it, that end at or before this offset need no further look. 0 unless `ready`.
     limit: u64,
     /// Neither revoked nor short of readers.
     ready: bool,
@@ -85,14 +87,15 @@ impl Writer {
         geometry: Geometry,
         capacity: u64,
     ) -> Result<Writer> {
-        let segment = Segment::open(segment, &geometry, true)?;
+        let segment = WritableSegment::open(segment, &geometry)?;
         let recovered = recover::recover(&segment, &geometry, capacity)?;
         let registered = geometry.asymmetric && barrier::register();
         let mut writer = Writer {
             align: u64::from(geometry.align),
             plan: recovered.plan,
             marks: recovered.marks,
-            tail: recovered.tail,
+            tail: Walker::at(recovered.tail),
+            bytes: recovered.tail.bytes,
             floor: recovered.floor,
             limit: 0,
             ready: false,
@@ -117,8 +120,7 @@ impl Writer {
         let pid = std::process::id();
         counters.writer_start.store(process::start_ticks(pid).unwrap_or(0), Ordering::Relaxed);
         counters.writer_pid.store(u64::from(pid), Ordering::Relaxed);
-        writer.segment.header().mark.store(writer.tail);
-        writer.show_progress();
+        writer.show_tail();
         writer.beat();
         writer.maintain()?;
         Ok(writer)
@@ -138,9 +140,14 @@ impl Writer {
     /// [`Error::TooLarge`](crate::Error::TooLarge) for a message over the channel's limit,
     /// [`Error::Revoked`](crate::Error::Revoked) when the role was taken back, [`Error::TimedOut`](crate::Error::TimedOut)
     /// on a channel with `ack` when not every reader has read within `ack_timeout`: the message *is* published then.
-    #[inline]
+    #[inline(always)]
     pub fn publish(&mut self, message: &[u8]) -> Result<Option<u64>> {
-        self.publish_with(message, Patience::Policy)
+        let len = message.len() as u64;
+        if !self.fits(len) || self.geometry.ack {
+            return self.publish_with(message, Patience::Policy);
+        }
+        self.segment.fill(self.tail.off + HEADER, message);
+        Ok(Some(self.release(len)))
     }
 
     /// Like [`publish`](Self::publish), but waits no longer than `timeout` for space.
@@ -172,7 +179,8 @@ impl Writer {
         Ok(Some(seq))
     }
 
-    #[inline]
+    #[cold]
+    #[inline(never)]
     fn publish_with(&mut self, message: &[u8], patience: Patience) -> Result<Option<u64>> {
         let Some(()) = self.put(message, patience)? else { return Ok(None) };
         let seq = self.release(message.len() as u64);
@@ -208,7 +216,6 @@ impl Writer {
         // Acquire: pairs with the daemon's increment; the line that it announces is on the link. A reader that attaches
         // relies on this look coming before the record: see `attend`.
         self.lease.generation.value.load(Ordering::Acquire) == self.generation
-            && self.ready
             && len <= self.geometry.max_message
             && self.tail.off + stride(len, self.align) + HEADER <= self.limit
     }
@@ -223,27 +230,25 @@ impl Writer {
     #[inline(always)]
     fn release(&mut self, len: u64) -> u64 {
         debug_assert!(self.staged.is_none());
-        let (at, seq) = (self.tail.off, self.tail.seq);
-        self.advance(len);
-        commit(&self.segment, at, Header::data(len, seq), self.tail.off);
+        let at = self.advance(len);
+        commit(&self.segment, at.off, Header::data(len, at.seq), self.tail.off);
         self.announce();
-        seq
+        at.seq
     }
 
     /// Commits the record at the tail behind others of a batch, visible with them.
     #[inline(always)]
     fn stage(&mut self, len: u64) -> u64 {
-        let (at, seq) = (self.tail.off, self.tail.seq);
-        let header = Header::data(len, seq);
-        self.advance(len);
+        let at = self.advance(len);
+        let header = Header::data(len, at.seq);
         if self.staged.is_none() {
             // The first record's own header stays zero until the whole batch is released by it.
             commit::clear(&self.segment, self.tail.off);
-            self.staged = Some((at, header));
+            self.staged = Some((at.off, header));
         } else {
-            commit::stage(&self.segment, at, header, self.tail.off);
+            commit::stage(&self.segment, at.off, header, self.tail.off);
         }
-        seq
+        at.seq
     }
 
     /// Makes a batch visible.
@@ -255,31 +260,41 @@ impl Writer {
         }
     }
 
+    /// Moves the tail behind a record; returns where it was.
     #[inline(always)]
-    fn advance(&mut self, len: u64) {
-        let stride = stride(len, self.align);
-        self.tail.pos += stride;
-        self.tail.off += stride;
-        self.tail.seq += 1;
-        self.tail.bytes = self.tail.bytes.wrapping_add(len);
+    fn advance(&mut self, len: u64) -> Walker {
+        self.bytes = self.bytes.wrapping_add(len);
+        self.tail.pass(stride(len, self.align))
     }
 
-    /// After something became visible: counts it, and wakes who sleeps.
+    /// The place at the tail. Nothing is staged.
+    fn tail_place(&self) -> Place {
+        Place { pos: self.tail.pos(), off: self.tail.off, seq: self.tail.seq, bytes: self.bytes }
+    }
+
+    /// Moves the mark to the tail.
+    fn show_tail(&mut self) {
+        debug_assert!(self.staged.is_none());
+        self.segment.header().mark.store(self.tail_place());
+    }
+
+    /// After something became visible: wakes who sleeps.
     #[inline(always)]
     fn announce(&mut self) {
-        self.show_progress();
         self.barrier.light();
-        if let Some(hostile) = self.peers.wake() {
-            self.evict(hostile, "it keeps saying that it sleeps and never reads".to_owned());
+        if self.peers.anybody_waits() {
+            self.wake();
         }
     }
 
-    #[inline(always)]
-    fn show_progress(&self) {
-        let progress = &self.segment.header().progress;
-        progress.pos.store(self.tail.pos, Ordering::Relaxed);
-        progress.messages.store(self.tail.seq, Ordering::Relaxed);
-        progress.bytes.store(self.tail.bytes, Ordering::Relaxed);
+    #[cold]
+    #[inline(never)]
+    fn wake(&mut self) {
+        // Whoever sleeps is up with the writer: messages are rare, and whoever looks at the mark sees them all.
+        self.show_tail();
+        if let Some(hostile) = self.peers.wake() {
+            self.evict(hostile, "it keeps saying that it sleeps and never reads".to_owned());
+        }
     }
 
     /// On a channel with `ack`: waits until every reader has read.
@@ -312,10 +327,11 @@ impl Writer {
     pub fn maintain(&mut self) -> Result<()> {
         self.beat();
         self.attend_now()?;
-        if let Some((id, reason)) = self.peers.refresh(self.tail.pos) {
+        if let Some((id, reason)) = self.peers.refresh(self.tail.pos()) {
             self.evict(id, reason);
         }
         self.go_on_shrinking();
+        self.show_tail();
         Ok(())
     }
 
@@ -345,10 +361,10 @@ impl Writer {
 
     /// Whether every attached reader has read everything.
     pub fn is_drained(&mut self) -> bool {
-        if let Some((id, reason)) = self.peers.refresh(self.tail.pos) {
+        if let Some((id, reason)) = self.peers.refresh(self.tail.pos()) {
             self.evict(id, reason);
         }
-        self.peers.least() >= self.tail.pos
+        self.peers.least() >= self.tail.pos()
     }
 
     fn beat(&self) {

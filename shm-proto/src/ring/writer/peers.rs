@@ -149,8 +149,13 @@ impl Peers {
         self.list.iter().find(|peer| peer.cursor < pos && !peer.is_joining())
     }
 
+    /// Whether [`wake`](Self::wake) has anything to do. After [`Barrier::light`](wake::Barrier::light).
+    #[inline(always)]
+    pub(super) fn anybody_waits(&self) -> bool {
+        self.list.iter().any(|peer| peer.page.waiting.value.load(Ordering::Relaxed) != waiting::NO)
+    }
+
     /// Wakes those who sleep. Gives the number of a reader that only pretends to.
-    #[inline]
     pub(super) fn wake(&mut self) -> Option<u32> {
         let mut bad = None;
         for peer in &mut self.list {

@@ -8,6 +8,7 @@ use crate::control::OnFull;
 use crate::error::{Error, Result};
 use crate::os::clock::monotonic_ns;
 use crate::ring::commit::commit;
+use crate::ring::layout::MARK_EVERY;
 use crate::ring::link::ToDaemon;
 use crate::ring::plan::Placement;
 use crate::ring::published::Place;
@@ -78,7 +79,7 @@ impl Writer {
             let full = match self.plan.place(stride) {
                 Placement::Here { limit } => {
                     // Come back in time for the next mark.
-                    let soon = self.tail.off + self.marks.interval().max(stride + HEADER);
+                    let soon = self.tail.off + self.marks.interval().min(MARK_EVERY).max(stride + HEADER);
                     self.limit = limit.min(soon);
                     return Ok(true);
                 }
@@ -89,7 +90,7 @@ impl Writer {
                 Placement::TooLarge => false,
                 Placement::Full => true,
             };
-            if full && self.give_up(self.peers.least().min(self.tail.pos))? {
+            if full && self.give_up(self.peers.least().min(self.tail.pos()))? {
                 continue;
             }
             match self.pressed(stride, full, &mut waiting, patience)? {
@@ -99,15 +100,14 @@ impl Writer {
         }
     }
 
-    /// Brings the plan up to the tail, and notes a mark when one is due.
+    /// Brings the plan up to the tail, notes a boundary when one is due, and moves the mark.
     pub(super) fn settle(&mut self) {
-        let written = self.tail.pos - self.plan.tail_pos();
+        let written = self.tail.pos() - self.plan.tail_pos();
         if written > 0 {
             self.plan.push(written);
         }
-        if self.marks.note(self.tail) {
-            self.segment.header().mark.store(self.tail);
-        }
+        self.marks.note(self.tail_place());
+        self.show_tail();
         if self.shrinking.is_some() {
             self.go_on_shrinking();
         }
@@ -117,8 +117,7 @@ impl Writer {
     pub(super) fn jump(&mut self, target: u64) {
         commit(&self.segment, self.tail.off, Header::jump(target, self.tail.seq), target);
         self.plan.jump(target);
-        self.tail.pos += HEADER;
-        self.tail.off = target;
+        self.tail.jump(target);
         self.limit = 0;
         // A reader that sleeps in front of a jump has to follow it before the space behind it can be reused.
         self.announce();
@@ -135,7 +134,7 @@ impl Writer {
         if allowed <= self.floor.pos {
             return Ok(false);
         }
-        let place = if allowed == self.tail.pos { self.tail } else { self.boundary(allowed)? };
+        let place = if allowed == self.tail.pos() { self.tail_place() } else { self.boundary(allowed)? };
         let moved = place.pos > self.floor.pos;
         self.set_floor(place);
         Ok(moved)
@@ -171,7 +170,7 @@ impl Writer {
     /// Nothing fits, and the readers as last seen need everything that is there.
     fn pressed(&mut self, stride: u64, full: bool, waiting: &mut Waiting, patience: Patience) -> Result<Pressed> {
         let before = self.peers.least();
-        if let Some((id, reason)) = self.peers.refresh(self.tail.pos) {
+        if let Some((id, reason)) = self.peers.refresh(self.tail.pos()) {
             self.evict(id, reason);
         }
         if full && self.peers.least() > before {
@@ -250,9 +249,9 @@ impl Writer {
     fn overwrite_oldest(&mut self) -> Result<()> {
         let target = match self.marks.after(self.floor.pos) {
             Some(mark) => mark,
-            None => self.tail,
+            None => self.tail_place(),
         };
-        let read = self.peers.least().min(self.tail.pos);
+        let read = self.peers.least().min(self.tail.pos());
         let first_unread = if read > self.floor.pos { self.boundary(read)?.seq } else { self.floor.seq };
         let lost = target.seq.saturating_sub(first_unread);
         self.segment.header().counters.overwritten.fetch_add(lost, Ordering::Relaxed);

@@ -67,7 +67,7 @@ impl Writer {
         if waiting.began_ns == 0 {
             for _ in 0..SPINS {
                 std::hint::spin_loop();
-                self.peers.refresh(self.tail.pos);
+                self.peers.refresh(self.tail.pos());
                 if self.peers.least() != before || announced(self) {
                     return Ok(());
                 }
@@ -84,7 +84,7 @@ impl Writer {
         }
         let held_ns = now - peer.moved_ns.max(began);
         if evict_after_ns > 0 && held_ns >= evict_after_ns {
-            let (id, lag) = (peer.id, self.tail.pos - peer.cursor);
+            let (id, lag) = (peer.id, self.tail.pos() - peer.cursor);
             let held = held_ns / 1_000_000;
             self.evict(id, format!("it held the writer up for {held} ms without reading, {lag} bytes behind"));
             return Ok(());
@@ -110,7 +110,7 @@ impl Writer {
         if let Some(peer) = self.peers.slowest() {
             peer.page.space_wanted.value.store(0, Ordering::Relaxed);
         }
-        self.peers.refresh(self.tail.pos);
+        self.peers.refresh(self.tail.pos());
         let moved = self.peers.least() != before;
         waiting.spurious = if matches!(woken, Wait::Posted) && !moved { waiting.spurious + 1 } else { 0 };
         Ok(())
@@ -153,7 +153,7 @@ impl Writer {
     }
 
     fn unread(&self) -> u64 {
-        self.tail.pos - self.peers.least().min(self.tail.pos)
+        self.tail.pos() - self.peers.least().min(self.tail.pos())
     }
 
     /// Waits until as many readers are attached as the channel wants.
@@ -181,7 +181,7 @@ impl Writer {
 
     /// Waits until every attached reader has passed the tail.
     pub(super) fn await_ack(&mut self, patience: Patience, timeout: Duration) -> Result<()> {
-        let target = self.tail.pos;
+        let target = self.tail.pos();
         let deadline_ns = patience.deadline_ns();
         let mut spins = 0;
         loop {
