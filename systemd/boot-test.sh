@@ -42,16 +42,20 @@ for program in shmd shmctl; do
     [ -x "$binaries/$program" ] || skip "$binaries/$program is missing (cargo build --release)"
 done
 
+# One at a time makes the root, and none copies a half-made one.
+mkdir -p "$cache"
+exec 9>"$cache/lock"
+flock 9
 if [ ! -e "$base/.complete" ]; then
     echo "boot-test.sh: making a $suite root in $base"
-    mkdir -p "$cache"
     rm -rf "$base"
     debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,procps "$suite" "$base" >"$cache/debootstrap.log" 2>&1 ||
         skip "debootstrap failed: $(tail -n 1 "$cache/debootstrap.log")"
-    # The names of the suite's mirrors and the packages' archives are of no use here.
+    # The packages' archives are of no use here.
     rm -rf "$base"/var/cache/apt/archives/*.deb
     touch "$base/.complete"
 fi
+exec 9>&-
 
 work=$(mktemp -d)
 root=$work/root
@@ -94,11 +98,19 @@ as() {
 until_so() {
     local what=$1
     shift
-    for _ in $(seq 300); do
+    for _ in $(seq 600); do
         if "$@" >/dev/null 2>&1; then return 0; fi
         sleep 0.1
     done
     fail "waited in vain until $what"
+}
+# prints PATTERN COMMAND...: whether the command prints it. Not a pipe: grep -q ends at the first match, and the command,
+# killed by SIGPIPE, would make the pipe fail now and then.
+prints() {
+    local pattern=$1 said
+    shift
+    said=$("$@" 2>&1) || true
+    grep -q -- "$pattern" <<<"$said"
 }
 main_pid() { inside systemctl show -P MainPID shmd.service; }
 property() { inside systemctl show -P "$1" shmd.service; }
@@ -144,7 +156,7 @@ say "start"
 until_so "shmd is active" active
 pid=$(main_pid)
 [ "$(inside ps -o user= -p "$pid")" = shmd ] || fail "shmd does not run as user shmd"
-inside systemctl status --no-pager shmd.service | grep -q 'Status: "1 channel, 0 readers, 0 writers"' ||
+prints 'Status: "1 channel, 0 readers, 0 writers"' inside systemctl status --no-pager shmd.service ||
     fail "the status line is not in systemctl status"
 inside test -S /run/shmd/shmd.sock || fail "no socket"
 [ "$(inside stat -c '%U %G %a' /dev/shm/shmd.main)" = "shmd video 640" ] || fail "the object's owner, group or mode"
@@ -152,8 +164,8 @@ inside test -S /run/shmd/shmd.sock || fail "no socket"
 say "a member of the group reads, and the daemon sees who it is"
 as member shmctl read -n 1 >"$work/read" &
 reading=$!
-until_so "the reader is attached" sh -c "nsenter -t $inner -m -u -i -n -p -- shmctl --runtime-dir /run/shmd stat | grep -q member"
-inside shmctl --runtime-dir /run/shmd stat | grep member | grep -q shmctl || fail "the reader's program is not seen"
+until_so "the reader is attached" prints ' shmctl  *member ' inside shmctl --runtime-dir /run/shmd stat
+until_so "the status line counts the reader" prints '1 channel, 1 reader, 0 writers' property StatusText
 echo "across users" | as writer shmctl write
 wait "$reading"
 [ "$(cat "$work/read")" = "across users" ] || fail "the member read $(cat "$work/read")"
@@ -172,13 +184,13 @@ printf '[[channel]]\nname = "second"\nread = ["outsider"]\n' >"$work/second"
 inside mkdir -p /etc/shmd/shmd.d
 inside sh -c 'cat >/etc/shmd/shmd.d/second.toml' <"$work/second"
 inside systemctl reload shmd.service
-as outsider shmctl list | grep -q second || fail "the new channel is not there"
+prints second as outsider shmctl list || fail "the new channel is not there"
 [ "$(main_pid)" = "$pid" ] || fail "the reload restarted the daemon"
 inside sh -c 'echo "mistake = 1" >/etc/shmd/shmd.d/second.toml'
 inside systemctl reload shmd.service 2>/dev/null && fail "a broken configuration was taken"
 active || fail "a broken configuration ended the service"
-inside journalctl --no-pager -u shmd | grep -q 'second.toml:1' || fail "the journal does not name the line"
-inside journalctl --no-pager -u shmd -p err | grep -q reload-failed || fail "the journal does not know the priority"
+prints 'second.toml:1' inside journalctl --no-pager -u shmd || fail "the journal does not name the line"
+prints reload-failed inside journalctl --no-pager -u shmd -p err || fail "the journal does not know the priority"
 inside rm /etc/shmd/shmd.d/second.toml
 inside systemctl reload shmd.service
 inside test ! -e /dev/shm/shmd.second || fail "the removed channel's object is left"
@@ -186,13 +198,13 @@ inside test ! -e /dev/shm/shmd.second || fail "the removed channel's object is l
 say "SIGKILL and automatic restart"
 inside kill -KILL "$pid"
 until_so "shmd is back" restarts_are 1
-as member shmctl list | grep -q main || fail "no channel after the restart"
+prints main as member shmctl list || fail "no channel after the restart"
 
 say "a hang and the watchdog"
 inside kill -STOP "$(main_pid)"
 until_so "the watchdog has restarted it" restarts_are 2
-inside journalctl --no-pager -u shmd | grep -qi watchdog || fail "the journal does not speak of the watchdog"
-as member shmctl list | grep -q main || fail "no channel after the watchdog's restart"
+prints 'Watchdog timeout' inside journalctl --no-pager -u shmd || fail "the journal does not speak of the watchdog"
+prints main as member shmctl list || fail "no channel after the watchdog's restart"
 
 say "a bad configuration is not tried again"
 inside systemctl stop shmd.service
