@@ -5,6 +5,7 @@
 //! a writer's wish for more waits for an operator's shrink, for at most [`SHRINK_HOLD`].
 
 mod action;
+mod waiters;
 
 use std::time::{Duration, Instant};
 
@@ -16,11 +17,11 @@ use crate::event_loop::ClientId;
 use crate::policy::Bounds;
 
 pub(crate) use action::{Action, By};
+pub(crate) use waiters::SHRINK_REPLY;
+use waiters::Waiters;
 
 /// How long a writer's wish for more room waits for an operator's shrink to take effect.
 pub(crate) const SHRINK_HOLD: Duration = Duration::from_secs(1);
-/// How long a resize request waits for a shrink before it is answered with `pending`.
-pub(crate) const SHRINK_REPLY: Duration = Duration::from_millis(200);
 /// After a failed growth, a writer's wishes are refused for so long without trying again.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -45,15 +46,6 @@ impl Shrinking {
     }
 }
 
-#[derive(Debug)]
-struct Waiter {
-    client: ClientId,
-    old: u64,
-    asked: u64,
-    new: u64,
-    since: Instant,
-}
-
 /// A channel's size and what is being done about it.
 #[derive(Debug)]
 pub(crate) struct Sizing {
@@ -61,7 +53,7 @@ pub(crate) struct Sizing {
     capacity: u64,
     growing: Option<Growing>,
     shrinking: Option<Shrinking>,
-    waiters: Vec<Waiter>,
+    waiters: Waiters,
     /// A writer's wish that waits for what is under way; 0 for none.
     wanted: u64,
     refused: Option<(Instant, String)>,
@@ -79,7 +71,7 @@ impl Sizing {
             capacity,
             growing: None,
             shrinking: None,
-            waiters: Vec::new(),
+            waiters: Waiters::default(),
             wanted: 0,
             refused: None,
             writer: false,
@@ -121,7 +113,7 @@ impl Sizing {
     /// When [`Self::tick`] has something to do at the latest.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let shrink = self.shrinking.as_ref()?;
-        let reply = self.waiters.iter().map(|w| w.since + SHRINK_REPLY).min();
+        let reply = self.waiters.deadline();
         let hold = (self.wanted > 0).then_some(shrink.since + SHRINK_HOLD);
         reply.into_iter().chain(hold).min()
     }
@@ -142,17 +134,17 @@ impl Sizing {
         let old = self.capacity;
         let joins = self.growing.as_ref().is_some_and(|g| (old..=g.goal).contains(&new));
         if joins {
-            self.waiters.push(Waiter { client, old, asked, new, since: now });
+            self.waiters.add(client, old, asked, new, now);
             self.settle(&mut out);
             return out;
         }
         self.take_back(&format!("a later request asked for {}", Bytes(new)), &mut out);
         if new > old {
-            self.waiters.push(Waiter { client, old, asked, new, since: now });
+            self.waiters.add(client, old, asked, new, now);
             self.grow(new, By::Operator, free, now, &mut out);
         } else {
             self.shrink(new, By::Operator, now, &mut out);
-            self.waiters.push(Waiter { client, old, asked, new, since: now });
+            self.waiters.add(client, old, asked, new, now);
             if !self.writer && !self.expected {
                 // Nobody is there to carry it out; the channel may do so itself, or the next writer will.
                 self.expire(now + SHRINK_REPLY, &mut out);
@@ -302,7 +294,7 @@ impl Sizing {
 
     /// A client that waited for an answer is gone.
     pub(crate) fn forget(&mut self, client: ClientId) {
-        self.waiters.retain(|w| w.client != client);
+        self.waiters.forget(client);
     }
 
     fn tell(&self, line: ToWriter, out: &mut Vec<Action>) {
@@ -332,10 +324,9 @@ impl Sizing {
         if self.shrinking.take().is_some() {
             self.tell(ToWriter::Grown { capacity: self.capacity, done: false }, out);
         }
-        for waiter in self.waiters.drain(..) {
-            let message = format!("the change to {} was given up: {why}", Bytes(size.unwrap_or(waiter.new)));
-            out.push(Action::Refuse { client: waiter.client, kind: ErrorKind::Busy, message });
-        }
+        self.waiters.refuse(ErrorKind::Busy, out, |wanted| {
+            format!("the change to {} was given up: {why}", Bytes(size.unwrap_or(wanted)))
+        });
     }
 
     /// Begins a shrink to `target`, unless that is the size already.
@@ -355,9 +346,7 @@ impl Sizing {
             Bytes(self.capacity),
             Bytes(free)
         );
-        for waiter in self.waiters.drain(..) {
-            out.push(Action::Refuse { client: waiter.client, kind: ErrorKind::NoSpace, message: reason.clone() });
-        }
+        self.waiters.refuse(ErrorKind::NoSpace, out, |_| reason.clone());
         out.push(Action::NotGrown { asked: goal, reason: reason.clone() });
         if by == By::Writer {
             self.wanted = 0;
@@ -371,28 +360,14 @@ impl Sizing {
 
     /// Answers the requests whose size is reached.
     fn settle(&mut self, out: &mut Vec<Action>) {
-        let (capacity, shrinking) = (self.capacity, self.shrinking.is_some());
-        self.waiters.retain(|w| {
-            let reached = if w.new > w.old { capacity >= w.new } else { !shrinking };
-            if reached {
-                out.push(Action::Done { client: w.client, old: w.old, asked: w.asked, new: w.new, pending: false });
-            }
-            !reached
-        });
+        self.waiters.settle(self.capacity, self.shrinking.is_some(), out);
     }
 
     /// Answers the requests that waited long enough for a shrink.
     fn expire(&mut self, now: Instant, out: &mut Vec<Action>) {
-        if self.shrinking.is_none() {
-            return;
+        if self.shrinking.is_some() {
+            self.waiters.expire(now, out);
         }
-        self.waiters.retain(|w| {
-            let late = w.new < w.old && now.saturating_duration_since(w.since) >= SHRINK_REPLY;
-            if late {
-                out.push(Action::Done { client: w.client, old: w.old, asked: w.asked, new: w.new, pending: true });
-            }
-            !late
-        });
     }
 
     /// Looks again at a wish that had to wait.
