@@ -101,6 +101,12 @@ pub struct HandoffStat {
     pub objects: Names,
     /// Bytes of the message on offer.
     pub on_offer: Option<u64>,
+    /// Milliseconds for which it has been on offer.
+    pub on_offer_ms: Option<u64>,
+    /// Milliseconds since the last acknowledgement, the sign of life of readers that the daemon does not know.
+    pub last_ack_ms: Option<u64>,
+    /// Nobody has acknowledged the message on offer for as long as makes a reader count as stalled.
+    pub stalled: bool,
     /// Times that a message was offered again because a reader took it and did not acknowledge it.
     pub offered_again: u64,
     /// Times that a peer died inside the mutex and it was recovered.

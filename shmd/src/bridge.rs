@@ -16,17 +16,19 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use log::{debug, info, warn};
+use log::debug;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use shm_proto::control::OnFull;
 use shm_proto::handoff::{Counters, Progress, Resized, Waker, Writer};
 use shm_proto::os::bell::Bell;
 use shm_proto::ring::Reader;
-use shm_proto::{Error, Result};
+use shm_proto::{ChannelName, Error, Result};
 
 use crate::event_loop::ClientId;
+use crate::journal::operation;
 use crate::rate_limit::RateLimit;
 
-/// A message for which there is no memory, or whose mutex is taken, is tried again after this time.
+/// A message that cannot be handed over for now, for want of memory or with its mutex taken, is tried again after this time.
 const RETRY: Duration = Duration::from_secs(1);
 /// How long the thread may take to end: it waits for a mutex no longer than a second at a time.
 const STOP: Duration = Duration::from_secs(3);
@@ -40,8 +42,19 @@ pub(crate) struct State {
     pub(crate) capacity: u64,
     /// A length that waits for an acknowledgement.
     pub(crate) pending: Option<u64>,
-    /// Bytes of the message on offer.
-    pub(crate) on_offer: Option<u64>,
+    /// Bytes of the message on offer, and since when it is.
+    pub(crate) on_offer: Option<(u64, Instant)>,
+    /// When a message was acknowledged last.
+    pub(crate) last_ack: Option<Instant>,
+}
+
+/// What the daemon asks of the thread.
+#[derive(Debug)]
+enum Order {
+    /// Another length, for a client that waits for the answer.
+    Resize(ClientId, u64),
+    /// Another policy.
+    Policy(OnFull, Duration),
 }
 
 /// What both threads see.
@@ -60,7 +73,7 @@ pub(crate) type Answer = (ClientId, u64, Result<Resized>);
 #[derive(Debug)]
 pub(crate) struct Bridge {
     shared: Arc<Shared>,
-    to: Sender<(ClientId, u64)>,
+    to: Sender<Order>,
     from: Receiver<Answer>,
     /// Rung by the thread when it has answered.
     bell: Bell,
@@ -76,7 +89,7 @@ impl Bridge {
     ///
     /// # Errors
     /// When the system gives no descriptors or no thread.
-    pub(crate) fn start(channel: String, feed: Reader, writer: Writer) -> Result<Self> {
+    pub(crate) fn start(channel: ChannelName, feed: Reader, writer: Writer) -> Result<Self> {
         let (to, orders) = mpsc::channel();
         let (answers, from) = mpsc::channel();
         let (wake, woken) = Bell::new()?;
@@ -85,7 +98,8 @@ impl Bridge {
         let waker = writer.waker();
         let mut work = Work {
             lines: RateLimit::new(1),
-            last: writer.counters(),
+            overflow_lines: RateLimit::new(1),
+            last: State { counters: writer.counters(), capacity: writer.capacity(), ..State::default() },
             channel,
             writer,
             shared: Arc::clone(&shared),
@@ -95,7 +109,7 @@ impl Bridge {
             rung,
             shrinking: None,
         };
-        work.show();
+        work.show("operator");
         let thread = thread::Builder::new()
             .name("handoff".to_owned())
             .spawn(move || work.run(feed))
@@ -110,8 +124,17 @@ impl Bridge {
 
     /// Asks for another length; the answer is among [`answers`](Self::answers) later.
     pub(crate) fn resize(&self, client: ClientId, bytes: u64) {
+        self.order(Order::Resize(client, bytes));
+    }
+
+    /// Another policy for messages that are not acknowledged in time.
+    pub(crate) fn set_policy(&self, on_full: OnFull, ack_timeout: Duration) {
+        self.order(Order::Policy(on_full, ack_timeout));
+    }
+
+    fn order(&self, order: Order) {
         // A thread that is gone was reported.
-        let _ = self.to.send((client, bytes));
+        let _ = self.to.send(order);
         self.shared.orders.store(true, Ordering::Release);
         self.rouse();
     }
@@ -160,17 +183,19 @@ enum Stopped {
 
 /// The thread.
 struct Work {
-    channel: String,
+    channel: ChannelName,
     writer: Writer,
     shared: Arc<Shared>,
-    orders: Receiver<(ClientId, u64)>,
+    orders: Receiver<Order>,
     answers: Sender<Answer>,
     woken: Bell,
     rung: Bell,
-    last: Counters,
+    /// As it was shown last.
+    last: State,
     /// The length asked for while a message was on offer.
     shrinking: Option<u64>,
     lines: RateLimit,
+    overflow_lines: RateLimit,
 }
 
 impl Work {
@@ -178,11 +203,11 @@ impl Work {
         if let Err(Stopped::By(error)) = self.serve(&mut feed)
             && !matches!(error, Error::Closed { .. } | Error::Disconnected { .. })
         {
-            warn!("event=handoff-failed channel={} reason={:?}", self.channel, error.to_string());
+            operation("handoff-failed").on(&self.channel).reason(error).error();
         }
         let Counters { messages, dropped, .. } = self.writer.counters();
-        let on_offer = u64::from(self.writer.on_offer().is_some());
-        info!("event=handoff-end channel={} messages={messages} dropped={dropped} withdrawn={on_offer}", self.channel);
+        let end = operation("handoff-end").on(&self.channel).number("messages", messages).number("dropped", dropped);
+        end.number("withdrawn", u64::from(self.writer.on_offer().is_some())).info();
     }
 
     fn serve(&mut self, feed: &mut Reader) -> Result<(), Stopped> {
@@ -207,24 +232,23 @@ impl Work {
         }
     }
 
+    /// Whatever is wrong with the objects may be put right by those who use them: it is tried again and again.
     fn hand_over(&mut self, message: &[u8]) -> Result<(), Stopped> {
         loop {
             self.obey()?;
             match self.writer.offer(message) {
                 Ok(()) => break,
-                Err(error @ (Error::NoSpace { .. } | Error::Locked { .. })) => self.retry(&error)?,
-                Err(error) => return Err(Stopped::By(error)),
+                Err(error) => self.retry(&error)?,
             }
         }
-        self.show();
+        self.show("writer");
         loop {
             let progress = self.writer.progress(u64::MAX);
-            self.show();
+            self.show("operator");
             match progress {
                 Ok(Progress::Acknowledged | Progress::Dropped) => return Ok(()),
                 Ok(Progress::Waiting) => self.obey()?,
-                Err(error @ Error::Locked { .. }) => self.retry(&error)?,
-                Err(error) => return Err(Stopped::By(error)),
+                Err(error) => self.retry(&error)?,
             }
         }
     }
@@ -232,7 +256,8 @@ impl Work {
     /// Waits a moment, unless there is something else to do.
     fn retry(&mut self, error: &Error) -> Result<(), Stopped> {
         if let Some(left_out) = self.lines.admit(Instant::now()) {
-            warn!("event=handoff-waits channel={} reason={:?}{left_out}", self.channel, error.to_string());
+            operation("handoff-waits").on(&self.channel).reason(error).left_out(left_out).warn();
+            self.rung.ring();
         }
         let mut fds = [PollFd::new(self.woken.as_fd(), PollFlags::POLLIN)];
         if poll(&mut fds, PollTimeout::try_from(RETRY).unwrap_or(PollTimeout::MAX)).is_ok_and(|woken| woken > 0) {
@@ -249,7 +274,14 @@ impl Work {
         if !self.shared.orders.swap(false, Ordering::Acquire) {
             return Ok(());
         }
-        for (client, bytes) in self.orders.try_iter().collect::<VecDeque<_>>() {
+        for order in self.orders.try_iter().collect::<VecDeque<_>>() {
+            let (client, bytes) = match order {
+                Order::Resize(client, bytes) => (client, bytes),
+                Order::Policy(on_full, ack_timeout) => {
+                    self.writer.set_policy(on_full, ack_timeout);
+                    continue;
+                }
+            };
             let outcome = self.writer.resize(bytes);
             if let Ok(Resized { new, pending, .. }) = &outcome {
                 self.shrinking = pending.then_some(*new);
@@ -257,32 +289,59 @@ impl Work {
             // The daemon is there as long as this thread.
             let _ = self.answers.send((client, bytes, outcome));
         }
-        self.show();
+        self.show("operator");
         self.rung.ring();
         Ok(())
     }
 
-    /// Shows how things stand, and logs what peers have done.
-    fn show(&mut self) {
-        let (now, then) = (self.writer.counters(), self.last);
+    /// Shows how things stand, and logs what peers have done. A change of the length is `by` whom.
+    fn show(&mut self, by: &str) {
+        let (counters, then, at) = (self.writer.counters(), self.last, Instant::now());
         let capacity = self.writer.capacity();
         self.shrinking = self.shrinking.filter(|&new| self.writer.on_offer().is_some() && new != capacity);
-        let state = State { counters: now, capacity, pending: self.shrinking, on_offer: self.writer.on_offer() };
+        let since = then.on_offer.filter(|_| ended(counters) == ended(then.counters));
+        let on_offer = self.writer.on_offer().map(|len| (len, since.map_or(at, |(_, since)| since)));
+        let last_ack = if counters.messages == then.counters.messages { then.last_ack } else { Some(at) };
+        let state = State { counters, capacity, pending: self.shrinking, on_offer, last_ack };
         *self.shared.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
-        self.last = now;
-        let channel = &self.channel;
-        if now.resizes != then.resizes {
-            info!("event=resize channel={channel} capacity={capacity} mode=handoff");
-        }
-        let trouble = |c: Counters| (c.offered_again, c.dropped, c.recovered, c.repaired, c.stray_posts);
-        if trouble(now) != trouble(then)
-            && let Some(left_out) = self.lines.admit(Instant::now())
-        {
-            warn!(
-                "event=handoff-trouble channel={channel} offered_again={} dropped={} recovered={} repaired={} \
-                 stray_posts={}{left_out}",
-                now.offered_again, now.dropped, now.recovered, now.repaired, now.stray_posts
-            );
+        self.last = state;
+        if self.log(then, by) {
+            // Those who follow the log are told by the daemon's own thread.
+            self.rung.ring();
         }
     }
+
+    /// Logs what is different from `then`; whether there was anything.
+    fn log(&mut self, then: State, by: &str) -> bool {
+        let (now, counters, before) = (self.last, self.last.counters, then.counters);
+        let mut told = false;
+        let about = |event| operation(event).on(&self.channel);
+        if now.capacity != then.capacity {
+            let event = if now.capacity > then.capacity { "grow" } else { "shrink" };
+            about(event).number("old", then.capacity).number("new", now.capacity).text("by", by).info();
+            told = true;
+        }
+        if counters.dropped != before.dropped
+            && let Some(left_out) = self.overflow_lines.admit(Instant::now())
+        {
+            let lost = about("overflow").number("dropped", counters.dropped);
+            lost.reason("nobody acknowledged in time").left_out(left_out).warn();
+            told = true;
+        }
+        let trouble = |c: Counters| (c.offered_again, c.recovered, c.repaired, c.stray_posts);
+        if trouble(counters) != trouble(before)
+            && let Some(left_out) = self.lines.admit(Instant::now())
+        {
+            let seen = about("handoff-trouble").number("offered_again", counters.offered_again);
+            let seen = seen.number("recovered", counters.recovered).number("repaired", counters.repaired);
+            seen.number("stray_posts", counters.stray_posts).left_out(left_out).warn();
+            told = true;
+        }
+        told
+    }
+}
+
+/// Messages that are over and done with.
+fn ended(counters: Counters) -> u64 {
+    counters.messages + counters.dropped
 }

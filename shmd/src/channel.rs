@@ -142,6 +142,16 @@ impl Channel {
         self.handoff.as_ref()
     }
 
+    /// How many readers are attached, as far as the daemon knows.
+    pub(crate) fn reader_count(&self) -> usize {
+        self.handoff.as_ref().map_or(self.readers.len(), Handoff::reader_count)
+    }
+
+    /// Memory that it takes in `/dev/shm`, in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        self.segment.memory() + self.handoff.as_ref().map_or(0, Handoff::memory)
+    }
+
     /// Readers evicted so far, by the writer or an administrator.
     pub(crate) fn evicted(&self) -> u64 {
         self.evicted
@@ -164,7 +174,8 @@ impl Channel {
 
     /// Whether figures move: somebody writes or reads.
     pub(crate) fn is_in_use(&self) -> bool {
-        !self.readers.is_empty() || self.has_writer()
+        let read = self.handoff.as_ref().map_or(!self.readers.is_empty(), Handoff::is_in_use);
+        read || self.has_writer()
     }
 
     /// Whether [`tick`](Self::tick) has something to do: figures move, or there is memory to give back some day.
@@ -262,10 +273,7 @@ impl Channel {
             return self.evict_handoff(hub, number, by);
         }
         if !self.readers.contains_key(&number) {
-            let numbers: Vec<_> = self.readers.keys().map(u32::to_string).collect();
-            let there =
-                if numbers.is_empty() { "it has none".to_owned() } else { format!("readers: {}", numbers.join(", ")) };
-            return self.refuse(ErrorKind::NoSuchReader, format!("no reader {number}; {there}"));
+            return self.refuse(ErrorKind::NoSuchReader, no_reader(number, self.readers.keys()));
         }
         self.mark_evicted(hub, number, &format!("by user {by}, who administers the channel"), &printable(by));
         Ok(())
@@ -354,6 +362,14 @@ impl Channel {
         if let Some(Lease { holder: Holder::Source(_), .. }) = &self.lease {
             operation("source-stuck").on(&self.config.name).reason("it does not stop; leaving it behind").warn();
         }
+    }
+}
+
+/// What there is instead of a reader.
+fn no_reader<'a>(number: u32, present: impl Iterator<Item = &'a u32>) -> String {
+    match present.map(u32::to_string).collect::<Vec<_>>().as_slice() {
+        [] => format!("no reader {number}; it has none"),
+        numbers => format!("no reader {number}; readers: {}", numbers.join(", ")),
     }
 }
 

@@ -344,7 +344,7 @@ fn raise_descriptor_limit() {
 
 /// What goes on, in a line.
 fn summary(channels: &[Channel]) -> String {
-    let readers: usize = channels.iter().map(|channel| channel.readers().len()).sum();
+    let readers: usize = channels.iter().map(Channel::reader_count).sum();
     let writers = channels.iter().filter(|channel| channel.has_writer()).count();
     let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
     format!("{}, {}, {}", count(channels.len(), "channel"), count(readers, "reader"), count(writers, "writer"))

@@ -112,7 +112,7 @@ fn stat_of(
             vec![&channels[at]]
         }
     };
-    let total = channels.iter().map(|channel| channel.segment().memory()).sum();
+    let total = channels.iter().map(Channel::memory).sum();
     let mut stats = Vec::with_capacity(wanted.len());
     for channel in wanted {
         match channel.segment().snapshot() {

@@ -17,7 +17,7 @@ pub(crate) fn summary(channel: &Channel, allowed: Vec<String>) -> Summary {
         channel: channel.config().name.clone(),
         mode: "ring".to_owned(),
         capacity: channel.sizing().capacity(),
-        readers: u32::try_from(channel.readers().len()).unwrap_or(u32::MAX),
+        readers: u32::try_from(channel.reader_count()).unwrap_or(u32::MAX),
         writer: channel.lease().map_or_else(|| "none".to_owned(), |lease| lease.describe()),
         allowed,
     };
@@ -41,7 +41,7 @@ pub(crate) fn channel(channel: &Channel, shot: &Snapshot, memory_total: u64) -> 
         min: config.min,
         max: config.max,
         reserved: capacity,
-        memory: channel.segment().memory(),
+        memory: channel.memory(),
         memory_total,
         pending: sizing.pending(),
         used: channel.used(shot),

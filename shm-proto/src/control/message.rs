@@ -173,7 +173,7 @@ pub enum Done {
     Stat(Vec<ChannelStat>),
     /// To `attach`; three descriptors come with it: segment, page, bell.
     Attach(Attached),
-    /// To `attach` on a handoff channel; no descriptors come with it, the objects are opened by name.
+    /// To `attach` on a handoff channel; one descriptor comes with it, the page. The objects are opened by name.
     Handoff(HandoffAttached),
     /// To `publish`; two descriptors come with it: segment, lease page.
     Publish(Lent),

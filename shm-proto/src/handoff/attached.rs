@@ -1,20 +1,27 @@
 //! A handoff reader that the daemon knows of: the connection is the attachment, the messages come through the objects.
 
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::Ordering;
 
 use super::{Names, Reader, Received};
 use crate::control::{Conn, HandoffAttached, ReaderEvent, Received as Line, decode};
 use crate::error::{Error, Result};
 use crate::os::clock::monotonic_ns;
+use crate::os::page::SharedPage;
+use crate::ring::layout::{ReaderPage, waiting};
 
-/// How often the connection is looked at while a message is waited for, in nanoseconds.
+/// How often the connection is looked at and a sign of life given while a message is waited for, in nanoseconds.
 const LISTEN: u64 = 250_000_000;
 
 /// A reader of a daemon's handoff channel. The daemon shows it in `stat`, can evict it, and says why it closes.
+///
+/// The protocol itself says nothing of who reads. What `stat` shows is on a page that this reader shares with the daemon: the
+/// one that a ring's reader has, of which only heartbeat, received and the waiting flag are used.
 #[derive(Debug)]
 pub struct Attached {
     reader: Reader,
     conn: Conn,
+    page: SharedPage<ReaderPage>,
     facts: HandoffAttached,
     /// The connection has ended, or said what ends this reading.
     end: Option<End>,
@@ -28,8 +35,16 @@ enum End {
 }
 
 impl Attached {
-    pub(crate) fn new(facts: HandoffAttached, conn: Conn) -> Self {
-        Self { reader: Reader::new(facts.objects.clone()), conn, facts, end: None }
+    pub(crate) fn new(facts: HandoffAttached, page: SharedPage<ReaderPage>, conn: Conn) -> Self {
+        let attached = Self { reader: Reader::new(facts.objects.clone()), conn, page, facts, end: None };
+        attached.beat();
+        attached
+    }
+
+    /// Gives a sign of life.
+    fn beat(&self) {
+        self.page.line.received.store(self.reader.received(), Ordering::Relaxed);
+        self.page.line.heartbeat.store(monotonic_ns(), Ordering::Relaxed);
     }
 
     /// The reader's number in `stat`, the channel and its objects.
@@ -61,7 +76,16 @@ impl Attached {
     /// Those of [`Reader::recv_until`]; [`Error::Evicted`]; [`Error::Closed`] and [`Error::Disconnected`] when there is no
     /// daemon any more to hand anything over, with nothing left on offer.
     pub fn recv_until(&mut self, into: &mut Vec<u8>, until_ns: u64) -> Result<Option<Received>> {
+        self.page.waiting.value.store(waiting::SEMAPHORE, Ordering::Relaxed);
+        let received = self.wait(into, until_ns);
+        self.page.waiting.value.store(waiting::NO, Ordering::Relaxed);
+        self.beat();
+        received
+    }
+
+    fn wait(&mut self, into: &mut Vec<u8>, until_ns: u64) -> Result<Option<Received>> {
         loop {
+            self.beat();
             self.listen();
             let now = monotonic_ns();
             let until = if self.end.is_some() { now } else { until_ns.min(now + LISTEN) };

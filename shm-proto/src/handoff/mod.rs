@@ -47,6 +47,7 @@
 //! new one. Here only the header is mapped, one page that never moves; messages are copied by `pread` and `pwrite`, which
 //! no length and no cut file can turn into a fault.
 
+mod access;
 mod attached;
 pub mod layout;
 mod names;
@@ -54,6 +55,7 @@ mod objects;
 mod reader;
 mod writer;
 
+pub use access::Access;
 pub use attached::Attached;
 pub use names::Names;
 pub use reader::{Reader, Received};

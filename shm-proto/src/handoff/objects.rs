@@ -64,6 +64,11 @@ impl Segment {
         self.file.as_fd()
     }
 
+    /// Which file it is.
+    pub(super) fn identity(&self) -> Identity {
+        self.identity
+    }
+
     pub(super) fn mutex(&self) -> RobustMutex<'_> {
         RobustMutex::new(&self.header().mutex)
     }

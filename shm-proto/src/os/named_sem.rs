@@ -34,7 +34,7 @@ pub struct NamedSemaphore {
 }
 
 /// The name for `shm_open` of the file that holds semaphore `name`.
-fn object(name: &str) -> String {
+pub(crate) fn object(name: &str) -> String {
     format!("/sem.{}", name.trim_start_matches('/'))
 }
 

@@ -68,7 +68,11 @@ impl Attachment {
                 let reader = Reader::open(segment.as_fd(), page.as_fd(), bell, attached.geometry, start, conn)?;
                 Ok(Attachment::Ring(Box::new(reader)))
             }
-            (Done::Handoff(facts), _) => Ok(Attachment::Handoff(Box::new(Attached::new(facts, client.into_conn())))),
+            (Done::Handoff(facts), fds) => {
+                let [page] = descriptors(fds, "attach")?;
+                let page = SharedPage::open(page.as_fd())?;
+                Ok(Attachment::Handoff(Box::new(Attached::new(facts, page, client.into_conn()))))
+            }
             _ => Err(Error::Protocol("the daemon answered attach with something else".to_owned())),
         }
     }

@@ -3,14 +3,17 @@
 //! The ring that [`Channel`] otherwise is becomes the feed, with the [`Bridge`] as its only reader; what peers see, readers
 //! and sizes and counts, is the handoff's.
 
+mod life;
+mod reload;
+mod show;
+
 use std::collections::BTreeMap;
 use std::os::fd::AsFd;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use log::info;
 use shm_proto::control::{Done, ErrorKind, HandoffAttached, OnFull, ReaderEvent, Refusal, Resized, Start};
-use shm_proto::handoff::{Names, Origin, Settings, Writer};
-use shm_proto::stat::{ChannelStat, HandoffStat, ReaderStat, Summary};
+use shm_proto::handoff::{Access, Names, Origin, Settings, Writer};
 use shm_proto::{Bytes, Error, Result, ring};
 
 use super::{Channel, Reader};
@@ -18,6 +21,8 @@ use crate::bridge::Bridge;
 use crate::config::ChannelConfig;
 use crate::event_loop::{ClientId, Interest, Token};
 use crate::hub::{Hub, refusal};
+use crate::journal::{Operation, operation};
+use crate::liveness::Pulse;
 use crate::policy::Bounds;
 use crate::server::{Peer, Role, printable};
 
@@ -35,10 +40,14 @@ pub(crate) struct Handoff {
     /// As configured; the channel has the feed's.
     config: ChannelConfig,
     names: Names,
+    access: Access,
     bridge: Bridge,
-    readers: BTreeMap<u32, (ClientId, Peer, Instant)>,
+    /// Those that the daemon knows of; programs in C come and go unseen.
+    readers: BTreeMap<u32, Reader>,
     next_reader: u32,
     evicted: u64,
+    /// Whether somebody acknowledges what is on offer.
+    pulse: Pulse,
 }
 
 /// The configuration of the ring that feeds a handoff channel, or the channel's own for a ring.
@@ -78,28 +87,26 @@ impl Channel {
         };
         let writer = Writer::create(settings)
             .map_err(|e| Error::system(format!("channel {}", config.name), std::io::Error::other(e.to_string())))?;
-        let origin = match writer.origin() {
-            Origin::Created => "created".to_owned(),
-            Origin::Replaced => "replaced".to_owned(),
-            Origin::Adopted { pending: None } => "adopted".to_owned(),
-            Origin::Adopted { pending: Some(len) } => format!("adopted withdrawn_bytes={len}"),
-        };
-        info!(
-            "event=create channel={} mode=handoff segment={} avail={} done={} capacity={} origin={origin}",
-            config.name,
-            names.segment,
-            names.avail,
-            names.done,
-            writer.capacity()
-        );
+        let created = operation("create").on(&config.name).text("mode", "handoff").text("segment", &names.segment);
+        let created = created.text("avail", &names.avail).text("done", &names.done);
+        let created = created.number("capacity", writer.capacity()).number("max", config.max);
+        match writer.origin() {
+            Origin::Created => created.text("origin", "created"),
+            Origin::Replaced => created.text("origin", "replaced"),
+            Origin::Adopted { pending: None } => created.text("origin", "adopted"),
+            Origin::Adopted { pending: Some(len) } => created.text("origin", "adopted").number("withdrawn_bytes", len),
+        }
+        .info();
         let peer = Peer { pid: std::process::id(), user: self.own_user.clone(), program: "shmd".to_owned() };
         let (reader, sleeper) = Reader::new(NOBODY, peer)?;
         let (segment, page) = (self.segment.for_reader()?, reader.page_fd()?);
         let geometry = self.geometry.clone();
         let feed = ring::Reader::open(segment.as_fd(), page.as_fd(), sleeper, geometry, Start::Oldest, None)?;
         self.readers.insert(BRIDGE, reader);
-        let bridge = Bridge::start(config.name.to_string(), feed, writer)?;
-        self.handoff = Some(Handoff { config, names, bridge, readers: BTreeMap::new(), next_reader: 0, evicted: 0 });
+        let access = writer.access();
+        let bridge = Bridge::start(config.name.clone(), feed, writer)?;
+        let (readers, pulse) = (BTreeMap::new(), Pulse::new(Instant::now()));
+        self.handoff = Some(Handoff { config, names, access, bridge, readers, next_reader: 0, evicted: 0, pulse });
         Ok(())
     }
 
@@ -135,7 +142,7 @@ impl Channel {
         refusal(kind, format!("channel {}: {error}", self.config.name))
     }
 
-    /// Makes a client a reader: it is told the objects' names.
+    /// Makes a client a reader: it is told the objects' names, and gets a page for its signs of life.
     pub(super) fn attach_handoff(
         &mut self,
         hub: &mut Hub,
@@ -150,7 +157,12 @@ impl Channel {
         }
         let Some(peer) = hub.peer(client, program) else { return Ok(()) };
         let number = handoff.next_reader + 1;
-        hub.bind(client, Role::Reader(self.id, number)).map_err(|e| self.error(&e))?;
+        let made = Reader::new(client, peer).and_then(|(reader, _sleeper)| {
+            let page = reader.page_fd()?;
+            hub.bind(client, Role::Reader(self.id, number))?;
+            Ok((reader, page))
+        });
+        let (reader, page) = made.map_err(|e| self.error(&e))?;
         let Some(handoff) = &mut self.handoff else { return Ok(()) };
         handoff.next_reader = number;
         let attached = HandoffAttached {
@@ -161,35 +173,37 @@ impl Channel {
             ack_timeout_ms: u64::try_from(handoff.config.ack_timeout.as_millis()).unwrap_or(u64::MAX),
         };
         if let Some(left_out) = self.lines.admit(Instant::now()) {
-            info!("event=attach channel={} reader={number} {peer}{left_out}", self.config.name);
+            about("attach", &self.config, number, &reader).left_out(left_out).info();
         }
-        handoff.readers.insert(number, (client, peer, Instant::now()));
-        hub.reply(client, Ok(Done::Handoff(attached)), Vec::new());
+        handoff.readers.insert(number, reader);
+        hub.reply(client, Ok(Done::Handoff(attached)), vec![page]);
         Ok(())
     }
 
     /// A reader's connection is gone. What it had taken and not acknowledged is offered again in time.
     pub(super) fn detach_handoff(&mut self, number: u32) {
-        let Some((_, peer, _)) = self.handoff.as_mut().and_then(|handoff| handoff.readers.remove(&number)) else {
-            return;
-        };
+        let Some(reader) = self.handoff.as_mut().and_then(|handoff| handoff.readers.remove(&number)) else { return };
         if let Some(left_out) = self.lines.admit(Instant::now()) {
-            info!("event=detach channel={} reader={number} {peer}{left_out}", self.config.name);
+            let received = reader.page().line.received.load(Ordering::Relaxed);
+            about("detach", &self.config, number, &reader).number("received", received).left_out(left_out).info();
         }
     }
 
     /// Tells a reader to go. It has the objects open and is trusted to obey.
     pub(super) fn evict_handoff(&mut self, hub: &mut Hub, number: u32, by: &str) -> Result<(), Refusal> {
         let Some(handoff) = &mut self.handoff else { return Ok(()) };
-        let Some((client, peer, _)) = handoff.readers.get(&number) else {
-            let numbers: Vec<_> = handoff.readers.keys().map(u32::to_string).collect();
-            return self
-                .refuse(ErrorKind::NoSuchReader, format!("no reader {number}; readers: {}", numbers.join(", ")));
+        let Some(reader) = handoff.readers.get_mut(&number).filter(|reader| !reader.evicted) else {
+            let why = super::no_reader(number, handoff.readers.keys());
+            return self.refuse(ErrorKind::NoSuchReader, why);
         };
         let reason = format!("by user {by}, who administers the channel");
-        info!("event=evict channel={} reader={number} {peer} by={}", self.config.name, printable(by));
+        reader.evicted = true;
         handoff.evicted += 1;
-        let client = *client;
+        if let Some(left_out) = self.lines.admit(Instant::now()) {
+            let evicted = about("evict", &self.config, number, reader).text("by", printable(by)).reason(&reason);
+            evicted.left_out(left_out).info();
+        }
+        let client = reader.client;
         hub.send(client, &ReaderEvent::Evicted { reason }, Vec::new());
         hub.end(client);
         Ok(())
@@ -210,71 +224,21 @@ impl Channel {
     /// Tells the readers, and ends the bridge, which removes the objects.
     pub(super) fn close_handoff(&mut self, hub: &mut Hub, reason: &str) {
         let Some(handoff) = &mut self.handoff else { return };
-        for (client, ..) in handoff.readers.values() {
-            hub.send(*client, &ReaderEvent::Closing { reason: reason.to_owned() }, Vec::new());
-            hub.end(*client);
+        for reader in handoff.readers.values() {
+            hub.send(reader.client, &ReaderEvent::Closing { reason: reason.to_owned() }, Vec::new());
+            hub.end(reader.client);
         }
         if handoff.bridge.stop() {
-            info!(
-                "event=unlink segment={} avail={} done={}",
-                handoff.names.segment, handoff.names.avail, handoff.names.done
-            );
+            let Names { segment, avail, done } = &handoff.names;
+            let gone = operation("unlink").on(&self.config.name).text("segment", segment);
+            gone.text("avail", avail).text("done", done).info();
         } else {
-            log::warn!(
-                "event=handoff-stuck channel={} reason=\"it does not stop; leaving it behind\"",
-                self.config.name
-            );
+            operation("handoff-stuck").on(&self.config.name).reason("it does not stop; leaving it behind").warn();
         }
     }
 }
 
-impl Handoff {
-    /// What `list` shows instead of the feed.
-    pub(crate) fn summarise(&self, summary: &mut Summary) {
-        summary.mode = "handoff".to_owned();
-        summary.capacity = self.bridge.state().capacity;
-        summary.readers = u32::try_from(self.readers.len()).unwrap_or(u32::MAX);
-    }
-
-    /// What `stat` shows instead of the feed. Readers that attach to no daemon, C programs say, are nowhere to be seen.
-    pub(crate) fn overlay(&self, stat: &mut ChannelStat) {
-        let state = self.bridge.state();
-        let (config, counters) = (&self.config, state.counters);
-        stat.mode = "handoff".to_owned();
-        stat.segment.clone_from(&self.names.segment);
-        stat.on_full = config.on_full;
-        (stat.min, stat.max) = (config.min, config.max);
-        (stat.capacity, stat.reserved, stat.pending) = (state.capacity, state.capacity, state.pending);
-        stat.used = state.on_offer.unwrap_or(0);
-        stat.retained = stat.used;
-        (stat.messages, stat.bytes) = (counters.messages, counters.bytes);
-        (stat.dropped, stat.overwritten) = (counters.dropped, 0);
-        (stat.resizes, stat.evicted) = (counters.resizes, self.evicted);
-        stat.max_readers = config.max_readers;
-        stat.handoff = Some(HandoffStat {
-            objects: self.names.clone(),
-            on_offer: state.on_offer,
-            offered_again: counters.offered_again,
-            recovered: counters.recovered,
-            repaired: counters.repaired,
-            stray_posts: counters.stray_posts,
-        });
-        stat.readers = self.readers.iter().map(|(&number, (_, peer, since))| reader(number, peer, *since)).collect();
-    }
-}
-
-/// What a reader has read is known to nobody: the protocol counts nothing.
-fn reader(number: u32, peer: &Peer, since: Instant) -> ReaderStat {
-    ReaderStat {
-        reader: number,
-        pid: peer.pid,
-        program: peer.program.clone(),
-        user: peer.user.clone(),
-        state: "attached".to_owned(),
-        lag_messages: 0,
-        lag_bytes: 0,
-        received: 0,
-        lost: 0,
-        heartbeat_ms: u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX),
-    }
+/// Begins an entry about a reader.
+fn about(event: &'static str, config: &ChannelConfig, number: u32, reader: &Reader) -> Operation {
+    operation(event).on(&config.name).number("reader", number).peer(&reader.peer)
 }

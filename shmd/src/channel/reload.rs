@@ -3,7 +3,7 @@
 use shm_proto::control::Change;
 use shm_proto::ring::link::ToWriter;
 
-use super::{Channel, handoff, segment};
+use super::{Channel, segment};
 use crate::config::{ChannelConfig, values};
 use crate::hub::Hub;
 use crate::policy::Bounds;
@@ -25,6 +25,12 @@ const LIVE: [&str; 12] = [
     "admin",
 ];
 
+/// Why something stays as it is.
+pub(super) const FIXED: &str =
+    "it is fixed while the channel exists; restart shmd, or take the channel out for one reload";
+pub(super) const FOR_THE_BEGINNING: &str = "it is for the channel's beginning; say shmctl resize";
+pub(super) const OVER_MAX: &str = "it is more than the channel's max, which stays";
+
 /// What has changed and what has not.
 #[derive(Debug, Default)]
 pub(crate) struct Outcome {
@@ -32,6 +38,13 @@ pub(crate) struct Outcome {
     pub(crate) changed: Vec<Change>,
     /// Left as it was, and why.
     pub(crate) kept: Vec<Change>,
+}
+
+impl Outcome {
+    /// A key that was written anew: taken over, unless there is a reason why not.
+    pub(super) fn add(&mut self, change: Change) {
+        if change.why.is_none() { self.changed.push(change) } else { self.kept.push(change) }
+    }
 }
 
 impl Channel {
@@ -45,12 +58,13 @@ impl Channel {
                 key: "mode".to_owned(),
                 old: mode(self.handoff.is_some()),
                 new: mode(new.handoff.is_some()),
-                why: Some("it is fixed while the channel exists; restart shmd".to_owned()),
+                why: Some(FIXED.to_owned()),
             });
             return outcome;
         }
-        // What a handoff channel is made of is its feed: a ring with settings of its own.
-        let new = if self.handoff.is_some() { handoff::feed(&new) } else { new };
+        if self.handoff.is_some() {
+            return self.reconfigure_handoff(new);
+        }
         let mut next = self.config.clone();
         let refused = self.change_access(&new);
         if refused.is_none() {
@@ -61,17 +75,19 @@ impl Channel {
                 continue;
             }
             let why = match key {
-                "permissions" | "group" if self.handoff.is_none() => refused.clone(),
-                "min" if new.min > self.config.max => Some("it is more than the channel's max, which stays".to_owned()),
-                "capacity" => Some("it is for the channel's beginning; say shmctl resize".to_owned()),
+                "permissions" | "group" => refused.clone(),
+                "min" if new.min > self.config.max => Some(OVER_MAX.to_owned()),
+                "capacity" => Some(FOR_THE_BEGINNING.to_owned()),
                 key if LIVE.contains(&key) => None,
-                _ => Some(
-                    "it is fixed while the channel exists; restart shmd, or take the channel out for one reload".into(),
-                ),
+                _ => Some(FIXED.to_owned()),
             };
-            let change =
-                Change { channel: Some(self.config.name.clone()), key: key.to_owned(), old, new: written, why };
-            if change.why.is_none() { outcome.changed.push(change) } else { outcome.kept.push(change) }
+            outcome.add(Change {
+                channel: Some(self.config.name.clone()),
+                key: key.to_owned(),
+                old,
+                new: written,
+                why,
+            });
         }
         if new.min <= self.config.max {
             next.min = new.min;

@@ -26,7 +26,9 @@ impl Channel {
     /// Reports peers that have fallen silent, and those that are back.
     pub(super) fn look_for_stalled(&mut self, now: Instant, shot: &Snapshot) {
         let (name, patience) = (&self.config.name, self.config.stalled_after);
-        for (number, reader) in self.readers.iter_mut().filter(|(_, reader)| !reader.evicted) {
+        // A feed's only reader is the daemon itself, which waits for the handoff's readers.
+        let readers = self.readers.iter_mut().filter(|_| self.handoff.is_none());
+        for (number, reader) in readers.filter(|(_, reader)| !reader.evicted) {
             let cursor = reader.cursor();
             // Asleep on its semaphore a reader wakes once a second; in a poll loop it sleeps as long as there is nothing.
             let dozes = reader.page().waiting.value.load(Ordering::Relaxed) == waiting::SEMAPHORE;
@@ -34,6 +36,9 @@ impl Channel {
             let heartbeat = reader.page().line.heartbeat.load(Ordering::Relaxed);
             let found = reader.pulse.look(now, cursor.unwrap_or(u64::MAX), heartbeat, due, patience);
             report(found, |event| operation(event).on(name).number("reader", *number).peer(&reader.peer));
+        }
+        if let Some(handoff) = &mut self.handoff {
+            handoff.look_for_stalled(now, &self.config);
         }
         let Some(lease) = &mut self.lease else { return };
         // A source's thread sleeps until there is input, and lives and dies with the daemon.
@@ -44,7 +49,7 @@ impl Channel {
     }
 }
 
-fn report(found: Found, about: impl Fn(&'static str) -> Operation) {
+pub(super) fn report(found: Found, about: impl Fn(&'static str) -> Operation) {
     match found {
         Found::Same => {}
         Found::Stalled(still) => about("stalled").number("silent_ms", still.as_millis()).warn(),

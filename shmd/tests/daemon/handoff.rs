@@ -1,10 +1,14 @@
 //! A channel that hands messages over one at a time, by the real daemon.
 
 use std::fs;
+use std::io::Read;
+use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
-use shm_proto::control::Request;
+use shm_proto::control::{Done, Request};
 use shm_proto::handoff::{Names, Reader};
+use shm_proto::os::clock::monotonic_ns;
 use shm_proto::{Attachment, Error, Start, Writer};
 
 use super::{Daemon, PATIENCE, wait_for};
@@ -76,6 +80,8 @@ fn a_reader_attaches_through_the_daemon_is_shown_and_is_told_of_the_end() {
     assert_eq!(attached.names(), &names(&daemon));
     let stat = daemon.stat();
     assert_eq!((stat.mode.as_str(), stat.readers.len(), stat.readers[0].pid), ("handoff", 1, std::process::id()));
+    // The segment, its feed with a header, and two semaphores.
+    assert_eq!((stat.memory, stat.memory_total), (4096 + (64 << 10) + 4096 + 8192, stat.memory));
     let other = shm_proto::Reader::attach(&daemon.endpoint(), None, Start::New).unwrap_err();
     assert!(matches!(&other, Error::IsHandoff { .. }) && other.to_string().contains(".avail"), "{other}");
     let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
@@ -85,6 +91,9 @@ fn a_reader_attaches_through_the_daemon_is_shown_and_is_told_of_the_end() {
     attached.acknowledge();
     writing.join().unwrap().unwrap();
     assert_eq!(bytes, b"one");
+    let stat = daemon.stat();
+    assert_eq!((stat.readers[0].received, stat.readers[0].state.as_str()), (1, "reading"));
+    assert!(stat.handoff.is_some_and(|handoff| handoff.last_ack_ms.is_some() && handoff.on_offer_ms.is_none()));
     assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
     assert!(matches!(attached.recv_until(&mut bytes, u64::MAX), Err(Error::Closed { .. })));
     daemon.assert_gone();
@@ -101,6 +110,124 @@ fn an_evicted_reader_learns_by_whom() {
     assert!(matches!(&error, Error::Evicted { reason, .. } if reason.contains("administers")), "{error}");
     assert_eq!(daemon.stat().evicted, 1);
     assert!(daemon.refused(&Request::Evict { channel: None, reader: 0 }).contains("no reader 0"));
+}
+
+/// The operations that `shmctl log` shows, by name.
+fn operations(daemon: &Daemon) -> Vec<String> {
+    match daemon.ask(&Request::Log { channel: None, since: 0, last: None, follow: false }) {
+        Ok(Done::Log(entries)) => entries.into_iter().map(|entry| entry.event).collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_operation_log_has_what_happens_on_a_handoff_channel() {
+    let mut daemon = Daemon::start("handoff-log", &format!("{LENT}on_full = \"drop\"\n"));
+    let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
+    writer.publish(&[1; 5000]).unwrap();
+    daemon.ask(&Request::Resize { channel: None, bytes: 4096 }).unwrap();
+    drop(writer);
+    let attached = Attachment::open(&daemon.endpoint(), None, Start::New).unwrap();
+    daemon.ask(&Request::Evict { channel: None, reader: 1 }).unwrap();
+    drop(attached);
+    daemon.await_log(|log| log.contains("event=detach") && log.contains("event=return"));
+    let mut seen = operations(&daemon);
+    seen.retain(|event| !matches!(event.as_str(), "start" | "ready" | "return"));
+    assert_eq!(seen, ["create", "create", "lend", "grow", "overflow", "shrink", "attach", "evict", "detach"]);
+    let log = daemon.log();
+    assert!(log.contains("event=grow channel=main old=4096 new=8192 by=writer"), "{log}");
+    assert!(log.contains("event=shrink channel=main old=8192 new=4096 by=operator"), "{log}");
+    assert_eq!(daemon.stop(), Some(0));
+}
+
+#[test]
+fn readers_that_have_stopped_are_shown_and_logged_and_so_is_a_message_that_nobody_acknowledges() {
+    let mut daemon = Daemon::start("handoff-stalled", &format!("{LENT}stalled_after = \"1s\"\n"));
+    let Attachment::Handoff(mut attached) = Attachment::open(&daemon.endpoint(), None, Start::New).unwrap() else {
+        panic!("a ring");
+    };
+    // With nothing on offer a reader that does not read is at rest, and one that waits gives signs of life.
+    let mut bytes = Vec::new();
+    assert_eq!(attached.recv_until(&mut bytes, monotonic_ns() + 2_500_000_000).unwrap(), None);
+    assert!(!daemon.log().contains("event=stalled"), "{}", daemon.log());
+    let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
+    let writing = std::thread::spawn(move || writer.publish(b"waits").map(drop));
+    daemon.await_log(|log| log.contains("event=stalled channel=main reader=1 "));
+    daemon.await_log(|log| log.contains("event=stalled channel=main role=reader on_offer=5 "));
+    let stat = daemon.stat();
+    assert_eq!(stat.readers[0].state, "stalled");
+    assert!(stat.handoff.is_some_and(|handoff| handoff.stalled && handoff.on_offer_ms > Some(999)));
+    assert!(stat.readers[0].heartbeat_ms > 999, "{:?}", stat.readers[0]);
+    attached.recv_until(&mut bytes, u64::MAX).unwrap();
+    attached.acknowledge();
+    writing.join().unwrap().unwrap();
+    daemon.await_log(|log| log.contains("event=recovered channel=main role=reader"));
+    // The writer waited for an acknowledgement, and lived.
+    assert!(!daemon.log().contains("role=writer"), "{}", daemon.log());
+    assert_eq!(daemon.stop(), Some(0));
+}
+
+#[test]
+fn a_reload_changes_policies_and_permissions_under_a_message_on_offer_and_names_what_cannot_change() {
+    let mut daemon = Daemon::start("handoff-reload", LENT);
+    let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
+    let writing = std::thread::spawn(move || writer.publish(b"nobody comes").map(drop));
+    wait_for(|| daemon.stat().handoff.unwrap().on_offer.is_some(), || daemon.log());
+    let segment = daemon.object("main");
+    let [avail, done] =
+        ["avail", "done"].map(|end| PathBuf::from(format!("/dev/shm/sem.{}.main.{end}", daemon.prefix)));
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!([&segment, &avail, &done].map(|path| mode(path)), [0o600; 3]);
+    let done_by_reload = daemon
+        .reload(
+            "[[channel]]\nmode = \"handoff\"\ncapacity = 8192\nmin = 8192\nmax = \"4MiB\"\nack_timeout = \"60ms\"\n\
+             on_full = \"drop\"\npermissions = \"0666\"\nmax_readers = 1\nread = [\"*\"]\navail = \"/other\"\n",
+        )
+        .unwrap();
+    let keys = |changes: &[shm_proto::control::Change]| {
+        let mut keys: Vec<_> = changes.iter().map(|change| change.key.clone()).collect();
+        keys.sort();
+        keys.join(" ")
+    };
+    let (changed, kept) = (keys(&done_by_reload.changed), keys(&done_by_reload.kept));
+    assert_eq!(changed, "ack_timeout max_readers min on_full permissions read", "{done_by_reload:?}");
+    assert_eq!(kept, "avail capacity max max_message", "{done_by_reload:?}");
+    // The message that was on offer for ever is dropped now.
+    writing.join().unwrap().unwrap();
+    assert_eq!(daemon.stat().dropped, 1);
+    assert_eq!([&segment, &avail, &done].map(|path| mode(path)), [0o666; 3]);
+    assert!(daemon.refused(&Request::Resize { channel: None, bytes: 4096 }).contains("8KiB"));
+    let attached = Attachment::open(&daemon.endpoint(), None, Start::New).unwrap();
+    assert!(daemon.refused(&Request::Attach { channel: None, program: None }).contains("max_readers = 1"));
+    drop(attached);
+    // Another mode is named, and the channel stays as it is.
+    let ring = daemon.reload("[[channel]]\nname = \"main\"\n").unwrap();
+    assert_eq!((keys(&ring.changed).as_str(), keys(&ring.kept).as_str()), ("", "mode"));
+    // A channel that is taken out goes with its objects, and comes back as what it says then.
+    daemon.reload("[[channel]]\nname = \"other\"\n").unwrap();
+    wait_for(|| !segment.exists() && !avail.exists() && !done.exists(), || daemon.log());
+    daemon.reload(LENT).unwrap();
+    assert!(segment.exists() && avail.exists());
+    assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
+    daemon.assert_gone();
+}
+
+#[test]
+fn objects_that_somebody_breaks_delay_messages_and_stop_nothing() {
+    let mut daemon = Daemon::start("handoff-broken", LENT);
+    let mut header = fs::OpenOptions::new().read(true).write(true).open(daemon.object("main")).unwrap();
+    let mut mutex = [0; 40];
+    header.read_exact(&mut mutex).unwrap();
+    // A kind that no mutex has.
+    header.write_all_at(&[0xff; 4], 16).unwrap();
+    let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
+    let writing = std::thread::spawn(move || writer.publish(b"late").map(drop));
+    daemon.await_log(|log| log.contains("event=handoff-waits") && log.contains("no process-shared mutex"));
+    header.write_all_at(&mutex, 0).unwrap();
+    assert_eq!(next(&mut Reader::new(names(&daemon))), b"late");
+    writing.join().unwrap().unwrap();
+    assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
+    daemon.assert_gone();
 }
 
 #[test]

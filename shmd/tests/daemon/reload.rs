@@ -15,7 +15,7 @@ fn channel(name: &str, keys: &str) -> String {
 
 impl Daemon {
     /// Writes the configuration and reads it again.
-    fn reload(&mut self, config: &str) -> shm_proto::Result<Reloaded> {
+    pub(super) fn reload(&mut self, config: &str) -> shm_proto::Result<Reloaded> {
         self.write_config(config);
         match self.ask(&Request::Reload)? {
             Done::Reload(done) => Ok(done),

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use nix::fcntl::Flock;
 
+use super::Access;
 use super::layout::{HEADER_SIZE, PAGE};
 use super::objects::Objects;
 use crate::control::OnFull;
@@ -145,6 +146,19 @@ impl Writer {
     #[must_use]
     pub fn waker(&self) -> Waker {
         Waker { done: Arc::clone(&self.objects.done), woken: Arc::clone(&self.woken) }
+    }
+
+    /// For changing mode and group of the objects while the writer is at work.
+    #[must_use]
+    pub fn access(&self) -> Access {
+        Access::of(&self.objects)
+    }
+
+    /// Another policy for messages that are not acknowledged in time, the one on offer included: its time starts anew.
+    pub fn set_policy(&mut self, on_full: OnFull, ack_timeout: Duration) {
+        (self.settings.on_full, self.settings.ack_timeout) = (on_full, ack_timeout);
+        let deadline = self.ack_deadline();
+        self.offer = self.offer.map(|offer| Offer { deadline, ..offer });
     }
 
     /// Does `work` with the mutex held, recovering it as needed.

@@ -48,9 +48,14 @@ pub(super) fn render(stat: &ChannelStat) -> String {
     if let Some(handoff) = &stat.handoff {
         let objects = &handoff.objects;
         line("objects", format!("avail {}, done {}", printable(&objects.avail), printable(&objects.done)));
-        let on_offer =
-            handoff.on_offer.map_or_else(|| "nothing".to_owned(), |len| format!("a message of {}", bytes(len)));
-        line("on offer", on_offer);
+        let since = handoff.on_offer_ms.map(|ms| format!(", for {}", age(ms))).unwrap_or_default();
+        let stalled = if handoff.stalled { ", stalled" } else { "" };
+        let on_offer = match handoff.on_offer {
+            None => "nothing".to_owned(),
+            Some(len) => format!("a message of {}{since}{stalled}", bytes(len)),
+        };
+        let last = handoff.last_ack_ms.map(|ms| format!("; last acknowledgement {} ago", age(ms))).unwrap_or_default();
+        line("on offer", on_offer + &last);
         line(
             "peers",
             format!(

@@ -1,0 +1,63 @@
+//! Changing who may open the objects of a writer that is at work.
+
+use std::os::fd::{AsFd, OwnedFd};
+
+use nix::sys::stat::{Mode, fchmod, fstat};
+use nix::unistd::{Gid, fchown, getegid};
+
+use super::Names;
+use super::objects::Objects;
+use crate::error::{Error, Result};
+use crate::os::named_sem::{self, Identity};
+use crate::os::shm;
+
+/// Mode and group of a writer's objects, from any thread.
+#[derive(Clone, Debug)]
+pub struct Access {
+    /// Each object's name for `shm_open`, and which file it has to be.
+    objects: [(String, Identity); 3],
+}
+
+impl Access {
+    pub(super) fn of(objects: &Objects) -> Self {
+        let Names { segment, avail, done } = &objects.names;
+        Self {
+            objects: [
+                (segment.clone(), objects.segment.identity()),
+                (named_sem::object(avail), objects.avail.identity()),
+                (named_sem::object(done), objects.done.identity()),
+            ],
+        }
+    }
+
+    /// Gives all three this mode and group; `None` is this process's group. Who has them open keeps them.
+    ///
+    /// # Errors
+    /// [`Error::System`], its source of kind `NotFound` when a name leads nowhere or elsewhere, and `PermissionDenied` when
+    /// this user may not give files to the group. The mode is not changed then.
+    pub fn set(&self, mode: u32, gid: Option<u32>) -> Result<()> {
+        let open = self.objects.iter().map(|(name, identity)| open(name, *identity)).collect::<Result<Vec<_>>>()?;
+        let gid = gid.map_or_else(getegid, Gid::from_raw);
+        let failed = |step: &str, name: &str| {
+            let action = format!("{step} of handoff object {name}");
+            move |e| Error::system(action, e)
+        };
+        for (file, (name, _)) in open.iter().zip(&self.objects) {
+            fchown(file, None, Some(gid)).map_err(failed("change the group", name))?;
+        }
+        for (file, (name, _)) in open.iter().zip(&self.objects) {
+            fchmod(file, Mode::from_bits_truncate(mode)).map_err(failed("change the mode", name))?;
+        }
+        Ok(())
+    }
+}
+
+fn open(name: &str, identity: Identity) -> Result<OwnedFd> {
+    let file = shm::open(name, true)?;
+    let stat = fstat(file.as_fd()).map_err(|e| Error::system(format!("look at shared memory {name}"), e))?;
+    if (stat.st_dev, stat.st_ino) != identity {
+        let gone = std::io::Error::new(std::io::ErrorKind::NotFound, "another object has its name now");
+        return Err(Error::system(format!("find handoff object {name}"), gone));
+    }
+    Ok(file)
+}
