@@ -1,17 +1,13 @@
 //! `shmctl read --handoff` and `shmctl write --handoff` against programs in C, and against each other.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use nix::fcntl::{Flock, FlockArg};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-
-/// A document with the protocol's listings in C: each block under a heading that names its file. Optional.
-const LISTINGS: &str = "SHMD_HANDOFF_LISTINGS";
 
 /// Compiles C; nothing where there is no compiler.
 fn compile(source: &Path, to: &Path) -> Option<()> {
@@ -37,10 +33,7 @@ impl Place {
     fn new() -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let unique = format!("shmctl-handoff-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        Self::named([format!("/{unique}"), format!("/{unique}.avail"), format!("/{unique}.done")], &unique)
-    }
-
-    fn named(names: [String; 3], unique: &str) -> Self {
+        let names = [format!("/{unique}"), format!("/{unique}.avail"), format!("/{unique}.done")];
         let dir = std::env::temp_dir().join(unique);
         fs::create_dir_all(&dir).unwrap();
         Self { dir, names }
@@ -176,65 +169,4 @@ fn half_of_the_names_and_names_without_a_slash_are_usage_errors() {
         let out = Command::new(env!("CARGO_BIN_EXE_shmctl")).arg("read").args(rest).output().unwrap();
         assert_eq!(out.status.code(), Some(2), "{rest:?}: {out:?}");
     }
-}
-
-/// Takes the C files out of a document: a heading that ends in the file's name, then a block.
-fn extract(document: &str, dir: &Path) {
-    let mut name = None;
-    let mut file: Option<File> = None;
-    for line in document.lines() {
-        if let Some(open) = &mut file {
-            if line.starts_with("```") {
-                file = None;
-            } else {
-                writeln!(open, "{line}").unwrap();
-            }
-        } else if line.starts_with('#') {
-            name = line.split_whitespace().last().filter(|word| word.ends_with(".c") || word.ends_with(".h"));
-        } else if line.starts_with("```c")
-            && let Some(name) = name.take()
-        {
-            file = Some(File::create(dir.join(name)).unwrap());
-        }
-    }
-}
-
-#[test]
-fn the_programs_of_the_protocols_listings_are_the_other_side_unchanged_in_both_directions() {
-    let Some(document) = std::env::var_os(LISTINGS) else {
-        println!("skipped: {LISTINGS} names no document with the protocol's listings");
-        return;
-    };
-    // They use these names and no others, so only one such test may run at a time on the machine.
-    let lock = File::create(std::env::temp_dir().join("shmd-handoff-listings.lock")).unwrap();
-    let _lock = Flock::lock(lock, FlockArg::LockExclusive).unwrap();
-    let names = ["/demo_shm", "/sem_avail", "/sem_done"].map(str::to_owned);
-    let place = Place::named(names, &format!("shmctl-listings-{}", std::process::id()));
-    extract(&fs::read_to_string(document).unwrap(), &place.dir);
-    let (a, b) = (place.dir.join("process_a"), place.dir.join("process_b"));
-    let made = compile(&a.with_extension("c"), &a).and_then(|()| compile(&b.with_extension("c"), &b));
-    if made.is_none() {
-        return;
-    }
-    let words = ["Hello", "World", "Dynamic", "Memory"];
-    for reader_first in [true, false] {
-        let read = || place.shmctl("read", &["-n", "4", "--format", "raw"]);
-        let early = reader_first.then(read);
-        let writer = spawn(&mut Command::new(&a));
-        let reader = early.unwrap_or_else(|| {
-            place.await_objects();
-            read()
-        });
-        assert_eq!(good(reader), words.map(|word| format!("{word}\0")).concat());
-        assert_eq!(good(writer).lines().count(), 4);
-    }
-    // The segment that it leaves behind is stale now, and replaced. Their buffer takes 256 bytes.
-    let mut writer = place.shmctl("write", &["--framing", "nul", "--keep-delimiter"]);
-    place.await_objects();
-    let reader = spawn(&mut Command::new(&b));
-    let longest = "y".repeat(255);
-    feed(&mut writer, format!("Hello\0World\0{longest}\0Memory\0").as_bytes());
-    good(writer);
-    let expected = ["Hello", "World", &longest, "Memory"].map(|word| format!("[B] Received: {word}\n")).concat();
-    assert_eq!(good(reader), expected);
 }

@@ -62,7 +62,7 @@ pub(crate) fn start(level: LevelFilter, target: &Target) -> io::Result<()> {
     builder.filter_level(LevelFilter::Trace).format_target(false).format_timestamp_millis();
     match target {
         // The journal adds its own times and shows no colour; it takes a line's priority from the line.
-        Target::Stderr if is_journal(std::env::var_os("JOURNAL_STREAM").as_deref(), io::stderr()) => {
+        Target::Stderr if stderr_is_journal() => {
             builder.write_style(WriteStyle::Never);
             builder.format(|out, record| writeln!(out, "<{}>{}", priority(record.level()), record.args()));
         }
@@ -76,7 +76,9 @@ pub(crate) fn start(level: LevelFilter, target: &Target) -> io::Result<()> {
             builder.target(env_logger::Target::Pipe(Box::new(Syslog { socket: None })));
         }
         Target::File(path) => {
-            *file() = Some((path.clone(), open(path)?));
+            let opened =
+                open(path).map_err(|e| io::Error::new(e.kind(), format!("log file {}: {e}", path.display())))?;
+            *file() = Some((path.clone(), opened));
             builder.target(env_logger::Target::Pipe(Box::new(ToFile)));
         }
     }
@@ -100,6 +102,21 @@ pub(crate) fn reload(level: LevelFilter) {
             log::warn!("the log goes on in the old file, because {} cannot be opened: {e}", path.display());
         }
     }
+}
+
+/// Says on standard error why the program ends, also where there is no log yet.
+pub(crate) fn last_words(reason: &str) {
+    let mut text = String::new();
+    // The journal takes each line for an entry.
+    let mark = format!("<{}>", priority(Level::Error));
+    let mark = if stderr_is_journal() { mark.as_str() } else { "" };
+    format!("shmd: {reason}").lines().for_each(|line| text.extend([mark, line, "\n"]));
+    // Nobody is left to be told that standard error is closed.
+    let _ = io::stderr().write_all(text.as_bytes());
+}
+
+fn stderr_is_journal() -> bool {
+    is_journal(std::env::var_os("JOURNAL_STREAM").as_deref(), io::stderr())
 }
 
 /// The numbers of `syslog(3)`.

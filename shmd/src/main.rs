@@ -45,7 +45,7 @@ fn main() -> ExitCode {
         // A closed output is no reason to fail differently.
         Failure::CommandLine(e) => drop(e.print()),
         Failure::Config(config::Error::Usage(message)) => drop(args::usage(message).print()),
-        other => eprintln!("shmd: {other}"),
+        other => logging::last_words(&other.to_string()),
     }
     ExitCode::from(exit::code(&failure))
 }

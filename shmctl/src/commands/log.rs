@@ -59,16 +59,17 @@ pub(crate) fn run(args: &Args, global: &Global) -> Result<()> {
         Done::Log(entries) => show(&entries, args.json)?,
         other => return Err(unexpected("log", &other)),
     }
-    follow(client.into_conn(), &signals, args.json)
+    follow(client.into_conn(), global, &signals, args.json)
 }
 
-fn follow(mut conn: Conn, signals: &Signals, json: bool) -> Result<()> {
+fn follow(mut conn: Conn, global: &Global, signals: &Signals, json: bool) -> Result<()> {
     let stdout = io::stdout();
     loop {
         match conn.receive()? {
             Received::Line(line, _) => show(&[decode::<LogEntry>(&line)?], json)?,
             Received::Closed => {
-                return Err(Error::Disconnected { channel: "the operation log".to_owned() }.into());
+                let (socket, reason) = (global.endpoint().socket, "it has ended".to_owned());
+                return Err(Error::NoDaemon { socket, reason }.into());
             }
             Received::Nothing => {
                 let out = PollFd::new(stdout.as_fd(), PollFlags::empty());

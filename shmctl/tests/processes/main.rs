@@ -12,6 +12,7 @@ mod formats;
 mod helpers;
 mod hostile;
 mod lifecycle;
+mod listings;
 mod losses;
 mod permissions;
 mod private_memory;

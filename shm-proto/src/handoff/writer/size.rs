@@ -14,6 +14,9 @@ use crate::os::reserve::{self, Progress as Reserved, Reservation};
 /// From so much on, a child process takes the memory, so that a memory limit kills the child.
 const LARGE: u64 = 16 << 20;
 
+/// A child that makes no step of [`LARGE`] bytes for so long is given up, in milliseconds.
+const STUCK: u16 = 30_000;
+
 /// What became of a request for another size, in bytes of the whole segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resized {
@@ -101,18 +104,22 @@ fn extend(file: BorrowedFd<'_>, from: u64, to: u64) -> Result<()> {
     if to - from < LARGE {
         return reserve::now(file, to);
     }
-    let mut reservation = Reservation::start(file, from, to, to - from)?;
+    let mut reservation = Reservation::start(file, from, to, LARGE)?;
+    let mut stuck = None;
     loop {
-        match reservation.advance()? {
+        let failed = match reservation.advance()? {
             Reserved::Done(_) => return Ok(()),
-            Reserved::Failed { source, .. } => {
-                // What the attempt may have taken is given back; nobody has been told of it.
-                reserve::truncate(file, from)?;
-                return Err(Error::system("reserve shared memory", source));
-            }
-            Reserved::Reserved(_) | Reserved::NotYet => {}
+            Reserved::Failed { source, .. } => Some(source),
+            Reserved::Reserved(_) | Reserved::NotYet => None,
+        };
+        if let Some(source) = failed.or(stuck.take()) {
+            // The child is gone first. What it may have taken is given back; nobody has been told of it.
+            drop(reservation);
+            reserve::truncate(file, from)?;
+            return Err(Error::system("reserve shared memory", source));
         }
-        match poll(&mut [PollFd::new(reservation.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE) {
+        match poll(&mut [PollFd::new(reservation.as_fd(), PollFlags::POLLIN)], PollTimeout::from(STUCK)) {
+            Ok(0) => stuck = Some(std::io::Error::from(std::io::ErrorKind::TimedOut)),
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => return Err(Error::system("wait for shared memory", error)),
         }
