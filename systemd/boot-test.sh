@@ -1,6 +1,7 @@
 #!/bin/bash
 # Boots a Debian root in systemd-nspawn with shmd installed as its service, and looks at what an operator would see: start,
-# status, a reader of the right group, an outsider, reload, SIGKILL and a hang with automatic restart, stop, leftovers.
+# status, a reader of the right group, an outsider, reload, SIGKILL and a hang with automatic restart, stop, leftovers; then
+# the same daemon without systemd, in the background.
 #
 # Usage: boot-test.sh [--install] [DIRECTORY-OF-BINARIES]      (default: target/release beside this directory)
 #   --install   get what is missing with apt-get first, and fail where the test cannot run (for CI)
@@ -212,6 +213,7 @@ inside sh -c 'echo "mistake = 1" >/etc/shmd/shmd.d/bad.toml'
 inside systemctl start shmd.service 2>/dev/null && fail "started with a bad configuration"
 [ "$(property ExecMainStatus)" = 78 ] || fail "exit code $(property ExecMainStatus) instead of 78"
 [ "$(property ActiveState)" = failed ] || fail "state $(property ActiveState) instead of failed"
+prints 'bad.toml:1' inside journalctl --no-pager -u shmd -p err || fail "the journal does not know the reason as an error"
 inside rm /etc/shmd/shmd.d/bad.toml
 inside systemctl reset-failed shmd.service
 inside systemctl start shmd.service
@@ -219,6 +221,24 @@ inside systemctl start shmd.service
 say "stop"
 inside systemctl stop shmd.service
 [ "$(property Result)" = success ] || fail "stopping ended with $(property Result)"
-left=$(inside sh -c 'ls -A /dev/shm; ls -d /run/shmd 2>/dev/null || true')
-[ -z "$left" ] || fail "left behind: $left"
+left_behind() { inside sh -c 'ls -A /dev/shm; ls -d /run/shmd /run/shmd.pid 2>/dev/null || true'; }
+[ -z "$(left_behind)" ] || fail "left behind: $(left_behind)"
+
+say "in the background, with syslog"
+background() { inside shmd --daemonize --pid-file /run/shmd.pid "$@"; }
+background || fail "--daemonize ended with $?"
+pid=$(inside cat /run/shmd.pid)
+prints main inside shmctl list || fail "no channel in the background"
+set +e
+said=$(background 2>&1)
+code=$?
+set -e
+[ "$code" = 1 ] && grep -q "another shmd (pid $pid," <<<"$said" || fail "a second one in the background: $code $said"
+inside sh -c 'echo "mistake = 1" >/etc/shmd/shmd.d/bad.toml'
+inside kill -HUP "$pid"
+until_so "syslog has the failed reload as an error" prints reload-failed inside journalctl --no-pager -t shmd _PID="$pid" -p err
+inside rm /etc/shmd/shmd.d/bad.toml
+inside kill "$pid"
+until_so "the background daemon has gone" inside test ! -e /run/shmd.pid
+until_so "nothing is left behind" test -z "$(left_behind)"
 say "passed"

@@ -13,6 +13,7 @@ mod helpers;
 mod hostile;
 mod lifecycle;
 mod listings;
+mod log;
 mod losses;
 mod permissions;
 mod private_memory;

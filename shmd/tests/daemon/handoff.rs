@@ -294,3 +294,41 @@ fn a_message_that_nobody_acknowledges_is_dropped_where_that_is_the_policy() {
     }
     assert_eq!((daemon.stat().dropped, daemon.stat().messages), (3, 0));
 }
+
+#[test]
+fn sixty_four_megabytes_and_nothing_at_all_go_through_the_daemon() {
+    let config = "[[channel]]\nmode = \"handoff\"\ncapacity = 4096\nmin = 4096\nmax = \"128MiB\"\n";
+    let mut daemon = Daemon::start("handoff-large", config);
+    let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
+    let writing = std::thread::spawn(move || {
+        for len in [64 << 20, 0, 3] {
+            writer.publish(&vec![len as u8 ^ 0x5a; len]).unwrap();
+        }
+    });
+    let mut reader = Reader::new(names(&daemon));
+    for len in [64 << 20, 0, 3] {
+        assert!(next(&mut reader) == vec![len as u8 ^ 0x5a; len], "the message of {len} bytes");
+    }
+    writing.join().unwrap();
+    let stat = daemon.stat();
+    assert_eq!((stat.capacity, stat.messages, stat.bytes), (128 << 20, 3, (64 << 20) + 3));
+    assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
+    daemon.assert_gone();
+}
+
+#[test]
+fn a_reader_killed_between_taking_and_acknowledging_through_the_daemon_stops_nobody() {
+    let mut daemon = Daemon::start("handoff-taken", LENT);
+    let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
+    let writing = std::thread::spawn(move || writer.publish(b"twice").map(drop));
+    wait_for(|| daemon.stat().handoff.unwrap().on_offer.is_some(), || daemon.log());
+    let mut first = Reader::new(names(&daemon));
+    assert!(first.recv(&mut Vec::new(), Some(PATIENCE)).is_ok());
+    // As a process that was killed does it: it acknowledges nothing and gives nothing back.
+    std::mem::forget(first);
+    assert_eq!(next(&mut Reader::new(names(&daemon))), b"twice");
+    writing.join().unwrap().unwrap();
+    assert!(daemon.stat().handoff.unwrap().offered_again >= 1);
+    daemon.await_log(|log| log.contains("event=handoff-trouble channel=main offered_again=1"));
+    assert_eq!(daemon.stop(), Some(0));
+}

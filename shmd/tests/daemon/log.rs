@@ -84,6 +84,41 @@ fn a_follower_hears_of_everything_once_until_the_end() {
 }
 
 #[test]
+fn every_kind_of_operation_is_told_with_who_and_how_much() {
+    let mut daemon = Daemon::start(
+        "log-kinds",
+        "[[channel]]\nname = \"main\"\ncapacity = \"64KiB\"\nmax = \"128KiB\"\non_full = \"drop\"\n",
+    );
+    let reader = Reader::attach(&daemon.endpoint(), None, Start::New).unwrap();
+    daemon.ask(&Request::Resize { channel: None, bytes: 128 << 10 }).unwrap();
+    let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
+    for _ in 0..200 {
+        writer.publish(&[0; 1000]).unwrap();
+    }
+    writer.maintain().unwrap();
+    daemon.await_log(|log| log.contains("event=overflow"));
+    daemon.ask(&Request::Evict { channel: None, reader: 1 }).unwrap();
+    drop(reader);
+    daemon.await_log(|log| log.contains("event=detach"));
+    daemon.ask(&Request::Resize { channel: None, bytes: 64 << 10 }).unwrap();
+    drop(writer);
+    daemon.await_log(|log| log.contains("event=return") && log.contains("event=shrink"));
+    daemon.ask(&Request::Reload).unwrap();
+    let all = entries(&daemon, 0, None);
+    for event in [
+        "start", "create", "ready", "attach", "grow", "lend", "overflow", "evict", "detach", "return", "shrink",
+        "reload",
+    ] {
+        assert!(all.iter().any(|entry| entry.event == event), "no {event} in {all:?}");
+    }
+    let the = |event: &str| all.iter().find(|entry| entry.event == event).unwrap();
+    assert_eq!(the("grow").to_string(), "event=grow channel=main old=65536 new=131072 by=operator");
+    assert!(matches!(the("overflow").fields.get("dropped"), Some(Value::Number(1..))), "{all:?}");
+    assert_eq!(the("evict").fields.get("pid"), Some(&Value::Number(std::process::id().into())));
+    assert_eq!(daemon.stop(), Some(0));
+}
+
+#[test]
 fn peers_that_stop_are_shown_and_reported_once_and_so_is_their_return() {
     let mut daemon = Daemon::start("log-stalled", PLAIN);
     let mut reader = Reader::attach(&daemon.endpoint(), None, Start::New).unwrap();

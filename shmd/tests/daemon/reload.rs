@@ -140,3 +140,24 @@ fn a_new_channel_that_cannot_be_made_leaves_everything_as_it_was() {
     assert!(daemon.object("main").exists() && !daemon.object("a").exists());
     assert_eq!(daemon.stop(), Some(0));
 }
+
+#[test]
+fn a_flood_of_reloads_disturbs_nobody() {
+    let mut daemon = Daemon::start("reload-flood", &channel("main", ""));
+    let mut reader = daemon.attach("main");
+    let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
+    std::thread::scope(|scope| {
+        let asking: Vec<_> =
+            (0..4).map(|_| scope.spawn(|| (0..50).for_each(|_| drop(daemon.ask(&Request::Reload).unwrap())))).collect();
+        for number in 0_u32.. {
+            daemon.signal(Signal::SIGHUP);
+            writer.publish(&number.to_le_bytes()).unwrap();
+            assert_eq!(receive(&mut reader).unwrap(), number.to_le_bytes());
+            if asking.iter().all(std::thread::ScopedJoinHandle::is_finished) {
+                break;
+            }
+        }
+    });
+    assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
+    daemon.assert_gone();
+}

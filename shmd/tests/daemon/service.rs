@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::process::Stdio;
 
@@ -81,9 +82,12 @@ impl Drop for Background<'_> {
 impl Daemon {
     /// Starts it in the background; the parent's exit code and words.
     fn daemonize(&self, more: &[&str]) -> (Option<i32>, String) {
-        let file = |name: &str| self.dir.join(name).display().to_string();
-        let (pid, log) = (file("pid"), file("log"));
-        let mut command = self.command(&["--daemonize", "--pid-file", &pid, "--log-file", &log]);
+        let mut command = self.command(&["--daemonize"]);
+        for (flag, name) in [("--pid-file", "pid"), ("--log-file", "log")] {
+            if !more.contains(&flag) {
+                command.arg(flag).arg(self.dir.join(name));
+            }
+        }
         let mut child = command.args(more).stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         // To the end of the stream: the daemon must not keep it open.
         let mut said = String::new();
@@ -135,8 +139,13 @@ fn a_daemon_that_does_not_become_ready_gives_the_parent_its_exit_code_and_its_re
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("an object that is not shmd's has this name"), "{said}");
     assert!(taken.log().contains("event=failed"), "{}", taken.log());
-    let (code, said) = taken.daemonize(&["--pid-file", "/nonexistent/pid"]);
-    assert_ne!(code, Some(0), "{said}");
+    fs::remove_file(taken.object("main")).unwrap();
+    for flag in ["--pid-file", "--log-file"] {
+        let (code, said) = taken.daemonize(&[flag, "/nonexistent/file"]);
+        assert_eq!(code, Some(1), "{flag}: {said}");
+        assert!(said.contains("/nonexistent/file"), "{flag}: {said}");
+    }
+    taken.assert_gone();
 
     let fed = Daemon::configured("background-fed", "[[channel]]\nsource = \"stdin\"\n");
     let (code, said) = fed.daemonize(&[]);
@@ -144,4 +153,27 @@ fn a_daemon_that_does_not_become_ready_gives_the_parent_its_exit_code_and_its_re
     let (code, said) = fed.daemonize(&["--chdir", "/nonexistent", "--set", "main.source=none"]);
     assert_eq!(code, Some(1), "{said}");
     assert!(said.contains("/nonexistent"), "{said}");
+}
+
+#[test]
+fn in_the_journal_each_line_has_its_priority_from_the_first_to_the_last_word() {
+    let mut daemon = Daemon::configured("journal", PLAIN);
+    let start = |daemon: &Daemon, more: &[&str]| {
+        let mut command = daemon.command(more);
+        let file = fs::OpenOptions::new().append(true).open(daemon.dir.join("log")).unwrap();
+        let found = file.metadata().unwrap();
+        command.env("JOURNAL_STREAM", format!("{}:{}", found.dev(), found.ino())).stderr(file);
+        command.spawn().unwrap()
+    };
+    daemon.child = Some(start(&daemon, &[]));
+    daemon.await_log(|log| log.contains("<6>event=ready pid="));
+    fs::write(daemon.dir.join("shmd.toml"), "mistake = 1\n").unwrap();
+    daemon.signal(Signal::SIGHUP);
+    daemon.await_log(|log| log.contains("<3>event=reload-failed by=SIGHUP "));
+    assert_eq!(daemon.stop(), Some(0));
+    daemon.config = "mistake = 1\n".to_owned();
+    daemon.child = Some(start(&daemon, &[]));
+    assert_eq!(daemon.wait(), Some(78));
+    assert!(daemon.log().lines().last().is_some_and(|line| line.starts_with("<3>shmd: ")), "{}", daemon.log());
+    assert!(daemon.log().lines().all(|line| line.starts_with('<')), "{}", daemon.log());
 }
