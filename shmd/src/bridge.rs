@@ -8,28 +8,24 @@
 //! So every source and every program that borrows the writer role feeds a handoff channel as it feeds a ring, and none of
 //! them touches its objects. Those who can write the objects are trusted: one who cuts the segment ends the daemon.
 
-use std::collections::VecDeque;
+mod work;
+
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use log::debug;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use shm_proto::control::OnFull;
-use shm_proto::handoff::{Counters, Progress, Resized, Waker, Writer};
+use shm_proto::handoff::{Counters, Resized, Waker, Writer};
 use shm_proto::os::bell::Bell;
 use shm_proto::ring::Reader;
 use shm_proto::{ChannelName, Error, Result};
 
 use crate::event_loop::ClientId;
-use crate::journal::operation;
-use crate::rate_limit::RateLimit;
+use work::{Ends, Work};
 
-/// A message that cannot be handed over for now, for want of memory or with its mutex taken, is tried again after this time.
-const RETRY: Duration = Duration::from_secs(1);
 /// How long the thread may take to end: it waits for a mutex no longer than a second at a time.
 const STOP: Duration = Duration::from_secs(3);
 
@@ -55,6 +51,8 @@ enum Order {
     Resize(ClientId, u64),
     /// Another policy.
     Policy(OnFull, Duration),
+    /// A shorter length, because no message has needed so much for a while.
+    GiveBack(u64),
 }
 
 /// What both threads see.
@@ -64,6 +62,8 @@ struct Shared {
     stop: AtomicBool,
     /// There is an order in the queue.
     orders: AtomicBool,
+    /// The longest segment that a message has needed since somebody looked.
+    peak: AtomicU64,
 }
 
 /// What became of an order to resize.
@@ -96,20 +96,9 @@ impl Bridge {
         let (rung, bell) = Bell::new()?;
         let shared = Arc::new(Shared::default());
         let waker = writer.waker();
-        let mut work = Work {
-            lines: RateLimit::new(1),
-            overflow_lines: RateLimit::new(1),
-            last: State { counters: writer.counters(), capacity: writer.capacity(), ..State::default() },
-            channel,
-            writer,
-            shared: Arc::clone(&shared),
-            orders,
-            answers,
-            woken: Bell::from_fd(woken)?,
-            rung,
-            shrinking: None,
-        };
-        work.show("operator");
+        let ends = Ends { shared: Arc::clone(&shared), orders, answers, woken: Bell::from_fd(woken)?, rung };
+        let mut work = Work::new(channel, writer, ends);
+        work.show("daemon");
         let thread = thread::Builder::new()
             .name("handoff".to_owned())
             .spawn(move || work.run(feed))
@@ -130,6 +119,16 @@ impl Bridge {
     /// Another policy for messages that are not acknowledged in time.
     pub(crate) fn set_policy(&self, on_full: OnFull, ack_timeout: Duration) {
         self.order(Order::Policy(on_full, ack_timeout));
+    }
+
+    /// Gives memory back that has not been needed.
+    pub(crate) fn shrink_unused(&self, bytes: u64) {
+        self.order(Order::GiveBack(bytes));
+    }
+
+    /// The longest segment, in bytes, that a message has needed since the last call.
+    pub(crate) fn take_peak(&self) -> u64 {
+        self.shared.peak.swap(0, Ordering::Relaxed)
     }
 
     fn order(&self, order: Order) {
@@ -173,175 +172,4 @@ impl Drop for Bridge {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-/// Why handing a message over was broken off.
-enum Stopped {
-    ByDaemon,
-    By(Error),
-}
-
-/// The thread.
-struct Work {
-    channel: ChannelName,
-    writer: Writer,
-    shared: Arc<Shared>,
-    orders: Receiver<Order>,
-    answers: Sender<Answer>,
-    woken: Bell,
-    rung: Bell,
-    /// As it was shown last.
-    last: State,
-    /// The length asked for while a message was on offer.
-    shrinking: Option<u64>,
-    lines: RateLimit,
-    overflow_lines: RateLimit,
-}
-
-impl Work {
-    fn run(mut self, mut feed: Reader) {
-        if let Err(Stopped::By(error)) = self.serve(&mut feed)
-            && !matches!(error, Error::Closed { .. } | Error::Disconnected { .. })
-        {
-            operation("handoff-failed").on(&self.channel).reason(error).error();
-        }
-        let Counters { messages, dropped, .. } = self.writer.counters();
-        let end = operation("handoff-end").on(&self.channel).number("messages", messages).number("dropped", dropped);
-        end.number("withdrawn", u64::from(self.writer.on_offer().is_some())).info();
-    }
-
-    fn serve(&mut self, feed: &mut Reader) -> Result<(), Stopped> {
-        let mut bytes = Vec::new();
-        loop {
-            self.obey()?;
-            if let Some(message) = feed.try_recv().map_err(Stopped::By)? {
-                message.copy_to_vec(&mut bytes);
-                self.hand_over(&bytes)?;
-                // Only now it is acknowledged to whoever published it.
-                message.finish().map_err(Stopped::By)?;
-                continue;
-            }
-            if feed.arm().map_err(Stopped::By)? {
-                let mut fds = [feed.as_fd(), self.woken.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-                // An interrupted or failed wait is followed by another look.
-                if let Err(e) = poll(&mut fds, PollTimeout::NONE) {
-                    debug!("event=handoff-wait channel={} reason={e}", self.channel);
-                }
-                self.woken.drain();
-            }
-        }
-    }
-
-    /// Whatever is wrong with the objects may be put right by those who use them: it is tried again and again.
-    fn hand_over(&mut self, message: &[u8]) -> Result<(), Stopped> {
-        loop {
-            self.obey()?;
-            match self.writer.offer(message) {
-                Ok(()) => break,
-                Err(error) => self.retry(&error)?,
-            }
-        }
-        self.show("writer");
-        loop {
-            let progress = self.writer.progress(u64::MAX);
-            self.show("operator");
-            match progress {
-                Ok(Progress::Acknowledged | Progress::Dropped) => return Ok(()),
-                Ok(Progress::Waiting) => self.obey()?,
-                Err(error) => self.retry(&error)?,
-            }
-        }
-    }
-
-    /// Waits a moment, unless there is something else to do.
-    fn retry(&mut self, error: &Error) -> Result<(), Stopped> {
-        if let Some(left_out) = self.lines.admit(Instant::now()) {
-            operation("handoff-waits").on(&self.channel).reason(error).left_out(left_out).warn();
-            self.rung.ring();
-        }
-        let mut fds = [PollFd::new(self.woken.as_fd(), PollFlags::POLLIN)];
-        if poll(&mut fds, PollTimeout::try_from(RETRY).unwrap_or(PollTimeout::MAX)).is_ok_and(|woken| woken > 0) {
-            self.woken.drain();
-        }
-        self.obey()
-    }
-
-    /// Does what the daemon has asked for.
-    fn obey(&mut self) -> Result<(), Stopped> {
-        if self.shared.stop.load(Ordering::Acquire) {
-            return Err(Stopped::ByDaemon);
-        }
-        if !self.shared.orders.swap(false, Ordering::Acquire) {
-            return Ok(());
-        }
-        for order in self.orders.try_iter().collect::<VecDeque<_>>() {
-            let (client, bytes) = match order {
-                Order::Resize(client, bytes) => (client, bytes),
-                Order::Policy(on_full, ack_timeout) => {
-                    self.writer.set_policy(on_full, ack_timeout);
-                    continue;
-                }
-            };
-            let outcome = self.writer.resize(bytes);
-            if let Ok(Resized { new, pending, .. }) = &outcome {
-                self.shrinking = pending.then_some(*new);
-            }
-            // The daemon is there as long as this thread.
-            let _ = self.answers.send((client, bytes, outcome));
-        }
-        self.show("operator");
-        self.rung.ring();
-        Ok(())
-    }
-
-    /// Shows how things stand, and logs what peers have done. A change of the length is `by` whom.
-    fn show(&mut self, by: &str) {
-        let (counters, then, at) = (self.writer.counters(), self.last, Instant::now());
-        let capacity = self.writer.capacity();
-        self.shrinking = self.shrinking.filter(|&new| self.writer.on_offer().is_some() && new != capacity);
-        let since = then.on_offer.filter(|_| ended(counters) == ended(then.counters));
-        let on_offer = self.writer.on_offer().map(|len| (len, since.map_or(at, |(_, since)| since)));
-        let last_ack = if counters.messages == then.counters.messages { then.last_ack } else { Some(at) };
-        let state = State { counters, capacity, pending: self.shrinking, on_offer, last_ack };
-        *self.shared.state.lock().unwrap_or_else(PoisonError::into_inner) = state;
-        self.last = state;
-        if self.log(then, by) {
-            // Those who follow the log are told by the daemon's own thread.
-            self.rung.ring();
-        }
-    }
-
-    /// Logs what is different from `then`; whether there was anything.
-    fn log(&mut self, then: State, by: &str) -> bool {
-        let (now, counters, before) = (self.last, self.last.counters, then.counters);
-        let mut told = false;
-        let about = |event| operation(event).on(&self.channel);
-        if now.capacity != then.capacity {
-            let event = if now.capacity > then.capacity { "grow" } else { "shrink" };
-            about(event).number("old", then.capacity).number("new", now.capacity).text("by", by).info();
-            told = true;
-        }
-        if counters.dropped != before.dropped
-            && let Some(left_out) = self.overflow_lines.admit(Instant::now())
-        {
-            let lost = about("overflow").number("dropped", counters.dropped);
-            lost.reason("nobody acknowledged in time").left_out(left_out).warn();
-            told = true;
-        }
-        let trouble = |c: Counters| (c.offered_again, c.recovered, c.repaired, c.stray_posts);
-        if trouble(counters) != trouble(before)
-            && let Some(left_out) = self.lines.admit(Instant::now())
-        {
-            let seen = about("handoff-trouble").number("offered_again", counters.offered_again);
-            let seen = seen.number("recovered", counters.recovered).number("repaired", counters.repaired);
-            seen.number("stray_posts", counters.stray_posts).left_out(left_out).warn();
-            told = true;
-        }
-        told
-    }
-}
-
-/// Messages that are over and done with.
-fn ended(counters: Counters) -> u64 {
-    counters.messages + counters.dropped
 }

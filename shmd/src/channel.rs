@@ -180,8 +180,8 @@ impl Channel {
 
     /// Whether [`tick`](Self::tick) has something to do: figures move, or there is memory to give back some day.
     pub(crate) fn wants_ticks(&self) -> bool {
-        let shrinks = self.config.shrink_after.is_some() && self.sizing.capacity() > self.config.min;
-        self.is_in_use() || shrinks
+        let large = self.sizing.capacity() > self.config.min || self.handoff.as_ref().is_some_and(Handoff::is_large);
+        self.is_in_use() || (self.config.shrink_after.is_some() && large)
     }
 
     /// Whether somebody other than the daemon for its own purposes holds the writer role.
@@ -317,6 +317,9 @@ impl Channel {
         let (bounds, capacity, used) = (self.sizing.bounds(), self.sizing.capacity(), self.used(&shot));
         if let Some(target) = self.low_use.sample(now, bounds, capacity, used, after) {
             self.shrink_unused(hub, now, target);
+        }
+        if let Some(handoff) = &mut self.handoff {
+            handoff.give_back(now, after);
         }
     }
 

@@ -23,7 +23,7 @@ use crate::event_loop::{ClientId, Interest, Token};
 use crate::hub::{Hub, refusal};
 use crate::journal::{Operation, operation};
 use crate::liveness::Pulse;
-use crate::policy::Bounds;
+use crate::policy::LowUse;
 use crate::server::{Peer, Role, printable};
 
 /// The feed's capacity at the start and at rest, unless a message needs more.
@@ -48,6 +48,7 @@ pub(crate) struct Handoff {
     evicted: u64,
     /// Whether somebody acknowledges what is on offer.
     pulse: Pulse,
+    low_use: LowUse,
 }
 
 /// The configuration of the ring that feeds a handoff channel, or the channel's own for a ring.
@@ -105,8 +106,17 @@ impl Channel {
         self.readers.insert(BRIDGE, reader);
         let access = writer.access();
         let bridge = Bridge::start(config.name.clone(), feed, writer)?;
-        let (readers, pulse) = (BTreeMap::new(), Pulse::new(Instant::now()));
-        self.handoff = Some(Handoff { config, names, access, bridge, readers, next_reader: 0, evicted: 0, pulse });
+        self.handoff = Some(Handoff {
+            config,
+            names,
+            access,
+            bridge,
+            readers: BTreeMap::new(),
+            next_reader: 0,
+            evicted: 0,
+            pulse: Pulse::new(Instant::now()),
+            low_use: LowUse::default(),
+        });
         Ok(())
     }
 
@@ -212,12 +222,13 @@ impl Channel {
     /// Changes the segment's length. The bridge answers.
     pub(super) fn resize_handoff(&mut self, hub: &mut Hub, client: ClientId, bytes: u64) {
         let Some(handoff) = &self.handoff else { return };
-        let Bounds { min, max } = Bounds { min: handoff.config.min, max: handoff.config.max };
-        if (Bounds { min, max }).fit(bytes).is_some() {
+        let bounds = handoff.bounds();
+        if bounds.fit(bytes).is_some() {
             return handoff.bridge.resize(client, bytes);
         }
+        let (asked, min, max) = (Bytes(bytes), Bytes(bounds.min), Bytes(bounds.max));
         let message =
-            format!("channel {}: asked {}, allowed {} to {}", self.config.name, Bytes(bytes), Bytes(min), Bytes(max));
+            format!("channel {}: asked {asked}, allowed {min} to {max}: the channel's min and max", self.config.name);
         hub.reply(client, Err(refusal(ErrorKind::OutOfRange, message)), Vec::new());
     }
 

@@ -135,7 +135,9 @@ impl Channel {
     }
 
     fn resized(&self, event: &'static str, old: u64, new: u64) -> Operation {
-        operation(event).on(&self.config.name).number("old", old).number("new", new)
+        let resized = operation(event).on(&self.config.name);
+        let resized = if self.handoff.is_some() { resized.text("part", "feed") } else { resized };
+        resized.number("old", old).number("new", new)
     }
 
     fn reserve(&mut self, hub: &mut Hub, from: u64, to: u64) -> Vec<Action> {

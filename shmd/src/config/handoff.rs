@@ -36,11 +36,32 @@ impl Mode {
             None => HANDOFF,
         };
         let handoff = if is_handoff { Some(names(raw, prefix, name)?) } else { None };
+        if is_handoff {
+            refuse_the_rings_keys(raw)?;
+        }
         if let (None, Some(written)) = (&handoff, [&raw.segment, &raw.avail, &raw.done].into_iter().flatten().next()) {
             return Err(written.bad("segment, avail and done name the objects of a channel with mode = \"handoff\""));
         }
         Ok(Self { permissions, handoff })
     }
+}
+
+/// What means nothing where one message at a time is handed over to one reader, who acknowledges it.
+fn refuse_the_rings_keys(raw: &Channel) -> Result<(), Error> {
+    let refuse = |key: &str, why: &str| format!("{key} is for a ring; in a channel with mode = \"handoff\" {why}");
+    if let Some(written) = &raw.align {
+        return Err(written.bad(refuse("align", "messages start at byte 60, where C programs look for them")));
+    }
+    if let Some(written) = &raw.evict_after {
+        return Err(written.bad(refuse("evict_after", "ack_timeout says how long an acknowledgement may take")));
+    }
+    if let Some(written) = &raw.ack {
+        return Err(written.bad(refuse("ack", "every message is acknowledged")));
+    }
+    if let Some(written) = &raw.wait_readers {
+        return Err(written.bad(refuse("wait_readers", "publishing waits for a reader anyway")));
+    }
+    Ok(())
 }
 
 /// The largest message is what C programs can count on in the largest segment.

@@ -9,6 +9,9 @@ use shm_proto::{Bytes, duration};
 use super::{ChannelConfig, Config};
 use crate::access::Access;
 
+/// Keys that a handoff channel does not take.
+const RINGS_OWN: [&str; 4] = ["align", "evict_after", "ack", "wait_readers"];
+
 /// The whole configuration, every key, with the files it came from in a comment.
 pub(crate) fn show(config: &Config) -> String {
     let mut out = String::new();
@@ -69,6 +72,7 @@ pub(crate) fn values(channel: &ChannelConfig) -> Vec<(&'static str, String)> {
         ("keep_delimiter", channel.keep_delimiter.to_string()),
     ];
     if let Some(Names { segment, avail, done }) = &channel.handoff {
+        values.retain(|(key, _)| !RINGS_OWN.contains(key));
         values.extend([("segment", text(segment)), ("avail", text(avail)), ("done", text(done))]);
     }
     values

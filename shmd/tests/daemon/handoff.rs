@@ -332,3 +332,16 @@ fn a_reader_killed_between_taking_and_acknowledging_through_the_daemon_stops_nob
     daemon.await_log(|log| log.contains("event=handoff-trouble channel=main offered_again=1"));
     assert_eq!(daemon.stop(), Some(0));
 }
+
+#[test]
+fn memory_that_no_message_needs_is_given_back_after_a_while() {
+    let config = format!("{LENT}on_full = \"drop\"\nshrink_after = \"1s\"\n");
+    let mut daemon = Daemon::start("handoff-low", &config);
+    let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
+    writer.publish(&[0; 1_000_000]).unwrap();
+    assert_eq!(daemon.stat().capacity, 1 << 20);
+    drop(writer);
+    wait_for(|| daemon.stat().capacity == 4096, || daemon.log());
+    assert!(daemon.log().contains("event=shrink channel=main old=1048576 new=4096 by=low-use"), "{}", daemon.log());
+    assert_eq!(daemon.stop(), Some(0));
+}

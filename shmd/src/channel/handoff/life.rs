@@ -9,8 +9,27 @@ use super::{Handoff, about};
 use crate::channel::watch::report;
 use crate::config::ChannelConfig;
 use crate::journal::operation;
+use crate::policy::Bounds;
 
 impl Handoff {
+    /// The limits of the segment's length.
+    pub(super) fn bounds(&self) -> Bounds {
+        Bounds { min: self.config.min, max: self.config.max }
+    }
+
+    /// Whether there is memory to give back some day.
+    pub(in crate::channel) fn is_large(&self) -> bool {
+        self.bridge.state().capacity > self.config.min
+    }
+
+    /// Gives back memory that no message has needed for a while.
+    pub(in crate::channel) fn give_back(&mut self, now: Instant, after: Duration) {
+        let (capacity, needed) = (self.bridge.state().capacity, self.bridge.take_peak());
+        if let Some(target) = self.low_use.sample(now, self.bounds(), capacity, needed, after) {
+            self.bridge.shrink_unused(target);
+        }
+    }
+
     /// Whether figures move: somebody is attached, or a message is on offer.
     pub(in crate::channel) fn is_in_use(&self) -> bool {
         !self.readers.is_empty() || self.bridge.state().on_offer.is_some()

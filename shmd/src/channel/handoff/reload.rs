@@ -7,16 +7,13 @@ use crate::channel::reload::{FIXED, FOR_THE_BEGINNING, OVER_MAX, Outcome};
 use crate::config::{ChannelConfig, values};
 
 /// What can change under readers and writer.
-const LIVE: [&str; 14] = [
+const LIVE: [&str; 11] = [
     "min",
     "on_full",
     "max_readers",
-    "evict_after",
     "shrink_after",
     "stalled_after",
-    "ack",
     "ack_timeout",
-    "wait_readers",
     "group",
     "permissions",
     "read",
@@ -54,12 +51,9 @@ impl Channel {
         }
         next.on_full = new.on_full;
         next.max_readers = new.max_readers;
-        next.evict_after = new.evict_after;
         next.shrink_after = new.shrink_after;
         next.stalled_after = new.stalled_after;
-        next.ack = new.ack;
         next.ack_timeout = new.ack_timeout;
-        next.wait_readers = new.wait_readers;
         next.read = new.read.and_group(gid(&next));
         next.write = new.write;
         next.admin = new.admin;

@@ -12,6 +12,9 @@ use super::{Handoff, Reader};
 /// What each of the two semaphores takes in `/dev/shm`, in bytes.
 const SEMAPHORE: u64 = 4096;
 
+/// Messages start at byte 60.
+const ALIGN: u32 = 4;
+
 fn milliseconds(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
@@ -49,6 +52,7 @@ impl Handoff {
         (stat.dropped, stat.overwritten) = (counters.dropped, 0);
         (stat.resizes, stat.evicted) = (counters.resizes, self.evicted);
         stat.max_readers = config.max_readers;
+        stat.align = ALIGN;
         stat.handoff = Some(HandoffStat {
             objects: self.names.clone(),
             on_offer: state.on_offer.map(|(len, _)| len),

@@ -131,7 +131,9 @@ fn what_is_shown_is_a_configuration_that_means_the_same() {
         assert_eq!(without_files(again.good()), without_files(config), "{shown}");
         let is_ring = !shown.contains("mode = \"handoff\"");
         for key in Top::KEYS.iter().chain(Channel::KEYS) {
-            if is_ring && ["segment", "avail", "done"].contains(key) {
+            let others: &[&str] =
+                if is_ring { &["segment", "avail", "done"] } else { &["align", "evict_after", "ack", "wait_readers"] };
+            if others.contains(key) {
                 continue;
             }
             assert!(shown.lines().any(|line| line.starts_with(&format!("{key} = "))), "{key}\n{shown}");

@@ -30,6 +30,10 @@ fn what_goes_with_neither_mode_is_refused_at_its_line() {
         ("mode = \"handoff\"\navail = \"/a\"\ndone = \"/a\"", "names of their own"),
         ("mode = \"handoff\"\npermissions = \"0060\"", "0660"),
         ("mode = \"handoff\"\nmax = 8192\nmax_message = 8129", "8128"),
+        ("mode = \"handoff\"\nalign = 64", "align is for a ring"),
+        ("mode = \"handoff\"\nevict_after = \"1s\"", "ack_timeout"),
+        ("mode = \"handoff\"\nack = true", "acknowledged"),
+        ("mode = \"handoff\"\nwait_readers = 1", "wait_readers is for a ring"),
     ] {
         let refusal = Setup::new(&format!("[[channel]]\n{text}\n")).refusal();
         assert!(refusal.contains(why) && refusal.starts_with("shmd.toml:"), "{text}: {refusal}");
