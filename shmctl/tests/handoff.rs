@@ -146,6 +146,23 @@ fn a_reader_without_a_writer_times_out_and_a_writer_without_a_reader_ends_at_a_s
 }
 
 #[test]
+fn a_message_that_nobody_acknowledges_ends_the_writer_or_is_dropped_as_it_is_told() {
+    let place = Place::new();
+    let mut late = place.shmctl("write", &["--timeout", "50ms"]);
+    feed(&mut late, b"nobody\n");
+    let late = late.wait_with_output().unwrap();
+    assert_eq!(late.status.code(), Some(75), "{late:?}");
+    let said = String::from_utf8_lossy(&late.stderr).into_owned();
+    assert!(said.contains("an acknowledgement in /shmctl-handoff-") && said.contains("50ms"), "{said}");
+    let mut drops = place.shmctl("write", &["--on-full", "drop", "--ack-timeout", "20ms"]);
+    feed(&mut drops, b"one\ntwo\n");
+    let drops = drops.wait_with_output().unwrap();
+    assert_eq!(drops.status.code(), Some(0), "{drops:?}");
+    assert!(String::from_utf8_lossy(&drops.stderr).contains("2 messages were dropped"), "{drops:?}");
+    assert!(place.paths().iter().all(|path| !Path::new(path).exists()));
+}
+
+#[test]
 fn signals_end_a_reader_and_a_writer_that_have_nothing_to_do() {
     let place = Place::new();
     let mut writer = place.shmctl("write", &[]);

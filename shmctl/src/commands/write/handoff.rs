@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags};
 use shm_proto::Error;
+use shm_proto::control::OnFull;
 use shm_proto::framing::{MessageSink, Pump, Slotted, Step};
 use shm_proto::handoff::{Names, Origin, Progress, Settings, Writer};
 use shm_proto::os::clock::monotonic_ns;
 
-use super::{Args, Input};
+use super::{Args, Input, Overdue};
 use crate::error::{Result, note};
 use crate::human::messages;
 use crate::output::wait_for;
@@ -23,6 +24,28 @@ const LOOK: u64 = 250_000_000;
 struct Sink<'a> {
     writer: Writer,
     signals: &'a Signals,
+    timeout: Option<Duration>,
+}
+
+impl Sink<'_> {
+    /// Waits until the message on offer is acknowledged or dropped.
+    fn await_end(&mut self) -> Result<(), Error> {
+        let until = self
+            .timeout
+            .map_or(u64::MAX, |most| monotonic_ns().saturating_add(u64::try_from(most.as_nanos()).unwrap_or(u64::MAX)));
+        while self.writer.progress(until.min(monotonic_ns() + LOOK))? == Progress::Waiting {
+            if self.signals.came() {
+                let interrupted = io::Error::from(io::ErrorKind::Interrupted);
+                return Err(Error::system("wait for an acknowledgement", interrupted));
+            }
+            if monotonic_ns() >= until {
+                self.writer.withdraw()?;
+                let what = format!("an acknowledgement in {}", self.writer.settings().names.segment);
+                return Err(Error::TimedOut { what, waited: self.timeout.unwrap_or_default() });
+            }
+        }
+        Ok(())
+    }
 }
 
 impl MessageSink for Sink<'_> {
@@ -30,12 +53,7 @@ impl MessageSink for Sink<'_> {
         let mut count = 0;
         for message in messages {
             self.writer.offer(message)?;
-            while self.writer.progress(monotonic_ns() + LOOK)? == Progress::Waiting {
-                if self.signals.came() {
-                    let interrupted = io::Error::from(io::ErrorKind::Interrupted);
-                    return Err(Error::system("wait for an acknowledgement", interrupted));
-                }
-            }
+            self.await_end()?;
             count += 1;
         }
         Ok(count)
@@ -48,7 +66,12 @@ impl MessageSink for Sink<'_> {
 
 pub(super) fn run(args: &Args, names: Names) -> Result<()> {
     let signals = Signals::catch()?;
-    let settings = Settings { mode: args.permissions.0, ack_timeout: args.ack_timeout, ..Settings::new(names.clone()) };
+    let on_full = match args.on_full {
+        Overdue::Block => OnFull::Block,
+        Overdue::Drop => OnFull::Drop,
+    };
+    let settings =
+        Settings { mode: args.permissions.0, ack_timeout: args.ack_timeout, on_full, ..Settings::new(names.clone()) };
     let mut pump = Pump::new(args.framing, settings.max_message)?.keeping_delimiters(args.keep_delimiter);
     let writer = Writer::create(settings)?;
     match writer.origin() {
@@ -56,7 +79,7 @@ pub(super) fn run(args: &Args, names: Names) -> Result<()> {
         Origin::Adopted { .. } => note(&format!("{names}: an earlier writer left them; going on with them")),
         Origin::Replaced => note(&format!("{names}: an earlier program left them; made anew")),
     }
-    let mut sink = Sink { writer, signals: &signals };
+    let mut sink = Sink { writer, signals: &signals, timeout: args.timeout };
     let result = publish(&mut pump, &mut sink);
     let counters = sink.writer.counters();
     if counters.offered_again > 0 || counters.recovered > 0 || counters.repaired > 0 {
@@ -66,6 +89,9 @@ pub(super) fn run(args: &Args, names: Names) -> Result<()> {
             counters.recovered,
             counters.repaired
         ));
+    }
+    if counters.dropped > 0 {
+        note(&messages(counters.dropped, "dropped, because nobody acknowledged in time"));
     }
     log::info!("{}", messages(counters.messages, "acknowledged"));
     match result {

@@ -7,7 +7,7 @@ use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use clap::Args as ClapArgs;
+use clap::{Args as ClapArgs, ValueEnum};
 use nix::poll::{PollFd, PollFlags};
 use shm_proto::framing::{Framing, Pump, Step};
 use shm_proto::{Error, Writer};
@@ -51,9 +51,24 @@ pub(crate) struct Args {
     /// With --handoff: permissions of the objects; both sides need to read and write them.
     #[arg(long, value_name = "OCTAL", default_value = "0600", requires = "handoff", value_parser = permissions)]
     permissions: Permissions,
-    /// With --handoff: a message that a reader takes and does not acknowledge for so long is offered again.
+    /// With --handoff: a message that a reader takes and does not acknowledge for so long is offered again, or dropped.
     #[arg(long, value_name = "TIME", default_value = "1s", requires = "handoff", value_parser = shm_proto::duration::parse)]
     ack_timeout: Duration,
+    /// With --handoff: what becomes of a message that nobody acknowledges within --ack-timeout.
+    #[arg(long, value_name = "WHAT", value_enum, default_value_t = Overdue::Block, requires = "handoff")]
+    on_full: Overdue,
+    /// With --handoff: end with exit code 75 when nobody has acknowledged a message for so long; it is withdrawn.
+    #[arg(short, long, value_name = "TIME", requires = "handoff", value_parser = shm_proto::duration::parse)]
+    timeout: Option<Duration>,
+}
+
+/// What to do with a message that is not acknowledged in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Overdue {
+    /// It stays on offer, until somebody acknowledges it.
+    Block,
+    /// It is dropped and counted.
+    Drop,
 }
 
 /// Permission bits.
