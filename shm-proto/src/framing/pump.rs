@@ -1,7 +1,10 @@
 //! Moves a byte stream into messages: many small ones through a buffer, large ones straight into their place.
 
+mod skip;
+
 use std::io::{self, Read};
 
+use self::skip::Skip;
 use super::Framing;
 use super::cut::{Cut, LENGTH};
 use crate::error::{Error, Result};
@@ -76,6 +79,11 @@ pub struct Pump {
     in_pieces: bool,
     /// The sink has dropped the message at `start` already: it is read and passed over.
     dropped: bool,
+    /// A chunk cut short by the end of the input is an error.
+    whole_chunks: bool,
+    skip: Skip,
+    /// What was read behind a message that was passed over may hold whole messages.
+    look_again: bool,
     published: u64,
     ended: bool,
 }
@@ -97,6 +105,9 @@ impl Pump {
             searched: 0,
             in_pieces: false,
             dropped: false,
+            whole_chunks: false,
+            skip: Skip::Nothing,
+            look_again: false,
             published: 0,
             ended: false,
         };
@@ -111,6 +122,14 @@ impl Pump {
     #[must_use]
     pub fn keeping_delimiters(mut self, keep: bool) -> Self {
         self.keep = keep;
+        self
+    }
+
+    /// Makes a chunk that the end of the input cuts short an error, as it is for [`Framing::Length`]: for inputs that may
+    /// end because their writer died.
+    #[must_use]
+    pub fn requiring_whole_chunks(mut self) -> Self {
+        self.whole_chunks = true;
         self
     }
 
@@ -140,6 +159,9 @@ impl Pump {
         if self.ended {
             return Ok(Step::Eof);
         }
+        if std::mem::take(&mut self.look_again) {
+            return self.publish_complete(sink).map(Step::Published);
+        }
         if let Some(len) = self.length_in_place()
             && let Some(step) = self.step_in_place(len, input, sink)?
         {
@@ -151,6 +173,7 @@ impl Pump {
             Ok(0) => self.finish(sink),
             Ok(n) => {
                 self.end += n;
+                self.throw_away();
                 self.publish_complete(sink).map(Step::Published)
             }
             Err(e) => outcome_of(e),
@@ -201,12 +224,12 @@ impl Pump {
         let prefix = self.prefix();
         let (from, end) = (self.start + prefix, self.end);
         let before = end - from;
-        let buffer = &mut self.buffer;
+        let (buffer, whole_chunks) = (&mut self.buffer, self.whole_chunks);
         let mut stopped = None;
         let slotted = sink.publish_in_place(len, |slot| {
             slot[..before].copy_from_slice(&buffer[from..end]);
             let (filled, why) = read_until_full(input, slot, before);
-            let last_chunk = prefix == 0 && filled > 0 && matches!(why, Some(Ok(0)));
+            let last_chunk = prefix == 0 && !whole_chunks && filled > 0 && matches!(why, Some(Ok(0)));
             let whole = filled == len || last_chunk;
             if !whole {
                 keep(buffer, end, &slot[before..filled], from + len);
@@ -249,8 +272,10 @@ impl Pump {
             self.buffer.copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, unread);
         }
-        if self.start + wanted > self.buffer.len() {
-            let larger = known.unwrap_or((2 * self.buffer.len()).min(self.max_message + 1)).max(wanted).max(BUFFER);
+        if self.end == self.buffer.len() {
+            // By doubling also where the length is known: a peer that only claims a length gets no memory for it.
+            let most = known.unwrap_or(self.max_message + 1);
+            let larger = (2 * self.buffer.len()).min(most).max(self.end + 1).max(BUFFER);
             self.buffer.resize(larger, 0);
         }
     }
@@ -281,12 +306,14 @@ impl Pump {
     fn finish(&mut self, sink: &mut impl MessageSink) -> Result<Step> {
         self.ended = true;
         let left = self.unread().len();
-        if left == 0 {
+        if left == 0 || self.skip != Skip::Nothing {
             return Ok(Step::Eof);
         }
-        if self.framing == Framing::Length {
+        let is_chunk = matches!(self.framing, Framing::Chunk(_));
+        if self.framing == Framing::Length || (is_chunk && self.whole_chunks) {
+            let prefix = self.prefix();
             let reason = match self.known_length() {
-                Some(whole) => format!("the input ends after {} of {} bytes", left - LENGTH, whole - LENGTH),
+                Some(whole) => format!("the input ends after {} of {} bytes", left - prefix, whole - prefix),
                 None => format!("the input ends after {left} of the {LENGTH} bytes of the length"),
             };
             return Err(self.error(reason));

@@ -307,3 +307,79 @@ fn a_kept_delimiter_is_part_of_every_message_and_of_its_length() {
         assert!(end.unwrap_err().to_string().contains("4 bytes"), "{too_long:?}");
     }
 }
+
+/// What a pump publishes, and what it refuses and passes over.
+fn passing_over(framing: Framing, max: u64, input: &[u8], sizes: &[usize]) -> (Vec<Vec<u8>>, Vec<String>, bool) {
+    let mut pump = Pump::new(framing, max).unwrap().requiring_whole_chunks();
+    let (mut list, mut pieces) = (List::new(true), Pieces::cut(input, sizes));
+    let (mut refused, mut goes_on) = (Vec::new(), true);
+    loop {
+        match pump.step(&mut pieces, &mut list) {
+            Ok(Step::Eof) => return (list.messages, refused, goes_on),
+            Ok(_) => {}
+            Err(e) => {
+                refused.push(e.to_string());
+                goes_on = pump.pass_over();
+            }
+        }
+    }
+}
+
+#[test]
+fn a_line_that_is_too_long_is_passed_over_and_the_next_one_taken() {
+    for sizes in [&[1][..], &[3, 7], &[100]] {
+        let input = b"one\nthis is too long\ntwo\nand so is this one\n\nthree";
+        let (messages, refused, goes_on) = passing_over(Framing::Lines, 5, input, sizes);
+        assert_eq!(messages, [&b"one"[..], b"two", b"", b"three"], "{sizes:?}");
+        assert_eq!(refused.len(), 2, "{refused:?}");
+        assert!(goes_on);
+    }
+    let (messages, refused, _) = passing_over(Framing::Nul, 3, b"toolong", &[4, 3]);
+    assert!(messages.is_empty() && refused.len() == 1, "{refused:?}");
+}
+
+#[test]
+fn after_a_length_that_cannot_be_everything_is_passed_over() {
+    let mut input = Vec::new();
+    for message in [&b"good"[..], b"far too long", b"good"] {
+        input.extend((message.len() as u32).to_le_bytes());
+        input.extend(message);
+    }
+    let (messages, refused, goes_on) = passing_over(Framing::Length, 8, &input, &[3]);
+    assert_eq!((messages, refused.len(), goes_on), (vec![b"good".to_vec()], 1, false));
+}
+
+#[test]
+fn a_chunk_cut_short_is_an_error_where_whole_ones_are_required() {
+    for (chunk, len) in [(4, 7), (IN_PLACE + FIRST, IN_PLACE + FIRST + 5000), (IN_PLACE + FIRST, 2 * IN_PLACE)] {
+        let (messages, refused, _) = passing_over(Framing::Chunk(chunk as u64), 1 << 20, &vec![7; len], &[1000]);
+        assert_eq!(messages.concat(), vec![7; len / chunk * chunk]);
+        let wanted = format!("the input ends after {} of {chunk} bytes", len % chunk);
+        assert!(refused.len() == 1 && refused[0].contains(&wanted), "{refused:?}");
+    }
+}
+
+#[test]
+fn a_claimed_length_takes_no_memory_and_a_trimmed_pump_gives_it_back() {
+    const CLAIM: u32 = 256 << 20;
+    let mut pump = Pump::new(Framing::Length, CLAIM.into()).unwrap();
+    let mut list = List::new(false);
+    let mut input = CLAIM.to_le_bytes().to_vec();
+    input.extend(vec![1; BUFFER]);
+    let mut pieces = Pieces::cut(&input, &[1000]);
+    while pump.step(&mut pieces, &mut list).unwrap_or(Step::Eof) != Step::Eof && !pieces.0.is_empty() {
+        if pump.lacks().is_some() {
+            pump.take_in_pieces();
+        }
+    }
+    assert!(pump.memory() <= 4 * BUFFER, "{}", pump.memory());
+    assert_eq!(list.asked, 0);
+    let mut pump = Pump::new(Framing::Lines, CLAIM.into()).unwrap();
+    let mut pieces = Pieces::cut(&[&vec![b'x'; 3 * BUFFER][..], b"\n"].concat(), &[BUFFER]);
+    while list.messages.is_empty() {
+        pump.step(&mut pieces, &mut list).unwrap();
+    }
+    assert!(pump.memory() > BUFFER);
+    pump.trim();
+    assert_eq!(pump.memory(), BUFFER);
+}

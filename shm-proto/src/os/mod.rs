@@ -14,6 +14,8 @@
 //! | [`reserve`] | puts memory behind an object before anyone touches it |
 //! | [`peer`] | who is at the other end of a Unix socket |
 //! | [`process`] | facts about a process, for display and for telling a dead owner from a living one |
+//! | [`child`] | a child process that does not outlive its parent |
+//! | [`inq`] | how much a socket has to read |
 //! | [`fds`] | bytes and descriptors over a Unix socket |
 //! | [`random`] | a number nobody can guess |
 //!
@@ -21,8 +23,10 @@
 
 pub mod barrier;
 pub mod bell;
+pub mod child;
 pub mod clock;
 pub mod fds;
+pub mod inq;
 pub mod map;
 pub mod mutex;
 pub mod named_sem;

@@ -1,0 +1,76 @@
+//! For inputs that are not to be trusted to be well formed: passing over what cannot be taken, and bounding memory.
+
+use super::{BUFFER, Pump};
+use crate::framing::Framing;
+
+/// What is read and thrown away, after a message that cannot be taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Skip {
+    Nothing,
+    /// Up to this byte, which ends the message.
+    Until(u8),
+    /// Everything to the end of the input.
+    All,
+}
+
+impl Pump {
+    /// After [`Error::Framing`]: throws the message that could not be taken away as it comes, and goes on with the next.
+    ///
+    /// False when nothing tells where the next one begins (a length that cannot be right): then everything to the end of
+    /// the input is thrown away.
+    pub fn pass_over(&mut self) -> bool {
+        self.skip = match self.framing {
+            _ if self.ended => Skip::Nothing,
+            Framing::Lines => Skip::Until(b'\n'),
+            Framing::Nul => Skip::Until(0),
+            Framing::Length | Framing::Chunk(_) => Skip::All,
+        };
+        self.throw_away();
+        self.look_again = self.skip == Skip::Nothing && !self.ended;
+        !matches!(self.skip, Skip::All)
+    }
+
+    /// Takes what is skipped off the front of what was read.
+    pub(super) fn throw_away(&mut self) {
+        let delimiter = match self.skip {
+            Skip::Nothing => return,
+            Skip::Until(delimiter) => self.unread().iter().position(|&byte| byte == delimiter),
+            Skip::All => None,
+        };
+        match delimiter {
+            None => self.clear(),
+            Some(at) => {
+                (self.start, self.searched) = (self.start + at + 1, 0);
+                self.skip = Skip::Nothing;
+            }
+        }
+    }
+
+    /// Bytes of memory that the input holds.
+    #[must_use]
+    pub fn memory(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Gives back what a large message took, when nothing of it is needed any more.
+    pub fn trim(&mut self) {
+        if self.unread().is_empty() && self.buffer.len() > BUFFER {
+            self.clear();
+            self.buffer.truncate(BUFFER);
+            self.buffer.shrink_to_fit();
+        }
+    }
+
+    /// Bytes that the unfinished message lacks, when it is one that the next [`step`](Self::step) would read in place.
+    #[must_use]
+    pub fn lacks(&self) -> Option<usize> {
+        let len = self.length_in_place()?;
+        Some(self.prefix() + len - self.unread().len())
+    }
+
+    /// Reads the unfinished message through the buffer: for an input that does not have what it [`lacks`](Self::lacks),
+    /// and that others shall not wait for, because asking for a place makes a full ring wait, drop or overwrite.
+    pub fn take_in_pieces(&mut self) {
+        self.in_pieces = true;
+    }
+}

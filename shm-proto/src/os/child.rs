@@ -1,0 +1,107 @@
+//! A child process that takes nothing along and does not outlive its parent.
+#![allow(unsafe_code)]
+
+use std::io;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command};
+
+use nix::errno::Errno;
+use nix::libc;
+
+/// Programs that use `select` can handle so many descriptors; one that needs more raises its limit itself.
+const DESCRIPTORS: libc::rlim_t = 1024;
+
+/// Starts `command` as the leader of a process group of its own, which the kernel kills with SIGKILL when the *thread* that
+/// called this ends, however it ends. The child's own children are not killed with it.
+///
+/// The child has standard input, output and error as the command says and no other descriptor, not even one that was
+/// inherited by this process without close-on-exec; the soft limit of descriptors is 1024 again, where this process raised
+/// it. Signals are as std has them for a child: none blocked, SIGPIPE as by default.
+///
+/// # Errors
+/// What the system says, that of the program's execution included.
+pub fn spawn(command: &mut Command) -> io::Result<Child> {
+    let parent = std::process::id();
+    command.process_group(0);
+    // SAFETY: the closure runs in the child of a fork and calls only async-signal-safe functions, on numbers and a local
+    // buffer; it allocates nothing, takes no lock and cannot panic.
+    unsafe { command.pre_exec(move || prepare(parent)) };
+    command.spawn()
+}
+
+fn prepare(parent: u32) -> io::Result<()> {
+    // SAFETY: the call takes numbers.
+    Errno::result(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })?;
+    // The parent may have died before the call above, and then nobody tells.
+    // SAFETY: the call takes nothing and cannot fail.
+    if unsafe { libc::getppid() }.cast_unsigned() != parent {
+        return Err(Errno::ESRCH.into());
+    }
+    // Marked and not closed, because std reports a failed exec through a descriptor of its own. Kernels before 5.11 cannot;
+    // there only what this process inherited itself goes along.
+    // SAFETY: the call takes numbers and changes this process's own table.
+    unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` is a live local that the calls fill and read.
+    unsafe {
+        if libc::getrlimit(libc::RLIMIT_NOFILE, &mut limit) == 0 && limit.rlim_cur > DESCRIPTORS {
+            limit.rlim_cur = DESCRIPTORS;
+            libc::setrlimit(libc::RLIMIT_NOFILE, &limit);
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::fd::AsRawFd;
+    use std::process::Stdio;
+
+    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
+    use nix::unistd::{Pid, getpgid};
+
+    use super::*;
+    use crate::os::process::{is_alive, start_ticks};
+
+    fn sleeper() -> Command {
+        let mut command = Command::new("sleep");
+        command.arg("1000").stdin(Stdio::null());
+        command
+    }
+
+    #[test]
+    fn the_child_leads_a_group_of_its_own_and_has_no_descriptor_but_the_first_three() {
+        let (leak, _other) = std::io::pipe().unwrap();
+        fcntl(&leak, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
+        let mut child = spawn(&mut sleeper()).unwrap();
+        let pid = Pid::from_raw(child.id().cast_signed());
+        assert_eq!(getpgid(Some(pid)), Ok(pid));
+        let mut open: Vec<String> = fs::read_dir(format!("/proc/{}/fd", child.id()))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        open.sort();
+        let limits = fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(leak.as_raw_fd() > 2);
+        assert_eq!(open, ["0", "1", "2"]);
+        let soft = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
+        assert!(soft.split_whitespace().next().unwrap().parse::<u64>().unwrap() <= DESCRIPTORS);
+    }
+
+    #[test]
+    fn the_child_is_killed_when_the_thread_that_started_it_ends() {
+        let mut child = std::thread::spawn(|| spawn(&mut sleeper()).unwrap()).join().unwrap();
+        let (pid, start) = (child.id(), start_ticks(child.id()).unwrap());
+        let status = child.wait().unwrap();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(libc::SIGKILL));
+        assert!(!is_alive(pid, start));
+    }
+
+    #[test]
+    fn a_program_that_is_not_there_is_an_error_at_once() {
+        assert_eq!(spawn(&mut Command::new("/nonexistent")).unwrap_err().kind(), io::ErrorKind::NotFound);
+    }
+}
