@@ -83,8 +83,11 @@ pub struct ChannelStat {
     pub max_readers: u32,
     /// After so many milliseconds without a sign of life a peer that should show one counts as stalled; 0 for never.
     pub stalled_after_ms: u64,
-    /// The source that feeds the channel: `none` or `stdin`.
+    /// The source that feeds the channel, as configured: `none`, `stdin`, `fifo:/PATH`, ...
     pub source: String,
+    /// How the source is doing, or did; nothing where there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub input: Option<SourceStat>,
     /// What only a handoff channel has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handoff: Option<HandoffStat>,
@@ -92,6 +95,27 @@ pub struct ChannelStat {
     pub writer: Option<WriterStat>,
     /// Who reads now.
     pub readers: Vec<ReaderStat>,
+}
+
+/// A source of the daemon's own.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SourceStat {
+    /// `stdin`, `fifo`, `unix`, `unix-seqpacket`, `exec` or `tail`.
+    pub kind: String,
+    /// The path, or the command; nothing for `stdin`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object: Option<String>,
+    /// What it is doing, in words: `open`, `waiting for a writer`, `listening, 3 clients of 128`, `running pid 123`,
+    /// `restarting in 2s`, `following`, `ended`, ...
+    pub state: String,
+    /// Bytes read.
+    pub bytes: u64,
+    /// Messages published, with those dropped because the ring was full.
+    pub messages: u64,
+    /// Inputs and messages refused, failed attempts to open or start, and runs of a child that failed.
+    pub errors: u64,
+    /// The newest of these.
+    pub last_error: Option<String>,
 }
 
 /// The objects of a handoff channel, and what its peers did to them.

@@ -16,6 +16,17 @@ enum Entry {
     Group { text: String, gid: u32 },
 }
 
+/// The same for a file, as far as permission bits can say it: its owner, one group, everybody.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FileAccess {
+    /// Nobody else.
+    Owner,
+    /// The members of this group.
+    Group(u32),
+    /// Everybody.
+    Everyone,
+}
+
 /// Who may do one thing: the daemon's own user and root always may, besides whoever is listed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Access {
@@ -56,6 +67,28 @@ impl Access {
                 Entry::User { uid, .. } => peer.uid == uid,
                 Entry::Group { gid, .. } => member(gid),
             })
+    }
+
+    /// Who may, in the words of a file's permissions.
+    ///
+    /// # Errors
+    /// The entry that they have no word for.
+    pub(crate) fn for_file(&self) -> Result<FileAccess, String> {
+        let mut access = FileAccess::Owner;
+        if self.entries.contains(&Entry::Everyone) {
+            return Ok(FileAccess::Everyone);
+        }
+        for entry in &self.entries {
+            access = match (entry, access) {
+                (&Entry::Group { gid, .. }, FileAccess::Owner) => FileAccess::Group(gid),
+                (&Entry::Group { gid, .. }, FileAccess::Group(same)) if gid == same => access,
+                (Entry::Group { .. }, _) => return Err(format!("a second group, {entry}")),
+                // Root and the owner may anyway.
+                (&Entry::User { uid, .. }, _) if uid == 0 || uid == self.owner => access,
+                _ => return Err(format!("user {entry}")),
+            };
+        }
+        Ok(access)
     }
 
     /// The list as the configuration has it.
@@ -169,6 +202,16 @@ mod tests {
         assert!(list.allows(&peer(7, 9, &[50])));
         assert!(!list.allows(&peer(7, 9, &[51])));
         assert_eq!(list.names().count(), 0);
+    }
+
+    #[test]
+    fn permission_bits_say_owner_one_group_or_everybody_and_nothing_else() {
+        assert_eq!(access(&[]).for_file(), Ok(FileAccess::Owner));
+        assert_eq!(access(&["0", "1000"]).for_file(), Ok(FileAccess::Owner));
+        assert_eq!(access(&["@50", "1000", "@50"]).for_file(), Ok(FileAccess::Group(50)));
+        assert_eq!(access(&["7", "*", "@50"]).for_file(), Ok(FileAccess::Everyone));
+        assert_eq!(access(&["7"]).for_file(), Err("user 7".to_owned()));
+        assert_eq!(access(&["@50", "@51"]).for_file(), Err("a second group, @51".to_owned()));
     }
 
     #[test]

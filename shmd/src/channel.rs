@@ -9,6 +9,7 @@ mod watch;
 mod writer;
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -35,6 +36,7 @@ use crate::rate_limit::RateLimit;
 use crate::rates::History;
 use crate::server::{Role, printable};
 use crate::sizing::Sizing;
+use crate::source::Report;
 
 /// Lines a second in the log about what a channel's peers do.
 const LINES: u32 = 200;
@@ -52,6 +54,8 @@ pub(crate) struct Channel {
     lease: Option<Lease>,
     /// Some program has, or had, the segment open for writing.
     was_lent: bool,
+    /// How the source is doing, or did.
+    fed: Option<Arc<Report>>,
     /// Shrinks the channel in the daemon's place where `was_lent`.
     helper: Option<Helper>,
     /// Messages are handed over one at a time; the rest of this is its feed.
@@ -92,6 +96,7 @@ impl Channel {
             next_reader: 0,
             lease: None,
             was_lent: false,
+            fed: None,
             helper: None,
             handoff: None,
             evicted: 0,
@@ -167,9 +172,14 @@ impl Channel {
         &self.own_user
     }
 
-    /// Whether a source of the daemon's own feeds it, or did.
-    pub(crate) fn is_fed(&self) -> bool {
-        self.config.source != SourceKind::None
+    /// Whether standard input feeds it, or did.
+    pub(crate) fn is_fed_from_stdin(&self) -> bool {
+        self.config.source == SourceKind::Stdin
+    }
+
+    /// How the source is doing, or did, if there is one.
+    pub(crate) fn fed(&self) -> Option<&Report> {
+        self.fed.as_deref()
     }
 
     /// Whether figures move: somebody writes or reads.

@@ -251,8 +251,10 @@ impl Daemon {
     fn source_ready(&mut self, channel: ChannelId) {
         let Some(channel) = self.channels.get_mut(channel) else { return };
         let Some(outcome) = channel.source_ready(&mut self.hub) else { return };
+        // The other sources have no end to wait for.
+        let is_input = channel.is_fed_from_stdin();
         self.channels.release(&mut self.hub, None, "the channel was removed");
-        if self.exit_on_eof && self.stopping.is_none() {
+        if self.exit_on_eof && is_input && self.stopping.is_none() {
             self.failure = outcome.err();
             self.draining = true;
             self.drain();
@@ -268,7 +270,7 @@ impl Daemon {
         }
         let Self { channels, hub, .. } = self;
         let mut drained = true;
-        for channel in channels.iter_mut().filter(|channel| channel.is_fed()) {
+        for channel in channels.iter_mut().filter(|channel| channel.is_fed_from_stdin()) {
             drained &= channel.is_drained(hub, now);
         }
         if drained {

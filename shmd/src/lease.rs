@@ -94,6 +94,9 @@ impl Lease {
             Holder::Lent { .. } => {
                 format!("the writer role is lent to program {}; it is free when that ends", self.describe())
             }
+            Holder::Source(inside) if inside.kind() != "stdin" => {
+                format!("the writer role is held by the daemon's own source {}, which does not end", inside.kind())
+            }
             _ => format!(
                 "the writer role is held by the daemon's own source {}; it is free when that ends",
                 self.describe()

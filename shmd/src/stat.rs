@@ -10,6 +10,7 @@ use shm_proto::stat::{ChannelStat, ReaderStat, Summary, WriterStat};
 
 use crate::channel::{Channel, Reader};
 use crate::lease::Holder;
+use crate::source::Report;
 
 /// One line of `list`.
 pub(crate) fn summary(channel: &Channel, allowed: Vec<String>) -> Summary {
@@ -60,7 +61,8 @@ pub(crate) fn channel(channel: &Channel, shot: &Snapshot, memory_total: u64) -> 
         evicted: channel.evicted(),
         max_readers: config.max_readers,
         stalled_after_ms: config.stalled_after.map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX)),
-        source: config.source.as_str().to_owned(),
+        source: config.source.to_string(),
+        input: channel.fed().map(Report::stat),
         handoff: None,
         writer: writer(channel, shot),
         readers: channel.readers().iter().map(|(number, r)| reader(*number, r, shot)).collect(),

@@ -4,8 +4,9 @@ use shm_proto::control::Change;
 use shm_proto::ring::link::ToWriter;
 
 use super::{Channel, segment};
-use crate::config::{ChannelConfig, values};
+use crate::config::{ChannelConfig, SourceKind, values};
 use crate::hub::Hub;
+use crate::lease::{Holder, Lease};
 use crate::policy::Bounds;
 
 /// What can change under readers and writer. Everything else is in the segment's header, in the source that is running, or
@@ -30,6 +31,20 @@ pub(super) const FIXED: &str =
     "it is fixed while the channel exists; restart shmd, or take the channel out for one reload";
 pub(super) const FOR_THE_BEGINNING: &str = "it is for the channel's beginning; say shmctl resize";
 pub(super) const OVER_MAX: &str = "it is more than the channel's max, which stays";
+
+/// The keys whose values differ, with both values.
+pub(super) fn differences(old: &ChannelConfig, new: &ChannelConfig) -> Vec<(&'static str, String, String)> {
+    let (old, new) = (values(old), values(new));
+    // Only packets have no framing; where it goes or comes the source has changed.
+    let get = |values: &[(&'static str, String)], key| {
+        values.iter().find(|(k, _)| *k == key).map_or_else(|| "none".to_owned(), |(_, value)| value.clone())
+    };
+    let mut keys: Vec<_> = old.iter().chain(&new).map(|(key, _)| *key).collect();
+    let mut seen = std::collections::HashSet::new();
+    keys.retain(|key| seen.insert(*key));
+    let both = keys.into_iter().map(|key| (key, get(&old, key), get(&new, key)));
+    both.filter(|(_, old, new)| old != new).collect()
+}
 
 /// What has changed and what has not.
 #[derive(Debug, Default)]
@@ -70,11 +85,11 @@ impl Channel {
         if refused.is_none() {
             (next.mode, next.group) = (new.mode, new.group.clone());
         }
-        for ((key, old), (_, written)) in values(&self.config).into_iter().zip(values(&new)) {
-            if old == written {
-                continue;
-            }
+        for (key, old, written) in differences(&self.config, &new) {
             let why = match key {
+                "write" if matches!(self.config.source, SourceKind::Fifo(..)) => {
+                    Some("it is in the permissions that the source's FIFO was made with; restart shmd".to_owned())
+                }
                 "permissions" | "group" => refused.clone(),
                 "min" if new.min > self.config.max => Some(OVER_MAX.to_owned()),
                 "capacity" => Some(FOR_THE_BEGINNING.to_owned()),
@@ -100,7 +115,12 @@ impl Channel {
         next.ack_timeout = new.ack_timeout;
         next.wait_readers = new.wait_readers;
         next.read = new.read.and_group(next.group.as_ref().map(|(_, gid)| *gid));
-        next.write = new.write;
+        if !matches!(self.config.source, SourceKind::Fifo(..)) {
+            next.write = new.write;
+        }
+        if let Some(Lease { holder: Holder::Source(inside), .. }) = &self.lease {
+            inside.set_write(&next.write);
+        }
         next.admin = new.admin;
         self.config = next;
         self.sizing.set_bounds(Bounds { min: self.config.min, max: self.config.max });

@@ -1,13 +1,14 @@
 //! Who holds the writer role of a channel, from its beginning to its end, and what the writer has to say.
 
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::sync::Arc;
 use std::time::Instant;
 
-use shm_proto::Result;
 use shm_proto::control::{Done, ErrorKind, Lent, Refusal};
 use shm_proto::os::page::SharedPage;
 use shm_proto::ring::layout::LeasePage;
 use shm_proto::ring::link::{ToDaemon, ToWriter};
+use shm_proto::{Error, Result};
 
 use super::{Channel, Reader, resize};
 use crate::config::SourceKind;
@@ -16,7 +17,7 @@ use crate::hub::Hub;
 use crate::journal::operation;
 use crate::lease::{self, Holder, Lease};
 use crate::server::Role;
-use crate::source::{self, Cutting, FromSource, Opening};
+use crate::source::{self, Cutting, FromSource, Opening, Report, State};
 
 /// Characters of a reason given by a writer that are repeated.
 const REASON_CHARS: usize = 200;
@@ -88,19 +89,45 @@ impl Channel {
     /// When it cannot be started.
     pub(crate) fn start_source(&mut self, hub: &mut Hub) -> Result<()> {
         self.watch_handoff(hub)?;
-        let SourceKind::Stdin = self.config.source else { return Ok(()) };
+        if self.config.source == SourceKind::None {
+            return Ok(());
+        }
+        let report = Arc::new(Report::new(&self.config.source));
+        self.fed = Some(Arc::clone(&report));
+        match self.open_source(hub, &report) {
+            Ok(lease) => {
+                self.lease = Some(lease);
+                let about = operation("source").on(&self.config.name).text("source", &self.config.source);
+                let framed = self.config.source.is_framed();
+                if framed { about.text("framing", self.config.framing) } else { about }.info();
+                Ok(())
+            }
+            Err(e) => {
+                report.set(State::Failed);
+                report.error(e.to_string());
+                let actions = self.sizing.writer(false);
+                self.carry_out(hub, actions);
+                Err(match e {
+                    Error::System { action, source } => {
+                        let (name, kind) = (&self.config.name, self.config.source.kind());
+                        Error::system(format!("channel {name}, source {kind}: {action}"), source)
+                    }
+                    e => e,
+                })
+            }
+        }
+    }
+
+    fn open_source(&mut self, hub: &mut Hub, report: &Arc<Report>) -> Result<Lease> {
         let (opening, page) = self.opening()?;
         let cutting = Cutting {
             framing: self.config.framing,
             keep_delimiter: self.config.keep_delimiter,
             max_message: self.config.max_message,
         };
-        let inside = source::start_stdin(opening, cutting)?;
+        let inside = source::start(&self.config.source, opening, cutting, &self.config.write, report)?;
         hub.events.add(inside.bell(), Token::Source(self.id), Interest::READ)?;
-        let started = operation("source").on(&self.config.name).text("source", inside.kind());
-        started.text("framing", self.config.framing).info();
-        self.lease = Some(Lease::new(Holder::Source(inside), page));
-        Ok(())
+        Ok(Lease::new(Holder::Source(inside), page))
     }
 
     /// The source's thread has said something. When it has ended: messages published, or why it failed.

@@ -16,7 +16,7 @@ use super::load::Loaded;
 use super::origin::{Error, Located, Origin};
 use super::raw::{Channel, Names, Top};
 use super::sizes::Sizes;
-use super::{ChannelConfig, Config, SourceKind, handoff, memory};
+use super::{ChannelConfig, Config, SourceKind, handoff, memory, source};
 use crate::access::{self, Access};
 use crate::host::Host;
 
@@ -36,26 +36,29 @@ const MOST_CLIENTS: u32 = 65_536;
 /// An entry takes some 300 bytes.
 const MOST_ENTRIES: u32 = 100_000;
 /// `sockaddr_un` has 108 bytes, the last of them zero.
-const MAX_SOCKET_PATH: usize = 107;
+pub(super) const MAX_SOCKET_PATH: usize = 107;
 
 /// Checks everything that was loaded.
 pub(super) fn check(loaded: Loaded, host: &Host) -> Result<Config, Error> {
     let Loaded { top, channels, files, exit_on_eof } = loaded;
     one_of_each_name(&channels)?;
-    one_stdin(&channels)?;
     let unconfigured = channels.iter().all(|(table, _)| table.is_none());
-    let source = if unconfigured && host.stdin_feeds { SourceKind::Stdin } else { SourceKind::None };
+    let default_source = || if unconfigured && host.stdin_feeds { SourceKind::Stdin } else { SourceKind::None };
     let prefix = parsed(&top.prefix)?.unwrap_or_else(|| host.prefix.clone());
     let config = Config {
         runtime_dir: runtime_dir(&top, host)?,
         log: level(&top)?,
         max_clients: ranged(&top.max_clients, "max_clients", 1..=MOST_CLIENTS, MAX_CLIENTS)?,
         log_entries: ranged(&top.log_entries, "log_entries", 1..=MOST_ENTRIES, LOG_ENTRIES)?,
-        channels: channels.iter().map(|(_, raw)| channel(raw, source, &prefix, host)).collect::<Result<_, _>>()?,
+        channels: channels
+            .iter()
+            .map(|(_, raw)| channel(raw, default_source(), &prefix, host))
+            .collect::<Result<_, _>>()?,
         prefix,
         exit_on_eof,
         files,
     };
+    source::one_of_each(channels.iter().zip(&config.channels).map(|((_, raw), channel)| (raw, &channel.source)))?;
     if exit_on_eof && !config.channels.iter().any(|channel| channel.source == SourceKind::Stdin) {
         return Err(Error::Usage(
             "--exit-on-eof waits for the end of standard input, which feeds no channel here; say --source stdin, or pipe \
@@ -85,6 +88,8 @@ fn channel(raw: &Channel, default_source: SourceKind, prefix: &Prefix, host: &Ho
         None => NAME.parse::<ChannelName>().unwrap_or_else(|e| unreachable!("{e}")),
     };
     let mode = Mode::check(raw, prefix, &name, group.is_some())?;
+    let framing = parsed(&raw.framing)?.unwrap_or_default();
+    let write = list(&raw.write)?;
     Ok(ChannelConfig {
         name,
         capacity: sizes.capacity,
@@ -103,11 +108,11 @@ fn channel(raw: &Channel, default_source: SourceKind, prefix: &Prefix, host: &Ho
         mode: mode.permissions,
         handoff: mode.handoff,
         read: list(&raw.read)?.and_group(group.as_ref().map(|(_, gid)| *gid)),
-        write: list(&raw.write)?,
         admin: list(&raw.admin)?,
         group,
-        source: source(&raw.source)?.unwrap_or(default_source),
-        framing: parsed(&raw.framing)?.unwrap_or_default(),
+        source: source::check(raw, framing, &write)?.unwrap_or(default_source),
+        framing,
+        write,
         keep_delimiter: raw.keep_delimiter.as_ref().is_some_and(|v| v.value),
     })
 }
@@ -123,23 +128,6 @@ fn one_of_each_name(channels: &[(Option<Origin>, Channel)]) -> Result<(), Error>
             let reason = format!("channel {name:?} is there already, at {first}; every channel needs its own name");
             return Err(Error::Bad { origin, reason });
         }
-    }
-    Ok(())
-}
-
-fn one_stdin(channels: &[(Option<Origin>, Channel)]) -> Result<(), Error> {
-    let mut first: Option<(&str, &Origin)> = None;
-    for (_, channel) in channels {
-        let Some(written) = &channel.source else { continue };
-        if source(&channel.source)? != Some(SourceKind::Stdin) {
-            continue;
-        }
-        if let Some((name, origin)) = first {
-            return Err(written.bad(format!(
-                "standard input feeds channel {name:?} already ({origin}); only one channel can have source \"stdin\""
-            )));
-        }
-        first = Some((name_of(channel), &written.origin));
     }
     Ok(())
 }
@@ -194,15 +182,6 @@ fn wait_readers(raw: &Channel, max_readers: u32) -> Result<u32, Error> {
             wait.value
         ))),
         wait => Ok(wait.as_ref().map_or(0, |wait| wait.value)),
-    }
-}
-
-fn source(written: &Option<Located<String>>) -> Result<Option<SourceKind>, Error> {
-    let Some(source) = written else { return Ok(None) };
-    match source.value.as_str() {
-        "none" => Ok(Some(SourceKind::None)),
-        "stdin" => Ok(Some(SourceKind::Stdin)),
-        other => Err(source.bad(format!("source {other:?} is unknown: use none or stdin"))),
     }
 }
 

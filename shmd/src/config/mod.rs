@@ -12,6 +12,7 @@ mod origin;
 mod raw;
 mod show;
 mod sizes;
+mod source;
 #[cfg(test)]
 mod tests;
 
@@ -27,6 +28,7 @@ use shm_proto::{ChannelName, Prefix};
 pub(crate) use load::{Given, Setting, load};
 pub(crate) use origin::{Error, Located, Origin};
 pub(crate) use show::{show, values};
+pub(crate) use source::{CommandLine, Packets, SourceKind};
 
 use crate::access::Access;
 
@@ -43,7 +45,7 @@ pub(crate) struct Config {
     pub(crate) max_clients: u32,
     /// How many operations the daemon remembers.
     pub(crate) log_entries: u32,
-    /// At least one; no two of one name, at most one with source stdin.
+    /// At least one; no two of one name, or fed from the same standard input, FIFO or socket.
     pub(crate) channels: Vec<ChannelConfig>,
     /// End when stdin has ended and its readers have read everything.
     pub(crate) exit_on_eof: bool,
@@ -107,25 +109,5 @@ impl ChannelConfig {
     pub(crate) fn object(&self, prefix: &Prefix) -> String {
         let name = prefix.segment_name(&self.name);
         if self.handoff.is_some() { format!("{name}.feed") } else { name }
-    }
-}
-
-/// What feeds a channel inside the daemon.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) enum SourceKind {
-    /// Nothing: the writer role is lent.
-    #[default]
-    None,
-    /// The daemon's standard input.
-    Stdin,
-}
-
-impl SourceKind {
-    /// The kind as configuration and `stat` write it.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            SourceKind::None => "none",
-            SourceKind::Stdin => "stdin",
-        }
     }
 }

@@ -67,10 +67,13 @@ pub(crate) fn values(channel: &ChannelConfig) -> Vec<(&'static str, String)> {
         ("read", list(&channel.read)),
         ("write", list(&channel.write)),
         ("admin", list(&channel.admin)),
-        ("source", text(channel.source.as_str())),
-        ("framing", text(&channel.framing.to_string())),
-        ("keep_delimiter", channel.keep_delimiter.to_string()),
+        ("source", text(&channel.source.to_string())),
     ];
+    // Packets are messages, and a configuration that says otherwise is refused.
+    if channel.source.is_framed() {
+        values.push(("framing", text(&channel.framing.to_string())));
+        values.push(("keep_delimiter", channel.keep_delimiter.to_string()));
+    }
     if let Some(Names { segment, avail, done }) = &channel.handoff {
         values.retain(|(key, _)| !RINGS_OWN.contains(key));
         values.extend([("segment", text(segment)), ("avail", text(avail)), ("done", text(done))]);

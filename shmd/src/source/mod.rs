@@ -1,5 +1,22 @@
 //! Writers inside the daemon: the thread that a source runs in, and the daemon itself for a moment.
 //!
+//! # Sources
+//!
+//! A source is an [`Input`]: it is opened in the daemon's thread, where a failure is the failure of the channel's start, and
+//! then run in a thread of its own with a [`Feed`](feed::Feed), which is everything that it may do: move bytes into the ring
+//! through a [`Pump`](shm_proto::framing::Pump) for each opening, client or run; count and log what is wrong with one of
+//! them; wait. All waiting is the feed's, so that every source obeys the daemon alike.
+//!
+//! ```text
+//! stdin fifo clients(unix) exec(child) tail -- Read + Pump --> feed --> sink --> ring
+//!                                                              |  `--> report --> stat
+//!                                                              `--> poll: inputs and the daemon's bell
+//! ```
+//!
+//! An input's own faults never end a source, except standard input's, of which there is no other.
+//!
+//! # The link
+//!
 //! ```text
 //! daemon thread                                      source thread
 //!   Inside::tell  ---- mpsc ToWriter + descriptors ---> ThreadLink::receive   (Writer)
@@ -8,15 +25,27 @@
 //!   epoll         <--- bell --------------------------- rung with every line
 //! ```
 
+mod backoff;
+mod child;
+mod clients;
+mod exec;
+mod feed;
+mod fifo;
+mod place;
+mod report;
+mod sink;
 mod stdin;
+mod tail;
+mod unix;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
 
 use shm_proto::control::Geometry;
-use shm_proto::framing::Framing;
 use shm_proto::os::bell::Bell;
 use shm_proto::os::page::SharedPage;
 use shm_proto::ring::Writer;
@@ -24,7 +53,12 @@ use shm_proto::ring::layout::LeasePage;
 use shm_proto::ring::link::{Link, ToDaemon, ToWriter};
 use shm_proto::{Error, Result};
 
-pub(crate) use stdin::start as start_stdin;
+pub(crate) use feed::Cutting;
+pub(crate) use report::{Report, State};
+
+use crate::access::Access;
+use crate::config::SourceKind;
+use feed::Feed;
 
 /// A line to a writer, with its descriptors.
 type Line = (ToWriter, Vec<OwnedFd>);
@@ -92,10 +126,24 @@ impl Link for ThreadLink {
     }
 }
 
+/// What a source reads.
+trait Input: Send {
+    /// Moves everything that comes into the ring. Returns at the end of an input that has one.
+    ///
+    /// # Errors
+    /// [`Error::Revoked`] when the daemon takes the writer role back, and what makes going on impossible.
+    fn run(self: Box<Self>, feed: &mut Feed<'_>) -> Result<()>;
+}
+
+/// How long a source that is dropped before its end has to end.
+const END: Duration = Duration::from_secs(1);
+
 /// The daemon's end of a source.
 #[derive(Debug)]
 pub(crate) struct Inside {
     kind: &'static str,
+    /// Who may feed it, where that is looked at.
+    write: Arc<Mutex<Access>>,
     to: Sender<Line>,
     from: Receiver<FromSource>,
     /// Rung for the thread.
@@ -132,6 +180,11 @@ impl Inside {
         self.from.try_iter().collect()
     }
 
+    /// Lets these feed it from now on; who is connected stays.
+    pub(crate) fn set_write(&self, write: &Access) {
+        self.write.lock().unwrap_or_else(PoisonError::into_inner).clone_from(write);
+    }
+
     /// Waits for a thread that has said that it is at its end.
     pub(crate) fn join(&mut self) {
         if let Some(thread) = self.thread.take() {
@@ -141,14 +194,54 @@ impl Inside {
     }
 }
 
-/// Runs `body` with a writer in a thread of its own.
+impl Drop for Inside {
+    /// A start that fails halfway ends the sources that it has started, so that they can clean up.
+    fn drop(&mut self) {
+        let Some(thread) = &self.thread else { return };
+        self.tell(ToWriter::Revoked { reason: "the source is not needed".to_owned() }, Vec::new());
+        self.ring();
+        let until = Instant::now() + END;
+        while !thread.is_finished() && Instant::now() < until {
+            thread::sleep(Duration::from_millis(1));
+        }
+    }
+}
+
+/// Opens a source and starts to feed the channel from it.
 ///
 /// # Errors
-/// When the system gives no descriptors or no thread. What fails in the thread is reported as its end.
+/// When it cannot be opened, when the framing does not go with the channel's largest message, and when the system gives no
+/// descriptors or no thread. What fails in the thread is reported as its end.
+pub(crate) fn start(
+    source: &SourceKind,
+    opening: Opening,
+    cutting: Cutting,
+    write: &Access,
+    report: &Arc<Report>,
+) -> Result<Inside> {
+    cutting.pump()?;
+    let write = Arc::new(Mutex::new(write.clone()));
+    let input: Box<dyn Input> = match source {
+        SourceKind::None => unreachable!("a channel without a source starts none"),
+        SourceKind::Stdin => Box::new(stdin::Stdin(std::io::stdin())),
+        SourceKind::Fifo(path, access) => Box::new(fifo::Fifo::open(path, *access)?),
+        SourceKind::Unix(path, packets) => {
+            let listener = unix::Listener::bind(path, *packets)?;
+            Box::new(clients::Clients::new(listener, *packets, Arc::clone(&write)))
+        }
+        SourceKind::Exec(command) => Box::new(exec::Exec::new(command.clone())),
+        SourceKind::Tail(path) => Box::new(tail::Tail::open(path)?),
+    };
+    spawn(source.kind(), input, opening, cutting, write, Arc::clone(report))
+}
+
 fn spawn(
     kind: &'static str,
+    input: Box<dyn Input>,
     mut opening: Opening,
-    body: impl FnOnce(Writer, &Bell) -> Result<u64> + Send + 'static,
+    cutting: Cutting,
+    write: Arc<Mutex<Access>>,
+    report: Arc<Report>,
 ) -> Result<Inside> {
     let (to, from_daemon) = mpsc::channel();
     let (to_daemon, from) = mpsc::channel();
@@ -164,11 +257,25 @@ fn spawn(
     let end = to_daemon.clone();
     let run = move || {
         let link = ThreadLink { channel: name, from_daemon, to_daemon, bell: Some(link_bell) };
-        let work = AssertUnwindSafe(|| opening.open(Box::new(link)).and_then(|writer| body(writer, &woken)));
+        let work = AssertUnwindSafe(|| {
+            let mut feed = Feed::new(opening.open(Box::new(link))?, &woken, cutting, &report);
+            input.run(&mut feed)
+        });
         let outcome = catch_unwind(work).unwrap_or_else(|_| {
             let panicked = std::io::Error::other("the thread panicked");
             Err(Error::system(format!("feed from {kind}"), panicked))
         });
+        let outcome = match outcome {
+            Ok(()) | Err(Error::Revoked { .. }) => {
+                report.set(State::Ended);
+                Ok(report.messages())
+            }
+            Err(e) => {
+                report.set(State::Failed);
+                report.error(e.to_string());
+                Err(e)
+            }
+        };
         // A daemon that does not listen any more needs no report.
         let _ = end.send(FromSource::Ended(outcome));
         rung.ring();
@@ -177,7 +284,7 @@ fn spawn(
         .name(format!("source-{kind}"))
         .spawn(run)
         .map_err(|e| Error::system(format!("start a thread for source {kind}"), e))?;
-    Ok(Inside { kind, to, from, wake, bell: Bell::from_fd(bell)?, thread: Some(thread) })
+    Ok(Inside { kind, write, to, from, wake, bell: Bell::from_fd(bell)?, thread: Some(thread) })
 }
 
 /// The writer role in the daemon's own hands, for channels that nobody writes and no program was ever lent.
@@ -221,15 +328,4 @@ impl Own {
         };
         Ok(self.from.try_iter().filter_map(line).collect())
     }
-}
-
-/// What cuts the input into messages.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Cutting {
-    /// Where a message ends.
-    pub(crate) framing: Framing,
-    /// The delimiter belongs to the message.
-    pub(crate) keep_delimiter: bool,
-    /// The largest, in bytes.
-    pub(crate) max_message: u64,
 }

@@ -29,6 +29,13 @@ pub(super) fn render(stat: &ChannelStat) -> String {
     line("lost", format!("{dropped} dropped, {overwritten} overwritten"));
     line("events", format!("{} resizes, {} evictions", count(stat.resizes), count(stat.evicted)));
     line("source", printable(&stat.source));
+    if let Some(input) = &stat.input {
+        let (messages, read) = (count(input.messages), bytes(input.bytes));
+        line("input", format!("{}; {messages} messages, {read} read", printable(&input.state)));
+        if let Some(last) = &input.last_error {
+            line("errors", format!("{}, the last: {}", count(input.errors), printable(last)));
+        }
+    }
     line(
         "writer",
         match &stat.writer {
@@ -111,7 +118,7 @@ fn readers(readers: &[ReaderStat]) -> String {
 #[cfg(test)]
 mod tests {
     use shm_proto::control::OnFull;
-    use shm_proto::stat::{Rate, WriterStat};
+    use shm_proto::stat::{Rate, SourceStat, WriterStat};
 
     use super::*;
 
@@ -146,6 +153,7 @@ mod tests {
             max_readers: 64,
             stalled_after_ms: 5000,
             source: "none".into(),
+            input: None,
             writer: None,
             readers: Vec::new(),
         }
@@ -171,6 +179,29 @@ cam  ring, on full: block
   readers   0 of 64
 "
         );
+    }
+
+    #[test]
+    fn a_source_is_shown_with_what_it_does_and_what_went_wrong_last() {
+        let mut stat = stat();
+        stat.source = "exec:camd --raw".into();
+        let input = SourceStat {
+            kind: "exec".into(),
+            object: Some("camd --raw".into()),
+            state: "restarting in 2s".into(),
+            bytes: 2048,
+            messages: 1234,
+            errors: 0,
+            last_error: None,
+        };
+        stat.input = Some(input.clone());
+        let text = render(&stat);
+        assert!(text.contains(
+            "  source    exec:camd --raw\n  input     restarting in 2s; 1,234 messages, 2KiB read\n  writer"
+        ));
+        stat.input = Some(SourceStat { errors: 2, last_error: Some("no\x1b[2J".into()), ..input });
+        let text = render(&stat);
+        assert!(text.contains("2KiB read\n  errors    2, the last: no\\u{1b}[2J\n"), "{text}");
     }
 
     #[test]

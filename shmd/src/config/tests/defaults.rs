@@ -58,7 +58,7 @@ fn the_defaults_are_the_documented_ones() {
     assert_eq!(channel.shrink_after, Some(Duration::from_secs(60)));
     assert_eq!((channel.ack, channel.ack_timeout), (false, Duration::from_secs(1)));
     assert_eq!((&channel.group, channel.mode), (&None, 0o640));
-    assert_eq!((channel.source, channel.framing), (SourceKind::None, Framing::Lines));
+    assert_eq!((&channel.source, channel.framing), (&SourceKind::None, Framing::Lines));
 }
 
 #[test]
@@ -120,6 +120,9 @@ fn what_is_shown_is_a_configuration_that_means_the_same() {
          capacity = 12288\nmin = 8192\nmax = 16384\nmax_message = 1\nalign = 64\non_full = \"overwrite\"\n\
          max_readers = 2\nevict_after = \"1500ms\"\nshrink_after = \"0\"\nack = true\nack_timeout = \"2m\"\n\
          wait_readers = 2\ngroup = \"0\"\nmode = \"0444\"\nwrite = [\"7\"]\nadmin = [\"@8\"]\n[[channel]]\nname = \"c\"",
+        "[[channel]]\nname = \"f\"\nsource = \"fifo:/run/x\"\nwrite = [\"@7\"]\n[[channel]]\nname = \"u\"\n\
+         source = \"unix:/run/y\"\nframing = \"length\"\n[[channel]]\nname = \"e\"\nsource = \"exec:sh -c 'a \\\"b\\\"'\"\n\
+         [[channel]]\nname = \"t\"\nsource = \"tail:/var/log/ä b\"\n[[channel]]\nname = \"p\"\nsource = \"unix-seqpacket:/z\"\n",
         "[[channel]]\nmode = \"handoff\"\ngroup = \"0\"\nkeep_delimiter = true\nsegment = \"/demo_shm\"\nmax_message = 256\n",
     ];
     for text in shown {

@@ -54,7 +54,22 @@ fn what_cannot_be_is_refused_with_its_line_and_the_reason() {
         "[[channel]]\nadmin = [\"4294967295\"] #!4294967295 is not a user or group number",
         "[[channel]]\nread = [\"\"] #!an empty name is nobody",
         "[[channel]]\nread = [1000] #!read: invalid type",
-        "[[channel]]\nsource = \"tcp\" #!source \"tcp\" is unknown: use none or stdin",
+        "[[channel]]\nsource = \"tcp\" #!source \"tcp\" is unknown: use none, stdin, fifo:/PATH",
+        "[[channel]]\nsource = \"fifo\" #!source \"fifo\" is unknown",
+        "[[channel]]\nsource = \"fifo:x\" #!\"x\" must be an absolute path",
+        "[[channel]]\nsource = \"fifo:\" #!\"\" must be an absolute path",
+        "[[channel]]\nsource = \"tail:/var/log/\" #!names a directory",
+        "[[channel]]\nsource = \"unix:/\" #!names a directory",
+        "[[channel]]\nsource = \"tail:/a\\nb\" #!contains the control character '\\n'",
+        "[[channel]]\nsource = \"exec:\" #!names no program",
+        "[[channel]]\nsource = \"exec:./x\" #!the program \"./x\" must be an absolute path",
+        "[[channel]]\nsource = \"exec:sh -c 'x\" #!a quote is not closed",
+        "[[channel]]\nwrite = [\"7\"]\nsource = \"fifo:/x\" #!`write` names user 7",
+        "[[channel]]\nsource = \"unix-seqpacket:/x\"\nframing = \"lines\" #!leave framing out",
+        "[[channel]]\nsource = \"unix-seqpacket:/x\"\nkeep_delimiter = true #!leave keep_delimiter out",
+        "[[channel]]\nsource = \"tail:/x\"\nframing = \"length\" #!framing length does not go with source tail",
+        "[[channel]]\nsource = \"tail:/x\"\nframing = \"chunk=4096\" #!framing chunk=4KiB does not go with source tail",
+        "[[channel]]\nname = \"a\"\nsource = \"unix:/x\"\n[[channel]]\nname = \"b\"\nsource = \"fifo:/x\" #!\"/x\" feeds channel \"a\"",
         "[[channel]]\nframing = \"words\" #!\"words\" is not a framing",
         "[[channel]]\nframing = \"chunk=0\" #!\"chunk=0\" is not a framing",
         "[[channel]]\nname = \"a\"\nsource = \"stdin\"\n[[channel]]\nname = \"b\"\nsource = \"stdin\" #!feeds channel \"a\"",
@@ -82,6 +97,13 @@ fn text_that_is_not_utf8_is_refused_at_its_line() {
     let setup = Setup::new("");
     fs::write(setup.file(), b"log = \"info\"\n# caf\xe9\n").unwrap();
     assert_eq!(setup.refusal(), "shmd.toml:2: this is not UTF-8 text");
+}
+
+#[test]
+fn a_path_too_long_for_a_socket_is_refused_as_a_source() {
+    let refusal = Setup::new(&format!("[[channel]]\nsource = \"unix:/{}\"", "d".repeat(107))).refusal();
+    assert!(refusal.starts_with("shmd.toml:2: ") && refusal.contains("108 bytes"), "{refusal}");
+    Setup::new(&format!("[[channel]]\nsource = \"unix:/{}\"", "d".repeat(106))).good();
 }
 
 #[test]

@@ -1,0 +1,253 @@
+//! The clients of a listening socket: each is an input of its own, cut by its own state, and served one read or some packets
+//! at a time, so that none has to wait for another's stream.
+//!
+//! | a client that | |
+//! |---|---|
+//! | sends a length over the limit, or ends within a record or a chunk | is closed, counted, and named in the log |
+//! | sends a packet over the limit | loses the packet, counted and logged |
+//! | claims a long message and does not send it | takes only the memory of what it has sent |
+//! | is one too many, or not in `write` | is closed, counted, and named in the log |
+//!
+//! An empty packet is the end of a client, as the kernel shows it.
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+use std::{io, mem};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags};
+use nix::sys::socket::{MsgFlags, recv};
+use shm_proto::Result;
+use shm_proto::framing::{Pump, Slotted};
+use shm_proto::os::inq::readable_bytes;
+use shm_proto::os::{peer, process};
+
+use super::Input;
+use super::feed::{Descriptor, Feed, Stepped, is_ready};
+use super::report::State;
+use super::unix::Listener;
+use crate::access::Access;
+use crate::config::Packets;
+use crate::server::Peer;
+
+/// Most clients at a time.
+const MOST: usize = 128;
+/// Bytes that all clients' unfinished messages may take together, beside the channel's largest message.
+const MEMORY: usize = 64 << 20;
+/// Packets taken from a client before the others get their turn.
+const PACKETS: usize = 64;
+/// How long accepting rests when there are no descriptors.
+const REST: Duration = Duration::from_millis(100);
+
+/// The socket and who has connected.
+#[derive(Debug)]
+pub(super) struct Clients {
+    listener: Listener,
+    packets: Packets,
+    /// Whom `write` names; a reload may change it.
+    write: Arc<Mutex<Access>>,
+    clients: Vec<Client>,
+    resting: Option<Instant>,
+    /// Bytes that unfinished messages take.
+    memory: usize,
+}
+
+#[derive(Debug)]
+struct Client {
+    socket: OwnedFd,
+    uid: u32,
+    pid: u32,
+    program: String,
+    pump: Pump,
+    gone: bool,
+}
+
+impl Client {
+    fn peer(&self) -> Peer {
+        describe(self.pid, self.uid, &self.program)
+    }
+}
+
+fn describe(pid: u32, uid: u32, program: &str) -> Peer {
+    Peer { pid, user: process::user_name(uid), program: crate::server::printable(program) }
+}
+
+impl Clients {
+    /// Nobody yet.
+    pub(super) fn new(listener: Listener, packets: Packets, write: Arc<Mutex<Access>>) -> Self {
+        Self { listener, packets, write, clients: Vec::new(), resting: None, memory: 0 }
+    }
+
+    fn show(&self, feed: &Feed<'_>) {
+        feed.set(State::Listening { clients: self.clients.len(), most: MOST });
+    }
+
+    /// Waits, and returns whether somebody wants to connect and who has something to say.
+    fn look(&mut self, feed: &mut Feed<'_>) -> Result<(bool, Vec<usize>)> {
+        let now = Instant::now();
+        let rest = self.resting.map(|until| until.saturating_duration_since(now)).filter(|left| !left.is_zero());
+        let mut fds = feed.fds();
+        let daemon = fds.len();
+        // What is ready while accepting rests is not waited for.
+        let events = if rest.is_some() { PollFlags::empty() } else { PollFlags::POLLIN };
+        fds.push(PollFd::new(self.listener.listener.as_fd(), events));
+        fds.extend(self.clients.iter().map(|client| PollFd::new(client.socket.as_fd(), PollFlags::POLLIN)));
+        feed.wait(&mut fds, rest)?;
+        let waiting = is_ready(&fds[daemon]);
+        let ready = fds[daemon + 1..].iter().enumerate().filter(|(_, fd)| is_ready(fd)).map(|(index, _)| index);
+        Ok((waiting, ready.collect()))
+    }
+
+    fn accept(&mut self, feed: &mut Feed<'_>) -> Result<()> {
+        for _ in 0..MOST {
+            match self.listener.listener.accept() {
+                Ok((socket, _)) => self.admit(feed, socket)?,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {}
+                Err(e) => {
+                    feed.trouble(format!("cannot accept a client: {e}"), || None);
+                    self.resting = Some(Instant::now() + REST);
+                    return Ok(());
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn admit(&mut self, feed: &mut Feed<'_>, socket: UnixStream) -> Result<()> {
+        let known = socket.set_nonblocking(true).map_err(|e| e.to_string());
+        let known = known.and_then(|()| peer::credentials(socket.as_fd()).map_err(|e| e.to_string()));
+        let peer = match known {
+            Ok(peer) => peer,
+            Err(e) => {
+                feed.trouble(format!("a client cannot be let in: {e}"), || None);
+                return Ok(());
+            }
+        };
+        let program = process::program(peer.pid).unwrap_or_else(|| "?".to_owned());
+        let allowed = self.write.lock().unwrap_or_else(PoisonError::into_inner).allows(&peer);
+        let mine = self.clients.iter().filter(|client| client.uid == peer.uid).count();
+        // Who runs the daemon needs no protection from itself.
+        let limited = peer.uid != 0 && peer.uid != nix::unistd::geteuid().as_raw();
+        let refusal = if !allowed {
+            Some("a client was turned away: the channel's write list does not let it in".to_owned())
+        } else if self.clients.len() >= MOST {
+            Some(format!("a client was turned away: {MOST} are connected, all the source takes"))
+        } else if limited && mine >= MOST / 2 {
+            Some(format!("a client was turned away: its user has {mine} connections, all a user may have"))
+        } else {
+            None
+        };
+        if let Some(refusal) = refusal {
+            feed.trouble(refusal, || Some(describe(peer.pid, peer.uid, &program)));
+            return Ok(());
+        }
+        let pump = feed.pump()?;
+        let client = Client { socket: socket.into(), uid: peer.uid, pid: peer.pid, program, pump, gone: false };
+        self.clients.push(client);
+        Ok(())
+    }
+
+    /// One turn of a client's stream.
+    fn read(&mut self, feed: &mut Feed<'_>, index: usize) -> Result<()> {
+        let client = &mut self.clients[index];
+        let before = client.pump.memory();
+        // The place in the ring is asked for when the message is there: nobody waits for a client that only says so.
+        if let Some(lacks) = client.pump.lacks()
+            && readable_bytes(client.socket.as_fd()).is_ok_and(|there| there < lacks)
+        {
+            client.pump.take_in_pieces();
+        }
+        match feed.step(&mut client.pump, &mut Descriptor(&client.socket))? {
+            Stepped::Moved | Stepped::Idle => {}
+            Stepped::End => client.gone = true,
+            Stepped::Broken(e) => {
+                client.gone = true;
+                feed.trouble(format!("a client was dropped: {e}"), || Some(client.peer()));
+            }
+        }
+        client.pump.trim();
+        self.memory = (self.memory + client.pump.memory()).saturating_sub(before);
+        let most = MEMORY + usize::try_from(feed.max_message()).unwrap_or(usize::MAX / 2);
+        if self.memory > most && client.pump.memory() > before {
+            client.gone = true;
+            let reason = format!(
+                "a client was dropped: the unfinished messages of all clients take {} bytes, {most} are allowed",
+                self.memory
+            );
+            feed.trouble(reason, || Some(client.peer()));
+        }
+        Ok(())
+    }
+
+    /// One turn of a client's packets, each read where it belongs in the ring.
+    fn receive(&mut self, feed: &mut Feed<'_>, index: usize) -> Result<()> {
+        let client = &mut self.clients[index];
+        let fd = client.socket.as_raw_fd();
+        let now = MsgFlags::MSG_DONTWAIT;
+        for _ in 0..PACKETS {
+            let len = match recv(fd, &mut [0], now | MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC) {
+                Ok(0) => {
+                    client.gone = true;
+                    return Ok(());
+                }
+                Ok(len) => len,
+                Err(Errno::EAGAIN) => return Ok(()),
+                Err(Errno::EINTR) => continue,
+                Err(e) => {
+                    client.gone = true;
+                    feed.trouble(format!("a client was dropped: {e}"), || Some(client.peer()));
+                    return Ok(());
+                }
+            };
+            let limit = feed.max_message();
+            let too_large = len as u64 > limit;
+            let taken = !too_large
+                && feed.packet(len, |slot| recv(fd, slot, now).ok().filter(|&n| n == len))? == Slotted::Published;
+            if !taken {
+                // Refused here, or dropped by the channel's policy: taken out of the queue unread.
+                let _ = recv(fd, &mut [0], now);
+            }
+            if too_large {
+                let reason = format!("a packet of {len} bytes was refused: the limit is {limit} bytes a message");
+                feed.trouble(reason, || Some(client.peer()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets those go that are gone.
+    fn bury(&mut self) {
+        let memory: usize = self.clients.iter().filter(|client| client.gone).map(|client| client.pump.memory()).sum();
+        self.memory = self.memory.saturating_sub(memory);
+        self.clients.retain(|client| !client.gone);
+    }
+}
+
+impl Input for Clients {
+    fn run(mut self: Box<Self>, feed: &mut Feed<'_>) -> Result<()> {
+        self.show(feed);
+        loop {
+            let (waiting, ready) = self.look(feed)?;
+            let before = self.clients.len();
+            for index in ready {
+                match self.packets {
+                    Packets::Joined => self.read(feed, index)?,
+                    Packets::Kept => self.receive(feed, index)?,
+                }
+            }
+            self.bury();
+            let gone = before - self.clients.len();
+            if waiting {
+                self.accept(feed)?;
+            } else if self.resting.is_some_and(|until| Instant::now() >= until) {
+                mem::take(&mut self.resting);
+            }
+            if gone > 0 || waiting {
+                self.show(feed);
+            }
+        }
+    }
+}

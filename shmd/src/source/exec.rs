@@ -1,0 +1,137 @@
+//! A program whose standard output is the input. Each run is an input of its own; when it ends, however that is, the program
+//! is started again after a wait that grows with runs that are short.
+//!
+//! The words of the command are split as a shell splits them, and nothing more is done: no variables, no patterns, no pipes,
+//! so that nothing in the configuration means more than it says. Who wants a shell names it: `exec:/bin/sh -c '…'`.
+//!
+//! While the ring is full nobody reads what the child says, neither its output nor its complaints: it waits.
+
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags};
+use shm_proto::{Error, Result};
+
+use super::Input;
+use super::backoff::Backoff;
+use super::child::{Complaints, Running};
+use super::feed::{Descriptor, Feed, Stepped, is_ready};
+use super::report::State;
+use crate::config::CommandLine;
+use crate::journal::operation;
+
+/// A child that has closed its output is ended if it does not end by itself within this time.
+const AFTER_END: Duration = Duration::from_secs(1);
+/// How many reads of the output go before a look at the complaints.
+const READS: u32 = 16;
+
+/// The program.
+#[derive(Debug)]
+pub(super) struct Exec {
+    command: CommandLine,
+    complaints: Complaints,
+}
+
+impl Exec {
+    /// Not started yet.
+    pub(super) fn new(command: CommandLine) -> Self {
+        Self { command, complaints: Complaints::new() }
+    }
+
+    /// One run, from the start to the end of what the child has written; it may still be alive then.
+    fn follow(&mut self, feed: &mut Feed<'_>, running: &Running) -> Result<()> {
+        let mut pump = feed.pump()?;
+        let mut reads = 0;
+        loop {
+            match feed.step(&mut pump, &mut Descriptor(running.stdout()))? {
+                Stepped::Moved => {
+                    reads += 1;
+                    if reads % READS == 0 {
+                        self.complaints.take(running.stderr(), feed.channel(), running.pid());
+                    }
+                }
+                Stepped::Idle => {
+                    let mut fds = feed.fds();
+                    let daemon = fds.len();
+                    let inputs = [Some(running.stdout()), Some(running.ended()), self.stderr(running)];
+                    fds.extend(inputs.into_iter().flatten().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+                    feed.wait(&mut fds, None)?;
+                    self.complaints.take(running.stderr(), feed.channel(), running.pid());
+                    // The end counts when nothing is left to read. A child of its own that holds the pipe open does not.
+                    if is_ready(&fds[daemon + 1]) && !is_ready(&fds[daemon]) {
+                        return self.end(feed, &mut pump);
+                    }
+                }
+                Stepped::End => return Ok(()),
+                Stepped::Broken(e) => {
+                    feed.trouble(&e, || None);
+                    if !matches!(e, Error::Framing { .. }) || !pump.pass_over() {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    fn stderr<'r>(&self, running: &'r Running) -> Option<std::os::fd::BorrowedFd<'r>> {
+        (!self.complaints.have_ended()).then(|| running.stderr())
+    }
+
+    /// What was begun and not finished is dealt with as at the end of any input.
+    fn end(&self, feed: &mut Feed<'_>, pump: &mut shm_proto::framing::Pump) -> Result<()> {
+        if let Stepped::Broken(e) = feed.step(pump, &mut std::io::empty())? {
+            feed.trouble(&e, || None);
+        }
+        Ok(())
+    }
+
+    fn run_once(&mut self, feed: &mut Feed<'_>) -> Result<()> {
+        let started = Instant::now();
+        let mut running = match Running::start(&self.command) {
+            Ok(running) => running,
+            Err(e) => {
+                let program = self.command.words.first().map_or("", String::as_str);
+                feed.trouble(format!("cannot start {program}: {e}"), || None);
+                return Ok(());
+            }
+        };
+        let pid = running.pid();
+        feed.set(State::Running { pid });
+        operation("child-start").on(feed.channel()).number("pid", pid).text("command", &self.command.text).info();
+        self.complaints.begin();
+        self.follow(feed, &running)?;
+        let mut fds = feed.fds();
+        let daemon = fds.len();
+        fds.push(PollFd::new(running.ended(), PollFlags::POLLIN));
+        let until = started.elapsed() + AFTER_END;
+        while !is_ready(&fds[daemon]) && started.elapsed() < until {
+            feed.wait(&mut fds, Some(until.saturating_sub(started.elapsed())))?;
+        }
+        drop(fds);
+        self.complaints.take(running.stderr(), feed.channel(), pid);
+        let status = running.finish();
+        let good = status.is_some_and(|status| status.success());
+        let status = status.map_or_else(|| "it cannot be ended".to_owned(), |status| status.to_string());
+        let ended = operation("child-exit").on(feed.channel()).number("pid", pid).text("status", &status);
+        let ended = ended.number("ran_ms", started.elapsed().as_millis());
+        if good {
+            ended.info();
+        } else {
+            ended.warn();
+            feed.count(format!("{}: {status}", self.command.text));
+        }
+        Ok(())
+    }
+}
+
+impl Input for Exec {
+    fn run(mut self: Box<Self>, feed: &mut Feed<'_>) -> Result<()> {
+        let mut backoff = Backoff::new();
+        loop {
+            let started = Instant::now();
+            self.run_once(feed)?;
+            let wait = backoff.after(started.elapsed());
+            feed.set(State::Restarting { at: Instant::now() + wait });
+            feed.pause(wait)?;
+        }
+    }
+}

@@ -1,0 +1,211 @@
+//! What all sources do alike: move bytes into the ring, count, say what went wrong, and wait.
+
+use std::io::{self, Read};
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags};
+use shm_proto::framing::{Framing, MessageSink, Pump, Slotted, Step};
+use shm_proto::os::bell::Bell;
+use shm_proto::ring::Writer;
+use shm_proto::{ChannelName, Error, Result};
+
+use super::report::{Report, State};
+use super::sink::Sink;
+use crate::journal::operation;
+use crate::rate_limit::RateLimit;
+use crate::server::Peer;
+
+/// Lines a second in the log about bad input.
+const LINES: u32 = 5;
+
+/// What cuts the input into messages.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cutting {
+    /// Where a message ends.
+    pub(crate) framing: Framing,
+    /// The delimiter belongs to the message.
+    pub(crate) keep_delimiter: bool,
+    /// The largest, in bytes.
+    pub(crate) max_message: u64,
+}
+
+impl Cutting {
+    /// For one input; nothing of another's.
+    ///
+    /// # Errors
+    /// When the framing does not go with the channel's largest message.
+    pub(super) fn pump(&self) -> Result<Pump> {
+        Ok(Pump::new(self.framing, self.max_message)?.keeping_delimiters(self.keep_delimiter))
+    }
+}
+
+/// What came of one step.
+#[derive(Debug)]
+pub(super) enum Stepped {
+    /// Something was read.
+    Moved,
+    /// There is nothing to read now.
+    Idle,
+    /// The input has ended.
+    End,
+    /// This input is at fault: it is not framed as it should be, or cannot be read.
+    Broken(Error),
+}
+
+/// A source's way into the ring.
+#[derive(Debug)]
+pub(super) struct Feed<'a> {
+    sink: Sink<'a>,
+    cutting: Cutting,
+    report: &'a Report,
+    lines: RateLimit,
+}
+
+impl<'a> Feed<'a> {
+    pub(super) fn new(writer: Writer, woken: &'a Bell, cutting: Cutting, report: &'a Report) -> Self {
+        Self { sink: Sink::new(writer, woken), cutting, report, lines: RateLimit::new(LINES) }
+    }
+
+    /// How the input is cut.
+    pub(super) fn cutting(&self) -> Cutting {
+        self.cutting
+    }
+
+    /// For one input that may end because its writer died: a chunk cut short is an error then.
+    ///
+    /// # Errors
+    /// As [`Cutting::pump`].
+    pub(super) fn pump(&self) -> Result<Pump> {
+        Ok(self.cutting.pump()?.requiring_whole_chunks())
+    }
+
+    /// The channel.
+    pub(super) fn channel(&self) -> &ChannelName {
+        self.sink.channel()
+    }
+
+    /// The largest message in bytes.
+    pub(super) fn max_message(&self) -> u64 {
+        self.sink.max_message()
+    }
+
+    /// Shows what the source is doing.
+    pub(super) fn set(&self, state: State) {
+        self.report.set(state);
+    }
+
+    /// Moves what one read gives into the ring; waits while the ring is full.
+    ///
+    /// # Errors
+    /// Everything that is not this input's fault: it ends the source.
+    pub(super) fn step(&mut self, pump: &mut Pump, input: &mut impl Read) -> Result<Stepped> {
+        let before = pump.published();
+        let mut input = Metered { input, bytes: 0, failed: false };
+        let outcome = pump.step(&mut input, &mut self.sink);
+        self.report.moved(input.bytes, pump.published() - before);
+        match outcome {
+            Ok(Step::Published(_)) => Ok(Stepped::Moved),
+            Ok(Step::WouldBlock) => Ok(Stepped::Idle),
+            Ok(Step::Eof) => Ok(Stepped::End),
+            Err(e @ Error::Framing { .. }) => Ok(Stepped::Broken(e)),
+            Err(e) if input.failed => Ok(Stepped::Broken(e)),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Publishes one message of `len` bytes that `fill` puts where it belongs; it may find that there is none.
+    ///
+    /// # Errors
+    /// What publishing says.
+    pub(super) fn packet(&mut self, len: usize, fill: impl FnOnce(&mut [u8]) -> Option<usize>) -> Result<Slotted> {
+        let slotted = self.sink.publish_in_place(len, fill)?;
+        if slotted == Slotted::Published {
+            self.report.moved(len as u64, 1);
+        }
+        Ok(slotted)
+    }
+
+    /// Counts and keeps what went wrong and is in the log already.
+    pub(super) fn count(&self, reason: String) {
+        self.report.error(reason);
+    }
+
+    /// Counts, keeps and logs what is wrong with an input, and whose it is.
+    pub(super) fn trouble(&mut self, reason: impl ToString, peer: impl FnOnce() -> Option<Peer>) {
+        let reason = reason.to_string();
+        let errors = self.report.error(reason.clone());
+        if let Some(left_out) = self.lines.admit(Instant::now()) {
+            let line = operation("source-error").on(self.sink.channel()).number("errors", errors);
+            let line = match peer() {
+                Some(peer) => line.peer(&peer),
+                None => line,
+            };
+            line.reason(reason).left_out(left_out).warn();
+        }
+    }
+
+    /// The descriptors to [`wait`](Self::wait) for: the daemon's, to which the source adds its own.
+    pub(super) fn fds(&self) -> Vec<PollFd<'a>> {
+        vec![PollFd::new(self.sink.bell().as_fd(), PollFlags::POLLIN)]
+    }
+
+    /// Waits for these, no longer than `most`, and does what the daemon says.
+    ///
+    /// # Errors
+    /// [`Error::Revoked`] when the daemon takes the writer role back.
+    pub(super) fn wait(&mut self, fds: &mut [PollFd<'_>], most: Option<Duration>) -> Result<()> {
+        self.sink.wait(fds, most)
+    }
+
+    /// [`wait`](Self::wait) for one descriptor.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) fn wait_for(&mut self, input: &impl AsFd, most: Option<Duration>) -> Result<()> {
+        let mut fds = [self.sink.bell().as_fd(), input.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        self.sink.wait(&mut fds, most)
+    }
+
+    /// Waits so long, and does what the daemon says meanwhile.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub(super) fn pause(&mut self, time: Duration) -> Result<()> {
+        self.sink.pause(time)
+    }
+}
+
+/// Counts what is read, and notes whether reading failed.
+struct Metered<'i, R> {
+    input: &'i mut R,
+    bytes: u64,
+    failed: bool,
+}
+
+impl<R: Read> Read for Metered<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let result = self.input.read(buffer);
+        match &result {
+            Ok(n) => self.bytes += *n as u64,
+            Err(e) => self.failed = !matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted),
+        }
+        result
+    }
+}
+
+/// Reads a descriptor that is set not to wait.
+#[derive(Debug)]
+pub(super) struct Descriptor<T>(pub(super) T);
+
+impl<T: AsFd> Read for Descriptor<T> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        Ok(nix::unistd::read(&self.0, buffer)?)
+    }
+}
+
+/// Whether poll has something to say about it.
+pub(super) fn is_ready(fd: &PollFd<'_>) -> bool {
+    // Bits that nix does not know count as well.
+    fd.any().unwrap_or(true)
+}

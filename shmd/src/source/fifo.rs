@@ -1,0 +1,165 @@
+//! A FIFO. What is written between the first open and the last close is one input: at its end an unfinished line is a
+//! message, a record cut short is an error, and nothing is left for the next.
+//!
+//! Who may write is a matter of its permissions: the daemon's user, and the one group or everybody that `write` names. A FIFO
+//! that is there already keeps its own, and stays when the daemon goes.
+
+use std::fs::{self, File, OpenOptions, Permissions};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+use nix::unistd::mkfifo;
+use nix::unistd::{Gid, fchown};
+use shm_proto::{Error, Result};
+
+use super::Input;
+use super::feed::{Descriptor, Feed, Stepped, is_ready};
+use super::place::{FileId, Made, wrong_kind};
+use super::report::State;
+use crate::access::FileAccess;
+use crate::journal::operation;
+
+/// How often is looked whether the FIFO still has its name while nobody writes, and tried to open one that cannot be.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The FIFO, open for reading.
+#[derive(Debug)]
+pub(super) struct Fifo {
+    path: PathBuf,
+    access: FileAccess,
+    file: File,
+    made: Option<Made>,
+}
+
+impl Fifo {
+    /// Opens the FIFO, and makes it if there is nothing.
+    ///
+    /// # Errors
+    /// When the path is something else, or the system refuses.
+    pub(super) fn open(path: &Path, access: FileAccess) -> Result<Self> {
+        let (file, made) = open_or_make(path, access)?;
+        Ok(Self { path: path.to_owned(), access, file, made })
+    }
+
+    /// Whether the path still leads to the FIFO that is open.
+    fn is_in_place(&self) -> bool {
+        match (self.file.metadata(), fs::metadata(&self.path)) {
+            (Ok(open), Ok(named)) => FileId::of(&open) == FileId::of(&named),
+            _ => false,
+        }
+    }
+
+    /// Opens it anew. The old opening is closed only then, so that a writer never finds nobody reading.
+    fn reopen(&mut self, feed: &mut Feed<'_>) -> Result<()> {
+        let mut before = None;
+        loop {
+            match open_or_make(&self.path, self.access) {
+                Ok((file, made)) => {
+                    self.file = file;
+                    if made.is_some() {
+                        operation("recreate").on(feed.channel()).text("fifo", self.path.display()).warn();
+                        self.made = made;
+                    }
+                    return Ok(());
+                }
+                Err(e) => {
+                    let reason = e.to_string();
+                    if before.as_ref() != Some(&reason) {
+                        feed.trouble(&reason, || None);
+                        before = Some(reason);
+                    }
+                    feed.set(State::Retrying);
+                    feed.pause(LOOK)?;
+                }
+            }
+        }
+    }
+
+    /// Waits until there is something to read, or a writer has come and gone.
+    fn await_writer(&mut self, feed: &mut Feed<'_>) -> Result<()> {
+        loop {
+            let mut fds = feed.fds();
+            fds.push(nix::poll::PollFd::new(std::os::fd::AsFd::as_fd(&self.file), nix::poll::PollFlags::POLLIN));
+            feed.wait(&mut fds, Some(LOOK))?;
+            if is_ready(&fds[1]) {
+                return Ok(());
+            }
+            if !self.is_in_place() {
+                self.reopen(feed)?;
+                feed.set(State::AwaitingWriter);
+            }
+        }
+    }
+}
+
+impl Input for Fifo {
+    fn run(mut self: Box<Self>, feed: &mut Feed<'_>) -> Result<()> {
+        loop {
+            let mut pump = feed.pump()?;
+            feed.set(State::AwaitingWriter);
+            // A FIFO that nobody has opened yet reads as ended, and only poll knows better.
+            self.await_writer(feed)?;
+            feed.set(State::Open);
+            loop {
+                match feed.step(&mut pump, &mut Descriptor(&self.file))? {
+                    Stepped::Moved => {}
+                    Stepped::Idle => feed.wait_for(&self.file, None)?,
+                    Stepped::End => break,
+                    Stepped::Broken(e) => {
+                        feed.trouble(&e, || None);
+                        if !matches!(e, Error::Framing { .. }) {
+                            feed.pause(LOOK)?;
+                            break;
+                        }
+                        if !pump.pass_over() {
+                            feed.set(State::PassingOver);
+                        }
+                    }
+                }
+            }
+            self.reopen(feed)?;
+        }
+    }
+}
+
+fn open_or_make(path: &Path, access: FileAccess) -> Result<(File, Option<Made>)> {
+    let failed = |what: &str| {
+        let action = format!("{what} the FIFO {}", path.display());
+        move |e: io::Error| Error::system(action, e)
+    };
+    let mut made = None;
+    match fs::metadata(path) {
+        Ok(found) if !found.file_type().is_fifo() => return Err(wrong_kind(path, found.file_type(), "a FIFO")),
+        Ok(_) => {}
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR).map_err(|e| failed("make")(e.into()))?;
+            made = Some(Made::at(path).map_err(failed("look at"))?);
+        }
+        Err(e) => return Err(failed("look at")(e)),
+    }
+    // Not waiting, so that opening does not wait for a writer.
+    let file =
+        OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path).map_err(failed("open"))?;
+    let found = file.metadata().map_err(failed("look at"))?;
+    if !found.file_type().is_fifo() {
+        return Err(wrong_kind(path, found.file_type(), "a FIFO"));
+    }
+    if made.is_some() {
+        let mode = match access {
+            FileAccess::Owner => 0o600,
+            FileAccess::Group(gid) => {
+                fchown(&file, None, Some(Gid::from_raw(gid)))
+                    .map_err(|e| failed(&format!("give group {gid}"))(e.into()))?;
+                0o620
+            }
+            FileAccess::Everyone => 0o622,
+        };
+        // Exactly this, whatever the umask.
+        file.set_permissions(Permissions::from_mode(mode)).map_err(failed("set the mode of"))?;
+    }
+    Ok((file, made))
+}

@@ -1,0 +1,88 @@
+//! A name in the file system that a source listens at.
+
+use std::fs::{self, FileType, Metadata};
+use std::io;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+
+use shm_proto::Error;
+
+use crate::journal::operation;
+
+/// A file made by this daemon: its name is removed when this is dropped, unless it has become another file's meanwhile.
+#[derive(Debug)]
+pub(super) struct Made {
+    path: PathBuf,
+    id: FileId,
+}
+
+/// Which file it is, whatever its name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct FileId {
+    device: u64,
+    inode: u64,
+}
+
+impl FileId {
+    /// From what the system says about the file.
+    pub(super) fn of(file: &Metadata) -> Self {
+        Self { device: file.dev(), inode: file.ino() }
+    }
+}
+
+impl Made {
+    /// The file that is at `path` now was just made here.
+    ///
+    /// # Errors
+    /// When it is gone already.
+    pub(super) fn at(path: &Path) -> io::Result<Self> {
+        Ok(Self { path: path.to_owned(), id: FileId::of(&fs::symlink_metadata(path)?) })
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        let Ok(found) = fs::symlink_metadata(&self.path) else { return };
+        if FileId::of(&found) == self.id
+            && let Err(e) = fs::remove_file(&self.path)
+        {
+            operation("cleanup").text("object", self.path.display()).reason(e).warn();
+        }
+    }
+}
+
+/// That `path` is something else than a source needs, and the way out.
+pub(super) fn wrong_kind(path: &Path, found: FileType, wanted: &str) -> Error {
+    let what = match found {
+        kind if kind.is_dir() => "a directory",
+        kind if kind.is_file() => "a regular file",
+        kind if kind.is_symlink() => "a symbolic link",
+        kind if kind.is_fifo() => "a FIFO",
+        kind if kind.is_socket() => "a socket",
+        kind if kind.is_block_device() || kind.is_char_device() => "a device",
+        _ => "something else",
+    };
+    let reason = format!("it is {what} and not {wanted}; remove it, or name another path");
+    Error::system(path.display().to_string(), io::Error::other(reason))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TempDir;
+
+    #[test]
+    fn only_the_file_that_was_made_is_removed() {
+        let dir = TempDir::new();
+        let path = dir.path().join("x");
+        fs::write(&path, "").unwrap();
+        drop(Made::at(&path).unwrap());
+        assert!(!path.exists());
+        fs::write(&path, "").unwrap();
+        let made = Made::at(&path).unwrap();
+        fs::write(dir.path().join("y"), "another").unwrap();
+        fs::rename(dir.path().join("y"), &path).unwrap();
+        drop(made);
+        assert_eq!(fs::read(&path).unwrap(), b"another");
+    }
+}

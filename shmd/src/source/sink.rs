@@ -1,0 +1,151 @@
+//! The ring as the destination of a source, and the source's one way to wait: for input, for memory and for the daemon.
+
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use shm_proto::framing::{MessageSink, Slotted};
+use shm_proto::os::bell::Bell;
+use shm_proto::ring::Writer;
+use shm_proto::{ChannelName, Error, Result};
+
+use crate::journal::operation;
+use crate::rate_limit::RateLimit;
+
+/// A message for which there is no memory is tried again after this time.
+const RETRY: Duration = Duration::from_secs(1);
+/// How often a writer that has nothing to read looks whether the readers have made way for a shrink.
+const SHRINK_POLL: Duration = Duration::from_millis(20);
+
+/// The ring as the pump's destination. Nothing that the channel takes is lost for want of memory: the input waits.
+#[derive(Debug)]
+pub(super) struct Sink<'a> {
+    writer: Writer,
+    woken: &'a Bell,
+    channel: ChannelName,
+    lines: RateLimit,
+}
+
+impl<'a> Sink<'a> {
+    pub(super) fn new(writer: Writer, woken: &'a Bell) -> Self {
+        let channel = writer.geometry().channel.clone();
+        Self { writer, woken, channel, lines: RateLimit::new(1) }
+    }
+
+    /// The channel that it is the ring of.
+    pub(super) fn channel(&self) -> &ChannelName {
+        &self.channel
+    }
+
+    /// The largest message in bytes.
+    pub(super) fn max_message(&self) -> u64 {
+        self.writer.geometry().max_message
+    }
+
+    /// Readable when the daemon has something to say.
+    pub(super) fn bell(&self) -> &'a Bell {
+        self.woken
+    }
+
+    /// Waits until something is to be read, or the daemon says something, which is then done. `None`: as long as it takes.
+    ///
+    /// # Errors
+    /// [`Error::Revoked`] when the daemon takes the writer role back.
+    pub(super) fn wait(&mut self, fds: &mut [PollFd<'_>], most: Option<Duration>) -> Result<()> {
+        let most =
+            if self.writer.is_shrinking() { Some(most.map_or(SHRINK_POLL, |m| m.min(SHRINK_POLL))) } else { most };
+        // Rounded up, or the last part of a millisecond would be waited for by spinning.
+        let timeout = most.map_or(PollTimeout::NONE, |most| {
+            PollTimeout::try_from(most + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX)
+        });
+        match poll(fds, timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(e) => return Err(Error::system("wait for input", e)),
+        }
+        // Before the look at the link: a line that comes later rings again.
+        self.woken.drain();
+        self.writer.maintain()
+    }
+
+    /// Does what the daemon says for so long.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub(super) fn pause(&mut self, time: Duration) -> Result<()> {
+        let until = Instant::now() + time;
+        while let Some(left) = until.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+            let mut fds = [PollFd::new(self.woken.as_fd(), PollFlags::POLLIN)];
+            self.wait(&mut fds, Some(left))?;
+        }
+        Ok(())
+    }
+
+    /// Passes over an acknowledgement that is late: the messages are published, and the log has it.
+    fn published<T>(&mut self, result: Result<T>) -> Result<()> {
+        match result {
+            Ok(_) => Ok(()),
+            Err(Error::TimedOut { what, waited }) => {
+                if let Some(left_out) = self.lines.admit(Instant::now()) {
+                    let late = operation("ack-late").on(&self.channel).text("waited", format_args!("{waited:?}"));
+                    late.text("for", what).left_out(left_out).warn();
+                }
+                Ok(())
+            }
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Waits a moment for memory if that is what is missing.
+    fn retry(&mut self, error: Error) -> Result<()> {
+        let Error::NoSpace { .. } = error else { return Err(error) };
+        if let Some(left_out) = self.lines.admit(Instant::now()) {
+            operation("input-waits").on(&self.channel).reason(&error).left_out(left_out).warn();
+        }
+        self.pause(RETRY)
+    }
+}
+
+impl MessageSink for Sink<'_> {
+    fn publish_all<'m>(&mut self, messages: impl Iterator<Item = &'m [u8]>) -> Result<u64> {
+        let mut messages = messages.peekable();
+        let mut taken = 0;
+        while messages.peek().is_some() {
+            let mut batch = self.writer.batch();
+            let mut failed = None;
+            while let Some(message) = messages.peek() {
+                if let Err(e) = batch.push(message) {
+                    failed = Some(e);
+                    break;
+                }
+                messages.next();
+                taken += 1;
+            }
+            let committed = batch.commit();
+            self.published(committed)?;
+            if let Some(e) = failed {
+                self.retry(e)?;
+            }
+        }
+        Ok(taken)
+    }
+
+    fn publish_in_place(&mut self, len: usize, fill: impl FnOnce(&mut [u8]) -> Option<usize>) -> Result<Slotted> {
+        loop {
+            match self.writer.reserve(len) {
+                Ok(Some(mut slot)) => {
+                    let Some(used) = fill(&mut slot) else { return Ok(Slotted::Nothing) };
+                    let committed = slot.commit(used);
+                    return self.published(committed).map(|()| Slotted::Published);
+                }
+                // Counted by the writer: not to be offered again.
+                Ok(None) => return Ok(Slotted::Dropped),
+                Err(e @ Error::NoSpace { .. }) => {
+                    // The borrow of the slot ends with the error.
+                    self.retry(e)?;
+                }
+                Err(e) => return Err(e),
+            }
+        }
+    }
+}

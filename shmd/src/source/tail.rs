@@ -1,0 +1,323 @@
+//! A file that is followed as it grows, from its end at the start of the daemon, across rotation.
+//!
+//! | what happens to the file | what comes of it |
+//! |---|---|
+//! | it is not there | waited for; then read from its beginning |
+//! | it is renamed, and a new one made | read on until it has nothing more *and* the new one has something: writers that have not opened the new one yet lose nothing |
+//! | it is deleted | read to its end, and closed |
+//! | it is cut shorter than what was read | read from its beginning; what was cut before it was read is lost |
+//!
+//! Each of these is the end of an input: a last line without its newline is a message. A file that is cut and has grown past
+//! the old place within a second cannot be told from one that only grew.
+//!
+//! inotify says when there is something to read; names are looked at once a second besides, which also serves file systems
+//! that have no inotify.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use log::debug;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use shm_proto::framing::{Framing, Pump};
+use shm_proto::{Error, Result};
+
+use super::Input;
+use super::feed::{Feed, Stepped};
+use super::place::{FileId, wrong_kind};
+use super::report::State;
+use crate::journal::operation;
+
+/// How often the name is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The file, if it is there.
+#[derive(Debug)]
+pub(super) struct Tail {
+    path: PathBuf,
+    file: Option<Followed>,
+    watch: Option<Inotify>,
+}
+
+#[derive(Debug)]
+struct Followed {
+    file: File,
+    id: FileId,
+    /// Where the next read begins.
+    at: u64,
+    stop: Stop,
+}
+
+/// When a file that gives no more bytes has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    /// Not at all: it may grow.
+    Never,
+    /// When it has been read to its end.
+    AtEnd,
+    /// At once.
+    Now,
+}
+
+/// What to do about a file that has nothing more to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Turn {
+    /// Wait for it to grow.
+    Stay,
+    /// Begin it anew.
+    Rewind,
+    /// Read it to its end, and look for another one.
+    Leave,
+}
+
+/// What the system says about the file that is followed.
+#[derive(Clone, Copy, Debug)]
+struct Here {
+    id: FileId,
+    at: u64,
+    len: u64,
+    names: u64,
+}
+
+/// `named` is the file that has the name now, with its length.
+fn turn(here: Here, named: Option<(FileId, u64)>) -> Turn {
+    match named {
+        _ if here.len < here.at => Turn::Rewind,
+        Some((id, _)) if id == here.id => Turn::Stay,
+        Some((_, len)) if len > 0 => Turn::Leave,
+        _ if here.names == 0 => Turn::Leave,
+        // Renamed: whoever writes may not have opened the new one.
+        _ => Turn::Stay,
+    }
+}
+
+impl Tail {
+    /// Opens the file at its end, if it is there.
+    ///
+    /// # Errors
+    /// When it is there and is no regular file, or may not be read.
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let file = match open(path)? {
+            Some(mut file) => {
+                file.at = file.file.metadata().map_err(|e| failed(path, e))?.len();
+                Some(file)
+            }
+            None => None,
+        };
+        let flags = InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK;
+        let watch = Inotify::init(flags).inspect_err(|e| debug!("event=no-inotify reason={e}")).ok();
+        Ok(Self { path: path.to_owned(), file, watch })
+    }
+
+    /// Has inotify tell when the file grows, or changes its name.
+    fn watch(&self) {
+        let (Some(watch), Some(followed)) = (&self.watch, &self.file) else { return };
+        // The very file, whatever has its name by now.
+        let file = format!("/proc/self/fd/{}", followed.file.as_raw_fd());
+        let events = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_ATTRIB | AddWatchFlags::IN_MOVE_SELF;
+        if let Err(e) = watch.add_watch(file.as_str(), events) {
+            debug!("event=no-watch file={:?} reason={e}", self.path);
+        }
+    }
+
+    fn wait(&self, feed: &mut Feed<'_>) -> Result<()> {
+        let mut fds = feed.fds();
+        fds.extend(self.watch.as_ref().map(|watch| PollFd::new(watch.as_fd(), PollFlags::POLLIN)));
+        feed.wait(&mut fds, Some(LOOK))?;
+        // What happened does not matter: everything is looked at anyway.
+        while self.watch.as_ref().is_some_and(|watch| watch.read_events().is_ok()) {}
+        Ok(())
+    }
+
+    /// Waits for the file to be there, and opens it at its beginning.
+    fn find(&mut self, feed: &mut Feed<'_>) -> Result<()> {
+        let mut before = None;
+        loop {
+            match open(&self.path) {
+                Ok(Some(file)) => {
+                    operation("follow").on(feed.channel()).text("file", self.path.display()).info();
+                    self.file = Some(file);
+                    return Ok(());
+                }
+                Ok(None) => feed.set(State::AwaitingFile),
+                Err(e) => {
+                    feed.set(State::Retrying);
+                    let reason = e.to_string();
+                    if before.as_ref() != Some(&reason) {
+                        feed.trouble(&reason, || None);
+                        before = Some(reason);
+                    }
+                }
+            }
+            self.wait(feed)?;
+        }
+    }
+
+    /// Follows the file that is open to its end, which may never come; whether to begin it anew then.
+    fn follow(&mut self, feed: &mut Feed<'_>, pump: &mut Pump) -> Result<bool> {
+        feed.set(State::Following);
+        let mut rewind = false;
+        loop {
+            let Some(followed) = &mut self.file else { return Ok(false) };
+            match feed.step(pump, followed)? {
+                Stepped::Moved => {}
+                Stepped::Idle => match look(followed, &self.path) {
+                    Turn::Stay => self.wait(feed)?,
+                    Turn::Leave => followed.stop = Stop::AtEnd,
+                    Turn::Rewind => (followed.stop, rewind) = (Stop::Now, true),
+                },
+                Stepped::End => return Ok(rewind),
+                Stepped::Broken(e) => {
+                    feed.trouble(&e, || None);
+                    if !matches!(e, Error::Framing { .. }) {
+                        feed.pause(LOOK)?;
+                        return Ok(false);
+                    }
+                    pump.pass_over();
+                }
+            }
+        }
+    }
+}
+
+impl Input for Tail {
+    fn run(mut self: Box<Self>, feed: &mut Feed<'_>) -> Result<()> {
+        let mut pump = feed.pump()?;
+        if let Some(followed) = &self.file
+            && !followed.is_at_beginning_of_message(feed.cutting().framing)
+        {
+            pump.pass_over();
+        }
+        loop {
+            if self.file.is_none() {
+                self.find(feed)?;
+                pump = feed.pump()?;
+            }
+            self.watch();
+            let rewind = self.follow(feed, &mut pump)?;
+            let rewound = self.file.take().filter(|_| rewind).map(Followed::rewound);
+            if rewound.is_some() {
+                operation("rewind").on(feed.channel()).text("file", self.path.display()).info();
+                self.file = rewound;
+                pump = feed.pump()?;
+            }
+        }
+    }
+}
+
+impl Followed {
+    /// Whether the byte before the place ends a message.
+    fn is_at_beginning_of_message(&self, framing: Framing) -> bool {
+        let delimiter = if framing == Framing::Nul { 0 } else { b'\n' };
+        let mut byte = [0];
+        match self.at.checked_sub(1) {
+            None => true,
+            Some(before) => self.file.read_exact_at(&mut byte, before).is_ok() && byte[0] == delimiter,
+        }
+    }
+
+    /// From its beginning.
+    fn rewound(self) -> Self {
+        Self { at: 0, stop: Stop::Never, ..self }
+    }
+}
+
+impl Read for Followed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.stop == Stop::Now {
+            return Ok(0);
+        }
+        let n = self.file.read_at(buffer, self.at)?;
+        self.at += n as u64;
+        if n == 0 && self.stop == Stop::Never {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(n)
+    }
+}
+
+fn look(followed: &Followed, path: &Path) -> Turn {
+    let Ok(open) = followed.file.metadata() else { return Turn::Leave };
+    let here = Here { id: followed.id, at: followed.at, len: open.len(), names: open.nlink() };
+    turn(here, fs::metadata(path).ok().map(|named| (FileId::of(&named), named.len())))
+}
+
+fn failed(path: &Path, e: io::Error) -> Error {
+    Error::system(format!("open the file {}", path.display()), e)
+}
+
+/// At its beginning. Nothing when there is none.
+fn open(path: &Path) -> Result<Option<Followed>> {
+    // Not waiting, in case that it is a FIFO after all.
+    let file = match OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path) {
+        Ok(file) => file,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(failed(path, e)),
+    };
+    let found = file.metadata().map_err(|e| failed(path, e))?;
+    if !found.is_file() {
+        return Err(wrong_kind(path, found.file_type(), "a regular file"));
+    }
+    Ok(Some(Followed { file, id: FileId::of(&found), at: 0, stop: Stop::Never }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::TempDir;
+
+    #[test]
+    fn a_file_is_left_when_it_has_a_successor_with_content_or_no_name_at_all() {
+        let dir = TempDir::new();
+        let [old, new] = ["old", "new"].map(|name| {
+            let path = dir.path().join(name);
+            fs::write(&path, "x").unwrap();
+            FileId::of(&fs::metadata(path).unwrap())
+        });
+        let here = |len, names| Here { id: old, at: 10, len, names };
+        for (len, names, named, expected) in [
+            (10, 1, Some((old, 10)), Turn::Stay),
+            (12, 1, Some((old, 12)), Turn::Stay),
+            (9, 1, Some((old, 9)), Turn::Rewind),
+            (0, 1, Some((old, 0)), Turn::Rewind),
+            (10, 1, None, Turn::Stay),
+            (10, 0, None, Turn::Leave),
+            (10, 1, Some((new, 0)), Turn::Stay),
+            (10, 0, Some((new, 0)), Turn::Leave),
+            (10, 1, Some((new, 1)), Turn::Leave),
+        ] {
+            assert_eq!(turn(here(len, names), named), expected, "{len} {names} {named:?}");
+        }
+    }
+
+    #[test]
+    fn following_begins_at_a_message() {
+        let dir = TempDir::new();
+        let path = dir.path().join("log");
+        for (text, framing, expected) in [
+            ("", Framing::Lines, true),
+            ("a\n", Framing::Lines, true),
+            ("a\nb", Framing::Lines, false),
+            ("a\n", Framing::Nul, false),
+            ("a\0", Framing::Nul, true),
+        ] {
+            fs::write(&path, text).unwrap();
+            let tail = Tail::open(&path).unwrap().file.unwrap();
+            assert_eq!(tail.at, text.len() as u64);
+            assert_eq!(tail.is_at_beginning_of_message(framing), expected, "{text:?} {framing}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_file_is_refused_and_what_is_not_there_is_not() {
+        let dir = TempDir::new();
+        assert!(Tail::open(&dir.path().join("x")).unwrap().file.is_none());
+        let refused = Tail::open(dir.path()).unwrap_err().to_string();
+        assert!(refused.contains("it is a directory and not a regular file"), "{refused}");
+    }
+}

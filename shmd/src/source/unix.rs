@@ -1,0 +1,131 @@
+//! A listening Unix socket: its name, and who may come in. What clients send is in [`clients`](super::clients).
+//!
+//! Everybody who gets into the directory may connect, as to the control socket; each client is let in or not by what the
+//! kernel says about it: the daemon's user, root, and whom the channel's `write` names.
+
+use std::fs::{self, Permissions};
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
+use shm_proto::{Error, Result};
+
+use super::place::{Made, wrong_kind};
+use crate::config::Packets;
+use crate::journal::operation;
+
+/// The socket; its name is removed when this is dropped.
+#[derive(Debug)]
+pub(super) struct Listener {
+    /// Not waiting. Of either kind: what std calls a stream here may keep packets apart.
+    pub(super) listener: UnixListener,
+    _made: Made,
+}
+
+impl Listener {
+    /// Listens at `path`. A socket there that nobody listens at is what a killed daemon has left, and is replaced.
+    ///
+    /// # Errors
+    /// When somebody listens there, when the path is something else than a socket, and when the system refuses.
+    pub(super) fn bind(path: &Path, packets: Packets) -> Result<Self> {
+        let failed = |what: &str, e: Errno| Error::system(format!("{what} the socket {}", path.display()), e);
+        make_way(path, packets)?;
+        let fd = new_socket(packets).map_err(|e| failed("make", e))?;
+        let address = UnixAddr::new(path).map_err(|e| failed("name", e))?;
+        bind(fd.as_raw_fd(), &address).map_err(|e| failed("bind", e))?;
+        let io_failed = |e| Error::system(format!("prepare the socket {}", path.display()), e);
+        let made = Made::at(path).map_err(io_failed)?;
+        // Before anybody can connect, and whatever the umask.
+        fs::set_permissions(path, Permissions::from_mode(0o666)).map_err(io_failed)?;
+        listen(&fd, Backlog::new(128).unwrap_or(Backlog::MAXCONN)).map_err(|e| failed("listen at", e))?;
+        Ok(Self { listener: UnixListener::from(fd), _made: made })
+    }
+}
+
+fn new_socket(packets: Packets) -> nix::Result<OwnedFd> {
+    let kind = match packets {
+        Packets::Joined => SockType::Stream,
+        Packets::Kept => SockType::SeqPacket,
+    };
+    socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)
+}
+
+fn make_way(path: &Path, packets: Packets) -> Result<()> {
+    let failed = |e: io::Error| Error::system(format!("look at {}", path.display()), e);
+    let found = match fs::symlink_metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        found => found.map_err(failed)?,
+    };
+    if !found.file_type().is_socket() {
+        return Err(wrong_kind(path, found.file_type(), "a socket"));
+    }
+    let address = UnixAddr::new(path).map_err(|e| failed(e.into()))?;
+    let probe = new_socket(packets).map_err(|e| failed(e.into()))?;
+    match connect(probe.as_raw_fd(), &address) {
+        Err(Errno::ECONNREFUSED) => {
+            fs::remove_file(path)
+                .map_err(|e| Error::system(format!("remove the stale socket {}", path.display()), e))?;
+            operation("replace").text("socket", path.display()).reason("nobody listens at it").warn();
+            Ok(())
+        }
+        // Gone in between.
+        Err(Errno::ENOENT) => Ok(()),
+        // A full queue and a socket of the other kind are somebody's too.
+        Ok(()) | Err(Errno::EAGAIN | Errno::EPROTOTYPE) => {
+            let reason = "another program listens there; stop it, or name another path";
+            Err(Error::system(path.display().to_string(), io::Error::other(reason)))
+        }
+        Err(e) => Err(Error::system(format!("see whether somebody listens at {}", path.display()), e)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::{UnixDatagram, UnixStream};
+
+    use super::*;
+    use crate::testing::TempDir;
+
+    #[test]
+    fn a_socket_is_there_for_everybody_while_it_is_listened_at() {
+        let dir = TempDir::new();
+        let path = dir.path().join("s");
+        let bound = Listener::bind(&path, Packets::Joined).unwrap();
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o666);
+        UnixStream::connect(&path).unwrap();
+        drop(bound);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_stale_socket_is_replaced_and_a_live_one_of_any_kind_is_not() {
+        let dir = TempDir::new();
+        let path = dir.path().join("s");
+        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let bound = Listener::bind(&path, Packets::Kept).unwrap();
+        for packets in [Packets::Joined, Packets::Kept] {
+            let refused = Listener::bind(&path, packets).unwrap_err().to_string();
+            assert!(refused.contains("another program listens there"), "{refused}");
+        }
+        drop(bound);
+        let _datagrams = UnixDatagram::bind(&path).unwrap();
+        assert!(Listener::bind(&path, Packets::Joined).is_err());
+        assert!(path.exists());
+    }
+
+    #[test]
+    fn what_is_no_socket_is_refused_and_stays() {
+        let dir = TempDir::new();
+        let path = dir.path().join("s");
+        fs::write(&path, "mine").unwrap();
+        let refused = Listener::bind(&path, Packets::Joined).unwrap_err().to_string();
+        assert!(refused.contains("it is a regular file and not a socket; remove it"), "{refused}");
+        assert_eq!(fs::read(&path).unwrap(), b"mine");
+        let refused = Listener::bind(dir.path(), Packets::Joined).unwrap_err().to_string();
+        assert!(refused.contains("it is a directory"), "{refused}");
+    }
+}
