@@ -7,6 +7,7 @@ mod log;
 mod reload;
 mod service;
 mod sizes;
+mod sources;
 
 use std::fs;
 use std::io::Write;
