@@ -95,7 +95,8 @@ struct ChannelArgs {
     /// When full and not to be grown: block, drop or overwrite [default: block]
     #[arg(long, value_name = "POLICY", env = "SHMD_ON_FULL")]
     on_full: Option<String>,
-    /// What feeds it: none or stdin
+    /// What feeds it: none, stdin, fifo:/PATH, unix:/PATH, unix-seqpacket:/PATH, exec:PROGRAM ARGUMENTS or tail:/PATH
+    /// [default: none]
     #[arg(long, env = "SHMD_SOURCE")]
     source: Option<String>,
     /// How the source is cut into messages: lines, nul, length or chunk=SIZE [default: lines]

@@ -193,7 +193,8 @@ impl Complaints {
         }
     }
 
-    fn end_line(&mut self, channel: &ChannelName, pid: u32) {
+    /// Logs what there is of a line.
+    pub(super) fn end_line(&mut self, channel: &ChannelName, pid: u32) {
         let line = std::mem::take(&mut self.line);
         let cut = if std::mem::take(&mut self.cut) { " cut=true" } else { "" };
         if line.is_empty() {

@@ -98,29 +98,37 @@ impl Exec {
         feed.set(State::Running { pid });
         operation("child-start").on(feed.channel()).number("pid", pid).text("command", &self.command.text).info();
         self.complaints.begin();
-        self.follow(feed, &running)?;
-        let mut fds = feed.fds();
-        let daemon = fds.len();
-        fds.push(PollFd::new(running.ended(), PollFlags::POLLIN));
-        let until = started.elapsed() + AFTER_END;
-        while !is_ready(&fds[daemon]) && started.elapsed() < until {
-            feed.wait(&mut fds, Some(until.saturating_sub(started.elapsed())))?;
-        }
-        drop(fds);
-        self.complaints.take(running.stderr(), feed.channel(), pid);
+        let followed = self.follow(feed, &running).and_then(|()| await_end(feed, &running));
         let status = running.finish();
+        // Nobody of the group is left to write, so this is all of it.
+        self.complaints.take(running.stderr(), feed.channel(), pid);
+        self.complaints.end_line(feed.channel(), pid);
         let good = status.is_some_and(|status| status.success());
         let status = status.map_or_else(|| "it cannot be ended".to_owned(), |status| status.to_string());
         let ended = operation("child-exit").on(feed.channel()).number("pid", pid).text("status", &status);
         let ended = ended.number("ran_ms", started.elapsed().as_millis());
-        if good {
+        // A child that the daemon ends is not to blame for how.
+        if good || followed.is_err() {
             ended.info();
         } else {
             ended.warn();
             feed.count(format!("{}: {status}", self.command.text));
         }
-        Ok(())
+        followed
     }
+}
+
+/// Gives a child that has nothing more to say the time to end by itself.
+fn await_end(feed: &mut Feed<'_>, running: &Running) -> Result<()> {
+    let until = Instant::now() + AFTER_END;
+    while !running.has_ended(Duration::ZERO) {
+        let left = until.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            break;
+        }
+        feed.wait_for(&running.ended(), Some(left))?;
+    }
+    Ok(())
 }
 
 impl Input for Exec {

@@ -161,3 +161,24 @@ fn a_flood_of_reloads_disturbs_nobody() {
     assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
     daemon.assert_gone();
 }
+
+#[test]
+fn a_source_stays_as_it_is_and_is_named_with_what_depends_on_it() {
+    let path = std::env::temp_dir().join(format!("shmd-test-kept-{}", std::process::id()));
+    let source = |kind: &str| channel("main", &format!("source = \"{kind}:{}\"", path.display()));
+    let mut daemon = Daemon::start("reload-source", &source("unix-seqpacket"));
+    let done = daemon.reload(&(source("fifo") + "write = [\"*\"]")).unwrap();
+    let keys = |changes: &[shm_proto::control::Change]| {
+        let keys: Vec<_> = changes.iter().map(|change| format!("{} {}", change.key, change.old)).collect();
+        keys.join(", ")
+    };
+    let expected = format!("source \"unix-seqpacket:{}\", framing none, keep_delimiter none", path.display());
+    assert_eq!((keys(&done.changed), keys(&done.kept)), ("write []".to_owned(), expected));
+    assert_eq!(daemon.stop(), Some(0));
+    assert!(!path.exists());
+    let mut daemon = Daemon::start("reload-fifo", &source("fifo"));
+    let done = daemon.reload(&(source("fifo") + "write = [\"*\"]")).unwrap();
+    assert!(done.changed.is_empty() && done.kept[0].why.as_ref().unwrap().contains("permissions"), "{done:?}");
+    assert_eq!(daemon.stop(), Some(0));
+    assert!(!path.exists());
+}

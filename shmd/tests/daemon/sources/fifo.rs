@@ -46,9 +46,9 @@ fn a_fifo_that_nobody_writes_costs_next_to_nothing() {
     let pid = daemon.child.as_ref().unwrap().id();
     let switches = || -> u64 {
         let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
-        let source = tasks.map(|task| task.unwrap().path()).find(|task| {
-            fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim() == "source-fifo")
-        });
+        let source = tasks
+            .map(|task| task.unwrap().path())
+            .find(|task| fs::read_to_string(task.join("comm")).is_ok_and(|comm| comm.trim() == "source-fifo"));
         let status = fs::read_to_string(source.unwrap().join("status")).unwrap();
         let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
         line.trim().parse().unwrap()
@@ -185,8 +185,7 @@ fn a_handoff_channel_is_fed_the_same_way() {
     let keys = format!("{KEYS}\nmode = \"handoff\"\nframing = \"nul\"\nkeep_delimiter = true");
     let daemon = Daemon::fed("fifo-handoff", &keys);
     let names = format!("/{}.main", daemon.prefix);
-    let names =
-        shm_proto::handoff::Names::new(&names, &format!("{names}.avail"), &format!("{names}.done")).unwrap();
+    let names = shm_proto::handoff::Names::new(&names, &format!("{names}.avail"), &format!("{names}.done")).unwrap();
     let mut reader = shm_proto::handoff::Reader::new(names);
     write(&daemon, b"Hello\0World");
     let mut bytes = Vec::new();

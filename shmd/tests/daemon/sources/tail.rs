@@ -70,7 +70,7 @@ fn nothing_is_lost_when_the_file_is_renamed_while_its_writer_goes_on() {
             expected += 1;
         }
     }
-    assert_eq!(daemon.input().messages, 2000);
+    daemon.until_input(|input| input.messages == 2000);
 }
 
 #[test]
@@ -108,8 +108,8 @@ fn a_line_that_is_too_long_is_counted_and_passed_over() {
     let mut reader = daemon.reader();
     append(&daemon).write_all(b"one\nmuch longer than ten\ntwo\n").unwrap();
     assert_eq!([next(&mut reader), next(&mut reader)], ["one", "two"]);
-    let input = daemon.input();
-    assert_eq!((input.messages, input.errors), (2, 1));
+    let input = daemon.until_input(|input| input.messages == 2);
+    assert_eq!(input.errors, 1);
 }
 
 #[test]
