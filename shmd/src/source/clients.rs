@@ -10,11 +10,11 @@
 //!
 //! An empty packet is the end of a client, as the kernel shows it.
 
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
-use std::{io, mem};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags};
@@ -38,7 +38,7 @@ const MOST: usize = 128;
 const MEMORY: usize = 64 << 20;
 /// Packets taken from a client before the others get their turn.
 const PACKETS: usize = 64;
-/// How long accepting rests when there are no descriptors.
+/// How long accepting rests when there are no descriptors, or no place: clients that are gone are found out in that time.
 const REST: Duration = Duration::from_millis(100);
 
 /// The socket and who has connected.
@@ -50,6 +50,8 @@ pub(super) struct Clients {
     write: Arc<Mutex<Access>>,
     clients: Vec<Client>,
     resting: Option<Instant>,
+    /// Nobody has gone since.
+    full_since: Option<Instant>,
     /// Bytes that unfinished messages take.
     memory: usize,
 }
@@ -77,7 +79,7 @@ fn describe(pid: u32, uid: u32, program: &str) -> Peer {
 impl Clients {
     /// Nobody yet.
     pub(super) fn new(listener: Listener, packets: Packets, write: Arc<Mutex<Access>>) -> Self {
-        Self { listener, packets, write, clients: Vec::new(), resting: None, memory: 0 }
+        Self { listener, packets, write, clients: Vec::new(), resting: None, full_since: None, memory: 0 }
     }
 
     fn show(&self, feed: &Feed<'_>) {
@@ -102,6 +104,13 @@ impl Clients {
 
     fn accept(&mut self, feed: &mut Feed<'_>) -> Result<()> {
         for _ in 0..MOST {
+            if self.clients.len() >= MOST {
+                let until = *self.full_since.get_or_insert_with(Instant::now) + REST;
+                if Instant::now() < until {
+                    self.resting = Some(until);
+                    return Ok(());
+                }
+            }
             match self.listener.listener.accept() {
                 Ok((socket, _)) => self.admit(feed, socket)?,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
@@ -239,13 +248,17 @@ impl Input for Clients {
                 }
             }
             self.bury();
-            let gone = before - self.clients.len();
+            let gone = before > self.clients.len();
+            if gone {
+                self.full_since = None;
+            }
+            if gone || self.resting.is_some_and(|until| Instant::now() >= until) {
+                self.resting = None;
+            }
             if waiting {
                 self.accept(feed)?;
-            } else if self.resting.is_some_and(|until| Instant::now() >= until) {
-                mem::take(&mut self.resting);
             }
-            if gone > 0 || waiting {
+            if gone || waiting {
                 self.show(feed);
             }
         }

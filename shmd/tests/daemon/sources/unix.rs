@@ -141,6 +141,17 @@ fn a_hundred_clients_come_and_go_and_those_over_the_limit_are_closed() {
 }
 
 #[test]
+fn clients_that_come_faster_than_the_others_are_seen_to_go_are_all_heard() {
+    let daemon = Daemon::fed("unix-churn", KEYS);
+    for number in 0..2000 {
+        // It speaks and goes before the daemon has looked.
+        connect(&daemon).write_all(format!("{number}\n").as_bytes()).unwrap();
+    }
+    let input = daemon.until_input(|input| input.messages == 2000);
+    assert_eq!(input.errors, 0, "{:?}", input.last_error);
+}
+
+#[test]
 fn a_claimed_length_takes_no_memory_and_holds_nobody_up() {
     let keys = format!("{KEYS}\nframing = \"length\"\ncapacity = \"64KiB\"\non_full = \"overwrite\"");
     let daemon = Daemon::fed("unix-claim", &keys);
