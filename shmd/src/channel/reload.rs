@@ -30,6 +30,7 @@ const LIVE: [&str; 12] = [
 pub(super) const FIXED: &str =
     "it is fixed while the channel exists; restart shmd, or take the channel out for one reload";
 pub(super) const FOR_THE_BEGINNING: &str = "it is for the channel's beginning; say shmctl resize";
+pub(super) const FIFO_HAS_IT: &str = "it is in the permissions that the source's FIFO was made with; restart shmd";
 pub(super) const OVER_MAX: &str = "it is more than the channel's max, which stays";
 
 /// The keys whose values differ, with both values.
@@ -85,11 +86,10 @@ impl Channel {
         if refused.is_none() {
             (next.mode, next.group) = (new.mode, new.group.clone());
         }
+        let is_fifo = matches!(self.config.source, SourceKind::Fifo(..));
         for (key, old, written) in differences(&self.config, &new) {
             let why = match key {
-                "write" if matches!(self.config.source, SourceKind::Fifo(..)) => {
-                    Some("it is in the permissions that the source's FIFO was made with; restart shmd".to_owned())
-                }
+                "write" if is_fifo => Some(FIFO_HAS_IT.to_owned()),
                 "permissions" | "group" => refused.clone(),
                 "min" if new.min > self.config.max => Some(OVER_MAX.to_owned()),
                 "capacity" => Some(FOR_THE_BEGINNING.to_owned()),
@@ -115,17 +115,22 @@ impl Channel {
         next.ack_timeout = new.ack_timeout;
         next.wait_readers = new.wait_readers;
         next.read = new.read.and_group(next.group.as_ref().map(|(_, gid)| *gid));
-        if !matches!(self.config.source, SourceKind::Fifo(..)) {
+        if !is_fifo {
             next.write = new.write;
-        }
-        if let Some(Lease { holder: Holder::Source(inside), .. }) = &self.lease {
-            inside.set_write(&next.write);
         }
         next.admin = new.admin;
         self.config = next;
+        self.tell_source();
         self.sizing.set_bounds(Bounds { min: self.config.min, max: self.config.max });
         self.tell_policy(hub);
         outcome
+    }
+
+    /// Who may write has changed: a listening source asks for that.
+    pub(super) fn tell_source(&self) {
+        if let Some(Lease { holder: Holder::Source(inside), .. }) = &self.lease {
+            inside.set_write(&self.config.write);
+        }
     }
 
     /// Mode and group of the object. Why not, if not.

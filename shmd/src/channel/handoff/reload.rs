@@ -3,8 +3,8 @@
 use shm_proto::control::Change;
 
 use super::Channel;
-use crate::channel::reload::{FIXED, FOR_THE_BEGINNING, OVER_MAX, Outcome};
-use crate::config::{ChannelConfig, values};
+use crate::channel::reload::{FIFO_HAS_IT, FIXED, FOR_THE_BEGINNING, OVER_MAX, Outcome, differences};
+use crate::config::{ChannelConfig, SourceKind};
 
 /// What can change under readers and writer.
 const LIVE: [&str; 11] = [
@@ -33,11 +33,10 @@ impl Channel {
         if refused.is_none() {
             (next.mode, next.group) = (new.mode, new.group.clone());
         }
-        for ((key, old), (_, written)) in values(&handoff.config).into_iter().zip(values(&new)) {
-            if old == written {
-                continue;
-            }
+        let is_fifo = matches!(self.config.source, SourceKind::Fifo(..));
+        for (key, old, written) in differences(&handoff.config, &new) {
             let why = match key {
+                "write" if is_fifo => Some(FIFO_HAS_IT.to_owned()),
                 "permissions" | "group" => refused.clone(),
                 "min" if new.min > next.max => Some(OVER_MAX.to_owned()),
                 "capacity" => Some(FOR_THE_BEGINNING.to_owned()),
@@ -55,7 +54,9 @@ impl Channel {
         next.stalled_after = new.stalled_after;
         next.ack_timeout = new.ack_timeout;
         next.read = new.read.and_group(gid(&next));
-        next.write = new.write;
+        if !is_fifo {
+            next.write = new.write;
+        }
         next.admin = new.admin;
         if (next.on_full, next.ack_timeout) != (handoff.config.on_full, handoff.config.ack_timeout) {
             handoff.bridge.set_policy(next.on_full, next.ack_timeout);
@@ -66,6 +67,7 @@ impl Channel {
         self.config.write = next.write.clone();
         self.config.admin = next.admin.clone();
         handoff.config = next;
+        self.tell_source();
         outcome
     }
 }
