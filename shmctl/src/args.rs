@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use shm_proto::ChannelName;
 
-use crate::commands::{evict, list, log, read, reload, resize, stat, write};
+use crate::commands::{bench, evict, list, log, read, reload, resize, stat, write};
 
 /// The heading of what every command understands.
 const GLOBAL: &str = "Options of every command";
@@ -56,6 +56,9 @@ pub(crate) enum Command {
     Evict(evict::Args),
     Reload(reload::Args),
     Log(log::Args),
+    Bench(bench::Args),
+    #[command(hide = true)]
+    BenchWorker(bench::worker::Args),
 }
 
 #[cfg(test)]
@@ -104,7 +107,7 @@ mod tests {
     #[test]
     fn a_command_is_needed_and_help_is_no_error() {
         assert_eq!(parse("shmctl").unwrap_err().exit_code(), 2);
-        for command in ["read", "write", "stat", "list", "resize", "evict", "reload", "log"] {
+        for command in ["read", "write", "stat", "list", "resize", "evict", "reload", "log", "bench"] {
             let help = parse(&format!("shmctl {command} --help")).unwrap_err();
             assert_eq!(help.kind(), ErrorKind::DisplayHelp);
             assert!(help.to_string().contains("Example"), "{help}");

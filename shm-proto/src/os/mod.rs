@@ -11,6 +11,7 @@
 //! | [`page`] | the sealed one-page memfds between two processes |
 //! | [`bell`] | wakes a sleeper that waits in a poll loop |
 //! | [`shm`] | POSIX shared memory objects |
+//! | [`slots`] | fixed slots between two processes, to measure the ring against |
 //! | [`reserve`] | puts memory behind an object before anyone touches it |
 //! | [`peer`] | who is at the other end of a Unix socket |
 //! | [`process`] | facts about a process, for display and for telling a dead owner from a living one |
@@ -37,6 +38,7 @@ pub mod random;
 pub mod reserve;
 pub mod sem;
 pub mod shm;
+pub mod slots;
 #[cfg(test)]
 mod testing;
 

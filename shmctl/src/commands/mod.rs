@@ -1,5 +1,6 @@
 //! A file a command: its arguments, its help, its work.
 
+pub(crate) mod bench;
 pub(crate) mod evict;
 pub(crate) mod handoff;
 pub(crate) mod list;
@@ -33,6 +34,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Command::Evict(args) => evict::run(&args, &global),
         Command::Reload(args) => reload::run(&args, &global),
         Command::Log(args) => log::run(&args, &global),
+        Command::Bench(args) => bench::run(&args, &global),
+        Command::BenchWorker(args) => bench::worker::run(&args),
     }
 }
 

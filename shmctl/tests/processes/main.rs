@@ -5,6 +5,7 @@
 //! program runs itself with a role: see [`helpers`].
 
 mod api;
+mod bench;
 mod common;
 mod content;
 mod errors;

@@ -1,0 +1,247 @@
+//! The command line of `shmctl bench`.
+
+use std::time::Duration;
+
+use clap::{Args as ClapArgs, Subcommand, ValueEnum};
+use shm_proto::Bytes;
+
+use super::host::allowed_cpus;
+use super::measure::Settings;
+use super::plan::{Fill, Measure, SMALLEST, SMALLEST_TIMED, Wait, Wish};
+use super::sweep;
+use crate::error::{Failure, Result};
+
+const HELP: &str = "\
+Examples:
+  shmctl bench                            everything, in about a minute
+  shmctl bench --quick --json             in seconds, as one JSON document
+  shmctl bench --measure throughput --sizes 64,1KiB --readers 1,2,4 --in-place
+  shmctl bench --measure latency --wait busy --cpu 2,3 --duration 5s
+  shmctl bench --channel cam --sizes 64   on a channel of the daemon that runs
+  shmctl bench sweep --out results        how the cost grows: tables and plots
+
+Every process is a process of its own. The writer writes every byte, every reader adds up every byte and checks every \
+message's number; nothing may be lost. A pipe and a socket have what the kernel gives them (64 KiB, about 200 KiB), and one \
+for each reader. SLOTS is the least that two processes need: fixed slots in shared memory, of 64 KiB for larger messages, and \
+nothing else. For a latency it is two cache lines, or a semaphore.
+
+Throughput: what the slowest reader received after a warm-up; readers of shmd sleep when there is nothing for some \
+microseconds. Latency with a busy reader: half of a round trip over two channels, one look at the clock a round. With a \
+sleeping reader: from just before sending to just after receiving, a message every --pace. Pipeline: a producer's pipe into \
+shmd and shmctl read for each reader, against cat, or tee and a cat for each reader.
+
+Other work on this machine is in the figures: compare ratios of one run. The runs of all transports alternate. Without \
+--channel a daemon of its own is measured and gone afterwards. With --channel the channel is flooded: its other readers get \
+messages of this test, and latency has a look at the clock on both sides. SIGINT and SIGTERM end it with what was measured so \
+far.";
+
+/// Measure throughput and latency on this host, beside a pipe and a Unix socket.
+#[derive(Debug, ClapArgs)]
+#[command(after_help = HELP, args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(super) sweep: Option<Sub>,
+    /// What to measure.
+    #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',', default_values_t = What::value_variants().to_vec())]
+    measure: Vec<What>,
+    /// Sizes of messages for throughput: 8 bytes or more [default: 64,1KiB,64KiB,1MiB].
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    sizes: Vec<Bytes>,
+    /// Numbers of readers, for throughput and pipelines [default: 1,4].
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=1000))]
+    readers: Vec<u32>,
+    /// Messages that are sent together; several numbers are for sizes to 4KiB [default: 1,64].
+    #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    batch: Vec<u32>,
+    /// Fill messages where they are to lie in the ring, instead of copying them there.
+    #[arg(long)]
+    in_place: bool,
+    /// How the reader of a latency waits.
+    #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',', default_values_t = Wait::value_variants().to_vec())]
+    wait: Vec<Wait>,
+    /// Size of the messages of a latency.
+    #[arg(long, value_name = "SIZE", default_value = "64")]
+    latency_size: Bytes,
+    /// A sleeping reader gets a message so often.
+    #[arg(long, value_name = "TIME", default_value = "1ms", value_parser = shm_proto::duration::parse)]
+    pace: Duration,
+    /// The channels' capacity [default: room for 16 messages, 1MiB or more; 64KiB for latency].
+    #[arg(long, value_name = "SIZE")]
+    capacity: Option<Bytes>,
+    /// How long each run takes, after the warm-up [default: 200ms].
+    #[arg(long, value_name = "TIME", value_parser = shm_proto::duration::parse, conflicts_with = "messages")]
+    duration: Option<Duration>,
+    /// Messages of each run, instead of a time.
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
+    messages: Option<u64>,
+    /// Runs of each case; the median counts [default: 3].
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1000))]
+    runs: Option<u32>,
+    /// Processors for the writer and the readers, in turn [default: one for each process while there are enough].
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    cpu: Vec<usize>,
+    /// Only shmd: no pipe, no socket, no limit.
+    #[arg(long)]
+    alone: bool,
+    /// Short runs of few cases: says whether it works, not how fast it is.
+    #[arg(long)]
+    quick: bool,
+    /// One JSON document.
+    #[arg(long)]
+    pub(super) json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Sub {
+    Sweep(sweep::Args),
+}
+
+/// What may be asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum What {
+    Throughput,
+    Latency,
+    Pipeline,
+}
+
+/// A warm-up has at least the first, at most the second.
+const WARM_UP: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
+
+impl Args {
+    /// What is to be measured.
+    pub(super) fn wish(&self) -> Result<Wish> {
+        let or = |given: &[u32], quick: &[u32], full: &[u32]| match (given, self.quick) {
+            ([], true) => quick.to_vec(),
+            ([], false) => full.to_vec(),
+            (given, _) => given.to_vec(),
+        };
+        let sizes = match (&self.sizes[..], self.quick) {
+            ([], true) => vec![64, 64 * Bytes::KIB],
+            ([], false) => vec![64, Bytes::KIB, 64 * Bytes::KIB, Bytes::MIB],
+            (given, _) => given.iter().map(|size| size.get()).collect(),
+        };
+        let latency_size = self.latency_size.get();
+        if let Some(small) = sizes.iter().find(|&&size| size < SMALLEST) {
+            return Err(Failure::Other(format!(
+                "messages of {small} bytes: the smallest have {SMALLEST}, for their number"
+            )));
+        }
+        if latency_size < SMALLEST_TIMED {
+            let text = format!(
+                "messages of {latency_size} bytes: for latency the smallest have {SMALLEST_TIMED}, for their number and time"
+            );
+            return Err(Failure::Other(text));
+        }
+        if self.sizes.iter().chain([&self.latency_size]).any(|size| size.get() > Bytes::GIB) {
+            return Err(Failure::Other("messages of more than 1GiB are not measured".to_owned()));
+        }
+        Ok(Wish {
+            measures: self.measure.iter().map(|what| what.measure()).collect(),
+            sizes,
+            readers: or(&self.readers, &[1, 2], &[1, 4]),
+            batches: or(&self.batch, &[1, 64], &[1, 64]),
+            fill: if self.in_place { Fill::InPlace } else { Fill::Copy },
+            waits: self.wait.clone(),
+            latency_size,
+            capacity: self.capacity.map(Bytes::get),
+            compare: !self.alone,
+        })
+    }
+
+    /// What holds for all cases.
+    pub(super) fn settings(&self) -> Result<Settings> {
+        let duration = self.duration.unwrap_or(Duration::from_millis(if self.quick { 10 } else { 200 }));
+        let allowed = allowed_cpus();
+        if let Some(cpu) = self.cpu.iter().find(|cpu| !allowed.contains(cpu)) {
+            let text = format!("--cpu {cpu}: this process may use processors {allowed:?}");
+            return Err(Failure::Other(text));
+        }
+        Ok(Settings {
+            warm_up: (duration / 4).clamp(WARM_UP.0, WARM_UP.1),
+            duration,
+            messages: self.messages,
+            pace: self.pace,
+            cpus: (!self.cpu.is_empty()).then(|| self.cpu.clone()),
+            allowed,
+        })
+    }
+
+    /// How often each case is measured.
+    pub(super) fn runs(&self) -> u32 {
+        self.runs.unwrap_or(if self.quick { 1 } else { 3 })
+    }
+}
+
+impl What {
+    fn measure(self) -> Measure {
+        match self {
+            What::Throughput => Measure::Throughput,
+            What::Latency => Measure::Latency,
+            What::Pipeline => Measure::Pipeline,
+        }
+    }
+}
+
+/// Whether a channel is named on the command line. One that is only named in the environment is the user's usual one, and
+/// nobody has asked to flood it.
+pub(super) fn names_channel(words: impl Iterator<Item = String>) -> bool {
+    let mut words = words.take_while(|word| word != "--");
+    words.any(|word| word == "--channel" || word.starts_with("--channel=") || is_short(&word))
+}
+
+/// `-c`, also behind other letters (`-vc`).
+fn is_short(word: &str) -> bool {
+    word.strip_prefix('-').is_some_and(|rest| rest.trim_start_matches('v').starts_with('c'))
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn args(words: &str) -> Args {
+        Line::try_parse_from(["bench"].into_iter().chain(words.split_whitespace())).unwrap().args
+    }
+
+    #[test]
+    fn what_is_not_said_has_defaults_and_quick_ones() {
+        let full = args("");
+        assert_eq!(full.wish().unwrap().sizes, [64, 1024, 65_536, 1 << 20]);
+        assert_eq!((full.runs(), full.settings().unwrap().duration), (3, Duration::from_millis(200)));
+        let quick = args("--quick --runs 2 --sizes 128,4KiB");
+        assert_eq!(quick.wish().unwrap().sizes, [128, 4096]);
+        assert_eq!(quick.wish().unwrap().readers, [1, 2]);
+        assert_eq!((quick.runs(), quick.settings().unwrap().duration), (2, Duration::from_millis(10)));
+    }
+
+    #[test]
+    fn what_cannot_be_measured_is_refused_with_numbers() {
+        for (words, part) in [("--sizes 7", "7 bytes"), ("--latency-size 15", "15 bytes"), ("--sizes 2GiB", "1GiB")] {
+            let told = args(words).wish().unwrap_err().to_string();
+            assert!(told.contains(part), "{words}: {told}");
+        }
+        let told = args("--cpu 0,100000").settings().unwrap_err().to_string();
+        assert!(told.contains("100000") && told.contains("[0"), "{told}");
+    }
+
+    #[test]
+    fn only_a_channel_on_the_command_line_counts() {
+        for (line, named) in [
+            ("shmctl bench", false),
+            ("shmctl --channel cam bench", true),
+            ("shmctl bench --channel=cam", true),
+            ("shmctl -c cam bench", true),
+            ("shmctl -vc cam bench", true),
+            ("shmctl bench --cpu 0,1 -- -c", false),
+        ] {
+            assert_eq!(names_channel(line.split(' ').map(str::to_owned)), named, "{line}");
+        }
+    }
+}

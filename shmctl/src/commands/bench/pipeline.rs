@@ -1,0 +1,121 @@
+//! `producer | shmd` and `shmctl read` for each reader, against `producer | cat` and, for several readers, `tee` to a `cat`
+//! each. All write what they get to /dev/null.
+
+use std::env;
+use std::ffi::OsStr;
+use std::os::fd::OwnedFd;
+use std::process::{Command, Stdio};
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use nix::fcntl::OFlag;
+use nix::sys::stat::Mode;
+use nix::unistd::{mkfifo, pipe2};
+use shm_proto::control::{Client, Done, Request};
+use shm_proto::os::clock::monotonic_ns;
+use shm_proto::{Bytes, Endpoint, Error};
+
+use super::crew::{Crew, Interruptible, follower};
+use super::outcome::{Measured, Sample};
+use super::plan::{Case, Transport};
+use super::stage::{Daemon, Scratch, Setup};
+use super::worker::Job;
+use crate::error::{Failure, Result};
+use crate::signals::Signals;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const LOOK: Duration = Duration::from_millis(1);
+
+/// Runs the pipeline once; `producer` is the job of whoever feeds it.
+pub(super) fn run(case: &Case, producer: &Job, expected: Duration, signals: &Signals) -> Result<Interruptible<Sample>> {
+    let mut crew = Crew::default();
+    let (from, to) = pipe()?;
+    crew.hire(producer, vec![to])?;
+    // Kept until the readers have ended: dropping a daemon stops it.
+    let _kept = match case.transport {
+        Transport::Ring => Kept::Daemon(through_daemon(&mut crew, case, from)?),
+        _ => Kept::Scratch(through_cat(&mut crew, case, from)?),
+    };
+    if crew.until_ready(signals)?.is_none() {
+        return Ok(None);
+    }
+    crew.go()?;
+    let Some(results) = crew.results(signals, expected)? else { return Ok(None) };
+    if crew.until_others_end(case.readers as usize, signals)?.is_none() {
+        return Ok(None);
+    }
+    let end = monotonic_ns();
+    let produced = results.first().ok_or_else(|| Failure::Other("the producer has said nothing".to_owned()))?;
+    // The producer says when it began.
+    Ok(Some(Sample::new(&Measured { elapsed_ns: end - produced.elapsed_ns, ..*produced })))
+}
+
+/// What is there as long as the pipeline runs.
+#[expect(dead_code, reason = "it is only there to be dropped")]
+enum Kept {
+    Daemon(Daemon),
+    Scratch(Scratch),
+}
+
+fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    Ok(pipe2(OFlag::O_CLOEXEC).map_err(|e| Error::system("make a pipe", e))?)
+}
+
+fn through_daemon(crew: &mut Crew, case: &Case, from: OwnedFd) -> Result<Daemon> {
+    let mut setup = Setup { args: vec!["--exit-on-eof"], stdin: Some(Stdio::from(from)), ..Setup::default() };
+    let keys =
+        format!("source = \"stdin\"\nframing = \"chunk={}\"\nwait_readers = {}", Bytes(case.size_bytes), case.readers);
+    setup.channel("main", case.capacity_bytes, &keys);
+    let daemon = setup.start()?;
+    let own = env::current_exe().map_err(|e| Error::system("find the program that runs", e))?;
+    for _ in 0..case.readers {
+        let mut read = follower(Some(own.as_os_str()))?;
+        read.args(["read", "--from", "oldest", "--format", "raw", "--runtime-dir"]).arg(daemon.runtime_dir());
+        crew.add(read)?;
+    }
+    let begun = Instant::now();
+    while attached(&daemon)? < case.readers {
+        if begun.elapsed() > PATIENCE {
+            return Err(Failure::Other(format!("{} readers did not attach within a minute", case.readers)));
+        }
+        sleep(LOOK);
+    }
+    Ok(daemon)
+}
+
+fn attached(daemon: &Daemon) -> Result<u32> {
+    let mut client = Client::connect(&Endpoint::in_dir(&daemon.runtime_dir()), PATIENCE)?;
+    match client.request(&Request::List)? {
+        Done::List(channels) => Ok(channels.iter().map(|channel| channel.readers).sum()),
+        other => Err(crate::commands::unexpected("list", &other)),
+    }
+}
+
+fn through_cat(crew: &mut Crew, case: &Case, from: OwnedFd) -> Result<Scratch> {
+    let scratch = Scratch::new()?;
+    let program = |name: &str| follower(Some(OsStr::new(name)));
+    let cat = |from: Stdio| -> Result<Command> {
+        let mut cat = program("cat")?;
+        cat.stdin(from);
+        Ok(cat)
+    };
+    if case.readers == 1 {
+        crew.add(cat(from.into())?)?;
+        return Ok(scratch);
+    }
+    let (tee_from, tee_to) = pipe()?;
+    let mut tee = program("tee")?;
+    tee.stdin(from).stdout(tee_to);
+    crew.add(cat(tee_from.into())?)?;
+    for n in 1..case.readers {
+        let fifo = scratch.path(&n.to_string());
+        mkfifo(&fifo, Mode::S_IRUSR | Mode::S_IWUSR)
+            .map_err(|e| Error::system(format!("make the FIFO {}", fifo.display()), e))?;
+        let mut reader = cat(Stdio::null())?;
+        reader.arg(&fifo);
+        crew.add(reader)?;
+        tee.arg(&fifo);
+    }
+    crew.add(tee)?;
+    Ok(scratch)
+}

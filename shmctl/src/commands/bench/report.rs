@@ -1,0 +1,316 @@
+//! Outcomes as tables for people and as one document for programs.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use super::host::Host;
+use super::measure::Settings;
+use super::outcome::Outcome;
+use super::plan::{Case, Fill, Measure, Transport};
+use crate::human;
+use crate::table::{Align, Table};
+
+/// Everything there is to say.
+#[derive(Debug, Serialize)]
+pub(super) struct Report {
+    pub(super) program: &'static str,
+    pub(super) host: Host,
+    pub(super) settings: Told,
+    pub(super) results: Vec<Outcome>,
+    /// Cases that could not be measured, and why.
+    pub(super) skipped: Vec<String>,
+    /// Not cut short by a signal.
+    pub(super) complete: bool,
+}
+
+/// The settings as they are told.
+#[derive(Debug, Serialize)]
+pub(super) struct Told {
+    /// Of the daemon that runs; absent for a private one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) channel: Option<String>,
+    pub(super) runs: u32,
+    pub(super) warm_up_ms: f64,
+    pub(super) duration_ms: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) messages: Option<u64>,
+    pub(super) pace_ms: f64,
+    /// Writer first. Absent: a processor for each process while there are enough, else as the kernel likes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) cpus: Option<Vec<usize>>,
+}
+
+impl Told {
+    pub(super) fn new(settings: &Settings, runs: u32, channel: Option<String>) -> Self {
+        let ms = |time: std::time::Duration| time.as_secs_f64() * 1e3;
+        Told {
+            channel,
+            runs,
+            warm_up_ms: ms(settings.warm_up),
+            duration_ms: ms(settings.duration),
+            messages: settings.messages,
+            pace_ms: ms(settings.pace),
+            cpus: settings.cpus.clone(),
+        }
+    }
+}
+
+impl Report {
+    /// As tables.
+    pub(super) fn render(&self) -> String {
+        let mut text = self.host.describe();
+        let runs = self.settings.runs;
+        let plural = if runs == 1 { "run" } else { "runs, medians" };
+        let daemon = match &self.settings.channel {
+            Some(channel) => format!("channel {channel} of the daemon that runs"),
+            None => "a daemon started for it".to_owned(),
+        };
+        let _ = writeln!(text, "{daemon}; {runs} {plural}; every byte written by one process and read by another");
+        for (heading, table) in [
+            ("Throughput, as the slowest reader received it", self.throughput()),
+            ("One-way latency", self.latency()),
+            ("Pipeline, a producer's 64KiB chunks to /dev/null", self.pipeline()),
+        ] {
+            if let Some(table) = table {
+                let _ = write!(text, "\n{heading}\n{}", table.render("  "));
+            }
+        }
+        for skipped in &self.skipped {
+            let _ = writeln!(text, "\nnot measured: {skipped}");
+        }
+        if !self.complete {
+            text.push_str("\nended by a signal before everything was measured\n");
+        }
+        text
+    }
+
+    /// The first outcome of every row.
+    fn rows(&self, measure: Measure) -> Vec<&Outcome> {
+        let mut rows: Vec<&Outcome> = Vec::new();
+        for outcome in self.results.iter().filter(|outcome| outcome.case.measure == measure) {
+            if !rows.iter().any(|row| row.case.is_row_of(&outcome.case)) {
+                rows.push(outcome);
+            }
+        }
+        rows
+    }
+
+    fn of(&self, row: &Case, transport: Transport) -> Option<&Outcome> {
+        self.results.iter().find(|outcome| outcome.case.is_row_of(row) && outcome.case.transport == transport)
+    }
+
+    fn throughput(&self) -> Option<Table> {
+        let rows = self.rows(Measure::Throughput);
+        let mut table = Table::new(&[
+            ("SIZE", Align::Right),
+            ("READERS", Align::Right),
+            ("BATCH", Align::Right),
+            ("SHMD", Align::Right),
+            ("PIPE", Align::Right),
+            ("SOCKET", Align::Right),
+            ("SLOTS", Align::Right),
+            ("TO PIPE", Align::Right),
+            ("TO SOCKET", Align::Right),
+            ("TO SLOTS", Align::Right),
+        ]);
+        for row in &rows {
+            let of = |transport| self.of(&row.case, transport);
+            let cell = |transport| of(transport).map_or_else(String::new, |outcome| rate(&outcome.case, outcome));
+            let ring = of(Transport::Ring);
+            let to = |transport| ratio(ring.map(|r| r.messages_per_s), of(transport).map(|o| o.messages_per_s));
+            let in_place = if ring.is_some_and(|ring| ring.case.fill == Fill::InPlace) { " in place" } else { "" };
+            table.row([
+                human::bytes(row.case.size_bytes) + in_place,
+                row.case.readers.to_string(),
+                row.case.batch.to_string(),
+                cell(Transport::Ring),
+                cell(Transport::Pipe),
+                cell(Transport::Socket),
+                cell(Transport::Limit),
+                to(Transport::Pipe),
+                to(Transport::Socket),
+                to(Transport::Limit),
+            ]);
+        }
+        (!rows.is_empty()).then_some(table)
+    }
+
+    fn latency(&self) -> Option<Table> {
+        let mut table = Table::new(&[
+            ("READER", Align::Left),
+            ("SIZE", Align::Right),
+            ("BY", Align::Left),
+            ("P50", Align::Right),
+            ("P90", Align::Right),
+            ("P99", Align::Right),
+            ("P99.9", Align::Right),
+            ("MAX", Align::Right),
+            ("SHMD'S P50", Align::Right),
+            ("SHMD'S P99", Align::Right),
+        ]);
+        let mut any = false;
+        for outcome in self.results.iter().filter(|outcome| outcome.case.measure == Measure::Latency) {
+            let Some(latency) = outcome.latency else { continue };
+            let ring = self.of(&outcome.case, Transport::Ring).and_then(|ring| ring.latency);
+            let itself = outcome.case.transport == Transport::Ring;
+            let to = |ours: Option<u64>, theirs: u64| {
+                if itself { String::new() } else { ratio(ours.map(|ns| ns as f64), Some(theirs as f64)) }
+            };
+            table.row([
+                format!("{:?}", outcome.case.wait).to_lowercase(),
+                human::bytes(outcome.case.size_bytes),
+                outcome.carrier.to_owned(),
+                time(latency.p50_ns),
+                time(latency.p90_ns),
+                time(latency.p99_ns),
+                time(latency.p99_9_ns),
+                time(latency.max_ns),
+                to(ring.map(|ring| ring.p50_ns), latency.p50_ns),
+                to(ring.map(|ring| ring.p99_ns), latency.p99_ns),
+            ]);
+            any = true;
+        }
+        any.then_some(table)
+    }
+
+    fn pipeline(&self) -> Option<Table> {
+        let rows = self.rows(Measure::Pipeline);
+        let mut table = Table::new(&[
+            ("READERS", Align::Right),
+            ("SHMD, SHMCTL READ", Align::Right),
+            ("CAT, OR TEE AND CAT", Align::Right),
+            ("RATIO", Align::Right),
+        ]);
+        for row in &rows {
+            let of = |transport| self.of(&row.case, transport);
+            let cell = |transport| of(transport).map_or_else(String::new, |outcome| gigabytes(outcome.bytes_per_s));
+            let speed = |transport| of(transport).map(|outcome| outcome.bytes_per_s);
+            table.row([
+                row.case.readers.to_string(),
+                cell(Transport::Ring),
+                cell(Transport::Pipe),
+                ratio(speed(Transport::Ring), speed(Transport::Pipe)),
+            ]);
+        }
+        (!rows.is_empty()).then_some(table)
+    }
+}
+
+/// From here on bytes a second say more than messages a second.
+const LARGE: u64 = 4096;
+
+fn rate(case: &Case, outcome: &Outcome) -> String {
+    if case.size_bytes > LARGE { gigabytes(outcome.bytes_per_s) } else { human::per_second(outcome.messages_per_s) }
+}
+
+/// `12.3GB/s`, with a G of 10⁹; small ones in MB/s.
+pub(super) fn gigabytes(bytes_per_s: f64) -> String {
+    if bytes_per_s < 1e9 { format!("{:.0}MB/s", bytes_per_s / 1e6) } else { format!("{:.1}GB/s", bytes_per_s / 1e9) }
+}
+
+/// `144ns`, `31.2us`, `1.3ms`, `2.1s`.
+pub(super) fn time(ns: u64) -> String {
+    match ns {
+        0..1_000 => format!("{ns}ns"),
+        1_000..1_000_000 => format!("{:.1}us", ns as f64 / 1e3),
+        1_000_000..1_000_000_000 => format!("{:.1}ms", ns as f64 / 1e6),
+        _ => format!("{:.1}s", ns as f64 / 1e9),
+    }
+}
+
+/// `67x`, `2.3x`, `0.92x`.
+pub(super) fn ratio(ours: Option<f64>, theirs: Option<f64>) -> String {
+    match (ours, theirs) {
+        (Some(ours), Some(theirs)) if theirs > 0.0 => match ours / theirs {
+            times if times >= 10.0 => format!("{times:.0}x"),
+            times if times >= 2.0 => format!("{times:.1}x"),
+            times => format!("{times:.2}x"),
+        },
+        _ => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::outcome::{Percentiles, Sample};
+    use super::super::plan::Wait;
+    use super::*;
+
+    fn outcome(measure: Measure, transport: Transport, messages_per_s: f64, p50_ns: u64) -> Outcome {
+        let case = Case {
+            measure,
+            transport,
+            size_bytes: 64,
+            readers: 1,
+            batch: 1,
+            fill: Fill::Copy,
+            wait: Wait::Busy,
+            capacity_bytes: 1 << 20,
+        };
+        let latency = Percentiles {
+            samples: 10,
+            mean_ns: p50_ns as f64,
+            p50_ns,
+            p90_ns: p50_ns,
+            p99_ns: 2 * p50_ns,
+            p99_9_ns: 3 * p50_ns,
+            max_ns: 1_500_000,
+        };
+        let latency = (measure == Measure::Latency).then_some(latency);
+        let sample = Sample { messages_per_s, bytes_per_s: messages_per_s * 64.0, latency };
+        Outcome::of(case, &[sample]).unwrap()
+    }
+
+    fn report(results: Vec<Outcome>, complete: bool) -> Report {
+        let settings = Settings {
+            warm_up: std::time::Duration::from_millis(1),
+            duration: std::time::Duration::from_millis(20),
+            messages: None,
+            pace: std::time::Duration::from_millis(1),
+            cpus: None,
+            allowed: vec![0],
+        };
+        let settings = Told::new(&settings, 3, None);
+        Report { program: "shmctl bench", host: Host::look(), settings, results, skipped: Vec::new(), complete }
+    }
+
+    #[test]
+    fn a_row_has_every_transport_and_the_ratios_to_them() {
+        let results = vec![
+            outcome(Measure::Throughput, Transport::Ring, 100e6, 0),
+            outcome(Measure::Throughput, Transport::Pipe, 1e6, 0),
+            outcome(Measure::Throughput, Transport::Limit, 125e6, 0),
+            outcome(Measure::Latency, Transport::Ring, 1.0, 150),
+            outcome(Measure::Latency, Transport::Limit, 1.0, 125),
+        ];
+        let text = report(results, false).render();
+        let line =
+            |part: &str| text.lines().find(|line| line.contains(part)).unwrap_or_else(|| panic!("{part}: {text}"));
+        let cells: Vec<_> = line("100M/s").split_whitespace().collect();
+        assert_eq!(cells, ["64", "1", "1", "100M/s", "1M/s", "125M/s", "100x", "0.80x"]);
+        let cells: Vec<_> = line("two cache lines").split_whitespace().collect();
+        assert_eq!(cells[5..], ["125ns", "125ns", "250ns", "375ns", "1.5ms", "1.20x", "1.20x"], "{text}");
+        assert!(!text.contains("Pipeline") && text.contains("ended by a signal"), "{text}");
+    }
+
+    #[test]
+    fn the_document_names_its_units() {
+        let document = serde_json::to_value(report(vec![outcome(Measure::Latency, Transport::Ring, 1.0, 150)], true));
+        let document = document.unwrap();
+        assert_eq!(document["results"][0]["latency"]["p99_9_ns"], 450);
+        assert_eq!(document["results"][0]["size_bytes"], 64);
+        assert_eq!(document["settings"]["duration_ms"], 20.0);
+        assert!(document["host"]["clock_ns"].as_f64().is_some_and(|ns| ns > 0.0));
+    }
+
+    #[test]
+    fn figures_are_short() {
+        assert_eq!([144, 31_240, 1_300_000, 2_100_000_000].map(time), ["144ns", "31.2us", "1.3ms", "2.1s"]);
+        assert_eq!([12.34e9, 150e6].map(gigabytes), ["12.3GB/s", "150MB/s"]);
+        assert_eq!(ratio(Some(1.0), None), "");
+        assert_eq!(ratio(Some(1.0), Some(0.0)), "");
+        assert_eq!(ratio(Some(67.2), Some(1.0)), "67x");
+        assert_eq!(ratio(Some(2.31), Some(1.0)), "2.3x");
+    }
+}
