@@ -78,8 +78,9 @@ fn start() -> Result<(), Failure> {
             let mut told = |code, message: &str| herald.take().map_or((), |herald| herald.tell(code, message));
             let result = serve(config, asked, &host, &mut || told(0, ""));
             if let Err(failure) = &result {
-                told(exit::code(failure), &failure.to_string());
+                // Logged before the parent ends, so that whoever waited for it finds it there.
                 journal::operation("failed").reason(failure).error();
+                told(exit::code(failure), &failure.to_string());
             }
             result
         }

@@ -297,7 +297,8 @@ fn a_message_that_nobody_acknowledges_is_dropped_where_that_is_the_policy() {
 
 #[test]
 fn sixty_four_megabytes_and_nothing_at_all_go_through_the_daemon() {
-    let config = "[[channel]]\nmode = \"handoff\"\ncapacity = 4096\nmin = 4096\nmax = \"128MiB\"\n";
+    let config = "[[channel]]\nmode = \"handoff\"\ncapacity = 4096\nmin = 4096\nmax = \"128MiB\"\n\
+                  ack_timeout = \"60s\"\n";
     let mut daemon = Daemon::start("handoff-large", config);
     let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
     let writing = std::thread::spawn(move || {
