@@ -3,7 +3,7 @@
 //! # Sources
 //!
 //! A source is an [`Input`]: it is opened in the daemon's thread, where a failure is the failure of the channel's start, and
-//! then run in a thread of its own with a [`Feed`](feed::Feed), which is everything that it may do: move bytes into the ring
+//! then run in a thread of its own with a [`Feed`], which is everything that it may do: move bytes into the ring
 //! through a [`Pump`](shm_proto::framing::Pump) for each opening, client or run; count and log what is wrong with one of
 //! them; wait. All waiting is the feed's, so that every source obeys the daemon alike.
 //!
