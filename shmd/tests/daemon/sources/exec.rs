@@ -3,7 +3,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use shm_proto::os::process::{is_alive, start_ticks};
+use shm_proto::os::process::{is_alive, program, start_ticks};
 
 use super::super::{Daemon, wait_for};
 use super::next;
@@ -38,6 +38,8 @@ fn a_childs_output_is_the_input_and_what_it_complains_about_is_in_the_log() {
     assert_eq!(next(&mut reader), "one|two words");
     daemon.await_log(|log| log.contains("event=child-says channel=main pid=") && log.contains("\"first complaint\""));
     let number = running(&daemon);
+    // The shell has the script open.
+    wait_for(|| program(number).as_deref() == Some("sleep"), || daemon.log());
     let open: Vec<_> = fs::read_dir(format!("/proc/{number}/fd")).unwrap().map(|e| e.unwrap().file_name()).collect();
     assert_eq!(open.len(), 3, "{open:?}");
     let status = fs::read_to_string(format!("/proc/{number}/status")).unwrap();
