@@ -149,6 +149,9 @@ pub struct Geometry {
     pub max_readers: u32,
     /// The reader, not the writer, pays for the full barrier (`membarrier`).
     pub asymmetric: bool,
+    /// Whoever maps the segment enters the memory that is there into its page table at once.
+    #[serde(default)]
+    pub prefault: bool,
 }
 
 /// What the daemon answers.

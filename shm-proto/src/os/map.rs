@@ -11,7 +11,9 @@ use std::num::NonZeroUsize;
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 
-use nix::sys::mman::{MapFlags, ProtFlags, mmap, munmap};
+use nix::errno::Errno;
+use nix::libc;
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, munmap};
 
 use crate::error::{Error, Result};
 use crate::size::Bytes;
@@ -57,6 +59,31 @@ impl Mapping {
         let start =
             unsafe { mmap(None, size, protection, flags, fd, 0) }.map_err(|error| Error::system(what(), error))?;
         Ok(Self { start, len })
+    }
+
+    /// Asks for huge pages behind the mapping: fewer address translations to look up for large rings.
+    ///
+    /// The kernel gives them where shared memory may have them (`huge=advise` on `/dev/shm`'s mount, or a stronger setting) and
+    /// the range is aligned and long enough; elsewhere this changes nothing, and a refusal is no error.
+    pub fn advise_huge(&self) {
+        // SAFETY: the range is this mapping's, and the advice changes no contents.
+        let advised = unsafe { madvise(self.start, self.len, MmapAdvise::MADV_HUGEPAGE) };
+        if let Err(e) = advised {
+            log::debug!("no huge pages for a mapping of {}: {e}", Bytes(self.len as u64));
+        }
+    }
+
+    /// Enters the first `len` bytes into this process's page table now, so that their first use costs no page fault (0.25 to
+    /// 1 us for every 4 KiB). There has to be memory behind them.
+    ///
+    /// Needs Linux 5.14; before that, and when the kernel refuses for another reason, the faults come one by one as ever.
+    pub fn populate(&self, len: usize, writable: bool) {
+        let advice = if writable { libc::MADV_POPULATE_WRITE } else { libc::MADV_POPULATE_READ };
+        let len = len.min(self.len);
+        // SAFETY: the range is inside this mapping, and populating changes no contents.
+        if unsafe { libc::madvise(self.start.as_ptr(), len, advice) } != 0 {
+            log::debug!("pages are not entered ahead: {}", Errno::last());
+        }
     }
 
     /// The first byte.
@@ -121,6 +148,28 @@ mod tests {
             let (stored, seen) = unsafe { (writer.view::<AtomicU64>(offset), reader.view::<AtomicU64>(offset)) };
             stored.store(offset as u64 + 1, Ordering::Relaxed);
             assert_eq!(seen.load(Ordering::Relaxed), offset as u64 + 1);
+        }
+    }
+
+    #[test]
+    fn pages_entered_ahead_are_resident_and_what_has_no_memory_is_no_error() {
+        let object = memory("populated");
+        reserve::now(object.as_fd(), 1 << 20).unwrap();
+        for (writable, mapping) in [
+            (false, Mapping::read_only(object.as_fd(), 8 << 20).unwrap()),
+            (true, Mapping::read_write(object.as_fd(), 8 << 20).unwrap()),
+        ] {
+            mapping.advise_huge();
+            mapping.populate(1 << 20, writable);
+            mapping.populate(usize::MAX, writable);
+            let rss = |map: &Mapping| {
+                let name = format!("{:x}-", map.ptr() as usize);
+                let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap();
+                let ours = smaps.lines().skip_while(|line| !line.starts_with(&name));
+                let rss = ours.filter_map(|line| line.strip_prefix("Rss:")).next().unwrap();
+                rss.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
+            };
+            assert!(rss(&mapping) >= 1024, "{} KiB are resident", rss(&mapping));
         }
     }
 

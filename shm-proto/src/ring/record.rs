@@ -91,6 +91,35 @@ impl Header {
     }
 }
 
+/// [`stride`] for one alignment, with what it takes worked out beforehand.
+#[derive(Clone, Copy, Debug)]
+pub struct Strides {
+    add: u64,
+    mask: u64,
+}
+
+impl Strides {
+    /// For payloads at multiples of `align`, a power of two of 8 or more.
+    #[must_use]
+    pub fn new(align: u64) -> Strides {
+        debug_assert!(align.is_power_of_two() && align >= HEADER);
+        Strides { add: HEADER + align - 1, mask: !(align - 1) }
+    }
+
+    /// Bytes a message of `len` bytes takes; `len` is no more than [`MAX_PAYLOAD`], or the length of something in memory.
+    #[inline(always)]
+    #[must_use]
+    pub fn of(self, len: u64) -> u64 {
+        (len + self.add) & self.mask
+    }
+
+    /// The alignment.
+    #[must_use]
+    pub fn align(self) -> u64 {
+        self.mask.wrapping_neg()
+    }
+}
+
 /// Bytes a message takes in the ring, header and padding included.
 #[inline]
 #[must_use]
@@ -146,8 +175,11 @@ mod tests {
     fn payloads_stay_aligned_along_a_chain() {
         for align in [8, 64, 4096] {
             let mut off = align_header(0, align);
+            let strides = Strides::new(align);
+            assert_eq!(strides.align(), align);
             for len in [0, 1, 8, 63, 64, 4097] {
                 assert_eq!((off + HEADER) % align, 0);
+                assert_eq!(strides.of(len), stride(len, align));
                 off += stride(len, align);
             }
         }

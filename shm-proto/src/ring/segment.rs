@@ -90,14 +90,10 @@ unsafe impl Send for Segment {}
 impl Segment {
     /// Maps a segment for reading after comparing its header with the geometry that the daemon announced.
     pub(super) fn open(fd: BorrowedFd<'_>, geometry: &Geometry) -> Result<Segment> {
-        Self::map(fd, geometry, Mapping::read_only)
+        Self::map(fd, geometry, false)
     }
 
-    fn map(
-        fd: BorrowedFd<'_>,
-        geometry: &Geometry,
-        map: impl FnOnce(BorrowedFd<'_>, usize) -> Result<Mapping>,
-    ) -> Result<Segment> {
+    fn map(fd: BorrowedFd<'_>, geometry: &Geometry, writable: bool) -> Result<Segment> {
         let corrupt = |reason: String| Error::Corrupt { channel: geometry.channel.to_string(), reason };
         let length = reserve::length(fd)?;
         if length <= DATA_OFFSET {
@@ -112,7 +108,11 @@ impl Segment {
         else {
             return Err(corrupt(format!("maximum capacity {} cannot be mapped", geometry.max_capacity)));
         };
-        let map = map(fd, total)?;
+        let map = if writable { Mapping::read_write(fd, total)? } else { Mapping::read_only(fd, total)? };
+        map.advise_huge();
+        if geometry.prefault {
+            map.populate(usize::try_from(length).unwrap_or(usize::MAX), writable);
+        }
         let start = NonNull::new(map.ptr()).ok_or_else(|| corrupt("mapped at address 0".to_owned()))?;
         let segment = Segment { start, max_capacity: geometry.max_capacity, _map: map };
         let id = &segment.header().identity;
@@ -161,6 +161,30 @@ impl Segment {
     }
 }
 
+/// The header words of a segment without a check of each offset.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Unchecked<'a>(&'a Segment);
+
+impl Segment {
+    /// The header words, for offsets that were checked before.
+    ///
+    /// # Safety
+    /// Every offset that is looked up lies in the data area and is a multiple of 8.
+    #[inline(always)]
+    pub(super) unsafe fn unchecked(&self) -> Unchecked<'_> {
+        Unchecked(self)
+    }
+}
+
+impl Words for Unchecked<'_> {
+    #[inline(always)]
+    fn word(&self, off: u64) -> &AtomicU64 {
+        debug_assert!(off.is_multiple_of(8) && off < self.0.max_capacity);
+        // SAFETY: by the promise made to `unchecked`; otherwise as for `Segment`.
+        unsafe { &*self.0.start.as_ptr().add((DATA_OFFSET + off) as usize).cast() }
+    }
+}
+
 impl Words for Segment {
     #[inline(always)]
     fn word(&self, off: u64) -> &AtomicU64 {
@@ -196,18 +220,22 @@ impl Words for WritableSegment {
 impl WritableSegment {
     /// Maps a segment for reading and writing; see [`Segment::open`].
     pub(super) fn open(fd: BorrowedFd<'_>, geometry: &Geometry) -> Result<WritableSegment> {
-        Segment::map(fd, geometry, Mapping::read_write).map(WritableSegment)
+        Segment::map(fd, geometry, true).map(WritableSegment)
     }
 
-    /// Copies a payload in. The caller is the one writer and was given the place by its plan, as for
-    /// [`payload_mut`](Self::payload_mut).
+    /// Copies a payload in.
+    ///
+    /// # Safety
+    /// The caller is the one writer, `off` is a multiple of 8, and the plan has given it the message's bytes from there on,
+    /// rounded up to a multiple of 8: they lie in the data area, and no committed record in them.
     #[inline(always)]
-    pub(super) fn fill(&mut self, off: u64, message: &[u8]) {
-        let to = self.payload(off, message.len() as u64);
+    pub(super) unsafe fn fill(&mut self, off: u64, message: &[u8]) {
+        debug_assert!(off.is_multiple_of(8) && off + message.len() as u64 <= self.max_capacity);
+        // SAFETY: inside the data area, as the caller promises.
+        let to = unsafe { self.payload_unchecked(off) };
         if message.len() <= SMALL {
-            // SAFETY: `payload` checked that the bytes are inside the mapping, which is writable, and gives an address that
-            // is a multiple of 8. The data area is a multiple of 8 long, and so the last word is inside it as well; what it
-            // has behind the message is padding, because the next header is 8-aligned.
+            // SAFETY: the bytes are inside the mapping, which is writable, with the whole of the last word; the address is a
+            // multiple of 8, as the offset and the mapping's start are.
             unsafe { copy_words(message, to.cast()) };
         } else {
             // SAFETY: inside the mapping, as above; `message` is not shared memory, or it would not be a slice.

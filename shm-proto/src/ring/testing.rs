@@ -86,6 +86,7 @@ pub(super) fn geometry(max_capacity: u64) -> Geometry {
         wait_readers: 0,
         max_readers: 64,
         asymmetric: barrier::available(),
+        prefault: false,
     }
 }
 

@@ -29,6 +29,14 @@ impl Barrier {
         }
     }
 
+    /// Whether [`heavy`](Self::heavy) is what the writer counts on: not in a sandbox that has no `membarrier`, when the
+    /// daemon has one.
+    #[cfg(not(loom))]
+    #[must_use]
+    pub fn is_heavy(self) -> bool {
+        self == Barrier::Symmetric || crate::os::barrier::available()
+    }
+
     /// The sleeper's side, between setting its flag and looking once more.
     pub fn heavy(self) {
         match self {

@@ -11,7 +11,7 @@ use crate::policy::Bounds;
 
 /// What can change under readers and writer. Everything else is in the segment's header, in the source that is running, or
 /// meant for the channel's beginning.
-const LIVE: [&str; 12] = [
+const LIVE: [&str; 13] = [
     "min",
     "max_readers",
     "evict_after",
@@ -20,6 +20,7 @@ const LIVE: [&str; 12] = [
     "ack",
     "ack_timeout",
     "wait_readers",
+    "prefault",
     "permissions",
     "read",
     "write",
@@ -114,6 +115,7 @@ impl Channel {
         next.ack = new.ack;
         next.ack_timeout = new.ack_timeout;
         next.wait_readers = new.wait_readers;
+        next.prefault = new.prefault;
         next.read = new.read.and_group(next.group.as_ref().map(|(_, gid)| *gid));
         if !is_fifo {
             next.write = new.write;
@@ -151,6 +153,7 @@ impl Channel {
         now.ack = fresh.ack;
         now.ack_timeout_ms = fresh.ack_timeout_ms;
         now.wait_readers = fresh.wait_readers;
+        now.prefault = fresh.prefault;
         if *now != before {
             let line = ToWriter::Policy {
                 ack: now.ack,

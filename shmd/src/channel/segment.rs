@@ -212,6 +212,7 @@ pub(super) fn geometry(config: &ChannelConfig) -> Geometry {
         wait_readers: config.wait_readers,
         max_readers: config.max_readers,
         asymmetric: barrier::available(),
+        prefault: config.prefault,
     }
 }
 

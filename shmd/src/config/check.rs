@@ -105,6 +105,7 @@ fn channel(raw: &Channel, default_source: SourceKind, prefix: &Prefix, host: &Ho
         ack: raw.ack.as_ref().is_some_and(|v| v.value),
         ack_timeout: ack_timeout(raw)?,
         wait_readers: wait_readers(raw, max_readers)?,
+        prefault: raw.prefault.as_ref().is_some_and(|v| v.value),
         mode: mode.permissions,
         handoff: mode.handoff,
         read: list(&raw.read)?.and_group(group.as_ref().map(|(_, gid)| *gid)),

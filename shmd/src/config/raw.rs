@@ -123,6 +123,8 @@ table! {
         ack_timeout: String,
         /// Readers to wait for.
         wait_readers: u32,
+        /// Memory is entered into page tables when it is mapped.
+        prefault: bool,
         /// Group of the segment.
         group: String,
         /// `ring` or `handoff`; an octal number is taken for `permissions`.

@@ -2,31 +2,41 @@
 
 use std::sync::atomic::{Ordering, fence};
 
-use super::Reader;
+use super::{Found, Reader};
 use crate::control::OnFull;
 use crate::error::{Error, Result};
 use crate::ring::commit::look;
 use crate::ring::layout::control;
-use crate::ring::record::{HEADER, Header, Kind, align_header, stride};
+use crate::ring::record::{HEADER, Header, Kind, align_header};
 
 /// Jumps in a row that an honest writer never makes.
 const MOST_JUMPS: u32 = 64;
 
 impl Reader {
-    /// Payload bytes of the record that this reader stands at, in the one case that is common: it is there, it is the right
-    /// one, and the writer will not touch it. Everything else is [`next_record`](Self::next_record)'s.
+    /// The record that this reader stands at, in the one case that is common: it is there, it is the right one, and the
+    /// writer holds the floor for this reader. Everything else is [`next_record`](Self::next_record)'s. Whether the reader was
+    /// evicted meanwhile is looked at when the message is done with.
     #[inline(always)]
-    pub(super) fn at_hand(&mut self) -> Option<u64> {
-        let len = look(&self.segment, self.at.off).len_of(self.at.seq)?;
-        (self.fits(len) && self.is_settled()).then_some(len)
+    pub(super) fn at_hand(&mut self) -> Option<Found> {
+        let len = self.look().len_of(self.at.seq)?;
+        self.fit(len).filter(|_| self.joined)
     }
 
-    /// Payload bytes of the record to receive next, which this reader stands at then; `None` when there is none yet.
+    /// The header that this reader stands at.
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    pub(super) fn look(&self) -> Header {
+        // SAFETY: a reader stands only where `check` or `fit` has found room for a header: at the start and behind a jump by
+        // the one, behind a record by the other. Offsets are multiples of 8 by the one and as strides are.
+        look(&unsafe { self.segment.unchecked() }, self.at.off)
+    }
+
+    /// The record to receive next, which this reader stands at then; `None` when there is none yet.
     #[inline(never)]
-    pub(super) fn next_record(&mut self) -> Result<Option<u64>> {
+    pub(super) fn next_record(&mut self) -> Result<Option<Found>> {
         loop {
-            if let Some(len) = self.look_ahead()? {
-                return Ok(Some(len));
+            if let Some(found) = self.look_ahead()? {
+                return Ok(Some(found));
             }
             if !self.on_empty()? {
                 return Ok(None);
@@ -35,10 +45,10 @@ impl Reader {
     }
 
     /// The record at the present place, following jumps; `None` when there is nothing there.
-    pub(super) fn look_ahead(&mut self) -> Result<Option<u64>> {
+    pub(super) fn look_ahead(&mut self) -> Result<Option<Found>> {
         let mut jumps = 0;
         loop {
-            let header = look(&self.segment, self.at.off);
+            let header = self.look();
             let kind = header.kind();
             if kind == Kind::Empty {
                 return Ok(None);
@@ -51,7 +61,7 @@ impl Reader {
                 return Err(self.corrupt(header));
             }
             match kind {
-                Kind::Data { len } if self.fits(len) => return Ok(Some(len)),
+                Kind::Data { len } => return self.fit(len).map(Some).ok_or_else(|| self.corrupt(header)),
                 Kind::Jump { target } if jumps < MOST_JUMPS => {
                     jumps += 1;
                     self.check(target)?;
@@ -64,10 +74,12 @@ impl Reader {
         }
     }
 
-    /// Whether a payload of this length, and the header behind it, lie inside the mapping.
+    /// A record of this many payload bytes at the present place, if it and the header behind it lie in the data area.
     #[inline(always)]
-    pub(super) fn fits(&self, len: u64) -> bool {
-        len <= self.geometry.max_message && stride(len, self.align) + HEADER <= self.geometry.max_capacity - self.at.off
+    fn fit(&self, len: u64) -> Option<Found> {
+        let stride = self.strides.of(len);
+        let fits = len <= self.geometry.max_message && stride + HEADER <= self.geometry.max_capacity - self.at.off;
+        fits.then_some(Found { len, stride })
     }
 
     /// Whether what was just read cannot have been overwritten, in the one case that is common: on a channel that loses
@@ -98,7 +110,7 @@ impl Reader {
 
     /// Whether a header may stand at this offset at all.
     pub(super) fn check(&self, off: u64) -> Result<()> {
-        if off > self.geometry.max_capacity - HEADER || align_header(off, self.align) != off {
+        if off > self.geometry.max_capacity - HEADER || align_header(off, self.strides.align()) != off {
             let reason = format!("offset {off} is no place for a header");
             return Err(Error::Corrupt { channel: self.geometry.channel.to_string(), reason });
         }

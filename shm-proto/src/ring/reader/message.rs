@@ -1,13 +1,11 @@
 //! A message where it lies.
 #![allow(unsafe_code)]
 
+use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::{HEADER, Reader};
+use super::{Found, HEADER, Reader};
 use crate::error::{Error, Result};
-
-/// In place of the length, once the record is not the reader's to pass any more; no record is that long.
-const GONE: u64 = u64::MAX;
 
 /// A message in the shared memory, borrowed from the reader; the next one is received after this is dropped.
 ///
@@ -16,16 +14,16 @@ const GONE: u64 = u64::MAX;
 /// the bytes are copied or loaded out, and [`finish`](Message::finish) says afterwards whether what was seen can be believed.
 #[derive(Debug)]
 pub struct Message<'a> {
-    // Two words, so that receiving one costs no memory traffic: everything else follows from where the reader stands.
+    // Three words, so that receiving one costs no memory traffic: everything else follows from where the reader stands.
     reader: &'a mut Reader,
-    len: u64,
+    found: Found,
 }
 
 impl<'a> Message<'a> {
-    /// The record of `len` bytes that the reader stands at, and that [`fits`](Reader::fits).
+    /// The record that the reader stands at.
     #[inline(always)]
-    pub(super) fn new(reader: &'a mut Reader, len: u64) -> Message<'a> {
-        Message { reader, len }
+    pub(super) fn new(reader: &'a mut Reader, found: Found) -> Message<'a> {
+        Message { reader, found }
     }
 
     /// The message's number: counted from 0 when the segment was made, without gaps.
@@ -43,13 +41,13 @@ impl<'a> Message<'a> {
     /// Payload bytes.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.len as usize
+        self.found.len as usize
     }
 
     /// Whether the message has no bytes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.len == 0
+        self.found.len == 0
     }
 
     /// The first byte, aligned as the channel says. Reading through it is up to the caller; the memory stays mapped as long
@@ -57,7 +55,7 @@ impl<'a> Message<'a> {
     #[inline]
     #[must_use]
     pub fn as_ptr(&self) -> *const u8 {
-        // SAFETY: `fits` was true of this record when the message was made, and the reader stands where it stood.
+        // SAFETY: a `Found` lies in the data area, and the reader stands where it stood when the record was found.
         unsafe { self.reader.segment.payload_unchecked(self.reader.at.off + HEADER) }
     }
 
@@ -114,7 +112,7 @@ impl<'a> Message<'a> {
     ///
     /// # Errors
     /// [`Error::Lapped`] when it was overwritten meanwhile, [`Error::Evicted`] when this reader was.
-    #[inline]
+    #[inline(always)]
     pub fn finish(self) -> Result<()> {
         if self.reader.is_settled() {
             return Ok(());
@@ -123,26 +121,26 @@ impl<'a> Message<'a> {
     }
 
     #[cold]
-    fn finish_slowly(mut self) -> Result<()> {
+    #[inline(never)]
+    fn finish_slowly(self) -> Result<()> {
         if self.reader.is_intact()? {
             return Ok(());
         }
-        // The reader stands elsewhere from here on; there is no record to be passed any more.
-        self.len = GONE;
+        // The reader will stand elsewhere; there is no record to be passed any more.
+        let mut this = ManuallyDrop::new(self);
+        let reader = &mut *this.reader;
         // What was lost before this message has been told with it; the next one tells what was lost since.
-        self.reader.found = GONE;
-        let before = self.reader.lost;
-        self.reader.catch_up()?;
-        Err(Error::Lapped { channel: self.reader.geometry.channel.to_string(), lost: self.reader.lost - before })
+        reader.found = u64::MAX;
+        let before = reader.lost;
+        reader.catch_up()?;
+        Err(Error::Lapped { channel: reader.geometry.channel.to_string(), lost: reader.lost - before })
     }
 }
 
 impl Drop for Message<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        if self.len != GONE {
-            self.reader.pass(self.len);
-        }
+        self.reader.pass(self.found.stride);
     }
 }
 

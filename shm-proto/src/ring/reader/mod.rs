@@ -13,7 +13,7 @@ use std::time::Duration;
 
 pub use self::message::{Message, Words};
 use super::layout::{CURSOR_JOINING, MARK_EVERY, ReaderPage};
-use super::record::{HEADER, stride};
+use super::record::{HEADER, Strides};
 use super::segment::Segment;
 use super::wake::{self, Barrier};
 use super::walker::Walker;
@@ -35,7 +35,7 @@ pub struct Reader {
     farewell: Option<String>,
     geometry: Geometry,
     barrier: Barrier,
-    align: u64,
+    strides: Strides,
     /// The header to look at next.
     at: Walker,
     /// Everything before this position was given back.
@@ -53,6 +53,14 @@ pub struct Reader {
     lost_before: u64,
     /// The message after the last loss.
     found: u64,
+}
+
+/// A record that the reader stands at: payload bytes, and bytes altogether. Both, and the header behind them, lie in the
+/// data area.
+#[derive(Clone, Copy, Debug)]
+struct Found {
+    len: u64,
+    stride: u64,
 }
 
 /// What came with a message that was copied out.
@@ -85,7 +93,7 @@ impl Reader {
             conn,
             farewell: None,
             barrier: if geometry.asymmetric { Barrier::Asymmetric } else { Barrier::Symmetric },
-            align: u64::from(geometry.align),
+            strides: Strides::new(u64::from(geometry.align)),
             at: Walker::default(),
             given_back: CURSOR_JOINING,
             give_at: 0,
@@ -117,7 +125,9 @@ impl Reader {
         // moves us forward, too.
         while start == Start::New && self.at.pos() - place.pos <= MARK_EVERY {
             match self.look_ahead()? {
-                Some(len) => self.step_over(len),
+                Some(found) => {
+                    self.at.pass(found.stride);
+                }
                 None if self.segment.header().floor.has_passed(self.at.pos()) => self.catch_up()?,
                 None => break,
             }
@@ -137,14 +147,14 @@ impl Reader {
     /// [`Error::Corrupt`] when the writer broke the layout.
     #[inline]
     pub fn try_recv(&mut self) -> Result<Option<Message<'_>>> {
-        let len = match self.at_hand() {
-            Some(len) => len,
+        let found = match self.at_hand() {
+            Some(found) => found,
             None => match self.next_record()? {
-                Some(len) => len,
+                Some(found) => found,
                 None => return Ok(None),
             },
         };
-        Ok(Some(Message::new(self, len)))
+        Ok(Some(Message::new(self, found)))
     }
 
     /// The next message, waiting for it; without a timeout, for as long as it takes.
@@ -153,25 +163,25 @@ impl Reader {
     /// As [`try_recv`](Self::try_recv), and [`Error::TimedOut`].
     #[inline]
     pub fn recv(&mut self, timeout: Option<Duration>) -> Result<Message<'_>> {
-        let len = match self.at_hand() {
-            Some(len) => len,
+        let found = match self.at_hand() {
+            Some(found) => found,
             None => self.await_record(timeout)?,
         };
-        Ok(Message::new(self, len))
+        Ok(Message::new(self, found))
     }
 
     #[cold]
     #[inline(never)]
-    fn await_record(&mut self, timeout: Option<Duration>) -> Result<u64> {
+    fn await_record(&mut self, timeout: Option<Duration>) -> Result<Found> {
         if self.spin()
-            && let Some(len) = self.at_hand()
+            && let Some(found) = self.at_hand()
         {
-            return Ok(len);
+            return Ok(found);
         }
         let deadline = wait::deadline(timeout);
         loop {
-            if let Some(len) = self.next_record()? {
-                return Ok(len);
+            if let Some(found) = self.next_record()? {
+                return Ok(found);
             }
             if !self.wait_until(deadline)? {
                 let what = format!("a message on channel {}", self.geometry.channel);
@@ -222,16 +232,11 @@ impl Reader {
     }
 
     #[inline(always)]
-    fn pass(&mut self, len: u64) {
-        self.step_over(len);
+    fn pass(&mut self, stride: u64) {
+        self.at.pass(stride);
         if self.at.off >= self.give_at {
             self.give_back_now();
         }
-    }
-
-    #[inline(always)]
-    fn step_over(&mut self, len: u64) {
-        self.at.pass(stride(len, self.align));
     }
 
     /// Gives back what was read, if anything was since the last time.

@@ -121,7 +121,7 @@ impl Writer {
         while self.plan.highest() > capacity && moved {
             moved = false;
             if self.plan.tail_off() + HEADER > capacity
-                && let Placement::Jump { target } = self.plan.place(self.align)
+                && let Placement::Jump { target } = self.plan.place(self.strides.align())
             {
                 self.jump(target);
                 moved = true;

@@ -25,8 +25,8 @@ use super::link::{Link, ToDaemon};
 use super::marks::Marks;
 use super::plan::Plan;
 use super::published::Place;
-use super::record::{HEADER, Header, stride};
-use super::segment::WritableSegment;
+use super::record::{HEADER, Header, Strides};
+use super::segment::{Unchecked, WritableSegment};
 use super::wake::Barrier;
 use super::walker::Walker;
 use crate::control::Geometry;
@@ -43,7 +43,7 @@ use crate::os::{barrier, process};
 pub struct Writer {
     segment: WritableSegment,
     geometry: Geometry,
-    align: u64,
+    strides: Strides,
     plan: Plan,
     marks: Marks,
     /// Where the next record goes.
@@ -69,6 +69,13 @@ pub struct Writer {
     overflow_told_ns: u64,
 }
 
+/// A record for which there is room at the tail: payload bytes, and bytes altogether.
+#[derive(Clone, Copy, Debug)]
+struct Fit {
+    len: u64,
+    stride: u64,
+}
+
 /// What the writer sends when the ring is full is told at most this often.
 const OVERFLOW_INTERVAL_NS: u64 = 1_000_000_000;
 
@@ -91,7 +98,7 @@ impl Writer {
         let recovered = recover::recover(&segment, &geometry, capacity)?;
         let registered = geometry.asymmetric && barrier::register();
         let mut writer = Writer {
-            align: u64::from(geometry.align),
+            strides: Strides::new(u64::from(geometry.align)),
             plan: recovered.plan,
             marks: recovered.marks,
             tail: Walker::at(recovered.tail),
@@ -142,12 +149,11 @@ impl Writer {
     /// on a channel with `ack` when not every reader has read within `ack_timeout`: the message *is* published then.
     #[inline(always)]
     pub fn publish(&mut self, message: &[u8]) -> Result<Option<u64>> {
-        let len = message.len() as u64;
-        if !self.fits(len) || self.geometry.ack {
+        let Some(fit) = self.fit(message.len() as u64).filter(|_| !self.geometry.ack) else {
             return self.publish_with(message, Patience::Policy);
-        }
-        self.segment.fill(self.tail.off + HEADER, message);
-        Ok(Some(self.release(len)))
+        };
+        self.fill(message);
+        Ok(Some(self.release(fit)))
     }
 
     /// Like [`publish`](Self::publish), but waits no longer than `timeout` for space.
@@ -173,8 +179,8 @@ impl Writer {
     /// published all the same.
     pub fn publish_acked(&mut self, message: &[u8], timeout: Duration) -> Result<Option<u64>> {
         let patience = Patience::until(timeout);
-        let Some(()) = self.put(message, patience)? else { return Ok(None) };
-        let seq = self.release(message.len() as u64);
+        let Some(fit) = self.put(message, patience)? else { return Ok(None) };
+        let seq = self.release(fit);
         self.await_ack(patience, timeout)?;
         Ok(Some(seq))
     }
@@ -182,8 +188,8 @@ impl Writer {
     #[cold]
     #[inline(never)]
     fn publish_with(&mut self, message: &[u8], patience: Patience) -> Result<Option<u64>> {
-        let Some(()) = self.put(message, patience)? else { return Ok(None) };
-        let seq = self.release(message.len() as u64);
+        let Some(fit) = self.put(message, patience)? else { return Ok(None) };
+        let seq = self.release(fit);
         if self.geometry.ack {
             self.acknowledged()?;
         }
@@ -192,13 +198,19 @@ impl Writer {
 
     /// Finds room and copies the payload there.
     #[inline(always)]
-    fn put(&mut self, message: &[u8], patience: Patience) -> Result<Option<()>> {
-        let len = message.len() as u64;
-        if !self.fits(len) && !self.admit_slowly(len, patience)? {
-            return Ok(None);
-        }
-        self.segment.fill(self.tail.off + HEADER, message);
-        Ok(Some(()))
+    fn put(&mut self, message: &[u8], patience: Patience) -> Result<Option<Fit>> {
+        let Some(fit) = self.admit(message.len() as u64, patience)? else { return Ok(None) };
+        self.fill(message);
+        Ok(Some(fit))
+    }
+
+    /// Copies a message to the tail, where [`fit`](Self::fit) or [`admit`](Self::admit) has found room for it.
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    fn fill(&mut self, message: &[u8]) {
+        // SAFETY: `&mut self` is the one writer. A record of this length, with its padding and the header behind it, ends at
+        // or before `limit`, which the plan gave and which is never above the capacity.
+        unsafe { self.segment.fill(self.tail.off + HEADER, message) };
     }
 
     /// The payload bytes at the tail, which [`admit`](Self::admit) has found free.
@@ -210,45 +222,59 @@ impl Writer {
         unsafe { self.segment.payload_mut(self.tail.off + HEADER, len) }
     }
 
-    /// Whether a message of `len` bytes may be put at the tail without looking further.
+    /// The record of a message of `len` bytes, if it may be put at the tail without looking further.
     #[inline(always)]
-    fn fits(&self, len: u64) -> bool {
+    fn fit(&self, len: u64) -> Option<Fit> {
+        let stride = self.strides.of(len);
         // Acquire: pairs with the daemon's increment; the line that it announces is on the link. A reader that attaches
         // relies on this look coming before the record: see `attend`.
-        self.lease.generation.value.load(Ordering::Acquire) == self.generation
+        let fits = self.lease.generation.value.load(Ordering::Acquire) == self.generation
             && len <= self.geometry.max_message
-            && self.tail.off + stride(len, self.align) + HEADER <= self.limit
+            && self.tail.off + stride + HEADER <= self.limit;
+        fits.then_some(Fit { len, stride })
     }
 
-    /// Makes sure that a message of `len` bytes fits at the tail. False when the channel's policy drops it.
+    /// Makes sure that a message of `len` bytes fits at the tail. `None` when the channel's policy drops it.
     #[inline]
-    fn admit(&mut self, len: u64, patience: Patience) -> Result<bool> {
-        if self.fits(len) { Ok(true) } else { self.admit_slowly(len, patience) }
+    fn admit(&mut self, len: u64, patience: Patience) -> Result<Option<Fit>> {
+        if let Some(fit) = self.fit(len) {
+            return Ok(Some(fit));
+        }
+        Ok(self.admit_slowly(len, patience)?.then(|| Fit { len, stride: self.strides.of(len) }))
     }
 
     /// Commits the record at the tail, visible at once; returns its sequence number.
     #[inline(always)]
-    fn release(&mut self, len: u64) -> u64 {
+    fn release(&mut self, fit: Fit) -> u64 {
         debug_assert!(self.staged.is_none());
-        let at = self.advance(len);
-        commit(&self.segment, at.off, Header::data(len, at.seq), self.tail.off);
+        let at = self.advance(fit);
+        commit(&self.headers(), at.off, Header::data(fit.len, at.seq), self.tail.off);
         self.announce();
         at.seq
     }
 
     /// Commits the record at the tail behind others of a batch, visible with them.
     #[inline(always)]
-    fn stage(&mut self, len: u64) -> u64 {
-        let at = self.advance(len);
-        let header = Header::data(len, at.seq);
+    fn stage(&mut self, fit: Fit) -> u64 {
+        let at = self.advance(fit);
+        let header = Header::data(fit.len, at.seq);
         if self.staged.is_none() {
             // The first record's own header stays zero until the whole batch is released by it.
-            commit::clear(&self.segment, self.tail.off);
+            commit::clear(&self.headers(), self.tail.off);
             self.staged = Some((at.off, header));
         } else {
-            commit::stage(&self.segment, at.off, header, self.tail.off);
+            commit::stage(&self.headers(), at.off, header, self.tail.off);
         }
         at.seq
+    }
+
+    /// The header words, for the record at the tail and the header behind it.
+    #[inline(always)]
+    #[allow(unsafe_code)]
+    fn headers(&self) -> Unchecked<'_> {
+        // SAFETY: both ends of a record that fits lie below `limit`, which is never above the capacity; offsets at the tail
+        // are multiples of 8, because strides and the plan's targets are.
+        unsafe { self.segment.unchecked() }
     }
 
     /// Makes a batch visible.
@@ -262,9 +288,9 @@ impl Writer {
 
     /// Moves the tail behind a record; returns where it was.
     #[inline(always)]
-    fn advance(&mut self, len: u64) -> Walker {
-        self.bytes = self.bytes.wrapping_add(len);
-        self.tail.pass(stride(len, self.align))
+    fn advance(&mut self, fit: Fit) -> Walker {
+        self.bytes = self.bytes.wrapping_add(fit.len);
+        self.tail.pass(fit.stride)
     }
 
     /// The place at the tail. Nothing is staged.
@@ -311,7 +337,7 @@ impl Writer {
     /// # Errors
     /// As [`publish`](Self::publish).
     pub fn reserve(&mut self, len: usize) -> Result<Option<Slot<'_>>> {
-        Ok(self.admit(len as u64, Patience::Policy)?.then(|| Slot::new(self, len)))
+        Ok(self.admit(len as u64, Patience::Policy)?.map(|_| Slot::new(self, len)))
     }
 
     /// Begins a batch: messages that become visible together, with one look at the readers.

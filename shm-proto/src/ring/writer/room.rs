@@ -12,7 +12,7 @@ use crate::ring::layout::MARK_EVERY;
 use crate::ring::link::ToDaemon;
 use crate::ring::plan::Placement;
 use crate::ring::published::Place;
-use crate::ring::record::{HEADER, Header, align_header, stride};
+use crate::ring::record::{HEADER, Header, align_header};
 
 /// A refused growth is asked for again after this time.
 const ASK_AGAIN_NS: u64 = 1_000_000_000;
@@ -67,7 +67,7 @@ impl Writer {
             let (channel, limit) = (self.geometry.channel.to_string(), self.geometry.max_message);
             return Err(Error::TooLarge { channel, len, limit });
         }
-        let stride = stride(len, self.align);
+        let stride = self.strides.of(len);
         self.flush();
         self.attend()?;
         if !self.ready {
@@ -176,7 +176,7 @@ impl Writer {
         if full && self.peers.least() > before {
             return Ok(Pressed::Retry);
         }
-        let needed = align_header(0, self.align) + stride + HEADER;
+        let needed = align_header(0, self.strides.align()) + stride + HEADER;
         // A ring that is being made smaller on request is full for that reason; only a message that cannot wait undoes it.
         let growing = (!full || self.shrinking.is_none()) && self.ask_to_grow(needed.max(self.plan.capacity() + 1));
         if growing && patience != Patience::None && (!full || self.geometry.on_full != OnFull::Block) {

@@ -2,8 +2,8 @@
 
 use std::ops::{Deref, DerefMut};
 
-use super::Writer;
 use super::wait::Patience;
+use super::{Fit, Writer};
 use crate::error::Result;
 
 /// Bytes reserved in the ring. Dropping it aborts: nothing was ever visible.
@@ -32,7 +32,8 @@ impl<'a> Slot<'a> {
     /// When `len` is more than was reserved.
     pub fn commit(self, len: usize) -> Result<u64> {
         assert!(len <= self.len, "commit of {len} bytes, {} were reserved", self.len);
-        let seq = self.writer.release(len as u64);
+        let len = len as u64;
+        let seq = self.writer.release(Fit { len, stride: self.writer.strides.of(len) });
         self.writer.acknowledged()?;
         Ok(seq)
     }
@@ -75,8 +76,8 @@ impl<'a> Batch<'a> {
     /// As [`Writer::publish`]; the messages before stay in the batch.
     #[inline]
     pub fn push(&mut self, message: &[u8]) -> Result<Option<u64>> {
-        let Some(()) = self.writer.put(message, Patience::Policy)? else { return Ok(None) };
-        Ok(Some(self.writer.stage(message.len() as u64)))
+        let Some(fit) = self.writer.put(message, Patience::Policy)? else { return Ok(None) };
+        Ok(Some(self.writer.stage(fit)))
     }
 
     /// Adds a message of `len` bytes that `fill` writes in place.
@@ -85,11 +86,9 @@ impl<'a> Batch<'a> {
     /// As [`push`](Self::push).
     #[inline]
     pub fn push_with(&mut self, len: usize, fill: impl FnOnce(&mut [u8])) -> Result<Option<u64>> {
-        if !self.writer.admit(len as u64, Patience::Policy)? {
-            return Ok(None);
-        }
-        fill(self.writer.room(len as u64));
-        Ok(Some(self.writer.stage(len as u64)))
+        let Some(fit) = self.writer.admit(len as u64, Patience::Policy)? else { return Ok(None) };
+        fill(self.writer.room(fit.len));
+        Ok(Some(self.writer.stage(fit)))
     }
 
     /// Makes the messages visible.
