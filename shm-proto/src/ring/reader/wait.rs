@@ -64,8 +64,12 @@ impl Reader {
             let slice = if self.barrier.is_heavy() { SLICE_NS } else { BLIND_SLICE_NS };
             Semaphore::new(&self.page.wake).wait_until((now + slice).min(deadline_ns));
             wake::disarm(&self.page.waiting.value);
+            // As a rule it is a message that has woken us; the system call can wait.
+            if self.has_news() {
+                return Ok(true);
+            }
             self.listen();
-            if self.has_news() || self.is_abandoned() {
+            if self.is_abandoned() {
                 return Ok(true);
             }
         }

@@ -317,8 +317,9 @@ impl Writer {
     #[inline(never)]
     fn wake(&mut self) {
         // Whoever sleeps is up with the writer: messages are rare, and whoever looks at the mark sees them all.
+        let hostile = self.peers.wake();
         self.show_tail();
-        if let Some(hostile) = self.peers.wake() {
+        if let Some(hostile) = hostile {
             self.evict(hostile, "it keeps saying that it sleeps and never reads".to_owned());
         }
     }

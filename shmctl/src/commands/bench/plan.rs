@@ -123,8 +123,8 @@ pub(super) const SMALLEST: u64 = 8;
 pub(super) const SMALLEST_TIMED: u64 = 16;
 /// What a channel is made with at least: the daemon's own default.
 const USUAL_CAPACITY: u64 = Bytes::MIB;
-/// Latency is measured in a channel that stays in the processor's cache, as a pipe does.
-const LATENCY_CAPACITY: u64 = 64 * Bytes::KIB;
+/// Latency is measured in channels that stay in a processor's second cache.
+const LATENCY_CAPACITY: u64 = 256 * Bytes::KIB;
 /// Bytes that a pipeline's producer writes at a time, and the daemon's chunks.
 pub(super) const CHUNK: u64 = 64 * Bytes::KIB;
 
