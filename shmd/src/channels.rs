@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use shm_proto::ChannelName;
 
 use crate::channel::Channel;
+use crate::config::SourceKind;
 use crate::event_loop::{ChannelId, Timer};
 use crate::hub::Hub;
 use crate::journal::operation;
@@ -51,6 +52,12 @@ impl Channels {
     /// Whether a channel of this name is on its way out.
     pub(crate) fn is_leaving(&self, name: &ChannelName) -> bool {
         self.leaving.iter().any(|channel| channel.config().name == *name)
+    }
+
+    /// Whether a channel on its way out still has what this source would open. A file may be followed twice.
+    pub(crate) fn is_source_leaving(&self, source: &SourceKind) -> bool {
+        let object = source.object().filter(|_| !matches!(source, SourceKind::Tail(_)));
+        object.is_some() && self.leaving.iter().any(|channel| channel.config().source.object() == object)
     }
 
     /// Whether some writer has not given its role back.

@@ -228,6 +228,11 @@ impl Daemon {
             // Looked at after every round of events anyway.
             Timer::Status => {}
             Timer::Client(id) => self.hub.overdue(id, now),
+            Timer::Source(channel) => {
+                if let Some(channel) = self.channels.get_mut(channel) {
+                    channel.retry_source(&mut self.hub);
+                }
+            }
             Timer::Resize(channel) => {
                 if let Some(channel) = self.channels.get_mut(channel) {
                     channel.resize_due(&mut self.hub);

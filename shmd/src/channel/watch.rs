@@ -15,12 +15,21 @@ use crate::rates::{Averages, Totals};
 impl Channel {
     /// Messages and bytes a second.
     pub(crate) fn averages(&self, shot: &Snapshot) -> Averages {
-        self.history.averages(totals(Instant::now(), shot))
+        self.history.averages(self.totals(Instant::now(), shot))
     }
 
     /// Takes the figures of a tick.
     pub(super) fn note(&mut self, now: Instant, shot: &Snapshot) {
-        self.history.note(totals(now, shot));
+        self.history.note(self.totals(now, shot));
+    }
+
+    /// What readers can have: of a handoff not what waits in its feed.
+    fn totals(&self, at: Instant, shot: &Snapshot) -> Totals {
+        let (messages, bytes) = match &self.handoff {
+            Some(handoff) => handoff.handed_over(),
+            None => (shot.tail.seq, shot.tail.bytes),
+        };
+        Totals { at, messages, bytes }
     }
 
     /// Reports peers that have fallen silent, and those that are back.
@@ -55,8 +64,4 @@ pub(super) fn report(found: Found, about: impl Fn(&'static str) -> Operation) {
         Found::Stalled(still) => about("stalled").number("silent_ms", still.as_millis()).warn(),
         Found::Recovered => about("recovered").info(),
     }
-}
-
-fn totals(at: Instant, shot: &Snapshot) -> Totals {
-    Totals { at, messages: shot.tail.seq, bytes: shot.tail.bytes }
 }

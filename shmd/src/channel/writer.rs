@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use shm_proto::control::{Done, ErrorKind, Lent, Refusal};
 use shm_proto::os::page::SharedPage;
@@ -12,7 +12,7 @@ use shm_proto::{Error, Result};
 
 use super::{Channel, Reader, resize};
 use crate::config::SourceKind;
-use crate::event_loop::{ClientId, Interest, Token};
+use crate::event_loop::{ClientId, Interest, Timer, Token};
 use crate::hub::Hub;
 use crate::journal::operation;
 use crate::lease::{self, Holder, Lease};
@@ -21,6 +21,8 @@ use crate::source::{self, Cutting, FromSource, Opening, Report, State};
 
 /// Characters of a reason given by a writer that are repeated.
 const REASON_CHARS: usize = 200;
+/// A source that could not be started is tried again after this time.
+const RETRY: Duration = Duration::from_secs(1);
 
 impl Channel {
     /// Lends the writer role to a client, and answers it.
@@ -89,11 +91,68 @@ impl Channel {
     /// When it cannot be started.
     pub(crate) fn start_source(&mut self, hub: &mut Hub) -> Result<()> {
         self.watch_handoff(hub)?;
+        self.try_source(hub).map_err(|e| match e {
+            Error::System { action, source } => {
+                let (name, kind) = (&self.config.name, self.config.source.kind());
+                Error::system(format!("channel {name}, source {kind}: {action}"), source)
+            }
+            e => e,
+        })
+    }
+
+    /// Starts the source of a channel that a reload has made. One that cannot be started now is tried again and again: its
+    /// directory may be missing, or a channel that the same reload removes has not let it go yet, `taken`. Why it
+    /// has to wait, if it has to.
+    pub(crate) fn start_source_or_retry(&mut self, hub: &mut Hub, taken: bool) -> Option<String> {
+        let started = self.watch_handoff(hub).and_then(|()| {
+            if taken {
+                let reason = std::io::Error::other("a channel that is being removed still has it");
+                return Err(Error::system(self.config.source.to_string(), reason));
+            }
+            self.try_source(hub)
+        });
+        started.err().map(|e| {
+            let reason = e.to_string();
+            operation("source-waits").on(&self.config.name).text("source", &self.config.source).reason(&reason).warn();
+            self.retry_later(hub);
+            reason
+        })
+    }
+
+    /// Tries once more to start a source.
+    pub(crate) fn retry_source(&mut self, hub: &mut Hub) {
+        if self.has_writer() {
+            // A program has borrowed the role meanwhile.
+            return self.retry_later(hub);
+        }
+        self.drop_own(hub);
+        let before = self.fed.as_ref().and_then(|report| report.stat().last_error);
+        if let Err(e) = self.try_source(hub) {
+            let reason = e.to_string();
+            if before.as_ref() != Some(&reason) {
+                operation("source-waits")
+                    .on(&self.config.name)
+                    .text("source", &self.config.source)
+                    .reason(&reason)
+                    .warn();
+            }
+            self.retry_later(hub);
+        }
+    }
+
+    fn retry_later(&self, hub: &mut Hub) {
+        if let Some(report) = &self.fed {
+            report.set(State::Retrying);
+        }
+        hub.events.set_timer(Timer::Source(self.id), Some(Instant::now() + RETRY));
+    }
+
+    fn try_source(&mut self, hub: &mut Hub) -> Result<()> {
         if self.config.source == SourceKind::None {
             return Ok(());
         }
-        let report = Arc::new(Report::new(&self.config.source));
-        self.fed = Some(Arc::clone(&report));
+        let fresh = || Arc::new(Report::new(&self.config.source));
+        let report = Arc::clone(self.fed.get_or_insert_with(fresh));
         match self.open_source(hub, &report) {
             Ok(lease) => {
                 self.lease = Some(lease);
@@ -107,13 +166,7 @@ impl Channel {
                 report.error(e.to_string());
                 let actions = self.sizing.writer(false);
                 self.carry_out(hub, actions);
-                Err(match e {
-                    Error::System { action, source } => {
-                        let (name, kind) = (&self.config.name, self.config.source.kind());
-                        Error::system(format!("channel {name}, source {kind}: {action}"), source)
-                    }
-                    e => e,
-                })
+                Err(e)
             }
         }
     }
@@ -229,6 +282,7 @@ impl Channel {
 
     /// Takes the writer role back; whoever holds it gives it up by going away.
     pub(crate) fn revoke(&mut self, hub: &mut Hub, reason: &str) {
+        hub.events.set_timer(Timer::Source(self.id), None);
         let actions = self.sizing.close(reason);
         self.carry_out(hub, actions);
         self.drop_own(hub);

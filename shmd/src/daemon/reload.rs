@@ -71,10 +71,19 @@ impl Daemon {
                 done.kept.extend(outcome.kept);
             }
         }
+        // In the log already.
+        let mut waiting = Vec::new();
         for mut channel in new {
             done.created.push(channel.config().name.clone());
-            if let Err(e) = channel.start_source(&mut self.hub) {
-                operation("source-failed").on(&channel.config().name).reason(e).error();
+            let taken = self.channels.is_source_leaving(&channel.config().source);
+            if let Some(reason) = channel.start_source_or_retry(&mut self.hub, taken) {
+                waiting.push(Change {
+                    channel: Some(channel.config().name.clone()),
+                    key: "source".to_owned(),
+                    old: format!("{:?}", "none"),
+                    new: format!("{:?}", channel.config().source.to_string()),
+                    why: Some(format!("{reason}; it is tried again every second")),
+                });
             }
             self.channels.add(channel);
         }
@@ -84,6 +93,7 @@ impl Daemon {
         for change in &done.kept {
             told("kept", change).warn();
         }
+        done.kept.extend(waiting);
         self.keep_ticking();
         Ok(done)
     }

@@ -101,9 +101,9 @@ impl<'a> Feed<'a> {
     /// Everything that is not this input's fault: it ends the source.
     pub(super) fn step(&mut self, pump: &mut Pump, input: &mut impl Read) -> Result<Stepped> {
         let before = pump.published();
-        let mut input = Metered { input, bytes: 0, failed: false };
+        let mut input = Metered { input, report: self.report, failed: false };
         let outcome = pump.step(&mut input, &mut self.sink);
-        self.report.moved(input.bytes, pump.published() - before);
+        self.report.moved(0, pump.published() - before);
         match outcome {
             Ok(Step::Published(_)) => Ok(Stepped::Moved),
             Ok(Step::WouldBlock) => Ok(Stepped::Idle),
@@ -176,10 +176,10 @@ impl<'a> Feed<'a> {
     }
 }
 
-/// Counts what is read, and notes whether reading failed.
+/// Counts what is read, at once because publishing it may take long, and notes whether reading failed.
 struct Metered<'i, R> {
     input: &'i mut R,
-    bytes: u64,
+    report: &'i Report,
     failed: bool,
 }
 
@@ -187,7 +187,7 @@ impl<R: Read> Read for Metered<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let result = self.input.read(buffer);
         match &result {
-            Ok(n) => self.bytes += *n as u64,
+            Ok(n) => self.report.moved(*n as u64, 0),
             Err(e) => self.failed = !matches!(e.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted),
         }
         result

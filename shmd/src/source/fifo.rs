@@ -3,17 +3,20 @@
 //!
 //! Who may write is a matter of its permissions: the daemon's user, and the one group or everybody that `write` names. A FIFO
 //! that is there already keeps its own, and stays when the daemon goes.
+//!
+//! A daemon that is killed leaves the FIFO that it made. The next one knows it by the sticky bit, which means nothing on a
+//! FIFO and which nobody else sets, and treats it as one that it made itself.
 
-use std::fs::{self, File, OpenOptions, Permissions};
+use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
-use nix::unistd::{Gid, fchown};
+use nix::unistd::{Gid, fchown, geteuid};
 use shm_proto::{Error, Result};
 
 use super::Input;
@@ -25,6 +28,8 @@ use crate::journal::operation;
 
 /// How often is looked whether the FIFO still has its name while nobody writes, and tried to open one that cannot be.
 const LOOK: Duration = Duration::from_secs(1);
+/// The sticky bit marks a FIFO that a daemon made.
+const MADE: u32 = 0o1000;
 
 /// The FIFO, open for reading.
 #[derive(Debug)]
@@ -41,7 +46,7 @@ impl Fifo {
     /// # Errors
     /// When the path is something else, or the system refuses.
     pub(super) fn open(path: &Path, access: FileAccess) -> Result<Self> {
-        let (file, made) = open_or_make(path, access)?;
+        let (file, made) = open_or_make(path, access, Marked::IsLeft)?;
         Ok(Self { path: path.to_owned(), access, file, made })
     }
 
@@ -57,7 +62,7 @@ impl Fifo {
     fn reopen(&mut self, feed: &mut Feed<'_>) -> Result<()> {
         let mut before = None;
         loop {
-            match open_or_make(&self.path, self.access) {
+            match open_or_make(&self.path, self.access, Marked::IsOwn) {
                 Ok((file, made)) => {
                     self.file = file;
                     if made.is_some() {
@@ -126,7 +131,16 @@ impl Input for Fifo {
     }
 }
 
-fn open_or_make(path: &Path, access: FileAccess) -> Result<(File, Option<Made>)> {
+/// What a FIFO with the mark is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Marked {
+    /// Left by a daemon that was killed.
+    IsLeft,
+    /// This source's own.
+    IsOwn,
+}
+
+fn open_or_make(path: &Path, access: FileAccess, marked: Marked) -> Result<(File, Option<Made>)> {
     let failed = |what: &str| {
         let action = format!("{what} the FIFO {}", path.display());
         move |e: io::Error| Error::system(action, e)
@@ -134,6 +148,9 @@ fn open_or_make(path: &Path, access: FileAccess) -> Result<(File, Option<Made>)>
     let mut made = None;
     match fs::metadata(path) {
         Ok(found) if !found.file_type().is_fifo() => return Err(wrong_kind(path, found.file_type(), "a FIFO")),
+        Ok(found) if marked == Marked::IsLeft && is_marked(&found) => {
+            made = Some(Made::at(path).map_err(failed("look at"))?);
+        }
         Ok(_) => {}
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
             mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR).map_err(|e| failed("make")(e.into()))?;
@@ -159,7 +176,11 @@ fn open_or_make(path: &Path, access: FileAccess) -> Result<(File, Option<Made>)>
             FileAccess::Everyone => 0o622,
         };
         // Exactly this, whatever the umask.
-        file.set_permissions(Permissions::from_mode(mode)).map_err(failed("set the mode of"))?;
+        file.set_permissions(Permissions::from_mode(MADE | mode)).map_err(failed("set the mode of"))?;
     }
     Ok((file, made))
+}
+
+fn is_marked(found: &Metadata) -> bool {
+    found.mode() & MADE != 0 && found.uid() == geteuid().as_raw()
 }

@@ -182,3 +182,56 @@ fn a_source_stays_as_it_is_and_is_named_with_what_depends_on_it() {
     assert_eq!(daemon.stop(), Some(0));
     assert!(!path.exists());
 }
+
+#[test]
+fn a_new_channels_source_that_cannot_be_opened_is_named_and_tried_again_until_it_can() {
+    let mut daemon = Daemon::start("reload-source", &channel("main", ""));
+    let dir = daemon.dir.join("later");
+    let config = channel("main", "") + &channel("fed", &format!("source = \"unix:{}/in\"", dir.display()));
+    let done = daemon.reload(&config).unwrap();
+    assert_eq!(done.created.len(), 1);
+    let [kept] = done.kept.as_slice() else { panic!("{done:?}") };
+    assert_eq!((kept.key.as_str(), kept.old.as_str()), ("source", "\"none\""));
+    let why = kept.why.as_deref().unwrap_or_default();
+    assert!(why.contains("No such file") && why.contains("tried again"), "{why}");
+    let input = || match daemon.ask(&Request::Stat { channel: Some("fed".parse().unwrap()) }) {
+        Ok(Done::Stat(mut stats)) => stats.remove(0).input.unwrap(),
+        other => panic!("{other:?}"),
+    };
+    assert!(input().state.contains("trying again"), "{:?}", input());
+    // Meanwhile a program may write, and is not disturbed.
+    let writer = Writer::attach(&daemon.endpoint(), Some(&"fed".parse().unwrap())).unwrap();
+    fs::create_dir(&dir).unwrap();
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    assert!(!dir.join("in").exists());
+    drop(writer);
+    super::wait_for(|| input().state.contains("listening"), || daemon.log());
+    assert!(dir.join("in").exists());
+    assert_eq!(daemon.log().matches("event=source-waits").count(), 1, "{}", daemon.log());
+    assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
+    daemon.assert_gone();
+}
+
+#[test]
+fn a_channel_gets_another_name_and_keeps_its_sources_object() {
+    for (kind, name) in [("unix", "rename-unix"), ("fifo", "rename-fifo")] {
+        let mut daemon = Daemon::configured(name, "");
+        let keys = format!("source = \"{kind}:{}/in\"", daemon.dir.display());
+        daemon.config = channel("before", &keys);
+        daemon.run(&[]);
+        daemon.await_ready();
+        daemon.reload(&channel("after", &keys)).unwrap();
+        let state = || daemon.stat().input.map(|input| input.state).unwrap_or_default();
+        super::wait_for(|| state().contains("listening") || state().contains("waiting for a writer"), || daemon.log());
+        let path = daemon.dir.join("in");
+        let mut to: Box<dyn std::io::Write> = match kind {
+            "unix" => Box::new(std::os::unix::net::UnixStream::connect(path).unwrap()),
+            _ => Box::new(fs::OpenOptions::new().write(true).open(path).unwrap()),
+        };
+        to.write_all(b"hello\n").unwrap();
+        assert_eq!(receive(&mut daemon.attach("after")).unwrap(), b"hello");
+        drop(to);
+        assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
+        assert!(!daemon.dir.join("in").exists());
+    }
+}

@@ -25,6 +25,12 @@ impl Handoff {
         self.readers.len()
     }
 
+    /// Messages acknowledged so far, and their bytes.
+    pub(in crate::channel) fn handed_over(&self) -> (u64, u64) {
+        let counters = self.bridge.state().counters;
+        (counters.messages, counters.bytes)
+    }
+
     /// What the objects take in `/dev/shm`, in bytes.
     pub(in crate::channel) fn memory(&self) -> u64 {
         self.bridge.state().capacity + 2 * SEMAPHORE

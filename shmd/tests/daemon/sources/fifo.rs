@@ -196,3 +196,37 @@ fn a_handoff_channel_is_fed_the_same_way() {
     }
     daemon.until_input(|input| input.messages == 2);
 }
+
+#[test]
+fn a_killed_daemons_fifo_is_taken_over_with_new_permissions_and_removed_in_the_end() {
+    let mut daemon = Daemon::fed("fifo-killed", KEYS);
+    daemon.signal(nix::sys::signal::Signal::SIGKILL);
+    daemon.wait();
+    assert!(daemon.path("in").exists());
+    daemon.config += "write = [\"*\"]\n";
+    daemon.run(&[]);
+    daemon.await_ready();
+    assert_eq!(fs::metadata(daemon.path("in")).unwrap().permissions().mode() & 0o777, 0o622);
+    let mut reader = daemon.reader();
+    for line in ["one", "two"] {
+        write(&daemon, format!("{line}\n").as_bytes());
+        assert_eq!(next(&mut reader), line);
+        // Opening it anew at each end does not make it a new one.
+        daemon.until_state("waiting for a writer");
+    }
+    assert!(!daemon.log().contains("event=recreate"), "{}", daemon.log());
+    assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
+    assert!(!daemon.path("in").exists());
+}
+
+#[test]
+fn what_a_handoff_has_read_counts_at_once_and_its_rates_are_those_of_what_was_handed_over() {
+    let daemon = Daemon::fed("fifo-waits", &format!("{KEYS}\nmode = \"handoff\""));
+    write(&daemon, b"one\ntwo\n");
+    daemon.until_input(|input| input.bytes == 8 && input.messages == 0);
+    // Ticks have passed.
+    std::thread::sleep(std::time::Duration::from_millis(1100));
+    let stat = daemon.stat();
+    assert_eq!(stat.messages, 0);
+    assert_eq!((stat.messages_per_s, stat.last_minute.messages_per_s), (0.0, 0.0), "{stat:?}");
+}
