@@ -18,14 +18,15 @@ pub(crate) enum Failure {
     OutputClosed,
     /// The output cannot be written.
     Output(io::Error),
+    /// An argument that the command line parser could not judge by itself.
+    Usage(String),
     /// Anything else, in a sentence.
     Other(String),
 }
 
 impl Failure {
     /// The exit code: 0 done, 1 failed, 69 no daemon, 75 timed out or would block, 77 not permitted, 78 bad
-    /// configuration. Usage errors end
-    /// in the command line parser with 2.
+    /// configuration, 2 wrong usage that the command line parser has not found.
     pub(crate) fn exit_code(&self) -> u8 {
         const FAILED: u8 = 1;
         const USAGE: u8 = 2;
@@ -35,6 +36,7 @@ impl Failure {
         const BAD_CONFIG: u8 = 78;
         match self {
             Failure::OutputClosed => 0,
+            Failure::Usage(_) => USAGE,
             Failure::Output(_) | Failure::Other(_) => FAILED,
             Failure::Library(error) => match error {
                 Error::NoDaemon { .. } | Error::Disconnected { .. } => NO_DAEMON,
@@ -86,7 +88,7 @@ impl fmt::Display for Failure {
             }
             Failure::OutputClosed => f.write_str("the output was closed"),
             Failure::Output(source) => write!(f, "cannot write to standard output: {source}"),
-            Failure::Other(text) => f.write_str(text),
+            Failure::Usage(text) | Failure::Other(text) => f.write_str(text),
         }
     }
 }
@@ -139,6 +141,7 @@ mod tests {
         for (failure, code) in [
             (Failure::OutputClosed, 0),
             (Failure::Output(io::Error::other("full")), 1),
+            (Failure::Usage("--sizes 4".into()), 2),
             (Error::NoDaemon { socket: "/x".into(), reason: "absent".into() }.into(), 69),
             (Error::Disconnected { channel: channel() }.into(), 69),
             (Error::TimedOut { what: "a message".into(), waited: Duration::ZERO }.into(), 75),

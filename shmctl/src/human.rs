@@ -8,6 +8,15 @@ pub(crate) fn bytes(n: u64) -> String {
     scaled(n as f64, 1024.0, &["", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"])
 }
 
+/// Bytes in a sentence, where a bare number would not say what it counts: `1 byte`, `512 bytes`, `64KiB`.
+pub(crate) fn bytes_in_words(n: u64) -> String {
+    match n {
+        1 => "1 byte".to_owned(),
+        0..1024 => format!("{n} bytes"),
+        _ => bytes(n),
+    }
+}
+
 /// A number of things a second: `0/s`, `950/s`, `12.3k/s`, `1.2M/s`.
 pub(crate) fn per_second(n: f64) -> String {
     format!("{}/s", scaled(n, 1000.0, &["", "k", "M", "G", "T"]))

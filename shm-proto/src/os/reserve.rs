@@ -180,8 +180,12 @@ impl Drop for Reservation {
 /// # Errors
 /// [`Error::System`], its source `ENOSPC` when there is not so much; the length is then unchanged.
 pub fn now(fd: BorrowedFd<'_>, len: u64) -> Result<()> {
-    retry(|| fallocate(fd, FallocateFlags::empty(), 0, len as i64))
-        .map_err(|error| Error::system(format!("reserve {} of shared memory", Bytes(len)), error))
+    retry(|| fallocate(fd, FallocateFlags::empty(), 0, len as i64)).map_err(|error| {
+        Error::system(
+            format!("reserve {}{} of shared memory", Bytes(len), if len.is_multiple_of(1024) { "" } else { " bytes" }),
+            error,
+        )
+    })
 }
 
 /// Cuts the object to `len` bytes. Whoever touches what lay above gets a SIGBUS.

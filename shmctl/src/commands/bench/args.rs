@@ -122,7 +122,7 @@ impl Args {
         };
         let latency_size = self.latency_size.get();
         if let Some(small) = sizes.iter().find(|&&size| size < SMALLEST) {
-            return Err(Failure::Other(format!(
+            return Err(Failure::Usage(format!(
                 "messages of {small} bytes: the smallest have {SMALLEST}, for their number"
             )));
         }
@@ -130,10 +130,10 @@ impl Args {
             let text = format!(
                 "messages of {latency_size} bytes: for latency the smallest have {SMALLEST_TIMED}, for their number and time"
             );
-            return Err(Failure::Other(text));
+            return Err(Failure::Usage(text));
         }
         if self.sizes.iter().chain([&self.latency_size]).any(|size| size.get() > Bytes::GIB) {
-            return Err(Failure::Other("messages of more than 1GiB are not measured".to_owned()));
+            return Err(Failure::Usage("messages of more than 1GiB are not measured".to_owned()));
         }
         Ok(Wish {
             measures: self.measure.iter().map(|what| what.measure()).collect(),
@@ -154,7 +154,7 @@ impl Args {
         let allowed = allowed_cpus();
         if let Some(cpu) = self.cpu.iter().find(|cpu| !allowed.contains(cpu)) {
             let text = format!("--cpu {cpu}: this process may use processors {allowed:?}");
-            return Err(Failure::Other(text));
+            return Err(Failure::Usage(text));
         }
         Ok(Settings {
             warm_up: (duration / 4).clamp(WARM_UP.0, WARM_UP.1),
@@ -224,7 +224,9 @@ mod tests {
     #[test]
     fn what_cannot_be_measured_is_refused_with_numbers() {
         for (words, part) in [("--sizes 7", "7 bytes"), ("--latency-size 15", "15 bytes"), ("--sizes 2GiB", "1GiB")] {
-            let told = args(words).wish().unwrap_err().to_string();
+            let refused = args(words).wish().unwrap_err();
+            assert_eq!(refused.exit_code(), 2, "{words}");
+            let told = refused.to_string();
             assert!(told.contains(part), "{words}: {told}");
         }
         let told = args("--cpu 0,100000").settings().unwrap_err().to_string();

@@ -41,8 +41,8 @@ pub(crate) struct Args {
     /// Attach again after an eviction or a restart of the daemon, and wait for a daemon that is not there yet.
     #[arg(short, long)]
     follow: bool,
-    /// Where to start.
-    #[arg(long, value_name = "WHERE", value_enum, default_value_t = From::New)]
+    /// Where to start. A handoff channel has only the message that is on offer.
+    #[arg(long, value_name = "WHERE", value_enum, default_value_t = From::New, conflicts_with = "handoff")]
     from: From,
     /// End with exit code 75 when no message has come for so long: 500ms, 30s, 5m.
     #[arg(short, long, value_name = "TIME", value_parser = shm_proto::duration::parse)]

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use shm_proto::Bytes;
 use shm_proto::stat::{ChannelStat, ReaderStat};
 
-use crate::human::{age, bytes, bytes_per_second, count, per_second, percent, printable};
+use crate::human::{age, bytes, bytes_in_words, bytes_per_second, count, per_second, percent, printable};
 use crate::table::{Align, Table};
 
 /// A heading, a line a subject, and a table of the readers.
@@ -30,8 +30,10 @@ pub(super) fn render(stat: &ChannelStat) -> String {
     line("events", format!("{} resizes, {} evictions", count(stat.resizes), count(stat.evicted)));
     line("source", printable(&stat.source));
     if let Some(input) = &stat.input {
-        let (messages, read) = (count(input.messages), bytes(input.bytes));
-        line("input", format!("{}; {messages} messages, {read} read", printable(&input.state)));
+        let messages =
+            if input.messages == 1 { "1 message".to_owned() } else { format!("{} messages", count(input.messages)) };
+        let read = bytes_in_words(input.bytes);
+        line("input", format!("{}; {messages}, {read} read", printable(&input.state)));
         if let Some(last) = &input.last_error {
             line("errors", format!("{}, the last: {}", count(input.errors), printable(last)));
         }

@@ -84,8 +84,8 @@ pub(super) fn run(args: &Args, names: Names) -> Result<()> {
     let counters = sink.writer.counters();
     if counters.offered_again > 0 || counters.recovered > 0 || counters.repaired > 0 {
         note(&format!(
-            "{} offered again; mutex {} times recovered, {} times made anew",
-            messages(counters.offered_again, "had to be"),
+            "{}; mutex {} times recovered, {} times made anew",
+            messages(counters.offered_again, "offered again"),
             counters.recovered,
             counters.repaired
         ));
@@ -93,7 +93,11 @@ pub(super) fn run(args: &Args, names: Names) -> Result<()> {
     if counters.dropped > 0 {
         note(&messages(counters.dropped, "dropped, because nobody acknowledged in time"));
     }
-    log::info!("{}", messages(counters.messages, "acknowledged"));
+    if result.is_err() && counters.messages > 0 && !signals.came() {
+        note(&messages(counters.messages, "acknowledged before"));
+    } else {
+        log::info!("{}", messages(counters.messages, "acknowledged"));
+    }
     match result {
         Err(_) if signals.came() => {
             if sink.writer.on_offer().is_some() {

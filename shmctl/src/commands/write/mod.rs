@@ -92,7 +92,14 @@ pub(crate) fn run(args: Args, global: &Global) -> Result<()> {
     let result = publish(&mut pump, &mut writer);
     let published = writer.messages() - before;
     if result.is_err() && published > 0 {
-        note(&messages(published, "published before"));
+        // Where publishing waits for acknowledgement, what it has not returned from may be unread.
+        let open = published.saturating_sub(pump.published());
+        let open = if writer.geometry().ack && open > 0 {
+            format!("; {open} of them may not have been acknowledged")
+        } else {
+            String::new()
+        };
+        note(&format!("{}{open}", messages(published, "published before")));
     }
     result?;
     match pump.published().saturating_sub(published) {
