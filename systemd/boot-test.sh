@@ -1,7 +1,7 @@
 #!/bin/bash
 # Boots a Debian root in systemd-nspawn with shmd installed as its service, and looks at what an operator would see: start,
-# status, a reader of the right group, an outsider, reload, SIGKILL and a hang with automatic restart, stop, leftovers; then
-# the same daemon without systemd, in the background.
+# status, a reader of the right group, an outsider, reload, sources, SIGKILL and a hang with automatic restart, stop, leftovers;
+# then the same daemon without systemd, in the background.
 #
 # Usage: boot-test.sh [--install] [DIRECTORY-OF-BINARIES]      (default: target/release beside this directory)
 #   --install   get what is missing with apt-get first, and fail where the test cannot run (for CI)
@@ -196,10 +196,87 @@ inside rm /etc/shmd/shmd.d/second.toml
 inside systemctl reload shmd.service
 inside test ! -e /dev/shm/shmd.second || fail "the removed channel's object is left"
 
+say "sources in the sandbox"
+inside sh -c 'echo "before its time" >/var/log/fed.log'
+cat >"$work/sources.toml" <<'TOML'
+[[channel]]
+name = "fifo"
+source = "fifo:/run/shmd/in"
+write = ["@video"]
+
+[[channel]]
+name = "socket"
+source = "unix:/run/shmd/in.sock"
+write = ["writer"]
+
+[[channel]]
+name = "packets"
+source = "unix-seqpacket:/run/shmd/packets.sock"
+write = ["writer"]
+
+[[channel]]
+name = "program"
+source = "exec:/bin/sh -c 'id -un; exec sleep 1000'"
+
+[[channel]]
+name = "file"
+source = "tail:/var/log/fed.log"
+
+[[channel]]
+name = "handed"
+mode = "handoff"
+source = "fifo:/run/shmd/hand"
+write = ["@video"]
+TOML
+inside sh -c 'cat >/etc/shmd/shmd.d/sources.toml' <"$work/sources.toml"
+inside systemctl reload shmd.service
+input_is() { prints "^  input .*$2" inside shmctl --runtime-dir /run/shmd stat --channel "$1"; }
+# receives CHANNEL LINE: the oldest message there is.
+receives() {
+    local got
+    got=$(inside timeout 60 shmctl --runtime-dir /run/shmd read --channel "$1" --from oldest -n 1) || true
+    [ "$got" = "$2" ] || fail "channel $1 gave \"$got\" instead of \"$2\""
+}
+# says USER PATH KIND: sends the user's name to a listening socket, and waits until it has been read or refused.
+client='use Socket; socket(S, PF_UNIX, $ARGV[1] eq "packets" ? SOCK_SEQPACKET : SOCK_STREAM, 0) or die;
+    connect(S, pack_sockaddr_un($ARGV[0])) or die; $SIG{PIPE} = "IGNORE"; $me = getpwuid($<);
+    send(S, $ARGV[1] eq "packets" ? $me : "$me\n", 0) or die; shutdown(S, 1); sysread(S, $end, 1); '
+says() { as "$1" perl -e "$client" "$2" "$3"; }
+fed_by_sources() {
+    until_so "the FIFO is open" input_is fifo "waiting for a writer"
+    as outsider sh -c 'echo no >/run/shmd/in' 2>/dev/null && fail "an outsider may write to the FIFO"
+    as member sh -c 'echo member >/run/shmd/in' || fail "a member may not write to the FIFO"
+    receives fifo member
+    until_so "the socket listens" input_is socket listening
+    # It may be closed before it has said anything.
+    says outsider /run/shmd/in.sock stream 2>/dev/null || true
+    says writer /run/shmd/in.sock stream || fail "the writer may not use the socket"
+    receives socket writer
+    until_so "the outsider was counted" prints 'turned away' inside shmctl --runtime-dir /run/shmd stat --channel socket
+    until_so "the socket of packets listens" input_is packets listening
+    says writer /run/shmd/packets.sock packets || fail "the writer may not send packets"
+    receives packets writer
+    until_so "the program runs" input_is program "running pid"
+    receives program shmd
+    until_so "the file is followed" input_is file following
+    inside sh -c 'echo appended >>/var/log/fed.log'
+    receives file appended
+    as member sh -c 'echo by hand >/run/shmd/hand'
+    until_so "the message is on offer" prints 'on offer  a message of 7' inside shmctl --runtime-dir /run/shmd stat --channel handed
+    receives handed "by hand"
+}
+fed_by_sources
+
 say "SIGKILL and automatic restart"
 inside kill -KILL "$pid"
 until_so "shmd is back" restarts_are 1
 prints main as member shmctl list || fail "no channel after the restart"
+say "sources after the restart, with what the killed daemon has left"
+fed_by_sources
+inside rm /etc/shmd/shmd.d/sources.toml
+inside systemctl reload shmd.service
+until_so "the sources have cleaned up" inside sh -c '[ "$(ls /run/shmd | sort | tr "\\n" " ")" = "shmd.lock shmd.sock " ]'
+until_so "the program has ended" inside sh -c '! pgrep -u shmd sleep'
 
 say "a hang and the watchdog"
 inside kill -STOP "$(main_pid)"
