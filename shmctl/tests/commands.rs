@@ -51,6 +51,7 @@ fn wrong_usage_ends_with_2_before_any_daemon_is_looked_for() {
         ("read --channel a/b", "A-Z"),
         ("read --timeout soon", "500ms"),
         ("write --framing line", "chunk=64KiB"),
+        ("bench --sizes 4", "4 bytes"),
     ] {
         dir.run(words).fails(2, &[text]);
     }

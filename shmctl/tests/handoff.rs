@@ -163,6 +163,19 @@ fn a_message_that_nobody_acknowledges_ends_the_writer_or_is_dropped_as_it_is_tol
 }
 
 #[test]
+fn a_writer_that_gives_up_says_how_many_were_acknowledged() {
+    let place = Place::new();
+    let reader = place.shmctl("read", &["-n", "1"]);
+    let mut writer = place.shmctl("write", &["--timeout", "500ms"]);
+    feed(&mut writer, b"one\ntwo\n");
+    assert_eq!(good(reader), "one\n");
+    let writer = writer.wait_with_output().unwrap();
+    assert_eq!(writer.status.code(), Some(75), "{writer:?}");
+    let said = String::from_utf8_lossy(&writer.stderr).into_owned();
+    assert!(said.contains("1 message was acknowledged before"), "{said}");
+}
+
+#[test]
 fn signals_end_a_reader_and_a_writer_that_have_nothing_to_do() {
     let place = Place::new();
     let mut writer = place.shmctl("write", &[]);
@@ -180,9 +193,12 @@ fn signals_end_a_reader_and_a_writer_that_have_nothing_to_do() {
 
 #[test]
 fn half_of_the_names_and_names_without_a_slash_are_usage_errors() {
-    for rest in
-        [&["--handoff"][..], &["--segment", "/s"], &["--handoff", "--segment", "s", "--avail", "/a", "--done", "/b"]]
-    {
+    for rest in [
+        &["--handoff"][..],
+        &["--segment", "/s"],
+        &["--handoff", "--segment", "s", "--avail", "/a", "--done", "/b"],
+        &["--handoff", "--segment", "/s", "--avail", "/a", "--done", "/b", "--from", "oldest"],
+    ] {
         let out = Command::new(env!("CARGO_BIN_EXE_shmctl")).arg("read").args(rest).output().unwrap();
         assert_eq!(out.status.code(), Some(2), "{rest:?}: {out:?}");
     }

@@ -34,6 +34,13 @@ impl Names {
             let reason = "avail and done need names of their own".to_owned();
             return Err(bad("semaphore", done, reason));
         }
+        // All three are files in one directory; the C library puts "sem." before a semaphore's name.
+        for semaphore in [avail, done] {
+            if segment.strip_prefix("/sem.") == semaphore.strip_prefix('/') {
+                let reason = format!("it is where semaphore {semaphore} lies");
+                return Err(bad("segment", segment, reason));
+            }
+        }
         Ok(Self { segment: segment.to_owned(), avail: avail.to_owned(), done: done.to_owned() })
     }
 
@@ -90,6 +97,7 @@ mod tests {
             ("/s", "/a\n", "/b", "'\\n'"),
             ("/s", "/a", &*format!("/{}", "x".repeat(251)), "251 bytes"),
             ("/s", "/a", "/a", "own"),
+            ("/sem.b", "/a", "/b", "semaphore /b"),
         ] {
             let message = Names::new(segment, avail, done).unwrap_err().to_string();
             assert!(message.contains(why), "{message}");

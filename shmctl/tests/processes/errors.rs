@@ -137,6 +137,18 @@ fn wrong_usage_ends_with_2_and_the_accepted_form() {
 }
 
 #[test]
+fn a_writer_that_loses_its_role_says_what_may_not_have_been_acknowledged() {
+    let mut daemon = Daemon::start("[[channel]]\nmode = \"handoff\"\n");
+    let mut writer = daemon.spawn_piped(&["write"]);
+    writer.feed(b"one\ntwo\nthree\n");
+    daemon.until_stat("on offer", |stat| stat.handoff.as_ref().is_some_and(|handoff| handoff.on_offer == Some(3)));
+    daemon.cli(&["read", "-n", "1"]).ok();
+    daemon.until_stat("the second is on offer", |stat| stat.messages == 1);
+    daemon.stop(Signal::SIGTERM);
+    writer.wait().fails(1, &["may not have been acknowledged"]);
+}
+
+#[test]
 fn a_message_over_the_limit_ends_write_with_1_and_is_not_cut_to_fit() {
     let daemon = Daemon::start("[[channel]]\nmax_message = \"1000\"\n");
     let input = format!("short\n{}\nnever\n", "x".repeat(1001));
