@@ -113,6 +113,29 @@ fn words_give_the_bytes_and_pad_the_last_with_zeros() {
 }
 
 #[test]
+fn words_are_the_same_one_by_one_and_by_lines() {
+    let mut channel = TestChannel::new(4096, geometry(4096));
+    let mut reader = channel.reader(Start::Oldest);
+    let mut writer = channel.writer();
+    let bytes: Vec<u8> = (0..=255).collect();
+    for len in 0..=bytes.len() {
+        writer.publish(&bytes[..len]).unwrap();
+        let message = reader.recv(SOON).unwrap();
+        let mut words = message.words();
+        let single: Vec<u64> = std::iter::from_fn(|| words.next()).collect();
+        let folded = message.words().fold(Vec::new(), |mut all, word| {
+            all.push(word);
+            all
+        });
+        let mut wanted = bytes[..len].to_vec();
+        wanted.resize(len.next_multiple_of(8), 0);
+        let wanted: Vec<u64> = wanted.as_chunks::<8>().0.iter().map(|word| u64::from_le_bytes(*word)).collect();
+        assert_eq!((single, folded), (wanted.clone(), wanted), "{len} bytes");
+        message.finish().unwrap();
+    }
+}
+
+#[test]
 fn an_aborted_slot_was_never_there() {
     let mut channel = TestChannel::new(4096, geometry(4096));
     let mut reader = channel.reader(Start::Oldest);
