@@ -1,0 +1,90 @@
+//! A channel in one process: writer and readers of a ring with no daemon behind it.
+//!
+//! Whoever looks at the steps of the data path does not want a daemon, a socket and a second process beside them. The daemon
+//! makes a segment and a page for each reader, tells the writer of the readers, and is off the data path from then on; what it
+//! does for that is public ([`create_segment`], [`Writer::open`], [`Reader::open`], [`Link`]), so this does the same. Nothing
+//! of the library is opened up for it.
+
+use std::collections::VecDeque;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use shm_proto::control::{Geometry, OnFull};
+use shm_proto::os::barrier;
+use shm_proto::os::bell::Bell;
+use shm_proto::os::page::SharedPage;
+use shm_proto::ring::layout::{LeasePage, ReaderPage};
+use shm_proto::ring::link::{Link, ToDaemon, ToWriter};
+use shm_proto::ring::record::largest_message;
+use shm_proto::ring::{Owner, create_segment};
+use shm_proto::{Reader, Result, Start, Writer};
+
+/// A ring of `capacity` bytes that loses nothing, with its writer and so many readers.
+pub(crate) fn channel(capacity: u64, readers: usize) -> (Writer, Vec<Reader>) {
+    try_channel(capacity, readers).expect("a channel in this process: memory for the segment, and descriptors")
+}
+
+/// A ring with one reader.
+pub(crate) fn pair(capacity: u64) -> (Writer, Reader) {
+    let (writer, mut readers) = channel(capacity, 1);
+    (writer, readers.remove(0))
+}
+
+fn try_channel(capacity: u64, readers: usize) -> Result<(Writer, Vec<Reader>)> {
+    static INSTANCES: AtomicU64 = AtomicU64::new(1);
+    let geometry = Geometry {
+        channel: "steps".parse()?,
+        instance: INSTANCES.fetch_add(1, Ordering::Relaxed),
+        max_capacity: capacity,
+        max_message: largest_message(capacity, 8),
+        align: 8,
+        on_full: OnFull::Block,
+        ack: false,
+        ack_timeout_ms: 1000,
+        evict_after_ms: 0,
+        wait_readers: 0,
+        max_readers: 64,
+        asymmetric: barrier::available(),
+        prefault: true,
+    };
+    let segment = memfd_create("steps", MFdFlags::MFD_CLOEXEC).expect("a memfd for the segment");
+    let owner = Owner { pid: std::process::id(), start: 0, boot_id: [0; 2] };
+    create_segment(segment.as_fd(), &geometry, capacity, owner)?;
+    let mut joined = VecDeque::new();
+    let attached = (1..)
+        .take(readers)
+        .map(|id| {
+            let (_, page) = SharedPage::<ReaderPage>::create("steps-reader")?;
+            let (bell, bell_of_reader) = Bell::new()?;
+            let reader =
+                Reader::open(segment.as_fd(), page.as_fd(), bell_of_reader, geometry.clone(), Start::Oldest, None)?;
+            joined.push_back((ToWriter::ReaderJoined { reader: id }, vec![page, bell.try_clone_fd()?]));
+            Ok(reader)
+        })
+        .collect::<Result<Vec<Reader>>>()?;
+    let (lease, _) = SharedPage::<LeasePage>::create("steps-lease")?;
+    let writer = Writer::open(segment.as_fd(), lease, Box::new(Silent { joined }), geometry, capacity)?;
+    assert_eq!(writer.readers(), readers, "the writer knows its readers");
+    Ok((writer, attached))
+}
+
+/// A daemon that names the readers and then says nothing more.
+#[derive(Debug)]
+struct Silent {
+    joined: VecDeque<(ToWriter, Vec<OwnedFd>)>,
+}
+
+impl Link for Silent {
+    fn receive(&mut self) -> Result<Option<(ToWriter, Vec<OwnedFd>)>> {
+        Ok(self.joined.pop_front())
+    }
+
+    fn send(&mut self, _: ToDaemon) -> Result<()> {
+        Ok(())
+    }
+
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
