@@ -1,9 +1,9 @@
 //! What publishing and receiving do not do while nobody sleeps: allocate, and call the kernel.
 
 mod allocations;
-mod system_calls;
 #[path = "../support/mod.rs"]
 mod support;
+mod system_calls;
 
 use shm_proto::{Reader, Result, Writer};
 

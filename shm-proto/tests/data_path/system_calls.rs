@@ -40,7 +40,11 @@ fn neither_publishing_nor_receiving_calls_the_kernel_while_nobody_sleeps() {
     }
     assert_eq!(call.status.signal(), Some(libc::SIGSYS), "a call that is forbidden ends the process: {call:?}");
     let messages = run("messages");
-    assert_ne!(messages.status.signal(), Some(libc::SIGSYS), "the kernel was called: strace -f on this test shows for what");
+    assert_ne!(
+        messages.status.signal(),
+        Some(libc::SIGSYS),
+        "the kernel was called: strace -f on this test shows for what"
+    );
     assert!(messages.status.success(), "{messages:?}");
     let said = String::from_utf8_lossy(&messages.stdout);
     assert!(said.contains("66000 messages"), "{said}");
@@ -82,7 +86,8 @@ fn say_and_end(text: &str) -> ! {
 /// From here on any system call of this thread but `write` and `exit_group` ends the process with SIGSYS.
 fn forbid_all_but_the_end() {
     let instruction = |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter { code: code as u16, jt, jf, k };
-    let is = |call: libc::c_long, then: u8| instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, then, 0, call as u32);
+    let is =
+        |call: libc::c_long, then: u8| instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, then, 0, call as u32);
     let answer = |answer: u32| instruction(libc::BPF_RET | libc::BPF_K, 0, 0, answer);
     // The call's number is the first word of what a filter sees.
     let mut program = [

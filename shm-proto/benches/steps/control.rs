@@ -1,0 +1,63 @@
+//! Lines on the control socket: what attaching costs besides the kernel.
+
+use divan::{Bencher, black_box};
+use shm_proto::control::{Attached, Done, Geometry, OnFull, Reply, Request, decode, encode};
+use shm_proto::ring::link::ToWriter;
+
+fn request() -> Request {
+    Request::Attach { channel: Some("camera".parse().unwrap()), program: Some("viewer".to_owned()) }
+}
+
+fn reply() -> Reply {
+    let geometry = Geometry {
+        channel: "camera".parse().unwrap(),
+        instance: 0x0123_4567_89ab_cdef,
+        max_capacity: 1 << 30,
+        max_message: 1 << 29,
+        align: 8,
+        on_full: OnFull::Block,
+        ack: false,
+        ack_timeout_ms: 1000,
+        evict_after_ms: 10_000,
+        wait_readers: 0,
+        max_readers: 64,
+        asymmetric: true,
+        prefault: false,
+    };
+    Reply::Ok(Done::Attach(Attached { reader: 7, geometry }))
+}
+
+fn line<T: serde::Serialize>(body: &T) -> String {
+    String::from_utf8(encode(body).unwrap()).unwrap()
+}
+
+#[divan::bench]
+fn encode_request(bencher: Bencher<'_, '_>) {
+    let request = request();
+    bencher.bench_local(|| encode(black_box(&request)).unwrap());
+}
+
+#[divan::bench]
+fn decode_request(bencher: Bencher<'_, '_>) {
+    let line = line(&request());
+    bencher.bench_local(|| decode::<Request>(black_box(&line)).unwrap());
+}
+
+#[divan::bench]
+fn encode_reply(bencher: Bencher<'_, '_>) {
+    let reply = reply();
+    bencher.bench_local(|| encode(black_box(&reply)).unwrap());
+}
+
+#[divan::bench]
+fn decode_reply(bencher: Bencher<'_, '_>) {
+    let line = line(&reply());
+    bencher.bench_local(|| decode::<Reply>(black_box(&line)).unwrap());
+}
+
+/// What the writer reads when a reader attaches.
+#[divan::bench]
+fn decode_line_to_writer(bencher: Bencher<'_, '_>) {
+    let line = line(&ToWriter::ReaderJoined { reader: 7 });
+    bencher.bench_local(|| decode::<ToWriter>(black_box(&line)).unwrap());
+}

@@ -1,0 +1,19 @@
+//! The inner steps, each by itself: `cargo bench -p shm-proto --bench steps`, with a part of a name behind it to choose
+//! (`-- ring::publish`), and `-- --help` for the rest.
+//!
+//! Everything runs in this process, with caches warm and no other processor that wants the same line: this is what the
+//! instructions of a step cost, and a change of the code shows here first. What passes between two processes, and that is
+//! most of the time of a real message, is measured by `shmctl bench`.
+//!
+//! The ring has no daemon behind it (see `tests/support`), so nothing has to be started or built before.
+
+mod control;
+mod framing;
+mod ring;
+#[path = "../../tests/support/mod.rs"]
+mod support;
+mod wake;
+
+fn main() {
+    divan::main();
+}
