@@ -55,17 +55,11 @@ pub struct Case {
     pub readers: u32,
     /// Messages that are sent together, and may be received together.
     pub batch: usize,
+    /// Memory for messages on their way.
+    pub capacity_bytes: usize,
 }
 
 impl Case {
-    /// Memory for messages on their way: a MiB, as good as a second-level cache, or 16 messages.
-    pub fn capacity_bytes(&self) -> usize {
-        match self.measure {
-            Measure::Throughput => (16 * self.size_bytes).max(1 << 20),
-            _ => 64 << 10,
-        }
-    }
-
     pub fn processes(&self) -> usize {
         self.readers as usize + 1
     }
@@ -88,9 +82,11 @@ impl fmt::Display for Case {
     }
 }
 
-pub fn cases() -> Vec<Case> {
-    let throughput = |size_bytes, readers, batch| Case { measure: Measure::Throughput, size_bytes, readers, batch };
-    let latency = |measure| Case { measure, size_bytes: 64, readers: 1, batch: 1 };
+/// All cases; throughput with so much memory for messages on their way.
+pub fn cases(capacity_bytes: usize) -> Vec<Case> {
+    let throughput =
+        |size_bytes, readers, batch| Case { measure: Measure::Throughput, size_bytes, readers, batch, capacity_bytes };
+    let latency = |measure| Case { measure, size_bytes: 64, readers: 1, batch: 1, capacity_bytes: 64 << 10 };
     vec![
         throughput(64, 1, 1),
         throughput(64, 1, 64),

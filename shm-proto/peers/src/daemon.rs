@@ -23,7 +23,7 @@ pub struct Daemon(Child);
 
 impl Daemon {
     pub fn start(shmd: &Path, dir: &Path, prefix: &str, case: &Case) -> Result<Self> {
-        let capacity = case.capacity_bytes();
+        let capacity = case.capacity_bytes;
         let channel = |name| {
             format!("[[channel]]\nname = \"{name}\"\ncapacity = {capacity}\nmin = {capacity}\nmax = {capacity}\n")
         };

@@ -66,7 +66,7 @@ pub fn flood<const B: usize>(job: &Job, to: &mut impl Send) -> Result<Measured> 
     let look = (LOOK.0 / B).clamp(1, LOOK.1).next_multiple_of(batch);
     let mut next = 0;
     // The first time around maps the memory.
-    let around = 2 * (job.case.capacity_bytes() / B) as u64;
+    let around = 2 * (job.case.capacity_bytes / B) as u64;
     let begun = monotonic_ns();
     while next < around || monotonic_ns() - begun < job.warm_up_ns {
         next = send_some(to, next, look, batch)?;
@@ -127,7 +127,10 @@ pub fn ping<const B: usize>(job: &Job, to: &mut impl Send, from: &mut impl Recei
     loop {
         to.send(next, 0)?;
         let mut answer = None;
-        from.each(|received| Ok(answer = Some(number(received, base))))?;
+        from.each(|received| {
+            answer = Some(number(received, base));
+            Ok(())
+        })?;
         let now = monotonic_ns();
         match answer {
             Some(answer) if answer == next => next += 1,
@@ -210,4 +213,24 @@ fn times() -> Result<Histogram<u64>> {
 fn with(times: &Histogram<u64>, elapsed_ns: u64) -> Measured {
     let latency = Latency { p50_ns: times.value_at_quantile(0.5), p99_ns: times.value_at_quantile(0.99) };
     Measured { messages: times.len(), elapsed_ns, latency: Some(latency) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_byte_that_is_wrong_shows() {
+        let base = base::<64>();
+        let mut message = template::<64>();
+        stamp(&mut message[..], END | 7, 99);
+        assert_eq!(number(look(&message[..]), base), END | 7);
+        for byte in 0..64 {
+            message[byte] ^= 1;
+            let seen = number(look(&message[..]), base);
+            // The time is whatever it is.
+            assert_eq!(seen == END | 7, (8..16).contains(&byte), "byte {byte}");
+            message[byte] ^= 1;
+        }
+    }
 }

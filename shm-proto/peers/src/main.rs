@@ -9,6 +9,7 @@ mod report;
 mod worker;
 
 use std::error::Error;
+use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -38,6 +39,9 @@ struct Args {
     /// How long each run takes, in milliseconds.
     #[arg(long, value_name = "MS", default_value_t = 300, value_parser = clap::value_parser!(u64).range(1..))]
     duration: u64,
+    /// Memory for messages on their way, in KiB: a power of two.
+    #[arg(long, value_name = "KIB", default_value_t = 1024, value_parser = capacity)]
+    capacity: usize,
     /// One JSON document.
     #[arg(long)]
     json: bool,
@@ -56,17 +60,22 @@ fn main() -> Result<()> {
         return worker::run(&serde_json::from_str(job)?);
     }
     let stage = Stage::new(args.shmd.clone())?;
-    let cases = cases();
-    let mut report = Report::new(args.runs, args.duration, &args.libraries, &cases);
+    let cases = cases(args.capacity << 10);
+    let mut report = Report::new(args.runs, args.duration, args.capacity, &args.libraries, &cases);
+    let shown = std::io::stderr().is_terminal();
     let steps = args.runs as usize * cases.len();
     for (step, case) in (0..args.runs).flat_map(|_| &cases).enumerate() {
-        eprint!("\r[{:>3}/{steps}] {case}\x1b[K", step + 1);
+        if shown {
+            eprint!("\r[{:>3}/{steps}] {case}\x1b[K", step + 1);
+        }
         for &library in args.libraries.iter().filter(|library| library.can(case)) {
             let results = stage.run(library, case, Duration::from_millis(args.duration))?;
             report.add(library, case, results);
         }
     }
-    eprint!("\r\x1b[K");
+    if shown {
+        eprint!("\r\x1b[K");
+    }
     drop(stage);
     if args.json {
         println!("{}", serde_json::to_string(&report.document())?)
@@ -74,4 +83,12 @@ fn main() -> Result<()> {
         print!("{}", report.table())
     }
     Ok(())
+}
+
+/// At least 16 of the largest messages.
+fn capacity(text: &str) -> std::result::Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(kib) if kib.is_power_of_two() && (1024..=1 << 20).contains(&kib) => Ok(kib),
+        _ => Err("a power of two from 1024 (a MiB) to 1048576 (a GiB)".to_owned()),
+    }
 }

@@ -11,15 +11,16 @@ use crate::case::{Case, Latency, Library, Measure, Measured};
 pub struct Report {
     runs: u32,
     duration_ms: u64,
+    capacity_kib: usize,
     libraries: Vec<Library>,
     cases: Vec<Case>,
     results: BTreeMap<(Case, Library), Vec<Measured>>,
 }
 
 impl Report {
-    pub fn new(runs: u32, duration_ms: u64, libraries: &[Library], cases: &[Case]) -> Self {
+    pub fn new(runs: u32, duration_ms: u64, capacity_kib: usize, libraries: &[Library], cases: &[Case]) -> Self {
         let (libraries, cases) = (libraries.to_vec(), cases.to_vec());
-        Report { runs, duration_ms, libraries, cases, results: BTreeMap::new() }
+        Report { runs, duration_ms, capacity_kib, libraries, cases, results: BTreeMap::new() }
     }
 
     pub fn add(&mut self, library: Library, case: &Case, measured: Measured) {
@@ -41,13 +42,16 @@ impl Report {
     }
 
     pub fn table(&self) -> String {
-        let mut out = format!("{} runs of {} ms, medians\n\n{:<36}", self.runs, self.duration_ms, "");
+        let mut out = format!(
+            "{} runs of {} ms, medians; {} KiB for messages on their way\n\n{:<34}",
+            self.runs, self.duration_ms, self.capacity_kib, ""
+        );
         for library in &self.libraries {
-            let _ = write!(out, "{library:>18}");
+            let _ = write!(out, "{library:>21}");
         }
         out.push('\n');
         for case in &self.cases {
-            let _ = write!(out, "{:<36}", case.to_string());
+            let _ = write!(out, "{:<34}", case.to_string());
             for &library in &self.libraries {
                 let cell = match case.measure {
                     Measure::Throughput => self.messages_per_s(case, library).map(|rate| throughput(case, rate)),
@@ -56,7 +60,7 @@ impl Report {
                         .zip(self.latency(case, library, |latency| latency.p99_ns))
                         .map(|(p50, p99)| format!("{} / {}", time(p50), time(p99))),
                 };
-                let _ = write!(out, "{:>18}", cell.as_deref().unwrap_or("-"));
+                let _ = write!(out, "{:>21}", cell.as_deref().unwrap_or("-"));
             }
             out.push('\n');
         }
@@ -81,7 +85,7 @@ impl Report {
             }
             Some(result)
         });
-        json!({ "runs": self.runs, "duration_ms": self.duration_ms, "results": results.collect::<Vec<_>>() })
+        json!({ "runs": self.runs, "duration_ms": self.duration_ms, "capacity_kib": self.capacity_kib, "results": results.collect::<Vec<_>>() })
     }
 }
 

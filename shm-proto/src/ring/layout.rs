@@ -233,3 +233,34 @@ const _: () = {
     assert!(offset_of!(LeasePage, waiting) == 64);
     assert!(offset_of!(LeasePage, wake) == 128);
 };
+
+/// A cache line.
+const LINE: usize = 64;
+/// Two lines, which some processors fetch together.
+const PAIR: usize = 2 * LINE;
+
+/// Whether a field has all of its lines for itself: it begins with one and ends with one.
+const fn is_alone(offset: usize, size: usize, line: usize) -> bool {
+    offset.is_multiple_of(line) && size.is_multiple_of(line) && size > 0
+}
+
+// No false sharing: what different parties write lies on different lines, so that nobody loses a line to somebody who only
+// wanted its neighbour. Readers look at the segment's header while the writer writes records, so there it is pairs.
+const _: () = {
+    assert!(is_alone(offset_of!(SegmentHeader, identity), size_of::<Identity>(), PAIR));
+    assert!(is_alone(offset_of!(SegmentHeader, mark), size_of::<Published>(), PAIR));
+    assert!(is_alone(offset_of!(SegmentHeader, floor), size_of::<Published>(), PAIR));
+    assert!(is_alone(offset_of!(SegmentHeader, counters), size_of::<Counters>(), PAIR));
+    assert!((DATA_OFFSET as usize).is_multiple_of(PAIR));
+    // The reader's line; what both sides of a sleep change; the writer's wish; what writer and daemon say; the semaphores.
+    assert!(is_alone(offset_of!(ReaderPage, line), size_of::<ReaderLine>(), LINE));
+    assert!(is_alone(offset_of!(ReaderPage, waiting), size_of::<Lone<AtomicU32>>(), LINE));
+    assert!(is_alone(offset_of!(ReaderPage, space_wanted), size_of::<Lone<AtomicU64>>(), LINE));
+    assert!(is_alone(offset_of!(ReaderPage, control), size_of::<Lone<AtomicU32>>(), LINE));
+    assert!(is_alone(offset_of!(ReaderPage, wake), size_of::<SemaphoreCell>(), LINE));
+    assert!(is_alone(offset_of!(ReaderPage, space), size_of::<SemaphoreCell>(), LINE));
+    // The daemon's number, which the writer looks at before every message; the writer's flag; the semaphore.
+    assert!(is_alone(offset_of!(LeasePage, generation), size_of::<Lone<AtomicU64>>(), LINE));
+    assert!(is_alone(offset_of!(LeasePage, waiting), size_of::<Lone<AtomicU32>>(), LINE));
+    assert!(is_alone(offset_of!(LeasePage, wake), size_of::<SemaphoreCell>(), LINE));
+};

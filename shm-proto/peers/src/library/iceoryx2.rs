@@ -40,7 +40,7 @@ fn services<const B: usize>(job: &Job, channel: usize) -> Result<(Node<ipc::Serv
         .publish_subscribe::<[u8; B]>()
         .enable_safe_overflow(false)
         .history_size(0)
-        .subscriber_max_buffer_size((job.case.capacity_bytes() / B).min(MOST_SAMPLES))
+        .subscriber_max_buffer_size((job.case.capacity_bytes / B).min(MOST_SAMPLES))
         .subscriber_max_borrowed_samples(2)
         .max_publishers(1)
         .max_subscribers(job.case.readers as usize)

@@ -19,7 +19,7 @@ fn path(job: &Job, channel: usize) -> PathBuf {
 
 impl Peer for Ringfire {
     fn sender<const B: usize>(job: &Job, channel: usize, readers: u32) -> Result<impl Send> {
-        let slots = (job.case.capacity_bytes() / B).next_power_of_two() as u64;
+        let slots = (job.case.capacity_bytes / B).next_power_of_two() as u64;
         let ring = RingProducerBuilder::new(slots)
             .flow_control(FlowControl::LosslessBackpressure)
             .max_readers(readers as usize)
