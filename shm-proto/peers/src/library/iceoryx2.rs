@@ -23,9 +23,6 @@ pub struct Iceoryx2;
 type Samples<const B: usize> = publish_subscribe::PortFactory<ipc::Service, [u8; B], ()>;
 type Events = event::PortFactory<ipc::Service>;
 
-/// Samples that a subscriber has room for: with many more the samples no longer fit into the caches.
-const MOST_SAMPLES: usize = 256;
-
 /// The node, kept while its services are, and the services of a channel.
 fn services<const B: usize>(job: &Job, channel: usize) -> Result<(Node<ipc::Service>, Samples<B>, Option<Events>)> {
     set_log_level(LogLevel::Error);
@@ -40,7 +37,7 @@ fn services<const B: usize>(job: &Job, channel: usize) -> Result<(Node<ipc::Serv
         .publish_subscribe::<[u8; B]>()
         .enable_safe_overflow(false)
         .history_size(0)
-        .subscriber_max_buffer_size((job.case.capacity_bytes / B).min(MOST_SAMPLES))
+        .subscriber_max_buffer_size(job.case.capacity_bytes / B)
         .subscriber_max_borrowed_samples(2)
         .max_publishers(1)
         .max_subscribers(job.case.readers as usize)
