@@ -27,9 +27,9 @@ use Figure::{AtLeast, AtMost};
 const RATIOS: [(Figure, &str); 8] = [
     (AtLeast(3.0, 64, 1), "pipe"),            // 40 to 60
     (AtLeast(3.0, 64, 1), "socket"),          // 35 to 80
-    (AtLeast(0.2, 64, 64), "slots"),          // 0.6 to 1
+    (AtLeast(0.1, 64, 64), "slots"),          // 0.6 to 1
     (AtLeast(1.5, 65_536, 1), "pipe"),        // 14
-    (AtLeast(0.2, 65_536, 1), "slots"),       // 0.7
+    (AtLeast(0.1, 65_536, 1), "slots"),       // 0.7
     (AtMost(4.0, "busy"), "two cache lines"), // 1.3
     (AtMost(1.0, "busy"), "socket"),          // 0.1
     (AtMost(4.0, "sleep"), "semaphore"),      // 1.1
@@ -41,7 +41,7 @@ fn main() -> Result<ExitCode> {
     if !shmd.is_file() {
         return Err(format!("{} is missing: `cargo build --release` makes both programs", shmd.display()).into());
     }
-    let args = "bench --quick --json --runs 3 --duration 30ms --readers 1 --measure throughput,latency";
+    let args = "bench --quick --json --runs 5 --duration 30ms --readers 1 --measure throughput,latency";
     let output = Command::new(shmctl).args(args.split(' ')).output()?;
     if !output.status.success() {
         let said = String::from_utf8_lossy(&output.stderr);

@@ -3,16 +3,23 @@
 use std::env;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::process::{self, Child, ChildStdin, ChildStdout, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
+use shm_proto::os::child;
 
 use crate::Result;
 use crate::case::{Case, Job, Library, Measure, Measured, Role};
 use crate::daemon::Daemon;
+
+/// A run that takes so much longer than it should is given up.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Where runs take place: a directory and names of their own, removed at the end.
 #[derive(Debug)]
@@ -59,22 +66,17 @@ impl Stage {
             warm_up_ns: (duration / 4).as_nanos() as u64,
             duration_ns: duration.as_nanos() as u64,
         };
-        let mut writer = Process::start(&job(Role::Writer, 0))?;
-        let mut readers = Vec::new();
+        let mut crew = vec![Process::start(&job(Role::Writer, 0))?];
         for n in 0..case.readers {
-            readers.push(Process::start(&job(Role::Reader(n), n as usize + 1))?);
+            crew.push(Process::start(&job(Role::Reader(n), n as usize + 1))?);
         }
-        writer.go()?;
-        let of_writer = writer.result()?;
-        let mut results = Vec::new();
-        for reader in &mut readers {
-            results.push(reader.result()?);
-        }
-        drop((writer, readers, daemon));
+        crew[0].go()?;
+        let results = results(&mut crew, PATIENCE + duration)?;
+        drop((crew, daemon));
         fs::remove_dir_all(&dir)?;
         let result = match case.measure {
-            Measure::Busy => Some(of_writer),
-            _ => results.into_iter().max_by_key(|result| result.elapsed_ns),
+            Measure::Busy => results.into_iter().next(),
+            _ => results.into_iter().skip(1).max_by_key(|result| result.elapsed_ns),
         };
         result.ok_or_else(|| "nobody has measured anything".into())
     }
@@ -99,16 +101,17 @@ struct Process {
     to: ChildStdin,
     from: BufReader<ChildStdout>,
     what: String,
+    result: Option<Measured>,
 }
 
 impl Process {
     fn start(job: &Job) -> Result<Self> {
         let mut command = Command::new(env::current_exe()?);
         command.arg("worker").arg(serde_json::to_string(job)?).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn()?;
+        let mut child = child::spawn(&mut command)?;
         let (Some(to), Some(from)) = (child.stdin.take(), child.stdout.take()) else { unreachable!("both are piped") };
         let what = format!("{:?} of {}, {}", job.role, job.library, job.case);
-        let mut process = Process { child, to, from: BufReader::new(from), what };
+        let mut process = Process { child, to, from: BufReader::new(from), what, result: None };
         match process.line()?.as_str() {
             "ready" => Ok(process),
             other => Err(format!("{} said {other:?} instead of being ready", process.what).into()),
@@ -126,17 +129,39 @@ impl Process {
     fn go(&mut self) -> Result<()> {
         Ok(self.to.write_all(b"go\n")?)
     }
+}
 
-    fn result(&mut self) -> Result<Measured> {
-        let measured = serde_json::from_str(&self.line()?)?;
-        // The end of its input lets it end: a writer's memory is there until the readers are done.
-        Ok(measured)
+/// What all of them have measured, in order. When one has ended without a word the others may wait for it for ever.
+fn results(crew: &mut [Process], patience: Duration) -> Result<Vec<Measured>> {
+    let end = Instant::now() + patience;
+    while let waiting @ 1.. = crew.iter().filter(|process| process.result.is_none()).count() {
+        let silent: Vec<&Process> = crew.iter().filter(|process| process.result.is_none()).collect();
+        let mut fds: Vec<PollFd> =
+            silent.iter().map(|process| PollFd::new(process.from.get_ref().as_fd(), PollFlags::POLLIN)).collect();
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(
+                format!("{waiting} processes are not done after {patience:?}, {} is one", silent[0].what).into()
+            );
+        }
+        match poll(&mut fds, PollTimeout::try_from(left)?) {
+            // A signal has to wait until the run is over.
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+        let spoke: Vec<bool> = fds.iter().map(|fd| fd.any() == Some(true)).collect();
+        let silent = crew.iter_mut().filter(|process| process.result.is_none());
+        for (process, _) in silent.zip(spoke).filter(|(_, spoke)| *spoke) {
+            process.result = Some(serde_json::from_str(&process.line()?)?);
+        }
     }
+    Ok(crew.iter().filter_map(|process| process.result).collect())
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        if self.to.write_all(b"end\n").is_err() {
+        // Done, it has waited for the others, who may have needed what it made.
+        if self.result.is_none() || self.to.write_all(b"end\n").is_err() {
             let _ = self.child.kill();
         }
         let _ = self.child.wait();

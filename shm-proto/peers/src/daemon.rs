@@ -10,6 +10,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use shm_proto::Endpoint;
 use shm_proto::control::{Client, Request};
+use shm_proto::os::child;
 
 use crate::Result;
 use crate::case::Case;
@@ -32,7 +33,8 @@ impl Daemon {
         let log = dir.join("log");
         let mut command = Command::new(shmd);
         command.arg("--config").arg(config).arg("--runtime-dir").arg(dir).args(["--prefix", prefix, "--log", "warn"]);
-        let mut daemon = Daemon(command.stdin(Stdio::null()).stderr(File::create(&log)?).spawn()?);
+        command.stdin(Stdio::null()).stderr(File::create(&log)?);
+        let mut daemon = Daemon(child::spawn(&mut command)?);
         let begun = Instant::now();
         let ping = || Client::connect(&Endpoint::in_dir(dir), PATIENCE)?.request(&Request::Ping);
         while let Err(error) = ping() {

@@ -11,9 +11,13 @@ mod worker;
 use std::error::Error;
 use std::io::IsTerminal;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
 
 use self::case::{Library, cases};
 use self::crew::Stage;
@@ -59,6 +63,11 @@ fn main() -> Result<()> {
     if let Some(Worker::Worker { job }) = &args.worker {
         return worker::run(&serde_json::from_str(job)?);
     }
+    // Nothing is to be left behind: a run that has begun ends, and everything is removed.
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        flag::register(signal, Arc::clone(&stop))?;
+    }
     let stage = Stage::new(args.shmd.clone())?;
     let cases = cases(args.capacity << 10);
     let mut report = Report::new(args.runs, args.duration, args.capacity, &args.libraries, &cases);
@@ -69,6 +78,9 @@ fn main() -> Result<()> {
             eprint!("\r[{:>3}/{steps}] {case}\x1b[K", step + 1);
         }
         for &library in args.libraries.iter().filter(|library| library.can(case)) {
+            if stop.load(Ordering::Relaxed) {
+                return Err("interrupted".into());
+            }
             let results = stage.run(library, case, Duration::from_millis(args.duration))?;
             report.add(library, case, results);
         }

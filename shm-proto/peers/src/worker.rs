@@ -3,8 +3,6 @@
 use std::io::{Write, stdin, stdout};
 
 use nix::sched::{CpuSet, sched_setaffinity};
-use nix::sys::prctl::set_pdeathsig;
-use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
 use crate::Result;
@@ -21,7 +19,6 @@ const THERE: usize = 0;
 const BACK: usize = 1;
 
 pub fn run(job: &Job) -> Result<()> {
-    set_pdeathsig(Signal::SIGKILL)?;
     if let Some(cpu) = job.cpu {
         let mut cpus = CpuSet::new();
         cpus.set(cpu)?;
