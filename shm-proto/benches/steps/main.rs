@@ -15,5 +15,12 @@ mod support;
 mod wake;
 
 fn main() {
-    divan::main();
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    if args.iter().any(|arg| arg == "--bench") {
+        divan::main();
+    } else if args.iter().all(|arg| arg.starts_with('-') && arg != "--list") {
+        // With the tests of the crate, whose options (`--test-threads` and others) are not for benches. Who has named a test
+        // wants that one.
+        divan::Divan::default().test_benches();
+    }
 }
