@@ -86,7 +86,7 @@ impl fmt::Display for Case {
 pub fn cases(capacity_bytes: usize) -> Vec<Case> {
     let throughput =
         |size_bytes, readers, batch| Case { measure: Measure::Throughput, size_bytes, readers, batch, capacity_bytes };
-    let latency = |measure| Case { measure, size_bytes: 64, readers: 1, batch: 1, capacity_bytes: 64 << 10 };
+    let latency = |measure| Case { measure, size_bytes: 64, readers: 1, batch: 1, capacity_bytes: 256 << 10 };
     vec![
         throughput(64, 1, 1),
         throughput(64, 1, 64),

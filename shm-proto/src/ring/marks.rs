@@ -3,29 +3,36 @@
 use std::collections::VecDeque;
 
 use super::published::Place;
+use crate::control::OnFull;
 
 const MOST: usize = 128;
 /// A mark every so many bytes at least: below that walking is as cheap.
 const LEAST_INTERVAL: u64 = 4096;
+/// Parts of the capacity between marks. A publish that makes one takes some 150 ns longer, so they should be fewer than one
+/// in a hundred small messages, but what is overwritten goes away a part at a time.
+const PARTS: u64 = 8;
+const PARTS_TO_OVERWRITE: u64 = 64;
 
 /// Boundaries between floor and tail, oldest first.
 #[derive(Debug)]
 pub(super) struct Marks {
     places: VecDeque<Place>,
+    parts: u64,
     interval: u64,
     last: u64,
 }
 
 impl Marks {
-    pub(super) fn new(capacity: u64, tail: Place) -> Marks {
-        let mut marks = Marks { places: VecDeque::with_capacity(MOST), interval: 0, last: tail.pos };
+    pub(super) fn new(capacity: u64, on_full: OnFull, tail: Place) -> Marks {
+        let parts = if on_full == OnFull::Overwrite { PARTS_TO_OVERWRITE } else { PARTS };
+        let mut marks = Marks { places: VecDeque::with_capacity(MOST), parts, interval: 0, last: tail.pos };
         marks.fit(capacity);
         marks
     }
 
-    /// Chooses the interval for a capacity: a 64th.
+    /// Chooses the interval for a capacity.
     pub(super) fn fit(&mut self, capacity: u64) {
-        self.interval = (capacity / 64).max(LEAST_INTERVAL);
+        self.interval = (capacity / self.parts).max(LEAST_INTERVAL);
     }
 
     pub(super) fn interval(&self) -> u64 {
@@ -63,7 +70,7 @@ mod tests {
 
     #[test]
     fn many_marks_thin_out_and_stay_in_order() {
-        let mut marks = Marks::new(4096, Place::default());
+        let mut marks = Marks::new(4096, OnFull::Block, Place::default());
         for i in 1..=1000u64 {
             let place = Place { pos: i * 5000, off: 0, seq: i, bytes: 0 };
             marks.note(place);

@@ -61,7 +61,7 @@ pub(super) fn recover(segment: &Segment, geometry: &Geometry, capacity: u64) -> 
     let floor = segment.header().floor.load();
     check(floor, geometry).map_err(corrupt)?;
     let mut plan = Plan::new(capacity, u64::from(geometry.align), floor);
-    let mut marks = Marks::new(capacity, floor);
+    let mut marks = Marks::new(capacity, geometry.on_full, floor);
     let mut tail = floor;
     let mut jumps = 0;
     while let Some(next) = step(segment, tail, geometry).map_err(corrupt)? {

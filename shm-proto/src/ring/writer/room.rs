@@ -90,7 +90,7 @@ impl Writer {
                 Placement::TooLarge => false,
                 Placement::Full => true,
             };
-            if full && self.give_up(self.peers.least().min(self.tail.pos()))? {
+            if full && self.give_up_part(self.peers.least().min(self.tail.pos())) {
                 continue;
             }
             match self.pressed(stride, full, &mut waiting, patience)? {
@@ -125,16 +125,26 @@ impl Writer {
 
     /// Moves the floor towards `allowed`, to which everybody has read: one mark, or the whole rest. False when it is there.
     pub(super) fn give_up(&mut self, allowed: u64) -> Result<bool> {
-        if let Some(mark) = self.marks.after(self.floor.pos)
-            && mark.pos <= allowed
-        {
-            self.set_floor(mark);
-            return Ok(true);
-        }
+        Ok(self.give_up_part(allowed) || self.give_up_rest(allowed)?)
+    }
+
+    /// Moves the floor to the next mark, or to the tail. False when neither is allowed.
+    fn give_up_part(&mut self, allowed: u64) -> bool {
+        let place = match self.marks.after(self.floor.pos) {
+            Some(mark) if mark.pos <= allowed => mark,
+            _ if allowed == self.tail.pos() && allowed > self.floor.pos => self.tail_place(),
+            _ => return false,
+        };
+        self.set_floor(place);
+        true
+    }
+
+    /// Moves the floor to the last record boundary that is allowed, which is before the next mark: walks there.
+    fn give_up_rest(&mut self, allowed: u64) -> Result<bool> {
         if allowed <= self.floor.pos {
             return Ok(false);
         }
-        let place = if allowed == self.tail.pos() { self.tail_place() } else { self.boundary(allowed)? };
+        let place = self.boundary(allowed)?;
         let moved = place.pos > self.floor.pos;
         self.set_floor(place);
         Ok(moved)
@@ -174,6 +184,10 @@ impl Writer {
             self.evict(id, reason);
         }
         if full && self.peers.least() > before {
+            return Ok(Pressed::Retry);
+        }
+        // Only now: readers that have gone on since the last look spare the walk.
+        if full && self.give_up_rest(self.peers.least().min(self.tail.pos()))? {
             return Ok(Pressed::Retry);
         }
         let needed = align_header(0, self.strides.align()) + stride + HEADER;

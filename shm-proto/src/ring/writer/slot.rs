@@ -74,7 +74,7 @@ impl<'a> Batch<'a> {
     ///
     /// # Errors
     /// As [`Writer::publish`]; the messages before stay in the batch.
-    #[inline]
+    #[inline(always)]
     pub fn push(&mut self, message: &[u8]) -> Result<Option<u64>> {
         let Some(fit) = self.writer.put(message, Patience::Policy)? else { return Ok(None) };
         Ok(Some(self.writer.stage(fit)))

@@ -141,10 +141,19 @@ pub(super) fn cases(wish: &Wish) -> Vec<Case> {
     cases
 }
 
-/// Room for sixteen messages, or four batches.
+/// Up to this much more room is good for large messages; beyond it a ring leaves the caches.
+const AMPLE_CAPACITY: u64 = 8 * Bytes::MIB;
+
+/// Room for four messages or batches, and for sixteen messages while that is not much.
 pub(super) fn capacity_for(size: u64, batch: u32) -> u64 {
-    let batches = size.saturating_mul(u64::from(batch)).saturating_mul(4);
-    size.saturating_mul(16).max(batches).max(USUAL_CAPACITY).checked_next_power_of_two().unwrap_or(u64::MAX)
+    let least = size.saturating_mul(u64::from(batch.max(1))).saturating_mul(4);
+    let ample = size.saturating_mul(16).clamp(USUAL_CAPACITY, AMPLE_CAPACITY);
+    least.max(ample).checked_next_power_of_two().unwrap_or(u64::MAX)
+}
+
+/// Room for four messages, and the usual for small ones.
+fn latency_capacity(size: u64) -> u64 {
+    size.saturating_mul(4).checked_next_power_of_two().unwrap_or(u64::MAX).max(LATENCY_CAPACITY)
 }
 
 fn transports(wish: &Wish, readers: u32) -> Vec<Transport> {
@@ -193,7 +202,7 @@ fn latency(wish: &Wish, cases: &mut Vec<Case>) {
             batch: 1,
             fill: Fill::Copy,
             wait,
-            capacity_bytes: wish.capacity.unwrap_or(LATENCY_CAPACITY.max(capacity_for(wish.latency_size, 1) / 16)),
+            capacity_bytes: wish.capacity.unwrap_or_else(|| latency_capacity(wish.latency_size)),
         }));
     }
 }
@@ -260,9 +269,11 @@ mod tests {
     #[test]
     fn a_channel_has_room_for_several_messages_and_batches() {
         assert_eq!(capacity_for(64, 1), 1 << 20);
-        assert_eq!(capacity_for(1 << 20, 1), 16 << 20);
+        assert_eq!(capacity_for(1 << 20, 1), 8 << 20);
+        assert_eq!(capacity_for(16 << 20, 1), 64 << 20);
         assert_eq!(capacity_for(4096, 256), 4 << 20);
         assert_eq!(capacity_for(u64::MAX, 9), u64::MAX);
+        assert_eq!((latency_capacity(64), latency_capacity(1 << 20)), (256 << 10, 4 << 20));
         let fixed = cases(&Wish { capacity: Some(123), ..wish() });
         assert!(fixed.iter().all(|case| case.capacity_bytes == 123));
     }

@@ -69,6 +69,10 @@ fn send(job: &Job, writer: &mut Writer, message: &mut [u8], first: u64, count: u
             Ok(line) => one_by_one(writer, line, numbers)?,
             Err(_) => one_by_one(writer, message, numbers)?,
         },
+        (Fill::Copy, _) => match <&mut [u8; 64]>::try_from(&mut *message) {
+            Ok(line) => together(writer, line, numbers, batch)?,
+            Err(_) => together(writer, message, numbers, batch)?,
+        },
         (Fill::InPlace, 1) => {
             for number in numbers {
                 if let Some(mut slot) = writer.reserve(message.len())? {
@@ -77,16 +81,11 @@ fn send(job: &Job, writer: &mut Writer, message: &mut [u8], first: u64, count: u
                 }
             }
         }
-        (fill, batch) => {
-            for begin in numbers.step_by(usize::try_from(batch).unwrap_or(usize::MAX)) {
+        (Fill::InPlace, _) => {
+            for part in parts(numbers, batch) {
                 let mut together = writer.batch();
-                for number in begin..(begin + batch).min(first + count) {
-                    if fill == Fill::Copy {
-                        payload::set(message, number);
-                        together.push(message)?;
-                    } else {
-                        together.push_with(message.len(), |slot| payload::fill(slot, number))?;
-                    }
+                for number in part {
+                    together.push_with(message.len(), |slot| payload::fill(slot, number))?;
                 }
                 together.commit()?;
             }
@@ -102,6 +101,26 @@ fn one_by_one(writer: &mut Writer, message: &mut [u8], numbers: Range<u64>) -> R
         writer.publish(message)?;
     }
     Ok(())
+}
+
+#[inline(always)]
+fn together(writer: &mut Writer, message: &mut [u8], numbers: Range<u64>, batch: u64) -> Result<()> {
+    for part in parts(numbers, batch) {
+        let mut together = writer.batch();
+        for number in part {
+            payload::set(message, number);
+            together.push(message)?;
+        }
+        together.commit()?;
+    }
+    Ok(())
+}
+
+/// The numbers of each batch.
+fn parts(numbers: Range<u64>, batch: u64) -> impl Iterator<Item = Range<u64>> {
+    let end = numbers.end;
+    let step = usize::try_from(batch).unwrap_or(usize::MAX);
+    numbers.step_by(step).map(move |begin| begin..(begin + batch).min(end))
 }
 
 /// Adds up the next message where it lies; sleeps when there is none for some microseconds.
