@@ -149,6 +149,7 @@ impl Reader {
     pub fn try_recv(&mut self) -> Result<Option<Message<'_>>> {
         let found = match self.at_hand() {
             Some(found) => found,
+            None if self.is_quiet() => return Ok(None),
             None => match self.next_record()? {
                 Some(found) => found,
                 None => return Ok(None),

@@ -75,6 +75,18 @@ impl Reader {
         }
     }
 
+    /// Whether a reader that polls has nothing to do but to look again, in the one case that is common: nothing is there, and
+    /// nothing is to be given back or to be told. Everything else is [`on_empty`](Self::on_empty)'s.
+    #[inline(always)]
+    pub(super) fn is_quiet(&self) -> bool {
+        // While it is joined, no floor passes a reader that is not evicted.
+        self.look().kind() == Kind::Empty
+            && self.joined
+            && self.given_back == self.at.pos()
+            && self.page.control.value.load(Ordering::Relaxed) & (control::EVICTED | control::CLOSING) == 0
+            && !self.is_disconnected()
+    }
+
     /// Whether a look would find anything but silence: a message, a floor that passed us, a closed channel.
     fn has_news(&self) -> bool {
         self.look().kind() != Kind::Empty
