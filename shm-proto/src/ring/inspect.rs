@@ -47,6 +47,9 @@ pub struct Snapshot {
     pub writer_heartbeat: u64,
 }
 
+/// A header is read again so many times at most: a hostile writer could change it for ever.
+const MOST_READS: u32 = 8;
+const BYTES_OF_VERSIONS: usize = offset_of!(SegmentHeader, floor) + offset_of!(Published, version) + size_of::<u64>();
 const BYTES: usize = offset_of!(SegmentHeader, counters) + size_of::<Counters>();
 /// How much of the data area is read at a time on the way to the tail: at first, where often nothing comes, and then.
 const LOOKS: [usize; 2] = [512, 32 << 10];
@@ -60,10 +63,15 @@ impl Snapshot {
     /// When the file cannot be read or is shorter than a header.
     pub fn read(fd: BorrowedFd<'_>) -> Result<Snapshot> {
         let mut page = [0u8; BYTES];
-        let got = pread(fd, &mut page, 0).map_err(|e| Error::system("read a segment's header", e))?;
-        if got != BYTES {
-            let short = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
-            return Err(Error::system(format!("read a segment's header: {got} of {BYTES} bytes"), short));
+        let mut again = [0u8; BYTES_OF_VERSIONS];
+        for _ in 0..MOST_READS {
+            read_exact(fd, &mut page)?;
+            // A place whose version has not moved since it was read is whole. Otherwise the writer may have come round to this
+            // copy while the kernel was at it.
+            read_exact(fd, &mut again)?;
+            if versions(&page) == versions(&again) {
+                break;
+            }
         }
         let mut shot = Self::parse(&page);
         if shot.is_segment {
@@ -110,6 +118,22 @@ impl Snapshot {
             writer_heartbeat: word(counters + offset_of!(Counters, writer_heartbeat)),
         }
     }
+}
+
+/// The beginning of the file.
+fn read_exact(fd: BorrowedFd<'_>, into: &mut [u8]) -> Result<()> {
+    let got = pread(fd, into, 0).map_err(|e| Error::system("read a segment's header", e))?;
+    if got != into.len() {
+        let short = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+        return Err(Error::system(format!("read a segment's header: {got} of {} bytes", into.len()), short));
+    }
+    Ok(())
+}
+
+/// Of mark and floor.
+fn versions(bytes: &[u8]) -> [u64; 2] {
+    [offset_of!(SegmentHeader, mark), offset_of!(SegmentHeader, floor)]
+        .map(|place| word(bytes, place + offset_of!(Published, version)))
 }
 
 fn word(bytes: &[u8], at: usize) -> u64 {

@@ -3,7 +3,7 @@
 //! Two copies, and a version that says which one holds. A writer that dies at any instruction leaves the copy named by the
 //! version whole, so that nobody ever waits for a dead process to finish a store; a seqlock would not give that.
 
-use crate::sync::{AtomicU64, Ordering, fence, spin};
+use crate::sync::{AtomicU32, AtomicU64, Ordering, fence, spin};
 
 /// A place in the record chain.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -51,6 +51,21 @@ impl PlaceCell {
     }
 }
 
+impl Place {
+    /// No chain gets as far, in bytes or messages: 2^63 bytes are 29 years at 10 GB/s. What says it did is no place, and
+    /// arithmetic on what remains does not overflow.
+    pub const FARTHEST: u64 = 1 << 63;
+
+    /// Whether a writer that is in its senses can have come here.
+    #[must_use]
+    pub fn is_plausible(self) -> bool {
+        self.pos <= Self::FARTHEST && self.seq <= Self::FARTHEST
+    }
+}
+
+/// Looks at a place that is replaced all the time before it is given up; a thousandth of a second and more.
+const MOST_LOOKS: u32 = 1 << 16;
+
 /// A replaceable [`Place`] in shared memory.
 #[repr(C, align(128))]
 #[derive(Debug, Default)]
@@ -69,41 +84,58 @@ impl Published {
     pub fn store(&self, place: Place) {
         let version = self.version.load(Ordering::Relaxed).wrapping_add(1);
         self.copies[(version & 1) as usize].store(place);
-        // Release: pairs with the Acquire in `load`; whoever sees this version sees its copy.
+        // Release: pairs with the first Acquire fence in `try_load`; whoever sees this version sees its copy.
         self.version.store(version, Ordering::Release);
-        // Release: pairs with the Acquire fence in `load`. Whoever sees a store that comes after this one (the next copy,
+        // Release: pairs with the second Acquire fence in `try_load`, and with those in `has_passed` and `was_evicted`.
+        // Whoever sees a store that comes after this one (the next copy,
         // or payload bytes written below a new floor) sees this version too.
         fence(Ordering::Release);
     }
 
-    /// The present place, or `None` when it was replaced twice meanwhile: try again.
+    /// The present place, or `None` when it was replaced meanwhile: try again.
     #[inline]
     pub fn try_load(&self) -> Option<Place> {
-        // Acquire: pairs with the Release in `store`.
-        let version = self.version.load(Ordering::Acquire);
+        // Relaxed loads and fences, because the mapping may be read-only: see `look`.
+        let version = self.version.load(Ordering::Relaxed);
+        // Acquire: pairs with the Release store of the version in `store`.
+        fence(Ordering::Acquire);
         let place = self.copies[(version & 1) as usize].load();
-        // Acquire: pairs with the Release fence in `store`. If any field came from a later copy, the version has moved.
+        // Acquire: pairs with the Release fence in `store`. If any field came from a later copy, the version has moved. That
+        // copy is the next but one, so a version that has moved by one would do only if nobody were writing.
         fence(Ordering::Acquire);
         (self.version.load(Ordering::Relaxed) == version).then_some(place)
     }
 
-    /// The present place. Waits only for a writer that replaces it without pause, never for one that died.
-    pub fn load(&self) -> Place {
-        loop {
-            if let Some(place) = self.try_load() {
+    /// The present place. Never waits for a writer that died; `None` for one that replaces it without any pause, as none does
+    /// that is in its senses.
+    pub fn load(&self) -> Option<Place> {
+        for _ in 0..MOST_LOOKS {
+            let place = self.try_load();
+            if place.is_some() {
                 return place;
             }
             spin();
         }
+        None
     }
 
     /// Whether the place lies behind `pos`: for a floor, whether what stood at `pos` may have been overwritten before the
-    /// reads that came before this call.
+    /// reads that came before this call. Also when no place can be had.
     #[inline]
     pub fn has_passed(&self, pos: u64) -> bool {
         // Acquire: pairs with the Release fence that ends `store`. If one of the earlier reads saw a byte written after the
         // place was replaced, the load below sees that place.
         fence(Ordering::Acquire);
-        self.load().pos > pos
+        self.load().is_none_or(|place| place.pos > pos)
     }
+}
+
+/// Whether the writer had set this bit of a reader's control word before it overwrote anything that was read before this
+/// call. The writer sets it, replaces the floor, and only then overwrites what that reader held.
+#[inline(always)]
+pub fn was_evicted(control: &AtomicU32, bit: u32) -> bool {
+    // Acquire: pairs with the Release fence that ends `store` of the floor. If any byte read before this was an overwriting
+    // one, the bit is seen.
+    fence(Ordering::Acquire);
+    control.load(Ordering::Relaxed) & bit != 0
 }

@@ -13,12 +13,20 @@
 pub const HEADER: u64 = 8;
 /// Largest payload a header can describe, in bytes (1 TiB less one).
 pub const MAX_PAYLOAD: u64 = (1 << VALUE_BITS) - 1;
+/// Largest data area that a jump can lead through, in bytes (8 TiB).
+pub const MAX_CAPACITY: u64 = (MAX_PAYLOAD + 1) * 8;
 
 const KIND_BITS: u32 = 4;
 const VALUE_BITS: u32 = 40;
 const SEQ_SHIFT: u32 = KIND_BITS + VALUE_BITS;
 const KIND_DATA: u64 = 1;
 const KIND_JUMP: u64 = 2;
+
+const _: () = {
+    assert!(KIND_BITS + VALUE_BITS < u64::BITS);
+    assert!(KIND_DATA < 1 << KIND_BITS && KIND_JUMP < 1 << KIND_BITS);
+    assert!(MAX_CAPACITY == 8 << VALUE_BITS);
+};
 
 /// A header word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,11 +114,11 @@ impl Strides {
         Strides { add: HEADER + align - 1, mask: !(align - 1) }
     }
 
-    /// Bytes a message of `len` bytes takes; `len` is no more than [`MAX_PAYLOAD`], or the length of something in memory.
+    /// Bytes a message of `len` bytes takes. Of a length that no message can have, and that is refused for that, some number.
     #[inline(always)]
     #[must_use]
     pub fn of(self, len: u64) -> u64 {
-        (len + self.add) & self.mask
+        len.wrapping_add(self.add) & self.mask
     }
 
     /// The alignment.

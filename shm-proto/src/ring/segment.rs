@@ -12,7 +12,7 @@ use nix::sys::uio::pwrite;
 use super::commit::Words;
 use super::layout::{self, Counters, DATA_OFFSET, Identity, LAYOUT_VERSION, MAGIC, SegmentHeader};
 use super::published::{PlaceCell, Published};
-use super::record::align_header;
+use super::record::{MAX_CAPACITY, align_header, largest_message};
 use crate::control::{Geometry, OnFull};
 use crate::error::{Error, Result};
 use crate::os::map::Mapping;
@@ -103,11 +103,16 @@ impl Segment {
         if !align.is_power_of_two() || !(8..=4096).contains(&align) {
             return Err(corrupt(format!("alignment {align} is not a power of two from 8 to 4096")));
         }
-        let total = geometry.max_capacity.checked_add(DATA_OFFSET).and_then(|n| usize::try_from(n).ok());
-        let Some(total) = total.filter(|_| geometry.max_capacity.is_multiple_of(4096) && geometry.max_capacity > 0)
-        else {
-            return Err(corrupt(format!("maximum capacity {} cannot be mapped", geometry.max_capacity)));
+        let max = geometry.max_capacity;
+        let total = max.checked_add(DATA_OFFSET).and_then(|n| usize::try_from(n).ok());
+        let Some(total) = total.filter(|_| max.is_multiple_of(4096) && max > 0 && max <= MAX_CAPACITY) else {
+            return Err(corrupt(format!("maximum capacity {max} cannot be mapped")));
         };
+        let largest = largest_message(max, align);
+        if geometry.max_message > largest {
+            let asked = geometry.max_message;
+            return Err(corrupt(format!("messages of {asked} bytes do not fit into {max}, the largest has {largest}")));
+        }
         let map = if writable { Mapping::read_write(fd, total)? } else { Mapping::read_only(fd, total)? };
         map.advise_huge();
         if geometry.prefault {
@@ -191,8 +196,9 @@ impl Words for Segment {
         // Offsets are multiples of 8. Making them so costs less than a check, and nothing else has to be trusted for it.
         let off = off & !7;
         assert!(off < self.max_capacity, "header outside the data area");
-        // SAFETY: 8-aligned, as is the mapping's start; inside the data area, whose length is a multiple of 8. The writer
-        // stores through it only where the mapping is writable: `stage` and `release` are called by `Writer` alone.
+        // SAFETY: 8-aligned, as is the mapping's start; inside the data area, whose length is a multiple of 8. Nothing is
+        // stored through it where the mapping is read-only: `clear`, `stage` and `release` are called by `Writer` alone. What
+        // `look` does is fit for read-only memory.
         unsafe { &*self.start.as_ptr().add((DATA_OFFSET + off) as usize).cast() }
     }
 }
@@ -238,7 +244,8 @@ impl WritableSegment {
             // multiple of 8, as the offset and the mapping's start are.
             unsafe { copy_words(message, to.cast()) };
         } else {
-            // SAFETY: inside the mapping, as above; `message` is not shared memory, or it would not be a slice.
+            // SAFETY: inside the mapping, as above, and writable. The two do not overlap: `&mut self` says that nobody has a
+            // reference into this mapping, so `message` lies elsewhere.
             unsafe { std::ptr::copy_nonoverlapping(message.as_ptr(), to, message.len()) };
         }
     }

@@ -1,12 +1,13 @@
 //! Looking at a header, and whether what was seen can be believed.
 
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 
 use super::{Found, Reader};
 use crate::control::OnFull;
 use crate::error::{Error, Result};
 use crate::ring::commit::look;
 use crate::ring::layout::control;
+use crate::ring::published::{Place, was_evicted};
 use crate::ring::record::{HEADER, Header, Kind, align_header};
 
 /// Jumps in a row that an honest writer never makes.
@@ -86,10 +87,7 @@ impl Reader {
     /// nothing, by a reader that is registered and not evicted.
     #[inline(always)]
     pub(super) fn is_settled(&self) -> bool {
-        // Acquire: pairs with the Release fence that ends `Published::store`; the writer sets the bit before that. If any
-        // byte read before this was an overwriting one, the bit is seen.
-        fence(Ordering::Acquire);
-        self.joined && self.page.control.value.load(Ordering::Relaxed) & control::EVICTED == 0
+        self.joined && !was_evicted(&self.page.control.value, control::EVICTED)
     }
 
     /// Whether what was just read at the present place was still the writer's, and not overwritten before it was read.
@@ -97,6 +95,8 @@ impl Reader {
         if self.is_settled() {
             return Ok(true);
         }
+        // Acquire: pairs with the writer's setting REGISTERED, which comes after every floor that it published before it knew of
+        // this reader.
         let bits = self.page.control.value.load(Ordering::Acquire);
         if bits & control::EVICTED != 0 {
             return Err(self.evicted());
@@ -108,11 +108,23 @@ impl Reader {
         Ok(intact)
     }
 
+    /// A place that the writer has published, if a reader may go there.
+    pub(super) fn believe(&self, place: Option<Place>) -> Result<Place> {
+        let reason = match place {
+            Some(place) if place.is_plausible() => {
+                self.check(place.off)?;
+                return Ok(place);
+            }
+            Some(place) => format!("no chain comes to position {} and message {}", place.pos, place.seq),
+            None => "a published place changes all the time".to_owned(),
+        };
+        Err(self.broken(reason))
+    }
+
     /// Whether a header may stand at this offset at all.
     pub(super) fn check(&self, off: u64) -> Result<()> {
         if off > self.geometry.max_capacity - HEADER || align_header(off, self.strides.align()) != off {
-            let reason = format!("offset {off} is no place for a header");
-            return Err(Error::Corrupt { channel: self.geometry.channel.to_string(), reason });
+            return Err(self.broken(format!("offset {off} is no place for a header")));
         }
         Ok(())
     }
@@ -120,7 +132,11 @@ impl Reader {
     #[cold]
     fn corrupt(&self, header: Header) -> Error {
         let (off, seq) = (self.at.off, self.at.seq);
-        let reason = format!("{:#x} at offset {off} is no header of message {seq}", header.0);
+        self.broken(format!("{:#x} at offset {off} is no header of message {seq}", header.0))
+    }
+
+    #[cold]
+    pub(super) fn broken(&self, reason: String) -> Error {
         Error::Corrupt { channel: self.geometry.channel.to_string(), reason }
     }
 }

@@ -67,7 +67,7 @@ impl<'a> Message<'a> {
     #[inline]
     #[must_use]
     pub unsafe fn as_slice(&self) -> &[u8] {
-        // SAFETY: `payload` checked the range; the caller promises the rest.
+        // SAFETY: a `Found` lies in the data area with all its bytes; the caller promises the rest.
         unsafe { std::slice::from_raw_parts(self.as_ptr(), self.len()) }
     }
 
@@ -78,8 +78,9 @@ impl<'a> Message<'a> {
     #[inline]
     pub fn copy_to(&self, out: &mut [u8]) -> usize {
         let out = &mut out[..self.len()];
-        // SAFETY: source checked by `payload`, destination has `len` bytes, one is shared memory and the other is not. The
-        // bytes may change while they are copied; they are plain bytes and nothing is concluded from them here.
+        // SAFETY: a `Found` lies in the data area with all its bytes, and the destination has as many. The two do not overlap:
+        // `out` is this program's alone, and the mapping is nobody's to write through. The bytes may change while they are
+        // copied; they are plain bytes and nothing is concluded from them here.
         unsafe { std::ptr::copy_nonoverlapping(self.as_ptr(), out.as_mut_ptr(), out.len()) };
         self.len()
     }
@@ -158,8 +159,9 @@ impl Words<'_> {
     fn load(&self, n: usize) -> u64 {
         debug_assert!(n * 8 < self.left);
         // SAFETY: payloads are 8-aligned and padded to 8 bytes inside the mapping, so a whole word can be loaded as long as
-        // one byte of it is left. The load is atomic: the word may be written by another process at this moment.
-        let word = unsafe { AtomicU64::from_ptr(self.ptr.wrapping_add(n * 8).cast_mut().cast()) };
+        // one byte of it is left. The load is atomic: the word may be written by another process at this moment. It is
+        // relaxed, as it has to be on read-only memory, and nothing is stored.
+        let word = unsafe { &*self.ptr.wrapping_add(n * 8).cast::<AtomicU64>() };
         u64::from_le(word.load(Ordering::Relaxed))
     }
 

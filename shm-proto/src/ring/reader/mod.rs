@@ -117,9 +117,9 @@ impl Reader {
             Start::Oldest => header.floor.load(),
             Start::New => header.mark.load(),
         };
+        let place = self.believe(place)?;
         self.at = Walker::at(place);
         self.first = place.seq;
-        self.check(self.at.off)?;
         self.give_back_now();
         // The mark is somewhat before the tail: walk there, but not after a writer that is faster. Being overtaken on the way
         // moves us forward, too.
@@ -220,9 +220,13 @@ impl Reader {
 
     /// Goes to the oldest whole record, and counts what is lost by that.
     fn catch_up(&mut self) -> Result<()> {
-        let floor = self.segment.header().floor.load();
-        self.check(floor.off)?;
-        let lost = floor.seq.saturating_sub(self.at.seq);
+        let floor = self.believe(self.segment.header().floor.load())?;
+        // It was seen to have passed this reader. Going forward only, a reader comes to an end whatever the writer does, and
+        // the numbers below do not overflow.
+        if floor.pos <= self.at.pos() || floor.seq < self.at.seq {
+            return Err(self.broken(format!("the floor went back to position {}, message {}", floor.pos, floor.seq)));
+        }
+        let lost = floor.seq - self.at.seq;
         self.lost += lost;
         self.lost_before = if self.found == self.at.seq { self.lost_before + lost } else { lost };
         self.found = floor.seq;

@@ -21,6 +21,9 @@ const SLICE_NS: u64 = 1_000_000_000;
 /// Where the writer counts on `membarrier` and this process may not call it, a message can be missed when going to sleep; it
 /// is found after this time.
 const BLIND_SLICE_NS: u64 = 2_000_000;
+/// In a poll loop nobody looks again by the clock. There the look that comes before going to sleep is put off for so long: a
+/// store that no barrier hastens is visible after less than a microsecond, as a rule.
+const BLIND_PAUSE: Duration = Duration::from_micros(100);
 /// How long the daemon may take to say why it evicted us.
 const REASON_MS: u8 = 200;
 /// Looks at the header before a reader goes to sleep; some microseconds.
@@ -103,6 +106,9 @@ impl Reader {
         self.bell.drain();
         self.give_back();
         wake::arm(&self.page.waiting.value, waiting::BELL, self.barrier);
+        if !self.barrier.is_heavy() {
+            std::thread::sleep(BLIND_PAUSE);
+        }
         self.beat(monotonic_ns());
         if self.has_news() || self.is_abandoned() {
             wake::disarm(&self.page.waiting.value);

@@ -1,6 +1,8 @@
 //! Writer and reader together, over real shared memory, with the daemon's part played by the test.
 
+mod hostile;
 mod losses;
+mod odd;
 mod peers;
 mod resize;
 

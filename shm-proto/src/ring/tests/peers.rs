@@ -170,6 +170,37 @@ fn publishing_waits_for_as_many_readers_as_the_channel_wants() {
 }
 
 #[test]
+fn an_evicted_reader_is_none_of_those_that_publishing_waits_for() {
+    let mut channel = TestChannel::new(4096, Geometry { wait_readers: 1, evict_after_ms: 30, ..geometry(4096) });
+    let _stuck = channel.reader(Start::Oldest);
+    let mut writer = channel.writer();
+    let error = (0..10_000u64).find_map(|n| writer.publish_within(&n.to_le_bytes(), Duration::from_millis(300)).err());
+    let error = error.expect("it goes on without a reader").to_string();
+    assert!(error.contains("1 readers") && error.contains("0 are attached"), "{error}");
+    assert!(writer.messages() < 4096 / 16, "{}", writer.messages());
+}
+
+/// The record was begun before the reader was known, and becomes visible after the reader has gone to sleep.
+#[test]
+fn a_reader_that_attaches_while_a_slot_is_filled_is_woken_for_it() {
+    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+    let mut channel = TestChannel::new(4096, geometry(4096));
+    let mut writer = channel.writer();
+    for n in 0..50u64 {
+        let mut slot = writer.reserve(8).unwrap().unwrap();
+        let mut reader = channel.reader(Start::New);
+        assert!(reader.arm().unwrap());
+        slot.copy_from_slice(&n.to_le_bytes());
+        slot.commit(8).unwrap();
+        writer.maintain().unwrap();
+        let ready = poll(&mut [PollFd::new(reader.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO);
+        assert_eq!(ready, Ok(1), "the bell did not ring");
+        assert_eq!(receive(&mut reader), n.to_le_bytes());
+        channel.detach(channel.readers[0].id);
+    }
+}
+
+#[test]
 fn a_sleeping_reader_is_woken_by_semaphore_and_by_bell() {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     let mut channel = TestChannel::new(65536, geometry(65536));

@@ -6,7 +6,9 @@
 //! (5) reads floor and mark and chooses its start. The writer looks at the generation before every record. After (3) at most
 //! the one publish that had already looked is under way; the next one reads the link first, registers the page, and from
 //! then on holds the floor for it. What that one publish may have overwritten, the reader notices by the floor, and
-//! starts at the floor instead. So an idle or stopped writer keeps nobody from attaching.
+//! starts at the floor instead. What that one publish made visible after the reader had looked and gone to sleep, nobody
+//! has woken it for; so the writer looks at the readers' flags once it has registered them. A slot that is reserved is such a
+//! publish, and may be under way for long. So an idle or stopped writer keeps nobody from attaching.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
@@ -25,7 +27,7 @@ impl Writer {
     /// # Errors
     /// [`Error::Revoked`] once the role was taken back.
     pub(super) fn attend(&mut self) -> Result<()> {
-        // Acquire: as in `fits`.
+        // Acquire: as in `fit`.
         if self.lease.generation.value.load(Ordering::Acquire) != self.generation {
             return self.attend_now();
         }
@@ -37,7 +39,7 @@ impl Writer {
     /// # Errors
     /// As [`attend`](Self::attend).
     pub(super) fn attend_now(&mut self) -> Result<()> {
-        // Acquire: as in `fits`. Before the link is read: what is announced after this look is seen at the next.
+        // Acquire: as in `fit`. Before the link is read: what is announced after this look is seen at the next.
         self.generation = self.lease.generation.value.load(Ordering::Acquire);
         self.read_link()?;
         self.check_revoked()
@@ -60,8 +62,10 @@ impl Writer {
                 Err(e) => return Err(e),
             }
         }
-        self.limit = 0;
-        self.ready = self.revoked.is_none() && self.peers.joined() >= self.geometry.wait_readers as usize;
+        self.look_again();
+        // A reader that has attached may have gone to sleep before the record that was under way meanwhile, and nobody knew
+        // of it when that became visible.
+        self.announce();
         Ok(())
     }
 
@@ -77,7 +81,7 @@ impl Writer {
             ToWriter::ReaderLeft { reader } => drop(self.peers.remove(reader)),
             ToWriter::Grown { capacity, done } => {
                 self.shrinking = None;
-                self.use_capacity(capacity.min(self.geometry.max_capacity));
+                self.use_capacity(capacity);
                 let counters = &self.segment.header().counters;
                 counters.pending.store(0, Ordering::Relaxed);
                 counters.capacity.store(self.plan.capacity(), Ordering::Relaxed);
@@ -88,6 +92,7 @@ impl Writer {
             }
             ToWriter::NotGrown { reason } => self.growth.refused(reason),
             ToWriter::Shrink { capacity, id } => {
+                let capacity = capacity.min(self.geometry.max_capacity);
                 self.shrinking = Some((capacity, id));
                 self.growth.forget_refusal();
                 self.use_capacity(capacity);
@@ -104,7 +109,9 @@ impl Writer {
         Ok(())
     }
 
+    /// Places nothing above this from now on, nor above what is mapped: the unsafe code in `append` rests on that.
     fn use_capacity(&mut self, capacity: u64) {
+        let capacity = capacity.min(self.geometry.max_capacity);
         self.plan.set_capacity(capacity);
         self.marks.fit(capacity);
         self.limit = 0;

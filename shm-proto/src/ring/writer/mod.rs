@@ -1,8 +1,9 @@
 //! The writer: the one who appends.
 //!
-//! A publish is, as long as nothing changes: one load (has the daemon said anything?), one comparison (does it fit before
-//! the next thing to look out for?), the payload, two header words, and a look at each reader's waiting flag. Everything else happens in `room` when one of the comparisons fails.
+//! A publish is, as long as nothing changes, what stands in `append`. Everything else happens in `room` when one of the
+//! comparisons there fails.
 
+mod append;
 mod attend;
 mod peers;
 mod recover;
@@ -19,14 +20,13 @@ use self::peers::Peers;
 use self::room::Growth;
 pub use self::slot::{Batch, Slot};
 use self::wait::Patience;
-use super::commit::{self, commit};
 use super::layout::LeasePage;
 use super::link::{Link, ToDaemon};
 use super::marks::Marks;
 use super::plan::Plan;
 use super::published::Place;
-use super::record::{HEADER, Header, Strides};
-use super::segment::{Unchecked, WritableSegment};
+use super::record::{Header, Strides};
+use super::segment::WritableSegment;
 use super::wake::Barrier;
 use super::walker::Walker;
 use crate::control::Geometry;
@@ -51,7 +51,8 @@ pub struct Writer {
     /// Payload bytes before the tail.
     bytes: u64,
     floor: Place,
-    /// A record, and the header behind it, that end at or before this offset need no further look. 0 unless `ready`.
+    /// A record, and the header behind it, that end at or before this offset need no further look. Never above the plan's
+    /// capacity; 0 unless `ready`.
     limit: u64,
     /// Neither revoked nor short of readers.
     ready: bool,
@@ -67,13 +68,6 @@ pub struct Writer {
     /// A smaller capacity that waits for the readers, and the number the daemon gave the request.
     shrinking: Option<(u64, u32)>,
     overflow_told_ns: u64,
-}
-
-/// A record for which there is room at the tail: payload bytes, and bytes altogether.
-#[derive(Clone, Copy, Debug)]
-struct Fit {
-    len: u64,
-    stride: u64,
 }
 
 /// What the writer sends when the ring is full is told at most this often.
@@ -95,6 +89,8 @@ impl Writer {
         capacity: u64,
     ) -> Result<Writer> {
         let segment = WritableSegment::open(segment, &geometry)?;
+        // No more than is mapped, whatever is allowed.
+        let capacity = capacity.min(geometry.max_capacity);
         let recovered = recover::recover(&segment, &geometry, capacity)?;
         let registered = geometry.asymmetric && barrier::register();
         let mut writer = Writer {
@@ -196,134 +192,6 @@ impl Writer {
         Ok(Some(seq))
     }
 
-    /// Finds room and copies the payload there.
-    #[inline(always)]
-    fn put(&mut self, message: &[u8], patience: Patience) -> Result<Option<Fit>> {
-        let Some(fit) = self.admit(message.len() as u64, patience)? else { return Ok(None) };
-        self.fill(message);
-        Ok(Some(fit))
-    }
-
-    /// Copies a message to the tail, where [`fit`](Self::fit) or [`admit`](Self::admit) has found room for it.
-    #[inline(always)]
-    #[allow(unsafe_code)]
-    fn fill(&mut self, message: &[u8]) {
-        // SAFETY: `&mut self` is the one writer. A record of this length, with its padding and the header behind it, ends at
-        // or before `limit`, which the plan gave and which is never above the capacity.
-        unsafe { self.segment.fill(self.tail.off + HEADER, message) };
-    }
-
-    /// The payload bytes at the tail, which [`admit`](Self::admit) has found free.
-    #[inline]
-    #[allow(unsafe_code)]
-    fn room(&mut self, len: u64) -> &mut [u8] {
-        // SAFETY: `&mut self` is the one writer, and `admit` has just placed a record of this length at the tail, where the
-        // plan knows of no live record.
-        unsafe { self.segment.payload_mut(self.tail.off + HEADER, len) }
-    }
-
-    /// The record of a message of `len` bytes, if it may be put at the tail without looking further.
-    #[inline(always)]
-    fn fit(&self, len: u64) -> Option<Fit> {
-        let stride = self.strides.of(len);
-        // Acquire: pairs with the daemon's increment; the line that it announces is on the link. A reader that attaches
-        // relies on this look coming before the record: see `attend`.
-        let fits = self.lease.generation.value.load(Ordering::Acquire) == self.generation
-            && len <= self.geometry.max_message
-            && self.tail.off + stride + HEADER <= self.limit;
-        fits.then_some(Fit { len, stride })
-    }
-
-    /// Makes sure that a message of `len` bytes fits at the tail. `None` when the channel's policy drops it.
-    #[inline]
-    fn admit(&mut self, len: u64, patience: Patience) -> Result<Option<Fit>> {
-        if let Some(fit) = self.fit(len) {
-            return Ok(Some(fit));
-        }
-        Ok(self.admit_slowly(len, patience)?.then(|| Fit { len, stride: self.strides.of(len) }))
-    }
-
-    /// Commits the record at the tail, visible at once; returns its sequence number.
-    #[inline(always)]
-    fn release(&mut self, fit: Fit) -> u64 {
-        debug_assert!(self.staged.is_none());
-        let at = self.advance(fit);
-        commit(&self.headers(), at.off, Header::data(fit.len, at.seq), self.tail.off);
-        self.announce();
-        at.seq
-    }
-
-    /// Commits the record at the tail behind others of a batch, visible with them.
-    #[inline(always)]
-    fn stage(&mut self, fit: Fit) -> u64 {
-        let at = self.advance(fit);
-        let header = Header::data(fit.len, at.seq);
-        if self.staged.is_none() {
-            // The first record's own header stays zero until the whole batch is released by it.
-            commit::clear(&self.headers(), self.tail.off);
-            self.staged = Some((at.off, header));
-        } else {
-            commit::stage(&self.headers(), at.off, header, self.tail.off);
-        }
-        at.seq
-    }
-
-    /// The header words, for the record at the tail and the header behind it.
-    #[inline(always)]
-    #[allow(unsafe_code)]
-    fn headers(&self) -> Unchecked<'_> {
-        // SAFETY: both ends of a record that fits lie below `limit`, which is never above the capacity; offsets at the tail
-        // are multiples of 8, because strides and the plan's targets are.
-        unsafe { self.segment.unchecked() }
-    }
-
-    /// Makes a batch visible.
-    #[inline]
-    fn flush(&mut self) {
-        if let Some((at, header)) = self.staged.take() {
-            commit::release(&self.segment, at, header);
-            self.announce();
-        }
-    }
-
-    /// Moves the tail behind a record; returns where it was.
-    #[inline(always)]
-    fn advance(&mut self, fit: Fit) -> Walker {
-        self.bytes = self.bytes.wrapping_add(fit.len);
-        self.tail.pass(fit.stride)
-    }
-
-    /// The place at the tail. Nothing is staged.
-    fn tail_place(&self) -> Place {
-        Place { pos: self.tail.pos(), off: self.tail.off, seq: self.tail.seq, bytes: self.bytes }
-    }
-
-    /// Moves the mark to the tail.
-    fn show_tail(&mut self) {
-        debug_assert!(self.staged.is_none());
-        self.segment.header().mark.store(self.tail_place());
-    }
-
-    /// After something became visible: wakes who sleeps.
-    #[inline(always)]
-    fn announce(&mut self) {
-        self.barrier.light();
-        if self.peers.anybody_waits() {
-            self.wake();
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn wake(&mut self) {
-        // Whoever sleeps is up with the writer: messages are rare, and whoever looks at the mark sees them all.
-        let hostile = self.peers.wake();
-        self.show_tail();
-        if let Some(hostile) = hostile {
-            self.evict(hostile, "it keeps saying that it sleeps and never reads".to_owned());
-        }
-    }
-
     /// On a channel with `ack`: waits until every reader has read.
     fn acknowledged(&mut self) -> Result<()> {
         if !self.geometry.ack {
@@ -343,6 +211,8 @@ impl Writer {
 
     /// Begins a batch: messages that become visible together, with one look at the readers.
     pub fn batch(&mut self) -> Batch<'_> {
+        // One that was forgotten instead of dropped is not forgotten here.
+        self.flush();
         Batch::new(self)
     }
 
@@ -352,6 +222,7 @@ impl Writer {
     /// # Errors
     /// [`Error::Revoked`](crate::Error::Revoked) when the daemon has taken the role back.
     pub fn maintain(&mut self) -> Result<()> {
+        self.flush();
         self.beat();
         self.attend_now()?;
         if let Some((id, reason)) = self.peers.refresh(self.tail.pos()) {
@@ -398,12 +269,19 @@ impl Writer {
         self.segment.header().counters.writer_heartbeat.store(monotonic_ns(), Ordering::Relaxed);
     }
 
+    /// The readers are not what they were, or the daemon has said something: the next message looks at everything anew.
+    fn look_again(&mut self) {
+        self.limit = 0;
+        self.ready = self.revoked.is_none() && self.peers.joined() >= self.geometry.wait_readers as usize;
+    }
+
     /// Detaches a reader for the others' good.
     #[cold]
     fn evict(&mut self, id: u32, reason: String) {
         if let Some(peer) = self.peers.remove(id) {
             peer.mark_evicted();
             self.segment.header().counters.evicted.fetch_add(1, Ordering::Relaxed);
+            self.look_again();
             self.tell(ToDaemon::Evicted { reader: id, reason });
         }
     }

@@ -69,8 +69,8 @@ impl Peer {
 
     /// Tells it that it is evicted. From here on its bytes may be overwritten.
     pub(super) fn mark_evicted(&self) {
-        // SeqCst: pairs with the reader's look at the bits after it has used a message's bytes; the stores that overwrite
-        // them come after the fence of the next floor.
+        // What this reader holds is overwritten only after the floor has been replaced, and the Release fence in that store
+        // comes after this: it pairs with the Acquire fence in `was_evicted`.
         self.page.control.value.fetch_or(control::EVICTED, Ordering::SeqCst);
         Semaphore::new(&self.page.wake).post();
         self.bell.ring();
@@ -87,7 +87,7 @@ pub(super) struct Peers {
 
 impl Peers {
     pub(super) fn new(most: u32) -> Peers {
-        Peers { list: Vec::with_capacity(most as usize), least: u64::MAX }
+        Peers { list: Vec::with_capacity(most.min(1024) as usize), least: u64::MAX }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -110,6 +110,8 @@ impl Peers {
 
     /// Registers a reader: nothing from the floor on is overwritten before it has been read.
     pub(super) fn add(&mut self, id: u32, page: SharedPage<ReaderPage>, bell: Bell, floor: u64) {
+        // Release, through SeqCst: pairs with the Acquire load in the reader's `is_intact`. Who sees the bit sees a floor that is
+        // no older than this one.
         page.control.value.fetch_or(control::REGISTERED, Ordering::SeqCst);
         let peer = Peer { id, page, bell, cursor: floor, hold: Some(floor), moved_ns: 0, fruitless: 0, woken_at: 0 };
         self.list.push(peer);

@@ -58,7 +58,10 @@ pub(super) fn check(place: Place, geometry: &Geometry) -> Result<(), String> {
 /// Rebuilds the writer's bookkeeping from the floor on.
 pub(super) fn recover(segment: &Segment, geometry: &Geometry, capacity: u64) -> Result<Recovered> {
     let corrupt = |reason: String| Error::Corrupt { channel: geometry.channel.to_string(), reason };
-    let floor = segment.header().floor.load();
+    let floor = segment.header().floor.load().ok_or_else(|| corrupt("the floor changes all the time".to_owned()))?;
+    if !floor.is_plausible() {
+        return Err(corrupt(format!("no chain comes to position {} and message {}", floor.pos, floor.seq)));
+    }
     check(floor, geometry).map_err(corrupt)?;
     let mut plan = Plan::new(capacity, u64::from(geometry.align), floor);
     let mut marks = Marks::new(capacity, geometry.on_full, floor);

@@ -70,17 +70,20 @@ impl Writer {
         let stride = self.strides.of(len);
         self.flush();
         self.attend()?;
-        if !self.ready {
-            self.await_readers(patience)?;
-        }
         let mut waiting = Waiting::default();
         loop {
+            // Whoever went while this message waited for space counts, too.
+            if !self.ready {
+                self.await_readers(patience)?;
+            }
             self.settle();
             let full = match self.plan.place(stride) {
                 Placement::Here { limit } => {
                     // Come back in time for the next mark.
                     let soon = self.tail.off + self.marks.interval().min(MARK_EVERY).max(stride + HEADER);
                     self.limit = limit.min(soon);
+                    debug_assert!(self.tail.off + stride + HEADER <= self.limit);
+                    debug_assert!(self.limit <= self.geometry.max_capacity && self.tail.off == self.plan.tail_off());
                     return Ok(true);
                 }
                 Placement::Jump { target } => {

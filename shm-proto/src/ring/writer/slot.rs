@@ -2,9 +2,11 @@
 
 use std::ops::{Deref, DerefMut};
 
+use super::Writer;
+use super::append::Fit;
 use super::wait::Patience;
-use super::{Fit, Writer};
 use crate::error::Result;
+use crate::ring::record::HEADER;
 
 /// Bytes reserved in the ring. Dropping it aborts: nothing was ever visible.
 ///
@@ -44,9 +46,9 @@ impl Deref for Slot<'_> {
 
     #[allow(unsafe_code)]
     fn deref(&self) -> &[u8] {
-        let ptr = self.writer.segment.payload(self.writer.tail.off + super::HEADER, self.len as u64);
-        // SAFETY: `admit` has placed a record of `len` bytes at the tail; the slot borrows the one writer, so nobody writes
-        // these bytes while the reference lives. They are plain bytes of a mapping, always initialised.
+        let ptr = self.writer.segment.payload(self.writer.tail.off + HEADER, self.len as u64);
+        // SAFETY: inside the mapping (checked). `admit` has made a `Fit` of `len` bytes at the tail, and the slot borrows the one
+        // writer, so nobody writes these bytes while the reference lives. They are plain bytes of a mapping, always initialised.
         unsafe { std::slice::from_raw_parts(ptr, self.len) }
     }
 }
@@ -60,6 +62,9 @@ impl DerefMut for Slot<'_> {
 
 /// Messages that become visible together: at [`commit`](Batch::commit), when it is dropped, or earlier when the ring has to
 /// be made free in between.
+///
+/// One that is forgotten (`mem::forget`) keeps what it holds, and what is published after it, from the readers until the next
+/// batch or [`maintain`](Writer::maintain) at the latest.
 #[derive(Debug)]
 pub struct Batch<'a> {
     writer: &'a mut Writer,

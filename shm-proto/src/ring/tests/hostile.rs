@@ -1,0 +1,100 @@
+//! A segment whose places lie.
+
+use super::published::Place;
+use super::segment::WritableSegment;
+use super::*;
+
+/// Where the writer says that the floor is.
+fn lie(segment: &WritableSegment, pos: u64, off: u64, seq: u64) {
+    segment.header().floor.store(Place { pos, off, seq, bytes: 0 });
+}
+
+#[test]
+fn a_floor_where_no_chain_can_be_is_refused_by_readers_and_the_next_writer() {
+    for (pos, off, seq) in [
+        (u64::MAX, 0, 1),
+        (u64::MAX - 8, 0, 1),
+        (8, 0, u64::MAX),
+        (8, 4096, 1),
+        (8, 4, 1),
+        (8, u64::MAX, 1),
+        (8, u64::MAX - 7, 1),
+    ] {
+        let mut channel = TestChannel::new(4096, geometry(4096));
+        let mut reader = channel.reader(Start::Oldest);
+        lie(&WritableSegment::open(channel.segment.as_fd(), &channel.geometry).unwrap(), pos, off, seq);
+        for _ in 0..2 {
+            let error = reader.recv(NOW).unwrap_err();
+            assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+        }
+        let error = channel.try_writer().unwrap_err();
+        assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+    }
+}
+
+#[test]
+fn a_floor_that_goes_back_is_an_error_and_not_a_number() {
+    let mut channel = TestChannel::new(4096, geometry(4096));
+    let mut reader = channel.reader(Start::Oldest);
+    let segment = WritableSegment::open(channel.segment.as_fd(), &channel.geometry).unwrap();
+    lie(&segment, 2000, 80, 100);
+    assert!(matches!(reader.recv(NOW), Err(Error::TimedOut { .. })));
+    assert_eq!((reader.seq(), reader.lost(), reader.received()), (100, 100, 0));
+    lie(&segment, 2008, 80, 99);
+    let error = reader.recv(NOW).unwrap_err();
+    assert!(error.to_string().contains("the floor went back to position 2008, message 99"), "{error}");
+    assert_eq!((reader.seq(), reader.lost(), reader.received()), (100, 100, 0));
+}
+
+#[test]
+fn a_reader_is_not_held_up_by_a_floor_that_changes_all_the_time() {
+    let mut channel = TestChannel::new(4096, Geometry { on_full: OnFull::Overwrite, ..geometry(4096) });
+    let mut reader = channel.reader(Start::Oldest);
+    let segment = WritableSegment::open(channel.segment.as_fd(), &channel.geometry).unwrap();
+    let (header, stop) = (segment.header(), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                header.floor.version.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        for _ in 0..100 {
+            let got = reader.recv(NOW).map(drop);
+            assert!(matches!(got, Err(Error::TimedOut { .. } | Error::Corrupt { .. })), "{got:?}");
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn a_place_is_seen_whole_while_it_is_replaced() {
+    let channel = TestChannel::new(4096, geometry(4096));
+    let segment = WritableSegment::open(channel.segment.as_fd(), &channel.geometry).unwrap();
+    let (header, stop) = (segment.header(), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut n = 0;
+            while !stop.load(Ordering::Relaxed) {
+                n += 1;
+                header.mark.store(Place { pos: n, off: 8 * (n % 500), seq: n, bytes: n });
+                (0..200).for_each(|_| std::hint::spin_loop());
+            }
+        });
+        for _ in 0..20_000 {
+            let tail = Snapshot::read(channel.segment.as_fd()).unwrap().tail;
+            assert_eq!((tail.off, tail.seq, tail.bytes), (8 * (tail.pos % 500), tail.pos, tail.pos));
+        }
+        stop.store(true, Ordering::Relaxed);
+    });
+}
+
+#[test]
+fn a_geometry_that_no_header_can_describe_is_refused() {
+    let fits = record::largest_message(4096, 8);
+    for (max_capacity, max_message) in [(4096, fits + 1), (4096, u64::MAX), (record::MAX_CAPACITY + 4096, 1), (4095, 1)]
+    {
+        let channel = TestChannel::new(4096, Geometry { max_message, max_capacity, ..geometry(4096) });
+        let error = WritableSegment::open(channel.segment.as_fd(), &channel.geometry).unwrap_err();
+        assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+    }
+}
