@@ -8,9 +8,10 @@ use std::sync::atomic::{Ordering, fence};
 use std::time::Instant;
 
 use shm_proto::Result;
+use shm_proto::os::barrier;
 use shm_proto::os::page::SharedPage;
 use shm_proto::os::sem::Semaphore;
-use shm_proto::ring::layout::LeasePage;
+use shm_proto::ring::layout::{LeasePage, OVER};
 use shm_proto::ring::link::ToWriter;
 
 use crate::event_loop::ClientId;
@@ -76,6 +77,15 @@ impl Lease {
 
     /// Makes the writer look at its link: lines that had to wait have gone out.
     pub(crate) fn announce(&self) {
+        announce(&self.page);
+    }
+
+    /// Ends the lending, before the connection is closed. A program whose connection the daemon gives up would otherwise take
+    /// the daemon for dead and go on, beside the next one that is lent the role.
+    pub(crate) fn end(&self) {
+        // The writer looks at it without a barrier. After this one, at most the record that it is at will still be written.
+        self.page.generation.value.fetch_or(OVER, Ordering::SeqCst);
+        barrier::heavy();
         announce(&self.page);
     }
 

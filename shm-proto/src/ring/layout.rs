@@ -26,7 +26,7 @@
 //!
 //! | offset | bytes | field | written by |
 //! |---|---|---|---|
-//! | 0 | 8 | generation: grows with every line sent to the writer | daemon |
+//! | 0 | 8 | generation: grows with every line sent to the writer; bit 63: the lending is over | daemon |
 //! | 64 | 8 | waiting: the writer sleeps on `wake` | writer sets, daemon clears |
 //! | 128 | 32 | semaphore `wake` | both |
 //!
@@ -174,13 +174,18 @@ pub struct ReaderPage {
 #[repr(C, align(4096))]
 #[derive(Debug)]
 pub struct LeasePage {
-    /// Grows with every line the daemon sends to the writer.
+    /// Grows with every line the daemon sends to the writer; [`OVER`] is its highest bit.
     pub generation: Lone<AtomicU64>,
     /// 1 while the writer sleeps on `wake`.
     pub waiting: Lone<AtomicU32>,
     /// Posted by the daemon with every line it sends.
     pub wake: SemaphoreCell,
 }
+
+/// Bit of [`LeasePage::generation`]: the lending has ended, somebody else may hold the role, nothing may be written any more.
+///
+/// The daemon sets it before it closes the connection. A connection that is closed without it says that the daemon died.
+pub const OVER: u64 = 1 << 63;
 
 /// Values of [`ReaderPage::waiting`].
 pub mod waiting {

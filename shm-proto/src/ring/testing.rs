@@ -6,7 +6,7 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use super::layout::{DATA_OFFSET, LeasePage, ReaderPage, control};
+use super::layout::{DATA_OFFSET, LeasePage, OVER, ReaderPage, control};
 use super::link::{Link, ToDaemon, ToWriter};
 use super::{Owner, Reader, Writer, create_segment};
 use crate::control::{Geometry, OnFull, Start};
@@ -129,6 +129,19 @@ impl TestChannel {
             if reader.page.space_wanted.value.load(Ordering::Relaxed) != 0 {
                 Semaphore::new(&reader.page.space).post();
             }
+        }
+    }
+
+    /// The daemon is killed.
+    pub(super) fn die(&mut self) {
+        self.lease = None;
+    }
+
+    /// The daemon gives the writer's connection up.
+    pub(super) fn end_lease(&mut self) {
+        if let Some(lease) = self.lease.take() {
+            lease.page.generation.value.fetch_or(OVER, Ordering::SeqCst);
+            barrier::heavy();
         }
     }
 

@@ -207,8 +207,17 @@ impl Channel {
         Some(outcome)
     }
 
-    /// The lent writer's connection is gone.
+    /// The lent writer's connection is gone, or is about to be.
     pub(crate) fn writer_gone(&mut self, hub: &mut Hub, client: ClientId) {
+        let is_holders = |holder: &Holder| match holder {
+            Holder::Lent { client: holder, .. } | Holder::Helper { client: holder } => *holder == client,
+            Holder::Source(_) | Holder::Own(_) => false,
+        };
+        if let Some(lease) = self.lease.as_ref().filter(|lease| is_holders(&lease.holder)) {
+            lease.end();
+            // It may sleep for a reader.
+            self.readers.values().for_each(Reader::release_writer);
+        }
         match self.lease.take() {
             Some(Lease { holder: Holder::Lent { client: holder, peer }, .. }) if holder == client => {
                 if let Some(left_out) = self.lines.admit(Instant::now()) {

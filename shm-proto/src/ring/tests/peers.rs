@@ -156,6 +156,41 @@ fn a_revoked_writer_publishes_nothing_more() {
 }
 
 #[test]
+fn a_writer_that_the_daemon_has_given_up_leaves_the_ring_to_the_next_and_one_whose_daemon_died_goes_on() {
+    for ended in [true, false] {
+        let mut channel = TestChannel::new(4096, geometry(4096));
+        let mut reader = channel.reader(Start::Oldest);
+        let mut first = channel.writer();
+        first.publish(b"first").unwrap();
+        if !ended {
+            channel.die();
+            first.maintain().unwrap();
+            first.publish(b"second").unwrap();
+            assert_eq!((receive(&mut reader), receive(&mut reader)), (b"first".to_vec(), b"second".to_vec()));
+            continue;
+        }
+        channel.end_lease();
+        let mut second = channel.writer();
+        for n in 0..300u64 {
+            second.publish(&n.to_le_bytes()).unwrap();
+            match n % 4 {
+                0 => assert!(matches!(first.publish(b"stale"), Err(Error::Revoked { .. }))),
+                1 => assert!(matches!(first.reserve(8), Err(Error::Revoked { .. }))),
+                2 => assert!(matches!(first.maintain(), Err(Error::Revoked { .. }))),
+                _ => assert!(first.is_drained()),
+            }
+            if n == 0 {
+                assert_eq!(receive(&mut reader), b"first");
+            }
+            assert_eq!(receive(&mut reader), n.to_le_bytes());
+        }
+        drop(first);
+        let shot = Snapshot::read(channel.segment.as_fd()).unwrap();
+        assert_eq!((shot.writer_pid, shot.evicted), (u64::from(std::process::id()), 0));
+    }
+}
+
+#[test]
 fn publishing_waits_for_as_many_readers_as_the_channel_wants() {
     let mut channel = TestChannel::new(4096, Geometry { wait_readers: 2, ..geometry(4096) });
     let mut writer = channel.writer();

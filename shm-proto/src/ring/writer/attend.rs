@@ -17,6 +17,7 @@ use super::Writer;
 use crate::error::{Error, Result};
 use crate::os::bell::Bell;
 use crate::os::page::SharedPage;
+use crate::ring::layout::OVER;
 use crate::ring::link::{ToDaemon, ToWriter};
 use crate::ring::plan::Placement;
 use crate::ring::record::HEADER;
@@ -41,8 +42,23 @@ impl Writer {
     pub(super) fn attend_now(&mut self) -> Result<()> {
         // Acquire: as in `fit`. Before the link is read: what is announced after this look is seen at the next.
         self.generation = self.lease.generation.value.load(Ordering::Acquire);
-        self.read_link()?;
+        if self.is_over() {
+            self.give_up_role();
+        } else {
+            self.read_link()?;
+        }
         self.check_revoked()
+    }
+
+    /// Whether the daemon has ended the lending: the ring may be another writer's by now.
+    pub(super) fn is_over(&self) -> bool {
+        self.lease.generation.value.load(Ordering::Acquire) & OVER != 0
+    }
+
+    fn give_up_role(&mut self) {
+        self.link = None;
+        self.revoked.get_or_insert_with(|| "the daemon has closed the connection that it was lent over".to_owned());
+        self.look_again();
     }
 
     fn check_revoked(&self) -> Result<()> {
@@ -57,6 +73,11 @@ impl Writer {
             match link.receive() {
                 Ok(Some((line, fds))) => self.obey(line, fds)?,
                 Ok(None) => break,
+                // Looked at anew: the bit is set before the connection is closed.
+                Err(Error::Disconnected { .. }) if self.is_over() => {
+                    self.give_up_role();
+                    return Ok(());
+                }
                 // The daemon is gone. The readers that are attached go on being served.
                 Err(Error::Disconnected { .. }) => self.link = None,
                 Err(e) => return Err(e),

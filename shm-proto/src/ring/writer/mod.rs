@@ -222,7 +222,6 @@ impl Writer {
     /// # Errors
     /// [`Error::Revoked`](crate::Error::Revoked) when the daemon has taken the role back.
     pub fn maintain(&mut self) -> Result<()> {
-        self.flush();
         self.beat();
         self.attend_now()?;
         if let Some((id, reason)) = self.peers.refresh(self.tail.pos()) {
@@ -257,8 +256,11 @@ impl Writer {
         self.tail.seq
     }
 
-    /// Whether every attached reader has read everything.
+    /// Whether every attached reader has read everything. A writer whose role has ended knows of no readers.
     pub fn is_drained(&mut self) -> bool {
+        if self.is_over() {
+            return true;
+        }
         if let Some((id, reason)) = self.peers.refresh(self.tail.pos()) {
             self.evict(id, reason);
         }
@@ -297,6 +299,9 @@ impl Writer {
 
 impl Drop for Writer {
     fn drop(&mut self) {
+        if self.is_over() {
+            return;
+        }
         self.flush();
         self.segment.header().counters.writer_pid.store(0, Ordering::Relaxed);
     }
