@@ -60,7 +60,7 @@ fn what_was_forgotten_is_neither_lost_nor_received_in_another_order() {
     let mut channel = TestChannel::new(65536, geometry(65536));
     let mut reader = channel.reader(Start::Oldest);
     let mut writer = channel.writer();
-    std::mem::forget(writer.reserve(100).unwrap());
+    writer.reserve(100).unwrap().unwrap().fill(0xee);
     for n in 0..5u64 {
         let mut batch = writer.batch();
         batch.push(&(2 * n).to_le_bytes()).unwrap();
