@@ -66,7 +66,6 @@ impl Place {
         while !self.paths().iter().all(|path| fs::metadata(path).is_ok_and(|found| found.len() > 0)) {
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
-        std::thread::sleep(std::time::Duration::from_millis(20));
     }
 }
 

@@ -154,7 +154,7 @@ fn a_reader_started_on_stale_semaphores_changes_to_the_new_ones() {
         reader.recv(&mut bytes, LONG).unwrap();
         bytes.len()
     });
-    std::thread::sleep(Duration::from_millis(30));
+    place.await_sleeper();
     let mut again = place.peer("write", &["77"]);
     again.says("open");
     again.says("acknowledged");

@@ -56,6 +56,14 @@ impl Place {
             && [&self.0.avail, &self.0.done].iter().all(|name| named_sem::identity(&named_sem::path(name)).is_none())
     }
 
+    /// Waits until somebody sleeps on `avail`: the file's second word says how many do.
+    pub(crate) fn await_sleeper(&self) {
+        let path = named_sem::path(&self.0.avail);
+        while std::fs::read(&path).unwrap()[4..8] == [0; 4] {
+            std::thread::yield_now();
+        }
+    }
+
     /// Starts the peer in a role.
     pub(crate) fn peer(&self, role: &str, rest: &[&str]) -> Peer {
         let names = [&self.0.segment, &self.0.avail, &self.0.done];

@@ -9,33 +9,14 @@ use crate::hub::Hub;
 use crate::lease::{Holder, Lease};
 use crate::policy::Bounds;
 
-/// What can change under readers and writer. Everything else is in the segment's header, in the source that is running, or
-/// meant for the channel's beginning.
-const LIVE: [&str; 13] = [
-    "min",
-    "max_readers",
-    "evict_after",
-    "shrink_after",
-    "stalled_after",
-    "ack",
-    "ack_timeout",
-    "wait_readers",
-    "prefault",
-    "permissions",
-    "read",
-    "write",
-    "admin",
-];
-
 /// Why something stays as it is.
-pub(super) const FIXED: &str =
-    "it is fixed while the channel exists; restart shmd, or take the channel out for one reload";
-pub(super) const FOR_THE_BEGINNING: &str = "it is for the channel's beginning; say shmctl resize";
-pub(super) const FIFO_HAS_IT: &str = "it is in the permissions that the source's FIFO was made with; restart shmd";
-pub(super) const OVER_MAX: &str = "it is more than the channel's max, which stays";
+const FIXED: &str = "it is fixed while the channel exists; restart shmd, or take the channel out for one reload";
+const FOR_THE_BEGINNING: &str = "it is for the channel's beginning; say shmctl resize";
+const FIFO_HAS_IT: &str = "it is in the permissions that the source's FIFO was made with; restart shmd";
+const OVER_MAX: &str = "it is more than the channel's max, which stays";
 
 /// The keys whose values differ, with both values.
-pub(super) fn differences(old: &ChannelConfig, new: &ChannelConfig) -> Vec<(&'static str, String, String)> {
+fn differences(old: &ChannelConfig, new: &ChannelConfig) -> Vec<(&'static str, String, String)> {
     let (old, new) = (values(old), values(new));
     // Only packets have no framing; where it goes or comes the source has changed.
     let get = |values: &[(&'static str, String)], key| {
@@ -59,18 +40,68 @@ pub(crate) struct Outcome {
 
 impl Outcome {
     /// A key that was written anew: taken over, unless there is a reason why not.
-    pub(super) fn add(&mut self, change: Change) {
+    fn add(&mut self, change: Change) {
         if change.why.is_none() { self.changed.push(change) } else { self.kept.push(change) }
     }
+}
+
+/// The old configuration with everything of the new one that can change under readers and writer, and what becomes of each
+/// key that differs. `refused` is why permissions and group stay, if they do. Whatever is not taken here is in the segment's
+/// header, in the source that is running, or meant for the channel's beginning.
+pub(super) fn merge(old: &ChannelConfig, new: ChannelConfig, refused: Option<String>) -> (ChannelConfig, Outcome) {
+    let (mut next, mut outcome) = (old.clone(), Outcome::default());
+    let is_fifo = matches!(old.source, SourceKind::Fifo(..));
+    for (key, before, after) in differences(old, &new) {
+        let why = match key {
+            "write" if is_fifo => Some(FIFO_HAS_IT.to_owned()),
+            "permissions" | "group" if refused.is_some() => refused.clone(),
+            "min" if new.min > old.max => Some(OVER_MAX.to_owned()),
+            "capacity" => Some(FOR_THE_BEGINNING.to_owned()),
+            key if take(&mut next, &new, key) => None,
+            _ => Some(FIXED.to_owned()),
+        };
+        outcome.add(Change { channel: Some(old.name.clone()), key: key.to_owned(), old: before, new: after, why });
+    }
+    // Who may do what even where no key differs: the names may stand for other numbers by now.
+    if refused.is_none() {
+        (next.mode, next.group) = (new.mode, new.group);
+    }
+    next.read = new.read.and_group(next.group.as_ref().map(|(_, gid)| *gid));
+    if !is_fifo {
+        next.write = new.write;
+    }
+    next.admin = new.admin;
+    (next, outcome)
+}
+
+/// Takes one key over, if it is one that can change.
+fn take(next: &mut ChannelConfig, new: &ChannelConfig, key: &str) -> bool {
+    match key {
+        "min" => next.min = new.min,
+        // A ring's readers and writer go by what its header says.
+        "on_full" if next.handoff.is_some() => next.on_full = new.on_full,
+        "max_readers" => next.max_readers = new.max_readers,
+        "evict_after" => next.evict_after = new.evict_after,
+        "shrink_after" => next.shrink_after = new.shrink_after,
+        "stalled_after" => next.stalled_after = new.stalled_after,
+        "ack" => next.ack = new.ack,
+        "ack_timeout" => next.ack_timeout = new.ack_timeout,
+        "wait_readers" => next.wait_readers = new.wait_readers,
+        "prefault" => next.prefault = new.prefault,
+        // Taken over by `merge`.
+        "permissions" | "group" | "read" | "write" | "admin" => {}
+        _ => return false,
+    }
+    true
 }
 
 impl Channel {
     /// Takes over what a new configuration of this channel has to say.
     pub(crate) fn reconfigure(&mut self, hub: &mut Hub, new: ChannelConfig) -> Outcome {
-        let mut outcome = Outcome::default();
         if new.handoff.is_some() != self.handoff.is_some() {
             let mode = |handoff: bool| if handoff { "handoff" } else { "ring" }.to_owned();
-            outcome.kept.push(Change {
+            let mut outcome = Outcome::default();
+            outcome.add(Change {
                 channel: Some(self.config.name.clone()),
                 key: "mode".to_owned(),
                 old: mode(self.handoff.is_some()),
@@ -82,45 +113,8 @@ impl Channel {
         if self.handoff.is_some() {
             return self.reconfigure_handoff(new);
         }
-        let mut next = self.config.clone();
         let refused = self.change_access(&new);
-        if refused.is_none() {
-            (next.mode, next.group) = (new.mode, new.group.clone());
-        }
-        let is_fifo = matches!(self.config.source, SourceKind::Fifo(..));
-        for (key, old, written) in differences(&self.config, &new) {
-            let why = match key {
-                "write" if is_fifo => Some(FIFO_HAS_IT.to_owned()),
-                "permissions" | "group" => refused.clone(),
-                "min" if new.min > self.config.max => Some(OVER_MAX.to_owned()),
-                "capacity" => Some(FOR_THE_BEGINNING.to_owned()),
-                key if LIVE.contains(&key) => None,
-                _ => Some(FIXED.to_owned()),
-            };
-            outcome.add(Change {
-                channel: Some(self.config.name.clone()),
-                key: key.to_owned(),
-                old,
-                new: written,
-                why,
-            });
-        }
-        if new.min <= self.config.max {
-            next.min = new.min;
-        }
-        next.max_readers = new.max_readers;
-        next.evict_after = new.evict_after;
-        next.shrink_after = new.shrink_after;
-        next.stalled_after = new.stalled_after;
-        next.ack = new.ack;
-        next.ack_timeout = new.ack_timeout;
-        next.wait_readers = new.wait_readers;
-        next.prefault = new.prefault;
-        next.read = new.read.and_group(next.group.as_ref().map(|(_, gid)| *gid));
-        if !is_fifo {
-            next.write = new.write;
-        }
-        next.admin = new.admin;
+        let (next, outcome) = merge(&self.config, new, refused);
         self.config = next;
         self.tell_source();
         self.sizing.set_bounds(Bounds { min: self.config.min, max: self.config.max });

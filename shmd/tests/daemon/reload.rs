@@ -185,7 +185,7 @@ fn a_source_stays_as_it_is_and_is_named_with_what_depends_on_it() {
 
 #[test]
 fn a_new_channels_source_that_cannot_be_opened_is_named_and_tried_again_until_it_can() {
-    let mut daemon = Daemon::start("reload-source", &channel("main", ""));
+    let mut daemon = Daemon::start("reload-source-waits", &channel("main", ""));
     let dir = daemon.dir.join("later");
     let config = channel("main", "") + &channel("fed", &format!("source = \"unix:{}/in\"", dir.display()));
     let done = daemon.reload(&config).unwrap();
