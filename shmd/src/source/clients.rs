@@ -21,11 +21,10 @@ use nix::poll::{PollFd, PollFlags};
 use nix::sys::socket::{MsgFlags, recv};
 use shm_proto::Result;
 use shm_proto::framing::{Pump, Slotted};
-use shm_proto::os::inq::readable_bytes;
 use shm_proto::os::{peer, process};
 
 use super::Input;
-use super::feed::{Descriptor, Feed, Stepped, is_ready};
+use super::feed::{Feed, Stepped, is_ready};
 use super::report::State;
 use super::unix::Listener;
 use crate::access::Access;
@@ -163,13 +162,7 @@ impl Clients {
     fn read(&mut self, feed: &mut Feed<'_>, index: usize) -> Result<()> {
         let client = &mut self.clients[index];
         let before = client.pump.memory();
-        // The place in the ring is asked for when the message is there: nobody waits for a client that only says so.
-        if let Some(lacks) = client.pump.lacks()
-            && readable_bytes(client.socket.as_fd()).is_ok_and(|there| there < lacks)
-        {
-            client.pump.take_in_pieces();
-        }
-        match feed.step(&mut client.pump, &mut Descriptor(&client.socket))? {
+        match feed.step_untrusted(&mut client.pump, &client.socket)? {
             Stepped::Moved | Stepped::Idle => {}
             Stepped::End => client.gone = true,
             Stepped::Broken(e) => {

@@ -1,5 +1,6 @@
 //! A FIFO. What is written between the first open and the last close is one input: at its end an unfinished line is a
-//! message, a record cut short is an error, and nothing is left for the next.
+//! message, a record cut short is an error, and nothing is left for the next. A writer that claims a long message and does not
+//! send it takes only the memory of what it has sent.
 //!
 //! Who may write is a matter of its permissions: the daemon's user, and the one group or everybody that `write` names. A FIFO
 //! that is there already keeps its own, and stays when the daemon goes.
@@ -20,7 +21,7 @@ use nix::unistd::{Gid, fchown, geteuid};
 use shm_proto::{Error, Result};
 
 use super::Input;
-use super::feed::{Descriptor, Feed, Stepped, is_ready};
+use super::feed::{Feed, Stepped, is_ready};
 use super::place::{FileId, Made, wrong_kind};
 use super::report::State;
 use crate::access::FileAccess;
@@ -110,7 +111,7 @@ impl Input for Fifo {
             self.await_writer(feed)?;
             feed.set(State::Open);
             loop {
-                match feed.step(&mut pump, &mut Descriptor(&self.file))? {
+                match feed.step_untrusted(&mut pump, &self.file)? {
                     Stepped::Moved => {}
                     Stepped::Idle => feed.wait_for(&self.file, None)?,
                     Stepped::End => break,

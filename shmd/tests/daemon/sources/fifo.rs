@@ -100,6 +100,34 @@ fn a_line_that_is_too_long_is_passed_over_and_an_impossible_length_costs_the_res
 }
 
 #[test]
+fn a_claimed_length_neither_grows_the_ring_nor_wipes_what_it_keeps() {
+    let keys = format!("{KEYS}\nframing = \"length\"\ncapacity = \"64KiB\"\non_full = \"overwrite\"");
+    let daemon = Daemon::fed("fifo-claim", &keys);
+    let mut open = OpenOptions::new().write(true).open(daemon.path("in")).unwrap();
+    open.write_all(b"\x04\0\0\0kept").unwrap();
+    daemon.until_input(|input| input.messages == 1);
+    let before = daemon.stat();
+    assert!(before.retained > 0);
+    // Both would fit into the ring, the second one without growing it.
+    for (round, claimed) in [(1, 200u32 << 20), (2, 60 << 10)] {
+        open.write_all(&claimed.to_le_bytes()).unwrap();
+        open.write_all(b"xx").unwrap();
+        daemon.until_input(|input| input.bytes == 8 + 6 * round);
+        // The end of the input is dealt with after what was read before it.
+        drop(open);
+        daemon.until_input(|input| input.errors == round && input.state == "waiting for a writer");
+        let stat = daemon.stat();
+        assert_eq!((stat.capacity, stat.retained), (before.capacity, before.retained), "{}", daemon.log());
+        open = OpenOptions::new().write(true).open(daemon.path("in")).unwrap();
+    }
+    assert_eq!(next(&mut daemon.reader()), "kept");
+    // A message larger than the pipe arrives all the same.
+    open.write_all(&(1u32 << 20).to_le_bytes()).unwrap();
+    open.write_all(&vec![b'y'; 1 << 20]).unwrap();
+    daemon.until_input(|input| input.messages == 2 && input.errors == 2);
+}
+
+#[test]
 fn writers_that_share_an_opening_are_both_read() {
     let daemon = Daemon::fed("fifo-two", KEYS);
     let mut reader = daemon.reader();
