@@ -6,6 +6,7 @@
 //! | sends a length over the limit, or ends within a record or a chunk | is closed, counted, and named in the log |
 //! | sends a packet over the limit | loses the packet, counted and logged |
 //! | claims a long message and does not send it | takes only the memory of what it has sent |
+//! | has the longest unfinished message when all together are too long | is closed, counted, and named in the log |
 //! | is one too many, or not in `write` | is closed, counted, and named in the log |
 //!
 //! An empty packet is the end of a client, as the kernel shows it.
@@ -33,8 +34,11 @@ use crate::server::Peer;
 
 /// Most clients at a time.
 const MOST: usize = 128;
-/// Bytes that all clients' unfinished messages may take together, beside the channel's largest message.
+/// Bytes that all clients' unfinished messages may have together, beside the channel's largest message. Their memory is less than
+/// twice that, and a buffer each.
 const MEMORY: usize = 64 << 20;
+/// When nobody has said anything for so long, the buffers with nothing in them are given back.
+const IDLE: Duration = Duration::from_secs(1);
 /// Packets taken from a client before the others get their turn.
 const PACKETS: usize = 64;
 /// How long accepting rests when there are no descriptors, or no place: clients that are gone are found out in that time.
@@ -51,8 +55,8 @@ pub(super) struct Clients {
     resting: Option<Instant>,
     /// Nobody has gone since.
     full_since: Option<Instant>,
-    /// Bytes that unfinished messages take.
-    memory: usize,
+    /// Bytes of unfinished messages.
+    unfinished: usize,
 }
 
 #[derive(Debug)]
@@ -78,7 +82,7 @@ fn describe(pid: u32, uid: u32, program: &str) -> Peer {
 impl Clients {
     /// Nobody yet.
     pub(super) fn new(listener: Listener, packets: Packets, write: Arc<Mutex<Access>>) -> Self {
-        Self { listener, packets, write, clients: Vec::new(), resting: None, full_since: None, memory: 0 }
+        Self { listener, packets, write, clients: Vec::new(), resting: None, full_since: None, unfinished: 0 }
     }
 
     fn show(&self, feed: &Feed<'_>) {
@@ -95,10 +99,15 @@ impl Clients {
         let events = if rest.is_some() { PollFlags::empty() } else { PollFlags::POLLIN };
         fds.push(PollFd::new(self.listener.listener.as_fd(), events));
         fds.extend(self.clients.iter().map(|client| PollFd::new(client.socket.as_fd(), PollFlags::POLLIN)));
-        feed.wait(&mut fds, rest)?;
+        let holding = self.clients.iter().any(|client| client.pump.memory() > 0 && client.pump.unfinished() == 0);
+        feed.wait(&mut fds, rest.or(holding.then_some(IDLE)))?;
         let waiting = is_ready(&fds[daemon]);
         let ready = fds[daemon + 1..].iter().enumerate().filter(|(_, fd)| is_ready(fd)).map(|(index, _)| index);
-        Ok((waiting, ready.collect()))
+        let ready: Vec<usize> = ready.collect();
+        if ready.is_empty() && holding && now.elapsed() >= IDLE {
+            self.clients.iter_mut().for_each(|client| client.pump.release());
+        }
+        Ok((waiting, ready))
     }
 
     fn accept(&mut self, feed: &mut Feed<'_>) -> Result<()> {
@@ -161,7 +170,10 @@ impl Clients {
     /// One turn of a client's stream.
     fn read(&mut self, feed: &mut Feed<'_>, index: usize) -> Result<()> {
         let client = &mut self.clients[index];
-        let before = client.pump.memory();
+        if client.gone {
+            return Ok(());
+        }
+        let before = client.pump.unfinished();
         match feed.step_untrusted(&mut client.pump, &client.socket)? {
             Stepped::Moved | Stepped::Idle => {}
             Stepped::End => client.gone = true,
@@ -171,17 +183,37 @@ impl Clients {
             }
         }
         client.pump.trim();
-        self.memory = (self.memory + client.pump.memory()).saturating_sub(before);
+        self.unfinished = (self.unfinished + client.pump.unfinished()).saturating_sub(before);
+        self.keep_within(feed);
+        Ok(())
+    }
+
+    /// Drops who has most unfinished when it is too much together: not whoever comes last, or a few that send long messages and
+    /// do not end them would keep everybody else out.
+    fn keep_within(&mut self, feed: &mut Feed<'_>) {
         let most = MEMORY + usize::try_from(feed.max_message()).unwrap_or(usize::MAX / 2);
-        if self.memory > most && client.pump.memory() > before {
+        if self.unfinished <= most {
+            return;
+        }
+        let all = self.unfinished.saturating_sub(self.with_those_gone());
+        let staying = self.clients.iter_mut().filter(|client| !client.gone);
+        // One is enough: no read brings more than the reading client has then.
+        if all > most
+            && let Some(client) = staying.max_by_key(|client| client.pump.unfinished())
+        {
             client.gone = true;
+            let its = client.pump.unfinished();
             let reason = format!(
-                "a client was dropped: the unfinished messages of all clients take {} bytes, {most} are allowed",
-                self.memory
+                "a client was dropped: the unfinished messages of all clients have {all} bytes, {most} are allowed, and its \
+                 {its} are the most; end messages sooner, or lower max_message"
             );
             feed.trouble(reason, || Some(client.peer()));
         }
-        Ok(())
+    }
+
+    /// Bytes that go when the clients that are gone are buried.
+    fn with_those_gone(&self) -> usize {
+        self.clients.iter().filter(|client| client.gone).map(|client| client.pump.unfinished()).sum()
     }
 
     /// One turn of a client's packets, each read where it belongs in the ring.
@@ -222,8 +254,7 @@ impl Clients {
 
     /// Lets those go that are gone.
     fn bury(&mut self) {
-        let memory: usize = self.clients.iter().filter(|client| client.gone).map(|client| client.pump.memory()).sum();
-        self.memory = self.memory.saturating_sub(memory);
+        self.unfinished = self.unfinished.saturating_sub(self.with_those_gone());
         self.clients.retain(|client| !client.gone);
     }
 }

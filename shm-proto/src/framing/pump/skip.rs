@@ -47,18 +47,30 @@ impl Pump {
         }
     }
 
+    /// Bytes of an unfinished message that were read. The memory that they take is less than twice that, and a buffer.
+    #[must_use]
+    pub fn unfinished(&self) -> usize {
+        self.end - self.start
+    }
+
     /// Bytes of memory that the input holds.
     #[must_use]
     pub fn memory(&self) -> usize {
-        self.buffer.len()
+        self.buffer.capacity()
     }
 
     /// Gives back what a large message took, when nothing of it is needed any more.
     pub fn trim(&mut self) {
-        if self.unread().is_empty() && self.buffer.len() > BUFFER {
+        if self.memory() > BUFFER {
+            self.release();
+        }
+    }
+
+    /// Gives all memory back, when nothing in it is needed any more. The next read takes some again.
+    pub fn release(&mut self) {
+        if self.unread().is_empty() && self.memory() > 0 {
             self.clear();
-            self.buffer.truncate(BUFFER);
-            self.buffer.shrink_to_fit();
+            self.buffer = Vec::new();
         }
     }
 

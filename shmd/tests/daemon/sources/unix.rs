@@ -18,6 +18,15 @@ fn connect(daemon: &Daemon) -> UnixStream {
     socket
 }
 
+impl Daemon {
+    /// Memory of the process that nobody shares, in bytes.
+    fn own_memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.as_ref().unwrap().id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap() << 10
+    }
+}
+
 /// Whether the daemon closes the connection.
 fn is_closed(mut socket: UnixStream) -> bool {
     // Closed with bytes unread it is a reset.
@@ -155,12 +164,7 @@ fn clients_that_come_faster_than_the_others_are_seen_to_go_are_all_heard() {
 fn a_claimed_length_takes_no_memory_and_holds_nobody_up() {
     let keys = format!("{KEYS}\nframing = \"length\"\ncapacity = \"64KiB\"\non_full = \"overwrite\"");
     let daemon = Daemon::fed("unix-claim", &keys);
-    let rss = || {
-        let status = fs::read_to_string(format!("/proc/{}/status", daemon.child.as_ref().unwrap().id())).unwrap();
-        let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
-        line.trim().trim_end_matches(" kB").parse::<u64>().unwrap()
-    };
-    let before = rss();
+    let before = daemon.own_memory();
     let claims: Vec<UnixStream> = (0..50)
         .map(|_| {
             let mut client = connect(&daemon);
@@ -174,10 +178,52 @@ fn a_claimed_length_takes_no_memory_and_holds_nobody_up() {
     connect(&daemon).write_all(b"\x02\0\0\0me").unwrap();
     assert_eq!(next(&mut reader), "me");
     daemon.until_input(|input| input.bytes == 50 * 1004 + 6);
-    assert!(rss() - before < 64 << 10, "{} KiB", rss() - before);
+    assert!(daemon.own_memory() < before + (64 << 20), "{} of {before}", daemon.own_memory());
     assert_eq!(daemon.stat().capacity, 64 << 10);
     drop(claims);
     daemon.until_input(|input| input.errors == 50);
+}
+
+#[test]
+fn clients_that_hoard_unfinished_messages_do_not_keep_an_honest_one_out() {
+    const KIB: usize = 1 << 10;
+    let daemon = Daemon::fed("unix-hoard", &format!("{KEYS}\nmax_message = \"1MiB\"\nmax = \"4MiB\""));
+    let mut reader = daemon.reader();
+    let hoard = |client: &mut UnixStream, len: usize| client.write_all(&vec![b'x'; len]).unwrap();
+    let mut hoarders: Vec<UnixStream> = (0..65).map(|_| connect(&daemon)).collect();
+    hoarders.iter_mut().for_each(|client| hoard(client, 600 * KIB));
+    daemon.until_input(|input| input.bytes == 65 * 600 * KIB as u64);
+    let mut honest = connect(&daemon);
+    honest.write_all(b"first\n").unwrap();
+    assert_eq!(next(&mut reader), "first");
+    assert_eq!(daemon.input().errors, 0, "{}", daemon.log());
+    // 66,000 of the 66,560 KiB that all may have.
+    hoarders.iter_mut().for_each(|client| hoard(client, 400 * KIB));
+    hoarders.push(connect(&daemon));
+    hoard(hoarders.last_mut().unwrap(), 1001 * KIB);
+    daemon.until_input(|input| input.bytes == (65 * 1000 + 1001) * KIB as u64 + 6);
+    assert_eq!(daemon.input().errors, 0, "{}", daemon.log());
+    hoard(&mut honest, 600 * KIB);
+    let input = daemon.until_input(|input| input.errors == 1);
+    let reason = input.last_error.unwrap();
+    assert!(reason.contains(", 68157440 are allowed, and its 1025024 are the most; "), "{reason}");
+    assert!(is_closed(hoarders.pop().unwrap()));
+    honest.write_all(b"\n").unwrap();
+    assert_eq!(next(&mut reader).len(), 600 * KIB);
+    assert_eq!(daemon.input().errors, 1, "{}", daemon.log());
+}
+
+#[test]
+fn a_client_that_says_nothing_keeps_no_buffer() {
+    let daemon = Daemon::fed("unix-idle", KEYS);
+    let mut clients: Vec<UnixStream> = (0..100).map(|_| connect(&daemon)).collect();
+    let before = daemon.own_memory();
+    clients.iter_mut().for_each(|client| client.write_all(b"x\n").unwrap());
+    daemon.until_input(|input| input.messages == 100);
+    // 25 MiB of buffers.
+    wait_for(|| daemon.own_memory() < before + (10 << 20), || daemon.own_memory().to_string());
+    writeln!(&clients[7], "y").unwrap();
+    daemon.until_input(|input| input.messages == 101);
 }
 
 #[test]
