@@ -8,12 +8,15 @@
 //! | [`plan`], `marks`, `walker` | where the next record goes: pure |
 //! | `segment` | a mapped segment, and how one is made |
 //! | `writer`, `reader` | the two roles |
+//! | `haste` | how long they look before they sleep |
 //! | [`link`] | what passes between writer and daemon |
 //! | `inspect` | what the daemon sees without mapping the segment |
 
 #[cfg(not(loom))]
 mod attach;
 pub mod commit;
+#[cfg(not(loom))]
+mod haste;
 #[cfg(not(loom))]
 mod inspect;
 #[cfg(not(loom))]

@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 pub use self::message::{Message, Words};
+use super::haste::Haste;
 use super::layout::{CURSOR_JOINING, MARK_EVERY, ReaderPage};
 use super::record::{HEADER, Strides};
 use super::segment::Segment;
@@ -48,6 +49,7 @@ pub struct Reader {
     first: u64,
     /// The message that was next at the last pause.
     paused_at: u64,
+    haste: Haste,
     lost: u64,
     /// Lost just before message `found`.
     lost_before: u64,
@@ -100,6 +102,7 @@ impl Reader {
             joined: false,
             first: 0,
             paused_at: 0,
+            haste: Haste::default(),
             lost: 0,
             lost_before: 0,
             found: 0,
@@ -180,8 +183,19 @@ impl Reader {
             return Ok(found);
         }
         let deadline = wait::deadline(timeout);
+        // When there is nothing this gives back what was read, which the writer may wait for.
+        if let Some(found) = self.next_record()? {
+            return Ok(found);
+        }
+        if self.look_on(deadline)
+            && let Some(found) = self.at_hand()
+        {
+            return Ok(found);
+        }
+        let begun = monotonic_ns();
         loop {
             if let Some(found) = self.next_record()? {
+                self.haste.slept(monotonic_ns() - begun);
                 return Ok(found);
             }
             if !self.wait_until(deadline)? {

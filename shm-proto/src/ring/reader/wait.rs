@@ -50,6 +50,14 @@ impl Reader {
         })
     }
 
+    /// Looks at the header for longer, if that is promising.
+    pub(super) fn look_on(&mut self, until_ns: u64) -> bool {
+        let mut haste = std::mem::take(&mut self.haste);
+        let seen = haste.look_on(until_ns, || self.look().kind() != Kind::Empty);
+        self.haste = haste;
+        seen
+    }
+
     /// Waits until there is something to look at, or until the moment. False when the moment came first.
     pub(super) fn wait_until(&mut self, deadline_ns: u64) -> Result<bool> {
         loop {

@@ -20,6 +20,7 @@ use self::peers::Peers;
 use self::room::Growth;
 pub use self::slot::{Batch, Slot};
 use self::wait::Patience;
+use super::haste::Haste;
 use super::layout::LeasePage;
 use super::link::{Link, ToDaemon};
 use super::marks::Marks;
@@ -65,6 +66,7 @@ pub struct Writer {
     link: Option<Box<dyn Link>>,
     revoked: Option<String>,
     growth: Growth,
+    haste: Haste,
     /// A smaller capacity that waits for the readers, and the number the daemon gave the request.
     shrinking: Option<(u64, u32)>,
     overflow_told_ns: u64,
@@ -111,6 +113,7 @@ impl Writer {
             link: Some(link),
             revoked: None,
             growth: Growth::default(),
+            haste: Haste::default(),
             shrinking: None,
             overflow_told_ns: 0,
             segment,

@@ -74,9 +74,18 @@ impl Writer {
             }
         }
         let now = monotonic_ns();
+        let first = waiting.began_ns == 0;
         let began = waiting.began(now);
         self.beat();
         self.check_patience(patience, now)?;
+        if first
+            && self.look_on(patience.deadline_ns(), |writer| {
+                writer.peers.refresh(writer.tail.pos());
+                writer.peers.least() != before || announced(writer)
+            })
+        {
+            return Ok(());
+        }
         let evict_after_ns = self.geometry.evict_after_ms.saturating_mul(1_000_000);
         let Some(peer) = self.peers.slowest() else { return Ok(()) };
         if peer.moved_ns == 0 {
@@ -112,8 +121,19 @@ impl Writer {
         }
         self.peers.refresh(self.tail.pos());
         let moved = self.peers.least() != before;
+        if moved {
+            self.haste.slept(monotonic_ns() - began);
+        }
         waiting.spurious = if matches!(woken, Wait::Posted) && !moved { waiting.spurious + 1 } else { 0 };
         Ok(())
+    }
+
+    /// Looks for space for longer, if that is promising.
+    fn look_on(&mut self, until_ns: u64, mut look: impl FnMut(&mut Writer) -> bool) -> bool {
+        let mut haste = std::mem::take(&mut self.haste);
+        let seen = haste.look_on(until_ns, || look(self));
+        self.haste = haste;
+        seen
     }
 
     /// Waits for a line from the daemon, at most until then.
