@@ -8,6 +8,7 @@
 //! | `chunk=SIZE` | the next SIZE bytes | the last message may be shorter |
 
 mod cut;
+pub mod input;
 mod pump;
 
 use std::fmt;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::size::Bytes;
 
+pub use input::Input;
 pub use pump::{MessageSink, Pump, Slotted, Step};
 
 /// Where one message of a byte stream ends.

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use shm_proto::Error;
+use shm_proto::framing::input::widen;
 
 use crate::error::{Failure, Result, note};
 use crate::signals::Signals;
@@ -67,6 +68,7 @@ pub(crate) struct Output {
 impl Output {
     pub(crate) fn stdout() -> Result<Self> {
         let file = File::from(io::stdout().as_fd().try_clone_to_owned().map_err(failure)?);
+        widen(&file);
         Ok(Output { file: nonblocking(&file).unwrap_or(file), buffer: Vec::with_capacity(ENOUGH) })
     }
 

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 use shm_proto::Result;
-use shm_proto::framing::{Framing, MessageSink, Pump, Slotted, Step};
+use shm_proto::framing::{Framing, Input, MessageSink, Pump, Slotted, Step};
 
 const MESSAGE: usize = 64;
 /// As much as one read of a pump takes.
@@ -20,6 +20,12 @@ impl Read for Source<'_> {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         self.0.read(out)
+    }
+}
+
+impl Input for Source<'_> {
+    fn readable(&self) -> Option<usize> {
+        Some(self.0.len())
     }
 }
 

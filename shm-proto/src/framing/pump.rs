@@ -2,11 +2,12 @@
 
 mod skip;
 
-use std::io::{self, Read};
+use std::io;
 
 use self::skip::Skip;
 use super::Framing;
 use super::cut::{Cut, LENGTH};
+use super::input::Input;
 use crate::error::{Error, Result};
 use crate::size::Bytes;
 
@@ -15,8 +16,8 @@ const BUFFER: usize = 256 << 10;
 /// From so many missing bytes on, a message whose length is known is read in place: one copy less pays for a read of
 /// its own.
 const IN_PLACE: usize = 16 << 10;
-/// A chunk is offered to the sink when its first bytes are there; so many are read through the buffer for that. A place
-/// that is asked for without a message to put there makes a full ring wait for readers, drop, or overwrite for nothing.
+/// A place that is asked for without a message to put there makes a full ring wait for readers, drop, or overwrite for
+/// nothing. Where the input does not say how much it has, a chunk's first bytes are read through the buffer for that.
 const FIRST: usize = 4 << 10;
 
 /// Where messages go: a ring's writer, or a test's list.
@@ -155,20 +156,26 @@ impl Pump {
     /// # Errors
     /// [`Error::Framing`] for a message over the limit and for a record cut short by the end of the input,
     /// [`Error::System`] when reading fails, and what the sink says.
-    pub fn step(&mut self, input: &mut impl Read, sink: &mut impl MessageSink) -> Result<Step> {
+    pub fn step(&mut self, input: &mut impl Input, sink: &mut impl MessageSink) -> Result<Step> {
         if self.ended {
             return Ok(Step::Eof);
         }
         if std::mem::take(&mut self.look_again) {
             return self.publish_complete(sink).map(Step::Published);
         }
-        if let Some(len) = self.length_in_place()
-            && let Some(step) = self.step_in_place(len, input, sink)?
-        {
-            return Ok(step);
+        let mut most = usize::MAX;
+        if let Some((len, lacks)) = self.large() {
+            let readable = input.readable();
+            let is_there = readable.map_or(self.unfinished() > 0, |bytes| bytes >= lacks);
+            if is_there && let Some(step) = self.step_in_place(len, input, sink)? {
+                return Ok(step);
+            }
+            if readable.is_none() && self.unfinished() == 0 && lacks >= FIRST + IN_PLACE {
+                most = FIRST;
+            }
         }
-        self.make_room();
-        let end = if self.is_first_piece() { self.end + FIRST } else { self.buffer.len() };
+        self.make_room(most);
+        let end = self.buffer.len().min(self.end.saturating_add(most));
         match input.read(&mut self.buffer[self.end..end]) {
             Ok(0) => self.finish(sink),
             Ok(n) => {
@@ -200,25 +207,18 @@ impl Pump {
         if self.framing == Framing::Length { LENGTH } else { 0 }
     }
 
-    /// Whether the next bytes are the first of a chunk that will be read in place.
-    fn is_first_piece(&self) -> bool {
-        let large = |size| usize::try_from(size).is_ok_and(|size| size >= FIRST + IN_PLACE && size <= self.max_message);
-        self.unread().is_empty() && matches!(self.framing, Framing::Chunk(size) if large(size))
-    }
-
-    /// The payload's length, if the message at `start` is worth reading in place.
-    fn length_in_place(&self) -> Option<usize> {
-        let begun = !self.in_pieces && !self.dropped && !self.unread().is_empty();
-        let whole = self.known_length().filter(|_| begun)?;
-        let len = whole - self.prefix();
-        (len <= self.max_message && whole >= self.unread().len() + IN_PLACE).then_some(len)
+    /// The payload's length of the message at `start`, and the bytes that it lacks, if it is worth reading in place.
+    fn large(&self) -> Option<(usize, usize)> {
+        let whole = self.known_length().filter(|_| !self.in_pieces && !self.dropped && self.skip == Skip::Nothing)?;
+        let (len, lacks) = (whole - self.prefix(), whole.checked_sub(self.unfinished())?);
+        (len <= self.max_message && lacks >= IN_PLACE).then_some((len, lacks))
     }
 
     /// Nothing when the sink has no place: then the message goes through the buffer.
     fn step_in_place(
         &mut self,
         len: usize,
-        input: &mut impl Read,
+        input: &mut impl Input,
         sink: &mut impl MessageSink,
     ) -> Result<Option<Step>> {
         let prefix = self.prefix();
@@ -261,12 +261,13 @@ impl Pump {
         }
     }
 
-    fn make_room(&mut self) {
+    /// For the next read, of at most so many bytes.
+    fn make_room(&mut self, most_read: usize) {
         let unread = self.end - self.start;
         if unread == 0 {
             (self.start, self.end) = (0, 0);
         }
-        let known = self.known_length().filter(|&whole| whole <= self.max_message + LENGTH && !self.is_first_piece());
+        let known = self.known_length().filter(|&whole| whole <= self.max_message + LENGTH && whole <= most_read);
         let wanted = known.map_or(unread + 1, |whole| whole.max(unread + 1));
         if self.start > 0 && (self.end == self.buffer.len() || self.start + wanted > self.buffer.len()) {
             self.buffer.copy_within(self.start..self.end, 0);
@@ -360,7 +361,7 @@ fn outcome_of(e: io::Error) -> Result<Step> {
 
 /// Reads until `slot` is full, from `filled` on. Returns how much of it is filled and, when it is not full, what the
 /// last read said.
-fn read_until_full(input: &mut impl Read, slot: &mut [u8], mut filled: usize) -> (usize, Option<io::Result<usize>>) {
+fn read_until_full(input: &mut impl Input, slot: &mut [u8], mut filled: usize) -> (usize, Option<io::Result<usize>>) {
     while filled < slot.len() {
         match input.read(&mut slot[filled..]) {
             Ok(n) if n > 0 => filled += n,

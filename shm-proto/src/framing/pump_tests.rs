@@ -1,4 +1,5 @@
 use std::collections::VecDeque;
+use std::io::Read;
 
 use proptest::prelude::*;
 
@@ -50,8 +51,11 @@ impl MessageSink for List {
     }
 }
 
-/// An input that arrives in pieces, with nothing to read between them.
-struct Pieces(VecDeque<Vec<u8>>);
+/// An input that arrives in pieces, with nothing to read between them, and that may know how much there is to read.
+struct Pieces {
+    pieces: VecDeque<Vec<u8>>,
+    knows: bool,
+}
 
 impl Pieces {
     fn cut(bytes: &[u8], sizes: &[usize]) -> Self {
@@ -62,28 +66,38 @@ impl Pieces {
             pieces.push_back(Vec::new());
             rest = more;
         }
-        Pieces(pieces)
+        Pieces { pieces, knows: false }
+    }
+
+    fn that_knows(self, knows: bool) -> Self {
+        Pieces { knows, ..self }
     }
 }
 
 impl Read for Pieces {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        let Some(piece) = self.0.front_mut() else { return Ok(0) };
+        let Some(piece) = self.pieces.front_mut() else { return Ok(0) };
         if piece.is_empty() {
-            self.0.pop_front();
+            self.pieces.pop_front();
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let n = piece.len().min(into.len());
         into[..n].copy_from_slice(&piece[..n]);
         piece.drain(..n);
-        if piece.is_empty() && self.0.len() > 1 {
-            self.0.pop_front();
+        if piece.is_empty() && self.pieces.len() > 1 {
+            self.pieces.pop_front();
         }
         Ok(n)
     }
 }
 
-fn pump(framing: Framing, max: u64, input: &mut impl Read, sink: &mut List) -> Result<u64> {
+impl Input for Pieces {
+    fn readable(&self) -> Option<usize> {
+        self.knows.then(|| self.pieces.front().map_or(0, Vec::len))
+    }
+}
+
+fn pump(framing: Framing, max: u64, input: &mut impl Input, sink: &mut List) -> Result<u64> {
     let mut pump = Pump::new(framing, max)?;
     loop {
         if pump.step(input, sink)? == Step::Eof {
@@ -129,6 +143,25 @@ fn a_place_is_asked_for_only_when_there_is_something_to_put_there() {
 }
 
 #[test]
+fn a_place_is_asked_for_when_the_whole_message_is_there_if_the_input_knows() {
+    let size = 100 << 10;
+    let input: Vec<u8> = (0..4).flat_map(|n| body(n, size)).collect();
+    // The second message comes in two pieces, of which the last is too small for a read of its own; the third in two large ones.
+    let cuts = [size, size - 10, 10, size / 2, size / 2, size];
+    let mut input = Pieces::cut(&input, &cuts).that_knows(true);
+    let (mut sink, mut asked) = (List::new(true), Vec::new());
+    let mut pump = Pump::new(Framing::Chunk(size as u64), 1 << 20).unwrap();
+    while pump.step(&mut input, &mut sink).unwrap() != Step::Eof {
+        if asked.len() < sink.messages.len() {
+            asked.push(sink.asked);
+        }
+    }
+    assert_eq!(asked, [1, 1, 2, 3]);
+    assert_eq!(sink.in_place, 3);
+    assert!(sink.messages.iter().enumerate().all(|(n, message)| *message == body(n, size)));
+}
+
+#[test]
 fn a_last_line_without_newline_and_a_short_last_chunk_are_messages() {
     assert_eq!(texts(Framing::Lines, 10, "a\nb"), ["a", "b"]);
     assert_eq!(texts(Framing::Chunk(3), 10, "abcde"), ["abc", "de"]);
@@ -163,7 +196,7 @@ fn an_endless_line_is_refused_without_being_collected() {
     let mut sink = List::new(true);
     let mut pump = Pump::new(Framing::Lines, 1 << 20).unwrap();
     let error = loop {
-        match pump.step(&mut io::repeat(b'x'), &mut sink) {
+        match pump.step(&mut &[b'x'; 1000][..], &mut sink) {
             Ok(_) => {}
             Err(e) => break e,
         }
@@ -220,6 +253,11 @@ fn an_input_that_fails_says_so() {
             Err(io::Error::other("unplugged"))
         }
     }
+    impl Input for Broken {
+        fn readable(&self) -> Option<usize> {
+            None
+        }
+    }
     let error = pump(Framing::Lines, 10, &mut Broken, &mut List::new(true)).unwrap_err();
     assert!(error.to_string().contains("unplugged"), "{error}");
 }
@@ -252,7 +290,7 @@ proptest! {
 
     #[test]
     fn messages_come_out_as_they_went_in_however_the_input_is_cut(
-        (message_sizes, pieces) in sizes(), has_places: bool, which in 0..3
+        (message_sizes, pieces) in sizes(), has_places: bool, knows: bool, which in 0..3
     ) {
         let messages: Vec<_> = message_sizes.iter().enumerate().map(|(n, &len)| body(n, len)).collect();
         let (framing, input): (_, Vec<u8>) = match which {
@@ -262,20 +300,20 @@ proptest! {
         };
         let max = message_sizes.iter().copied().max().unwrap_or(0) as u64;
         let mut sink = List::new(has_places);
-        pump(framing, max, &mut Pieces::cut(&input, &pieces), &mut sink).unwrap();
+        pump(framing, max, &mut Pieces::cut(&input, &pieces).that_knows(knows), &mut sink).unwrap();
         prop_assert!(sink.messages == messages);
     }
 
     #[test]
     fn chunks_put_together_are_the_input(
         len in 0usize..300_000, size in prop_oneof![1000usize..5000, IN_PLACE - 2..5 * IN_PLACE], pieces in piece_sizes(),
-        has_places: bool
+        has_places: bool, knows: bool
     ) {
         let input = body(0, len);
         let mut pieces = pieces;
         pieces.push(BUFFER);
         let mut sink = List::new(has_places);
-        pump(Framing::Chunk(size as u64), size as u64, &mut Pieces::cut(&input, &pieces), &mut sink).unwrap();
+        pump(Framing::Chunk(size as u64), size as u64, &mut Pieces::cut(&input, &pieces).that_knows(knows), &mut sink).unwrap();
         prop_assert!(sink.messages.concat() == input);
         prop_assert!(sink.messages.iter().rev().skip(1).all(|m| m.len() == size));
         prop_assert!(sink.messages.iter().all(|m| !m.is_empty()));
@@ -366,12 +404,8 @@ fn a_claimed_length_takes_no_memory_and_a_trimmed_pump_gives_it_back() {
     let mut list = List::new(false);
     let mut input = CLAIM.to_le_bytes().to_vec();
     input.extend(vec![1; BUFFER]);
-    let mut pieces = Pieces::cut(&input, &[1000]);
-    while pump.step(&mut pieces, &mut list).unwrap_or(Step::Eof) != Step::Eof && !pieces.0.is_empty() {
-        if pump.lacks().is_some() {
-            pump.take_in_pieces();
-        }
-    }
+    let mut pieces = Pieces::cut(&input, &[1000]).that_knows(true);
+    while pump.step(&mut pieces, &mut list).is_ok_and(|step| step != Step::Eof) {}
     assert!(pump.memory() <= 4 * BUFFER, "{}", pump.memory());
     assert_eq!(list.asked, 0);
     let mut pump = Pump::new(Framing::Lines, CLAIM.into()).unwrap();

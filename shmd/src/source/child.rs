@@ -11,6 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use shm_proto::ChannelName;
+use shm_proto::framing::input::widen;
 use shm_proto::os::{child, peer};
 
 use crate::config::CommandLine;
@@ -59,6 +60,7 @@ impl Running {
         let ended = peer::pidfd(child.id());
         let group = Pid::from_raw(child.id().cast_signed());
         let made = pipes.ok_or_else(|| io::Error::other("it has no pipes")).and_then(|(stdout, stderr)| {
+            widen(&stdout);
             for pipe in [&stdout, &stderr] {
                 // Only these ends: the child's are other open files.
                 fcntl(pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK))?;
@@ -214,6 +216,8 @@ impl Complaints {
 mod tests {
     use std::io::Read;
 
+    use shm_proto::framing::input::NonBlocking;
+
     use super::*;
 
     fn start(words: &[&str]) -> Running {
@@ -225,7 +229,7 @@ mod tests {
         let mut text = Vec::new();
         let mut bytes = [0; 256];
         loop {
-            match super::super::feed::Descriptor(running.stdout()).read(&mut bytes) {
+            match NonBlocking(running.stdout()).read(&mut bytes) {
                 Ok(0) => return String::from_utf8(text).unwrap(),
                 Ok(n) => text.extend_from_slice(&bytes[..n]),
                 Err(_) => std::thread::sleep(Duration::from_millis(1)),
@@ -247,7 +251,7 @@ mod tests {
         let mut line = String::new();
         while !line.ends_with('\n') {
             let mut byte = [0];
-            match super::super::feed::Descriptor(running.stdout()).read(&mut byte) {
+            match NonBlocking(running.stdout()).read(&mut byte) {
                 Ok(1) => line.push(char::from(byte[0])),
                 _ => std::thread::sleep(Duration::from_millis(1)),
             }

@@ -21,6 +21,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::socket::{MsgFlags, recv};
 use shm_proto::Result;
+use shm_proto::framing::input::NonBlocking;
 use shm_proto::framing::{Pump, Slotted};
 use shm_proto::os::{peer, process};
 
@@ -174,7 +175,7 @@ impl Clients {
             return Ok(());
         }
         let before = client.pump.unfinished();
-        match feed.step_untrusted(&mut client.pump, &client.socket)? {
+        match feed.step(&mut client.pump, &mut NonBlocking(&client.socket))? {
             Stepped::Moved | Stepped::Idle => {}
             Stepped::End => client.gone = true,
             Stepped::Broken(e) => {

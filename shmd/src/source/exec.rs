@@ -9,12 +9,13 @@
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags};
+use shm_proto::framing::input::NonBlocking;
 use shm_proto::{Error, Result};
 
 use super::Input;
 use super::backoff::Backoff;
 use super::child::{Complaints, Running};
-use super::feed::{Descriptor, Feed, Stepped, is_ready};
+use super::feed::{Feed, Stepped, is_ready};
 use super::report::State;
 use crate::config::CommandLine;
 use crate::journal::operation;
@@ -42,7 +43,7 @@ impl Exec {
         let mut pump = feed.pump()?;
         let mut reads = 0;
         loop {
-            match feed.step(&mut pump, &mut Descriptor(running.stdout()))? {
+            match feed.step(&mut pump, &mut NonBlocking(running.stdout()))? {
                 Stepped::Moved => {
                     reads += 1;
                     if reads % READS == 0 {

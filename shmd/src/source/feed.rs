@@ -5,9 +5,8 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags};
-use shm_proto::framing::{Framing, MessageSink, Pump, Slotted, Step};
+use shm_proto::framing::{Framing, Input, MessageSink, Pump, Slotted, Step};
 use shm_proto::os::bell::Bell;
-use shm_proto::os::inq::readable_bytes;
 use shm_proto::ring::Writer;
 use shm_proto::{ChannelName, Error, Result};
 
@@ -96,12 +95,13 @@ impl<'a> Feed<'a> {
         self.report.set(state);
     }
 
-    /// Moves what one read gives into the ring; waits while the ring is full. For inputs that the operator has started: a large
-    /// message gets its place with its first bytes.
+    /// Moves what one read gives into the ring; waits while the ring is full. A large message of a pipe or a socket gets its
+    /// place when all of it is there: one that is only claimed grows nothing, wipes nothing, and holds nobody up. What is not
+    /// there yet is collected in the pump, whose memory grows with what has come.
     ///
     /// # Errors
     /// Everything that is not this input's fault: it ends the source.
-    pub(super) fn step(&mut self, pump: &mut Pump, input: &mut impl Read) -> Result<Stepped> {
+    pub(super) fn step(&mut self, pump: &mut Pump, input: &mut impl Input) -> Result<Stepped> {
         let before = pump.published();
         let mut input = Metered { input, report: self.report, failed: false };
         let outcome = pump.step(&mut input, &mut self.sink);
@@ -114,21 +114,6 @@ impl<'a> Feed<'a> {
             Err(e) if input.failed => Ok(Stepped::Broken(e)),
             Err(e) => Err(e),
         }
-    }
-
-    /// [`step`](Self::step) for an input that is not to be trusted, and that is set not to wait. The place in the ring is asked
-    /// for when the whole message is there: one that is only claimed grows nothing, wipes nothing, and holds nobody up. What is
-    /// not there yet is collected in the pump, whose memory grows with what has come.
-    ///
-    /// # Errors
-    /// As there.
-    pub(super) fn step_untrusted(&mut self, pump: &mut Pump, input: &impl AsFd) -> Result<Stepped> {
-        if let Some(lacks) = pump.lacks()
-            && readable_bytes(input.as_fd()).is_ok_and(|there| there < lacks)
-        {
-            pump.take_in_pieces();
-        }
-        self.step(pump, &mut Descriptor(input))
     }
 
     /// Publishes one message of `len` bytes that `fill` puts where it belongs; it may find that there is none.
@@ -211,13 +196,9 @@ impl<R: Read> Read for Metered<'_, R> {
     }
 }
 
-/// Reads a descriptor that is set not to wait.
-#[derive(Debug)]
-pub(super) struct Descriptor<T>(pub(super) T);
-
-impl<T: AsFd> Read for Descriptor<T> {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        Ok(nix::unistd::read(&self.0, buffer)?)
+impl<R: Input> Input for Metered<'_, R> {
+    fn readable(&self) -> Option<usize> {
+        self.input.readable()
     }
 }
 

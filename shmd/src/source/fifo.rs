@@ -18,6 +18,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use nix::unistd::{Gid, fchown, geteuid};
+use shm_proto::framing::input::{NonBlocking, widen};
 use shm_proto::{Error, Result};
 
 use super::Input;
@@ -111,7 +112,7 @@ impl Input for Fifo {
             self.await_writer(feed)?;
             feed.set(State::Open);
             loop {
-                match feed.step_untrusted(&mut pump, &self.file)? {
+                match feed.step(&mut pump, &mut NonBlocking(&self.file))? {
                     Stepped::Moved => {}
                     Stepped::Idle => feed.wait_for(&self.file, None)?,
                     Stepped::End => break,
@@ -166,6 +167,7 @@ fn open_or_make(path: &Path, access: FileAccess, marked: Marked) -> Result<(File
     if !found.file_type().is_fifo() {
         return Err(wrong_kind(path, found.file_type(), "a FIFO"));
     }
+    widen(&file);
     if made.is_some() {
         let mode = match access {
             FileAccess::Owner => 0o600,

@@ -24,7 +24,7 @@ use log::debug;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
-use shm_proto::framing::{Framing, Pump};
+use shm_proto::framing::{self, Framing, Pump};
 use shm_proto::{Error, Result};
 
 use super::Input;
@@ -238,6 +238,13 @@ impl Read for Followed {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         Ok(n)
+    }
+}
+
+impl framing::Input for Followed {
+    fn readable(&self) -> Option<usize> {
+        let left = self.file.metadata().ok()?.len().saturating_sub(self.at);
+        Some(if self.stop == Stop::Now { 0 } else { usize::try_from(left).unwrap_or(usize::MAX) })
     }
 }
 

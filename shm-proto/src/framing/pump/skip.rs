@@ -73,17 +73,4 @@ impl Pump {
             self.buffer = Vec::new();
         }
     }
-
-    /// Bytes that the unfinished message lacks, when it is one that the next [`step`](Self::step) would read in place.
-    #[must_use]
-    pub fn lacks(&self) -> Option<usize> {
-        let len = self.length_in_place()?;
-        Some(self.prefix() + len - self.unread().len())
-    }
-
-    /// Reads the unfinished message through the buffer: for an input that does not have what it [`lacks`](Self::lacks),
-    /// and that others shall not wait for, because asking for a place makes a full ring wait, drop or overwrite.
-    pub fn take_in_pieces(&mut self) {
-        self.in_pieces = true;
-    }
 }

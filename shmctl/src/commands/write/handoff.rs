@@ -11,7 +11,7 @@ use shm_proto::framing::{MessageSink, Pump, Slotted, Step};
 use shm_proto::handoff::{Names, Origin, Progress, Settings, Writer};
 use shm_proto::os::clock::monotonic_ns;
 
-use super::{Args, Input, Overdue};
+use super::{Args, Overdue, stdin};
 use crate::error::{Result, note};
 use crate::human::messages;
 use crate::output::wait_for;
@@ -110,7 +110,7 @@ pub(super) fn run(args: &Args, names: Names) -> Result<()> {
 }
 
 fn publish(pump: &mut Pump, sink: &mut Sink<'_>) -> Result<()> {
-    let mut input = Input::stdin()?;
+    let mut input = stdin()?;
     while !sink.signals.came() {
         match pump.step(&mut input, sink)? {
             Step::Published(_) => {}

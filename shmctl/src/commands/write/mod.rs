@@ -2,19 +2,19 @@
 
 mod handoff;
 
-use std::fs::File;
-use std::io::{self, Read};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, ValueEnum};
 use nix::poll::{PollFd, PollFlags};
+use shm_proto::framing::input::Shared;
 use shm_proto::framing::{Framing, Pump, Step};
 use shm_proto::{Error, Writer};
 
 use super::handoff::Objects;
 use crate::args::Global;
-use crate::error::{Failure, Result, note};
+use crate::error::{Result, note};
 use crate::human::messages;
 use crate::output::{has_gone, has_news, wait_for};
 
@@ -114,7 +114,7 @@ pub(crate) fn run(args: Args, global: &Global) -> Result<()> {
 }
 
 fn publish(pump: &mut Pump, writer: &mut Writer) -> Result<()> {
-    let mut input = Input::stdin()?;
+    let mut input = stdin()?;
     let mut daemon_is_there = true;
     loop {
         match pump.step(&mut input, writer)? {
@@ -126,7 +126,7 @@ fn publish(pump: &mut Pump, writer: &mut Writer) -> Result<()> {
 }
 
 /// Waits for input, and meanwhile does what the daemon asks for.
-fn wait(input: &Input, writer: &mut Writer, daemon_is_there: &mut bool) -> Result<()> {
+fn wait(input: &Shared<OwnedFd>, writer: &mut Writer, daemon_is_there: &mut bool) -> Result<()> {
     let timeout = if writer.is_shrinking() { SHRINKING } else { HEARTBEAT };
     let mut fds = vec![PollFd::new(input.as_fd(), PollFlags::POLLIN)];
     if *daemon_is_there {
@@ -146,36 +146,8 @@ fn wait(input: &Input, writer: &mut Writer, daemon_is_there: &mut bool) -> Resul
     Ok(())
 }
 
-/// Standard input, read only when there is something: its mode is shared with other processes and stays as it is.
-#[derive(Debug)]
-struct Input {
-    file: File,
-    never_waits: bool,
-}
-
-impl Input {
-    fn stdin() -> Result<Self> {
-        let failed = |e: io::Error| Failure::from(Error::system("cannot read standard input", e));
-        let file = File::from(io::stdin().as_fd().try_clone_to_owned().map_err(failed)?);
-        let never_waits = file.metadata().map_err(failed)?.is_file();
-        Ok(Input { file, never_waits })
-    }
-}
-
-impl Read for Input {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        if !self.never_waits {
-            let mut fds = [PollFd::new(self.file.as_fd(), PollFlags::POLLIN)];
-            if nix::poll::poll(&mut fds, nix::poll::PollTimeout::ZERO)? == 0 {
-                return Err(io::ErrorKind::WouldBlock.into());
-            }
-        }
-        self.file.read(into)
-    }
-}
-
-impl AsFd for Input {
-    fn as_fd(&self) -> BorrowedFd<'_> {
-        self.file.as_fd()
-    }
+/// Standard input, whose mode is shared with other processes and stays as it is.
+fn stdin() -> Result<Shared<OwnedFd>> {
+    let fd = io::stdin().as_fd().try_clone_to_owned();
+    Ok(Shared::new(fd.map_err(|e| Error::system("cannot read standard input", e))?)?)
 }
