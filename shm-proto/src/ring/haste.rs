@@ -8,22 +8,32 @@
 //! nothing.
 //!
 //! Between looks the processor is offered to whoever wants it: with more processes than processors it may be the very one
-//! that is waited for. When somebody took it the look is over, because sleeping is what makes room.
+//! that is waited for, and to take turns is cheaper than to sleep and to be woken. Somebody else's long work may take it, too,
+//! which a sleeper would have interrupted: that is paid once, and then not again for long.
 
 use std::thread::yield_now;
 
 use crate::os::clock::monotonic_ns;
 
-/// A look takes so long at most: about what being woken takes.
+/// A look takes so long at most, without what others have had of the processor: about what being woken takes.
 const LOOK_NS: u64 = 50_000;
 /// After a wait of this length, sleep included, the next may be short enough to be looked for.
-const SHORT_NS: u64 = 200_000;
-/// The processor was given away if offering it took so long.
-const CROWDED_NS: u64 = 10_000;
+const SHORT_NS: u64 = 500_000;
+/// The processor was taken if offering it took so long.
+const TAKEN_NS: u64 = 10_000;
+/// It was taken by somebody who is in no hurry to give it back.
+const HELD_NS: u64 = 1_000_000;
+/// A look ends when the processor was taken so often.
+const MOST_TAKEN: u32 = 4;
 /// Glances between two offers of the processor.
 const GLANCES: u32 = 8;
-/// Waits that go without a look after as many looks in vain that more would not help.
-const MOST_PASSED_OVER: u32 = 127;
+/// Waits that go without a look after looks in vain, at most.
+const MOST_FORFEIT: u32 = 127;
+/// Waits that go without a look when the processor was held: after the first time, and at most. That is minutes at the pace at
+/// which looks are worth it.
+const BAN: (u32, u32) = (1 << 10, 1 << 20);
+/// So many looks without that make the next time a first one again.
+const TRUST: u32 = 1 << 8;
 
 #[derive(Debug, Default)]
 pub(super) struct Haste {
@@ -33,6 +43,10 @@ pub(super) struct Haste {
     passed_over: u32,
     /// The waits that the last look in vain has cost.
     forfeit: u32,
+    /// The waits that it has cost when the processor was last held.
+    ban: u32,
+    /// Looks since.
+    trust: u32,
 }
 
 impl Haste {
@@ -45,9 +59,10 @@ impl Haste {
             self.passed_over -= 1;
             return false;
         }
-        let begun = monotonic_ns();
-        let mut before = begun;
-        loop {
+        self.trust = self.trust.saturating_add(1);
+        let mut before = monotonic_ns();
+        let (mut spent, mut taken) = (0, 0);
+        while spent < LOOK_NS && taken < MOST_TAKEN && before < until_ns {
             for _ in 0..GLANCES {
                 std::hint::spin_loop();
                 if look() {
@@ -57,14 +72,29 @@ impl Haste {
             }
             yield_now();
             let now = monotonic_ns();
-            if now - begun > LOOK_NS || now - before > CROWDED_NS || now >= until_ns {
-                break;
-            }
+            let offer = now - before;
             before = now;
+            if offer > HELD_NS {
+                self.held();
+                return look();
+            }
+            if offer > TAKEN_NS {
+                taken += 1;
+            } else {
+                spent += offer;
+            }
         }
-        self.forfeit = (2 * self.forfeit + 1).min(MOST_PASSED_OVER);
+        self.forfeit = (2 * self.forfeit + 1).min(MOST_FORFEIT);
         self.passed_over = self.forfeit;
         look()
+    }
+
+    /// The processor was offered and came back late.
+    fn held(&mut self) {
+        let before = if self.trust > TRUST { 0 } else { self.ban };
+        self.ban = (8 * before).clamp(BAN.0, BAN.1);
+        self.passed_over = self.ban;
+        self.trust = 0;
     }
 
     /// A wait that went to sleep took so long.
@@ -117,13 +147,32 @@ mod tests {
     }
 
     #[test]
-    fn a_look_ends_with_the_time_to_wait() {
+    fn a_processor_that_is_held_ends_looking_for_long_and_for_longer_every_time() {
+        let mut haste = Haste { short: true, ..Haste::default() };
+        let bans: Vec<u32> = (0..5)
+            .map(|_| {
+                haste.held();
+                haste.passed_over
+            })
+            .collect();
+        assert_eq!(bans, [1 << 10, 1 << 13, 1 << 16, 1 << 19, 1 << 20]);
+        assert!(!looks(&mut haste));
+        haste.passed_over = 0;
+        for _ in 0..=TRUST {
+            assert!(haste.look_on(NEVER, || true));
+        }
+        haste.held();
+        assert_eq!(haste.passed_over, 1 << 10);
+    }
+
+    #[test]
+    fn without_time_to_wait_there_is_one_glance() {
         let mut haste = Haste { short: true, ..Haste::default() };
         let mut glances = 0;
         assert!(!haste.look_on(0, || {
             glances += 1;
             false
         }));
-        assert_eq!(glances, GLANCES + 1);
+        assert_eq!(glances, 1);
     }
 }
