@@ -1,6 +1,6 @@
-//! Fixed slots between two processes: the least that passing bytes through shared memory takes, to measure against.
+//! Fixed slots between a writer and its readers: the least that passing bytes through shared memory takes, to measure against.
 //!
-//! One writer copies bytes into the next slot and publishes an index, one reader sums them where they lie. Both spin, both
+//! One writer copies bytes into the next slot and publishes an index, every reader sums them where they lie. All spin, all
 //! trust each other, nothing is of variable length, nobody attaches or leaves. `shmctl bench` compares the ring with it.
 #![allow(unsafe_code)]
 
@@ -16,63 +16,83 @@ use super::map::Mapping;
 use super::reserve;
 use crate::error::{Error, Result};
 
-/// Where the first slot begins; before it the writer's index and the reader's, each on lines of its own.
-const DATA: usize = 4096;
+/// The writer's index, and behind it each reader's, each on lines of its own.
 const HEAD: usize = 0;
-const TAIL: usize = 128;
+const LINES: usize = 128;
+const PAGE: usize = 4096;
+/// Looks at an index before the processor is offered to whoever may be waited for.
+const LOOKS: u32 = 1000;
+
+/// What the memory holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// Bytes of a slot: a multiple of 64.
+    pub size: usize,
+    /// How many there are: a power of two.
+    pub count: u64,
+    /// Who read them: each reads all.
+    pub readers: u32,
+}
+
+impl Shape {
+    /// Where the first slot begins.
+    fn data(self) -> usize {
+        (LINES * (self.readers as usize + 1)).next_multiple_of(PAGE)
+    }
+
+    /// Bytes of memory that they take.
+    fn len(self) -> Result<usize> {
+        let data = usize::try_from(self.count).ok().and_then(|count| count.checked_mul(self.size));
+        let whole = self.size > 0 && self.size.is_multiple_of(64) && self.count.is_power_of_two();
+        match data.and_then(|data| data.checked_add(self.data())) {
+            Some(len) if whole && self.readers > 0 => Ok(len),
+            _ => Err(Error::Protocol(format!(
+                "{} slots of {} bytes for {} readers: a power of two of whole lines is needed",
+                self.count, self.size, self.readers
+            ))),
+        }
+    }
+}
 
 #[derive(Debug)]
 struct Slots {
     mapping: Mapping,
-    /// Bytes of a slot: a multiple of 64.
-    size: usize,
-    /// How many there are: a power of two.
-    count: u64,
+    shape: Shape,
+    data: usize,
 }
 
 impl Slots {
-    /// Bytes that so many slots take; they are whole lines, and their number is a power of two.
-    fn len(size: usize, count: u64) -> Result<usize> {
-        let data = usize::try_from(count).ok().and_then(|count| count.checked_mul(size));
-        match data.and_then(|data| data.checked_add(DATA)) {
-            Some(len) if size > 0 && size.is_multiple_of(64) && count.is_power_of_two() => Ok(len),
-            _ => {
-                Err(Error::Protocol(format!("{count} slots of {size} bytes: a power of two of whole lines is needed")))
-            }
-        }
-    }
-
-    fn map(fd: BorrowedFd<'_>, size: usize, count: u64) -> Result<Self> {
-        let len = Self::len(size, count)?;
+    fn map(fd: BorrowedFd<'_>, shape: Shape) -> Result<Self> {
+        let len = shape.len()?;
         let there = fstat(fd).map_err(|error| Error::system("look at the slots received", error))?.st_size;
         if u64::try_from(there) != Ok(len as u64) {
-            return Err(Error::Protocol(format!("{count} slots of {size} bytes take {len}, there are {there}")));
+            return Err(Error::Protocol(format!("{shape:?} takes {len} bytes, there are {there}")));
         }
         let seals =
             fcntl(fd, FcntlArg::F_GET_SEALS).map_err(|error| Error::system("look at the slots' seals", error))?;
         if !SealFlag::from_bits_retain(seals).contains(SealFlag::F_SEAL_SHRINK) {
             return Err(Error::Protocol("the slots received could still be cut short".to_owned()));
         }
-        Ok(Slots { mapping: Mapping::read_write(fd, len)?, size, count })
+        Ok(Slots { mapping: Mapping::read_write(fd, len)?, shape, data: shape.data() })
     }
 
     fn index(&self, offset: usize) -> &AtomicU64 {
-        // SAFETY: an atomic in the first page, which is mapped for writing and has memory for ever (sealed).
+        // SAFETY: an atomic before the slots, which is mapped for writing and has memory for ever (sealed).
         unsafe { self.mapping.view(offset) }
     }
 
     fn place(&self, index: u64) -> *mut u8 {
-        let slot = (index & (self.count - 1)) as usize;
-        self.mapping.ptr().wrapping_add(DATA + slot * self.size)
+        let slot = (index & (self.shape.count - 1)) as usize;
+        self.mapping.ptr().wrapping_add(self.data + slot * self.shape.size)
     }
 }
 
-/// Memory for `count` slots of `size` bytes: a power of two of them, and a multiple of 64.
+/// Memory for slots of this shape.
 ///
 /// # Errors
 /// [`Error::System`] when there is no memory, [`Error::Protocol`] for impossible numbers.
-pub fn create(size: usize, count: u64) -> Result<OwnedFd> {
-    let len = Slots::len(size, count)?;
+pub fn create(shape: Shape) -> Result<OwnedFd> {
+    let len = shape.len()?;
     let failed = |step: &'static str| move |error| Error::system(format!("{step} {len} bytes of slots"), error);
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     let fd = memfd_create("slots", flags).map_err(failed("create"))?;
@@ -92,13 +112,13 @@ pub struct SlotWriter {
 }
 
 impl SlotWriter {
-    /// Maps what [`create`] made with the same numbers; the index is published after every `batch` slots.
+    /// Maps what [`create`] made of the same shape; the index is published after every `batch` slots.
     ///
     /// # Errors
     /// [`Error::Protocol`] when it is something else, [`Error::System`] when it cannot be mapped.
-    pub fn open(fd: BorrowedFd<'_>, size: usize, count: u64, batch: u64) -> Result<Self> {
-        let slots = Slots::map(fd, size, count)?;
-        Ok(SlotWriter { slots, head: 0, published: 0, tail_seen: 0, batch: batch.clamp(1, count) })
+    pub fn open(fd: BorrowedFd<'_>, shape: Shape, batch: u64) -> Result<Self> {
+        let slots = Slots::map(fd, shape)?;
+        Ok(SlotWriter { slots, head: 0, published: 0, tail_seen: 0, batch: batch.clamp(1, shape.count) })
     }
 
     /// Copies `bytes` into the next slot; spins while all are full.
@@ -107,13 +127,10 @@ impl SlotWriter {
     /// When they are more than a slot holds.
     #[inline]
     pub fn put(&mut self, bytes: &[u8]) {
-        assert!(bytes.len() <= self.slots.size, "{} bytes in a slot of {}", bytes.len(), self.slots.size);
-        while self.head.wrapping_sub(self.tail_seen) >= self.slots.count {
-            // The reader cannot free what it has not been shown.
-            self.flush();
-            // Acquire pairs with the Release in `give_back`: the slot has been read before it is written again.
-            self.tail_seen = self.slots.index(TAIL).load(Ordering::Acquire);
-            std::hint::spin_loop();
+        let Shape { size, count, .. } = self.slots.shape;
+        assert!(bytes.len() <= size, "{} bytes in a slot of {size}", bytes.len());
+        if self.head.wrapping_sub(self.tail_seen) >= count {
+            self.await_space();
         }
         // SAFETY: `place` masks the index, so the slot lies in the mapping, which is writable and has memory for ever; the
         // bytes fit; `bytes` is not shared memory, or it would not be a slice.
@@ -124,7 +141,18 @@ impl SlotWriter {
         }
     }
 
-    /// Shows the reader everything.
+    #[inline(never)]
+    fn await_space(&mut self) {
+        // The readers cannot free what they have not been shown.
+        self.flush();
+        let Shape { count, readers, .. } = self.slots.shape;
+        // Acquire pairs with the Release in `give_back`: the slot has been read before it is written again.
+        let slowest = || (1..=readers as usize).map(|n| self.slots.index(n * LINES).load(Ordering::Acquire)).min();
+        let head = self.head;
+        self.tail_seen = await_index(|| slowest().unwrap_or(head), |tail| head.wrapping_sub(tail) < count);
+    }
+
+    /// Shows the readers everything.
     #[inline]
     pub fn flush(&mut self) {
         self.published = self.head;
@@ -137,18 +165,24 @@ impl SlotWriter {
 #[derive(Debug)]
 pub struct SlotReader {
     slots: Slots,
+    /// Where this reader's index is.
+    own: usize,
     tail: u64,
     head_seen: u64,
     given_back: u64,
 }
 
 impl SlotReader {
-    /// Maps what [`create`] made with the same numbers.
+    /// Maps what [`create`] made of the same shape, as reader `n` of those, from 0.
     ///
     /// # Errors
-    /// [`Error::Protocol`] when it is something else, [`Error::System`] when it cannot be mapped.
-    pub fn open(fd: BorrowedFd<'_>, size: usize, count: u64) -> Result<Self> {
-        Ok(SlotReader { slots: Slots::map(fd, size, count)?, tail: 0, head_seen: 0, given_back: 0 })
+    /// [`Error::Protocol`] when it is something else or has no such reader, [`Error::System`] when it cannot be mapped.
+    pub fn open(fd: BorrowedFd<'_>, shape: Shape, n: u32) -> Result<Self> {
+        if n >= shape.readers {
+            return Err(Error::Protocol(format!("slots for {} readers have no reader {n}", shape.readers)));
+        }
+        let own = LINES * (n as usize + 1);
+        Ok(SlotReader { slots: Slots::map(fd, shape)?, own, tail: 0, head_seen: 0, given_back: 0 })
     }
 
     /// The wrapping sum of the next slot's first `len` bytes as 8-byte words, the last padded with zeroes; spins until
@@ -158,14 +192,13 @@ impl SlotReader {
     /// When a slot has fewer bytes.
     #[inline]
     pub fn sum(&mut self, len: usize) -> u64 {
-        assert!(len <= self.slots.size, "{len} bytes of a slot of {}", self.slots.size);
+        let Shape { size, count, .. } = self.slots.shape;
+        assert!(len <= size, "{len} bytes of a slot of {size}");
         if self.tail == self.head_seen {
             self.give_back();
-            while self.tail == self.head_seen {
-                std::hint::spin_loop();
-                // Acquire pairs with the Release in `flush`.
-                self.head_seen = self.slots.index(HEAD).load(Ordering::Acquire);
-            }
+            // Acquire pairs with the Release in `flush`.
+            let head = || self.slots.index(HEAD).load(Ordering::Acquire);
+            self.head_seen = await_index(head, |head| head != self.tail);
         }
         let place = self.slots.place(self.tail).cast_const();
         let mut sum = 0u64;
@@ -181,7 +214,7 @@ impl SlotReader {
             sum = sum.wrapping_add(u64::from_ne_bytes(last));
         }
         self.tail += 1;
-        if self.tail - self.given_back >= self.slots.count.div_ceil(16) {
+        if self.tail - self.given_back >= count.div_ceil(16) {
             self.give_back();
         }
         sum
@@ -191,7 +224,22 @@ impl SlotReader {
     fn give_back(&mut self) {
         self.given_back = self.tail;
         // Release pairs with the Acquire in `put`.
-        self.slots.index(TAIL).store(self.tail, Ordering::Release);
+        self.slots.index(self.own).store(self.tail, Ordering::Release);
+    }
+}
+
+/// Spins until the index is as it should be; with more processes than processors it may be theirs that are needed for that.
+#[inline]
+fn await_index(load: impl Fn() -> u64, is_good: impl Fn(u64) -> bool) -> u64 {
+    loop {
+        for _ in 0..LOOKS {
+            let index = load();
+            if is_good(index) {
+                return index;
+            }
+            std::hint::spin_loop();
+        }
+        std::thread::yield_now();
     }
 }
 
@@ -199,35 +247,51 @@ impl SlotReader {
 mod tests {
     use super::*;
 
+    fn shape(size: usize, count: u64, readers: u32) -> Shape {
+        Shape { size, count, readers }
+    }
+
     #[test]
-    fn every_byte_arrives_in_order_through_slots_that_are_reused() {
-        let fd = create(128, 8).unwrap();
-        let mut writer = SlotWriter::open(fd.as_fd(), 128, 8, 3).unwrap();
-        let mut reader = SlotReader::open(fd.as_fd(), 128, 8).unwrap();
-        let sender = std::thread::spawn(move || {
-            for n in 0..10_000u64 {
-                let mut bytes = [0; 100];
-                bytes[..8].copy_from_slice(&n.to_ne_bytes());
-                bytes[99] = 1;
-                writer.put(&bytes);
-            }
-            writer.flush();
-        });
-        for n in 0..10_000u64 {
-            assert_eq!(reader.sum(100), n.wrapping_add(u64::from_ne_bytes([0, 0, 0, 1, 0, 0, 0, 0])));
+    fn every_byte_arrives_in_order_at_every_reader_through_slots_that_are_reused() {
+        // 40 readers' indices take more than a page.
+        for readers in [1, 3, 40] {
+            let shape = shape(128, 8, readers);
+            let fd = create(shape).unwrap();
+            let mut writer = SlotWriter::open(fd.as_fd(), shape, 3).unwrap();
+            std::thread::scope(|scope| {
+                for n in 0..readers {
+                    let mut reader = SlotReader::open(fd.as_fd(), shape, n).unwrap();
+                    scope.spawn(move || {
+                        for n in 0..1000u64 {
+                            let last = u64::from_ne_bytes([0, 0, 0, 1, 0, 0, 0, 0]);
+                            assert_eq!(reader.sum(100), n.wrapping_add(last));
+                        }
+                    });
+                }
+                for n in 0..1000u64 {
+                    let mut bytes = [0; 100];
+                    bytes[..8].copy_from_slice(&n.to_ne_bytes());
+                    bytes[99] = 1;
+                    writer.put(&bytes);
+                }
+                writer.flush();
+            });
         }
-        sender.join().unwrap();
     }
 
     #[test]
     fn other_numbers_than_those_they_were_made_with_are_refused() {
-        let fd = create(64, 8).unwrap();
+        let made = shape(64, 8, 1);
+        let fd = create(made).unwrap();
         for (size, count) in [(64, 16), (128, 8), (0, 8), (60, 8), (64, 7), (64, 0), (usize::MAX - 63, 1 << 60)] {
-            assert!(SlotReader::open(fd.as_fd(), size, count).is_err(), "{count} of {size}");
+            assert!(SlotReader::open(fd.as_fd(), shape(size, count, 1), 0).is_err(), "{count} of {size}");
         }
-        assert!(create(64, 7).is_err() && create(63, 8).is_err());
+        assert!(SlotReader::open(fd.as_fd(), shape(64, 8, 0), 0).is_err());
+        assert!(SlotReader::open(fd.as_fd(), shape(64, 8, 100), 0).is_err());
+        assert!(SlotReader::open(fd.as_fd(), made, 1).unwrap_err().to_string().contains("no reader 1"));
+        assert!(create(shape(64, 7, 1)).is_err() && create(shape(63, 8, 1)).is_err());
         let fd = crate::os::testing::memory("unsealed");
         reserve::now(fd.as_fd(), 4096 + 64).unwrap();
-        assert!(SlotReader::open(fd.as_fd(), 64, 1).unwrap_err().to_string().contains("cut short"));
+        assert!(SlotReader::open(fd.as_fd(), shape(64, 1, 1), 0).unwrap_err().to_string().contains("cut short"));
     }
 }

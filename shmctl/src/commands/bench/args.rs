@@ -22,7 +22,7 @@ Examples:
 
 Every process is a process of its own. The writer writes every byte, every reader adds up every byte and checks every \
 message's number; nothing may be lost. A pipe and a socket have what the kernel gives them (64 KiB, about 200 KiB), and one \
-for each reader. SLOTS is the least that two processes need: fixed slots in shared memory, of 64 KiB for larger messages, and \
+for each reader. SLOTS is the least that it takes: fixed slots in shared memory, of 64 KiB for larger messages, processes that spin, and \
 nothing else. For a latency it is two cache lines, or a semaphore.
 
 Throughput: what the slowest reader received after a warm-up; readers of shmd sleep when there is nothing for some \

@@ -55,6 +55,7 @@ impl Settings {
         Job {
             case: *case,
             role,
+            reader: n.saturating_sub(1),
             cpu: self.cpu(n as usize, case.readers as usize + 1),
             runtime_dir: PathBuf::new(),
             channel: None,
@@ -111,10 +112,18 @@ fn hire(crew: &mut Crew, stage: &Stage, case: &Case, settings: &Settings) -> Res
     };
     let mut writers = Vec::new();
     let mut lines = Vec::new();
-    for _ in 0..case.readers {
-        let (writer, reader) = line(case)?;
-        writers.extend(writer);
-        lines.push(reader);
+    if let (Transport::Limit, Measure::Throughput) = (case.transport, case.measure) {
+        let slots = slots::create(slots_of(case))?;
+        for _ in 0..case.readers {
+            lines.push(vec![double(&slots)?]);
+        }
+        writers.push(slots);
+    } else {
+        for _ in 0..case.readers {
+            let (writer, reader) = line(case)?;
+            writers.extend(writer);
+            lines.push(reader);
+        }
     }
     crew.hire(&place(settings.job(case, Role::Writer, 0)), writers)?;
     for (n, reader) in (1..).zip(lines) {
@@ -137,13 +146,18 @@ fn channels(stage: &Stage, case: &Case) -> Result<Channels> {
     })
 }
 
-/// What connects the writer and one reader: the descriptors for the one and for the other.
+fn double(fd: &OwnedFd) -> Result<OwnedFd> {
+    Ok(fd.try_clone().map_err(|e| Error::system("pass a descriptor on", e))?)
+}
+
+/// What connects the writer and one reader alone: the descriptors for the one and for the other.
 fn line(case: &Case) -> Result<(Vec<OwnedFd>, Vec<OwnedFd>)> {
     let failed = |e| Failure::from(Error::system("make a pipe", e));
     let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(failed);
-    let double = |fd: &OwnedFd| fd.try_clone().map_err(|e| Failure::from(Error::system("pass a descriptor on", e)));
     Ok(match (case.transport, case.measure) {
-        (Transport::Ring, _) | (_, Measure::Pipeline) => (Vec::new(), Vec::new()),
+        (Transport::Ring, _) | (_, Measure::Pipeline) | (Transport::Limit, Measure::Throughput) => {
+            (Vec::new(), Vec::new())
+        }
         (Transport::Pipe, Measure::Throughput) => {
             let (from, to) = pipe()?;
             (vec![to], vec![from])
@@ -159,11 +173,6 @@ fn line(case: &Case) -> Result<(Vec<OwnedFd>, Vec<OwnedFd>)> {
                 Measure::Latency => (vec![double(&ours)?, ours], vec![double(&theirs)?, theirs]),
                 _ => (vec![ours], vec![theirs]),
             }
-        }
-        (Transport::Limit, Measure::Throughput) => {
-            let (size, count) = slots_of(case);
-            let fd = slots::create(size, count)?;
-            (vec![double(&fd)?], vec![fd])
         }
         (Transport::Limit, Measure::Latency) => {
             let (_, fd) = SharedPage::<ReaderPage>::create("bench")?;

@@ -94,6 +94,7 @@ fn reader(daemon: &Daemon, capacity_bytes: u64) -> Result<Job> {
     };
     Ok(Job {
         case,
+        reader: 0,
         role: Role::Reader,
         cpu: None,
         runtime_dir: daemon.runtime_dir(),

@@ -1,4 +1,4 @@
-//! The least that two processes need: what the ring is held against in the same run.
+//! The least that the processes need: what the ring is held against in the same run.
 
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
@@ -7,7 +7,7 @@ use shm_proto::Error;
 use shm_proto::os::clock::monotonic_ns;
 use shm_proto::os::page::SharedPage;
 use shm_proto::os::sem::{Semaphore, Wait as Woken};
-use shm_proto::os::slots::{SlotReader, SlotWriter};
+use shm_proto::os::slots::{Shape, SlotReader, SlotWriter};
 use shm_proto::ring::layout::ReaderPage;
 
 use super::{Job, Role, Stand, flow, payload};
@@ -20,19 +20,22 @@ const PIECE: u64 = 64 << 10;
 /// Bytes of all slots: they stay in the second cache.
 const SLOTS_BYTES: u64 = 256 << 10;
 
-/// Bytes of a slot and how many slots there are.
-pub(in crate::commands::bench) fn slots_of(case: &Case) -> (usize, u64) {
+/// The slots for a case.
+pub(in crate::commands::bench) fn slots_of(case: &Case) -> Shape {
     let size = case.size_bytes.min(PIECE).next_multiple_of(64);
-    let count = (SLOTS_BYTES / size).clamp(32, 4096).next_power_of_two();
-    (size as usize, count.max(u64::from(case.batch) * 2).next_power_of_two())
+    let bytes = if case.readers == 1 { SLOTS_BYTES } else { case.capacity_bytes };
+    let count = (bytes / size).clamp(32, 4096).next_power_of_two();
+    let count = count.max(u64::from(case.batch) * 2).next_power_of_two();
+    Shape { size: size as usize, count, readers: case.readers }
 }
 
 pub(super) fn slots(job: &Job, stand: &mut Stand) -> Result<Measured> {
-    let (size, count) = slots_of(&job.case);
+    let shape = slots_of(&job.case);
+    let size = shape.size;
     let fd = stand.take_fd()?;
     match job.role {
         Role::Writer => {
-            let mut slots = SlotWriter::open(fd.as_fd(), size, count, u64::from(job.case.batch))?;
+            let mut slots = SlotWriter::open(fd.as_fd(), shape, u64::from(job.case.batch))?;
             stand.ready()?;
             let mut message = payload::template(job.case.size_bytes);
             flow::flood(job, |first, count| {
@@ -49,7 +52,7 @@ pub(super) fn slots(job: &Job, stand: &mut Stand) -> Result<Measured> {
             })
         }
         Role::Reader => {
-            let mut slots = SlotReader::open(fd.as_fd(), size, count)?;
+            let mut slots = SlotReader::open(fd.as_fd(), shape, job.reader)?;
             stand.ready()?;
             let len = job.case.size_bytes as usize;
             if len == 64 {

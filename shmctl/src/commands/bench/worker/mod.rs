@@ -64,6 +64,8 @@ pub(super) enum Role {
 pub(super) struct Job {
     pub(super) case: Case,
     pub(super) role: Role,
+    /// Which of the readers, from 0.
+    pub(super) reader: u32,
     /// The processor to stay on.
     pub(super) cpu: Option<usize>,
     /// Where the daemon is.
