@@ -26,7 +26,7 @@ use shm_proto::{ChannelName, Error, Result};
 use crate::event_loop::ClientId;
 use work::{Ends, Work};
 
-/// How long the thread may take to end: it waits for a mutex no longer than a second at a time.
+/// How long a thread that is dropped before its end has to end: it waits for a mutex no longer than a second at a time.
 const STOP: Duration = Duration::from_secs(3);
 
 /// How the handoff stands.
@@ -60,6 +60,8 @@ enum Order {
 struct Shared {
     state: Mutex<State>,
     stop: AtomicBool,
+    /// The thread has removed the objects and has nothing more to do.
+    ended: AtomicBool,
     /// There is an order in the queue.
     orders: AtomicBool,
     /// The longest segment that a message has needed since somebody looked.
@@ -75,7 +77,7 @@ pub(crate) struct Bridge {
     shared: Arc<Shared>,
     to: Sender<Order>,
     from: Receiver<Answer>,
-    /// Rung by the thread when it has answered.
+    /// Rung by the thread when it has answered, and at its end.
     bell: Bell,
     /// Rung for the thread while it waits for the feed.
     wake: Bell,
@@ -94,14 +96,20 @@ impl Bridge {
         let (answers, from) = mpsc::channel();
         let (wake, woken) = Bell::new()?;
         let (rung, bell) = Bell::new()?;
+        let last = Bell::from_fd(rung.try_clone_fd()?)?;
         let shared = Arc::new(Shared::default());
         let waker = writer.waker();
         let ends = Ends { shared: Arc::clone(&shared), orders, answers, woken: Bell::from_fd(woken)?, rung };
         let mut work = Work::new(channel, writer, ends);
         work.show("daemon");
+        let end = End { shared: Arc::clone(&shared), bell: last };
         let thread = thread::Builder::new()
             .name("handoff".to_owned())
-            .spawn(move || work.run(feed))
+            .spawn(move || {
+                // Dropped after the work, with which the objects go, and in a panic as well.
+                let _end = end;
+                work.run(feed);
+            })
             .map_err(|e| Error::system("start a thread for a handoff channel", e))?;
         Ok(Self { shared, to, from, bell: Bell::from_fd(bell)?, wake, waker, thread: Some(thread) })
     }
@@ -111,9 +119,10 @@ impl Bridge {
         *self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Asks for another length; the answer is among [`answers`](Self::answers) later.
-    pub(crate) fn resize(&self, client: ClientId, bytes: u64) {
-        self.order(Order::Resize(client, bytes));
+    /// Asks for another length; the answer is among [`answers`](Self::answers) later. False when there will be none, because
+    /// the thread is gone.
+    pub(crate) fn resize(&self, client: ClientId, bytes: u64) -> bool {
+        self.order(Order::Resize(client, bytes))
     }
 
     /// Another policy for messages that are not acknowledged in time.
@@ -131,14 +140,16 @@ impl Bridge {
         self.shared.peak.swap(0, Ordering::Relaxed)
     }
 
-    fn order(&self, order: Order) {
-        // A thread that is gone was reported.
-        let _ = self.to.send(order);
+    /// A thread that is gone was reported.
+    fn order(&self, order: Order) -> bool {
+        let taken = self.to.send(order).is_ok();
         self.shared.orders.store(true, Ordering::Release);
-        self.rouse();
+        self.wake.ring();
+        self.waker.wake();
+        taken
     }
 
-    /// Readable when there are answers.
+    /// Readable when there are answers, and when the thread has ended.
     pub(crate) fn bell(&self) -> BorrowedFd<'_> {
         self.bell.as_fd()
     }
@@ -149,27 +160,51 @@ impl Bridge {
         self.from.try_iter().collect()
     }
 
-    fn rouse(&self) {
+    /// Makes the thread end: it withdraws what is on offer and removes the objects. Nobody waits for that here, because it may
+    /// have to wait for a peer that sits in the mutex.
+    pub(crate) fn begin_stop(&self) {
+        self.shared.stop.store(true, Ordering::Release);
         self.wake.ring();
-        self.waker.wake();
+        self.waker.end();
     }
 
-    /// Ends the thread, which withdraws what is on offer and removes the objects. False when it does not end.
-    pub(crate) fn stop(&mut self) -> bool {
-        let Some(thread) = self.thread.take() else { return true };
-        self.shared.stop.store(true, Ordering::Release);
-        let until = Instant::now() + STOP;
-        while !thread.is_finished() && Instant::now() < until {
-            self.rouse();
-            thread::sleep(Duration::from_millis(1));
-        }
-        // A panic was printed by the thread itself.
-        thread.is_finished() && thread.join().is_ok()
+    /// Whether the thread has come to its end; the [`bell`](Self::bell) says when.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.shared.ended.load(Ordering::Acquire)
+    }
+
+    /// Leaves a thread behind that does not end.
+    pub(crate) fn abandon(&mut self) {
+        self.thread = None;
     }
 }
 
 impl Drop for Bridge {
+    /// A start that fails halfway ends the handoffs that it has made, so that their objects go.
     fn drop(&mut self) {
-        self.stop();
+        let Some(thread) = self.thread.take() else { return };
+        self.begin_stop();
+        let until = Instant::now() + STOP;
+        while !self.has_ended() && Instant::now() < until {
+            thread::sleep(Duration::from_millis(1));
+        }
+        if self.has_ended() {
+            // A panic was printed by the thread itself.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The thread's last word.
+struct End {
+    shared: Arc<Shared>,
+    bell: Bell,
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        // Release: whoever sees it finds the objects gone.
+        self.shared.ended.store(true, Ordering::Release);
+        self.bell.ring();
     }
 }

@@ -67,12 +67,15 @@ pub(crate) struct Channel {
     /// While the end of a source is waited for: where each reader was last seen, and since when.
     stalled: HashMap<u32, (Option<u64>, Instant)>,
     own_user: String,
+    /// Everybody was told that it is over.
+    closed: bool,
     lines: RateLimit,
     overflow_lines: RateLimit,
 }
 
 impl Channel {
-    /// Makes the channel's segment.
+    /// Makes the channel's segment. A peer that sits in the mutex of handoff objects that were left is waited for as long as
+    /// `patience`.
     ///
     /// # Errors
     /// When the name is taken or there is no memory.
@@ -82,6 +85,7 @@ impl Channel {
         prefix: &Prefix,
         owner: Owner,
         user: &str,
+        patience: Duration,
     ) -> Result<Self> {
         let config = handoff::feed(&configured);
         let (segment, geometry) = Segment::create(prefix, &config, owner)?;
@@ -105,10 +109,11 @@ impl Channel {
             low_use: LowUse::default(),
             stalled: HashMap::new(),
             own_user: user.to_owned(),
+            closed: false,
             lines: RateLimit::new(LINES),
             overflow_lines: RateLimit::new(1),
         };
-        channel.start_handoff(configured)?;
+        channel.start_handoff(configured, patience)?;
         Ok(channel)
     }
 
@@ -360,8 +365,17 @@ impl Channel {
         drained
     }
 
-    /// Tells the readers that the channel is closing, and lets them go.
+    /// Whether [`close`](Self::close) was called.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed
+    }
+
+    /// Tells the readers that the channel is closing, and lets them go; the second time does nothing. Handing over has to
+    /// be [ended](Self::end_handoff) then, which may take a while.
     pub(crate) fn close(&mut self, hub: &mut Hub, reason: &str) {
+        if std::mem::replace(&mut self.closed, true) {
+            return;
+        }
         self.close_handoff(hub, reason);
         self.reservation = None;
         for reader in self.readers.values() {
@@ -373,7 +387,18 @@ impl Channel {
             hub.end(*client);
         }
         if let Some(Lease { holder: Holder::Source(_), .. }) = &self.lease {
-            operation("source-stuck").on(&self.config.name).reason("it does not stop; leaving it behind").warn();
+            operation("source-stuck")
+                .on(&self.config.name)
+                .text("source", &self.config.source)
+                .reason("its thread does not end: a read or a write of its input may hang; it is left behind")
+                .warn();
+        }
+    }
+
+    /// Does not wait for a source that has not ended in time.
+    pub(crate) fn leave_source_behind(&mut self) {
+        if let Some(Lease { holder: Holder::Source(inside), .. }) = &mut self.lease {
+            inside.abandon();
         }
     }
 }

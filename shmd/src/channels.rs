@@ -1,8 +1,10 @@
 //! All channels: those that are served, and those that are on their way out.
 
 use std::ops::{Deref, DerefMut};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use log::debug;
 use shm_proto::ChannelName;
 
 use crate::channel::Channel;
@@ -13,13 +15,17 @@ use crate::journal::operation;
 
 /// How long the writer of a channel that is removed has to give its role back.
 const LEAVE: Duration = Duration::from_secs(1);
+/// How long a handoff that is removed has to end: it waits for its mutex, and a second at most each time.
+const HAND_OVER: Duration = Duration::from_secs(5);
+/// The same when the daemon stops, and nothing else has to go on.
+const STOP: Duration = Duration::from_secs(3);
 
 /// The channels; as a slice, those that are served.
 #[derive(Debug, Default)]
 pub(crate) struct Channels {
     /// In the order of their numbers.
     serving: Vec<Channel>,
-    /// Taken out of the configuration, and waiting for their writers.
+    /// Taken out of the configuration, and waiting for their writers, then for their handoffs.
     leaving: Vec<Channel>,
     next: ChannelId,
 }
@@ -76,19 +82,52 @@ impl Channels {
         self.release(hub, None, reason);
     }
 
-    /// Lets the channels go whose writers are gone, and `late` in any case.
+    /// Takes a channel out of the way that was made and never served.
+    pub(crate) fn discard(&mut self, hub: &mut Hub, channel: Channel, reason: &str) {
+        if let Err(e) = channel.watch_handoff(hub) {
+            // It goes when its time is up.
+            debug!("event=no-watch channel={} reason={:?}", channel.config().name, e.to_string());
+        }
+        self.leaving.push(channel);
+        self.release(hub, None, reason);
+    }
+
+    /// Lets the channels go whose writers are gone and whose handoffs have ended. Nobody is waited for here: each is closed when
+    /// its writer is gone and stays until its handoff has ended, and the time of `late` is up for one of these.
     pub(crate) fn release(&mut self, hub: &mut Hub, late: Option<ChannelId>, reason: &str) {
-        for mut channel in self.leaving.extract_if(.., |channel| !channel.has_writer() || late == Some(channel.id())) {
+        let is_late = |channel: &Channel| late == Some(channel.id());
+        let overdue = self.leaving.iter().any(|channel| is_late(channel) && channel.is_closed());
+        for channel in self.leaving.iter_mut().filter(|channel| !channel.is_closed()) {
+            if is_late(channel) || !channel.has_writer() {
+                hub.events.set_timer(Timer::Resize(channel.id()), None);
+                hub.events.set_timer(Timer::Leave(channel.id()), Some(Instant::now() + HAND_OVER));
+                channel.close(hub, reason);
+            }
+        }
+        let may_go = |channel: &mut Channel| {
+            channel.is_closed() && (!channel.is_handing_over() || (overdue && is_late(channel)))
+        };
+        for mut channel in self.leaving.extract_if(.., may_go) {
             hub.events.set_timer(Timer::Leave(channel.id()), None);
-            hub.events.set_timer(Timer::Resize(channel.id()), None);
-            channel.close(hub, reason);
+            channel.end_handoff(hub);
+            channel.leave_source_behind();
         }
     }
 
-    /// Tells all readers that it is over.
+    /// Tells all readers that it is over, and ends the handoffs.
     pub(crate) fn close(&mut self, hub: &mut Hub, reason: &str) {
         for channel in self.serving.iter_mut().chain(&mut self.leaving) {
             channel.close(hub, reason);
+        }
+        let until = Instant::now() + STOP;
+        while self.serving.iter().chain(&self.leaving).any(Channel::is_handing_over) && Instant::now() < until {
+            sleep(Duration::from_millis(1));
+            for channel in self.serving.iter_mut().chain(&mut self.leaving) {
+                channel.handoff_ready(hub);
+            }
+        }
+        for channel in self.serving.iter_mut().chain(&mut self.leaving) {
+            channel.end_handoff(hub);
         }
     }
 }

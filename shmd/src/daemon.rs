@@ -39,6 +39,8 @@ const STOP: Duration = Duration::from_secs(1);
 const FAREWELL: Duration = Duration::from_millis(200);
 /// While channels are in use, rates are taken and unused memory is looked for this often.
 const TICK: Duration = Duration::from_secs(1);
+/// How long a peer that sits in the mutex of stale handoff objects is waited for at the start.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// How often the cursors are looked at while the end of a source is waited for.
 const DRAIN: Duration = Duration::from_millis(20);
 
@@ -111,7 +113,7 @@ impl Daemon {
         let stdin_taken = config.channels.iter().any(|channel| channel.source == SourceKind::Stdin);
         for channel in config.channels {
             let id = channels.next_id();
-            channels.add(Channel::create(id, channel, &config.prefix, owner, &user)?);
+            channels.add(Channel::create(id, channel, &config.prefix, owner, &user, PATIENCE)?);
         }
         let socket = Socket::bind(config.runtime_dir.join(SOCKET_NAME))?;
         hub.listen(&socket.listener)?;
@@ -195,6 +197,7 @@ impl Daemon {
                 if let Some(channel) = self.channels.get_mut(channel) {
                     channel.handoff_ready(&mut self.hub);
                 }
+                self.channels.release(&mut self.hub, None, "the channel was removed");
             }
             Event::Due(timer) => self.due(timer, now),
             Event::Gone(Token::Listener | Token::Signal(_)) | Event::Writable(_) => {}

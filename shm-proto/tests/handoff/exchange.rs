@@ -189,3 +189,15 @@ fn a_wait_for_an_acknowledgement_can_be_ended_from_another_thread() {
     assert_eq!(writer.progress(u64::MAX).unwrap(), Progress::Acknowledged);
     assert_eq!(writer.counters().stray_posts, 0);
 }
+
+#[test]
+fn a_growth_is_broken_off_when_the_writer_is_to_end_and_takes_nothing() {
+    let place = Place::new();
+    let mut writer = Writer::create(place.settings()).unwrap();
+    let capacity = writer.capacity();
+    writer.waker().end();
+    let error = writer.resize(128 << 20).unwrap_err();
+    assert!(matches!(&error, Error::NoSpace { reason, .. } if reason.contains("is being ended")), "{error}");
+    assert_eq!(writer.capacity(), capacity);
+    assert_eq!(std::fs::metadata(format!("/dev/shm{}", place.0.segment)).unwrap().len(), capacity);
+}

@@ -42,6 +42,10 @@ pub(crate) struct Handoff {
     names: Names,
     access: Access,
     bridge: Bridge,
+    /// The bridge has ended, and the event that says so has come.
+    over: bool,
+    /// Clients that wait for the bridge to change the length.
+    asking: Vec<ClientId>,
     /// Those that the daemon knows of; programs in C come and go unseen.
     readers: BTreeMap<u32, Reader>,
     next_reader: u32,
@@ -73,8 +77,9 @@ pub(super) fn feed(config: &ChannelConfig) -> ChannelConfig {
 }
 
 impl Channel {
-    /// Makes the objects and starts to hand over what comes through the feed.
-    pub(super) fn start_handoff(&mut self, config: ChannelConfig) -> Result<()> {
+    /// Makes the objects and starts to hand over what comes through the feed. A peer that sits in the mutex of objects that were
+    /// left is waited for as long as `patience`.
+    pub(super) fn start_handoff(&mut self, config: ChannelConfig, patience: Duration) -> Result<()> {
         let Some(names) = config.handoff.clone() else { return Ok(()) };
         let settings = Settings {
             names: names.clone(),
@@ -86,7 +91,7 @@ impl Channel {
             on_full: config.on_full,
             ack_timeout: config.ack_timeout,
         };
-        let writer = Writer::create(settings)
+        let writer = Writer::create_within(settings, patience)
             .map_err(|e| Error::system(format!("channel {}", config.name), std::io::Error::other(e.to_string())))?;
         let created = operation("create").on(&config.name).text("mode", "handoff").text("segment", &names.segment);
         let created = created.text("avail", &names.avail).text("done", &names.done);
@@ -111,6 +116,8 @@ impl Channel {
             names,
             access,
             bridge,
+            over: false,
+            asking: Vec::new(),
             readers: BTreeMap::new(),
             next_reader: 0,
             evicted: 0,
@@ -124,17 +131,31 @@ impl Channel {
     ///
     /// # Errors
     /// When the system gives no watch.
-    pub(super) fn watch_handoff(&self, hub: &mut Hub) -> Result<()> {
+    pub(crate) fn watch_handoff(&self, hub: &mut Hub) -> Result<()> {
         match &self.handoff {
             Some(handoff) => hub.events.add(handoff.bridge.bell(), Token::Handoff(self.id), Interest::READ),
             None => Ok(()),
         }
     }
 
-    /// The bridge has answers.
+    /// The bridge has answers, or has ended.
     pub(crate) fn handoff_ready(&mut self, hub: &mut Hub) {
-        let Some(handoff) = &self.handoff else { return };
-        for (client, asked, outcome) in handoff.bridge.answers() {
+        let Some(handoff) = &mut self.handoff else { return };
+        // Before the answers: what was answered is there when it has ended.
+        let ended = handoff.bridge.has_ended();
+        let answers = handoff.bridge.answers();
+        handoff.asking.retain(|asking| !answers.iter().any(|(client, ..)| client == asking));
+        let left = if ended { std::mem::take(&mut handoff.asking) } else { Vec::new() };
+        if ended {
+            handoff.over = true;
+            // Nobody rings any more, which poll would show again and again.
+            hub.events.remove(handoff.bridge.bell());
+        }
+        for client in left {
+            let why = "nobody hands messages over any more; the operation log says why (shmctl log)";
+            hub.reply(client, Err(self.refusal(ErrorKind::Internal, &why)), Vec::new());
+        }
+        for (client, asked, outcome) in answers {
             let answer = match outcome {
                 Ok(done) => {
                     let channel = self.config.name.clone();
@@ -148,7 +169,7 @@ impl Channel {
         }
     }
 
-    fn refusal(&self, kind: ErrorKind, error: &Error) -> Refusal {
+    fn refusal(&self, kind: ErrorKind, error: &dyn std::fmt::Display) -> Refusal {
         refusal(kind, format!("channel {}: {error}", self.config.name))
     }
 
@@ -221,10 +242,14 @@ impl Channel {
 
     /// Changes the segment's length. The bridge answers.
     pub(super) fn resize_handoff(&mut self, hub: &mut Hub, client: ClientId, bytes: u64) {
-        let Some(handoff) = &self.handoff else { return };
+        let Some(handoff) = &mut self.handoff else { return };
         let bounds = handoff.bounds();
         if bounds.fit(bytes).is_some() {
-            return handoff.bridge.resize(client, bytes);
+            handoff.asking.push(client);
+            if !handoff.bridge.resize(client, bytes) {
+                self.handoff_ready(hub);
+            }
+            return;
         }
         let (asked, min, max) = (Bytes(bytes), Bytes(bounds.min), Bytes(bounds.max));
         let message =
@@ -232,19 +257,37 @@ impl Channel {
         hub.reply(client, Err(refusal(ErrorKind::OutOfRange, message)), Vec::new());
     }
 
-    /// Tells the readers, and ends the bridge, which removes the objects.
+    /// Tells the readers, and begins to end the bridge, which removes the objects. [`end_handoff`](Self::end_handoff) is the
+    /// second half, when [`is_handing_over`](Self::is_handing_over) says no, or when it has been waited for long enough.
     pub(super) fn close_handoff(&mut self, hub: &mut Hub, reason: &str) {
         let Some(handoff) = &mut self.handoff else { return };
         for reader in handoff.readers.values() {
             hub.send(reader.client, &ReaderEvent::Closing { reason: reason.to_owned() }, Vec::new());
             hub.end(reader.client);
         }
-        if handoff.bridge.stop() {
-            let Names { segment, avail, done } = &handoff.names;
+        handoff.bridge.begin_stop();
+    }
+
+    /// Whether the bridge's end is still to be heard of.
+    pub(crate) fn is_handing_over(&self) -> bool {
+        self.handoff.as_ref().is_some_and(|handoff| !handoff.over)
+    }
+
+    /// Says what became of the objects. A bridge that is still there is left behind.
+    pub(crate) fn end_handoff(&mut self, hub: &mut Hub) {
+        self.handoff_ready(hub);
+        let Some(handoff) = &mut self.handoff else { return };
+        let Names { segment, avail, done } = &handoff.names;
+        if handoff.bridge.has_ended() {
             let gone = operation("unlink").on(&self.config.name).text("segment", segment);
             gone.text("avail", avail).text("done", done).info();
         } else {
-            operation("handoff-stuck").on(&self.config.name).reason("it does not stop; leaving it behind").warn();
+            handoff.bridge.abandon();
+            let stuck = operation("handoff-stuck").on(&self.config.name).text("segment", segment);
+            let stuck = stuck.text("avail", avail).text("done", done);
+            let reason = "its thread does not end and is left behind: a peer may sit in the mutex; the objects stay until it \
+                          ends, or until the next shmd adopts them";
+            stuck.reason(reason).warn();
         }
     }
 }

@@ -2,6 +2,8 @@
 //!
 //! First all that can fail: the files, their check, the new channels. Only then is anything changed.
 
+use std::time::Duration;
+
 use shm_proto::control::{Change, Done, ErrorKind, Refusal, Reloaded};
 
 use super::Daemon;
@@ -13,6 +15,9 @@ use crate::hub::refusal;
 use crate::journal::{self, operation};
 use crate::logging;
 
+/// How long a peer that sits in the mutex of stale handoff objects is waited for: all channels stand still meanwhile, and the first
+/// that does not let go ends the reload.
+const PATIENCE: Duration = Duration::from_millis(50);
 /// What readers of a removed channel are told.
 const REMOVED: &str = "the channel was taken out of the configuration";
 
@@ -101,6 +106,18 @@ impl Daemon {
     /// The channels that are not there yet; all of them, or none.
     fn create_new(&mut self, config: &Config) -> Result<Vec<Channel>, Refusal> {
         let mut new = Vec::new();
+        let made = self.create_each(config, &mut new);
+        if let Err(refusal) = made {
+            for channel in new {
+                self.channels.discard(&mut self.hub, channel, "the reload that would have added the channel failed");
+            }
+            return Err(refusal);
+        }
+        self.stdin_taken |= new.iter().any(|channel| channel.config().source == SourceKind::Stdin);
+        Ok(new)
+    }
+
+    fn create_each(&mut self, config: &Config, new: &mut Vec<Channel>) -> Result<(), Refusal> {
         for wanted in &config.channels {
             if self.channels.named(&wanted.name).is_some() {
                 continue;
@@ -115,13 +132,12 @@ impl Daemon {
                 return refuse(ErrorKind::BadConfig, why);
             }
             let id = self.channels.next_id();
-            match Channel::create(id, wanted.clone(), &self.prefix, self.owner, &self.user) {
+            match Channel::create(id, wanted.clone(), &self.prefix, self.owner, &self.user, PATIENCE) {
                 Ok(channel) => new.push(channel),
                 Err(e) => return refuse(ErrorKind::NoSpace, e.to_string()),
             }
         }
-        self.stdin_taken |= new.iter().any(|channel| channel.config().source == SourceKind::Stdin);
-        Ok(new)
+        Ok(())
     }
 
     /// The keys outside channels.

@@ -187,6 +187,11 @@ impl Inside {
         self.write.lock().unwrap_or_else(PoisonError::into_inner).clone_from(write);
     }
 
+    /// Leaves a thread behind that does not end.
+    pub(crate) fn abandon(&mut self) {
+        self.thread = None;
+    }
+
     /// Waits for a thread that has said that it is at its end.
     pub(crate) fn join(&mut self) {
         if let Some(thread) = self.thread.take() {

@@ -5,13 +5,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use nix::sys::stat::fstat;
 use nix::unistd::geteuid;
 
-use super::{LOCK, Origin, Settings};
+use super::{Origin, Settings};
 use crate::error::{Error, Result};
 use crate::handoff::layout::{HEADER_SIZE, PAGE};
 use crate::handoff::objects::{Objects, Segment, is_missing};
@@ -28,7 +29,9 @@ pub(super) struct Made {
 }
 
 /// Makes the three objects, or takes over those that a writer of this kind has left.
-pub(super) fn make(settings: &Settings) -> Result<Made> {
+///
+/// The mutex of a segment that was left is waited for as long as `patience`.
+pub(super) fn make(settings: &Settings, patience: Duration) -> Result<Made> {
     let name = &settings.names.segment;
     let there = match shm::open(name, true) {
         Ok(there) => there,
@@ -48,7 +51,7 @@ pub(super) fn make(settings: &Settings) -> Result<Made> {
         return Err(refuse(name, &format!("another writer has it: {}", users())));
     };
     let usual = (stat.st_mode & 0o7777, stat.st_gid) == (settings.mode, settings.gid.unwrap_or(stat.st_gid));
-    match adopt(settings, there)? {
+    match adopt(settings, there, patience)? {
         Adoption::Adopted(objects, pending) if usual => {
             return Ok(Made { objects, origin: Origin::Adopted { pending }, owner });
         }
@@ -72,7 +75,7 @@ enum Adoption {
     Foreign,
 }
 
-fn adopt(settings: &Settings, file: OwnedFd) -> Result<Adoption> {
+fn adopt(settings: &Settings, file: OwnedFd, patience: Duration) -> Result<Adoption> {
     let len = reserve::length(file.as_fd())?;
     if len < PAGE {
         return Ok(Adoption::Foreign);
@@ -91,7 +94,8 @@ fn adopt(settings: &Settings, file: OwnedFd) -> Result<Adoption> {
         Ok((avail, Arc::new(done)))
     });
     let Ok((avail, done)) = opened else { return Ok(Adoption::Broken) };
-    let pending = match segment.lock(monotonic_ns() + LOCK)? {
+    let until = monotonic_ns().saturating_add(u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX));
+    let pending = match segment.lock(until)? {
         None => return Ok(Adoption::Broken),
         Some(_guard) => {
             let pending = (header.ready_flag.load(Ordering::Relaxed) != 0)

@@ -61,6 +61,7 @@ pub struct Writer {
     shrink_to: Option<u64>,
     counters: Counters,
     woken: Arc<AtomicBool>,
+    ending: Arc<AtomicBool>,
     _owner: Flock<OwnedFd>,
 }
 
@@ -69,6 +70,7 @@ pub struct Writer {
 pub struct Waker {
     done: Arc<NamedSemaphore>,
     woken: Arc<AtomicBool>,
+    ending: Arc<AtomicBool>,
 }
 
 impl Waker {
@@ -78,6 +80,13 @@ impl Waker {
             self.done.post();
         }
     }
+
+    /// Wakes the writer as [`wake`](Self::wake) does, and breaks off a growth that is under way, now and from now on: for a
+    /// writer that is about to be dropped. A wait for the mutex goes on for as long as it takes, a second at most.
+    pub fn end(&self) {
+        self.ending.store(true, Ordering::Release);
+        self.wake();
+    }
 }
 
 impl Writer {
@@ -85,14 +94,23 @@ impl Writer {
     ///
     /// # Errors
     /// [`Error::System`] of kind `AlreadyExists` when another writer or another user has one of the names, or a program
-    /// that is not shmd's still uses the segment; otherwise what the system says.
+    /// that is not shmd's still uses the segment; [`Error::Locked`] when a peer sits in the mutex of a stale segment for a
+    /// second; otherwise what the system says.
     pub fn create(settings: Settings) -> Result<Self> {
+        Self::create_within(settings, Duration::from_nanos(LOCK))
+    }
+
+    /// [`create`](Self::create) that waits no longer than `patience` for the mutex of a stale segment.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn create_within(settings: Settings, patience: Duration) -> Result<Self> {
         let mut settings = settings;
         settings.max_capacity = (settings.max_capacity / PAGE * PAGE).max(PAGE);
         settings.capacity =
             settings.capacity.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX).clamp(PAGE, settings.max_capacity);
         settings.max_message = settings.max_message.min(settings.max_capacity - HEADER_SIZE);
-        let made = create::make(&settings)?;
+        let made = create::make(&settings, patience)?;
         Ok(Self {
             len: made.objects.segment.len()?,
             settings,
@@ -102,6 +120,7 @@ impl Writer {
             shrink_to: None,
             counters: Counters::default(),
             woken: Arc::default(),
+            ending: Arc::default(),
             _owner: made.owner,
         })
     }
@@ -145,7 +164,8 @@ impl Writer {
     /// Something to end waits with from other threads.
     #[must_use]
     pub fn waker(&self) -> Waker {
-        Waker { done: Arc::clone(&self.objects.done), woken: Arc::clone(&self.woken) }
+        let (woken, ending) = (Arc::clone(&self.woken), Arc::clone(&self.ending));
+        Waker { done: Arc::clone(&self.objects.done), woken, ending }
     }
 
     /// For changing mode and group of the objects while the writer is at work.

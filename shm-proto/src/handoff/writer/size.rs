@@ -1,7 +1,8 @@
 //! Making the segment longer and shorter under readers that may be C programs.
 
+use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -15,7 +16,10 @@ use crate::os::reserve::{self, Progress as Reserved, Reservation};
 const LARGE: u64 = 16 << 20;
 
 /// A child that makes no step of [`LARGE`] bytes for so long is given up, in milliseconds.
-const STUCK: u16 = 30_000;
+const STUCK: u32 = 30_000;
+
+/// How often it is looked whether the writer is to end, in milliseconds.
+const LOOK: u16 = 50;
 
 /// What became of a request for another size, in bytes of the whole segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +70,7 @@ impl Writer {
 
     /// Only the file grows; `capacity` follows in [`tell_capacity`](Self::tell_capacity).
     fn grow(&mut self, new: u64) -> Result<()> {
-        extend(self.objects.segment.fd(), self.len, new).map_err(|error| Error::NoSpace {
+        extend(self.objects.segment.fd(), self.len, new, &self.ending).map_err(|error| Error::NoSpace {
             channel: self.settings.names.segment.clone(),
             needed: new,
             capacity: self.len,
@@ -100,13 +104,16 @@ impl Writer {
     }
 }
 
-fn extend(file: BorrowedFd<'_>, from: u64, to: u64) -> Result<()> {
+fn extend(file: BorrowedFd<'_>, from: u64, to: u64, ending: &AtomicBool) -> Result<()> {
     if to - from < LARGE {
         return reserve::now(file, to);
     }
     let mut reservation = Reservation::start(file, from, to, LARGE)?;
-    let mut stuck = None;
+    let (mut stuck, mut waited) = (None, 0);
     loop {
+        if ending.load(Ordering::Acquire) {
+            stuck = Some(io::Error::new(io::ErrorKind::Interrupted, "the writer is being ended"));
+        }
         let failed = match reservation.advance()? {
             Reserved::Done(_) => return Ok(()),
             Reserved::Failed { source, .. } => Some(source),
@@ -118,9 +125,14 @@ fn extend(file: BorrowedFd<'_>, from: u64, to: u64) -> Result<()> {
             reserve::truncate(file, from)?;
             return Err(Error::system("reserve shared memory", source));
         }
-        match poll(&mut [PollFd::new(reservation.as_fd(), PollFlags::POLLIN)], PollTimeout::from(STUCK)) {
-            Ok(0) => stuck = Some(std::io::Error::from(std::io::ErrorKind::TimedOut)),
-            Ok(_) | Err(Errno::EINTR) => {}
+        match poll(&mut [PollFd::new(reservation.as_fd(), PollFlags::POLLIN)], PollTimeout::from(LOOK)) {
+            Ok(0) if waited >= STUCK => {
+                let reason = format!("the process that reserves it made no progress for {} s", STUCK / 1000);
+                stuck = Some(io::Error::new(io::ErrorKind::TimedOut, reason));
+            }
+            Ok(0) => waited += u32::from(LOOK),
+            Ok(_) => waited = 0,
+            Err(Errno::EINTR) => {}
             Err(error) => return Err(Error::system("wait for shared memory", error)),
         }
     }
