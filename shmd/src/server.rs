@@ -87,6 +87,8 @@ pub(crate) struct Client {
     speak_by: Option<Instant>,
     take_by: Option<Instant>,
     requests: u64,
+    /// Bytes of an answer that were on their way when the role was given; they may wait besides what an attachment may.
+    owed: usize,
     /// The peer has shut its sending side: close when everything is answered.
     input_ended: bool,
     /// Close as soon as everything is sent.
@@ -117,6 +119,7 @@ impl Client {
             speak_by: Some(now + SPEAK),
             take_by: None,
             requests: 0,
+            owed: 0,
             input_ended: false,
             ending: false,
             interest: Interest::READ,
@@ -157,13 +160,20 @@ impl Client {
     pub(crate) fn send<T: Serialize>(&mut self, body: &T, fds: Vec<OwnedFd>) -> bool {
         let attached = matches!(self.role, Role::Reader(..) | Role::Writer(_) | Role::Follower);
         self.conn.queue(body, fds).is_ok()
-            && self.conn.flush().is_ok()
-            && !(attached && self.conn.queued_bytes() > MAX_QUEUED)
+            && self.flush()
+            && !(attached && self.conn.queued_bytes() > MAX_QUEUED + self.owed)
+    }
+
+    /// From now on it is told of every operation, after the answer that it may not have taken yet.
+    pub(crate) fn follow(&mut self) {
+        (self.role, self.owed) = (Role::Follower, self.conn.queued_bytes());
     }
 
     /// Sends what the socket takes. False when the connection is of no more use.
     pub(crate) fn flush(&mut self) -> bool {
-        self.conn.flush().is_ok()
+        let sent = self.conn.flush().is_ok();
+        self.owed = self.owed.min(self.conn.queued_bytes());
+        sent
     }
 
     /// Bytes that the peer has not taken.
@@ -301,6 +311,22 @@ mod tests {
         let mut events = EventLoop::new().unwrap();
         let (mut client, _peer) = pair(&mut events, Instant::now());
         client.role = Role::Writer(0);
+        let sent = (0..64).take_while(|_| client.send(&line(64 << 10), Vec::new())).count();
+        assert!((16..24).contains(&sent), "{sent} lines of 64 KiB");
+    }
+
+    #[test]
+    fn a_long_answer_does_not_count_against_what_a_follower_may_leave_lying() {
+        let mut events = EventLoop::new().unwrap();
+        let (mut client, mut peer) = pair(&mut events, Instant::now());
+        assert!(client.send(&line(4 << 20), Vec::new()));
+        client.follow();
+        assert!(client.send(&line(64 << 10), Vec::new()));
+        let mut taken = vec![0; 64 << 10];
+        while client.queued_bytes() > 0 {
+            assert!(peer.read(&mut taken).unwrap() > 0);
+            assert!(client.flush());
+        }
         let sent = (0..64).take_while(|_| client.send(&line(64 << 10), Vec::new())).count();
         assert!((16..24).contains(&sent), "{sent} lines of 64 KiB");
     }

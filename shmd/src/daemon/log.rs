@@ -9,7 +9,6 @@ use super::Daemon;
 use crate::event_loop::ClientId;
 use crate::journal;
 use crate::requests::may_see;
-use crate::server::Role;
 
 /// A client that is told of every operation.
 #[derive(Debug)]
@@ -33,15 +32,14 @@ impl Daemon {
         self.inform_followers();
         let Some(client) = self.hub.client(id) else { return };
         let follower = Follower { client: id, peer: client.credentials.clone(), channel };
-        if follow {
-            client.role = Role::Follower;
-        }
         let mut entries = journal::after(since);
         entries.retain(|entry| self.shows(&follower, entry));
         let over = entries.len().saturating_sub(last.map_or(usize::MAX, |last| last as usize));
         entries.drain(..over);
         self.hub.reply(id, Ok(Done::Log(entries)), Vec::new());
-        if follow {
+        // Only now: what a follower may leave lying is bounded, and the answer may be longer than that.
+        if follow && let Some(client) = self.hub.client(id) {
+            client.follow();
             self.followers.push(follower);
         }
     }
