@@ -15,15 +15,20 @@ use shm_proto::oplog::{Fields, LogEntry, Severity, Value};
 use crate::rate_limit::LeftOut;
 use crate::server::Peer;
 
-/// The newest entries.
+/// Events that peers can make as many of as they like, by coming and going.
+const PASSING: [&str; 4] = ["attach", "detach", "lend", "return"];
+
+/// The newest entries. Those about peers that come and go have half of the places when there is a run on them, or they would
+/// push everything else out.
 #[derive(Debug)]
 struct Ring {
     entries: VecDeque<LogEntry>,
+    passing: VecDeque<LogEntry>,
     most: usize,
     seq: u64,
 }
 
-static RING: Mutex<Ring> = Mutex::new(Ring { entries: VecDeque::new(), most: 1000, seq: 0 });
+static RING: Mutex<Ring> = Mutex::new(Ring::new(1000));
 
 fn ring() -> MutexGuard<'static, Ring> {
     // What a thread that panicked has left is a list of entries all the same.
@@ -31,21 +36,37 @@ fn ring() -> MutexGuard<'static, Ring> {
 }
 
 impl Ring {
+    const fn new(most: usize) -> Self {
+        Self { entries: VecDeque::new(), passing: VecDeque::new(), most, seq: 0 }
+    }
+
     fn keep(&mut self, mut entry: LogEntry) {
         self.seq += 1;
         entry.seq = self.seq;
-        self.entries.push_back(entry);
+        let passes = PASSING.contains(&entry.event.as_str());
+        if passes { &mut self.passing } else { &mut self.entries }.push_back(entry);
         self.trim();
     }
 
     fn trim(&mut self) {
-        let over = self.entries.len().saturating_sub(self.most);
-        self.entries.drain(..over);
+        while self.entries.len() + self.passing.len() > self.most {
+            let share = self.most.div_ceil(2);
+            let older = self.passing.front().map(|entry| entry.seq) < self.entries.front().map(|entry| entry.seq);
+            let passing = self.passing.len() > share || (!self.passing.is_empty() && older) || self.entries.is_empty();
+            if passing { &mut self.passing } else { &mut self.entries }.pop_front();
+        }
     }
 
+    /// In their order.
     fn after(&self, since: u64) -> impl Iterator<Item = &LogEntry> {
-        let from = self.entries.partition_point(|entry| entry.seq <= since);
-        self.entries.range(from..)
+        let from = |entries: &VecDeque<LogEntry>| entries.partition_point(|entry| entry.seq <= since);
+        let mut entries = self.entries.range(from(&self.entries)..).peekable();
+        let mut passing = self.passing.range(from(&self.passing)..).peekable();
+        std::iter::from_fn(move || match (entries.peek(), passing.peek()) {
+            (Some(entry), Some(other)) if entry.seq < other.seq => entries.next(),
+            (Some(_), None) => entries.next(),
+            _ => passing.next(),
+        })
     }
 }
 
@@ -157,28 +178,48 @@ impl Operation {
 mod tests {
     use super::*;
 
-    fn entry() -> LogEntry {
+    fn entry(event: &str) -> LogEntry {
         LogEntry {
             seq: 0,
             time_ms: 0,
             severity: Severity::Info,
-            event: "x".to_owned(),
+            event: event.to_owned(),
             channel: None,
             fields: Fields::default(),
         }
     }
 
+    fn numbers(ring: &Ring, since: u64) -> Vec<u64> {
+        ring.after(since).map(|entry| entry.seq).collect()
+    }
+
     #[test]
     fn the_ring_keeps_the_newest_and_numbers_go_on() {
-        let mut ring = Ring { entries: VecDeque::new(), most: 3, seq: 0 };
-        (0..5).for_each(|_| ring.keep(entry()));
-        let numbers = |ring: &Ring, since| ring.after(since).map(|entry| entry.seq).collect::<Vec<_>>();
+        let mut ring = Ring::new(3);
+        (0..5).for_each(|_| ring.keep(entry("x")));
         assert_eq!(numbers(&ring, 0), [3, 4, 5]);
         assert_eq!(numbers(&ring, 4), [5]);
         assert!(numbers(&ring, 5).is_empty());
         ring.most = 1;
         ring.trim();
         assert_eq!(numbers(&ring, 0), [5]);
+    }
+
+    #[test]
+    fn peers_that_come_and_go_push_out_no_more_than_half_of_the_rest() {
+        let mut ring = Ring::new(10);
+        ring.keep(entry("create"));
+        (0..20).for_each(|_| ring.keep(entry("attach")));
+        // While there is little else they may have every place.
+        assert_eq!(numbers(&ring, 0), [1].into_iter().chain(13..=21).collect::<Vec<_>>());
+        (0..8).for_each(|_| ring.keep(entry("evict")));
+        (0..200).for_each(|_| ring.keep(entry("detach")));
+        assert_eq!(numbers(&ring, 0), (25..=29).chain(225..=229).collect::<Vec<_>>());
+        ring.keep(entry("grow"));
+        assert_eq!(numbers(&ring, 226), [227, 228, 229, 230]);
+        ring.most = 0;
+        ring.trim();
+        assert!(numbers(&ring, 0).is_empty());
     }
 
     #[test]

@@ -59,7 +59,26 @@ fn only_the_newest_are_kept() {
         drop(Reader::attach(&daemon.endpoint(), None, Start::New).unwrap());
     }
     wait_for(|| entries(&daemon, 10, None).len() == 1, || daemon.log());
-    assert_eq!(entries(&daemon, 0, None).iter().map(|entry| entry.seq).collect::<Vec<_>>(), [9, 10, 11]);
+    assert_eq!(entries(&daemon, 0, None).iter().map(|entry| entry.seq).collect::<Vec<_>>(), [3, 10, 11]);
+}
+
+#[test]
+fn a_follower_gets_a_log_that_is_longer_than_what_may_be_left_lying() {
+    let mut daemon = Daemon::start("log-long", &format!("log_entries = 20000\n{PLAIN}"));
+    // Refused reloads, each with a reason: more than a megabyte.
+    let bad = format!("[[channel]]\nname = \"main\"\nsource = \"{}\"\n", "x".repeat(3000));
+    std::fs::write(daemon.dir.join("shmd.toml"), bad).unwrap();
+    for _ in 0..700 {
+        daemon.refused(&Request::Reload);
+    }
+    let mut client = daemon.client();
+    let Ok(Done::Log(all)) = client.request(&request(0, None, true)) else { panic!("{}", daemon.log()) };
+    let bytes: usize = all.iter().map(|entry| entry.to_string().len()).sum();
+    assert!(bytes > 3 << 19 && all.len() > 700, "{bytes} bytes in {} entries", all.len());
+    let mut conn = client.into_conn();
+    let _reader = Reader::attach(&daemon.endpoint(), None, Start::New).unwrap();
+    assert_eq!(next(&mut conn).event, "attach");
+    assert_eq!(daemon.stop(), Some(0));
 }
 
 #[test]
