@@ -1,8 +1,10 @@
 //! Messages go through, in both directions, whole and in order, also while the segment changes its length.
 
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use shm_proto::handoff::{Progress, Reader, Settings, Writer};
+use shm_proto::os::named_sem::NamedSemaphore;
 use shm_proto::{Error, control::OnFull};
 
 use crate::peer::{Place, pattern, program};
@@ -200,4 +202,25 @@ fn a_growth_is_broken_off_when_the_writer_is_to_end_and_takes_nothing() {
     assert!(matches!(&error, Error::NoSpace { reason, .. } if reason.contains("is being ended")), "{error}");
     assert_eq!(writer.capacity(), capacity);
     assert_eq!(std::fs::metadata(format!("/dev/shm{}", place.0.segment)).unwrap().len(), capacity);
+}
+
+#[test]
+fn a_flood_of_acknowledgements_that_belong_to_nothing_does_not_hold_a_deadline_up() {
+    let place = Place::new();
+    let settings = Settings { ack_timeout: Duration::from_millis(50), on_full: OnFull::Drop, ..place.settings() };
+    let mut writer = Writer::create(settings).unwrap();
+    let done = NamedSemaphore::open(&place.0.done).unwrap();
+    let (over, begun) = (AtomicBool::new(false), Instant::now());
+    let stopped_by_writer = std::thread::scope(|scope| {
+        let flood = scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) && begun.elapsed() < LONG.unwrap() {
+                (0..1000).for_each(|_| done.post());
+            }
+            over.load(Ordering::Relaxed)
+        });
+        assert_eq!(writer.publish(b"nobody reads this", None).unwrap(), Progress::Dropped);
+        over.store(true, Ordering::Relaxed);
+        flood.join().unwrap()
+    });
+    assert!(stopped_by_writer && writer.counters().stray_posts > 0);
 }

@@ -261,8 +261,15 @@ impl Writer {
                 Wait::Posted if self.is_read() => return Ok(self.acknowledged(offer)),
                 Wait::Posted => self.counters.stray_posts += 1,
                 Wait::Interrupted => return Ok(Progress::Waiting),
-                Wait::TimedOut if monotonic_ns() >= offer.deadline => return self.overdue(offer),
-                Wait::TimedOut => return Ok(Progress::Waiting),
+                Wait::TimedOut => {}
+            }
+            // After a post as well: one that posts all the time must not hold the deadlines up.
+            let now = monotonic_ns();
+            if now >= offer.deadline {
+                return self.overdue(offer);
+            }
+            if now >= until_ns {
+                return Ok(Progress::Waiting);
             }
         }
     }
