@@ -6,10 +6,14 @@
 //!
 //! While the ring is full nobody reads what the child says, neither its output nor its complaints: it waits.
 
+use std::io::{self, Read};
+use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags};
 use shm_proto::framing::input::NonBlocking;
+use shm_proto::framing::{self, Input as _};
+use shm_proto::os::inq::readable_bytes;
 use shm_proto::{Error, Result};
 
 use super::Input;
@@ -24,6 +28,27 @@ use crate::journal::operation;
 const AFTER_END: Duration = Duration::from_secs(1);
 /// How many reads of the output go before a look at the complaints.
 const READS: u32 = 16;
+
+/// A pipe of which no more than `left` is read, if that says something: then it has ended.
+struct Rest<'r> {
+    pipe: NonBlocking<BorrowedFd<'r>>,
+    left: Option<usize>,
+}
+
+impl Read for Rest<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = buffer.len().min(self.left.unwrap_or(usize::MAX));
+        let n = if most == 0 { 0 } else { self.pipe.read(&mut buffer[..most])? };
+        self.left = self.left.map(|left| left - n);
+        Ok(n)
+    }
+}
+
+impl framing::Input for Rest<'_> {
+    fn readable(&self) -> Option<usize> {
+        self.pipe.readable().map(|there| there.min(self.left.unwrap_or(usize::MAX)))
+    }
+}
 
 /// The program.
 #[derive(Debug)]
@@ -42,14 +67,24 @@ impl Exec {
     fn follow(&mut self, feed: &mut Feed<'_>, running: &Running) -> Result<()> {
         let mut pump = feed.pump()?;
         let mut reads = 0;
+        // Once the child has ended: what it has left in the pipe.
+        let mut left = None;
         loop {
-            match feed.step(&mut pump, &mut NonBlocking(running.stdout()))? {
+            let mut input = Rest { pipe: NonBlocking(running.stdout()), left };
+            let stepped = feed.step(&mut pump, &mut input)?;
+            left = input.left;
+            match stepped {
                 Stepped::Moved => {
                     reads += 1;
                     if reads % READS == 0 {
                         self.complaints.take(running.stderr(), feed.channel(), running.pid());
+                        // One of its own that goes on writing is not read for ever: the next run waits for this end.
+                        if left.is_none() && running.has_ended(Duration::ZERO) {
+                            left = Some(readable_bytes(running.stdout()).unwrap_or(0));
+                        }
                     }
                 }
+                Stepped::Idle if left.is_some() => return self.end(feed, &mut pump),
                 Stepped::Idle => {
                     let mut fds = feed.fds();
                     let daemon = fds.len();
@@ -73,13 +108,13 @@ impl Exec {
         }
     }
 
-    fn stderr<'r>(&self, running: &'r Running) -> Option<std::os::fd::BorrowedFd<'r>> {
+    fn stderr<'r>(&self, running: &'r Running) -> Option<BorrowedFd<'r>> {
         (!self.complaints.have_ended()).then(|| running.stderr())
     }
 
     /// What was begun and not finished is dealt with as at the end of any input.
     fn end(&self, feed: &mut Feed<'_>, pump: &mut shm_proto::framing::Pump) -> Result<()> {
-        if let Stepped::Broken(e) = feed.step(pump, &mut std::io::empty())? {
+        if let Stepped::Broken(e) = feed.step(pump, &mut io::empty())? {
             feed.trouble(&e, || None);
         }
         Ok(())
@@ -91,7 +126,13 @@ impl Exec {
             Ok(running) => running,
             Err(e) => {
                 let program = self.command.words.first().map_or("", String::as_str);
-                feed.trouble(format!("cannot start {program}: {e}"), || None);
+                let way = match e.kind() {
+                    io::ErrorKind::NotFound if !program.contains('/') => "; is it in shmd's PATH? Or name it in full",
+                    io::ErrorKind::NotFound => "; is there such a file, and what its first line names?",
+                    io::ErrorKind::PermissionDenied => "; may the daemon's user execute it?",
+                    _ => "",
+                };
+                feed.trouble(format!("cannot start {program}: {e}{way}; it is tried again"), || None);
                 return Ok(());
             }
         };

@@ -151,7 +151,9 @@ fn open_or_make(path: &Path, access: FileAccess, marked: Marked) -> Result<(File
     match fs::metadata(path) {
         Ok(found) if !found.file_type().is_fifo() => return Err(wrong_kind(path, found.file_type(), "a FIFO")),
         Ok(found) if marked == Marked::IsLeft && is_marked(&found) => {
-            made = Some(Made::at(path).map_err(failed("look at"))?);
+            // Where a link leads to is another's, whose permissions and name are left alone.
+            let named = fs::symlink_metadata(path).map_err(failed("look at"))?;
+            made = (FileId::of(&named) == FileId::of(&found)).then(|| Made::known(path, &found));
         }
         Ok(_) => {}
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
@@ -161,19 +163,26 @@ fn open_or_make(path: &Path, access: FileAccess, marked: Marked) -> Result<(File
         Err(e) => return Err(failed("look at")(e)),
     }
     // Not waiting, so that opening does not wait for a writer.
-    let file =
-        OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path).map_err(failed("open"))?;
+    let mut flags = OFlag::O_NONBLOCK;
+    flags.set(OFlag::O_NOFOLLOW, made.is_some());
+    let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(path).map_err(failed("open"))?;
     let found = file.metadata().map_err(failed("look at"))?;
     if !found.file_type().is_fifo() {
         return Err(wrong_kind(path, found.file_type(), "a FIFO"));
     }
     widen(&file);
-    if made.is_some() {
+    if let Some(made) = &made {
+        if !made.is(&found) {
+            let reason = "another file took its place while it was being opened; see who else writes to its directory";
+            return Err(failed("open")(io::Error::other(reason)));
+        }
         let mode = match access {
             FileAccess::Owner => 0o600,
             FileAccess::Group(gid) => {
-                fchown(&file, None, Some(Gid::from_raw(gid)))
-                    .map_err(|e| failed(&format!("give group {gid}"))(e.into()))?;
+                fchown(&file, None, Some(Gid::from_raw(gid))).map_err(|e| {
+                    let way = "shmd must run as root or be a member of that group (SupplementaryGroups= in its unit)";
+                    failed(&format!("give group {gid}, which `write` names,"))(io::Error::other(format!("{e}; {way}")))
+                })?;
                 0o620
             }
             FileAccess::Everyone => 0o622,

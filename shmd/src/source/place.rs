@@ -38,6 +38,16 @@ impl Made {
     pub(super) fn at(path: &Path) -> io::Result<Self> {
         Ok(Self { path: path.to_owned(), id: FileId::of(&fs::symlink_metadata(path)?) })
     }
+
+    /// The file that is, or was, at `path` was made here.
+    pub(super) fn known(path: &Path, file: &Metadata) -> Self {
+        Self { path: path.to_owned(), id: FileId::of(file) }
+    }
+
+    /// Whether this is the file.
+    pub(super) fn is(&self, file: &Metadata) -> bool {
+        FileId::of(file) == self.id
+    }
 }
 
 impl Drop for Made {

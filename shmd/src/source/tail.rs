@@ -23,7 +23,7 @@ use std::time::Duration;
 use log::debug;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags};
-use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
+use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 use shm_proto::framing::{self, Framing, Pump};
 use shm_proto::{Error, Result};
 
@@ -42,6 +42,8 @@ pub(super) struct Tail {
     path: PathBuf,
     file: Option<Followed>,
     watch: Option<Inotify>,
+    /// The file that inotify watches.
+    watched: Option<WatchDescriptor>,
 }
 
 #[derive(Debug)]
@@ -111,17 +113,27 @@ impl Tail {
         };
         let flags = InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK;
         let watch = Inotify::init(flags).inspect_err(|e| debug!("event=no-inotify reason={e}")).ok();
-        Ok(Self { path: path.to_owned(), file, watch })
+        Ok(Self { path: path.to_owned(), file, watch, watched: None })
     }
 
-    /// Has inotify tell when the file grows, or changes its name.
-    fn watch(&self) {
+    /// Has inotify tell when the file grows, or changes its name, and nothing of the file before it.
+    fn watch(&mut self) {
+        self.unwatch();
         let (Some(watch), Some(followed)) = (&self.watch, &self.file) else { return };
         // The very file, whatever has its name by now.
         let file = format!("/proc/self/fd/{}", followed.file.as_raw_fd());
         let events = AddWatchFlags::IN_MODIFY | AddWatchFlags::IN_ATTRIB | AddWatchFlags::IN_MOVE_SELF;
-        if let Err(e) = watch.add_watch(file.as_str(), events) {
-            debug!("event=no-watch file={:?} reason={e}", self.path);
+        match watch.add_watch(file.as_str(), events) {
+            Ok(watched) => self.watched = Some(watched),
+            Err(e) => debug!("event=no-watch file={:?} reason={e}", self.path),
+        }
+    }
+
+    /// A file that was renamed and is kept would be watched for ever.
+    fn unwatch(&mut self) {
+        if let (Some(watch), Some(watched)) = (&self.watch, self.watched.take()) {
+            // Fails for a file that is gone, whose watch went with it.
+            let _ = watch.rm_watch(watched);
         }
     }
 

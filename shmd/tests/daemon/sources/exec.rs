@@ -66,6 +66,15 @@ fn a_child_that_ends_is_logged_and_started_again_with_longer_and_longer_waits() 
 }
 
 #[test]
+fn a_child_that_leaves_one_behind_that_writes_all_the_time_is_seen_to_end_and_started_again() {
+    let mut daemon = scripted("exec-flood", "yes flood & sleep 0.3; exit 3", "on_full = \"overwrite\"\nmax = \"1MiB\"");
+    daemon.await_log(|log| log.matches("event=child-exit").count() == 2);
+    assert!(daemon.log().contains("status=\"exit status: 3\""), "{}", daemon.log());
+    assert!(daemon.input().messages > 0);
+    assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
+}
+
+#[test]
 fn a_killed_child_is_logged_with_its_signal_and_its_last_record_cut_short_is_an_error() {
     let script = "printf '\\004\\000\\000\\000good\\011\\000\\000\\000bad'; exec sleep 1000";
     let daemon = scripted("exec-killed", script, "framing = \"length\"");

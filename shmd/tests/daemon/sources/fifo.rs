@@ -248,6 +248,24 @@ fn a_killed_daemons_fifo_is_taken_over_with_new_permissions_and_removed_in_the_e
 }
 
 #[test]
+fn a_link_to_a_fifo_is_followed_and_neither_it_nor_the_fifo_is_changed_or_removed() {
+    let mut daemon = Daemon::with_source("fifo-link", &format!("{KEYS}\nwrite = [\"*\"]"));
+    let real = daemon.path("real");
+    mkfifo(&real, Mode::from_bits_truncate(0o600)).unwrap();
+    // The mark of a FIFO that a daemon has left: this one is another channel's, say.
+    fs::set_permissions(&real, fs::Permissions::from_mode(0o1640)).unwrap();
+    std::os::unix::fs::symlink(&real, daemon.path("in")).unwrap();
+    daemon.run(&[]);
+    daemon.await_ready();
+    let mut reader = daemon.reader();
+    write(&daemon, b"x\n");
+    assert_eq!(next(&mut reader), "x");
+    assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
+    assert_eq!(fs::metadata(&real).unwrap().permissions().mode() & 0o7777, 0o1640);
+    assert!(fs::symlink_metadata(daemon.path("in")).unwrap().is_symlink());
+}
+
+#[test]
 fn what_a_handoff_has_read_counts_at_once_and_its_rates_are_those_of_what_was_handed_over() {
     let daemon = Daemon::fed("fifo-waits", &format!("{KEYS}\nmode = \"handoff\""));
     write(&daemon, b"one\ntwo\n");

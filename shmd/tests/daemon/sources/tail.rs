@@ -1,5 +1,6 @@
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
+use std::path::PathBuf;
 
 use super::super::{Daemon, wait_for};
 use super::{next, refused};
@@ -71,6 +72,23 @@ fn nothing_is_lost_when_the_file_is_renamed_while_its_writer_goes_on() {
         }
     }
     daemon.until_input(|input| input.messages == 2000);
+}
+
+#[test]
+fn files_that_were_rotated_away_are_not_watched_any_more() {
+    let daemon = Daemon::fed("tail-watches", KEYS);
+    let mut reader = daemon.reader();
+    let infos = PathBuf::from(format!("/proc/{}/fdinfo", daemon.child.as_ref().unwrap().id()));
+    let watches = || {
+        let infos = fs::read_dir(&infos).unwrap().filter_map(|info| fs::read_to_string(info.unwrap().path()).ok());
+        infos.map(|info| info.matches("inotify wd:").count()).sum::<usize>()
+    };
+    for rotation in 0..5 {
+        writeln!(append(&daemon), "{rotation}").unwrap();
+        assert_eq!(next(&mut reader), rotation.to_string());
+        assert_eq!(watches(), 1);
+        fs::rename(daemon.path("log.txt"), daemon.path(&format!("log.{rotation}"))).unwrap();
+    }
 }
 
 #[test]
