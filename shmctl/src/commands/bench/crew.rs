@@ -101,7 +101,10 @@ impl Crew {
         }
         self.workers.sort_by_key(|worker| worker.role != Role::Writer);
         for worker in &mut self.workers {
-            worker.child.wait().map_err(|e| Error::system("wait for a worker's end", e))?;
+            let name = worker.name();
+            if end_of(name, &mut worker.child, signals, PATIENCE)?.is_none() {
+                return Ok(None);
+            }
         }
         Ok(Some(self.workers.iter().filter_map(|worker| worker.told).collect()))
     }
@@ -110,17 +113,10 @@ impl Crew {
     pub(super) fn until_others_end(&mut self, count: usize, signals: &Signals) -> Result<Interruptible<()>> {
         let give_up = Instant::now() + PATIENCE * 5;
         for (what, child) in self.others.iter_mut().take(count) {
-            loop {
-                match child.try_wait().map_err(|e| Error::system(format!("wait for {what}"), e))? {
-                    Some(status) if status.success() => break,
-                    Some(status) => return Err(ended(what, status)),
-                    None if Instant::now() > give_up => return Err(silent(what)),
-                    None => {}
-                }
-                wait_for(&mut [PollFd::new(signals.as_fd(), PollFlags::POLLIN)], LOOK)?;
-                if signals.came() {
-                    return Ok(None);
-                }
+            match end_of(what, child, signals, give_up.saturating_duration_since(Instant::now()))? {
+                Some(status) if status.success() => {}
+                Some(status) => return Err(ended(what, child.id(), status)),
+                None => return Ok(None),
             }
         }
         Ok(Some(()))
@@ -135,7 +131,9 @@ impl Crew {
         let give_up = Instant::now() + patience;
         loop {
             for worker in &mut self.workers {
-                worker.listen()?;
+                if worker.listen(signals)?.is_none() {
+                    return Ok(None);
+                }
             }
             if self.workers.iter().all(enough) {
                 return Ok(Some(()));
@@ -148,18 +146,20 @@ impl Crew {
                 return Ok(None);
             }
             if Instant::now() >= give_up {
-                return Err(silent("a worker"));
+                let late = self.workers.iter().filter(|worker| !enough(worker));
+                let late: Vec<_> = late.map(|worker| format!("{} (pid {})", worker.name(), worker.child.id())).collect();
+                return Err(silent(&format!("the {}", late.join(", the ")), patience));
             }
         }
     }
 }
 
 impl Worker {
-    /// Takes in what it has said.
-    fn listen(&mut self) -> Result<()> {
+    /// Takes in what it has said. `None` when a signal came first.
+    fn listen(&mut self, signals: &Signals) -> Result<Interruptible<()>> {
         while self.told.is_none() {
             match self.conn.receive()? {
-                Received::Nothing => return Ok(()),
+                Received::Nothing => return Ok(Some(())),
                 Received::Line(line, _) => match decode(&line)? {
                     FromWorker::Ready {} => self.ready = true,
                     FromWorker::Done(measured) => self.told = Some(measured),
@@ -168,12 +168,13 @@ impl Worker {
                     }
                 },
                 Received::Closed => {
-                    let status = self.child.wait().map_err(|e| Error::system("wait for a worker's end", e))?;
-                    return Err(ended(&format!("the {}", self.name()), status));
+                    let name = self.name();
+                    let Some(status) = end_of(name, &mut self.child, signals, PATIENCE)? else { return Ok(None) };
+                    return Err(ended(&format!("the {name}"), self.child.id(), status));
                 }
             }
         }
-        Ok(())
+        Ok(Some(()))
     }
 
     fn name(&self) -> &'static str {
@@ -184,12 +185,38 @@ impl Worker {
     }
 }
 
-fn ended(what: &str, status: ExitStatus) -> Failure {
-    Failure::Other(format!("{what} ended before the measurement did: {status}"))
+/// Waits for the end of a process, no longer than `patience`. `None` when a signal came first.
+fn end_of(
+    what: &str,
+    child: &mut Child,
+    signals: &Signals,
+    patience: Duration,
+) -> Result<Interruptible<ExitStatus>> {
+    let give_up = Instant::now() + patience;
+    loop {
+        if let Some(status) = child.try_wait().map_err(|e| Error::system(format!("wait for the end of {what}"), e))? {
+            return Ok(Some(status));
+        }
+        if Instant::now() >= give_up {
+            return Err(silent(&format!("{what} (pid {}), which should have ended,", child.id()), patience));
+        }
+        wait_for(&mut [PollFd::new(signals.as_fd(), PollFlags::POLLIN)], LOOK)?;
+        if signals.came() {
+            return Ok(None);
+        }
+    }
 }
 
-fn silent(what: &str) -> Failure {
-    Failure::Other(format!("{what} has said nothing for a minute more than the measurement should take"))
+fn ended(what: &str, pid: u32, status: ExitStatus) -> Failure {
+    let way = "what it has written to standard error says why; a signal that nobody here sent may be the kernel's for want \
+               of memory: try fewer or smaller messages";
+    Failure::Other(format!("{what} (pid {pid}) ended before the measurement did: {status}; {way}"))
+}
+
+fn silent(what: &str, waited: Duration) -> Failure {
+    let waited = waited.as_secs_f64();
+    let way = "is it stopped, or the machine overloaded? Try again, or a shorter --duration";
+    Failure::Other(format!("{what} has said nothing for {waited:.1} s, much longer than it should take; {way}"))
 }
 
 impl Drop for Crew {
@@ -200,5 +227,21 @@ impl Drop for Crew {
             let _ = child.kill();
             let _ = child.wait();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_that_does_not_end_is_not_waited_for_without_bound() {
+        let signals = Signals::catch().unwrap();
+        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let error = end_of("the writer", &mut child, &signals, Duration::from_millis(20)).unwrap_err().to_string();
+        assert!(error.contains(&format!("the writer (pid {}), which should have ended,", child.id())), "{error}");
+        child.kill().unwrap();
+        let status = end_of("the writer", &mut child, &signals, PATIENCE).unwrap().unwrap();
+        assert!(!status.success());
     }
 }

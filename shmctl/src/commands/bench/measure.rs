@@ -183,7 +183,13 @@ fn line(case: &Case) -> Result<(Vec<OwnedFd>, Vec<OwnedFd>)> {
 
 /// The figures of the slowest reader; of a latency, of whoever took the times.
 fn evaluate(case: &Case, results: &[Measured]) -> Result<Sample> {
-    let none = || Failure::Other(format!("{case}: nobody has measured anything"));
+    let none = || {
+        Failure::Other(format!(
+            "{case}: none of {} processes has counted a message: the time was over before the first one came; measure longer \
+             (--duration, --messages)",
+            results.len()
+        ))
+    };
     let measured = match case.measure {
         Measure::Latency => results.iter().find(|one| one.latency.is_some()),
         _ => results.iter().skip(1).max_by_key(|one| one.elapsed_ns),

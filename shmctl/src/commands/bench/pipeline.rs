@@ -3,12 +3,12 @@
 
 use std::env;
 use std::ffi::OsStr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Command, Stdio};
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags};
 use nix::sys::stat::Mode;
 use nix::unistd::{mkfifo, pipe2};
 use shm_proto::control::{Client, Done, Request};
@@ -21,6 +21,7 @@ use super::plan::{Case, Transport};
 use super::stage::{Daemon, Scratch, Setup};
 use super::worker::Job;
 use crate::error::{Failure, Result};
+use crate::output::wait_for;
 use crate::signals::Signals;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -33,7 +34,10 @@ pub(super) fn run(case: &Case, producer: &Job, expected: Duration, signals: &Sig
     crew.hire(producer, vec![to])?;
     // Kept until the readers have ended: dropping a daemon stops it.
     let _kept = match case.transport {
-        Transport::Ring => Kept::Daemon(through_daemon(&mut crew, case, from)?),
+        Transport::Ring => match through_daemon(&mut crew, case, from, signals)? {
+            Some(daemon) => Kept::Daemon(daemon),
+            None => return Ok(None),
+        },
         _ => Kept::Scratch(through_cat(&mut crew, case, from)?),
     };
     if crew.until_ready(signals)?.is_none() {
@@ -61,7 +65,12 @@ fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     Ok(pipe2(OFlag::O_CLOEXEC).map_err(|e| Error::system("make a pipe", e))?)
 }
 
-fn through_daemon(crew: &mut Crew, case: &Case, from: OwnedFd) -> Result<Daemon> {
+fn through_daemon(
+    crew: &mut Crew,
+    case: &Case,
+    from: OwnedFd,
+    signals: &Signals,
+) -> Result<Interruptible<Daemon>> {
     let mut setup = Setup { args: vec!["--exit-on-eof"], stdin: Some(Stdio::from(from)), ..Setup::default() };
     let keys =
         format!("source = \"stdin\"\nframing = \"chunk={}\"\nwait_readers = {}", Bytes(case.size_bytes), case.readers);
@@ -74,13 +83,23 @@ fn through_daemon(crew: &mut Crew, case: &Case, from: OwnedFd) -> Result<Daemon>
         crew.add(read)?;
     }
     let begun = Instant::now();
-    while attached(&daemon)? < case.readers {
-        if begun.elapsed() > PATIENCE {
-            return Err(Failure::Other(format!("{} readers did not attach within a minute", case.readers)));
+    loop {
+        let (there, all) = (attached(&daemon)?, case.readers);
+        if there >= all {
+            return Ok(Some(daemon));
         }
-        sleep(LOOK);
+        if begun.elapsed() > PATIENCE {
+            let waited = PATIENCE.as_secs();
+            return Err(Failure::Other(format!(
+                "{there} of {all} readers (shmctl read) have attached within {waited} s; what they have written to standard \
+                 error says why, or the machine is overloaded: try fewer readers"
+            )));
+        }
+        wait_for(&mut [PollFd::new(signals.as_fd(), PollFlags::POLLIN)], LOOK)?;
+        if signals.came() {
+            return Ok(None);
+        }
     }
-    Ok(daemon)
 }
 
 fn attached(daemon: &Daemon) -> Result<u32> {

@@ -198,5 +198,9 @@ fn measured(job: &Job, messages: u64, elapsed_ns: u64) -> Measured {
 }
 
 fn wrong(number: u64, expected: u64) -> Failure {
-    Failure::Other(format!("received message {number:#x} instead of {expected:#x}, or its bytes are not what was sent"))
+    Failure::Other(format!(
+        "the transport is broken: message {expected} was expected, and the sum of what came stands for {}; a message was lost, \
+         came twice, or has other bytes than were sent. Does anybody else write to the channel?",
+        number & !(START | END)
+    ))
 }

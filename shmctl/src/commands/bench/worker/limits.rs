@@ -2,6 +2,7 @@
 
 use std::os::fd::AsFd;
 use std::sync::atomic::Ordering;
+use std::time::Instant;
 
 use shm_proto::Error;
 use shm_proto::os::clock::monotonic_ns;
@@ -130,6 +131,7 @@ fn semaphore(job: &Job, stand: &mut Stand, page: &ReaderPage) -> Result<Measured
             })
         }
         Role::Reader => flow::catch(job, || {
+            let begun = Instant::now();
             loop {
                 match semaphore.wait_until(u64::MAX) {
                     Woken::Posted => {
@@ -140,7 +142,7 @@ fn semaphore(job: &Job, stand: &mut Stand, page: &ReaderPage) -> Result<Measured
                     Woken::Interrupted => {}
                     Woken::TimedOut => {
                         let what = "a post of the semaphore".to_owned();
-                        return Err(Failure::from(Error::TimedOut { what, waited: std::time::Duration::MAX }));
+                        return Err(Failure::from(Error::TimedOut { what, waited: begun.elapsed() }));
                     }
                 }
             }
