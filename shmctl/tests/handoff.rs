@@ -191,6 +191,36 @@ fn signals_end_a_reader_and_a_writer_that_have_nothing_to_do() {
 }
 
 #[test]
+fn a_reader_says_that_its_writer_was_killed_and_goes_on_with_the_next_one() {
+    let place = Place::new();
+    let mut writer = place.shmctl("write", &[]);
+    writer.stdin.as_mut().unwrap().write_all(b"first\n").unwrap();
+    let mut reader = place.shmctl("read", &["-n", "2"]);
+    let mut line = String::new();
+    let mut out = BufReader::new(reader.stdout.take().unwrap());
+    out.read_line(&mut line).unwrap();
+    assert_eq!(line, "first\n");
+    // It has to have been seen alive: the first look is when nothing came for a moment.
+    std::thread::sleep(std::time::Duration::from_secs(2));
+    writer.kill().unwrap();
+    writer.wait().unwrap();
+    let mut said = String::new();
+    let mut err = BufReader::new(reader.stderr.take().unwrap());
+    err.read_line(&mut said).unwrap();
+    assert!(said.contains(&format!("the writer of {} is gone", place.names[0])), "{said}");
+    let mut next = place.shmctl("write", &[]);
+    feed(&mut next, b"second\n");
+    good(next);
+    line.clear();
+    out.read_line(&mut line).unwrap();
+    assert_eq!(line, "second\n");
+    assert!(reader.wait().unwrap().success());
+    said.clear();
+    err.read_line(&mut said).unwrap();
+    assert!(!said.contains("is gone"), "{said}");
+}
+
+#[test]
 fn half_of_the_names_and_names_without_a_slash_are_usage_errors() {
     for rest in [
         &["--handoff"][..],

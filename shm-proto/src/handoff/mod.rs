@@ -58,5 +58,5 @@ mod writer;
 pub use access::Access;
 pub use attached::Attached;
 pub use names::Names;
-pub use reader::{Reader, Received};
+pub use reader::{Reader, Received, WriterSign};
 pub use writer::{Counters, Origin, Progress, Resized, Settings, Waker, Writer};

@@ -7,6 +7,7 @@ use super::Names;
 use super::objects::Objects;
 use crate::error::{Error, Result};
 use crate::os::clock::monotonic_ns;
+use crate::os::process;
 use crate::os::sem::Wait;
 
 const MILLISECOND: u64 = 1_000_000;
@@ -26,6 +27,17 @@ pub struct Received {
     pub seq: u64,
     /// A peer had died inside the mutex, which was recovered to read this one.
     pub recovered: bool,
+}
+
+/// What a reader can see of the writer without its word.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WriterSign {
+    /// Somebody holds the lock that a [`Writer`](super::Writer) holds on its segment. Programs in C hold none.
+    Lock,
+    /// Another process has the segment mapped: a writer, or another reader.
+    Mapped,
+    /// Neither, as far as `/proc` shows this user. The writer was killed, or nobody has come yet.
+    Nothing,
 }
 
 /// A reader of a handoff channel.
@@ -62,6 +74,18 @@ impl Reader {
     #[must_use]
     pub fn is_open(&self) -> bool {
         self.objects.is_some()
+    }
+
+    /// What is to be seen of the writer now; `None` while the objects are not open. The protocol has no word for a writer that was
+    /// killed: its objects stay, and a reader waits on them for the next one. Without a lock this looks at every process.
+    #[must_use]
+    pub fn writer_sign(&self) -> Option<WriterSign> {
+        let (device, inode) = self.objects.as_ref()?.segment.identity();
+        Some(match () {
+            () if process::is_locked(device, inode) => WriterSign::Lock,
+            () if process::mapped_by(device, inode).is_empty() => WriterSign::Nothing,
+            () => WriterSign::Mapped,
+        })
     }
 
     /// Messages received.
@@ -165,7 +189,9 @@ impl Reader {
         let Some(guard) = objects.segment.lock(now + LOOK)? else {
             // Released without repair: only the writer can make it anew, and does so when it offers the message again.
             pause(now + SEARCH);
-            let holder = "nobody any more and cannot be recovered; the writer makes it anew".to_owned();
+            let holder = "nobody any more, and cannot be recovered: its holder died and the next one let it go without repair; a \
+                          writer of shmd's makes it anew with its next message"
+                .to_owned();
             return Err(Error::Locked { segment: self.names.segment.clone(), holder });
         };
         let header = objects.segment.header();

@@ -88,6 +88,20 @@ pub fn is_alive(pid: u32, start: u64) -> bool {
     }
 }
 
+/// Whether somebody holds an `flock` on the file of this device and inode number, as far as `/proc` shows it.
+#[must_use]
+pub fn is_locked(device: u64, inode: u64) -> bool {
+    let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
+    let wanted = format!("{major:02x}:{minor:02x}:{inode}");
+    // 1: FLOCK  ADVISORY  WRITE 4711 00:1a:12345 0 EOF
+    let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
+    locks.lines().any(|line| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        // With an arrow after the number it only waits for one.
+        fields.get(1) == Some(&"FLOCK") && fields.get(5) == Some(&wanted.as_str())
+    })
+}
+
 /// Processes other than this one that have the file of this device and inode number mapped, as far as `/proc` shows them.
 #[must_use]
 pub fn mapped_by(device: u64, inode: u64) -> Vec<u32> {
@@ -151,6 +165,21 @@ mod tests {
         assert_eq!(start_ticks(child.id()), Some(start), "it is not reaped yet");
         child.wait().unwrap();
         assert_eq!(start_ticks(child.id()), None);
+    }
+
+    #[test]
+    fn a_lock_is_seen_as_long_as_it_is_held() {
+        use nix::fcntl::{Flock, FlockArg};
+        use std::os::unix::fs::MetadataExt;
+        let path = std::env::temp_dir().join(format!("shm-proto-locked-{}", id()));
+        let file = fs::File::create(&path).unwrap();
+        let found = file.metadata().unwrap();
+        assert!(!is_locked(found.dev(), found.ino()));
+        let lock = Flock::lock(file, FlockArg::LockExclusive).unwrap();
+        assert!(is_locked(found.dev(), found.ino()));
+        drop(lock);
+        assert!(!is_locked(found.dev(), found.ino()));
+        fs::remove_file(path).unwrap();
     }
 
     #[test]

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags};
 use shm_proto::Error;
-use shm_proto::handoff::{Attached, Reader, Received};
+use shm_proto::handoff::{Attached, Names, Reader, Received, WriterSign};
 use shm_proto::os::clock::monotonic_ns;
 
 use super::follow::{End, Session};
+use super::vigil::Vigil;
 use crate::error::{Result, note};
 use crate::output::{has_gone, wait_for};
 
@@ -19,6 +20,10 @@ const LOOK: Duration = Duration::from_millis(250);
 pub(super) trait Taking {
     fn recv_until(&mut self, into: &mut Vec<u8>, until_ns: u64) -> Result<Option<Received>, Error>;
     fn acknowledge(&mut self);
+    /// What is to be seen of the writer, where nobody says when it ends.
+    fn writer(&self) -> Option<WriterSign>;
+    /// What the messages come through.
+    fn names(&self) -> &Names;
 }
 
 impl Taking for Reader {
@@ -27,6 +32,12 @@ impl Taking for Reader {
     }
     fn acknowledge(&mut self) {
         Reader::acknowledge(self);
+    }
+    fn writer(&self) -> Option<WriterSign> {
+        self.writer_sign()
+    }
+    fn names(&self) -> &Names {
+        Reader::names(self)
     }
 }
 
@@ -37,12 +48,19 @@ impl Taking for Attached {
     fn acknowledge(&mut self) {
         Attached::acknowledge(self);
     }
+    fn writer(&self) -> Option<WriterSign> {
+        // The daemon's connection says it.
+        None
+    }
+    fn names(&self) -> &Names {
+        Attached::names(self)
+    }
 }
 
 impl Session {
     /// Takes messages until there is a reason to end.
     pub(super) fn take_over(&mut self, reader: &mut dyn Taking) -> Result<End> {
-        let mut bytes = Vec::new();
+        let (mut bytes, mut vigil) = (Vec::new(), Vigil::default());
         loop {
             let wait = self.until_silence().min(LOOK);
             let until = monotonic_ns() + u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
@@ -50,7 +68,16 @@ impl Session {
                 Ok(received) => received,
                 Err(error) => return Ok(End::Detached(error)),
             };
+            // Once with the first message, whose writer is there, and then while nothing comes.
+            if (received.is_none() || !vigil.has_looked()) && vigil.notices(Instant::now(), || reader.writer()) {
+                let segment = &reader.names().segment;
+                note(&format!(
+                    "the writer of {segment} is gone and has not removed it: it was killed, say; waiting for the next one \
+                     (SIGINT ends that, or --timeout)"
+                ));
+            }
             if let Some(received) = received {
+                vigil.rest();
                 if received.recovered {
                     note("a peer died inside the mutex; it was recovered");
                 }

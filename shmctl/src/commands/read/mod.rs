@@ -4,6 +4,7 @@ mod follow;
 mod format;
 mod handoff;
 mod losses;
+mod vigil;
 
 use std::time::Duration;
 

@@ -1,0 +1,94 @@
+//! Noticing that a handoff writer was killed: nobody says so, and without a timeout the reader would wait in silence.
+
+use std::time::{Duration, Instant};
+
+use shm_proto::handoff::WriterSign;
+
+/// How often is looked while the writer holds its lock, and how often otherwise, which takes a look at every process.
+const NEAR: Duration = Duration::from_secs(1);
+const FAR: Duration = Duration::from_secs(5);
+
+/// What was seen of the writer.
+#[derive(Debug, Default)]
+pub(super) struct Vigil {
+    seen: Option<WriterSign>,
+    next: Option<Instant>,
+    told: bool,
+}
+
+impl Vigil {
+    /// A message has come: there is a writer, or was a moment ago.
+    pub(super) fn rest(&mut self) {
+        self.told = false;
+    }
+
+    /// Whether it has been looked at all.
+    pub(super) fn has_looked(&self) -> bool {
+        self.next.is_some()
+    }
+
+    /// Whether this is the moment to say that the writer is gone, which is said once. `look` says what there is
+    /// to be seen, or nothing before there are objects.
+    pub(super) fn notices(&mut self, now: Instant, look: impl FnOnce() -> Option<WriterSign>) -> bool {
+        if self.next.is_some_and(|next| now < next) {
+            return false;
+        }
+        let sign = look();
+        self.next = Some(now + if sign == Some(WriterSign::Lock) { NEAR } else { FAR });
+        let before = self.seen;
+        self.seen = sign.or(before);
+        match (before, sign) {
+            (_, Some(WriterSign::Lock)) => self.told = false,
+            // Its lock is gone, or nobody has the segment any more.
+            (Some(WriterSign::Lock), Some(_)) | (Some(WriterSign::Mapped), Some(WriterSign::Nothing)) => {
+                return !std::mem::replace(&mut self.told, true);
+            }
+            _ => {}
+        }
+        false
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::WriterSign::{Lock, Mapped, Nothing};
+    use super::*;
+
+    /// At which of these looks something is said.
+    fn told(signs: &[Option<WriterSign>]) -> Vec<usize> {
+        let (mut vigil, mut now) = (Vigil::default(), Instant::now());
+        let mut at = Vec::new();
+        for (number, &sign) in signs.iter().enumerate() {
+            if vigil.notices(now, || sign) {
+                at.push(number);
+            }
+            now += FAR;
+        }
+        at
+    }
+
+    #[test]
+    fn the_end_of_every_writer_is_told_once() {
+        assert_eq!(told(&[None, Some(Lock), Some(Lock), Some(Nothing), Some(Nothing)]), [3]);
+        // Other readers have the segment mapped as well.
+        assert_eq!(told(&[Some(Lock), Some(Mapped), Some(Mapped), Some(Nothing)]), [1]);
+        assert_eq!(told(&[Some(Lock), Some(Nothing), Some(Lock), Some(Nothing)]), [1, 3]);
+        assert_eq!(told(&[Some(Mapped), Some(Nothing), None, Some(Nothing)]), [1]);
+    }
+
+    #[test]
+    fn what_was_never_seen_has_not_gone() {
+        assert!(told(&[None, Some(Nothing), Some(Nothing), None]).is_empty());
+        assert!(told(&[Some(Nothing), Some(Mapped), Some(Mapped)]).is_empty());
+    }
+
+    #[test]
+    fn it_is_looked_now_and_then() {
+        let (mut vigil, now) = (Vigil::default(), Instant::now());
+        vigil.notices(now, || Some(Lock));
+        vigil.notices(now + NEAR / 2, || unreachable!("too early"));
+        assert!(vigil.notices(now + NEAR, || Some(Nothing)));
+        vigil.rest();
+        vigil.notices(now + NEAR + FAR / 2, || unreachable!("too early"));
+    }
+}
