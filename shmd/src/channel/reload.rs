@@ -3,7 +3,7 @@
 use shm_proto::control::Change;
 use shm_proto::ring::link::ToWriter;
 
-use super::{Channel, segment};
+use super::{Channel, Handoff, segment};
 use crate::config::{ChannelConfig, SourceKind, values};
 use crate::hub::Hub;
 use crate::lease::{Holder, Lease};
@@ -13,6 +13,8 @@ use crate::policy::Bounds;
 const FIXED: &str = "it is fixed while the channel exists; restart shmd, or take the channel out for one reload";
 const FOR_THE_BEGINNING: &str = "it is for the channel's beginning; say shmctl resize";
 const FIFO_HAS_IT: &str = "it is in the permissions that the source's FIFO was made with; restart shmd";
+const OTHER_MODE: &str = "the channel keeps its mode, and with it everything but read, write and admin; restart shmd, or take the \
+                          channel out for one reload";
 const OVER_MAX: &str = "it is more than the channel's max, which stays";
 
 /// The keys whose values differ, with both values.
@@ -99,16 +101,7 @@ impl Channel {
     /// Takes over what a new configuration of this channel has to say.
     pub(crate) fn reconfigure(&mut self, hub: &mut Hub, new: ChannelConfig) -> Outcome {
         if new.handoff.is_some() != self.handoff.is_some() {
-            let mode = |handoff: bool| if handoff { "handoff" } else { "ring" }.to_owned();
-            let mut outcome = Outcome::default();
-            outcome.add(Change {
-                channel: Some(self.config.name.clone()),
-                key: "mode".to_owned(),
-                old: mode(self.handoff.is_some()),
-                new: mode(new.handoff.is_some()),
-                why: Some(FIXED.to_owned()),
-            });
-            return outcome;
+            return self.reconfigure_in_other_mode(hub, new);
         }
         if self.handoff.is_some() {
             return self.reconfigure_handoff(new);
@@ -119,6 +112,29 @@ impl Channel {
         self.tell_source();
         self.sizing.set_bounds(Bounds { min: self.config.min, max: self.config.max });
         self.tell_policy(hub);
+        outcome
+    }
+
+    /// The new configuration is one of the other mode, which stays. Who may do what means the same in both and is taken over; all
+    /// else that differs is named.
+    fn reconfigure_in_other_mode(&mut self, hub: &mut Hub, new: ChannelConfig) -> Outcome {
+        let present = self.handoff.as_ref().map_or(&self.config, Handoff::config).clone();
+        // What only one of the modes knows goes without saying.
+        let [known, asked] = [&present, &new].map(values);
+        let has = |values: &[(&'static str, String)], key: &str| values.iter().any(|(known, _)| *known == key);
+        let in_both = |key: &str| has(&known, key) && has(&asked, key);
+        let others = differences(&present, &new).into_iter().filter(|(key, ..)| in_both(key));
+        let others = others.filter(|(key, ..)| !["read", "write", "admin"].contains(key));
+        let mut kept: Vec<Change> = others
+            .map(|(key, old, new)| {
+                let why = Some(if key == "mode" { FIXED } else { OTHER_MODE }.to_owned());
+                Change { channel: Some(present.name.clone()), key: key.to_owned(), old, new, why }
+            })
+            .collect();
+        kept.sort_by_key(|change| change.key != "mode");
+        let taken = ChannelConfig { read: new.read, write: new.write, admin: new.admin, ..present.clone() };
+        let mut outcome = self.reconfigure(hub, taken);
+        outcome.kept.splice(0..0, kept);
         outcome
     }
 

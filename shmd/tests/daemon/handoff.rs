@@ -201,8 +201,11 @@ fn a_reload_changes_policies_and_permissions_under_a_message_on_offer_and_names_
     assert!(daemon.refused(&Request::Attach { channel: None, program: None }).contains("max_readers = 1"));
     drop(attached);
     // Another mode is named, and the channel stays as it is.
-    let ring = daemon.reload("[[channel]]\nname = \"main\"\n").unwrap();
-    assert_eq!((keys(&ring.changed).as_str(), keys(&ring.kept).as_str()), ("", "mode"));
+    let ring = daemon.reload("[[channel]]\nname = \"main\"\nwrite = [\"*\"]\n").unwrap();
+    assert_eq!((ring.kept[0].key.as_str(), ring.kept[0].old.as_str()), ("mode", "\"handoff\""));
+    // Nothing of the other keys is passed over: who may do what is taken over, the rest is named.
+    let kept = "ack_timeout capacity max max_message max_readers min mode on_full permissions";
+    assert_eq!((keys(&ring.changed).as_str(), keys(&ring.kept).as_str()), ("read write", kept));
     // A channel that is taken out goes with its objects, and comes back as what it says then.
     daemon.reload("[[channel]]\nname = \"other\"\n").unwrap();
     daemon.await_log(|log| log.contains("event=unlink channel=main"));

@@ -8,6 +8,7 @@ use shm_proto::ring::layout::waiting;
 use shm_proto::stat::{ChannelStat, HandoffStat, ReaderStat, Summary};
 
 use super::{Handoff, Reader};
+use crate::config::ChannelConfig;
 
 /// What each of the two semaphores takes in `/dev/shm`, in bytes.
 const SEMAPHORE: u64 = 4096;
@@ -20,6 +21,11 @@ fn milliseconds(time: Duration) -> u64 {
 }
 
 impl Handoff {
+    /// As configured.
+    pub(in crate::channel) fn config(&self) -> &ChannelConfig {
+        &self.config
+    }
+
     /// Readers that the daemon knows of.
     pub(crate) fn reader_count(&self) -> usize {
         self.readers.len()
