@@ -71,11 +71,11 @@ pub enum Error {
         objects: String,
     },
     /// The mutex of a handoff segment is held by somebody who does not release it.
-    #[error("segment {segment}: its mutex is held by {holder}; end or continue that process")]
+    #[error("segment {segment}: its mutex is held by {holder}")]
     Locked {
         /// The segment's name.
         segment: String,
-        /// Who holds it, as far as the mutex tells.
+        /// Who holds it, as far as the mutex tells, and what to do about that.
         holder: String,
     },
     /// A system call failed.

@@ -72,14 +72,22 @@ pub(crate) fn enter(how: &Background) -> Result<Side, Failure> {
             drop(writer);
             Ok(Side::Parent(listen(reader)))
         }
-        Outcome::Parent(Err(e)) => Err(Failure::Io(io::Error::other(format!("go into the background: {e}")))),
+        Outcome::Parent(Err(e)) => Err(in_background(how, e)),
         Outcome::Child(Ok(_)) => Ok(Side::Child(Herald(writer))),
         Outcome::Child(Err(e)) => {
-            let failure = Failure::Io(io::Error::other(format!("go into the background: {e}")));
+            let failure = in_background(how, e);
             Herald(writer).tell(crate::exit::code(&failure), &failure.to_string());
             Err(failure)
         }
     }
+}
+
+fn in_background(how: &Background, e: impl std::fmt::Display) -> Failure {
+    let (dir, umask) = (how.dir.display(), how.umask);
+    let way = "may the daemon's user enter that directory, and start another process (ulimit -u)?";
+    Failure::Io(io::Error::other(format!(
+        "go into the background, in directory {dir} with umask {umask:03o}: {e}; {way} Without --daemonize it stays in front"
+    )))
 }
 
 fn listen(mut from: PipeReader) -> Verdict {

@@ -81,7 +81,9 @@ impl Segment {
     /// Takes the mutex, until `deadline_ns` at most. `None` when it is not recoverable.
     pub(super) fn lock(&self, deadline_ns: u64) -> Result<Option<Guard<'_>>> {
         if !self.mutex().is_sane() {
-            return Err(self.corrupt("what stands at its start is no process-shared mutex".to_owned()));
+            let reason = "what stands in its first 40 bytes is no process-shared mutex: a peer has overwritten it, or the \
+                          segment is another program's";
+            return Err(self.corrupt(reason.to_owned()));
         }
         match self.mutex().lock_until(deadline_ns)? {
             Lock::Held(guard) => Ok(Some(guard)),
@@ -92,10 +94,13 @@ impl Segment {
 
     fn holder(&self) -> String {
         match self.mutex().holder() {
-            None => "a process that does not say who it is".to_owned(),
+            None => "a process whose number does not stand in it; end or continue those that use it".to_owned(),
             Some(thread) => match process::program(thread) {
-                Some(program) => format!("{program} (pid {thread})"),
-                None => format!("pid {thread}, which is gone"),
+                Some(program) => format!("{program} (pid {thread}); end or continue that process"),
+                None => format!(
+                    "pid {thread}, which is not to be seen here: it has ended, or is in another PID namespace; all peers have \
+                     to be in one"
+                ),
             },
         }
     }

@@ -160,7 +160,11 @@ fn socket_path(written: &Located<String>, text: &str) -> Result<PathBuf, Error> 
     let path = path(written, text)?;
     if text.len() > MAX_SOCKET_PATH {
         return Err(
-            written.bad(format!("the socket's path has {} bytes, the kernel allows {MAX_SOCKET_PATH}", text.len()))
+            written.bad(format!(
+                "the socket's path {text:?} has {} bytes, the kernel allows {MAX_SOCKET_PATH}: choose a shorter one, in /run \
+                 say",
+                text.len()
+            ))
         );
     }
     Ok(path)

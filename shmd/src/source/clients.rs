@@ -125,7 +125,9 @@ impl Clients {
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {}
                 Err(e) => {
-                    feed.trouble(format!("cannot accept a client: {e}"), || None);
+                    let have = self.clients.len();
+                    let way = "they wait and are tried again; for want of descriptors raise LimitNOFILE= or ulimit -n";
+                    feed.trouble(format!("cannot accept a client beside the {have} that are here: {e}; {way}"), || None);
                     self.resting = Some(Instant::now() + REST);
                     return Ok(());
                 }
@@ -140,7 +142,8 @@ impl Clients {
         let peer = match known {
             Ok(peer) => peer,
             Err(e) => {
-                feed.trouble(format!("a client cannot be let in: {e}"), || None);
+                let reason = format!("a client was turned away, because the kernel does not say who it is: {e}");
+                feed.trouble(reason, || None);
                 return Ok(());
             }
         };
@@ -150,11 +153,19 @@ impl Clients {
         // Who runs the daemon needs no protection from itself.
         let limited = peer.uid != 0 && peer.uid != nix::unistd::geteuid().as_raw();
         let refusal = if !allowed {
-            Some("a client was turned away: the channel's write list does not let it in".to_owned())
+            let uid = peer.uid;
+            Some(format!(
+                "a client was turned away: the channel's write list does not let it in; add user {uid} or one of its groups to \
+                 `write`, and reload"
+            ))
         } else if self.clients.len() >= MOST {
-            Some(format!("a client was turned away: {MOST} are connected, all the source takes"))
+            Some(format!(
+                "a client was turned away: {MOST} are connected, all the source takes; end some, or have a second channel"
+            ))
         } else if limited && mine >= MOST / 2 {
-            Some(format!("a client was turned away: its user has {mine} connections, all a user may have"))
+            Some(format!(
+                "a client was turned away: its user has {mine} connections, all a user may have (half of {MOST}); end some"
+            ))
         } else {
             None
         };

@@ -39,7 +39,7 @@ pub(super) fn make(settings: &Settings, patience: Duration) -> Result<Made> {
             clear_semaphores(settings)?;
             return fresh(settings, Origin::Created);
         }
-        Err(error) => return Err(refuse(name, &format!("somebody else's object has this name ({error})"))),
+        Err(error) => return Err(refuse(name, &format!("somebody else's object has this name ({error}); choose another, or have it removed"))),
     };
     let stat = fstat(&there).map_err(|e| Error::system(format!("look at shared memory {name}"), e))?;
     if stat.st_uid != geteuid().as_raw() {
@@ -48,7 +48,8 @@ pub(super) fn make(settings: &Settings, patience: Duration) -> Result<Made> {
     }
     let users = || users(process::mapped_by(stat.st_dev, stat.st_ino));
     let Ok(owner) = own(name, &there) else {
-        return Err(refuse(name, &format!("another writer has it: {}", users())));
+        let way = "end that one, or choose another name";
+        return Err(refuse(name, &format!("another writer holds its lock, and who has it mapped is {}; {way}", users())));
     };
     let usual = (stat.st_mode & 0o7777, stat.st_gid) == (settings.mode, settings.gid.unwrap_or(stat.st_gid));
     match adopt(settings, there, patience)? {
@@ -56,7 +57,11 @@ pub(super) fn make(settings: &Settings, patience: Duration) -> Result<Made> {
             return Ok(Made { objects, origin: Origin::Adopted { pending }, owner });
         }
         Adoption::Foreign if !process::mapped_by(stat.st_dev, stat.st_ino).is_empty() => {
-            return Err(refuse(name, &format!("a program that is not shmd's uses it: {}", users())));
+            let reason = format!(
+                "it was made by a program that is not shmd's and that still uses it: {}; end that one, or choose another name",
+                users()
+            );
+            return Err(refuse(name, &reason));
         }
         _ => {}
     }
