@@ -98,8 +98,8 @@ impl Segment {
             Some(thread) => match process::program(thread) {
                 Some(program) => format!("{program} (pid {thread}); end or continue that process"),
                 None => format!(
-                    "pid {thread}, which is not to be seen here: it has ended, or is in another PID namespace; all peers have \
-                     to be in one"
+                    "pid {thread}, which is gone, or in another PID namespace; a writer that starts anew makes a new mutex, and \
+                     all peers have to be in one namespace"
                 ),
             },
         }
