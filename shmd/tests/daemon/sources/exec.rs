@@ -67,10 +67,17 @@ fn a_child_that_ends_is_logged_and_started_again_with_longer_and_longer_waits() 
 
 #[test]
 fn a_child_that_leaves_one_behind_that_writes_all_the_time_is_seen_to_end_and_started_again() {
-    let mut daemon = scripted("exec-flood", "yes flood & sleep 0.3; exit 3", "on_full = \"overwrite\"\nmax = \"1MiB\"");
-    daemon.await_log(|log| log.matches("event=child-exit").count() == 2);
-    assert!(daemon.log().contains("status=\"exit status: 3\""), "{}", daemon.log());
-    assert!(daemon.input().messages > 0);
+    // The reader is the slowest, so that the pipe is never empty.
+    let keys = "framing = \"chunk=4KiB\"\ncapacity = \"64KiB\"\nmax = \"64KiB\"\nevict_after = \"0\"";
+    let mut daemon = scripted("exec-flood", "yes flood & sleep 0.3; exit 3", keys);
+    let mut reader = daemon.reader();
+    let ended = || daemon.log().contains("status=\"exit status: 3\"");
+    // Far more than the child can have left in the pipe.
+    let read = (0..5000).take_while(|_| !ended()).inspect(|_| {
+        assert_eq!(next(&mut reader).len(), 4096);
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    });
+    assert!(read.count() < 5000, "{}", daemon.log());
     assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
 }
 
