@@ -122,7 +122,9 @@ fn user_id(name: &str) -> Result<u32, String> {
     match User::from_name(name) {
         Ok(Some(user)) => Ok(user.uid.as_raw()),
         Ok(None) => Err(format!("there is no user {name:?} here; create it, or give a number, @group or \"*\"")),
-        Err(e) => Err(format!("cannot look up user {name:?}: {e}; mend the user database (getent passwd), or give the number")),
+        Err(e) => Err(format!(
+            "cannot look up user {name:?}: {e}; mend the user database (getent passwd), or give the number"
+        )),
     }
 }
 
@@ -137,7 +139,9 @@ pub(crate) fn group_id(name: &str) -> Result<u32, String> {
     match Group::from_name(name) {
         Ok(Some(group)) => Ok(group.gid.as_raw()),
         Ok(None) => Err(format!("there is no group {name:?} here; create it, or give a number")),
-        Err(e) => Err(format!("cannot look up group {name:?}: {e}; mend the group database (getent group), or give the number")),
+        Err(e) => Err(format!(
+            "cannot look up group {name:?}: {e}; mend the group database (getent group), or give the number"
+        )),
     }
 }
 

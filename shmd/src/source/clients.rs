@@ -127,7 +127,9 @@ impl Clients {
                 Err(e) => {
                     let have = self.clients.len();
                     let way = "they wait and are tried again; for want of descriptors raise LimitNOFILE= or ulimit -n";
-                    feed.trouble(format!("cannot accept a client beside the {have} that are here: {e}; {way}"), || None);
+                    feed.trouble(format!("cannot accept a client beside the {have} that are here: {e}; {way}"), || {
+                        None
+                    });
                     self.resting = Some(Instant::now() + REST);
                     return Ok(());
                 }

@@ -11,8 +11,8 @@ use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags};
+use shm_proto::framing;
 use shm_proto::framing::input::NonBlocking;
-use shm_proto::framing::{self, Input as _};
 use shm_proto::os::inq::readable_bytes;
 use shm_proto::{Error, Result};
 

@@ -253,7 +253,8 @@ fn channels_whose_peers_sit_in_the_mutex_are_removed_while_the_daemon_goes_on() 
         assert!(writer.publish_acked(b"x", std::time::Duration::from_millis(1)).is_err());
     }
     // Each has waited for its mutex once, and goes on doing so. Nobody writes any more.
-    let seen = |log: &str, event: &str| names.iter().all(|name| log.contains(&format!("event={event} channel={name} ")));
+    let seen =
+        |log: &str, event: &str| names.iter().all(|name| log.contains(&format!("event={event} channel={name} ")));
     daemon.await_log(|log| seen(log, "handoff-waits") && seen(log, "return"));
     let me = format!("(pid {})", std::process::id());
     assert!(daemon.log().contains(&me), "{}", daemon.log());

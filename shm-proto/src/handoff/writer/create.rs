@@ -39,7 +39,12 @@ pub(super) fn make(settings: &Settings, patience: Duration) -> Result<Made> {
             clear_semaphores(settings)?;
             return fresh(settings, Origin::Created);
         }
-        Err(error) => return Err(refuse(name, &format!("somebody else's object has this name ({error}); choose another, or have it removed"))),
+        Err(error) => {
+            return Err(refuse(
+                name,
+                &format!("somebody else's object has this name ({error}); choose another, or have it removed"),
+            ));
+        }
     };
     let stat = fstat(&there).map_err(|e| Error::system(format!("look at shared memory {name}"), e))?;
     if stat.st_uid != geteuid().as_raw() {
@@ -49,7 +54,10 @@ pub(super) fn make(settings: &Settings, patience: Duration) -> Result<Made> {
     let users = || users(process::mapped_by(stat.st_dev, stat.st_ino));
     let Ok(owner) = own(name, &there) else {
         let way = "end that one, or choose another name";
-        return Err(refuse(name, &format!("another writer holds its lock, and who has it mapped is {}; {way}", users())));
+        return Err(refuse(
+            name,
+            &format!("another writer holds its lock, and who has it mapped is {}; {way}", users()),
+        ));
     };
     let usual = (stat.st_mode & 0o7777, stat.st_gid) == (settings.mode, settings.gid.unwrap_or(stat.st_gid));
     match adopt(settings, there, patience)? {

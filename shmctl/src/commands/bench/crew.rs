@@ -147,7 +147,8 @@ impl Crew {
             }
             if Instant::now() >= give_up {
                 let late = self.workers.iter().filter(|worker| !enough(worker));
-                let late: Vec<_> = late.map(|worker| format!("{} (pid {})", worker.name(), worker.child.id())).collect();
+                let late: Vec<_> =
+                    late.map(|worker| format!("{} (pid {})", worker.name(), worker.child.id())).collect();
                 return Err(silent(&format!("the {}", late.join(", the ")), patience));
             }
         }
@@ -186,12 +187,7 @@ impl Worker {
 }
 
 /// Waits for the end of a process, no longer than `patience`. `None` when a signal came first.
-fn end_of(
-    what: &str,
-    child: &mut Child,
-    signals: &Signals,
-    patience: Duration,
-) -> Result<Interruptible<ExitStatus>> {
+fn end_of(what: &str, child: &mut Child, signals: &Signals, patience: Duration) -> Result<Interruptible<ExitStatus>> {
     let give_up = Instant::now() + patience;
     loop {
         if let Some(status) = child.try_wait().map_err(|e| Error::system(format!("wait for the end of {what}"), e))? {

@@ -65,12 +65,7 @@ fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     Ok(pipe2(OFlag::O_CLOEXEC).map_err(|e| Error::system("make a pipe", e))?)
 }
 
-fn through_daemon(
-    crew: &mut Crew,
-    case: &Case,
-    from: OwnedFd,
-    signals: &Signals,
-) -> Result<Interruptible<Daemon>> {
+fn through_daemon(crew: &mut Crew, case: &Case, from: OwnedFd, signals: &Signals) -> Result<Interruptible<Daemon>> {
     let mut setup = Setup { args: vec!["--exit-on-eof"], stdin: Some(Stdio::from(from)), ..Setup::default() };
     let keys =
         format!("source = \"stdin\"\nframing = \"chunk={}\"\nwait_readers = {}", Bytes(case.size_bytes), case.readers);
