@@ -145,15 +145,11 @@ impl Channel {
         let ended = handoff.bridge.has_ended();
         let answers = handoff.bridge.answers();
         handoff.asking.retain(|asking| !answers.iter().any(|(client, ..)| client == asking));
-        let left = if ended { std::mem::take(&mut handoff.asking) } else { Vec::new() };
         if ended {
             handoff.over = true;
             // Nobody rings any more, which poll would show again and again.
             hub.events.remove(handoff.bridge.bell());
-        }
-        for client in left {
-            let why = "nobody hands messages over any more; the operation log says why (shmctl log)";
-            hub.reply(client, Err(self.refusal(ErrorKind::Internal, &why)), Vec::new());
+            self.refuse_asking(hub);
         }
         for (client, asked, outcome) in answers {
             let answer = match outcome {
@@ -166,6 +162,15 @@ impl Channel {
                 Err(e) => Err(self.refusal(ErrorKind::Internal, &e)),
             };
             hub.reply(client, answer, Vec::new());
+        }
+    }
+
+    /// Nobody will answer those who wait for another length.
+    fn refuse_asking(&mut self, hub: &mut Hub) {
+        let asking = self.handoff.as_mut().map(|handoff| std::mem::take(&mut handoff.asking)).unwrap_or_default();
+        for client in asking {
+            let why = "nobody hands messages over any more; the operation log says why (shmctl log)";
+            hub.reply(client, Err(self.refusal(ErrorKind::Internal, &why)), Vec::new());
         }
     }
 
@@ -276,6 +281,7 @@ impl Channel {
     /// Says what became of the objects. A bridge that is still there is left behind.
     pub(crate) fn end_handoff(&mut self, hub: &mut Hub) {
         self.handoff_ready(hub);
+        self.refuse_asking(hub);
         let Some(handoff) = &mut self.handoff else { return };
         let Names { segment, avail, done } = &handoff.names;
         if handoff.bridge.has_ended() {

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use shm_proto::os::process;
 use shm_proto::stat::SourceStat;
 
 use crate::config::SourceKind;
@@ -136,16 +137,26 @@ impl Report {
     /// For people and programs.
     pub(crate) fn stat(&self) -> SourceStat {
         let words = self.words();
+        let state = match words.state {
+            // The thread may be waiting for readers, and finds the end only then.
+            State::Running { pid } if has_ended(pid) => format!("pid {pid} has ended, what it wrote waits for readers"),
+            ref state => state.to_string(),
+        };
         SourceStat {
             kind: self.kind.to_owned(),
             object: self.object.clone(),
-            state: words.state.to_string(),
+            state,
             bytes: self.bytes.load(Ordering::Relaxed),
             messages: self.messages.load(Ordering::Relaxed),
             errors: self.errors.load(Ordering::Relaxed),
             last_error: words.last_error.clone(),
         }
     }
+}
+
+/// Whether a child that nobody has reaped has come to its end. Its number is its own for so long.
+fn has_ended(pid: u32) -> bool {
+    process::start_ticks(pid).is_some_and(|start| !process::is_alive(pid, start))
 }
 
 #[cfg(test)]

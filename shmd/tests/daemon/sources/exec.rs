@@ -133,6 +133,23 @@ fn a_child_that_fills_the_ring_is_ended_with_the_daemon() {
 }
 
 #[test]
+fn a_child_that_ends_while_the_ring_is_full_is_shown_as_ended_and_what_it_wrote_is_not_lost() {
+    let keys = "capacity = \"64KiB\"\nmax = \"64KiB\"\nevict_after = \"0\"";
+    let mut daemon =
+        scripted("exec-done", "head -c 100000 /dev/zero | tr '\\0' 'x' | fold -w 99; exec sleep 1000", keys);
+    let mut reader = daemon.reader();
+    wait_for(|| daemon.stat().used > 50 << 10, || daemon.log());
+    let number = running(&daemon);
+    kill(pid(number), Signal::SIGKILL).unwrap();
+    daemon.until_state(&format!("pid {number} has ended, what it wrote waits for readers"));
+    assert!(!daemon.log().contains("event=child-exit"), "{}", daemon.log());
+    let whole = std::iter::repeat_with(|| next(&mut reader)).take(1010).filter(|line| line.len() == 99).count();
+    assert_eq!(whole, 1010);
+    daemon.await_log(|log| log.contains("event=child-exit") && log.contains("signal: 9 (SIGKILL)"));
+    assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
+}
+
+#[test]
 fn a_child_that_closes_its_output_and_stays_is_ended_and_started_again() {
     let mut daemon = scripted("exec-closed", "echo here; exec >/dev/null; exec sleep 1000", "");
     let mut reader = daemon.reader();
