@@ -1,5 +1,6 @@
 //! One channel's life: its segment, its readers, its writer.
 
+mod close;
 mod handoff;
 mod reader;
 mod reload;
@@ -29,7 +30,7 @@ use crate::config::{ChannelConfig, SourceKind};
 use crate::event_loop::{ChannelId, ClientId};
 use crate::hub::{Hub, refusal};
 use crate::journal::operation;
-use crate::lease::{Holder, Lease};
+use crate::lease::Lease;
 use crate::maintenance::Helper;
 use crate::policy::{Bounds, LowUse};
 use crate::rate_limit::RateLimit;
@@ -363,43 +364,6 @@ impl Channel {
             self.mark_evicted(hub, number, &format!("it held the end up for {} s", stood.as_secs()), "daemon");
         }
         drained
-    }
-
-    /// Whether [`close`](Self::close) was called.
-    pub(crate) fn is_closed(&self) -> bool {
-        self.closed
-    }
-
-    /// Tells the readers that the channel is closing, and lets them go; the second time does nothing. Handing over has to
-    /// be [ended](Self::end_handoff) then, which may take a while.
-    pub(crate) fn close(&mut self, hub: &mut Hub, reason: &str) {
-        if std::mem::replace(&mut self.closed, true) {
-            return;
-        }
-        self.close_handoff(hub, reason);
-        self.reservation = None;
-        for reader in self.readers.values() {
-            reader.signal(control::CLOSING);
-            hub.send(reader.client, &ReaderEvent::Closing { reason: reason.to_owned() }, Vec::new());
-            hub.end(reader.client);
-        }
-        if let Some(Lease { holder: Holder::Lent { client, .. }, .. }) = &self.lease {
-            hub.end(*client);
-        }
-        if let Some(Lease { holder: Holder::Source(_), .. }) = &self.lease {
-            operation("source-stuck")
-                .on(&self.config.name)
-                .text("source", &self.config.source)
-                .reason("its thread does not end: a read or a write of its input may hang; it is left behind")
-                .warn();
-        }
-    }
-
-    /// Does not wait for a source that has not ended in time.
-    pub(crate) fn leave_source_behind(&mut self) {
-        if let Some(Lease { holder: Holder::Source(inside), .. }) = &mut self.lease {
-            inside.abandon();
-        }
     }
 }
 

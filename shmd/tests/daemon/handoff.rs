@@ -1,5 +1,7 @@
 //! A channel that hands messages over one at a time, by the real daemon.
 
+mod removal;
+
 use std::fs;
 use std::io::Read;
 use std::os::unix::fs::{FileExt, PermissionsExt};
@@ -232,70 +234,6 @@ fn objects_that_somebody_breaks_delay_messages_and_stop_nothing() {
     writing.join().unwrap().unwrap();
     assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
     daemon.assert_gone();
-}
-
-/// Makes this process the holder of a handoff segment's mutex, as a peer that was stopped inside it is.
-fn sit_in_mutex(daemon: &Daemon, channel: &str) {
-    let header = fs::OpenOptions::new().write(true).open(daemon.object(channel)).unwrap();
-    // The C library finds the holder's number in the first word.
-    header.write_all_at(&std::process::id().to_le_bytes(), 0).unwrap();
-}
-
-#[test]
-fn channels_whose_peers_sit_in_the_mutex_are_removed_while_the_daemon_goes_on() {
-    let names: Vec<String> = (0..6).map(|number| format!("held{number}")).collect();
-    let stays = "[[channel]]\nname = \"stays\"\n";
-    let held = |name: &String| LENT.replace("[[channel]]\n", &format!("[[channel]]\nname = \"{name}\"\n"));
-    let mut daemon = Daemon::start("handoff-held", &(stays.to_owned() + &names.iter().map(held).collect::<String>()));
-    for name in &names {
-        sit_in_mutex(&daemon, name);
-        let mut writer = Writer::attach(&daemon.endpoint(), Some(&name.parse().unwrap())).unwrap();
-        assert!(writer.publish_acked(b"x", std::time::Duration::from_millis(1)).is_err());
-    }
-    // Each has waited for its mutex once, and goes on doing so. Nobody writes any more.
-    let seen =
-        |log: &str, event: &str| names.iter().all(|name| log.contains(&format!("event={event} channel={name} ")));
-    daemon.await_log(|log| seen(log, "handoff-waits") && seen(log, "return"));
-    let me = format!("(pid {})", std::process::id());
-    assert!(daemon.log().contains(&me), "{}", daemon.log());
-    let done = daemon.reload(stays).unwrap();
-    assert_eq!(done.removed.len(), 6);
-    match daemon.ask(&Request::List) {
-        Ok(Done::List(list)) => assert_eq!(list.len(), 1),
-        other => panic!("{other:?}"),
-    }
-    // A name is free again when its objects are gone.
-    let unlinked = |log: &str| log.matches("event=unlink channel=held").count();
-    daemon.await_log(|log| unlinked(log) == 6);
-    let log = daemon.log();
-    // The reload had ended before the first of them, so nobody waited for any.
-    let (before, _) = log.split_once("event=unlink").unwrap();
-    assert!(before.contains("event=reload by=") && !log.contains("handoff-stuck"), "{log}");
-    let again = daemon.reload(&format!("{stays}[[channel]]\nname = \"held0\"\n")).unwrap();
-    assert_eq!(again.created.len(), 1);
-    assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
-    daemon.assert_gone();
-}
-
-#[test]
-fn a_reload_that_meets_stale_objects_with_a_peer_in_the_mutex_changes_nothing_and_names_it() {
-    let mut daemon = Daemon::start("handoff-stale", LENT);
-    daemon.signal(Signal::SIGKILL);
-    daemon.wait();
-    sit_in_mutex(&daemon, "main");
-    let stays = "[[channel]]\nname = \"stays\"\n";
-    daemon.config = stays.to_owned();
-    daemon.run(&[]);
-    daemon.await_ready();
-    let handoff = LENT.replace("[[channel]]\n", "[[channel]]\nname = \"main\"\n");
-    let early = "[[channel]]\nname = \"early\"\nmode = \"handoff\"\n";
-    let refused = daemon.reload(&format!("{stays}{early}{handoff}")).unwrap_err().to_string();
-    let me = format!("(pid {})", std::process::id());
-    assert!(refused.contains("nothing was changed: channel main: ") && refused.contains(&me), "{refused}");
-    // The one that had been made before goes again.
-    daemon.await_log(|log| log.contains("event=unlink channel=early"));
-    assert!(!daemon.object("early").exists() && !daemon.object("early.feed").exists(), "{}", daemon.log());
-    assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
 }
 
 #[test]
