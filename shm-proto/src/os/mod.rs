@@ -16,6 +16,7 @@
 //! | [`peer`] | who is at the other end of a Unix socket |
 //! | [`process`] | facts about a process, for display and for telling a dead owner from a living one |
 //! | [`child`] | a child process that does not outlive its parent |
+//! | [`prefetch`] | asking for cache lines before they are read |
 //! | [`inq`] | how much a socket has to read |
 //! | [`fds`] | bytes and descriptors over a Unix socket |
 //! | [`random`] | a number nobody can guess |
@@ -33,6 +34,7 @@ pub mod mutex;
 pub mod named_sem;
 pub mod page;
 pub mod peer;
+pub mod prefetch;
 pub mod process;
 pub mod random;
 pub mod reserve;

@@ -13,6 +13,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::fstat;
 
 use super::map::Mapping;
+use super::prefetch::{AHEAD, prefetch};
 use super::reserve;
 use crate::error::{Error, Result};
 
@@ -202,10 +203,20 @@ impl SlotReader {
         }
         let place = self.slots.place(self.tail).cast_const();
         let mut sum = 0u64;
-        for word in 0..len / 8 {
-            // SAFETY: inside the slot, which is 64-aligned and lies in the mapping; the writer does not touch it until the
-            // tail has passed it. A writer that breaks that makes the sum wrong: any bits are a u64.
-            sum = sum.wrapping_add(unsafe { place.cast::<u64>().add(word).read() });
+        // SAFETY: inside the slot, which is 64-aligned and lies in the mapping; the writer does not touch it until the tail
+        // has passed it. A writer that breaks that makes the sum wrong: any bits are a u64.
+        let word = |n: usize| unsafe { place.cast::<u64>().add(n).read() };
+        let (lines, words) = (len / 64, len / 8);
+        for line in 0..lines {
+            if len - line * 64 > AHEAD {
+                prefetch(place.wrapping_add(line * 64 + AHEAD));
+            }
+            for n in line * 8..line * 8 + 8 {
+                sum = sum.wrapping_add(word(n));
+            }
+        }
+        for n in lines * 8..words {
+            sum = sum.wrapping_add(word(n));
         }
         if !len.is_multiple_of(8) {
             let mut last = [0; 8];

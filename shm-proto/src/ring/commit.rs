@@ -9,7 +9,7 @@ pub trait Words {
     fn word(&self, off: u64) -> &AtomicU64;
 }
 
-/// Clears the place of the next header, because old bytes there could be taken for one.
+/// Clears the place of the next header, because old bytes there could be taken for one. Before the record is made visible.
 #[inline]
 pub fn clear(words: &impl Words, next: u64) {
     words.word(next).store(Header::EMPTY.0, Ordering::Relaxed);
@@ -17,8 +17,7 @@ pub fn clear(words: &impl Words, next: u64) {
 
 /// Puts a record behind one that is not visible yet: the header may be stored at once.
 #[inline]
-pub fn stage(words: &impl Words, at: u64, header: Header, next: u64) {
-    clear(words, next);
+pub fn stage(words: &impl Words, at: u64, header: Header) {
     words.word(at).store(header.0, Ordering::Relaxed);
 }
 

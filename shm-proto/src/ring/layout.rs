@@ -45,6 +45,8 @@ pub const LAYOUT_VERSION: u32 = 1;
 pub const DATA_OFFSET: u64 = 4096;
 /// The mark is at most so many bytes, or one message, before the tail.
 pub const MARK_EVERY: u64 = 64 << 10;
+/// Bytes of a cache line.
+pub const LINE: u64 = 64;
 /// Bytes of a reader's or a lease page.
 pub const PAGE_SIZE: usize = 4096;
 /// A cursor's value until the reader has chosen its start.
@@ -239,10 +241,9 @@ const _: () = {
     assert!(offset_of!(LeasePage, wake) == 128);
 };
 
-/// A cache line.
-const LINE: usize = 64;
-/// Two lines, which some processors fetch together.
-const PAIR: usize = 2 * LINE;
+/// A line, as sizes are given here, and two, which some processors fetch together.
+const ONE: usize = LINE as usize;
+const PAIR: usize = 2 * ONE;
 
 /// Whether a field has all of its lines for itself: it begins with one and ends with one.
 const fn is_alone(offset: usize, size: usize, line: usize) -> bool {
@@ -258,14 +259,14 @@ const _: () = {
     assert!(is_alone(offset_of!(SegmentHeader, counters), size_of::<Counters>(), PAIR));
     assert!((DATA_OFFSET as usize).is_multiple_of(PAIR));
     // The reader's line; what both sides of a sleep change; the writer's wish; what writer and daemon say; the semaphores.
-    assert!(is_alone(offset_of!(ReaderPage, line), size_of::<ReaderLine>(), LINE));
-    assert!(is_alone(offset_of!(ReaderPage, waiting), size_of::<Lone<AtomicU32>>(), LINE));
-    assert!(is_alone(offset_of!(ReaderPage, space_wanted), size_of::<Lone<AtomicU64>>(), LINE));
-    assert!(is_alone(offset_of!(ReaderPage, control), size_of::<Lone<AtomicU32>>(), LINE));
-    assert!(is_alone(offset_of!(ReaderPage, wake), size_of::<SemaphoreCell>(), LINE));
-    assert!(is_alone(offset_of!(ReaderPage, space), size_of::<SemaphoreCell>(), LINE));
+    assert!(is_alone(offset_of!(ReaderPage, line), size_of::<ReaderLine>(), ONE));
+    assert!(is_alone(offset_of!(ReaderPage, waiting), size_of::<Lone<AtomicU32>>(), ONE));
+    assert!(is_alone(offset_of!(ReaderPage, space_wanted), size_of::<Lone<AtomicU64>>(), ONE));
+    assert!(is_alone(offset_of!(ReaderPage, control), size_of::<Lone<AtomicU32>>(), ONE));
+    assert!(is_alone(offset_of!(ReaderPage, wake), size_of::<SemaphoreCell>(), ONE));
+    assert!(is_alone(offset_of!(ReaderPage, space), size_of::<SemaphoreCell>(), ONE));
     // The daemon's number, which the writer looks at before every message; the writer's flag; the semaphore.
-    assert!(is_alone(offset_of!(LeasePage, generation), size_of::<Lone<AtomicU64>>(), LINE));
-    assert!(is_alone(offset_of!(LeasePage, waiting), size_of::<Lone<AtomicU32>>(), LINE));
-    assert!(is_alone(offset_of!(LeasePage, wake), size_of::<SemaphoreCell>(), LINE));
+    assert!(is_alone(offset_of!(LeasePage, generation), size_of::<Lone<AtomicU64>>(), ONE));
+    assert!(is_alone(offset_of!(LeasePage, waiting), size_of::<Lone<AtomicU32>>(), ONE));
+    assert!(is_alone(offset_of!(LeasePage, wake), size_of::<SemaphoreCell>(), ONE));
 };

@@ -99,7 +99,8 @@ fn who_sees_the_first_of_a_batch_sees_all_of_it() {
                 ring.put(0, 100);
                 commit::clear(&*ring, 16);
                 ring.put(16, 101);
-                commit::stage(&*ring, 16, Header::data(8, 1), 32);
+                commit::clear(&*ring, 32);
+                commit::stage(&*ring, 16, Header::data(8, 1));
                 commit::release(&*ring, 0, Header::data(8, 0));
             })
         };

@@ -6,7 +6,7 @@ use super::{Found, Reader};
 use crate::control::OnFull;
 use crate::error::{Error, Result};
 use crate::ring::commit::look;
-use crate::ring::layout::control;
+use crate::ring::layout::{LINE, control};
 use crate::ring::published::{Place, was_evicted};
 use crate::ring::record::{HEADER, Header, Kind, align_header};
 
@@ -30,6 +30,19 @@ impl Reader {
         // SAFETY: a reader stands only where `check` or `fit` has found room for a header: at the start and behind a jump by
         // the one, behind a record by the other. Offsets are multiples of 8 by the one and as strides are.
         look(&unsafe { self.segment.unchecked() }, self.at.off)
+    }
+
+    /// Whether there is anything yet where this reader stands.
+    ///
+    /// While there is nothing, the line behind the header's is asked for, too: a small message ends there, and the two lines
+    /// come from the writer side by side instead of one after the other.
+    #[inline(always)]
+    pub(super) fn has_come(&self) -> bool {
+        let come = self.look().kind() != Kind::Empty;
+        if !come {
+            self.segment.prefetch(self.at.off + LINE);
+        }
+        come
     }
 
     /// The record to receive next, which this reader stands at then; `None` when there is none yet.

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Found, HEADER, Reader};
 use crate::error::{Error, Result};
+use crate::os::prefetch::{AHEAD, prefetch};
 
 /// A message in the shared memory, borrowed from the reader; the next one is received after this is dropped.
 ///
@@ -238,6 +239,10 @@ impl Iterator for Words<'_> {
     fn fold<B, F: FnMut(B, u64) -> B>(mut self, init: B, mut f: F) -> B {
         let mut folded = init;
         while self.left >= 64 {
+            // Not behind the message: the writer may be about to write there.
+            if self.left > AHEAD {
+                prefetch(self.ptr.wrapping_add(AHEAD));
+            }
             for word in self.load_line() {
                 folded = f(folded, word);
             }

@@ -5,6 +5,7 @@
 
 mod look;
 mod message;
+mod pause;
 mod wait;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -12,6 +13,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 pub use self::message::{Message, Words};
+use self::pause::Pause;
 use super::haste::Haste;
 use super::layout::{CURSOR_JOINING, MARK_EVERY, ReaderPage};
 use super::record::{HEADER, Strides};
@@ -41,14 +43,15 @@ pub struct Reader {
     at: Walker,
     /// Everything before this position was given back.
     given_back: u64,
+    /// The ring's capacity when space was last given back, in bytes.
+    capacity: u64,
     /// Give space back when a record ends at or after this offset.
     give_at: u64,
     /// The channel loses nothing, the writer holds the floor for this reader, and the floor has been looked at since.
     joined: bool,
     /// The first message that could be received.
     first: u64,
-    /// The message that was next at the last pause.
-    paused_at: u64,
+    pause: Pause,
     haste: Haste,
     lost: u64,
     /// Lost just before message `found`.
@@ -98,10 +101,11 @@ impl Reader {
             strides: Strides::new(u64::from(geometry.align)),
             at: Walker::default(),
             given_back: CURSOR_JOINING,
+            capacity: 0,
             give_at: 0,
             joined: false,
             first: 0,
-            paused_at: 0,
+            pause: Pause::new(),
             haste: Haste::default(),
             lost: 0,
             lost_before: 0,
@@ -138,7 +142,7 @@ impl Reader {
         (self.lost, self.lost_before) = (0, 0);
         self.page.line.lost.store(0, Ordering::Relaxed);
         self.first = self.at.seq;
-        self.paused_at = self.at.seq;
+        self.pause.begin(&self.at);
         self.give_back_now();
         Ok(())
     }
@@ -277,7 +281,8 @@ impl Reader {
             Semaphore::new(&self.page.space).post();
         }
         let capacity = self.segment.header().counters.capacity.load(Ordering::Relaxed);
-        let step = if self.geometry.ack { 0 } else { capacity.min(self.geometry.max_capacity) / 8 };
+        self.capacity = capacity.min(self.geometry.max_capacity);
+        let step = if self.geometry.ack { 0 } else { self.capacity / 8 };
         self.give_at = self.at.off.saturating_add(step);
     }
 

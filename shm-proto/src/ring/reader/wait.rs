@@ -28,32 +28,24 @@ const BLIND_PAUSE: Duration = Duration::from_micros(100);
 const REASON_MS: u8 = 200;
 /// Looks at the header before a reader goes to sleep; some microseconds.
 const SPINS: u32 = 200;
-/// The most a reader hangs back after a run of messages, in `spin_loop` hints: 2 to 10 us.
-const LONGEST_PAUSE: u64 = 256;
 
 impl Reader {
-    /// Looks at the header for some microseconds. False when nothing came.
-    ///
-    /// The pause comes before the look, and is longer the more messages came without one. A reader that runs close behind a
-    /// fast writer takes away the cache line that the writer is about to write, message after message; one that hangs back
-    /// for a moment finds several messages, and costs the writer nothing. In a ping-pong it is one pause, some 50 ns.
+    /// Looks at the header for some microseconds, after a [pause](super::pause). False when nothing came.
     #[inline]
     pub(super) fn spin(&mut self) -> bool {
-        let run = self.at.seq - self.paused_at;
-        self.paused_at = self.at.seq;
-        for _ in 1..run.min(LONGEST_PAUSE) {
+        for _ in 1..self.pause.at(&self.at, self.capacity) {
             std::hint::spin_loop();
         }
         (0..SPINS).any(|_| {
             std::hint::spin_loop();
-            self.look().kind() != Kind::Empty
+            self.has_come()
         })
     }
 
     /// Looks at the header for longer, if that is promising.
     pub(super) fn look_on(&mut self, until_ns: u64) -> bool {
         let mut haste = std::mem::take(&mut self.haste);
-        let seen = haste.look_on(until_ns, || self.look().kind() != Kind::Empty);
+        let seen = haste.look_on(until_ns, || self.has_come());
         self.haste = haste;
         seen
     }
@@ -91,7 +83,7 @@ impl Reader {
     #[inline(always)]
     pub(super) fn is_quiet(&self) -> bool {
         // While it is joined, no floor passes a reader that is not evicted.
-        self.look().kind() == Kind::Empty
+        !self.has_come()
             && self.joined
             && self.given_back == self.at.pos()
             && self.page.control.value.load(Ordering::Relaxed) & (control::EVICTED | control::CLOSING) == 0

@@ -2,13 +2,17 @@
 //!
 //! As long as nothing changes a publish is one load (has the daemon said anything?), one comparison (does it fit before the
 //! next thing to look out for?), the payload, two header words, and a look at each reader's waiting flag.
+//!
+//! What is stored goes from the end of the record to its beginning. A reader that waits has the line with the header; it gets
+//! the line back as soon as it has lost it, and a payload that began there would have to fetch it once more for the header.
+//! So that line comes last, when the others are there.
 
 use std::sync::atomic::Ordering;
 
 use super::Writer;
 use super::wait::Patience;
 use crate::error::Result;
-use crate::ring::commit::{self, commit};
+use crate::ring::commit;
 use crate::ring::published::Place;
 use crate::ring::record::{HEADER, Header};
 use crate::ring::segment::Unchecked;
@@ -31,17 +35,26 @@ impl Writer {
     #[inline(always)]
     pub(super) fn put(&mut self, message: &[u8], patience: Patience) -> Result<Option<Fit>> {
         let Some(fit) = self.admit(message.len() as u64, patience)? else { return Ok(None) };
-        self.fill(message);
+        self.fill(message, fit);
         Ok(Some(fit))
     }
 
-    /// Copies a message to the tail, where [`fit`](Self::fit) or [`admit`](Self::admit) has found room for it.
+    /// Copies a message to the tail, where [`fit`](Self::fit) or [`admit`](Self::admit) has found room for it, and
+    /// [closes](Self::close) its record.
     #[inline(always)]
     #[allow(unsafe_code)]
-    pub(super) fn fill(&mut self, message: &[u8]) {
+    pub(super) fn fill(&mut self, message: &[u8], fit: Fit) {
+        debug_assert_eq!(message.len() as u64, fit.len);
+        self.close(fit);
         // SAFETY: `&mut self` is the one writer, and a `Fit` of this length was just made: see there. The tail has not moved
         // since.
         unsafe { self.segment.fill(self.tail.off + HEADER, message) };
+    }
+
+    /// Clears the header behind a record at the tail, once its length is known: before it is released or staged.
+    #[inline(always)]
+    pub(super) fn close(&mut self, fit: Fit) {
+        commit::clear(&self.headers(), self.tail.off + fit.stride);
     }
 
     /// The payload bytes at the tail, which [`admit`](Self::admit) has found free.
@@ -73,26 +86,25 @@ impl Writer {
         Ok(self.admit_slowly(len, patience)?.then(|| Fit { len, stride: self.strides.of(len) }))
     }
 
-    /// Commits the record at the tail, visible at once; returns its sequence number.
+    /// Commits the record at the tail, which is filled and closed, visible at once; returns its sequence number.
     #[inline(always)]
     pub(super) fn release(&mut self, fit: Fit) -> u64 {
         let at = self.advance(fit);
-        commit(&self.headers(), at.off, Header::data(fit.len, at.seq), self.tail.off);
+        commit::release(&self.headers(), at.off, Header::data(fit.len, at.seq));
         self.announce();
         at.seq
     }
 
-    /// Commits the record at the tail behind others of a batch, visible with them.
+    /// Commits the record at the tail, which is filled and closed, behind others of a batch, visible with them.
     #[inline(always)]
     pub(super) fn stage(&mut self, fit: Fit) -> u64 {
         let at = self.advance(fit);
         let header = Header::data(fit.len, at.seq);
         if self.staged.is_none() {
             // The first record's own header stays zero until the whole batch is released by it.
-            commit::clear(&self.headers(), self.tail.off);
             self.staged = Some((at.off, header));
         } else {
-            commit::stage(&self.headers(), at.off, header, self.tail.off);
+            commit::stage(&self.headers(), at.off, header);
         }
         at.seq
     }

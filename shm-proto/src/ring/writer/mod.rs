@@ -151,7 +151,7 @@ impl Writer {
         let Some(fit) = self.fit(message.len() as u64).filter(|_| !self.geometry.ack) else {
             return self.publish_with(message, Patience::Policy);
         };
-        self.fill(message);
+        self.fill(message, fit);
         Ok(Some(self.release(fit)))
     }
 

@@ -35,7 +35,9 @@ impl<'a> Slot<'a> {
     pub fn commit(self, len: usize) -> Result<u64> {
         assert!(len <= self.len, "commit of {len} bytes, {} were reserved", self.len);
         let len = len as u64;
-        let seq = self.writer.release(Fit { len, stride: self.writer.strides.of(len) });
+        let fit = Fit { len, stride: self.writer.strides.of(len) };
+        self.writer.close(fit);
+        let seq = self.writer.release(fit);
         self.writer.acknowledged()?;
         Ok(seq)
     }
@@ -93,6 +95,7 @@ impl<'a> Batch<'a> {
     pub fn push_with(&mut self, len: usize, fill: impl FnOnce(&mut [u8])) -> Result<Option<u64>> {
         let Some(fit) = self.writer.admit(len as u64, Patience::Policy)? else { return Ok(None) };
         fill(self.writer.room(fit.len));
+        self.writer.close(fit);
         Ok(Some(self.writer.stage(fit)))
     }
 
