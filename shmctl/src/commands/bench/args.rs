@@ -65,7 +65,7 @@ pub(crate) struct Args {
     /// A sleeping reader gets a message so often.
     #[arg(long, value_name = "TIME", default_value = "1ms", value_parser = shm_proto::duration::parse)]
     pace: Duration,
-    /// The channels' capacity [default: 1MiB, room for 16 messages to 8MiB, for 4 beyond; 256KiB for latency].
+    /// The channels' capacity [default: 1MiB, room for 32 messages to 8MiB, for 4 beyond; 256KiB for latency].
     #[arg(long, value_name = "SIZE")]
     capacity: Option<Bytes>,
     /// How long each run takes, after the warm-up [default: 200ms].

@@ -141,13 +141,15 @@ pub(super) fn cases(wish: &Wish) -> Vec<Case> {
     cases
 }
 
-/// Up to this much more room is good for large messages; beyond it a ring leaves the caches.
+/// Room for so many messages is good for large ones,
+const AMPLE: u64 = 32;
+/// up to this much; beyond it a ring leaves the caches.
 const AMPLE_CAPACITY: u64 = 8 * Bytes::MIB;
 
-/// Room for four messages or batches, and for sixteen messages while that is not much.
+/// Room for four messages or batches, and for more while that is not much.
 pub(super) fn capacity_for(size: u64, batch: u32) -> u64 {
     let least = size.saturating_mul(u64::from(batch.max(1))).saturating_mul(4);
-    let ample = size.saturating_mul(16).clamp(USUAL_CAPACITY, AMPLE_CAPACITY);
+    let ample = size.saturating_mul(AMPLE).clamp(USUAL_CAPACITY, AMPLE_CAPACITY);
     least.max(ample).checked_next_power_of_two().unwrap_or(u64::MAX)
 }
 
@@ -262,6 +264,7 @@ mod tests {
     #[test]
     fn a_channel_has_room_for_several_messages_and_batches() {
         assert_eq!(capacity_for(64, 1), 1 << 20);
+        assert_eq!(capacity_for(64 << 10, 1), 2 << 20);
         assert_eq!(capacity_for(1 << 20, 1), 8 << 20);
         assert_eq!(capacity_for(16 << 20, 1), 64 << 20);
         assert_eq!(capacity_for(4096, 256), 4 << 20);

@@ -80,7 +80,7 @@ pub(super) fn size(sweep: &mut Sweep<'_>) -> Result<Interruptible<Page>> {
         title: "Size of messages",
         method:
             "One writer, one reader, published one by one, copied in and added up where they lie. The capacity is room \
-                 for 16 messages to 8 MiB, for 4 beyond, 1 MiB or more."
+                 for 32 messages to 8 MiB, for 4 beyond, 1 MiB or more."
                 .to_owned(),
         columns: vec!["size", "shmd, messages", "shmd", "pipe", "socket", "slots"],
         x_label: "bytes in a message",

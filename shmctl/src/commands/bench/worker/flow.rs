@@ -15,15 +15,18 @@ const LOOK_BYTES: u64 = 256 << 10;
 /// Messages between two looks at the clock, at most.
 const LOOK_MESSAGES: u64 = 4096;
 
+/// So many messages come first and do not count: the first time around a ring maps its pages.
+fn around(job: &Job) -> u64 {
+    if job.case.transport == Transport::Ring { job.case.capacity_bytes / job.case.size_bytes.max(1) } else { 0 }
+}
+
 /// Sends as fast as it goes: `send(first, count)` sends messages numbered `first` and up.
 pub(super) fn flood(job: &Job, mut send: impl FnMut(u64, u64) -> Result<()>) -> Result<Measured> {
     let batch = u64::from(job.case.batch.max(1));
     let look = (LOOK_BYTES / job.case.size_bytes.max(1)).clamp(1, LOOK_MESSAGES).next_multiple_of(batch);
     let mut number = 0;
     let begun = monotonic_ns();
-    // The first time around a ring maps its pages.
-    let around =
-        if job.case.transport == Transport::Ring { job.case.capacity_bytes / job.case.size_bytes.max(1) } else { 0 };
+    let around = around(job);
     while number < around || monotonic_ns() - begun < job.warm_up_ns {
         send(number, look)?;
         number += look;
@@ -130,8 +133,13 @@ pub(super) fn pong(
 
 /// Sends single messages at a pace, each with the time just before: `send(number, time)`.
 pub(super) fn drip(job: &Job, mut send: impl FnMut(u64, u64) -> Result<()>) -> Result<Measured> {
+    let mut number = 0;
+    while number < around(job) {
+        send(number, monotonic_ns())?;
+        number += 1;
+    }
     let begun = monotonic_ns();
-    let (mut number, mut due) = (0, begun);
+    let mut due = begun;
     let (mut first, mut start) = (None, begun);
     loop {
         due = (due + job.pace_ns).max(monotonic_ns());
