@@ -19,8 +19,8 @@ use crate::os::map::Mapping;
 use crate::os::prefetch::prefetch;
 use crate::os::reserve;
 
-/// Up to so many bytes a message is copied word by word.
-const SMALL: usize = 256;
+/// Up to so many bytes a message is copied word by word, from the last to the first.
+pub(super) const SMALL: usize = 256;
 
 /// The process that makes a segment, so that a later one can tell whether it still lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

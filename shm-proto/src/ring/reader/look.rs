@@ -10,6 +10,8 @@ use crate::ring::layout::{LINE, control};
 use crate::ring::published::{Place, was_evicted};
 use crate::ring::record::{HEADER, Header, Kind, align_header};
 
+/// Records to this size, in bytes, mostly lie on two lines.
+const SMALL: u64 = 2 * LINE;
 /// Jumps in a row that an honest writer never makes.
 const MOST_JUMPS: u32 = 64;
 
@@ -34,12 +36,13 @@ impl Reader {
 
     /// Whether there is anything yet where this reader stands.
     ///
-    /// While there is nothing, the line behind the header's is asked for, too: a small message ends there, and the two lines
-    /// come from the writer side by side instead of one after the other.
+    /// While there is nothing, and messages are small, the line behind the header's is asked for, too: the message will end
+    /// there, and the two lines come from the writer side by side instead of one after the other. A larger one has other
+    /// lines on their way by the time, and the writer would only be disturbed.
     #[inline(always)]
     pub(super) fn has_come(&self) -> bool {
         let come = self.look().kind() != Kind::Empty;
-        if !come {
+        if !come && self.last <= SMALL {
             self.segment.prefetch(self.at.off + LINE);
         }
         come

@@ -41,6 +41,8 @@ pub struct Reader {
     strides: Strides,
     /// The header to look at next.
     at: Walker,
+    /// Bytes that the last record took.
+    last: u64,
     /// Everything before this position was given back.
     given_back: u64,
     /// The ring's capacity when space was last given back, in bytes.
@@ -100,6 +102,7 @@ impl Reader {
             barrier: if geometry.asymmetric { Barrier::Asymmetric } else { Barrier::Symmetric },
             strides: Strides::new(u64::from(geometry.align)),
             at: Walker::default(),
+            last: 0,
             given_back: CURSOR_JOINING,
             capacity: 0,
             give_at: 0,
@@ -257,6 +260,7 @@ impl Reader {
     #[inline(always)]
     fn pass(&mut self, stride: u64) {
         self.at.pass(stride);
+        self.last = stride;
         if self.at.off >= self.give_at {
             self.give_back_now();
         }

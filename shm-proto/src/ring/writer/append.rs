@@ -3,9 +3,10 @@
 //! As long as nothing changes a publish is one load (has the daemon said anything?), one comparison (does it fit before the
 //! next thing to look out for?), the payload, two header words, and a look at each reader's waiting flag.
 //!
-//! What is stored goes from the end of the record to its beginning. A reader that waits has the line with the header; it gets
-//! the line back as soon as it has lost it, and a payload that began there would have to fetch it once more for the header.
-//! So that line comes last, when the others are there.
+//! A small record is stored from its end to its beginning. A reader that waits has the line with the header; it gets that line
+//! back as soon as it has lost it, and a payload that began there would have to fetch it once more for the header. So that
+//! line comes last, when the other is there. With more than a few lines that gains nothing: they take longer than the line's
+//! way back and forth, and reader and processor are best at following forwards.
 
 use std::sync::atomic::Ordering;
 
@@ -15,7 +16,7 @@ use crate::error::Result;
 use crate::ring::commit;
 use crate::ring::published::Place;
 use crate::ring::record::{HEADER, Header};
-use crate::ring::segment::Unchecked;
+use crate::ring::segment::{SMALL, Unchecked};
 use crate::ring::walker::Walker;
 
 /// A record for which there is room at the tail: payload bytes, and bytes altogether.
@@ -45,10 +46,15 @@ impl Writer {
     #[allow(unsafe_code)]
     pub(super) fn fill(&mut self, message: &[u8], fit: Fit) {
         debug_assert_eq!(message.len() as u64, fit.len);
-        self.close(fit);
+        if message.len() <= SMALL {
+            self.close(fit);
+        }
         // SAFETY: `&mut self` is the one writer, and a `Fit` of this length was just made: see there. The tail has not moved
         // since.
         unsafe { self.segment.fill(self.tail.off + HEADER, message) };
+        if message.len() > SMALL {
+            self.close(fit);
+        }
     }
 
     /// Clears the header behind a record at the tail, once its length is known: before it is released or staged.
