@@ -42,12 +42,10 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     println!("reading channel {}; Enter shows the last message, q and Enter ends", reader.geometry().channel);
 
     loop {
-        // True: nothing is there, and the bell will ring when there is. False: receive first, sleep later.
-        let timeout = match reader.arm() {
-            Ok(true) => next_tick.saturating_duration_since(Instant::now()),
-            Ok(false) => Duration::ZERO,
-            Err(error) => return Err(error.into()),
-        };
+        // Gaps of some microseconds are not worth going to sleep for. From `arm`, true means that nothing is there and the bell
+        // will ring when there is; false: receive first, sleep later.
+        let sleeps = !reader.linger() && reader.arm()?;
+        let timeout = if sleeps { next_tick.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
         let (daemon_spoke, typed) = wait(&reader, input.as_ref(), timeout)?;
         if daemon_spoke {
             reader.listen();

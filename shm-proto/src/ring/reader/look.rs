@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use super::{Found, Reader};
 use crate::control::OnFull;
 use crate::error::{Error, Result};
+use crate::os::clock::monotonic_ns;
 use crate::ring::commit::look;
 use crate::ring::layout::{LINE, control};
 use crate::ring::published::{Place, was_evicted};
@@ -53,11 +54,20 @@ impl Reader {
     pub(super) fn next_record(&mut self) -> Result<Option<Found>> {
         loop {
             if let Some(found) = self.look_ahead()? {
+                self.note_sleep();
                 return Ok(Some(found));
             }
             if !self.on_empty()? {
                 return Ok(None);
             }
+        }
+    }
+
+    /// Whether the sleep that ends with this record was short: then looking is worth it the next time.
+    fn note_sleep(&mut self) {
+        if self.armed_ns != 0 {
+            self.haste.slept(monotonic_ns() - self.armed_ns);
+            self.armed_ns = 0;
         }
     }
 

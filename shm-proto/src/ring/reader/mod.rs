@@ -55,6 +55,8 @@ pub struct Reader {
     first: u64,
     pause: Pause,
     haste: Haste,
+    /// When it went to sleep in a poll loop, `CLOCK_MONOTONIC` nanoseconds; 0 when it has received since.
+    armed_ns: u64,
     lost: u64,
     /// Lost just before message `found`.
     lost_before: u64,
@@ -110,6 +112,7 @@ impl Reader {
             first: 0,
             pause: Pause::new(),
             haste: Haste::default(),
+            armed_ns: 0,
             lost: 0,
             lost_before: 0,
             found: 0,

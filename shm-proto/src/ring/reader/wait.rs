@@ -50,6 +50,15 @@ impl Reader {
         seen
     }
 
+    /// Looks for a message for as long as that is promising: some microseconds, and longer after waits that were short. True:
+    /// there is something to receive.
+    ///
+    /// For a poll loop, between a [`try_recv`](Self::try_recv) that found nothing and [`arm`](Self::arm): to sleep and to be
+    /// woken takes longer than the gaps of a fast stream. [`recv`](Self::recv) does it by itself.
+    pub fn linger(&mut self) -> bool {
+        self.spin() || self.look_on(u64::MAX)
+    }
+
     /// Waits until there is something to look at, or until the moment. False when the moment came first.
     pub(super) fn wait_until(&mut self, deadline_ns: u64) -> Result<bool> {
         loop {
@@ -113,6 +122,11 @@ impl Reader {
         if self.has_news() || self.is_abandoned() {
             wake::disarm(&self.page.waiting.value);
             return Ok(false);
+        }
+        // The next record is looked at twice, and says how long this sleep was: see `next_record`.
+        self.joined = false;
+        if self.armed_ns == 0 {
+            self.armed_ns = monotonic_ns();
         }
         Ok(true)
     }

@@ -236,6 +236,22 @@ fn a_reader_that_attaches_while_a_slot_is_filled_is_woken_for_it() {
 }
 
 #[test]
+fn lingering_sees_a_message_and_ends_when_there_is_none() {
+    let mut channel = TestChannel::new(4096, geometry(4096));
+    let mut writer = channel.writer();
+    let mut reader = channel.reader(Start::New);
+    for n in 0..50u64 {
+        assert!(!reader.linger(), "nothing is there");
+        assert!(reader.arm().unwrap());
+        writer.publish(&n.to_le_bytes()).unwrap();
+        // The second time after a sleep that was short, and so for longer.
+        assert!(reader.linger() && reader.linger(), "message {n} is there");
+        assert_eq!(receive(&mut reader), n.to_le_bytes());
+        assert!(reader.try_recv().unwrap().is_none());
+    }
+}
+
+#[test]
 fn a_sleeping_reader_is_woken_by_semaphore_and_by_bell() {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
     let mut channel = TestChannel::new(65536, geometry(65536));

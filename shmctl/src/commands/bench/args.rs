@@ -28,7 +28,7 @@ nothing else. For a latency it is two cache lines, or a semaphore.
 Throughput: what the slowest reader received after a warm-up; readers of shmd sleep when there is nothing for some \
 microseconds. Latency with a busy reader: half of a round trip over two channels, one look at the clock a round. With a \
 sleeping reader: from just before sending to just after receiving, a message every --pace. Pipeline: a producer's pipe into \
-shmd and shmctl read for each reader, against cat, or tee and a cat for each reader.
+shmd, or into shmctl write, and shmctl read for each reader, against cat, or tee and a cat for each reader.
 
 Other work on this machine is in the figures: compare ratios of one run. The runs of all transports alternate. Without \
 --channel a daemon of its own is measured and gone afterwards. With --channel the channel is flooded: its other readers get \

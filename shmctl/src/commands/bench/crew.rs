@@ -3,6 +3,7 @@
 use std::env;
 use std::ffi::OsStr;
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
@@ -109,10 +110,10 @@ impl Crew {
         Ok(Some(self.workers.iter().filter_map(|worker| worker.told).collect()))
     }
 
-    /// Waits for the end of the first `count` of the other programs.
-    pub(super) fn until_others_end(&mut self, count: usize, signals: &Signals) -> Result<Interruptible<()>> {
+    /// Waits for the end of some of the other programs, in the order in which they were added.
+    pub(super) fn until_others_end(&mut self, which: Range<usize>, signals: &Signals) -> Result<Interruptible<()>> {
         let give_up = Instant::now() + PATIENCE * 5;
-        for (what, child) in self.others.iter_mut().take(count) {
+        for (what, child) in &mut self.others[which] {
             match end_of(what, child, signals, give_up.saturating_duration_since(Instant::now()))? {
                 Some(status) if status.success() => {}
                 Some(status) => return Err(ended(what, child.id(), status)),

@@ -155,7 +155,7 @@ fn line(case: &Case) -> Result<(Vec<OwnedFd>, Vec<OwnedFd>)> {
     let failed = |e| Failure::from(Error::system("make a pipe", e));
     let pipe = || pipe2(OFlag::O_CLOEXEC).map_err(failed);
     Ok(match (case.transport, case.measure) {
-        (Transport::Ring, _) | (_, Measure::Pipeline) | (Transport::Limit, Measure::Throughput) => {
+        (Transport::Ring | Transport::Lent, _) | (_, Measure::Pipeline) | (Transport::Limit, Measure::Throughput) => {
             (Vec::new(), Vec::new())
         }
         (Transport::Pipe, Measure::Throughput) => {

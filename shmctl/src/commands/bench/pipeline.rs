@@ -1,5 +1,5 @@
-//! `producer | shmd` and `shmctl read` for each reader, against `producer | cat` and, for several readers, `tee` to a `cat`
-//! each. All write what they get to /dev/null.
+//! `producer | shmd`, or `producer | shmctl write`, and `shmctl read` for each reader, against `producer | cat` and, for several
+//! readers, `tee` to a `cat` each. All write what they get to /dev/null.
 
 use std::env;
 use std::ffi::OsStr;
@@ -33,8 +33,8 @@ pub(super) fn run(case: &Case, producer: &Job, expected: Duration, signals: &Sig
     let (from, to) = pipe()?;
     crew.hire(producer, vec![to])?;
     // Kept until the readers have ended: dropping a daemon stops it.
-    let _kept = match case.transport {
-        Transport::Ring => match through_daemon(&mut crew, case, from, signals)? {
+    let mut kept = match case.transport {
+        Transport::Ring | Transport::Lent => match through_daemon(&mut crew, case, from, signals)? {
             Some(daemon) => Kept::Daemon(daemon),
             None => return Ok(None),
         },
@@ -45,7 +45,17 @@ pub(super) fn run(case: &Case, producer: &Job, expected: Duration, signals: &Sig
     }
     crew.go()?;
     let Some(results) = crew.results(signals, expected)? else { return Ok(None) };
-    if crew.until_others_end(case.readers as usize, signals)?.is_none() {
+    let readers = case.readers as usize;
+    if case.transport == Transport::Lent {
+        if crew.until_others_end(readers..readers + 1, signals)?.is_none() {
+            return Ok(None);
+        }
+        // The daemon goes on without a writer; its end is the readers', once they have read everything.
+        if let Kept::Daemon(daemon) = &mut kept {
+            daemon.end();
+        }
+    }
+    if crew.until_others_end(0..readers, signals)?.is_none() {
         return Ok(None);
     }
     let end = monotonic_ns();
@@ -55,10 +65,9 @@ pub(super) fn run(case: &Case, producer: &Job, expected: Duration, signals: &Sig
 }
 
 /// What is there as long as the pipeline runs.
-#[expect(dead_code, reason = "it is only there to be dropped")]
 enum Kept {
     Daemon(Daemon),
-    Scratch(Scratch),
+    Scratch(#[expect(dead_code, reason = "it is only there to be dropped")] Scratch),
 }
 
 fn pipe() -> Result<(OwnedFd, OwnedFd)> {
@@ -66,16 +75,35 @@ fn pipe() -> Result<(OwnedFd, OwnedFd)> {
 }
 
 fn through_daemon(crew: &mut Crew, case: &Case, from: OwnedFd, signals: &Signals) -> Result<Interruptible<Daemon>> {
-    let mut setup = Setup { args: vec!["--exit-on-eof"], stdin: Some(Stdio::from(from)), ..Setup::default() };
-    let keys =
-        format!("source = \"stdin\"\nframing = \"chunk={}\"\nwait_readers = {}", Bytes(case.size_bytes), case.readers);
+    let framing = format!("chunk={}", Bytes(case.size_bytes));
+    let mut setup = Setup::default();
+    let mut keys = format!("wait_readers = {}", case.readers);
+    let (mut to_daemon, mut to_write) = (None, None);
+    if case.transport == Transport::Lent {
+        to_write = Some(from);
+    } else {
+        to_daemon = Some(from);
+        setup.args = vec!["--exit-on-eof"];
+        keys += &format!("\nsource = \"stdin\"\nframing = \"{framing}\"");
+    }
+    setup.stdin = to_daemon.map(Stdio::from);
     setup.channel("main", case.capacity_bytes, &keys);
     let daemon = setup.start()?;
     let own = env::current_exe().map_err(|e| Error::system("find the program that runs", e))?;
+    let program = |command: &str| -> Result<Command> {
+        let mut program = follower(Some(own.as_os_str()))?;
+        program.args([command, "--runtime-dir"]).arg(daemon.runtime_dir());
+        Ok(program)
+    };
     for _ in 0..case.readers {
-        let mut read = follower(Some(own.as_os_str()))?;
-        read.args(["read", "--from", "oldest", "--format", "raw", "--runtime-dir"]).arg(daemon.runtime_dir());
+        let mut read = program("read")?;
+        read.args(["--from", "oldest", "--format", "raw"]);
         crew.add(read)?;
+    }
+    if let Some(from) = to_write {
+        let mut write = program("write")?;
+        write.args(["--framing", &framing]).stdin(from);
+        crew.add(write)?;
     }
     let begun = Instant::now();
     loop {

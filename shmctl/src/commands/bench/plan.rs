@@ -21,8 +21,11 @@ pub(super) enum Measure {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(super) enum Transport {
-    /// A channel of shmd.
+    /// A channel of shmd. In a pipeline the daemon itself reads what the producer writes.
     Ring,
+    /// The same where `shmctl write` has borrowed the writer role and reads it. Of a pipeline alone: elsewhere the role is
+    /// always lent.
+    Lent,
     /// A pipe for each reader; in a pipeline `cat`, or `tee` and a `cat` for each reader.
     Pipe,
     /// A Unix stream socket for each reader.
@@ -78,6 +81,7 @@ impl Case {
         match (self.transport, self.measure, self.wait) {
             (Transport::Ring, Measure::Pipeline, _) => "shmd, shmctl read",
             (Transport::Ring, ..) => "shmd",
+            (Transport::Lent, ..) => "shmctl write, shmctl read",
             (Transport::Pipe, Measure::Pipeline, _) if self.readers > 1 => "tee, cat",
             (Transport::Pipe, Measure::Pipeline, _) => "cat",
             (Transport::Pipe, ..) => "pipe",
@@ -206,7 +210,8 @@ fn latency(wish: &Wish, cases: &mut Vec<Case>) {
 
 fn pipeline(wish: &Wish, cases: &mut Vec<Case>) {
     for &readers in &wish.readers {
-        let transports = if wish.compare { &[Transport::Ring, Transport::Pipe][..] } else { &[Transport::Ring] };
+        let all = &[Transport::Ring, Transport::Lent, Transport::Pipe];
+        let transports = if wish.compare { all } else { &all[..2] };
         cases.extend(transports.iter().map(|&transport| Case {
             measure: Measure::Pipeline,
             transport,
@@ -243,10 +248,10 @@ mod tests {
         let cases = cases(&wish());
         for case in &cases {
             let row: Vec<_> = cases.iter().filter(|other| other.is_row_of(case)).map(|case| case.transport).collect();
-            assert_eq!(row.len(), if case.measure == Measure::Pipeline { 2 } else { 4 }, "{case:?}");
+            assert_eq!(row.len(), if case.measure == Measure::Pipeline { 3 } else { 4 }, "{case:?}");
         }
         // 64 B with both batches, 1 MiB with one; latency with both ways to wait; two pipelines.
-        assert_eq!(cases.len(), 3 * 2 * 4 + 2 * 4 + 2 * 2);
+        assert_eq!(cases.len(), 3 * 2 * 4 + 2 * 4 + 2 * 3);
     }
 
     #[test]
@@ -277,7 +282,8 @@ mod tests {
     #[test]
     fn without_comparison_there_is_only_the_ring() {
         let cases = cases(&Wish { compare: false, ..wish() });
-        assert!(!cases.is_empty() && cases.iter().all(|case| case.transport == Transport::Ring));
+        let ours = [Transport::Ring, Transport::Lent];
+        assert!(!cases.is_empty() && cases.iter().all(|case| ours.contains(&case.transport)));
     }
 
     #[test]

@@ -70,7 +70,7 @@ impl Report {
         for (heading, table) in [
             ("Throughput, as the slowest reader received it", self.throughput()),
             ("One-way latency", self.latency()),
-            ("Pipeline, a producer's 64KiB chunks to /dev/null", self.pipeline()),
+            ("Pipeline, a producer's 64KiB chunks through shmctl read to /dev/null", self.pipeline()),
         ] {
             if let Some(table) = table {
                 let _ = write!(text, "\n{heading}\n{}", table.render("  "));
@@ -178,9 +178,11 @@ impl Report {
         let rows = self.rows(Measure::Pipeline);
         let mut table = Table::new(&[
             ("READERS", Align::Right),
-            ("SHMD, SHMCTL READ", Align::Right),
+            ("FED BY SHMD", Align::Right),
+            ("BY SHMCTL WRITE", Align::Right),
             ("CAT, OR TEE AND CAT", Align::Right),
-            ("RATIO", Align::Right),
+            ("SHMD TO CAT", Align::Right),
+            ("WRITE TO SHMD", Align::Right),
         ]);
         for row in &rows {
             let of = |transport| self.of(&row.case, transport);
@@ -189,8 +191,10 @@ impl Report {
             table.row([
                 row.case.readers.to_string(),
                 cell(Transport::Ring),
+                cell(Transport::Lent),
                 cell(Transport::Pipe),
                 ratio(speed(Transport::Ring), speed(Transport::Pipe)),
+                ratio(speed(Transport::Lent), speed(Transport::Ring)),
             ]);
         }
         (!rows.is_empty()).then_some(table)

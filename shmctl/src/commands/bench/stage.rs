@@ -129,6 +129,14 @@ impl Daemon {
         self.scratch.path("run")
     }
 
+    /// Asks it to end, which tells its readers. Whether it still ran.
+    pub(super) fn end(&mut self) -> bool {
+        match (i32::try_from(self.child.id()), self.child.try_wait()) {
+            (Ok(pid), Ok(None)) => kill(Pid::from_raw(pid), Signal::SIGTERM).is_ok(),
+            _ => false,
+        }
+    }
+
     /// Bytes of memory behind its objects in `/dev/shm`.
     pub(super) fn shared_bytes(&self) -> u64 {
         self.objects().filter_map(|entry| entry.metadata().ok()).map(|meta| meta.blocks() * 512).sum()
@@ -143,9 +151,7 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        let pid = i32::try_from(self.child.id()).map(Pid::from_raw);
-        if let (Ok(pid), Ok(None)) = (pid, self.child.try_wait()) {
-            let _ = kill(pid, Signal::SIGTERM);
+        if self.end() {
             let end = Instant::now() + PATIENCE;
             while Instant::now() < end && matches!(self.child.try_wait(), Ok(None)) {
                 sleep(LOOK);

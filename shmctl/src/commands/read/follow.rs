@@ -215,6 +215,9 @@ impl Session {
                 self.last = Instant::now();
             }
             self.losses.tell();
+            if reader.linger() {
+                continue;
+            }
             match reader.arm() {
                 Ok(true) => {}
                 Ok(false) => continue,

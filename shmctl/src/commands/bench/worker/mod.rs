@@ -139,8 +139,8 @@ fn work(job: &Job, stand: &mut Stand) -> Result<Measured> {
     }
     match (job.case.measure, job.case.transport) {
         (Measure::Pipeline, _) => pipeline::produce(job, stand),
-        (Measure::Throughput, Transport::Ring) => ring::throughput(job, stand),
-        (Measure::Latency, Transport::Ring) => ring::latency(job, stand),
+        (Measure::Throughput, Transport::Ring | Transport::Lent) => ring::throughput(job, stand),
+        (Measure::Latency, Transport::Ring | Transport::Lent) => ring::latency(job, stand),
         (Measure::Throughput, Transport::Pipe | Transport::Socket) => stream::throughput(job, stand),
         (Measure::Latency, Transport::Pipe | Transport::Socket) => stream::latency(job, stand),
         (Measure::Throughput, Transport::Limit) => limits::slots(job, stand),
