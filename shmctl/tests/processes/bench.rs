@@ -70,9 +70,18 @@ fn a_quick_bench_has_figures_for_every_transport_and_leaves_nothing() {
         }
         *carriers.entry(result["carrier"].as_str().unwrap().to_owned()).or_default() += 1;
     }
-    for carrier in
-        ["shmd", "pipe", "socket", "slots", "two cache lines", "semaphore", "shmd, shmctl read", "cat", "tee, cat"]
-    {
+    for carrier in [
+        "shmd",
+        "pipe",
+        "socket",
+        "slots",
+        "two cache lines",
+        "semaphore",
+        "shmd, shmctl read",
+        "shmctl write, shmctl read",
+        "cat",
+        "tee, cat",
+    ] {
         assert!(carriers.contains_key(carrier), "{carrier} is missing in {carriers:?}");
     }
 }
@@ -173,10 +182,10 @@ fn a_sweep_writes_a_table_and_a_plot_for_everything_that_grows() {
     assert_nothing_is_left(&place, pid);
     assert_eq!(run.text().trim_end(), dir.join("sweep.md").to_str().unwrap());
     let tables = fs::read_to_string(dir.join("sweep.md")).unwrap();
-    for name in ["size", "readers", "channels", "capacity", "grow"] {
+    for name in ["size", "readers", "channels", "idle", "capacity", "grow"] {
         assert!(tables.contains(&format!("({name}.svg)")), "{tables}");
         let plot = fs::read_to_string(dir.join(format!("{name}.svg"))).unwrap();
         assert!(plot.starts_with("<svg") && plot.contains("<circle"), "{plot}");
     }
-    assert!(tables.matches("\n| ---: |").count() == 5 && !tables.contains("NaN"), "{tables}");
+    assert!(tables.matches("\n| ---: |").count() == 6 && !tables.contains("NaN"), "{tables}");
 }

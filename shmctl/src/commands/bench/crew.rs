@@ -80,6 +80,11 @@ impl Crew {
         Ok(())
     }
 
+    /// The process numbers of the other programs, in the order in which they were added.
+    pub(super) fn others(&self) -> impl Iterator<Item = u32> {
+        self.others.iter().map(|(_, child)| child.id())
+    }
+
     /// Waits until all workers are ready. `None` when a signal came first.
     pub(super) fn until_ready(&mut self, signals: &Signals) -> Result<Interruptible<()>> {
         self.listen(signals, PATIENCE, |worker| worker.ready)

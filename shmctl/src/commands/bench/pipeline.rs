@@ -89,27 +89,34 @@ fn through_daemon(crew: &mut Crew, case: &Case, from: OwnedFd, signals: &Signals
     setup.stdin = to_daemon.map(Stdio::from);
     setup.channel("main", case.capacity_bytes, &keys);
     let daemon = setup.start()?;
-    let own = env::current_exe().map_err(|e| Error::system("find the program that runs", e))?;
-    let program = |command: &str| -> Result<Command> {
-        let mut program = follower(Some(own.as_os_str()))?;
-        program.args([command, "--runtime-dir"]).arg(daemon.runtime_dir());
-        Ok(program)
-    };
     for _ in 0..case.readers {
-        let mut read = program("read")?;
+        let mut read = shmctl("read", &daemon)?;
         read.args(["--from", "oldest", "--format", "raw"]);
         crew.add(read)?;
     }
     if let Some(from) = to_write {
-        let mut write = program("write")?;
+        let mut write = shmctl("write", &daemon)?;
         write.args(["--framing", &framing]).stdin(from);
         crew.add(write)?;
     }
+    Ok(until_attached(&daemon, case.readers, signals)?.map(|()| daemon))
+}
+
+/// A command of this program for a daemon, as part of a crew.
+pub(super) fn shmctl(command: &str, daemon: &Daemon) -> Result<Command> {
+    let own = env::current_exe().map_err(|e| Error::system("find the program that runs", e))?;
+    let mut program = follower(Some(own.as_os_str()))?;
+    program.args([command, "--runtime-dir"]).arg(daemon.runtime_dir());
+    Ok(program)
+}
+
+/// Waits until so many readers are attached to a daemon's channels. `None` when a signal came first.
+pub(super) fn until_attached(daemon: &Daemon, all: u32, signals: &Signals) -> Result<Interruptible<()>> {
     let begun = Instant::now();
     loop {
-        let (there, all) = (attached(&daemon)?, case.readers);
+        let there = attached(daemon)?;
         if there >= all {
-            return Ok(Some(daemon));
+            return Ok(Some(()));
         }
         if begun.elapsed() > PATIENCE {
             let waited = PATIENCE.as_secs();

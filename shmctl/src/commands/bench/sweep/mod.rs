@@ -2,9 +2,11 @@
 
 mod channels;
 mod grow;
+mod idle;
 mod page;
 mod speed;
 mod svg;
+mod usage;
 
 use std::fs;
 use std::path::PathBuf;
@@ -24,7 +26,7 @@ Examples:
   shmctl bench sweep --out results --only channels,grow
   shmctl bench sweep --out /tmp/try --quick
 
-Writes sweep.md with a table for each, and size.svg, readers.svg, channels.svg, capacity.svg and grow.svg. Takes some minutes, and \
+Writes sweep.md with a table for each, and size.svg, readers.svg, channels.svg, idle.svg, capacity.svg and grow.svg. Takes some minutes, and \
 up to 8 GiB of memory: capacities that do not fit into what is free are left out, and the table says so. Daemons of its own \
 are measured, one for each step.";
 
@@ -52,6 +54,8 @@ enum Axis {
     Readers,
     /// Channels in one daemon, from 1 to 1000.
     Channels,
+    /// Programs that are attached and have nothing to do, from 1 to 64.
+    Idle,
     /// The capacity of a channel, from 64 KiB to 8 GiB.
     Capacity,
     /// A channel under load, from 64 MiB to 1 GiB.
@@ -86,6 +90,7 @@ pub(super) fn run(args: &Args) -> Result<()> {
             Axis::Size => speed::size(&mut sweep),
             Axis::Readers => speed::readers(&mut sweep),
             Axis::Channels => channels::run(&mut sweep),
+            Axis::Idle => idle::run(&mut sweep),
             Axis::Capacity => speed::capacity(&mut sweep),
             Axis::Grow => grow::run(&mut sweep),
         };

@@ -1,0 +1,140 @@
+//! What a process uses, as the kernel tells it.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags};
+use shm_proto::Error;
+use std::os::fd::AsFd;
+
+use crate::commands::bench::crew::Interruptible;
+use crate::error::{Failure, Result};
+use crate::output::wait_for;
+use crate::signals::Signals;
+
+/// What a process has used so far, all threads together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Used {
+    wake_ups: u64,
+    cpu_ns: u64,
+}
+
+/// What a process used while it was watched.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Usage {
+    pub(super) wake_ups_per_s: f64,
+    /// Of one processor.
+    pub(super) cpu_percent: f64,
+}
+
+/// Watches processes for so long, after letting them settle. `None` when a signal came first.
+pub(super) fn watch(
+    pids: &[u32],
+    settle: Duration,
+    time: Duration,
+    signals: &Signals,
+) -> Result<Interruptible<Vec<Usage>>> {
+    if pause(settle, signals)?.is_none() {
+        return Ok(None);
+    }
+    let look = || pids.iter().map(|&pid| used(pid)).collect::<Result<Vec<_>>>();
+    let (begun, before) = (Instant::now(), look()?);
+    if pause(time, signals)?.is_none() {
+        return Ok(None);
+    }
+    let (seconds, after) = (begun.elapsed().as_secs_f64(), look()?);
+    let usage = |(before, after): (&Used, &Used)| Usage {
+        wake_ups_per_s: after.wake_ups.saturating_sub(before.wake_ups) as f64 / seconds,
+        cpu_percent: after.cpu_ns.saturating_sub(before.cpu_ns) as f64 / 1e9 / seconds * 100.0,
+    };
+    Ok(Some(before.iter().zip(&after).map(usage).collect()))
+}
+
+fn pause(time: Duration, signals: &Signals) -> Result<Interruptible<()>> {
+    let begun = Instant::now();
+    while let left = time.saturating_sub(begun.elapsed())
+        && !left.is_zero()
+    {
+        wait_for(&mut [PollFd::new(signals.as_fd(), PollFlags::POLLIN)], left)?;
+        if signals.came() {
+            return Ok(None);
+        }
+    }
+    Ok(Some(()))
+}
+
+fn used(pid: u32) -> Result<Used> {
+    let mut used = Used::default();
+    for thread in threads(pid)? {
+        let one =
+            usage(&read(pid, &format!("task/{thread}/status"))?, &read(pid, &format!("task/{thread}/schedstat"))?);
+        used.wake_ups += one.wake_ups;
+        used.cpu_ns += one.cpu_ns;
+    }
+    Ok(used)
+}
+
+/// The names of a process's threads in /proc.
+pub(super) fn threads(pid: u32) -> Result<Vec<String>> {
+    let path = format!("/proc/{pid}/task");
+    let entries = fs::read_dir(&path).map_err(|e| Error::system(format!("look into {path}"), e))?;
+    Ok(entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect())
+}
+
+/// Proportional and resident size of a process in bytes.
+pub(super) fn memory(pid: u32) -> Result<(u64, u64)> {
+    let sizes = sizes(&read(pid, "smaps_rollup")?);
+    sizes.ok_or_else(|| Failure::Other(format!("the kernel does not tell the memory of process {pid} in smaps_rollup")))
+}
+
+fn read(pid: u32, name: &str) -> Result<String> {
+    let path = format!("/proc/{pid}/{name}");
+    Ok(fs::read_to_string(&path).map_err(|e| Error::system(format!("read {path}"), e))?)
+}
+
+/// The number after `name:`.
+fn number(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    line.split_whitespace().next()?.parse().ok()
+}
+
+fn sizes(rollup: &str) -> Option<(u64, u64)> {
+    Some((number(rollup, "Pss")? * 1024, number(rollup, "Rss")? * 1024))
+}
+
+/// How often a thread went to sleep and was woken, and its processor time.
+fn usage(status: &str, schedstat: &str) -> Used {
+    Used {
+        wake_ups: number(status, "voluntary_ctxt_switches").unwrap_or(0),
+        cpu_ns: schedstat.split_whitespace().next().and_then(|ns| ns.parse().ok()).unwrap_or(0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn use_is_read_from_what_the_kernel_says() {
+        let status = "Name:\tshmd\nvoluntary_ctxt_switches:\t42\nnonvoluntary_ctxt_switches:\t7\n";
+        assert_eq!(usage(status, "123456 99 3\n"), Used { wake_ups: 42, cpu_ns: 123_456 });
+        let rollup = "5500-7ff ---p [rollup]\nRss:   2048 kB\nPss:    1024 kB\nPss_Dirty: 1 kB\n";
+        assert_eq!(sizes(rollup), Some((1 << 20, 2 << 20)));
+        assert_eq!(sizes(""), None);
+    }
+
+    #[test]
+    fn a_process_that_works_is_seen_to_and_one_that_sleeps_is_not() {
+        let signals = Signals::catch().unwrap();
+        let mut idle = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
+        let mut busy = std::process::Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+        let time = Duration::from_millis(200);
+        let seen = watch(&[idle.id(), busy.id()], time, time, &signals).unwrap().unwrap();
+        for child in [&mut idle, &mut busy] {
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        assert!(seen[0].cpu_percent < seen[1].cpu_percent, "{seen:?}");
+        assert!(watch(&[idle.id()], time, time, &signals).is_err(), "there is no such process any more");
+    }
+}
