@@ -12,6 +12,7 @@ use crate::error::{Error, Result};
 use crate::os::clock::monotonic_ns;
 use crate::os::process;
 use crate::os::sem::Semaphore;
+use crate::ring::haste;
 use crate::ring::layout::{control, waiting};
 use crate::ring::record::Kind;
 use crate::ring::wake;
@@ -26,8 +27,6 @@ const BLIND_SLICE_NS: u64 = 2_000_000;
 const BLIND_PAUSE: Duration = Duration::from_micros(100);
 /// How long the daemon may take to say why it evicted us.
 const REASON_MS: u8 = 200;
-/// Looks at the header before a reader goes to sleep; some microseconds.
-const SPINS: u32 = 200;
 
 impl Reader {
     /// Looks at the header for some microseconds, after a [pause](super::pause). False when nothing came.
@@ -36,10 +35,7 @@ impl Reader {
         for _ in 1..self.pause.at(&self.at, self.capacity) {
             std::hint::spin_loop();
         }
-        (0..SPINS).any(|_| {
-            std::hint::spin_loop();
-            self.has_come()
-        })
+        haste::spin(|| self.has_come())
     }
 
     /// Looks at the header for longer, if that is promising.

@@ -7,7 +7,7 @@ use super::Writer;
 use crate::error::{Error, Result};
 use crate::os::clock::monotonic_ns;
 use crate::os::sem::{Semaphore, Wait};
-use crate::ring::wake;
+use crate::ring::{haste, wake};
 
 /// How long to wait for space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,8 +22,6 @@ pub(super) enum Patience {
 
 /// Sleeps are cut into slices, so that a daemon that died, or a post that a hostile reader withheld, costs no more.
 const SLICE_NS: u64 = 50_000_000;
-/// Looks at the slowest cursor before the writer goes to sleep for it.
-const SPINS: u32 = 200;
 /// Semaphore returns without any progress after which the writer sleeps by the clock: somebody posts without reading.
 const SPURIOUS: u32 = 16;
 
@@ -64,14 +62,12 @@ impl Writer {
         let generation = self.generation;
         let announced = |writer: &Writer| writer.lease.generation.value.load(Ordering::Acquire) != generation;
         let Some(before) = self.peers.slowest().map(|peer| peer.cursor) else { return Ok(()) };
-        if waiting.began_ns == 0 {
-            for _ in 0..SPINS {
-                std::hint::spin_loop();
-                self.peers.refresh(self.tail.pos());
-                if self.peers.least() != before || announced(self) {
-                    return Ok(());
-                }
-            }
+        let mut moved = || {
+            self.peers.refresh(self.tail.pos());
+            self.peers.least() != before || announced(self)
+        };
+        if waiting.began_ns == 0 && haste::spin(&mut moved) {
+            return Ok(());
         }
         let now = monotonic_ns();
         let first = waiting.began_ns == 0;
@@ -203,18 +199,17 @@ impl Writer {
     pub(super) fn await_ack(&mut self, patience: Patience, timeout: Duration) -> Result<()> {
         let target = self.tail.pos();
         let deadline_ns = patience.deadline_ns();
-        let mut spins = 0;
+        let spin_until_ns = monotonic_ns() + haste::SPIN_NS;
         loop {
             if let Some((id, reason)) = self.peers.refresh(target) {
                 self.evict(id, reason);
             }
             let Some(peer) = self.peers.behind(target) else { return Ok(()) };
-            if spins < SPINS {
-                spins += 1;
+            let now = monotonic_ns();
+            if now < spin_until_ns.min(deadline_ns) {
                 std::hint::spin_loop();
                 continue;
             }
-            let now = monotonic_ns();
             if now >= deadline_ns {
                 let behind = self.peers.iter().filter(|peer| peer.cursor < target).count();
                 return Err(Error::TimedOut {
