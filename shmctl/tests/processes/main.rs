@@ -5,6 +5,7 @@
 //! program runs itself with a role: see [`helpers`].
 
 mod api;
+mod barrier;
 mod bench;
 mod common;
 mod content;
@@ -16,6 +17,7 @@ mod lifecycle;
 mod listings;
 mod log;
 mod losses;
+mod page_table;
 mod permissions;
 mod private_memory;
 mod read_write;

@@ -7,6 +7,7 @@ mod daemon;
 mod other_user;
 mod place;
 mod process;
+mod sandbox;
 mod wait;
 
 pub(crate) use self::{
@@ -14,5 +15,6 @@ pub(crate) use self::{
     other_user::{User, skip, skip_without_root},
     place::{Place, shared_memory},
     process::{Proc, Run, clean, shmctl, shmd},
+    sandbox::{has_membarrier, without_membarrier},
     wait::{PATIENCE, heavy, wait_for, wait_until},
 };

@@ -7,7 +7,7 @@ mod intruder;
 use std::fs::File;
 use std::io::Write;
 use std::process::{Command, exit};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use shm_proto::{Endpoint, Error, Reader, Start, Writer};
 
@@ -43,6 +43,7 @@ pub(crate) fn play() {
         ["verify", large_one_in, count] => verify(&endpoint, large_one_in.parse().unwrap(), count.parse().unwrap()),
         ["count", pause_every] => count(&endpoint, pause_every.parse().unwrap()),
         ["note", file] => note(&endpoint, file),
+        ["arm", times] => arm(&endpoint, times.parse().unwrap()),
         ["hold", how] => hold(&endpoint, how),
         ["intrude", object] => intruder::intrude(&endpoint, object),
         ["hog", connections] => hog(&endpoint, connections.parse().unwrap()),
@@ -109,6 +110,18 @@ fn note(endpoint: &Endpoint, file: &str) {
             Err(e) => panic!("{e}"),
         }
     }
+}
+
+/// Prepares so often for sleeping in a poll loop and says how long the shortest time took.
+fn arm(endpoint: &Endpoint, times: u32) {
+    let mut reader = Reader::attach(endpoint, None, Start::New).unwrap();
+    let once = |_| {
+        let began = Instant::now();
+        assert!(reader.arm().unwrap(), "nothing has been published");
+        began.elapsed()
+    };
+    let shortest = (0..times).map(once).min().unwrap();
+    eprintln!("shortest {} ns", shortest.as_nanos());
 }
 
 /// Borrows the writer role, publishes one message, and stays; `half` leaves a message half-written meanwhile.
