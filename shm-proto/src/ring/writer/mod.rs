@@ -208,6 +208,7 @@ impl Writer {
     ///
     /// # Errors
     /// As [`publish`](Self::publish).
+    #[inline(always)]
     pub fn reserve(&mut self, len: usize) -> Result<Option<Slot<'_>>> {
         Ok(self.admit(len as u64, Patience::Policy)?.map(|_| Slot::new(self, len)))
     }

@@ -32,6 +32,7 @@ impl<'a> Slot<'a> {
     ///
     /// # Panics
     /// When `len` is more than was reserved.
+    #[inline(always)]
     pub fn commit(self, len: usize) -> Result<u64> {
         assert!(len <= self.len, "commit of {len} bytes, {} were reserved", self.len);
         let len = len as u64;
@@ -56,6 +57,7 @@ impl Deref for Slot<'_> {
 }
 
 impl DerefMut for Slot<'_> {
+    #[inline(always)]
     fn deref_mut(&mut self) -> &mut [u8] {
         let len = self.len as u64;
         self.writer.room(len)
