@@ -158,7 +158,7 @@ impl Segment {
     /// Asks for the cache line at this offset, if there is one: reading it soon will take less time.
     #[inline(always)]
     pub(super) fn prefetch(&self, off: u64) {
-        prefetch(self.start.as_ptr().wrapping_add((DATA_OFFSET.wrapping_add(off)) as usize));
+        prefetch(self.start.as_ptr().wrapping_add((DATA_OFFSET + off) as usize));
     }
 
     /// Where a payload lies.

@@ -23,8 +23,8 @@ pub(super) enum Measure {
 pub(super) enum Transport {
     /// A channel of shmd. In a pipeline the daemon itself reads what the producer writes.
     Ring,
-    /// The same where `shmctl write` has borrowed the writer role and reads it. Of a pipeline alone: elsewhere the role is
-    /// always lent.
+    /// The same where `shmctl write` reads what the producer writes, and has borrowed the writer role for it. In a pipeline
+    /// alone: elsewhere the role is always lent.
     Lent,
     /// A pipe for each reader; in a pipeline `cat`, or `tee` and a `cat` for each reader.
     Pipe,
