@@ -57,6 +57,7 @@ mod tests {
     use std::fs;
     use std::os::fd::AsRawFd;
     use std::process::Stdio;
+    use std::time::{Duration, Instant};
 
     use nix::fcntl::{FcntlArg, FdFlag, fcntl};
     use nix::unistd::{Pid, getpgid};
@@ -77,11 +78,19 @@ mod tests {
         let mut child = spawn(&mut sleeper()).unwrap();
         let pid = Pid::from_raw(child.id().cast_signed());
         assert_eq!(getpgid(Some(pid)), Ok(pid));
-        let mut open: Vec<String> = fs::read_dir(format!("/proc/{}/fd", child.id()))
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
-            .collect();
-        open.sort();
+        let open = || {
+            let entries = fs::read_dir(format!("/proc/{}/fd", child.id())).unwrap();
+            let mut open: Vec<String> =
+                entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+            open.sort();
+            open
+        };
+        // A program opens its libraries when it begins; what it has inherited stays.
+        let patience = Instant::now() + Duration::from_secs(60);
+        while open() != ["0", "1", "2"] && Instant::now() < patience {
+            std::thread::sleep(Duration::from_millis(3));
+        }
+        let open = open();
         let limits = fs::read_to_string(format!("/proc/{}/limits", child.id())).unwrap();
         child.kill().unwrap();
         child.wait().unwrap();

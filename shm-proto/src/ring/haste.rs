@@ -74,16 +74,32 @@ pub(super) struct Haste {
 
 impl Haste {
     /// Looks for a while, if that is promising, and not beyond the moment: whether `look` has seen something.
-    pub(super) fn look_on(&mut self, until_ns: u64, mut look: impl FnMut() -> bool) -> bool {
-        if !self.short {
-            return false;
+    pub(super) fn look_on(&mut self, until_ns: u64, look: impl FnMut() -> bool) -> bool {
+        let offer = || {
+            yield_now();
+            monotonic_ns()
+        };
+        self.is_promising() && self.look_from(monotonic_ns(), until_ns, look, offer)
+    }
+
+    /// Whether to look this time; each time that it is not, the next comes nearer.
+    fn is_promising(&mut self) -> bool {
+        let passed_over = self.passed_over;
+        if self.short {
+            self.passed_over = passed_over.saturating_sub(1);
         }
-        if self.passed_over > 0 {
-            self.passed_over -= 1;
-            return false;
-        }
+        self.short && passed_over == 0
+    }
+
+    /// Looks, beginning at `before`. `offer` gives the processor to whoever wants it and says what time it is afterwards.
+    fn look_from(
+        &mut self,
+        mut before: u64,
+        until_ns: u64,
+        mut look: impl FnMut() -> bool,
+        mut offer: impl FnMut() -> u64,
+    ) -> bool {
         self.trust = self.trust.saturating_add(1);
-        let mut before = monotonic_ns();
         let (mut spent, mut taken) = (0, 0);
         while spent < LOOK_NS && taken < MOST_TAKEN && before < until_ns {
             for _ in 0..GLANCES {
@@ -93,18 +109,17 @@ impl Haste {
                     return true;
                 }
             }
-            yield_now();
-            let now = monotonic_ns();
-            let offer = now - before;
+            let now = offer();
+            let away = now - before;
             before = now;
-            if offer > HELD_NS {
+            if away > HELD_NS {
                 self.held();
                 return look();
             }
-            if offer > TAKEN_NS {
+            if away > TAKEN_NS {
                 taken += 1;
             } else {
-                spent += offer;
+                spent += away;
             }
         }
         self.forfeit = (2 * self.forfeit + 1).min(MOST_FORFEIT);
@@ -132,13 +147,20 @@ mod tests {
 
     const NEVER: u64 = u64::MAX;
 
+    /// A wait in which nothing comes, where an offer of the processor takes so long: whether it was spent looking.
+    fn looks_at(haste: &mut Haste, offer_ns: u64) -> bool {
+        let mut now = 0;
+        let looks = haste.is_promising();
+        let offer = || {
+            now += offer_ns;
+            now
+        };
+        assert!(!(looks && haste.look_from(0, NEVER, || false, offer)));
+        looks
+    }
+
     fn looks(haste: &mut Haste) -> bool {
-        let mut looked = false;
-        assert!(!haste.look_on(NEVER, || {
-            looked = true;
-            false
-        }));
-        looked
+        looks_at(haste, 1_000)
     }
 
     #[test]
@@ -174,18 +196,32 @@ mod tests {
         let mut haste = Haste { short: true, ..Haste::default() };
         let bans: Vec<u32> = (0..5)
             .map(|_| {
-                haste.held();
+                haste.passed_over = 0;
+                assert!(looks_at(&mut haste, HELD_NS + 1));
                 haste.passed_over
             })
             .collect();
         assert_eq!(bans, [1 << 10, 1 << 13, 1 << 16, 1 << 19, 1 << 20]);
         assert!(!looks(&mut haste));
         haste.passed_over = 0;
-        for _ in 0..=TRUST {
+        for _ in 0..TRUST {
             assert!(haste.look_on(NEVER, || true));
         }
-        haste.held();
+        assert!(looks_at(&mut haste, HELD_NS + 1));
         assert_eq!(haste.passed_over, 1 << 10);
+    }
+
+    #[test]
+    fn a_look_ends_when_the_processor_was_taken_a_few_times() {
+        let mut haste = Haste { short: true, ..Haste::default() };
+        let (mut now, mut offers) = (0, 0);
+        let offer = || {
+            offers += 1;
+            now += TAKEN_NS + 1;
+            now
+        };
+        assert!(!haste.look_from(0, NEVER, || false, offer));
+        assert_eq!((offers, haste.passed_over), (MOST_TAKEN, 1));
     }
 
     #[test]
