@@ -23,8 +23,9 @@ const LOOK_NS: u64 = 50_000;
 const SHORT_NS: u64 = 500_000;
 /// The processor was taken if offering it took so long.
 const TAKEN_NS: u64 = 10_000;
-/// It was taken by somebody who is in no hurry to give it back.
-const HELD_NS: u64 = 1_000_000;
+/// It was taken by somebody who is in no hurry to give it back: a time slice is 3 to 10 ms, as a rule. Dozens of peers that take
+/// turns are through sooner.
+const HELD_NS: u64 = 2_000_000;
 /// A look ends when the processor was taken so often.
 const MOST_TAKEN: u32 = 4;
 /// Glances between two offers of the processor.
