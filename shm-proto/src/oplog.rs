@@ -16,7 +16,8 @@ pub enum Severity {
     Error,
     /// Something went other than it should.
     Warn,
-    /// The ordinary course of things.
+    /// The ordinary course of things, and whatever a newer daemon calls by a word that this version does not know.
+    #[serde(other)]
     Info,
 }
 

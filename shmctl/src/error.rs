@@ -57,7 +57,8 @@ impl Failure {
                     | ErrorKind::OutOfRange
                     | ErrorKind::NoSpace
                     | ErrorKind::NoSuchReader
-                    | ErrorKind::Internal => FAILED,
+                    | ErrorKind::Internal
+                    | ErrorKind::Unknown => FAILED,
                 },
                 _ => FAILED,
             },
@@ -132,7 +133,7 @@ mod tests {
 
     fn refused(kind: ErrorKind, message: &str, channels: &[&str]) -> Failure {
         let channels = channels.iter().map(|name| name.parse().unwrap()).collect();
-        Error::Refused(Refusal { kind, message: message.into(), channels }).into()
+        Error::Refused(Refusal { channels, ..Refusal::new(kind, message) }).into()
     }
 
     #[test]
@@ -158,6 +159,7 @@ mod tests {
             (refused(ErrorKind::OutOfRange, "max", &[]), 1),
             (refused(ErrorKind::BadConfig, "shmd.toml:3", &[]), 78),
             (refused(ErrorKind::NoSpace, "free", &[]), 1),
+            (refused(ErrorKind::Unknown, "from a newer daemon", &[]), 1),
         ] {
             assert_eq!(failure.exit_code(), code, "{failure}");
         }

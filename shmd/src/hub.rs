@@ -47,7 +47,7 @@ pub(crate) struct Hub {
 
 /// A reason to refuse, from the kind and the text.
 pub(crate) fn refusal(kind: ErrorKind, message: impl Into<String>) -> Refusal {
-    Refusal { kind, message: message.into(), channels: Vec::new() }
+    Refusal::new(kind, message)
 }
 
 impl Hub {

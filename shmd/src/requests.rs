@@ -64,7 +64,7 @@ pub(crate) fn handle(hub: &mut Hub, channels: &mut [Channel], prefix: &Prefix, i
             })
         }
         // The daemon as a whole answers these.
-        Request::Reload | Request::Log { .. } => return,
+        Request::Reload | Request::Log { .. } | Request::Unknown => return,
         Request::Resize { channel, bytes } => {
             find(hub, channels, channel.as_ref(), &peer, Right::Admin).map(|channel| {
                 if let Some(client) = hub.client(id) {
@@ -145,7 +145,7 @@ fn position(channels: &[Channel], name: Option<&ChannelName>, peer: &Credentials
         channels.iter().filter(|channel| may_see(channel, peer)).map(|channel| channel.config().name.clone()).collect()
     };
     let joined = |names: &[ChannelName]| names.iter().map(ChannelName::as_str).collect::<Vec<_>>().join(", ");
-    let no_such = |message: String, channels| Refusal { kind: ErrorKind::NoSuchChannel, message, channels };
+    let no_such = |message: String, channels| Refusal { channels, ..Refusal::new(ErrorKind::NoSuchChannel, message) };
     match name {
         None if channels.len() == 1 => Ok(0),
         None => {

@@ -54,7 +54,7 @@ fn requests_are_answered_one_after_the_other() {
     let server = serve(&dir, move |request| {
         Some(match request {
             Request::Ping => Reply::Ok(Done::Ping(pong.clone())),
-            _ => Reply::Error(Refusal { kind: ErrorKind::Busy, message: "not now".into(), channels: Vec::new() }),
+            _ => Reply::Error(Refusal::new(ErrorKind::Busy, "not now")),
         })
     });
     let mut client = Client::connect(&dir.endpoint(), LONG).unwrap();
@@ -103,7 +103,7 @@ fn a_client_that_is_turned_away_before_it_asks_learns_why() {
     let listener = UnixListener::bind(dir.endpoint().socket).unwrap();
     let mut client = Client::connect(&dir.endpoint(), LONG).unwrap();
     let mut conn = Conn::new(listener.accept().unwrap().0, MAX_REQUEST);
-    let refusal = Refusal { kind: ErrorKind::TooMany, message: "1024 clients".into(), channels: Vec::new() };
+    let refusal = Refusal::new(ErrorKind::TooMany, "1024 clients");
     conn.send(&Reply::Error(refusal), &[]).unwrap();
     drop(conn);
     assert_eq!(client.request(&Request::Ping).unwrap_err().refusal(), Some(ErrorKind::TooMany));

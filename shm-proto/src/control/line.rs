@@ -40,7 +40,7 @@ pub fn decode<T: DeserializeOwned>(line: &str) -> Result<T> {
 }
 
 /// The beginning of a line, printable: what a stranger sent goes to a log or a terminal.
-pub(super) fn excerpt(line: &str) -> String {
+pub(crate) fn excerpt(line: &str) -> String {
     let short: String = line.chars().take(EXCERPT_CHARS).collect();
     let more =
         if short.len() < line.len() { format!(" and {} more bytes", line.len() - short.len()) } else { String::new() };
@@ -86,8 +86,7 @@ mod tests {
             Reply,
             Reply::Ok(Done::Ping(Pong { daemon: "shmd".into(), version: "0".into(), pid: 1, prefix: "p".into() }))
         );
-        let refusal =
-            Refusal { kind: ErrorKind::Busy, message: "later".into(), channels: vec!["cam".parse().unwrap()] };
+        let refusal = Refusal { channels: vec!["cam".parse().unwrap()], ..Refusal::new(ErrorKind::Busy, "later") };
         round_trip!(Reply, Reply::Error(refusal));
         let policy = ToWriter::Policy { ack: true, ack_timeout_ms: 1, evict_after_ms: 0, wait_readers: 2 };
         round_trip!(ToWriter, policy);
@@ -111,7 +110,7 @@ mod tests {
     fn a_faulty_line_is_repeated_shortened_and_printable() {
         let long = format!("\u{1b}[31m{}", "x".repeat(500));
         for line in
-            ["", "{", "null", "[1]", r#"{"op":"ping"}"#, r#"{"v":1}"#, r#"{"v":1,"op":"fly"}"#, r#"{"v":-1}"#, &long]
+            ["", "{", "null", "[1]", r#"{"op":"ping"}"#, r#"{"v":1}"#, r#"{"v":1,"op":[1]}"#, r#"{"v":-1}"#, &long]
         {
             let Err(Error::Protocol(reason)) = decode::<Request>(line) else { panic!("{line} was accepted") };
             assert!(reason.len() < 400 && !reason.contains('\u{1b}'), "{reason}");

@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::Refusal;
 use crate::handoff::Names;
 use crate::name::ChannelName;
 use crate::oplog::LogEntry;
@@ -84,6 +85,9 @@ pub enum Request {
         #[serde(default)]
         follow: bool,
     },
+    /// A request that this version does not know, from a newer client. It is refused, and the connection stays usable.
+    #[serde(other)]
+    Unknown,
 }
 
 /// Where a reader starts.
@@ -300,52 +304,7 @@ pub enum ReaderEvent {
         /// Why.
         reason: String,
     },
-}
-
-/// Kinds of refusal; each has one exit code in `shmctl`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ErrorKind {
-    /// The request could not be understood.
-    BadRequest,
-    /// The request's version is not spoken here.
-    BadVersion,
-    /// No channel of that name, or none named where there are several.
-    NoSuchChannel,
-    /// The peer's credentials do not allow it.
-    NotPermitted,
-    /// Somebody else holds the writer role.
-    WriterTaken,
-    /// The channel has as many readers as it takes, or the daemon as many clients.
-    TooMany,
-    /// The size asked for is outside the channel's bounds, or smaller than what is in use.
-    OutOfRange,
-    /// There is no memory for it.
-    NoSpace,
-    /// No reader of that number.
-    NoSuchReader,
-    /// The configuration is bad; nothing was changed.
-    BadConfig,
-    /// The daemon is stopping, or another change is under way.
-    Busy,
-    /// Something failed inside the daemon.
-    Internal,
-}
-
-/// Why the daemon said no.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Refusal {
-    /// For programs.
-    pub kind: ErrorKind,
-    /// For people: the object, the numbers, the cause and the way out.
-    pub message: String,
-    /// The daemon's channels, where naming one would help.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub channels: Vec<ChannelName>,
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.message)
-    }
+    /// A line that this version does not know, from a newer daemon. The reader passes over it.
+    #[serde(other)]
+    Unknown,
 }

@@ -18,23 +18,36 @@
 //! ```
 //!
 //! After `attach` or `publish` the connection *is* the attachment: closing it detaches.
+//!
+//! # Newer and older peers
+//!
+//! Both sides may be of different releases as long as the version in `"v"` is the same. Whoever receives a line passes over
+//! fields that it does not know, and over a whole [`ReaderEvent`], [`ToWriter`](crate::ring::link::ToWriter) or
+//! [`ToDaemon`](crate::ring::link::ToDaemon) of a kind that it does not know. A request that the daemon does not know is
+//! refused with `bad_request`, and the connection stays usable. A kind of refusal that a client does not know is
+//! [`ErrorKind::Unknown`], with the daemon's message. What an older peer must not pass over needs another version.
 
 mod client;
 mod conn;
 mod endpoint;
 mod line;
 mod message;
+#[cfg(test)]
+mod newer_tests;
+mod refusal;
 
 pub use client::Client;
 pub use conn::{Conn, Incoming, MAX_FDS_A_LINE, Received};
 pub use endpoint::{
     Endpoint, LOCK_NAME, RUNTIME_DIR_VARIABLE, SOCKET_NAME, SYSTEM_RUNTIME_DIR, default_prefix, default_runtime_dir,
 };
+pub(crate) use line::excerpt;
 pub use line::{decode, encode};
 pub use message::{
-    Attached, Change, Done, Envelope, ErrorKind, Geometry, HandoffAttached, Lent, OnFull, Pong, ReaderEvent, Refusal,
-    Reloaded, Reply, Request, Resized, Start,
+    Attached, Change, Done, Envelope, Geometry, HandoffAttached, Lent, OnFull, Pong, ReaderEvent, Reloaded, Reply,
+    Request, Resized, Start,
 };
+pub use refusal::{ErrorKind, Refusal};
 
 /// The protocol's version, in every line as `"v"`.
 pub const VERSION: u32 = 1;

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::Ordering;
 
 use super::{Names, Reader, Received};
-use crate::control::{Conn, HandoffAttached, ReaderEvent, Received as Line, decode};
+use crate::control::{Conn, HandoffAttached, ReaderEvent, Received as Line, decode, excerpt};
 use crate::error::{Error, Result};
 use crate::os::clock::monotonic_ns;
 use crate::os::page::SharedPage;
@@ -112,6 +112,10 @@ impl Attached {
                 Ok(Line::Line(line, _)) => match decode::<ReaderEvent>(&line) {
                     Ok(ReaderEvent::Evicted { reason }) => Some(End::Evicted(reason)),
                     Ok(ReaderEvent::Closing { .. }) => Some(End::Closing),
+                    Ok(ReaderEvent::Unknown) => {
+                        log::debug!("passed over a line from a newer daemon: {}", excerpt(&line));
+                        None
+                    }
                     Err(_) => Some(End::Disconnected),
                 },
                 Ok(Line::Nothing) => return,

@@ -9,7 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::link::{Link, ToDaemon, ToWriter};
 use super::{Reader, Writer};
-use crate::control::{Client, Conn, Done, Endpoint, Received, Request, Start, decode};
+use crate::control::{Client, Conn, Done, Endpoint, Received, Request, Start, decode, excerpt};
 use crate::error::{Error, Result};
 use crate::handoff::Attached;
 use crate::name::ChannelName;
@@ -151,7 +151,13 @@ impl SocketLink {
 
     fn next_line(&mut self) -> Result<Option<(ToWriter, Vec<OwnedFd>)>> {
         match self.conn.receive() {
-            Ok(Received::Line(line, fds)) => Ok(Some((decode(&line)?, fds))),
+            Ok(Received::Line(line, fds)) => {
+                let decoded = decode(&line)?;
+                if decoded == ToWriter::Unknown {
+                    log::debug!("passed over a line from a newer daemon: {}", excerpt(&line));
+                }
+                Ok(Some((decoded, fds)))
+            }
             Ok(Received::Nothing) => Ok(None),
             Ok(Received::Closed) => Err(self.gone()),
             Err(e) => Err(e),

@@ -61,6 +61,9 @@ pub enum ToWriter {
         /// Why.
         reason: String,
     },
+    /// A line that this version does not know, from a newer daemon. The writer passes over it.
+    #[serde(other)]
+    Unknown,
 }
 
 /// From the writer to the daemon.
@@ -98,6 +101,9 @@ pub enum ToDaemon {
         /// Messages overwritten so far.
         overwritten: u64,
     },
+    /// A line that this version does not know, from a newer writer. The daemon passes over it.
+    #[serde(other)]
+    Unknown,
 }
 
 /// One end of the link, the writer's.

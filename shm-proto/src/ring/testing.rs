@@ -9,7 +9,7 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 use super::layout::{DATA_OFFSET, LeasePage, OVER, ReaderPage, control};
 use super::link::{Link, ToDaemon, ToWriter};
 use super::{Owner, Reader, Writer, create_segment};
-use crate::control::{Geometry, OnFull, Start};
+use crate::control::{Conn, Geometry, OnFull, Start};
 use crate::error::{Error, Result};
 use crate::os::bell::Bell;
 use crate::os::page::SharedPage;
@@ -146,6 +146,11 @@ impl TestChannel {
     }
 
     pub(super) fn reader(&mut self, start: Start) -> Reader {
+        self.reader_on(start, None)
+    }
+
+    /// A reader whose attachment is this connection.
+    pub(super) fn reader_on(&mut self, start: Start, conn: Option<Conn>) -> Reader {
         let (page, page_fd) = SharedPage::<ReaderPage>::create("test-reader").unwrap();
         let (bell, bell_fd) = Bell::new().unwrap();
         let attached = Attached { id: self.next_id, page, page_fd, bell };
@@ -154,7 +159,7 @@ impl TestChannel {
         barrier::heavy();
         let segment = self.segment.as_fd();
         let reader =
-            Reader::open(segment, attached.page_fd.as_fd(), bell_fd, self.geometry.clone(), start, None).unwrap();
+            Reader::open(segment, attached.page_fd.as_fd(), bell_fd, self.geometry.clone(), start, conn).unwrap();
         self.readers.push(attached);
         reader
     }
@@ -208,7 +213,7 @@ impl TestChannel {
                     self.capacity = *capacity;
                 }
                 ToDaemon::Evicted { reader, .. } => self.readers.retain(|r| r.id != *reader),
-                ToDaemon::Overflow { .. } => {}
+                ToDaemon::Overflow { .. } | ToDaemon::Unknown => {}
             }
         }
         lines

@@ -103,7 +103,7 @@ fn garbage_is_answered_with_what_is_wrong_and_the_end_of_the_connection() {
         b"\n",
         b"{}\n",
         b"{\"v\":1}\n",
-        b"{\"v\":1,\"op\":\"fly\"}\n",
+        b"{\"v\":1,\"op\":[7]}\n",
         b"{\"v\":1,\"op\":\"resize\",\"bytes\":-1}\n",
         b"{\"v\":1,\"op\":\"resize\",\"bytes\":1e99}\n",
         b"{\"v\":1,\"op\":\"stat\",\"channel\":\"../../etc\"}\n",
@@ -123,6 +123,33 @@ fn garbage_is_answered_with_what_is_wrong_and_the_end_of_the_connection() {
     stream.write_all(nested.as_bytes()).unwrap();
     refusal(&last_words(stream));
     daemon.stat();
+}
+
+#[test]
+fn a_request_of_a_newer_client_is_refused_and_the_connection_stays_usable() {
+    let daemon = Daemon::start("");
+    let mut stream = connect(&daemon);
+    stream.write_all(b"{\"v\":1,\"op\":\"fl\\u001by\",\"to\":{\"x\":[1]}}\n").unwrap();
+    stream.write_all(b"{\"v\":1,\"op\":\"ping\",\"why\":[2]}\n{\"v\":1,\"op\":\"list\"}\n").unwrap();
+    stream.shutdown(Shutdown::Write).unwrap();
+    let words = last_words(stream);
+    let lines: Vec<&str> = words.lines().collect();
+    let (kind, message) = refusal(lines[0]);
+    assert_eq!(kind, "bad_request");
+    assert!(message.contains("\"fl?y\"") && message.contains("ping, list"), "{message}");
+    assert!(lines[1].contains("\"ping\"") && lines[2].contains("\"list\"") && lines.len() == 3, "{words}");
+}
+
+#[test]
+fn a_lent_writer_of_a_newer_release_keeps_the_role_whatever_else_it_says() {
+    let daemon = Daemon::start("");
+    let mut stream = connect(&daemon);
+    stream.write_all(b"{\"v\":1,\"op\":\"publish\",\"wants\":[\"taken\"]}\n").unwrap();
+    daemon.until_stat("it has the role", |stat| stat.writer.is_some());
+    stream.write_all(b"{\"v\":1,\"event\":\"checkpoint\",\"at\":[7]}\n").unwrap();
+    stream.write_all(b"{\"v\":1,\"event\":\"grow\",\"capacity\":2097152,\"urgent\":true}\n").unwrap();
+    let stat = daemon.until_stat("the known line was carried out", |stat| stat.capacity == 2 << 20);
+    assert!(stat.writer.is_some(), "{stat:?}");
 }
 
 #[test]

@@ -270,6 +270,8 @@ impl Channel {
                         .warn();
                 }
             }
+            // Said where the line was read.
+            ToDaemon::Unknown => {}
         }
     }
 

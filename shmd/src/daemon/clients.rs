@@ -2,14 +2,16 @@
 
 use std::time::Instant;
 
+use log::debug;
 use shm_proto::Error;
 use shm_proto::control::{ErrorKind, Received, Request, decode};
 use shm_proto::ring::link::ToDaemon;
 
 use super::Daemon;
 use crate::event_loop::{ClientId, Event, Token};
+use crate::hub::refusal;
 use crate::requests;
-use crate::server::Role;
+use crate::server::{Role, printable};
 
 /// Lines taken from one client before others get their turn.
 const LINES_AT_ONCE: usize = 64;
@@ -52,6 +54,7 @@ impl Daemon {
                 Ok(_) if self.stopping.is_some() => {
                     self.hub.dismiss(id, ErrorKind::Busy, "the daemon is stopping", now);
                 }
+                Ok(Request::Unknown) => self.refuse_unknown(id, line),
                 Ok(Request::Reload) => self.reload_for(id),
                 Ok(Request::Log { channel, since, last, follow }) => self.show_log(id, channel, since, last, follow),
                 Ok(request) => {
@@ -62,6 +65,9 @@ impl Daemon {
                 Err(e) => self.hub.dismiss(id, ErrorKind::BadRequest, &e.to_string(), now),
             },
             Role::Writer(channel) => match decode::<ToDaemon>(line) {
+                Ok(ToDaemon::Unknown) => {
+                    debug!("event=unknown-line channel={channel} client={id} bytes={}", line.len());
+                }
                 Ok(line) => {
                     if let Some(channel) = self.channels.get_mut(channel) {
                         channel.obey(&mut self.hub, line);
@@ -82,6 +88,21 @@ impl Daemon {
             }
             Role::Waiting(_) => {}
         }
+    }
+
+    /// A newer client asks for something that this daemon does not know. It may ask for something else.
+    fn refuse_unknown(&mut self, id: ClientId, line: &str) {
+        #[derive(serde::Deserialize)]
+        struct Op {
+            op: String,
+        }
+        let op = decode::<Op>(line).map(|line| printable(&line.op)).unwrap_or_default();
+        let message = format!(
+            "shmd {} does not know the request {op:?}; it knows ping, list, stat, attach, publish, resize, evict, reload \
+             and log. A request of a newer release needs a daemon of that release",
+            env!("CARGO_PKG_VERSION")
+        );
+        self.hub.reply(id, Err(refusal(ErrorKind::BadRequest, message)), Vec::new());
     }
 
     pub(super) fn flush(&mut self, id: ClientId) {

@@ -39,7 +39,7 @@ fn nonsense_silence_and_length_are_answered_and_cut_off_while_others_are_served(
     for (said, answer) in [
         ("garbage\n", "bad_request"),
         ("{\"v\":9,\"op\":\"ping\"}\n", "bad_version"),
-        ("{\"v\":1,\"op\":\"fly\"}\n", "bad_request"),
+        ("{\"v\":1,\"op\":[7]}\n", "bad_request"),
         (&long, "65536 bytes"),
     ] {
         let mut client = connect(&daemon);

@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Reader;
-use crate::control::{ReaderEvent, Received, decode};
+use crate::control::{ReaderEvent, Received, decode, excerpt};
 use crate::error::{Error, Result};
 use crate::os::clock::monotonic_ns;
 use crate::os::process;
@@ -163,6 +163,9 @@ impl Reader {
                 Ok(Received::Line(line, _)) => match decode::<ReaderEvent>(&line) {
                     Ok(ReaderEvent::Evicted { reason } | ReaderEvent::Closing { reason }) => {
                         self.farewell = Some(reason);
+                    }
+                    Ok(ReaderEvent::Unknown) => {
+                        log::debug!("passed over a line from a newer daemon: {}", excerpt(&line))
                     }
                     Err(e) => log::debug!("a line from the daemon was not understood: {e}"),
                 },

@@ -2,6 +2,7 @@
 
 mod hostile;
 mod losses;
+mod newer;
 mod odd;
 mod peers;
 mod resize;

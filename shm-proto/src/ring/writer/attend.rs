@@ -126,6 +126,8 @@ impl Writer {
                 (geometry.evict_after_ms, geometry.wait_readers) = (evict_after_ms, wait_readers);
             }
             ToWriter::Revoked { reason } => self.revoked = Some(reason),
+            // Said where the line was read.
+            ToWriter::Unknown => {}
         }
         Ok(())
     }

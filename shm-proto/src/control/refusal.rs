@@ -1,0 +1,65 @@
+//! Why the daemon says no.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::name::ChannelName;
+
+/// Kinds of refusal; each has one exit code in `shmctl`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ErrorKind {
+    /// The request could not be understood.
+    BadRequest,
+    /// The request's version is not spoken here.
+    BadVersion,
+    /// No channel of that name, or none named where there are several.
+    NoSuchChannel,
+    /// The peer's credentials do not allow it.
+    NotPermitted,
+    /// Somebody else holds the writer role.
+    WriterTaken,
+    /// The channel has as many readers as it takes, or the daemon as many clients.
+    TooMany,
+    /// The size asked for is outside the channel's bounds, or smaller than what is in use.
+    OutOfRange,
+    /// There is no memory for it.
+    NoSpace,
+    /// No reader of that number.
+    NoSuchReader,
+    /// The configuration is bad; nothing was changed.
+    BadConfig,
+    /// The daemon is stopping, or another change is under way.
+    Busy,
+    /// Something failed inside the daemon.
+    Internal,
+    /// A kind that this version does not know, from a newer daemon. The message says what is the matter.
+    #[serde(other)]
+    Unknown,
+}
+
+/// Why the daemon said no.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Refusal {
+    /// For programs.
+    pub kind: ErrorKind,
+    /// For people: the object, the numbers, the cause and the way out.
+    pub message: String,
+    /// The daemon's channels, where naming one would help.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub channels: Vec<ChannelName>,
+}
+
+impl Refusal {
+    /// A refusal that names no channels.
+    pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
+        Refusal { kind, message: message.into(), channels: Vec::new() }
+    }
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
