@@ -2,6 +2,7 @@
 
 mod close;
 mod handoff;
+mod helper;
 mod reader;
 mod reload;
 mod resize;
@@ -53,12 +54,12 @@ pub(crate) struct Channel {
     readers: BTreeMap<u32, Reader>,
     next_reader: u32,
     lease: Option<Lease>,
-    /// Some program has, or had, the segment open for writing.
-    was_lent: bool,
     /// How the source is doing, or did.
     fed: Option<Arc<Report>>,
-    /// Shrinks the channel in the daemon's place where `was_lent`.
+    /// Shrinks the channel while nobody writes it.
     helper: Option<Helper>,
+    /// When a helper was last started.
+    helped: Option<Instant>,
     /// Messages are handed over one at a time; the rest of this is its feed.
     handoff: Option<Handoff>,
     evicted: u64,
@@ -100,9 +101,9 @@ impl Channel {
             readers: BTreeMap::new(),
             next_reader: 0,
             lease: None,
-            was_lent: false,
             fed: None,
             helper: None,
+            helped: None,
             handoff: None,
             evicted: 0,
             resizes: 0,
@@ -197,7 +198,7 @@ impl Channel {
     /// Whether [`tick`](Self::tick) has something to do: figures move, or there is memory to give back some day.
     pub(crate) fn wants_ticks(&self) -> bool {
         let large = self.sizing.capacity() > self.config.min || self.handoff.as_ref().is_some_and(Handoff::is_large);
-        self.is_in_use() || (self.config.shrink_after.is_some() && large)
+        self.is_in_use() || (self.config.shrink_after.is_some() && large) || self.sizing.shrinking().is_some()
     }
 
     /// Whether somebody other than the daemon for its own purposes holds the writer role.
@@ -329,9 +330,13 @@ impl Channel {
             return;
         }
         self.settle_segment();
+        self.resume_shrink(hub, now);
         let Some(after) = self.config.shrink_after else { return };
         let (bounds, capacity, used) = (self.sizing.bounds(), self.sizing.capacity(), self.used(&shot));
-        if let Some(target) = self.low_use.sample(now, bounds, capacity, used, after) {
+        // Where nobody can carry it out now, the time for it has not come.
+        if self.may_shrink(hub)
+            && let Some(target) = self.low_use.sample(now, bounds, capacity, used, after)
+        {
             self.shrink_unused(hub, now, target);
         }
         if let Some(handoff) = &mut self.handoff {
@@ -374,6 +379,3 @@ fn no_reader<'a>(number: u32, present: impl Iterator<Item = &'a u32>) -> String 
         numbers => format!("no reader {number}; readers: {}", numbers.join(", ")),
     }
 }
-
-/// How often a shrink in the daemon's own hands is gone on with.
-const OWN_WORK: Duration = Duration::from_millis(20);

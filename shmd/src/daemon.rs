@@ -199,6 +199,11 @@ impl Daemon {
                 }
                 self.channels.release(&mut self.hub, None, "the channel was removed");
             }
+            Event::Readable(Token::Helper(channel)) | Event::Gone(Token::Helper(channel)) => {
+                if let Some(channel) = self.channels.get_mut(channel) {
+                    channel.helper_ended(&mut self.hub);
+                }
+            }
             Event::Due(timer) => self.due(timer, now),
             Event::Gone(Token::Listener | Token::Signal(_)) | Event::Writable(_) => {}
         }

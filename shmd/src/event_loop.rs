@@ -34,6 +34,8 @@ pub(crate) enum Token {
     Source(ChannelId),
     /// The bell of a channel's handoff.
     Handoff(ChannelId),
+    /// The process that shrinks a channel.
+    Helper(ChannelId),
 }
 
 impl Token {
@@ -46,6 +48,7 @@ impl Token {
             Token::Reservation(channel) => (4, u64::from(channel)),
             Token::Source(channel) => (5, u64::from(channel)),
             Token::Handoff(channel) => (6, u64::from(channel)),
+            Token::Helper(channel) => (7, u64::from(channel)),
         };
         kind << 56 | number
     }
@@ -60,7 +63,8 @@ impl Token {
             3 => Token::Process(number),
             4 => Token::Reservation(number as u32),
             5 => Token::Source(number as u32),
-            _ => Token::Handoff(number as u32),
+            6 => Token::Handoff(number as u32),
+            _ => Token::Helper(number as u32),
         }
     }
 }
@@ -275,6 +279,8 @@ mod tests {
             Token::Process(7),
             Token::Reservation(u32::MAX),
             Token::Source(0),
+            Token::Handoff(1),
+            Token::Helper(9),
         ] {
             assert_eq!(Token::unpack(token.pack()), token);
         }

@@ -16,6 +16,7 @@ use shm_proto::os::process;
 
 use crate::event_loop::{ClientId, Event, EventLoop, Interest, Timer, Token};
 use crate::journal::operation;
+use crate::maintenance::Helpers;
 use crate::rate_limit::RateLimit;
 use crate::server::{Client, Overdue, Peer, Role, printable};
 
@@ -33,6 +34,8 @@ pub(crate) struct Hub {
     pub(crate) events: EventLoop,
     /// The directory of the control socket.
     pub(crate) runtime_dir: PathBuf,
+    /// The processes that shrink channels.
+    pub(crate) helpers: Helpers,
     clients: HashMap<ClientId, Client>,
     per_user: HashMap<u32, u32>,
     names: HashMap<u32, String>,
@@ -58,6 +61,7 @@ impl Hub {
     pub(crate) fn new(most: u32, runtime_dir: PathBuf) -> Result<Self> {
         Ok(Self {
             runtime_dir,
+            helpers: Helpers::default(),
             events: EventLoop::new()?,
             clients: HashMap::new(),
             per_user: HashMap::new(),

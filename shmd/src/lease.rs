@@ -1,7 +1,8 @@
 //! Who holds a channel's writer role, and the daemon's end of the link to it.
 //!
 //! A holder is a program that was lent the role (its connection is the link), a thread of the daemon that a source runs in,
-//! or, for as long as a shrink takes on a channel that nobody writes, the daemon itself.
+//! or, for as long as a shrink takes on a channel that nobody writes, a child of the daemon. The daemon's own thread never
+//! holds the role: a writer begins by walking the whole ring, and the daemon has others to serve.
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{Ordering, fence};
@@ -18,7 +19,7 @@ use crate::event_loop::ClientId;
 use crate::hub::Hub;
 use crate::liveness::Pulse;
 use crate::server::Peer;
-use crate::source::{Inside, Own};
+use crate::source::Inside;
 
 /// The one that may write.
 #[derive(Debug)]
@@ -27,9 +28,7 @@ pub(crate) enum Holder {
     Lent { client: ClientId, peer: Peer },
     /// A source's thread.
     Source(Inside),
-    /// The daemon itself, to carry a shrink out.
-    Own(Box<Own>),
-    /// A child of the daemon, for the same purpose on a channel that a program was lent; over its connection.
+    /// A child of the daemon that carries a shrink out, over its connection.
     Helper { client: ClientId },
 }
 
@@ -59,7 +58,7 @@ impl Lease {
 
     /// Whether the daemon holds the role for its own purposes, and gives it to whoever asks.
     pub(crate) fn is_own(&self) -> bool {
-        matches!(self.holder, Holder::Own(_) | Holder::Helper { .. })
+        matches!(self.holder, Holder::Helper { .. })
     }
 
     /// Puts a line on the link. A holder that does not take it any more loses the role by losing its connection.
@@ -67,7 +66,6 @@ impl Lease {
         match &mut self.holder {
             Holder::Lent { client, .. } | Holder::Helper { client } => drop(hub.send(*client, &line, fds)),
             Holder::Source(inside) => inside.tell(line, fds),
-            Holder::Own(own) => own.tell(line, fds),
         }
         announce(&self.page);
         if let Holder::Source(inside) = &self.holder {
@@ -94,7 +92,7 @@ impl Lease {
         match &self.holder {
             Holder::Lent { peer, .. } => format!("{} (pid {}, user {})", peer.program, peer.pid, peer.user),
             Holder::Source(inside) => inside.kind().to_owned(),
-            Holder::Own(_) | Holder::Helper { .. } => "none".to_owned(),
+            Holder::Helper { .. } => "none".to_owned(),
         }
     }
 

@@ -1,37 +1,62 @@
-//! Shrinking a channel that nobody writes now, but that some program was lent.
+//! Shrinking a channel that nobody writes.
 //!
-//! A shrink is the writer's work: it has to lead the readers out of the memory to be cut. The daemon does not do it itself
-//! on such a channel, because a program that still holds the segment open for writing could cut it under the daemon's feet
-//! (SIGBUS). A child process borrows the writer role like any other program, and if that happens, it is the child that dies.
+//! A shrink is the writer's work: it has to lead the readers out of the memory to be cut. The daemon does not do it itself.
+//! Taking over a ring takes as long as its records are many, and a program that still holds the segment open for writing
+//! could cut it under the daemon's feet (SIGBUS). A child process borrows the writer role like any other program: it is the
+//! child that takes its time, and the child that dies.
 
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::Arc;
+use std::thread;
 use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use shm_proto::control::{Endpoint, RUNTIME_DIR_VARIABLE};
+use shm_proto::control::{Endpoint, ErrorKind, RUNTIME_DIR_VARIABLE};
+use shm_proto::os::peer::pidfd;
 use shm_proto::{ChannelName, Error, Result, Writer};
 
 /// The option that makes this program the child.
 pub(crate) const OPTION: &str = "--finish-shrink";
 /// How often the child looks whether the readers have made way.
 const LOOK: Duration = Duration::from_millis(20);
+/// Most children at a time: to start one takes the daemon about a millisecond.
+const MOST: usize = 8;
+
+/// How many children there are, of all channels together.
+#[derive(Debug, Default)]
+pub(crate) struct Helpers(Arc<()>);
+
+impl Helpers {
+    /// Whether there are as many as there may be.
+    pub(crate) fn are_busy(&self) -> bool {
+        Arc::strong_count(&self.0) > MOST
+    }
+}
 
 /// The child, from the daemon's side. Dropping it ends it.
 #[derive(Debug)]
 pub(crate) struct Helper {
-    child: Child,
+    child: Option<Child>,
+    pid: u32,
+    /// Readable when the process has ended.
+    end: OwnedFd,
+    /// It has finished a shrink.
+    pub(crate) has_shrunk: bool,
+    /// One of those that are counted.
+    _one: Arc<()>,
 }
 
 impl Helper {
     /// Starts the child for a channel of the daemon in `runtime_dir`.
     ///
     /// # Errors
-    /// When the system gives no process.
-    pub(crate) fn start(runtime_dir: &Path, channel: &ChannelName) -> Result<Self> {
+    /// When the system gives no process or no descriptor.
+    pub(crate) fn start(helpers: &Helpers, runtime_dir: &Path, channel: &ChannelName) -> Result<Self> {
         // The running program, even if its file was replaced since.
-        let child = Command::new("/proc/self/exe")
+        let mut child = Command::new("/proc/self/exe")
             .args([OPTION, channel.as_str()])
             .env_clear()
             .env(RUNTIME_DIR_VARIABLE, runtime_dir)
@@ -39,25 +64,51 @@ impl Helper {
             .stdout(Stdio::null())
             .spawn()
             .map_err(|e| Error::system(format!("start a process to shrink channel {channel}"), e))?;
-        Ok(Self { child })
+        let pid = child.id();
+        // Not waited for yet, so the number is still this child's.
+        match pidfd(pid) {
+            Ok(end) => Ok(Self { child: Some(child), pid, end, has_shrunk: false, _one: Arc::clone(&helpers.0) }),
+            Err(e) => {
+                let _ = child.kill();
+                bury(child);
+                Err(e)
+            }
+        }
     }
 
     /// Its process number.
     pub(crate) fn pid(&self) -> u32 {
-        self.child.id()
+        self.pid
     }
 
-    /// Whether it is still at work.
-    pub(crate) fn is_running(&mut self) -> bool {
-        matches!(self.child.try_wait(), Ok(None))
+    /// Readable when the process has ended.
+    pub(crate) fn end(&self) -> BorrowedFd<'_> {
+        self.end.as_fd()
+    }
+
+    /// How it has ended, if it has and nobody asked before.
+    pub(crate) fn status(&mut self) -> Option<ExitStatus> {
+        let status = self.child.as_mut()?.try_wait().ok()??;
+        self.child = None;
+        Some(status)
     }
 }
 
 impl Drop for Helper {
     fn drop(&mut self) {
-        // One that has ended by itself cannot be killed any more; it is reaped all the same.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if let Some(mut child) = self.child.take() {
+            // One that has ended by itself cannot be killed any more.
+            let _ = child.kill();
+            bury(child);
+        }
+    }
+}
+
+/// Waits for a child that was killed, in a thread: what it had mapped may take the system a while to give back.
+fn bury(mut child: Child) {
+    if matches!(child.try_wait(), Ok(None)) {
+        // Without a thread it stays a zombie until the daemon ends.
+        let _ = thread::Builder::new().name("reaper".to_owned()).spawn(move || child.wait());
     }
 }
 
@@ -67,7 +118,11 @@ impl Drop for Helper {
 /// When the daemon does not lend the role.
 pub(crate) fn finish_shrink(channel: &str) -> Result<()> {
     let channel: ChannelName = channel.parse()?;
-    let mut writer = Writer::attach(&Endpoint::find(None), Some(&channel))?;
+    let mut writer = match Writer::attach(&Endpoint::find(None), Some(&channel)) {
+        // Another program was faster, and shrinks the channel in our place.
+        Err(e) if e.refusal() == Some(ErrorKind::WriterTaken) => return Ok(()),
+        writer => writer?,
+    };
     while writer.is_shrinking() {
         let Some(link) = writer.link_fd() else { return Ok(()) };
         let timeout = PollTimeout::try_from(LOOK).unwrap_or(PollTimeout::MAX);

@@ -22,6 +22,10 @@ use waiters::Waiters;
 
 /// How long a writer's wish for more room waits for an operator's shrink to take effect.
 pub(crate) const SHRINK_HOLD: Duration = Duration::from_secs(1);
+/// How long a resize request waits for a writer to come that carries a shrink out, before it waits for the shrink.
+pub(crate) const WRITER_STARTS: Duration = Duration::from_secs(5);
+/// How long a resize request waits for a shrink that such a writer carries out: it has to get its turn first.
+pub(crate) const HELPED_REPLY: Duration = Duration::from_secs(1);
 /// After a failed growth, a writer's wishes are refused for so long without trying again.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -58,7 +62,10 @@ pub(crate) struct Sizing {
     wanted: u64,
     refused: Option<(Instant, String)>,
     writer: bool,
+    /// A writer is being started that has nothing else to do.
     expected: bool,
+    /// The writer is such a one.
+    helped: bool,
     /// The number of the last shrink: a report of one that was taken back meanwhile is told from it.
     last_shrink: u32,
 }
@@ -76,6 +83,7 @@ impl Sizing {
             refused: None,
             writer: false,
             expected: false,
+            helped: false,
             last_shrink: 0,
         }
     }
@@ -113,7 +121,7 @@ impl Sizing {
     /// When [`Self::tick`] has something to do at the latest.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let shrink = self.shrinking.as_ref()?;
-        let reply = self.waiters.deadline();
+        let reply = self.waiters.deadline(self.patience());
         let hold = (self.wanted > 0).then_some(shrink.since + SHRINK_HOLD);
         reply.into_iter().chain(hold).min()
     }
@@ -268,16 +276,28 @@ impl Sizing {
         out
     }
 
-    /// A writer is on its way: a request to shrink is worth waiting for.
+    /// A writer is on its way to carry a shrink out: a request is worth waiting for.
     pub(crate) fn expect_writer(&mut self) {
         self.expected = true;
     }
 
+    /// The writer that was expected does not come.
+    pub(crate) fn expect_nobody(&mut self, now: Instant) -> Vec<Action> {
+        let mut out = Vec::new();
+        if std::mem::take(&mut self.expected) && !self.writer {
+            self.expire(now + WRITER_STARTS, &mut out);
+        }
+        out
+    }
+
     /// A writer came, or is gone. A new one has to be told what is pending.
-    pub(crate) fn writer(&mut self, present: bool) -> Vec<Action> {
+    pub(crate) fn writer(&mut self, now: Instant, present: bool) -> Vec<Action> {
         self.writer = present;
-        self.expected = false;
         self.wanted = 0;
+        self.helped = std::mem::take(&mut self.expected) && present;
+        if self.helped {
+            self.waiters.restart(now);
+        }
         let mut out = Vec::new();
         if let Some(line) = self.shrinking.as_ref().map(Shrinking::line) {
             self.tell(line, &mut out);
@@ -363,10 +383,19 @@ impl Sizing {
         self.waiters.settle(self.capacity, self.shrinking.is_some(), out);
     }
 
+    /// How long a request waits for a shrink.
+    fn patience(&self) -> Duration {
+        match () {
+            () if self.expected => WRITER_STARTS,
+            () if self.helped => HELPED_REPLY,
+            () => SHRINK_REPLY,
+        }
+    }
+
     /// Answers the requests that waited long enough for a shrink.
     fn expire(&mut self, now: Instant, out: &mut Vec<Action>) {
         if self.shrinking.is_some() {
-            self.waiters.expire(now, out);
+            self.waiters.expire(now, self.patience(), out);
         }
     }
 

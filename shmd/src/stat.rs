@@ -98,7 +98,7 @@ fn writer(channel: &Channel, shot: &Snapshot) -> Option<WriterStat> {
             state,
             heartbeat_ms,
         }),
-        Holder::Own(_) | Holder::Helper { .. } => None,
+        Holder::Helper { .. } => None,
     }
 }
 

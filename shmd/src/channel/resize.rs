@@ -7,14 +7,11 @@ use shm_proto::os::reserve::{Progress, Reservation};
 use shm_proto::ring::layout::DATA_OFFSET;
 use shm_proto::ring::link::ToWriter;
 
-use super::{Channel, OWN_WORK};
+use super::Channel;
 use crate::event_loop::{ClientId, Interest, Timer, Token};
 use crate::hub::{Hub, refusal};
 use crate::journal::{Operation, operation};
-use crate::lease::{Holder, Lease};
-use crate::maintenance::Helper;
 use crate::sizing::Action;
-use crate::source::Own;
 
 /// Memory is reserved in steps of this many bytes; the writer may use each as soon as it is there.
 const STEP: u64 = 16 << 20;
@@ -34,11 +31,10 @@ impl Channel {
             return self.resize_handoff(hub, client, bytes);
         }
         if bytes < self.sizing.capacity() && self.sizing.bounds().fit(bytes).is_some() {
-            self.take_own(hub);
+            self.start_helper(hub);
         }
         let actions = self.sizing.ask(Instant::now(), client, bytes, self.segment.free());
         self.carry_out(hub, actions);
-        self.work_own(hub);
     }
 
     /// A client that waits for an answer is gone.
@@ -48,10 +44,9 @@ impl Channel {
 
     /// Gives back memory that has not been needed for a while.
     pub(super) fn shrink_unused(&mut self, hub: &mut Hub, now: Instant, target: u64) {
-        self.take_own(hub);
+        self.start_helper(hub);
         let actions = self.sizing.low_use(now, target);
         self.carry_out(hub, actions);
-        self.work_own(hub);
     }
 
     /// The reservation under way has something to tell.
@@ -89,9 +84,8 @@ impl Channel {
         }
     }
 
-    /// A change of size was waited for, or the daemon works on one itself.
+    /// A change of size was waited for.
     pub(crate) fn resize_due(&mut self, hub: &mut Hub) {
-        self.work_own(hub);
         let actions = self.sizing.tick(Instant::now(), self.segment.free());
         self.carry_out(hub, actions);
     }
@@ -129,9 +123,7 @@ impl Channel {
                 }
             }
         }
-        let own = matches!(self.lease, Some(Lease { holder: Holder::Own(_), .. }));
-        let work = own.then(|| Instant::now() + OWN_WORK);
-        hub.events.set_timer(Timer::Resize(self.id), self.sizing.deadline().into_iter().chain(work).min());
+        hub.events.set_timer(Timer::Resize(self.id), self.sizing.deadline());
     }
 
     fn resized(&self, event: &'static str, old: u64, new: u64) -> Operation {
@@ -161,72 +153,6 @@ impl Channel {
             let readers = &self.readers;
             let capacity = self.sizing.capacity();
             self.segment.settle(capacity, |position| readers.values().all(|reader| reader.is_past(position)));
-        }
-    }
-
-    /// A writer has left a shrink unfinished: the daemon finishes it where it may.
-    pub(super) fn take_over_shrink(&mut self, hub: &mut Hub) {
-        if self.sizing.shrinking().is_some() {
-            self.take_own(hub);
-            self.work_own(hub);
-        }
-    }
-
-    /// Takes the writer role into the daemon's own hands if nobody holds it. Never where a program was lent it: that
-    /// program may still hold the file and could cut it under the daemon's feet. A child does it there.
-    fn take_own(&mut self, hub: &mut Hub) {
-        if self.lease.is_some() {
-            return;
-        }
-        if self.was_lent {
-            return self.start_helper(hub);
-        }
-        let taken = self.opening().and_then(|(opening, page)| Ok((Own::take(opening)?, page)));
-        match taken {
-            Ok((own, page)) => self.lease = Some(Lease::new(Holder::Own(Box::new(own)), page)),
-            Err(e) => {
-                operation("shrink-waits").on(&self.config.name).reason(e).warn();
-                let actions = self.sizing.writer(false);
-                self.carry_out(hub, actions);
-            }
-        }
-    }
-
-    fn start_helper(&mut self, hub: &Hub) {
-        if self.helper.as_mut().is_some_and(Helper::is_running) {
-            return;
-        }
-        match Helper::start(&hub.runtime_dir, &self.config.name) {
-            Ok(helper) => {
-                self.helper = Some(helper);
-                self.sizing.expect_writer();
-            }
-            Err(e) => operation("shrink-waits").on(&self.config.name).reason(e).warn(),
-        }
-    }
-
-    /// Goes on with a shrink in the daemon's own hands, and lets go of the role when there is none any more.
-    pub(super) fn work_own(&mut self, hub: &mut Hub) {
-        let Some(Lease { holder: Holder::Own(own), .. }) = &mut self.lease else { return };
-        match own.work() {
-            Ok(lines) => lines.into_iter().for_each(|line| self.obey(hub, line)),
-            Err(e) => {
-                operation("shrink-waits").on(&self.config.name).reason(e).warn();
-                self.drop_own(hub);
-            }
-        }
-        if self.sizing.shrinking().is_none() {
-            self.drop_own(hub);
-        }
-    }
-
-    /// Lets go of the role if the daemon itself holds it.
-    pub(super) fn drop_own(&mut self, hub: &mut Hub) {
-        if self.lease.as_ref().is_some_and(Lease::is_own) {
-            self.lease = None;
-            self.helper = None;
-            let actions = self.sizing.writer(false);
-            self.carry_out(hub, actions);
         }
     }
 }

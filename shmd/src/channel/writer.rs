@@ -48,8 +48,13 @@ impl Channel {
         if !is_helper && let Some(left_out) = self.lines.admit(Instant::now()) {
             operation("lend").on(&self.config.name).peer(&peer).left_out(left_out).info();
         }
-        self.was_lent = true;
-        lines.extend(self.sizing.writer(true).into_iter().filter_map(resize::told).map(|line| (line, Vec::new())));
+        lines.extend(
+            self.sizing
+                .writer(Instant::now(), true)
+                .into_iter()
+                .filter_map(resize::told)
+                .map(|line| (line, Vec::new())),
+        );
         let capacity = self.sizing.capacity();
         let holder = if is_helper { Holder::Helper { client } } else { Holder::Lent { client, peer } };
         self.lease = Some(Lease::new(holder, page));
@@ -74,7 +79,13 @@ impl Channel {
         let (page, page_fd) = lease::new_page()?;
         let segment = self.segment.for_writer()?;
         let mut lines = self.joined()?;
-        lines.extend(self.sizing.writer(true).into_iter().filter_map(resize::told).map(|line| (line, Vec::new())));
+        lines.extend(
+            self.sizing
+                .writer(Instant::now(), true)
+                .into_iter()
+                .filter_map(resize::told)
+                .map(|line| (line, Vec::new())),
+        );
         let opening = Opening {
             segment,
             lease: SharedPage::open(page_fd.as_fd())?,
@@ -164,7 +175,7 @@ impl Channel {
             Err(e) => {
                 report.set(State::Failed);
                 report.error(e.to_string());
-                let actions = self.sizing.writer(false);
+                let actions = self.sizing.writer(Instant::now(), false);
                 self.carry_out(hub, actions);
                 Err(e)
             }
@@ -211,7 +222,7 @@ impl Channel {
     pub(crate) fn writer_gone(&mut self, hub: &mut Hub, client: ClientId) {
         let is_holders = |holder: &Holder| match holder {
             Holder::Lent { client: holder, .. } | Holder::Helper { client: holder } => *holder == client,
-            Holder::Source(_) | Holder::Own(_) => false,
+            Holder::Source(_) => false,
         };
         if let Some(lease) = self.lease.as_ref().filter(|lease| is_holders(&lease.holder)) {
             lease.end();
@@ -226,17 +237,14 @@ impl Channel {
                 self.writer_left(hub);
             }
             Some(Lease { holder: Holder::Helper { client: holder }, .. }) if holder == client => {
-                // A shrink that it left unfinished waits for the next look: a helper that fails is not started in a circle.
-                self.helper = None;
-                let actions = self.sizing.writer(false);
-                self.carry_out(hub, actions);
+                self.helper_left(hub);
             }
             other => self.lease = other,
         }
     }
 
     fn writer_left(&mut self, hub: &mut Hub) {
-        let actions = self.sizing.writer(false);
+        let actions = self.sizing.writer(Instant::now(), false);
         self.carry_out(hub, actions);
         self.take_over_shrink(hub);
     }
@@ -253,6 +261,9 @@ impl Channel {
             ToDaemon::Shrunk { id, after, .. } => {
                 let actions = self.sizing.shrunk(id, after);
                 self.carry_out(hub, actions);
+                if let Some(helper) = &mut self.helper {
+                    helper.has_shrunk |= self.sizing.shrinking().is_none();
+                }
             }
             ToDaemon::Evicted { reader, reason } => {
                 let reason: String = reason.chars().filter(|c| !c.is_control()).take(REASON_CHARS).collect();

@@ -10,7 +10,7 @@ const PLENTY: u64 = u64::MAX;
 
 fn channel(writer: bool) -> Sizing {
     let mut sizing = Sizing::new(BOUNDS, MIB);
-    sizing.writer(writer);
+    sizing.writer(Instant::now(), writer);
     sizing
 }
 
@@ -130,9 +130,32 @@ fn a_shrink_that_has_to_wait_for_readers_is_answered_as_pending() {
 #[test]
 fn a_shrink_without_a_writer_waits_for_the_next_one() {
     let mut sizing = channel(false);
-    let out = sizing.ask(Instant::now(), 1, 64 * KIB, PLENTY);
+    let now = Instant::now();
+    let out = sizing.ask(now, 1, 64 * KIB, PLENTY);
     assert!(matches!(out[..], [Action::Done { pending: true, .. }]), "{out:?}");
-    assert_eq!(sizing.writer(true), [Action::Tell(ToWriter::Shrink { capacity: 64 * KIB, id: 1 })]);
+    assert_eq!(sizing.writer(now, true), [Action::Tell(ToWriter::Shrink { capacity: 64 * KIB, id: 1 })]);
+}
+
+#[test]
+fn a_shrink_waits_longer_for_a_writer_that_is_being_started() {
+    let mut sizing = channel(false);
+    let now = Instant::now();
+    sizing.expect_writer();
+    assert_eq!(sizing.ask(now, 1, 64 * KIB, PLENTY), []);
+    assert_eq!(sizing.deadline(), Some(now + WRITER_STARTS));
+    assert_eq!(sizing.tick(now + SHRINK_REPLY * 2, PLENTY), []);
+    // It has come, and the time that the readers have begins.
+    let came = now + WRITER_STARTS / 2;
+    sizing.writer(came, true);
+    let pending = [Action::Done { client: 1, old: MIB, asked: 64 * KIB, new: 64 * KIB, pending: true }];
+    assert_eq!(sizing.tick(came + HELPED_REPLY / 2, PLENTY), []);
+    assert_eq!(sizing.tick(came + HELPED_REPLY, PLENTY), pending);
+
+    let mut sizing = channel(false);
+    sizing.expect_writer();
+    sizing.ask(now, 1, 64 * KIB, PLENTY);
+    assert_eq!(sizing.expect_nobody(now), pending);
+    assert_eq!(sizing.pending(), Some(64 * KIB));
 }
 
 #[test]

@@ -40,9 +40,14 @@ impl Waiters {
         self.0.retain(|waiter| waiter.client != client);
     }
 
-    /// When the first of them has waited long enough for a shrink.
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        self.0.iter().map(|waiter| waiter.since + SHRINK_REPLY).min()
+    /// When the first of them has waited for a shrink for so long.
+    pub(super) fn deadline(&self, patience: Duration) -> Option<Instant> {
+        self.0.iter().map(|waiter| waiter.since + patience).min()
+    }
+
+    /// The time that they wait begins anew.
+    pub(super) fn restart(&mut self, now: Instant) {
+        self.0.iter_mut().for_each(|waiter| waiter.since = now);
     }
 
     /// Answers those whose size is reached: a growth when there is so much, a shrink when none is under way.
@@ -56,10 +61,10 @@ impl Waiters {
         });
     }
 
-    /// Answers those that have waited long enough for a shrink.
-    pub(super) fn expire(&mut self, now: Instant, out: &mut Vec<Action>) {
+    /// Answers those that have waited for a shrink for so long.
+    pub(super) fn expire(&mut self, now: Instant, patience: Duration, out: &mut Vec<Action>) {
         self.0.retain(|waiter| {
-            let late = waiter.new < waiter.old && now.saturating_duration_since(waiter.since) >= SHRINK_REPLY;
+            let late = waiter.new < waiter.old && now.saturating_duration_since(waiter.since) >= patience;
             if late {
                 out.push(waiter.done(true));
             }

@@ -1,4 +1,4 @@
-//! Writers inside the daemon: the thread that a source runs in, and the daemon itself for a moment.
+//! Writers inside the daemon: the threads that sources run in.
 //!
 //! # Sources
 //!
@@ -31,7 +31,6 @@ mod clients;
 mod exec;
 mod feed;
 mod fifo;
-mod own;
 mod place;
 mod report;
 mod sink;
@@ -55,7 +54,6 @@ use shm_proto::ring::link::{Link, ToDaemon, ToWriter};
 use shm_proto::{Error, Result};
 
 pub(crate) use feed::Cutting;
-pub(crate) use own::Own;
 pub(crate) use report::{Report, State};
 
 use crate::access::Access;
@@ -101,8 +99,8 @@ struct ThreadLink {
     channel: String,
     from_daemon: Receiver<Line>,
     to_daemon: Sender<FromSource>,
-    /// Rung for the daemon; the daemon itself needs none.
-    bell: Option<Bell>,
+    /// Rung for the daemon.
+    bell: Bell,
 }
 
 impl Link for ThreadLink {
@@ -117,9 +115,7 @@ impl Link for ThreadLink {
     fn send(&mut self, line: ToDaemon) -> Result<()> {
         let gone = |_| Error::Disconnected { channel: self.channel.clone() };
         self.to_daemon.send(FromSource::Line(line)).map_err(gone)?;
-        if let Some(bell) = &self.bell {
-            bell.ring();
-        }
+        self.bell.ring();
         Ok(())
     }
 
@@ -263,7 +259,7 @@ fn spawn(
     let link_bell = Bell::from_fd(rung.try_clone_fd()?)?;
     let end = to_daemon.clone();
     let run = move || {
-        let link = ThreadLink { channel: name, from_daemon, to_daemon, bell: Some(link_bell) };
+        let link = ThreadLink { channel: name, from_daemon, to_daemon, bell: link_bell };
         let work = AssertUnwindSafe(|| {
             let mut feed = Feed::new(opening.open(Box::new(link))?, &woken, cutting, &report);
             input.run(&mut feed)
