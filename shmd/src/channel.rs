@@ -12,7 +12,6 @@ mod writer;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use shm_proto::control::{Attached, Done, ErrorKind, Geometry, ReaderEvent, Refusal};
@@ -69,6 +68,8 @@ pub(crate) struct Channel {
     /// While the end of a source is waited for: where each reader was last seen, and since when.
     stalled: HashMap<u32, (Option<u64>, Instant)>,
     own_user: String,
+    /// Why it is going to close, or has closed.
+    farewell: Option<String>,
     /// Everybody was told that it is over.
     closed: bool,
     lines: RateLimit,
@@ -111,6 +112,7 @@ impl Channel {
             low_use: LowUse::default(),
             stalled: HashMap::new(),
             own_user: user.to_owned(),
+            farewell: None,
             closed: false,
             lines: RateLimit::new(LINES),
             overflow_lines: RateLimit::new(1),
@@ -267,10 +269,7 @@ impl Channel {
         }
         let Some(reader) = self.readers.remove(&number) else { return };
         if let Some(left_out) = self.lines.admit(Instant::now()) {
-            let line = &reader.page().line;
-            let (received, lost) = (line.received.load(Ordering::Relaxed), line.lost.load(Ordering::Relaxed));
-            let left = operation("detach").on(&self.config.name).number("reader", number).peer(&reader.peer);
-            left.number("received", received).number("lost", lost).left_out(left_out).info();
+            close::detached(&self.config, number, &reader).left_out(left_out).info();
         }
         if !reader.evicted {
             self.tell(hub, ToWriter::ReaderLeft { reader: number }, Vec::new());
@@ -299,9 +298,11 @@ impl Channel {
     fn mark_evicted(&mut self, hub: &mut Hub, number: u32, reason: &str, by: &str) {
         let Some(reader) = self.readers.get_mut(&number).filter(|reader| !reader.evicted) else { return };
         reader.evicted = true;
+        // The line first: a reader that sees the bit finds the reason on its connection.
+        hub.send(reader.client, &ReaderEvent::Evicted { reason: reason.to_owned() }, Vec::new());
         reader.signal(control::EVICTED);
         self.evicted += 1;
-        let (client, peer) = (reader.client, reader.peer.clone());
+        let peer = reader.peer.clone();
         if let Some(left_out) = self.lines.admit(Instant::now()) {
             let evicted = operation("evict").on(&self.config.name).number("reader", number).peer(&peer);
             evicted.text("by", by).reason(reason).left_out(left_out).info();
@@ -309,7 +310,6 @@ impl Channel {
         if by != "writer" {
             self.tell(hub, ToWriter::ReaderLeft { reader: number }, Vec::new());
         }
-        hub.send(client, &ReaderEvent::Evicted { reason: reason.to_owned() }, Vec::new());
     }
 
     /// Once a second while the channel is in use.

@@ -79,29 +79,30 @@ impl Channels {
         channel.revoke(hub, reason);
         hub.events.set_timer(Timer::Leave(channel.id()), Some(Instant::now() + LEAVE));
         self.leaving.push(channel);
-        self.release(hub, None, reason);
+        self.release(hub, None);
     }
 
     /// Takes a channel out of the way that was made and never served.
-    pub(crate) fn discard(&mut self, hub: &mut Hub, channel: Channel, reason: &str) {
+    pub(crate) fn discard(&mut self, hub: &mut Hub, mut channel: Channel, reason: &str) {
+        channel.give_reason(reason);
         if let Err(e) = channel.watch_handoff(hub) {
             // It goes when its time is up.
             debug!("event=no-watch channel={} reason={:?}", channel.config().name, e.to_string());
         }
         self.leaving.push(channel);
-        self.release(hub, None, reason);
+        self.release(hub, None);
     }
 
     /// Lets the channels go whose writers are gone and whose handoffs have ended. Nobody is waited for here: each is closed when
     /// its writer is gone and stays until its handoff has ended, and the time of `late` is up for one of these.
-    pub(crate) fn release(&mut self, hub: &mut Hub, late: Option<ChannelId>, reason: &str) {
+    pub(crate) fn release(&mut self, hub: &mut Hub, late: Option<ChannelId>) {
         let is_late = |channel: &Channel| late == Some(channel.id());
         let overdue = self.leaving.iter().any(|channel| is_late(channel) && channel.is_closed());
         for channel in self.leaving.iter_mut().filter(|channel| !channel.is_closed()) {
             if is_late(channel) || !channel.has_writer() {
                 hub.events.set_timer(Timer::Resize(channel.id()), None);
                 hub.events.set_timer(Timer::Leave(channel.id()), Some(Instant::now() + HAND_OVER));
-                channel.close(hub, reason);
+                channel.close(hub);
             }
         }
         let may_go = |channel: &mut Channel| {
@@ -114,10 +115,11 @@ impl Channels {
         }
     }
 
-    /// Tells all readers that it is over, and ends the handoffs.
+    /// Tells all readers that it is over, and ends the handoffs. Those of a channel that is on its way out are told why it is.
     pub(crate) fn close(&mut self, hub: &mut Hub, reason: &str) {
         for channel in self.serving.iter_mut().chain(&mut self.leaving) {
-            channel.close(hub, reason);
+            channel.give_reason(reason);
+            channel.close(hub);
         }
         let until = Instant::now() + STOP;
         while self.serving.iter().chain(&self.leaving).any(Channel::is_handing_over) && Instant::now() < until {

@@ -197,7 +197,7 @@ impl Daemon {
                 if let Some(channel) = self.channels.get_mut(channel) {
                     channel.handoff_ready(&mut self.hub);
                 }
-                self.channels.release(&mut self.hub, None, "the channel was removed");
+                self.channels.release(&mut self.hub, None);
             }
             Event::Readable(Token::Helper(channel)) | Event::Gone(Token::Helper(channel)) => {
                 if let Some(channel) = self.channels.get_mut(channel) {
@@ -231,7 +231,7 @@ impl Daemon {
                 }
             }
             Timer::Drain => self.drain(),
-            Timer::Leave(channel) => self.channels.release(&mut self.hub, Some(channel), "the channel was removed"),
+            Timer::Leave(channel) => self.channels.release(&mut self.hub, Some(channel)),
             Timer::Watchdog => self.manager.watchdog(&mut self.hub.events, now),
             // Looked at after every round of events anyway.
             Timer::Status => {}
@@ -270,7 +270,7 @@ impl Daemon {
         let Some(outcome) = channel.source_ready(&mut self.hub) else { return };
         // The other sources have no end to wait for.
         let is_input = channel.is_fed_from_stdin();
-        self.channels.release(&mut self.hub, None, "the channel was removed");
+        self.channels.release(&mut self.hub, None);
         if self.exit_on_eof && is_input && self.stopping.is_none() {
             self.failure = outcome.err();
             self.draining = true;

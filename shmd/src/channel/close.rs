@@ -1,11 +1,15 @@
 //! The end of a channel: everybody is told, and nobody is waited for.
 
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
 use shm_proto::control::ReaderEvent;
 use shm_proto::ring::layout::control;
 
-use super::Channel;
+use super::{Channel, Reader};
+use crate::config::ChannelConfig;
 use crate::hub::Hub;
-use crate::journal::operation;
+use crate::journal::{Operation, operation};
 use crate::lease::{Holder, Lease};
 
 impl Channel {
@@ -14,19 +18,33 @@ impl Channel {
         self.closed
     }
 
+    /// The channel is going to close, and this is why. The first reason is the one that everybody is told.
+    pub(crate) fn give_reason(&mut self, reason: &str) {
+        self.farewell.get_or_insert_with(|| reason.to_owned());
+    }
+
     /// Tells the readers that the channel is closing, and lets them go; the second time does nothing. Handing over has to
     /// be [ended](Self::end_handoff) then, which may take a while.
-    pub(crate) fn close(&mut self, hub: &mut Hub, reason: &str) {
+    pub(crate) fn close(&mut self, hub: &mut Hub) {
         if std::mem::replace(&mut self.closed, true) {
             return;
         }
-        self.close_handoff(hub, reason);
+        let reason = self.farewell.clone().unwrap_or_else(|| "the channel is closing".to_owned());
+        self.close_handoff(hub, &reason);
         self.reservation = None;
-        for reader in self.readers.values() {
+        for (&number, reader) in &self.readers {
+            // The line first: a reader that sees the bit finds the reason on its connection.
+            hub.send(reader.client, &ReaderEvent::Closing { reason: reason.clone() }, Vec::new());
             reader.signal(control::CLOSING);
-            hub.send(reader.client, &ReaderEvent::Closing { reason: reason.to_owned() }, Vec::new());
             hub.end(reader.client);
+            if self.handoff.is_none()
+                && let Some(left_out) = self.lines.admit(Instant::now())
+            {
+                detached(&self.config, number, reader).reason(&reason).left_out(left_out).info();
+            }
         }
+        // They have been let go. The feed's reader is the handoff's, which is not through yet.
+        self.readers.retain(|_, _| self.handoff.is_some());
         if let Some(Lease { holder: Holder::Lent { client, .. }, .. }) = &self.lease {
             hub.end(*client);
         }
@@ -45,4 +63,12 @@ impl Channel {
             inside.abandon();
         }
     }
+}
+
+/// Begins the entry about a reader that is no longer attached, with what it has received and lost.
+pub(super) fn detached(config: &ChannelConfig, number: u32, reader: &Reader) -> Operation {
+    let line = &reader.page().line;
+    let (received, lost) = (line.received.load(Ordering::Relaxed), line.lost.load(Ordering::Relaxed));
+    let left = operation("detach").on(&config.name).number("reader", number).peer(&reader.peer);
+    left.number("received", received).number("lost", lost)
 }

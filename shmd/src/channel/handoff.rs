@@ -220,8 +220,7 @@ impl Channel {
     pub(super) fn detach_handoff(&mut self, number: u32) {
         let Some(reader) = self.handoff.as_mut().and_then(|handoff| handoff.readers.remove(&number)) else { return };
         if let Some(left_out) = self.lines.admit(Instant::now()) {
-            let received = reader.page().line.received.load(Ordering::Relaxed);
-            about("detach", &self.config, number, &reader).number("received", received).left_out(left_out).info();
+            detached(&self.config, number, &reader).left_out(left_out).info();
         }
     }
 
@@ -266,9 +265,12 @@ impl Channel {
     /// second half, when [`is_handing_over`](Self::is_handing_over) says no, or when it has been waited for long enough.
     pub(super) fn close_handoff(&mut self, hub: &mut Hub, reason: &str) {
         let Some(handoff) = &mut self.handoff else { return };
-        for reader in handoff.readers.values() {
+        for (number, reader) in std::mem::take(&mut handoff.readers) {
             hub.send(reader.client, &ReaderEvent::Closing { reason: reason.to_owned() }, Vec::new());
             hub.end(reader.client);
+            if let Some(left_out) = self.lines.admit(Instant::now()) {
+                detached(&self.config, number, &reader).reason(reason).left_out(left_out).info();
+            }
         }
         handoff.bridge.begin_stop();
     }
@@ -296,6 +298,11 @@ impl Channel {
             stuck.reason(reason).warn();
         }
     }
+}
+
+/// Begins the entry about a reader that is no longer attached.
+fn detached(config: &ChannelConfig, number: u32, reader: &Reader) -> Operation {
+    about("detach", config, number, reader).number("received", reader.page().line.received.load(Ordering::Relaxed))
 }
 
 /// Begins an entry about a reader.

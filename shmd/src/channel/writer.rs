@@ -305,6 +305,7 @@ impl Channel {
     /// Takes the writer role back; whoever holds it gives it up by going away.
     pub(crate) fn revoke(&mut self, hub: &mut Hub, reason: &str) {
         hub.events.set_timer(Timer::Source(self.id), None);
+        self.give_reason(reason);
         let actions = self.sizing.close(reason);
         self.carry_out(hub, actions);
         self.drop_own(hub);

@@ -139,7 +139,7 @@ impl Daemon {
                 Role::Waiting(_) => channel.forget(id),
                 Role::Asking | Role::Follower => {}
             }
-            self.channels.release(&mut self.hub, None, "the channel was removed");
+            self.channels.release(&mut self.hub, None);
             if self.draining {
                 self.drain();
             }

@@ -5,6 +5,7 @@ mod handoff;
 mod life;
 mod log;
 mod reload;
+mod removal;
 mod service;
 mod sizes;
 mod sources;
