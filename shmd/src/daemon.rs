@@ -182,10 +182,8 @@ impl Daemon {
             Event::Readable(Token::Signal(signal)) => self.signal(signal),
             Event::Readable(Token::Client(id)) => self.listen_to(id),
             Event::Writable(Token::Client(id)) => self.flush(id),
-            // What was sent before the end still counts: a last word about a shrink, say.
             Event::Gone(Token::Client(id)) | Event::Readable(Token::Process(id)) | Event::Gone(Token::Process(id)) => {
-                self.listen_to(id);
-                self.hub.doom(id);
+                self.hear_out(id);
             }
             Event::Readable(Token::Reservation(channel)) | Event::Gone(Token::Reservation(channel)) => {
                 if let Some(channel) = self.channels.get_mut(channel) {

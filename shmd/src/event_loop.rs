@@ -3,7 +3,7 @@
 //! Everything the daemon waits for is here: clients, pidfds, signals, reservations, sources. An event names what it is
 //! about by number, never by reference, so one that arrives late is about nothing and is passed over.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -168,9 +168,10 @@ impl Timers {
 pub(crate) struct EventLoop {
     epoll: Epoll,
     timers: Timers,
-    posted: Vec<Event>,
+    posted: VecDeque<Event>,
 }
 
+/// Most events of descriptors, and most that were posted, at a time: who has just become ready waits for no more than these.
 const BATCH: usize = 64;
 
 impl EventLoop {
@@ -180,7 +181,7 @@ impl EventLoop {
     /// When the system gives no epoll instance.
     pub(crate) fn new() -> Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| Error::system("epoll_create1", e))?;
-        Ok(Self { epoll, timers: Timers::default(), posted: Vec::new() })
+        Ok(Self { epoll, timers: Timers::default(), posted: VecDeque::new() })
     }
 
     /// Watches a descriptor.
@@ -218,12 +219,13 @@ impl EventLoop {
         }
     }
 
-    /// Makes the next wait end at once with this event.
+    /// Makes the next wait end at once, with this event as soon as it is this one's turn.
     pub(crate) fn post(&mut self, event: Event) {
-        self.posted.push(event);
+        self.posted.push_back(event);
     }
 
-    /// Waits for what happens next and appends it to `events`.
+    /// Waits for what happens next and appends it to `events`. That a descriptor's other side is gone comes before what it
+    /// has still to give.
     ///
     /// # Errors
     /// When the system cannot wait.
@@ -237,7 +239,7 @@ impl EventLoop {
                 EpollTimeout::try_from(left).unwrap_or(EpollTimeout::MAX)
             }
         };
-        events.append(&mut self.posted);
+        events.extend(self.posted.drain(..self.posted.len().min(BATCH)));
         let mut ready = [EpollEvent::empty(); BATCH];
         let count = match self.epoll.wait(&mut ready, timeout) {
             Ok(count) => count,
@@ -246,14 +248,14 @@ impl EventLoop {
         };
         for event in &ready[..count] {
             let (flags, token) = (event.events(), Token::unpack(event.data()));
+            if flags.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR) {
+                events.push(Event::Gone(token));
+            }
             if flags.contains(EpollFlags::EPOLLIN) {
                 events.push(Event::Readable(token));
             }
             if flags.contains(EpollFlags::EPOLLOUT) {
                 events.push(Event::Writable(token));
-            }
-            if flags.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR) {
-                events.push(Event::Gone(token));
             }
         }
         let now = Instant::now();
@@ -299,6 +301,35 @@ mod tests {
         assert_eq!(timers.pop_due(now + second), Some(Timer::Tick));
         assert_eq!(timers.pop_due(now + second * 3), None);
         assert_eq!(timers.next(), None);
+    }
+
+    #[test]
+    fn what_is_posted_keeps_its_order_and_leaves_room_for_others() {
+        let mut events = EventLoop::new().unwrap();
+        let (mut here, there) = UnixStream::pair().unwrap();
+        events.add(&there, Token::Client(0), Interest::READ).unwrap();
+        here.write_all(b"x").unwrap();
+        let posted: Vec<Event> = (1..=100).map(|id| Event::Readable(Token::Client(id))).collect();
+        posted.iter().for_each(|event| events.post(*event));
+        let mut seen = Vec::new();
+        events.wait(&mut seen).unwrap();
+        assert_eq!(seen[..BATCH], posted[..BATCH]);
+        assert_eq!(seen[BATCH..], [Event::Readable(Token::Client(0))]);
+        seen.clear();
+        events.wait(&mut seen).unwrap();
+        assert_eq!(seen[..100 - BATCH], posted[BATCH..]);
+    }
+
+    #[test]
+    fn who_is_gone_is_known_to_be_before_the_last_words_are_read() {
+        let mut events = EventLoop::new().unwrap();
+        let (mut here, there) = UnixStream::pair().unwrap();
+        events.add(&there, Token::Client(3), Interest::READ).unwrap();
+        here.write_all(b"x").unwrap();
+        drop(here);
+        let mut seen = Vec::new();
+        events.wait(&mut seen).unwrap();
+        assert_eq!(seen, [Event::Gone(Token::Client(3)), Event::Readable(Token::Client(3))]);
     }
 
     #[test]

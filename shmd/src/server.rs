@@ -7,10 +7,11 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use nix::sys::socket::{setsockopt, sockopt};
 use serde::Serialize;
-use shm_proto::Result;
 use shm_proto::control::{Conn, MAX_REQUEST, Received};
 use shm_proto::os::peer::Credentials;
+use shm_proto::{Error, Result};
 
 use crate::event_loop::{ChannelId, ClientId, EventLoop, Interest, Timer, Token};
 
@@ -18,6 +19,8 @@ use crate::event_loop::{ChannelId, ClientId, EventLoop, Interest, Timer, Token};
 pub(crate) const SPEAK: Duration = Duration::from_secs(1);
 /// A client has to take what it was sent within this time.
 pub(crate) const TAKE: Duration = Duration::from_secs(5);
+/// The socket's buffer for answers, in bytes; the kernel doubles it for what it takes itself, and answers with as much.
+const ANSWERS: usize = 32 << 10;
 /// Most bytes that wait for an attached reader or a lent writer.
 const MAX_QUEUED: usize = 1 << 20;
 
@@ -82,6 +85,8 @@ pub(crate) struct Client {
     pub(crate) credentials: Credentials,
     /// What the connection is for.
     pub(crate) role: Role,
+    /// The peer has hung up: it hears no answer.
+    pub(crate) gone: bool,
     /// Readable when the peer's process has ended.
     pidfd: Option<OwnedFd>,
     speak_by: Option<Instant>,
@@ -108,6 +113,8 @@ impl Client {
         now: Instant,
         events: &mut EventLoop,
     ) -> Result<Self> {
+        // A client that never reads has no more requests carried out than the answers that fit in here.
+        setsockopt(&socket, sockopt::SndBuf, &ANSWERS).map_err(|e| Error::system("set a socket's send buffer", e))?;
         events.add(&socket, Token::Client(id), Interest::READ)?;
         events.set_timer(Timer::Client(id), Some(now + SPEAK));
         Ok(Self {
@@ -115,6 +122,7 @@ impl Client {
             conn: Conn::new(socket, MAX_REQUEST),
             credentials,
             role: Role::Asking,
+            gone: false,
             pidfd: None,
             speak_by: Some(now + SPEAK),
             take_by: None,

@@ -5,9 +5,15 @@ use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
 
+use nix::sys::socket::{Backlog, listen};
 use shm_proto::{Error, Result};
 
 use crate::journal::operation;
+
+/// Connections that may wait to be accepted. They are accepted in their order, so this is how many a client may find before
+/// it: with the system's limit, 4096 by default, two clients that connect, ask and hang up in a loop would keep the others
+/// waiting for a second. Who finds the queue full waits in `connect`.
+const BACKLOG: i32 = 128;
 
 /// The control socket; its name is removed when dropped.
 #[derive(Debug)]
@@ -34,6 +40,7 @@ impl Socket {
         let socket = Self { listener, path };
         let failed = |e| Error::system(format!("prepare the control socket {}", socket.path.display()), e);
         socket.listener.set_nonblocking(true).map_err(failed)?;
+        Backlog::new(BACKLOG).and_then(|backlog| listen(&socket.listener, backlog)).map_err(|e| failed(e.into()))?;
         // Anybody who gets into the directory may connect; who may do what is decided by the peer's credentials.
         fs::set_permissions(&socket.path, Permissions::from_mode(0o666)).map_err(failed)?;
         Ok(socket)

@@ -43,6 +43,13 @@ pub enum Received {
     Closed,
 }
 
+/// What one call to read has brought.
+enum Read {
+    Some,
+    Nothing,
+    End,
+}
+
 /// One end of a control connection.
 ///
 /// Reading never waits, whatever the socket's mode. Writing waits with [`send`](Self::send) and does not with
@@ -149,20 +156,16 @@ impl Conn {
     }
 
     /// Reads what is there, up to what may be held; take the lines with [`next_line`](Self::next_line) and call again
-    /// when the socket is readable. [`receive`](Self::receive) does both.
+    /// when the socket is readable. [`receive`](Self::receive) does both, and reads no more than it needs.
     ///
     /// # Errors
     /// Whatever the socket says, and more descriptors at once than a line may bring.
     pub fn fill(&mut self) -> io::Result<Incoming> {
         while !self.input.is_full() {
-            match self.input.read(self.socket.as_fd()) {
-                Ok(0) => return Ok(Incoming::Closed),
-                Ok(_) => {}
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => break,
-                // What the other side sent before it closed with something unread has been delivered by now.
-                Err(e) if e.kind() == io::ErrorKind::ConnectionReset => return Ok(Incoming::Closed),
-                Err(e) => return Err(e),
+            match self.read()? {
+                Read::Some => {}
+                Read::Nothing => break,
+                Read::End => return Ok(Incoming::Closed),
             }
         }
         Ok(Incoming::Open)
@@ -182,15 +185,31 @@ impl Conn {
     /// # Errors
     /// Those of [`fill`](Self::fill) and [`next_line`](Self::next_line).
     pub fn receive(&mut self) -> Result<Received> {
-        if let Some((line, fds)) = self.next_line()? {
-            return Ok(Received::Line(line, fds));
+        // A piece at a time: what other lines the peer has sent stays in the socket until it is wanted.
+        loop {
+            if let Some((line, fds)) = self.next_line()? {
+                return Ok(Received::Line(line, fds));
+            }
+            match self.read().map_err(|e| Error::system("cannot read from the control connection", e))? {
+                Read::Some => {}
+                Read::Nothing => return Ok(Received::Nothing),
+                Read::End => return Ok(Received::Closed),
+            }
         }
-        let incoming = self.fill().map_err(|e| Error::system("cannot read from the control connection", e))?;
-        Ok(match (self.next_line()?, incoming) {
-            (Some((line, fds)), _) => Received::Line(line, fds),
-            (None, Incoming::Open) => Received::Nothing,
-            (None, Incoming::Closed) => Received::Closed,
-        })
+    }
+
+    fn read(&mut self) -> io::Result<Read> {
+        loop {
+            return match self.input.read(self.socket.as_fd()) {
+                Ok(0) => Ok(Read::End),
+                Ok(_) => Ok(Read::Some),
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(Read::Nothing),
+                // What the other side sent before it closed with something unread has been delivered by now.
+                Err(e) if e.kind() == io::ErrorKind::ConnectionReset => Ok(Read::End),
+                Err(e) => Err(e),
+            };
+        }
     }
 
     fn wait(&self, events: PollFlags) -> io::Result<()> {

@@ -51,6 +51,18 @@ fn a_line_may_arrive_byte_by_byte() {
 }
 
 #[test]
+fn no_more_is_read_than_it_takes_for_a_line() {
+    let (mut peer, ours) = UnixStream::pair().unwrap();
+    let mut conn = Conn::new(ours, MAX_REQUEST);
+    let lines = "{\"v\":1,\"op\":\"ping\"}\n".repeat(2000);
+    peer.write_all(lines.as_bytes()).unwrap();
+    for left in (0..2000).rev() {
+        assert!(line_of(&mut conn).is_some() && conn.unread_bytes() <= SMALL_BUFFER, "{left} are left");
+    }
+    assert_eq!(line_of(&mut conn), None);
+}
+
+#[test]
 fn lines_that_arrive_together_are_taken_one_by_one_in_order() {
     let (mut peer, mut conn) = pair();
     peer.write_all(b"one\n\nthree\nfo").unwrap();

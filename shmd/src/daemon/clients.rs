@@ -1,6 +1,6 @@
 //! What clients say, and burying those that are of no more use.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::debug;
 use shm_proto::Error;
@@ -13,21 +13,47 @@ use crate::hub::refusal;
 use crate::requests;
 use crate::server::{Role, printable};
 
-/// Lines taken from one client before others get their turn.
+/// Lines taken from one client before others get their turn, and the time after which it is their turn anyway. One line is
+/// always taken, and one that takes longer is carried out to its end.
 const LINES_AT_ONCE: usize = 64;
+const TURN: Duration = Duration::from_micros(100);
+/// Most lines that are taken from a writer that is gone, more than a socket holds, and from any other client that is.
+const LAST_LINES: usize = 4096;
+const LAST_REQUESTS: usize = 4;
 
 impl Daemon {
     /// Takes the lines that a client has sent, so many at once.
     pub(super) fn listen_to(&mut self, id: ClientId) {
-        let mut more = true;
-        for _ in 0..LINES_AT_ONCE {
-            more = more && self.take_one(id);
-        }
+        let until = Instant::now() + TURN;
+        let mut lines = 1;
+        let more = loop {
+            if !self.take_one(id) {
+                break false;
+            }
+            if lines == LINES_AT_ONCE || Instant::now() >= until {
+                break true;
+            }
+            lines += 1;
+        };
         if more {
             // What is left may lie in the buffer already, where epoll does not see it.
             self.hub.events.post(Event::Readable(Token::Client(id)));
         }
         self.hub.settle(id);
+    }
+
+    /// Takes the last words of a client that is gone, and gives its connection up. A writer's still count: one about a shrink,
+    /// say.
+    pub(super) fn hear_out(&mut self, id: ClientId) {
+        let Some(client) = self.hub.client(id) else { return };
+        client.gone = true;
+        let most = if matches!(client.role, Role::Writer(_)) { LAST_LINES } else { LAST_REQUESTS };
+        for _ in 0..most {
+            if !self.take_one(id) {
+                break;
+            }
+        }
+        self.hub.doom(id);
     }
 
     /// Takes one line; false when there is none now.
@@ -54,6 +80,8 @@ impl Daemon {
                 Ok(_) if self.stopping.is_some() => {
                     self.hub.dismiss(id, ErrorKind::Busy, "the daemon is stopping", now);
                 }
+                // Nobody is there to hear the answer, and nothing else would come of it.
+                Ok(request) if self.hub.client(id).is_none_or(|client| client.gone) && only_asks(&request) => {}
                 Ok(Request::Unknown) => self.refuse_unknown(id, line),
                 Ok(Request::Reload) => self.reload_for(id),
                 Ok(Request::Log { channel, since, last, follow }) => self.show_log(id, channel, since, last, follow),
@@ -145,5 +173,19 @@ impl Daemon {
             }
             self.check_stopped();
         }
+    }
+}
+
+/// Whether a request changes nothing for anybody but the one who makes it.
+fn only_asks(request: &Request) -> bool {
+    match request {
+        Request::Ping
+        | Request::List
+        | Request::Stat { .. }
+        | Request::Attach { .. }
+        | Request::Publish { .. }
+        | Request::Log { .. }
+        | Request::Unknown => true,
+        Request::Resize { .. } | Request::Evict { .. } | Request::Reload => false,
     }
 }

@@ -1,6 +1,7 @@
 //! The real daemon with real shared memory, spoken to through the library.
 
 mod clients;
+mod crowd;
 mod handoff;
 mod life;
 mod log;
