@@ -239,8 +239,9 @@ impl Hub {
 
     /// A client's time is up.
     pub(crate) fn overdue(&mut self, id: ClientId, now: Instant) {
-        let Some(client) = self.clients.get(&id) else { return };
-        match client.overdue(now) {
+        let Some(client) = self.clients.get_mut(&id) else { return };
+        let overdue = client.overdue(now);
+        match overdue {
             Overdue::No => self.settle(id),
             Overdue::Idle => self.doom(id),
             Overdue::Silent => {
@@ -251,12 +252,13 @@ impl Hub {
                     now,
                 );
             }
-            Overdue::Stuck => {
+            Overdue::Stuck | Overdue::TooSlow => {
+                let reason = if overdue == Overdue::Stuck { "it does not read" } else { "it reads too slowly" };
+                let (pid, queued) = (client.credentials.pid, client.queued_bytes());
                 self.misbehaved += 1;
                 if let Some(left_out) = self.lines.admit(now) {
-                    let stuck = operation("dismiss").number("pid", client.credentials.pid);
-                    let stuck = stuck.number("queued", client.queued_bytes()).reason("it does not read");
-                    stuck.left_out(left_out).warn();
+                    let stuck = operation("dismiss").number("pid", pid).number("queued", queued);
+                    stuck.reason(reason).left_out(left_out).warn();
                 }
                 self.doom(id);
             }

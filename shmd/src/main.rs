@@ -30,6 +30,7 @@ mod sizing;
 mod socket;
 mod source;
 mod stat;
+mod taking;
 #[cfg(test)]
 mod testing;
 

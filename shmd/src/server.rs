@@ -14,11 +14,10 @@ use shm_proto::os::peer::Credentials;
 use shm_proto::{Error, Result};
 
 use crate::event_loop::{ChannelId, ClientId, EventLoop, Interest, Timer, Token};
+use crate::taking::{Found, Taking};
 
 /// A client has to complete a request within this time of connecting, and of the last reply.
 pub(crate) const SPEAK: Duration = Duration::from_secs(1);
-/// A client has to take what it was sent within this time.
-pub(crate) const TAKE: Duration = Duration::from_secs(5);
 /// The socket's buffer for answers, in bytes; the kernel doubles it for what it takes itself, and answers with as much.
 const ANSWERS: usize = 32 << 10;
 /// Most bytes that wait for an attached reader or a lent writer.
@@ -74,6 +73,8 @@ pub(crate) enum Overdue {
     Silent,
     /// It does not read.
     Stuck,
+    /// It reads too slowly.
+    TooSlow,
 }
 
 /// One connection.
@@ -90,7 +91,7 @@ pub(crate) struct Client {
     /// Readable when the peer's process has ended.
     pidfd: Option<OwnedFd>,
     speak_by: Option<Instant>,
-    take_by: Option<Instant>,
+    taking: Taking,
     requests: u64,
     /// Bytes of an answer that were on their way when the role was given; they may wait besides what an attachment may.
     owed: usize,
@@ -125,7 +126,7 @@ impl Client {
             gone: false,
             pidfd: None,
             speak_by: Some(now + SPEAK),
-            take_by: None,
+            taking: Taking::default(),
             requests: 0,
             owed: 0,
             input_ended: false,
@@ -167,9 +168,12 @@ impl Client {
     /// Queues a line and sends what goes out at once. False when the connection is of no more use.
     pub(crate) fn send<T: Serialize>(&mut self, body: &T, fds: Vec<OwnedFd>) -> bool {
         let attached = matches!(self.role, Role::Reader(..) | Role::Writer(_) | Role::Follower);
-        self.conn.queue(body, fds).is_ok()
-            && self.flush()
-            && !(attached && self.conn.queued_bytes() > MAX_QUEUED + self.owed)
+        let before = self.conn.queued_bytes();
+        if self.conn.queue(body, fds).is_err() {
+            return false;
+        }
+        self.taking.sent(self.conn.queued_bytes() - before);
+        self.flush() && !(attached && self.conn.queued_bytes() > MAX_QUEUED + self.owed)
     }
 
     /// From now on it is told of every operation, after the answer that it may not have taken yet.
@@ -218,11 +222,9 @@ impl Client {
             self.interest = interest;
         }
         let asking = self.role == Role::Asking && interest.read;
-        let deadline =
-            |wanted: bool, before: Option<Instant>, time: Duration| wanted.then(|| before.unwrap_or(now + time));
-        self.speak_by = deadline(asking, self.speak_by, SPEAK);
-        self.take_by = deadline(interest.write, self.take_by, TAKE);
-        events.set_timer(Timer::Client(self.id), self.speak_by.into_iter().chain(self.take_by).min());
+        self.speak_by = asking.then(|| self.speak_by.unwrap_or(now + SPEAK));
+        self.taking.settle(now, interest.write, if interest.write { self.conn.untaken_bytes() } else { 0 });
+        events.set_timer(Timer::Client(self.id), self.speak_by.into_iter().chain(self.taking.deadline()).min());
         Ok(())
     }
 
@@ -232,10 +234,13 @@ impl Client {
     }
 
     /// Whether the peer has overstayed.
-    pub(crate) fn overdue(&self, now: Instant) -> Overdue {
-        if self.take_by.is_some_and(|at| at <= now) {
-            Overdue::Stuck
-        } else if self.speak_by.is_none_or(|at| at > now) {
+    pub(crate) fn overdue(&mut self, now: Instant) -> Overdue {
+        match self.taking.look(now, self.conn.untaken_bytes()) {
+            Found::Fine => {}
+            Found::Nothing => return Overdue::Stuck,
+            Found::TooSlow => return Overdue::TooSlow,
+        }
+        if self.speak_by.is_none_or(|at| at > now) {
             Overdue::No
         } else if self.requests > 0 && self.conn.unread_bytes() == 0 {
             Overdue::Idle
@@ -257,6 +262,7 @@ impl Client {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::taking::TAKE;
     use shm_proto::ring::link::ToWriter;
     use std::io::{Read as _, Write as _};
 
@@ -312,6 +318,24 @@ mod tests {
         client.settle(now, &mut events).unwrap();
         assert!(client.listens());
         assert_eq!(client.overdue(now + SPEAK / 2), Overdue::No);
+    }
+
+    #[test]
+    fn a_client_that_reads_slowly_but_steadily_is_not_cut_off() {
+        let mut events = EventLoop::new().unwrap();
+        let mut now = Instant::now();
+        let (mut client, mut peer) = pair(&mut events, now);
+        assert!(client.send(&line(400 << 10), Vec::new()));
+        client.settle(now, &mut events).unwrap();
+        let mut taken = vec![0; 10 << 10];
+        for _ in 0..4 {
+            peer.read_exact(&mut taken).unwrap();
+            now += TAKE;
+            assert_eq!(client.overdue(now), Overdue::No);
+            assert!(client.flush() && client.queued_bytes() > 0);
+            client.settle(now, &mut events).unwrap();
+        }
+        assert_eq!(client.overdue(now + TAKE), Overdue::Stuck);
     }
 
     #[test]

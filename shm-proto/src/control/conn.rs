@@ -15,11 +15,14 @@ use serde::Serialize;
 use super::line::{self, excerpt};
 use crate::error::{Error, Result};
 use crate::os::fds;
+use crate::os::inq::unread_by_peer;
 
 /// Most descriptors that one line may bring.
 pub const MAX_FDS_A_LINE: usize = fds::MAX_FDS;
 /// Input stops being read while so many descriptors wait to be taken: whoever sends can make this many, no more.
 const MAX_FDS_WAITING: usize = 64;
+/// Most bytes that one call sends: a peer that reads slowly is seen to do so after so many bytes, see `untaken_bytes`.
+const PIECE: usize = 8 << 10;
 /// The input buffer's first size, and the size to which it is given back.
 const SMALL_BUFFER: usize = 4096;
 
@@ -127,7 +130,8 @@ impl Conn {
     pub fn flush(&mut self) -> io::Result<bool> {
         while let Some(out) = self.output.front_mut() {
             let with: Vec<_> = out.fds.iter().map(AsFd::as_fd).collect();
-            match fds::send_now(self.socket.as_fd(), &out.bytes[out.sent..], &with) {
+            let piece = &out.bytes[out.sent..out.bytes.len().min(out.sent + PIECE)];
+            match fds::send_now(self.socket.as_fd(), piece, &with) {
                 Ok(n) => {
                     out.sent += n;
                     out.fds.clear();
@@ -147,6 +151,14 @@ impl Conn {
     #[must_use]
     pub fn queued_bytes(&self) -> usize {
         self.output.iter().map(|out| out.bytes.len() - out.sent).sum()
+    }
+
+    /// Bytes in the queue, and the memory that holds what the socket has taken and the peer has not read. While nothing is
+    /// queued this falls as the peer reads, in steps of some kilobytes.
+    #[must_use]
+    pub fn untaken_bytes(&self) -> usize {
+        // A socket that does not say has nothing to say about.
+        self.queued_bytes() + unread_by_peer(self.socket.as_fd()).unwrap_or(0)
     }
 
     /// Bytes received that are not a complete line yet, or were not taken: zero says that no request is under way.

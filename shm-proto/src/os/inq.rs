@@ -1,4 +1,4 @@
-//! How much a socket or a pipe has to read.
+//! How much a socket or a pipe has to read, and how much of what was sent the other side has not read.
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -11,9 +11,22 @@ use nix::libc;
 /// # Errors
 /// What the system says.
 pub fn readable_bytes(fd: BorrowedFd<'_>) -> nix::Result<usize> {
+    ask(fd, libc::FIONREAD)
+}
+
+/// Bytes of memory that hold what was sent on a Unix socket and what the other side has not read yet. They are given back a
+/// piece at a time, as it was sent, when all of it was read.
+///
+/// # Errors
+/// What the system says.
+pub fn unread_by_peer(sock: BorrowedFd<'_>) -> nix::Result<usize> {
+    ask(sock, libc::TIOCOUTQ)
+}
+
+fn ask(fd: BorrowedFd<'_>, request: libc::Ioctl) -> nix::Result<usize> {
     let mut bytes: libc::c_int = 0;
-    // SAFETY: the request stores one int, and `bytes` is one that lives.
-    Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), libc::FIONREAD, &raw mut bytes) })?;
+    // SAFETY: both requests store one int, and `bytes` is one that lives.
+    Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), request, &raw mut bytes) })?;
     Ok(usize::try_from(bytes).unwrap_or(0))
 }
 
@@ -33,5 +46,18 @@ mod tests {
         ours.read_exact(&mut [0; 34]).unwrap();
         assert_eq!(readable_bytes(ours.as_fd()), Ok(1200));
         assert!(readable_bytes(std::fs::File::open("/dev/null").unwrap().as_fd()).is_err());
+    }
+
+    #[test]
+    fn what_the_peer_has_not_read_is_counted_by_the_piece() {
+        let (mut ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert_eq!(unread_by_peer(theirs.as_fd()), Ok(0));
+        theirs.write_all(&[0; 1000]).unwrap();
+        let one = unread_by_peer(theirs.as_fd()).unwrap();
+        theirs.write_all(&[0; 1000]).unwrap();
+        let two = unread_by_peer(theirs.as_fd()).unwrap();
+        assert!(one >= 1000 && two > one, "{one} {two}");
+        ours.read_exact(&mut [0; 1500]).unwrap();
+        assert_eq!(unread_by_peer(theirs.as_fd()), Ok(two - one));
     }
 }

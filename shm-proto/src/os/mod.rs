@@ -17,7 +17,7 @@
 //! | [`process`] | facts about a process, for display and for telling a dead owner from a living one |
 //! | [`child`] | a child process that does not outlive its parent |
 //! | [`prefetch`] | asking for cache lines before they are read |
-//! | [`inq`] | how much a socket has to read |
+//! | [`inq`] | how much a socket has to read, and its peer |
 //! | [`fds`] | bytes and descriptors over a Unix socket |
 //! | [`random`] | a number nobody can guess |
 //!
