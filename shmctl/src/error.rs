@@ -50,7 +50,7 @@ impl Failure {
                 Error::Refused(refusal) => match refusal.kind {
                     ErrorKind::NotPermitted => NOT_PERMITTED,
                     ErrorKind::BadConfig => BAD_CONFIG,
-                    ErrorKind::WriterTaken | ErrorKind::TooMany | ErrorKind::Busy => WOULD_BLOCK,
+                    ErrorKind::WriterTaken | ErrorKind::TooMany | ErrorKind::Busy | ErrorKind::TryLater => WOULD_BLOCK,
                     ErrorKind::BadRequest
                     | ErrorKind::BadVersion
                     | ErrorKind::NoSuchChannel
@@ -155,6 +155,7 @@ mod tests {
             (refused(ErrorKind::NotPermitted, "no", &[]), 77),
             (refused(ErrorKind::WriterTaken, "pid 7", &[]), 75),
             (refused(ErrorKind::TooMany, "64", &[]), 75),
+            (refused(ErrorKind::TryLater, "in 2 s", &[]), 75),
             (refused(ErrorKind::NoSuchChannel, "no", &[]), 1),
             (refused(ErrorKind::OutOfRange, "max", &[]), 1),
             (refused(ErrorKind::BadConfig, "shmd.toml:3", &[]), 78),

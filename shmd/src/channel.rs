@@ -1,5 +1,6 @@
 //! One channel's life: its segment, its readers, its writer.
 
+mod admit;
 mod close;
 mod handoff;
 mod helper;
@@ -26,6 +27,7 @@ pub(crate) use handoff::Handoff;
 pub(crate) use reader::Reader;
 pub(crate) use segment::{Segment, this_process};
 
+use crate::admission::Conduct;
 use crate::config::{ChannelConfig, SourceKind};
 use crate::event_loop::{ChannelId, ClientId};
 use crate::hub::{Hub, refusal};
@@ -52,6 +54,8 @@ pub(crate) struct Channel {
     reservation: Option<(Reservation, Instant)>,
     readers: BTreeMap<u32, Reader>,
     next_reader: u32,
+    /// Whose readers were evicted.
+    conduct: Conduct,
     lease: Option<Lease>,
     /// How the source is doing, or did.
     fed: Option<Arc<Report>>,
@@ -101,6 +105,7 @@ impl Channel {
             reservation: None,
             readers: BTreeMap::new(),
             next_reader: 0,
+            conduct: Conduct::default(),
             lease: None,
             fed: None,
             helper: None,
@@ -231,14 +236,8 @@ impl Channel {
         if self.handoff.is_some() {
             return self.attach_handoff(hub, client, program);
         }
-        let have = self.readers.len();
-        if have >= self.config.max_readers as usize {
-            let why = format!(
-                "{have} readers are attached, all it takes (max_readers = {have}); evict one, or raise max_readers"
-            );
-            return self.refuse(ErrorKind::TooMany, why);
-        }
         let Some(peer) = hub.peer(client, program) else { return Ok(()) };
+        self.admit(hub, &peer, self.readers.values(), self.config.max_readers)?;
         let number = self.next_reader + 1;
         let made = Reader::new(client, peer).and_then(|(reader, sleeper)| {
             let fds = vec![self.segment.for_reader()?, reader.page_fd()?, sleeper];
@@ -303,9 +302,15 @@ impl Channel {
         reader.signal(control::EVICTED);
         self.evicted += 1;
         let peer = reader.peer.clone();
+        let wait = self.punish(&peer);
         if let Some(left_out) = self.lines.admit(Instant::now()) {
             let evicted = operation("evict").on(&self.config.name).number("reader", number).peer(&peer);
-            evicted.text("by", by).reason(reason).left_out(left_out).info();
+            let evicted = evicted.text("by", by).reason(reason);
+            let evicted = match wait {
+                Some(wait) => evicted.number("user_waits_ms", wait.as_millis()),
+                None => evicted,
+            };
+            evicted.left_out(left_out).info();
         }
         if by != "writer" {
             self.tell(hub, ToWriter::ReaderLeft { reader: number }, Vec::new());

@@ -25,7 +25,7 @@ use crate::channels::Channels;
 use crate::config::{Config, Given, SourceKind};
 use crate::event_loop::{ChannelId, Event, Timer, Token};
 use crate::exit::Failure;
-use crate::hub::Hub;
+use crate::hub::{Hub, is_master};
 use crate::journal::operation;
 use crate::notify::Notifier;
 use crate::process::Instance;
@@ -297,7 +297,7 @@ impl Daemon {
 
     /// Whether this peer is root or the daemon's own user.
     fn is_master(&self, peer: &Credentials) -> bool {
-        peer.uid == 0 || peer.uid == nix::unistd::geteuid().as_raw()
+        is_master(peer.uid)
     }
 
     fn keep_ticking(&mut self) {

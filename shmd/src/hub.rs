@@ -14,6 +14,7 @@ use shm_proto::control::{Conn, Done, ErrorKind, MAX_REQUEST, Refusal, Reply};
 use shm_proto::os::peer::{self, Credentials};
 use shm_proto::os::process;
 
+use crate::admission::{self, Full, Held, Rate};
 use crate::event_loop::{ClientId, Event, EventLoop, Interest, Timer, Token};
 use crate::journal::operation;
 use crate::maintenance::Helpers;
@@ -39,6 +40,8 @@ pub(crate) struct Hub {
     clients: HashMap<ClientId, Client>,
     per_user: HashMap<u32, u32>,
     names: HashMap<u32, String>,
+    /// How often users attach, to whichever channel.
+    pub(crate) attaching: Rate,
     next: ClientId,
     most: u32,
     /// Connections that are of no more use; the daemon buries them.
@@ -51,6 +54,11 @@ pub(crate) struct Hub {
 /// A reason to refuse, from the kind and the text.
 pub(crate) fn refusal(kind: ErrorKind, message: impl Into<String>) -> Refusal {
     Refusal::new(kind, message)
+}
+
+/// Whether this is root or the daemon's own user, whom no other user's doings keep out.
+pub(crate) fn is_master(uid: u32) -> bool {
+    uid == 0 || uid == nix::unistd::geteuid().as_raw()
 }
 
 impl Hub {
@@ -66,6 +74,7 @@ impl Hub {
             clients: HashMap::new(),
             per_user: HashMap::new(),
             names: HashMap::new(),
+            attaching: Rate::default(),
             next: 0,
             most,
             doomed: Vec::new(),
@@ -143,26 +152,22 @@ impl Hub {
     }
 
     fn full(&self, peer: &Credentials) -> Option<Refusal> {
-        let have = self.clients.len();
-        if have >= self.most as usize {
-            let message = format!(
-                "the daemon has {have} connections, all it takes (max_clients = {}); try again, or raise max_clients",
-                self.most
-            );
-            return Some(refusal(ErrorKind::TooMany, message));
-        }
-        let mine = self.per_user.get(&peer.uid).copied().unwrap_or(0);
-        let share = (self.most / 2).max(1);
-        // Who runs the daemon needs no protection from itself.
-        let limited = peer.uid != 0 && peer.uid != nix::unistd::geteuid().as_raw();
-        (limited && mine >= share).then(|| {
-            let message = format!(
-                "user {} has {mine} connections to the daemon, all a user may have (half of max_clients = {}); \
+        let count = |uid: u32| self.per_user.get(&uid).map_or(0, |&count| count as usize);
+        let masters = self.per_user.keys().filter(|uid| is_master(**uid)).map(|uid| count(*uid)).sum();
+        let held = Held { all: self.clients.len(), masters, own: count(peer.uid) };
+        let message = match admission::place(held, self.most, is_master(peer.uid)) {
+            Ok(()) => return None,
+            Err(Full::All) => format!(
+                "the daemon has {} connections, all it takes (max_clients = {}); try again, or raise max_clients",
+                held.all, self.most
+            ),
+            Err(Full::Share(_)) => format!(
+                "user {} has {} connections to the daemon, all a user may have (half of max_clients = {}); \
                  close some, or raise max_clients",
-                peer.uid, self.most
-            );
-            refusal(ErrorKind::TooMany, message)
-        })
+                peer.uid, held.own, self.most
+            ),
+        };
+        Some(refusal(ErrorKind::TooMany, message))
     }
 
     /// A client by its number, if it is still there.
@@ -287,7 +292,7 @@ impl Hub {
             None => process::program(pid).unwrap_or_else(|| "?".to_owned()),
         };
         let user = self.user(uid);
-        Some(Peer { pid, user, program })
+        Some(Peer { pid, uid, user, program })
     }
 
     /// A user's name, remembered, because looking one up may go over a network.

@@ -224,7 +224,7 @@ mod tests {
 
     #[test]
     fn an_entry_tells_what_it_was_given() {
-        let peer = Peer { pid: 7, user: "me".to_owned(), program: "cat".to_owned() };
+        let peer = Peer { pid: 7, uid: 1, user: "me".to_owned(), program: "cat".to_owned() };
         let before = newest();
         operation("attach").on(&"journal-test".parse().unwrap()).number("reader", 3u32).peer(&peer).info();
         let mine = after(before).into_iter().find(|e| e.channel.as_ref().is_some_and(|c| c.as_str() == "journal-test"));

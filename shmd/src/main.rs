@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod admission;
 mod args;
 mod background;
 mod bridge;

@@ -43,6 +43,8 @@ pub(crate) enum Role {
 pub(crate) struct Peer {
     /// Process number when it connected.
     pub(crate) pid: u32,
+    /// User number.
+    pub(crate) uid: u32,
     /// User name, or number where there is none.
     pub(crate) user: String,
     /// Program name, printable and short.

@@ -32,6 +32,8 @@ pub enum ErrorKind {
     BadConfig,
     /// The daemon is stopping, or another change is under way.
     Busy,
+    /// Not yet: the user attaches too often, or a reader of the user was evicted a moment ago. `retry_after_ms` says when.
+    TryLater,
     /// Something failed inside the daemon.
     Internal,
     /// A kind that this version does not know, from a newer daemon. The message says what is the matter.
@@ -49,12 +51,15 @@ pub struct Refusal {
     /// The daemon's channels, where naming one would help.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub channels: Vec<ChannelName>,
+    /// The request may succeed after so many milliseconds, and not before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retry_after_ms: Option<u64>,
 }
 
 impl Refusal {
-    /// A refusal that names no channels.
+    /// A refusal that names no channels and no time.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
-        Refusal { kind, message: message.into(), channels: Vec::new() }
+        Refusal { kind, message: message.into(), channels: Vec::new(), retry_after_ms: None }
     }
 }
 

@@ -10,6 +10,7 @@ mod bench;
 mod common;
 mod content;
 mod errors;
+mod fairness;
 mod formats;
 mod helpers;
 mod hostile;

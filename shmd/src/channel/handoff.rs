@@ -103,7 +103,8 @@ impl Channel {
             Origin::Adopted { pending: Some(len) } => created.text("origin", "adopted").number("withdrawn_bytes", len),
         }
         .info();
-        let peer = Peer { pid: std::process::id(), user: self.own_user.clone(), program: "shmd".to_owned() };
+        let (pid, uid) = (std::process::id(), nix::unistd::geteuid().as_raw());
+        let peer = Peer { pid, uid, user: self.own_user.clone(), program: "shmd".to_owned() };
         let (reader, sleeper) = Reader::new(NOBODY, peer)?;
         let (segment, page) = (self.segment.for_reader()?, reader.page_fd()?);
         let geometry = self.geometry.clone();
@@ -186,12 +187,8 @@ impl Channel {
         program: Option<&str>,
     ) -> Result<(), Refusal> {
         let Some(handoff) = &self.handoff else { return Ok(()) };
-        let (have, most) = (handoff.readers.len(), handoff.config.max_readers as usize);
-        if have >= most {
-            let why = format!("{have} readers are attached, all it takes (max_readers = {most})");
-            return self.refuse(ErrorKind::TooMany, why);
-        }
         let Some(peer) = hub.peer(client, program) else { return Ok(()) };
+        self.admit(hub, &peer, handoff.readers.values(), handoff.config.max_readers)?;
         let number = handoff.next_reader + 1;
         let made = Reader::new(client, peer).and_then(|(reader, _sleeper)| {
             let page = reader.page_fd()?;
@@ -238,7 +235,8 @@ impl Channel {
             let evicted = about("evict", &self.config, number, reader).text("by", printable(by)).reason(&reason);
             evicted.left_out(left_out).info();
         }
-        let client = reader.client;
+        let (client, peer) = (reader.client, reader.peer.clone());
+        self.punish(&peer);
         hub.send(client, &ReaderEvent::Evicted { reason }, Vec::new());
         hub.end(client);
         Ok(())

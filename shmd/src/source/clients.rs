@@ -77,7 +77,7 @@ impl Client {
 }
 
 fn describe(pid: u32, uid: u32, program: &str) -> Peer {
-    Peer { pid, user: process::user_name(uid), program: crate::server::printable(program) }
+    Peer { pid, uid, user: process::user_name(uid), program: crate::server::printable(program) }
 }
 
 impl Clients {

@@ -19,6 +19,8 @@ use crate::signals::Signals;
 /// Between attempts to attach again: first this long, then twice as long each time.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// A daemon that says to wait longer than this is asked again all the same.
+const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 /// A reader that sleeps shows that often that it is alive.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
@@ -119,10 +121,11 @@ impl Session {
                     error => Err(error.into()),
                 };
             }
-            if pause == SHORTEST_PAUSE {
+            let told_to_wait = retry_after(&detached);
+            if pause == SHORTEST_PAUSE || told_to_wait.is_some_and(|wait| wait >= LONGEST_PAUSE) {
                 note(&format!("{detached}; waiting for it"));
             }
-            if let Some(end) = self.pause(pause)? {
+            if let Some(end) = self.pause(told_to_wait.unwrap_or_default().max(pause))? {
                 return match end {
                     End::Silence(waited) => Err(self.silence(waited)),
                     _ => Ok(()),
@@ -141,7 +144,7 @@ impl Session {
             | Error::Evicted { .. }
             | Error::TimedOut { .. } => true,
             Error::Refused(refusal) => match refusal.kind {
-                ErrorKind::Busy => true,
+                ErrorKind::Busy | ErrorKind::TryLater => true,
                 // While a daemon starts; before the first attachment it is more likely to be a misspelt name.
                 ErrorKind::NoSuchChannel | ErrorKind::TooMany => self.place.is_some(),
                 _ => false,
@@ -310,5 +313,13 @@ impl Session {
 
     pub(super) fn until_silence(&self) -> Duration {
         self.timeout.map_or(Duration::MAX, |timeout| timeout.saturating_sub(self.last.elapsed()))
+    }
+}
+
+/// How long the daemon says to wait before another attempt.
+fn retry_after(error: &Error) -> Option<Duration> {
+    match error {
+        Error::Refused(refusal) => refusal.retry_after_ms.map(|ms| Duration::from_millis(ms).min(LONGEST_WAIT)),
+        _ => None,
     }
 }

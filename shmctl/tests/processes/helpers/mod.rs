@@ -2,6 +2,7 @@
 //!
 //! What a role has to tell goes to standard error, a line each; standard output has the test runner's own words.
 
+mod crowd;
 mod intruder;
 
 use std::fs::File;
@@ -46,6 +47,8 @@ pub(crate) fn play() {
         ["arm", times] => arm(&endpoint, times.parse().unwrap()),
         ["hold", how] => hold(&endpoint, how),
         ["intrude", object] => intruder::intrude(&endpoint, object),
+        ["crowd", how, most] => crowd::crowd(&endpoint, how, most.parse().unwrap()),
+        ["cling"] => crowd::cling(&endpoint),
         ["hog", connections] => hog(&endpoint, connections.parse().unwrap()),
         _ => panic!("no such role: {parts:?}"),
     }

@@ -25,8 +25,10 @@ fn attach<T>(
     loop {
         match how(&daemon, channel) {
             Err(Error::Refused(refusal))
-                if matches!(refusal.kind, ErrorKind::WriterTaken | ErrorKind::TooMany | ErrorKind::Busy)
-                    && begun.elapsed() < PATIENCE =>
+                if matches!(
+                    refusal.kind,
+                    ErrorKind::WriterTaken | ErrorKind::TooMany | ErrorKind::Busy | ErrorKind::TryLater
+                ) && begun.elapsed() < PATIENCE =>
             {
                 sleep(Duration::from_millis(1));
             }

@@ -1,0 +1,131 @@
+//! What one user may take, tried as real other users. The numbers need no entry in any user database.
+
+use shm_proto::Start;
+
+use crate::common::{Daemon, PATIENCE, Proc, User, shmctl, skip_without_root, wait_until};
+use crate::helpers;
+
+const USER: User = User { uid: 61_401, gid: 61_401 };
+const SECOND: User = User { uid: 61_402, gid: 61_402 };
+const THIRD: User = User { uid: 61_403, gid: 61_403 };
+
+/// A user who attaches as often as it can, and what it has to say about that.
+#[track_caller]
+fn crowd(user: User, daemon: &Daemon, how: &str) -> (Proc, String) {
+    let mut proc = helpers::start_as(user, daemon, "crowd", &[how, "50"]);
+    proc.until_err_has("holding ");
+    wait_until("all of it is said", || proc.err_so_far().ends_with('\n'));
+    let said = proc.err_so_far();
+    (proc, said)
+}
+
+#[test]
+fn a_reader_that_is_evicted_and_attaches_again_and_again_holds_the_channel_up_no_more() {
+    const ROUNDS: u64 = 20;
+    if skip_without_root("a_reader_that_is_evicted_and_attaches_again_and_again_holds_the_channel_up_no_more") {
+        return;
+    }
+    let daemon =
+        Daemon::start("[[channel]]\ncapacity = \"64KiB\"\nmax = \"64KiB\"\nevict_after = \"200ms\"\nread = [\"*\"]\n");
+    let mut honest = daemon.reader(Start::New);
+    let cling = helpers::start_as(USER, &daemon, "cling", &[]);
+    let attempts = || {
+        let said = cling.err_so_far();
+        said.matches("attached\n").count() + said.matches("refused for").count()
+    };
+    wait_until("it is attached", || attempts() > 0);
+    let mut writer = daemon.writer();
+    let mut bytes = Vec::new();
+    let mut fill = || {
+        // More than the ring holds.
+        for _ in 0..1000u32 {
+            writer.publish_within(&[7; 100], PATIENCE).unwrap();
+            honest.recv_into(&mut bytes, Some(PATIENCE)).unwrap();
+        }
+    };
+    fill();
+    assert_eq!(daemon.stat().evicted, 1);
+    for _ in 0..ROUNDS {
+        let before = attempts();
+        let is_attached = || cling.err_so_far().trim_end().ends_with("attached");
+        wait_until("it is attached again or has tried to be", || is_attached() || attempts() > before);
+        fill();
+    }
+    // It would have been evicted in every round. The eighth time would need two minutes of waiting, as the waits double.
+    let evicted = daemon.stat().evicted;
+    assert!(evicted < 8, "{evicted} evictions in {ROUNDS} rounds\n{}", cling.err_so_far());
+    let said = cling.err_so_far();
+    assert!(said.contains("channel main: a reader of user 61401 was evicted once, the last time "), "{said}");
+    assert!(said.contains("the user may attach again in ") && !said.contains("refused for None"), "{said}");
+    assert!(daemon.log().contains("user_waits_ms=1000"), "{}", daemon.log());
+}
+
+#[test]
+fn one_user_gets_half_of_the_reader_places_and_root_a_place_when_all_are_taken() {
+    if skip_without_root("one_user_gets_half_of_the_reader_places_and_root_a_place_when_all_are_taken") {
+        return;
+    }
+    let daemon = Daemon::start("[[channel]]\nmax_readers = 4\nread = [\"*\"]\n");
+    let (_first, said) = crowd(USER, &daemon, "readers");
+    let share = "channel main: user 61401 has 2 readers, all that one user may have (half of max_readers = 4)";
+    assert!(said.contains("holding 2") && said.contains(share), "{said}");
+    let (_second, said) = crowd(SECOND, &daemon, "readers");
+    assert!(said.contains("holding 2"), "{said}");
+    let (_third, said) = crowd(THIRD, &daemon, "readers");
+    let full = "channel main: 4 readers are attached, all it takes (max_readers = 4)";
+    assert!(said.contains("holding 0") && said.contains(full), "{said}");
+    daemon.write_lines("one\n");
+    assert_eq!(daemon.cli(&["read", "--from", "oldest", "-n", "1"]).quiet().text(), "one\n");
+    let mine: Vec<_> = (0..4).map(|_| daemon.reader(Start::New)).collect();
+    assert_eq!(daemon.stat().readers.len(), 8);
+    daemon.cli(&["read"]).fails(75, &["8 readers are attached", "max_readers = 4"]);
+    drop(mine);
+}
+
+#[test]
+fn one_user_gets_half_of_the_connections_whatever_for_and_root_gets_in_when_all_are_taken() {
+    if skip_without_root("one_user_gets_half_of_the_connections_whatever_for_and_root_gets_in_when_all_are_taken") {
+        return;
+    }
+    let daemon = Daemon::start("max_clients = 6\n[[channel]]\nname = \"main\"\nread = [\"*\"]\nwrite = [\"*\"]\n");
+    let (_first, said) = crowd(USER, &daemon, "writer");
+    let share = "user 61401 has 3 connections to the daemon, all a user may have (half of max_clients = 6)";
+    assert!(said.contains("holding 2") && said.contains(share), "{said}");
+    let (_second, said) = crowd(SECOND, &daemon, "readers");
+    assert!(said.contains("holding 3"), "{said}");
+    let (_third, said) = crowd(THIRD, &daemon, "readers");
+    assert!(said.contains("holding 0") && said.contains("6 connections") && said.contains("max_clients = 6"), "{said}");
+    // A connection that has ended counts until the daemon has seen that, but root's own are few.
+    for _ in 0..3 {
+        assert_eq!(daemon.stat().readers.len(), 5);
+    }
+    let _reader = daemon.reader(Start::New);
+    daemon.cli(&["list"]).quiet();
+}
+
+#[test]
+fn following_waits_as_long_as_the_daemon_says_after_an_eviction() {
+    if skip_without_root("following_waits_as_long_as_the_daemon_says_after_an_eviction") {
+        return;
+    }
+    let daemon = Daemon::start("[[channel]]\nread = [\"*\"]\n");
+    let mut command = USER.command(&daemon.place, &shmctl());
+    command.env("SHMD_RUNTIME_DIR", daemon.place.run_dir()).args(["read", "--follow"]);
+    let mut follower = Proc::spawn(command);
+    for number in 1..=2 {
+        daemon.until_stat("it is attached", |stat| stat.readers.iter().any(|reader| reader.reader == number));
+        daemon.until_readers(1);
+        daemon.cli(&["evict", "--reader", &number.to_string()]).quiet();
+    }
+    follower.until_err_has("a reader of user 61401 was evicted 2 times, the last time ");
+    daemon.until_stat("it is back", |stat| stat.readers.iter().any(|reader| reader.reader == 3));
+    daemon.until_readers(1);
+    daemon.write_lines("after\n");
+    follower.until_out_has("after\n");
+    // Without --follow it is told, and the exit code says that it may try again.
+    daemon.cli(&["evict", "--reader", "3"]).quiet();
+    follower.until_err_has("was evicted 3 times");
+    let mut command = USER.command(&daemon.place, &shmctl());
+    command.env("SHMD_RUNTIME_DIR", daemon.place.run_dir()).arg("read");
+    crate::common::Run::of(command).fails(75, &["channel main", "the user may attach again in "]);
+}

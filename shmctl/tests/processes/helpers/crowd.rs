@@ -1,0 +1,45 @@
+//! Readers that take what they can get.
+
+use std::time::Duration;
+
+use shm_proto::{Endpoint, Error, Reader, Start, Writer};
+
+/// Attaches as often as it is let in, up to so many times, after it has borrowed the writer role if `how` says so; says how far
+/// it came and why no farther, and stays.
+pub(crate) fn crowd(endpoint: &Endpoint, how: &str, most: usize) {
+    let _writer = (how == "writer").then(|| Writer::attach(endpoint, None).unwrap());
+    let mut readers = Vec::new();
+    while readers.len() < most {
+        match Reader::attach(endpoint, None, Start::New) {
+            Ok(reader) => readers.push(reader),
+            Err(e) => {
+                eprintln!("refused: {e}");
+                break;
+            }
+        }
+    }
+    eprintln!("holding {}", readers.len());
+    loop {
+        std::thread::sleep(Duration::from_secs(3600));
+    }
+}
+
+/// Attaches, reads nothing until it is evicted, and attaches again, for ever. Tells of every attempt.
+pub(crate) fn cling(endpoint: &Endpoint) {
+    loop {
+        match Reader::attach(endpoint, None, Start::New) {
+            Ok(mut reader) => {
+                eprintln!("attached");
+                while reader.farewell().is_none() {
+                    std::thread::sleep(Duration::from_millis(1));
+                    reader.listen();
+                }
+            }
+            Err(Error::Refused(refusal)) => {
+                eprintln!("refused for {:?} ms: {refusal}", refusal.retry_after_ms);
+                std::thread::sleep(Duration::from_millis(5));
+            }
+            Err(e) => panic!("{e}"),
+        }
+    }
+}

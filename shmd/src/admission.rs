@@ -1,0 +1,283 @@
+//! Whom to let in, and when: limits for each user. Pure: no clock, no descriptor, no user database.
+//!
+//! Nobody needs to be protected from root and the daemon's own user, the *masters*: what others have taken never keeps them
+//! out, and they wait for nothing.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+/// Attachments of one user that come one right after the other, and the time after which there may be another one. A shell
+/// loop that starts a program each time stays below that.
+const BURST: u32 = 500;
+const EVERY: Duration = Duration::from_millis(4);
+/// How long a user waits after the first eviction, and after many if the channel's readers are evicted quickly.
+const FIRST_WAIT: Duration = Duration::from_secs(1);
+const LONGEST_WAIT: Duration = Duration::from_secs(60);
+/// The longest wait is at least so many times `evict_after`, which is how long a reader may hold a channel up: a user whose
+/// readers do nothing else holds it up for a tenth of the time. But there is an end to that.
+const TIMES_HELD_UP: u32 = 10;
+const NO_LONGER_THAN: Duration = Duration::from_secs(3600);
+/// So many times the longest wait without another eviction, and the ones before are forgotten.
+const TIMES_WAITED: u32 = 10;
+/// Most users that are remembered; the one whose last deed is longest ago makes room.
+const MOST_USERS: usize = 1024;
+
+/// How many places are taken, and by whom.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Held {
+    /// By everybody together.
+    pub(crate) all: usize,
+    /// By the masters.
+    pub(crate) masters: usize,
+    /// By the user who asks.
+    pub(crate) own: usize,
+}
+
+impl Held {
+    /// Counts places by the users who have them.
+    pub(crate) fn count(users: impl Iterator<Item = u32>, asking: u32, is_master: impl Fn(u32) -> bool) -> Self {
+        users.fold(Held::default(), |held, uid| Held {
+            all: held.all + 1,
+            masters: held.masters + usize::from(is_master(uid)),
+            own: held.own + usize::from(uid == asking),
+        })
+    }
+}
+
+/// Why there is no place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Full {
+    /// All are taken.
+    All,
+    /// The user has as many as one user may have.
+    Share(usize),
+}
+
+/// How many of `most` places one user may have who is no master: half of them, and at least one.
+fn share(most: u32) -> usize {
+    (most as usize / 2).max(1)
+}
+
+/// Whether there is a place for one more. A master is refused only when the masters themselves have `most`.
+///
+/// # Errors
+/// Why not.
+pub(crate) fn place(held: Held, most: u32, is_master: bool) -> Result<(), Full> {
+    let share = share(most);
+    match is_master {
+        true if held.masters >= most as usize => Err(Full::All),
+        true => Ok(()),
+        false if held.own >= share => Err(Full::Share(share)),
+        false if held.all >= most as usize => Err(Full::All),
+        false => Ok(()),
+    }
+}
+
+/// How often each user attaches.
+#[derive(Debug, Default)]
+pub(crate) struct Rate {
+    /// When the user's attachments so far would have been through, had they come at intervals.
+    through: HashMap<u32, Instant>,
+}
+
+impl Rate {
+    /// The user attaches.
+    ///
+    /// # Errors
+    /// How long to wait before the next attempt; this one does not count.
+    pub(crate) fn attach(&mut self, user: u32, now: Instant) -> Result<(), Duration> {
+        if self.through.len() >= MOST_USERS {
+            self.through.retain(|_, through| *through > now);
+        }
+        let through = self.through.get(&user).map_or(now, |&through| through.max(now));
+        let early = through.saturating_duration_since(now).saturating_sub(EVERY * (BURST - 1));
+        if !early.is_zero() {
+            return Err(early);
+        }
+        self.through.insert(user, through + EVERY);
+        Ok(())
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Record {
+    evictions: u32,
+    last: Instant,
+    until: Instant,
+    forgotten: Instant,
+}
+
+/// Users whose readers were evicted from a channel.
+#[derive(Debug, Default)]
+pub(crate) struct Conduct {
+    users: HashMap<u32, Record>,
+}
+
+/// A user has to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Wait {
+    /// For so long.
+    pub(crate) left: Duration,
+    /// Evictions that are not forgotten.
+    pub(crate) evictions: u32,
+    /// How long ago the last one was.
+    pub(crate) ago: Duration,
+}
+
+impl Conduct {
+    /// A reader of this user was evicted; where that takes `evict_after`, which is how long it held the channel up. Gives how
+    /// long the user has to wait.
+    pub(crate) fn evicted(&mut self, user: u32, now: Instant, evict_after: Option<Duration>) -> Duration {
+        self.users.retain(|_, record| record.forgotten > now);
+        if self.users.len() >= MOST_USERS
+            && let Some(oldest) = self.users.iter().min_by_key(|(_, record)| record.last).map(|(&user, _)| user)
+        {
+            self.users.remove(&oldest);
+        }
+        let evictions = self.users.get(&user).map_or(0, |record| record.evictions).saturating_add(1);
+        let held_up = evict_after.unwrap_or_default().saturating_mul(TIMES_HELD_UP);
+        let longest = held_up.clamp(LONGEST_WAIT, NO_LONGER_THAN);
+        let doubled = 1u32.checked_shl(evictions - 1).unwrap_or(u32::MAX);
+        let wait = FIRST_WAIT.saturating_mul(doubled).min(longest);
+        let (until, forgotten) = (now + wait, now + longest * TIMES_WAITED);
+        self.users.insert(user, Record { evictions, last: now, until, forgotten });
+        wait
+    }
+
+    /// The user attaches.
+    ///
+    /// # Errors
+    /// How long it has to wait first, and why.
+    pub(crate) fn attach(&self, user: u32, now: Instant) -> Result<(), Wait> {
+        match self.users.get(&user) {
+            Some(record) if record.until > now => {
+                let (left, ago) = (record.until.duration_since(now), now.saturating_duration_since(record.last));
+                Err(Wait { left, evictions: record.evictions, ago })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const USER: u32 = 1000;
+    const OTHER: u32 = 1001;
+
+    #[test]
+    fn one_user_gets_half_of_the_places_and_all_users_together_all_of_them() {
+        let held = |all, own| Held { all, masters: 0, own };
+        assert_eq!(place(held(31, 31), 64, false), Ok(()));
+        assert_eq!(place(held(32, 32), 64, false), Err(Full::Share(32)));
+        assert_eq!(place(held(63, 31), 64, false), Ok(()));
+        assert_eq!(place(held(64, 0), 64, false), Err(Full::All));
+        assert_eq!(place(held(0, 0), 1, false), Ok(()));
+        assert_eq!(place(held(1, 1), 1, false), Err(Full::Share(1)));
+        assert_eq!(place(held(1, 1), 3, false), Err(Full::Share(1)));
+    }
+
+    #[test]
+    fn masters_get_in_whatever_others_have_taken_and_have_no_more_than_there_are() {
+        for most in [1, 2, 64] {
+            let held = |masters| Held { all: most as usize + masters, masters, own: masters };
+            assert_eq!(place(held(0), most, true), Ok(()));
+            assert_eq!(place(held(most as usize - 1), most, true), Ok(()));
+            assert_eq!(place(held(most as usize), most, true), Err(Full::All));
+        }
+    }
+
+    #[test]
+    fn places_are_counted_by_user() {
+        let held = Held::count([0, USER, OTHER, USER, 5].into_iter(), USER, |uid| uid == 0 || uid == 5);
+        assert_eq!(held, Held { all: 5, masters: 2, own: 2 });
+    }
+
+    #[test]
+    fn a_burst_of_attachments_is_let_through_and_then_so_many_in_a_time() {
+        let now = Instant::now();
+        let mut rate = Rate::default();
+        (0..BURST).for_each(|n| assert_eq!(rate.attach(USER, now), Ok(()), "{n}"));
+        assert_eq!(rate.attach(USER, now), Err(EVERY));
+        assert_eq!(rate.attach(USER, now + EVERY / 2), Err(EVERY / 2));
+        assert_eq!(rate.attach(OTHER, now), Ok(()));
+        assert_eq!(rate.attach(USER, now + EVERY), Ok(()));
+        assert_eq!(rate.attach(USER, now + EVERY), Err(EVERY));
+        // An hour of rest is no more than one burst.
+        let later = now + SECOND * 3600;
+        assert_eq!((0..2 * BURST).filter(|_| rate.attach(USER, later).is_ok()).count(), BURST as usize);
+    }
+
+    #[test]
+    fn each_attachment_at_its_time_is_never_refused() {
+        let mut now = Instant::now();
+        let mut rate = Rate::default();
+        for _ in 0..10 * BURST {
+            assert_eq!(rate.attach(USER, now), Ok(()));
+            now += EVERY;
+        }
+    }
+
+    #[test]
+    fn users_who_have_rested_are_not_remembered() {
+        let mut now = Instant::now();
+        let mut rate = Rate::default();
+        for user in 0..10 * MOST_USERS as u32 {
+            assert_eq!(rate.attach(user, now), Ok(()));
+            now += EVERY;
+        }
+        assert!(rate.through.len() <= MOST_USERS);
+    }
+
+    #[test]
+    fn a_user_waits_longer_after_each_eviction_and_others_do_not() {
+        let mut now = Instant::now();
+        let mut conduct = Conduct::default();
+        for wait in [1, 2, 4, 8, 16, 32, 60, 60, 60] {
+            assert_eq!(conduct.attach(USER, now), Ok(()));
+            assert_eq!(conduct.evicted(USER, now, Some(SECOND)), SECOND * wait);
+            let refused = conduct.attach(USER, now + SECOND / 2).unwrap_err();
+            assert_eq!((refused.left, refused.ago), (SECOND * wait - SECOND / 2, SECOND / 2));
+            assert_eq!(conduct.attach(OTHER, now), Ok(()));
+            now += SECOND * wait;
+        }
+        assert_eq!(conduct.attach(USER, now), Ok(()));
+    }
+
+    #[test]
+    fn where_a_reader_may_hold_the_channel_up_for_long_the_longest_wait_is_longer() {
+        let mut now = Instant::now();
+        let mut conduct = Conduct::default();
+        let waits = (0..40).map(|_| {
+            let wait = conduct.evicted(USER, now, Some(SECOND * 30));
+            now += wait + SECOND * 30;
+            wait
+        });
+        assert_eq!(waits.max(), Some(SECOND * 300));
+        assert_eq!(conduct.evicted(USER, now, Some(Duration::MAX)), NO_LONGER_THAN);
+    }
+
+    #[test]
+    fn good_conduct_is_rewarded_with_forgetting() {
+        let now = Instant::now();
+        let mut conduct = Conduct::default();
+        conduct.evicted(USER, now, None);
+        assert_eq!(conduct.evicted(USER, now, None), SECOND * 2);
+        let later = now + LONGEST_WAIT * TIMES_WAITED;
+        assert_eq!(conduct.evicted(USER, later, None), SECOND);
+    }
+
+    #[test]
+    fn no_number_of_users_takes_more_memory_than_the_most() {
+        let mut now = Instant::now();
+        let mut conduct = Conduct::default();
+        for user in 0..2 * MOST_USERS as u32 {
+            conduct.evicted(user, now, None);
+            now += Duration::from_micros(1);
+        }
+        assert_eq!(conduct.users.len(), MOST_USERS);
+        assert!(conduct.attach(2 * MOST_USERS as u32 - 1, now).is_err(), "the newest are remembered");
+    }
+}
