@@ -14,7 +14,6 @@ use ::log::debug;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use shm_proto::control::SOCKET_NAME;
 use shm_proto::os::barrier;
-use shm_proto::os::peer::Credentials;
 use shm_proto::os::process;
 use shm_proto::ring::Owner;
 use shm_proto::{Error, Prefix};
@@ -25,7 +24,7 @@ use crate::channels::Channels;
 use crate::config::{Config, Given, SourceKind};
 use crate::event_loop::{ChannelId, Event, Timer, Token};
 use crate::exit::Failure;
-use crate::hub::{Hub, is_master};
+use crate::hub::Hub;
 use crate::journal::operation;
 use crate::notify::Notifier;
 use crate::process::Instance;
@@ -293,11 +292,6 @@ impl Daemon {
         } else {
             self.hub.events.set_timer(Timer::Drain, Some(now + DRAIN));
         }
-    }
-
-    /// Whether this peer is root or the daemon's own user.
-    fn is_master(&self, peer: &Credentials) -> bool {
-        is_master(peer.uid)
     }
 
     fn keep_ticking(&mut self) {

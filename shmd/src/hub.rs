@@ -177,8 +177,17 @@ impl Hub {
 
     /// Sends a line to a client, or dooms it. Returns whether the client is still of use.
     pub(crate) fn send<T: Serialize>(&mut self, id: ClientId, body: &T, fds: Vec<OwnedFd>) -> bool {
+        self.send_with(id, |client| client.send(body, fds))
+    }
+
+    /// The same with a line that was encoded before.
+    pub(crate) fn send_line(&mut self, id: ClientId, line: Vec<u8>) -> bool {
+        self.send_with(id, |client| client.send_line(line))
+    }
+
+    fn send_with(&mut self, id: ClientId, send: impl FnOnce(&mut Client) -> bool) -> bool {
         let Some(client) = self.clients.get_mut(&id) else { return false };
-        let sent = client.send(body, fds);
+        let sent = send(client);
         if !sent {
             self.doomed.push(id);
         }
@@ -188,6 +197,21 @@ impl Hub {
 
     /// Answers a request.
     pub(crate) fn reply(&mut self, id: ClientId, answer: Result<Done, Refusal>, fds: Vec<OwnedFd>) {
+        self.answered(id);
+        let reply = match answer {
+            Ok(done) => Reply::Ok(done),
+            Err(refusal) => Reply::Error(refusal),
+        };
+        self.send(id, &reply, fds);
+    }
+
+    /// Answers a request with a line that was encoded before.
+    pub(crate) fn reply_line(&mut self, id: ClientId, line: Vec<u8>) {
+        self.answered(id);
+        self.send_line(id, line);
+    }
+
+    fn answered(&mut self, id: ClientId) {
         let now = Instant::now();
         if let Some(client) = self.clients.get_mut(&id) {
             if matches!(client.role, Role::Waiting(_)) {
@@ -197,11 +221,6 @@ impl Hub {
             }
             client.answered(now);
         }
-        let reply = match answer {
-            Ok(done) => Reply::Ok(done),
-            Err(refusal) => Reply::Error(refusal),
-        };
-        self.send(id, &reply, fds);
     }
 
     /// Tells a client what is wrong and closes the connection once it has been told.

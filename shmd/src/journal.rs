@@ -5,11 +5,12 @@
 
 use std::collections::VecDeque;
 use std::fmt;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use log::Level;
 use shm_proto::ChannelName;
+use shm_proto::control::VERSION;
 use shm_proto::oplog::{Fields, LogEntry, Severity, Value};
 
 use crate::rate_limit::LeftOut;
@@ -18,12 +19,53 @@ use crate::server::Peer;
 /// Events that peers can make as many of as they like, by coming and going.
 const PASSING: [&str; 4] = ["attach", "detach", "lend", "return"];
 
+/// An entry as it is sent. Written as JSON once, because it may be asked for a thousand times, a hundred thousand at once.
+#[derive(Debug)]
+pub(crate) struct Kept {
+    /// Its number.
+    pub(crate) seq: u64,
+    /// The channel that it is about.
+    pub(crate) channel: Option<ChannelName>,
+    /// An object.
+    json: Box<str>,
+}
+
+impl Kept {
+    fn new(entry: LogEntry) -> Self {
+        // Texts and numbers can always be written.
+        let json = serde_json::to_string(&entry).unwrap_or_else(|e| unreachable!("{e}")).into();
+        Self { seq: entry.seq, channel: entry.channel, json }
+    }
+
+    /// The line that a follower gets.
+    pub(crate) fn line(&self) -> Vec<u8> {
+        format!("{{\"v\":{VERSION},{}\n", &self.json[1..]).into_bytes()
+    }
+}
+
+/// The line that answers a `log` request: the newest of these entries that `most` bytes have room for.
+pub(crate) fn answer(entries: &[Arc<Kept>], most: usize) -> Vec<u8> {
+    let mut bytes = 0;
+    let fits = |entry: &&Arc<Kept>| {
+        bytes += entry.json.len() + 1;
+        bytes <= most
+    };
+    let count = entries.iter().rev().take_while(fits).count();
+    let mut line = format!("{{\"v\":{VERSION},\"ok\":{{\"log\":[");
+    for (number, entry) in entries[entries.len() - count..].iter().enumerate() {
+        line.extend((number > 0).then_some(','));
+        line.push_str(&entry.json);
+    }
+    line.push_str("]}}\n");
+    line.into_bytes()
+}
+
 /// The newest entries. Those about peers that come and go have half of the places when there is a run on them, or they would
 /// push everything else out.
 #[derive(Debug)]
 struct Ring {
-    entries: VecDeque<LogEntry>,
-    passing: VecDeque<LogEntry>,
+    entries: VecDeque<Arc<Kept>>,
+    passing: VecDeque<Arc<Kept>>,
     most: usize,
     seq: u64,
 }
@@ -44,7 +86,7 @@ impl Ring {
         self.seq += 1;
         entry.seq = self.seq;
         let passes = PASSING.contains(&entry.event.as_str());
-        if passes { &mut self.passing } else { &mut self.entries }.push_back(entry);
+        if passes { &mut self.passing } else { &mut self.entries }.push_back(Arc::new(Kept::new(entry)));
         self.trim();
     }
 
@@ -58,8 +100,8 @@ impl Ring {
     }
 
     /// In their order.
-    fn after(&self, since: u64) -> impl Iterator<Item = &LogEntry> {
-        let from = |entries: &VecDeque<LogEntry>| entries.partition_point(|entry| entry.seq <= since);
+    fn after(&self, since: u64) -> impl Iterator<Item = &Arc<Kept>> {
+        let from = |entries: &VecDeque<Arc<Kept>>| entries.partition_point(|entry| entry.seq <= since);
         let mut entries = self.entries.range(from(&self.entries)..).peekable();
         let mut passing = self.passing.range(from(&self.passing)..).peekable();
         std::iter::from_fn(move || match (entries.peek(), passing.peek()) {
@@ -88,7 +130,7 @@ pub(crate) fn newest() -> u64 {
 }
 
 /// The entries that are still there with a number above `since`, the oldest first.
-pub(crate) fn after(since: u64) -> Vec<LogEntry> {
+pub(crate) fn after(since: u64) -> Vec<Arc<Kept>> {
     ring().after(since).cloned().collect()
 }
 
@@ -176,6 +218,8 @@ impl Operation {
 
 #[cfg(test)]
 mod tests {
+    use shm_proto::control::{Done, Reply, decode};
+
     use super::*;
 
     fn entry(event: &str) -> LogEntry {
@@ -227,9 +271,31 @@ mod tests {
         let peer = Peer { pid: 7, uid: 1, user: "me".to_owned(), program: "cat".to_owned() };
         let before = newest();
         operation("attach").on(&"journal-test".parse().unwrap()).number("reader", 3u32).peer(&peer).info();
-        let mine = after(before).into_iter().find(|e| e.channel.as_ref().is_some_and(|c| c.as_str() == "journal-test"));
-        let entry = mine.unwrap();
+        let kept = after(before);
+        let mine = kept.iter().find(|e| e.channel.as_ref().is_some_and(|c| c.as_str() == "journal-test")).unwrap();
+        let line = String::from_utf8(mine.line()).unwrap();
+        let entry: LogEntry = decode(&line).unwrap();
         assert_eq!(entry.to_string(), "event=attach channel=journal-test reader=3 pid=7 user=me program=cat");
         assert!(entry.seq > before && entry.time_ms > 0);
+    }
+
+    #[test]
+    fn an_answer_has_the_newest_entries_that_there_is_room_for() {
+        let mut ring = Ring::new(100);
+        (0..100).for_each(|_| ring.keep(entry("x")));
+        let kept: Vec<_> = ring.after(0).cloned().collect();
+        let numbers = |most: usize| {
+            let line = String::from_utf8(answer(&kept, most)).unwrap();
+            assert!(line.ends_with('\n') && line.len() <= most + 30, "{line}");
+            match decode(&line).unwrap() {
+                Reply::Ok(Done::Log(entries)) => entries.iter().map(|entry| entry.seq).collect::<Vec<_>>(),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(numbers(usize::MAX - 30), (1..=100).collect::<Vec<_>>());
+        let three = kept[97..].iter().map(|entry| entry.json.len() + 1).sum::<usize>();
+        assert_eq!(numbers(three), [98, 99, 100]);
+        assert_eq!(numbers(three - 1), [99, 100]);
+        assert_eq!(numbers(0), [0; 0]);
     }
 }

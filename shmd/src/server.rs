@@ -169,11 +169,19 @@ impl Client {
 
     /// Queues a line and sends what goes out at once. False when the connection is of no more use.
     pub(crate) fn send<T: Serialize>(&mut self, body: &T, fds: Vec<OwnedFd>) -> bool {
-        let attached = matches!(self.role, Role::Reader(..) | Role::Writer(_) | Role::Follower);
         let before = self.conn.queued_bytes();
-        if self.conn.queue(body, fds).is_err() {
-            return false;
-        }
+        self.conn.queue(body, fds).is_ok() && self.queued(before)
+    }
+
+    /// The same with a line that was encoded before.
+    pub(crate) fn send_line(&mut self, line: Vec<u8>) -> bool {
+        let before = self.conn.queued_bytes();
+        self.conn.queue_line(line);
+        self.queued(before)
+    }
+
+    fn queued(&mut self, before: usize) -> bool {
+        let attached = matches!(self.role, Role::Reader(..) | Role::Writer(_) | Role::Follower);
         self.taking.sent(self.conn.queued_bytes() - before);
         self.flush() && !(attached && self.conn.queued_bytes() > MAX_QUEUED + self.owed)
     }

@@ -115,12 +115,20 @@ impl Conn {
     /// # Errors
     /// [`Error::Protocol`] for a body that JSON cannot express.
     pub fn queue<T: Serialize>(&mut self, body: &T, fds: Vec<OwnedFd>) -> Result<()> {
-        let bytes = line::encode(body)?;
+        self.put(line::encode(body)?, fds);
+        Ok(())
+    }
+
+    /// Puts a line in the queue that was [encoded](super::encode) before, its newline included.
+    pub fn queue_line(&mut self, line: Vec<u8>) {
+        self.put(line, Vec::new());
+    }
+
+    fn put(&mut self, bytes: Vec<u8>, fds: Vec<OwnedFd>) {
         match self.output.back_mut() {
             Some(last) if last.fds.is_empty() && fds.is_empty() => last.bytes.extend_from_slice(&bytes),
             _ => self.output.push_back(Outgoing { bytes, sent: 0, fds }),
         }
-        Ok(())
     }
 
     /// Sends what the socket takes without waiting. `true` when nothing is left in the queue.

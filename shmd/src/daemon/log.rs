@@ -1,14 +1,24 @@
 //! Showing the operation log, once or as it goes on.
 
+use std::collections::HashSet;
+
 use shm_proto::ChannelName;
-use shm_proto::control::Done;
-use shm_proto::oplog::LogEntry;
+use shm_proto::control::{ErrorKind, MAX_REPLY};
 use shm_proto::os::peer::Credentials;
 
 use super::Daemon;
+use crate::admission::{Held, place};
 use crate::event_loop::ClientId;
-use crate::journal;
+use crate::hub::{is_master, refusal};
+use crate::journal::{self, Kept};
 use crate::requests::may_see;
+
+/// Most clients that are told of every operation: each of them costs the daemon time with each.
+const FOLLOWERS: u32 = 64;
+/// Most bytes of an answer, which the daemon holds until it was taken. Root and the daemon's own user get all there is, as far
+/// as a line may have it.
+const ANSWER: usize = 1 << 20;
+const MASTERS_ANSWER: usize = MAX_REPLY - 1024;
 
 /// A client that is told of every operation.
 #[derive(Debug)]
@@ -17,6 +27,9 @@ pub(super) struct Follower {
     peer: Credentials,
     channel: Option<ChannelName>,
 }
+
+/// The channels whose entries a client is shown; nothing for one that is shown all entries, those of no channel included.
+type Visible = Option<HashSet<ChannelName>>;
 
 impl Daemon {
     /// Answers a `log` request.
@@ -32,11 +45,20 @@ impl Daemon {
         self.inform_followers();
         let Some(client) = self.hub.client(id) else { return };
         let follower = Follower { client: id, peer: client.credentials.clone(), channel };
+        if follow && !self.may_follow(&follower.peer) {
+            let message = format!(
+                "the daemon tells {} clients of every operation, all it can, and one user at most half as many; end one \
+                 that follows the log (shmctl log --follow), or ask without following",
+                self.followers.len()
+            );
+            return self.hub.reply(id, Err(refusal(ErrorKind::TooMany, message)), Vec::new());
+        }
+        let visible = self.visible_to(&follower.peer);
         let mut entries = journal::after(since);
-        entries.retain(|entry| self.shows(&follower, entry));
+        entries.retain(|entry| shows(&follower, &visible, entry));
         let over = entries.len().saturating_sub(last.map_or(usize::MAX, |last| last as usize));
-        entries.drain(..over);
-        self.hub.reply(id, Ok(Done::Log(entries)), Vec::new());
+        let most = if is_master(follower.peer.uid) { MASTERS_ANSWER } else { ANSWER };
+        self.hub.reply_line(id, journal::answer(&entries[over..], most));
         // Only now: what a follower may leave lying is bounded, and the answer may be longer than that.
         if follow && let Some(client) = self.hub.client(id) {
             client.follow();
@@ -54,10 +76,13 @@ impl Daemon {
         if self.followers.is_empty() {
             return;
         }
-        for entry in journal::after(told).into_iter().filter(|entry| entry.seq <= newest) {
-            let told = self.followers.iter().filter(|follower| self.shows(follower, &entry));
-            for client in told.map(|follower| follower.client).collect::<Vec<_>>() {
-                self.hub.send(client, &entry, Vec::new());
+        let new = journal::after(told);
+        let visible: Vec<Visible> = self.followers.iter().map(|follower| self.visible_to(&follower.peer)).collect();
+        for entry in new.iter().filter(|entry| entry.seq <= newest) {
+            let line = entry.line();
+            let hears = |(follower, visible): &(&Follower, &Visible)| shows(follower, visible, entry);
+            for (follower, _) in self.followers.iter().zip(&visible).filter(hears) {
+                self.hub.send_line(follower.client, line.clone());
             }
         }
     }
@@ -67,12 +92,20 @@ impl Daemon {
         self.followers.retain(|follower| follower.client != id);
     }
 
-    fn shows(&self, follower: &Follower, entry: &LogEntry) -> bool {
-        if follower.channel.is_some() && entry.channel != follower.channel {
-            return false;
-        }
-        let named = |name: &ChannelName| self.channels.iter().find(|channel| channel.config().name == *name);
-        self.is_master(&follower.peer)
-            || entry.channel.as_ref().and_then(named).is_some_and(|channel| may_see(channel, &follower.peer))
+    fn may_follow(&self, peer: &Credentials) -> bool {
+        let users = self.followers.iter().map(|follower| follower.peer.uid);
+        place(Held::count(users, peer.uid, is_master), FOLLOWERS, is_master(peer.uid)).is_ok()
     }
+
+    fn visible_to(&self, peer: &Credentials) -> Visible {
+        let visible = self.channels.iter().filter(|channel| may_see(channel, peer));
+        (!is_master(peer.uid)).then(|| visible.map(|channel| channel.config().name.clone()).collect())
+    }
+}
+
+fn shows(follower: &Follower, visible: &Visible, entry: &Kept) -> bool {
+    if follower.channel.is_some() && entry.channel != follower.channel {
+        return false;
+    }
+    visible.as_ref().is_none_or(|visible| entry.channel.as_ref().is_some_and(|channel| visible.contains(channel)))
 }

@@ -11,7 +11,7 @@ use crate::channel::Channel;
 use crate::config::{self, Config, SourceKind};
 use crate::event_loop::ClientId;
 use crate::host::Host;
-use crate::hub::refusal;
+use crate::hub::{is_master, refusal};
 use crate::journal::{self, operation};
 use crate::logging;
 
@@ -26,7 +26,7 @@ impl Daemon {
     pub(super) fn reload_for(&mut self, id: ClientId) {
         let Some(peer) = self.hub.client(id).map(|client| client.credentials.clone()) else { return };
         let user = self.hub.user(peer.uid);
-        let answer = if self.is_master(&peer) {
+        let answer = if is_master(peer.uid) {
             self.reload(&user).map(Done::Reload)
         } else {
             let message = format!("user {user} may not reload the configuration; root and the daemon's own user may");

@@ -53,6 +53,25 @@ fn operations_are_numbered_and_the_log_line_says_the_same() {
 }
 
 #[test]
+fn so_many_clients_follow_and_no_more() {
+    let daemon = Daemon::start("log-followers", PLAIN);
+    let follow = || {
+        let mut client = daemon.client();
+        client.request(&request(0, Some(1), true)).map(|_| client.into_conn())
+    };
+    let mut followers: Vec<Conn> = (0..64).map(|_| follow().unwrap()).collect();
+    let refused = follow().unwrap_err().to_string();
+    assert!(refused.contains("tells 64 clients of every operation"), "{refused}");
+    assert_eq!(entries(&daemon, 0, Some(1)).len(), 1);
+    drop(Reader::attach(&daemon.endpoint(), None, Start::New).unwrap());
+    for follower in &mut followers {
+        assert_eq!(next(follower).event, "attach");
+    }
+    followers.truncate(63);
+    wait_for(|| follow().is_ok(), || daemon.log());
+}
+
+#[test]
 fn only_the_newest_are_kept() {
     let daemon = Daemon::start("log-ring", &format!("log_entries = 3\n{PLAIN}"));
     for _ in 0..4 {
