@@ -25,6 +25,8 @@ use crate::server::{Client, Overdue, Peer, Role, printable};
 const REST: Duration = Duration::from_millis(100);
 /// Connections accepted before others get their turn.
 const BATCH: usize = 64;
+/// Most user names that are remembered.
+const MOST_NAMES: usize = 4096;
 /// Lines a second in the log about clients that were turned away or cut off.
 const LINES: u32 = 10;
 
@@ -316,6 +318,10 @@ impl Hub {
 
     /// A user's name, remembered, because looking one up may go over a network.
     pub(crate) fn user(&mut self, uid: u32) -> String {
+        // A user with numbers to spare, for containers say, may come as many.
+        if self.names.len() >= MOST_NAMES {
+            self.names.clear();
+        }
         self.names.entry(uid).or_insert_with(|| process::user_name(uid)).clone()
     }
 

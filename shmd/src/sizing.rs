@@ -17,15 +17,10 @@ use crate::event_loop::ClientId;
 use crate::policy::Bounds;
 
 pub(crate) use action::{Action, By};
-pub(crate) use waiters::SHRINK_REPLY;
-use waiters::Waiters;
+use waiters::{Help, Waiters};
 
 /// How long a writer's wish for more room waits for an operator's shrink to take effect.
 pub(crate) const SHRINK_HOLD: Duration = Duration::from_secs(1);
-/// How long a resize request waits for a writer to come that carries a shrink out, before it waits for the shrink.
-pub(crate) const WRITER_STARTS: Duration = Duration::from_secs(5);
-/// How long a resize request waits for a shrink that such a writer carries out: it has to get its turn first.
-pub(crate) const HELPED_REPLY: Duration = Duration::from_secs(1);
 /// After a failed growth, a writer's wishes are refused for so long without trying again.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
@@ -62,10 +57,6 @@ pub(crate) struct Sizing {
     wanted: u64,
     refused: Option<(Instant, String)>,
     writer: bool,
-    /// A writer is being started that has nothing else to do.
-    expected: bool,
-    /// The writer is such a one.
-    helped: bool,
     /// The number of the last shrink: a report of one that was taken back meanwhile is told from it.
     last_shrink: u32,
 }
@@ -82,8 +73,6 @@ impl Sizing {
             wanted: 0,
             refused: None,
             writer: false,
-            expected: false,
-            helped: false,
             last_shrink: 0,
         }
     }
@@ -121,7 +110,7 @@ impl Sizing {
     /// When [`Self::tick`] has something to do at the latest.
     pub(crate) fn deadline(&self) -> Option<Instant> {
         let shrink = self.shrinking.as_ref()?;
-        let reply = self.waiters.deadline(self.patience());
+        let reply = self.waiters.deadline();
         let hold = (self.wanted > 0).then_some(shrink.since + SHRINK_HOLD);
         reply.into_iter().chain(hold).min()
     }
@@ -153,9 +142,9 @@ impl Sizing {
         } else {
             self.shrink(new, By::Operator, now, &mut out);
             self.waiters.add(client, old, asked, new, now);
-            if !self.writer && !self.expected {
-                // Nobody is there to carry it out; the channel may do so itself, or the next writer will.
-                self.expire(now + SHRINK_REPLY, &mut out);
+            if !self.writer && !self.waiters.expect_help() {
+                // Nobody is there to carry it out; the next writer will.
+                self.give_up_waiting(&mut out);
             }
             self.settle(&mut out);
         }
@@ -278,14 +267,15 @@ impl Sizing {
 
     /// A writer is on its way to carry a shrink out: a request is worth waiting for.
     pub(crate) fn expect_writer(&mut self) {
-        self.expected = true;
+        self.waiters.help(Help::Coming);
     }
 
     /// The writer that was expected does not come.
-    pub(crate) fn expect_nobody(&mut self, now: Instant) -> Vec<Action> {
+    pub(crate) fn expect_nobody(&mut self) -> Vec<Action> {
         let mut out = Vec::new();
-        if std::mem::take(&mut self.expected) && !self.writer {
-            self.expire(now + WRITER_STARTS, &mut out);
+        if self.waiters.expect_help() && !self.writer {
+            self.waiters.help(Help::None);
+            self.give_up_waiting(&mut out);
         }
         out
     }
@@ -294,10 +284,7 @@ impl Sizing {
     pub(crate) fn writer(&mut self, now: Instant, present: bool) -> Vec<Action> {
         self.writer = present;
         self.wanted = 0;
-        self.helped = std::mem::take(&mut self.expected) && present;
-        if self.helped {
-            self.waiters.restart(now);
-        }
+        self.waiters.help(if present && self.waiters.expect_help() { Help::There(now) } else { Help::None });
         let mut out = Vec::new();
         if let Some(line) = self.shrinking.as_ref().map(Shrinking::line) {
             self.tell(line, &mut out);
@@ -383,19 +370,17 @@ impl Sizing {
         self.waiters.settle(self.capacity, self.shrinking.is_some(), out);
     }
 
-    /// How long a request waits for a shrink.
-    fn patience(&self) -> Duration {
-        match () {
-            () if self.expected => WRITER_STARTS,
-            () if self.helped => HELPED_REPLY,
-            () => SHRINK_REPLY,
-        }
-    }
-
     /// Answers the requests that waited long enough for a shrink.
     fn expire(&mut self, now: Instant, out: &mut Vec<Action>) {
         if self.shrinking.is_some() {
-            self.waiters.expire(now, self.patience(), out);
+            self.waiters.expire(now, out);
+        }
+    }
+
+    /// Answers the requests that wait for a shrink which nobody carries out.
+    fn give_up_waiting(&mut self, out: &mut Vec<Action>) {
+        if self.shrinking.is_some() {
+            self.waiters.expire_all(out);
         }
     }
 

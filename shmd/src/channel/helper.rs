@@ -77,7 +77,7 @@ impl Channel {
             let reason = format!("the process that was to shrink the channel ended early: {status}");
             operation("shrink-waits").on(&self.config.name).reason(reason).warn();
         }
-        let actions = self.sizing.expect_nobody(Instant::now());
+        let actions = self.sizing.expect_nobody();
         self.carry_out(hub, actions);
     }
 

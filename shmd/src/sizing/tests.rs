@@ -1,3 +1,4 @@
+use super::waiters::{HELP_COMES, HELPED_REPLY, SHRINK_REPLY};
 use super::*;
 use crate::policy::PAGE;
 use proptest::prelude::*;
@@ -142,10 +143,10 @@ fn a_shrink_waits_longer_for_a_writer_that_is_being_started() {
     let now = Instant::now();
     sizing.expect_writer();
     assert_eq!(sizing.ask(now, 1, 64 * KIB, PLENTY), []);
-    assert_eq!(sizing.deadline(), Some(now + WRITER_STARTS));
+    assert_eq!(sizing.deadline(), Some(now + HELP_COMES));
     assert_eq!(sizing.tick(now + SHRINK_REPLY * 2, PLENTY), []);
     // It has come, and the time that the readers have begins.
-    let came = now + WRITER_STARTS / 2;
+    let came = now + HELP_COMES / 2;
     sizing.writer(came, true);
     let pending = [Action::Done { client: 1, old: MIB, asked: 64 * KIB, new: 64 * KIB, pending: true }];
     assert_eq!(sizing.tick(came + HELPED_REPLY / 2, PLENTY), []);
@@ -154,7 +155,7 @@ fn a_shrink_waits_longer_for_a_writer_that_is_being_started() {
     let mut sizing = channel(false);
     sizing.expect_writer();
     sizing.ask(now, 1, 64 * KIB, PLENTY);
-    assert_eq!(sizing.expect_nobody(now), pending);
+    assert_eq!(sizing.expect_nobody(), pending);
     assert_eq!(sizing.pending(), Some(64 * KIB));
 }
 
