@@ -349,7 +349,7 @@ impl Hub {
             // A process of another PID namespace, or no descriptors: the connection alone will do.
             Err(error) => debug!("event=no-pidfd pid={} reason={error:?}", client.credentials.pid),
         }
-        client.role = role;
+        client.become_attachment(role);
         Ok(())
     }
 }

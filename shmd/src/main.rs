@@ -20,6 +20,7 @@ mod liveness;
 mod logging;
 mod maintenance;
 mod notify;
+mod peer;
 mod policy;
 mod process;
 mod rate_limit;

@@ -2,7 +2,6 @@
 //!
 //! Nothing here waits. A client that is silent, slow to read or nonsensical costs its connection, and nobody's time.
 
-use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
@@ -14,12 +13,15 @@ use shm_proto::os::peer::Credentials;
 use shm_proto::{Error, Result};
 
 use crate::event_loop::{ChannelId, ClientId, EventLoop, Interest, Timer, Token};
+pub(crate) use crate::peer::{Peer, printable};
 use crate::taking::{Found, Taking};
 
 /// A client has to complete a request within this time of connecting, and of the last reply.
 pub(crate) const SPEAK: Duration = Duration::from_secs(1);
 /// The socket's buffer for answers, in bytes; the kernel doubles it for what it takes itself, and answers with as much.
 const ANSWERS: usize = 32 << 10;
+/// The same for an attachment, which may be busy with something else when it is told something.
+const NEWS: usize = 104 << 10;
 /// Most bytes that wait for an attached reader or a lent writer.
 const MAX_QUEUED: usize = 1 << 20;
 
@@ -36,32 +38,6 @@ pub(crate) enum Role {
     Writer(ChannelId),
     /// Is told of every operation.
     Follower,
-}
-
-/// Who is at the other end, in words.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Peer {
-    /// Process number when it connected.
-    pub(crate) pid: u32,
-    /// User number.
-    pub(crate) uid: u32,
-    /// User name, or number where there is none.
-    pub(crate) user: String,
-    /// Program name, printable and short.
-    pub(crate) program: String,
-}
-
-impl fmt::Display for Peer {
-    /// As log lines have it.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "pid={} user={} program={}", self.pid, self.user, self.program)
-    }
-}
-
-/// A name that a peer gave itself, fit for a log line and a terminal.
-pub(crate) fn printable(name: &str) -> String {
-    let safe = |c: char| if c.is_ascii_alphanumeric() || "._-+@/".contains(c) { c } else { '?' };
-    name.chars().take(32).map(safe).collect()
 }
 
 /// What to do about a client whose time is up.
@@ -214,6 +190,13 @@ impl Client {
         (self.ending || self.input_ended) && answered && self.conn.queued_bytes() == 0
     }
 
+    /// Makes it what it stays for.
+    pub(crate) fn become_attachment(&mut self, role: Role) {
+        self.role = role;
+        // Otherwise the connection's queue holds what the socket does not.
+        let _ = setsockopt(self.conn.stream(), sockopt::SndBuf, &NEWS);
+    }
+
     /// Watches the peer's process too, from the moment the connection becomes an attachment.
     pub(crate) fn watch_process(&mut self, pidfd: OwnedFd, events: &EventLoop) -> Result<()> {
         events.add(&pidfd, Token::Process(self.id), Interest::READ)?;
@@ -286,6 +269,14 @@ mod tests {
         ToWriter::Revoked { reason: "x".repeat(bytes) }
     }
 
+    fn take_all(client: &mut Client, peer: &mut UnixStream) {
+        let mut taken = vec![0; 64 << 10];
+        while client.queued_bytes() > 0 {
+            assert!(peer.read(&mut taken).unwrap() > 0);
+            assert!(client.flush());
+        }
+    }
+
     #[test]
     fn a_byte_now_and_then_does_not_buy_time() {
         let mut events = EventLoop::new().unwrap();
@@ -320,11 +311,7 @@ mod tests {
         client.settle(now, &mut events).unwrap();
         assert!(!client.listens());
         assert_eq!(client.overdue(now + TAKE), Overdue::Stuck);
-        let mut taken = vec![0; 64 << 10];
-        while client.queued_bytes() > 0 {
-            assert!(peer.read(&mut taken).unwrap() > 0);
-            assert!(client.flush());
-        }
+        take_all(&mut client, &mut peer);
         client.settle(now, &mut events).unwrap();
         assert!(client.listens());
         assert_eq!(client.overdue(now + SPEAK / 2), Overdue::No);
@@ -364,11 +351,7 @@ mod tests {
         assert!(client.send(&line(4 << 20), Vec::new()));
         client.follow();
         assert!(client.send(&line(64 << 10), Vec::new()));
-        let mut taken = vec![0; 64 << 10];
-        while client.queued_bytes() > 0 {
-            assert!(peer.read(&mut taken).unwrap() > 0);
-            assert!(client.flush());
-        }
+        take_all(&mut client, &mut peer);
         let sent = (0..64).take_while(|_| client.send(&line(64 << 10), Vec::new())).count();
         assert!((16..24).contains(&sent), "{sent} lines of 64 KiB");
     }
@@ -383,11 +366,5 @@ mod tests {
         assert!(!client.is_done());
         client.role = Role::Asking;
         assert!(client.is_done());
-    }
-
-    #[test]
-    fn a_name_that_a_peer_gave_itself_cannot_forge_a_log_line() {
-        assert_eq!(printable("a\nevent=stop b"), "a?event?stop?b");
-        assert_eq!(printable(&"x".repeat(99)).len(), 32);
     }
 }
