@@ -16,7 +16,7 @@ use crate::server::{Role, printable};
 /// Lines taken from one client before others get their turn, and the time after which it is their turn anyway. One line is
 /// always taken, and one that takes longer is carried out to its end.
 const LINES_AT_ONCE: usize = 64;
-const TURN: Duration = Duration::from_micros(100);
+const TURN: Duration = Duration::from_micros(20);
 /// Most lines that are taken from a writer that is gone, more than a socket holds, and from any other client that is.
 const LAST_LINES: usize = 4096;
 const LAST_REQUESTS: usize = 4;
