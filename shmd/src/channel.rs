@@ -352,7 +352,12 @@ impl Channel {
     /// Whether everybody has read everything. A reader that holds this up without moving for the channel's `evict_after`
     /// is evicted, as the writer would have done.
     pub(crate) fn is_drained(&mut self, hub: &mut Hub, now: Instant) -> bool {
-        let Ok(shot) = self.segment.snapshot() else { return true };
+        let shot = match self.segment.snapshot() {
+            Ok(shot) => shot,
+            // Nothing is known now; the next look may see more.
+            Err(Error::System { source, .. }) if source.kind() == std::io::ErrorKind::ResourceBusy => return false,
+            Err(_) => return true,
+        };
         let mut late = Vec::new();
         let mut drained = true;
         for (&number, reader) in self.readers.iter().filter(|(_, reader)| !reader.evicted) {

@@ -42,7 +42,7 @@ pub mod sem;
 pub mod shm;
 pub mod slots;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 use nix::errno::Errno;
 

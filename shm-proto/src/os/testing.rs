@@ -3,7 +3,8 @@
 
 use std::os::fd::OwnedFd;
 use std::process::id;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use nix::libc;
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -16,6 +17,41 @@ pub(crate) const NOBODY: u32 = 65534;
 pub(crate) fn unique(name: &str) -> String {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     format!("shmproto-test-{}-{}-{name}", id(), NEXT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Raises a flag when it goes out of scope, also when the test fails: the thread that looks at the flag ends with the test.
+pub(crate) struct Raise<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Raise<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::SeqCst);
+    }
+}
+
+/// Waits until something is so, and fails when it never is.
+#[track_caller]
+pub(crate) fn wait_until(mut so: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while !so() {
+        assert!(Instant::now() < end, "waited in vain");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
+/// A program that does nothing for longer than any test takes; it is killed with the test.
+pub(crate) struct Sleeper(pub(crate) std::process::Child);
+
+impl Sleeper {
+    pub(crate) fn start() -> Self {
+        Self(std::process::Command::new("sleep").arg("1000").spawn().unwrap())
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 /// Whether the test may become another user; says so when it has to be skipped.

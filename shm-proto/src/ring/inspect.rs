@@ -5,6 +5,7 @@
 
 use std::mem::offset_of;
 use std::os::fd::BorrowedFd;
+use std::sync::atomic::{Ordering, fence};
 
 use nix::sys::uio::pread;
 
@@ -47,35 +48,29 @@ pub struct Snapshot {
     pub writer_heartbeat: u64,
 }
 
-/// A header is read again so many times at most: a hostile writer could change it for ever.
-const MOST_READS: u32 = 8;
-const BYTES_OF_VERSIONS: usize = offset_of!(SegmentHeader, floor) + offset_of!(Published, version) + size_of::<u64>();
 const BYTES: usize = offset_of!(SegmentHeader, counters) + size_of::<Counters>();
+/// A place is read at most this many times. Each read takes about a microsecond, and an honest writer replaces a place at
+/// most once per 64 KiB or once per sleeping reader that it wakes, so even a few reads nearly always suffice.
+const MOST_READS: u32 = 256;
+/// The walk to the tail is begun at most this many times: a fast writer may overwrite the records that it passes.
+const MOST_WALKS: u32 = 4;
 /// How much of the data area is read at a time on the way to the tail: at first, where often nothing comes, and then.
 const LOOKS: [usize; 2] = [512, 32 << 10];
 /// So many times at most: an honest writer's tail is closer.
 const MOST_LOOKS: u32 = 16;
 
 impl Snapshot {
-    /// Reads the header of the segment behind `fd`.
+    /// Reads the header of the segment behind `fd`. What is returned was never torn by the writer that is at work meanwhile.
     ///
     /// # Errors
-    /// When the file cannot be read or is shorter than a header.
+    /// When the file cannot be read or is shorter than a header. When the writer replaced a place during each of many reads,
+    /// which a correct writer never does, the source's kind is [`ResourceBusy`](std::io::ErrorKind::ResourceBusy).
     pub fn read(fd: BorrowedFd<'_>) -> Result<Snapshot> {
         let mut page = [0u8; BYTES];
-        let mut again = [0u8; BYTES_OF_VERSIONS];
-        for _ in 0..MOST_READS {
-            read_exact(fd, &mut page)?;
-            // A place whose version has not moved since it was read is whole. Otherwise the writer may have come round to this
-            // copy while the kernel was at it.
-            read_exact(fd, &mut again)?;
-            if versions(&page) == versions(&again) {
-                break;
-            }
-        }
+        read_exact(fd, &mut page, 0)?;
         let mut shot = Self::parse(&page);
         if shot.is_segment {
-            shot.tail = walk(fd, shot.tail, align_of(&page));
+            (shot.tail, shot.floor) = ends(fd, align_of(&page))?;
         }
         Ok(shot)
     }
@@ -84,17 +79,6 @@ impl Snapshot {
         let word = |at: usize| word(page, at);
         let id = offset_of!(SegmentHeader, identity);
         let counters = offset_of!(SegmentHeader, counters);
-        let place = |at: usize| {
-            let copy = at + offset_of!(Published, copies) + (word(at) & 1) as usize * size_of::<PlaceCell>();
-            Place {
-                pos: word(copy + offset_of!(PlaceCell, pos)),
-                off: word(copy + offset_of!(PlaceCell, off)),
-                seq: word(copy + offset_of!(PlaceCell, seq)),
-                bytes: word(copy + offset_of!(PlaceCell, bytes)),
-            }
-        };
-        let floor = place(offset_of!(SegmentHeader, floor));
-        let mark = place(offset_of!(SegmentHeader, mark));
         let low = |word: u64| word & u64::from(u32::MAX);
         Snapshot {
             is_segment: word(id + offset_of!(Identity, magic)) == MAGIC
@@ -106,8 +90,8 @@ impl Snapshot {
                 boot_id: [word(id + offset_of!(Identity, boot_id)), word(id + offset_of!(Identity, boot_id) + 8)],
             },
             max_capacity: word(id + offset_of!(Identity, max_capacity)),
-            tail: if mark.pos >= floor.pos { mark } else { floor },
-            floor,
+            tail: Place::default(),
+            floor: Place::default(),
             capacity: word(counters + offset_of!(Counters, capacity)),
             dropped: word(counters + offset_of!(Counters, dropped)),
             overwritten: word(counters + offset_of!(Counters, overwritten)),
@@ -120,20 +104,72 @@ impl Snapshot {
     }
 }
 
-/// The beginning of the file.
-fn read_exact(fd: BorrowedFd<'_>, into: &mut [u8]) -> Result<()> {
-    let got = pread(fd, into, 0).map_err(|e| Error::system("read a segment's header", e))?;
-    if got != into.len() {
-        let short = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
-        return Err(Error::system(format!("read a segment's header: {got} of {} bytes", into.len()), short));
+/// The tail and the floor, each as it was at one moment. The tail is never before the floor.
+fn ends(fd: BorrowedFd<'_>, align: u64) -> Result<(Place, Place)> {
+    const MARK: usize = offset_of!(SegmentHeader, mark);
+    const FLOOR: usize = offset_of!(SegmentHeader, floor);
+    let mut from = place(fd, MARK)?;
+    for _ in 0..MOST_WALKS {
+        let tail = walk(fd, from, align);
+        // Acquire: pairs with the Release fence that ends `Published::store` of the floor. If the walk has seen an overwriting
+        // byte, the floor below has passed it.
+        fence(Ordering::Acquire);
+        let floor = place(fd, FLOOR)?;
+        // The writer moves the floor before it overwrites. As long as the floor has not passed the beginning of the walk, the
+        // walk has seen nothing but the records of its own chain.
+        if floor.pos <= from.pos {
+            return Ok((tail, floor));
+        }
+        let mark = place(fd, MARK)?;
+        from = if mark.pos >= floor.pos { mark } else { floor };
     }
-    Ok(())
+    // The writer laps every walk. The place where the last one would begin was the tail a moment ago, too.
+    let floor = place(fd, FLOOR)?;
+    Ok((if from.pos >= floor.pos { from } else { floor }, floor))
 }
 
-/// Of mark and floor.
-fn versions(bytes: &[u8]) -> [u64; 2] {
-    [offset_of!(SegmentHeader, mark), offset_of!(SegmentHeader, floor)]
-        .map(|place| word(bytes, place + offset_of!(Published, version)))
+/// The published place at `at` in the header, whole: its version was the same before and after its copy was read.
+fn place(fd: BorrowedFd<'_>, at: usize) -> Result<Place> {
+    let version = || -> Result<u64> {
+        let mut bytes = [0u8; 8];
+        read_exact(fd, &mut bytes, at + offset_of!(Published, version))?;
+        Ok(u64::from_le_bytes(bytes))
+    };
+    let mut before = version()?;
+    for _ in 0..MOST_READS {
+        // The order of two system calls says nothing about the order in which the processor loads what they copy.
+        // Acquire: pairs with the Release store of the version in `Published::store`.
+        fence(Ordering::Acquire);
+        let copy = at + offset_of!(Published, copies) + (before & 1) as usize * size_of::<PlaceCell>();
+        let mut bytes = [0u8; size_of::<PlaceCell>()];
+        read_exact(fd, &mut bytes, copy)?;
+        // Acquire: pairs with the Release fence in `Published::store`. If any word came from a later copy, the version has
+        // moved.
+        fence(Ordering::Acquire);
+        let after = version()?;
+        if before == after {
+            return Ok(Place {
+                pos: word(&bytes, offset_of!(PlaceCell, pos)),
+                off: word(&bytes, offset_of!(PlaceCell, off)),
+                seq: word(&bytes, offset_of!(PlaceCell, seq)),
+                bytes: word(&bytes, offset_of!(PlaceCell, bytes)),
+            });
+        }
+        before = after;
+    }
+    let reason = format!("its writer replaced a published place during each of {MOST_READS} reads");
+    Err(Error::system("read a segment's header", std::io::Error::new(std::io::ErrorKind::ResourceBusy, reason)))
+}
+
+/// So many bytes of the file, from `at` on.
+fn read_exact(fd: BorrowedFd<'_>, into: &mut [u8], at: usize) -> Result<()> {
+    let from = i64::try_from(at).unwrap_or(i64::MAX);
+    let got = pread(fd, into, from).map_err(|e| Error::system("read a segment's header", e))?;
+    if got != into.len() {
+        let short = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+        return Err(Error::system(format!("read a segment's header: {got} of {} bytes at {at}", into.len()), short));
+    }
+    Ok(())
 }
 
 fn word(bytes: &[u8], at: usize) -> u64 {
