@@ -2,6 +2,8 @@ use std::fs;
 use std::os::unix::net::UnixListener;
 use std::thread;
 
+use nix::sys::socket::{Backlog, listen};
+
 use super::*;
 use crate::control::{ErrorKind, MAX_REQUEST, Pong, Refusal};
 
@@ -113,18 +115,15 @@ fn a_client_that_is_turned_away_before_it_asks_learns_why() {
 fn a_daemon_that_does_not_answer_or_does_not_accept_is_timed_out() {
     let dir = Dir::new("silent");
     let short = Duration::from_millis(50);
-    let _listener = UnixListener::bind(dir.endpoint().socket).unwrap();
+    let listener = UnixListener::bind(dir.endpoint().socket).unwrap();
     let mut client = Client::connect(&dir.endpoint(), short).unwrap();
     match client.request(&Request::Ping) {
         Err(Error::TimedOut { what, waited }) => assert!(waited == short && what.contains("answer"), "{what}"),
         other => panic!("{other:?}"),
     }
-    let mut waiting = Vec::new();
-    let refused = loop {
-        match Client::connect(&dir.endpoint(), short) {
-            Ok(client) => waiting.push(client),
-            Err(e) => break e,
-        }
-    };
+    // A listener of the usual backlog holds thousands of connections: more than an ordinary user has descriptors for. One of
+    // no backlog is full with the connection above.
+    listen(&listener, Backlog::new(0).unwrap()).unwrap();
+    let refused = Client::connect(&dir.endpoint(), short).unwrap_err();
     assert!(matches!(&refused, Error::TimedOut { what, .. } if what.contains("accept")), "{refused}");
 }

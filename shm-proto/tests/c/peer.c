@@ -167,6 +167,8 @@ static int lie(char **names) {
 
 int main(int count, char **argument) {
     if (count < 5) return 2;
+    /* Whatever its test does: it waits and stays no longer than this. */
+    alarm(300);
     const char *role = argument[1];
     char **names = argument + 2, **rest = argument + 5;
     int left = count - 5;

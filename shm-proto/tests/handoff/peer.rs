@@ -1,28 +1,48 @@
 //! Peers in C: compiled once a test run, started with names of their own, killed by handle.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Stdio};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
 
 use shm_proto::handoff::{Names, Settings};
+use shm_proto::os::clock::monotonic_ns;
 use shm_proto::os::{named_sem, shm};
 
-/// The compiled peer; nothing where there is no C compiler.
-pub(crate) fn program() -> Option<&'static Path> {
-    static PROGRAM: OnceLock<Option<PathBuf>> = OnceLock::new();
+/// Nothing takes so long. A peer in C lives no longer than a few times that, whatever becomes of its test.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The moment at which patience is at its end.
+pub(crate) fn soon() -> u64 {
+    monotonic_ns() + u64::try_from(PATIENCE.as_nanos()).unwrap()
+}
+
+/// The compiled peer, a file without a name; nothing where there is no C compiler.
+fn compiled() -> Option<&'static File> {
+    static PROGRAM: OnceLock<Option<File>> = OnceLock::new();
     PROGRAM
         .get_or_init(|| {
             let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/c/peer.c");
-            let to = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("handoff-peer-{}", std::process::id()));
-            compile(&source, &to).then_some(to)
+            // Whoever runs the tests may not be able to write where they were built.
+            let to = std::env::temp_dir().join(format!("handoff-peer-{}", std::process::id()));
+            let made = compile(&source, &to).then(|| File::open(&to).unwrap());
+            let _ = std::fs::remove_file(to);
+            made
         })
-        .as_deref()
+        .as_ref()
+}
+
+/// Whether there are peers in C here; it is said when there are none.
+pub(crate) fn has_peers() -> bool {
+    compiled().is_some()
 }
 
 /// Compiles a C program; says so when that is not possible here.
-pub(crate) fn compile(source: &Path, to: &Path) -> bool {
+fn compile(source: &Path, to: &Path) -> bool {
     let gcc = Command::new("gcc").args(["-O2", "-Wall", "-pthread"]).arg(source).arg("-o").arg(to).status();
     match gcc {
         Ok(status) => {
@@ -46,8 +66,9 @@ impl Place {
         Self(Names::new(&name, &format!("{name}.avail"), &format!("{name}.done")).unwrap())
     }
 
+    /// Patient: a message that is offered again because a busy machine has let its reader wait would be read twice.
     pub(crate) fn settings(&self) -> Settings {
-        Settings::new(self.0.clone())
+        Settings { ack_timeout: PATIENCE, ..Settings::new(self.0.clone()) }
     }
 
     /// Whether nothing is left under the names.
@@ -58,8 +79,9 @@ impl Place {
 
     /// Waits until somebody sleeps on `avail`: the file's second word says how many do.
     pub(crate) fn await_sleeper(&self) {
-        let path = named_sem::path(&self.0.avail);
+        let (path, end) = (named_sem::path(&self.0.avail), Instant::now() + PATIENCE);
         while std::fs::read(&path).unwrap()[4..8] == [0; 4] {
+            assert!(Instant::now() < end, "nobody sleeps");
             std::thread::yield_now();
         }
     }
@@ -67,7 +89,7 @@ impl Place {
     /// Starts the peer in a role.
     pub(crate) fn peer(&self, role: &str, rest: &[&str]) -> Peer {
         let names = [&self.0.segment, &self.0.avail, &self.0.done];
-        let mut command = Command::new(program().unwrap());
+        let mut command = Command::new(format!("/proc/self/fd/{}", compiled().unwrap().as_raw_fd()));
         command.arg(role).args(names).args(rest).stdout(Stdio::piped());
         let mut child = command.spawn().unwrap();
         let lines = BufReader::new(child.stdout.take().unwrap());
