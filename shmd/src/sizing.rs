@@ -92,9 +92,10 @@ impl Sizing {
         self.capacity
     }
 
-    /// The size on its way.
+    /// The size on its way. A growth whose memory is there is none any more, though its reservation may not have ended yet.
     pub(crate) fn pending(&self) -> Option<u64> {
-        self.growing.as_ref().map(|g| g.goal).or(self.shrinking.as_ref().map(|s| s.target))
+        let growing = self.growing.as_ref().map(|g| g.goal).filter(|&goal| goal > self.capacity);
+        growing.or(self.shrinking.as_ref().map(|s| s.target))
     }
 
     /// The size a shrink waits for.
