@@ -1,18 +1,24 @@
 //! Exit codes, messages and output of the real program, against a stand-in for the daemon.
 
+#[allow(dead_code)]
+#[path = "processes/common/process.rs"]
+mod process;
 mod support;
+#[allow(dead_code)]
+#[path = "processes/common/wait.rs"]
+mod wait;
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
-use std::process::Stdio;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use shm_proto::control::{Done, ErrorKind, Request, Resized};
 use shm_proto::oplog::{Fields, LogEntry, Severity, Value};
 use shm_proto::stat::Summary;
 
+use process::Proc;
 use support::{Dir, Ran, ok, refuse};
+use wait::wait_for;
 
 const COMMANDS: [&str; 9] =
     ["read", "write", "stat", "list", "resize --bytes 1MiB", "evict --reader 1", "log", "log --follow", "reload"];
@@ -135,8 +141,9 @@ fn a_configuration_that_the_daemon_refuses_is_exit_code_78() {
 fn the_channel_can_come_from_the_environment() {
     let dir = Dir::new();
     dir.serve(|request| refuse(ErrorKind::Internal, &format!("{request:?}")));
-    let output = dir.shmctl("evict --reader 7").env("SHMD_CHANNEL", "cam").output().unwrap();
-    Ran::new("evict", output).fails(1, &["cam", "reader: 7"]);
+    let mut command = dir.shmctl("evict --reader 7");
+    command.env("SHMD_CHANNEL", "cam");
+    Ran::of("evict", Proc::spawn(command)).fails(1, &["cam", "reader: 7"]);
 }
 
 #[test]
@@ -162,32 +169,30 @@ fn a_list_is_a_table_for_people_and_an_array_for_programs() {
 fn an_output_that_is_closed_is_a_quiet_end() {
     let dir = Dir::new();
     dir.serve(|_| ok(Done::Stat(Vec::new())));
-    let mut child = dir.start("stat --json --watch 600");
-    let mut first = [0];
-    let mut out = child.stdout.take().unwrap();
-    out.read_exact(&mut first).unwrap();
+    let (mut ours, theirs) = std::io::pipe().unwrap();
+    let mut command = dir.shmctl("stat --json --watch 600");
+    command.stdout(theirs);
+    let watch = Proc::spawn_as_is(command);
+    ours.read_exact(&mut [0]).unwrap();
     // Long before the next line is due: nothing is written that could fail.
-    drop(out);
-    let ran = Ran::new("stat --watch", child.wait_with_output().unwrap());
-    ran.prints("");
+    drop(ours);
+    Ran::of("stat --watch", watch).prints("");
 }
 
 #[test]
 fn sigint_ends_a_watch_and_a_waiting_follower_with_0() {
     let dir = Dir::new();
     dir.serve(|_| ok(Done::Stat(Vec::new())));
-    let mut child = dir.start("stat --json --watch 600");
-    child.stdout.as_mut().unwrap().read_exact(&mut [0; 3]).unwrap();
-    kill(Pid::from_raw(child.id() as i32), Signal::SIGINT).unwrap();
-    Ran::new("stat --watch", child.wait_with_output().unwrap()).prints("");
+    let mut watch = dir.start("stat --json --watch 600");
+    watch.until_out_has("[]\n");
+    watch.signal(Signal::SIGINT);
+    Ran::of("stat --watch", watch).prints("[]\n");
 
     let empty = Dir::new();
-    let mut child = empty.start("read --follow");
-    let mut said = [0; 12];
-    child.stderr.as_mut().unwrap().read_exact(&mut said).unwrap();
-    assert_eq!(&said, b"shmctl: note");
-    kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).unwrap();
-    assert_eq!(child.wait().unwrap().code(), Some(0));
+    let mut follower = empty.start("read --follow");
+    follower.until_err_has("shmctl: note");
+    follower.signal(Signal::SIGTERM);
+    follower.wait().ok();
 }
 
 #[test]
@@ -208,9 +213,10 @@ fn a_daemon_that_answers_nonsense_or_another_version_is_told_apart_from_none() {
     {
         let dir = Dir::new();
         let listener = UnixListener::bind(dir.socket()).unwrap();
-        let child = dir.shmctl("list").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let (mut socket, _) = listener.accept().unwrap();
+        let asks = dir.start("list");
+        listener.set_nonblocking(true).unwrap();
+        let (mut socket, _) = wait_for("it connects", || listener.accept().ok());
         socket.write_all(answer.as_bytes()).unwrap();
-        Ran::new("list", child.wait_with_output().unwrap()).fails(1, &["control protocol", text]);
+        Ran::of("list", asks).fails(1, &["control protocol", text]);
     }
 }

@@ -1,13 +1,24 @@
 //! `shmctl read --handoff` and `shmctl write --handoff` against programs in C, and against each other.
 
+#[allow(dead_code)]
+#[path = "processes/common/process.rs"]
+mod process;
+#[allow(dead_code)]
+#[path = "processes/common/wait.rs"]
+mod wait;
+
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
+
+use process::{Proc, clean};
+use wait::wait_until;
+
+/// For a writer whose reader comes, however slow the machine is: a message that is offered again is read twice.
+const PATIENT: [&str; 2] = ["--ack-timeout", "60s"];
 
 /// Compiles C; nothing where there is no compiler.
 fn compile(source: &Path, to: &Path) -> Option<()> {
@@ -45,15 +56,18 @@ impl Place {
         compile(&source, &to).map(|()| to)
     }
 
-    fn c(&self, program: &Path, role: &str, rest: &[&str]) -> Child {
-        spawn(Command::new(program).arg(role).args(&self.names).args(rest))
+    fn c(&self, program: &Path, role: &str, rest: &[&str]) -> Proc {
+        let mut command = clean(program);
+        command.arg(role).args(&self.names).args(rest);
+        Proc::spawn(command)
     }
 
-    fn shmctl(&self, command: &str, rest: &[&str]) -> Child {
+    fn shmctl(&self, command: &str, rest: &[&str]) -> Proc {
         let [segment, avail, done] = &self.names;
-        let mut shmctl = Command::new(env!("CARGO_BIN_EXE_shmctl"));
+        let mut shmctl = clean(env!("CARGO_BIN_EXE_shmctl"));
         shmctl.arg(command).args(["--handoff", "--segment", segment, "--avail", avail, "--done", done]).args(rest);
-        spawn(&mut shmctl)
+        shmctl.stdin(Stdio::piped());
+        Proc::spawn(shmctl)
     }
 
     fn paths(&self) -> [String; 3] {
@@ -63,9 +77,20 @@ impl Place {
 
     /// Waits until a writer has made everything: the semaphores come last.
     fn await_objects(&self) {
-        while !self.paths().iter().all(|path| fs::metadata(path).is_ok_and(|found| found.len() > 0)) {
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
+        wait_until("the objects are there", || {
+            self.paths().iter().all(|path| fs::metadata(path).is_ok_and(|found| found.len() > 0))
+        });
+    }
+
+    /// Waits until a reader sleeps on `avail`: the file's second word says how many do.
+    fn await_sleeper(&self) {
+        let path = &self.paths()[1];
+        wait_until("a reader sleeps", || fs::read(path).is_ok_and(|cell| cell.len() >= 8 && cell[4..8] != [0; 4]));
+    }
+
+    /// Whether nothing is left under the names.
+    fn is_clean(&self) -> bool {
+        self.paths().iter().all(|path| !Path::new(path).exists())
     }
 }
 
@@ -78,38 +103,32 @@ impl Drop for Place {
     }
 }
 
-fn spawn(command: &mut Command) -> Child {
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
-}
-
-fn feed(child: &mut Child, bytes: &[u8]) {
-    child.stdin.take().unwrap().write_all(bytes).unwrap();
+fn feed(proc: &mut Proc, bytes: &[u8]) {
+    proc.feed(bytes);
+    proc.end_input();
 }
 
 /// The output of a program that has to end well.
-fn good(child: Child) -> String {
-    let Output { status, stdout, stderr } = child.wait_with_output().unwrap();
-    let (out, err) = (String::from_utf8_lossy(&stdout).into_owned(), String::from_utf8_lossy(&stderr));
-    assert!(status.success(), "{status}\n{out}\n{err}");
-    out
+fn good(proc: Proc) -> String {
+    proc.wait().ok().text()
 }
 
 #[test]
 fn a_writer_and_a_reader_need_no_daemon_and_leave_nothing() {
     let place = Place::new();
     let reader = place.shmctl("read", &[]);
-    let mut writer = place.shmctl("write", &[]);
+    let mut writer = place.shmctl("write", &PATIENT);
     feed(&mut writer, b"one\n\nthree");
     good(writer);
     assert_eq!(good(reader), "one\n\nthree\n", "it ends when the writer has removed the objects");
-    assert!(place.paths().iter().all(|path| !Path::new(path).exists()));
+    assert!(place.is_clean());
 }
 
 #[test]
 fn a_program_in_c_gets_strings_and_a_large_message() {
     let place = Place::new();
     let Some(peer) = place.peer() else { return };
-    let mut writer = place.shmctl("write", &["--framing", "nul", "--keep-delimiter"]);
+    let mut writer = place.shmctl("write", &[&PATIENT[..], &["--framing", "nul", "--keep-delimiter"]].concat());
     place.await_objects();
     let reader = place.c(&peer, "read", &["2", "0"]);
     let mut input = b"ab\0".to_vec();
@@ -133,15 +152,13 @@ fn a_program_in_c_that_is_started_later_is_read() {
 #[test]
 fn a_reader_without_a_writer_times_out_and_a_writer_without_a_reader_ends_at_a_signal_and_cleans_up() {
     let place = Place::new();
-    let late = place.shmctl("read", &["--timeout", "50ms"]).wait_with_output().unwrap();
-    assert_eq!(late.status.code(), Some(75), "{late:?}");
+    place.shmctl("read", &["--timeout", "50ms"]).wait().fails(75, &[]);
     let mut writer = place.shmctl("write", &[]);
     feed(&mut writer, b"nobody\n");
     place.await_objects();
-    kill(Pid::from_raw(writer.id() as i32), Signal::SIGINT).unwrap();
-    let stopped = writer.wait_with_output().unwrap();
-    assert_eq!(stopped.status.code(), Some(0), "{stopped:?}");
-    assert!(place.paths().iter().all(|path| !Path::new(path).exists()));
+    writer.signal(Signal::SIGINT);
+    writer.wait().ok();
+    assert!(place.is_clean());
 }
 
 #[test]
@@ -149,75 +166,58 @@ fn a_message_that_nobody_acknowledges_ends_the_writer_or_is_dropped_as_it_is_tol
     let place = Place::new();
     let mut late = place.shmctl("write", &["--timeout", "50ms"]);
     feed(&mut late, b"nobody\n");
-    let late = late.wait_with_output().unwrap();
-    assert_eq!(late.status.code(), Some(75), "{late:?}");
-    let said = String::from_utf8_lossy(&late.stderr).into_owned();
-    assert!(said.contains("an acknowledgement in /shmctl-handoff-") && said.contains("50ms"), "{said}");
+    late.wait().fails(75, &["an acknowledgement in /shmctl-handoff-", "50ms"]);
     let mut drops = place.shmctl("write", &["--on-full", "drop", "--ack-timeout", "20ms"]);
     feed(&mut drops, b"one\ntwo\n");
-    let drops = drops.wait_with_output().unwrap();
-    assert_eq!(drops.status.code(), Some(0), "{drops:?}");
-    assert!(String::from_utf8_lossy(&drops.stderr).contains("2 messages were dropped"), "{drops:?}");
-    assert!(place.paths().iter().all(|path| !Path::new(path).exists()));
+    let drops = drops.wait().ok();
+    assert!(drops.err.contains("2 messages were dropped"), "{drops:?}");
+    assert!(place.is_clean());
 }
 
 #[test]
 fn a_writer_that_gives_up_says_how_many_were_acknowledged() {
     let place = Place::new();
+    let mut writer = place.shmctl("write", &["--timeout", "2s"]);
+    place.await_objects();
     let reader = place.shmctl("read", &["-n", "1"]);
-    let mut writer = place.shmctl("write", &["--timeout", "500ms"]);
+    // All that it has to do in time is to wake up.
+    place.await_sleeper();
     feed(&mut writer, b"one\ntwo\n");
     assert_eq!(good(reader), "one\n");
-    let writer = writer.wait_with_output().unwrap();
-    assert_eq!(writer.status.code(), Some(75), "{writer:?}");
-    let said = String::from_utf8_lossy(&writer.stderr).into_owned();
-    assert!(said.contains("1 message was acknowledged before"), "{said}");
+    writer.wait().fails(75, &["1 message was acknowledged before"]);
 }
 
 #[test]
 fn signals_end_a_reader_and_a_writer_that_have_nothing_to_do() {
     let place = Place::new();
-    let mut writer = place.shmctl("write", &[]);
-    writer.stdin.as_mut().unwrap().write_all(b"first\n").unwrap();
+    let mut writer = place.shmctl("write", &PATIENT);
+    writer.feed(b"first\n");
     let mut reader = place.shmctl("read", &["-n", "2"]);
-    let mut line = String::new();
-    BufReader::new(reader.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
-    assert_eq!(line, "first\n");
-    for (signal, child) in [(Signal::SIGTERM, reader), (Signal::SIGINT, writer)] {
-        kill(Pid::from_raw(child.id() as i32), signal).unwrap();
-        good(child);
+    reader.until_out_has("first\n");
+    for (signal, mut proc) in [(Signal::SIGTERM, reader), (Signal::SIGINT, writer)] {
+        proc.signal(signal);
+        good(proc);
     }
-    assert!(place.paths().iter().all(|path| !Path::new(path).exists()));
+    assert!(place.is_clean());
 }
 
 #[test]
 fn a_reader_says_that_its_writer_was_killed_and_goes_on_with_the_next_one() {
     let place = Place::new();
-    let mut writer = place.shmctl("write", &[]);
-    writer.stdin.as_mut().unwrap().write_all(b"first\n").unwrap();
+    let mut writer = place.shmctl("write", &PATIENT);
+    writer.feed(b"first\n");
     let mut reader = place.shmctl("read", &["-n", "2"]);
-    let mut line = String::new();
-    let mut out = BufReader::new(reader.stdout.take().unwrap());
-    out.read_line(&mut line).unwrap();
-    assert_eq!(line, "first\n");
-    // It has to have been seen alive: the first look is when nothing came for a moment.
-    std::thread::sleep(std::time::Duration::from_secs(2));
-    writer.kill().unwrap();
-    writer.wait().unwrap();
-    let mut said = String::new();
-    let mut err = BufReader::new(reader.stderr.take().unwrap());
-    err.read_line(&mut said).unwrap();
-    assert!(said.contains(&format!("the writer of {} is gone", place.names[0])), "{said}");
-    let mut next = place.shmctl("write", &[]);
+    // It has looked for the writer before it writes the first message.
+    reader.until_out_has("first\n");
+    writer.kill();
+    let gone = format!("the writer of {} is gone", place.names[0]);
+    reader.until_err_has(&gone);
+    let mut next = place.shmctl("write", &PATIENT);
     feed(&mut next, b"second\n");
     good(next);
-    line.clear();
-    out.read_line(&mut line).unwrap();
-    assert_eq!(line, "second\n");
-    assert!(reader.wait().unwrap().success());
-    said.clear();
-    err.read_line(&mut said).unwrap();
-    assert!(!said.contains("is gone"), "{said}");
+    let reader = reader.wait().ok();
+    assert_eq!(reader.text(), "first\nsecond\n");
+    assert_eq!(reader.err.matches("is gone").count(), 1, "{reader:?}");
 }
 
 #[test]
@@ -228,7 +228,8 @@ fn half_of_the_names_and_names_without_a_slash_are_usage_errors() {
         &["--handoff", "--segment", "s", "--avail", "/a", "--done", "/b"],
         &["--handoff", "--segment", "/s", "--avail", "/a", "--done", "/b", "--from", "oldest"],
     ] {
-        let out = Command::new(env!("CARGO_BIN_EXE_shmctl")).arg("read").args(rest).output().unwrap();
-        assert_eq!(out.status.code(), Some(2), "{rest:?}: {out:?}");
+        let mut command = clean(env!("CARGO_BIN_EXE_shmctl"));
+        command.arg("read").args(rest);
+        Proc::spawn(command).wait().fails(2, &[]);
     }
 }

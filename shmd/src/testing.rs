@@ -2,6 +2,17 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+/// Waits until something is so, and fails when it never is.
+#[track_caller]
+pub(crate) fn wait_until(mut so: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while !so() {
+        assert!(Instant::now() < end, "waited in vain");
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
 
 /// A directory of one test's own, removed with everything in it when dropped.
 pub(crate) struct TempDir(PathBuf);

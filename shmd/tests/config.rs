@@ -3,10 +3,17 @@
 //! Every run has a directory, a runtime directory and a prefix of its own, an environment without `SHMD_*`, and a named
 //! configuration file, so that nothing of the machine's own configuration comes in.
 
+#[allow(dead_code)]
+#[path = "../../shmctl/tests/processes/common/process.rs"]
+mod process;
+#[allow(dead_code)]
+#[path = "../../shmctl/tests/processes/common/wait.rs"]
+mod wait;
+
 use std::fs::{self, File};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 struct Test {
@@ -29,14 +36,8 @@ impl Test {
 
     /// The program, told nothing but its configuration file.
     fn shmd(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_shmd"));
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("SHMD_") {
-                command.env_remove(name);
-            }
-        }
-        command.env_remove("JOURNAL_STREAM").env("XDG_RUNTIME_DIR", &self.dir);
-        command.arg("--config").arg(self.path("shmd.toml")).stdin(Stdio::null());
+        let mut command = process::clean(env!("CARGO_BIN_EXE_shmd"));
+        command.env("XDG_RUNTIME_DIR", &self.dir).arg("--config").arg(self.path("shmd.toml"));
         command
     }
 
@@ -61,9 +62,8 @@ struct Run {
 
 impl Run {
     fn of(command: &mut Command) -> Self {
-        let Output { status, stdout, stderr } = command.output().unwrap();
-        let text = |bytes| String::from_utf8(bytes).unwrap();
-        Run { code: status.code(), out: text(stdout), err: text(stderr) }
+        let run = process::Run::of(std::mem::replace(command, Command::new("true")));
+        Run { code: run.code, out: run.text(), err: run.err }
     }
 
     #[track_caller]
@@ -237,7 +237,7 @@ fn standard_input_is_the_source_when_bytes_can_come_from_it() {
 fn standard_output_that_takes_nothing_is_a_failure() {
     let test = Test::new("");
     let full = File::options().write(true).open("/dev/full").unwrap();
-    let output = test.shmd().arg("--check").stdout(full).output().unwrap();
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
-    assert!(String::from_utf8_lossy(&output.stderr).contains("shmd: standard output: No space left"), "{output:?}");
+    let mut command = test.shmd();
+    command.arg("--check").stdout(full);
+    process::Proc::spawn_as_is(command).wait().fails(1, &["shmd: standard output: No space left"]);
 }

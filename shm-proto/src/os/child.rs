@@ -67,7 +67,8 @@ mod tests {
 
     fn sleeper() -> Command {
         let mut command = Command::new("sleep");
-        command.arg("1000").stdin(Stdio::null());
+        // Longer than any test takes; a test that waits for its end in vain waits no longer.
+        command.arg("100").stdin(Stdio::null());
         command
     }
 

@@ -122,9 +122,10 @@ pub fn mapped_by(device: u64, inode: u64) -> Vec<u32> {
 
 #[cfg(test)]
 mod tests {
-    use std::process::{Command, id};
+    use std::process::id;
 
     use super::*;
+    use crate::os::testing::{Sleeper, wait_until};
 
     #[test]
     fn a_program_name_with_spaces_parentheses_and_odd_bytes_does_not_confuse_the_fields() {
@@ -155,13 +156,12 @@ mod tests {
 
     #[test]
     fn a_zombie_is_not_alive() {
-        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        let mut sleeper = Sleeper::start();
+        let child = &mut sleeper.0;
         let start = start_ticks(child.id()).unwrap();
         assert!(is_alive(child.id(), start));
         child.kill().unwrap();
-        while is_alive(child.id(), start) {
-            std::thread::yield_now();
-        }
+        wait_until(|| !is_alive(child.id(), start));
         assert_eq!(start_ticks(child.id()), Some(start), "it is not reaped yet");
         child.wait().unwrap();
         assert_eq!(start_ticks(child.id()), None);

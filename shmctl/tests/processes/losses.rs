@@ -120,7 +120,8 @@ fn an_acknowledged_publish_returns_only_after_every_reader_has_read() {
     // Asked for by the program instead of the channel, and with a reader that does not come to it.
     readers[0].freeze();
     match writer.publish_acked(b"late", Duration::from_millis(200)) {
-        Err(Error::TimedOut { what, .. }) => assert!(what.contains("1 of 2 readers"), "{what}"),
+        // On a busy machine the other one may be late as well.
+        Err(Error::TimedOut { what, .. }) => assert!(what.contains(" of 2 readers"), "{what}"),
         other => panic!("{other:?}"),
     }
     readers[0].thaw();
@@ -137,12 +138,16 @@ fn an_acknowledged_publish_returns_only_after_every_reader_has_read() {
 
 #[test]
 fn shmctl_write_ends_with_75_when_a_reader_does_not_acknowledge_in_time() {
-    let daemon = Daemon::start("[[channel]]\nack = true\nack_timeout = \"200ms\"\nwait_readers = 1\n");
+    let config = |timeout: &str| format!("[[channel]]\nack = true\nack_timeout = \"{timeout}\"\nwait_readers = 1\n");
+    let daemon = Daemon::start(&config("5m"));
     let mut reader = daemon.spawn(&["read"]);
     daemon.until_readers(1);
     daemon.write_lines("in time\n");
     reader.until_out_has("in time\n");
     reader.freeze();
+    // Nobody has to be in time any more.
+    fs::write(daemon.place.path("shmd.toml"), config("200ms")).unwrap();
+    daemon.cli(&["reload"]).ok();
     daemon.cli_with_input(&["write"], b"late\n").fails(75, &["1 of 1 readers of channel main", "200ms"]);
     reader.thaw();
     reader.until_out_has("late\n");

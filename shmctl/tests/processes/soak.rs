@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use shm_proto::Bytes;
 
-use crate::common::{Daemon, PATIENCE, heavy, wait_for};
+use crate::common::{Daemon, PATIENCE, Raise, heavy, wait_for};
 use crate::content::Content;
 use crate::helpers;
 
@@ -45,7 +45,7 @@ fn soak(readers: usize, large_one_in: u64) {
             resized.store(u64::MAX, Ordering::Relaxed);
             outcome.unwrap_or_else(|panic| std::panic::resume_unwind(panic));
         });
-        let _done = Finally(&done);
+        let _done = Raise(&done);
         write(&daemon, &Content::new(large_one_in), &resized)
     });
 
@@ -58,15 +58,6 @@ fn soak(readers: usize, large_one_in: u64) {
     assert_eq!((stat.messages, stat.bytes, stat.dropped, stat.overwritten), (MESSAGES, bytes, 0, 0));
     assert_eq!(stat.evicted, 0);
     println!("{readers} readers: {} each, {} resizes", Bytes(bytes), stat.resizes);
-}
-
-/// Raises a flag at the end of a scope, however that comes.
-struct Finally<'a>(&'a AtomicBool);
-
-impl Drop for Finally<'_> {
-    fn drop(&mut self) {
-        self.0.store(true, Ordering::Relaxed);
-    }
 }
 
 /// Publishes everything, no faster than the resizes come; returns how many bytes that were.

@@ -4,10 +4,11 @@ use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
+use crate::process::Proc;
 use shm_proto::control::{Conn, Done, ErrorKind, MAX_REQUEST, Received, Refusal, Reply, Request, SOCKET_NAME, decode};
 
 /// Removed with everything in it at the end of the test.
@@ -34,11 +35,11 @@ impl Dir {
     }
 
     pub(crate) fn run(&self, words: &str) -> Ran {
-        Ran::new(words, self.shmctl(words).output().unwrap())
+        Ran::of(words, self.start(words))
     }
 
-    pub(crate) fn start(&self, words: &str) -> Child {
-        self.shmctl(words).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    pub(crate) fn start(&self, words: &str) -> Proc {
+        Proc::spawn(self.shmctl(words))
     }
 
     /// Answers every request on every connection with what `answer` makes of it, as long as the test runs.
@@ -82,13 +83,10 @@ pub(crate) struct Ran {
 }
 
 impl Ran {
-    pub(crate) fn new(words: &str, output: Output) -> Self {
-        Ran {
-            words: words.to_owned(),
-            code: output.status.code(),
-            out: String::from_utf8_lossy(&output.stdout).into_owned(),
-            err: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+    /// Waits for its end.
+    pub(crate) fn of(words: &str, proc: Proc) -> Self {
+        let run = proc.wait();
+        Ran { words: words.to_owned(), code: run.code, out: run.text(), err: run.err }
     }
 
     /// It failed with this code, said all of `texts` on standard error and nothing on standard output.

@@ -219,6 +219,7 @@ mod tests {
     use shm_proto::framing::input::NonBlocking;
 
     use super::*;
+    use crate::testing::wait_until;
 
     fn start(words: &[&str]) -> Running {
         let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
@@ -226,15 +227,22 @@ mod tests {
     }
 
     fn output(running: &Running) -> String {
+        output_until(running, |_| false)
+    }
+
+    /// What it writes, up to its end or until that is enough.
+    fn output_until(running: &Running, is_enough: impl Fn(&[u8]) -> bool) -> String {
         let mut text = Vec::new();
-        let mut bytes = [0; 256];
-        loop {
+        wait_until(|| {
+            let mut bytes = [0; 256];
             match NonBlocking(running.stdout()).read(&mut bytes) {
-                Ok(0) => return String::from_utf8(text).unwrap(),
+                Ok(0) => return true,
                 Ok(n) => text.extend_from_slice(&bytes[..n]),
-                Err(_) => std::thread::sleep(Duration::from_millis(1)),
+                Err(_) => {}
             }
-        }
+            is_enough(&text)
+        });
+        String::from_utf8(text).unwrap()
     }
 
     #[test]
@@ -248,21 +256,12 @@ mod tests {
     #[test]
     fn a_child_that_ignores_sigterm_is_killed_with_its_whole_group() {
         let mut running = start(&["sh", "-c", "trap '' TERM; sleep 1000 & echo $!; wait; sleep 1000"]);
-        let mut line = String::new();
-        while !line.ends_with('\n') {
-            let mut byte = [0];
-            match NonBlocking(running.stdout()).read(&mut byte) {
-                Ok(1) => line.push(char::from(byte[0])),
-                _ => std::thread::sleep(Duration::from_millis(1)),
-            }
-        }
+        let line = output_until(&running, |text| text.ends_with(b"\n"));
         let grandchild: u32 = line.trim().parse().unwrap();
         let start = shm_proto::os::process::start_ticks(grandchild).unwrap();
         let status = running.finish().unwrap();
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
-        while shm_proto::os::process::is_alive(grandchild, start) {
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        wait_until(|| !shm_proto::os::process::is_alive(grandchild, start));
     }
 
     #[test]

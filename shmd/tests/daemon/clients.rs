@@ -16,6 +16,7 @@ const TWO: &str = "[[channel]]\nname = \"a\"\n[[channel]]\nname = \"b\"\n";
 fn connect(daemon: &Daemon) -> UnixStream {
     let socket = UnixStream::connect(daemon.endpoint().socket).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_write_timeout(Some(PATIENCE)).unwrap();
     socket
 }
 

@@ -7,7 +7,7 @@ use shm_proto::control::{Conn, Done, Received, Request, Start, decode};
 use shm_proto::oplog::{LogEntry, Value};
 use shm_proto::{Reader, Writer};
 
-use super::{Daemon, wait_for};
+use super::{Daemon, PATIENCE, wait_for};
 
 const PLAIN: &str = "[[channel]]\nname = \"main\"\nstalled_after = \"1s\"\n";
 
@@ -28,7 +28,8 @@ fn next(conn: &mut Conn) -> LogEntry {
             Received::Line(line, _) => return decode(&line).unwrap(),
             Received::Closed => panic!("closed"),
             Received::Nothing => {
-                poll(&mut [PollFd::new(conn.as_fd(), PollFlags::POLLIN)], PollTimeout::from(60_000u16)).unwrap();
+                let line = PollFd::new(conn.as_fd(), PollFlags::POLLIN);
+                assert_ne!(poll(&mut [line], PollTimeout::from(60_000u16)).unwrap(), 0, "nothing comes");
             }
         }
     }
@@ -165,7 +166,7 @@ fn peers_that_stop_are_shown_and_reported_once_and_so_is_their_return() {
     daemon.await_log(|log| log.contains("event=stalled channel=main reader=1 ") && log.contains("role=writer"));
     let stat = daemon.stat();
     assert_eq!((stat.readers[0].state.as_str(), stat.writer.unwrap().state.as_str()), ("stalled", "stalled"));
-    reader.recv_into(&mut Vec::new(), None).unwrap();
+    reader.recv_into(&mut Vec::new(), Some(PATIENCE)).unwrap();
     drop(reader);
     writer.maintain().unwrap();
     daemon.await_log(|log| log.contains("event=recovered channel=main role=writer"));

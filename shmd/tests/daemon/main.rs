@@ -22,6 +22,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use shm_proto::control::{Client, Done, Endpoint, Request};
+use shm_proto::os::clock::monotonic_ns;
 use shm_proto::stat::ChannelStat;
 
 /// Long enough for a loaded machine; nothing is asserted about how long things take.
@@ -174,6 +175,18 @@ impl Drop for Daemon {
         }
         let _ = fs::remove_dir_all(&self.dir);
     }
+}
+
+/// What a thread returns, which has to end by itself.
+#[track_caller]
+fn joined<T>(thread: std::thread::JoinHandle<T>) -> T {
+    wait_for(|| thread.is_finished(), || "a thread of the test does not end".to_owned());
+    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+/// The moment at which patience is at its end, for calls that take one.
+fn soon() -> u64 {
+    monotonic_ns() + u64::try_from(PATIENCE.as_nanos()).unwrap()
 }
 
 /// Waits until something is so; `context` is printed if it never is.

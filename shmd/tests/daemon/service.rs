@@ -5,19 +5,22 @@ use std::io::Read;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixDatagram;
 use std::process::Stdio;
+use std::time::Instant;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use shm_proto::control::{Request, Start};
 use shm_proto::{Reader, Writer};
 
-use super::{Daemon, PATIENCE, wait_for};
+use super::{Daemon, PATIENCE, joined, wait_for};
 
 const PLAIN: &str = "[[channel]]\nname = \"main\"\n";
 
 /// The next message that has this in it.
 fn hear(manager: &UnixDatagram, what: &str) -> String {
+    let until = Instant::now() + PATIENCE;
     loop {
+        assert!(Instant::now() < until, "waiting for {what}, and only others come");
         let mut bytes = [0; 4096];
         let length = manager.recv(&mut bytes).unwrap_or_else(|e| panic!("waiting for {what}: {e}"));
         let text = String::from_utf8_lossy(&bytes[..length]).into_owned();
@@ -90,9 +93,13 @@ impl Daemon {
         }
         let mut child = command.args(more).stdin(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
         // To the end of the stream: the daemon must not keep it open.
-        let mut said = String::new();
-        child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
-        (child.wait().unwrap().code(), said)
+        let mut stderr = child.stderr.take().unwrap();
+        let said = joined(std::thread::spawn(move || {
+            let mut said = String::new();
+            stderr.read_to_string(&mut said).unwrap();
+            said
+        }));
+        (joined(std::thread::spawn(move || child.wait().unwrap().code())), said)
     }
 }
 

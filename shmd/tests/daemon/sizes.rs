@@ -9,6 +9,15 @@ use shm_proto::ring::{Reader, Writer};
 
 use super::{Daemon, PATIENCE, wait_for};
 
+/// Raises a flag when it goes out of scope, also when the test fails.
+struct Raise<'a>(&'a AtomicBool);
+
+impl Drop for Raise<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const CHANNEL: &str = "[[channel]]\nname = \"main\"\nsource = \"none\"\nmax = \"32MiB\"\n";
@@ -63,11 +72,14 @@ fn a_shrink_that_waits_for_a_reader_says_so_and_takes_effect_when_it_has_read() 
         reader.recv_into(&mut bytes, Some(PATIENCE)).unwrap();
         assert_eq!(bytes, [n as u8; 1000]);
     }
-    let _ = reader.try_recv();
-    while daemon.stat().pending.is_some() {
-        writer.maintain().unwrap();
-        let _ = reader.try_recv();
-    }
+    wait_for(
+        || {
+            let _ = reader.try_recv();
+            writer.maintain().unwrap();
+            daemon.stat().pending.is_none()
+        },
+        || daemon.log(),
+    );
     assert_eq!(length(&daemon), 4096 + 64 * KIB);
 }
 
@@ -172,11 +184,13 @@ fn nothing_is_lost_while_the_size_goes_up_and_down_under_load() {
         (0..3).map(|_| Reader::attach(&daemon.endpoint(), None, Start::Oldest).unwrap()).collect();
     let resized = AtomicBool::new(false);
     let messages = thread::scope(|scope| {
+        // Also when a resize fails.
+        let _resized = Raise(&resized);
         let writer = scope.spawn(|| {
             let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
             let mut n = 0u64;
-            // To the last resize, on a machine of any speed; bounded, or a failed resize would never be told.
-            while n < 60_000 || (n < 5_000_000 && !resized.load(Ordering::Relaxed)) {
+            // To the last resize, on a machine of any speed.
+            while n < 60_000 || !resized.load(Ordering::Relaxed) {
                 let len = 8 + (n * 7919 % 3000) as usize;
                 let mut message = vec![n as u8; len];
                 message[..8].copy_from_slice(&n.to_le_bytes());

@@ -5,7 +5,7 @@ use super::*;
 use crate::os::clock::monotonic_ns;
 use crate::os::map::Mapping;
 use crate::os::reserve;
-use crate::os::testing::{in_child, memory};
+use crate::os::testing::{in_child, memory, wait_until};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -21,7 +21,7 @@ fn cell(mapping: &Mapping) -> RobustMutex<'_> {
 }
 
 fn take(mutex: RobustMutex<'_>) -> Guard<'_> {
-    match mutex.lock_until(monotonic_ns() + 10 * SECOND).unwrap() {
+    match mutex.lock_until(monotonic_ns() + 60 * SECOND).unwrap() {
         Lock::Held(guard) => guard,
         other => panic!("{other:?}"),
     }
@@ -82,7 +82,7 @@ fn a_mutex_released_without_repair_is_told_and_can_be_made_anew() {
         0
     });
     assert_eq!(careless.exit_code(), 0);
-    assert!(matches!(mutex.lock_until(monotonic_ns() + 10 * SECOND).unwrap(), Lock::Unrecoverable));
+    assert!(matches!(mutex.lock_until(monotonic_ns() + 60 * SECOND).unwrap(), Lock::Unrecoverable));
     mutex.init().unwrap();
     assert!(!take(mutex).recovered());
 }
@@ -97,9 +97,7 @@ fn a_wait_for_a_living_holder_ends_at_its_deadline_and_names_it() {
         std::thread::sleep(Duration::from_secs(1000));
         0
     });
-    while mutex.holder().is_none() {
-        std::thread::yield_now();
-    }
+    wait_until(|| mutex.holder().is_some());
     assert_eq!(mutex.holder(), Some(child.pid()));
     let start = monotonic_ns();
     assert!(matches!(mutex.lock_until(start + SECOND / 20).unwrap(), Lock::TimedOut));

@@ -5,7 +5,7 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 
 use super::*;
 use crate::os::page::SharedPage;
-use crate::os::testing::in_child;
+use crate::os::testing::{Raise, in_child, wait_until};
 use crate::ring::layout::ReaderPage;
 
 /// Longer than any test may take.
@@ -109,9 +109,7 @@ fn a_program_with_the_c_librarys_semaphores_can_be_the_other_side() {
         unsafe { libc::sem_post(sem(&page.wake)) | libc::sem_wait(sem(&page.space)) }
     });
     assert_eq!(Semaphore::new(&page.wake).wait_until(after(LONG)), Wait::Posted);
-    while fields(&page.space).1 == 0 {
-        std::thread::yield_now();
-    }
+    wait_until(|| fields(&page.space).1 != 0);
     Semaphore::new(&page.space).post();
     assert_eq!(child.exit_code(), 0);
     assert_eq!(fields(&page.space).0, 0);
@@ -146,10 +144,10 @@ fn a_peer_that_changes_the_word_all_the_time_moves_no_deadline() {
                 let _ = Semaphore::new(&page.wake).futex(libc::FUTEX_WAKE, 1, None);
             }
         });
+        let _raise = Raise(&stop);
         for _ in 0..20 {
             assert_eq!(Semaphore::new(&page.wake).wait_until(after(Duration::from_millis(1))), Wait::TimedOut);
         }
-        stop.store(true, Ordering::Relaxed);
     });
 }
 

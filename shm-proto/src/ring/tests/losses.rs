@@ -1,6 +1,7 @@
 //! What is dropped and what is overwritten, counted.
 
 use super::*;
+use crate::os::testing::Raise;
 
 #[test]
 fn a_drop_channel_counts_what_it_drops() {
@@ -41,13 +42,13 @@ fn a_lapped_reader_learns_exactly_how_many_it_lost() {
     let (mut received, mut lost) = (0u64, 0u64);
     std::thread::scope(|scope| {
         scope.spawn(|| {
+            let _raise = Raise(&stop);
             for n in 0..200_000u64 {
                 let len = 8 + n % 300;
                 let mut bytes = vec![n as u8; len as usize];
                 bytes[..8].copy_from_slice(&n.to_le_bytes());
                 writer.publish(&bytes).unwrap();
             }
-            stop.store(true, Ordering::SeqCst);
         });
         let mut out = Vec::new();
         let mut next = 0;

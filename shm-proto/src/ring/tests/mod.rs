@@ -20,7 +20,7 @@ use crate::error::Error;
 use crate::os::reserve;
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
-const SOON: Option<Duration> = Some(Duration::from_secs(20));
+const SOON: Option<Duration> = Some(Duration::from_secs(60));
 
 /// A message whose every byte follows from its number.
 fn message(n: u64, most: u64) -> Vec<u8> {

@@ -1,6 +1,9 @@
 //! Growing and shrinking with readers attached.
 
+use std::sync::Arc;
+
 use super::*;
+use crate::os::testing::Raise;
 
 #[test]
 fn a_channel_grows_for_a_message_and_for_a_slow_reader_before_it_blocks() {
@@ -74,6 +77,7 @@ fn a_shrink_waits_for_the_readers_and_then_gives_the_memory_back() {
 #[test]
 fn nothing_is_lost_while_the_channel_is_resized_under_load() {
     const MESSAGES: u64 = 60_000;
+    const END: &[u8] = b"the end, as no message of these is";
     let most = 16_000;
     for on_full in [OnFull::Block] {
         let mut channel = TestChannel::new(65536, Geometry { on_full, ..geometry(1 << 20) });
@@ -82,16 +86,22 @@ fn nothing_is_lost_while_the_channel_is_resized_under_load() {
             let mut reader = channel.reader(Start::Oldest);
             handles.push(std::thread::spawn(move || {
                 let mut out = Vec::new();
-                for n in 0..MESSAGES {
+                for n in 0.. {
                     let got = reader.recv_into(&mut out, SOON).unwrap();
                     assert_eq!(got.seq, n);
+                    if out == END {
+                        return assert!(n >= MESSAGES);
+                    }
                     assert!(out == message(n, most), "message {n}");
                 }
             }));
         }
         let mut writer = channel.writer();
+        // As many messages as there are, and more until there were enough resizes.
+        let enough = Arc::new(AtomicBool::new(false));
+        let (seen, _raise) = (Arc::clone(&enough), Raise(&enough));
         let publishing = std::thread::spawn(move || {
-            for n in 0..MESSAGES {
+            for n in (0..).take_while(|&n| n < MESSAGES || !seen.load(Ordering::Relaxed)) {
                 if n % 7 == 0 {
                     let mut batch = writer.batch();
                     batch.push(&message(n, most)).unwrap();
@@ -100,6 +110,7 @@ fn nothing_is_lost_while_the_channel_is_resized_under_load() {
                     writer.publish(&message(n, most)).unwrap();
                 }
             }
+            writer.publish(END).unwrap();
             writer
         });
         let (mut grown, mut shrunk) = (0, 0);
@@ -129,10 +140,10 @@ fn nothing_is_lost_while_the_channel_is_resized_under_load() {
                     grown += 1;
                 }
             }
+            enough.store(grown > 20 && shrunk > 20, Ordering::Relaxed);
             std::thread::sleep(Duration::from_micros(300));
         }
         drop(publishing.join().unwrap());
         handles.into_iter().for_each(|handle| handle.join().unwrap());
-        assert!(grown > 20 && shrunk > 20, "grown {grown}, shrunk {shrunk}");
     }
 }

@@ -239,7 +239,8 @@ mod tests {
     #[test]
     fn a_process_that_does_not_end_is_not_waited_for_without_bound() {
         let signals = Signals::catch().unwrap();
-        let mut child = Command::new("sleep").arg("1000").spawn().unwrap();
+        // Longer than this takes, and not for long after a failure.
+        let mut child = Command::new("sleep").arg("100").spawn().unwrap();
         let error = end_of("the writer", &mut child, &signals, Duration::from_millis(20)).unwrap_err().to_string();
         assert!(error.contains(&format!("the writer (pid {}), which should have ended,", child.id())), "{error}");
         child.kill().unwrap();

@@ -12,7 +12,8 @@ use shm_proto::stat::ChannelStat;
 use shm_proto::{Endpoint, Reader, Start, Writer};
 
 use super::place::Place;
-use super::process::{Proc, Run, clean, shmctl, shmd};
+use super::process::{Proc, Run, clean};
+use super::programs::{shmctl, shmd};
 use super::wait::{PATIENCE, wait_for, wait_until};
 
 /// How a daemon is to be started.

@@ -7,6 +7,7 @@ mod daemon;
 mod other_user;
 mod place;
 mod process;
+mod programs;
 mod sandbox;
 mod wait;
 
@@ -14,7 +15,8 @@ pub(crate) use self::{
     daemon::{Daemon, Setup},
     other_user::{User, skip, skip_without_root},
     place::{Place, shared_memory},
-    process::{Proc, Run, clean, shmctl, shmd},
+    process::{Proc, Run, clean},
+    programs::{shmctl, shmd},
     sandbox::{has_membarrier, without_membarrier},
-    wait::{PATIENCE, heavy, wait_for, wait_until},
+    wait::{PATIENCE, Raise, heavy, wait_for, wait_until},
 };

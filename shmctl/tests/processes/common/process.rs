@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{JoinHandle, sleep, spawn};
@@ -12,19 +12,6 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::wait::{PATIENCE, wait_until};
-
-/// The command line program.
-pub(crate) fn shmctl() -> PathBuf {
-    PathBuf::from(env!("CARGO_BIN_EXE_shmctl"))
-}
-
-/// The daemon, which cargo puts beside it when it builds the workspace.
-pub(crate) fn shmd() -> PathBuf {
-    let path = shmctl().with_file_name("shmd");
-    let missing = "is missing: these tests need both programs, run them with `cargo test --workspace`";
-    assert!(path.is_file(), "{} {missing}", path.display());
-    path
-}
 
 /// A command without anything of this machine's settings in its environment.
 pub(crate) fn clean(program: impl AsRef<Path>) -> Command {

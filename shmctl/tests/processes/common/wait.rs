@@ -1,5 +1,6 @@
 //! Waiting for conditions.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
@@ -23,6 +24,15 @@ pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T 
         }
         assert!(Instant::now() < end, "waited {PATIENCE:?} in vain: {what}");
         sleep(Duration::from_millis(3));
+    }
+}
+
+/// Raises a flag at the end of a scope, however that comes: the thread that looks at the flag ends with the test.
+pub(crate) struct Raise<'a>(pub(crate) &'a AtomicBool);
+
+impl Drop for Raise<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
 }
 

@@ -1,17 +1,37 @@
-use std::fs::{self, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
+use std::time::Instant;
 
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 
-use super::super::{Daemon, wait_for};
+use super::super::{Daemon, joined, wait_for};
 use super::{next, refused};
 
 const KEYS: &str = "source = \"fifo:DIR/in\"";
 
 fn write(daemon: &Daemon, bytes: &[u8]) {
-    OpenOptions::new().write(true).open(daemon.path("in")).unwrap().write_all(bytes).unwrap();
+    open(daemon).write_all(bytes).unwrap();
+}
+
+/// Opens the FIFO for writing when the daemon has it open; an open that waits could wait for ever.
+fn open(daemon: &Daemon) -> File {
+    let mut opened = None;
+    let mut open = || {
+        let found = OpenOptions::new().write(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(daemon.path("in"));
+        match found {
+            Ok(file) => opened = Some(file),
+            Err(e) => assert_eq!(e.raw_os_error(), Some(Errno::ENXIO as i32), "{e}"),
+        }
+        opened.is_some()
+    };
+    wait_for(&mut open, || daemon.log());
+    let file = opened.unwrap();
+    fcntl(&file, FcntlArg::F_SETFL(OFlag::empty())).unwrap();
+    file
 }
 
 #[test]
@@ -30,7 +50,7 @@ fn a_fifo_is_made_read_reopened_after_each_end_and_removed() {
     let input = daemon.until_state("waiting for a writer");
     assert_eq!((input.kind.as_str(), input.messages, input.bytes, input.errors), ("fifo", 10, 25, 0));
     assert_eq!(input.object.as_deref(), daemon.path("in").to_str());
-    let mut open = OpenOptions::new().write(true).open(daemon.path("in")).unwrap();
+    let mut open = open(&daemon);
     open.write_all(b"x\n").unwrap();
     daemon.until_state("open");
     assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
@@ -53,10 +73,11 @@ fn a_fifo_that_nobody_writes_costs_next_to_nothing() {
         let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
         line.trim().parse().unwrap()
     };
-    let before = switches();
+    let (before, begun) = (switches(), Instant::now());
     std::thread::sleep(std::time::Duration::from_millis(2500));
-    // A look a second.
-    assert!(switches() - before <= 10, "{}", switches() - before);
+    // A look a second, and a few more of other reasons.
+    let (looks, seconds) = (switches() - before, begun.elapsed().as_secs());
+    assert!(looks <= 8 + seconds, "{looks} in {seconds} s");
 }
 
 #[test]
@@ -88,7 +109,7 @@ fn a_line_that_is_too_long_is_passed_over_and_an_impossible_length_costs_the_res
 
     let daemon = Daemon::fed("fifo-length", &format!("{KEYS}\nframing = \"length\"\nmax_message = 8"));
     let mut reader = daemon.reader();
-    let mut open = OpenOptions::new().write(true).open(daemon.path("in")).unwrap();
+    let mut open = open(&daemon);
     open.write_all(b"\xff\xff\xff\x7fwhatever\x01\0\0\0x").unwrap();
     daemon.until_state("passing over");
     open.write_all(b"\x01\0\0\0y").unwrap();
@@ -103,7 +124,7 @@ fn a_line_that_is_too_long_is_passed_over_and_an_impossible_length_costs_the_res
 fn a_claimed_length_neither_grows_the_ring_nor_wipes_what_it_keeps() {
     let keys = format!("{KEYS}\nframing = \"length\"\ncapacity = \"64KiB\"\non_full = \"overwrite\"");
     let daemon = Daemon::fed("fifo-claim", &keys);
-    let mut open = OpenOptions::new().write(true).open(daemon.path("in")).unwrap();
+    let mut open = open(&daemon);
     open.write_all(b"\x04\0\0\0kept").unwrap();
     daemon.until_input(|input| input.messages == 1);
     let before = daemon.stat();
@@ -118,7 +139,7 @@ fn a_claimed_length_neither_grows_the_ring_nor_wipes_what_it_keeps() {
         daemon.until_input(|input| input.errors == round && input.state == "waiting for a writer");
         let stat = daemon.stat();
         assert_eq!((stat.capacity, stat.retained), (before.capacity, before.retained), "{}", daemon.log());
-        open = OpenOptions::new().write(true).open(daemon.path("in")).unwrap();
+        open = self::open(&daemon);
     }
     assert_eq!(next(&mut daemon.reader()), "kept");
     // A message larger than the pipe arrives all the same.
@@ -131,7 +152,7 @@ fn a_claimed_length_neither_grows_the_ring_nor_wipes_what_it_keeps() {
 fn writers_that_share_an_opening_are_both_read() {
     let daemon = Daemon::fed("fifo-two", KEYS);
     let mut reader = daemon.reader();
-    let [mut a, mut b] = [0; 2].map(|_| OpenOptions::new().write(true).open(daemon.path("in")).unwrap());
+    let [mut a, mut b] = [0; 2].map(|_| open(&daemon));
     a.write_all(b"a\n").unwrap();
     b.write_all(b"b\n").unwrap();
     drop(a);
@@ -191,9 +212,8 @@ fn a_channel_is_resized_while_its_source_waits_and_while_its_ring_is_full() {
     assert_eq!(daemon.resize(128 << 10), 128 << 10);
     wait_for(|| daemon.stat().pending.is_none(), || daemon.log());
     let mut reader = daemon.reader();
-    let path = daemon.path("in");
+    let mut open = open(&daemon);
     let writing = std::thread::spawn(move || {
-        let mut open = OpenOptions::new().write(true).open(path).unwrap();
         let line = [&[b'x'; 999][..], b"\n"].concat();
         // More than the ring can grow to; the daemon may be stopped before it has taken all.
         (0..8000).try_for_each(|_| open.write_all(&line)).is_err()
@@ -205,7 +225,7 @@ fn a_channel_is_resized_while_its_source_waits_and_while_its_ring_is_full() {
     }
     assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
     assert!(!daemon.log().contains("source-stuck") && !daemon.path("in").exists(), "{}", daemon.log());
-    assert!(writing.join().unwrap());
+    assert!(joined(writing));
 }
 
 #[test]

@@ -86,7 +86,7 @@ fn files_that_were_rotated_away_are_not_watched_any_more() {
     for rotation in 0..5 {
         writeln!(append(&daemon), "{rotation}").unwrap();
         assert_eq!(next(&mut reader), rotation.to_string());
-        assert_eq!(watches(), 1);
+        wait_for(|| watches() == 1, || daemon.log());
         fs::rename(daemon.path("log.txt"), daemon.path(&format!("log.{rotation}"))).unwrap();
     }
 }

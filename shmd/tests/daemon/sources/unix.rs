@@ -7,7 +7,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use nix::sys::signal::Signal;
 use shm_proto::control::Request;
 
-use super::super::{Daemon, PATIENCE, wait_for};
+use super::super::{Daemon, PATIENCE, joined, wait_for};
 use super::{next, refused};
 
 const KEYS: &str = "source = \"unix:DIR/in\"";
@@ -15,6 +15,7 @@ const KEYS: &str = "source = \"unix:DIR/in\"";
 fn connect(daemon: &Daemon) -> UnixStream {
     let socket = UnixStream::connect(daemon.path("in")).unwrap();
     socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.set_write_timeout(Some(PATIENCE)).unwrap();
     socket
 }
 
@@ -115,7 +116,7 @@ fn large_messages_of_many_clients_arrive_whole() {
         assert_eq!(bytes.len(), 1 + (*round * 77_777 + usize::from(number) * 13) % 1_000_000);
         *round += 1;
     }
-    sending.into_iter().for_each(|thread| thread.join().unwrap());
+    sending.into_iter().for_each(joined);
     assert_eq!(daemon.input().errors, 0);
 }
 
@@ -311,6 +312,6 @@ fn clients_wait_while_the_ring_is_full_and_the_end_does_not() {
     wait_for(|| daemon.stat().used > 60 << 10, || daemon.log());
     assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
     assert!(!daemon.log().contains("source-stuck"), "{}", daemon.log());
-    sending.into_iter().for_each(|thread| thread.join().unwrap());
+    sending.into_iter().for_each(joined);
     daemon.assert_gone();
 }

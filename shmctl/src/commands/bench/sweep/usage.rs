@@ -126,14 +126,16 @@ mod tests {
     #[test]
     fn a_process_that_works_is_seen_to_and_one_that_sleeps_is_not() {
         let signals = Signals::catch().unwrap();
-        let mut idle = std::process::Command::new("sleep").arg("1000").spawn().unwrap();
-        let mut busy = std::process::Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+        let start = |script: &str| std::process::Command::new("sh").args(["-c", script]).spawn().unwrap();
+        let [mut idle, mut busy] = ["exec sleep 1000", "while :; do :; done"].map(start);
         let time = Duration::from_millis(200);
-        let seen = watch(&[idle.id(), busy.id()], time, time, &signals).unwrap().unwrap();
+        let seen = watch(&[idle.id(), busy.id()], time, time, &signals);
+        // Before anything can fail.
         for child in [&mut idle, &mut busy] {
             child.kill().unwrap();
             child.wait().unwrap();
         }
+        let seen = seen.unwrap().unwrap();
         assert!(seen[0].cpu_percent < seen[1].cpu_percent, "{seen:?}");
         assert!(watch(&[idle.id()], time, time, &signals).is_err(), "there is no such process any more");
     }
