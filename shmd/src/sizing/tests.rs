@@ -41,6 +41,14 @@ fn a_growth_tells_the_writer_after_every_step_and_answers_at_the_end() {
 }
 
 #[test]
+fn a_growth_whose_memory_is_there_is_not_pending_though_its_reservation_has_not_ended() {
+    let mut sizing = channel(true);
+    sizing.ask(Instant::now(), 1, 3 * MIB, PLENTY);
+    sizing.reserved(3 * MIB);
+    assert_eq!((sizing.capacity(), sizing.pending(), sizing.growing()), (3 * MIB, None, true));
+}
+
+#[test]
 fn a_failed_growth_gives_back_what_was_not_announced_and_is_not_tried_again_for_a_second() {
     let mut sizing = channel(true);
     let now = Instant::now();
