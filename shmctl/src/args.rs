@@ -12,7 +12,8 @@ const GLOBAL: &str = "Options of every command";
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0   done, also when the output was closed or SIGINT ended the command
+  0   done; also when the output was closed, and when SIGINT or SIGTERM ended read, write, stat --watch, log --follow or
+      bench
   1   failed: the message says what and why
   2   wrong usage
   69  no daemon answers

@@ -3,7 +3,7 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::{flag, low_level};
@@ -15,20 +15,33 @@ use crate::error::{Failure, Result};
 pub(crate) struct Signals {
     pipe: UnixStream,
     came: Arc<AtomicBool>,
+    number: Arc<AtomicUsize>,
 }
 
 impl Signals {
     pub(crate) fn catch() -> Result<Self> {
         let failed = |e: std::io::Error| Failure::Other(format!("cannot catch SIGINT and SIGTERM: {e}"));
         let (pipe, writer) = UnixStream::pair().map_err(failed)?;
-        let came = Arc::new(AtomicBool::new(false));
+        let (came, number) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         for signal in [SIGINT, SIGTERM] {
             // In this order: the default action only when an earlier signal has raised the flag.
             flag::register_conditional_default(signal, Arc::clone(&came)).map_err(failed)?;
+            flag::register_usize(signal, Arc::clone(&number), signal as usize).map_err(failed)?;
             flag::register(signal, Arc::clone(&came)).map_err(failed)?;
             low_level::pipe::register(signal, writer.try_clone().map_err(failed)?).map_err(failed)?;
         }
-        Ok(Signals { pipe, came })
+        Ok(Signals { pipe, came, number })
+    }
+
+    /// Raised when one has come, for waits that look at a flag.
+    pub(crate) fn flag(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.came)
+    }
+
+    /// The name of the one that has come.
+    pub(crate) fn name(&self) -> &'static str {
+        // The number is stored before the flag is raised.
+        if self.number.load(Ordering::Relaxed) == SIGTERM as usize { "SIGTERM" } else { "SIGINT" }
     }
 
     /// Whether one has come.

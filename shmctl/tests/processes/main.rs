@@ -25,6 +25,7 @@ mod read_write;
 mod resize;
 mod soak;
 mod stat;
+mod stop_write;
 
 /// Not a test: where this program goes in when another test has started it with a role.
 #[test]

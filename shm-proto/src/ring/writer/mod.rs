@@ -13,7 +13,8 @@ mod slot;
 mod wait;
 
 use std::os::fd::BorrowedFd;
-use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use self::peers::Peers;
@@ -70,6 +71,8 @@ pub struct Writer {
     /// A smaller capacity that waits for the readers, and the number the daemon gave the request.
     shrinking: Option<(u64, u32)>,
     overflow_told_ns: u64,
+    /// Ends every wait when it is raised.
+    interrupt: Option<Arc<AtomicBool>>,
 }
 
 /// What the writer sends when the ring is full is told at most this often.
@@ -116,6 +119,7 @@ impl Writer {
             haste: Haste::default(),
             shrinking: None,
             overflow_told_ns: 0,
+            interrupt: None,
             segment,
             geometry,
         };
@@ -258,6 +262,19 @@ impl Writer {
     #[must_use]
     pub fn messages(&self) -> u64 {
         self.tail.seq
+    }
+
+    /// Payload bytes published since the segment was made.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// Ends every wait, now and later, with [`Error::Interrupted`](crate::Error::Interrupted) when `flag` is raised; what
+    /// needs no wait goes on. For signal handlers: one that runs in the writer's thread ends the wait at once, otherwise the
+    /// flag is looked at within a second.
+    pub fn interrupt_on(&mut self, flag: Arc<AtomicBool>) {
+        self.interrupt = Some(flag);
     }
 
     /// Whether every attached reader has read everything. A writer whose role has ended knows of no readers.

@@ -143,21 +143,27 @@ impl Writer {
         self.lease.waiting.value.store(0, Ordering::Relaxed);
     }
 
+    /// Before a wait for `what`: whether the program has ended it.
+    fn check_interrupt(&self, what: impl FnOnce() -> String) -> Result<()> {
+        match &self.interrupt {
+            Some(flag) if flag.load(Ordering::Relaxed) => Err(Error::Interrupted { what: what() }),
+            _ => Ok(()),
+        }
+    }
+
     pub(super) fn check_patience(&self, patience: Patience, now: u64) -> Result<()> {
+        self.check_interrupt(|| self.space_wanted())?;
         match patience {
             Patience::Policy => Ok(()),
             Patience::None => Err(self.would_block()),
             Patience::Until { deadline_ns, .. } if now < deadline_ns => Ok(()),
-            Patience::Until { timeout, .. } => Err(Error::TimedOut {
-                what: format!(
-                    "space in channel {}: {} of {} bytes are not read yet",
-                    self.geometry.channel,
-                    self.unread(),
-                    self.plan.capacity()
-                ),
-                waited: timeout,
-            }),
+            Patience::Until { timeout, .. } => Err(Error::TimedOut { what: self.space_wanted(), waited: timeout }),
         }
+    }
+
+    fn space_wanted(&self) -> String {
+        let (channel, unread, capacity) = (&self.geometry.channel, self.unread(), self.plan.capacity());
+        format!("space in channel {channel}: {unread} of {capacity} bytes are not read yet")
     }
 
     pub(super) fn would_block(&self) -> Error {
@@ -183,8 +189,10 @@ impl Writer {
             }
             let now = monotonic_ns();
             self.beat();
+            let what = || format!("{wanted} readers of channel {}, {have} are attached", self.geometry.channel);
+            self.check_interrupt(what)?;
             if now >= patience.deadline_ns() {
-                let what = format!("{wanted} readers of channel {}, {have} are attached", self.geometry.channel);
+                let what = what();
                 let waited = if let Patience::Until { timeout, .. } = patience { timeout } else { Duration::ZERO };
                 return Err(Error::TimedOut { what, waited });
             }
@@ -210,17 +218,15 @@ impl Writer {
                 std::hint::spin_loop();
                 continue;
             }
-            if now >= deadline_ns {
+            let what = || {
                 let behind = self.peers.iter().filter(|peer| peer.cursor < target).count();
-                return Err(Error::TimedOut {
-                    what: format!(
-                        "{behind} of {} readers of channel {} to read message {}",
-                        self.peers.len(),
-                        self.geometry.channel,
-                        self.tail.seq.wrapping_sub(1)
-                    ),
-                    waited: timeout,
-                });
+                let (readers, channel) = (self.peers.len(), &self.geometry.channel);
+                let last = self.tail.seq.wrapping_sub(1);
+                format!("{behind} of {readers} readers of channel {channel} to read message {last}")
+            };
+            self.check_interrupt(what)?;
+            if now >= deadline_ns {
+                return Err(Error::TimedOut { what: what(), waited: timeout });
             }
             if !wake::want_space(&peer.page.space_wanted.value, &peer.page.line.cursor, target)
                 && self.lease.generation.value.load(Ordering::SeqCst) == self.generation

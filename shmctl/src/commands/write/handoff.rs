@@ -1,6 +1,5 @@
 //! Role A without a daemon: makes the objects, hands every message over, removes the objects.
 
-use std::io;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -11,8 +10,9 @@ use shm_proto::framing::{MessageSink, Pump, Slotted, Step};
 use shm_proto::handoff::{Names, Origin, Progress, Settings, Writer};
 use shm_proto::os::clock::monotonic_ns;
 
+use super::stopped::{End, Stopped};
 use super::{Args, Overdue, stdin};
-use crate::error::{Result, note};
+use crate::error::{Failure, Result, note};
 use crate::human::messages;
 use crate::output::wait_for;
 use crate::signals::Signals;
@@ -25,6 +25,8 @@ struct Sink<'a> {
     writer: Writer,
     signals: &'a Signals,
     timeout: Option<Duration>,
+    /// Whole messages that were read and not acknowledged when the waiting ended.
+    unpublished: u64,
 }
 
 impl Sink<'_> {
@@ -35,25 +37,30 @@ impl Sink<'_> {
             .map_or(u64::MAX, |most| monotonic_ns().saturating_add(u64::try_from(most.as_nanos()).unwrap_or(u64::MAX)));
         while self.writer.progress(until.min(monotonic_ns() + LOOK))? == Progress::Waiting {
             if self.signals.came() {
-                let interrupted = io::Error::from(io::ErrorKind::Interrupted);
-                return Err(Error::system("wait for an acknowledgement", interrupted));
+                return Err(Error::Interrupted { what: self.waited_for() });
             }
             if monotonic_ns() >= until {
                 self.writer.withdraw()?;
-                let what = format!("an acknowledgement in {}", self.writer.settings().names.segment);
-                return Err(Error::TimedOut { what, waited: self.timeout.unwrap_or_default() });
+                return Err(Error::TimedOut { what: self.waited_for(), waited: self.timeout.unwrap_or_default() });
             }
         }
         Ok(())
+    }
+
+    fn waited_for(&self) -> String {
+        format!("an acknowledgement in {}", self.writer.settings().names.segment)
     }
 }
 
 impl MessageSink for Sink<'_> {
     fn publish_all<'m>(&mut self, messages: impl Iterator<Item = &'m [u8]>) -> Result<u64, Error> {
-        let mut count = 0;
-        for message in messages {
+        let (mut count, mut messages) = (0, messages);
+        while let Some(message) = messages.next() {
             self.writer.offer(message)?;
-            self.await_end()?;
+            if let Err(error) = self.await_end() {
+                self.unpublished = 1 + messages.count() as u64;
+                return Err(error);
+            }
             count += 1;
         }
         Ok(count)
@@ -64,8 +71,7 @@ impl MessageSink for Sink<'_> {
     }
 }
 
-pub(super) fn run(args: &Args, names: Names) -> Result<()> {
-    let signals = Signals::catch()?;
+pub(super) fn run(args: &Args, names: Names, signals: &Signals) -> Result<()> {
     let on_full = match args.on_full {
         Overdue::Block => OnFull::Block,
         Overdue::Drop => OnFull::Drop,
@@ -79,7 +85,7 @@ pub(super) fn run(args: &Args, names: Names) -> Result<()> {
         Origin::Adopted { .. } => note(&format!("{names}: an earlier writer left them; going on with them")),
         Origin::Replaced => note(&format!("{names}: an earlier program left them; made anew")),
     }
-    let mut sink = Sink { writer, signals: &signals, timeout: args.timeout };
+    let mut sink = Sink { writer, signals, timeout: args.timeout, unpublished: 0 };
     let result = publish(&mut pump, &mut sink);
     let counters = sink.writer.counters();
     if counters.offered_again > 0 || counters.recovered > 0 || counters.repaired > 0 {
@@ -93,23 +99,31 @@ pub(super) fn run(args: &Args, names: Names) -> Result<()> {
     if counters.dropped > 0 {
         note(&messages(counters.dropped, "dropped, because nobody acknowledged in time"));
     }
-    if result.is_err() && counters.messages > 0 && !signals.came() {
-        note(&messages(counters.messages, "acknowledged before"));
-    } else {
-        log::info!("{}", messages(counters.messages, "acknowledged"));
-    }
+    let stopped = Stopped {
+        done: "acknowledged",
+        messages: counters.messages,
+        bytes: counters.bytes,
+        unpublished: sink.unpublished,
+        unfinished: pump.unfinished(),
+    };
     match result {
-        Err(_) if signals.came() => {
-            if sink.writer.on_offer().is_some() {
-                note("the message on offer was not acknowledged and is withdrawn");
-            }
-            Ok(())
+        Ok(End::Input) => log::info!("{}", messages(counters.messages, "acknowledged")),
+        Ok(End::Signal) => return stopped.tell(signals, ""),
+        Err(Failure::Library(Error::Interrupted { .. })) => {
+            let more = "; the message on offer is withdrawn";
+            return Stopped { unfinished: 0, ..stopped }.tell(signals, more);
         }
-        result => result,
+        Err(failure) => {
+            if counters.messages > 0 {
+                note(&messages(counters.messages, "acknowledged before"));
+            }
+            return Err(failure);
+        }
     }
+    Ok(())
 }
 
-fn publish(pump: &mut Pump, sink: &mut Sink<'_>) -> Result<()> {
+fn publish(pump: &mut Pump, sink: &mut Sink<'_>) -> Result<End> {
     let mut input = stdin()?;
     while !sink.signals.came() {
         match pump.step(&mut input, sink)? {
@@ -119,8 +133,8 @@ fn publish(pump: &mut Pump, sink: &mut Sink<'_>) -> Result<()> {
                 let signal = PollFd::new(sink.signals.as_fd(), PollFlags::POLLIN);
                 wait_for(&mut [input, signal], Duration::MAX)?;
             }
-            Step::Eof => break,
+            Step::Eof => return Ok(End::Input),
         }
     }
-    Ok(())
+    Ok(End::Signal)
 }

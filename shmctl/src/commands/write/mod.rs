@@ -1,6 +1,7 @@
 //! `shmctl write`: standard input to messages.
 
 mod handoff;
+mod stopped;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -9,14 +10,16 @@ use std::time::Duration;
 use clap::{Args as ClapArgs, ValueEnum};
 use nix::poll::{PollFd, PollFlags};
 use shm_proto::framing::input::Shared;
-use shm_proto::framing::{Framing, Pump, Step};
+use shm_proto::framing::{Framing, MessageSink, Pump, Slotted, Step};
 use shm_proto::{Error, Writer};
 
+use self::stopped::{End, Stopped};
 use super::handoff::Objects;
 use crate::args::Global;
-use crate::error::{Result, note};
+use crate::error::{Failure, Result, note};
 use crate::human::messages;
 use crate::output::{has_gone, has_news, wait_for};
+use crate::signals::Signals;
 
 /// A writer with nothing to publish shows that often that it is alive.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -34,7 +37,11 @@ Examples:
                                                  strings to a C program, without a daemon
 
 Only one program at a time can write to a channel. A message over the channel's limit ends the command with 1 and says \
-how long it is; nothing is cut to fit. When the channel is full, its on_full decides: wait, drop and count, or overwrite.";
+how long it is; nothing is cut to fit. When the channel is full, its on_full decides: wait, drop and count, or overwrite.
+
+SIGINT and SIGTERM end the command with 0: it publishes the whole messages that it has read as far as that needs no \
+waiting, and says on standard error how many messages and bytes were published. A message that is not complete is not \
+published.";
 
 /// Publish standard input as messages.
 #[derive(Debug, ClapArgs)]
@@ -83,25 +90,39 @@ fn permissions(text: &str) -> Result<Permissions, String> {
 }
 
 pub(crate) fn run(args: Args, global: &Global) -> Result<()> {
+    let signals = Signals::catch()?;
     if let Some(names) = args.objects.names()? {
-        return handoff::run(&args, names);
+        return handoff::run(&args, names, &signals);
     }
     let mut writer = Writer::attach(&global.endpoint(), global.channel.as_ref())?;
-    let before = writer.messages();
+    writer.interrupt_on(signals.flag());
+    let before = (writer.messages(), writer.bytes());
     let mut pump = Pump::new(args.framing, writer.geometry().max_message)?.keeping_delimiters(args.keep_delimiter);
-    let result = publish(&mut pump, &mut writer);
-    let published = writer.messages() - before;
-    if result.is_err() && published > 0 {
-        // Where publishing waits for acknowledgement, what it has not returned from may be unread.
-        let open = published.saturating_sub(pump.published());
-        let open = if writer.geometry().ack && open > 0 {
-            format!("; {open} of them may not have been acknowledged")
-        } else {
-            String::new()
-        };
-        note(&format!("{}{open}", messages(published, "published before")));
+    let mut sink = Sink { writer, unpublished: 0 };
+    let result = publish(&mut pump, &mut sink, &signals);
+    let Sink { writer, unpublished } = sink;
+    let (published, bytes) = (writer.messages() - before.0, writer.bytes() - before.1);
+    // Where publishing waits for acknowledgement, what it has not returned from may be unread.
+    let open = published.saturating_sub(pump.published());
+    let open = if writer.geometry().ack && open > 0 {
+        format!("; {open} of them may not have been acknowledged")
+    } else {
+        String::new()
+    };
+    let stopped = Stopped { done: "published", messages: published, bytes, unpublished, unfinished: pump.unfinished() };
+    match result {
+        Ok(End::Input) => {}
+        Ok(End::Signal) => return stopped.tell(&signals, &open),
+        Err(Failure::Library(Error::Interrupted { what })) => {
+            return Stopped { unfinished: 0, ..stopped }.tell(&signals, &format!("{open}; it waited for {what}"));
+        }
+        Err(failure) => {
+            if published > 0 {
+                note(&format!("{}{open}", messages(published, "published before")));
+            }
+            return Err(failure);
+        }
     }
-    result?;
     match pump.published().saturating_sub(published) {
         0 => log::info!("{}", messages(published, "published")),
         dropped => note(&format!(
@@ -113,28 +134,58 @@ pub(crate) fn run(args: Args, global: &Global) -> Result<()> {
     Ok(())
 }
 
-fn publish(pump: &mut Pump, writer: &mut Writer) -> Result<()> {
-    let mut input = stdin()?;
-    let mut daemon_is_there = true;
-    loop {
-        match pump.step(&mut input, writer)? {
-            Step::Published(_) => {}
-            Step::WouldBlock => wait(&input, writer, &mut daemon_is_there)?,
-            Step::Eof => return Ok(()),
+/// The channel, and how many messages it had no room for when a signal ended the waiting.
+struct Sink {
+    writer: Writer,
+    unpublished: u64,
+}
+
+impl MessageSink for Sink {
+    fn publish_all<'m>(&mut self, messages: impl Iterator<Item = &'m [u8]>) -> Result<u64, Error> {
+        let before = self.writer.messages();
+        let mut taken = 0;
+        let mut messages = messages.inspect(|_| taken += 1);
+        let result = self.writer.publish_all(&mut messages);
+        if matches!(result, Err(Error::Interrupted { .. })) {
+            messages.by_ref().for_each(drop);
+            self.unpublished = (taken + before).saturating_sub(self.writer.messages());
         }
+        result
+    }
+
+    fn publish_in_place(
+        &mut self,
+        len: usize,
+        fill: impl FnOnce(&mut [u8]) -> Option<usize>,
+    ) -> Result<Slotted, Error> {
+        self.writer.publish_in_place(len, fill)
     }
 }
 
-/// Waits for input, and meanwhile does what the daemon asks for.
-fn wait(input: &Shared<OwnedFd>, writer: &mut Writer, daemon_is_there: &mut bool) -> Result<()> {
+fn publish(pump: &mut Pump, sink: &mut Sink, signals: &Signals) -> Result<End> {
+    let mut input = stdin()?;
+    let mut daemon_is_there = true;
+    while !signals.came() {
+        match pump.step(&mut input, sink)? {
+            Step::Published(_) => {}
+            Step::WouldBlock => wait(&input, &mut sink.writer, signals, &mut daemon_is_there)?,
+            Step::Eof => return Ok(End::Input),
+        }
+    }
+    Ok(End::Signal)
+}
+
+/// Waits for input or a signal, and meanwhile does what the daemon asks for.
+fn wait(input: &Shared<OwnedFd>, writer: &mut Writer, signals: &Signals, daemon_is_there: &mut bool) -> Result<()> {
     let timeout = if writer.is_shrinking() { SHRINKING } else { HEARTBEAT };
-    let mut fds = vec![PollFd::new(input.as_fd(), PollFlags::POLLIN)];
+    let mut fds = vec![PollFd::new(input.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
     if *daemon_is_there {
         fds.extend(writer.link_fd().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
     }
     wait_for(&mut fds, timeout)?;
-    let gone = fds.get(1).is_some_and(has_gone);
-    let input_only = has_news(&fds[0]) && !fds.get(1).is_some_and(has_news);
+    let link = fds.get(2);
+    let gone = link.is_some_and(has_gone);
+    let input_only = has_news(&fds[0]) && !link.is_some_and(has_news);
     if gone {
         // The readers that are attached have no need of it.
         note("the daemon is gone; readers that are attached still receive what is written");

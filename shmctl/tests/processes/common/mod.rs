@@ -9,6 +9,7 @@ mod place;
 mod process;
 mod programs;
 mod sandbox;
+mod terminal;
 mod wait;
 
 pub(crate) use self::{
@@ -18,5 +19,6 @@ pub(crate) use self::{
     process::{Proc, Run, clean},
     programs::{shmctl, shmd},
     sandbox::{has_membarrier, without_membarrier},
+    terminal::Terminal,
     wait::{PATIENCE, Raise, heavy, wait_for, wait_until},
 };
