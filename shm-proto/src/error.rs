@@ -21,16 +21,22 @@ pub enum Error {
         input: String,
     },
     /// Text that is not a duration.
-    #[error("{input:?} is not a duration: write a number with ms, s, m or h, such as 500ms, 30s or 5m; 0 for never")]
+    #[error(
+        "{input:?} is not a duration: write a number with its unit ms, s, m or h, such as 500ms, 30s or 5m; 0 for never"
+    )]
     BadDuration {
         /// The text as given.
         input: String,
     },
     /// Text that is not a framing.
-    #[error("{input:?} is not a framing: write lines, nul, length, or chunk= and a size, such as chunk=64KiB")]
+    #[error(
+        "{input:?} is not a framing: {reason}; write lines, nul, length, or chunk= and a size, such as chunk=64KiB"
+    )]
     BadFraming {
         /// The text as given.
         input: String,
+        /// What is wrong with it.
+        reason: String,
     },
     /// An input that cannot be cut into messages as asked.
     #[error("message {message} of the input, framed by {framing}: {reason}")]
@@ -87,7 +93,7 @@ pub enum Error {
         source: io::Error,
     },
     /// No daemon answers where one was looked for.
-    #[error("no daemon at {}: {reason}; start shmd, or name its directory with --runtime-dir or SHMD_RUNTIME_DIR", socket.display())]
+    #[error("no daemon at {}: {reason}; start shmd, or name its directory with SHMD_RUNTIME_DIR", socket.display())]
     NoDaemon {
         /// The control socket that was tried.
         socket: PathBuf,

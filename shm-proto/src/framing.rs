@@ -53,10 +53,15 @@ impl FromStr for Framing {
             "lines" => Ok(Framing::Lines),
             "nul" => Ok(Framing::Nul),
             "length" => Ok(Framing::Length),
-            _ => match input.strip_prefix("chunk=").map(str::parse::<Bytes>) {
-                Some(Ok(Bytes(size))) if size > 0 => Ok(Framing::Chunk(size)),
-                _ => Err(Error::BadFraming { input: input.to_owned() }),
-            },
+            _ => {
+                let bad = |reason: &str| Err(Error::BadFraming { input: input.to_owned(), reason: reason.to_owned() });
+                match input.strip_prefix("chunk=").map(|size| (size, size.parse())) {
+                    Some((_, Ok(Bytes(0)))) => bad("a chunk has at least 1 byte"),
+                    Some((_, Ok(Bytes(size)))) => Ok(Framing::Chunk(size)),
+                    Some((size, Err(_))) => bad(&format!("{size:?} is no size")),
+                    None => bad("there is none of this name"),
+                }
+            }
         }
     }
 }
@@ -102,5 +107,7 @@ mod tests {
             let message = text.parse::<Framing>().unwrap_err().to_string();
             assert!(message.contains(&format!("{text:?}")) && message.contains("chunk=64KiB"), "{message}");
         }
+        assert!("chunk=0".parse::<Framing>().unwrap_err().to_string().contains("a chunk has at least 1 byte"));
+        assert!("chunk=big".parse::<Framing>().unwrap_err().to_string().contains("\"big\" is no size"));
     }
 }

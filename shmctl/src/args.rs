@@ -15,7 +15,8 @@ Exit codes:
   0   done; also when the output was closed, and when SIGINT or SIGTERM ended read, write, stat --watch, log --follow or
       bench
   1   failed: the message says what and why
-  2   wrong usage
+  2   wrong usage, on the command line or in SHMD_CHANNEL
+  3   reloaded, but some keys were not changed
   69  no daemon answers
   75  timed out, or it would have had to wait
   77  not permitted

@@ -20,16 +20,19 @@ pub(crate) enum Failure {
     Output(io::Error),
     /// An argument that the command line parser could not judge by itself.
     Usage(String),
+    /// A reload was carried out, and left so many keys as they were.
+    Kept(usize),
     /// Anything else, in a sentence.
     Other(String),
 }
 
 impl Failure {
-    /// The exit code: 0 done, 1 failed, 69 no daemon, 75 timed out or would block, 77 not permitted, 78 bad
+    /// The exit code: 0 done, 1 failed, 3 reloaded in part, 69 no daemon, 75 timed out or would block, 77 not permitted, 78 bad
     /// configuration, 2 wrong usage that the command line parser has not found.
     pub(crate) fn exit_code(&self) -> u8 {
         const FAILED: u8 = 1;
         const USAGE: u8 = 2;
+        const IN_PART: u8 = 3;
         const NO_DAEMON: u8 = 69;
         const WOULD_BLOCK: u8 = 75;
         const NOT_PERMITTED: u8 = 77;
@@ -37,6 +40,7 @@ impl Failure {
         match self {
             Failure::OutputClosed => 0,
             Failure::Usage(_) => USAGE,
+            Failure::Kept(_) => IN_PART,
             Failure::Output(_) | Failure::Other(_) => FAILED,
             Failure::Library(error) => match error {
                 Error::NoDaemon { .. } | Error::Disconnected { .. } => NO_DAEMON,
@@ -65,10 +69,23 @@ impl Failure {
         }
     }
 
-    /// Says it on standard error, unless there is nothing to say.
-    pub(crate) fn tell(&self) {
-        if !matches!(self, Failure::OutputClosed) {
-            tell("error", Style::Bad, &self.to_string());
+    /// Says it on standard error, unless there is nothing to say. `named_channel`: the command line has named one.
+    pub(crate) fn tell(&self, named_channel: bool) {
+        match self {
+            Failure::OutputClosed => {}
+            Failure::Kept(_) => note(&self.to_string()),
+            _ => tell("error", Style::Bad, &(self.to_string() + self.way_out(named_channel))),
+        }
+    }
+
+    /// What only this program can say: which option helps. The library and the daemon have other users, too.
+    fn way_out(&self, named_channel: bool) -> &'static str {
+        match self {
+            Failure::Library(Error::NoDaemon { .. }) => " or --runtime-dir",
+            Failure::Library(error) if error.refusal() == Some(ErrorKind::NoSuchChannel) && !named_channel => {
+                " with --channel"
+            }
+            _ => "",
         }
     }
 }
@@ -89,6 +106,8 @@ impl fmt::Display for Failure {
             }
             Failure::OutputClosed => f.write_str("the output was closed"),
             Failure::Output(source) => write!(f, "cannot write to standard output: {source}"),
+            Failure::Kept(1) => f.write_str("1 key was not changed; the output says which, and why"),
+            Failure::Kept(keys) => write!(f, "{keys} keys were not changed; the output says which, and why"),
             Failure::Usage(text) | Failure::Other(text) => f.write_str(text),
         }
     }
@@ -143,6 +162,7 @@ mod tests {
             (Failure::OutputClosed, 0),
             (Failure::Output(io::Error::other("full")), 1),
             (Failure::Usage("--sizes 4".into()), 2),
+            (Failure::Kept(1), 3),
             (Error::NoDaemon { socket: "/x".into(), reason: "absent".into() }.into(), 69),
             (Error::Disconnected { channel: channel() }.into(), 69),
             (Error::TimedOut { what: "a message".into(), waited: Duration::ZERO }.into(), 75),
@@ -164,6 +184,15 @@ mod tests {
         ] {
             assert_eq!(failure.exit_code(), code, "{failure}");
         }
+    }
+
+    #[test]
+    fn the_options_that_help_are_added_to_what_the_library_and_the_daemon_say() {
+        let absent = Failure::from(Error::NoDaemon { socket: "/x".into(), reason: "absent".into() });
+        assert!(!absent.to_string().contains("--"), "{absent}");
+        assert_eq!(absent.way_out(false), " or --runtime-dir");
+        let several = refused(ErrorKind::NoSuchChannel, "several channels: name one of a, b", &["a", "b"]);
+        assert_eq!([several.way_out(false), several.way_out(true)], [" with --channel", ""]);
     }
 
     #[test]

@@ -88,13 +88,18 @@ pub(crate) fn printable(text: &str) -> String {
     text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
-/// What to wait between looks: a number of seconds, or a duration with its unit.
+/// A time on the command line: a number of seconds, or a duration with its unit.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let told = || format!("{text:?} is not a time: write seconds, such as 5 or 0.5, or a unit as well: 500ms, 30s, 5m");
+    match text.parse::<f64>() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|_| told()),
+        Err(_) => shm_proto::duration::parse(text).map_err(|_| told()),
+    }
+}
+
+/// What to wait between looks: a [`duration`] that leaves the daemon some rest.
 pub(crate) fn interval(text: &str) -> Result<Duration, String> {
-    let told = || format!("{text:?} is not a time: write seconds, such as 1 or 0.5, or 500ms, 30s, 5m");
-    let duration = match text.parse::<f64>() {
-        Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|_| told())?,
-        Err(_) => shm_proto::duration::parse(text).map_err(|_| told())?,
-    };
+    let duration = duration(text)?;
     if duration < Duration::from_millis(10) {
         return Err(format!("{text:?} is too short: the shortest is 10ms"));
     }
@@ -166,7 +171,11 @@ mod tests {
     }
 
     #[test]
-    fn an_interval_is_seconds_or_a_duration() {
+    fn a_time_is_seconds_or_a_duration_and_an_interval_is_not_too_short() {
+        assert_eq!(duration("5").unwrap(), Duration::from_secs(5));
+        assert_eq!(duration("0").unwrap(), Duration::ZERO);
+        assert_eq!(duration("1ms").unwrap(), Duration::from_millis(1));
+        assert!(duration("soon").unwrap_err().contains("500ms"));
         assert_eq!(interval("2").unwrap(), Duration::from_secs(2));
         assert_eq!(interval("0.5").unwrap(), Duration::from_millis(500));
         assert_eq!(interval("250ms").unwrap(), Duration::from_millis(250));

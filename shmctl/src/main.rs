@@ -16,10 +16,11 @@ use clap::Parser;
 fn main() -> ExitCode {
     let args = args::Args::parse();
     start_log(args.global.verbose);
+    let named_channel = args.global.channel.is_some();
     match commands::run(args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            failure.tell();
+            failure.tell(named_channel);
             ExitCode::from(failure.exit_code())
         }
     }

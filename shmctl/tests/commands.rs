@@ -12,7 +12,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
 
 use nix::sys::signal::Signal;
-use shm_proto::control::{Done, ErrorKind, Request, Resized};
+use shm_proto::control::{Change, Done, ErrorKind, Reloaded, Request, Resized};
 use shm_proto::oplog::{Fields, LogEntry, Severity, Value};
 use shm_proto::stat::Summary;
 
@@ -56,7 +56,9 @@ fn wrong_usage_ends_with_2_before_any_daemon_is_looked_for() {
         ("evict", "--reader"),
         ("read --channel a/b", "A-Z"),
         ("read --timeout soon", "500ms"),
+        ("read -t 5x", "such as 5"),
         ("write --framing line", "chunk=64KiB"),
+        ("write --framing chunk=0", "at least 1 byte"),
         ("bench --sizes 4", "4 bytes"),
     ] {
         dir.run(words).fails(2, &[text]);
@@ -84,7 +86,7 @@ fn the_daemons_refusals_have_their_exit_codes_and_are_told_in_its_words() {
 fn a_channel_that_is_not_there_is_answered_with_those_that_are() {
     let dir = Dir::new();
     dir.serve(|_| refuse(ErrorKind::NoSuchChannel, "no channel named nope"));
-    for command in ["read -c nope", "read --follow -c nope", "write -c nope", "stat -c nope"] {
+    for command in ["read -c nope", "read --follow -c nope", "write -c nope", "stat -c nope", "list -c nope"] {
         dir.run(command).fails(1, &["nope", "cam, imu"]);
     }
 }
@@ -135,6 +137,22 @@ fn a_configuration_that_the_daemon_refuses_is_exit_code_78() {
     let dir = Dir::new();
     dir.serve(|_| refuse(ErrorKind::BadConfig, "nothing was changed: shmd.toml:3: no"));
     dir.run("reload").fails(78, &["nothing was changed", "shmd.toml:3"]);
+}
+
+#[test]
+fn a_reload_that_leaves_keys_as_they_were_is_exit_code_3() {
+    let dir = Dir::new();
+    dir.serve(|_| {
+        let why = Some("it is fixed while the channel exists".to_owned());
+        let (old, new) = ("1MiB".to_owned(), "2MiB".to_owned());
+        let kept = Change { channel: Some("cam".parse().unwrap()), key: "capacity".to_owned(), old, new, why };
+        ok(Done::Reload(Reloaded { kept: vec![kept], ..Reloaded::default() }))
+    });
+    for (words, out) in [("reload", "cam: capacity: stays 1MiB, not 2MiB"), ("reload --json", "\"key\":\"capacity\"")] {
+        let ran = dir.run(words);
+        assert_eq!(ran.code, Some(3), "{ran:?}");
+        assert!(ran.out.contains(out) && ran.err.contains("1 key was not changed"), "{ran:?}");
+    }
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! From a request to the channel's method: which channel is meant, and may this peer do that?
 
+use nix::unistd::geteuid;
 use shm_proto::control::{Done, ErrorKind, Pong, Refusal, Request};
 use shm_proto::os::peer::Credentials;
 use shm_proto::{ChannelName, Prefix};
@@ -53,8 +54,15 @@ pub(crate) fn handle(hub: &mut Hub, channels: &mut [Channel], prefix: &Prefix, i
         }))),
         Request::List => Ok(Some(list(channels, &peer))),
         Request::Stat { channel } => stat_of(hub, channels, channel.as_ref(), &peer).map(Some),
-        Request::Attach { channel, program } => find(hub, channels, channel.as_ref(), &peer, Right::Read)
-            .and_then(|channel| channel.attach(hub, id, program.as_deref()).map(|()| None)),
+        Request::Attach { channel, program } => {
+            find(hub, channels, channel.as_ref(), &peer, Right::Read).and_then(|channel| {
+                if let Some(why) = shut_out(channel, &peer) {
+                    let message = format!("channel {}: {why}", channel.config().name);
+                    return Err(refusal(ErrorKind::NotPermitted, message));
+                }
+                channel.attach(hub, id, program.as_deref()).map(|()| None)
+            })
+        }
         Request::Publish { channel, program } => find(hub, channels, channel.as_ref(), &peer, Right::Write)
             .and_then(|channel| channel.lend(hub, id, program.as_deref()).map(|()| None)),
         Request::Evict { channel, reader } => {
@@ -82,8 +90,16 @@ pub(crate) fn handle(hub: &mut Hub, channels: &mut [Channel], prefix: &Prefix, i
     }
 }
 
+/// What this peer can do, by the lists and by the permissions of the objects that it would have to open itself.
 fn rights(channel: &Channel, peer: &Credentials) -> Vec<String> {
-    Right::ALL.into_iter().filter(|right| right.of(channel, peer)).map(|right| right.name().to_owned()).collect()
+    let can = |right: &Right| right.of(channel, peer) && (*right != Right::Read || shut_out(channel, peer).is_none());
+    Right::ALL.into_iter().filter(can).map(|right| right.name().to_owned()).collect()
+}
+
+/// Why a peer that may read a handoff channel cannot.
+fn shut_out(channel: &Channel, peer: &Credentials) -> Option<String> {
+    // Its user's own objects are those of the user that the daemon runs as.
+    channel.handoff()?.shuts_out(geteuid().as_raw(), peer)
 }
 
 /// Whether this peer may know of the channel.
@@ -150,7 +166,7 @@ fn position(channels: &[Channel], name: Option<&ChannelName>, peer: &Credentials
         None if channels.len() == 1 => Ok(0),
         None => {
             let names = visible();
-            Err(no_such(format!("several channels: name one of {} with --channel", joined(&names)), names))
+            Err(no_such(format!("several channels: name one of {}", joined(&names)), names))
         }
         Some(name) => channels.iter().position(|channel| channel.config().name == *name).ok_or_else(|| {
             let names = visible();

@@ -4,11 +4,12 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use nix::sys::stat::fstat;
+use nix::unistd::{AccessFlags, eaccess, geteuid};
 
 use super::Names;
 use super::layout::{DATA, HEADER_SIZE, Header, PAGE};
@@ -39,6 +40,31 @@ pub(super) struct Objects {
 /// Where the file of a segment is.
 pub(super) fn path(segment: &str) -> String {
     format!("/dev/shm{segment}")
+}
+
+/// That this process may not open the objects, with the one that keeps it out.
+fn shut_out(names: &Names) -> Error {
+    let objects = [
+        (&names.segment, path(&names.segment)),
+        (&names.avail, named_sem::path(&names.avail)),
+        (&names.done, named_sem::path(&names.done)),
+    ];
+    let rights = AccessFlags::R_OK | AccessFlags::W_OK;
+    let closed = objects.iter().find(|(_, path)| eaccess(path.as_str(), rights).is_err());
+    let (name, path) = closed.unwrap_or(&objects[0]);
+    let facts = fs::symlink_metadata(path).map_or_else(
+        |_| String::new(),
+        |found| {
+            let (user, group) = (process::user_name(found.uid()), process::group_name(found.gid()));
+            format!(": it has mode {:04o} and belongs to user {user} and group {group}", found.mode() & 0o7777)
+        },
+    );
+    let me = process::user_name(geteuid().as_raw());
+    let reason = format!(
+        "permission denied to user {me}{facts}; both sides of a handoff read and write the objects, which need the permissions \
+         0660 and a group that both are in, or 0666"
+    );
+    Error::system(format!("open handoff object {name}"), io::Error::new(io::ErrorKind::PermissionDenied, reason))
 }
 
 /// Whether an error says that there is no such object.
@@ -159,6 +185,9 @@ impl Objects {
         })();
         match opened {
             Err(error) if is_missing(&error) => Ok(None),
+            Err(Error::System { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
+                Err(shut_out(names))
+            }
             opened => opened,
         }
     }

@@ -5,7 +5,7 @@ use std::io;
 
 use nix::errno::Errno;
 use nix::sys::signal::kill;
-use nix::unistd::{Pid, Uid, User};
+use nix::unistd::{Gid, Group, Pid, Uid, User};
 
 use crate::error::{Error, Result};
 
@@ -71,6 +71,15 @@ pub fn user_name(uid: u32) -> String {
     match User::from_uid(Uid::from_raw(uid)) {
         Ok(Some(user)) => user.name,
         _ => uid.to_string(),
+    }
+}
+
+/// The name of a group, its number where it has none.
+#[must_use]
+pub fn group_name(gid: u32) -> String {
+    match Group::from_gid(Gid::from_raw(gid)) {
+        Ok(Some(group)) => group.name,
+        _ => gid.to_string(),
     }
 }
 
@@ -200,5 +209,6 @@ mod tests {
     fn a_user_without_a_name_is_shown_by_number() {
         assert_eq!(user_name(0), "root");
         assert_eq!(user_name(4_123_456_789), "4123456789");
+        assert_eq!((group_name(0).as_str(), group_name(4_123_456_789).as_str()), ("root", "4123456789"));
     }
 }

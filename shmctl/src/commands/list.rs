@@ -26,13 +26,22 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, global: &Global) -> Result<()> {
+    let mut channels = ask(global)?;
+    if channels.is_empty() && global.channel.is_some() {
+        // Why it is not there, in the words that every other command has for that. If it has come meanwhile, it is listed.
+        global.ask(&Request::Stat { channel: global.channel.clone() })?;
+        channels = ask(global)?;
+    }
+    note_if_none(&channels);
+    if args.json { print_json(&channels) } else { print(&table(&channels)) }
+}
+
+/// All channels, or the one that is named.
+fn ask(global: &Global) -> Result<Vec<Summary>> {
     match global.ask(&Request::List)? {
         Done::List(mut channels) => {
-            if let Some(name) = &global.channel {
-                channels.retain(|summary| summary.channel == *name);
-            }
-            note_if_none(&channels);
-            if args.json { print_json(&channels) } else { print(&table(&channels)) }
+            channels.retain(|summary| global.channel.as_ref().is_none_or(|name| summary.channel == *name));
+            Ok(channels)
         }
         other => Err(unexpected("list", &other)),
     }

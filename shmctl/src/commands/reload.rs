@@ -7,15 +7,15 @@ use shm_proto::control::{Change, Done, Reloaded, Request};
 
 use super::unexpected;
 use crate::args::Global;
-use crate::error::Result;
+use crate::error::{Failure, Result};
 use crate::human::printable;
 use crate::output::{print, print_json};
 
 const EXAMPLES: &str = "\
 New channels are made, channels that are gone from the files are removed (their readers are told), and changed limits, \
 policies and permissions take effect; nobody else is disturbed. Permissions are looked at when a program attaches: who \
-is attached stays. What cannot change while a channel exists is named, and stays. A configuration with a mistake in it \
-changes nothing; the exit code is 78 then.
+is attached stays. What cannot change while a channel exists is named, and stays; the exit code is 3 then. A \
+configuration with a mistake in it changes nothing; the exit code is 78 then.
 
 Example:
   shmctl reload";
@@ -31,8 +31,14 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, global: &Global) -> Result<()> {
     match global.ask(&Request::Reload)? {
-        Done::Reload(done) if args.json => print_json(&done),
-        Done::Reload(done) => print(&text(&done)),
+        Done::Reload(done) => {
+            if args.json {
+                print_json(&done)?
+            } else {
+                print(&text(&done))?
+            }
+            if done.kept.is_empty() { Ok(()) } else { Err(Failure::Kept(done.kept.len())) }
+        }
         other => Err(unexpected("reload", &other)),
     }
 }

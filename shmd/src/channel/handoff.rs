@@ -3,6 +3,7 @@
 //! The ring that [`Channel`] otherwise is becomes the feed, with the [`Bridge`] as its only reader; what peers see, readers
 //! and sizes and counts, is the handoff's.
 
+mod admission;
 mod life;
 mod reload;
 mod show;

@@ -205,7 +205,7 @@ fn an_administrators_eviction_reaches_the_reader_and_the_writer() {
 fn with_several_channels_one_has_to_be_named() {
     let daemon = Daemon::start("several", TWO);
     let unnamed = daemon.refused(&Request::Resize { channel: None, bytes: 65_536 });
-    assert_eq!(unnamed, "several channels: name one of a, b with --channel");
+    assert_eq!(unnamed, "several channels: name one of a, b");
     let wrong = daemon.refused(&Request::Attach { channel: Some("c".parse().unwrap()), program: None });
     assert_eq!(wrong, "no channel named c; channels: a, b");
     let Ok(Done::List(list)) = daemon.ask(&Request::List) else { panic!("{}", daemon.log()) };

@@ -10,6 +10,7 @@ use super::measure::Settings;
 use super::plan::{Fill, Measure, SMALLEST, SMALLEST_TIMED, Wait, Wish};
 use super::sweep;
 use crate::error::{Failure, Result};
+use crate::human;
 
 const HELP: &str = "\
 Examples:
@@ -63,13 +64,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "SIZE", default_value = "64")]
     latency_size: Bytes,
     /// A sleeping reader gets a message so often.
-    #[arg(long, value_name = "TIME", default_value = "1ms", value_parser = shm_proto::duration::parse)]
+    #[arg(long, value_name = "TIME", default_value = "1ms", value_parser = human::duration)]
     pace: Duration,
     /// The channels' capacity [default: 1MiB, room for 32 messages to 8MiB, for 4 beyond; 256KiB for latency].
     #[arg(long, value_name = "SIZE")]
     capacity: Option<Bytes>,
     /// How long each run takes, after the warm-up [default: 200ms].
-    #[arg(long, value_name = "TIME", value_parser = shm_proto::duration::parse, conflicts_with = "messages")]
+    #[arg(long, value_name = "TIME", value_parser = human::duration, conflicts_with = "messages")]
     duration: Option<Duration>,
     /// Messages of each run, instead of a time.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]

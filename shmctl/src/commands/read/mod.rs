@@ -16,6 +16,7 @@ pub(crate) use self::format::Format;
 use super::handoff::Objects;
 use crate::args::Global;
 use crate::error::Result;
+use crate::human;
 
 const EXAMPLES: &str = "\
 Examples:
@@ -45,8 +46,8 @@ pub(crate) struct Args {
     /// Where to start. A handoff channel has only the message that is on offer.
     #[arg(long, value_name = "WHERE", value_enum, default_value_t = From::New, conflicts_with = "handoff")]
     from: From,
-    /// End with exit code 75 when no message has come for so long: 500ms, 30s, 5m.
-    #[arg(short, long, value_name = "TIME", value_parser = shm_proto::duration::parse)]
+    /// End with exit code 75 if no message arrives within this time: seconds, or 500ms, 30s, 5m.
+    #[arg(short, long, value_name = "TIME", value_parser = human::duration)]
     timeout: Option<Duration>,
     /// How messages are written.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Lines)]

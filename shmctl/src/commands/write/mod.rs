@@ -17,7 +17,7 @@ use self::stopped::{End, Stopped};
 use super::handoff::Objects;
 use crate::args::Global;
 use crate::error::{Failure, Result, note};
-use crate::human::messages;
+use crate::human::{self, messages};
 use crate::output::{has_gone, has_news, wait_for};
 use crate::signals::Signals;
 
@@ -59,13 +59,13 @@ pub(crate) struct Args {
     #[arg(long, value_name = "OCTAL", default_value = "0600", requires = "handoff", value_parser = permissions)]
     permissions: Permissions,
     /// With --handoff: a message that a reader takes and does not acknowledge for so long is offered again, or dropped.
-    #[arg(long, value_name = "TIME", default_value = "1s", requires = "handoff", value_parser = shm_proto::duration::parse)]
+    #[arg(long, value_name = "TIME", default_value = "1s", requires = "handoff", value_parser = human::duration)]
     ack_timeout: Duration,
     /// With --handoff: what becomes of a message that nobody acknowledges within --ack-timeout.
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = Overdue::Block, requires = "handoff")]
     on_full: Overdue,
     /// With --handoff: end with exit code 75 when nobody has acknowledged a message for so long; it is withdrawn.
-    #[arg(short, long, value_name = "TIME", requires = "handoff", value_parser = shm_proto::duration::parse)]
+    #[arg(short, long, value_name = "TIME", requires = "handoff", value_parser = human::duration)]
     timeout: Option<Duration>,
 }
 
