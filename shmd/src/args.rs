@@ -7,7 +7,8 @@ use clap::parser::ValueSource;
 use clap::{ArgMatches, Args as _, CommandFactory, FromArgMatches, Parser};
 
 use crate::background::Background;
-use crate::config::{Given, Located, Origin, Setting};
+use crate::config::{self, Given, Located, Origin, Setting};
+use crate::exit::Failure;
 use crate::logging::Target;
 
 const AFTER_HELP: &str = "\
@@ -17,7 +18,8 @@ socket.
 Files: /etc/shmd/shmd.toml, then /etc/shmd/shmd.d/*.toml in the order of their names; for --config X.toml: X.toml, \
 then X.d/*.toml. The command line wins over the environment, the environment over the files.
 
-Exit codes: 0 done, 1 failed, 2 usage, 77 not permitted, 78 bad configuration.";
+Exit codes: 0 done, 1 failed, 2 a mistake on the command line, 77 not permitted, 78 a mistake in a file or an environment \
+variable.";
 
 /// Owns shared-memory channels: creates, feeds, resizes and removes them.
 #[derive(Debug, Parser)]
@@ -26,7 +28,7 @@ pub(crate) struct Args {
     /// Read this file instead of /etc/shmd/shmd.toml
     #[arg(long, value_name = "FILE", env = "SHMD_CONFIG")]
     config: Option<OsString>,
-    /// Print the resolved configuration and exit; 78 if it is bad
+    /// Print the resolved configuration and exit; 2 or 78 if it is bad
     #[arg(long)]
     check: bool,
     /// Directory of the control socket and the lock file [default: /run/shmd, or $XDG_RUNTIME_DIR/shmd for a user]
@@ -40,7 +42,7 @@ pub(crate) struct Args {
     log: Option<String>,
     /// Where the log goes: stderr, syslog or file:PATH [default: stderr, with --daemonize syslog]
     #[arg(long, value_name = "TARGET", env = "SHMD_LOG_TARGET")]
-    log_target: Option<Target>,
+    log_target: Option<String>,
     /// Log to this file: wins over --log-target
     #[arg(long, value_name = "FILE")]
     log_file: Option<PathBuf>,
@@ -140,8 +142,8 @@ pub(crate) struct Asked {
 /// Reads the command line and the environment.
 ///
 /// # Errors
-/// Usage errors, and the texts of `--help` and `--version`, as clap has them.
-pub(crate) fn parse<I, T>(line: I) -> Result<Asked, clap::Error>
+/// Usage errors, and the texts of `--help` and `--version`, as clap has them; values that are wrong, with where they stand.
+pub(crate) fn parse<I, T>(line: I) -> Result<Asked, Failure>
 where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
@@ -154,22 +156,23 @@ where
     let file = file.map(|file| place(file.into())).transpose()?;
     let config = origin(&matches, "config").zip(file).map(|(origin, value)| Located { value, origin });
     let mut given = Given { config, ..Given::default() };
-    let runtime_dir = args.runtime_dir.as_deref().map(absolute).transpose()?;
+    let runtime_dir = args.runtime_dir.as_deref().zip(origin(&matches, "runtime_dir"));
+    let runtime_dir = runtime_dir.map(|(path, origin)| absolute(path, &origin)).transpose()?;
     for (key, value) in [("runtime_dir", runtime_dir), ("prefix", args.prefix), ("log", args.log)] {
         given.top.extend(setting(&matches, key, value));
     }
-    if let Some(exit) = setting(&matches, "exit_on_eof", args.exit_on_eof) {
-        given.exit_on_eof = exit
-            .text
-            .value
-            .parse()
-            .map_err(|_| usage(format!("{}: {:?} is neither true nor false", exit.text.origin, exit.text.value)))?;
+    if let Some(Setting { text, .. }) = setting(&matches, "exit_on_eof", args.exit_on_eof) {
+        let exit: bool =
+            text.value.parse().map_err(|_| text.bad(format!("{:?} is neither true nor false", text.value)))?;
+        given.exit_on_eof = exit.then_some(text.origin);
     }
     for id in ChannelArgs::augment_args(clap::Command::new("channel")).get_arguments().map(|arg| arg.get_id()) {
         given.channel.extend(setting(&matches, id.as_str(), matches.get_one::<String>(id.as_str()).cloned()));
     }
     given.set = args.set.iter().map(|text| any_key(text)).collect::<Result<_, _>>()?;
-    let log_target = match args.log_file.map(Target::File).or(args.log_target) {
+    let log_target = setting(&matches, "log_target", args.log_target).map(|Setting { text, .. }| text);
+    let log_target = log_target.map(|text| text.value.parse::<Target>().map_err(|e| text.bad(e))).transpose()?;
+    let log_target = match args.log_file.map(Target::File).or(log_target) {
         Some(Target::File(path)) => Target::File(from_here(path)?),
         Some(target) => target,
         None if args.daemonize => Target::Syslog,
@@ -204,21 +207,20 @@ fn setting(matches: &ArgMatches, key: &str, value: Option<String>) -> Option<Set
 /// How the user spelt an argument: the flag or the variable.
 fn origin(matches: &ArgMatches, id: &str) -> Option<Origin> {
     match matches.value_source(id)? {
-        ValueSource::EnvVariable => Some(Origin::Named(format!("SHMD_{}", id.to_ascii_uppercase()))),
-        ValueSource::CommandLine => Some(Origin::Named(format!("--{}", id.replace('_', "-")))),
+        ValueSource::EnvVariable => Some(Origin::Variable(format!("SHMD_{}", id.to_ascii_uppercase()))),
+        ValueSource::CommandLine => Some(Origin::Flag(format!("--{}", id.replace('_', "-")))),
         _ => None,
     }
 }
 
 /// A path given by hand is meant from here, and the daemon may change directory.
-fn absolute(path: &OsStr) -> Result<String, clap::Error> {
+fn absolute(path: &OsStr, origin: &Origin) -> Result<String, config::Error> {
     if path.is_empty() {
         return Ok(String::new());
     }
-    let path = std::path::absolute(path).map_err(|e| usage(format!("runtime directory {}: {e}", path.display())))?;
-    path.into_os_string()
-        .into_string()
-        .map_err(|path| usage(format!("the runtime directory {} is not UTF-8 text", path.display())))
+    let bad = |reason: String| config::Error::Bad { origin: origin.clone(), reason };
+    let path = std::path::absolute(path).map_err(|e| bad(format!("{}: {e}", path.display())))?;
+    path.into_os_string().into_string().map_err(|path| bad(format!("{} is not UTF-8 text", path.display())))
 }
 
 /// A path as it is meant where the command was given.
@@ -237,7 +239,7 @@ fn any_key(text: &str) -> Result<(String, Setting), clap::Error> {
     let Some(((channel, key), value)) = parts else {
         return Err(usage(format!("--set {text:?} is not CHANNEL.KEY=VALUE, such as main.capacity=4MiB")));
     };
-    let origin = Origin::Named(format!("--set {channel}.{key}"));
+    let origin = Origin::Flag(format!("--set {channel}.{key}"));
     let text = Located { value: value.to_owned(), origin };
     Ok((channel.to_owned(), Setting { key: key.to_owned(), text }))
 }

@@ -7,13 +7,13 @@ use crate::{config, process};
 
 /// It failed.
 const FAILED: u8 = 1;
-/// The command line means nothing.
+/// A mistake on the command line.
 const USAGE: u8 = 2;
 /// Timed out or would block.
 const TEMPORARY: u8 = 75;
 /// Not permitted.
 const NOT_PERMITTED: u8 = 77;
-/// Bad configuration.
+/// A mistake in a file or in an environment variable.
 const CONFIGURATION: u8 = 78;
 
 /// Why the daemon ends other than by being told to.
@@ -22,7 +22,7 @@ pub(crate) enum Failure {
     /// The command line, or a request for help or the version.
     #[error(transparent)]
     CommandLine(#[from] clap::Error),
-    /// The configuration.
+    /// The configuration, wherever it was written.
     #[error(transparent)]
     Config(#[from] config::Error),
     /// Another daemon, or a runtime directory that will not do.
@@ -48,7 +48,7 @@ pub(crate) fn code(failure: &Failure) -> u8 {
         // Help and version are errors to clap, with code 0.
         Failure::CommandLine(e) => u8::try_from(e.exit_code()).unwrap_or(USAGE),
         Failure::Background(verdict) => verdict.code,
-        Failure::Config(config::Error::Usage(_)) => USAGE,
+        Failure::Config(e) if e.is_usage() => USAGE,
         Failure::Config(_) => CONFIGURATION,
         Failure::Run(shm_proto::Error::TimedOut { .. } | shm_proto::Error::WouldBlock { .. }) => TEMPORARY,
         Failure::Run(shm_proto::Error::System { source, .. })
@@ -65,7 +65,14 @@ pub(crate) fn code(failure: &Failure) -> u8 {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
+    use crate::config::Origin;
+
+    fn bad(origin: Origin) -> Failure {
+        Failure::Config(config::Error::Bad { origin, reason: "\"much\" is not a size".into() })
+    }
 
     fn system(errno: nix::errno::Errno) -> shm_proto::Error {
         shm_proto::Error::system("open /dev/shm/x", errno)
@@ -76,7 +83,9 @@ mod tests {
         use nix::errno::Errno;
         let lock = "/run/shmd/shmd.lock";
         for (failure, expected) in [
-            (Failure::Config(config::Error::Usage("two channels".into())), 2),
+            (bad(Origin::Flag("--capacity".into())), 2),
+            (bad(Origin::Variable("SHMD_CAPACITY".into())), 78),
+            (bad(Origin::File { path: Path::new("/x").into(), line: 3 }), 78),
             (Failure::Config(config::Error::TooMuch("64 MiB".into())), 78),
             (Failure::Config(config::Error::File { path: "/x".into(), reason: "gone".into() }), 78),
             (Failure::Run(system(Errno::EACCES)), 77),

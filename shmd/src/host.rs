@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{SFlag, fstat};
 use nix::sys::statvfs::statvfs;
-use nix::unistd::geteuid;
+use nix::unistd::{Gid, getegid, geteuid, getgroups};
 use shm_proto::Prefix;
 use shm_proto::control::{default_prefix, default_runtime_dir};
 
@@ -19,6 +19,8 @@ const SHM_DIR: &str = "/dev/shm";
 pub(crate) struct Host {
     /// The daemon's effective user.
     pub(crate) uid: u32,
+    /// The groups that it may give files to.
+    pub(crate) groups: Groups,
     /// Where socket and lock file go unless something else is asked for.
     pub(crate) runtime_dir: PathBuf,
     /// The objects' prefix unless something else is asked for.
@@ -31,6 +33,15 @@ pub(crate) struct Host {
     pub(crate) shm: Option<Shm>,
     /// The directory of the shared memory objects.
     pub(crate) shm_dir: PathBuf,
+}
+
+/// Groups that a process may give its files to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Groups {
+    /// All of them, by the capability to change a file's owner.
+    All,
+    /// Its own ones.
+    Own(Vec<u32>),
 }
 
 /// The size of the file system of shared memory, in bytes.
@@ -48,6 +59,7 @@ impl Host {
         let uid = geteuid().as_raw();
         Host {
             uid,
+            groups: Groups::look(),
             runtime_dir: default_runtime_dir(),
             prefix: default_prefix(),
             stdin_feeds: feeds(io::stdin()),
@@ -64,6 +76,31 @@ impl Host {
             _ => 0,
         }
     }
+}
+
+impl Groups {
+    fn look() -> Self {
+        let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+        if may_change_owners(&status).unwrap_or(geteuid().is_root()) {
+            return Groups::All;
+        }
+        let supplementary = getgroups().unwrap_or_default();
+        Groups::Own(supplementary.into_iter().chain([getegid()]).map(Gid::as_raw).collect())
+    }
+
+    /// Whether this group is among them.
+    pub(crate) fn contains(&self, gid: u32) -> bool {
+        match self {
+            Groups::All => true,
+            Groups::Own(groups) => groups.contains(&gid),
+        }
+    }
+}
+
+/// Whether the capability `CAP_CHOWN`, the first of all, is in effect.
+fn may_change_owners(status: &str) -> Option<bool> {
+    let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    Some(u64::from_str_radix(capabilities.trim(), 16).ok()? & 1 != 0)
 }
 
 /// Whether bytes can come from this descriptor without anybody typing.
@@ -83,4 +120,18 @@ fn shm_size(dir: &Path) -> Option<Shm> {
     let unit = fs.fragment_size();
     let (total, free) = (fs.blocks().checked_mul(unit)?, fs.blocks_available().checked_mul(unit)?);
     (total > 0).then_some(Shm { total, free })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_capability_is_the_one_to_change_owners() {
+        let status = |capabilities: &str| format!("Name:\tshmd\nCapPrm:\t0\nCapEff:\t{capabilities}\n");
+        assert_eq!(may_change_owners(&status("000001ffffffffff")), Some(true));
+        assert_eq!(may_change_owners(&status("0000000000000000")), Some(false));
+        assert_eq!(may_change_owners(&status("00000000a80425fa")), Some(false));
+        assert_eq!(may_change_owners(""), None);
+    }
 }

@@ -47,7 +47,6 @@ fn main() -> ExitCode {
     match &failure {
         // A closed output is no reason to fail differently.
         Failure::CommandLine(e) => drop(e.print()),
-        Failure::Config(config::Error::Usage(message)) => drop(args::usage(message).print()),
         other => logging::last_words(&other.to_string()),
     }
     ExitCode::from(exit::code(&failure))

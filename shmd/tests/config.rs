@@ -180,25 +180,39 @@ fn an_empty_variable_is_none() {
 }
 
 #[test]
-fn a_bad_value_from_outside_the_files_ends_with_78_and_its_source() {
+fn a_bad_value_on_the_command_line_ends_with_2_and_one_in_the_environment_with_78() {
     let test = Test::new("");
-    test.check(&["--capacity", "1TiB"]).refused(78, &["shmd: --capacity: \"1TiB\" is not a size", "64KiB"]);
-    let mut shmd = test.shmd();
-    Run::of(shmd.arg("--check").env("SHMD_CAPACITY", "1TiB")).refused(78, &["shmd: SHMD_CAPACITY: \"1TiB\""]);
-    test.check(&["--set", "main.colour=red"]).refused(78, &["--set main.colour: unknown key"]);
-    test.check(&["--min", "2MiB", "--max", "1MiB"]).refused(78, &["--min: min 2MiB is more than max 1MiB (--max)"]);
-    test.check(&["--log", "loud"]).refused(78, &["--log: log \"loud\""]);
+    test.check(&["--capacity", "1TiB"]).refused(2, &["shmd: --capacity: \"1TiB\" is not a size", "64KiB"]);
+    test.check(&["--set", "main.colour=red"]).refused(2, &["--set main.colour: unknown key"]);
+    test.check(&["--min", "2MiB", "--max", "1MiB"]).refused(2, &["--min: min 2MiB is more than max 1MiB (--max)"]);
+    test.check(&["--log", "loud"]).refused(2, &["--log: log \"loud\""]);
+    test.check(&["--log-target", "nowhere"]).refused(2, &["--log-target: \"nowhere\" is not stderr"]);
+    for (variable, value, reason) in [
+        ("SHMD_CAPACITY", "1TiB", "\"1TiB\" is not a size"),
+        ("SHMD_FRAMING", "chunk=0", "a chunk has at least 1 byte"),
+        ("SHMD_EVICT_AFTER", "5", "\"5\" is not a duration: write a number with its unit"),
+        ("SHMD_LOG_TARGET", "nowhere", "\"nowhere\" is not stderr"),
+        ("SHMD_EXIT_ON_EOF", "perhaps", "\"perhaps\" is neither true nor false"),
+        ("SHMD_EXIT_ON_EOF", "true", "the end of standard input is waited for"),
+    ] {
+        let place = format!("shmd: {variable}: ");
+        Run::of(test.shmd().arg("--check").env(variable, value)).refused(78, &[&place, reason]);
+    }
+    let two = Test::new("[[channel]]\nname = \"a\"\n[[channel]]\nname = \"b\"\n");
+    let run = Run::of(two.shmd().arg("--check").env("SHMD_ALIGN", "8"));
+    run.refused(78, &["SHMD_ALIGN: this is for the only channel", "a, b"]);
 }
 
 #[test]
 fn a_command_line_that_means_nothing_ends_with_2() {
     let test = Test::new("[[channel]]\nname = \"a\"\n[[channel]]\nname = \"b\"\n");
     test.check(&["--capcity", "1"]).refused(2, &["--capcity"]);
-    test.check(&["--capacity", "2MiB"]).refused(2, &["--capacity is for the only channel", "a, b", "--set"]);
+    test.check(&["--capacity", "2MiB"]).refused(2, &["--capacity: this is for the only channel", "a, b", "--set"]);
     test.check(&["--set", "c.align=8"]).refused(2, &["no channel \"c\"", "a, b"]);
     test.check(&["--set", "align=8"]).refused(2, &["CHANNEL.KEY=VALUE"]);
     test.check(&["--exit-on-eof=perhaps"]).refused(2, &["\"perhaps\" is neither true nor false"]);
-    test.check(&["--exit-on-eof"]).refused(2, &["--exit-on-eof waits for the end of standard input", "--source stdin"]);
+    test.check(&["--exit-on-eof"])
+        .refused(2, &["--exit-on-eof: the end of standard input is waited for", "--source stdin"]);
     test.check(&["--exit-on-eof", "--set", "a.source=stdin"]).good();
     let table = test.check(&["--set", "b.read=@0,7"]).good();
     assert_eq!(table["channel"][1]["read"].to_string(), "[\"@0\", \"7\"]");

@@ -1,11 +1,10 @@
 //! What `shmctl` says when something is wrong, and the code it ends with.
 
-use std::io::{BufRead, BufReader, Read};
-use std::process::Stdio;
+use std::io::{BufRead, BufReader};
 
 use nix::sys::signal::Signal;
 
-use crate::common::{Daemon, Place, Run, Setup, clean, shmctl};
+use crate::common::{Daemon, Place, Proc, Run, Setup, clean, shmctl};
 
 const TWO: &str = "[[channel]]\nname = \"cam\"\n[[channel]]\nname = \"imu\"\n";
 
@@ -42,6 +41,8 @@ fn a_channel_that_is_not_there_ends_with_1_and_the_names_of_those_that_are() {
         &["read", "--channel", "lidar"][..],
         &["write", "--channel", "lidar"],
         &["stat", "--channel", "lidar"],
+        &["list", "--channel", "lidar"],
+        &["list", "--channel", "lidar", "--json"],
         &["resize", "--channel", "lidar", "--bytes", "1MiB"],
         &["evict", "--channel", "lidar", "--reader", "1"],
     ] {
@@ -217,19 +218,18 @@ fn bad_configuration_ends_the_daemon_with_78_file_and_line() {
 #[test]
 fn a_closed_output_ends_read_quietly_even_when_nothing_more_comes() {
     let daemon = Daemon::start("");
+    let (out, theirs) = std::io::pipe().unwrap();
     let mut command = daemon.shmctl(&["read", "--from", "oldest"]);
-    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    command.stdout(theirs);
+    let read = Proc::spawn_as_is(command);
     daemon.write_lines("first\nsecond\n");
     let mut line = String::new();
-    let mut out = BufReader::new(child.stdout.take().unwrap());
+    let mut out = BufReader::new(out);
     out.read_line(&mut line).unwrap();
     assert_eq!(line, "first\n");
     // Nothing is published after this: the reader has to notice by itself.
     drop(out);
-    let status = crate::common::wait_for("the reader ends", || child.try_wait().unwrap());
-    let mut err = String::new();
-    child.stderr.take().unwrap().read_to_string(&mut err).unwrap();
-    assert!(status.code() == Some(0) && err.is_empty(), "{status:?} {err}");
+    read.wait().quiet();
 }
 
 #[test]

@@ -154,3 +154,56 @@ fn a_daemon_of_another_user_serves_that_user_and_root_alone() {
     daemon.wait().ok();
     assert!(place.leftovers().is_empty() && !home.join("run").exists());
 }
+
+#[test]
+fn a_handoff_channel_whose_objects_keep_a_reader_out_is_not_listed_as_readable_and_says_why() {
+    if skip_without_root("a_handoff_channel_whose_objects_keep_a_reader_out_is_not_listed_as_readable_and_says_why") {
+        return;
+    }
+    let config = |keys: &str| format!("[[channel]]\nmode = \"handoff\"\nread = [\"*\"]\n{keys}\n");
+    let daemon = Daemon::start(&config(""));
+    let allowed = |user| {
+        let text = cli_as(user, &daemon, &["list", "--json"], "").quiet().text();
+        let list: serde_json::Value = serde_json::from_str(&text).unwrap();
+        list[0]["allowed"].as_array().unwrap().clone()
+    };
+    let (user, segment) = (format!("user {}", STRANGER.uid), format!("/{}.main", daemon.place.prefix));
+    assert!(allowed(STRANGER).is_empty());
+    let parts = [user.as_str(), segment.as_str(), "mode 0600", "user root", "permissions = \"0666\""];
+    cli_as(STRANGER, &daemon, &["read"], "").fails(77, &parts);
+    // Without the daemon, by the objects' names.
+    let (avail, done) = (format!("{segment}.avail"), format!("{segment}.done"));
+    let named = ["read", "--handoff", "--segment", &segment, "--avail", &avail, "--done", &done];
+    cli_as(STRANGER, &daemon, &named, "").fails(77, &[&user, &segment, "mode 0600", "user root", "0666"]);
+    // With its group they let the members in, and nobody else.
+    let reload = |keys: &str| {
+        std::fs::write(daemon.place.path("shmd.toml"), config(keys)).unwrap();
+        daemon.cli(&["reload"]).ok();
+    };
+    reload(&format!("group = \"{GROUP}\"\npermissions = \"0660\""));
+    assert_eq!((allowed(MEMBER), allowed(STRANGER)), (vec!["read".into()], vec![]));
+    cli_as(STRANGER, &daemon, &["read"], "").fails(77, &["mode 0660", &format!("group {GROUP}")]);
+    let reader = cli_as(MEMBER, &daemon, &["read", "--timeout", "50ms"], "");
+    reader.fails(75, &["timed out"]);
+    reload("permissions = \"0666\"");
+    assert_eq!(allowed(STRANGER), ["read"]);
+    cli_as(STRANGER, &daemon, &["read", "--timeout", "0.05"], "").fails(75, &["timed out"]);
+}
+
+#[test]
+fn a_group_that_the_daemons_user_is_not_in_is_bad_configuration_and_says_what_to_do() {
+    if skip_without_root("a_group_that_the_daemons_user_is_not_in_is_bad_configuration_and_says_what_to_do") {
+        return;
+    }
+    let place = crate::common::Place::new();
+    let check = |group: u32| {
+        std::fs::write(place.path("shmd.toml"), format!("[[channel]]\ngroup = \"{group}\"\n")).unwrap();
+        let mut command = MEMBER.command(&place, &crate::common::shmd());
+        command.arg("--check").arg("--config").arg(place.path("shmd.toml"));
+        Run::of(command)
+    };
+    check(GROUP).quiet();
+    let group = format!("not in group {}", STRANGER.gid);
+    let way = format!("SupplementaryGroups={}", STRANGER.gid);
+    check(STRANGER.gid).fails(78, &["shmd.toml:2: ", &MEMBER.uid.to_string(), &group, &way, "restart the service"]);
+}

@@ -9,12 +9,13 @@ use std::time::Duration;
 
 use log::LevelFilter;
 use shm_proto::control::SOCKET_NAME;
+use shm_proto::os::process::user_name;
 use shm_proto::{ChannelName, Prefix, duration};
 
 use super::handoff::Mode;
 use super::load::Loaded;
 use super::origin::{Error, Located, Origin};
-use super::raw::{Channel, Names, Top};
+use super::raw::{Channel, Names, Time, Top};
 use super::sizes::Sizes;
 use super::{ChannelConfig, Config, SourceKind, handoff, memory, source};
 use crate::access::{self, Access};
@@ -55,16 +56,16 @@ pub(super) fn check(loaded: Loaded, host: &Host) -> Result<Config, Error> {
             .map(|(_, raw)| channel(raw, default_source(), &prefix, host))
             .collect::<Result<_, _>>()?,
         prefix,
-        exit_on_eof,
+        exit_on_eof: exit_on_eof.is_some(),
         files,
     };
     source::one_of_each(channels.iter().zip(&config.channels).map(|((_, raw), channel)| (raw, &channel.source)))?;
-    if exit_on_eof && !config.channels.iter().any(|channel| channel.source == SourceKind::Stdin) {
-        return Err(Error::Usage(
-            "--exit-on-eof waits for the end of standard input, which feeds no channel here; say --source stdin, or pipe \
-             something in"
-                .to_owned(),
-        ));
+    if let Some(origin) = exit_on_eof
+        && !config.channels.iter().any(|channel| channel.source == SourceKind::Stdin)
+    {
+        let reason = "the end of standard input is waited for, which feeds no channel here; say --source stdin, or pipe \
+                      something in";
+        return Err(Error::Bad { origin, reason: reason.to_owned() });
     }
     memory::all_fit(&config, &channels.iter().map(|(_, raw)| raw).collect::<Vec<_>>(), host)?;
     Ok(config)
@@ -78,7 +79,7 @@ pub(super) fn name_of(channel: &Channel) -> &str {
 fn channel(raw: &Channel, default_source: SourceKind, prefix: &Prefix, host: &Host) -> Result<ChannelConfig, Error> {
     let sizes = Sizes::check(raw, host)?;
     let max_readers = ranged(&raw.max_readers, "max_readers", 1..=MOST_READERS, MAX_READERS)?;
-    let group = group(raw)?;
+    let group = group(raw, host)?;
     let list = |names: &Option<Located<Names>>| match names {
         Some(names) => Access::parse(host.uid, &names.value.0).map_err(|reason| names.bad(reason)),
         None => Ok(Access::only(host.uid)),
@@ -157,14 +158,19 @@ fn level(top: &Top) -> Result<LevelFilter, Error> {
     })
 }
 
-fn group(raw: &Channel) -> Result<Option<(String, u32)>, Error> {
-    match &raw.group {
-        Some(group) if !group.value.is_empty() => {
-            let gid = access::group_id(&group.value).map_err(|reason| group.bad(reason))?;
-            Ok(Some((group.value.clone(), gid)))
-        }
-        _ => Ok(None),
+fn group(raw: &Channel, host: &Host) -> Result<Option<(String, u32)>, Error> {
+    let Some(group) = raw.group.as_ref().filter(|group| !group.value.is_empty()) else { return Ok(None) };
+    let name = &group.value;
+    let gid = access::group_id(name).map_err(|reason| group.bad(reason))?;
+    if host.groups.contains(gid) {
+        return Ok(Some((name.clone(), gid)));
     }
+    Err(group.bad(format!(
+        "the daemon's user, {}, is not in group {name}, and only a member may give objects to a group; under systemd put \
+         SupplementaryGroups={name} into a drop-in (systemctl edit shmd) and restart the service, because a reload does not \
+         change the daemon's groups; otherwise add the user to the group and start the daemon anew",
+        user_name(host.uid)
+    )))
 }
 
 fn ack_timeout(raw: &Channel) -> Result<Duration, Error> {
@@ -200,8 +206,8 @@ fn ranged(
     }
 }
 
-fn time(written: &Option<Located<String>>, default: Duration) -> Result<Duration, Error> {
-    written.as_ref().map_or(Ok(default), |text| duration::parse(&text.value).map_err(|e| text.bad(e)))
+fn time(written: &Option<Located<Time>>, default: Duration) -> Result<Duration, Error> {
+    written.as_ref().map_or(Ok(default), |text| duration::parse(&text.value.0).map_err(|e| text.bad(e)))
 }
 
 /// Zero is the configuration's word for never.

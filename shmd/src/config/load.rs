@@ -24,8 +24,8 @@ pub(crate) struct Given {
     pub(crate) channel: Vec<Setting>,
     /// Keys of a channel by its name.
     pub(crate) set: Vec<(String, Setting)>,
-    /// See [`Config::exit_on_eof`].
-    pub(crate) exit_on_eof: bool,
+    /// See [`Config::exit_on_eof`]; who asks for it.
+    pub(crate) exit_on_eof: Option<Origin>,
 }
 
 /// One key given as text outside the files.
@@ -44,7 +44,7 @@ pub(super) struct Loaded {
     /// Each with the place of its table; `None` for the channel that exists because no file has one.
     pub(super) channels: Vec<(Option<Origin>, Channel)>,
     pub(super) files: Vec<PathBuf>,
-    pub(super) exit_on_eof: bool,
+    pub(super) exit_on_eof: Option<Origin>,
 }
 
 /// Reads and checks the configuration.
@@ -52,7 +52,7 @@ pub(super) struct Loaded {
 /// # Errors
 /// [`Error`] names the file and line, flag or variable at fault.
 pub(crate) fn load(given: &Given, host: &Host) -> Result<Config, Error> {
-    let mut loaded = Loaded { exit_on_eof: given.exit_on_eof, ..Loaded::default() };
+    let mut loaded = Loaded { exit_on_eof: given.exit_on_eof.clone(), ..Loaded::default() };
     match &given.config {
         Some(file) => loaded.read_with_parts(&file.value, true)?,
         None => loaded.read_with_parts(Path::new(DEFAULT_FILE), false)?,
@@ -119,9 +119,8 @@ impl Loaded {
         }
         for setting in &given.channel {
             if self.channels.len() > 1 {
-                return Err(Error::Usage(format!(
-                    "{} is for the only channel, but the files have {}: {}; say --set CHANNEL.{}={}",
-                    setting.text.origin,
+                return Err(setting.text.bad(format!(
+                    "this is for the only channel, but the files have {}: {}; say --set CHANNEL.{}={}",
                     self.channels.len(),
                     self.names().join(", "),
                     setting.key,
@@ -133,10 +132,7 @@ impl Loaded {
         for (name, setting) in &given.set {
             let Some(index) = self.names().iter().position(|known| known == name) else {
                 let known = self.names().join(", ");
-                return Err(Error::Usage(format!(
-                    "{}: there is no channel {name:?}; known are {known}",
-                    setting.text.origin
-                )));
+                return Err(setting.text.bad(format!("there is no channel {name:?}; known are {known}")));
             };
             set(&mut self.channels[index].1, setting)?;
         }

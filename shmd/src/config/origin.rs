@@ -14,15 +14,17 @@ pub(crate) enum Origin {
         /// Which line.
         line: usize,
     },
-    /// A flag or an environment variable, as the user spells it: `--capacity`, `SHMD_CAPACITY`.
-    Named(String),
+    /// A flag, as the user spells it: `--capacity`.
+    Flag(String),
+    /// An environment variable: `SHMD_CAPACITY`.
+    Variable(String),
 }
 
 impl fmt::Display for Origin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Origin::File { path, line } => write!(f, "{}:{line}", path.display()),
-            Origin::Named(name) => f.write_str(name),
+            Origin::Flag(name) | Origin::Variable(name) => f.write_str(name),
         }
     }
 }
@@ -36,6 +38,13 @@ pub(crate) struct Located<T> {
     pub(crate) origin: Origin,
 }
 
+impl Error {
+    /// Whether it is the command line that has to be mended: wrong usage, where the rest is bad configuration.
+    pub(crate) fn is_usage(&self) -> bool {
+        matches!(self, Error::Bad { origin: Origin::Flag(_), .. })
+    }
+}
+
 impl<T> Located<T> {
     /// An error about this value.
     pub(crate) fn bad(&self, reason: impl fmt::Display) -> Error {
@@ -46,9 +55,6 @@ impl<T> Located<T> {
 /// Why there is no configuration.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Error {
-    /// The command line cannot mean anything with this configuration.
-    #[error("{0}")]
-    Usage(String),
     /// A value is refused.
     #[error("{origin}: {reason}")]
     Bad {

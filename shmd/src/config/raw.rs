@@ -37,6 +37,32 @@ impl<'de> Deserialize<'de> for Names {
     }
 }
 
+/// A time as text. A number alone is refused here, where what it lacks can be said; only 0 needs no unit.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Time(pub(crate) String);
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct TimeVisitor;
+        impl Visitor<'_> for TimeVisitor {
+            type Value = Time;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a time with its unit in quotes, such as \"500ms\", \"30s\" or \"5m\"")
+            }
+            fn visit_str<E: de::Error>(self, text: &str) -> Result<Time, E> {
+                Ok(Time(text.to_owned()))
+            }
+            fn visit_i64<E: de::Error>(self, number: i64) -> Result<Time, E> {
+                match number {
+                    0 => Ok(Time("0".to_owned())),
+                    _ => Err(E::custom(format!("{number} has no unit; write \"{number}s\" or \"{number}ms\""))),
+                }
+            }
+        }
+        deserializer.deserialize_any(TimeVisitor)
+    }
+}
+
 /// Declares a table twice, as serde reads it and with places, so that its keys are listed once.
 macro_rules! table {
     ($(#[$meta:meta])* $raw:ident $(+ $tables:ident: $element:ty)?, $located:ident {
@@ -112,15 +138,15 @@ table! {
         /// Most readers.
         max_readers: u32,
         /// Patience with a reader that holds the channel up.
-        evict_after: String,
+        evict_after: Time,
         /// Time of low use before memory is given back.
-        shrink_after: String,
+        shrink_after: Time,
         /// Patience with a peer that shows no sign of life.
-        stalled_after: String,
+        stalled_after: Time,
         /// Acknowledged publishing.
         ack: bool,
         /// Longest wait for acknowledgement.
-        ack_timeout: String,
+        ack_timeout: Time,
         /// Readers to wait for.
         wait_readers: u32,
         /// Memory is entered into page tables when it is mapped.

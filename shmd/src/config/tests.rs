@@ -11,13 +11,14 @@ use std::path::{Path, PathBuf};
 use shm_proto::Bytes;
 
 use super::{ChannelConfig, Config, Error, Given, Located, Origin, Setting, load};
-use crate::host::{Host, Shm};
+use crate::host::{Groups, Host, Shm};
 use crate::testing::TempDir;
 
 /// A machine with 16 GiB of memory and half of it for shared memory, and no standard input.
 fn host() -> Host {
     Host {
         uid: 1000,
+        groups: Groups::All,
         runtime_dir: "/run/user/1000/shmd".into(),
         prefix: "shmd-1000".parse().unwrap(),
         stdin_feeds: false,
@@ -40,7 +41,7 @@ impl Setup {
         let dir = TempDir::new();
         let file = dir.path().join("shmd.toml");
         fs::write(&file, text).unwrap();
-        let config = Some(Located { value: file, origin: Origin::Named("--config".into()) });
+        let config = Some(Located { value: file, origin: Origin::Flag("--config".into()) });
         Setup { dir, given: Given { config, ..Given::default() }, host: host() }
     }
 
@@ -91,7 +92,7 @@ impl Setup {
 }
 
 fn setting(key: &str, text: &str, origin: &str) -> Setting {
-    let text = Located { value: text.to_owned(), origin: Origin::Named(origin.to_owned()) };
+    let text = Located { value: text.to_owned(), origin: Origin::Flag(origin.to_owned()) };
     Setting { key: key.to_owned(), text }
 }
 

@@ -180,7 +180,8 @@ fn open_or_make(path: &Path, access: FileAccess, marked: Marked) -> Result<(File
             FileAccess::Owner => 0o600,
             FileAccess::Group(gid) => {
                 fchown(&file, None, Some(Gid::from_raw(gid))).map_err(|e| {
-                    let way = "shmd must run as root or be a member of that group (SupplementaryGroups= in its unit)";
+                    let way = "shmd must run as root or be a member of that group: SupplementaryGroups= in its unit, and a \
+                               restart";
                     failed(&format!("give group {gid}, which `write` names,"))(io::Error::other(format!("{e}; {way}")))
                 })?;
                 0o620

@@ -64,7 +64,7 @@ fn every_key_can_be_set_as_text() {
 fn a_setting_for_the_only_channel_is_refused_when_there_are_several() {
     let setup = Setup::new("[[channel]]\nname = \"a\"\n[[channel]]\nname = \"b\"\n").flag("max_readers", "3");
     let error = setup.load().unwrap_err();
-    assert!(matches!(error, Error::Usage(_)));
+    assert!(error.is_usage());
     let message = error.to_string();
     assert!(message.contains("--max-readers") && message.contains("a, b"), "{message}");
     assert!(message.contains("--set CHANNEL.max_readers=3"), "{message}");
@@ -73,7 +73,7 @@ fn a_setting_for_the_only_channel_is_refused_when_there_are_several() {
 #[test]
 fn a_setting_for_an_unknown_channel_names_the_known_ones() {
     let error = Setup::new("").set("cam", "align", "8").load().unwrap_err();
-    assert!(matches!(error, Error::Usage(_)));
+    assert!(error.is_usage());
     assert_eq!(error.to_string(), "--set cam.align: there is no channel \"cam\"; known are main");
 }
 

@@ -38,7 +38,10 @@ fn what_cannot_be_is_refused_with_its_line_and_the_reason() {
         "[[channel]]\nmax_readers = 0 #!max_readers 0 is not from 1 to 1024",
         "[[channel]]\nmax_readers = 1025 #!max_readers 1025 is not from 1 to 1024",
         "[[channel]]\nevict_after = \"soon\" #!\"soon\" is not a duration",
-        "[[channel]]\nshrink_after = 60 #!",
+        "[[channel]]\nshrink_after = 60 #!shrink_after: 60 has no unit; write \"60s\" or \"60ms\"",
+        "[[channel]]\nstalled_after = \"5\" #!\"5\" is not a duration: write a number with its unit",
+        "[[channel]]\nevict_after = true #!expected a time with its unit in quotes",
+        "[[channel]]\nframing = \"chunk=0\" #!\"chunk=0\" is not a framing: a chunk has at least 1 byte",
         "[[channel]]\nack = \"yes\" #!ack: invalid type",
         "[[channel]]\nack_timeout = \"0s\" #!ack_timeout 0 would let no publish succeed",
         "[[channel]]\nmax_readers = 2\nwait_readers = 3 #!wait_readers 3 is more than max_readers 2",
@@ -151,4 +154,17 @@ fn defaults_that_do_not_fit_are_refused_without_a_line_to_blame() {
     setup.host.shm = Some(Shm { total: 64 * Bytes::MIB, free: 4096 });
     let refusal = setup.refusal();
     assert!(refusal.starts_with("the channels' capacities"), "{refusal}");
+}
+
+#[test]
+fn a_group_that_the_daemon_is_not_in_is_refused_with_what_to_do_about_it() {
+    let mut setup = Setup::new("[[channel]]\ngroup = \"4242\"\n");
+    setup.load().unwrap();
+    setup.host.groups = Groups::Own(vec![1000, 4242]);
+    setup.load().unwrap();
+    setup.host.groups = Groups::Own(vec![1000]);
+    let refusal = setup.refusal();
+    for part in ["shmd.toml:2: ", "is not in group 4242", "SupplementaryGroups=4242", "restart"] {
+        assert!(refusal.contains(part), "{part:?} is not in {refusal}");
+    }
 }
