@@ -6,6 +6,8 @@ use std::io::{self, IsTerminal, Write};
 use shm_proto::Error;
 use shm_proto::control::ErrorKind;
 
+use crate::terminal::{folded, size};
+
 /// A command's result.
 pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 
@@ -138,8 +140,10 @@ fn tell(what: &str, style: Style, text: &str) {
         Style::Plain if colour => ("\x1b[1m", "\x1b[0m"),
         _ => ("", ""),
     };
+    let columns = size(&stderr).map(|size| size.columns);
+    let plain: String = format!("shmctl: {what}: {text}").lines().map(|line| folded(line, 2, columns)).collect();
     // Nobody is left to be told that standard error is closed.
-    let _ = writeln!(stderr, "shmctl: {on}{what}:{off} {text}");
+    let _ = stderr.write_all(plain.replacen(&format!("{what}:"), &format!("{on}{what}:{off}"), 1).as_bytes());
 }
 
 #[cfg(test)]

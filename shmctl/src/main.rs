@@ -8,6 +8,7 @@ mod human;
 mod output;
 mod signals;
 mod table;
+mod terminal;
 
 use std::process::ExitCode;
 

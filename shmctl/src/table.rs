@@ -1,6 +1,6 @@
-//! Columns for people.
+//! Columns for people, as many as the terminal has room for.
 
-use std::fmt::Write;
+use crate::terminal::{columns, shortened};
 
 /// How a column is set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,11 +9,20 @@ pub(crate) enum Align {
     Right,
 }
 
-/// Rows under a heading, each column as wide as its widest cell.
+/// A shortened cell keeps at least so many columns.
+const SHORTEST: usize = 8;
+/// Blanks between two columns.
+const GAP: usize = 2;
+
+/// Rows under a heading, each column as wide as its widest cell if there is room for that.
 #[derive(Debug)]
 pub(crate) struct Table {
     columns: Vec<Align>,
     rows: Vec<Vec<String>>,
+    /// Headings of the columns whose cells may be shortened.
+    shorten: &'static [&'static str],
+    /// Headings of the columns that may be left out, the least important first.
+    leave_out: &'static [&'static str],
 }
 
 impl Table {
@@ -22,7 +31,19 @@ impl Table {
         Table {
             columns: columns.iter().map(|(_, align)| *align).collect(),
             rows: vec![columns.iter().map(|(heading, _)| (*heading).to_owned()).collect()],
+            shorten: &[],
+            leave_out: &[],
         }
+    }
+
+    /// Where there is no room for everything, cells under these headings are shortened, the widest first.
+    pub(crate) fn shortening(self, shorten: &'static [&'static str]) -> Self {
+        Table { shorten, ..self }
+    }
+
+    /// Where that does not suffice, columns of these headings are left out, in this order.
+    pub(crate) fn leaving_out(self, leave_out: &'static [&'static str]) -> Self {
+        Table { leave_out, ..self }
     }
 
     /// Adds a row with a cell for every column.
@@ -31,29 +52,72 @@ impl Table {
         self.rows.push(cells.into());
     }
 
-    /// The table, every line after `indent` and without blanks at its end.
-    pub(crate) fn render(&self, indent: &str) -> String {
-        let width = |column: usize| self.rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-        let widths: Vec<usize> = (0..self.columns.len()).map(width).collect();
+    /// The table, every line after `indent` and without blanks at its end, and no wider than `most` columns.
+    pub(crate) fn render(&self, indent: &str, most: Option<usize>) -> String {
+        let fitted = self.fit(most.map(|most| most.saturating_sub(columns(indent))));
         let mut text = String::new();
         for row in &self.rows {
             let mut line = indent.to_owned();
-            for ((cell, width), align) in row.iter().zip(&widths).zip(&self.columns) {
-                let _ = match align {
-                    Align::Left => write!(line, "{cell:<width$}  "),
-                    Align::Right => write!(line, "{cell:>width$}  "),
-                };
+            for &(column, width) in &fitted {
+                let cell = shortened(&row[column], width);
+                let blanks = " ".repeat(width - columns(&cell));
+                match self.columns[column] {
+                    Align::Left => line.extend([cell.as_str(), blanks.as_str()]),
+                    Align::Right => line.extend([blanks.as_str(), cell.as_str()]),
+                }
+                line.push_str(&" ".repeat(GAP));
             }
-            text.push_str(line.trim_end());
+            let line = line.trim_end();
+            // In a terminal of a few columns nothing helps but this.
+            text += &most.map_or_else(|| line.to_owned(), |most| shortened(line, most));
             text.push('\n');
         }
         text
     }
+
+    /// The columns to be shown, by number, with their widths.
+    fn fit(&self, most: Option<usize>) -> Vec<(usize, usize)> {
+        let width = |column: usize| self.rows.iter().map(|row| columns(&row[column])).max().unwrap_or(0);
+        let mut all: Vec<(usize, usize)> = (0..self.columns.len()).map(|column| (column, width(column))).collect();
+        let Some(most) = most else { return all };
+        let heading = |column: usize| self.rows[0][column].as_str();
+        for left_out in [""].iter().chain(self.leave_out) {
+            all.retain(|(column, _)| heading(*column) != *left_out);
+            let mut fitted = all.clone();
+            while let Some(over) = (total(&fitted)).checked_sub(most).filter(|over| *over > 0) {
+                // The widest gives way to the second widest first, so that all of them keep what they can.
+                let may = fitted.iter_mut().filter(|(column, width)| self.may_shrink(*column, *width));
+                let Some((_, widest)) = may.max_by_key(|(_, width)| *width) else { break };
+                *widest -= over.min(1);
+            }
+            if total(&fitted) <= most {
+                return fitted;
+            }
+        }
+        all
+    }
+
+    fn may_shrink(&self, column: usize, width: usize) -> bool {
+        let heading = self.rows[0][column].as_str();
+        self.shorten.contains(&heading) && width > SHORTEST.max(columns(heading))
+    }
+}
+
+fn total(fitted: &[(usize, usize)]) -> usize {
+    fitted.iter().map(|(_, width)| width).sum::<usize>() + GAP * fitted.len().saturating_sub(1)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn table() -> Table {
+        let columns = [("NAME", Align::Left), ("PROGRAM", Align::Left), ("SIZE", Align::Right), ("AGE", Align::Right)];
+        let mut table = Table::new(&columns).shortening(&["PROGRAM"]).leaving_out(&["AGE", "SIZE"]);
+        table.row(["a".into(), "a-very-long-program".into(), "1MiB".into(), "2s".into()]);
+        table.row(["b\u{e4}renh\u{f6}hle".into(), "x".into(), "7".into(), "400ms".into()]);
+        table
+    }
 
     #[test]
     fn columns_are_as_wide_as_their_widest_cell_and_lines_end_without_blanks() {
@@ -61,8 +125,36 @@ mod tests {
         table.row(["a".into(), "1MiB".into(), "me".into()]);
         table.row(["b\u{e4}renh\u{f6}hle".into(), "7".into(), String::new()]);
         assert_eq!(
-            table.render("  "),
+            table.render("  ", None),
             "  NAME        SIZE  WHO\n  a           1MiB  me\n  b\u{e4}renh\u{f6}hle     7\n"
         );
+    }
+
+    #[test]
+    fn cells_are_shortened_before_columns_are_left_out() {
+        let wide = "NAME        PROGRAM              SIZE    AGE\na           a-very-long-program  1MiB     2s\n";
+        assert!(table().render("", Some(44)).starts_with(wide), "{}", table().render("", Some(44)));
+        assert_eq!(
+            table().render("", Some(35)),
+            "NAME        PROGRAM     SIZE    AGE\n\
+             a           a-very-lo\u{2026}  1MiB     2s\n\
+             b\u{e4}renh\u{f6}hle  x              7  400ms\n"
+        );
+        assert_eq!(
+            table().render("", Some(30)),
+            "NAME        PROGRAM       SIZE\n\
+             a           a-very-long\u{2026}  1MiB\n\
+             b\u{e4}renh\u{f6}hle  x                7\n"
+        );
+        assert_eq!(table().render("", Some(20)).lines().nth(1), Some("a           a-very-\u{2026}"));
+    }
+
+    #[test]
+    fn no_line_is_longer_than_there_is_room_for() {
+        for most in 1..60 {
+            let text = table().render("    ", Some(most));
+            assert!(text.lines().all(|line| columns(line) <= most), "{most}: {text}");
+            assert_eq!(text.lines().count(), 3);
+        }
     }
 }

@@ -10,8 +10,12 @@ use crate::error::Result;
 use crate::human::{bytes, printable};
 use crate::output::{print, print_json};
 use crate::table::{Align, Table};
+use crate::terminal::stdout_columns;
 
 const EXAMPLES: &str = "\
+On a terminal that is too narrow, long names and writers are shortened, and then MODE, READERS and ALLOWED are left out, in \
+this order.
+
 Examples:
   shmctl list
   shmctl list --json | jq -r '.[].channel'";
@@ -33,7 +37,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> Result<()> {
         channels = ask(global)?;
     }
     note_if_none(&channels);
-    if args.json { print_json(&channels) } else { print(&table(&channels)) }
+    if args.json { print_json(&channels) } else { print(&table(&channels, stdout_columns())) }
 }
 
 /// All channels, or the one that is named.
@@ -47,7 +51,7 @@ fn ask(global: &Global) -> Result<Vec<Summary>> {
     }
 }
 
-fn table(channels: &[Summary]) -> String {
+fn table(channels: &[Summary], columns: Option<usize>) -> String {
     let mut table = Table::new(&[
         ("CHANNEL", Align::Left),
         ("MODE", Align::Left),
@@ -55,7 +59,9 @@ fn table(channels: &[Summary]) -> String {
         ("READERS", Align::Right),
         ("WRITER", Align::Left),
         ("ALLOWED", Align::Left),
-    ]);
+    ])
+    .shortening(&["CHANNEL", "WRITER"])
+    .leaving_out(&["MODE", "READERS", "ALLOWED"]);
     for summary in channels {
         table.row([
             summary.channel.to_string(),
@@ -66,7 +72,7 @@ fn table(channels: &[Summary]) -> String {
             if summary.allowed.is_empty() { "nothing".to_owned() } else { printable(&summary.allowed.join(",")) },
         ]);
     }
-    table.render("")
+    table.render("", columns)
 }
 
 #[cfg(test)]
@@ -83,7 +89,8 @@ mod tests {
             writer: "camd (4711)".into(),
             allowed: allowed.iter().map(|a| (*a).to_owned()).collect(),
         };
-        let text = table(&[summary("main", &["read", "write"]), summary("cam.front", &[])]);
+        let channels = [summary("main", &["read", "write"]), summary("cam.front", &[])];
+        let text = table(&channels, None);
         assert_eq!(
             text,
             "\
@@ -92,5 +99,8 @@ main       ring      1MiB        2  camd (4711)  read,write
 cam.front  ring      1MiB        2  camd (4711)  nothing
 "
         );
+        let narrow = table(&channels, Some(40));
+        assert!(narrow.starts_with("CHANNEL   CAPACITY  WRITER    ALLOWED\n"), "{narrow}");
+        assert!(narrow.lines().all(|line| line.chars().count() <= 40), "{narrow}");
     }
 }

@@ -26,6 +26,7 @@ mod resize;
 mod soak;
 mod stat;
 mod stop_write;
+mod terminal;
 
 /// Not a test: where this program goes in when another test has started it with a role.
 #[test]

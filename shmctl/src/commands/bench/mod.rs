@@ -29,6 +29,7 @@ use crate::args::Global;
 use crate::error::{Result, note};
 use crate::output::{print, print_json};
 use crate::signals::Signals;
+use crate::terminal::stdout_columns;
 
 pub(crate) fn run(args: &Args, global: &Global) -> Result<()> {
     if let Some(Sub::Sweep(args)) = &args.sweep {
@@ -57,7 +58,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> Result<()> {
     drop(stage);
     let settings = Told::new(&settings, runs, channel.map(ToString::to_string));
     let report = Report { program: "shmctl bench", host, settings, results, skipped, complete };
-    if args.json { print_json(&report) } else { print(&report.render()) }
+    if args.json { print_json(&report) } else { print(&report.render(stdout_columns())) }
 }
 
 /// Measures every case `runs` times, all of them in turn, so that noise hits all alike; fewer when a signal comes.

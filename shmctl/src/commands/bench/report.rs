@@ -10,6 +10,7 @@ use super::outcome::Outcome;
 use super::plan::{Case, Fill, Measure, Transport};
 use crate::human;
 use crate::table::{Align, Table};
+use crate::terminal::folded;
 
 /// Everything there is to say.
 #[derive(Debug, Serialize)]
@@ -58,26 +59,28 @@ impl Told {
 
 impl Report {
     /// As tables.
-    pub(super) fn render(&self) -> String {
-        let mut text = self.host.describe();
+    pub(super) fn render(&self, columns: Option<usize>) -> String {
+        let mut text = String::new();
+        let mut say = |line: &str| text += &folded(line, 0, columns);
+        self.host.describe().lines().for_each(&mut say);
         let runs = self.settings.runs;
         let plural = if runs == 1 { "run" } else { "runs, medians" };
         let daemon = match &self.settings.channel {
             Some(channel) => format!("channel {channel} of the daemon that runs"),
             None => "a daemon started for it".to_owned(),
         };
-        let _ = writeln!(text, "{daemon}; {runs} {plural}; every byte written by one process and read by another");
+        say(&format!("{daemon}; {runs} {plural}; every byte written by one process and read by another"));
         for (heading, table) in [
             ("Throughput, as the slowest reader received it", self.throughput()),
             ("One-way latency", self.latency()),
             ("Pipeline, a producer's 64KiB chunks through shmctl read to /dev/null", self.pipeline()),
         ] {
             if let Some(table) = table {
-                let _ = write!(text, "\n{heading}\n{}", table.render("  "));
+                let _ = write!(text, "\n{}{}", folded(heading, 0, columns), table.render("  ", columns));
             }
         }
         for skipped in &self.skipped {
-            let _ = writeln!(text, "\nnot measured: {skipped}");
+            let _ = write!(text, "\n{}", folded(&format!("not measured: {skipped}"), 0, columns));
         }
         if !self.complete {
             text.push_str("\nended by a signal before everything was measured\n");
@@ -113,7 +116,8 @@ impl Report {
             ("TO PIPE", Align::Right),
             ("TO SOCKET", Align::Right),
             ("TO SLOTS", Align::Right),
-        ]);
+        ])
+        .leaving_out(&["TO SLOTS", "TO SOCKET", "SLOTS", "SOCKET"]);
         for row in &rows {
             let of = |transport| self.of(&row.case, transport);
             let cell = |transport| of(transport).map_or_else(String::new, |outcome| rate(&outcome.case, outcome));
@@ -148,7 +152,9 @@ impl Report {
             ("MAX", Align::Right),
             ("SHMD'S P50", Align::Right),
             ("SHMD'S P99", Align::Right),
-        ]);
+        ])
+        .shortening(&["BY"])
+        .leaving_out(&["P90", "MAX", "SHMD'S P50", "P99.9"]);
         let mut any = false;
         for outcome in self.results.iter().filter(|outcome| outcome.case.measure == Measure::Latency) {
             let Some(latency) = outcome.latency else { continue };
@@ -183,7 +189,8 @@ impl Report {
             ("CAT, OR TEE AND CAT", Align::Right),
             ("SHMD TO CAT", Align::Right),
             ("WRITE TO SHMD", Align::Right),
-        ]);
+        ])
+        .leaving_out(&["WRITE TO SHMD", "SHMD TO CAT", "BY SHMCTL WRITE"]);
         for row in &rows {
             let of = |transport| self.of(&row.case, transport);
             let cell = |transport| of(transport).map_or_else(String::new, |outcome| gigabytes(outcome.bytes_per_s));
@@ -288,7 +295,9 @@ mod tests {
             outcome(Measure::Latency, Transport::Ring, 1.0, 150),
             outcome(Measure::Latency, Transport::Limit, 1.0, 125),
         ];
-        let text = report(results, false).render();
+        let narrow = report(results.clone(), false).render(Some(60));
+        assert!(narrow.lines().all(|line| line.chars().count() <= 60), "{narrow}");
+        let text = report(results, false).render(None);
         let line =
             |part: &str| text.lines().find(|line| line.contains(part)).unwrap_or_else(|| panic!("{part}: {text}"));
         let cells: Vec<_> = line("100M/s").split_whitespace().collect();

@@ -1,19 +1,20 @@
 //! A channel's figures for people.
 
-use std::fmt::Write;
-
 use shm_proto::Bytes;
 use shm_proto::stat::{ChannelStat, ReaderStat};
 
 use crate::human::{age, bytes, bytes_in_words, bytes_per_second, count, per_second, percent, printable};
 use crate::table::{Align, Table};
+use crate::terminal::folded;
 
-/// A heading, a line a subject, and a table of the readers.
-pub(super) fn render(stat: &ChannelStat) -> String {
-    let mut text = format!("{}  {}, on full: {}\n", stat.channel, printable(&stat.mode), stat.on_full);
-    let mut line = |what: &str, words: String| {
-        let _ = writeln!(text, "  {what:<10}{words}");
-    };
+/// Where the words of a line begin.
+const INDENT: usize = 12;
+
+/// A heading, a line a subject, and a table of the readers; at most so many columns wide.
+pub(super) fn render(stat: &ChannelStat, columns: Option<usize>) -> String {
+    let heading = format!("{}  {}, on full: {}", stat.channel, printable(&stat.mode), stat.on_full);
+    let mut text = folded(&heading, 2, columns);
+    let mut line = |what: &str, words: String| text += &folded(&format!("  {what:<10}{words}"), INDENT, columns);
     let pending = stat.pending.map(|size| format!(", {} pending", bytes(size))).unwrap_or_default();
     line("capacity", format!("{} (min {}, max {}){pending}", bytes(stat.capacity), bytes(stat.min), bytes(stat.max)));
     let used = format!("{} ({})", bytes(stat.used), percent(stat.used, stat.capacity));
@@ -78,7 +79,7 @@ pub(super) fn render(stat: &ChannelStat) -> String {
     }
     line("readers", format!("{} of {}", stat.readers.len(), stat.max_readers));
     if !stat.readers.is_empty() {
-        text.push_str(&readers(&stat.readers));
+        text.push_str(&readers(&stat.readers).render("    ", columns));
     }
     text
 }
@@ -87,7 +88,7 @@ fn over_time([second, minute, hour]: [String; 3]) -> String {
     format!("{second} (last minute {minute}, last hour {hour})")
 }
 
-fn readers(readers: &[ReaderStat]) -> String {
+fn readers(readers: &[ReaderStat]) -> Table {
     let mut table = Table::new(&[
         ("READER", Align::Right),
         ("PID", Align::Right),
@@ -99,7 +100,9 @@ fn readers(readers: &[ReaderStat]) -> String {
         ("RECEIVED", Align::Right),
         ("LOST", Align::Right),
         ("SEEN", Align::Right),
-    ]);
+    ])
+    .shortening(&["PROGRAM", "USER"])
+    .leaving_out(&["RECEIVED", "SEEN", "LOST", "PID", "USER"]);
     for reader in readers {
         table.row([
             reader.reader.to_string(),
@@ -114,17 +117,17 @@ fn readers(readers: &[ReaderStat]) -> String {
             age(reader.heartbeat_ms),
         ]);
     }
-    table.render("    ")
+    table
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use shm_proto::control::OnFull;
     use shm_proto::stat::{Rate, SourceStat, WriterStat};
 
     use super::*;
 
-    fn stat() -> ChannelStat {
+    pub(in super::super) fn stat() -> ChannelStat {
         ChannelStat {
             channel: "cam".parse().unwrap(),
             segment: "/shmd.cam".into(),
@@ -164,7 +167,7 @@ mod tests {
     #[test]
     fn a_channel_without_anybody_is_a_short_block() {
         assert_eq!(
-            render(&stat()),
+            render(&stat(), None),
             "\
 cam  ring, on full: block
   capacity  1MiB (min 64KiB, max 256MiB)
@@ -197,12 +200,12 @@ cam  ring, on full: block
             last_error: None,
         };
         stat.input = Some(input.clone());
-        let text = render(&stat);
+        let text = render(&stat, None);
         assert!(text.contains(
             "  source    exec:camd --raw\n  input     restarting in 2s; 1,234 messages, 2KiB read\n  writer"
         ));
         stat.input = Some(SourceStat { errors: 2, last_error: Some("no\x1b[2J".into()), ..input });
-        let text = render(&stat);
+        let text = render(&stat, None);
         assert!(text.contains("2KiB read\n  errors    2, the last: no\\u{1b}[2J\n"), "{text}");
     }
 
@@ -230,7 +233,7 @@ cam  ring, on full: block
             lost: 0,
             heartbeat_ms: 1500,
         });
-        let text = render(&stat);
+        let text = render(&stat, None);
         assert!(text.contains("max 256MiB), 64KiB pending\n"), "{text}");
         assert!(text.contains("writer    camd (pid 4711, video), lent, stalled, seen 12ms ago\n"), "{text}");
         assert!(
@@ -244,5 +247,34 @@ cam  ring, on full: block
             "{text}"
         );
         assert!(!text.contains('\x1b'));
+    }
+
+    #[test]
+    fn no_line_is_wider_than_the_terminal_and_what_is_most_important_of_a_reader_stays() {
+        let mut stat = stat();
+        stat.source = "exec:/usr/lib/camd/camd --raw --device /dev/video0 --size 1920x1080 --rate 30".into();
+        for number in 1..4 {
+            stat.readers.push(ReaderStat {
+                reader: number,
+                pid: 4_194_300,
+                program: "a-program-with-a-long-name-indeed".into(),
+                user: "somebody-with-a-long-name".into(),
+                state: "sleeping".into(),
+                lag_messages: 1_234_567,
+                lag_bytes: 200 << 20,
+                received: 12_345_678_901,
+                lost: 1_234_567,
+                heartbeat_ms: 59_900,
+            });
+        }
+        for columns in 20..120 {
+            let text = render(&stat, Some(columns));
+            assert!(text.lines().all(|line| line.chars().count() <= columns), "{columns}: {text}");
+        }
+        let text = render(&stat, Some(80));
+        assert!(text.contains("    READER      PID  PROGRAM"), "{text}");
+        assert!(text.contains("STATE           LAG  LAG BYTES"), "{text}");
+        assert!(!text.contains("RECEIVED"), "{text}");
+        assert!(text.contains("\n            --rate 30\n"), "{text}");
     }
 }

@@ -1,9 +1,9 @@
 //! `shmctl stat`: everything about a channel, once or again and again.
 
 mod block;
+mod screen;
 
-use std::fmt::Write;
-use std::io::{self, IsTerminal};
+use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -18,8 +18,12 @@ use crate::error::{Failure, Result};
 use crate::human;
 use crate::output::{has_gone, print, print_json, wait_for};
 use crate::signals::Signals;
+use crate::terminal::{size, stdout_columns};
 
 const EXAMPLES: &str = "\
+On a terminal that is too narrow, programs and users of readers are shortened, and then RECEIVED, SEEN, LOST, PID and USER are \
+left out, in this order. With --watch, what is too tall for the terminal is a line for each channel.
+
 Examples:
   shmctl stat
   shmctl stat --watch                every second, until SIGINT
@@ -42,7 +46,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> Result<()> {
         None => {
             let channels = ask(global)?;
             note_if_none(&channels);
-            if args.json { print_json(&channels) } else { print(&blocks(&channels)) }
+            if args.json { print_json(&channels) } else { print(&blocks(&channels, stdout_columns())) }
         }
         Some(interval) => watch(args, global, interval),
     }
@@ -55,23 +59,26 @@ fn ask(global: &Global) -> Result<Vec<ChannelStat>> {
     }
 }
 
-fn blocks(channels: &[ChannelStat]) -> String {
-    channels.iter().map(block::render).collect::<Vec<_>>().join("\n")
+fn blocks(channels: &[ChannelStat], columns: Option<usize>) -> String {
+    channels.iter().map(|channel| block::render(channel, columns)).collect::<Vec<_>>().join("\n")
 }
 
 fn watch(args: &Args, global: &Global, interval: Duration) -> Result<()> {
     let signals = Signals::catch()?;
     let stdout = io::stdout();
-    let in_place = stdout.is_terminal();
     let mut first = true;
+    let mut drawn = None;
     let mut next = Instant::now();
     loop {
         let channels = ask(global)?;
-        match (args.json, in_place) {
+        match (args.json, size(&stdout)) {
             (true, _) => print_json(&channels)?,
-            (false, true) => print(&redraw(&blocks(&channels), first))?,
-            (false, false) if first => print(&blocks(&channels))?,
-            (false, false) => print(&format!("\n{}", blocks(&channels)))?,
+            (false, Some(size)) => {
+                print(&screen::redraw(&screen::render(&channels, size), size, drawn != Some(size)))?;
+                drawn = Some(size);
+            }
+            (false, None) if first => print(&blocks(&channels, None))?,
+            (false, None) => print(&format!("\n{}", blocks(&channels, None)))?,
         }
         first = false;
         // On schedule, without catching up on what was missed.
@@ -89,25 +96,5 @@ fn watch(args: &Args, global: &Global, interval: Duration) -> Result<()> {
                 return Ok(());
             }
         }
-    }
-}
-
-/// The text from the terminal's upper left corner, with the rest of each line and of the screen cleared.
-fn redraw(text: &str, first: bool) -> String {
-    let mut screen = String::from(if first { "\x1b[2J\x1b[H" } else { "\x1b[H" });
-    for line in text.lines() {
-        let _ = writeln!(screen, "{line}\x1b[K");
-    }
-    screen + "\x1b[J"
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_redraw_leaves_nothing_of_the_last_one() {
-        assert_eq!(redraw("a\nbc\n", false), "\x1b[Ha\x1b[K\nbc\x1b[K\n\x1b[J");
-        assert!(redraw("", true).starts_with("\x1b[2J"));
     }
 }

@@ -163,6 +163,15 @@ impl Daemon {
         wait_for(what, || Some(self.stat()).filter(|stat| wanted(stat)))
     }
 
+    /// Waits until the figures of all channels are as wanted.
+    #[track_caller]
+    pub(crate) fn until_all_stat(&self, what: &str, wanted: impl Fn(&[ChannelStat]) -> bool) {
+        wait_for(what, || match self.ask(&Request::Stat { channel: None }) {
+            Some(Done::Stat(channels)) => wanted(&channels).then_some(()),
+            other => panic!("{other:?}"),
+        });
+    }
+
     /// Waits until so many readers have chosen their start.
     #[track_caller]
     pub(crate) fn until_readers(&self, count: usize) -> ChannelStat {

@@ -19,6 +19,6 @@ pub(crate) use self::{
     process::{Proc, Run, clean},
     programs::{shmctl, shmd},
     sandbox::{has_membarrier, without_membarrier},
-    terminal::Terminal,
+    terminal::{Screen, Terminal},
     wait::{PATIENCE, Raise, heavy, wait_for, wait_until},
 };

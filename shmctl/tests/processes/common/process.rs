@@ -80,8 +80,15 @@ impl Proc {
     /// Starts it with its errors captured; standard input and output stay what the command says.
     #[track_caller]
     pub(crate) fn spawn_as_is(mut command: Command) -> Self {
+        command.stderr(Stdio::piped());
+        Self::spawn_untouched(command)
+    }
+
+    /// Starts it; standard input, output and error stay what the command says.
+    #[track_caller]
+    pub(crate) fn spawn_untouched(mut command: Command) -> Self {
         let what = format!("{command:?}");
-        let mut child = command.stderr(Stdio::piped()).spawn().unwrap_or_else(|e| panic!("{what}: {e}"));
+        let mut child = command.spawn().unwrap_or_else(|e| panic!("{what}: {e}"));
         let (out, err) = (Capture::of(child.stdout.take()), Capture::of(child.stderr.take()));
         Proc { what, child, ended: None, out, err }
     }

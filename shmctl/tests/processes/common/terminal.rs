@@ -1,9 +1,10 @@
 //! A terminal for programs that behave otherwise on one.
 
 use std::fs::File;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::OwnedFd;
 use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::pty::{Winsize, openpty};
 
@@ -12,13 +13,24 @@ use nix::pty::{Winsize, openpty};
 pub(crate) struct Terminal {
     master: File,
     slave: OwnedFd,
+    screen: Arc<Mutex<Screen>>,
 }
 
 impl Terminal {
     pub(crate) fn new(rows: u16, columns: u16) -> Self {
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         let pair = openpty(&size, None).unwrap();
-        Terminal { master: pair.master.into(), slave: pair.slave }
+        let master = File::from(pair.master);
+        let screen = Arc::new(Mutex::new(Screen::new(rows.into(), columns.into())));
+        let (mut from, onto) = (master.try_clone().unwrap(), Arc::clone(&screen));
+        // Ends when nobody has the other side open any more, which the test has until it ends.
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(n @ 1..) = from.read(&mut bytes) {
+                onto.lock().unwrap_or_else(PoisonError::into_inner).show(&bytes[..n]);
+            }
+        });
+        Terminal { master, slave: pair.slave, screen }
     }
 
     /// The terminal as a program's input or output.
@@ -29,5 +41,109 @@ impl Terminal {
     /// Types this.
     pub(crate) fn type_in(&mut self, text: &str) {
         self.master.write_all(text.as_bytes()).unwrap();
+    }
+
+    /// What there is to see now.
+    pub(crate) fn screen(&self) -> Screen {
+        self.screen.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// As much of a terminal as the programs use: letters, the cursor at the left and at the top, clearing, colours.
+#[derive(Clone, Debug)]
+pub(crate) struct Screen {
+    cells: Vec<Vec<char>>,
+    row: usize,
+    column: usize,
+    /// What has come so far of a control sequence or of a letter of several bytes.
+    pending: Vec<u8>,
+    /// What lines held when they were begun anew.
+    pub(crate) overwritten: Vec<String>,
+    /// Lines that have left the screen at its top.
+    pub(crate) scrolled: usize,
+    /// Lines that were too long.
+    pub(crate) wrapped: usize,
+}
+
+impl Screen {
+    fn new(rows: usize, columns: usize) -> Self {
+        let cells = vec![vec![' '; columns]; rows];
+        Screen { cells, row: 0, column: 0, pending: Vec::new(), overwritten: Vec::new(), scrolled: 0, wrapped: 0 }
+    }
+
+    /// The lines, without blanks at their ends.
+    pub(crate) fn lines(&self) -> Vec<String> {
+        self.cells.iter().map(|row| row.iter().collect::<String>().trim_end().to_owned()).collect()
+    }
+
+    pub(crate) fn text(&self) -> String {
+        self.lines().join("\n")
+    }
+
+    fn show(&mut self, bytes: &[u8]) {
+        for &byte in bytes {
+            self.pending.push(byte);
+            match self.pending.as_slice() {
+                [b'\x1b'] | [b'\x1b', b'['] => {}
+                [b'\x1b', b'[', arguments @ .., last] if last.is_ascii_alphabetic() => {
+                    let (arguments, last) = (String::from_utf8(arguments.to_vec()).unwrap(), *last);
+                    self.obey(&arguments, last);
+                    self.pending.clear();
+                }
+                [b'\x1b', b'[', ..] => {}
+                letter => {
+                    if let Ok(text) = str::from_utf8(letter) {
+                        let letter = text.chars().next().unwrap();
+                        self.put(letter);
+                        self.pending.clear();
+                    }
+                }
+            }
+        }
+    }
+
+    fn put(&mut self, letter: char) {
+        match letter {
+            '\r' => {
+                let line = self.cells[self.row].iter().collect::<String>().trim_end().to_owned();
+                self.overwritten.extend((!line.is_empty()).then_some(line));
+                self.column = 0;
+            }
+            '\n' => self.down(),
+            letter if letter.is_control() => panic!("what does {letter:?} do?"),
+            letter => {
+                if self.column == self.cells[0].len() {
+                    self.wrapped += 1;
+                    self.column = 0;
+                    self.down();
+                }
+                self.cells[self.row][self.column] = letter;
+                self.column += 1;
+            }
+        }
+    }
+
+    fn down(&mut self) {
+        if self.row + 1 < self.cells.len() {
+            self.row += 1;
+            return;
+        }
+        self.scrolled += 1;
+        self.cells.remove(0);
+        self.cells.push(vec![' '; self.cells[0].len()]);
+    }
+
+    fn obey(&mut self, arguments: &str, last: u8) {
+        match (arguments, last) {
+            ("", b'H') => (self.row, self.column) = (0, 0),
+            ("", b'K') => self.cells[self.row].iter_mut().skip(self.column).for_each(|cell| *cell = ' '),
+            ("", b'J') => {
+                self.obey("", b'K');
+                self.cells.iter_mut().skip(self.row + 1).flatten().for_each(|cell| *cell = ' ');
+            }
+            ("2", b'J') => self.cells.iter_mut().flatten().for_each(|cell| *cell = ' '),
+            (_, b'm') => {}
+            _ => panic!("what does {arguments:?} {:?} do?", char::from(last)),
+        }
     }
 }

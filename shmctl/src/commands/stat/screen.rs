@@ -1,0 +1,143 @@
+//! What is shown again and again: never more than the screen holds.
+
+use shm_proto::stat::ChannelStat;
+
+use crate::human::{bytes, bytes_per_second, count, per_second, printable};
+use crate::table::{Align, Table};
+use crate::terminal::{Size, columns, shortened};
+
+/// Every channel's block if there is room for all of them, else a line for each; of one channel as much of the block as fits.
+/// The last line of the screen stays free for the cursor.
+pub(super) fn render(channels: &[ChannelStat], size: Size) -> String {
+    let rows = size.rows.saturating_sub(1).max(1);
+    let blocks = super::blocks(channels, Some(size.columns));
+    if blocks.lines().count() <= rows {
+        return blocks;
+    }
+    match channels {
+        [channel] => cut(&blocks, rows, channel.readers.len(), "reader", size.columns),
+        _ => cut(&overview(channels, size.columns), rows, channels.len(), "channel", size.columns),
+    }
+}
+
+/// The first lines, and how many of the last ones, which are `last` of a kind, are missing.
+fn cut(text: &str, rows: usize, last: usize, what: &str, columns: usize) -> String {
+    let lines = text.lines().count();
+    if lines <= rows {
+        return text.to_owned();
+    }
+    let missing = lines - (rows - 1);
+    let what = if missing > last { "line" } else { what };
+    let plural = if missing == 1 { "" } else { "s" };
+    let rest = shortened(&format!("... and {missing} more {what}{plural}"), columns);
+    text.lines().take(rows - 1).chain([rest.as_str()]).flat_map(|line| [line, "\n"]).collect()
+}
+
+/// A line for each channel.
+fn overview(channels: &[ChannelStat], columns: usize) -> String {
+    let mut table = Table::new(&[
+        ("CHANNEL", Align::Left),
+        ("CAPACITY", Align::Right),
+        ("USED", Align::Right),
+        ("MESSAGES", Align::Right),
+        ("BYTES", Align::Right),
+        ("READERS", Align::Right),
+        ("LAG", Align::Right),
+        ("WRITER", Align::Left),
+    ])
+    .shortening(&["CHANNEL", "WRITER"])
+    .leaving_out(&["WRITER", "CAPACITY", "BYTES"]);
+    for stat in channels {
+        table.row([
+            stat.channel.to_string(),
+            bytes(stat.capacity),
+            bytes(stat.used),
+            per_second(stat.messages_per_s),
+            bytes_per_second(stat.bytes_per_s),
+            stat.readers.len().to_string(),
+            count(stat.readers.iter().map(|reader| reader.lag_messages).max().unwrap_or(0)),
+            stat.writer.as_ref().map_or_else(|| "none".to_owned(), |writer| printable(&writer.program)),
+        ]);
+    }
+    table.render("", Some(columns))
+}
+
+/// The text from the terminal's upper left corner, with the rest of each line and of the screen cleared.
+pub(super) fn redraw(text: &str, size: Size, whole: bool) -> String {
+    let mut screen = String::from(if whole { "\x1b[2J\x1b[H" } else { "\x1b[H" });
+    for line in text.lines() {
+        // At the end of a full line some terminals would clear its last character.
+        let clear = if columns(line) < size.columns { "\x1b[K" } else { "" };
+        screen.extend([line, clear, "\n"]);
+    }
+    screen + "\x1b[J"
+}
+
+#[cfg(test)]
+mod tests {
+    use shm_proto::stat::ReaderStat;
+
+    use super::super::block::tests::stat;
+    use super::*;
+
+    const SCREEN: Size = Size { columns: 80, rows: 24 };
+
+    fn channels(number: usize) -> Vec<ChannelStat> {
+        (0..number).map(|n| ChannelStat { channel: format!("channel-{n}").parse().unwrap(), ..stat() }).collect()
+    }
+
+    #[test]
+    fn a_redraw_leaves_nothing_of_the_last_one() {
+        let size = Size { columns: 2, rows: 5 };
+        assert_eq!(redraw("a\nbc\n", size, false), "\x1b[Ha\x1b[K\nbc\n\x1b[J");
+        assert!(redraw("", size, true).starts_with("\x1b[2J"));
+    }
+
+    #[test]
+    fn every_channel_is_on_the_screen_with_its_block_or_a_line() {
+        assert!(render(&channels(1), SCREEN).contains("  capacity  1MiB"));
+        for number in 2..30 {
+            let text = render(&channels(number), SCREEN);
+            let lines: Vec<_> = text.lines().collect();
+            assert!(lines.len() < 24 && lines.iter().all(|line| columns(line) <= 80), "{number}: {text}");
+            let shown = (0..number).filter(|n| text.contains(&format!("channel-{n} "))).count();
+            match number {
+                ..23 => assert_eq!(shown, number, "{text}"),
+                _ => assert!(shown == 21 && lines[22] == format!("... and {} more channels", number - 21), "{text}"),
+            }
+        }
+    }
+
+    #[test]
+    fn of_many_readers_as_many_are_shown_as_fit() {
+        let mut stat = stat();
+        stat.readers = (1..=40)
+            .map(|reader| ReaderStat {
+                reader,
+                pid: 1000 + reader,
+                program: "view".into(),
+                user: "me".into(),
+                state: "reading".into(),
+                lag_messages: 0,
+                lag_bytes: 0,
+                received: 1,
+                lost: 0,
+                heartbeat_ms: 1,
+            })
+            .collect();
+        let text = render(&[stat], SCREEN);
+        assert_eq!(text.lines().count(), 23);
+        assert!(text.ends_with("\n... and 32 more readers\n"), "{text}");
+        assert!(text.contains(" 1008 ") && !text.contains(" 1009 "), "{text}");
+    }
+
+    #[test]
+    fn the_smallest_screen_holds_something() {
+        for rows in 1..4 {
+            for most in 1..12 {
+                let text = render(&channels(3), Size { columns: most, rows });
+                assert!(text.lines().count() < rows.max(2) && text.lines().all(|line| columns(line) <= most), "{text}");
+            }
+        }
+    }
+}
