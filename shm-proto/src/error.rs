@@ -143,12 +143,13 @@ pub enum Error {
         waited: Duration,
     },
     /// The program has ended a wait with the flag that it gave to
-    /// [`Writer::interrupt_on`](crate::Writer::interrupt_on). A message that waited for space or readers is not published,
-    /// one that waited for acknowledgement is.
+    /// [`Writer::interrupt_on`](crate::Writer::interrupt_on).
     #[error("interrupted while waiting for {what}")]
     Interrupted {
         /// What was waited for.
         what: String,
+        /// Whether the message is published: then it waited for acknowledgement, else for space or readers.
+        published: bool,
     },
     /// Nothing can be done without waiting, and waiting was not asked for.
     #[error("channel {channel} is full: {used} of {capacity} bytes are not read yet")]

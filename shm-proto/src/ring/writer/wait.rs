@@ -143,16 +143,16 @@ impl Writer {
         self.lease.waiting.value.store(0, Ordering::Relaxed);
     }
 
-    /// Before a wait for `what`: whether the program has ended it.
-    fn check_interrupt(&self, what: impl FnOnce() -> String) -> Result<()> {
+    /// Before a wait for `what`, with the message already `published` or not: whether the program has ended it.
+    fn check_interrupt(&self, published: bool, what: impl FnOnce() -> String) -> Result<()> {
         match &self.interrupt {
-            Some(flag) if flag.load(Ordering::Relaxed) => Err(Error::Interrupted { what: what() }),
+            Some(flag) if flag.load(Ordering::Relaxed) => Err(Error::Interrupted { what: what(), published }),
             _ => Ok(()),
         }
     }
 
     pub(super) fn check_patience(&self, patience: Patience, now: u64) -> Result<()> {
-        self.check_interrupt(|| self.space_wanted())?;
+        self.check_interrupt(false, || self.space_wanted())?;
         match patience {
             Patience::Policy => Ok(()),
             Patience::None => Err(self.would_block()),
@@ -190,7 +190,7 @@ impl Writer {
             let now = monotonic_ns();
             self.beat();
             let what = || format!("{wanted} readers of channel {}, {have} are attached", self.geometry.channel);
-            self.check_interrupt(what)?;
+            self.check_interrupt(false, what)?;
             if now >= patience.deadline_ns() {
                 let what = what();
                 let waited = if let Patience::Until { timeout, .. } = patience { timeout } else { Duration::ZERO };
@@ -224,7 +224,7 @@ impl Writer {
                 let last = self.tail.seq.wrapping_sub(1);
                 format!("{behind} of {readers} readers of channel {channel} to read message {last}")
             };
-            self.check_interrupt(what)?;
+            self.check_interrupt(true, what)?;
             if now >= deadline_ns {
                 return Err(Error::TimedOut { what: what(), waited: timeout });
             }

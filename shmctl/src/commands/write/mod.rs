@@ -113,7 +113,7 @@ pub(crate) fn run(args: Args, global: &Global) -> Result<()> {
     match result {
         Ok(End::Input) => {}
         Ok(End::Signal) => return stopped.tell(&signals, &open),
-        Err(Failure::Library(Error::Interrupted { what })) => {
+        Err(Failure::Library(Error::Interrupted { what, .. })) => {
             return Stopped { unfinished: 0, ..stopped }.tell(&signals, &format!("{open}; it waited for {what}"));
         }
         Err(failure) => {
