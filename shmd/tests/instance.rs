@@ -15,7 +15,6 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 
 use process::{Proc, Run, clean};
-use wait::wait_until;
 
 /// A directory of one test's own with an empty configuration in it.
 struct Test {
@@ -43,14 +42,12 @@ impl Test {
         self.dir.join("run")
     }
 
-    /// A daemon that has written its lock file.
+    /// A daemon that is ready: killed before that, it could leave its objects half made.
     fn start(&self) -> Proc {
         let mut daemon = Proc::spawn(self.shmd());
+        daemon.until_err_has("event=ready");
         let wanted = format!("{} ", daemon.pid());
-        wait_until("the daemon has written its lock file", || {
-            assert!(daemon.is_running(), "no daemon: {}", daemon.err_so_far());
-            read(&self.run_dir().join("shmd.lock")).starts_with(&wanted)
-        });
+        assert!(read(&self.run_dir().join("shmd.lock")).starts_with(&wanted));
         daemon
     }
 }
