@@ -148,7 +148,7 @@ pub enum Error {
     Interrupted {
         /// What was waited for.
         what: String,
-        /// Whether the message is published: then it waited for acknowledgement, else for space or readers.
+        /// Whether the message is published. A published message waited for acknowledgement, any other for space or readers.
         published: bool,
     },
     /// Nothing can be done without waiting, and waiting was not asked for.

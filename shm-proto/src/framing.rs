@@ -58,8 +58,8 @@ impl FromStr for Framing {
                 match input.strip_prefix("chunk=").map(|size| (size, size.parse())) {
                     Some((_, Ok(Bytes(0)))) => bad("a chunk has at least 1 byte"),
                     Some((_, Ok(Bytes(size)))) => Ok(Framing::Chunk(size)),
-                    Some((size, Err(_))) => bad(&format!("{size:?} is no size")),
-                    None => bad("there is none of this name"),
+                    Some((size, Err(_))) => bad(&format!("{size:?} is not a size")),
+                    None => bad("no framing has this name"),
                 }
             }
         }
@@ -108,6 +108,6 @@ mod tests {
             assert!(message.contains(&format!("{text:?}")) && message.contains("chunk=64KiB"), "{message}");
         }
         assert!("chunk=0".parse::<Framing>().unwrap_err().to_string().contains("a chunk has at least 1 byte"));
-        assert!("chunk=big".parse::<Framing>().unwrap_err().to_string().contains("\"big\" is no size"));
+        assert!("chunk=big".parse::<Framing>().unwrap_err().to_string().contains("\"big\" is not a size"));
     }
 }

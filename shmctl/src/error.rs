@@ -22,7 +22,7 @@ pub(crate) enum Failure {
     Output(io::Error),
     /// An argument that the command line parser could not judge by itself.
     Usage(String),
-    /// A reload was carried out, and left so many keys as they were.
+    /// A reload took effect, except for this number of keys.
     Kept(usize),
     /// Anything else, in a sentence.
     Other(String),
@@ -71,7 +71,7 @@ impl Failure {
         }
     }
 
-    /// Says it on standard error, unless there is nothing to say. `named_channel`: the command line has named one.
+    /// Reports the failure on standard error, unless it is a quiet one. `named_channel`: the command line names a channel.
     pub(crate) fn tell(&self, named_channel: bool) {
         match self {
             Failure::OutputClosed => {}
@@ -80,7 +80,7 @@ impl Failure {
         }
     }
 
-    /// What only this program can say: which option helps. The library and the daemon have other users, too.
+    /// The option of this program that helps. The library and the daemon do not name it, because they have other users.
     fn way_out(&self, named_channel: bool) -> &'static str {
         match self {
             Failure::Library(Error::NoDaemon { .. }) => " or --runtime-dir",

@@ -90,14 +90,15 @@ pub(crate) fn printable(text: &str) -> String {
 
 /// A time on the command line: a number of seconds, or a duration with its unit.
 pub(crate) fn duration(text: &str) -> Result<Duration, String> {
-    let told = || format!("{text:?} is not a time: write seconds, such as 5 or 0.5, or a unit as well: 500ms, 30s, 5m");
+    let told =
+        || format!("{text:?} is not a time: write seconds, such as 5 or 0.5, or a number with a unit: 500ms, 30s, 5m");
     match text.parse::<f64>() {
         Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|_| told()),
         Err(_) => shm_proto::duration::parse(text).map_err(|_| told()),
     }
 }
 
-/// What to wait between looks: a [`duration`] that leaves the daemon some rest.
+/// The time between two requests to the daemon: a [`duration`] of at least 10 ms.
 pub(crate) fn interval(text: &str) -> Result<Duration, String> {
     let duration = duration(text)?;
     if duration < Duration::from_millis(10) {

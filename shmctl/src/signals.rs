@@ -33,12 +33,12 @@ impl Signals {
         Ok(Signals { pipe, came, number })
     }
 
-    /// Raised when one has come, for waits that look at a flag.
+    /// A flag that a signal raises.
     pub(crate) fn flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.came)
     }
 
-    /// The name of the one that has come.
+    /// The name of the signal that has come.
     pub(crate) fn name(&self) -> &'static str {
         // The number is stored before the flag is raised.
         if self.number.load(Ordering::Relaxed) == SIGTERM as usize { "SIGTERM" } else { "SIGINT" }

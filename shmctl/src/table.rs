@@ -1,4 +1,4 @@
-//! Columns for people, as many as the terminal has room for.
+//! Tables for people, no wider than the terminal.
 
 use crate::terminal::{columns, shortened};
 
@@ -9,7 +9,7 @@ pub(crate) enum Align {
     Right,
 }
 
-/// A shortened cell keeps at least so many columns.
+/// A cell is never shortened to less than this.
 const SHORTEST: usize = 8;
 /// Blanks between two columns.
 const GAP: usize = 2;
@@ -36,12 +36,12 @@ impl Table {
         }
     }
 
-    /// Where there is no room for everything, cells under these headings are shortened, the widest first.
+    /// If the table is too wide, cells under these headings are shortened, the widest first.
     pub(crate) fn shortening(self, shorten: &'static [&'static str]) -> Self {
         Table { shorten, ..self }
     }
 
-    /// Where that does not suffice, columns of these headings are left out, in this order.
+    /// If that does not suffice, columns with these headings are left out, in this order.
     pub(crate) fn leaving_out(self, leave_out: &'static [&'static str]) -> Self {
         Table { leave_out, ..self }
     }
@@ -68,7 +68,7 @@ impl Table {
                 line.push_str(&" ".repeat(GAP));
             }
             let line = line.trim_end();
-            // In a terminal of a few columns nothing helps but this.
+            // In a terminal of a few columns only cutting the line helps.
             text += &most.map_or_else(|| line.to_owned(), |most| shortened(line, most));
             text.push('\n');
         }
@@ -85,7 +85,7 @@ impl Table {
             all.retain(|(column, _)| heading(*column) != *left_out);
             let mut fitted = all.clone();
             while let Some(over) = (total(&fitted)).checked_sub(most).filter(|over| *over > 0) {
-                // The widest gives way to the second widest first, so that all of them keep what they can.
+                // One column at a time, from the widest cell, so that all shortened columns end up similarly wide.
                 let may = fitted.iter_mut().filter(|(column, width)| self.may_shrink(*column, *width));
                 let Some((_, widest)) = may.max_by_key(|(_, width)| *width) else { break };
                 *widest -= over.min(1);

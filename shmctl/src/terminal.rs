@@ -1,11 +1,11 @@
-//! How much room there is for text, and making text fit it.
+//! The size of the terminal, and text that fits it.
 
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
 
 use terminal_size::{Height, Width, terminal_size_of};
 
-/// Stands for what was cut off.
+/// Replaces the text that was cut off.
 const ELLIPSIS: char = '\u{2026}';
 
 /// Columns and rows of a terminal.
@@ -15,7 +15,8 @@ pub(crate) struct Size {
     pub(crate) rows: usize,
 }
 
-/// How large the terminal is, if it is one: by its own word, else by the environment's, else as most were once.
+/// The size of the terminal, or `None` if `out` is not a terminal. The terminal is asked first, then `COLUMNS` and `LINES`;
+/// otherwise the size is 80 by 24.
 pub(crate) fn size(out: &(impl IsTerminal + AsFd)) -> Option<Size> {
     let variable = |name: &str| std::env::var(name).ok()?.parse().ok().filter(|n: &usize| *n > 0);
     out.is_terminal().then(|| match terminal_size_of(out) {
@@ -24,17 +25,17 @@ pub(crate) fn size(out: &(impl IsTerminal + AsFd)) -> Option<Size> {
     })
 }
 
-/// Columns that lines for standard output may have: as many as they like where that is no terminal.
+/// The width for lines on standard output; `None` means no limit, because standard output is not a terminal.
 pub(crate) fn stdout_columns() -> Option<usize> {
     size(&std::io::stdout()).map(|size| size.columns)
 }
 
-/// Columns that a text takes. Control characters are not expected in it.
+/// The columns that a text takes. The text must not contain control characters.
 pub(crate) fn columns(text: &str) -> usize {
     text.chars().map(columns_of).sum()
 }
 
-/// Two for the characters of East Asia and for pictures, none for marks on the character before.
+/// East Asian characters and pictures take two columns, combining marks none.
 fn columns_of(c: char) -> usize {
     match u32::from(c) {
         0x0300..=0x036f | 0x200b..=0x200f | 0x20d0..=0x20ff | 0xfe00..=0xfe0f => 0,
@@ -51,7 +52,7 @@ fn columns_of(c: char) -> usize {
     }
 }
 
-/// The text, or as much of its beginning as fits into so many columns with an ellipsis behind it.
+/// The text if it fits into `most` columns, otherwise as much of its beginning as fits with an ellipsis.
 pub(crate) fn shortened(text: &str, most: usize) -> String {
     if columns(text) <= most {
         return text.to_owned();
@@ -71,8 +72,8 @@ pub(crate) fn shortened(text: &str, most: usize) -> String {
     short
 }
 
-/// The text on as many lines as it takes, broken between words where that is possible; the later ones begin with `indent`
-/// blanks. Each ends with a newline.
+/// The text on as many lines of at most `most` columns as it needs. Lines are broken between words if possible; every line
+/// but the first begins with `indent` blanks, and every line ends with a newline.
 pub(crate) fn folded(text: &str, indent: usize, most: Option<usize>) -> String {
     let Some(most) = most.filter(|most| columns(text) > *most) else { return format!("{text}\n") };
     let indent = indent.min(most.saturating_sub(8));

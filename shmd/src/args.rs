@@ -142,7 +142,7 @@ pub(crate) struct Asked {
 /// Reads the command line and the environment.
 ///
 /// # Errors
-/// Usage errors, and the texts of `--help` and `--version`, as clap has them; values that are wrong, with where they stand.
+/// Usage errors and the texts of `--help` and `--version` are clap's; a wrong value is an error that names its place.
 pub(crate) fn parse<I, T>(line: I) -> Result<Asked, Failure>
 where
     I: IntoIterator<Item = T>,

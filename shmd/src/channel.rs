@@ -354,7 +354,7 @@ impl Channel {
     pub(crate) fn is_drained(&mut self, hub: &mut Hub, now: Instant) -> bool {
         let shot = match self.segment.snapshot() {
             Ok(shot) => shot,
-            // Nothing is known now; the next look may see more.
+            // The header could not be read this time; the next call may succeed.
             Err(Error::System { source, .. }) if source.kind() == std::io::ErrorKind::ResourceBusy => return false,
             Err(_) => return true,
         };

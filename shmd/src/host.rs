@@ -19,7 +19,7 @@ const SHM_DIR: &str = "/dev/shm";
 pub(crate) struct Host {
     /// The daemon's effective user.
     pub(crate) uid: u32,
-    /// The groups that it may give files to.
+    /// The groups that the daemon may give files to.
     pub(crate) groups: Groups,
     /// Where socket and lock file go unless something else is asked for.
     pub(crate) runtime_dir: PathBuf,
@@ -38,9 +38,9 @@ pub(crate) struct Host {
 /// Groups that a process may give its files to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Groups {
-    /// All of them, by the capability to change a file's owner.
+    /// Any group, because the process has `CAP_CHOWN`.
     All,
-    /// Its own ones.
+    /// Only the groups that the process is in.
     Own(Vec<u32>),
 }
 
@@ -88,7 +88,7 @@ impl Groups {
         Groups::Own(supplementary.into_iter().chain([getegid()]).map(Gid::as_raw).collect())
     }
 
-    /// Whether this group is among them.
+    /// Whether the process may give files to this group.
     pub(crate) fn contains(&self, gid: u32) -> bool {
         match self {
             Groups::All => true,
@@ -97,7 +97,7 @@ impl Groups {
     }
 }
 
-/// Whether the capability `CAP_CHOWN`, the first of all, is in effect.
+/// Whether `CAP_CHOWN`, the capability with number 0, is in effect.
 fn may_change_owners(status: &str) -> Option<bool> {
     let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
     Some(u64::from_str_radix(capabilities.trim(), 16).ok()? & 1 != 0)

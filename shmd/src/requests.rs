@@ -90,15 +90,15 @@ pub(crate) fn handle(hub: &mut Hub, channels: &mut [Channel], prefix: &Prefix, i
     }
 }
 
-/// What this peer can do, by the lists and by the permissions of the objects that it would have to open itself.
+/// What this peer can do, by the channel's lists and by the permissions of the objects that it has to open itself.
 fn rights(channel: &Channel, peer: &Credentials) -> Vec<String> {
     let can = |right: &Right| right.of(channel, peer) && (*right != Right::Read || shut_out(channel, peer).is_none());
     Right::ALL.into_iter().filter(can).map(|right| right.name().to_owned()).collect()
 }
 
-/// Why a peer that may read a handoff channel cannot.
+/// Why a peer in the `read` list of a handoff channel still cannot read it.
 fn shut_out(channel: &Channel, peer: &Credentials) -> Option<String> {
-    // Its user's own objects are those of the user that the daemon runs as.
+    // The objects belong to the user that the daemon runs as.
     channel.handoff()?.shuts_out(geteuid().as_raw(), peer)
 }
 

@@ -92,7 +92,8 @@ impl Sizing {
         self.capacity
     }
 
-    /// The size on its way. A growth whose memory is there is none any more, though its reservation may not have ended yet.
+    /// The size that is not in effect yet. A growth whose memory is all there is in effect, even if its reservation has not
+    /// ended.
     pub(crate) fn pending(&self) -> Option<u64> {
         let growing = self.growing.as_ref().map(|g| g.goal).filter(|&goal| goal > self.capacity);
         growing.or(self.shrinking.as_ref().map(|s| s.target))

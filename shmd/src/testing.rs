@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-/// Waits until something is so, and fails when it never is.
+/// Waits until the condition holds. Panics if it does not hold within a minute.
 #[track_caller]
 pub(crate) fn wait_until(mut so: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(60);

@@ -121,8 +121,8 @@ fn a_daemon_that_does_not_answer_or_does_not_accept_is_timed_out() {
         Err(Error::TimedOut { what, waited }) => assert!(waited == short && what.contains("answer"), "{what}"),
         other => panic!("{other:?}"),
     }
-    // A listener of the usual backlog holds thousands of connections: more than an ordinary user has descriptors for. One of
-    // no backlog is full with the connection above.
+    // The usual backlog holds thousands of connections, more than an ordinary user has descriptors. With a backlog of 0 the
+    // connection above fills the listener.
     listen(&listener, Backlog::new(0).unwrap()).unwrap();
     let refused = Client::connect(&dir.endpoint(), short).unwrap_err();
     assert!(matches!(&refused, Error::TimedOut { what, .. } if what.contains("accept")), "{refused}");

@@ -42,7 +42,7 @@ pub(super) fn path(segment: &str) -> String {
     format!("/dev/shm{segment}")
 }
 
-/// That this process may not open the objects, with the one that keeps it out.
+/// The error for objects that this process may not open. It names the first such object, its mode and its owner.
 fn shut_out(names: &Names) -> Error {
     let objects = [
         (&names.segment, path(&names.segment)),

@@ -67,7 +67,7 @@ mod tests {
 
     fn sleeper() -> Command {
         let mut command = Command::new("sleep");
-        // Longer than any test takes; a test that waits for its end in vain waits no longer.
+        // Longer than any test takes, and the longest that a failing test waits for the end of this program.
         command.arg("100").stdin(Stdio::null());
         command
     }

@@ -74,7 +74,7 @@ pub fn user_name(uid: u32) -> String {
     }
 }
 
-/// The name of a group, its number where it has none.
+/// The name of a group, or its number if it has no name.
 #[must_use]
 pub fn group_name(gid: u32) -> String {
     match Group::from_gid(Gid::from_raw(gid)) {

@@ -273,7 +273,7 @@ mod tests {
                 for n in 0..readers {
                     let mut reader = SlotReader::open(fd.as_fd(), shape, n).unwrap();
                     scope.spawn(move || {
-                        // All of them, also after a wrong one: the writer waits for its readers without end.
+                        // Read every message, also after a wrong one: the writer would wait for this reader for ever.
                         let last = u64::from_ne_bytes([0, 0, 0, 1, 0, 0, 0, 0]);
                         let wrong = (0..1000u64).filter(|n| reader.sum(100) != n.wrapping_add(last)).count();
                         assert_eq!(wrong, 0);

@@ -19,7 +19,7 @@ pub(crate) fn unique(name: &str) -> String {
     format!("shmproto-test-{}-{}-{name}", id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
 
-/// Raises a flag when it goes out of scope, also when the test fails: the thread that looks at the flag ends with the test.
+/// Raises a flag when it goes out of scope, so that a thread which watches the flag ends even if the test fails.
 pub(crate) struct Raise<'a>(pub(crate) &'a AtomicBool);
 
 impl Drop for Raise<'_> {
@@ -28,7 +28,7 @@ impl Drop for Raise<'_> {
     }
 }
 
-/// Waits until something is so, and fails when it never is.
+/// Waits until the condition holds. Panics if it does not hold within a minute.
 #[track_caller]
 pub(crate) fn wait_until(mut so: impl FnMut() -> bool) {
     let end = Instant::now() + Duration::from_secs(60);
@@ -38,7 +38,7 @@ pub(crate) fn wait_until(mut so: impl FnMut() -> bool) {
     }
 }
 
-/// A program that does nothing for longer than any test takes; it is killed with the test.
+/// A program that sleeps for longer than any test takes. It is killed at the end of the test.
 pub(crate) struct Sleeper(pub(crate) std::process::Child);
 
 impl Sleeper {

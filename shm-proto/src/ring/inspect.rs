@@ -49,10 +49,10 @@ pub struct Snapshot {
 }
 
 const BYTES: usize = offset_of!(SegmentHeader, counters) + size_of::<Counters>();
-/// A place is read at most this many times. Each read takes about a microsecond, and an honest writer replaces a place at
-/// most once per 64 KiB or once per sleeping reader that it wakes, so even a few reads nearly always suffice.
+/// A place is read at most this many times. One read takes about a microsecond, and a correct writer replaces a place once
+/// per 64 KiB, or once per reader that it wakes, so a few reads nearly always suffice.
 const MOST_READS: u32 = 256;
-/// The walk to the tail is begun at most this many times: a fast writer may overwrite the records that it passes.
+/// The walk to the tail is begun at most this many times: a fast writer may overwrite the records on the way.
 const MOST_WALKS: u32 = 4;
 /// How much of the data area is read at a time on the way to the tail: at first, where often nothing comes, and then.
 const LOOKS: [usize; 2] = [512, 32 << 10];
@@ -60,10 +60,10 @@ const LOOKS: [usize; 2] = [512, 32 << 10];
 const MOST_LOOKS: u32 = 16;
 
 impl Snapshot {
-    /// Reads the header of the segment behind `fd`. What is returned was never torn by the writer that is at work meanwhile.
+    /// Reads the header of the segment behind `fd`. A writer that is at work meanwhile never tears a published place.
     ///
     /// # Errors
-    /// When the file cannot be read or is shorter than a header. When the writer replaced a place during each of many reads,
+    /// If the file cannot be read or is shorter than a header. If the writer replaced a place during every one of many reads,
     /// which a correct writer never does, the source's kind is [`ResourceBusy`](std::io::ErrorKind::ResourceBusy).
     pub fn read(fd: BorrowedFd<'_>) -> Result<Snapshot> {
         let mut page = [0u8; BYTES];
@@ -115,20 +115,20 @@ fn ends(fd: BorrowedFd<'_>, align: u64) -> Result<(Place, Place)> {
         // byte, the floor below has passed it.
         fence(Ordering::Acquire);
         let floor = place(fd, FLOOR)?;
-        // The writer moves the floor before it overwrites. As long as the floor has not passed the beginning of the walk, the
-        // walk has seen nothing but the records of its own chain.
+        // The writer moves the floor before it overwrites records. If the floor has not passed the beginning of the walk, every
+        // record on the walk was still in place.
         if floor.pos <= from.pos {
             return Ok((tail, floor));
         }
         let mark = place(fd, MARK)?;
         from = if mark.pos >= floor.pos { mark } else { floor };
     }
-    // The writer laps every walk. The place where the last one would begin was the tail a moment ago, too.
+    // The writer has lapped every walk. The published place where the next walk would begin was the tail a moment ago.
     let floor = place(fd, FLOOR)?;
     Ok((if from.pos >= floor.pos { from } else { floor }, floor))
 }
 
-/// The published place at `at` in the header, whole: its version was the same before and after its copy was read.
+/// The published place at `at` in the header. Its version was the same before and after its copy was read, so it is whole.
 fn place(fd: BorrowedFd<'_>, at: usize) -> Result<Place> {
     let version = || -> Result<u64> {
         let mut bytes = [0u8; 8];
@@ -161,7 +161,7 @@ fn place(fd: BorrowedFd<'_>, at: usize) -> Result<Place> {
     Err(Error::system("read a segment's header", std::io::Error::new(std::io::ErrorKind::ResourceBusy, reason)))
 }
 
-/// So many bytes of the file, from `at` on.
+/// Fills `into` with the bytes of the file from `at` on.
 fn read_exact(fd: BorrowedFd<'_>, into: &mut [u8], at: usize) -> Result<()> {
     let from = i64::try_from(at).unwrap_or(i64::MAX);
     let got = pread(fd, into, from).map_err(|e| Error::system("read a segment's header", e))?;

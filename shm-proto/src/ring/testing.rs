@@ -82,7 +82,7 @@ pub(super) fn geometry(max_capacity: u64) -> Geometry {
         on_full: OnFull::Block,
         ack: false,
         ack_timeout_ms: 1000,
-        // Longer than any reader needs; and a reader whose thread has failed must not make its test wait for ever.
+        // Longer than any reader needs. A reader whose thread has failed must not block the writer for ever.
         evict_after_ms: 60_000,
         wait_readers: 0,
         max_readers: 64,

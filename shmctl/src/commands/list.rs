@@ -32,7 +32,8 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, global: &Global) -> Result<()> {
     let mut channels = ask(global)?;
     if channels.is_empty() && global.channel.is_some() {
-        // Why it is not there, in the words that every other command has for that. If it has come meanwhile, it is listed.
+        // The daemon refuses this request in the words that every other command has for a missing channel. If it does not, the
+        // channel has been created meanwhile.
         global.ask(&Request::Stat { channel: global.channel.clone() })?;
         channels = ask(global)?;
     }
@@ -40,7 +41,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> Result<()> {
     if args.json { print_json(&channels) } else { print(&table(&channels, stdout_columns())) }
 }
 
-/// All channels, or the one that is named.
+/// All channels, or only the channel that the command line names.
 fn ask(global: &Global) -> Result<Vec<Summary>> {
     match global.ask(&Request::List)? {
         Done::List(mut channels) => {

@@ -24,7 +24,7 @@ pub(crate) struct Given {
     pub(crate) channel: Vec<Setting>,
     /// Keys of a channel by its name.
     pub(crate) set: Vec<(String, Setting)>,
-    /// See [`Config::exit_on_eof`]; who asks for it.
+    /// Where [`Config::exit_on_eof`] was asked for, if it was.
     pub(crate) exit_on_eof: Option<Origin>,
 }
 

@@ -39,7 +39,7 @@ pub(crate) struct Located<T> {
 }
 
 impl Error {
-    /// Whether it is the command line that has to be mended: wrong usage, where the rest is bad configuration.
+    /// Whether the mistake is on the command line, which makes it wrong usage instead of bad configuration.
     pub(crate) fn is_usage(&self) -> bool {
         matches!(self, Error::Bad { origin: Origin::Flag(_), .. })
     }

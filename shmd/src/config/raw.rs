@@ -37,7 +37,7 @@ impl<'de> Deserialize<'de> for Names {
     }
 }
 
-/// A time as text. A number alone is refused here, where what it lacks can be said; only 0 needs no unit.
+/// A time as text. A bare number is refused here, where the error can say what it lacks; only 0 needs no unit.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Time(pub(crate) String);
 

@@ -230,7 +230,7 @@ mod tests {
         output_until(running, |_| false)
     }
 
-    /// What it writes, up to its end or until that is enough.
+    /// What the child writes, until its end or until `is_enough` says so.
     fn output_until(running: &Running, is_enough: impl Fn(&[u8]) -> bool) -> String {
         let mut text = Vec::new();
         wait_until(|| {

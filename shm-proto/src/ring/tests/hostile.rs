@@ -71,7 +71,7 @@ fn a_reader_is_not_held_up_by_a_floor_that_changes_all_the_time() {
 
 #[test]
 fn a_place_is_seen_whole_or_not_at_all_while_it_is_replaced() {
-    // A writer that is in its senses, and one that replaces its place again and again without any pause.
+    // A correct writer, and a writer that replaces its place again and again without a pause.
     for pause in [200, 0] {
         let channel = TestChannel::new(4096, geometry(4096));
         let segment = WritableSegment::open(channel.segment.as_fd(), &channel.geometry).unwrap();

@@ -1,4 +1,4 @@
-//! A program that ends its writer's waits.
+//! Programs that end their writer's waits.
 
 use std::sync::Arc;
 

@@ -6,7 +6,7 @@ use super::*;
 
 #[test]
 fn an_acknowledged_publish_waits_for_every_reader() {
-    // Whoever is not scheduled for a while on a busy machine is late and not gone.
+    // On a busy machine a reader may not run for a second.
     let mut channel = TestChannel::new(4096, Geometry { ack: true, ack_timeout_ms: 60_000, ..geometry(4096) });
     let mut readers = [channel.reader(Start::Oldest), channel.reader(Start::Oldest)];
     let mut writer = channel.writer();
@@ -34,7 +34,7 @@ fn a_reader_that_stands_still_is_evicted_and_told_so() {
     let mut stuck = channel.reader(Start::Oldest);
     let mut good = channel.reader(Start::Oldest);
     let mut writer = channel.writer();
-    // By one thread: another one that is not scheduled for so long would stand still, too.
+    // In the writer's thread: on a busy machine a second thread might stand still for 50 ms, too.
     let mut next = 0u64;
     for n in 0..1000u64 {
         if let Err(Error::WouldBlock { .. }) = writer.try_publish(&n.to_le_bytes()) {
@@ -221,7 +221,7 @@ fn an_evicted_reader_is_none_of_those_that_publishing_waits_for() {
         assert!(Instant::now() < patience, "it is not evicted, or publishing goes on without a reader");
         match writer.publish_within(b"12345678", Duration::from_millis(300)) {
             Ok(_) => {}
-            // On a busy machine this time-out may come first.
+            // On a busy machine this time-out may come before the eviction.
             Err(Error::TimedOut { what, .. }) if what.contains("space") => {}
             Err(e) => break e.to_string(),
         }

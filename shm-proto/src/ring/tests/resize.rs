@@ -77,7 +77,7 @@ fn a_shrink_waits_for_the_readers_and_then_gives_the_memory_back() {
 #[test]
 fn nothing_is_lost_while_the_channel_is_resized_under_load() {
     const MESSAGES: u64 = 60_000;
-    const END: &[u8] = b"the end, as no message of these is";
+    const END: &[u8] = b"the end, which no other message equals";
     let most = 16_000;
     for on_full in [OnFull::Block] {
         let mut channel = TestChannel::new(65536, Geometry { on_full, ..geometry(1 << 20) });
@@ -97,7 +97,7 @@ fn nothing_is_lost_while_the_channel_is_resized_under_load() {
             }));
         }
         let mut writer = channel.writer();
-        // As many messages as there are, and more until there were enough resizes.
+        // At least MESSAGES messages, and more until there were enough resizes.
         let enough = Arc::new(AtomicBool::new(false));
         let (seen, _raise) = (Arc::clone(&enough), Raise(&enough));
         let publishing = std::thread::spawn(move || {

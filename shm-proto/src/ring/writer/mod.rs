@@ -71,7 +71,7 @@ pub struct Writer {
     /// A smaller capacity that waits for the readers, and the number the daemon gave the request.
     shrinking: Option<(u64, u32)>,
     overflow_told_ns: u64,
-    /// Ends every wait when it is raised.
+    /// Raised by the program to end every wait.
     interrupt: Option<Arc<AtomicBool>>,
 }
 
@@ -270,9 +270,9 @@ impl Writer {
         self.bytes
     }
 
-    /// Ends every wait, now and later, with [`Error::Interrupted`](crate::Error::Interrupted) when `flag` is raised; what
-    /// needs no wait goes on. For signal handlers: one that runs in the writer's thread ends the wait at once, otherwise the
-    /// flag is looked at within a second.
+    /// While `flag` is raised, every wait ends with [`Error::Interrupted`](crate::Error::Interrupted). Calls that need no wait
+    /// still succeed. A signal handler that raises the flag in the writer's thread ends a wait at once; from another thread it
+    /// takes up to a second.
     pub fn interrupt_on(&mut self, flag: Arc<AtomicBool>) {
         self.interrupt = Some(flag);
     }

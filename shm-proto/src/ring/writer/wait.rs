@@ -143,7 +143,7 @@ impl Writer {
         self.lease.waiting.value.store(0, Ordering::Relaxed);
     }
 
-    /// Before a wait for `what`, with the message already `published` or not: whether the program has ended it.
+    /// Called before a wait for `what`. Fails if the program has raised its flag; `published` says whether the message is.
     fn check_interrupt(&self, published: bool, what: impl FnOnce() -> String) -> Result<()> {
         match &self.interrupt {
             Some(flag) if flag.load(Ordering::Relaxed) => Err(Error::Interrupted { what: what(), published }),

@@ -239,7 +239,7 @@ mod tests {
     #[test]
     fn a_process_that_does_not_end_is_not_waited_for_without_bound() {
         let signals = Signals::catch().unwrap();
-        // Longer than this takes, and not for long after a failure.
+        // Longer than this test takes, but not for ever if it fails.
         let mut child = Command::new("sleep").arg("100").spawn().unwrap();
         let error = end_of("the writer", &mut child, &signals, Duration::from_millis(20)).unwrap_err().to_string();
         assert!(error.contains(&format!("the writer (pid {}), which should have ended,", child.id())), "{error}");

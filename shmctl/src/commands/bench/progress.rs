@@ -8,8 +8,8 @@ use crate::terminal::{shortened, size};
 /// Columns of the bar itself.
 const WIDTH: usize = 24;
 
-/// A line that is drawn over again, which it can only be while it is no longer than the terminal is wide; nothing where
-/// standard error is no terminal.
+/// A line that is drawn again and again in the same place, so it must not be wider than the terminal. Nothing is drawn if
+/// standard error is not a terminal.
 #[derive(Debug)]
 pub(super) struct Progress {
     done: usize,
@@ -24,7 +24,7 @@ impl Progress {
 
     /// Another one begins.
     pub(super) fn step(&mut self, what: &str) {
-        // Asked each time: it may be made narrower meanwhile.
+        // The size is asked for each time, because the user may resize the terminal.
         if let Some(size) = size(&io::stderr()) {
             let line = line(self.done, self.all, self.begun.elapsed().as_secs(), what);
             // Nobody is left to be told that standard error is closed.

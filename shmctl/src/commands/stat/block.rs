@@ -7,10 +7,10 @@ use crate::human::{age, bytes, bytes_in_words, bytes_per_second, count, per_seco
 use crate::table::{Align, Table};
 use crate::terminal::folded;
 
-/// Where the words of a line begin.
+/// The column where the text of a line begins.
 const INDENT: usize = 12;
 
-/// A heading, a line a subject, and a table of the readers; at most so many columns wide.
+/// A heading, a line for each subject, and a table of the readers, at most `columns` wide.
 pub(super) fn render(stat: &ChannelStat, columns: Option<usize>) -> String {
     let heading = format!("{}  {}, on full: {}", stat.channel, printable(&stat.mode), stat.on_full);
     let mut text = folded(&heading, 2, columns);

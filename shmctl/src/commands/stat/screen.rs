@@ -1,4 +1,4 @@
-//! What is shown again and again: never more than the screen holds.
+//! What `stat --watch` draws: never more than the screen holds.
 
 use shm_proto::stat::ChannelStat;
 
@@ -6,7 +6,7 @@ use crate::human::{bytes, bytes_per_second, count, per_second, printable};
 use crate::table::{Align, Table};
 use crate::terminal::{Size, columns, shortened};
 
-/// Every channel's block if there is room for all of them, else a line for each; of one channel as much of the block as fits.
+/// The blocks of all channels if they fit; otherwise a line for each channel, or as much of a single channel's block as fits.
 /// The last line of the screen stays free for the cursor.
 pub(super) fn render(channels: &[ChannelStat], size: Size) -> String {
     let rows = size.rows.saturating_sub(1).max(1);
@@ -20,7 +20,7 @@ pub(super) fn render(channels: &[ChannelStat], size: Size) -> String {
     }
 }
 
-/// The first lines, and how many of the last ones, which are `last` of a kind, are missing.
+/// The first lines of the text, and a line that says how many are missing. The last `last` lines are `what`s.
 fn cut(text: &str, rows: usize, last: usize, what: &str, columns: usize) -> String {
     let lines = text.lines().count();
     if lines <= rows {
@@ -66,7 +66,7 @@ fn overview(channels: &[ChannelStat], columns: usize) -> String {
 pub(super) fn redraw(text: &str, size: Size, whole: bool) -> String {
     let mut screen = String::from(if whole { "\x1b[2J\x1b[H" } else { "\x1b[H" });
     for line in text.lines() {
-        // At the end of a full line some terminals would clear its last character.
+        // At the end of a full line, some terminals would clear the last character.
         let clear = if columns(line) < size.columns { "\x1b[K" } else { "" };
         screen.extend([line, clear, "\n"]);
     }

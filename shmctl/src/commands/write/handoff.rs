@@ -25,7 +25,7 @@ struct Sink<'a> {
     writer: Writer,
     signals: &'a Signals,
     timeout: Option<Duration>,
-    /// Whole messages that were read and not acknowledged when the waiting ended.
+    /// Complete messages that were read and not acknowledged when a signal or the timeout ended the wait.
     unpublished: u64,
 }
 

@@ -102,7 +102,7 @@ pub(crate) fn run(args: Args, global: &Global) -> Result<()> {
     let result = publish(&mut pump, &mut sink, &signals);
     let Sink { writer, unpublished } = sink;
     let (published, bytes) = (writer.messages() - before.0, writer.bytes() - before.1);
-    // Where publishing waits for acknowledgement, what it has not returned from may be unread.
+    // On a channel with `ack`, messages whose publishing has not returned may be unread.
     let open = published.saturating_sub(pump.published());
     let open = if writer.geometry().ack && open > 0 {
         format!("; {open} of them may not have been acknowledged")
@@ -134,7 +134,7 @@ pub(crate) fn run(args: Args, global: &Global) -> Result<()> {
     Ok(())
 }
 
-/// The channel, and how many messages it had no room for when a signal ended the waiting.
+/// The writer, and the number of complete messages that were not published because a signal ended a wait.
 struct Sink {
     writer: Writer,
     unpublished: u64,
@@ -175,7 +175,7 @@ fn publish(pump: &mut Pump, sink: &mut Sink, signals: &Signals) -> Result<End> {
     Ok(End::Signal)
 }
 
-/// Waits for input or a signal, and meanwhile does what the daemon asks for.
+/// Waits for input or a signal, and carries out the daemon's requests meanwhile.
 fn wait(input: &Shared<OwnedFd>, writer: &mut Writer, signals: &Signals, daemon_is_there: &mut bool) -> Result<()> {
     let timeout = if writer.is_shrinking() { SHRINKING } else { HEARTBEAT };
     let mut fds = vec![PollFd::new(input.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];

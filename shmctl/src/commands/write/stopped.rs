@@ -1,4 +1,4 @@
-//! The end by a signal, which is a good one: what went through until then, and what did not.
+//! What `shmctl write` reports when a signal ends it.
 
 use crate::error::{Result, note};
 use crate::human::{bytes_in_words, messages};
@@ -7,27 +7,27 @@ use crate::signals::Signals;
 /// Why reading the input ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum End {
-    /// With the input.
+    /// The input has ended.
     Input,
-    /// A signal came while nothing but input was waited for.
+    /// A signal came while the command read or waited for input.
     Signal,
 }
 
 /// What became of the input when a signal ended the command.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stopped {
-    /// What was done with the messages that went through: published, or acknowledged.
+    /// `published` or `acknowledged`: what counts as done.
     pub(super) done: &'static str,
     pub(super) messages: u64,
     pub(super) bytes: u64,
-    /// Complete messages that were read and would have had to wait.
+    /// Complete messages that were read and not published, because that would have needed a wait.
     pub(super) unpublished: u64,
-    /// Bytes that were read of a message that is not complete.
+    /// Bytes that were read of an incomplete message.
     pub(super) unfinished: usize,
 }
 
 impl Stopped {
-    /// Says it, and `more`.
+    /// Reports it, followed by `more`. A command that a signal ends has not failed.
     #[allow(clippy::unnecessary_wraps)]
     pub(super) fn tell(self, signals: &Signals, more: &str) -> Result<()> {
         note(&(self.text(signals.name()) + more));

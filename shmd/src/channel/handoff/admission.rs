@@ -1,4 +1,4 @@
-//! Whether a user's programs can open the objects of a handoff channel: what the lists allow is of no use without that.
+//! Whether a user's programs can open the objects of a handoff channel. Without that, a place in the `read` list is useless.
 
 use nix::unistd::getegid;
 use shm_proto::os::peer::Credentials;
@@ -7,7 +7,7 @@ use shm_proto::os::process::{group_name, user_name};
 use super::Handoff;
 
 impl Handoff {
-    /// Why this peer cannot take messages, though it may: both sides of the protocol write the objects.
+    /// Why this peer cannot take messages although the `read` list lets it: both sides of the protocol write the objects.
     pub(crate) fn shuts_out(&self, owner: u32, peer: &Credentials) -> Option<String> {
         let (mode, group) = (self.config.mode, self.config.group.as_ref());
         let gid = group.map_or_else(|| getegid().as_raw(), |(_, gid)| *gid);
@@ -26,7 +26,7 @@ impl Handoff {
     }
 }
 
-/// Whether permission bits let somebody read and write. Only the first class that fits counts, and root needs none.
+/// Whether permission bits let a peer read and write. Only the first class that fits the peer counts; root needs no bits.
 fn lets_in(mode: u32, owner: u32, group: u32, peer: &Credentials) -> bool {
     let class = if peer.uid == owner {
         6

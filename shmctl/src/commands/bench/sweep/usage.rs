@@ -130,7 +130,7 @@ mod tests {
         let [mut idle, mut busy] = ["exec sleep 1000", "while :; do :; done"].map(start);
         let time = Duration::from_millis(200);
         let seen = watch(&[idle.id(), busy.id()], time, time, &signals);
-        // Before anything can fail.
+        // Ended before an assertion can fail.
         for child in [&mut idle, &mut busy] {
             child.kill().unwrap();
             child.wait().unwrap();
