@@ -8,7 +8,8 @@
 //! | 128 | 128 | mark: [`Published`] place of a record near the tail | writer, every [`MARK_EVERY`] bytes or 64th of the capacity |
 //! | 256 | 128 | floor: [`Published`] place of the oldest whole record | writer, before it overwrites |
 //! | 384 | 128 | [`Counters`]: capacity, dropped, overwritten, resizes, writer's pid, start and heartbeat | writer |
-//! | 512 | 3,584 | zero | |
+//! | 512 | 128 | next floor: [`Published`] place that the floor is about to move to, otherwise equal to the floor | writer |
+//! | 640 | 3,456 | zero | |
 //! | 4,096 | to the end | data area: records | writer |
 //!
 //! # Reader page: one sealed memfd a reader
@@ -120,6 +121,9 @@ pub struct SegmentHeader {
     pub floor: Published,
     /// What the writer counts.
     pub counters: Counters,
+    /// The place that the floor is about to move to; otherwise equal to [`floor`](Self::floor). A reader that attaches starts here
+    /// or later: see [`advance`](super::floor::advance).
+    pub next_floor: Published,
 }
 
 /// A line that the reader alone writes.
@@ -223,6 +227,7 @@ const _: () = {
     assert!(offset_of!(SegmentHeader, mark) == 128);
     assert!(offset_of!(SegmentHeader, floor) == 256);
     assert!(offset_of!(SegmentHeader, counters) == 384);
+    assert!(offset_of!(SegmentHeader, next_floor) == 512);
     assert!(offset_of!(Identity, instance) == 16);
     assert!(offset_of!(Identity, max_capacity) == 24);
     assert!(offset_of!(Identity, flags) == 40);
@@ -257,6 +262,7 @@ const _: () = {
     assert!(is_alone(offset_of!(SegmentHeader, mark), size_of::<Published>(), PAIR));
     assert!(is_alone(offset_of!(SegmentHeader, floor), size_of::<Published>(), PAIR));
     assert!(is_alone(offset_of!(SegmentHeader, counters), size_of::<Counters>(), PAIR));
+    assert!(is_alone(offset_of!(SegmentHeader, next_floor), size_of::<Published>(), PAIR));
     assert!((DATA_OFFSET as usize).is_multiple_of(PAIR));
     // The reader's line; what both sides of a sleep change; the writer's wish; what writer and daemon say; the semaphores.
     assert!(is_alone(offset_of!(ReaderPage, line), size_of::<ReaderLine>(), ONE));

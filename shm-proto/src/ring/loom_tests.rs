@@ -8,6 +8,7 @@ use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 
 use super::commit::{self, Words};
+use super::floor;
 use super::published::{Place, Published, was_evicted};
 use super::record::{Header, Kind};
 use super::wake::{self, Barrier};
@@ -299,6 +300,54 @@ fn a_reader_never_sleeps_through_a_message_with_a_fence_on_both_sides() {
 #[test]
 fn a_reader_never_sleeps_through_a_message_with_the_barrier_on_its_side() {
     sleep_and_wake(Barrier::Asymmetric);
+}
+
+/// A writer that has to move the floor for its next record, and a reader that attaches meanwhile, as the real ones do. Without
+/// `looks` the writer does not look at the generation once more.
+fn attach_while_the_floor_moves(looks: bool) {
+    loom::model(move || {
+        let (floor, next_floor) = (Arc::new(Published::default()), Arc::new(Published::default()));
+        let generation = Arc::new(AtomicU64::new(0));
+        // Of the record at position 0.
+        let payload = Arc::new(AtomicU64::new(100));
+        let moved_to = Place { pos: 16, off: 16, seq: 1, bytes: 8 };
+        let writer = {
+            let (floor, next_floor) = (floor.clone(), next_floor.clone());
+            let (generation, payload) = (generation.clone(), payload.clone());
+            thread::spawn(move || {
+                let never = AtomicU64::new(0);
+                let generation = if looks { &*generation } else { &never };
+                let places = (Place::default(), moved_to);
+                if floor::advance(&next_floor, &floor, places, (generation, 0), Barrier::Symmetric) {
+                    payload.store(999, Ordering::Relaxed);
+                }
+                // Otherwise it registers the reader, and holds the floor for it.
+            })
+        };
+        // The daemon; its answer to the reader comes after this.
+        generation.store(1, Ordering::SeqCst);
+        Barrier::Symmetric.heavy();
+        // The reader: the records from its start on are whole, and stay whole.
+        if let Some(start) = next_floor.try_load() {
+            assert!(start.pos == 0 || start == moved_to);
+            let payload = payload.load(Ordering::Relaxed);
+            writer.join().unwrap();
+            assert!(!floor.has_passed(start.pos), "the reader would report a loss");
+            assert!(start.pos > 0 || payload == 100);
+        }
+    });
+}
+
+#[test]
+fn nothing_that_a_reader_starts_with_is_overwritten() {
+    attach_while_the_floor_moves(true);
+}
+
+/// The model finds the fault that it is there for.
+#[test]
+#[should_panic(expected = "the reader would report a loss")]
+fn without_the_second_look_a_reader_loses_what_it_starts_with() {
+    attach_while_the_floor_moves(false);
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`layout`] | the bytes in shared memory |
 //! | [`record`] | the 8-byte header in front of every message |
-//! | [`commit`], [`published`], [`wake`] | the lock-free steps, generic so that loom checks the code that runs |
+//! | [`commit`], [`published`], [`floor`], [`wake`] | the lock-free steps, generic so that loom checks the code that runs |
 //! | [`plan`], `marks`, `walker` | where the next record goes: pure |
 //! | `segment` | a mapped segment, and how one is made |
 //! | `writer`, `reader` | the two roles |
@@ -15,6 +15,7 @@
 #[cfg(not(loom))]
 mod attach;
 pub mod commit;
+pub mod floor;
 #[cfg(not(loom))]
 mod haste;
 #[cfg(not(loom))]

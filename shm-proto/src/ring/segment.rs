@@ -63,7 +63,8 @@ pub fn create_segment(fd: BorrowedFd<'_>, geometry: &Geometry, capacity: u64, ow
     put(identity + offset_of!(Identity, boot_id), owner.boot_id[0]);
     put(identity + offset_of!(Identity, boot_id) + 8, owner.boot_id[1]);
     let base = align_header(0, u64::from(geometry.align));
-    for place in [offset_of!(SegmentHeader, mark), offset_of!(SegmentHeader, floor)] {
+    let floors = [offset_of!(SegmentHeader, floor), offset_of!(SegmentHeader, next_floor)];
+    for place in floors.into_iter().chain([offset_of!(SegmentHeader, mark)]) {
         put(place + offset_of!(Published, copies) + offset_of!(PlaceCell, off), base);
     }
     put(offset_of!(SegmentHeader, counters) + offset_of!(Counters, capacity), capacity);

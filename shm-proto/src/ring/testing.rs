@@ -1,6 +1,8 @@
 //! A channel without a daemon: the tests play its part.
 
+use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 
@@ -18,10 +20,21 @@ use crate::os::{barrier, reserve};
 
 type Line = (ToWriter, Vec<OwnedFd>);
 
+/// Called in the writer's thread with each line that the writer sends, in the middle of what the writer is doing.
+#[derive(Clone)]
+pub(super) struct Overheard(pub(super) Arc<dyn Fn(&ToDaemon) + Send + Sync>);
+
+impl fmt::Debug for Overheard {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Overheard")
+    }
+}
+
 #[derive(Debug)]
 struct TestLink {
     lines: Receiver<Line>,
     out: Sender<ToDaemon>,
+    overheard: Option<Overheard>,
 }
 
 impl Link for TestLink {
@@ -34,6 +47,9 @@ impl Link for TestLink {
     }
 
     fn send(&mut self, line: ToDaemon) -> Result<()> {
+        if let Some(overheard) = &self.overheard {
+            overheard.0(&line);
+        }
         self.out.send(line).map_err(|_| Error::Disconnected { channel: "test".to_owned() })
     }
 
@@ -70,6 +86,8 @@ pub(super) struct TestChannel {
     /// The shrink that the writer was told last, if nothing else about the capacity was since.
     shrinking: Option<u32>,
     next_id: u32,
+    /// Given to the next writer.
+    pub(super) overheard: Option<Overheard>,
 }
 
 pub(super) fn geometry(max_capacity: u64) -> Geometry {
@@ -96,7 +114,8 @@ impl TestChannel {
         let segment = memfd_create("test-segment", MFdFlags::MFD_CLOEXEC).unwrap();
         let owner = Owner { pid: std::process::id(), start: 0, boot_id: [0; 2] };
         create_segment(segment.as_fd(), &geometry, capacity, owner).unwrap();
-        TestChannel { segment, geometry, capacity, readers: Vec::new(), lease: None, shrinking: None, next_id: 1 }
+        let readers = Vec::new();
+        TestChannel { segment, geometry, capacity, readers, lease: None, shrinking: None, next_id: 1, overheard: None }
     }
 
     pub(super) fn writer(&mut self) -> Writer {
@@ -112,7 +131,7 @@ impl TestChannel {
             self.send(ToWriter::ReaderJoined { reader: reader.id }, reader.descriptors());
         }
         let lease = SharedPage::open(page_fd.as_fd()).unwrap();
-        let link = Box::new(TestLink { lines: receiver, out });
+        let link = Box::new(TestLink { lines: receiver, out, overheard: self.overheard.clone() });
         Writer::open(self.segment.as_fd(), lease, link, self.geometry.clone(), self.capacity)
     }
 
@@ -191,10 +210,14 @@ impl TestChannel {
         self.send(ToWriter::Shrink { capacity, id: self.next_id }, Vec::new());
     }
 
+    /// What the writer has said.
+    pub(super) fn hear(&self) -> Vec<ToDaemon> {
+        self.lease.as_ref().map_or_else(Vec::new, |lease| lease.from_writer.try_iter().collect())
+    }
+
     /// What the writer has said, carried out as the daemon would.
     pub(super) fn obey(&mut self) -> Vec<ToDaemon> {
-        let Some(lease) = &self.lease else { return Vec::new() };
-        let lines: Vec<ToDaemon> = lease.from_writer.try_iter().collect();
+        let lines = self.hear();
         for line in &lines {
             match line {
                 ToDaemon::Grow { capacity } => {

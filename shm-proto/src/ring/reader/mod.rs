@@ -123,14 +123,19 @@ impl Reader {
         Ok(reader)
     }
 
-    /// Chooses the start. The writer may be anywhere between not knowing of this reader and holding the floor for it.
+    /// Chooses the start. The writer may not know of this reader yet, and the publish that is under way may overwrite what lies
+    /// before the next floor: see [`floor`](super::floor).
     fn join(&mut self, start: Start) -> Result<()> {
         let header = self.segment.header();
-        let place = match start {
-            Start::Oldest => header.floor.load(),
-            Start::New => header.mark.load(),
-        };
-        let place = self.believe(place)?;
+        let mut place = self.believe(header.next_floor.load())?;
+        let mark = (start == Start::New).then_some(&header.mark);
+        // With one writer the floor is never after the next floor.
+        for other in [&header.floor].into_iter().chain(mark) {
+            let other = self.believe(other.load())?;
+            if other.pos > place.pos {
+                place = other;
+            }
+        }
         self.at = Walker::at(place);
         self.first = place.seq;
         self.give_back_now();

@@ -7,6 +7,7 @@ mod newer;
 mod odd;
 mod peers;
 mod resize;
+mod starts;
 
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};

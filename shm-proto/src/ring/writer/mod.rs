@@ -124,6 +124,9 @@ impl Writer {
             geometry,
         };
         writer.plan.set_capacity(capacity);
+        // A writer that died may have left the next floor ahead of the floor. Readers that started there meanwhile started at a
+        // whole record.
+        writer.segment.header().next_floor.store(writer.floor);
         let counters = &writer.segment.header().counters;
         counters.capacity.store(capacity, Ordering::Relaxed);
         counters.pending.store(0, Ordering::Relaxed);

@@ -8,6 +8,7 @@ use crate::control::OnFull;
 use crate::error::{Error, Result};
 use crate::os::clock::monotonic_ns;
 use crate::ring::commit::commit;
+use crate::ring::floor;
 use crate::ring::layout::MARK_EVERY;
 use crate::ring::link::ToDaemon;
 use crate::ring::plan::Placement;
@@ -58,6 +59,17 @@ enum Pressed {
     Drop,
 }
 
+/// The result of an attempt to move the floor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Floor {
+    /// It has moved.
+    Moved,
+    /// Some reader still needs the oldest message.
+    Stays,
+    /// The link has to be read first: a reader may be attaching.
+    News,
+}
+
 impl Writer {
     /// The part of [`admit`](Self::admit) that is off the fast path.
     #[cold]
@@ -69,9 +81,9 @@ impl Writer {
         }
         let stride = self.strides.of(len);
         self.flush();
-        self.attend()?;
         let mut waiting = Waiting::default();
         loop {
+            self.attend()?;
             // Whoever went while this message waited for space counts, too.
             if !self.ready {
                 self.await_readers(patience)?;
@@ -93,7 +105,7 @@ impl Writer {
                 Placement::TooLarge => false,
                 Placement::Full => true,
             };
-            if full && self.give_up_part(self.peers.least().min(self.tail.pos())) {
+            if full && self.give_up_part(self.peers.least().min(self.tail.pos())) != Floor::Stays {
                 continue;
             }
             match self.pressed(stride, full, &mut waiting, patience)? {
@@ -126,31 +138,29 @@ impl Writer {
         self.announce();
     }
 
-    /// Moves the floor towards `allowed`, to which everybody has read: one mark, or the whole rest. False when it is there.
+    /// Moves the floor towards `allowed`, up to which every reader has read: one mark, or the whole rest. Returns false if the
+    /// floor is there already, or if the link has to be read first.
     pub(super) fn give_up(&mut self, allowed: u64) -> Result<bool> {
-        Ok(self.give_up_part(allowed) || self.give_up_rest(allowed)?)
+        Ok(self.give_up_part(allowed) == Floor::Moved || self.give_up_rest(allowed)? == Floor::Moved)
     }
 
-    /// Moves the floor to the next mark, or to the tail. False when neither is allowed.
-    fn give_up_part(&mut self, allowed: u64) -> bool {
+    /// Moves the floor to the next mark, or to the tail, if either is allowed.
+    fn give_up_part(&mut self, allowed: u64) -> Floor {
         let place = match self.marks.after(self.floor.pos) {
             Some(mark) if mark.pos <= allowed => mark,
             _ if allowed == self.tail.pos() && allowed > self.floor.pos => self.tail_place(),
-            _ => return false,
+            _ => return Floor::Stays,
         };
-        self.set_floor(place);
-        true
+        self.set_floor(place)
     }
 
     /// Moves the floor to the last record boundary that is allowed, which is before the next mark: walks there.
-    fn give_up_rest(&mut self, allowed: u64) -> Result<bool> {
+    fn give_up_rest(&mut self, allowed: u64) -> Result<Floor> {
         if allowed <= self.floor.pos {
-            return Ok(false);
+            return Ok(Floor::Stays);
         }
         let place = self.boundary(allowed)?;
-        let moved = place.pos > self.floor.pos;
-        self.set_floor(place);
-        Ok(moved)
+        Ok(if place.pos > self.floor.pos { self.set_floor(place) } else { Floor::Stays })
     }
 
     /// The last record boundary at or before `pos`. Evicts the readers whose cursor is between two.
@@ -173,11 +183,15 @@ impl Writer {
         Ok(place)
     }
 
-    fn set_floor(&mut self, floor: Place) {
-        self.floor = floor;
-        // Ends with a Release fence: whoever sees a byte that is written below the new floor, sees the new floor.
-        self.segment.header().floor.store(floor);
-        self.plan.release(floor.pos);
+    fn set_floor(&mut self, to: Place) -> Floor {
+        let header = self.segment.header();
+        let generation = (&self.lease.generation.value, self.generation);
+        if !floor::advance(&header.next_floor, &header.floor, (self.floor, to), generation, self.barrier) {
+            return Floor::News;
+        }
+        self.floor = to;
+        self.plan.release(to.pos);
+        Floor::Moved
     }
 
     /// Nothing fits, and the readers as last seen need everything that is there.
@@ -190,7 +204,7 @@ impl Writer {
             return Ok(Pressed::Retry);
         }
         // Only now: readers that have gone on since the last look spare the walk.
-        if full && self.give_up_rest(self.peers.least().min(self.tail.pos()))? {
+        if full && self.give_up_rest(self.peers.least().min(self.tail.pos()))? != Floor::Stays {
             return Ok(Pressed::Retry);
         }
         let needed = align_header(0, self.strides.align()) + stride + HEADER;
@@ -204,7 +218,6 @@ impl Writer {
         match self.geometry.on_full {
             OnFull::Block if full => {
                 self.wait_for_space(waiting, patience)?;
-                self.attend()?;
                 Ok(Pressed::Retry)
             }
             OnFull::Overwrite if full => {
@@ -271,8 +284,10 @@ impl Writer {
         let read = self.peers.least().min(self.tail.pos());
         let first_unread = if read > self.floor.pos { self.boundary(read)?.seq } else { self.floor.seq };
         let lost = target.seq.saturating_sub(first_unread);
+        if self.set_floor(target) != Floor::Moved {
+            return Ok(());
+        }
         self.segment.header().counters.overwritten.fetch_add(lost, Ordering::Relaxed);
-        self.set_floor(target);
         if lost > 0 {
             self.tell_overflow();
         }

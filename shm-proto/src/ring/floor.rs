@@ -1,0 +1,40 @@
+//! Moving the floor while readers attach. Generic over the atomics, so that loom checks the code that runs.
+//!
+//! A reader chooses its start without the writer's help, while the writer may be about to overwrite that very place. So
+//! both sides store first, and then look at what the other side has stored:
+//!
+//! | writer | daemon, then the reader |
+//! |---|---|
+//! | stores the next floor | raises the lease's generation |
+//! | light barrier | heavy barrier |
+//! | looks at the generation once more | looks at the next floor, and starts there |
+//!
+//! Either the writer sees the new generation, and registers the reader before it moves the floor, or the reader sees the
+//! next floor. In both cases nothing at or after the reader's start is overwritten, and a lossless channel reports no loss to
+//! a new reader.
+
+use super::published::{Place, Published};
+use super::wake::Barrier;
+use crate::sync::{AtomicU64, Ordering};
+
+/// Writer: moves the floor from one place to another, unless the daemon has raised the generation from `known`. Returns false
+/// if the floor has not moved; the writer has to read its link first.
+pub fn advance(
+    next_floor: &Published,
+    floor: &Published,
+    (from, to): (Place, Place),
+    (generation, known): (&AtomicU64, u64),
+    barrier: Barrier,
+) -> bool {
+    next_floor.store(to);
+    barrier.light();
+    // Acquire: pairs with the daemon's increment; the line that it announces is on the link.
+    if generation.load(Ordering::Acquire) != known {
+        // A reader that has seen the place meanwhile starts there, which is a whole record, too.
+        next_floor.store(from);
+        return false;
+    }
+    // Ends with a Release fence: a reader that sees a byte written below the new floor also sees the new floor.
+    floor.store(to);
+    true
+}
