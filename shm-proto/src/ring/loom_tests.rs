@@ -263,31 +263,42 @@ fn space_that_was_given_back_is_not_read_any_more() {
 }
 
 /// A reader that goes to sleep as the real one does, and a writer that wakes it as the real one does.
+///
+/// The first record is visible and unread. The writer first calls what `maintain` calls, which wakes nobody that has read
+/// everything, and then publishes the second record.
 fn sleep_and_wake(barrier: Barrier) {
     loom::model(move || {
-        let ring = Arc::new(Ring::new(4));
-        let waiting = Arc::new(AtomicU32::new(0));
+        let ring = Arc::new(Ring::new(6));
+        let (waiting, cursor) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU64::new(0)));
         let wake = Arc::new(Semaphore::default());
+        commit::commit(&*ring, 0, Header::data(8, 0), 16);
         let writer = {
-            let (ring, waiting, wake) = (ring.clone(), waiting.clone(), wake.clone());
+            let (ring, waiting, cursor, wake) = (ring.clone(), waiting.clone(), cursor.clone(), wake.clone());
             thread::spawn(move || {
-                ring.put(0, 100);
-                commit::commit(&*ring, 0, Header::data(8, 0), 16);
-                barrier.light();
-                if wake::take(&waiting) != 0 {
-                    wake.post();
-                }
+                let rouse = |tail| {
+                    barrier.light();
+                    if wake::sleeps_before(&waiting, &cursor, tail) && wake::take(&waiting) != 0 {
+                        wake.post();
+                    }
+                };
+                rouse(16);
+                ring.put(16, 101);
+                commit::commit(&*ring, 16, Header::data(8, 1), 32);
+                rouse(32);
             })
         };
-        if commit::look(&*ring, 0).kind() == Kind::Empty {
+        assert_eq!(commit::look(&*ring, 0), Header::data(8, 0));
+        wake::publish_cursor(&cursor, &AtomicU64::new(0), 16);
+        if commit::look(&*ring, 16).kind() == Kind::Empty {
             wake::arm(&waiting, 1, barrier);
-            if commit::look(&*ring, 0).kind() == Kind::Empty {
+            if commit::look(&*ring, 16).kind() == Kind::Empty {
+                // A reader that is woken has something to read.
                 wake.wait();
             }
             wake::disarm(&waiting);
         }
-        assert_eq!(commit::look(&*ring, 0), Header::data(8, 0));
-        assert_eq!(ring.get(0), 100);
+        assert_eq!(commit::look(&*ring, 16), Header::data(8, 1));
+        assert_eq!(ring.get(16), 101);
         writer.join().unwrap();
     });
 }

@@ -47,9 +47,11 @@ impl Barrier {
     }
 }
 
-/// Reader: says that it is about to sleep, in this way. It has to look once more before it does.
+/// Reader: announces that it is about to sleep, and how. The reader has published its cursor before this, and has to look once
+/// more before it sleeps.
 pub fn arm(waiting: &AtomicU32, how: u32, barrier: Barrier) {
-    waiting.store(how, Ordering::Relaxed);
+    // Release: pairs with the Acquire load in `sleeps_before`; a writer that sees the flag sees the cursor published before it.
+    waiting.store(how, Ordering::Release);
     barrier.heavy();
 }
 
@@ -58,10 +60,18 @@ pub fn disarm(waiting: &AtomicU32) {
     waiting.store(0, Ordering::Relaxed);
 }
 
-/// Writer, after committing and [`Barrier::light`]: how this reader sleeps, 0 if it does not. Clears the flag.
+/// Writer, after committing and [`Barrier::light`]: whether this reader sleeps before `tail`, and so has something to read or a
+/// jump to follow. A reader that sleeps at the tail has read everything: its flag stays up until there is something more.
+#[inline]
+pub fn sleeps_before(waiting: &AtomicU32, cursor: &AtomicU64, tail: u64) -> bool {
+    // Acquire: pairs with the Release store in `arm`. The cursor is at least as recent as the flag.
+    waiting.load(Ordering::Acquire) != 0 && cursor.load(Ordering::Relaxed) < tail
+}
+
+/// Writer: clears the flag and returns how this reader sleeps; 0 if it has woken up meanwhile. Otherwise it has to be woken.
 #[inline]
 pub fn take(waiting: &AtomicU32) -> u32 {
-    if waiting.load(Ordering::Relaxed) == 0 { 0 } else { waiting.swap(0, Ordering::Relaxed) }
+    waiting.swap(0, Ordering::Relaxed)
 }
 
 /// Writer: about to sleep until the cursor reaches `wanted`. True when it is there already.

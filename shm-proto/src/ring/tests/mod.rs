@@ -7,11 +7,12 @@ mod newer;
 mod odd;
 mod peers;
 mod resize;
+mod sleepers;
 mod starts;
 
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::layout::DATA_OFFSET;
 use super::link::{ToDaemon, ToWriter};

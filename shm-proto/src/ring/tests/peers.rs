@@ -77,21 +77,6 @@ fn an_impossible_cursor_gets_its_reader_evicted_and_nobody_else_harmed() {
 }
 
 #[test]
-fn a_reader_that_only_pretends_to_sleep_is_evicted() {
-    let mut channel = TestChannel::new(1 << 20, geometry(1 << 20));
-    let _reader = channel.reader(Start::Oldest);
-    let mut writer = channel.writer();
-    for n in 0..20_000u64 {
-        if let Some(reader) = channel.readers.first() {
-            reader.page.waiting.value.store(1, Ordering::SeqCst);
-        }
-        writer.publish(&n.to_le_bytes()).unwrap();
-        channel.obey();
-    }
-    assert!(channel.readers.is_empty());
-}
-
-#[test]
 fn a_second_writer_goes_on_where_the_first_stopped() {
     let mut channel = TestChannel::new(8192, geometry(8192));
     let mut reader = channel.reader(Start::Oldest);

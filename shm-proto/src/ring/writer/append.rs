@@ -164,11 +164,9 @@ impl Writer {
     #[cold]
     #[inline(never)]
     fn wake(&mut self) {
-        // Whoever sleeps is up with the writer: messages are rare, and whoever looks at the mark sees them all.
-        let hostile = self.peers.wake();
-        self.show_tail();
-        if let Some(hostile) = hostile {
-            self.evict(hostile, "it keeps saying that it sleeps and never reads".to_owned());
+        if self.peers.wake(self.tail.pos(), false) {
+            // The reader had read everything, so messages are rare, and readers of the mark may as well see all of them.
+            self.show_tail();
         }
     }
 }

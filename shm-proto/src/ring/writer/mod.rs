@@ -11,6 +11,7 @@ mod room;
 mod sink;
 mod slot;
 mod wait;
+mod wakes;
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
@@ -235,11 +236,12 @@ impl Writer {
     pub fn maintain(&mut self) -> Result<()> {
         self.beat();
         self.attend_now()?;
-        if let Some((id, reason)) = self.peers.refresh(self.tail.pos()) {
-            self.evict(id, reason);
-        }
+        self.refresh();
         self.go_on_shrinking();
         self.show_tail();
+        // Also wakes readers that are seldom woken otherwise, so that none sleeps before a message for long.
+        self.barrier.light();
+        self.peers.wake(self.tail.pos(), true);
         Ok(())
     }
 
@@ -285,9 +287,7 @@ impl Writer {
         if self.is_over() {
             return true;
         }
-        if let Some((id, reason)) = self.peers.refresh(self.tail.pos()) {
-            self.evict(id, reason);
-        }
+        self.refresh();
         self.peers.least() >= self.tail.pos()
     }
 
@@ -299,6 +299,13 @@ impl Writer {
     fn look_again(&mut self) {
         self.limit = 0;
         self.ready = self.revoked.is_none() && self.peers.joined() >= self.geometry.wait_readers as usize;
+    }
+
+    /// Looks at every reader's cursor, and evicts the readers whose cursor is impossible.
+    fn refresh(&mut self) {
+        while let Some((id, reason)) = self.peers.refresh(self.tail.pos()) {
+            self.evict(id, reason);
+        }
     }
 
     /// Detaches a reader for the others' good.

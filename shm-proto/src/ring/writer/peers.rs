@@ -2,15 +2,13 @@
 
 use std::sync::atomic::Ordering;
 
+use super::wakes::Wakes;
 use crate::os::bell::Bell;
+use crate::os::clock::monotonic_ns;
 use crate::os::page::SharedPage;
 use crate::os::sem::Semaphore;
 use crate::ring::layout::{CURSOR_JOINING, ReaderPage, control, waiting};
 use crate::ring::wake;
-
-/// Wakes without any movement of the cursor after which a reader is taken for hostile. One that keeps its waiting flag up
-/// costs the writer a system call a message.
-const FRUITLESS_WAKES: u32 = 10_000;
 
 /// One attached reader.
 #[derive(Debug)]
@@ -24,8 +22,7 @@ pub(super) struct Peer {
     hold: Option<u64>,
     /// When the cursor was last seen to move, `CLOCK_MONOTONIC` nanoseconds; 0 before the writer had to wait for it.
     pub(super) moved_ns: u64,
-    fruitless: u32,
-    woken_at: u64,
+    wakes: Wakes,
 }
 
 impl Peer {
@@ -113,7 +110,7 @@ impl Peers {
         // Release, through SeqCst: pairs with the Acquire load in the reader's `is_intact`. Who sees the bit sees a floor that is
         // no older than this one.
         page.control.value.fetch_or(control::REGISTERED, Ordering::SeqCst);
-        let peer = Peer { id, page, bell, cursor: floor, hold: Some(floor), moved_ns: 0, fruitless: 0, woken_at: 0 };
+        let peer = Peer { id, page, bell, cursor: floor, hold: Some(floor), moved_ns: 0, wakes: Wakes::new() };
         self.list.push(peer);
         self.least = self.least.min(floor);
     }
@@ -151,34 +148,31 @@ impl Peers {
         self.list.iter().find(|peer| peer.cursor < pos && !peer.is_joining())
     }
 
-    /// Whether [`wake`](Self::wake) has anything to do. After [`Barrier::light`](wake::Barrier::light).
+    /// Whether [`wake`](Self::wake) may have anything to do. After [`Barrier::light`](wake::Barrier::light).
     #[inline(always)]
     pub(super) fn anybody_waits(&self) -> bool {
         self.list.iter().any(|peer| peer.page.waiting.value.load(Ordering::Relaxed) != waiting::NO)
     }
 
-    /// Wakes those who sleep. Gives the number of a reader that only pretends to.
-    pub(super) fn wake(&mut self) -> Option<u32> {
-        let mut bad = None;
+    /// Wakes the readers that sleep before the tail; returns whether there were any. `all` includes the readers that were often
+    /// woken in vain.
+    pub(super) fn wake(&mut self, tail: u64, all: bool) -> bool {
+        let mut woken = false;
         for peer in &mut self.list {
+            let page = &peer.page;
+            if !wake::sleeps_before(&page.waiting.value, &page.line.cursor, tail) {
+                continue;
+            }
+            let cursor = page.line.cursor.load(Ordering::Relaxed);
+            if !peer.wakes.is_due(cursor, monotonic_ns) && !all {
+                continue;
+            }
             let how = wake::take(&peer.page.waiting.value);
             if how != waiting::NO {
-                bad = rouse(peer, how).or(bad);
+                peer.wake(how);
+                woken = true;
             }
         }
-        bad
+        woken
     }
-}
-
-#[cold]
-fn rouse(peer: &mut Peer, how: u32) -> Option<u32> {
-    peer.wake(how);
-    let cursor = peer.page.line.cursor.load(Ordering::Relaxed);
-    if cursor != peer.woken_at {
-        peer.woken_at = cursor;
-        peer.fruitless = 0;
-        return None;
-    }
-    peer.fruitless += 1;
-    (peer.fruitless > FRUITLESS_WAKES).then_some(peer.id)
 }

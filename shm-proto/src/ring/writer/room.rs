@@ -197,9 +197,7 @@ impl Writer {
     /// Nothing fits, and the readers as last seen need everything that is there.
     fn pressed(&mut self, stride: u64, full: bool, waiting: &mut Waiting, patience: Patience) -> Result<Pressed> {
         let before = self.peers.least();
-        if let Some((id, reason)) = self.peers.refresh(self.tail.pos()) {
-            self.evict(id, reason);
-        }
+        self.refresh();
         if full && self.peers.least() > before {
             return Ok(Pressed::Retry);
         }

@@ -1,0 +1,81 @@
+//! Readers that sleep, or pretend to: when they are woken.
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::*;
+use crate::os::sem::Semaphore;
+use crate::ring::layout::waiting;
+
+/// Whether the bell has rung.
+fn rings(reader: &Reader) -> bool {
+    poll(&mut [PollFd::new(reader.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO) == Ok(1)
+}
+
+/// Posts of the reader's semaphore that nobody has taken yet.
+fn posts(channel: &TestChannel, reader: usize) -> u32 {
+    Semaphore::new(&channel.readers[reader].page.wake).value()
+}
+
+#[test]
+fn a_writer_with_nothing_to_publish_wakes_nobody_and_evicts_nobody() {
+    let mut channel = TestChannel::new(65536, geometry(65536));
+    let mut polling = channel.reader(Start::Oldest);
+    let _asleep = channel.reader(Start::Oldest);
+    let mut writer = channel.writer();
+    assert!(polling.arm().unwrap());
+    let flag = |n: usize, channel: &TestChannel| channel.readers[n].page.waiting.value.load(Ordering::SeqCst);
+    // The second reader sleeps on its semaphore.
+    channel.readers[1].page.waiting.value.store(waiting::SEMAPHORE, Ordering::SeqCst);
+    for n in 0..20_000 {
+        if n % 2 == 0 {
+            // Any line from the daemon; readers that attach and detach cause such lines.
+            channel.send(ToWriter::NotGrown { reason: "nobody has asked".to_owned() }, Vec::new());
+        }
+        writer.maintain().unwrap();
+    }
+    assert!(channel.obey().is_empty(), "somebody was evicted");
+    assert_eq!((flag(0, &channel), flag(1, &channel)), (waiting::BELL, waiting::SEMAPHORE), "both sleep on");
+    assert!(!rings(&polling) && posts(&channel, 1) == 0, "somebody was woken for nothing");
+    writer.publish(b"now").unwrap();
+    assert!(rings(&polling) && posts(&channel, 1) == 1);
+    assert_eq!((flag(0, &channel), flag(1, &channel)), (waiting::NO, waiting::NO));
+    assert_eq!(receive(&mut polling), b"now");
+}
+
+#[test]
+fn a_reader_that_sleeps_in_front_of_a_jump_is_woken_to_follow_it() {
+    let mut channel = TestChannel::new(1 << 20, geometry(1 << 20));
+    let mut reader = channel.reader(Start::Oldest);
+    let mut writer = channel.writer();
+    writer.publish(&[1; 100_000]).unwrap();
+    receive(&mut reader);
+    assert!(reader.arm().unwrap() && !rings(&reader));
+    channel.shrink(8192);
+    writer.maintain().unwrap();
+    assert!(rings(&reader) && writer.is_shrinking());
+    assert!(reader.try_recv().unwrap().is_none());
+    writer.maintain().unwrap();
+    assert!(!writer.is_shrinking());
+}
+
+#[test]
+fn a_reader_that_only_pretends_to_sleep_is_seldom_woken_and_stays() {
+    let mut channel = TestChannel::new(1 << 20, geometry(1 << 20));
+    let mut reader = channel.reader(Start::Oldest);
+    let mut writer = channel.writer();
+    let begun = Instant::now();
+    for n in 0..20_000u64 {
+        channel.readers[0].page.waiting.value.store(waiting::SEMAPHORE, Ordering::SeqCst);
+        writer.publish(&n.to_le_bytes()).unwrap();
+    }
+    let (woken, ms) = (posts(&channel, 0), begun.elapsed().as_millis());
+    assert!(u128::from(woken) <= 20 + ms, "woken {woken} times in {ms} ms");
+    assert!(channel.obey().is_empty(), "it is evicted for no count of wakes");
+    // When no more messages come, `maintain` wakes a reader that sleeps before the last one.
+    channel.readers[0].page.waiting.value.store(waiting::SEMAPHORE, Ordering::SeqCst);
+    writer.maintain().unwrap();
+    assert_eq!(posts(&channel, 0), woken + 1);
+    for n in 0..20_000u64 {
+        assert_eq!(receive(&mut reader), n.to_le_bytes());
+    }
+}
