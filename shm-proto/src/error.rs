@@ -134,7 +134,7 @@ pub enum Error {
         /// The channel's `max_message`.
         limit: u64,
     },
-    /// A wait ended without the thing waited for.
+    /// A wait timed out. From a writer: the message is not published.
     #[error("timed out after {waited:?} waiting for {what}")]
     TimedOut {
         /// What was waited for.
@@ -143,23 +143,38 @@ pub enum Error {
         waited: Duration,
     },
     /// The program has ended a wait with the flag that it gave to
-    /// [`Writer::interrupt_on`](crate::Writer::interrupt_on).
+    /// [`Writer::interrupt_on`](crate::Writer::interrupt_on). The message is not published.
     #[error("interrupted while waiting for {what}")]
     Interrupted {
-        /// What was waited for.
+        /// What was waited for: space or readers.
         what: String,
-        /// Whether the message is published. A published message waited for acknowledgement, any other for space or readers.
-        published: bool,
     },
-    /// Nothing can be done without waiting, and waiting was not asked for.
-    #[error("channel {channel} is full: {used} of {capacity} bytes are not read yet")]
+    /// A message is published, but not every reader has read it yet.
+    #[error(
+        "message {seq} of channel {channel} is published, but {behind} of {readers} readers have not read it {}",
+        match ended { None => format!("after {waited:?}"), Some(why) => format!("yet, and waiting for them ended: {why}") }
+    )]
+    Unacknowledged {
+        /// Which channel.
+        channel: String,
+        /// The number of the message, or of the last one of a batch.
+        seq: u64,
+        /// Readers that have not read it.
+        behind: usize,
+        /// Readers that are attached.
+        readers: usize,
+        /// How long publishing may wait for them.
+        waited: Duration,
+        /// Why the wait ended early, if it did; for example because the writer role was taken back.
+        ended: Option<String>,
+    },
+    /// The call would have to wait, and the caller asked not to. From a writer: the message is not published.
+    #[error("channel {channel} {reason}")]
     WouldBlock {
         /// Which channel.
         channel: String,
-        /// Bytes that some reader still needs.
-        used: u64,
-        /// Present capacity in bytes.
-        capacity: u64,
+        /// What the call would have to wait for.
+        reason: Blocked,
     },
     /// The message needs more capacity than the channel has, and growing is not possible now.
     #[error(
@@ -210,6 +225,36 @@ pub enum Error {
         channel: String,
         /// How many messages this reader will never see.
         lost: u64,
+    },
+}
+
+/// What a call that may not wait would have to wait for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Blocked {
+    /// Space that readers have to give back.
+    #[error("is full: {used} of {capacity} bytes are not read yet")]
+    Full {
+        /// Bytes that some reader still needs.
+        used: u64,
+        /// Present capacity in bytes.
+        capacity: u64,
+    },
+    /// More capacity, which the daemon has been asked for.
+    #[error("is growing: a message needs {needed} bytes of capacity, there are {capacity}")]
+    Growing {
+        /// Capacity that would do, in bytes.
+        needed: u64,
+        /// Present capacity in bytes.
+        capacity: u64,
+    },
+    /// More readers: the channel's `wait_readers`.
+    #[error("waits for readers: {attached} of {wanted} are attached")]
+    Readers {
+        /// Readers that are attached and have chosen their start.
+        attached: usize,
+        /// The channel's `wait_readers`.
+        wanted: usize,
     },
 }
 

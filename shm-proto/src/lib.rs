@@ -40,6 +40,8 @@
 //! [`Reader::recv`] waits with or without a timeout, [`Reader::try_recv`] never does, and [`Reader::arm`] prepares for
 //! sleeping on the reader's descriptor beside others in a poll loop. A [`Writer`] waits in [`Writer::publish`] when the
 //! channel is full and lossless; [`Writer::publish_within`] and [`Writer::try_publish`] put a bound on that.
+//! [`Error::TimedOut`] and [`Error::WouldBlock`] mean that the message is *not* published. [`Error::Unacknowledged`] means that
+//! it *is* published and that some reader has not read it yet.
 //!
 //! # Who is believed
 //!
@@ -74,7 +76,7 @@ mod sync;
 #[cfg(not(loom))]
 pub use self::{
     control::{Endpoint, Start},
-    error::{Error, Result},
+    error::{Blocked, Error, Result},
     name::{ChannelName, Prefix},
     ring::{Attachment, Message, Reader, Writer},
     size::Bytes,

@@ -46,7 +46,10 @@ impl Failure {
             Failure::Output(_) | Failure::Other(_) => FAILED,
             Failure::Library(error) => match error {
                 Error::NoDaemon { .. } | Error::Disconnected { .. } => NO_DAEMON,
-                Error::TimedOut { .. } | Error::WouldBlock { .. } | Error::Locked { .. } => WOULD_BLOCK,
+                Error::TimedOut { .. }
+                | Error::Unacknowledged { ended: None, .. }
+                | Error::WouldBlock { .. }
+                | Error::Locked { .. } => WOULD_BLOCK,
                 Error::System { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => NOT_PERMITTED,
                 Error::BadSize { .. }
                 | Error::BadDuration { .. }
@@ -150,6 +153,7 @@ fn tell(what: &str, style: Style, text: &str) {
 mod tests {
     use std::time::Duration;
 
+    use shm_proto::Blocked;
     use shm_proto::control::Refusal;
 
     use super::*;
@@ -157,6 +161,12 @@ mod tests {
     fn refused(kind: ErrorKind, message: &str, channels: &[&str]) -> Failure {
         let channels = channels.iter().map(|name| name.parse().unwrap()).collect();
         Error::Refused(Refusal { channels, ..Refusal::new(kind, message) }).into()
+    }
+
+    fn unacknowledged(ended: Option<&str>) -> Failure {
+        let ended = ended.map(str::to_owned);
+        Error::Unacknowledged { channel: "main".into(), seq: 7, behind: 1, readers: 2, waited: Duration::ZERO, ended }
+            .into()
     }
 
     #[test]
@@ -170,7 +180,9 @@ mod tests {
             (Error::NoDaemon { socket: "/x".into(), reason: "absent".into() }.into(), 69),
             (Error::Disconnected { channel: channel() }.into(), 69),
             (Error::TimedOut { what: "a message".into(), waited: Duration::ZERO }.into(), 75),
-            (Error::WouldBlock { channel: channel(), used: 1, capacity: 1 }.into(), 75),
+            (Error::WouldBlock { channel: channel(), reason: Blocked::Readers { attached: 0, wanted: 1 } }.into(), 75),
+            (unacknowledged(None), 75),
+            (unacknowledged(Some("the role was taken back")), 1),
             (Error::system("connect", io::Error::from(io::ErrorKind::PermissionDenied)).into(), 77),
             (Error::system("connect", io::Error::from(io::ErrorKind::NotFound)).into(), 1),
             (Error::Evicted { channel: channel(), reason: "slow".into() }.into(), 1),

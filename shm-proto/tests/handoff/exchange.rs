@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use shm_proto::handoff::{Progress, Reader, Settings, Writer};
 use shm_proto::os::clock::monotonic_ns;
 use shm_proto::os::named_sem::NamedSemaphore;
-use shm_proto::{Error, control::OnFull};
+use shm_proto::{Blocked, Error, control::OnFull};
 
 use crate::peer::{Place, has_peers, pattern, soon};
 
@@ -158,7 +158,10 @@ fn a_message_over_the_limit_is_refused_with_both_numbers_and_the_next_one_goes_t
     let error = writer.offer(&[0; 8129]).unwrap_err();
     assert!(matches!(error, Error::TooLarge { len: 8129, limit: 8128, .. }), "{error}");
     writer.offer(&[1; 8128]).unwrap();
-    assert!(matches!(writer.offer(b"another"), Err(Error::WouldBlock { used: 8128, .. })));
+    assert!(matches!(
+        writer.offer(b"another"),
+        Err(Error::WouldBlock { reason: Blocked::Full { used: 8128, .. }, .. })
+    ));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use shm_proto::control::ErrorKind;
-use shm_proto::{Error, Reader, Start, Writer};
+use shm_proto::{Blocked, Error, Reader, Start, Writer};
 
 use crate::common::{Daemon, PATIENCE};
 
@@ -87,7 +87,7 @@ fn waiting_has_a_timeout_and_polling_does_not_wait() {
             break e;
         }
     };
-    assert!(matches!(full, Error::WouldBlock { capacity: 65_536, .. }), "{full:?}");
+    assert!(matches!(full, Error::WouldBlock { reason: Blocked::Full { capacity: 65_536, .. }, .. }), "{full:?}");
     let late = writer.publish_within(&[1; 1000], Duration::from_millis(50)).unwrap_err();
     assert!(matches!(late, Error::TimedOut { .. }) && late.to_string().contains("65536"), "{late}");
     let published = writer.messages();

@@ -85,10 +85,11 @@ impl<'a> Sink<'a> {
     fn published<T>(&mut self, result: Result<T>) -> Result<()> {
         match result {
             Ok(_) => Ok(()),
-            Err(Error::TimedOut { what, waited }) => {
+            // The next message fails with the reason.
+            Err(Error::Unacknowledged { ended: Some(_), .. }) => Ok(()),
+            Err(e @ Error::Unacknowledged { .. }) => {
                 if let Some(left_out) = self.lines.admit(Instant::now()) {
-                    let late = operation("ack-late").on(&self.channel).text("waited", format_args!("{waited:?}"));
-                    late.text("for", what).left_out(left_out).warn();
+                    operation("ack-late").on(&self.channel).reason(e).left_out(left_out).warn();
                 }
                 Ok(())
             }

@@ -15,7 +15,7 @@ use super::Access;
 use super::layout::{HEADER_SIZE, PAGE};
 use super::objects::Objects;
 use crate::control::OnFull;
-use crate::error::{Error, Result};
+use crate::error::{Blocked, Error, Result};
 use crate::os::clock::monotonic_ns;
 use crate::os::named_sem::NamedSemaphore;
 use crate::os::sem::Wait;
@@ -206,7 +206,8 @@ impl Writer {
     pub fn offer(&mut self, message: &[u8]) -> Result<()> {
         let (len, channel) = (message.len() as u64, || self.settings.names.segment.clone());
         if let Some(offer) = self.offer {
-            return Err(Error::WouldBlock { channel: channel(), used: offer.len, capacity: self.len });
+            let reason = Blocked::Full { used: offer.len, capacity: self.len };
+            return Err(Error::WouldBlock { channel: channel(), reason });
         }
         if len > self.settings.max_message {
             return Err(Error::TooLarge { channel: channel(), len, limit: self.settings.max_message });

@@ -1,5 +1,6 @@
 //! Writer and reader together, over real shared memory, with the daemon's part played by the test.
 
+mod acks;
 mod hostile;
 mod interrupt;
 mod losses;
@@ -19,7 +20,7 @@ use super::link::{ToDaemon, ToWriter};
 use super::testing::{TestChannel, geometry};
 use super::*;
 use crate::control::{Geometry, OnFull, Start};
-use crate::error::Error;
+use crate::error::{Blocked, Error};
 use crate::os::reserve;
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
@@ -212,7 +213,8 @@ fn try_publish_and_timeouts_say_how_full_it_is() {
             Err(e) => break e,
         }
     };
-    assert!(matches!(error, Error::WouldBlock { used, capacity: 4096, .. } if used == sent * 112), "{error}");
+    let full = Blocked::Full { used: sent * 112, capacity: 4096 };
+    assert!(matches!(error, Error::WouldBlock { reason, .. } if reason == full), "{error}");
     let error = writer.publish_within(&[7; 100], Duration::from_millis(30)).unwrap_err();
     assert!(matches!(error, Error::TimedOut { .. }), "{error}");
     for _ in 0..sent {

@@ -3,6 +3,7 @@
 //! A publish is, as long as nothing changes, what stands in `append`. Everything else happens in `room` when one of the
 //! comparisons there fails.
 
+mod ack;
 mod append;
 mod attend;
 mod peers;
@@ -152,8 +153,9 @@ impl Writer {
     ///
     /// # Errors
     /// [`Error::TooLarge`](crate::Error::TooLarge) for a message over the channel's limit,
-    /// [`Error::Revoked`](crate::Error::Revoked) when the role was taken back, [`Error::TimedOut`](crate::Error::TimedOut)
-    /// on a channel with `ack` when not every reader has read within `ack_timeout`: the message *is* published then.
+    /// [`Error::Revoked`](crate::Error::Revoked) when the role was taken back. On a channel with `ack`
+    /// [`Error::Unacknowledged`](crate::Error::Unacknowledged) when not every reader has read within `ack_timeout`: the
+    /// message *is* published then. With every other error it is not.
     #[inline(always)]
     pub fn publish(&mut self, message: &[u8]) -> Result<Option<u64>> {
         let Some(fit) = self.fit(message.len() as u64).filter(|_| !self.geometry.ack) else {
@@ -163,18 +165,20 @@ impl Writer {
         Ok(Some(self.release(fit)))
     }
 
-    /// Like [`publish`](Self::publish), but waits no longer than `timeout` for space.
+    /// Like [`publish`](Self::publish), but the whole call waits no longer than `timeout`.
     ///
     /// # Errors
-    /// Also [`Error::TimedOut`](crate::Error::TimedOut); the message is not published then.
+    /// Also [`Error::TimedOut`](crate::Error::TimedOut) if there was no space, or fewer readers than `wait_readers`; the message
+    /// is not published then.
     pub fn publish_within(&mut self, message: &[u8], timeout: Duration) -> Result<Option<u64>> {
         self.publish_with(message, Patience::until(timeout))
     }
 
-    /// Like [`publish`](Self::publish), but never waits for space.
+    /// Like [`publish`](Self::publish), but never waits: neither for space, nor for `wait_readers`, nor for acknowledgement on a
+    /// channel with `ack`.
     ///
     /// # Errors
-    /// Also [`Error::WouldBlock`](crate::Error::WouldBlock); the message is not published then.
+    /// Also [`Error::WouldBlock`](crate::Error::WouldBlock) with the reason; the message is not published then.
     pub fn try_publish(&mut self, message: &[u8]) -> Result<Option<u64>> {
         self.publish_with(message, Patience::None)
     }
@@ -182,13 +186,13 @@ impl Writer {
     /// Publishes and waits until every attached reader has read the message, whatever the channel's `ack` says.
     ///
     /// # Errors
-    /// [`Error::TimedOut`](crate::Error::TimedOut) when some reader had not read it within `timeout`; the message is
-    /// published all the same.
+    /// [`Error::Unacknowledged`](crate::Error::Unacknowledged) if some reader has not read the message within `timeout`: the
+    /// message *is* published then. With every other error it is not, as for [`publish_within`](Self::publish_within).
     pub fn publish_acked(&mut self, message: &[u8], timeout: Duration) -> Result<Option<u64>> {
         let patience = Patience::until(timeout);
         let Some(fit) = self.put(message, patience)? else { return Ok(None) };
         let seq = self.release(fit);
-        self.await_ack(patience, timeout)?;
+        self.await_ack(patience)?;
         Ok(Some(seq))
     }
 
@@ -196,20 +200,10 @@ impl Writer {
     #[inline(never)]
     fn publish_with(&mut self, message: &[u8], patience: Patience) -> Result<Option<u64>> {
         let Some(fit) = self.put(message, patience)? else { return Ok(None) };
-        let seq = self.release(fit);
-        if self.geometry.ack {
-            self.acknowledged()?;
-        }
-        Ok(Some(seq))
-    }
-
-    /// On a channel with `ack`: waits until every reader has read.
-    fn acknowledged(&mut self) -> Result<()> {
         if !self.geometry.ack {
-            return Ok(());
+            return Ok(Some(self.release(fit)));
         }
-        let timeout = Duration::from_millis(self.geometry.ack_timeout_ms);
-        self.await_ack(Patience::until(timeout), timeout)
+        self.release_acked(fit, patience).map(Some)
     }
 
     /// Reserves up to `len` bytes in the ring, to be filled in place and committed. `None` when the policy drops it.

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use super::wait::{Patience, Waiting};
 use super::{OVERFLOW_INTERVAL_NS, Writer, recover};
 use crate::control::OnFull;
-use crate::error::{Error, Result};
+use crate::error::{Blocked, Error, Result};
 use crate::os::clock::monotonic_ns;
 use crate::ring::commit::commit;
 use crate::ring::floor;
@@ -221,6 +221,9 @@ impl Writer {
             OnFull::Overwrite if full => {
                 self.overwrite_oldest()?;
                 Ok(Pressed::Retry)
+            }
+            OnFull::Block if growing => {
+                Err(self.would_block(Blocked::Growing { needed, capacity: self.plan.capacity() }))
             }
             OnFull::Block => Err(Error::NoSpace {
                 channel: self.geometry.channel.to_string(),

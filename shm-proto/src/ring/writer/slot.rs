@@ -28,7 +28,7 @@ impl<'a> Slot<'a> {
     /// Publishes the first `len` bytes as one message; returns its sequence number.
     ///
     /// # Errors
-    /// [`Error::TimedOut`](crate::Error::TimedOut) on a channel with `ack`, as for [`Writer::publish`].
+    /// [`Error::Unacknowledged`](crate::Error::Unacknowledged) on a channel with `ack`, as for [`Writer::publish`].
     ///
     /// # Panics
     /// When `len` is more than was reserved.
@@ -38,9 +38,10 @@ impl<'a> Slot<'a> {
         let len = len as u64;
         let fit = Fit { len, stride: self.writer.strides.of(len) };
         self.writer.close(fit);
-        let seq = self.writer.release(fit);
-        self.writer.acknowledged()?;
-        Ok(seq)
+        if self.writer.geometry.ack {
+            return self.writer.release_acked(fit, Patience::Policy);
+        }
+        Ok(self.writer.release(fit))
     }
 }
 
@@ -104,10 +105,13 @@ impl<'a> Batch<'a> {
     /// Makes the messages visible.
     ///
     /// # Errors
-    /// [`Error::TimedOut`](crate::Error::TimedOut) on a channel with `ack`, as for [`Writer::publish`].
+    /// [`Error::Unacknowledged`](crate::Error::Unacknowledged) on a channel with `ack`, as for [`Writer::publish`].
     pub fn commit(self) -> Result<()> {
+        if self.writer.geometry.ack {
+            return self.writer.flush_acked();
+        }
         self.writer.flush();
-        self.writer.acknowledged()
+        Ok(())
     }
 }
 

@@ -1,10 +1,10 @@
-//! How long the writer may wait, and waiting for readers: for space, for acknowledgement, for readers to come.
+//! How long the writer may wait, and waiting for readers: for space, and for readers to come.
 
 use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use super::Writer;
-use crate::error::{Error, Result};
+use crate::error::{Blocked, Error, Result};
 use crate::os::clock::monotonic_ns;
 use crate::os::sem::{Semaphore, Wait};
 use crate::ring::{haste, wake};
@@ -21,7 +21,7 @@ pub(super) enum Patience {
 }
 
 /// Sleeps are cut into slices, so that a daemon that died, or a post that a hostile reader withheld, costs no more.
-const SLICE_NS: u64 = 50_000_000;
+pub(super) const SLICE_NS: u64 = 50_000_000;
 /// Semaphore returns without any progress after which the writer sleeps by the clock: somebody posts without reading.
 const SPURIOUS: u32 = 16;
 
@@ -37,6 +37,11 @@ impl Patience {
             Patience::Until { deadline_ns, .. } => deadline_ns,
             Patience::None => 0,
         }
+    }
+
+    /// The timeout that it was made from.
+    pub(super) fn timeout(self) -> Duration {
+        if let Patience::Until { timeout, .. } = self { timeout } else { Duration::ZERO }
     }
 }
 
@@ -143,19 +148,24 @@ impl Writer {
         self.lease.waiting.value.store(0, Ordering::Relaxed);
     }
 
-    /// Called before a wait for `what`. Fails if the program has raised its flag; `published` says whether the message is.
-    fn check_interrupt(&self, published: bool, what: impl FnOnce() -> String) -> Result<()> {
-        match &self.interrupt {
-            Some(flag) if flag.load(Ordering::Relaxed) => Err(Error::Interrupted { what: what(), published }),
-            _ => Ok(()),
-        }
+    /// Whether the program has raised its flag.
+    pub(super) fn is_interrupted(&self) -> bool {
+        self.interrupt.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed))
+    }
+
+    /// Called before a wait for `what`. Fails if the program has raised its flag.
+    fn check_interrupt(&self, what: impl FnOnce() -> String) -> Result<()> {
+        if self.is_interrupted() { Err(Error::Interrupted { what: what() }) } else { Ok(()) }
     }
 
     pub(super) fn check_patience(&self, patience: Patience, now: u64) -> Result<()> {
-        self.check_interrupt(false, || self.space_wanted())?;
+        self.check_interrupt(|| self.space_wanted())?;
         match patience {
             Patience::Policy => Ok(()),
-            Patience::None => Err(self.would_block()),
+            Patience::None => {
+                let (used, capacity) = (self.unread(), self.plan.capacity());
+                Err(self.would_block(Blocked::Full { used, capacity }))
+            }
             Patience::Until { deadline_ns, .. } if now < deadline_ns => Ok(()),
             Patience::Until { timeout, .. } => Err(Error::TimedOut { what: self.space_wanted(), waited: timeout }),
         }
@@ -166,12 +176,8 @@ impl Writer {
         format!("space in channel {channel}: {unread} of {capacity} bytes are not read yet")
     }
 
-    pub(super) fn would_block(&self) -> Error {
-        Error::WouldBlock {
-            channel: self.geometry.channel.to_string(),
-            used: self.unread(),
-            capacity: self.plan.capacity(),
-        }
+    pub(super) fn would_block(&self, reason: Blocked) -> Error {
+        Error::WouldBlock { channel: self.geometry.channel.to_string(), reason }
     }
 
     fn unread(&self) -> u64 {
@@ -187,55 +193,20 @@ impl Writer {
                 self.ready = true;
                 return Ok(());
             }
+            if patience == Patience::None {
+                return Err(self.would_block(Blocked::Readers { attached: have, wanted }));
+            }
             let now = monotonic_ns();
             self.beat();
             let what = || format!("{wanted} readers of channel {}, {have} are attached", self.geometry.channel);
-            self.check_interrupt(false, what)?;
+            self.check_interrupt(what)?;
             if now >= patience.deadline_ns() {
-                let what = what();
-                let waited = if let Patience::Until { timeout, .. } = patience { timeout } else { Duration::ZERO };
-                return Err(Error::TimedOut { what, waited });
+                return Err(Error::TimedOut { what: what(), waited: patience.timeout() });
             }
             // A reader that is attached but has not chosen its start posts nobody; it takes microseconds.
             let slice = if have < self.peers.len() { 1_000_000 } else { 1_000_000_000 };
             self.doze((now + slice).min(patience.deadline_ns()));
             self.attend_now()?;
-        }
-    }
-
-    /// Waits until every attached reader has passed the tail.
-    pub(super) fn await_ack(&mut self, patience: Patience, timeout: Duration) -> Result<()> {
-        let target = self.tail.pos();
-        let deadline_ns = patience.deadline_ns();
-        let spin_until_ns = monotonic_ns() + haste::SPIN_NS;
-        loop {
-            if let Some((id, reason)) = self.peers.refresh(target) {
-                self.evict(id, reason);
-            }
-            let Some(peer) = self.peers.behind(target) else { return Ok(()) };
-            let now = monotonic_ns();
-            if now < spin_until_ns.min(deadline_ns) {
-                std::hint::spin_loop();
-                continue;
-            }
-            let what = || {
-                let behind = self.peers.iter().filter(|peer| peer.cursor < target).count();
-                let (readers, channel) = (self.peers.len(), &self.geometry.channel);
-                let last = self.tail.seq.wrapping_sub(1);
-                format!("{behind} of {readers} readers of channel {channel} to read message {last}")
-            };
-            self.check_interrupt(true, what)?;
-            if now >= deadline_ns {
-                return Err(Error::TimedOut { what: what(), waited: timeout });
-            }
-            if !wake::want_space(&peer.page.space_wanted.value, &peer.page.line.cursor, target)
-                && self.lease.generation.value.load(Ordering::SeqCst) == self.generation
-            {
-                peer.space().wait_until((now + SLICE_NS).min(deadline_ns));
-            }
-            peer.page.space_wanted.value.store(0, Ordering::Relaxed);
-            self.beat();
-            self.attend()?;
         }
     }
 }

@@ -37,7 +37,7 @@ impl Sink<'_> {
             .map_or(u64::MAX, |most| monotonic_ns().saturating_add(u64::try_from(most.as_nanos()).unwrap_or(u64::MAX)));
         while self.writer.progress(until.min(monotonic_ns() + LOOK))? == Progress::Waiting {
             if self.signals.came() {
-                return Err(Error::Interrupted { what: self.waited_for(), published: false });
+                return Err(Error::Interrupted { what: self.waited_for() });
             }
             if monotonic_ns() >= until {
                 self.writer.withdraw()?;

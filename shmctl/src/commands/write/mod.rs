@@ -113,8 +113,12 @@ pub(crate) fn run(args: Args, global: &Global) -> Result<()> {
     match result {
         Ok(End::Input) => {}
         Ok(End::Signal) => return stopped.tell(&signals, &open),
-        Err(Failure::Library(Error::Interrupted { what, .. })) => {
+        Err(Failure::Library(Error::Interrupted { what })) => {
             return Stopped { unfinished: 0, ..stopped }.tell(&signals, &format!("{open}; it waited for {what}"));
+        }
+        Err(Failure::Library(Error::Unacknowledged { behind, readers, .. })) if signals.came() => {
+            let waited = format!("{open}; it waited for {behind} of {readers} readers to read");
+            return Stopped { unfinished: 0, ..stopped }.tell(&signals, &waited);
         }
         Err(failure) => {
             if published > 0 {
@@ -146,7 +150,7 @@ impl MessageSink for Sink {
         let mut taken = 0;
         let mut messages = messages.inspect(|_| taken += 1);
         let result = self.writer.publish_all(&mut messages);
-        if matches!(result, Err(Error::Interrupted { .. })) {
+        if matches!(result, Err(Error::Interrupted { .. } | Error::Unacknowledged { .. })) {
             messages.by_ref().for_each(drop);
             self.unpublished = (taken + before).saturating_sub(self.writer.messages());
         }

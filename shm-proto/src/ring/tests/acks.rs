@@ -1,0 +1,82 @@
+//! Publishing that waits for acknowledgement, and publishing that does not wait.
+
+use super::*;
+
+fn acked(capacity: u64) -> Geometry {
+    Geometry { ack: true, ack_timeout_ms: 20, ..geometry(capacity) }
+}
+
+#[test]
+fn published_and_unacknowledged_is_not_unpublished() {
+    let mut channel = TestChannel::new(4096, Geometry { evict_after_ms: 0, ..acked(4096) });
+    let mut readers = [channel.reader(Start::Oldest), channel.reader(Start::Oldest)];
+    let mut writer = channel.writer();
+    let error = writer.publish(b"one").unwrap_err();
+    assert!(
+        matches!(&error, Error::Unacknowledged { seq: 0, behind: 2, readers: 2, ended: None, .. }),
+        "{error:?}: {error}"
+    );
+    let text = "message 0 of channel test is published, but 2 of 2 readers have not read it after 20ms";
+    assert_eq!(error.to_string(), text);
+    let mut slot = writer.reserve(3).unwrap().unwrap();
+    slot.copy_from_slice(b"two");
+    assert!(matches!(slot.commit(3), Err(Error::Unacknowledged { seq: 1, .. })));
+    let mut batch = writer.batch();
+    batch.push(b"three").unwrap();
+    batch.push(b"four").unwrap();
+    assert!(matches!(batch.commit(), Err(Error::Unacknowledged { seq: 3, .. })));
+    // The timeout is for the whole call, although the channel would wait for longer.
+    let short = Duration::from_millis(1);
+    let error = writer.publish_within(b"five", short).unwrap_err();
+    assert!(matches!(&error, Error::Unacknowledged { seq: 4, waited, .. } if *waited == short), "{error}");
+    assert!(matches!(writer.publish_acked(b"six", short), Err(Error::Unacknowledged { seq: 5, .. })));
+    for reader in &mut readers {
+        for wanted in ["one", "two", "three", "four", "five", "six"] {
+            assert_eq!(receive(reader), wanted.as_bytes());
+        }
+    }
+    // All of these were published. A message that finds no space is not.
+    while writer.try_publish(&[7; 64]).is_ok() {}
+    let before = writer.messages();
+    let error = writer.publish_within(&[7; 64], short).unwrap_err();
+    assert!(matches!(error, Error::TimedOut { .. }), "{error}");
+    let error = writer.publish_acked(&[7; 64], short).unwrap_err();
+    assert!(matches!(error, Error::TimedOut { .. }), "{error}");
+    assert_eq!(writer.messages(), before);
+}
+
+#[test]
+fn publishing_without_waiting_waits_for_nothing() {
+    let mut channel = TestChannel::new(4096, Geometry { wait_readers: 2, ack_timeout_ms: 1 << 40, ..acked(1 << 20) });
+    let mut writer = channel.writer();
+    let mut reader = channel.reader(Start::Oldest);
+    let error = writer.try_publish(b"x").unwrap_err();
+    let reason = Blocked::Readers { attached: 1, wanted: 2 };
+    assert!(matches!(&error, Error::WouldBlock { reason: r, .. } if *r == reason), "{error:?}");
+    assert_eq!(error.to_string(), "channel test waits for readers: 1 of 2 are attached");
+    let mut other = channel.reader(Start::Oldest);
+    // Neither reader has read the message, and the call returns.
+    assert_eq!(writer.try_publish(b"x").unwrap(), Some(0));
+    let error = writer.try_publish(&[0; 100_000]).unwrap_err();
+    assert!(matches!(error, Error::WouldBlock { reason: Blocked::Growing { .. }, .. }), "{error}");
+    channel.obey();
+    assert_eq!(writer.try_publish(&[0; 100_000]).unwrap(), Some(1));
+    assert_eq!((receive(&mut reader), receive(&mut other)), (b"x".to_vec(), b"x".to_vec()));
+}
+
+#[test]
+fn the_end_of_the_role_while_a_message_waits_for_acknowledgement_says_that_it_is_published() {
+    let mut channel = TestChannel::new(4096, Geometry { ack_timeout_ms: 1 << 40, ..acked(4096) });
+    let mut reader = channel.reader(Start::Oldest);
+    let mut writer = channel.writer();
+    let error = std::thread::scope(|scope| {
+        let publishing = scope.spawn(|| writer.publish(b"last").unwrap_err());
+        // The reader holds the message, so it does not acknowledge it.
+        let _held = reader.recv(SOON).unwrap();
+        channel.send(ToWriter::Revoked { reason: "the channel is closing".to_owned() }, Vec::new());
+        publishing.join().unwrap()
+    });
+    let Error::Unacknowledged { seq: 0, ended: Some(why), .. } = &error else { panic!("{error:?}") };
+    assert!(why.contains("the channel is closing") && error.to_string().contains("is published"), "{error}");
+    assert!(matches!(writer.publish(b"never"), Err(Error::Revoked { .. })));
+}

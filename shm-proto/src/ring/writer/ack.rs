@@ -1,0 +1,89 @@
+//! Waiting until every reader has read what was published.
+
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use super::Writer;
+use super::append::Fit;
+use super::wait::{Patience, SLICE_NS};
+use crate::error::{Error, Result};
+use crate::os::clock::monotonic_ns;
+use crate::ring::{haste, wake};
+
+impl Writer {
+    /// [Releases](Self::release) a record on a channel with `ack`, and waits until every reader has read it.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn release_acked(&mut self, fit: Fit, patience: Patience) -> Result<u64> {
+        let seq = self.release(fit);
+        self.acknowledged(patience)?;
+        Ok(seq)
+    }
+
+    /// [Makes a batch visible](Self::flush) on a channel with `ack`, and waits until every reader has read it.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn flush_acked(&mut self) -> Result<()> {
+        self.flush();
+        self.acknowledged(Patience::Policy)
+    }
+
+    /// Waits until every reader has read, but no longer than `ack_timeout` or the patience.
+    fn acknowledged(&mut self, patience: Patience) -> Result<()> {
+        if patience == Patience::None {
+            return Ok(());
+        }
+        let policy = Patience::until(Duration::from_millis(self.geometry.ack_timeout_ms));
+        self.await_ack(if patience.deadline_ns() < policy.deadline_ns() { patience } else { policy })
+    }
+
+    /// Waits until every attached reader has passed the tail.
+    ///
+    /// # Errors
+    /// [`Error::Unacknowledged`], and nothing else: the message is published.
+    pub(super) fn await_ack(&mut self, patience: Patience) -> Result<()> {
+        let target = self.tail.pos();
+        let seq = self.tail.seq.wrapping_sub(1);
+        let deadline_ns = patience.deadline_ns();
+        let spin_until_ns = monotonic_ns() + haste::SPIN_NS;
+        loop {
+            if let Some((id, reason)) = self.peers.refresh(target) {
+                self.evict(id, reason);
+            }
+            let Some(peer) = self.peers.behind(target) else { return Ok(()) };
+            let now = monotonic_ns();
+            if now < spin_until_ns.min(deadline_ns) {
+                std::hint::spin_loop();
+                continue;
+            }
+            if now >= deadline_ns {
+                return Err(self.unacknowledged(target, seq, patience.timeout(), None));
+            }
+            if self.is_interrupted() {
+                let ended = "the program ended it".to_owned();
+                return Err(self.unacknowledged(target, seq, patience.timeout(), Some(ended)));
+            }
+            if !wake::want_space(&peer.page.space_wanted.value, &peer.page.line.cursor, target)
+                && self.lease.generation.value.load(Ordering::SeqCst) == self.generation
+            {
+                peer.space().wait_until((now + SLICE_NS).min(deadline_ns));
+            }
+            peer.page.space_wanted.value.store(0, Ordering::Relaxed);
+            self.beat();
+            if let Err(error) = self.attend() {
+                return Err(self.unacknowledged(target, seq, patience.timeout(), Some(error.to_string())));
+            }
+        }
+    }
+
+    fn unacknowledged(&self, target: u64, seq: u64, waited: Duration, ended: Option<String>) -> Error {
+        Error::Unacknowledged {
+            channel: self.geometry.channel.to_string(),
+            seq,
+            behind: self.peers.iter().filter(|peer| peer.cursor < target).count(),
+            readers: self.peers.len(),
+            waited,
+            ended,
+        }
+    }
+}
