@@ -17,6 +17,8 @@ use crate::signals::Signals;
 
 /// The buffer is written out when it holds so much.
 const ENOUGH: usize = 256 << 10;
+/// If writing takes longer than this, the output is being read slowly.
+const SLOW: Duration = Duration::from_millis(100);
 /// After a signal, a reader of the output that takes nothing is waited for no longer than this.
 const GRACE: Duration = Duration::from_secs(1);
 
@@ -84,8 +86,24 @@ impl Output {
 
     /// Writes everything, waiting for whoever reads it. After a signal that wait is short, and what is not taken is lost.
     pub(crate) fn flush(&mut self, signals: &Signals) -> Result<()> {
+        self.write(signals, Duration::MAX)
+    }
+
+    /// Writes everything. If the output is read slowly, returns as soon as some of the buffer is written and the buffer is not
+    /// full: a caller that waited until everything is written would receive nothing meanwhile, and would seem to stand still.
+    pub(crate) fn flush_some(&mut self, signals: &Signals) -> Result<()> {
+        self.write(signals, SLOW)
+    }
+
+    /// Whether everything is written.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.buffer.is_empty()
+    }
+
+    fn write(&mut self, signals: &Signals, most: Duration) -> Result<()> {
         let mut written = 0;
         let mut give_up = None;
+        let mut slow = None;
         while written < self.buffer.len() {
             match self.file.write(&self.buffer[written..]) {
                 Ok(n) => written += n,
@@ -100,9 +118,16 @@ impl Output {
                         }
                         wait_for(&mut [PollFd::new(self.file.as_fd(), PollFlags::POLLOUT)], left)?;
                     } else {
+                        let waited = slow.get_or_insert_with(Instant::now).elapsed();
+                        let may_go_on = written > 0 && self.buffer.len() - written < ENOUGH;
+                        let left = if may_go_on { most.saturating_sub(waited) } else { Duration::MAX };
+                        if left.is_zero() {
+                            self.buffer.drain(..written);
+                            return Ok(());
+                        }
                         let out = PollFd::new(self.file.as_fd(), PollFlags::POLLOUT);
                         let signal = PollFd::new(signals.as_fd(), PollFlags::POLLIN);
-                        wait_for(&mut [out, signal], Duration::MAX)?;
+                        wait_for(&mut [out, signal], left)?;
                     }
                 }
                 Err(e) => return Err(failure(e)),

@@ -210,12 +210,15 @@ impl Session {
                     return Ok(End::Done);
                 }
                 if self.output.is_full() {
-                    self.output.flush(&self.signals)?;
+                    self.output.flush_some(&self.signals)?;
                 }
             }
-            self.output.flush(&self.signals)?;
+            self.output.flush_some(&self.signals)?;
             if self.received > before {
                 self.last = Instant::now();
+            }
+            if !self.output.is_empty() {
+                continue;
             }
             self.losses.tell();
             if reader.linger() {
