@@ -2,6 +2,7 @@
 
 mod admit;
 mod close;
+mod drain;
 mod handoff;
 mod helper;
 mod reader;
@@ -27,6 +28,7 @@ pub(crate) use handoff::Handoff;
 pub(crate) use reader::Reader;
 pub(crate) use segment::{Segment, this_process};
 
+use self::drain::Late;
 use crate::admission::Conduct;
 use crate::config::{ChannelConfig, SourceKind};
 use crate::event_loop::{ChannelId, ClientId};
@@ -69,8 +71,8 @@ pub(crate) struct Channel {
     resizes: u64,
     history: History,
     low_use: LowUse,
-    /// While the end of a source is waited for: where each reader was last seen, and since when.
-    stalled: HashMap<u32, (Option<u64>, Instant)>,
+    /// At the end of a source: the readers that have not read everything yet.
+    late: HashMap<u32, Late>,
     own_user: String,
     /// Why it is going to close, or has closed.
     farewell: Option<String>,
@@ -115,7 +117,7 @@ impl Channel {
             resizes: 0,
             history: History::new(Instant::now()),
             low_use: LowUse::default(),
-            stalled: HashMap::new(),
+            late: HashMap::new(),
             own_user: user.to_owned(),
             farewell: None,
             closed: false,
@@ -276,7 +278,7 @@ impl Channel {
         // The writer may sleep for this very reader.
         reader.release_writer();
         self.settle_segment();
-        self.stalled.remove(&number);
+        self.late.remove(&number);
     }
 
     /// Evicts a reader for an administrator.
@@ -347,38 +349,6 @@ impl Channel {
         if let Some(handoff) = &mut self.handoff {
             handoff.give_back(now, after);
         }
-    }
-
-    /// Whether everybody has read everything. A reader that holds this up without moving for the channel's `evict_after`
-    /// is evicted, as the writer would have done.
-    pub(crate) fn is_drained(&mut self, hub: &mut Hub, now: Instant) -> bool {
-        let shot = match self.segment.snapshot() {
-            Ok(shot) => shot,
-            // The header could not be read this time; the next call may succeed.
-            Err(Error::System { source, .. }) if source.kind() == std::io::ErrorKind::ResourceBusy => return false,
-            Err(_) => return true,
-        };
-        let mut late = Vec::new();
-        let mut drained = true;
-        for (&number, reader) in self.readers.iter().filter(|(_, reader)| !reader.evicted) {
-            let cursor = reader.cursor();
-            if cursor.is_some_and(|cursor| cursor >= shot.tail.pos) {
-                continue;
-            }
-            drained = false;
-            let seen = self.stalled.entry(number).or_insert((cursor, now));
-            if seen.0 != cursor {
-                *seen = (cursor, now);
-            }
-            let stood = now.saturating_duration_since(seen.1);
-            if self.config.evict_after.is_some_and(|most| stood >= most) {
-                late.push((number, stood));
-            }
-        }
-        for (number, stood) in late {
-            self.mark_evicted(hub, number, &format!("it held the end up for {} s", stood.as_secs()), "daemon");
-        }
-        drained
     }
 }
 

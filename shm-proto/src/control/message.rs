@@ -145,7 +145,8 @@ pub struct Geometry {
     pub ack: bool,
     /// The longest such a wait, in milliseconds.
     pub ack_timeout_ms: u64,
-    /// How long a reader may hold a lossless channel up without moving, in milliseconds; 0 for ever.
+    /// In milliseconds: a reader is evicted if it passes no message for this long while publishing waits for it or messages are
+    /// dropped because of it; 0 for never.
     pub evict_after_ms: u64,
     /// Publishing waits while fewer readers than this are attached.
     pub wait_readers: u32,

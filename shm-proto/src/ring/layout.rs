@@ -18,7 +18,8 @@
 //! |---|---|---|---|
 //! | 0 | 64 | cursor, sequence number, received, lost, heartbeat | reader |
 //! | 64 | 64 | waiting: 0 awake, 1 asleep on `wake`, 2 asleep on the bell | reader sets, writer clears |
-//! | 128 | 64 | space wanted: the cursor that the writer sleeps for, 0 for none | writer |
+//! | 128 | 8 | space wanted: the cursor that the writer sleeps for, 0 for none | writer |
+//! | 136 | 8 | give at: the reader publishes its cursor when a record ends at or after this offset | reader; writer and daemon store 0 |
 //! | 192 | 64 | control: [`control`] bits | writer and daemon |
 //! | 256 | 32 | semaphore `wake`: writer to reader | both |
 //! | 320 | 32 | semaphore `space`: reader to writer | both |
@@ -150,6 +151,18 @@ pub struct Lone<T> {
     pub value: T,
 }
 
+/// When a reader publishes its cursor.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct SpaceWanted {
+    /// The cursor that lets a sleeping writer go on, 0 for none.
+    pub value: AtomicU64,
+    /// The reader publishes its cursor when a record ends at or after this offset, and then sets the offset an eighth of the
+    /// capacity ahead. The writer and the daemon store 0 to make the reader publish after its current message: see
+    /// [`ask_for_cursor`](super::wake::ask_for_cursor).
+    pub give_at: AtomicU64,
+}
+
 /// Room for a `sem_t` (32 bytes in glibc on 64-bit Linux) on a cache line of its own.
 #[repr(C, align(64))]
 #[derive(Debug)]
@@ -166,8 +179,8 @@ pub struct ReaderPage {
     pub line: ReaderLine,
     /// See [`waiting`].
     pub waiting: Lone<AtomicU32>,
-    /// The cursor that lets a sleeping writer go on, 0 for none.
-    pub space_wanted: Lone<AtomicU64>,
+    /// See [`SpaceWanted`].
+    pub space_wanted: SpaceWanted,
     /// See [`control`].
     pub control: Lone<AtomicU32>,
     /// Posted by the writer when there is something to read.
@@ -238,6 +251,7 @@ const _: () = {
     assert!(size_of::<ReaderPage>() == PAGE_SIZE);
     assert!(offset_of!(ReaderPage, waiting) == 64);
     assert!(offset_of!(ReaderPage, space_wanted) == 128);
+    assert!(offset_of!(SpaceWanted, give_at) == 8);
     assert!(offset_of!(ReaderPage, control) == 192);
     assert!(offset_of!(ReaderPage, wake) == 256);
     assert!(offset_of!(ReaderPage, space) == 320);
@@ -264,10 +278,11 @@ const _: () = {
     assert!(is_alone(offset_of!(SegmentHeader, counters), size_of::<Counters>(), PAIR));
     assert!(is_alone(offset_of!(SegmentHeader, next_floor), size_of::<Published>(), PAIR));
     assert!((DATA_OFFSET as usize).is_multiple_of(PAIR));
-    // The reader's line; what both sides of a sleep change; the writer's wish; what writer and daemon say; the semaphores.
+    // The reader's line; what both sides of a sleep change; the writer's requests, which the reader loads after every message
+    // and which seldom change; what writer and daemon say; the semaphores.
     assert!(is_alone(offset_of!(ReaderPage, line), size_of::<ReaderLine>(), ONE));
     assert!(is_alone(offset_of!(ReaderPage, waiting), size_of::<Lone<AtomicU32>>(), ONE));
-    assert!(is_alone(offset_of!(ReaderPage, space_wanted), size_of::<Lone<AtomicU64>>(), ONE));
+    assert!(is_alone(offset_of!(ReaderPage, space_wanted), size_of::<SpaceWanted>(), ONE));
     assert!(is_alone(offset_of!(ReaderPage, control), size_of::<Lone<AtomicU32>>(), ONE));
     assert!(is_alone(offset_of!(ReaderPage, wake), size_of::<SemaphoreCell>(), ONE));
     assert!(is_alone(offset_of!(ReaderPage, space), size_of::<SemaphoreCell>(), ONE));

@@ -257,7 +257,7 @@ fn space_that_was_given_back_is_not_read_any_more() {
             })
         };
         assert_eq!(ring.get(0), 100);
-        wake::publish_cursor(&cursor, &wanted, 16);
+        wake::publish_cursor(&cursor, &wanted, &AtomicU64::new(0), 16, 0);
         writer.join().unwrap();
     });
 }
@@ -288,7 +288,7 @@ fn sleep_and_wake(barrier: Barrier) {
             })
         };
         assert_eq!(commit::look(&*ring, 0), Header::data(8, 0));
-        wake::publish_cursor(&cursor, &AtomicU64::new(0), 16);
+        wake::publish_cursor(&cursor, &AtomicU64::new(0), &AtomicU64::new(0), 16, 0);
         if commit::look(&*ring, 16).kind() == Kind::Empty {
             wake::arm(&waiting, 1, barrier);
             if commit::look(&*ring, 16).kind() == Kind::Empty {
@@ -311,6 +311,29 @@ fn a_reader_never_sleeps_through_a_message_with_a_fence_on_both_sides() {
 #[test]
 fn a_reader_never_sleeps_through_a_message_with_the_barrier_on_its_side() {
     sleep_and_wake(Barrier::Asymmetric);
+}
+
+/// The writer sees a reader at a cursor and asks for the next one. Whatever the reader is doing at that moment, it publishes a
+/// later cursor, or finds the request when it passes its next record.
+#[test]
+fn a_reader_that_is_asked_shows_the_next_record_that_it_passes() {
+    loom::model(|| {
+        let (cursor, give_at) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(8)));
+        let reader = {
+            let (cursor, give_at) = (cursor.clone(), give_at.clone());
+            thread::spawn(move || {
+                for off in [8, 16] {
+                    if off >= give_at.load(Ordering::Relaxed) {
+                        wake::publish_cursor(&cursor, &AtomicU64::new(0), &give_at, off, 1000);
+                    }
+                }
+            })
+        };
+        let seen = cursor.load(Ordering::Acquire);
+        wake::ask_for_cursor(&give_at);
+        reader.join().unwrap();
+        assert!(give_at.load(Ordering::Relaxed) == 0 || cursor.load(Ordering::Acquire) > seen);
+    });
 }
 
 /// A writer that has to move the floor for its next record, and a reader that attaches meanwhile, as the real ones do. Without
@@ -370,7 +393,7 @@ fn a_writer_never_sleeps_through_space() {
             let (cursor, wanted, space) = (cursor.clone(), wanted.clone(), space.clone());
             thread::spawn(move || {
                 for pos in [8, 16] {
-                    if wake::publish_cursor(&cursor, &wanted, pos) {
+                    if wake::publish_cursor(&cursor, &wanted, &AtomicU64::new(0), pos, 0) {
                         space.post();
                     }
                 }

@@ -8,6 +8,7 @@
 //! | [`plan`], `marks`, `walker` | where the next record goes: pure |
 //! | `segment` | a mapped segment, and how one is made |
 //! | `writer`, `reader` | the two roles |
+//! | [`standstill`] | when a reader that holds the writer up is asked for its cursor, and when it is evicted: pure |
 //! | `haste` | how long they look before they sleep |
 //! | [`link`] | what passes between writer and daemon |
 //! | `inspect` | what the daemon sees without mapping the segment |
@@ -35,6 +36,8 @@ mod reader;
 pub mod record;
 #[cfg(not(loom))]
 mod segment;
+#[cfg(not(loom))]
+pub mod standstill;
 #[cfg(all(test, not(loom)))]
 mod testing;
 #[cfg(all(test, not(loom)))]

@@ -87,12 +87,22 @@ pub fn want_space(space_wanted: &AtomicU64, cursor: &AtomicU64, wanted: u64) -> 
     false
 }
 
-/// Reader: gives the space before `pos` back. True when the writer sleeps for it and has to be posted.
-pub fn publish_cursor(cursor: &AtomicU64, space_wanted: &AtomicU64, pos: u64) -> bool {
-    // Release: pairs with the writer's Acquire load of the cursor; our reads of the space end before it is reused.
+/// Reader: gives the space before `pos` back. It will do so again when a record ends at or after offset `next`, or when it is
+/// [asked](ask_for_cursor). Returns true if the writer sleeps for the space and has to be posted.
+pub fn publish_cursor(cursor: &AtomicU64, space_wanted: &AtomicU64, give_at: &AtomicU64, pos: u64, next: u64) -> bool {
+    // Before the cursor: a request by somebody who has seen this cursor comes after this store, and is not overwritten by it.
+    give_at.store(next, Ordering::Relaxed);
+    // Release: pairs with the Acquire loads of the cursor. Our reads of the space end before it is reused, and the store above
+    // comes before any request that follows such a load.
     cursor.store(pos, Ordering::Release);
     // SeqCst: pairs with the fence in `want_space`.
     fence(Ordering::SeqCst);
     let wanted = space_wanted.load(Ordering::Relaxed);
     wanted != 0 && pos >= wanted && space_wanted.swap(0, Ordering::Relaxed) != 0
+}
+
+/// Writer or daemon, after an Acquire load of the cursor: makes the reader publish its cursor after its current message. Readers
+/// publish in steps, so an unchanged cursor proves nothing without this.
+pub fn ask_for_cursor(give_at: &AtomicU64) {
+    give_at.store(0, Ordering::Relaxed);
 }

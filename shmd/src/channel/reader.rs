@@ -9,6 +9,7 @@ use shm_proto::os::bell::Bell;
 use shm_proto::os::page::SharedPage;
 use shm_proto::os::sem::Semaphore;
 use shm_proto::ring::layout::{CURSOR_JOINING, ReaderPage, control, waiting};
+use shm_proto::ring::wake::ask_for_cursor;
 
 use crate::event_loop::ClientId;
 use crate::liveness::Pulse;
@@ -68,6 +69,12 @@ impl Reader {
         // Acquire: pairs with the reader's Release; it is done with what lies before.
         let cursor = self.page.line.cursor.load(Ordering::Acquire);
         (cursor != CURSOR_JOINING).then_some(cursor)
+    }
+
+    /// Makes the reader publish its cursor after its current message. A slow reader in a large ring would otherwise seem to
+    /// stand still. Call this after a look at the [`cursor`](Self::cursor), so that the next one published is a later one.
+    pub(crate) fn ask(&self) {
+        ask_for_cursor(&self.page.space_wanted.give_at);
     }
 
     /// Whether it cannot stand before this position any more.

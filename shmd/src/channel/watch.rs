@@ -45,6 +45,8 @@ impl Channel {
             let heartbeat = reader.page().line.heartbeat.load(Ordering::Relaxed);
             let found = reader.pulse.look(now, cursor.unwrap_or(u64::MAX), heartbeat, due, patience);
             report(found, |event| operation(event).on(name).number("reader", *number).peer(&reader.peer));
+            // So that the next look sees whether the reader has moved.
+            reader.ask();
         }
         if let Some(handoff) = &mut self.handoff {
             handoff.look_for_stalled(now, &self.config);

@@ -94,7 +94,7 @@ impl Reader {
                     self.check(target)?;
                     self.at.jump(target);
                     // The offset says no more how much was read since space was given back.
-                    self.give_at = self.at.off;
+                    self.page.space_wanted.give_at.store(self.at.off, Ordering::Relaxed);
                 }
                 _ => return Err(self.corrupt(header)),
             }

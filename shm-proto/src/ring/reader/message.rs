@@ -116,10 +116,13 @@ impl<'a> Message<'a> {
     /// [`Error::Lapped`] when it was overwritten meanwhile, [`Error::Evicted`] when this reader was.
     #[inline(always)]
     pub fn finish(self) -> Result<()> {
-        if self.reader.is_settled() {
+        let stride = self.found.stride;
+        // Not dropped, because the record is passed here.
+        let mut this = ManuallyDrop::new(self);
+        if this.reader.pass_settled(stride) {
             return Ok(());
         }
-        self.finish_slowly()
+        ManuallyDrop::into_inner(this).finish_slowly()
     }
 
     #[cold]

@@ -15,7 +15,8 @@ use std::time::Duration;
 pub use self::message::{Message, Words};
 use self::pause::Pause;
 use super::haste::Haste;
-use super::layout::{CURSOR_JOINING, MARK_EVERY, ReaderPage};
+use super::layout::{CURSOR_JOINING, MARK_EVERY, ReaderPage, control};
+use super::published::was_evicted;
 use super::record::{HEADER, Strides};
 use super::segment::Segment;
 use super::wake::{self, Barrier};
@@ -47,8 +48,6 @@ pub struct Reader {
     given_back: u64,
     /// The ring's capacity when space was last given back, in bytes.
     capacity: u64,
-    /// Give space back when a record ends at or after this offset.
-    give_at: u64,
     /// The channel loses nothing, the writer holds the floor for this reader, and the floor has been looked at since.
     joined: bool,
     /// The first message that could be received.
@@ -107,7 +106,6 @@ impl Reader {
             last: 0,
             given_back: CURSOR_JOINING,
             capacity: 0,
-            give_at: 0,
             joined: false,
             first: 0,
             pause: Pause::new(),
@@ -242,7 +240,7 @@ impl Reader {
         }
     }
 
-    /// Up to `most` messages that are there, without giving space back in between.
+    /// Receives up to `most` messages that are available now, and gives their space back at the end at the latest.
     pub fn batch(&mut self, most: usize) -> Batch<'_> {
         Batch { reader: self, left: most }
     }
@@ -265,11 +263,28 @@ impl Reader {
         Ok(())
     }
 
+    /// [Passes](Self::pass) the record at the present place if it is [settled](Self::is_settled). Returns whether it is.
+    #[inline(always)]
+    fn pass_settled(&mut self, stride: u64) -> bool {
+        // Looked up once here, because the fence keeps the compiler from doing so.
+        let page: &ReaderPage = &self.page;
+        if !self.joined || was_evicted(&page.control.value, control::EVICTED) {
+            return false;
+        }
+        self.at.pass(stride);
+        self.last = stride;
+        if self.at.off >= page.space_wanted.give_at.load(Ordering::Relaxed) {
+            self.give_back_now();
+        }
+        true
+    }
+
     #[inline(always)]
     fn pass(&mut self, stride: u64) {
         self.at.pass(stride);
         self.last = stride;
-        if self.at.off >= self.give_at {
+        // Relaxed: the value only decides whether the cursor is published now.
+        if self.at.off >= self.page.space_wanted.give_at.load(Ordering::Relaxed) {
             self.give_back_now();
         }
     }
@@ -289,13 +304,13 @@ impl Reader {
         line.seq.store(self.at.seq, Ordering::Relaxed);
         line.received.store(self.received(), Ordering::Relaxed);
         self.beat(monotonic_ns());
-        if wake::publish_cursor(&line.cursor, &self.page.space_wanted.value, self.given_back) {
-            Semaphore::new(&self.page.space).post();
-        }
         let capacity = self.segment.header().counters.capacity.load(Ordering::Relaxed);
         self.capacity = capacity.min(self.geometry.max_capacity);
         let step = if self.geometry.ack { 0 } else { self.capacity / 8 };
-        self.give_at = self.at.off.saturating_add(step);
+        let (wanted, next) = (&self.page.space_wanted, self.at.off.saturating_add(step));
+        if wake::publish_cursor(&line.cursor, &wanted.value, &wanted.give_at, self.given_back, next) {
+            Semaphore::new(&self.page.space).post();
+        }
     }
 
     /// The channel's fixed facts.

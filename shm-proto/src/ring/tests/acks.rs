@@ -80,3 +80,57 @@ fn the_end_of_the_role_while_a_message_waits_for_acknowledgement_says_that_it_is
     assert!(why.contains("the channel is closing") && error.to_string().contains("is published"), "{error}");
     assert!(matches!(writer.publish(b"never"), Err(Error::Revoked { .. })));
 }
+
+#[test]
+fn a_stopped_reader_that_publishing_waits_for_is_evicted_after_several_waits() {
+    // There is enough space that no reader is evicted for want of it.
+    let mut channel = TestChannel::new(1 << 20, Geometry { evict_after_ms: 100, ..acked(1 << 20) });
+    let (mut stuck, mut good) = (channel.reader(Start::Oldest), channel.reader(Start::Oldest));
+    let mut writer = channel.writer();
+    let mut late = 0;
+    let lines = loop {
+        assert!(late < 100, "it is not evicted");
+        match writer.publish(b"x") {
+            Err(Error::Unacknowledged { .. }) => late += 1,
+            other => drop(other.unwrap()),
+        }
+        let lines = channel.obey();
+        if !lines.is_empty() {
+            break lines;
+        }
+        assert_eq!(receive(&mut good), b"x");
+    };
+    let [ToDaemon::Evicted { reader: 1, reason }] = &lines[..] else { panic!("{lines:?}") };
+    assert!(reason.contains("it held the writer up for 1") && reason.contains("bytes behind"), "{reason}");
+    assert!(late >= 4, "{late} waits of 20 ms");
+    assert!(matches!(stuck.recv(NOW), Err(Error::Evicted { .. })));
+}
+
+#[test]
+fn a_shrink_while_a_message_waits_for_acknowledgement_evicts_nobody() {
+    let geometry = Geometry { ack: false, ..geometry(1 << 20) };
+    let mut channel = TestChannel::new(1 << 20, geometry);
+    let (mut first, mut second) = (channel.reader(Start::Oldest), channel.reader(Start::Oldest));
+    let mut writer = channel.writer();
+    writer.publish(&[1; 100_000]).unwrap();
+    for reader in [&mut first, &mut second] {
+        assert_eq!(receive(reader).len(), 100_000);
+        // Gives back the space, so that the writer can jump.
+        assert!(reader.try_recv().unwrap().is_none());
+    }
+    std::thread::scope(|scope| {
+        let publishing = scope.spawn(move || writer.publish_acked(b"x", Duration::from_secs(60)).map(|_| writer));
+        assert_eq!(receive(&mut first), b"x");
+        channel.shrink(8192);
+        // Everybody is sent behind the message that is waited for.
+        // The position after the message: the jump takes readers beyond it.
+        let behind = 100_000 + 8 + 16;
+        until("the reader has followed the jump", || {
+            assert!(first.try_recv().unwrap().is_none());
+            channel.readers[0].page.line.cursor.load(Ordering::SeqCst) > behind
+        });
+        assert_eq!(receive(&mut second), b"x");
+        publishing.join().unwrap().unwrap();
+    });
+    assert!(channel.hear().is_empty(), "somebody was evicted");
+}

@@ -9,6 +9,7 @@ mod odd;
 mod peers;
 mod resize;
 mod sleepers;
+mod slow;
 mod starts;
 
 use std::os::fd::AsFd;
@@ -48,6 +49,15 @@ fn receive(reader: &mut Reader) -> Vec<u8> {
     let mut out = Vec::new();
     reader.recv_into(&mut out, SOON).unwrap();
     out
+}
+
+/// Runs `step` until it says that it is enough.
+fn until(what: &str, mut step: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while !step() {
+        assert!(Instant::now() < end, "waited in vain: {what}");
+        std::thread::yield_now();
+    }
 }
 
 #[test]

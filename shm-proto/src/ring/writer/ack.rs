@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::Writer;
 use super::append::Fit;
+use super::peers::Need;
 use super::wait::{Patience, SLICE_NS};
 use crate::error::{Error, Result};
 use crate::os::clock::monotonic_ns;
@@ -15,6 +16,7 @@ impl Writer {
     #[cold]
     #[inline(never)]
     pub(super) fn release_acked(&mut self, fit: Fit, patience: Patience) -> Result<u64> {
+        self.expect_ack();
         let seq = self.release(fit);
         self.acknowledged(patience)?;
         Ok(seq)
@@ -24,8 +26,15 @@ impl Writer {
     #[cold]
     #[inline(never)]
     pub(super) fn flush_acked(&mut self) -> Result<()> {
+        self.expect_ack();
         self.flush();
         self.acknowledged(Patience::Policy)
+    }
+
+    /// Before a message becomes visible: makes every reader publish its cursor as soon as it has read that message, also a
+    /// reader that attached when the channel had no `ack`.
+    pub(super) fn expect_ack(&mut self) {
+        self.peers.ask_all();
     }
 
     /// Waits until every reader has read, but no longer than `ack_timeout` or the patience.
@@ -43,44 +52,49 @@ impl Writer {
     /// [`Error::Unacknowledged`], and nothing else: the message is published.
     pub(super) fn await_ack(&mut self, patience: Patience) -> Result<()> {
         let target = self.tail.pos();
+        let need = Need::Ack { target };
         let seq = self.tail.seq.wrapping_sub(1);
         let deadline_ns = patience.deadline_ns();
         let spin_until_ns = monotonic_ns() + haste::SPIN_NS;
         loop {
-            if let Some((id, reason)) = self.peers.refresh(target) {
-                self.evict(id, reason);
-            }
-            let Some(peer) = self.peers.behind(target) else { return Ok(()) };
+            // Cursors are checked against the present tail: a shrink may have sent readers beyond this message meanwhile.
+            self.refresh();
+            let Some(peer) = self.peers.wanting(need) else { return Ok(()) };
             let now = monotonic_ns();
             if now < spin_until_ns.min(deadline_ns) {
                 std::hint::spin_loop();
                 continue;
             }
             if now >= deadline_ns {
-                return Err(self.unacknowledged(target, seq, patience.timeout(), None));
+                return Err(self.unacknowledged(need, seq, patience.timeout(), None));
             }
             if self.is_interrupted() {
                 let ended = "the program ended it".to_owned();
-                return Err(self.unacknowledged(target, seq, patience.timeout(), Some(ended)));
+                return Err(self.unacknowledged(need, seq, patience.timeout(), Some(ended)));
             }
+            let until =
+                (now + SLICE_NS).min(deadline_ns).min(now.saturating_add(self.peers.left_ns(need, self.limit())));
             if !wake::want_space(&peer.page.space_wanted.value, &peer.page.line.cursor, target)
                 && self.lease.generation.value.load(Ordering::SeqCst) == self.generation
             {
-                peer.space().wait_until((now + SLICE_NS).min(deadline_ns));
+                peer.space().wait_until(until);
             }
             peer.page.space_wanted.value.store(0, Ordering::Relaxed);
+            self.refresh();
+            self.count_wait(need, now, until);
+            self.evict_overdue(need);
             self.beat();
             if let Err(error) = self.attend() {
-                return Err(self.unacknowledged(target, seq, patience.timeout(), Some(error.to_string())));
+                return Err(self.unacknowledged(need, seq, patience.timeout(), Some(error.to_string())));
             }
         }
     }
 
-    fn unacknowledged(&self, target: u64, seq: u64, waited: Duration, ended: Option<String>) -> Error {
+    fn unacknowledged(&self, need: Need, seq: u64, waited: Duration, ended: Option<String>) -> Error {
         Error::Unacknowledged {
             channel: self.geometry.channel.to_string(),
             seq,
-            behind: self.peers.iter().filter(|peer| peer.cursor < target).count(),
+            behind: self.peers.count_wanting(need),
             readers: self.peers.len(),
             waited,
             ended,

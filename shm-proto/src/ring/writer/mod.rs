@@ -6,6 +6,7 @@
 mod ack;
 mod append;
 mod attend;
+mod overdue;
 mod peers;
 mod recover;
 mod room;
@@ -42,7 +43,9 @@ use crate::os::{barrier, process};
 /// Appends messages to a channel. There is one at a time; the daemon sees to it.
 ///
 /// All waiting is bounded or can be ended by the daemon; a dead or hostile reader cannot keep a writer for longer than the
-/// channel's `evict_after`.
+/// channel's `evict_after`, and the 100 ms at most before that until the reader is asked for its cursor. A reader that passes a
+/// message within `evict_after` is never evicted. While messages are refused for want of space (by `try_publish` or a timeout),
+/// the time between them counts as waiting, too.
 #[derive(Debug)]
 pub struct Writer {
     segment: WritableSegment,
@@ -75,6 +78,8 @@ pub struct Writer {
     overflow_told_ns: u64,
     /// Raised by the program to end every wait.
     interrupt: Option<Arc<AtomicBool>>,
+    /// When time was last counted against readers that stand still, `CLOCK_MONOTONIC` nanoseconds.
+    counted_ns: u64,
 }
 
 /// What the writer sends when the ring is full is told at most this often.
@@ -122,6 +127,7 @@ impl Writer {
             shrinking: None,
             overflow_told_ns: 0,
             interrupt: None,
+            counted_ns: 0,
             segment,
             geometry,
         };
@@ -191,6 +197,7 @@ impl Writer {
     pub fn publish_acked(&mut self, message: &[u8], timeout: Duration) -> Result<Option<u64>> {
         let patience = Patience::until(timeout);
         let Some(fit) = self.put(message, patience)? else { return Ok(None) };
+        self.expect_ack();
         let seq = self.release(fit);
         self.await_ack(patience)?;
         Ok(Some(seq))

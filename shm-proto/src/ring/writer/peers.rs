@@ -8,6 +8,7 @@ use crate::os::clock::monotonic_ns;
 use crate::os::page::SharedPage;
 use crate::os::sem::Semaphore;
 use crate::ring::layout::{CURSOR_JOINING, ReaderPage, control, waiting};
+use crate::ring::standstill::{Limit, Standstill};
 use crate::ring::wake;
 
 /// One attached reader.
@@ -20,9 +21,23 @@ pub(super) struct Peer {
     pub(super) cursor: u64,
     /// While joining: the floor when it was registered. Its start may still be chosen, at this place or later.
     hold: Option<u64>,
-    /// When the cursor was last seen to move, `CLOCK_MONOTONIC` nanoseconds; 0 before the writer had to wait for it.
-    pub(super) moved_ns: u64,
+    pub(super) standstill: Standstill,
     wakes: Wakes,
+}
+
+/// What the writer needs from its readers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Need {
+    /// Space: the slowest reader has to give some back.
+    Space {
+        /// Position of the tail.
+        tail: u64,
+    },
+    /// Acknowledgement: every reader has to read a message.
+    Ack {
+        /// Position after the message.
+        target: u64,
+    },
 }
 
 impl Peer {
@@ -35,13 +50,14 @@ impl Peer {
                 return Ok(());
             }
             self.hold = None;
+            self.standstill.moved();
         }
         if cursor < self.cursor || cursor > tail {
             return Err(format!("its cursor says {cursor}, possible are {} to {tail}", self.cursor));
         }
         if cursor > self.cursor {
             self.cursor = cursor;
-            self.moved_ns = 0;
+            self.standstill.moved();
         }
         Ok(())
     }
@@ -49,6 +65,20 @@ impl Peer {
     /// Whether it has not chosen its start yet.
     pub(super) fn is_joining(&self) -> bool {
         self.hold.is_some() && self.page.line.cursor.load(Ordering::Relaxed) == CURSOR_JOINING
+    }
+
+    /// Whether this reader has not come as far as the writer needs.
+    fn is_wanting(&self, need: Need) -> bool {
+        match need {
+            Need::Space { tail } => self.cursor < tail,
+            // A reader that has not chosen its start need not read the message.
+            Need::Ack { target } => self.cursor < target && !self.is_joining(),
+        }
+    }
+
+    /// Makes the reader publish its cursor after its current message.
+    fn ask(&self) {
+        wake::ask_for_cursor(&self.page.space_wanted.give_at);
     }
 
     pub(super) fn space(&self) -> Semaphore<'_> {
@@ -110,7 +140,8 @@ impl Peers {
         // Release, through SeqCst: pairs with the Acquire load in the reader's `is_intact`. Who sees the bit sees a floor that is
         // no older than this one.
         page.control.value.fetch_or(control::REGISTERED, Ordering::SeqCst);
-        let peer = Peer { id, page, bell, cursor: floor, hold: Some(floor), moved_ns: 0, wakes: Wakes::new() };
+        let (standstill, wakes) = (Standstill::default(), Wakes::new());
+        let peer = Peer { id, page, bell, cursor: floor, hold: Some(floor), standstill, wakes };
         self.list.push(peer);
         self.least = self.least.min(floor);
     }
@@ -143,9 +174,60 @@ impl Peers {
         self.list.iter_mut().min_by_key(|peer| peer.cursor)
     }
 
-    /// A reader before `pos` that has chosen its start.
-    pub(super) fn behind(&self, pos: u64) -> Option<&Peer> {
-        self.list.iter().find(|peer| peer.cursor < pos && !peer.is_joining())
+    /// A reader that has not come as far as the writer needs.
+    pub(super) fn wanting(&self, need: Need) -> Option<&Peer> {
+        self.list.iter().find(|peer| peer.is_wanting(need))
+    }
+
+    /// How many readers have not come as far as the writer needs.
+    pub(super) fn count_wanting(&self, need: Need) -> usize {
+        self.list.iter().filter(|peer| peer.is_wanting(need)).count()
+    }
+
+    /// Makes every reader publish its cursor after its next message.
+    pub(super) fn ask_all(&mut self) {
+        for peer in &mut self.list {
+            peer.ask();
+            peer.standstill.asked();
+        }
+    }
+
+    /// Counts a wait of the writer against the readers that have not come as far as the writer needs, and asks them for their
+    /// cursors now and then.
+    ///
+    /// A wait for space counts against all of them, not only the slowest: of several stopped readers each would otherwise hold the
+    /// writer up for `evict_after`, one after the other.
+    pub(super) fn waited(&mut self, need: Need, ns: u64, limit: Limit) {
+        self.stood(need, |standstill| standstill.waited(ns, limit));
+    }
+
+    /// Like [`waited`](Self::waited), for a message that was refused or dropped this long after the last look.
+    pub(super) fn refused(&mut self, need: Need, ns: u64, limit: Limit) {
+        self.stood(need, |standstill| standstill.refused(ns, limit));
+    }
+
+    fn stood(&mut self, need: Need, mut ask: impl FnMut(&mut Standstill) -> bool) {
+        for peer in self.list.iter_mut().filter(|peer| peer.is_wanting(need)) {
+            if ask(&mut peer.standstill) {
+                peer.ask();
+            }
+        }
+    }
+
+    /// The readers that the writer waits for right now.
+    fn holding_up(&self, need: Need) -> impl Iterator<Item = &Peer> {
+        let slowest = move |peer: &Peer| peer.cursor == self.least || matches!(need, Need::Ack { .. });
+        self.list.iter().filter(move |peer| peer.is_wanting(need) && slowest(peer))
+    }
+
+    /// How long to wait until one of them has to be asked or evicted.
+    pub(super) fn left_ns(&self, need: Need, limit: Limit) -> u64 {
+        self.holding_up(need).map(|peer| peer.standstill.left_ns(limit)).min().unwrap_or(u64::MAX)
+    }
+
+    /// One of them that has stood still for `evict_after`.
+    pub(super) fn overdue(&self, need: Need, limit: Limit) -> Option<&Peer> {
+        self.holding_up(need).find(|peer| peer.standstill.is_over(limit))
     }
 
     /// Whether [`wake`](Self::wake) may have anything to do. After [`Barrier::light`](wake::Barrier::light).

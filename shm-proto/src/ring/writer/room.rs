@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use super::peers::Need;
 use super::wait::{Patience, Waiting};
 use super::{OVERFLOW_INTERVAL_NS, Writer, recover};
 use crate::control::OnFull;
@@ -213,6 +214,9 @@ impl Writer {
             self.await_growth(patience)?;
             return Ok(Pressed::Retry);
         }
+        if full && self.geometry.on_full == OnFull::Drop && self.count_refusal(monotonic_ns()) {
+            return Ok(Pressed::Retry);
+        }
         match self.geometry.on_full {
             OnFull::Block if full => {
                 self.wait_for_space(waiting, patience)?;
@@ -253,7 +257,13 @@ impl Writer {
         } else {
             // The daemon may hold the answer back until a shrink is in effect, and that goes on only as the readers move.
             let look = if self.shrinking.is_some() { now + SHRINK_LOOK_NS } else { u64::MAX };
-            self.doze(until.min(patience.deadline_ns()).min(look));
+            let until = until.min(patience.deadline_ns()).min(look);
+            self.doze(until);
+            if self.shrinking.is_some() && self.geometry.on_full != OnFull::Overwrite {
+                let need = Need::Space { tail: self.tail.pos() };
+                self.count_wait(need, now, until);
+                self.evict_overdue(need);
+            }
             self.attend_now()?;
         }
         Ok(())

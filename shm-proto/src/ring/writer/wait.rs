@@ -4,6 +4,7 @@ use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use super::Writer;
+use super::peers::Need;
 use crate::error::{Blocked, Error, Result};
 use crate::os::clock::monotonic_ns;
 use crate::os::sem::{Semaphore, Wait};
@@ -24,6 +25,8 @@ pub(super) enum Patience {
 pub(super) const SLICE_NS: u64 = 50_000_000;
 /// Semaphore returns without any progress after which the writer sleeps by the clock: somebody posts without reading.
 const SPURIOUS: u32 = 16;
+/// How long it sleeps by the clock.
+const DOZE_NS: u64 = 1_000_000;
 
 impl Patience {
     pub(super) fn until(timeout: Duration) -> Patience {
@@ -64,63 +67,50 @@ impl Waiting {
 impl Writer {
     /// Waits a while for the slowest reader to move, or for the daemon to say something. Evicts a reader whose time is up.
     pub(super) fn wait_for_space(&mut self, waiting: &mut Waiting, patience: Patience) -> Result<()> {
+        let need = Need::Space { tail: self.tail.pos() };
         let generation = self.generation;
         let announced = |writer: &Writer| writer.lease.generation.value.load(Ordering::Acquire) != generation;
         let Some(before) = self.peers.slowest().map(|peer| peer.cursor) else { return Ok(()) };
-        let mut moved = || {
-            self.peers.refresh(self.tail.pos());
-            self.peers.least() != before || announced(self)
+        let now = monotonic_ns();
+        if now >= patience.deadline_ns() && self.count_refusal(now) {
+            return Ok(());
+        }
+        self.check_patience(patience, now)?;
+        let moved = |writer: &mut Writer| {
+            writer.peers.refresh(writer.tail.pos());
+            writer.peers.least() != before || announced(writer)
         };
-        if waiting.began_ns == 0 && haste::spin(&mut moved) {
+        let first = waiting.began_ns == 0;
+        if first && haste::spin(|| moved(self)) {
+            return Ok(());
+        }
+        let began = waiting.began(now);
+        self.beat();
+        if first && self.look_on(patience.deadline_ns(), moved) {
+            return Ok(());
+        }
+        if self.evict_overdue(need) {
             return Ok(());
         }
         let now = monotonic_ns();
-        let first = waiting.began_ns == 0;
-        let began = waiting.began(now);
-        self.beat();
-        self.check_patience(patience, now)?;
-        if first
-            && self.look_on(patience.deadline_ns(), |writer| {
-                writer.peers.refresh(writer.tail.pos());
-                writer.peers.least() != before || announced(writer)
-            })
-        {
-            return Ok(());
-        }
-        let evict_after_ns = self.geometry.evict_after_ms.saturating_mul(1_000_000);
+        let slice = SLICE_NS.min(self.peers.left_ns(need, self.limit()));
+        let mut until = (now + slice).min(patience.deadline_ns());
         let Some(peer) = self.peers.slowest() else { return Ok(()) };
-        if peer.moved_ns == 0 {
-            peer.moved_ns = now;
-        }
-        let held_ns = now - peer.moved_ns.max(began);
-        if evict_after_ns > 0 && held_ns >= evict_after_ns {
-            let (id, lag) = (peer.id, self.tail.pos() - peer.cursor);
-            let held = held_ns / 1_000_000;
-            self.evict(id, format!("it held the writer up for {held} ms without reading, {lag} bytes behind"));
-            return Ok(());
-        }
-        let mut until = (now + SLICE_NS).min(patience.deadline_ns());
-        if evict_after_ns > 0 {
-            until = until.min(now + (evict_after_ns - held_ns));
-        }
-        let wanted = peer.cursor + 1;
+        let mut woken = Wait::Interrupted;
         if peer.is_joining() || waiting.spurious > SPURIOUS {
-            self.doze(until.min(now + 1_000_000));
+            until = until.min(now + DOZE_NS);
+            self.doze(until);
+        } else if wake::want_space(&peer.page.space_wanted.value, &peer.page.line.cursor, peer.cursor + 1) {
             return Ok(());
-        }
-        if wake::want_space(&peer.page.space_wanted.value, &peer.page.line.cursor, wanted) {
-            return Ok(());
-        }
-        // A line sent between the last look and `want_space` was followed by a look at `space_wanted`: see the daemon's kick.
-        let woken = if self.lease.generation.value.load(Ordering::SeqCst) != generation {
-            Wait::Interrupted
         } else {
-            self.peers.slowest().map_or(Wait::Interrupted, |peer| peer.space().wait_until(until))
-        };
-        if let Some(peer) = self.peers.slowest() {
+            // A line sent between the last look and `want_space` was followed by a look at `space_wanted`: see the daemon's kick.
+            if self.lease.generation.value.load(Ordering::SeqCst) == generation {
+                woken = peer.space().wait_until(until);
+            }
             peer.page.space_wanted.value.store(0, Ordering::Relaxed);
         }
-        self.peers.refresh(self.tail.pos());
+        self.refresh();
+        self.count_wait(need, now, until);
         let moved = self.peers.least() != before;
         if moved {
             self.haste.slept(monotonic_ns() - began);
