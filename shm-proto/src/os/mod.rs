@@ -11,6 +11,7 @@
 //! | [`page`] | the sealed one-page memfds between two processes |
 //! | [`bell`] | wakes a sleeper that waits in a poll loop |
 //! | [`shm`] | POSIX shared memory objects |
+//! | [`file_lock`] | locks that say which process owns an object or writes to it |
 //! | [`slots`] | fixed slots between two processes, to measure the ring against |
 //! | [`reserve`] | puts memory behind an object before anyone touches it |
 //! | [`peer`] | who is at the other end of a Unix socket |
@@ -28,6 +29,7 @@ pub mod bell;
 pub mod child;
 pub mod clock;
 pub mod fds;
+pub mod file_lock;
 pub mod inq;
 pub mod map;
 pub mod mutex;

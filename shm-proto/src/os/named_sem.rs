@@ -7,14 +7,10 @@
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 
-use nix::errno::Errno;
-use nix::fcntl::AT_FDCWD;
-use nix::unistd::linkat;
-
 use super::map::Mapping;
 use super::reserve;
 use super::sem::{Semaphore, Wait};
-use super::{random, shm};
+use super::shm;
 use crate::error::{Error, Result};
 use crate::ring::layout::SemaphoreCell;
 
@@ -56,17 +52,12 @@ impl NamedSemaphore {
     /// # Errors
     /// [`Error::System`]; its source is of kind `AlreadyExists` when there is one of this name.
     pub fn create(name: &str, mode: u32, gid: Option<u32>) -> Result<Self> {
-        let failed = |error: Errno| Error::system(format!("create semaphore {name}"), error);
-        let fresh = format!("/sem.{:016x}.new", random::u64());
-        let file = shm::create(&fresh, mode, gid)?;
-        let made = reserve::now(file.as_fd(), LEN).and_then(|()| Self::map(file.as_fd(), name)).and_then(|made| {
-            made.semaphore().init()?;
-            let (from, to) = (format!("/dev/shm{fresh}"), path(name));
-            linkat(AT_FDCWD, from.as_str(), AT_FDCWD, to.as_str(), nix::fcntl::AtFlags::empty()).map_err(failed)?;
-            Ok(made)
-        });
-        shm::unlink(&fresh)?;
-        made
+        let object = shm::Unnamed::create(&object(name), mode, gid)?;
+        reserve::now(object.file(), LEN)?;
+        let made = Self::map(object.file(), name)?;
+        made.semaphore().init()?;
+        object.publish()?;
+        Ok(made)
     }
 
     /// Opens the semaphore `name`.

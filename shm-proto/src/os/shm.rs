@@ -1,46 +1,43 @@
 //! POSIX shared memory objects: files in `/dev/shm`, made with exactly the mode and group asked for.
 
+mod unnamed;
+
 use std::fmt::Display;
 use std::os::fd::OwnedFd;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::mman::{shm_open, shm_unlink};
-use nix::sys::stat::{Mode, SFlag, fchmod, fstat};
-use nix::unistd::{Gid, fchown};
+use nix::sys::stat::{Mode, SFlag, fstat};
 
 use super::retry;
 use crate::error::{Error, Result};
+
+pub use unnamed::Unnamed;
+
+/// Where the kernel shows the objects.
+const DIRECTORY: &str = "/dev/shm";
 
 fn failed(step: impl Display, name: &str, error: Errno) -> Error {
     Error::system(format!("{step} shared memory {name}"), error)
 }
 
-/// Creates the object `name` (`/PREFIX.NAME`), empty and open for reading and writing.
-///
-/// Nobody else can open it before it has the asked group and mode, and the umask plays no part: it starts with no
-/// permission at all. On failure nothing is left behind.
+/// The path of the object `name` (`/PREFIX.NAME`).
+#[must_use]
+pub fn path(name: &str) -> String {
+    format!("{DIRECTORY}{name}")
+}
+
+/// Creates the object `name` (`/PREFIX.NAME`), empty and open for reading and writing. What is to be filled before anybody
+/// sees it starts as an [`Unnamed`].
 ///
 /// # Errors
 /// [`Error::System`]; its source is of kind `AlreadyExists` when there is an object of this name, and
 /// `PermissionDenied` when this user may not give files to group `gid`.
 pub fn create(name: &str, mode: u32, gid: Option<u32>) -> Result<OwnedFd> {
-    let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_RDWR | OFlag::O_CLOEXEC;
-    let fd = retry(|| shm_open(name, flags, Mode::empty())).map_err(|error| failed("create", name, error))?;
-    let dressed = match gid {
-        Some(gid) => retry(|| fchown(&fd, None, Some(Gid::from_raw(gid))))
-            .map_err(|error| failed(format_args!("give to group {gid} the new"), name, error)),
-        None => Ok(()),
-    }
-    .and_then(|()| {
-        retry(|| fchmod(&fd, Mode::from_bits_truncate(mode)))
-            .map_err(|error| failed(format_args!("set mode {mode:04o} on the new"), name, error))
-    });
-    if let Err(error) = dressed {
-        let _ = unlink(name);
-        return Err(error);
-    }
-    Ok(fd)
+    let object = Unnamed::create(name, mode, gid)?;
+    object.publish()?;
+    Ok(object.into_file())
 }
 
 /// Opens the object `name`; follows no symbolic link and opens nothing but a regular file.
@@ -84,34 +81,14 @@ pub fn exists(name: &str) -> Result<bool> {
 mod tests {
     use std::io::ErrorKind;
     use std::os::fd::{AsFd, AsRawFd};
-    use std::path::PathBuf;
 
-    use nix::sys::stat::umask;
+    use nix::sys::stat::{fchmod, umask};
     use nix::unistd::{ftruncate, mkfifo};
 
     use super::*;
     use crate::os::map::Mapping;
     use crate::os::reserve;
-    use crate::os::testing::{NOBODY, as_nobody, in_child, may_change_user, unique};
-
-    /// A name for one test, unlinked when dropped.
-    struct Name(String);
-
-    impl Name {
-        fn new(name: &str) -> Self {
-            Self(format!("/{}", unique(name)))
-        }
-
-        fn path(&self) -> PathBuf {
-            PathBuf::from(format!("/dev/shm{}", self.0))
-        }
-    }
-
-    impl Drop for Name {
-        fn drop(&mut self) {
-            let _ = shm_unlink(self.0.as_str());
-        }
-    }
+    use crate::os::testing::{NOBODY, Object, as_nobody, in_child, may_change_user};
 
     fn kind(error: &Error) -> ErrorKind {
         match error {
@@ -123,7 +100,7 @@ mod tests {
     #[test]
     fn the_mode_is_exact_under_any_umask() {
         for mode in [0o640, 0o600, 0o666, 0o400] {
-            let name = Name::new("mode");
+            let name = Object::new("mode");
             let child = in_child(|| {
                 umask(Mode::from_bits_truncate(0o077));
                 create(&name.0, mode, None).is_err().into()
@@ -136,7 +113,7 @@ mod tests {
 
     #[test]
     fn a_second_object_of_a_name_is_refused_as_existing() {
-        let name = Name::new("twice");
+        let name = Object::new("twice");
         assert!(!exists(&name.0).unwrap());
         let _first = create(&name.0, 0o600, None).unwrap();
         assert!(exists(&name.0).unwrap());
@@ -153,7 +130,7 @@ mod tests {
         if !may_change_user() {
             return;
         }
-        let name = Name::new("group");
+        let name = Object::new("group");
         let code = as_nobody(|| match create(&name.0, 0o640, Some(0)) {
             Err(error) if kind(&error) == ErrorKind::PermissionDenied && error.to_string().contains("group 0") => 0,
             _ => 1,
@@ -167,7 +144,7 @@ mod tests {
         if !may_change_user() {
             return;
         }
-        let name = Name::new("given");
+        let name = Object::new("given");
         let fd = create(&name.0, 0o640, Some(NOBODY)).unwrap();
         assert_eq!(fstat(&fd).unwrap().st_gid, NOBODY);
     }
@@ -177,7 +154,7 @@ mod tests {
         if !may_change_user() {
             return;
         }
-        let name = Name::new("readonly");
+        let name = Object::new("readonly");
         let fd = create(&name.0, 0o640, Some(NOBODY)).unwrap();
         reserve::now(fd.as_fd(), 4096).unwrap();
         let code = as_nobody(|| {
@@ -210,7 +187,7 @@ mod tests {
         if !may_change_user() {
             return;
         }
-        let name = Name::new("outside");
+        let name = Object::new("outside");
         let _fd = create(&name.0, 0o640, Some(0)).unwrap();
         let code = as_nobody(|| match (open(&name.0, false), exists(&name.0)) {
             (Err(error), Ok(true)) if kind(&error) == ErrorKind::PermissionDenied => 0,
@@ -221,11 +198,11 @@ mod tests {
 
     #[test]
     fn a_fifo_or_a_link_under_the_name_is_refused_without_waiting() {
-        let fifo = Name::new("fifo");
+        let fifo = Object::new("fifo");
         mkfifo(&fifo.path(), Mode::from_bits_truncate(0o600)).unwrap();
         assert!(open(&fifo.0, false).is_err() && open(&fifo.0, true).is_err());
         assert!(exists(&fifo.0).unwrap());
-        let link = Name::new("link");
+        let link = Object::new("link");
         std::os::unix::fs::symlink("/etc/passwd", link.path()).unwrap();
         assert!(open(&link.0, false).is_err());
         assert!(exists(&link.0).unwrap());

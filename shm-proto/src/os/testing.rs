@@ -121,3 +121,22 @@ pub(crate) fn memory(name: &str) -> OwnedFd {
     use nix::sys::memfd::{MFdFlags, memfd_create};
     memfd_create(name, MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING).unwrap()
 }
+
+/// The name of a shared memory object for one test; unlinked when dropped.
+pub(crate) struct Object(pub(crate) String);
+
+impl Object {
+    pub(crate) fn new(name: &str) -> Self {
+        Self(format!("/{}", unique(name)))
+    }
+
+    pub(crate) fn path(&self) -> std::path::PathBuf {
+        format!("/dev/shm{}", self.0).into()
+    }
+}
+
+impl Drop for Object {
+    fn drop(&mut self) {
+        let _ = nix::sys::mman::shm_unlink(self.0.as_str());
+    }
+}

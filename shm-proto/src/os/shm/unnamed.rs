@@ -1,0 +1,224 @@
+//! Objects that get their name when they are complete.
+//!
+//! | step | what another process sees |
+//! |---|---|
+//! | [`Unnamed::create`] | nothing |
+//! | memory is reserved, contents are written, locks are taken | nothing |
+//! | [`Unnamed::publish`] | the whole object, with its mode and group |
+//!
+//! The kernel frees an unnamed object with its last descriptor, so a process that is killed before `publish` leaves nothing.
+//! Where `/dev/shm` has no unnamed files (`O_TMPFILE`), or `/proc` does not show descriptors, the object has a temporary name
+//! until then, `.shmd-RANDOM.new`.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open};
+use nix::sys::mman::{shm_open, shm_unlink};
+use nix::sys::stat::{Mode, fchmod, fstat, stat};
+use nix::unistd::{Gid, fchown, linkat};
+
+use super::{DIRECTORY, failed, path};
+use crate::error::Result;
+use crate::os::{random, retry};
+
+/// Before the random part of a temporary name.
+const BEFORE: &str = ".shmd-";
+/// After it.
+const AFTER: &str = ".new";
+
+/// Permissions until [`Unnamed::publish`] sets those asked for.
+fn private() -> Mode {
+    Mode::S_IRUSR | Mode::S_IWUSR
+}
+
+/// An object that is being made. Dropping it before [`publish`](Self::publish) leaves nothing.
+#[derive(Debug)]
+pub struct Unnamed {
+    file: OwnedFd,
+    name: String,
+    mode: u32,
+    /// Where one is needed.
+    temporary: Option<Temporary>,
+}
+
+/// A temporary name; removed when dropped.
+#[derive(Debug)]
+struct Temporary(String);
+
+impl Unnamed {
+    /// Makes an object that will be called `name` (`/PREFIX.NAME`), empty and open for reading and writing.
+    ///
+    /// The group is set at once, so that a group that may not be given is known before anything else is done; `mode` is set
+    /// by [`publish`](Self::publish), exactly and whatever the umask is.
+    ///
+    /// # Errors
+    /// [`Error::System`](crate::Error::System); its source is of kind `PermissionDenied` if this user may not give files to
+    /// group `gid`.
+    pub fn create(name: &str, mode: u32, gid: Option<u32>) -> Result<Self> {
+        let made = match unnamed() {
+            Ok(file) => Self { file, name: name.to_owned(), mode, temporary: None },
+            // What a file system, a kernel or a container says that does not have it, or that shows no descriptors.
+            Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::EINVAL | Errno::ENOENT) => Self::temporary(name, mode)?,
+            Err(error) => return Err(failed("create", name, error)),
+        };
+        if let Some(gid) = gid {
+            retry(|| fchown(&made.file, None, Some(Gid::from_raw(gid))))
+                .map_err(|error| failed(format_args!("give to group {gid} the new"), name, error))?;
+        }
+        Ok(made)
+    }
+
+    /// The same with a temporary name.
+    fn temporary(name: &str, mode: u32) -> Result<Self> {
+        let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+        let temporary = format!("/{BEFORE}{:016x}{AFTER}", random::u64());
+        let file =
+            retry(|| shm_open(temporary.as_str(), flags, private())).map_err(|error| failed("create", name, error))?;
+        Ok(Self { file, name: name.to_owned(), mode, temporary: Some(Temporary(temporary)) })
+    }
+
+    /// The descriptor to fill it by.
+    #[must_use]
+    pub fn file(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+
+    /// A read-only descriptor with an open file description of its own. To be taken before [`publish`](Self::publish), after
+    /// which the mode may not allow it.
+    ///
+    /// # Errors
+    /// [`Error::System`](crate::Error::System) if descriptors have run out.
+    pub fn read_only(&self) -> Result<OwnedFd> {
+        let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
+        let opened = match &self.temporary {
+            Some(Temporary(temporary)) => retry(|| shm_open(temporary.as_str(), flags, Mode::empty())),
+            None => retry(|| open(link(&self.file).as_str(), flags - OFlag::O_NOFOLLOW, Mode::empty())),
+        };
+        opened.map_err(|error| failed("open for reading", &self.name, error))
+    }
+
+    /// Gives the object its mode and its name. Until then nobody else can open it, from then on everybody whom the mode lets.
+    ///
+    /// # Errors
+    /// [`Error::System`](crate::Error::System); its source is of kind `AlreadyExists` if there is an object of this name. It
+    /// may be tried again.
+    pub fn publish(&self) -> Result<()> {
+        retry(|| fchmod(&self.file, Mode::from_bits_truncate(self.mode)))
+            .map_err(|error| failed(format_args!("set mode {:04o} on the new", self.mode), &self.name, error))?;
+        let to = path(&self.name);
+        let linked = match &self.temporary {
+            Some(Temporary(temporary)) => {
+                linkat(AT_FDCWD, path(temporary).as_str(), AT_FDCWD, to.as_str(), AtFlags::empty())
+            }
+            None => linkat(AT_FDCWD, link(&self.file).as_str(), AT_FDCWD, to.as_str(), AtFlags::AT_SYMLINK_FOLLOW),
+        };
+        linked.map_err(|error| failed("create", &self.name, error))
+    }
+
+    /// The descriptor, after [`publish`](Self::publish).
+    #[must_use]
+    pub fn into_file(self) -> OwnedFd {
+        self.file
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        if let Err(error) = shm_unlink(self.0.as_str()) {
+            log::warn!("event=unlink-failed segment={} reason={error}", self.0);
+        }
+    }
+}
+
+/// Where `/proc` shows a descriptor.
+fn link(file: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", file.as_raw_fd())
+}
+
+/// A file without a name that can be given one. `ENOENT` if `/proc` does not lead back to it.
+fn unnamed() -> nix::Result<OwnedFd> {
+    let flags = OFlag::O_TMPFILE | OFlag::O_RDWR | OFlag::O_CLOEXEC;
+    let file = retry(|| open(DIRECTORY, flags, private()))?;
+    // The umask may have taken bits that `read_only` needs.
+    fchmod(&file, private())?;
+    let (made, seen) = (fstat(&file)?, stat(link(&file).as_str()).map_err(|_| Errno::ENOENT)?);
+    if (made.st_dev, made.st_ino) == (seen.st_dev, seen.st_ino) { Ok(file) } else { Err(Errno::ENOENT) }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::io::ErrorKind;
+    use std::os::unix::fs::MetadataExt;
+
+    use nix::sys::stat::umask;
+
+    use super::*;
+    use crate::error::Error;
+    use crate::os::testing::{Object, in_child};
+    use crate::os::{reserve, shm};
+
+    /// Both kinds, of the same name and mode.
+    fn both(name: &str, mode: u32) -> [Unnamed; 2] {
+        let usual = Unnamed::create(name, mode, None).unwrap();
+        assert!(usual.temporary.is_none(), "/dev/shm has unnamed files on every Linux that shmd is made for");
+        [usual, Unnamed::temporary(name, mode).unwrap()]
+    }
+
+    #[test]
+    fn it_appears_whole_or_not_at_all() {
+        let name = Object::new("whole");
+        for object in both(&name.0, 0o640) {
+            reserve::now(object.file(), 8192).unwrap();
+            assert!(!shm::exists(&name.0).unwrap());
+            object.publish().unwrap();
+            let found = fs::metadata(name.path()).unwrap();
+            assert_eq!((found.len(), found.mode() & 0o7777), (8192, 0o640));
+            let file = object.into_file();
+            assert_eq!(fstat(&file).unwrap().st_ino, found.ino());
+            assert_eq!(fs::metadata(name.path()).unwrap().nlink(), 1, "a temporary name is gone");
+            shm::unlink(&name.0).unwrap();
+        }
+    }
+
+    #[test]
+    fn one_that_is_dropped_leaves_nothing() {
+        let name = Object::new("dropped");
+        for object in both(&name.0, 0o640) {
+            let temporary = object.temporary.as_ref().map(|temporary| path(&temporary.0));
+            drop(object);
+            assert!(!shm::exists(&name.0).unwrap());
+            assert!(temporary.is_none_or(|left| !fs::exists(left).unwrap()));
+        }
+    }
+
+    #[test]
+    fn a_name_that_is_taken_is_refused_and_can_be_tried_again() {
+        let name = Object::new("taken");
+        for object in both(&name.0, 0o600) {
+            let _first = shm::create(&name.0, 0o600, None).unwrap();
+            match object.publish() {
+                Err(Error::System { source, .. }) => assert_eq!(source.kind(), ErrorKind::AlreadyExists),
+                other => panic!("{other:?}"),
+            }
+            shm::unlink(&name.0).unwrap();
+            object.publish().unwrap();
+            shm::unlink(&name.0).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_read_only_descriptor_is_to_be_had_whatever_mode_and_umask_are() {
+        let name = Object::new("read-only");
+        let child = in_child(|| {
+            umask(Mode::from_bits_truncate(0o777));
+            i32::from(Unnamed::create(&name.0, 0o000, None).and_then(|object| object.read_only()).is_err())
+        });
+        assert_eq!(child.exit_code(), 0);
+        let object = Unnamed::temporary(&name.0, 0o000).unwrap();
+        let reader = object.read_only().unwrap();
+        assert_eq!(fstat(&reader).unwrap().st_ino, fstat(object.file()).unwrap().st_ino);
+        assert!(reserve::now(reader.as_fd(), 4096).is_err());
+    }
+}
