@@ -5,6 +5,7 @@ mod close;
 mod drain;
 mod handoff;
 mod helper;
+mod name;
 mod reader;
 mod reload;
 mod resize;

@@ -15,6 +15,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use shm_proto::control::SOCKET_NAME;
 use shm_proto::os::barrier;
 use shm_proto::os::process;
+use shm_proto::os::shm;
 use shm_proto::ring::Owner;
 use shm_proto::{Error, Prefix};
 
@@ -106,6 +107,7 @@ impl Daemon {
             .text("prefix", &config.prefix)
             .number("channels", config.channels.len())
             .info();
+        sweep();
         let owner = this_process()?;
         let user = process::user_name(nix::unistd::geteuid().as_raw());
         let mut channels = Channels::default();
@@ -350,6 +352,19 @@ fn raise_descriptor_limit() {
         && let Err(e) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
     {
         debug!("event=limit descriptors={soft} reason=\"{e}\"");
+    }
+}
+
+/// Removes what starts that were killed have left in `/dev/shm` under temporary names.
+fn sweep() {
+    match shm::sweep() {
+        Ok(removed) => {
+            for name in removed {
+                operation("sweep").text("object", name).reason("a start that was killed left it").warn();
+            }
+        }
+        // A later start tries it again; this one does not need the names.
+        Err(e) => operation("sweep-failed").reason(e).warn(),
     }
 }
 

@@ -11,6 +11,7 @@
 //! | [`page`] | the sealed one-page memfds between two processes |
 //! | [`bell`] | wakes a sleeper that waits in a poll loop |
 //! | [`shm`] | POSIX shared memory objects |
+//! | [`lease`] | whether anybody else has a file open |
 //! | [`file_lock`] | locks that say which process owns an object or writes to it |
 //! | [`slots`] | fixed slots between two processes, to measure the ring against |
 //! | [`reserve`] | puts memory behind an object before anyone touches it |
@@ -31,6 +32,7 @@ pub mod clock;
 pub mod fds;
 pub mod file_lock;
 pub mod inq;
+pub mod lease;
 pub mod map;
 pub mod mutex;
 pub mod named_sem;

@@ -1,9 +1,11 @@
 //! POSIX shared memory objects: files in `/dev/shm`, made with exactly the mode and group asked for.
 
+mod leftover;
 mod unnamed;
 
 use std::fmt::Display;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
@@ -13,6 +15,7 @@ use nix::sys::stat::{Mode, SFlag, fstat};
 use super::retry;
 use crate::error::{Error, Result};
 
+pub use leftover::{Leftover, remove_blank, sweep};
 pub use unnamed::Unnamed;
 
 /// Where the kernel shows the objects.
@@ -26,6 +29,15 @@ fn failed(step: impl Display, name: &str, error: Errno) -> Error {
 #[must_use]
 pub fn path(name: &str) -> String {
     format!("{DIRECTORY}{name}")
+}
+
+/// Whether the name leads to this very object. It is looked at by its path, which takes no descriptor: there may be none left.
+#[must_use]
+pub fn leads_to(name: &str, object: impl AsFd) -> bool {
+    match (std::fs::symlink_metadata(path(name)), fstat(object)) {
+        (Ok(there), Ok(object)) => (there.dev(), there.ino()) == (object.st_dev, object.st_ino),
+        _ => false,
+    }
 }
 
 /// Creates the object `name` (`/PREFIX.NAME`), empty and open for reading and writing. What is to be filled before anybody
@@ -80,7 +92,7 @@ pub fn exists(name: &str) -> Result<bool> {
 #[cfg(test)]
 mod tests {
     use std::io::ErrorKind;
-    use std::os::fd::{AsFd, AsRawFd};
+    use std::os::fd::AsRawFd;
 
     use nix::sys::stat::{fchmod, umask};
     use nix::unistd::{ftruncate, mkfifo};

@@ -116,6 +116,16 @@ pub(crate) fn as_nobody(work: impl FnOnce() -> i32) -> i32 {
     .exit_code()
 }
 
+/// Waits until something is so. Whatever depends on a descriptor's being closed may take a moment: a child that another test
+/// forked meanwhile has a copy until it ends.
+pub(crate) fn eventually(mut so: impl FnMut() -> bool) {
+    let until = std::time::Instant::now() + std::time::Duration::from_secs(60);
+    while !so() {
+        assert!(std::time::Instant::now() < until, "waited in vain");
+        std::thread::sleep(std::time::Duration::from_millis(1));
+    }
+}
+
 /// An anonymous file that holds nothing yet.
 pub(crate) fn memory(name: &str) -> OwnedFd {
     use nix::sys::memfd::{MFdFlags, memfd_create};

@@ -3,25 +3,20 @@
 //! The daemon never maps an object that a program was lent: whoever can write it can cut it short, and touching mapped
 //! memory past a file's end kills. It is looked at by `pread` and changed by its descriptor only.
 
-use std::fs;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
-use std::time::{Duration, Instant};
 
 use nix::sys::stat::{Mode, fchmod, fstat};
 use nix::unistd::{Gid, fchown, getegid};
 use shm_proto::control::Geometry;
-use shm_proto::os::{barrier, file_lock, process, random, reserve, shm};
+use shm_proto::os::{barrier, process, random, reserve, shm};
 use shm_proto::ring::layout::DATA_OFFSET;
 use shm_proto::ring::{Owner, Snapshot, create_segment};
 use shm_proto::{Bytes, Error, Prefix, Result};
 
+use super::name::{make_way, publish};
 use crate::config::ChannelConfig;
 use crate::journal::operation;
-
-/// How long a killed daemon's lock is waited for.
-const RELEASE: Duration = Duration::from_secs(1);
 
 /// The daemon's own process, as a segment's header names it.
 ///
@@ -179,7 +174,7 @@ impl Segment {
 impl Drop for Segment {
     fn drop(&mut self) {
         // Under the name there may be another object by now; that one is not ours to remove.
-        if !is_at(&self.name, &self.read_only) {
+        if !shm::leads_to(&self.name, &self.read_only) {
             let reason = "the name is gone or another object's";
             operation("unlink").text("segment", &self.name).reason(reason).warn();
             return;
@@ -217,94 +212,5 @@ fn no_room(config: &ChannelConfig, error: Error) -> Error {
             Error::System { action: format!("channel {name}: {action} (capacity {})", Bytes(config.capacity)), source }
         }
         other => other,
-    }
-}
-
-/// Whether the name leads to this very object. Looked at by its path, because that takes no descriptor, and there may be none.
-fn is_at(name: &str, object: &OwnedFd) -> bool {
-    match (fs::symlink_metadata(shm::path(name)), fstat(object)) {
-        (Ok(there), Ok(object)) => (there.dev(), there.ino()) == (object.st_dev, object.st_ino),
-        _ => false,
-    }
-}
-
-/// Gives the object its name.
-fn publish(object: &shm::Unnamed, name: &str) -> Result<()> {
-    // The lock is on the new file, which nobody else has yet. It is there before the name is.
-    file_lock::try_lock(object.file(), file_lock::Role::Owner)?;
-    loop {
-        match object.publish() {
-            // Somebody was faster. Only what a dead daemon left makes way.
-            Err(Error::System { source, .. }) if source.kind() == ErrorKind::AlreadyExists => make_way(name)?,
-            published => return published,
-        }
-    }
-}
-
-/// Removes what lies under the name if a daemon that is no more has left it there.
-///
-/// Daemons that start at the same time with one prefix may all find it. Its owner's lock goes to one of them; the others find
-/// it locked, or that the name leads elsewhere by now, and look again.
-fn make_way(name: &str) -> Result<()> {
-    let refuse = |reason: String| {
-        let taken = std::io::Error::new(ErrorKind::AlreadyExists, reason);
-        Err(Error::system(format!("create shared memory {name}"), taken))
-    };
-    loop {
-        let there = match shm::open(name, false) {
-            Ok(there) => there,
-            Err(Error::System { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(()),
-            Err(e) => return refuse(format!("somebody else's object has this name ({e}); choose another --prefix")),
-        };
-        let stat = fstat(&there).map_err(|e| Error::system(format!("look at shared memory {name}"), e))?;
-        let own = nix::unistd::geteuid().as_raw();
-        if stat.st_uid != own {
-            let user = process::user_name(stat.st_uid);
-            return refuse(format!("user {user}'s object has this name; choose another --prefix"));
-        }
-        let found = match Snapshot::read(there.as_fd()) {
-            Ok(found) if found.is_segment => found,
-            _ => {
-                return refuse(
-                    "an object that is not shmd's has this name; remove it, or choose another --prefix".into(),
-                );
-            }
-        };
-        let Owner { pid, start, boot_id } = found.owner;
-        let in_use = || refuse(format!("the shmd with pid {pid} uses it; stop that one, or choose another --prefix"));
-        if process::boot_id()? == boot_id && process::is_alive(pid, start) {
-            return in_use();
-        }
-        let claimed = match shm::open(name, true) {
-            Ok(claimed) => claimed,
-            Err(Error::System { source, .. }) if source.kind() == ErrorKind::NotFound => continue,
-            Err(e) => return Err(e),
-        };
-        let same = |file: &OwnedFd| fstat(file).is_ok_and(|it| (it.st_dev, it.st_ino) == (stat.st_dev, stat.st_ino));
-        if !claim(&claimed)? {
-            // Its daemon lives in another PID namespace, or another daemon is replacing it at this moment.
-            return in_use();
-        }
-        if !same(&claimed) || !is_at(name, &claimed) {
-            continue;
-        }
-        shm::unlink(name)?;
-        let reason = format!("its daemon, pid {pid}, is no more");
-        operation("replace").text("segment", name).reason(reason).number("messages", found.tail.seq).warn();
-        return Ok(());
-    }
-}
-
-/// Takes the owner's lock. A daemon that was just killed has it until the last of its threads and children is gone.
-fn claim(object: &OwnedFd) -> Result<bool> {
-    let until = Instant::now() + RELEASE;
-    loop {
-        if file_lock::try_lock(object, file_lock::Role::Owner)? {
-            return Ok(true);
-        }
-        if Instant::now() >= until {
-            return Ok(false);
-        }
-        std::thread::sleep(Duration::from_millis(5));
     }
 }

@@ -157,7 +157,8 @@ fn open_or_make(path: &Path, access: FileAccess, marked: Marked) -> Result<(File
         }
         Ok(_) => {}
         Err(e) if e.kind() == io::ErrorKind::NotFound => {
-            mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR).map_err(|e| failed("make")(e.into()))?;
+            // With the mark from the beginning: a daemon that is killed before it sets the mode has left its own.
+            mkfifo(path, Mode::S_IRUSR | Mode::S_IWUSR | Mode::S_ISVTX).map_err(|e| failed("make")(e.into()))?;
             made = Some(Made::at(path).map_err(failed("look at"))?);
         }
         Err(e) => return Err(failed("look at")(e)),

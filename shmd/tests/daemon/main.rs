@@ -3,6 +3,7 @@
 mod clients;
 mod crowd;
 mod handoff;
+mod killed;
 mod life;
 mod log;
 mod reload;

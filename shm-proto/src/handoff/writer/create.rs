@@ -1,7 +1,7 @@
 //! Making the objects, and what to do with those that are there already.
 
 use std::io::ErrorKind;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -18,6 +18,7 @@ use crate::handoff::layout::{HEADER_SIZE, PAGE};
 use crate::handoff::objects::{Objects, Segment, is_missing};
 use crate::os::clock::monotonic_ns;
 use crate::os::named_sem::{self, NamedSemaphore};
+use crate::os::shm::Leftover;
 use crate::os::{process, reserve, shm};
 
 /// The objects with the lock that marks their writer.
@@ -30,15 +31,33 @@ pub(super) struct Made {
 
 /// Makes the three objects, or takes over those that a writer of this kind has left.
 ///
+/// The segment comes first, complete but for its capacity, and locked: of several writers that begin at the same time one
+/// gives it its name, and everything else is that one's. Its capacity comes last, so that readers find all three or nothing.
+///
 /// The mutex of a segment that was left is waited for as long as `patience`.
 pub(super) fn make(settings: &Settings, patience: Duration) -> Result<Made> {
+    match shm::sweep() {
+        Ok(removed) => removed.iter().for_each(|name| log::warn!("event=sweep object={name}")),
+        Err(error) => log::warn!("event=sweep-failed reason={:?}", error.to_string()),
+    }
+    loop {
+        if let Some(made) = take_over(settings, patience)? {
+            return Ok(made);
+        }
+    }
+}
+
+/// `None`: the objects have changed hands meanwhile.
+fn take_over(settings: &Settings, patience: Duration) -> Result<Option<Made>> {
     let name = &settings.names.segment;
+    let left = shm::remove_blank(name)?;
     let there = match shm::open(name, true) {
         Ok(there) => there,
         Err(error) if is_missing(&error) => {
-            clear_semaphores(settings)?;
-            return fresh(settings, Origin::Created);
+            return fresh(settings, if left == Leftover::Removed { Origin::Replaced } else { Origin::Created });
         }
+        // Another writer is looking whether somebody uses it.
+        Err(Error::System { source, .. }) if source.kind() == ErrorKind::WouldBlock => return Ok(None),
         Err(error) => {
             return Err(refuse(
                 name,
@@ -52,17 +71,20 @@ pub(super) fn make(settings: &Settings, patience: Duration) -> Result<Made> {
         return Err(refuse(name, &format!("user {user}'s object has this name; choose another, or have it removed")));
     }
     let users = || users(process::mapped_by(stat.st_dev, stat.st_ino));
-    let Ok(owner) = own(name, &there) else {
+    let Ok(owner) = own(name, there.as_fd()) else {
         let way = "end that one, or choose another name";
         return Err(refuse(
             name,
             &format!("another writer holds its lock, and who has it mapped is {}; {way}", users()),
         ));
     };
+    if !shm::leads_to(name, &there) {
+        return Ok(None);
+    }
     let usual = (stat.st_mode & 0o7777, stat.st_gid) == (settings.mode, settings.gid.unwrap_or(stat.st_gid));
     match adopt(settings, there, patience)? {
         Adoption::Adopted(objects, pending) if usual => {
-            return Ok(Made { objects, origin: Origin::Adopted { pending }, owner });
+            return Ok(Some(Made { objects, origin: Origin::Adopted { pending }, owner }));
         }
         Adoption::Foreign if !process::mapped_by(stat.st_dev, stat.st_ino).is_empty() => {
             let reason = format!(
@@ -75,7 +97,6 @@ pub(super) fn make(settings: &Settings, patience: Duration) -> Result<Made> {
     }
     shm::unlink(name)?;
     drop(owner);
-    clear_semaphores(settings)?;
     fresh(settings, Origin::Replaced)
 }
 
@@ -123,41 +144,48 @@ fn adopt(settings: &Settings, file: OwnedFd, patience: Duration) -> Result<Adopt
     Ok(Adoption::Adopted(Objects { names, segment, avail, done }, pending))
 }
 
-fn fresh(settings: &Settings, origin: Origin) -> Result<Made> {
+/// `None` when another writer was faster.
+fn fresh(settings: &Settings, origin: Origin) -> Result<Option<Made>> {
     let names = &settings.names;
-    let file = shm::create(&names.segment, settings.mode, settings.gid)?;
+    let object = shm::Unnamed::create(&names.segment, settings.mode, settings.gid)?;
+    let owner = own(&names.segment, object.file())?;
+    reserve::now(object.file(), settings.capacity)?;
+    let file = object.file().try_clone_to_owned().map_err(|e| Error::system("duplicate a segment's descriptor", e))?;
+    let segment = Segment::map(&names.segment, file)?;
+    segment.mutex().init()?;
+    match object.publish() {
+        Err(Error::System { source, .. }) if source.kind() == ErrorKind::AlreadyExists => return Ok(None),
+        published => published?,
+    }
     let mut made = Vec::new();
     let built = (|| {
-        let owner = own(&names.segment, &file)?;
-        reserve::now(file.as_fd(), settings.capacity)?;
-        let segment = Segment::map(&names.segment, file)?;
-        segment.mutex().init()?;
+        clear_semaphores(settings)?;
         let avail = NamedSemaphore::create(&names.avail, settings.mode, settings.gid)?;
         made.push(&names.avail);
         let done = Arc::new(NamedSemaphore::create(&names.done, settings.mode, settings.gid)?);
         made.push(&names.done);
         // Last, with Release: a reader that sees it finds all the rest.
         segment.header().capacity.store(settings.capacity, Ordering::Release);
-        Ok(Made { objects: Objects { names: names.clone(), segment, avail, done }, origin, owner })
+        Ok(Some(Made { objects: Objects { names: names.clone(), segment, avail, done }, origin, owner }))
     })();
     if built.is_err() {
         // The error is what matters; what cannot be removed now is recognised as stale later.
-        let _ = shm::unlink(&names.segment);
         for name in made {
             let _ = named_sem::unlink(name);
         }
+        let _ = shm::unlink(&names.segment);
     }
     built
 }
 
 /// Takes the lock that marks the segment's writer.
-fn own(name: &str, file: &OwnedFd) -> Result<Flock<OwnedFd>> {
+fn own(name: &str, file: BorrowedFd<'_>) -> Result<Flock<OwnedFd>> {
     let failed = |e: std::io::Error| Error::system(format!("lock shared memory {name}"), e);
-    let file = file.try_clone().map_err(failed)?;
+    let file = file.try_clone_to_owned().map_err(failed)?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno): (OwnedFd, Errno)| failed(errno.into()))
 }
 
-/// Removes semaphores that are there without a segment, or with a stale one.
+/// Removes semaphores that are there without a segment, or that a stale one had.
 fn clear_semaphores(settings: &Settings) -> Result<()> {
     let own = geteuid().as_raw();
     for name in [&settings.names.avail, &settings.names.done] {

@@ -8,7 +8,7 @@
 //!
 //! The kernel frees an unnamed object with its last descriptor, so a process that is killed before `publish` leaves nothing.
 //! Where `/dev/shm` has no unnamed files (`O_TMPFILE`), or `/proc` does not show descriptors, the object has a temporary name
-//! until then, `.shmd-RANDOM.new`.
+//! until then, `.shmd-RANDOM.new`; [`sweep`](super::sweep) removes those that killed processes left.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
@@ -23,9 +23,15 @@ use crate::error::Result;
 use crate::os::{random, retry};
 
 /// Before the random part of a temporary name.
-const BEFORE: &str = ".shmd-";
+pub(super) const BEFORE: &str = ".shmd-";
 /// After it.
 const AFTER: &str = ".new";
+
+/// Whether a file of this name in `/dev/shm` has a temporary name, of the kind that begins with `before`.
+pub(super) fn is_temporary(file_name: &str, before: &str) -> bool {
+    let random = file_name.strip_prefix(before).and_then(|rest| rest.strip_suffix(AFTER));
+    random.is_some_and(|digits| digits.len() == 16 && digits.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f')))
+}
 
 /// Permissions until [`Unnamed::publish`] sets those asked for.
 fn private() -> Mode {
@@ -70,11 +76,13 @@ impl Unnamed {
     }
 
     /// The same with a temporary name.
-    fn temporary(name: &str, mode: u32) -> Result<Self> {
+    pub(super) fn temporary(name: &str, mode: u32) -> Result<Self> {
         let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_RDWR | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
         let temporary = format!("/{BEFORE}{:016x}{AFTER}", random::u64());
         let file =
             retry(|| shm_open(temporary.as_str(), flags, private())).map_err(|error| failed("create", name, error))?;
+        // The umask may have taken bits that `read_only` needs.
+        retry(|| fchmod(&file, private())).map_err(|error| failed("set mode 0600 on", &temporary, error))?;
         Ok(Self { file, name: name.to_owned(), mode, temporary: Some(Temporary(temporary)) })
     }
 
@@ -125,7 +133,10 @@ impl Unnamed {
 
 impl Drop for Temporary {
     fn drop(&mut self) {
-        if let Err(error) = shm_unlink(self.0.as_str()) {
+        if let Err(error) = shm_unlink(self.0.as_str())
+            // A sweep may be faster once the object has its own name.
+            && error != Errno::ENOENT
+        {
             log::warn!("event=unlink-failed segment={} reason={error}", self.0);
         }
     }

@@ -1,0 +1,122 @@
+//! A channel's name in `/dev/shm`: what a dead daemon has left under it makes way, what anybody else has does not.
+
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::sys::stat::fstat;
+use shm_proto::os::shm::{self, Leftover};
+use shm_proto::os::{file_lock, process};
+use shm_proto::ring::{Owner, Snapshot};
+use shm_proto::{Error, Result};
+
+use crate::journal::operation;
+
+/// How long a killed daemon's lock is waited for.
+const RELEASE: Duration = Duration::from_secs(1);
+/// How often it is looked at meanwhile.
+const LOOK: Duration = Duration::from_millis(5);
+
+/// Gives the object its name.
+pub(super) fn publish(object: &shm::Unnamed, name: &str) -> Result<()> {
+    // The lock is on the new file, which nobody else has yet. It is there before the name is.
+    file_lock::try_lock(object.file(), file_lock::Role::Owner)?;
+    loop {
+        match object.publish() {
+            // Somebody was faster. Only what a dead daemon left makes way.
+            Err(Error::System { source, .. }) if source.kind() == ErrorKind::AlreadyExists => make_way(name)?,
+            published => return published,
+        }
+    }
+}
+
+/// Removes what lies under the name if a daemon that is no more has left it there.
+///
+/// Daemons that start at the same time with one prefix may all find it. Its owner's lock goes to one of them; the others find
+/// it locked, or that the name leads elsewhere by now, and look again.
+pub(super) fn make_way(name: &str) -> Result<()> {
+    let until = Instant::now() + RELEASE;
+    let refuse = |reason: String| {
+        let taken = std::io::Error::new(ErrorKind::AlreadyExists, reason);
+        Err(Error::system(format!("create shared memory {name}"), taken))
+    };
+    loop {
+        match shm::remove_blank(name)? {
+            Leftover::Removed => {
+                let reason = "it was empty: a start that was killed left it";
+                operation("replace").text("segment", name).reason(reason).warn();
+                return Ok(());
+            }
+            Leftover::InUse if Instant::now() < until => {
+                std::thread::sleep(LOOK);
+                continue;
+            }
+            Leftover::InUse => {
+                let reason = "an empty object has this name, and a process has it open: a shmd that is just starting, perhaps; \
+                              stop that one, or choose another --prefix";
+                return refuse(reason.to_owned());
+            }
+            Leftover::None => {}
+        }
+        let there = match shm::open(name, false) {
+            Ok(there) => there,
+            Err(Error::System { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(Error::System { source, .. }) if is_passing(&source) => continue,
+            Err(e) => return refuse(format!("somebody else's object has this name ({e}); choose another --prefix")),
+        };
+        let stat = fstat(&there).map_err(|e| Error::system(format!("look at shared memory {name}"), e))?;
+        let own = nix::unistd::geteuid().as_raw();
+        if stat.st_uid != own {
+            let user = process::user_name(stat.st_uid);
+            return refuse(format!("user {user}'s object has this name; choose another --prefix"));
+        }
+        let found = match Snapshot::read(there.as_fd()) {
+            Ok(found) if found.is_segment => found,
+            _ => {
+                return refuse(
+                    "an object that is not shmd's has this name; remove it, or choose another --prefix".into(),
+                );
+            }
+        };
+        let Owner { pid, start, boot_id } = found.owner;
+        if process::boot_id()? == boot_id && process::is_alive(pid, start) {
+            return refuse(format!("the shmd with pid {pid} uses it; stop that one, or choose another --prefix"));
+        }
+        let claimed = match claim(name, until) {
+            Err(Error::System { source, .. }) if is_passing(&source) => continue,
+            claimed => claimed?,
+        };
+        let Some(claimed) = claimed else {
+            let reason = "another shmd has its lock, in another PID namespace or because it is just starting; stop that one, \
+                          or choose another --prefix";
+            return refuse(reason.to_owned());
+        };
+        if !shm::leads_to(name, &claimed) || !shm::leads_to(name, &there) {
+            continue;
+        }
+        shm::unlink(name)?;
+        let reason = format!("its daemon, pid {pid}, is no more");
+        operation("replace").text("segment", name).reason(reason).number("messages", found.tail.seq).warn();
+        return Ok(());
+    }
+}
+
+/// Opens an object with its owner's lock; `None` when somebody else has the lock. A daemon that was just killed has it until
+/// the last of its threads and children is gone, so it is waited for until then.
+fn claim(name: &str, until: Instant) -> Result<Option<OwnedFd>> {
+    loop {
+        let object = shm::open(name, true)?;
+        if file_lock::try_lock(&object, file_lock::Role::Owner)? {
+            return Ok(Some(object));
+        }
+        if Instant::now() >= until {
+            return Ok(None);
+        }
+        std::thread::sleep(LOOK);
+    }
+}
+
+/// Another daemon is looking whether somebody uses the object (`is_alone`), or has just removed it.
+fn is_passing(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotFound)
+}
