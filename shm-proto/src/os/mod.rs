@@ -14,6 +14,7 @@
 //! | [`lease`] | whether anybody else has a file open |
 //! | [`file_lock`] | locks that say which process owns an object or writes to it |
 //! | [`slots`] | fixed slots between two processes, to measure the ring against |
+//! | [`memory`] | how much memory there is before it is taken |
 //! | [`reserve`] | puts memory behind an object before anyone touches it |
 //! | [`peer`] | who is at the other end of a Unix socket |
 //! | [`process`] | facts about a process, for display and for telling a dead owner from a living one |
@@ -34,6 +35,7 @@ pub mod file_lock;
 pub mod inq;
 pub mod lease;
 pub mod map;
+pub mod memory;
 pub mod mutex;
 pub mod named_sem;
 pub mod page;
