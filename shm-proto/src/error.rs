@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::control::{ErrorKind, Refusal};
 use crate::framing::Framing;
+use crate::size::Bytes;
 
 /// A result with this library's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -47,6 +48,18 @@ pub enum Error {
         message: u64,
         /// What is wrong, with numbers.
         reason: String,
+    },
+    /// There is no memory to collect a message in; nothing of it is lost yet.
+    #[error("no memory for message {message} of the input, of which {} are here: asked {}, free {free}", Bytes(*here), Bytes(*asked))]
+    NoMemory {
+        /// Which message, counted from 1.
+        message: u64,
+        /// Bytes of it that have come.
+        here: u64,
+        /// Bytes of memory that it needs now.
+        asked: u64,
+        /// What there is, and which limit says so.
+        free: String,
     },
     /// A name that cannot be used.
     #[error("{input:?} is not a {what}: {reason}; use 1 to 64 of A-Z a-z 0-9 . _ -")]

@@ -1,9 +1,11 @@
 //! Moves a byte stream into messages: many small ones through a buffer, large ones straight into their place.
 
+mod room;
 mod skip;
 
 use std::io;
 
+use self::room::keep;
 use self::skip::Skip;
 use super::Framing;
 use super::cut::{Cut, LENGTH};
@@ -62,7 +64,7 @@ pub enum Step {
 
 /// Cuts one input into messages.
 ///
-/// Memory is bounded by the largest message. A message over the limit is an error that names it; nothing is ever cut
+/// Memory is bounded by the largest message, and asked for before it is taken. A message over the limit is an error that names it; nothing is ever cut
 /// to fit.
 #[derive(Debug)]
 pub struct Pump {
@@ -155,7 +157,8 @@ impl Pump {
     ///
     /// # Errors
     /// [`Error::Framing`] for a message over the limit and for a record cut short by the end of the input,
-    /// [`Error::System`] when reading fails, and what the sink says.
+    /// [`Error::NoMemory`] when there is none for what has come of a message, [`Error::System`] when reading fails, and what
+    /// the sink says.
     pub fn step(&mut self, input: &mut impl Input, sink: &mut impl MessageSink) -> Result<Step> {
         if self.ended {
             return Ok(Step::Eof);
@@ -174,7 +177,7 @@ impl Pump {
                 most = FIRST;
             }
         }
-        self.make_room(most);
+        self.make_room(most)?;
         let end = self.buffer.len().min(self.end.saturating_add(most));
         match input.read(&mut self.buffer[self.end..end]) {
             Ok(0) => self.finish(sink),
@@ -225,14 +228,14 @@ impl Pump {
         let (from, end) = (self.start + prefix, self.end);
         let before = end - from;
         let (buffer, whole_chunks) = (&mut self.buffer, self.whole_chunks);
-        let mut stopped = None;
+        let (mut stopped, mut kept) = (None, true);
         let slotted = sink.publish_in_place(len, |slot| {
             slot[..before].copy_from_slice(&buffer[from..end]);
             let (filled, why) = read_until_full(input, slot, before);
             let last_chunk = prefix == 0 && !whole_chunks && filled > 0 && matches!(why, Some(Ok(0)));
             let whole = filled == len || last_chunk;
             if !whole {
-                keep(buffer, end, &slot[before..filled], from + len);
+                kept = keep(buffer, end, &slot[before..filled]);
             }
             stopped = why.map(|why| (why, filled));
             whole.then_some(filled)
@@ -249,6 +252,11 @@ impl Pump {
                 self.ended = matches!(stopped, Some((Ok(0), _)));
                 Ok(Some(Step::Published(1)))
             }
+            (Slotted::Nothing, Some((_, filled))) if !kept => {
+                let reason = format!("no memory for the {filled} bytes of it that are here");
+                self.clear();
+                Err(self.error(reason))
+            }
             (Slotted::Nothing, Some((why, filled))) => {
                 self.end = from + filled;
                 self.in_pieces = filled > 0;
@@ -258,26 +266,6 @@ impl Pump {
                 }
             }
             (Slotted::Nothing, None) => Ok(Some(Step::Published(0))),
-        }
-    }
-
-    /// For the next read, of at most so many bytes.
-    fn make_room(&mut self, most_read: usize) {
-        let unread = self.end - self.start;
-        if unread == 0 {
-            (self.start, self.end) = (0, 0);
-        }
-        let known = self.known_length().filter(|&whole| whole <= self.max_message + LENGTH && whole <= most_read);
-        let wanted = known.map_or(unread + 1, |whole| whole.max(unread + 1));
-        if self.start > 0 && (self.end == self.buffer.len() || self.start + wanted > self.buffer.len()) {
-            self.buffer.copy_within(self.start..self.end, 0);
-            (self.start, self.end) = (0, unread);
-        }
-        if self.end == self.buffer.len() {
-            // By doubling also where the length is known: a peer that only claims a length gets no memory for it.
-            let most = known.unwrap_or(self.max_message + 1);
-            let larger = (2 * self.buffer.len()).min(most).max(self.end + 1).max(BUFFER);
-            self.buffer.resize(larger, 0);
         }
     }
 
@@ -323,9 +311,8 @@ impl Pump {
             if left >= self.max_message {
                 return Err(self.over_limit(&format!("what is left, with its delimiter {} bytes,", left + 1)));
             }
-            self.buffer.truncate(self.end);
-            self.buffer.push(delimiter);
-            self.end += 1;
+            // The input says again that it has ended.
+            self.append(delimiter).inspect_err(|_| self.ended = false)?;
         }
         let last = (!self.dropped).then_some(&self.buffer[self.start..self.end]);
         sink.publish_all(last.into_iter())?;
@@ -369,14 +356,6 @@ fn read_until_full(input: &mut impl Input, slot: &mut [u8], mut filled: usize) -
         }
     }
     (filled, None)
-}
-
-/// Puts what was read of an unfinished message behind what the buffer has of it; the message will end at `whole`.
-fn keep(buffer: &mut Vec<u8>, at: usize, read: &[u8], whole: usize) {
-    if buffer.len() < at + read.len() {
-        buffer.resize(whole.max(BUFFER), 0);
-    }
-    buffer[at..at + read.len()].copy_from_slice(read);
 }
 
 #[cfg(test)]

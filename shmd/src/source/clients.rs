@@ -3,10 +3,11 @@
 //!
 //! | a client that | |
 //! |---|---|
+//! | sends a line over the limit, or a packet | loses that one, counted and logged, and stays |
 //! | sends a length over the limit, or ends within a record or a chunk | is closed, counted, and named in the log |
-//! | sends a packet over the limit | loses the packet, counted and logged |
 //! | claims a long message and does not send it | takes only the memory of what it has sent |
-//! | has the longest unfinished message when all together are too long | is closed, counted, and named in the log |
+//! | holds the most memory for an unfinished message when all together hold too much | is closed, counted, and named in the log |
+//! | sends a message for which there is no memory | is closed, counted, and named in the log |
 //! | is one too many, or not in `write` | is closed, counted, and named in the log |
 //!
 //! An empty packet is the end of a client, as the kernel shows it.
@@ -20,10 +21,10 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::socket::{MsgFlags, recv};
-use shm_proto::Result;
 use shm_proto::framing::input::NonBlocking;
 use shm_proto::framing::{Pump, Slotted};
 use shm_proto::os::{peer, process};
+use shm_proto::{Bytes, Error, Result};
 
 use super::Input;
 use super::feed::{Feed, Stepped, is_ready};
@@ -35,8 +36,7 @@ use crate::server::Peer;
 
 /// Most clients at a time.
 const MOST: usize = 128;
-/// Bytes that all clients' unfinished messages may have together, beside the channel's largest message. Their memory is less than
-/// twice that, and a buffer each.
+/// Bytes of memory that all clients' unfinished messages may hold together, beside the channel's largest message.
 const MEMORY: usize = 64 << 20;
 /// When nobody has said anything for so long, the buffers with nothing in them are given back.
 const IDLE: Duration = Duration::from_secs(1);
@@ -56,8 +56,6 @@ pub(super) struct Clients {
     resting: Option<Instant>,
     /// Nobody has gone since.
     full_since: Option<Instant>,
-    /// Bytes of unfinished messages.
-    unfinished: usize,
 }
 
 #[derive(Debug)]
@@ -71,6 +69,12 @@ struct Client {
 }
 
 impl Client {
+    /// It is buried before anybody waits again; its memory goes at once.
+    fn go(&mut self) {
+        self.gone = true;
+        self.pump.abandon();
+    }
+
     fn peer(&self) -> Peer {
         describe(self.pid, self.uid, &self.program)
     }
@@ -83,7 +87,7 @@ fn describe(pid: u32, uid: u32, program: &str) -> Peer {
 impl Clients {
     /// Nobody yet.
     pub(super) fn new(listener: Listener, packets: Packets, write: Arc<Mutex<Access>>) -> Self {
-        Self { listener, packets, write, clients: Vec::new(), resting: None, full_since: None, unfinished: 0 }
+        Self { listener, packets, write, clients: Vec::new(), resting: None, full_since: None }
     }
 
     fn show(&self, feed: &Feed<'_>) {
@@ -183,51 +187,56 @@ impl Clients {
 
     /// One turn of a client's stream.
     fn read(&mut self, feed: &mut Feed<'_>, index: usize) -> Result<()> {
+        self.keep_within(feed, self.clients[index].pump.wants());
         let client = &mut self.clients[index];
-        if client.gone {
-            return Ok(());
-        }
-        let before = client.pump.unfinished();
-        match feed.step(&mut client.pump, &mut NonBlocking(&client.socket))? {
-            Stepped::Moved | Stepped::Idle => {}
-            Stepped::End => client.gone = true,
-            Stepped::Broken(e) => {
-                client.gone = true;
-                feed.trouble(format!("a client was dropped: {e}"), || Some(client.peer()));
+        while !client.gone {
+            match feed.step(&mut client.pump, &mut NonBlocking(&client.socket))? {
+                Stepped::Moved | Stepped::Idle => {}
+                Stepped::End => client.go(),
+                Stepped::Broken(e @ Error::Framing { .. }) if client.pump.pass_over() => {
+                    feed.trouble(format!("passed over: {e}"), || Some(client.peer()));
+                }
+                Stepped::Broken(e) | Stepped::Short(e) => {
+                    client.go();
+                    feed.trouble(format!("a client was dropped: {e}"), || Some(client.peer()));
+                }
+            }
+            // What follows a line that was passed over is here already: nothing would tell of it.
+            if !client.pump.has_more() {
+                break;
             }
         }
         client.pump.trim();
-        self.unfinished = (self.unfinished + client.pump.unfinished()).saturating_sub(before);
-        self.keep_within(feed);
         Ok(())
     }
 
-    /// Drops who has most unfinished when it is too much together: not whoever comes last, or a few that send long messages and
-    /// do not end them would keep everybody else out.
-    fn keep_within(&mut self, feed: &mut Feed<'_>) {
+    /// Before `more` bytes of memory are taken: drops who holds most when it is too much together: not whoever comes last, or a
+    /// few that send long messages and do not end them would keep everybody else out.
+    fn keep_within(&mut self, feed: &mut Feed<'_>, more: usize) {
         let most = MEMORY + usize::try_from(feed.max_message()).unwrap_or(usize::MAX / 2);
-        if self.unfinished <= most {
+        let staying = || self.clients.iter().filter(|client| !client.gone);
+        let held = |clients: &mut dyn Iterator<Item = &Client>| clients.map(|it| it.pump.memory()).sum::<usize>();
+        if more == 0 || held(&mut staying()) + more <= most {
             return;
         }
-        let all = self.unfinished.saturating_sub(self.with_those_gone());
-        let staying = self.clients.iter_mut().filter(|client| !client.gone);
-        // One is enough: no read brings more than the reading client has then.
-        if all > most
-            && let Some(client) = staying.max_by_key(|client| client.pump.unfinished())
+        self.clients.iter_mut().for_each(|client| client.pump.release());
+        let all = held(&mut self.clients.iter().filter(|client| !client.gone));
+        // One is enough: it holds no less than the one that reads, which takes no more than it has.
+        let largest = self.clients.iter_mut().filter(|client| !client.gone).max_by_key(|client| client.pump.memory());
+        if all + more > most
+            && let Some(client) = largest
         {
-            client.gone = true;
-            let its = client.pump.unfinished();
+            let its = client.pump.memory();
             let reason = format!(
-                "a client was dropped: the unfinished messages of all clients have {all} bytes, {most} are allowed, and its \
-                 {its} are the most; end messages sooner, or lower max_message"
+                "a client was dropped: the unfinished messages of all clients hold {} of memory and need {} more, {most} \
+                 bytes are allowed, and its {} are the most; end messages sooner, or lower max_message",
+                Bytes(all as u64),
+                Bytes(more as u64),
+                Bytes(its as u64)
             );
+            client.go();
             feed.trouble(reason, || Some(client.peer()));
         }
-    }
-
-    /// Bytes that go when the clients that are gone are buried.
-    fn with_those_gone(&self) -> usize {
-        self.clients.iter().filter(|client| client.gone).map(|client| client.pump.unfinished()).sum()
     }
 
     /// One turn of a client's packets, each read where it belongs in the ring.
@@ -268,7 +277,6 @@ impl Clients {
 
     /// Lets those go that are gone.
     fn bury(&mut self) {
-        self.unfinished = self.unfinished.saturating_sub(self.with_those_gone());
         self.clients.retain(|client| !client.gone);
     }
 }

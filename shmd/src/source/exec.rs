@@ -97,6 +97,7 @@ impl Exec {
                         return self.end(feed, &mut pump);
                     }
                 }
+                Stepped::Short(e) => feed.wait_for_memory(&e)?,
                 Stepped::End => return Ok(()),
                 Stepped::Broken(e) => {
                     feed.trouble(&e, || None);
@@ -114,10 +115,16 @@ impl Exec {
 
     /// What was begun and not finished is dealt with as at the end of any input.
     fn end(&self, feed: &mut Feed<'_>, pump: &mut shm_proto::framing::Pump) -> Result<()> {
-        if let Stepped::Broken(e) = feed.step(pump, &mut io::empty())? {
-            feed.trouble(&e, || None);
+        loop {
+            match feed.step(pump, &mut io::empty())? {
+                Stepped::Short(e) => feed.wait_for_memory(&e)?,
+                Stepped::Broken(e) => {
+                    feed.trouble(&e, || None);
+                    return Ok(());
+                }
+                Stepped::Moved | Stepped::Idle | Stepped::End => return Ok(()),
+            }
         }
-        Ok(())
     }
 
     fn run_once(&mut self, feed: &mut Feed<'_>) -> Result<()> {

@@ -49,6 +49,8 @@ pub(super) enum Stepped {
     Idle,
     /// The input has ended.
     End,
+    /// There is no memory to go on. Nothing of the input is lost.
+    Short(Error),
     /// This input is at fault: it is not framed as it should be, or cannot be read.
     Broken(Error),
 }
@@ -110,6 +112,7 @@ impl<'a> Feed<'a> {
             Ok(Step::Published(_)) => Ok(Stepped::Moved),
             Ok(Step::WouldBlock) => Ok(Stepped::Idle),
             Ok(Step::Eof) => Ok(Stepped::End),
+            Err(e @ Error::NoMemory { .. }) => Ok(Stepped::Short(e)),
             Err(e @ Error::Framing { .. }) => Ok(Stepped::Broken(e)),
             Err(e) if input.failed => Ok(Stepped::Broken(e)),
             Err(e) => Err(e),
@@ -126,6 +129,14 @@ impl<'a> Feed<'a> {
             self.report.moved(len as u64, 1);
         }
         Ok(slotted)
+    }
+
+    /// Waits a moment for memory, while the input waits, too.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub(super) fn wait_for_memory(&mut self, error: &Error) -> Result<()> {
+        self.sink.wait_for_memory(error)
     }
 
     /// Counts and keeps what went wrong and is in the log already.

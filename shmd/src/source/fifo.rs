@@ -115,6 +115,7 @@ impl Input for Fifo {
                 match feed.step(&mut pump, &mut NonBlocking(&self.file))? {
                     Stepped::Moved => {}
                     Stepped::Idle => feed.wait_for(&self.file, None)?,
+                    Stepped::Short(e) => feed.wait_for_memory(&e)?,
                     Stepped::End => break,
                     Stepped::Broken(e) => {
                         feed.trouble(&e, || None);

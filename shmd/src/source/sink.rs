@@ -99,9 +99,19 @@ impl<'a> Sink<'a> {
 
     /// Waits a moment for memory if that is what is missing.
     fn retry(&mut self, error: Error) -> Result<()> {
-        let Error::NoSpace { .. } = error else { return Err(error) };
+        match error {
+            Error::NoSpace { .. } => self.wait_for_memory(&error),
+            error => Err(error),
+        }
+    }
+
+    /// Says what is missing, and waits a moment for it.
+    ///
+    /// # Errors
+    /// As [`wait`](Self::wait).
+    pub(super) fn wait_for_memory(&mut self, error: &Error) -> Result<()> {
         if let Some(left_out) = self.lines.admit(Instant::now()) {
-            operation("input-waits").on(&self.channel).reason(&error).left_out(left_out).warn();
+            operation("input-waits").on(&self.channel).reason(error).left_out(left_out).warn();
         }
         self.pause(RETRY)
     }

@@ -24,6 +24,7 @@ impl<T: AsFd + Send> Input for Stdin<T> {
                 Stepped::Moved => {}
                 Stepped::Idle => feed.wait_for(&input, None)?,
                 Stepped::End => return Ok(()),
+                Stepped::Short(e) => feed.wait_for_memory(&e)?,
                 Stepped::Broken(e) => return Err(e),
             }
         }

@@ -183,6 +183,7 @@ impl Tail {
                     Turn::Leave => followed.stop = Stop::AtEnd,
                     Turn::Rewind => (followed.stop, rewind) = (Stop::Now, true),
                 },
+                Stepped::Short(e) => feed.wait_for_memory(&e)?,
                 Stepped::End => return Ok(rewind),
                 Stepped::Broken(e) => {
                     feed.trouble(&e, || None);

@@ -31,6 +31,12 @@ impl Pump {
         !matches!(self.skip, Skip::All)
     }
 
+    /// Whether the next [`step`](Self::step) has something to do that needs no input.
+    #[must_use]
+    pub fn has_more(&self) -> bool {
+        self.look_again
+    }
+
     /// Takes what is skipped off the front of what was read.
     pub(super) fn throw_away(&mut self) {
         let delimiter = match self.skip {
@@ -47,7 +53,7 @@ impl Pump {
         }
     }
 
-    /// Bytes of an unfinished message that were read. The memory that they take is less than twice that, and a buffer.
+    /// Bytes of an unfinished message that were read. The memory that they take is a quarter more, and a buffer.
     #[must_use]
     pub fn unfinished(&self) -> usize {
         self.end - self.start
@@ -69,8 +75,13 @@ impl Pump {
     /// Gives all memory back, when nothing in it is needed any more. The next read takes some again.
     pub fn release(&mut self) {
         if self.unread().is_empty() && self.memory() > 0 {
-            self.clear();
-            self.buffer = Vec::new();
+            self.abandon();
         }
+    }
+
+    /// Gives all memory back, with the unfinished message in it.
+    pub fn abandon(&mut self) {
+        self.clear();
+        self.buffer = Vec::new();
     }
 }

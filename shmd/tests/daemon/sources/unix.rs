@@ -191,27 +191,86 @@ fn clients_that_hoard_unfinished_messages_do_not_keep_an_honest_one_out() {
     let daemon = Daemon::fed("unix-hoard", &format!("{KEYS}\nmax_message = \"1MiB\"\nmax = \"4MiB\""));
     let mut reader = daemon.reader();
     let hoard = |client: &mut UnixStream, len: usize| client.write_all(&vec![b'x'; len]).unwrap();
-    let mut hoarders: Vec<UnixStream> = (0..65).map(|_| connect(&daemon)).collect();
+    let mut hoarders: Vec<UnixStream> = (0..63).map(|_| connect(&daemon)).collect();
     hoarders.iter_mut().for_each(|client| hoard(client, 600 * KIB));
-    daemon.until_input(|input| input.bytes == 65 * 600 * KIB as u64);
+    daemon.until_input(|input| input.bytes == 63 * 600 * KIB as u64);
     let mut honest = connect(&daemon);
     honest.write_all(b"first\n").unwrap();
     assert_eq!(next(&mut reader), "first");
     assert_eq!(daemon.input().errors, 0, "{}", daemon.log());
-    // 66,000 of the 66,560 KiB that all may have.
+    // Buffers of 66,304 of the 66,560 KiB that all may have.
     hoarders.iter_mut().for_each(|client| hoard(client, 400 * KIB));
-    hoarders.push(connect(&daemon));
-    hoard(hoarders.last_mut().unwrap(), 1001 * KIB);
-    daemon.until_input(|input| input.bytes == (65 * 1000 + 1001) * KIB as u64 + 6);
+    for len in [1001, 300] {
+        hoarders.push(connect(&daemon));
+        hoard(hoarders.last_mut().unwrap(), len * KIB);
+    }
+    daemon.until_input(|input| input.bytes == (63 * 1000 + 1001 + 300) * KIB as u64 + 6);
     assert_eq!(daemon.input().errors, 0, "{}", daemon.log());
     hoard(&mut honest, 600 * KIB);
     let input = daemon.until_input(|input| input.errors == 1);
     let reason = input.last_error.unwrap();
-    assert!(reason.contains(", 68157440 are allowed, and its 1025024 are the most; "), "{reason}");
-    assert!(is_closed(hoarders.pop().unwrap()));
+    assert!(reason.contains(", 68157440 bytes are allowed, and its 1MiB are the most; "), "{reason}");
     honest.write_all(b"\n").unwrap();
     assert_eq!(next(&mut reader).len(), 600 * KIB);
     assert_eq!(daemon.input().errors, 1, "{}", daemon.log());
+    let is_open = |client: &UnixStream| {
+        client.set_nonblocking(true).unwrap();
+        matches!((&*client).read(&mut [0]), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
+    };
+    assert_eq!(hoarders.iter().filter(|client| !is_open(client)).count(), 1);
+}
+
+#[test]
+fn unfinished_messages_hold_no_more_memory_than_is_promised() {
+    const MIB: usize = 1 << 20;
+    let keys = format!("{KEYS}\nframing = \"length\"\nmax_message = \"64MiB\"\nmax = \"128MiB\"");
+    let daemon = Daemon::fed("unix-memory", &keys);
+    let before = daemon.own_memory();
+    let mut clients: Vec<UnixStream> = (0..100).map(|_| connect(&daemon)).collect();
+    let mut send = |len: usize, claim: bool| {
+        for client in &mut clients {
+            // One that was dropped takes nothing more.
+            let claimed = claim.then(|| client.write_all(&(32u32 << 20).to_le_bytes()));
+            let _ = claimed.unwrap_or(Ok(())).and_then(|()| client.write_all(&vec![7; len]));
+        }
+    };
+    // Together less than what is allowed: everybody stays.
+    send(MIB + MIB / 10, true);
+    daemon.until_input(|input| input.bytes as usize == 100 * (4 + MIB + MIB / 10));
+    assert_eq!(daemon.input().errors, 0, "{}", daemon.log());
+    assert!(daemon.own_memory() < before + (132 << 20), "{} of {before}", daemon.own_memory());
+    // More: some have to go.
+    send(MIB, false);
+    let input = daemon.until_input(|input| input.errors > 30);
+    assert!(daemon.own_memory() < before + (132 << 20), "{} of {before}, {input:?}", daemon.own_memory());
+    let mut reader = daemon.reader();
+    connect(&daemon).write_all(b"\x02\0\0\0me").unwrap();
+    assert_eq!(next(&mut reader), "me");
+}
+
+#[test]
+fn a_line_that_is_too_long_is_passed_over_and_its_client_stays() {
+    for (framing, end) in [("lines", '\n'), ("nul", '\0')] {
+        let keys = format!("{KEYS}\nframing = \"{framing}\"\nmax_message = 1000");
+        let daemon = Daemon::fed(&format!("unix-long-{framing}"), &keys);
+        let mut reader = daemon.reader();
+        let mut client = connect(&daemon);
+        let (long, longer) = ("x".repeat(2000), "y".repeat(1 << 20));
+        // What follows is in the same write, and the last thing that is said for now.
+        write!(client, "one{end}{long}{end}two{end}{longer}{end}three{end}").unwrap();
+        for expected in ["one", "two", "three"] {
+            assert_eq!(next(&mut reader), expected);
+        }
+        let input = daemon.until_input(|input| input.errors == 2 && input.messages == 3);
+        assert!(input.state.contains("1 client of"), "{input:?}");
+        assert!(input.last_error.unwrap().contains("passed over: message 3 of the input"), "{}", daemon.log());
+        write!(client, "four{end}").unwrap();
+        assert_eq!(next(&mut reader), "four");
+        // Also one whose end never comes.
+        write!(client, "{longer}").unwrap();
+        drop(client);
+        daemon.until_input(|input| input.errors == 3 && input.state.contains("0 clients of"));
+    }
 }
 
 #[test]
