@@ -149,11 +149,11 @@ impl Segment {
             .map_err(|e| Error::system(format!("read {size} bytes from {}", self.name), e))
     }
 
-    /// Copies a message in; the file is long enough. The mutex is held.
-    pub(super) fn copy_in(&self, message: &[u8]) -> Result<()> {
-        let len = message.len();
+    /// Copies a part of a message in, from byte `at` of the message on; the file is long enough. The mutex is held.
+    pub(super) fn copy_in(&self, at: u64, part: &[u8]) -> Result<()> {
+        let len = part.len();
         self.file
-            .write_all_at(message, DATA)
+            .write_all_at(part, DATA + at)
             .map_err(|e| Error::system(format!("write {len} bytes to {}", self.name), e))
     }
 

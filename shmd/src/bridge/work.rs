@@ -11,7 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use shm_proto::handoff::layout::HEADER_SIZE;
 use shm_proto::handoff::{Counters, Progress, Resized, Writer};
 use shm_proto::os::bell::Bell;
-use shm_proto::ring::Reader;
+use shm_proto::ring::{Message, Reader};
 use shm_proto::{ChannelName, Error, Result};
 
 use super::{Answer, Order, Shared, State};
@@ -20,6 +20,8 @@ use crate::rate_limit::RateLimit;
 
 /// A message that cannot be handed over for now, for want of memory or with its mutex taken, is tried again after this time.
 const RETRY: Duration = Duration::from_secs(1);
+/// Bytes of a message that are on their way through the daemon's own memory at a time.
+const PART: usize = 64 << 10;
 /// Why handing a message over was broken off.
 enum Stopped {
     ByDaemon,
@@ -78,12 +80,11 @@ impl Work {
     }
 
     fn serve(&mut self, feed: &mut Reader) -> Result<(), Stopped> {
-        let mut bytes = Vec::new();
+        let mut part = vec![0; PART];
         loop {
             self.obey()?;
             if let Some(message) = feed.try_recv().map_err(Stopped::By)? {
-                message.copy_to_vec(&mut bytes);
-                self.hand_over(&bytes)?;
+                self.hand_over(&message, &mut part)?;
                 // Only now it is acknowledged to whoever published it.
                 message.finish().map_err(Stopped::By)?;
                 continue;
@@ -100,11 +101,18 @@ impl Work {
     }
 
     /// Whatever is wrong with the objects may be put right by those who use them: it is tried again and again.
-    fn hand_over(&mut self, message: &[u8]) -> Result<(), Stopped> {
+    fn hand_over(&mut self, message: &Message<'_>, part: &mut [u8]) -> Result<(), Stopped> {
         self.ends.shared.peak.fetch_max(message.len() as u64 + HEADER_SIZE, Ordering::Relaxed);
         loop {
             self.obey()?;
-            match self.writer.offer(message) {
+            let offered = self.writer.offer_parts(message.len() as u64, |put| {
+                (0..message.len()).step_by(part.len()).try_for_each(|at| {
+                    let part = &mut part[..PART.min(message.len() - at)];
+                    message.copy_part(at, part);
+                    put(part)
+                })
+            });
+            match offered {
                 Ok(()) => break,
                 Err(error) => self.retry(&error)?,
             }

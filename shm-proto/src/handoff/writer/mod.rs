@@ -204,7 +204,22 @@ impl Writer {
     /// [`Error::WouldBlock`] while another one is on offer, [`Error::TooLarge`], [`Error::NoSpace`] when the segment
     /// cannot grow, [`Error::Locked`]; the message is then not on offer.
     pub fn offer(&mut self, message: &[u8]) -> Result<()> {
-        let (len, channel) = (message.len() as u64, || self.settings.names.segment.clone());
+        self.offer_parts(message.len() as u64, |put| put(message))
+    }
+
+    /// [`offer`](Self::offer) for a message of `len` bytes that does not lie in one piece: `parts` puts one after another.
+    ///
+    /// # Errors
+    /// As there, and what `parts` says.
+    ///
+    /// # Panics
+    /// When `parts` puts more than `len` bytes.
+    pub fn offer_parts(
+        &mut self,
+        len: u64,
+        parts: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()>,
+    ) -> Result<()> {
+        let channel = || self.settings.names.segment.clone();
         if let Some(offer) = self.offer {
             let reason = Blocked::Full { used: offer.len, capacity: self.len };
             return Err(Error::WouldBlock { channel: channel(), reason });
@@ -215,7 +230,13 @@ impl Writer {
         self.make_room(len)?;
         self.clear_posts();
         self.locked(|objects| {
-            objects.segment.copy_in(message)?;
+            let mut at = 0;
+            parts(&mut |part| {
+                let from = at;
+                at += part.len() as u64;
+                assert!(at <= len, "parts of a message are longer than the message");
+                objects.segment.copy_in(from, part)
+            })?;
             let header = objects.segment.header();
             header.data_size.store(len, Ordering::Relaxed);
             // Release: the reader's Acquire load; a C program's order comes from the mutex.

@@ -86,6 +86,16 @@ impl<'a> Message<'a> {
         self.len()
     }
 
+    /// Fills `out` with the bytes from byte `from` on: for messages that are to be gone through in pieces.
+    ///
+    /// # Panics
+    /// When the message has not so many bytes.
+    pub fn copy_part(&self, from: usize, out: &mut [u8]) {
+        assert!(from <= self.len() && out.len() <= self.len() - from, "a part outside the message");
+        // SAFETY: by the assertion the bytes are among the message's; otherwise as in `copy_to`.
+        unsafe { std::ptr::copy_nonoverlapping(self.as_ptr().add(from), out.as_mut_ptr(), out.len()) };
+    }
+
     /// Replaces the contents of `out` with the bytes; allocates only when `out` is too small.
     pub fn copy_to_vec(&self, out: &mut Vec<u8>) {
         out.clear();
