@@ -16,8 +16,8 @@ use std::path::{Path, PathBuf};
 use daemonize::{Daemonize, Outcome};
 use shm_proto::Error;
 
+use crate::cleanup;
 use crate::exit::Failure;
-use crate::journal::operation;
 
 /// How to be in the background. Paths are absolute.
 #[derive(Clone, Debug)]
@@ -132,7 +132,7 @@ impl Drop for PidFile {
         if fs::read_to_string(&self.path).is_ok_and(|text| text == self.text)
             && let Err(e) = fs::remove_file(&self.path)
         {
-            operation("cleanup").text("object", self.path.display()).reason(e).warn();
+            cleanup::failed(None, self.path.display(), e);
         }
     }
 }

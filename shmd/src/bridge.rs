@@ -23,6 +23,7 @@ use shm_proto::os::bell::Bell;
 use shm_proto::ring::Reader;
 use shm_proto::{ChannelName, Error, Result};
 
+use crate::cleanup;
 use crate::event_loop::ClientId;
 use work::{Ends, Work};
 
@@ -60,8 +61,10 @@ enum Order {
 struct Shared {
     state: Mutex<State>,
     stop: AtomicBool,
-    /// The thread has removed the objects and has nothing more to do.
+    /// The thread has removed the objects, or failed to, and has nothing more to do.
     ended: AtomicBool,
+    /// Why some object could not be removed, once the thread has tried.
+    left: Mutex<Option<Error>>,
     /// There is an order in the queue.
     orders: AtomicBool,
     /// The longest segment that a message has needed since somebody looked.
@@ -173,6 +176,14 @@ impl Bridge {
         self.shared.ended.load(Ordering::Acquire)
     }
 
+    /// After the [end](Self::has_ended): whether all objects were removed.
+    ///
+    /// # Errors
+    /// Why not; told once.
+    pub(crate) fn removed(&self) -> Result<()> {
+        self.shared.left.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
+    }
+
     /// Leaves a thread behind that does not end.
     pub(crate) fn abandon(&mut self) {
         self.thread = None;
@@ -191,6 +202,9 @@ impl Drop for Bridge {
         if self.has_ended() {
             // A panic was printed by the thread itself.
             let _ = thread.join();
+            if let Err(e) = self.removed() {
+                cleanup::failed(None, "an object of a handoff", e);
+            }
         }
     }
 }

@@ -37,6 +37,9 @@ pub(crate) enum Failure {
     /// Standard output does not take what was asked for.
     #[error("standard output: {0}")]
     Output(std::io::Error),
+    /// It has stopped, and could not remove everything.
+    #[error("stopped, but these could not be removed: {0}; remove them by hand, or start shmd again as the same user")]
+    Left(String),
     /// A descriptor of the daemon's own.
     #[error(transparent)]
     Io(#[from] std::io::Error),
@@ -59,7 +62,7 @@ pub(crate) fn code(failure: &Failure) -> u8 {
             NOT_PERMITTED
         }
         Failure::Instance(process::Error::Unsafe { .. }) => NOT_PERMITTED,
-        Failure::Run(_) | Failure::Instance(_) | Failure::Output(_) | Failure::Io(_) => FAILED,
+        Failure::Run(_) | Failure::Instance(_) | Failure::Output(_) | Failure::Left(_) | Failure::Io(_) => FAILED,
     }
 }
 
@@ -94,6 +97,7 @@ mod tests {
             (Failure::Instance(process::Error::Unsafe { dir: "/tmp".into(), reason: "others".into() }), 77),
             (Failure::Io(Errno::EPERM.into()), 77),
             (Failure::Output(Errno::ENOSPC.into()), 1),
+            (Failure::Left("/dev/shm/x".into()), 1),
             (Failure::CommandLine(crate::args::usage("no")), 2),
         ] {
             assert_eq!(code(&failure), expected, "{failure:?}");

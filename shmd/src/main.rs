@@ -8,6 +8,7 @@ mod background;
 mod bridge;
 mod channel;
 mod channels;
+mod cleanup;
 mod config;
 mod daemon;
 mod event_loop;
@@ -98,5 +99,6 @@ fn serve(
     logging::start(config.log, &asked.log_target).map_err(Failure::Io)?;
     journal::keep(config.log_entries);
     let origin = daemon::Origin { given: asked.given, stdin_feeds: host.stdin_feeds, pid_file: asked.pid_file };
-    daemon::run(config, origin, ready)
+    daemon::run(config, origin, ready)?;
+    cleanup::left().map_or(Ok(()), |left| Err(Failure::Left(left)))
 }

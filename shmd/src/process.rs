@@ -11,7 +11,7 @@ use nix::unistd::geteuid;
 use shm_proto::control::LOCK_NAME;
 use shm_proto::os::process::{start_ticks, user_name};
 
-use crate::journal::operation;
+use crate::cleanup;
 
 /// A second daemon may take the lock file away between our opening and our locking it, each time by ending itself.
 const TRIES: u32 = 100;
@@ -114,7 +114,7 @@ impl Drop for Instance {
         if is_at(&self.lock, &self.lock_path)
             && let Err(e) = fs::remove_file(&self.lock_path)
         {
-            operation("cleanup").text("object", self.lock_path.display()).reason(e).warn();
+            cleanup::failed(None, self.lock_path.display(), e);
         }
     }
 }
@@ -149,7 +149,7 @@ impl Drop for RuntimeDir {
         if self.created {
             match fs::remove_dir(&self.path) {
                 Err(e) if !matches!(e.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
-                    operation("cleanup").text("object", self.path.display()).reason(e).warn();
+                    cleanup::failed(None, self.path.display(), e);
                 }
                 _ => {}
             }

@@ -1,6 +1,7 @@
 //! The control socket in the runtime directory.
 
 use std::fs::{self, Permissions};
+use std::io::ErrorKind;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 use nix::sys::socket::{Backlog, listen};
 use shm_proto::{Error, Result};
 
+use crate::cleanup;
 use crate::journal::operation;
 
 /// Connections that may wait to be accepted. They are accepted in their order, so this is how many a client may find before
@@ -49,8 +51,9 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        if let Err(e) = fs::remove_file(&self.path) {
-            operation("cleanup").text("object", self.path.display()).reason(e).warn();
+        match fs::remove_file(&self.path) {
+            Err(e) if e.kind() != ErrorKind::NotFound => cleanup::failed(None, self.path.display(), e),
+            _ => {}
         }
     }
 }

@@ -77,6 +77,7 @@ impl Work {
         let Counters { messages, dropped, .. } = self.writer.counters();
         let end = operation("handoff-end").on(&self.channel).number("messages", messages).number("dropped", dropped);
         end.number("withdrawn", u64::from(self.writer.on_offer().is_some())).info();
+        *self.ends.shared.left.lock().unwrap_or_else(PoisonError::into_inner) = self.writer.close().err();
     }
 
     fn serve(&mut self, feed: &mut Reader) -> Result<(), Stopped> {

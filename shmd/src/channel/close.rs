@@ -7,7 +7,8 @@ use shm_proto::control::ReaderEvent;
 use shm_proto::ring::layout::control;
 
 use super::{Channel, Reader};
-use crate::config::ChannelConfig;
+use crate::cleanup;
+use crate::config::{ChannelConfig, SourceKind};
 use crate::hub::Hub;
 use crate::journal::{Operation, operation};
 use crate::lease::{Holder, Lease};
@@ -54,6 +55,9 @@ impl Channel {
                 .text("source", &self.config.source)
                 .reason("its thread does not end: a read or a write of its input may hang; it is left behind")
                 .warn();
+            if matches!(self.config.source, SourceKind::Fifo(..) | SourceKind::Unix(..)) {
+                cleanup::note(&self.config.source, "its thread does not end");
+            }
         }
     }
 

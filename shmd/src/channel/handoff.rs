@@ -19,6 +19,7 @@ use shm_proto::{Bytes, Error, Result, ring};
 
 use super::{Channel, Reader};
 use crate::bridge::Bridge;
+use crate::cleanup;
 use crate::config::ChannelConfig;
 use crate::event_loop::{ClientId, Interest, Token};
 use crate::hub::{Hub, refusal};
@@ -284,18 +285,29 @@ impl Channel {
         self.handoff_ready(hub);
         self.refuse_asking(hub);
         let Some(handoff) = &mut self.handoff else { return };
-        let Names { segment, avail, done } = &handoff.names;
         if handoff.bridge.has_ended() {
-            let gone = operation("unlink").on(&self.config.name).text("segment", segment);
-            gone.text("avail", avail).text("done", done).info();
-        } else {
-            handoff.bridge.abandon();
-            let stuck = operation("handoff-stuck").on(&self.config.name).text("segment", segment);
-            let stuck = stuck.text("avail", avail).text("done", done);
-            let reason = "its thread does not end and is left behind: a peer may sit in the mutex; the objects stay until it \
-                          ends, or until the next shmd adopts them";
-            stuck.reason(reason).warn();
+            return removed(&handoff.config, handoff.bridge.removed());
         }
+        handoff.bridge.abandon();
+        let Names { segment, avail, done } = &handoff.names;
+        let stuck = operation("handoff-stuck").on(&self.config.name).text("segment", segment);
+        let stuck = stuck.text("avail", avail).text("done", done);
+        let reason = "its thread does not end and is left behind: a peer may sit in the mutex; the objects stay until it \
+                      ends, or until the next shmd adopts them";
+        stuck.reason(reason).warn();
+        cleanup::note(segment, "a peer may sit in its mutex");
+    }
+}
+
+/// Logs that the objects of a handoff were removed, or that some could not be.
+fn removed(config: &ChannelConfig, outcome: Result<()>) {
+    let Some(Names { segment, avail, done }) = &config.handoff else { return };
+    match outcome {
+        Ok(()) => {
+            let gone = operation("unlink").on(&config.name).text("segment", segment);
+            gone.text("avail", avail).text("done", done).info();
+        }
+        Err(e) => cleanup::failed(Some(&config.name), format_args!("{segment}, {avail} or {done}"), e),
     }
 }
 

@@ -15,6 +15,7 @@ use shm_proto::ring::{Owner, Snapshot, create_segment};
 use shm_proto::{Bytes, Error, Prefix, Result};
 
 use super::name::{make_way, publish};
+use crate::cleanup;
 use crate::config::ChannelConfig;
 use crate::journal::operation;
 
@@ -181,7 +182,7 @@ impl Drop for Segment {
         }
         match shm::unlink(&self.name) {
             Ok(()) => operation("unlink").text("segment", &self.name).info(),
-            Err(e) => operation("unlink-failed").text("segment", &self.name).reason(e).warn(),
+            Err(e) => cleanup::failed(None, shm::path(&self.name), e),
         }
     }
 }

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use shm_proto::Error;
 
-use crate::journal::operation;
+use crate::cleanup;
 
 /// A file made by this daemon: its name is removed when this is dropped, unless it has become another file's meanwhile.
 #[derive(Debug)]
@@ -56,7 +56,7 @@ impl Drop for Made {
         if FileId::of(&found) == self.id
             && let Err(e) = fs::remove_file(&self.path)
         {
-            operation("cleanup").text("object", self.path.display()).reason(e).warn();
+            cleanup::failed(None, self.path.display(), e);
         }
     }
 }

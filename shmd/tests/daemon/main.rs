@@ -5,6 +5,7 @@ mod crowd;
 mod handoff;
 mod killed;
 mod life;
+mod limits;
 mod log;
 mod reload;
 mod removal;

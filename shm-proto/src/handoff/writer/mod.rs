@@ -1,6 +1,7 @@
 //! Role A: makes the objects, offers one message at a time, waits for its acknowledgement.
 
 mod create;
+mod end;
 mod settings;
 mod size;
 
@@ -17,9 +18,9 @@ use super::objects::Objects;
 use crate::control::OnFull;
 use crate::error::{Blocked, Error, Result};
 use crate::os::clock::monotonic_ns;
-use crate::os::named_sem::NamedSemaphore;
 use crate::os::sem::Wait;
 
+pub use end::Waker;
 pub use settings::{Counters, Origin, Settings};
 pub use size::Resized;
 
@@ -49,7 +50,8 @@ struct Offer {
     deadline: u64,
 }
 
-/// The writer of a handoff channel. Dropping it withdraws what is on offer and removes the objects.
+/// The writer of a handoff channel. Dropping it withdraws what is on offer and removes the objects; [`close`](Self::close)
+/// does the same and tells of failure.
 #[derive(Debug)]
 pub struct Writer {
     settings: Settings,
@@ -62,31 +64,9 @@ pub struct Writer {
     counters: Counters,
     woken: Arc<AtomicBool>,
     ending: Arc<AtomicBool>,
+    /// The objects are gone.
+    removed: bool,
     _owner: Flock<OwnedFd>,
-}
-
-/// Ends a writer's wait from another thread.
-#[derive(Clone, Debug)]
-pub struct Waker {
-    done: Arc<NamedSemaphore>,
-    woken: Arc<AtomicBool>,
-    ending: Arc<AtomicBool>,
-}
-
-impl Waker {
-    /// Makes [`Writer::progress`] return [`Progress::Waiting`], now or at its next call.
-    pub fn wake(&self) {
-        if !self.woken.swap(true, Ordering::Release) {
-            self.done.post();
-        }
-    }
-
-    /// Wakes the writer as [`wake`](Self::wake) does, and breaks off a growth that is under way, now and from now on: for a
-    /// writer that is about to be dropped. A wait for the mutex goes on for as long as it takes, a second at most.
-    pub fn end(&self) {
-        self.ending.store(true, Ordering::Release);
-        self.wake();
-    }
 }
 
 impl Writer {
@@ -121,6 +101,7 @@ impl Writer {
             counters: Counters::default(),
             woken: Arc::default(),
             ending: Arc::default(),
+            removed: false,
             _owner: made.owner,
         })
     }
@@ -377,17 +358,6 @@ impl Writer {
                 Progress::Waiting => {}
                 end => return Ok(end),
             }
-        }
-    }
-}
-
-impl Drop for Writer {
-    fn drop(&mut self) {
-        if let Err(error) = self.withdraw() {
-            log::debug!("event=handoff-left segment={} reason={:?}", self.settings.names.segment, error.to_string());
-        }
-        if let Err(error) = self.objects.unlink() {
-            log::warn!("event=unlink-failed segment={} reason={:?}", self.settings.names.segment, error.to_string());
         }
     }
 }

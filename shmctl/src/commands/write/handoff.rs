@@ -106,12 +106,13 @@ pub(super) fn run(args: &Args, names: Names, signals: &Signals) -> Result<()> {
         unpublished: sink.unpublished,
         unfinished: pump.unfinished(),
     };
+    let closed = sink.writer.close().map_err(Failure::from);
     match result {
         Ok(End::Input) => log::info!("{}", messages(counters.messages, "acknowledged")),
-        Ok(End::Signal) => return stopped.tell(signals, ""),
+        Ok(End::Signal) => stopped.tell(signals, "")?,
         Err(Failure::Library(Error::Interrupted { .. })) => {
             let more = "; the message on offer is withdrawn";
-            return Stopped { unfinished: 0, ..stopped }.tell(signals, more);
+            Stopped { unfinished: 0, ..stopped }.tell(signals, more)?;
         }
         Err(failure) => {
             if counters.messages > 0 {
@@ -120,7 +121,7 @@ pub(super) fn run(args: &Args, names: Names, signals: &Signals) -> Result<()> {
             return Err(failure);
         }
     }
-    Ok(())
+    closed
 }
 
 fn publish(pump: &mut Pump, sink: &mut Sink<'_>) -> Result<End> {
