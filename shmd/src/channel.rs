@@ -6,6 +6,7 @@ mod drain;
 mod handoff;
 mod helper;
 mod name;
+mod prepared;
 mod reader;
 mod reload;
 mod resize;
@@ -15,17 +16,18 @@ mod writer;
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use shm_proto::control::{Attached, Done, ErrorKind, Geometry, ReaderEvent, Refusal};
 use shm_proto::os::barrier;
 use shm_proto::os::reserve::Reservation;
+use shm_proto::ring::Snapshot;
 use shm_proto::ring::layout::control;
 use shm_proto::ring::link::ToWriter;
-use shm_proto::ring::{Owner, Snapshot};
-use shm_proto::{Error, Prefix, Result};
+use shm_proto::{Error, Result};
 
 pub(crate) use handoff::Handoff;
+pub(crate) use prepared::Prepared;
 pub(crate) use reader::Reader;
 pub(crate) use segment::{Segment, this_process};
 
@@ -84,21 +86,12 @@ pub(crate) struct Channel {
 }
 
 impl Channel {
-    /// Makes the channel's segment. A peer that sits in the mutex of handoff objects that were left is waited for as long as
-    /// `patience`.
+    /// Makes the channel from its objects.
     ///
     /// # Errors
-    /// When the name is taken or there is no memory.
-    pub(crate) fn create(
-        id: ChannelId,
-        configured: ChannelConfig,
-        prefix: &Prefix,
-        owner: Owner,
-        user: &str,
-        patience: Duration,
-    ) -> Result<Self> {
-        let config = handoff::feed(&configured);
-        let (segment, geometry) = Segment::create(prefix, &config, owner)?;
+    /// When the system gives no descriptors or no thread.
+    pub(crate) fn create(id: ChannelId, prepared: Prepared, user: &str) -> Result<Self> {
+        let Prepared { configured, config, segment, geometry, handoff } = prepared;
         let mut channel = Self {
             id,
             sizing: Sizing::new(Bounds { min: config.min, max: config.max }, config.capacity),
@@ -125,7 +118,7 @@ impl Channel {
             lines: RateLimit::new(LINES),
             overflow_lines: RateLimit::new(1),
         };
-        channel.start_handoff(configured, patience)?;
+        channel.start_handoff(configured, handoff)?;
         Ok(channel)
     }
 

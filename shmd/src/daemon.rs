@@ -5,9 +5,11 @@
 
 mod clients;
 mod log;
+mod preparation;
 mod reload;
 
 use std::path::PathBuf;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use ::log::debug;
@@ -20,7 +22,7 @@ use shm_proto::ring::Owner;
 use shm_proto::{Error, Prefix};
 
 use crate::background::PidFile;
-use crate::channel::{Channel, this_process};
+use crate::channel::{Channel, Prepared, this_process};
 use crate::channels::Channels;
 use crate::config::{Config, Given, SourceKind};
 use crate::event_loop::{ChannelId, Event, Timer, Token};
@@ -32,6 +34,7 @@ use crate::process::Instance;
 use crate::signals::{self, Signals};
 use crate::socket::Socket;
 use log::Follower;
+use preparation::Preparation;
 
 /// How long writers have to give their role back when the daemon stops.
 const STOP: Duration = Duration::from_secs(1);
@@ -90,6 +93,9 @@ struct Daemon {
     /// The newest operation that the followers know of.
     told: u64,
     manager: Notifier,
+    reloading: Option<Preparation>,
+    /// The signal that came meanwhile.
+    reload_again: Option<String>,
     _pid_file: Option<PidFile>,
     _instance: Instance,
 }
@@ -114,7 +120,8 @@ impl Daemon {
         let stdin_taken = config.channels.iter().any(|channel| channel.source == SourceKind::Stdin);
         for channel in config.channels {
             let id = channels.next_id();
-            channels.add(Channel::create(id, channel, &config.prefix, owner, &user, PATIENCE)?);
+            let prepared = Prepared::make(channel, &config.prefix, owner, PATIENCE, &AtomicBool::new(false))?;
+            channels.add(Channel::create(id, prepared, &user)?);
         }
         let socket = Socket::bind(config.runtime_dir.join(SOCKET_NAME))?;
         hub.listen(&socket.listener)?;
@@ -136,6 +143,8 @@ impl Daemon {
             followers: Vec::new(),
             told: 0,
             manager: Notifier::from_env(),
+            reloading: None,
+            reload_again: None,
             _pid_file: pid_file,
             _instance: instance,
         };
@@ -191,6 +200,7 @@ impl Daemon {
                     channel.reservation_ready(&mut self.hub);
                 }
             }
+            Event::Readable(Token::Preparation) | Event::Gone(Token::Preparation) => self.reload_ready(),
             Event::Readable(Token::Source(channel)) | Event::Gone(Token::Source(channel)) => self.source_ready(channel),
             Event::Readable(Token::Handoff(channel)) | Event::Gone(Token::Handoff(channel)) => {
                 if let Some(channel) = self.channels.get_mut(channel) {
@@ -253,9 +263,9 @@ impl Daemon {
             return;
         }
         if !signals::ends(signal) {
-            // The reason is in the log; whoever sent the signal looks there.
+            // The outcome is in the log; whoever sent the signal looks there.
             if self.stopping.is_none() {
-                drop(self.reload(signals::name(signal)));
+                self.reload_on(signals::name(signal));
             }
         } else if self.stopping.is_some() {
             self.stopped = true;
@@ -312,6 +322,7 @@ impl Daemon {
     /// Begins to end: nobody else comes in, and writers give their role back first, so that everything published before
     /// the readers are told is in their reach.
     fn stop(&mut self, reason: &str) {
+        self.give_reload_up(reason);
         operation("stop").reason(reason).info();
         self.manager.stopping(reason);
         self.stopping = Some(reason.to_owned());

@@ -36,6 +36,8 @@ pub(crate) enum Token {
     Handoff(ChannelId),
     /// The process that shrinks a channel.
     Helper(ChannelId),
+    /// The bell of the thread that makes new channels' objects.
+    Preparation,
 }
 
 impl Token {
@@ -49,6 +51,7 @@ impl Token {
             Token::Source(channel) => (5, u64::from(channel)),
             Token::Handoff(channel) => (6, u64::from(channel)),
             Token::Helper(channel) => (7, u64::from(channel)),
+            Token::Preparation => (8, 0),
         };
         kind << 56 | number
     }
@@ -64,7 +67,8 @@ impl Token {
             4 => Token::Reservation(number as u32),
             5 => Token::Source(number as u32),
             6 => Token::Handoff(number as u32),
-            _ => Token::Helper(number as u32),
+            7 => Token::Helper(number as u32),
+            _ => Token::Preparation,
         }
     }
 }
@@ -283,6 +287,7 @@ mod tests {
             Token::Source(0),
             Token::Handoff(1),
             Token::Helper(9),
+            Token::Preparation,
         ] {
             assert_eq!(Token::unpack(token.pack()), token);
         }

@@ -76,7 +76,7 @@ pub(crate) fn handle(hub: &mut Hub, channels: &mut [Channel], prefix: &Prefix, i
         Request::Resize { channel, bytes } => {
             find(hub, channels, channel.as_ref(), &peer, Right::Admin).map(|channel| {
                 if let Some(client) = hub.client(id) {
-                    client.role = Role::Waiting(channel.id());
+                    client.role = Role::Waiting(Some(channel.id()));
                 }
                 channel.resize(hub, id, bytes);
                 None

@@ -30,8 +30,8 @@ const MAX_QUEUED: usize = 1 << 20;
 pub(crate) enum Role {
     /// Requests and replies.
     Asking,
-    /// A request is being carried out; nothing more is read before it is answered.
-    Waiting(ChannelId),
+    /// A request is being carried out, of one channel or of all; nothing more is read before it is answered.
+    Waiting(Option<ChannelId>),
     /// The attachment of a reader.
     Reader(ChannelId, u32),
     /// The lent writer role.
@@ -361,7 +361,7 @@ mod tests {
         let mut events = EventLoop::new().unwrap();
         let (mut client, peer) = pair(&mut events, Instant::now());
         peer.shutdown(std::net::Shutdown::Write).unwrap();
-        client.role = Role::Waiting(0);
+        client.role = Role::Waiting(None);
         assert!(matches!(client.receive(), Ok(Received::Closed)));
         assert!(!client.is_done());
         client.role = Role::Asking;

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use shm_proto::Bytes;
 use shm_proto::control::ErrorKind;
+use shm_proto::os::memory::Free;
 use shm_proto::ring::link::ToWriter;
 
 use crate::event_loop::ClientId;
@@ -117,8 +118,8 @@ impl Sizing {
         reply.into_iter().chain(hold).min()
     }
 
-    /// An operator asks for a size. `free` is how many more bytes are to be had.
-    pub(crate) fn ask(&mut self, now: Instant, client: ClientId, asked: u64, free: u64) -> Vec<Action> {
+    /// An operator asks for a size. `free` is what there is to be had.
+    pub(crate) fn ask(&mut self, now: Instant, client: ClientId, asked: u64, free: &Free) -> Vec<Action> {
         let mut out = Vec::new();
         let Some(new) = self.bounds.fit(asked) else {
             let message = format!(
@@ -154,7 +155,7 @@ impl Sizing {
     }
 
     /// The writer asks for at least `asked` bytes.
-    pub(crate) fn writer_asks(&mut self, now: Instant, asked: u64, free: u64) -> Vec<Action> {
+    pub(crate) fn writer_asks(&mut self, now: Instant, asked: u64, free: &Free) -> Vec<Action> {
         let mut out = Vec::new();
         if self.growing.is_some() {
             self.wanted = self.wanted.max(asked);
@@ -181,7 +182,7 @@ impl Sizing {
             out.push(Action::Tell(ToWriter::NotGrown { reason: reason.clone() }));
             return out;
         }
-        match self.bounds.grown(self.capacity, asked, free) {
+        match self.bounds.grown(self.capacity, asked, free.bytes) {
             Some(goal) => self.grow(goal, By::Writer, free, now, &mut out),
             None => {
                 let reason = format!(
@@ -218,7 +219,7 @@ impl Sizing {
     }
 
     /// The reservation came to its end.
-    pub(crate) fn finished(&mut self, now: Instant, free: u64) -> Vec<Action> {
+    pub(crate) fn finished(&mut self, now: Instant, free: &Free) -> Vec<Action> {
         let Some(goal) = self.growing.as_ref().map(|g| g.goal) else { return Vec::new() };
         let mut out = self.reserved(goal);
         if let Some(Growing { old, by, .. }) = self.growing.take() {
@@ -230,7 +231,7 @@ impl Sizing {
     }
 
     /// The reservation failed: `reason` has the system's words, `free` what was left.
-    pub(crate) fn failed(&mut self, now: Instant, reason: &str, free: u64) -> Vec<Action> {
+    pub(crate) fn failed(&mut self, now: Instant, reason: &str, free: &Free) -> Vec<Action> {
         let mut out = Vec::new();
         if let Some(growing) = self.growing.take() {
             out.push(Action::Cut { to: self.capacity, after: None });
@@ -258,7 +259,7 @@ impl Sizing {
     }
 
     /// Time passes: requests that waited long enough are answered, a wish that waited long enough is looked at.
-    pub(crate) fn tick(&mut self, now: Instant, free: u64) -> Vec<Action> {
+    pub(crate) fn tick(&mut self, now: Instant, free: &Free) -> Vec<Action> {
         let mut out = Vec::new();
         self.expire(now, &mut out);
         if self.growing.is_none() && self.wanted > 0 {
@@ -312,8 +313,8 @@ impl Sizing {
         }
     }
 
-    fn grow(&mut self, goal: u64, by: By, free: u64, now: Instant, out: &mut Vec<Action>) {
-        if goal - self.capacity > free {
+    fn grow(&mut self, goal: u64, by: By, free: &Free, now: Instant, out: &mut Vec<Action>) {
+        if goal - self.capacity > free.bytes {
             return self.refuse(goal, by, "it does not fit", free, now, out);
         }
         self.growing = Some(Growing { old: self.capacity, goal, by });
@@ -348,13 +349,9 @@ impl Sizing {
         }
     }
 
-    fn refuse(&mut self, goal: u64, by: By, reason: &str, free: u64, now: Instant, out: &mut Vec<Action>) {
-        let reason = format!(
-            "no memory: asked {}, present {}, free {} in /dev/shm: {reason}",
-            Bytes(goal),
-            Bytes(self.capacity),
-            Bytes(free)
-        );
+    fn refuse(&mut self, goal: u64, by: By, reason: &str, free: &Free, now: Instant, out: &mut Vec<Action>) {
+        let reason =
+            format!("no memory: asked {}, present {}, free {free}: {reason}", Bytes(goal), Bytes(self.capacity),);
         self.waiters.refuse(ErrorKind::NoSpace, out, |_| reason.clone());
         out.push(Action::NotGrown { asked: goal, reason: reason.clone() });
         if by == By::Writer {
@@ -387,7 +384,7 @@ impl Sizing {
     }
 
     /// Looks again at a wish that had to wait.
-    fn catch_up(&mut self, now: Instant, free: u64, out: &mut Vec<Action>) {
+    fn catch_up(&mut self, now: Instant, free: &Free, out: &mut Vec<Action>) {
         let asked = std::mem::take(&mut self.wanted);
         if self.growing.is_some() {
             self.wanted = asked;

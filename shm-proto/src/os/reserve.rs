@@ -12,6 +12,7 @@
 mod child;
 #[cfg(test)]
 mod tests;
+mod wait;
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -28,6 +29,8 @@ use self::child::{FAILED, Plan};
 use super::retry;
 use crate::error::{Error, Result};
 use crate::size::Bytes;
+
+pub use wait::in_child;
 
 /// How far a reservation has come.
 #[derive(Debug)]
@@ -174,8 +177,9 @@ impl Drop for Reservation {
     }
 }
 
-/// Puts memory behind the first `len` bytes at once and makes the object at least that long. For small sizes: the
-/// caller waits, and takes the consequences of a memory limit itself.
+/// Puts memory behind the first `len` bytes at once and makes the object at least that long. For a page or less, and for
+/// measurements: the caller takes the consequences of a memory limit itself. Everything else is reserved by a child, with
+/// [`in_child`] or as a [`Reservation`].
 ///
 /// # Errors
 /// [`Error::System`], its source `ENOSPC` when there is not so much; the length is then unchanged.

@@ -5,7 +5,7 @@ use std::mem::offset_of;
 use std::ops::Deref;
 use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use nix::sys::uio::pwrite;
 
@@ -43,12 +43,15 @@ pub(super) fn flags_of(geometry: &Geometry) -> u64 {
     on_full | if geometry.asymmetric { layout::flags::ASYMMETRIC } else { 0 }
 }
 
-/// Reserves memory for a new segment and writes its header. The file has to be empty and nobody else's yet.
+/// Writes the header of a new segment. The file has to be nobody else's yet, and either empty, then memory is reserved for
+/// it, or as long as it will be, with memory behind it.
 ///
 /// # Errors
 /// When there is no memory for `capacity` bytes and the header page.
 pub fn create_segment(fd: BorrowedFd<'_>, geometry: &Geometry, capacity: u64, owner: Owner) -> Result<()> {
-    reserve::now(fd, DATA_OFFSET + capacity)?;
+    if reserve::length(fd)? < DATA_OFFSET + capacity {
+        reserve::in_child(fd, 0, DATA_OFFSET + capacity, &AtomicBool::new(false))?;
+    }
     let mut page = [0u8; DATA_OFFSET as usize];
     let mut put = |at: usize, word: u64| page[at..at + 8].copy_from_slice(&word.to_le_bytes());
     let identity = offset_of!(SegmentHeader, identity);

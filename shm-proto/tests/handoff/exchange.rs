@@ -204,7 +204,7 @@ fn a_growth_is_broken_off_when_the_writer_is_to_end_and_takes_nothing() {
     let capacity = writer.capacity();
     writer.waker().end();
     let error = writer.resize(128 << 20).unwrap_err();
-    assert!(matches!(&error, Error::NoSpace { reason, .. } if reason.contains("is being ended")), "{error}");
+    assert!(matches!(&error, Error::NoSpace { reason, .. } if reason.contains("not wanted any more")), "{error}");
     assert_eq!(writer.capacity(), capacity);
     assert_eq!(std::fs::metadata(format!("/dev/shm{}", place.0.segment)).unwrap().len(), capacity);
 }

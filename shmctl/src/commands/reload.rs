@@ -1,6 +1,7 @@
 //! `shmctl reload`: makes the daemon read its configuration again.
 
 use std::fmt::Write;
+use std::time::Duration;
 
 use clap::Args as ClapArgs;
 use shm_proto::control::{Change, Done, Reloaded, Request};
@@ -10,6 +11,9 @@ use crate::args::Global;
 use crate::error::{Failure, Result};
 use crate::human::printable;
 use crate::output::{print, print_json};
+
+/// Memory for new channels is reserved at some gigabytes a second.
+const ANSWER: Duration = Duration::from_secs(300);
 
 const EXAMPLES: &str = "\
 New channels are made, channels that are gone from the files are removed (their readers are told), and changed limits, \
@@ -30,7 +34,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, global: &Global) -> Result<()> {
-    match global.ask(&Request::Reload)? {
+    match global.ask_within(&Request::Reload, ANSWER)? {
         Done::Reload(done) => {
             if args.json {
                 print_json(&done)?

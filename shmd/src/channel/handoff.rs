@@ -79,22 +79,9 @@ pub(super) fn feed(config: &ChannelConfig) -> ChannelConfig {
 }
 
 impl Channel {
-    /// Makes the objects and starts to hand over what comes through the feed. A peer that sits in the mutex of objects that were
-    /// left is waited for as long as `patience`.
-    pub(super) fn start_handoff(&mut self, config: ChannelConfig, patience: Duration) -> Result<()> {
-        let Some(names) = config.handoff.clone() else { return Ok(()) };
-        let settings = Settings {
-            names: names.clone(),
-            mode: config.mode,
-            gid: config.group.as_ref().map(|(_, gid)| *gid),
-            capacity: config.capacity,
-            max_capacity: config.max,
-            max_message: config.max_message,
-            on_full: config.on_full,
-            ack_timeout: config.ack_timeout,
-        };
-        let writer = Writer::create_within(settings, patience)
-            .map_err(|e| Error::system(format!("channel {}", config.name), std::io::Error::other(e.to_string())))?;
+    /// Starts to hand over what comes through the feed.
+    pub(super) fn start_handoff(&mut self, config: ChannelConfig, writer: Option<Writer>) -> Result<()> {
+        let (Some(writer), Some(names)) = (writer, config.handoff.clone()) else { return Ok(()) };
         let created = operation("create").on(&config.name).text("mode", "handoff").text("segment", &names.segment);
         let created = created.text("avail", &names.avail).text("done", &names.done);
         let created = created.number("capacity", writer.capacity()).number("max", config.max);
@@ -299,8 +286,22 @@ impl Channel {
     }
 }
 
+/// What the objects of a handoff are made from, if the channel is one.
+pub(super) fn settings(config: &ChannelConfig) -> Option<Settings> {
+    Some(Settings {
+        names: config.handoff.clone()?,
+        mode: config.mode,
+        gid: config.group.as_ref().map(|(_, gid)| *gid),
+        capacity: config.capacity,
+        max_capacity: config.max,
+        max_message: config.max_message,
+        on_full: config.on_full,
+        ack_timeout: config.ack_timeout,
+    })
+}
+
 /// Logs that the objects of a handoff were removed, or that some could not be.
-fn removed(config: &ChannelConfig, outcome: Result<()>) {
+pub(super) fn removed(config: &ChannelConfig, outcome: Result<()>) {
     let Some(Names { segment, avail, done }) = &config.handoff else { return };
     match outcome {
         Ok(()) => {

@@ -13,7 +13,7 @@ use shm_proto::{Error, Result};
 use crate::journal::operation;
 
 /// How long a killed daemon's lock is waited for.
-const RELEASE: Duration = Duration::from_secs(1);
+const RELEASE: Duration = Duration::from_secs(5);
 /// How often it is looked at meanwhile.
 const LOOK: Duration = Duration::from_millis(5);
 

@@ -33,7 +33,7 @@ impl Channel {
         if bytes < self.sizing.capacity() && self.sizing.bounds().fit(bytes).is_some() {
             self.start_helper(hub);
         }
-        let actions = self.sizing.ask(Instant::now(), client, bytes, self.segment.free());
+        let actions = self.sizing.ask(Instant::now(), client, bytes, &self.segment.free());
         self.carry_out(hub, actions);
     }
 
@@ -63,7 +63,7 @@ impl Channel {
             Ok(Progress::Done(length)) => {
                 self.segment.grown(length.saturating_sub(DATA_OFFSET));
                 self.end_reservation(hub);
-                self.sizing.finished(now, self.segment.free())
+                self.sizing.finished(now, &self.segment.free())
             }
             Ok(Progress::Failed { source, .. }) => self.reservation_failed(hub, &source.to_string()),
             Err(e) => self.reservation_failed(hub, &e.to_string()),
@@ -75,7 +75,7 @@ impl Channel {
         self.end_reservation(hub);
         // Before what the attempt took is given back: this is what it met.
         let free = self.segment.free();
-        self.sizing.failed(Instant::now(), reason, free)
+        self.sizing.failed(Instant::now(), reason, &free)
     }
 
     fn end_reservation(&mut self, hub: &mut Hub) {
@@ -86,7 +86,7 @@ impl Channel {
 
     /// A change of size was waited for.
     pub(crate) fn resize_due(&mut self, hub: &mut Hub) {
-        let actions = self.sizing.tick(Instant::now(), self.segment.free());
+        let actions = self.sizing.tick(Instant::now(), &self.segment.free());
         self.carry_out(hub, actions);
     }
 

@@ -5,10 +5,12 @@
 
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::AtomicBool;
 
 use nix::sys::stat::{Mode, fchmod, fstat};
 use nix::unistd::{Gid, fchown, getegid};
 use shm_proto::control::Geometry;
+use shm_proto::os::memory::{self, Free};
 use shm_proto::os::{barrier, process, random, reserve, shm};
 use shm_proto::ring::layout::DATA_OFFSET;
 use shm_proto::ring::{Owner, Snapshot, create_segment};
@@ -47,18 +49,25 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
-    /// Makes the object of a channel. What a daemon that is no more has left under its name is replaced.
+    /// Makes the object of a channel. What a daemon that is no more has left under its name is replaced. Memory is waited for,
+    /// unless `ending` says that it is not wanted any more.
     ///
     /// # Errors
     /// When the name belongs to a living daemon or to somebody else, and when there is no memory.
-    pub(crate) fn create(prefix: &Prefix, config: &ChannelConfig, owner: Owner) -> Result<(Self, Geometry)> {
+    pub(super) fn create(
+        prefix: &Prefix,
+        config: &ChannelConfig,
+        owner: Owner,
+        ending: &AtomicBool,
+    ) -> Result<(Self, Geometry)> {
         let name = config.object(prefix);
         let gid = config.group.as_ref().map(|(_, gid)| *gid);
         // Before memory is reserved: a dead daemon's object may hold what is needed.
         make_way(&name)?;
         let object = shm::Unnamed::create(&name, config.mode, gid)?;
         let geometry = geometry(config);
-        create_segment(object.file(), &geometry, config.capacity, owner).map_err(|e| no_room(config, e))?;
+        reserve::in_child(object.file(), 0, DATA_OFFSET + config.capacity, ending).map_err(|e| no_room(config, e))?;
+        create_segment(object.file(), &geometry, config.capacity, owner)?;
         let read_only = object.read_only()?;
         publish(&object, &name)?;
         let segment = Self { name, file: object.into_file(), read_only, length: config.capacity, standing: None };
@@ -123,9 +132,9 @@ impl Segment {
         fchmod(self.file(), Mode::from_bits_truncate(mode)).map_err(failed)
     }
 
-    /// Bytes that there are to be had for growing.
-    pub(crate) fn free(&self) -> u64 {
-        reserve::free(self.file()).unwrap_or(u64::MAX)
+    /// What there is to be had for growing.
+    pub(crate) fn free(&self) -> Free {
+        memory::shared(self.file())
     }
 
     /// The file's data area has grown to so many bytes.
@@ -209,8 +218,10 @@ pub(super) fn geometry(config: &ChannelConfig) -> Geometry {
 fn no_room(config: &ChannelConfig, error: Error) -> Error {
     match error {
         Error::System { action, source } => {
-            let name = &config.name;
-            Error::System { action: format!("channel {name}: {action} (capacity {})", Bytes(config.capacity)), source }
+            let capacity = Bytes(config.capacity);
+            let way = "lower the channel's capacity, or raise that limit";
+            let action = format!("no memory for its capacity of {capacity}: {action}");
+            Error::System { action, source: std::io::Error::new(source.kind(), format!("{source}; {way}")) }
         }
         other => other,
     }

@@ -255,7 +255,7 @@ impl Channel {
         match line {
             ToDaemon::Grow { capacity } => {
                 self.low_use.reset();
-                let actions = self.sizing.writer_asks(now, capacity, self.segment.free());
+                let actions = self.sizing.writer_asks(now, capacity, &self.segment.free());
                 self.carry_out(hub, actions);
             }
             ToDaemon::Shrunk { id, after, .. } => {

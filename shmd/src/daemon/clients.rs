@@ -158,7 +158,8 @@ impl Daemon {
                     self.forget_follower(id);
                     None
                 }
-                Role::Waiting(channel) | Role::Reader(channel, _) | Role::Writer(channel) => Some(channel),
+                Role::Waiting(channel) => channel,
+                Role::Reader(channel, _) | Role::Writer(channel) => Some(channel),
             };
             let Some(channel) = channel.and_then(|channel| self.channels.get_mut(channel)) else { continue };
             match client.role {

@@ -1,47 +1,101 @@
 //! Reading the configuration again, while everything goes on.
 //!
-//! First all that can fail: the files, their check, the new channels. Only then is anything changed.
+//! First all that can fail: the files, their check, the objects of the new channels, which take time and are made by a
+//! [`Preparation`]. Only then is anything changed.
 
-use std::time::Duration;
-
+use shm_proto::ChannelName;
 use shm_proto::control::{Change, Done, ErrorKind, Refusal, Reloaded};
 
 use super::Daemon;
-use crate::channel::Channel;
-use crate::config::{self, Config, SourceKind};
-use crate::event_loop::ClientId;
+use super::preparation::Preparation;
+use crate::channel::{Channel, Prepared};
+use crate::config::{self, ChannelConfig, Config, SourceKind};
+use crate::event_loop::{ClientId, Interest, Token};
 use crate::host::Host;
 use crate::hub::{is_master, refusal};
 use crate::journal::{self, operation};
 use crate::logging;
+use crate::server::Role;
 
-/// How long a peer that sits in the mutex of stale handoff objects is waited for: all channels stand still meanwhile, and the first
-/// that does not let go ends the reload.
-const PATIENCE: Duration = Duration::from_millis(50);
 /// What readers of a removed channel are told.
 const REMOVED: &str = "the channel was taken out of the configuration";
 
 impl Daemon {
-    /// A client asks for it.
+    /// A client asks for it. It is answered when it is done.
     pub(super) fn reload_for(&mut self, id: ClientId) {
         let Some(peer) = self.hub.client(id).map(|client| client.credentials.clone()) else { return };
         let user = self.hub.user(peer.uid);
-        let answer = if is_master(peer.uid) {
-            self.reload(&user).map(Done::Reload)
-        } else {
+        let refused = if !is_master(peer.uid) {
             let message = format!("user {user} may not reload the configuration; root and the daemon's own user may");
-            Err(refusal(ErrorKind::NotPermitted, message))
+            refusal(ErrorKind::NotPermitted, message)
+        } else if let Some(present) = &self.reloading {
+            let message = format!("a reload by {} is under way; try again when it is done", present.by);
+            refusal(ErrorKind::Busy, message)
+        } else {
+            if let Some(client) = self.hub.client(id) {
+                client.role = Role::Waiting(None);
+            }
+            return self.begin_reload(Some(id), user);
         };
-        self.hub.reply(id, answer, Vec::new());
+        self.hub.reply(id, Err(refused), Vec::new());
+    }
+
+    /// A signal asks for it. One that comes while a reload is under way is another one, because the files may have changed.
+    pub(super) fn reload_on(&mut self, signal: &str) {
+        if self.reloading.is_some() {
+            self.reload_again = Some(signal.to_owned());
+        } else {
+            self.begin_reload(None, signal.to_owned());
+        }
     }
 
     /// Reads the configuration with the command line of the start, and takes over what can be.
-    ///
-    /// # Errors
-    /// Why nothing was changed.
-    pub(super) fn reload(&mut self, by: &str) -> Result<Reloaded, Refusal> {
+    fn begin_reload(&mut self, client: Option<ClientId>, by: String) {
         self.manager.reloading();
-        let result = self.take_over();
+        let result = match self.plan() {
+            Ok((config, wanted)) if wanted.is_empty() => self.take_over(config, Vec::new()),
+            Ok((config, wanted)) => {
+                let begun =
+                    Preparation::start(config, wanted, self.owner, client, by.clone()).and_then(|preparation| {
+                        self.hub.events.add(preparation.bell(), Token::Preparation, Interest::READ)?;
+                        Ok(preparation)
+                    });
+                match begun {
+                    Ok(preparation) => {
+                        self.reloading = Some(preparation);
+                        return;
+                    }
+                    Err(e) => Err(refusal(ErrorKind::Internal, format!("nothing was changed: {e}"))),
+                }
+            }
+            Err(refusal) => Err(refusal),
+        };
+        self.end_reload(client, &by, result);
+    }
+
+    /// The objects of the new channels are there, or cannot be had.
+    pub(super) fn reload_ready(&mut self) {
+        let Some(made) = self.reloading.as_mut().and_then(Preparation::take) else { return };
+        let Some(preparation) = self.reloading.take() else { return };
+        self.hub.events.remove(preparation.bell());
+        let (config, client, by) = (preparation.config.clone(), preparation.client, preparation.by.clone());
+        let result = made.and_then(|prepared| self.take_over(config, prepared));
+        self.end_reload(client, &by, result);
+        if let Some(signal) = self.reload_again.take() {
+            self.begin_reload(None, signal);
+        }
+    }
+
+    /// Gives a reload up that is under way; `why` is for whoever waits for it.
+    pub(super) fn give_reload_up(&mut self, why: &str) {
+        if let Some(preparation) = self.reloading.take() {
+            self.hub.events.remove(preparation.bell());
+            let refused = refusal(ErrorKind::Busy, format!("nothing was changed: {why}"));
+            self.end_reload(preparation.client, &preparation.by, Err(refused));
+        }
+    }
+
+    fn end_reload(&mut self, client: Option<ClientId>, by: &str, result: Result<Reloaded, Refusal>) {
         match &result {
             Ok(done) => operation("reload")
                 .text("by", by)
@@ -53,15 +107,40 @@ impl Daemon {
             Err(refusal) => operation("reload-failed").text("by", by).reason(&refusal.message).error(),
         }
         self.manager.ready(&super::summary(&self.channels));
-        result
+        if let Some(client) = client {
+            self.hub.reply(client, result.map(Done::Reload), Vec::new());
+        }
     }
 
-    fn take_over(&mut self) -> Result<Reloaded, Refusal> {
+    /// The new configuration, and the channels in it that are not there yet.
+    fn plan(&self) -> Result<(Config, Vec<ChannelConfig>), Refusal> {
         // Standard input is what it was at the start, whatever became of it since.
         let host = Host { stdin_feeds: self.origin.stdin_feeds, ..Host::look() };
         let config = config::load(&self.origin.given, &host)
             .map_err(|e| refusal(ErrorKind::BadConfig, format!("nothing was changed: {e}")))?;
-        let new = self.create_new(&config)?;
+        let is_present = |name: &ChannelName| self.channels.iter().any(|channel| channel.config().name == *name);
+        let mut wanted = Vec::new();
+        for channel in config.channels.iter().filter(|channel| !is_present(&channel.name)) {
+            let refuse =
+                |kind, why: &str| Err(refusal(kind, format!("nothing was changed: channel {}: {why}", channel.name)));
+            if self.channels.is_leaving(&channel.name) {
+                return refuse(ErrorKind::Busy, "it is just being removed; try again in a second");
+            }
+            if channel.source == SourceKind::Stdin && self.stdin_taken {
+                let why = "standard input has fed another channel already; restart shmd to change that";
+                return refuse(ErrorKind::BadConfig, why);
+            }
+            wanted.push(channel.clone());
+        }
+        Ok((config, wanted))
+    }
+
+    /// Takes the configuration over, with the objects of its new channels.
+    ///
+    /// # Errors
+    /// Why nothing was changed.
+    fn take_over(&mut self, config: Config, prepared: Vec<Prepared>) -> Result<Reloaded, Refusal> {
+        let new = self.create_new(prepared)?;
         let mut done = Reloaded::default();
         let gone = self.channels.iter().map(|channel| channel.config().name.clone());
         done.removed = gone.filter(|name| !config.channels.iter().any(|channel| channel.name == *name)).collect();
@@ -103,41 +182,24 @@ impl Daemon {
         Ok(done)
     }
 
-    /// The channels that are not there yet; all of them, or none.
-    fn create_new(&mut self, config: &Config) -> Result<Vec<Channel>, Refusal> {
+    /// The new channels; all of them, or none.
+    fn create_new(&mut self, prepared: Vec<Prepared>) -> Result<Vec<Channel>, Refusal> {
         let mut new = Vec::new();
-        let made = self.create_each(config, &mut new);
-        if let Err(refusal) = made {
-            for channel in new {
-                self.channels.discard(&mut self.hub, channel, "the reload that would have added the channel failed");
+        for prepared in prepared {
+            let name = prepared.name().clone();
+            match Channel::create(self.channels.next_id(), prepared, &self.user) {
+                Ok(channel) => new.push(channel),
+                Err(e) => {
+                    for channel in new {
+                        let why = "the reload that would have added the channel failed";
+                        self.channels.discard(&mut self.hub, channel, why);
+                    }
+                    return Err(refusal(ErrorKind::NoSpace, format!("nothing was changed: channel {name}: {e}")));
+                }
             }
-            return Err(refusal);
         }
         self.stdin_taken |= new.iter().any(|channel| channel.config().source == SourceKind::Stdin);
         Ok(new)
-    }
-
-    fn create_each(&mut self, config: &Config, new: &mut Vec<Channel>) -> Result<(), Refusal> {
-        for wanted in &config.channels {
-            if self.channels.named(&wanted.name).is_some() {
-                continue;
-            }
-            let refuse =
-                |kind, why: String| Err(refusal(kind, format!("nothing was changed: channel {}: {why}", wanted.name)));
-            if self.channels.is_leaving(&wanted.name) {
-                return refuse(ErrorKind::Busy, "it is just being removed; try again in a second".to_owned());
-            }
-            if wanted.source == SourceKind::Stdin && self.stdin_taken {
-                let why = "standard input has fed another channel already; restart shmd to change that".to_owned();
-                return refuse(ErrorKind::BadConfig, why);
-            }
-            let id = self.channels.next_id();
-            match Channel::create(id, wanted.clone(), &self.prefix, self.owner, &self.user, PATIENCE) {
-                Ok(channel) => new.push(channel),
-                Err(e) => return refuse(ErrorKind::NoSpace, e.to_string()),
-            }
-        }
-        Ok(())
     }
 
     /// The keys outside channels.

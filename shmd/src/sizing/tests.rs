@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const BOUNDS: Bounds = Bounds { min: 64 * KIB, max: 4 * MIB };
-const PLENTY: u64 = u64::MAX;
+const PLENTY: &Free = &Free::UNLIMITED;
 
 fn channel(writer: bool) -> Sizing {
     let mut sizing = Sizing::new(BOUNDS, MIB);
@@ -53,7 +53,7 @@ fn a_failed_growth_gives_back_what_was_not_announced_and_is_not_tried_again_for_
     let mut sizing = channel(true);
     let now = Instant::now();
     assert_eq!(sizing.writer_asks(now, MIB + 1, PLENTY), [Action::Reserve { from: MIB, to: 2 * MIB }]);
-    let out = sizing.failed(now, "No space left on device", 4096);
+    let out = sizing.failed(now, "No space left on device", &Free::in_shm(4096));
     let [
         Action::Cut { to: MIB, after: None },
         Action::NotGrown { asked, reason },
@@ -74,7 +74,7 @@ fn an_operators_failed_growth_does_not_keep_the_writer_from_a_smaller_one() {
     let now = Instant::now();
     sizing.ask(now, 1, 4 * MIB, PLENTY);
     assert_eq!(sizing.writer_asks(now, MIB + 1, PLENTY), []);
-    let out = sizing.failed(now, "killed", 2 * MIB);
+    let out = sizing.failed(now, "killed", &Free::in_shm(2 * MIB));
     assert_eq!(out.last(), Some(&Action::Reserve { from: MIB, to: 2 * MIB }), "{out:?}");
 }
 
@@ -95,7 +95,7 @@ fn a_refusal_is_forgotten_when_the_channel_has_become_smaller() {
     let mut sizing = channel(true);
     let now = Instant::now();
     sizing.writer_asks(now, MIB + 1, PLENTY);
-    sizing.failed(now, "No space left on device", 0);
+    sizing.failed(now, "No space left on device", &Free::in_shm(0));
     sizing.ask(now, 1, 64 * KIB, PLENTY);
     sizing.shrunk(1, 9);
     assert!(matches!(sizing.writer_asks(now, MIB, PLENTY)[..], [Action::Reserve { .. }]));
@@ -103,7 +103,7 @@ fn a_refusal_is_forgotten_when_the_channel_has_become_smaller() {
 
 #[test]
 fn growth_that_cannot_fit_is_refused_before_any_memory_is_taken() {
-    let out = channel(false).ask(Instant::now(), 1, 2 * MIB, MIB / 2);
+    let out = channel(false).ask(Instant::now(), 1, 2 * MIB, &Free::in_shm(MIB / 2));
     assert!(matches!(&out[..], [Action::Refuse { kind: ErrorKind::NoSpace, .. }, Action::NotGrown { .. }]), "{out:?}");
 }
 
@@ -315,7 +315,7 @@ proptest! {
                     }
                     None => Vec::new(),
                 },
-                7 if model.job.is_some() => sizing.failed(now, "no", 0),
+                7 if model.job.is_some() => sizing.failed(now, "no", &Free::in_shm(0)),
                 _ => {
                     now += Duration::from_millis(n * 10);
                     sizing.tick(now, PLENTY)

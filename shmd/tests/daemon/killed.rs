@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::Instant;
 
@@ -51,18 +50,10 @@ fn works(daemon: &mut Daemon, context: &str) {
 
 /// A start that is killed before it does the `n`th call that changes something; `false` when there are not so many.
 fn killed_at(daemon: &mut Daemon, n: u32) -> Option<bool> {
-    let shmd = daemon.command(&["--pid-file", daemon.dir.join("pid").to_str().unwrap()]);
-    let mut command = Command::new("strace");
-    command.args(["-qq", "-o", "/dev/null", "-e", &format!("trace={CALLS}")]);
-    command.args(["-e", &format!("inject={CALLS}:signal=KILL:when={n}")]).arg(shmd.get_program()).args(shmd.get_args());
-    for (name, value) in shmd.get_envs() {
-        match value {
-            Some(value) => command.env(name, value),
-            None => command.env_remove(name),
-        };
-    }
-    let log = fs::File::options().create(true).append(true).open(daemon.dir.join("log")).unwrap();
-    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+    let (trace, inject) = (format!("trace={CALLS}"), format!("inject={CALLS}:signal=KILL:when={n}"));
+    let strace = ["strace", "-qq", "-o", "/dev/null", "-e", &trace, "-e", &inject];
+    let pid_file = daemon.dir.join("pid");
+    let mut command = daemon.command_within(&strace, &["--pid-file", pid_file.to_str().unwrap()]);
     daemon.child = Some(command.spawn().ok()?);
     let mut child = daemon.child.take().unwrap();
     let mut killed = None;
@@ -83,7 +74,7 @@ fn killed_at(daemon: &mut Daemon, n: u32) -> Option<bool> {
         Some(_) => None,
         None => {
             // Its parent is strace, which ends with it.
-            let pid: i32 = fs::read_to_string(daemon.dir.join("pid")).unwrap().trim().parse().unwrap();
+            let pid: i32 = fs::read_to_string(pid_file).unwrap().trim().parse().unwrap();
             nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), Signal::SIGKILL).unwrap();
             daemon.child.take().unwrap().wait().unwrap();
             Some(false)

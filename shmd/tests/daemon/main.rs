@@ -7,6 +7,7 @@ mod killed;
 mod life;
 mod limits;
 mod log;
+mod memory;
 mod reload;
 mod removal;
 mod service;
@@ -74,6 +75,27 @@ impl Daemon {
         let log = fs::OpenOptions::new().create(true).append(true).open(self.dir.join("log")).unwrap();
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
         command
+    }
+
+    /// The program run by another one, which has these words before the program's own.
+    fn command_within(&self, outer: &[&str], arguments: &[&str]) -> Command {
+        let shmd = self.command(arguments);
+        let mut command = Command::new(outer[0]);
+        command.args(&outer[1..]).arg(shmd.get_program()).args(shmd.get_args());
+        for (name, value) in shmd.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        let log = fs::OpenOptions::new().create(true).append(true).open(self.dir.join("log")).unwrap();
+        command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
+        command
+    }
+
+    /// Runs it by another program that becomes this one.
+    fn run_within(&mut self, outer: &[&str], arguments: &[&str]) {
+        self.child = Some(self.command_within(outer, arguments).spawn().unwrap());
     }
 
     fn await_ready(&mut self) {

@@ -23,7 +23,7 @@ impl Daemon {
         }
     }
 
-    fn write_config(&mut self, config: &str) {
+    pub(super) fn write_config(&mut self, config: &str) {
         config.clone_into(&mut self.config);
         fs::write(self.dir.join("shmd.toml"), config).unwrap();
     }

@@ -4,8 +4,8 @@ use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -21,6 +21,9 @@ use crate::os::named_sem::{self, NamedSemaphore};
 use crate::os::shm::Leftover;
 use crate::os::{process, reserve, shm};
 
+/// How often a lock that is taken is looked at.
+const LOOK: Duration = Duration::from_millis(5);
+
 /// The objects with the lock that marks their writer.
 pub(super) struct Made {
     pub(super) objects: Objects,
@@ -34,27 +37,28 @@ pub(super) struct Made {
 /// The segment comes first, complete but for its capacity, and locked: of several writers that begin at the same time one
 /// gives it its name, and everything else is that one's. Its capacity comes last, so that readers find all three or nothing.
 ///
-/// The mutex of a segment that was left is waited for as long as `patience`.
-pub(super) fn make(settings: &Settings, patience: Duration) -> Result<Made> {
+/// Lock and mutex of a segment that was left are waited for as long as `patience`.
+pub(super) fn make(settings: &Settings, patience: Duration, ending: &AtomicBool) -> Result<Made> {
     match shm::sweep() {
         Ok(removed) => removed.iter().for_each(|name| log::warn!("event=sweep object={name}")),
         Err(error) => log::warn!("event=sweep-failed reason={:?}", error.to_string()),
     }
     loop {
-        if let Some(made) = take_over(settings, patience)? {
+        if let Some(made) = take_over(settings, patience, ending)? {
             return Ok(made);
         }
     }
 }
 
 /// `None`: the objects have changed hands meanwhile.
-fn take_over(settings: &Settings, patience: Duration) -> Result<Option<Made>> {
+fn take_over(settings: &Settings, patience: Duration, ending: &AtomicBool) -> Result<Option<Made>> {
     let name = &settings.names.segment;
     let left = shm::remove_blank(name)?;
     let there = match shm::open(name, true) {
         Ok(there) => there,
         Err(error) if is_missing(&error) => {
-            return fresh(settings, if left == Leftover::Removed { Origin::Replaced } else { Origin::Created });
+            let origin = if left == Leftover::Removed { Origin::Replaced } else { Origin::Created };
+            return fresh(settings, origin, ending);
         }
         // Another writer is looking whether somebody uses it.
         Err(Error::System { source, .. }) if source.kind() == ErrorKind::WouldBlock => return Ok(None),
@@ -71,7 +75,7 @@ fn take_over(settings: &Settings, patience: Duration) -> Result<Option<Made>> {
         return Err(refuse(name, &format!("user {user}'s object has this name; choose another, or have it removed")));
     }
     let users = || users(process::mapped_by(stat.st_dev, stat.st_ino));
-    let Ok(owner) = own(name, there.as_fd()) else {
+    let Some(owner) = own_within(name, there.as_fd(), patience)? else {
         let way = "end that one, or choose another name";
         return Err(refuse(
             name,
@@ -97,7 +101,7 @@ fn take_over(settings: &Settings, patience: Duration) -> Result<Option<Made>> {
     }
     shm::unlink(name)?;
     drop(owner);
-    fresh(settings, Origin::Replaced)
+    fresh(settings, Origin::Replaced, ending)
 }
 
 enum Adoption {
@@ -145,11 +149,11 @@ fn adopt(settings: &Settings, file: OwnedFd, patience: Duration) -> Result<Adopt
 }
 
 /// `None` when another writer was faster.
-fn fresh(settings: &Settings, origin: Origin) -> Result<Option<Made>> {
+fn fresh(settings: &Settings, origin: Origin, ending: &AtomicBool) -> Result<Option<Made>> {
     let names = &settings.names;
     let object = shm::Unnamed::create(&names.segment, settings.mode, settings.gid)?;
     let owner = own(&names.segment, object.file())?;
-    reserve::now(object.file(), settings.capacity)?;
+    reserve::in_child(object.file(), 0, settings.capacity, ending)?;
     let file = object.file().try_clone_to_owned().map_err(|e| Error::system("duplicate a segment's descriptor", e))?;
     let segment = Segment::map(&names.segment, file)?;
     segment.mutex().init()?;
@@ -176,6 +180,23 @@ fn fresh(settings: &Settings, origin: Origin) -> Result<Option<Made>> {
         let _ = shm::unlink(&names.segment);
     }
     built
+}
+
+/// Takes the lock that marks the writer of a segment that was there; `None` when somebody else keeps it. A writer that was killed
+/// has it until the last of its threads and children is gone.
+fn own_within(name: &str, file: BorrowedFd<'_>, patience: Duration) -> Result<Option<Flock<OwnedFd>>> {
+    let until = Instant::now() + patience;
+    loop {
+        match own(name, file) {
+            Ok(owner) => return Ok(Some(owner)),
+            Err(Error::System { source, .. }) if source.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error),
+        }
+        if Instant::now() >= until {
+            return Ok(None);
+        }
+        std::thread::sleep(LOOK);
+    }
 }
 
 /// Takes the lock that marks the segment's writer.

@@ -77,20 +77,21 @@ impl Writer {
     /// that is not shmd's still uses the segment; [`Error::Locked`] when a peer sits in the mutex of a stale segment for a
     /// second; otherwise what the system says.
     pub fn create(settings: Settings) -> Result<Self> {
-        Self::create_within(settings, Duration::from_nanos(LOCK))
+        Self::create_within(settings, Duration::from_nanos(LOCK), &AtomicBool::new(false))
     }
 
-    /// [`create`](Self::create) that waits no longer than `patience` for the mutex of a stale segment.
+    /// [`create`](Self::create) that waits no longer than `patience` for the mutex of a stale segment, and for memory until
+    /// `ending` says that it is not wanted any more.
     ///
     /// # Errors
     /// As there.
-    pub fn create_within(settings: Settings, patience: Duration) -> Result<Self> {
+    pub fn create_within(settings: Settings, patience: Duration, ending: &AtomicBool) -> Result<Self> {
         let mut settings = settings;
         settings.max_capacity = (settings.max_capacity / PAGE * PAGE).max(PAGE);
         settings.capacity =
             settings.capacity.checked_next_multiple_of(PAGE).unwrap_or(u64::MAX).clamp(PAGE, settings.max_capacity);
         settings.max_message = settings.max_message.min(settings.max_capacity - HEADER_SIZE);
-        let made = create::make(&settings, patience)?;
+        let made = create::make(&settings, patience, ending)?;
         Ok(Self {
             len: made.objects.segment.len()?,
             settings,

@@ -1,25 +1,11 @@
 //! Making the segment longer and shorter under readers that may be C programs.
 
-use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
-
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::sync::atomic::Ordering;
 
 use super::Writer;
 use crate::error::{Error, Result};
 use crate::handoff::layout::{HEADER_SIZE, PAGE};
-use crate::os::reserve::{self, Progress as Reserved, Reservation};
-
-/// From so much on, a child process takes the memory, so that a memory limit kills the child.
-const LARGE: u64 = 16 << 20;
-
-/// A child that makes no step of [`LARGE`] bytes for so long is given up, in milliseconds.
-const STUCK: u32 = 30_000;
-
-/// How often it is looked whether the writer is to end, in milliseconds.
-const LOOK: u16 = 50;
+use crate::os::reserve;
 
 /// What became of a request for another size, in bytes of the whole segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +56,7 @@ impl Writer {
 
     /// Only the file grows; `capacity` follows in [`tell_capacity`](Self::tell_capacity).
     fn grow(&mut self, new: u64) -> Result<()> {
-        extend(self.objects.segment.fd(), self.len, new, &self.ending).map_err(|error| Error::NoSpace {
+        reserve::in_child(self.objects.segment.fd(), self.len, new, &self.ending).map_err(|error| Error::NoSpace {
             channel: self.settings.names.segment.clone(),
             needed: new,
             capacity: self.len,
@@ -101,39 +87,5 @@ impl Writer {
             return Ok(());
         }
         self.locked(|objects| objects.segment.header().capacity.store(len, Ordering::Relaxed))
-    }
-}
-
-fn extend(file: BorrowedFd<'_>, from: u64, to: u64, ending: &AtomicBool) -> Result<()> {
-    if to - from < LARGE {
-        return reserve::now(file, to);
-    }
-    let mut reservation = Reservation::start(file, from, to, LARGE)?;
-    let (mut stuck, mut waited) = (None, 0);
-    loop {
-        if ending.load(Ordering::Acquire) {
-            stuck = Some(io::Error::new(io::ErrorKind::Interrupted, "the writer is being ended"));
-        }
-        let failed = match reservation.advance()? {
-            Reserved::Done(_) => return Ok(()),
-            Reserved::Failed { source, .. } => Some(source),
-            Reserved::Reserved(_) | Reserved::NotYet => None,
-        };
-        if let Some(source) = failed.or(stuck.take()) {
-            // The child is gone first. What it may have taken is given back; nobody has been told of it.
-            drop(reservation);
-            reserve::truncate(file, from)?;
-            return Err(Error::system("reserve shared memory", source));
-        }
-        match poll(&mut [PollFd::new(reservation.as_fd(), PollFlags::POLLIN)], PollTimeout::from(LOOK)) {
-            Ok(0) if waited >= STUCK => {
-                let reason = format!("the process that reserves it made no progress for {} s", STUCK / 1000);
-                stuck = Some(io::Error::new(io::ErrorKind::TimedOut, reason));
-            }
-            Ok(0) => waited += u32::from(LOOK),
-            Ok(_) => waited = 0,
-            Err(Errno::EINTR) => {}
-            Err(error) => return Err(Error::system("wait for shared memory", error)),
-        }
     }
 }

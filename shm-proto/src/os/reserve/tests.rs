@@ -2,6 +2,7 @@ use std::fs::{self, File};
 use std::io::Read;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::atomic::AtomicBool;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -149,4 +150,39 @@ fn a_punched_hole_gives_memory_back_and_keeps_the_length() {
     punch(object.as_fd(), 256 << 10, 1 << 20).unwrap();
     let stat = fstat(&object).unwrap();
     assert_eq!((stat.st_size, stat.st_blocks), (1 << 20, (256 << 10) / 512));
+}
+
+/// Nobody ends it.
+static GO_ON: AtomicBool = AtomicBool::new(false);
+
+#[test]
+fn a_reservation_that_is_waited_for_takes_exactly_what_was_asked_for() {
+    let object = memory("waited");
+    in_child(object.as_fd(), 0, 40 << 20, &GO_ON).unwrap();
+    let stat = fstat(&object).unwrap();
+    assert_eq!((stat.st_size, stat.st_blocks), (40 << 20, (40 << 20) / 512));
+    in_child(object.as_fd(), 40 << 20, 41 << 20, &GO_ON).unwrap();
+    assert_eq!(length(object.as_fd()).unwrap(), 41 << 20);
+}
+
+#[test]
+fn what_does_not_fit_is_refused_with_numbers_and_not_tried() {
+    let Some(tmpfs) = SmallTmpfs::mount() else { return };
+    let file = tmpfs.file();
+    now(file.as_fd(), 64 << 10).unwrap();
+    let free = free(file.as_fd()).unwrap();
+    let error = in_child(file.as_fd(), 64 << 10, 8 << 20, &GO_ON).unwrap_err();
+    assert!(matches!(&error, Error::System { source, .. } if source.kind() == io::ErrorKind::OutOfMemory), "{error}");
+    let numbers = format!("(free {} in /dev/shm)", Bytes(free));
+    assert!(error.to_string().contains(&numbers), "{error}");
+    assert_eq!(length(file.as_fd()).unwrap(), 64 << 10);
+}
+
+#[test]
+fn one_that_is_not_wanted_any_more_gives_back_what_it_took() {
+    let object = memory("unwanted");
+    now(object.as_fd(), 4096).unwrap();
+    let error = in_child(object.as_fd(), 4096, 1 << 20, &AtomicBool::new(true)).unwrap_err();
+    assert!(matches!(&error, Error::System { source, .. } if source.kind() == io::ErrorKind::Interrupted), "{error}");
+    assert_eq!(length(object.as_fd()).unwrap(), 4096);
 }

@@ -72,3 +72,37 @@ fn a_reload_that_meets_stale_objects_with_a_peer_in_the_mutex_changes_nothing_an
     assert!(!daemon.object("early").exists() && !daemon.object("early.feed").exists(), "{}", daemon.log());
     assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
 }
+
+#[test]
+fn while_a_reload_waits_for_new_channels_the_daemon_serves_the_others_and_can_be_stopped() {
+    let mut daemon = Daemon::start("reload-waits", LENT);
+    daemon.signal(Signal::SIGKILL);
+    daemon.wait();
+    sit_in_mutex(&daemon, "main");
+    daemon.config = "[[channel]]\nname = \"stays\"\n".to_owned();
+    daemon.run(&[]);
+    daemon.await_ready();
+    let handoff = LENT.replace("[[channel]]\n", "[[channel]]\nname = \"main\"\n");
+    daemon.write_config(&format!("{}{handoff}", daemon.config));
+    // One of two that are sent at a time waits for the mutex, for a second; the other is answered meanwhile.
+    let two = || {
+        std::thread::scope(|scope| {
+            let first = scope.spawn(|| daemon.refused(&Request::Reload));
+            [daemon.refused(&Request::Reload), first.join().unwrap()]
+        })
+    };
+    let said = |answers: &[String; 2], text: &str| answers.iter().any(|answer| answer.contains(text));
+    super::wait_for(
+        || {
+            let answers = two();
+            assert!(said(&answers, "its mutex is held by"), "{answers:?}");
+            said(&answers, "a reload by ") && said(&answers, " is under way; try again")
+        },
+        || daemon.log(),
+    );
+    // The end waits for none.
+    daemon.signal(Signal::SIGHUP);
+    daemon.signal(Signal::SIGHUP);
+    assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
+    assert!(daemon.object("main").exists(), "what it could not take over is not its to remove");
+}

@@ -1,0 +1,74 @@
+//! A reservation that is waited for.
+
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::{Progress, Reservation, truncate};
+use crate::error::{Error, Result};
+use crate::os::memory;
+use crate::size::Bytes;
+
+/// Memory is reserved in steps of this many bytes.
+const STEP: u64 = 16 << 20;
+/// A child that makes no step for so long is given up, in milliseconds.
+const STUCK: u32 = 30_000;
+/// How often it is looked whether the wait is to end, in milliseconds.
+const LOOK: u16 = 50;
+
+/// Puts memory behind bytes `from..to` of the object, which makes it so long, by a child process: this process is not the
+/// one to be killed where a memory limit is reached. Nothing is tried where it is known that there is not so much.
+///
+/// Waits until it is done, or until `ending` says that it is not wanted any more.
+///
+/// # Errors
+/// [`Error::System`] with what was asked for and what there is; the object is `from` bytes long then. Its source is of kind
+/// `OutOfMemory`, or what the kernel says.
+pub fn in_child(fd: BorrowedFd<'_>, from: u64, to: u64, ending: &AtomicBool) -> Result<()> {
+    let asked = to.saturating_sub(from);
+    let failed = |free: &memory::Free, source: io::Error| {
+        let action = format!("reserve {} of shared memory (free {free})", Bytes(asked));
+        Error::system(action, source)
+    };
+    let free = memory::shared(fd);
+    if asked > free.bytes {
+        return Err(failed(&free, io::Error::new(io::ErrorKind::OutOfMemory, "it does not fit")));
+    }
+    let mut reservation = Reservation::start(fd, from, to, STEP)?;
+    match wait(&mut reservation, ending) {
+        Ok(()) => Ok(()),
+        Err(error) => {
+            // The child is gone first. What it has taken is given back; nobody has been told of it.
+            drop(reservation);
+            truncate(fd, from)?;
+            Err(failed(&memory::shared(fd), error))
+        }
+    }
+}
+
+fn wait(reservation: &mut Reservation, ending: &AtomicBool) -> io::Result<()> {
+    let mut waited = 0;
+    loop {
+        if ending.load(Ordering::Acquire) {
+            return Err(io::Error::new(io::ErrorKind::Interrupted, "it is not wanted any more"));
+        }
+        match reservation.advance().map_err(io::Error::other)? {
+            Progress::Done(_) => return Ok(()),
+            Progress::Failed { source, .. } => return Err(source),
+            Progress::Reserved(_) | Progress::NotYet => {}
+        }
+        match poll(&mut [PollFd::new(reservation.as_fd(), PollFlags::POLLIN)], PollTimeout::from(LOOK)) {
+            Ok(0) if waited >= STUCK => {
+                let reason = format!("the process that reserves it made no progress for {} s", STUCK / 1000);
+                return Err(io::Error::new(io::ErrorKind::TimedOut, reason));
+            }
+            Ok(0) => waited += u32::from(LOOK),
+            Ok(_) => waited = 0,
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! The objects of the channels that a reload adds, made in a thread, so that the other channels do not stand still meanwhile.
+
+use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{self, Receiver, SendError, TryRecvError};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use shm_proto::control::{ErrorKind, Refusal};
+use shm_proto::os::bell::Bell;
+use shm_proto::ring::Owner;
+use shm_proto::{Error, Prefix, Result};
+
+use crate::channel::Prepared;
+use crate::config::{ChannelConfig, Config};
+use crate::event_loop::ClientId;
+use crate::hub::refusal;
+
+/// How long a peer that sits in the mutex of stale handoff objects is waited for.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A reload that waits for its new channels' objects. Dropping it gives them up.
+#[derive(Debug)]
+pub(super) struct Preparation {
+    /// What is to be taken over then.
+    pub(super) config: Config,
+    /// Who waits for the answer.
+    pub(super) client: Option<ClientId>,
+    /// The user or the signal that asked for it.
+    pub(super) by: String,
+    ending: Arc<AtomicBool>,
+    made: Receiver<Result<Vec<Prepared>, Refusal>>,
+    bell: Bell,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Preparation {
+    /// Starts to make the objects of `wanted`.
+    ///
+    /// # Errors
+    /// When the system gives no descriptors or no thread.
+    pub(super) fn start(
+        config: Config,
+        wanted: Vec<ChannelConfig>,
+        owner: Owner,
+        client: Option<ClientId>,
+        by: String,
+    ) -> Result<Self> {
+        let (rung, bell) = Bell::new()?;
+        let (to, made) = mpsc::channel();
+        let ending = Arc::new(AtomicBool::new(false));
+        let (prefix, end) = (config.prefix.clone(), Arc::clone(&ending));
+        let work = move || {
+            // Whoever does not listen any more does not want the objects.
+            if let Err(SendError(Ok(unwanted))) = to.send(make_all(wanted, &prefix, owner, &end)) {
+                unwanted.into_iter().for_each(Prepared::discard);
+            }
+            rung.ring();
+        };
+        let thread = thread::Builder::new()
+            .name("reload".to_owned())
+            .spawn(work)
+            .map_err(|e| Error::system("start a thread that makes new channels", e))?;
+        Ok(Self { config, client, by, ending, made, bell: Bell::from_fd(bell)?, thread: Some(thread) })
+    }
+
+    /// Readable when [`take`](Self::take) has something.
+    pub(super) fn bell(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
+    }
+
+    /// The objects, all or none, once they are made.
+    pub(super) fn take(&mut self) -> Option<Result<Vec<Prepared>, Refusal>> {
+        self.bell.drain();
+        match self.made.try_recv() {
+            Ok(made) => Some(made),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => Some(Err(refusal(
+                ErrorKind::Internal,
+                "nothing was changed: the thread that makes new channels panicked",
+            ))),
+        }
+    }
+}
+
+impl Drop for Preparation {
+    fn drop(&mut self) {
+        // Acquire where it is read: no more than the flag itself is told.
+        self.ending.store(true, Ordering::Release);
+        // What it has made by now is not wanted.
+        if let Some(Ok(unwanted)) = self.take() {
+            unwanted.into_iter().for_each(Prepared::discard);
+        }
+        let Some(thread) = self.thread.take() else { return };
+        // It looks at the flag many times a second. A panic was told.
+        let _ = thread.join();
+        if let Some(Ok(unwanted)) = self.take() {
+            unwanted.into_iter().for_each(Prepared::discard);
+        }
+    }
+}
+
+fn make_all(
+    wanted: Vec<ChannelConfig>,
+    prefix: &Prefix,
+    owner: Owner,
+    ending: &AtomicBool,
+) -> Result<Vec<Prepared>, Refusal> {
+    let mut made = Vec::new();
+    for config in wanted {
+        match Prepared::make(config, prefix, owner, PATIENCE, ending) {
+            Ok(prepared) => made.push(prepared),
+            Err(e) => {
+                made.into_iter().for_each(Prepared::discard);
+                return Err(refusal(ErrorKind::NoSpace, format!("nothing was changed: {e}")));
+            }
+        }
+    }
+    Ok(made)
+}
