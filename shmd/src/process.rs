@@ -1,17 +1,20 @@
 //! One instance for each runtime directory: the directory and the lock file in it, both gone after a clean end.
 
+mod lock;
+
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
-use std::io::{self, Read, Seek, Write};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag};
+use nix::fcntl::{Flock, OFlag};
 use nix::unistd::geteuid;
 use shm_proto::control::LOCK_NAME;
-use shm_proto::os::process::{start_ticks, user_name};
+use shm_proto::os::process::user_name;
 
 use crate::cleanup;
+use crate::journal::operation;
+use lock::{Holder, Lock};
 
 /// A second daemon may take the lock file away between our opening and our locking it, each time by ending itself.
 const TRIES: u32 = 100;
@@ -85,22 +88,30 @@ impl Instance {
         let lock_path = runtime_dir.join(LOCK_NAME);
         for _ in 0..TRIES {
             let dir = RuntimeDir::open(runtime_dir)?;
-            let file = match open_lock(&lock_path) {
+            let file = match lock::open(&lock_path) {
                 // The last daemon has just removed the directory that it had made.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
                 file => file.map_err(Error::system("open the lock file", &lock_path))?,
             };
-            let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) => lock,
-                Err((file, Errno::EWOULDBLOCK)) => {
-                    return Err(Error::Taken { pid: holder(file), dir: runtime_dir.to_owned(), lock: lock_path });
-                }
-                Err((_, e)) => return Err(Error::system("lock", &lock_path)(e.into())),
+            lock::check(runtime_dir, &lock_path, &file)?;
+            let taken = |holder: Option<Holder>| Error::Taken {
+                pid: holder.map(|holder| holder.pid),
+                dir: runtime_dir.to_owned(),
+                lock: lock_path.clone(),
             };
-            if !is_at(&lock, &lock_path) {
-                continue;
-            }
-            write_holder(&mut lock).map_err(Error::system("write the lock file", &lock_path))?;
+            let mut lock = match lock::take(file).map_err(Error::system("lock", &lock_path))? {
+                Lock::Taken(lock) if is_at(&lock, &lock_path) => lock,
+                Lock::Held(holder) => return Err(taken(holder)),
+                Lock::Obstructed(file) if is_at(&file, &lock_path) => {
+                    fs::remove_file(&lock_path).map_err(Error::system("remove the lock file", &lock_path))?;
+                    let reason = "a process that is not shmd holds a lock on it";
+                    operation("replace").text("lock", lock_path.display()).reason(reason).warn();
+                    continue;
+                }
+                // The daemon that had it has just removed it.
+                Lock::Taken(_) | Lock::Obstructed(_) => continue,
+            };
+            lock::write_holder(&mut lock).map_err(Error::system("write the lock file", &lock_path))?;
             log::debug!("event=locked lock={} created_dir={}", lock_path.display(), dir.created);
             return Ok(Instance { _dir: dir, lock, lock_path });
         }
@@ -173,13 +184,6 @@ fn check_owner(path: &Path, owner: u32, mode: u32) -> Result<(), Error> {
     Err(Error::Unsafe { dir: path.to_owned(), reason })
 }
 
-/// Close-on-exec, as std opens everything.
-fn open_lock(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true).write(true).create(true).truncate(false).mode(0o644);
-    options.custom_flags(OFlag::O_NOFOLLOW.bits()).open(path)
-}
-
 /// Whether the path still leads to this very file.
 fn is_at(file: &File, path: &Path) -> bool {
     match (file.metadata(), fs::symlink_metadata(path)) {
@@ -188,22 +192,10 @@ fn is_at(file: &File, path: &Path) -> bool {
     }
 }
 
-fn write_holder(lock: &mut File) -> io::Result<()> {
-    let pid = std::process::id();
-    lock.set_len(0)?;
-    lock.rewind()?;
-    lock.write_all(format!("{pid} {}\n", start_ticks(pid).unwrap_or(0)).as_bytes())
-}
-
-/// The process number in a lock file. No more is read than a holder writes.
-fn holder(file: File) -> Option<u32> {
-    let mut text = String::new();
-    file.take(64).read_to_string(&mut text).ok()?;
-    text.split_ascii_whitespace().next()?.parse().ok()
-}
-
 #[cfg(test)]
 mod tests {
+    use shm_proto::os::process::start_ticks;
+
     use super::*;
     use crate::testing;
 

@@ -8,13 +8,14 @@ mod process;
 mod wait;
 
 use std::fs;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::sys::signal::Signal;
 
 use process::{Proc, Run, clean};
+use wait::wait_until;
 
 /// A directory of one test's own with an empty configuration in it.
 struct Test {
@@ -104,4 +105,52 @@ fn a_directory_open_to_others_is_refused_with_77() {
     fs::create_dir(test.run_dir()).unwrap();
     fs::set_permissions(test.run_dir(), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
     Run::of(test.shmd()).fails(77, &["chmod go-w"]);
+}
+
+/// A command run as user and group `nobody`; `None`, with a note, when this is not root.
+fn as_nobody(program: &str, arguments: &[&str]) -> Option<Command> {
+    if !nix::unistd::geteuid().is_root() {
+        println!("skipped: only root can become another user");
+        return None;
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", program]).args(arguments);
+    Some(command)
+}
+
+#[test]
+fn another_user_can_neither_open_the_lock_file_nor_stop_a_restart_by_waiting_for_it() {
+    let test = Test::new("stranger");
+    fs::set_permissions(&test.dir, PermissionsExt::from_mode(0o755)).unwrap();
+    let lock = test.run_dir().join("shmd.lock");
+    let path = lock.to_str().unwrap();
+    // As an earlier version made it.
+    fs::create_dir(test.run_dir()).unwrap();
+    fs::write(&lock, "1 1\n").unwrap();
+    fs::set_permissions(&lock, PermissionsExt::from_mode(0o644)).unwrap();
+    let Some(wait) = as_nobody("flock", &["--no-fork", path, "sleep", "1000"]) else { return };
+    let stranger = Proc::spawn_as_is(wait);
+    let found = fs::metadata(&lock).unwrap();
+    wait_until("flock to lock", || shm_proto::os::process::is_locked(found.dev(), found.ino()));
+    let daemon = test.start();
+    assert_eq!(fs::metadata(&lock).unwrap().mode() & 0o7777, 0o600);
+    let read = as_nobody("cat", &[path]).unwrap().status().unwrap();
+    assert!(!read.success(), "another user can read it");
+    // The stranger waits for the file that it has, and gets nothing from it when the daemon is killed.
+    stopped(daemon, Signal::SIGKILL);
+    stopped(test.start(), Signal::SIGTERM).ok();
+    stopped(stranger, Signal::SIGKILL);
+}
+
+#[test]
+fn a_lock_file_of_another_user_is_refused_with_the_way_out() {
+    let test = Test::new("foreign-lock");
+    let lock = test.run_dir().join("shmd.lock");
+    fs::create_dir(test.run_dir()).unwrap();
+    fs::write(&lock, "").unwrap();
+    if as_nobody("true", &[]).is_none() {
+        return;
+    }
+    std::os::unix::fs::chown(&lock, Some(65534), Some(65534)).unwrap();
+    Run::of(test.shmd()).fails(77, &["its shmd.lock belongs to nobody, this daemon runs as root; remove "]);
 }
