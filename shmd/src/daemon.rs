@@ -13,7 +13,6 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use ::log::debug;
-use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use shm_proto::control::SOCKET_NAME;
 use shm_proto::os::barrier;
 use shm_proto::os::process;
@@ -25,6 +24,7 @@ use crate::background::PidFile;
 use crate::channel::{Channel, Prepared, this_process};
 use crate::channels::Channels;
 use crate::config::{Config, Given, SourceKind};
+use crate::descriptors;
 use crate::event_loop::{ChannelId, Event, Timer, Token};
 use crate::exit::Failure;
 use crate::hub::Hub;
@@ -102,9 +102,9 @@ struct Daemon {
 
 impl Daemon {
     fn start(config: Config, origin: Origin) -> Result<Self, Failure> {
+        descriptors::prepare(&config.channels)?;
         let mut hub = Hub::new(config.max_clients, config.runtime_dir.clone())?;
         let signals = Signals::hear(&hub.events)?;
-        raise_descriptor_limit();
         let instance = Instance::take(&config.runtime_dir)?;
         let pid_file = origin.pid_file.as_deref().map(PidFile::write).transpose()?;
         operation("start")
@@ -353,16 +353,6 @@ impl Daemon {
             self.hub.flush_all();
             std::thread::sleep(Duration::from_millis(5));
         }
-    }
-}
-
-/// A reader costs four descriptors; the usual soft limit of 1024 is for programs that use `select`.
-fn raise_descriptor_limit() {
-    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
-        && soft < hard
-        && let Err(e) = setrlimit(Resource::RLIMIT_NOFILE, hard, hard)
-    {
-        debug!("event=limit descriptors={soft} reason=\"{e}\"");
     }
 }
 

@@ -11,6 +11,7 @@ mod channels;
 mod cleanup;
 mod config;
 mod daemon;
+mod descriptors;
 mod event_loop;
 mod exit;
 mod host;

@@ -10,6 +10,7 @@ use super::Daemon;
 use super::preparation::Preparation;
 use crate::channel::{Channel, Prepared};
 use crate::config::{self, ChannelConfig, Config, SourceKind};
+use crate::descriptors;
 use crate::event_loop::{ClientId, Interest, Token};
 use crate::host::Host;
 use crate::hub::{is_master, refusal};
@@ -148,6 +149,7 @@ impl Daemon {
             self.channels.remove(&mut self.hub, name, REMOVED);
         }
         self.take_top(&config, &mut done);
+        descriptors::look(&config.channels);
         for channel in config.channels {
             if let Some(present) = self.channels.named(&channel.name) {
                 let outcome = present.reconfigure(&mut self.hub, channel);

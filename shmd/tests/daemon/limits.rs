@@ -1,4 +1,4 @@
-//! What the system does not let the daemon do: remove an object.
+//! What the system does not let the daemon do: remove an object, open another descriptor.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -6,8 +6,10 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use nix::unistd::geteuid;
+use shm_proto::control::Request;
+use shm_proto::{Reader, Start, Writer};
 
-use super::Daemon;
+use super::{Daemon, PATIENCE};
 
 /// A file that even root cannot remove; it can again when this is dropped.
 struct Immutable(PathBuf);
@@ -75,4 +77,68 @@ fn a_fifo_that_cannot_be_removed_is_logged_and_named_and_the_exit_code_is_1() {
     assert!(daemon.log().contains(&format!("event=unlink-failed object={fifo} ")), "{}", daemon.log());
     assert!(daemon.log().contains(&format!("could not be removed: {fifo} (")), "{}", daemon.log());
     assert!(!daemon.object("main").exists() && !daemon.run_dir().exists());
+}
+
+impl Daemon {
+    /// Runs it with at most so many descriptors.
+    fn run_with_descriptors(&mut self, most: u64) {
+        self.run_within(&["sh", "-c", &format!("ulimit -n {most} && exec \"$0\" \"$@\"")], &[]);
+    }
+}
+
+#[test]
+fn with_the_least_descriptors_that_it_asks_for_a_reader_is_served_and_with_fewer_nobody_is() {
+    let sources = ["none", "stdin", "fifo:DIR/in", "unix:DIR/in", "exec:sleep 1000", "tail:DIR/in", "handoff", "two"];
+    for source in sources {
+        let mut daemon = Daemon::configured(&format!("descriptors-{}", &source[..3]), "");
+        let dir = daemon.dir.display().to_string();
+        daemon.config = match source {
+            "handoff" => "[[channel]]\nname = \"main\"\nmode = \"handoff\"\n".to_owned(),
+            "two" => {
+                "[[channel]]\nname = \"main\"\n[[channel]]\nname = \"other\"\nsource = \"exec:sleep 1000\"\n".to_owned()
+            }
+            source => format!("[[channel]]\nname = \"main\"\nsource = \"{}\"\n", source.replace("DIR", &dir)),
+        };
+        daemon.run_with_descriptors(14);
+        assert_eq!(daemon.wait(), Some(1), "{source}: {}", daemon.log());
+        let log = daemon.log();
+        let (before, after) = log.split_once(" to serve one reader, ").unwrap_or_else(|| panic!("{source}: {log}"));
+        assert!(before.contains("the limit is 14 descriptors (ulimit -n, LimitNOFILE=)"), "{log}");
+        let least: u64 = before.rsplit(' ').next().unwrap().parse().unwrap();
+        let all: u64 = after.split(' ').next().unwrap().parse().unwrap();
+        assert!(least > 14 && all > least + 200, "{log}");
+
+        daemon.run_with_descriptors(least - 1);
+        assert_eq!(daemon.wait(), Some(1), "{source}: {}", daemon.log());
+
+        daemon.run_with_descriptors(least);
+        daemon.await_ready();
+        let few = format!("event=few-descriptors limit={least} least={least} all={all} reason=");
+        assert!(daemon.log().contains(&few), "{source}: {}", daemon.log());
+        let main = "main".parse().unwrap();
+        if source != "handoff" {
+            let mut reader = Reader::attach(&daemon.endpoint(), Some(&main), Start::Oldest).unwrap();
+            let mut bytes = Vec::new();
+            if matches!(source, "none" | "two") {
+                Writer::attach(&daemon.endpoint(), Some(&main)).unwrap().publish(b"x").unwrap();
+                reader.recv_into(&mut bytes, Some(PATIENCE)).unwrap();
+            } else if source == "stdin" {
+                daemon.feed(b"x\n");
+                reader.recv_into(&mut bytes, Some(PATIENCE)).unwrap();
+            }
+            daemon.ask(&Request::Resize { channel: Some(main), bytes: 2 << 20 }).unwrap();
+        } else {
+            Writer::attach(&daemon.endpoint(), Some(&main)).unwrap();
+        }
+        assert_eq!(daemon.stop(), Some(0), "{source}: {}", daemon.log());
+        daemon.assert_gone();
+    }
+}
+
+#[test]
+fn with_enough_descriptors_nothing_is_said() {
+    let mut daemon = Daemon::configured("descriptors-enough", "[[channel]]\nname = \"main\"\n");
+    daemon.run_with_descriptors(1024);
+    daemon.await_ready();
+    assert!(!daemon.log().contains("few-descriptors"), "{}", daemon.log());
 }
