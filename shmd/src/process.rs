@@ -11,6 +11,7 @@ use nix::fcntl::{Flock, OFlag};
 use nix::unistd::geteuid;
 use shm_proto::control::LOCK_NAME;
 use shm_proto::os::process::user_name;
+use shm_proto::os::remove::remove_this;
 
 use crate::cleanup;
 use crate::journal::operation;
@@ -102,8 +103,9 @@ impl Instance {
             let mut lock = match lock::take(file).map_err(Error::system("lock", &lock_path))? {
                 Lock::Taken(lock) if is_at(&lock, &lock_path) => lock,
                 Lock::Held(holder) => return Err(taken(holder)),
-                Lock::Obstructed(file) if is_at(&file, &lock_path) => {
-                    fs::remove_file(&lock_path).map_err(Error::system("remove the lock file", &lock_path))?;
+                Lock::Obstructed(file)
+                    if remove_this(&lock_path, &file).map_err(Error::system("remove the lock file", &lock_path))? =>
+                {
                     let reason = "a process that is not shmd holds a lock on it";
                     operation("replace").text("lock", lock_path.display()).reason(reason).warn();
                     continue;

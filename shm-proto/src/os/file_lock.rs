@@ -48,12 +48,14 @@ pub fn try_lock(fd: impl AsFd, role: Role) -> Result<bool> {
     }
 }
 
-/// Whether another open file description has the lock. Any descriptor of the object may ask.
+/// Whether another open file description has the lock. Any descriptor of the object may ask. Only write locks count: a read
+/// lock, which is in the way of [`try_lock`] as well, can be taken by whoever may read the object.
 ///
 /// # Errors
 /// [`Error::System`] if the kernel refuses.
 pub fn is_locked(fd: impl AsFd, role: Role) -> Result<bool> {
-    let mut lock = request(libc::F_WRLCK, role);
+    // Asked for a read lock, which only others' write locks are in the way of.
+    let mut lock = request(libc::F_RDLCK, role);
     match retry(|| fcntl(&fd, FcntlArg::F_OFD_GETLK(&mut lock))) {
         Ok(_) => Ok(i32::from(lock.l_type) != libc::F_UNLCK),
         Err(error) => {
@@ -92,6 +94,10 @@ mod tests {
         let writable = shm::create(&object.0, 0o600, None).unwrap();
         let reader = shm::open(&object.0, false).unwrap();
         assert!(try_lock(&reader, Role::Owner).is_err());
+        // A read lock it can take. That is in the way, and is not taken for an owner's.
+        fcntl(&reader, FcntlArg::F_OFD_SETLK(&request(libc::F_RDLCK, Role::Owner))).unwrap();
+        assert!(!try_lock(&writable, Role::Owner).unwrap() && !is_locked(&writable, Role::Owner).unwrap());
+        fcntl(&reader, FcntlArg::F_OFD_SETLK(&request(libc::F_UNLCK, Role::Owner))).unwrap();
         assert!(try_lock(&writable, Role::Owner).unwrap());
     }
 

@@ -14,6 +14,7 @@
 //! | [`lease`] | whether anybody else has a file open |
 //! | [`file_lock`] | locks that say which process owns an object or writes to it |
 //! | [`slots`] | fixed slots between two processes, to measure the ring against |
+//! | [`remove`] | removing a name that may become another file's at the same moment |
 //! | [`memory`] | how much memory there is before it is taken |
 //! | [`reserve`] | puts memory behind an object before anyone touches it |
 //! | [`peer`] | who is at the other end of a Unix socket |
@@ -43,6 +44,7 @@ pub mod peer;
 pub mod prefetch;
 pub mod process;
 pub mod random;
+pub mod remove;
 pub mod reserve;
 pub mod sem;
 pub mod shm;

@@ -2,11 +2,14 @@
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::stat::fstat;
+use shm_proto::os::file_lock::{self, Role};
+use shm_proto::os::process;
+use shm_proto::os::remove::remove_this;
 use shm_proto::os::shm::{self, Leftover};
-use shm_proto::os::{file_lock, process};
 use shm_proto::ring::{Owner, Snapshot};
 use shm_proto::{Error, Result};
 
@@ -20,7 +23,7 @@ const LOOK: Duration = Duration::from_millis(5);
 /// Gives the object its name.
 pub(super) fn publish(object: &shm::Unnamed, name: &str) -> Result<()> {
     // The lock is on the new file, which nobody else has yet. It is there before the name is.
-    file_lock::try_lock(object.file(), file_lock::Role::Owner)?;
+    file_lock::try_lock(object.file(), Role::Owner)?;
     loop {
         match object.publish() {
             // Somebody was faster. Only what a dead daemon left makes way.
@@ -86,27 +89,31 @@ pub(super) fn make_way(name: &str) -> Result<()> {
             Err(Error::System { source, .. }) if is_passing(&source) => continue,
             claimed => claimed?,
         };
-        let Some(claimed) = claimed else {
+        let Some(_claimed) = claimed else {
             let reason = "another shmd has its lock, in another PID namespace or because it is just starting; stop that one, \
                           or choose another --prefix";
             return refuse(reason.to_owned());
         };
-        if !shm::leads_to(name, &claimed) || !shm::leads_to(name, &there) {
+        // Looked at once more: what is not this one by now is looked at from the beginning.
+        let removed = remove_this(Path::new(&shm::path(name)), &there);
+        if !removed.map_err(|e| Error::system(format!("unlink shared memory {name}"), e))? {
             continue;
         }
-        shm::unlink(name)?;
         let reason = format!("its daemon, pid {pid}, is no more");
         operation("replace").text("segment", name).reason(reason).number("messages", found.tail.seq).warn();
         return Ok(());
     }
 }
 
-/// Opens an object with its owner's lock; `None` when somebody else has the lock. A daemon that was just killed has it until
-/// the last of its threads and children is gone, so it is waited for until then.
+/// Opens an object with its owner's lock; `None` when another daemon has the lock. One that was just killed has it until the
+/// last of its threads and children is gone, so it is waited for until then.
+///
+/// A reader of a dead daemon's segment may hold a read lock, and is no daemon: then the object is opened without the lock, and
+/// whoever removes the name is the one.
 fn claim(name: &str, until: Instant) -> Result<Option<OwnedFd>> {
     loop {
         let object = shm::open(name, true)?;
-        if file_lock::try_lock(&object, file_lock::Role::Owner)? {
+        if file_lock::try_lock(&object, Role::Owner)? || !file_lock::is_locked(&object, Role::Owner)? {
             return Ok(Some(object));
         }
         if Instant::now() >= until {

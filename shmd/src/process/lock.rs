@@ -63,7 +63,7 @@ pub(super) enum Lock {
     Taken(Flock<File>),
     /// Another daemon has it, as far as the file says this one.
     Held(Option<Holder>),
-    /// No daemon has it, but somebody who could open it in an earlier version's time holds the old lock.
+    /// No daemon has it, but somebody who could open it in an earlier version's time is in the way.
     Obstructed(File),
 }
 
@@ -71,6 +71,10 @@ pub(super) enum Lock {
 pub(super) fn take(file: File) -> io::Result<Lock> {
     let until = Instant::now() + RELEASE;
     while !file_lock::try_lock(&file, Role::Owner).map_err(io::Error::other)? {
+        if !file_lock::is_locked(&file, Role::Owner).map_err(io::Error::other)? {
+            // A read lock, of somebody who could open the file when everybody could.
+            return Ok(Lock::Obstructed(file));
+        }
         let holder = holder(&file);
         if holder.is_some_and(Holder::is_alive) || Instant::now() >= until {
             return Ok(Lock::Held(holder));
@@ -180,6 +184,26 @@ mod tests {
                 assert!(!path.exists());
             }
         }
+    }
+
+    #[test]
+    fn a_stranger_with_a_read_lock_does_not_stop_a_daemon_either() {
+        use nix::fcntl::{FcntlArg, fcntl};
+        use nix::libc;
+        let dir = TempDir::new();
+        let path = of_earlier_version(&dir, "1 1\n");
+        let stranger = File::open(&path).unwrap();
+        let all = libc::flock {
+            l_type: libc::F_RDLCK as i16,
+            l_whence: libc::SEEK_SET as i16,
+            l_start: 0,
+            l_len: 0,
+            l_pid: 0,
+        };
+        fcntl(&stranger, FcntlArg::F_OFD_SETLK(&all)).unwrap();
+        let _instance = Instance::take(dir.path()).unwrap();
+        assert!(matches!(Instance::take(dir.path()), Err(Error::Taken { .. })));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -151,6 +151,26 @@ fn a_half_made_object_that_somebody_has_open_is_not_taken_away() {
 }
 
 #[test]
+fn readers_of_a_dead_daemons_segment_cannot_keep_the_next_daemon_from_replacing_it() {
+    use nix::fcntl::{FcntlArg, Flock, FlockArg, fcntl};
+    use nix::libc;
+    let mut daemon = Daemon::start("read-locked", "[[channel]]\nname = \"main\"\n");
+    let [locked, flocked] = [(); 2].map(|()| fs::File::open(daemon.object("main")).unwrap());
+    let all =
+        libc::flock { l_type: libc::F_RDLCK as i16, l_whence: libc::SEEK_SET as i16, l_start: 1, l_len: 0, l_pid: 0 };
+    // Not the owner's byte while the owner lives.
+    let _ = fcntl(&locked, FcntlArg::F_OFD_SETLK(&all));
+    let _flocked = Flock::lock(flocked, FlockArg::LockExclusiveNonblock).unwrap();
+    daemon.signal(Signal::SIGKILL);
+    daemon.wait();
+    let owner = libc::flock { l_start: 0, l_len: 1, ..all };
+    wait_for(|| fcntl(&locked, FcntlArg::F_OFD_SETLK(&owner)).is_ok(), || "the dead daemon's lock stays".to_owned());
+    daemon.run(&[]);
+    daemon.await_ready();
+    assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
+}
+
+#[test]
 fn of_daemons_that_find_a_dead_ones_objects_at_the_same_time_one_replaces_them() {
     let plain = "[[channel]]\nname = \"main\"\n[[channel]]\nname = \"other\"\n";
     let mut dead = Daemon::start("replaced", plain);

@@ -16,7 +16,7 @@ pub struct Waker {
 }
 
 impl Waker {
-    /// Makes [`Writer::progress`] return [`Progress::Waiting`], now or at its next call.
+    /// Makes [`Writer::progress`] return [`Progress::Waiting`](super::Progress::Waiting), now or at its next call.
     pub fn wake(&self) {
         if !self.woken.swap(true, Ordering::Release) {
             self.done.post();
@@ -35,7 +35,7 @@ impl Writer {
     /// Withdraws what is on offer and removes the objects, as dropping does, and says whether that could be done.
     ///
     /// # Errors
-    /// [`Error::System`] for an object that could not be removed.
+    /// [`Error::System`](crate::Error::System) for an object that could not be removed.
     pub fn close(mut self) -> Result<()> {
         self.remove()
     }

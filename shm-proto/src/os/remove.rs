@@ -1,0 +1,104 @@
+//! Removing a name that may become another file's at the same moment.
+
+use std::os::fd::AsFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::{fs, io};
+
+use nix::errno::Errno;
+use nix::sys::stat::fstat;
+
+use super::random;
+
+/// Removes the name `path` if it leads to the file that is open as `file`; returns whether it did.
+///
+/// Between a look at a name and its removal the name may be given to another file. So the name is moved away first, and what
+/// was moved is looked at; another file gets its name back at once.
+///
+/// # Errors
+/// What the system says; the name is then as it was.
+pub fn remove_this(path: &Path, file: impl AsFd) -> io::Result<bool> {
+    let this = fstat(&file)?;
+    let leads_to_this = |path: &Path| -> io::Result<bool> {
+        let found = fs::symlink_metadata(path)?;
+        Ok((found.dev(), found.ino()) == (this.st_dev, this.st_ino))
+    };
+    let missing = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
+    match leads_to_this(path) {
+        Ok(true) => {}
+        Ok(false) => return Ok(false),
+        Err(e) if missing(&e) => return Ok(false),
+        Err(e) => return Err(e),
+    }
+    // A name that a sweep recognises, should this process be killed now.
+    let away = path.with_file_name(format!(".shmd-{:016x}.new", random::u64()));
+    match fs::rename(path, &away) {
+        Err(e) if missing(&e) => return Ok(false),
+        moved => moved?,
+    }
+    let removed = leads_to_this(&away)?;
+    if !removed {
+        match fs::hard_link(&away, path) {
+            // A third file has the name now.
+            Err(e) if e.raw_os_error() == Some(Errno::EEXIST as i32) => {}
+            put_back => put_back?,
+        }
+    }
+    fs::remove_file(&away)?;
+    Ok(removed)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+
+    use super::*;
+    use crate::os::testing::unique;
+
+    struct Dir(std::path::PathBuf);
+
+    impl Drop for Dir {
+        fn drop(&mut self) {
+            let _ = fs::remove_dir_all(&self.0);
+        }
+    }
+
+    #[test]
+    fn only_this_file_loses_its_name() {
+        let dir = Dir(std::env::temp_dir().join(unique("remove")));
+        fs::create_dir(&dir.0).unwrap();
+        let path = dir.0.join("x");
+        let file = File::create(&path).unwrap();
+        assert!(remove_this(&path, &file).unwrap());
+        assert!(!remove_this(&path, &file).unwrap(), "there is none");
+        fs::write(&path, "another").unwrap();
+        assert!(!remove_this(&path, &file).unwrap());
+        assert_eq!(fs::read(&path).unwrap(), b"another");
+        assert_eq!(fs::read_dir(&dir.0).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_that_takes_its_place_meanwhile_keeps_the_name() {
+        let dir = Dir(std::env::temp_dir().join(unique("remove-race")));
+        fs::create_dir(&dir.0).unwrap();
+        let path = dir.0.join("x");
+        for _ in 0..200 {
+            let stale = File::create(&path).unwrap();
+            let won: Vec<bool> = std::thread::scope(|scope| {
+                let racers: Vec<_> = (0..3)
+                    .map(|_| {
+                        scope.spawn(|| {
+                            // As daemons do that all find it: one removes it, and puts its own in its place.
+                            let removed = remove_this(&path, &stale).unwrap();
+                            removed && File::create_new(&path).is_ok()
+                        })
+                    })
+                    .collect();
+                racers.into_iter().map(|racer| racer.join().unwrap()).collect()
+            });
+            assert_eq!(won.iter().filter(|won| **won).count(), 1, "{won:?}");
+            assert!(path.exists());
+            fs::remove_file(&path).unwrap();
+        }
+    }
+}
