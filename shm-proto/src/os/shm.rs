@@ -31,6 +31,23 @@ pub fn path(name: &str) -> String {
     format!("{DIRECTORY}{name}")
 }
 
+/// The object opened for reading by its name, if the name leads to `object`; otherwise `object`, a descriptor of the same
+/// object. Mappings of one that was opened before it had a name are shown as `#123 (deleted)` by `/proc` and by what reads it.
+#[must_use]
+pub fn by_name(name: &str, object: OwnedFd) -> OwnedFd {
+    match open(name, false) {
+        Ok(named) if is_same(&named, &object) => named,
+        _ => object,
+    }
+}
+
+fn is_same(one: &OwnedFd, other: &OwnedFd) -> bool {
+    match (fstat(one), fstat(other)) {
+        (Ok(one), Ok(other)) => (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino),
+        _ => false,
+    }
+}
+
 /// Whether the name leads to this very object. It is looked at by its path, which takes no descriptor: there may be none left.
 #[must_use]
 pub fn leads_to(name: &str, object: impl AsFd) -> bool {
@@ -206,6 +223,21 @@ mod tests {
             _ => 1,
         });
         assert_eq!(code, 0);
+    }
+
+    #[test]
+    fn an_object_with_a_name_is_shown_by_its_name() {
+        let name = Object::new("shown");
+        let shown = |fd: &OwnedFd| std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd())).unwrap();
+        let object = Unnamed::create(&name.0, 0o600, None).unwrap();
+        let reader = by_name(&name.0, object.read_only().unwrap());
+        assert_ne!(shown(&reader), name.path());
+        object.publish().unwrap();
+        assert_eq!(shown(&by_name(&name.0, reader)), name.path());
+        let another = Object::new("shown-not");
+        let _another = create(&another.0, 0o600, None).unwrap();
+        let mine = object.read_only().unwrap();
+        assert!(is_same(&by_name(&another.0, mine), &object.into_file()), "another object is not this one");
     }
 
     #[test]

@@ -70,6 +70,7 @@ impl Segment {
         create_segment(object.file(), &geometry, config.capacity, owner)?;
         let read_only = object.read_only()?;
         publish(&object, &name)?;
+        let read_only = shm::by_name(&name, read_only);
         let segment = Self { name, file: object.into_file(), read_only, length: config.capacity, standing: None };
         operation("create")
             .on(&config.name)
