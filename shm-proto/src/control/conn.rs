@@ -38,7 +38,7 @@ pub enum Incoming {
 /// What a look at the connection found.
 #[derive(Debug)]
 pub enum Received {
-    /// A line, without its newline, and the descriptors that came with it.
+    /// A line, without its newline, and the descriptors that came with it: none when this process had no room for them.
     Line(String, Vec<OwnedFd>),
     /// No complete line yet.
     Nothing,
@@ -201,6 +201,8 @@ impl Conn {
     }
 
     /// The next line if one has arrived completely. Never waits; repeat until it is [`Received::Nothing`].
+    ///
+    /// Reads no further than it has to: descriptors of later lines stay in the socket until those of this one are dealt with.
     ///
     /// # Errors
     /// Those of [`fill`](Self::fill) and [`next_line`](Self::next_line).

@@ -8,6 +8,7 @@ use std::ptr;
 
 use nix::errno::Errno;
 use nix::libc;
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
 use super::retry;
@@ -59,6 +60,9 @@ const _: () = assert!(align_of::<ControlBuffer>() >= align_of::<libc::cmsghdr>()
 /// # Errors
 /// What the system says; `WouldBlock` when nothing is there; `InvalidData` when more than [`MAX_FDS`] descriptors came:
 /// then those that came are closed, and `fds` is as it was.
+///
+/// Descriptors for which this process has no room any more are no error: the bytes come without them, and those that did
+/// find room are closed. Whoever expects descriptors with the bytes sees that they are missing; see [`limit`].
 pub fn receive(sock: BorrowedFd<'_>, buf: &mut [u8], fds: &mut Vec<OwnedFd>, wait: bool) -> io::Result<usize> {
     let mut control = ControlBuffer([0; CONTROL_LEN]);
     let mut part = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
@@ -75,12 +79,19 @@ pub fn receive(sock: BorrowedFd<'_>, buf: &mut [u8], fds: &mut Vec<OwnedFd>, wai
     })?;
     // SAFETY: `message` is as the kernel left it after a successful call, its control bytes still alive.
     let arrived = unsafe { take_rights(&message) };
-    if message.msg_flags & libc::MSG_CTRUNC != 0 {
-        let text = format!("more than {MAX_FDS} descriptors came with {got} bytes, or this process can hold no more");
+    if message.msg_flags & libc::MSG_CTRUNC == 0 {
+        fds.extend(arrived);
+    } else if arrived.len() >= MAX_FDS {
+        let text = format!("more than {MAX_FDS} descriptors came with {got} bytes");
         return Err(io::Error::new(io::ErrorKind::InvalidData, text));
     }
-    fds.extend(arrived);
     Ok(got as usize)
+}
+
+/// How many descriptors this process may have open at a time.
+#[must_use]
+pub fn limit() -> u64 {
+    getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft)
 }
 
 /// Every descriptor in the control messages: collected even when the message is to be refused, so that they are closed.
@@ -117,8 +128,10 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use nix::fcntl::{FcntlArg, fcntl};
+    use nix::sys::resource::setrlimit;
 
     use super::*;
+    use crate::os::testing::in_child;
 
     #[test]
     fn descriptors_arrive_with_their_bytes_and_are_closed_on_exec() {
@@ -165,6 +178,35 @@ mod tests {
         let error = receive(theirs.as_fd(), &mut [0; 8], &mut fds, true).unwrap_err();
         assert_eq!((error.kind(), fds.len()), (ErrorKind::InvalidData, 1), "{error}");
         assert_eq!(File::from(reader).read(&mut [0]).unwrap(), 0, "no writing end is left open");
+    }
+
+    #[test]
+    fn descriptors_without_room_leave_the_bytes_and_nothing_open() {
+        let child = in_child(|| {
+            let (Ok((ours, theirs)), Ok((reader, writer))) = (UnixStream::pair(), nix::unistd::pipe()) else {
+                return 1;
+            };
+            let sent = |bytes: &[u8], fds: &[BorrowedFd<'_>]| send(ours.as_fd(), bytes, fds).ok() == Some(bytes.len());
+            if !sent(b"one", &[writer.as_fd(); 2]) || !sent(b"two", &[]) {
+                return 2;
+            }
+            drop(writer);
+            // Room for one of the two.
+            let Ok(next) = reader.try_clone() else { return 3 };
+            let (most, (_, hard)) = (next.as_raw_fd() as u64 + 1, getrlimit(Resource::RLIMIT_NOFILE).unwrap());
+            drop(next);
+            if setrlimit(Resource::RLIMIT_NOFILE, most, hard).is_err() || limit() != most {
+                return 4;
+            }
+            let (mut buf, mut fds) = ([0; 16], Vec::new());
+            let mut next = || receive(theirs.as_fd(), &mut buf, &mut fds, true).map(|n| buf[..n].to_vec()).ok();
+            if (next(), next()) != (Some(b"one".to_vec()), Some(b"two".to_vec())) || !fds.is_empty() {
+                return 5;
+            }
+            // Nobody holds the writing end any more.
+            i32::from(File::from(reader).read(&mut [0]).ok() != Some(0))
+        });
+        assert_eq!(child.exit_code(), 0);
     }
 
     #[test]
