@@ -237,18 +237,17 @@ impl Channel {
         let number = self.next_reader + 1;
         let made = Reader::new(client, peer).and_then(|(reader, sleeper)| {
             let fds = vec![self.segment.for_reader()?, reader.page_fd()?, sleeper];
-            let for_writer = reader.for_writer()?;
             hub.bind(client, Role::Reader(self.id, number))?;
-            Ok((reader, fds, for_writer))
+            Ok((reader, fds))
         });
-        let (reader, fds, for_writer) = made.map_err(|e| self.error(&e))?;
+        let (reader, fds) = made.map_err(|e| self.error(&e))?;
         self.next_reader = number;
         if let Some(left_out) = self.lines.admit(Instant::now()) {
             let joined = operation("attach").on(&self.config.name).number("reader", number);
             joined.peer(&reader.peer).left_out(left_out).info();
         }
         self.readers.insert(number, reader);
-        self.tell(hub, ToWriter::ReaderJoined { reader: number }, for_writer);
+        self.tell(hub, ToWriter::ReaderJoined { reader: number });
         // The writer looks at the generation without a barrier. After this one, at most the record that it is at was
         // begun without knowing the reader; the reader chooses its start after the answer.
         barrier::heavy();
@@ -267,7 +266,7 @@ impl Channel {
             close::detached(&self.config, number, &reader).left_out(left_out).info();
         }
         if !reader.evicted {
-            self.tell(hub, ToWriter::ReaderLeft { reader: number }, Vec::new());
+            self.tell(hub, ToWriter::ReaderLeft { reader: number });
         }
         // The writer may sleep for this very reader.
         reader.release_writer();
@@ -309,7 +308,7 @@ impl Channel {
             evicted.left_out(left_out).info();
         }
         if by != "writer" {
-            self.tell(hub, ToWriter::ReaderLeft { reader: number }, Vec::new());
+            self.tell(hub, ToWriter::ReaderLeft { reader: number });
         }
     }
 
@@ -327,6 +326,9 @@ impl Channel {
         // Also of a channel at rest: the tick after its end takes the last figures.
         self.note(now, &shot);
         self.look_for_stalled(now, &shot);
+        if self.lease.as_ref().is_some_and(Lease::has_lines) {
+            self.send_lines(hub);
+        }
         if !self.wants_ticks() {
             return;
         }

@@ -4,10 +4,14 @@
 //! or, for as long as a shrink takes on a channel that nobody writes, a child of the daemon. The daemon's own thread never
 //! holds the role: a writer begins by walking the whole ring, and the daemon has others to serve.
 
+mod outbox;
+
+use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{Ordering, fence};
 use std::time::Instant;
 
+use log::debug;
 use shm_proto::Result;
 use shm_proto::os::barrier;
 use shm_proto::os::page::SharedPage;
@@ -15,11 +19,13 @@ use shm_proto::os::sem::Semaphore;
 use shm_proto::ring::layout::{LeasePage, OVER};
 use shm_proto::ring::link::ToWriter;
 
+use crate::channel::Reader;
 use crate::event_loop::ClientId;
 use crate::hub::Hub;
 use crate::liveness::Pulse;
 use crate::server::Peer;
 use crate::source::Inside;
+use outbox::Outbox;
 
 /// The one that may write.
 #[derive(Debug)]
@@ -40,37 +46,104 @@ pub(crate) struct Lease {
     /// Signs of life of a program that holds it.
     pub(crate) pulse: Pulse,
     page: SharedPage<LeasePage>,
+    lines: Outbox,
+    /// The writer has seen that lines are to come, or may have.
+    held_back: bool,
 }
 
-/// Both ends of a new lease page: the daemon's and the descriptor for the writer.
-///
-/// # Errors
-/// When there is no memory or no descriptor to be had.
-pub(crate) fn new_page() -> Result<(SharedPage<LeasePage>, OwnedFd)> {
-    SharedPage::create("shmd-lease")
+/// The writer role before somebody holds it, with what the holder has to be told first.
+#[derive(Debug)]
+pub(crate) struct Offer {
+    page: SharedPage<LeasePage>,
+    lines: Outbox,
+}
+
+impl Offer {
+    /// With nothing to tell, and the page's descriptor for the writer.
+    ///
+    /// # Errors
+    /// When there is no memory or no descriptor to be had.
+    pub(crate) fn new() -> Result<(Self, OwnedFd)> {
+        let (page, fd) = SharedPage::create("shmd-lease")?;
+        Ok((Self { page, lines: Outbox::default() }, fd))
+    }
+
+    /// The holder is to be told this, and its page says that something is to come.
+    pub(crate) fn put(&mut self, line: ToWriter) {
+        self.lines.put(line);
+        hold_back(&self.page, &self.lines);
+    }
+
+    /// Somebody holds it. The lines are [sent](Lease::send) now.
+    pub(crate) fn to(self, holder: Holder) -> Lease {
+        let held_back = self.lines.len() > 0;
+        Lease { holder, pulse: Pulse::new(Instant::now()), page: self.page, lines: self.lines, held_back }
+    }
 }
 
 impl Lease {
-    /// The role in somebody's hands.
-    pub(crate) fn new(holder: Holder, page: SharedPage<LeasePage>) -> Self {
-        Self { holder, pulse: Pulse::new(Instant::now()), page }
-    }
-
     /// Whether the daemon holds the role for its own purposes, and gives it to whoever asks.
     pub(crate) fn is_own(&self) -> bool {
         matches!(self.holder, Holder::Helper { .. })
     }
 
-    /// Puts a line on the link. A holder that does not take it any more loses the role by losing its connection.
-    pub(crate) fn tell(&mut self, hub: &mut Hub, line: ToWriter, fds: Vec<OwnedFd>) {
-        match &mut self.holder {
-            Holder::Lent { client, .. } | Holder::Helper { client } => drop(hub.send(*client, &line, fds)),
-            Holder::Source(inside) => inside.tell(line, fds),
+    /// Keeps a line for the writer; [`send`](Self::send) sends it.
+    pub(crate) fn put(&mut self, line: ToWriter) {
+        self.lines.put(line);
+    }
+
+    /// The writer has taken so many lines.
+    pub(crate) fn taken(&mut self, lines: u64) {
+        self.lines.taken(lines);
+    }
+
+    /// Whether lines wait to be sent.
+    pub(crate) fn has_lines(&self) -> bool {
+        self.lines.len() > 0
+    }
+
+    /// Puts lines on the link, as many as the writer is to be sent at a time, and makes it look. The others wait until it has
+    /// taken these, however long that is; it gives nothing up meanwhile.
+    pub(crate) fn send(&mut self, hub: &mut Hub, readers: &BTreeMap<u32, Reader>) {
+        // Before the generation is raised, where more is to come than goes out now: see `Writer::withhold`.
+        if self.lines.is_held_up() {
+            self.hold_back();
+        }
+        while let Some(line) = self.lines.next() {
+            let fds = match &line {
+                ToWriter::ReaderJoined { reader } => match readers.get(reader).map(Reader::for_writer) {
+                    Some(Ok(fds)) => fds,
+                    None => continue,
+                    Some(Err(error)) => {
+                        // The next tick tries again.
+                        debug!("event=line-waits reason={:?}", error.to_string());
+                        self.lines.put_back(line);
+                        self.hold_back();
+                        break;
+                    }
+                },
+                _ => Vec::new(),
+            };
+            match &mut self.holder {
+                Holder::Lent { client, .. } | Holder::Helper { client } => drop(hub.send(*client, &line, fds)),
+                Holder::Source(inside) => inside.tell(line, fds),
+            }
         }
         announce(&self.page);
+        if self.held_back {
+            // After the lines have gone out. A writer that saw the old number waits for the generation to change.
+            self.hold_back();
+            announce(&self.page);
+        }
         if let Holder::Source(inside) = &self.holder {
             inside.ring();
         }
+    }
+
+    /// Lets the writer see how many lines are to come.
+    fn hold_back(&mut self) {
+        hold_back(&self.page, &self.lines);
+        self.held_back = self.lines.len() > 0;
     }
 
     /// Makes the writer look at its link: lines that had to wait have gone out.
@@ -111,6 +184,12 @@ impl Lease {
             ),
         }
     }
+}
+
+/// Tells the writer how many lines are to come.
+fn hold_back(page: &LeasePage, lines: &Outbox) {
+    // Release, through SeqCst: pairs with the Acquire load in `Writer::withhold`.
+    page.pending.value.store(lines.len() as u64, Ordering::SeqCst);
 }
 
 /// Raises the generation and wakes the writer if it sleeps for it.

@@ -216,7 +216,10 @@ impl Client {
         }
         let asking = self.role == Role::Asking && interest.read;
         self.speak_by = asking.then(|| self.speak_by.unwrap_or(now + SPEAK));
-        self.taking.settle(now, interest.write, if interest.write { self.conn.untaken_bytes() } else { 0 });
+        // Of what a writer has not taken there are only a few lines, and nobody else may end its role by adding to them.
+        let patient = matches!(self.role, Role::Writer(_)) && !self.ending;
+        let taking = interest.write && !patient;
+        self.taking.settle(now, taking, if taking { self.conn.untaken_bytes() } else { 0 });
         events.set_timer(Timer::Client(self.id), self.speak_by.into_iter().chain(self.taking.deadline()).min());
         Ok(())
     }

@@ -232,7 +232,7 @@ pub struct HandoffAttached {
     pub ack_timeout_ms: u64,
 }
 
-/// The writer role, lent.
+/// The writer role, lent. Lines follow that name the readers; the lease page says while some are to come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Lent {
     /// The channel's fixed facts.
@@ -241,9 +241,6 @@ pub struct Lent {
     pub reserved: u64,
     /// The capacity to use now.
     pub capacity: u64,
-    /// So many lines follow at once: the readers that are attached, and a resize under way. Publishing before they are
-    /// read could overwrite what those readers still need.
-    pub lines: u32,
 }
 
 /// What became of a resize.

@@ -1,11 +1,7 @@
 //! Attaching through the daemon's socket.
 
-use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::time::{Duration, Instant};
-
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::time::Duration;
 
 use super::link::{Link, ToDaemon, ToWriter};
 use super::{Reader, Writer};
@@ -13,6 +9,7 @@ use crate::control::{Client, Conn, Done, Endpoint, Received, Request, Start, dec
 use crate::error::{Error, Result};
 use crate::handoff::Attached;
 use crate::name::ChannelName;
+use crate::os::fds;
 use crate::os::page::SharedPage;
 
 /// How long the daemon may take to answer.
@@ -99,10 +96,11 @@ impl Writer {
             return Err(Error::Protocol("the daemon answered publish with something else".to_owned()));
         };
         let [segment, lease] = descriptors(fds, "publish")?;
-        let channel = lent.geometry.channel.to_string();
-        let mut link = SocketLink { conn: client.into_conn(), channel, first: VecDeque::new() };
-        link.await_lines(lent.lines as usize)?;
-        Writer::open(segment.as_fd(), SharedPage::open(lease.as_fd())?, Box::new(link), lent.geometry, lent.capacity)
+        let link = SocketLink::new(client.into_conn(), lent.geometry.channel.to_string());
+        let lease = SharedPage::open(lease.as_fd())?;
+        let mut writer = Writer::open(segment.as_fd(), lease, Box::new(link), lent.geometry, lent.capacity)?;
+        writer.know_all(ANSWER)?;
+        Ok(writer)
     }
 }
 
@@ -113,8 +111,13 @@ fn program() -> Option<String> {
 
 fn descriptors<const N: usize>(fds: Vec<OwnedFd>, what: &str) -> Result<[OwnedFd; N]> {
     let got = fds.len();
-    <[OwnedFd; N]>::try_from(fds)
-        .map_err(|_| Error::Protocol(format!("{what} was answered with {got} descriptors, {N} were expected")))
+    <[OwnedFd; N]>::try_from(fds).map_err(|_| {
+        let limit = fds::limit();
+        Error::Protocol(format!(
+            "{what} was answered with {got} descriptors, {N} were expected; this process may have {limit} open, and if it \
+             has, raise that limit (ulimit -n)"
+        ))
+    })
 }
 
 /// The link of a program that was lent the role: its connection.
@@ -122,45 +125,25 @@ fn descriptors<const N: usize>(fds: Vec<OwnedFd>, what: &str) -> Result<[OwnedFd
 struct SocketLink {
     conn: Conn,
     channel: String,
-    /// Lines that came with the role.
-    first: VecDeque<(ToWriter, Vec<OwnedFd>)>,
+    /// Lines taken, and so many of them the daemon knows of.
+    taken: u64,
+    told: u64,
 }
 
 impl SocketLink {
-    /// Waits for the lines that come with the role.
-    fn await_lines(&mut self, lines: usize) -> Result<()> {
-        let deadline = Instant::now() + ANSWER;
-        while self.first.len() < lines {
-            if let Some(line) = self.next_line()? {
-                self.first.push_back(line);
-                continue;
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                let what = format!("the daemon to name the readers of channel {}", self.channel);
-                return Err(Error::TimedOut { what, waited: ANSWER });
-            }
-            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-            match poll(&mut [PollFd::new(self.conn.as_fd(), PollFlags::POLLIN)], timeout) {
-                Ok(_) | Err(Errno::EINTR) => {}
-                Err(e) => return Err(Error::system("wait for the daemon", e)),
-            }
-        }
-        Ok(())
+    fn new(conn: Conn, channel: String) -> SocketLink {
+        SocketLink { conn, channel, taken: 0, told: 0 }
     }
 
-    fn next_line(&mut self) -> Result<Option<(ToWriter, Vec<OwnedFd>)>> {
-        match self.conn.receive() {
-            Ok(Received::Line(line, fds)) => {
-                let decoded = decode(&line)?;
-                if decoded == ToWriter::Unknown {
-                    log::debug!("passed over a line from a newer daemon: {}", excerpt(&line));
-                }
-                Ok(Some((decoded, fds)))
-            }
-            Ok(Received::Nothing) => Ok(None),
-            Ok(Received::Closed) => Err(self.gone()),
-            Err(e) => Err(e),
+    /// Lets the daemon send more.
+    fn acknowledge(&mut self) {
+        if self.told < self.taken {
+            self.told = self.taken;
+            // A daemon that is gone is noticed by the next look.
+            let _ = self.conn.queue(&ToDaemon::Taken { lines: self.taken }, Vec::new());
+        }
+        if self.conn.queued_bytes() > 0 {
+            let _ = self.conn.flush();
         }
     }
 
@@ -171,9 +154,20 @@ impl SocketLink {
 
 impl Link for SocketLink {
     fn receive(&mut self) -> Result<Option<(ToWriter, Vec<OwnedFd>)>> {
-        match self.first.pop_front() {
-            Some(line) => Ok(Some(line)),
-            None => self.next_line(),
+        match self.conn.receive()? {
+            Received::Line(line, fds) => {
+                self.taken += 1;
+                let decoded = decode(&line)?;
+                if decoded == ToWriter::Unknown {
+                    log::debug!("passed over a line from a newer daemon: {}", excerpt(&line));
+                }
+                Ok(Some((decoded, fds)))
+            }
+            Received::Nothing => {
+                self.acknowledge();
+                Ok(None)
+            }
+            Received::Closed => Err(self.gone()),
         }
     }
 

@@ -29,8 +29,9 @@
 //! | offset | bytes | field | written by |
 //! |---|---|---|---|
 //! | 0 | 8 | generation: grows with every line sent to the writer; bit 63: the lending is over | daemon |
-//! | 64 | 8 | waiting: the writer sleeps on `wake` | writer sets, daemon clears |
-//! | 128 | 32 | semaphore `wake` | both |
+//! | 64 | 4 | waiting: the writer sleeps on `wake` | writer sets, daemon clears |
+//! | 128 | 8 | pending: lines that the daemon holds back until the writer has taken those that it was sent | daemon |
+//! | 192 | 32 | semaphore `wake` | both |
 //!
 //! Nobody believes what somebody else may write: see [`Reader`](super::Reader) and [`Writer`](super::Writer).
 
@@ -197,6 +198,9 @@ pub struct LeasePage {
     pub generation: Lone<AtomicU64>,
     /// 1 while the writer sleeps on `wake`.
     pub waiting: Lone<AtomicU32>,
+    /// Lines that the daemon holds back: the link has its fill until [`ToDaemon::Taken`](super::link::ToDaemon::Taken) comes.
+    /// While there are any the writer may not know everybody who reads, and gives nothing up.
+    pub pending: Lone<AtomicU64>,
     /// Posted by the daemon with every line it sends.
     pub wake: SemaphoreCell,
 }
@@ -257,7 +261,8 @@ const _: () = {
     assert!(offset_of!(ReaderPage, space) == 320);
     assert!(size_of::<LeasePage>() == PAGE_SIZE);
     assert!(offset_of!(LeasePage, waiting) == 64);
-    assert!(offset_of!(LeasePage, wake) == 128);
+    assert!(offset_of!(LeasePage, pending) == 128);
+    assert!(offset_of!(LeasePage, wake) == 192);
 };
 
 /// A line, as sizes are given here, and two, which some processors fetch together.
@@ -286,8 +291,9 @@ const _: () = {
     assert!(is_alone(offset_of!(ReaderPage, control), size_of::<Lone<AtomicU32>>(), ONE));
     assert!(is_alone(offset_of!(ReaderPage, wake), size_of::<SemaphoreCell>(), ONE));
     assert!(is_alone(offset_of!(ReaderPage, space), size_of::<SemaphoreCell>(), ONE));
-    // The daemon's number, which the writer looks at before every message; the writer's flag; the semaphore.
+    // The daemon's number, which the writer looks at before every message; the writer's flag; what is held back; the semaphore.
     assert!(is_alone(offset_of!(LeasePage, generation), size_of::<Lone<AtomicU64>>(), ONE));
     assert!(is_alone(offset_of!(LeasePage, waiting), size_of::<Lone<AtomicU32>>(), ONE));
+    assert!(is_alone(offset_of!(LeasePage, pending), size_of::<Lone<AtomicU64>>(), ONE));
     assert!(is_alone(offset_of!(LeasePage, wake), size_of::<SemaphoreCell>(), ONE));
 };

@@ -3,7 +3,18 @@
 //! The daemon stays off the data path. It puts a line on the link, raises [`LeasePage::generation`] and posts the page's
 //! semaphore; the writer looks at the generation with one load before every publish and reads the link when it changed.
 //!
+//! # Flow control
+//!
+//! A writer may be stopped for hours, and readers come and go meanwhile. The daemon has at most [`MOST_UNTAKEN`] lines on the
+//! link that the writer has not taken; what else there is to say it keeps, and a reader that comes and goes meanwhile is never
+//! mentioned. [`LeasePage::pending`] says that there is more. The writer's end of the link answers with
+//! [`ToDaemon::Taken`] whenever it has taken what was there.
+//!
+//! A reader whose line is held back has been answered all the same, and reads. So a writer that sees `pending` gives up nothing
+//! of the ring until it has the line: see `Peers::withhold`.
+//!
 //! [`LeasePage::generation`]: super::layout::LeasePage::generation
+//! [`LeasePage::pending`]: super::layout::LeasePage::pending
 
 use std::fmt;
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -11,6 +22,9 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
+
+/// Most lines to the writer that are on their way; the daemon keeps the others. Each may carry two descriptors.
+pub const MOST_UNTAKEN: u64 = 16;
 
 /// From the daemon to the writer. `reader_joined` comes with two descriptors: the reader's page and its bell.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -86,6 +100,18 @@ pub enum ToDaemon {
         id: u32,
         /// No record at or after this position lies above the capacity.
         after: u64,
+    },
+    /// The writer has taken so many lines since it was lent the role. Sent by its end of the link, not by the writer.
+    Taken {
+        /// All of them, not those since the last time.
+        lines: u64,
+    },
+    /// The writer cannot serve a reader that it was told of: the daemon evicts the reader.
+    Refused {
+        /// Its number.
+        reader: u32,
+        /// Why, and what to do about it.
+        reason: String,
     },
     /// A reader was evicted; its page says so already.
     Evicted {

@@ -184,6 +184,30 @@ impl TestChannel {
         reader
     }
 
+    /// The daemon holds back so many lines, and says so.
+    pub(super) fn hold_back(&self, lines: u64) {
+        let Some(lease) = &self.lease else { return };
+        lease.page.pending.value.store(lines, Ordering::SeqCst);
+        lease.page.generation.value.fetch_add(1, Ordering::SeqCst);
+    }
+
+    /// A reader that is answered while the line that names it is held back; it comes with [`name`](Self::name).
+    pub(super) fn unnamed_reader(&mut self, start: Start) -> Reader {
+        let lease = self.lease.take();
+        let reader = self.reader(start);
+        self.lease = lease;
+        self.hold_back(1);
+        barrier::heavy();
+        reader
+    }
+
+    /// Names the newest reader, which is the last line that was held back.
+    pub(super) fn name(&self) {
+        let Some(reader) = self.readers.last() else { return };
+        self.send(ToWriter::ReaderJoined { reader: reader.id }, reader.descriptors());
+        self.hold_back(0);
+    }
+
     pub(super) fn detach(&mut self, id: u32) {
         self.readers.retain(|reader| reader.id != id);
         self.send(ToWriter::ReaderLeft { reader: id }, Vec::new());
@@ -236,8 +260,10 @@ impl TestChannel {
                     reserve::truncate(self.segment.as_fd(), DATA_OFFSET + capacity).unwrap();
                     self.capacity = *capacity;
                 }
-                ToDaemon::Evicted { reader, .. } => self.readers.retain(|r| r.id != *reader),
-                ToDaemon::Overflow { .. } | ToDaemon::Unknown => {}
+                ToDaemon::Evicted { reader, .. } | ToDaemon::Refused { reader, .. } => {
+                    self.readers.retain(|r| r.id != *reader);
+                }
+                ToDaemon::Taken { .. } | ToDaemon::Overflow { .. } | ToDaemon::Unknown => {}
             }
         }
         lines

@@ -23,6 +23,7 @@ mod permissions;
 mod private_memory;
 mod read_write;
 mod resize;
+mod roles;
 mod slow;
 mod soak;
 mod stat;

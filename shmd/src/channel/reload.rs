@@ -171,7 +171,7 @@ impl Channel {
                 evict_after_ms: now.evict_after_ms,
                 wait_readers: now.wait_readers,
             };
-            self.tell(hub, line, Vec::new());
+            self.tell(hub, line);
         }
     }
 }

@@ -97,7 +97,7 @@ impl Channel {
             match action {
                 Action::Reserve { from, to } => queue.extend(self.reserve(hub, from, to)),
                 Action::CancelReservation => self.end_reservation(hub),
-                Action::Tell(line) => self.tell(hub, line, Vec::new()),
+                Action::Tell(line) => self.tell(hub, line),
                 Action::Cut { to, after } => {
                     let readers = &self.readers;
                     self.segment.cut(to, after, |position| readers.values().all(|reader| reader.is_past(position)));

@@ -1,12 +1,11 @@
 //! Who holds the writer role of a channel, from its beginning to its end, and what the writer has to say.
 
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shm_proto::control::{Done, ErrorKind, Lent, Refusal};
 use shm_proto::os::page::SharedPage;
-use shm_proto::ring::layout::LeasePage;
 use shm_proto::ring::link::{ToDaemon, ToWriter};
 use shm_proto::{Error, Result};
 
@@ -15,7 +14,7 @@ use crate::config::SourceKind;
 use crate::event_loop::{ClientId, Interest, Timer, Token};
 use crate::hub::Hub;
 use crate::journal::operation;
-use crate::lease::{self, Holder, Lease};
+use crate::lease::{Holder, Lease, Offer};
 use crate::server::Role;
 use crate::source::{self, Cutting, FromSource, Opening, Report, State};
 
@@ -38,62 +37,51 @@ impl Channel {
         if !is_helper {
             self.drop_own(hub);
         }
-        let made = lease::new_page().and_then(|(page, page_fd)| {
-            let fds = vec![self.segment.for_writer()?, page_fd];
-            let joined = self.joined()?;
+        let made = Offer::new().and_then(|(offer, page)| {
+            let fds = vec![self.segment.for_writer()?, page];
             hub.bind(client, Role::Writer(self.id))?;
-            Ok((page, fds, joined))
+            Ok((offer, fds))
         });
-        let (page, fds, mut lines) = made.map_err(|e| self.error(&e))?;
+        let (mut offer, fds) = made.map_err(|e| self.error(&e))?;
         if !is_helper && let Some(left_out) = self.lines.admit(Instant::now()) {
             operation("lend").on(&self.config.name).peer(&peer).left_out(left_out).info();
         }
-        lines.extend(
-            self.sizing
-                .writer(Instant::now(), true)
-                .into_iter()
-                .filter_map(resize::told)
-                .map(|line| (line, Vec::new())),
-        );
         let capacity = self.sizing.capacity();
         let holder = if is_helper { Holder::Helper { client } } else { Holder::Lent { client, peer } };
-        self.lease = Some(Lease::new(holder, page));
-        let follow = u32::try_from(lines.len()).unwrap_or(u32::MAX);
-        let lent = Lent { geometry: self.geometry.clone(), reserved: capacity, capacity, lines: follow };
+        self.prepare(&mut offer);
+        let lent = Lent { geometry: self.geometry.clone(), reserved: capacity, capacity };
         hub.reply(client, Ok(Done::Publish(lent)), fds);
-        for (line, fds) in lines {
-            hub.send(client, &line, fds);
-        }
-        self.announce();
+        self.begin(hub, offer.to(holder));
         Ok(())
     }
 
-    /// The lines that tell a new writer of everybody who reads.
-    fn joined(&self) -> Result<Vec<(ToWriter, Vec<OwnedFd>)>> {
-        let standing = self.readers.iter().filter(|(_, reader)| !reader.evicted);
-        standing.map(|(&number, r)| Ok((ToWriter::ReaderJoined { reader: number }, r.for_writer()?))).collect()
+    /// What a new writer has to be told first: everybody who reads, and a shrink under way. It learns from its page that this
+    /// is to come.
+    fn prepare(&mut self, offer: &mut Offer) {
+        for (&reader, _) in self.readers.iter().filter(|(_, reader)| !reader.evicted) {
+            offer.put(ToWriter::ReaderJoined { reader });
+        }
+        self.sizing.writer(Instant::now(), true).into_iter().filter_map(resize::told).for_each(|line| offer.put(line));
+    }
+
+    /// Somebody else holds the role from now on.
+    pub(super) fn begin(&mut self, hub: &mut Hub, lease: Lease) {
+        self.lease = Some(lease);
+        self.send_lines(hub);
     }
 
     /// What a writer inside the daemon starts from, and the daemon's side of its page.
-    pub(super) fn opening(&mut self) -> Result<(Opening, SharedPage<LeasePage>)> {
-        let (page, page_fd) = lease::new_page()?;
+    pub(super) fn opening(&mut self) -> Result<(Opening, Offer)> {
+        let (mut offer, page) = Offer::new()?;
         let segment = self.segment.for_writer()?;
-        let mut lines = self.joined()?;
-        lines.extend(
-            self.sizing
-                .writer(Instant::now(), true)
-                .into_iter()
-                .filter_map(resize::told)
-                .map(|line| (line, Vec::new())),
-        );
+        self.prepare(&mut offer);
         let opening = Opening {
             segment,
-            lease: SharedPage::open(page_fd.as_fd())?,
+            lease: SharedPage::open(page.as_fd())?,
             geometry: self.geometry.clone(),
             capacity: self.sizing.capacity(),
-            lines,
         };
-        Ok((opening, page))
+        Ok((opening, offer))
     }
 
     /// Starts the channel's source, if it has one.
@@ -166,7 +154,7 @@ impl Channel {
         let report = Arc::clone(self.fed.get_or_insert_with(fresh));
         match self.open_source(hub, &report) {
             Ok(lease) => {
-                self.lease = Some(lease);
+                self.begin(hub, lease);
                 let about = operation("source").on(&self.config.name).text("source", &self.config.source);
                 let framed = self.config.source.is_framed();
                 if framed { about.text("framing", self.config.framing) } else { about }.info();
@@ -183,7 +171,7 @@ impl Channel {
     }
 
     fn open_source(&mut self, hub: &mut Hub, report: &Arc<Report>) -> Result<Lease> {
-        let (opening, page) = self.opening()?;
+        let (opening, offer) = self.opening()?;
         let cutting = Cutting {
             framing: self.config.framing,
             keep_delimiter: self.config.keep_delimiter,
@@ -191,7 +179,7 @@ impl Channel {
         };
         let inside = source::start(&self.config.source, opening, cutting, &self.config.write, report)?;
         hub.events.add(inside.bell(), Token::Source(self.id), Interest::READ)?;
-        Ok(Lease::new(Holder::Source(inside), page))
+        Ok(offer.to(Holder::Source(inside)))
     }
 
     /// The source's thread has said something. When it has ended: messages published, or why it failed.
@@ -265,7 +253,15 @@ impl Channel {
                     helper.has_shrunk |= self.sizing.shrinking().is_none();
                 }
             }
-            ToDaemon::Evicted { reader, reason } => {
+            ToDaemon::Taken { lines } => {
+                if let Some(lease) = &mut self.lease {
+                    lease.taken(lines);
+                    if lease.has_lines() {
+                        self.send_lines(hub);
+                    }
+                }
+            }
+            ToDaemon::Evicted { reader, reason } | ToDaemon::Refused { reader, reason } => {
                 let reason: String = reason.chars().filter(|c| !c.is_control()).take(REASON_CHARS).collect();
                 self.mark_evicted(hub, reader, &reason, "writer");
             }
@@ -286,10 +282,18 @@ impl Channel {
         }
     }
 
-    /// Puts a line on the writer's link, if there is a writer, and ends whatever sleep it is in.
-    pub(super) fn tell(&mut self, hub: &mut Hub, line: ToWriter, fds: Vec<OwnedFd>) {
+    /// Tells the writer something, if there is a writer, and ends whatever sleep it is in.
+    pub(super) fn tell(&mut self, hub: &mut Hub, line: ToWriter) {
         if let Some(lease) = &mut self.lease {
-            lease.tell(hub, line, fds);
+            lease.put(line);
+            self.send_lines(hub);
+        }
+    }
+
+    /// Sends the writer as many of the lines that wait as it is to be sent.
+    pub(super) fn send_lines(&mut self, hub: &mut Hub) {
+        if let Some(lease) = &mut self.lease {
+            lease.send(hub, &self.readers);
             self.readers.values().for_each(Reader::release_writer);
         }
     }
@@ -309,6 +313,6 @@ impl Channel {
         let actions = self.sizing.close(reason);
         self.carry_out(hub, actions);
         self.drop_own(hub);
-        self.tell(hub, ToWriter::Revoked { reason: reason.to_owned() }, Vec::new());
+        self.tell(hub, ToWriter::Revoked { reason: reason.to_owned() });
     }
 }

@@ -83,8 +83,6 @@ pub(crate) struct Opening {
     pub(crate) geometry: Geometry,
     /// What may be used now, in bytes.
     pub(crate) capacity: u64,
-    /// Lines that are there before the writer is: the readers, a shrink under way.
-    pub(crate) lines: Vec<Line>,
 }
 
 impl Opening {
@@ -101,13 +99,25 @@ struct ThreadLink {
     to_daemon: Sender<FromSource>,
     /// Rung for the daemon.
     bell: Bell,
+    /// Lines taken, and so many of them the daemon knows of.
+    taken: u64,
+    told: u64,
 }
 
 impl Link for ThreadLink {
     fn receive(&mut self) -> Result<Option<Line>> {
         match self.from_daemon.try_recv() {
-            Ok(line) => Ok(Some(line)),
-            Err(TryRecvError::Empty) => Ok(None),
+            Ok(line) => {
+                self.taken += 1;
+                Ok(Some(line))
+            }
+            Err(TryRecvError::Empty) => {
+                if self.told < self.taken {
+                    self.told = self.taken;
+                    self.send(ToDaemon::Taken { lines: self.taken })?;
+                }
+                Ok(None)
+            }
             Err(TryRecvError::Disconnected) => Err(Error::Disconnected { channel: self.channel.clone() }),
         }
     }
@@ -241,17 +251,13 @@ pub(crate) fn start(
 fn spawn(
     kind: &'static str,
     input: Box<dyn Input>,
-    mut opening: Opening,
+    opening: Opening,
     cutting: Cutting,
     write: Arc<Mutex<Access>>,
     report: Arc<Report>,
 ) -> Result<Inside> {
     let (to, from_daemon) = mpsc::channel();
     let (to_daemon, from) = mpsc::channel();
-    for line in opening.lines.drain(..) {
-        // Before the writer exists, so that it knows its readers when it first looks. The receiver is still here.
-        let _ = to.send(line);
-    }
     let (wake, woken) = Bell::new()?;
     let (rung, bell) = Bell::new()?;
     let woken = Bell::from_fd(woken)?;
@@ -259,7 +265,7 @@ fn spawn(
     let link_bell = Bell::from_fd(rung.try_clone_fd()?)?;
     let end = to_daemon.clone();
     let run = move || {
-        let link = ThreadLink { channel: name, from_daemon, to_daemon, bell: link_bell };
+        let link = ThreadLink { channel: name, from_daemon, to_daemon, bell: link_bell, taken: 0, told: 0 };
         let work = AssertUnwindSafe(|| {
             let mut feed = Feed::new(opening.open(Box::new(link))?, &woken, cutting, &report);
             input.run(&mut feed)

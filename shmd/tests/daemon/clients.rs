@@ -116,39 +116,6 @@ fn the_writer_role_is_one_programs_until_it_gives_it_back() {
     Writer::attach(&daemon.endpoint(), None).unwrap();
 }
 
-/// It publishes nothing and looks at nothing, while readers come and go until the daemon cannot tell it any more.
-#[test]
-fn a_writer_that_does_not_listen_loses_the_role_and_writes_nothing_beside_the_next() {
-    let daemon = Daemon::start("deaf", ONE);
-    let mut deaf = Writer::attach(&daemon.endpoint(), None).unwrap();
-    deaf.publish(b"first").unwrap();
-    wait_for(
-        || {
-            // Refused when the ones before have not been missed yet.
-            (0..50).for_each(|_| drop(Reader::attach(&daemon.endpoint(), None, Start::New)));
-            daemon.stat().writer.is_none()
-        },
-        || daemon.log(),
-    );
-    assert!(daemon.log().contains("it does not read"), "{}", daemon.log());
-    let mut reader = Reader::attach(&daemon.endpoint(), None, Start::Oldest).unwrap();
-    let mut next = Writer::attach(&daemon.endpoint(), None).unwrap();
-    let mut bytes = Vec::new();
-    for n in 0..100u64 {
-        let refused = deaf.publish(b"stale").unwrap_err();
-        assert!(matches!(refused, Error::Revoked { .. }), "{refused}");
-        next.publish(&n.to_le_bytes()).unwrap();
-        if n == 0 {
-            reader.recv_into(&mut bytes, Some(PATIENCE)).unwrap();
-            assert_eq!(bytes, b"first");
-        }
-        reader.recv_into(&mut bytes, Some(PATIENCE)).unwrap();
-        assert_eq!(bytes, n.to_le_bytes());
-    }
-    drop(deaf);
-    assert!(daemon.stat().writer.is_some());
-}
-
 #[test]
 fn a_writer_that_comes_later_knows_the_readers_that_are_there() {
     let daemon = Daemon::start("later", ONE);

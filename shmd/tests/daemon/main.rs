@@ -4,6 +4,7 @@ mod clients;
 mod crowd;
 mod handoff;
 mod killed;
+mod lease;
 mod life;
 mod limits;
 mod log;

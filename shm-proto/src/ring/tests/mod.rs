@@ -3,6 +3,7 @@
 mod acks;
 mod hostile;
 mod interrupt;
+mod lease;
 mod losses;
 mod newer;
 mod odd;

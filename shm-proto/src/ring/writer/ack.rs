@@ -55,6 +55,10 @@ impl Writer {
         let need = Need::Ack { target };
         let seq = self.tail.seq.wrapping_sub(1);
         let deadline_ns = patience.deadline_ns();
+        // Readers whose lines the daemon holds back must read the message, too.
+        if let Err(error) = self.know_all(patience.timeout()) {
+            return Err(self.unacknowledged(need, seq, patience.timeout(), Some(error.to_string())));
+        }
         let spin_until_ns = monotonic_ns() + haste::SPIN_NS;
         loop {
             // Cursors are checked against the present tail: a shrink may have sent readers beyond this message meanwhile.

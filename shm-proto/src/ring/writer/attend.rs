@@ -9,15 +9,22 @@
 //! starts at the floor instead. What that one publish made visible after the reader had looked and gone to sleep, nobody
 //! has woken it for; so the writer looks at the readers' flags once it has registered them. A slot that is reserved is such a
 //! publish, and may be under way for long. So an idle or stopped writer keeps nobody from attaching.
+//!
+//! Of a writer that does not read its link the daemon keeps the lines (see [`link`](crate::ring::link)), and (1) is that the
+//! lease page says so. Such a writer moves no floor before it has them.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::Writer;
+use super::wait::{Patience, SLICE_NS};
 use crate::error::{Error, Result};
 use crate::os::bell::Bell;
+use crate::os::clock::monotonic_ns;
+use crate::os::fds;
 use crate::os::page::SharedPage;
-use crate::ring::layout::OVER;
+use crate::ring::layout::{OVER, ReaderPage};
 use crate::ring::link::{ToDaemon, ToWriter};
 use crate::ring::plan::Placement;
 use crate::ring::record::HEADER;
@@ -69,6 +76,8 @@ impl Writer {
     }
 
     fn read_link(&mut self) -> Result<()> {
+        // Before the lines as well: a shrink among them may move the floor.
+        self.withhold();
         while let Some(link) = &mut self.link {
             match link.receive() {
                 Ok(Some((line, fds))) => self.obey(line, fds)?,
@@ -83,6 +92,7 @@ impl Writer {
                 Err(e) => return Err(e),
             }
         }
+        self.withhold();
         self.look_again();
         // A reader that has attached may have gone to sleep before the record that was under way meanwhile, and nobody knew
         // of it when that became visible.
@@ -92,13 +102,10 @@ impl Writer {
 
     fn obey(&mut self, line: ToWriter, fds: Vec<OwnedFd>) -> Result<()> {
         match line {
-            ToWriter::ReaderJoined { reader } => {
-                let Ok([page, bell]) = <[OwnedFd; 2]>::try_from(fds) else {
-                    return Err(Error::Protocol(format!("reader_joined {reader} came without its two descriptors")));
-                };
-                let page = SharedPage::open(std::os::fd::AsFd::as_fd(&page))?;
-                self.peers.add(reader, page, Bell::from_fd(bell)?, self.floor.pos);
-            }
+            ToWriter::ReaderJoined { reader } => match page_and_bell(fds) {
+                Ok((page, bell)) => self.peers.add(reader, page, bell, self.floor.pos),
+                Err(reason) => self.tell(ToDaemon::Refused { reader, reason }),
+            },
             ToWriter::ReaderLeft { reader } => drop(self.peers.remove(reader)),
             ToWriter::Grown { capacity, done } => {
                 self.shrinking = None;
@@ -128,6 +135,34 @@ impl Writer {
             ToWriter::Revoked { reason } => self.revoked = Some(reason),
             // Said where the line was read.
             ToWriter::Unknown => {}
+        }
+        Ok(())
+    }
+
+    /// Gives up nothing while the daemon holds lines back: they may name readers. One that is gone sends no more.
+    fn withhold(&mut self) {
+        // Acquire: pairs with the daemon's store, which comes before the generation is raised when there is more to come, and
+        // after it when nothing is.
+        let pending = self.link.is_some() && self.lease.pending.value.load(Ordering::Acquire) > 0;
+        self.peers.withhold(pending.then_some(self.floor.pos));
+    }
+
+    /// Waits a while for lines that the daemon holds back.
+    pub(super) fn await_lines(&mut self, until_ns: u64) -> Result<()> {
+        self.beat();
+        self.doze(until_ns.min(monotonic_ns().saturating_add(SLICE_NS)));
+        self.attend_now()
+    }
+
+    /// Waits until the daemon has named everybody who reads.
+    pub(in crate::ring) fn know_all(&mut self, timeout: Duration) -> Result<()> {
+        let patience = Patience::until(timeout);
+        while self.peers.is_withheld() {
+            if monotonic_ns() >= patience.deadline_ns() {
+                let what = format!("the daemon to name the readers of channel {}", self.geometry.channel);
+                return Err(Error::TimedOut { what, waited: timeout });
+            }
+            self.await_lines(patience.deadline_ns())?;
         }
         Ok(())
     }
@@ -171,4 +206,19 @@ impl Writer {
         counters.resizes.fetch_add(1, Ordering::Relaxed);
         self.tell(ToDaemon::Shrunk { capacity, id, after: self.floor.pos });
     }
+}
+
+/// What came with a reader's name; why not, with the way out, where it did not come or is of no use.
+fn page_and_bell(fds: Vec<OwnedFd>) -> Result<(SharedPage<ReaderPage>, Bell), String> {
+    let pid = std::process::id();
+    let [page, bell] = <[OwnedFd; 2]>::try_from(fds).map_err(|_| {
+        let limit = fds::limit();
+        format!(
+            "the writer, process {pid}, has no descriptor left for it and may have {limit} open; raise its limit (ulimit -n, \
+             LimitNOFILE=) and attach again"
+        )
+    })?;
+    let failed = |e: Error| format!("the writer, process {pid}, cannot serve it: {e}");
+    // The page's descriptor is closed here: what is kept for each reader is its bell.
+    Ok((SharedPage::open(page.as_fd()).map_err(failed)?, Bell::from_fd(bell).map_err(failed)?))
 }

@@ -110,11 +110,14 @@ pub(super) struct Peers {
     list: Vec<Peer>,
     /// The least checked cursor; `u64::MAX` without readers.
     least: u64,
+    /// Where the floor stood when lines began to be held back that may name readers; and when that was, `CLOCK_MONOTONIC`
+    /// nanoseconds.
+    withheld: Option<(u64, u64)>,
 }
 
 impl Peers {
     pub(super) fn new(most: u32) -> Peers {
-        Peers { list: Vec::with_capacity(most.min(1024) as usize), least: u64::MAX }
+        Peers { list: Vec::with_capacity(most.min(1024) as usize), least: u64::MAX, withheld: None }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -154,7 +157,24 @@ impl Peers {
     }
 
     fn settle(&mut self) {
-        self.least = self.list.iter().map(|peer| peer.cursor).min().unwrap_or(u64::MAX);
+        let least = self.list.iter().map(|peer| peer.cursor).min().unwrap_or(u64::MAX);
+        self.least = self.withheld.map_or(least, |(floor, _)| least.min(floor));
+    }
+
+    /// Counts as if somebody stood at `floor`, until it is `None`: not everybody who reads may be known.
+    pub(super) fn withhold(&mut self, floor: Option<u64>) {
+        self.withheld = floor.map(|floor| self.withheld.unwrap_or_else(|| (floor, monotonic_ns())));
+        self.settle();
+    }
+
+    /// Whether lines are held back.
+    pub(super) fn is_withheld(&self) -> bool {
+        self.withheld.is_some()
+    }
+
+    /// Since when lines have been held back.
+    pub(super) fn withheld_since_ns(&self) -> Option<u64> {
+        self.withheld.map(|(_, since)| since)
     }
 
     /// Looks at every cursor. Gives the number of a reader whose cursor is impossible, and why.

@@ -206,6 +206,16 @@ impl Writer {
         if full && self.give_up_rest(self.peers.least().min(self.tail.pos()))? != Floor::Stays {
             return Ok(Pressed::Retry);
         }
+        if full && let Some(since) = self.peers.withheld_since_ns() {
+            let now = monotonic_ns();
+            // Readers that are not known yet may need what is there. A channel that never holds its writer up waits no longer for
+            // the daemon than it does when it wants to grow.
+            if self.geometry.on_full == OnFull::Block || now < since.saturating_add(ANSWER_NS) {
+                self.check_patience(patience, now)?;
+                self.await_lines(patience.deadline_ns())?;
+                return Ok(Pressed::Retry);
+            }
+        }
         let needed = align_header(0, self.strides.align()) + stride + HEADER;
         // A ring that is being made smaller on request is full for that reason; only a message that cannot wait undoes it.
         let growing = (!full || self.shrinking.is_none()) && self.ask_to_grow(needed.max(self.plan.capacity() + 1));

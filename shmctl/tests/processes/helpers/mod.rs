@@ -7,9 +7,11 @@ mod intruder;
 
 use std::fs::File;
 use std::io::Write;
+use std::os::fd::AsRawFd;
 use std::process::{Command, exit};
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{Resource, setrlimit};
 use shm_proto::{Endpoint, Error, Reader, Start, Writer};
 
 use crate::common::{Daemon, Proc, User, clean};
@@ -46,6 +48,7 @@ pub(crate) fn play() {
         ["note", file] => note(&endpoint, file),
         ["arm", times] => arm(&endpoint, times.parse().unwrap()),
         ["hold", how] => hold(&endpoint, how),
+        ["narrow", spare] => narrow(&endpoint, spare.parse().unwrap()),
         ["intrude", object] => intruder::intrude(&endpoint, object),
         ["crowd", how, most] => crowd::crowd(&endpoint, how, most.parse().unwrap()),
         ["cling"] => crowd::cling(&endpoint),
@@ -139,6 +142,21 @@ fn hold(endpoint: &Endpoint, how: &str) {
     loop {
         std::thread::sleep(Duration::from_secs(3600));
     }
+}
+
+/// Borrows the writer role with room for so many more descriptors, and publishes numbers.
+fn narrow(endpoint: &Endpoint, spare: u64) -> ! {
+    let mut writer = Writer::attach(endpoint, None).unwrap();
+    let next = File::open("/dev/null").unwrap();
+    let limit = u64::from(next.as_raw_fd().unsigned_abs()) + spare;
+    drop(next);
+    setrlimit(Resource::RLIMIT_NOFILE, limit, limit).unwrap();
+    eprintln!("limit {limit}.");
+    for n in 0u64.. {
+        writer.publish(&n.to_le_bytes()).unwrap();
+        std::thread::sleep(Duration::from_millis(1));
+    }
+    unreachable!("nobody counts so far");
 }
 
 /// Opens so many connections to the control socket, says so, and stays.

@@ -1,0 +1,88 @@
+//! What the daemon tells a writer, and when.
+
+use super::*;
+use crate::ring::testing::TestChannel;
+
+#[test]
+fn a_reader_whose_line_is_held_back_loses_nothing() {
+    for on_full in [OnFull::Block, OnFull::Drop] {
+        let mut channel = TestChannel::new(4096, Geometry { on_full, ..geometry(4096) });
+        let mut writer = channel.writer();
+        writer.publish(b"before").unwrap();
+        let mut reader = channel.unnamed_reader(Start::New);
+        let mut sent = 0u64;
+        let full = loop {
+            match writer.try_publish(&sent.to_le_bytes()) {
+                Ok(_) => sent += 1,
+                Err(e) => break e,
+            }
+        };
+        assert!(matches!(full, Error::WouldBlock { .. }), "{full}");
+        assert!(sent > 100, "{sent} messages fit beside what the reader may need");
+        assert_eq!(writer.readers(), 0);
+        let named = std::thread::scope(|scope| {
+            let publishing = scope.spawn(|| {
+                let published = writer.publish_within(&sent.to_le_bytes(), Duration::from_secs(60));
+                published.map(|seq| seq.map(|_| writer.readers()))
+            });
+            channel.name();
+            for n in 0..=sent {
+                assert_eq!(receive(&mut reader), n.to_le_bytes(), "message {n}");
+            }
+            publishing.join().unwrap()
+        });
+        assert_eq!((named.unwrap(), reader.lost()), (Some(1), 0));
+    }
+}
+
+#[test]
+fn a_writer_waits_for_no_line_of_a_daemon_that_is_gone() {
+    let mut channel = TestChannel::new(4096, geometry(4096));
+    let mut writer = channel.writer();
+    channel.hold_back(5);
+    writer.maintain().unwrap();
+    channel.die();
+    for n in 0..2000u64 {
+        writer.publish(&n.to_le_bytes()).unwrap();
+    }
+}
+
+#[test]
+fn acknowledged_publishing_waits_for_readers_that_are_not_named_yet() {
+    let mut channel = TestChannel::new(4096, geometry(4096));
+    let mut writer = channel.writer();
+    let mut reader = channel.unnamed_reader(Start::New);
+    let error = writer.publish_acked(b"one", Duration::from_millis(20)).unwrap_err();
+    assert!(error.to_string().contains("name the readers"), "{error}");
+    assert_eq!(receive(&mut reader), b"one");
+    channel.name();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            assert_eq!(receive(&mut reader), b"two");
+            // It says how far it has come when there is nothing more.
+            assert!(reader.try_recv().unwrap().is_none());
+        });
+        assert_eq!(writer.publish_acked(b"two", Duration::from_secs(60)).unwrap(), Some(1));
+    });
+}
+
+#[test]
+fn a_reader_that_comes_without_its_descriptors_is_refused_and_the_writer_goes_on() {
+    let mut channel = TestChannel::new(4096, geometry(4096));
+    let mut good = channel.reader(Start::Oldest);
+    let mut writer = channel.writer();
+    let _poor = channel.unnamed_reader(Start::Oldest);
+    let reader = channel.readers.last().unwrap().id;
+    channel.send(ToWriter::ReaderJoined { reader }, Vec::new());
+    channel.hold_back(0);
+    for n in 0..1000u64 {
+        writer.publish(&n.to_le_bytes()).unwrap();
+        assert_eq!(receive(&mut good), n.to_le_bytes());
+    }
+    let lines = channel.obey();
+    let [ToDaemon::Refused { reader: refused, reason }] = &lines[..] else { panic!("{lines:?}") };
+    assert_eq!((*refused, writer.readers()), (reader, 1));
+    for part in [format!("process {}", std::process::id()), "descriptor".to_owned(), "ulimit -n".to_owned()] {
+        assert!(reason.contains(&part), "{reason}");
+    }
+}
