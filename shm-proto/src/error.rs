@@ -231,6 +231,17 @@ pub enum Error {
         /// Why.
         reason: String,
     },
+    /// The writer role ended in the moment in which a message was published: it may be in the ring for the readers or not.
+    #[error(
+        "the writer role of channel {channel} ended while message {seq} was published: readers may receive it, and what \
+         followed it in its batch, or not"
+    )]
+    Superseded {
+        /// Which channel.
+        channel: String,
+        /// The message's number, or that of the first of its batch.
+        seq: u64,
+    },
     /// The bytes just read were overwritten while they were being read.
     #[error("overwritten while reading: {lost} messages of channel {channel} were lost")]
     Lapped {

@@ -86,3 +86,110 @@ fn a_reader_that_comes_without_its_descriptors_is_refused_and_the_writer_goes_on
         assert!(reason.contains(&part), "{reason}");
     }
 }
+
+/// The messages in the ring, in a channel whose readers have not been told anything.
+fn messages(channel: &TestChannel) -> u64 {
+    Snapshot::read(channel.segment.as_fd()).unwrap().tail.seq
+}
+
+#[test]
+fn what_is_held_when_the_role_ends_is_not_published() {
+    let mut channel = TestChannel::new(4096, geometry(4096));
+    let mut reader = channel.reader(Start::Oldest);
+    let ways: [fn(&mut TestChannel, &mut Writer) -> Result<(), Error>; 6] = [
+        |channel, writer| {
+            let slot = writer.reserve(8)?.unwrap();
+            channel.end_lease();
+            slot.commit(8).map(drop)
+        },
+        |channel, writer| {
+            let mut batch = writer.batch();
+            batch.push(b"stale")?;
+            channel.end_lease();
+            batch.commit()
+        },
+        |channel, writer| {
+            let mut batch = writer.batch();
+            batch.push(b"stale")?;
+            channel.end_lease();
+            batch.push(b"stale").expect_err("the role has ended");
+            batch.commit()
+        },
+        |channel, writer| {
+            let mut batch = writer.batch();
+            batch.push(b"stale")?;
+            channel.end_lease();
+            drop(batch);
+            writer.publish(b"stale").map(drop)
+        },
+        |channel, writer| {
+            let mut batch = writer.batch();
+            batch.push(b"stale")?;
+            std::mem::forget(batch);
+            channel.end_lease();
+            writer.maintain()
+        },
+        |channel, writer| {
+            let mut batch = writer.batch();
+            batch.push(b"stale")?;
+            std::mem::forget(batch);
+            channel.end_lease();
+            writer.batch().push(b"stale").map(drop)
+        },
+    ];
+    for (n, way) in ways.into_iter().enumerate() {
+        let mut first = channel.writer();
+        let error = way(&mut channel, &mut first).unwrap_err();
+        assert!(matches!(error, Error::Revoked { .. }), "way {n}: {error}");
+        assert_eq!(messages(&channel), n as u64, "way {n}");
+        let mut second = channel.writer();
+        drop(first);
+        second.publish(&n.to_le_bytes()).unwrap();
+        assert_eq!(receive(&mut reader), n.to_le_bytes(), "way {n}");
+        assert!(reader.try_recv().unwrap().is_none());
+    }
+}
+
+/// Publishes until the role has ended. How many messages are published for certain, and how many more may be.
+fn publish_to_the_end(writer: &mut Writer, batch: u64, started: &AtomicBool) -> (u64, u64) {
+    let mut published = 0;
+    loop {
+        let sent = if batch == 0 {
+            writer.publish(b"message").map(drop)
+        } else {
+            let mut several = writer.batch();
+            (0..batch).try_for_each(|_| several.push(b"message").map(drop)).and_then(|()| several.commit())
+        };
+        match sent {
+            Ok(()) => published += batch.max(1),
+            Err(Error::Superseded { seq, .. }) => {
+                assert!((published..published + batch.max(1)).contains(&seq), "{seq} after {published}");
+                return (published, batch.max(1));
+            }
+            // Of a batch a part may have been made visible before the rest was refused.
+            Err(Error::Revoked { .. }) => return (published, batch),
+            Err(e) => panic!("{e}"),
+        }
+        started.store(true, Ordering::Relaxed);
+    }
+}
+
+#[test]
+fn what_was_published_before_the_role_ended_is_told_from_what_may_have_come_after() {
+    for round in 0..300u64 {
+        let mut channel = TestChannel::new(1 << 20, geometry(1 << 20));
+        let mut writer = channel.writer();
+        let started = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let publishing = scope.spawn(|| publish_to_the_end(&mut writer, round % 2 * 5, &started));
+            while !started.load(Ordering::Relaxed) && !publishing.is_finished() {
+                std::hint::spin_loop();
+            }
+            channel.end_lease();
+            let seen = messages(&channel);
+            let (published, more) = publishing.join().unwrap();
+            assert!(seen >= published, "{seen} of {published} messages are there when the role has ended");
+            assert!(messages(&channel) <= published + more, "round {round}: {published} and {more}");
+        });
+    }
+}

@@ -17,18 +17,9 @@ impl Writer {
     #[inline(never)]
     pub(super) fn release_acked(&mut self, fit: Fit, patience: Patience) -> Result<u64> {
         self.expect_ack();
-        let seq = self.release(fit);
+        let seq = self.release(fit)?;
         self.acknowledged(patience)?;
         Ok(seq)
-    }
-
-    /// [Makes a batch visible](Self::flush) on a channel with `ack`, and waits until every reader has read it.
-    #[cold]
-    #[inline(never)]
-    pub(super) fn flush_acked(&mut self) -> Result<()> {
-        self.expect_ack();
-        self.flush();
-        self.acknowledged(Patience::Policy)
     }
 
     /// Before a message becomes visible: makes every reader publish its cursor as soon as it has read that message, also a
@@ -38,7 +29,7 @@ impl Writer {
     }
 
     /// Waits until every reader has read, but no longer than `ack_timeout` or the patience.
-    fn acknowledged(&mut self, patience: Patience) -> Result<()> {
+    pub(super) fn acknowledged(&mut self, patience: Patience) -> Result<()> {
         if patience == Patience::None {
             return Ok(());
         }

@@ -10,10 +10,11 @@
 
 use std::sync::atomic::Ordering;
 
-use super::Writer;
 use super::wait::Patience;
+use super::{Undone, Writer};
 use crate::error::Result;
 use crate::ring::commit;
+use crate::ring::layout::OVER;
 use crate::ring::published::Place;
 use crate::ring::record::{HEADER, Header};
 use crate::ring::segment::{SMALL, Unchecked};
@@ -93,12 +94,14 @@ impl Writer {
     }
 
     /// Commits the record at the tail, which is filled and closed, visible at once; returns its sequence number.
+    ///
+    /// # Errors
+    /// [`Error::Superseded`](crate::Error::Superseded) when the role had ended by then.
     #[inline(always)]
-    pub(super) fn release(&mut self, fit: Fit) -> u64 {
+    pub(super) fn release(&mut self, fit: Fit) -> Result<u64> {
         let at = self.advance(fit);
         commit::release(&self.headers(), at.off, Header::data(fit.len, at.seq));
-        self.announce();
-        at.seq
+        if self.announce() { Ok(at.seq) } else { Err(self.superseded(at.seq)) }
     }
 
     /// Commits the record at the tail, which is filled and closed, behind others of a batch, visible with them.
@@ -108,7 +111,7 @@ impl Writer {
         let header = Header::data(fit.len, at.seq);
         if self.staged.is_none() {
             // The first record's own header stays zero until the whole batch is released by it.
-            self.staged = Some((at.off, header));
+            self.staged = Some((at, header));
         } else {
             commit::stage(&self.headers(), at.off, header);
         }
@@ -124,13 +127,25 @@ impl Writer {
         unsafe { self.segment.unchecked() }
     }
 
-    /// Makes a batch visible.
+    /// Makes a batch visible, unless the role has ended.
+    ///
+    /// # Errors
+    /// [`Error::Revoked`](crate::Error::Revoked): nothing of it was made visible;
+    /// [`Error::Superseded`](crate::Error::Superseded).
     #[inline]
-    pub(super) fn flush(&mut self) {
-        if let Some((at, header)) = self.staged.take() {
-            commit::release(&self.segment, at, header);
-            self.announce();
+    pub(super) fn flush(&mut self) -> Result<()> {
+        let Some((at, header)) = self.staged.take() else { return Ok(()) };
+        // Any time may have passed since the last look.
+        if self.is_over() {
+            self.undone = Some(Undone::Discarded);
+            return Err(self.deposed());
         }
+        commit::release(&self.segment, at.off, header);
+        if self.announce() {
+            return Ok(());
+        }
+        self.undone = Some(Undone::Unknown(at.seq));
+        Err(self.superseded(at.seq))
     }
 
     /// Moves the tail behind a record; returns where it was.
@@ -148,17 +163,27 @@ impl Writer {
     /// Moves the mark to the tail.
     pub(super) fn show_tail(&mut self) {
         // A batch that was forgotten; nobody is to be sent behind what is not visible.
-        self.flush();
+        if self.flush().is_err() {
+            return;
+        }
         self.segment.header().mark.store(self.tail_place());
     }
 
-    /// After something became visible: wakes who sleeps.
+    /// After something became visible: wakes who sleeps. False, and nobody's page is touched, if the role has ended by now.
+    ///
+    /// The daemon sets OVER, runs a heavy barrier and only then looks at the ring to find its end. So what this writer made
+    /// visible without seeing OVER here is before that end, and readers receive it.
     #[inline(always)]
-    pub(super) fn announce(&mut self) {
+    pub(super) fn announce(&mut self) -> bool {
         self.barrier.light();
+        // Relaxed: the barrier pairs with the daemon's.
+        if self.lease.generation.value.load(Ordering::Relaxed) & OVER != 0 {
+            return false;
+        }
         if self.peers.anybody_waits() {
             self.wake();
         }
+        true
     }
 
     #[cold]

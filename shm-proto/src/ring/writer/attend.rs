@@ -68,11 +68,29 @@ impl Writer {
         self.look_again();
     }
 
+    /// The daemon has ended the lending. Why nothing is published any more.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn deposed(&mut self) -> Error {
+        self.give_up_role();
+        self.revocation()
+    }
+
+    /// The daemon ended the lending while this message was made visible.
+    #[cold]
+    #[inline(never)]
+    pub(super) fn superseded(&mut self, seq: u64) -> Error {
+        self.give_up_role();
+        Error::Superseded { channel: self.geometry.channel.to_string(), seq }
+    }
+
+    fn revocation(&self) -> Error {
+        let reason = self.revoked.clone().unwrap_or_default();
+        Error::Revoked { channel: self.geometry.channel.to_string(), reason }
+    }
+
     fn check_revoked(&self) -> Result<()> {
-        match &self.revoked {
-            None => Ok(()),
-            Some(reason) => Err(Error::Revoked { channel: self.geometry.channel.to_string(), reason: reason.clone() }),
-        }
+        if self.revoked.is_none() { Ok(()) } else { Err(self.revocation()) }
     }
 
     fn read_link(&mut self) -> Result<()> {

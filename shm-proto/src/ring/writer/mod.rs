@@ -64,7 +64,9 @@ pub struct Writer {
     /// Neither revoked nor short of readers.
     ready: bool,
     /// The first record of a batch: in place, not visible yet.
-    staged: Option<(u64, Header)>,
+    staged: Option<(Walker, Header)>,
+    /// What became of the present batch when the role ended under it.
+    undone: Option<Undone>,
     peers: Peers,
     barrier: Barrier,
     lease: SharedPage<LeasePage>,
@@ -80,6 +82,15 @@ pub struct Writer {
     interrupt: Option<Arc<AtomicBool>>,
     /// When time was last counted against readers that stand still, `CLOCK_MONOTONIC` nanoseconds.
     counted_ns: u64,
+}
+
+/// Why a batch was not committed.
+#[derive(Clone, Copy, Debug)]
+enum Undone {
+    /// Nobody has seen anything of it.
+    Discarded,
+    /// Readers may receive it, from this message on.
+    Unknown(u64),
 }
 
 /// What the writer sends when the ring is full is told at most this often.
@@ -115,6 +126,7 @@ impl Writer {
             limit: 0,
             ready: false,
             staged: None,
+            undone: None,
             peers: Peers::new(geometry.max_readers),
             barrier: if registered { Barrier::Asymmetric } else { Barrier::Symmetric },
             // Whatever was sent before the page was ours is read at the first call.
@@ -159,16 +171,17 @@ impl Writer {
     ///
     /// # Errors
     /// [`Error::TooLarge`](crate::Error::TooLarge) for a message over the channel's limit,
-    /// [`Error::Revoked`](crate::Error::Revoked) when the role was taken back. On a channel with `ack`
-    /// [`Error::Unacknowledged`](crate::Error::Unacknowledged) when not every reader has read within `ack_timeout`: the
-    /// message *is* published then. With every other error it is not.
+    /// [`Error::Revoked`](crate::Error::Revoked) when the role was taken back; nothing is published with any of these.
+    /// [`Error::Superseded`](crate::Error::Superseded) when the role was taken back in the same moment: readers receive the
+    /// message or not. On a channel with `ack` [`Error::Unacknowledged`](crate::Error::Unacknowledged) when not every reader
+    /// has read within `ack_timeout`: the message *is* published then.
     #[inline(always)]
     pub fn publish(&mut self, message: &[u8]) -> Result<Option<u64>> {
         let Some(fit) = self.fit(message.len() as u64).filter(|_| !self.geometry.ack) else {
             return self.publish_with(message, Patience::Policy);
         };
         self.fill(message, fit);
-        Ok(Some(self.release(fit)))
+        self.release(fit).map(Some)
     }
 
     /// Like [`publish`](Self::publish), but the whole call waits no longer than `timeout`.
@@ -193,12 +206,13 @@ impl Writer {
     ///
     /// # Errors
     /// [`Error::Unacknowledged`](crate::Error::Unacknowledged) if some reader has not read the message within `timeout`: the
-    /// message *is* published then. With every other error it is not, as for [`publish_within`](Self::publish_within).
+    /// message *is* published then. [`Error::Superseded`](crate::Error::Superseded) as for [`publish`](Self::publish). With every
+    /// other error it is not published.
     pub fn publish_acked(&mut self, message: &[u8], timeout: Duration) -> Result<Option<u64>> {
         let patience = Patience::until(timeout);
         let Some(fit) = self.put(message, patience)? else { return Ok(None) };
         self.expect_ack();
-        let seq = self.release(fit);
+        let seq = self.release(fit)?;
         self.await_ack(patience)?;
         Ok(Some(seq))
     }
@@ -208,7 +222,7 @@ impl Writer {
     fn publish_with(&mut self, message: &[u8], patience: Patience) -> Result<Option<u64>> {
         let Some(fit) = self.put(message, patience)? else { return Ok(None) };
         if !self.geometry.ack {
-            return Ok(Some(self.release(fit)));
+            return self.release(fit).map(Some);
         }
         self.release_acked(fit, patience).map(Some)
     }
@@ -224,8 +238,9 @@ impl Writer {
 
     /// Begins a batch: messages that become visible together, with one look at the readers.
     pub fn batch(&mut self) -> Batch<'_> {
-        // One that was forgotten instead of dropped is not forgotten here.
-        self.flush();
+        // Flush a batch that was leaked with `mem::forget`. If the role has ended, the next push says so.
+        let _ = self.flush();
+        self.undone = None;
         Batch::new(self)
     }
 
@@ -235,6 +250,7 @@ impl Writer {
     /// # Errors
     /// [`Error::Revoked`](crate::Error::Revoked) when the daemon has taken the role back.
     pub fn maintain(&mut self) -> Result<()> {
+        self.flush()?;
         self.beat();
         self.attend_now()?;
         self.refresh();
@@ -312,6 +328,11 @@ impl Writer {
     /// Detaches a reader for the others' good.
     #[cold]
     fn evict(&mut self, id: u32, reason: String) {
+        // A reader that follows the next writer stands where this one has never been. Whoever sees its cursor there sees OVER:
+        // the daemon set it before it lent the role again, and this is looked at after the cursor was.
+        if self.is_over() {
+            return;
+        }
         if let Some(peer) = self.peers.remove(id) {
             peer.mark_evicted();
             self.segment.header().counters.evicted.fetch_add(1, Ordering::Relaxed);
@@ -334,7 +355,8 @@ impl Drop for Writer {
         if self.is_over() {
             return;
         }
-        self.flush();
+        // The role may end at any moment; then it is the next writer's number that counts.
+        let _ = self.flush();
         self.segment.header().counters.writer_pid.store(0, Ordering::Relaxed);
     }
 }

@@ -81,7 +81,7 @@ impl Writer {
             return Err(Error::TooLarge { channel, len, limit });
         }
         let stride = self.strides.of(len);
-        self.flush();
+        self.flush()?;
         let mut waiting = Waiting::default();
         loop {
             self.attend()?;

@@ -2,9 +2,9 @@
 
 use std::ops::{Deref, DerefMut};
 
-use super::Writer;
 use super::append::Fit;
 use super::wait::Patience;
+use super::{Undone, Writer};
 use crate::error::Result;
 use crate::ring::record::HEADER;
 
@@ -28,7 +28,9 @@ impl<'a> Slot<'a> {
     /// Publishes the first `len` bytes as one message; returns its sequence number.
     ///
     /// # Errors
-    /// [`Error::Unacknowledged`](crate::Error::Unacknowledged) on a channel with `ack`, as for [`Writer::publish`].
+    /// [`Error::Revoked`](crate::Error::Revoked) when the role has ended since it was reserved: nothing was published;
+    /// [`Error::Superseded`](crate::Error::Superseded); [`Error::Unacknowledged`](crate::Error::Unacknowledged) on a channel
+    /// with `ack`, as for [`Writer::publish`].
     ///
     /// # Panics
     /// When `len` is more than was reserved.
@@ -36,12 +38,16 @@ impl<'a> Slot<'a> {
     pub fn commit(self, len: usize) -> Result<u64> {
         assert!(len <= self.len, "commit of {len} bytes, {} were reserved", self.len);
         let len = len as u64;
+        // Filling it may have taken any time.
+        if self.writer.is_over() {
+            return Err(self.writer.deposed());
+        }
         let fit = Fit { len, stride: self.writer.strides.of(len) };
         self.writer.close(fit);
         if self.writer.geometry.ack {
             return self.writer.release_acked(fit, Patience::Policy);
         }
-        Ok(self.writer.release(fit))
+        self.writer.release(fit)
     }
 }
 
@@ -69,7 +75,7 @@ impl DerefMut for Slot<'_> {
 /// be made free in between.
 ///
 /// One that is forgotten (`mem::forget`) keeps what it holds, and what is published after it, from the readers until the next
-/// batch or [`maintain`](Writer::maintain) at the latest.
+/// batch or [`maintain`](Writer::maintain) at the latest. Once the role has ended, nothing of a batch becomes visible any more.
 #[derive(Debug)]
 pub struct Batch<'a> {
     writer: &'a mut Writer,
@@ -105,18 +111,26 @@ impl<'a> Batch<'a> {
     /// Makes the messages visible.
     ///
     /// # Errors
-    /// [`Error::Unacknowledged`](crate::Error::Unacknowledged) on a channel with `ack`, as for [`Writer::publish`].
+    /// [`Error::Revoked`](crate::Error::Revoked) when the role has ended: nothing was published that was not before;
+    /// [`Error::Superseded`](crate::Error::Superseded); [`Error::Unacknowledged`](crate::Error::Unacknowledged) on a channel
+    /// with `ack`, as for [`Writer::publish`].
     pub fn commit(self) -> Result<()> {
         if self.writer.geometry.ack {
-            return self.writer.flush_acked();
+            self.writer.expect_ack();
         }
-        self.writer.flush();
-        Ok(())
+        self.writer.flush()?;
+        match self.writer.undone.take() {
+            None if self.writer.geometry.ack => self.writer.acknowledged(Patience::Policy),
+            None => Ok(()),
+            Some(Undone::Discarded) => Err(self.writer.deposed()),
+            Some(Undone::Unknown(seq)) => Err(self.writer.superseded(seq)),
+        }
     }
 }
 
 impl Drop for Batch<'_> {
     fn drop(&mut self) {
-        self.writer.flush();
+        // If the role has ended, the writer's next call says so.
+        let _ = self.writer.flush();
     }
 }
