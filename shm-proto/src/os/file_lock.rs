@@ -1,10 +1,19 @@
-//! Write locks on single bytes of a shared memory object.
+//! Write locks on bytes of a shared memory object: which process owns it, and whether one may still write to it.
+//!
+//! | bytes | whose lock |
+//! |---|---|
+//! | 0 | the daemon's that made the object, or of one that is about to replace it |
+//! | 1, 2, 3, ... | of the first, second, third, ... program that is lent the writer role |
 //!
 //! A lock belongs to the open file description: it lasts until the last descriptor and the last mapping of that description
-//! are gone, whichever process holds them. A write lock needs a descriptor that is open for writing, so a process that may
-//! only read the object can neither take nor fake one. The bytes need not exist.
+//! are gone, whichever process holds them. The bytes need not exist.
 //!
-//! Each role has a byte of its own. Never lock the whole file: that includes the other roles' bytes.
+//! # What readers can do
+//!
+//! A write lock needs a descriptor that is open for writing, so a process that may only read the object cannot take one. A
+//! *read* lock it can take, and that one would keep others from taking a write lock. So nobody believes read locks
+//! ([`is_locked`] sees write locks alone), and the daemon has all bytes [locked](try_lock) before anybody else can open the object
+//! and [hands](hand_over) single ones on.
 
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -20,42 +29,64 @@ use crate::error::{Error, Result};
 pub enum Role {
     /// The daemon that made the object, or one that is about to replace it.
     Owner,
-    /// The process that writes to the ring.
+    /// The process that writes to the ring: any of the bytes from 1 on.
     Writer,
 }
 
-fn request(kind: i32, role: Role) -> libc::flock {
-    let l_start = match role {
-        Role::Owner => 0,
-        Role::Writer => 1,
-    };
-    libc::flock { l_type: kind as i16, l_whence: libc::SEEK_SET as i16, l_start, l_len: 1, l_pid: 0 }
-}
+/// A reader that takes a byte in the moment between two calls costs one more attempt, and the byte.
+const ATTEMPTS: u64 = 1000;
+/// The first byte that can be handed to a writer.
+pub const FIRST_WRITER: u64 = 1;
 
-/// Takes the lock for the open file description of `fd`, which must be open for writing. Returns `false` if another
-/// description has it; never waits. Taking it twice is taking it once.
-///
-/// # Errors
-/// [`Error::System`] if the kernel refuses, for example because `fd` is read-only.
-pub fn try_lock(fd: impl AsFd, role: Role) -> Result<bool> {
-    let lock = request(libc::F_WRLCK, role);
-    match retry(|| fcntl(&fd, FcntlArg::F_OFD_SETLK(&lock))) {
-        Ok(_) => Ok(true),
-        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
-        Err(error) => {
-            Err(Error::system(format!("lock descriptor {} for role {role:?}", fd.as_fd().as_raw_fd()), error))
+impl Role {
+    /// First byte, and how many; 0 for all that follow.
+    fn bytes(self) -> (u64, u64) {
+        match self {
+            Role::Owner => (0, 1),
+            Role::Writer => (FIRST_WRITER, 0),
         }
     }
 }
 
-/// Whether another open file description has the lock. Any descriptor of the object may ask. Only write locks count: a read
-/// lock, which is in the way of [`try_lock`] as well, can be taken by whoever may read the object.
+fn request(kind: i32, (start, len): (u64, u64)) -> libc::flock {
+    libc::flock {
+        l_type: kind as i16,
+        l_whence: libc::SEEK_SET as i16,
+        l_start: start as i64,
+        l_len: len as i64,
+        l_pid: 0,
+    }
+}
+
+/// Sets or removes a lock; `false` if another description's is in the way.
+fn set(fd: &impl AsFd, kind: i32, bytes: (u64, u64)) -> Result<bool> {
+    match retry(|| fcntl(fd, FcntlArg::F_OFD_SETLK(&request(kind, bytes)))) {
+        Ok(_) => Ok(true),
+        Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
+        Err(error) => {
+            let fd = fd.as_fd().as_raw_fd();
+            Err(Error::system(format!("lock byte {} of descriptor {fd}", bytes.0), error))
+        }
+    }
+}
+
+/// Takes the lock for the open file description of `fd`, which must be open for writing: of the writers' bytes, all. Returns
+/// `false` if another description has it, or a part of it; never waits. Taking it twice is taking it once.
+///
+/// # Errors
+/// [`Error::System`] if the kernel refuses, for example because `fd` is read-only.
+pub fn try_lock(fd: impl AsFd, role: Role) -> Result<bool> {
+    set(&fd, libc::F_WRLCK, role.bytes())
+}
+
+/// Whether another open file description has the lock: of the writers' bytes, any. Any descriptor of the object may ask. Only
+/// write locks count: a read lock, which is in the way of [`try_lock`] as well, can be taken by whoever may read the object.
 ///
 /// # Errors
 /// [`Error::System`] if the kernel refuses.
 pub fn is_locked(fd: impl AsFd, role: Role) -> Result<bool> {
     // Asked for a read lock, which only others' write locks are in the way of.
-    let mut lock = request(libc::F_RDLCK, role);
+    let mut lock = request(libc::F_RDLCK, role.bytes());
     match retry(|| fcntl(&fd, FcntlArg::F_OFD_GETLK(&mut lock))) {
         Ok(_) => Ok(i32::from(lock.l_type) != libc::F_UNLCK),
         Err(error) => {
@@ -65,13 +96,33 @@ pub fn is_locked(fd: impl AsFd, role: Role) -> Result<bool> {
     }
 }
 
+/// Hands a writer's byte from the description of `from`, which has all from `first` on, to that of `to`. Returns the next that
+/// can be handed over.
+///
+/// # Errors
+/// [`Error::System`] if the kernel refuses, and if readers have been faster each time.
+pub fn hand_over(from: impl AsFd, to: impl AsFd, first: u64) -> Result<u64> {
+    for byte in (first..).take(ATTEMPTS as usize) {
+        set(&from, libc::F_UNLCK, (byte, 1))?;
+        if set(&to, libc::F_WRLCK, (byte, 1))? {
+            return Ok(byte + 1);
+        }
+    }
+    let reason = std::io::Error::from(Errno::EAGAIN);
+    Err(Error::system(format!("hand one of {ATTEMPTS} writer's locks over, from byte {first} on"), reason))
+}
+
 #[cfg(test)]
 mod tests {
-    use std::os::fd::AsFd;
+    use std::os::fd::{AsFd, OwnedFd};
 
     use super::*;
     use crate::os::shm;
     use crate::os::testing::{Object, eventually, in_child};
+
+    fn read_lock(fd: &OwnedFd, bytes: (u64, u64)) -> bool {
+        set(fd, libc::F_RDLCK, bytes).unwrap()
+    }
 
     #[test]
     fn a_lock_is_held_by_one_description_and_seen_by_all() {
@@ -89,16 +140,41 @@ mod tests {
     }
 
     #[test]
-    fn a_read_only_descriptor_cannot_take_a_lock() {
+    fn a_read_only_descriptor_cannot_take_a_lock_nor_fake_one() {
         let object = Object::new("lock-reader");
         let writable = shm::create(&object.0, 0o600, None).unwrap();
         let reader = shm::open(&object.0, false).unwrap();
         assert!(try_lock(&reader, Role::Owner).is_err());
-        // A read lock it can take. That is in the way, and is not taken for an owner's.
-        fcntl(&reader, FcntlArg::F_OFD_SETLK(&request(libc::F_RDLCK, Role::Owner))).unwrap();
-        assert!(!try_lock(&writable, Role::Owner).unwrap() && !is_locked(&writable, Role::Owner).unwrap());
-        fcntl(&reader, FcntlArg::F_OFD_SETLK(&request(libc::F_UNLCK, Role::Owner))).unwrap();
-        assert!(try_lock(&writable, Role::Owner).unwrap());
+        assert!(read_lock(&reader, (0, 0)));
+        for role in [Role::Owner, Role::Writer] {
+            assert!(!is_locked(&writable, role).unwrap(), "a read lock says nothing");
+        }
+        assert!(!try_lock(&writable, Role::Owner).unwrap(), "but it is in the way");
+        assert!(set(&reader, libc::F_UNLCK, (0, 0)).unwrap() && try_lock(&writable, Role::Owner).unwrap());
+    }
+
+    #[test]
+    fn readers_cannot_keep_the_lock_from_writers() {
+        let object = Object::new("lock-kept");
+        let keeper = shm::create(&object.0, 0o600, None).unwrap();
+        assert!(try_lock(&keeper, Role::Writer).unwrap());
+        let reader = shm::open(&object.0, false).unwrap();
+        assert!(!read_lock(&reader, (1, 0)) && !read_lock(&reader, (7, 1)), "all bytes are taken");
+        let mut next = FIRST_WRITER;
+        for _ in 0..3 {
+            let writer = shm::open(&object.0, true).unwrap();
+            next = hand_over(&keeper, &writer, next).unwrap();
+            assert!(is_locked(&keeper, Role::Writer).unwrap() && is_locked(&reader, Role::Writer).unwrap());
+            drop(writer);
+            eventually(|| !is_locked(&keeper, Role::Writer).unwrap());
+            // What was handed over is free for readers, and of no use any more.
+            assert!(read_lock(&reader, (next - 1, 1)));
+        }
+        // One that was fast.
+        assert!(set(&keeper, libc::F_UNLCK, (next, 1)).unwrap() && read_lock(&reader, (next, 1)));
+        let writer = shm::open(&object.0, true).unwrap();
+        assert_eq!(hand_over(&keeper, &writer, next).unwrap(), next + 2);
+        assert!(is_locked(&keeper, Role::Writer).unwrap());
     }
 
     #[test]
@@ -112,5 +188,19 @@ mod tests {
         assert!(is_locked(&asking, Role::Writer).unwrap());
         drop(handed);
         eventually(|| !is_locked(&asking, Role::Writer).unwrap());
+    }
+
+    #[test]
+    fn a_mapping_is_as_good_as_a_descriptor() {
+        let object = Object::new("lock-mapped");
+        let keeper = shm::create(&object.0, 0o600, None).unwrap();
+        assert!(try_lock(&keeper, Role::Writer).unwrap());
+        let writer = shm::open(&object.0, true).unwrap();
+        hand_over(&keeper, &writer, FIRST_WRITER).unwrap();
+        let mapping = crate::os::map::Mapping::read_write(writer.as_fd(), 4096).unwrap();
+        drop(writer);
+        assert!(is_locked(&keeper, Role::Writer).unwrap());
+        drop(mapping);
+        eventually(|| !is_locked(&keeper, Role::Writer).unwrap());
     }
 }

@@ -13,7 +13,7 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open};
+use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open, renameat};
 use nix::sys::mman::{shm_open, shm_unlink};
 use nix::sys::stat::{Mode, fchmod, fstat, stat};
 use nix::unistd::{Gid, fchown, linkat};
@@ -112,8 +112,7 @@ impl Unnamed {
     /// [`Error::System`](crate::Error::System); its source is of kind `AlreadyExists` if there is an object of this name. It
     /// may be tried again.
     pub fn publish(&self) -> Result<()> {
-        retry(|| fchmod(&self.file, Mode::from_bits_truncate(self.mode)))
-            .map_err(|error| failed(format_args!("set mode {:04o} on the new", self.mode), &self.name, error))?;
+        self.open_up()?;
         let to = path(&self.name);
         let linked = match &self.temporary {
             Some(Temporary(temporary)) => {
@@ -122,6 +121,33 @@ impl Unnamed {
             None => linkat(AT_FDCWD, link(&self.file).as_str(), AT_FDCWD, to.as_str(), AtFlags::AT_SYMLINK_FOLLOW),
         };
         linked.map_err(|error| failed("create", &self.name, error))
+    }
+
+    /// As [`publish`](Self::publish), in the place of an object that has the name: at every moment the name leads to the one or
+    /// to the other.
+    ///
+    /// # Errors
+    /// [`Error::System`](crate::Error::System).
+    pub fn replace(&mut self) -> Result<()> {
+        self.open_up()?;
+        let between = match self.temporary.take() {
+            Some(temporary) => temporary,
+            None => {
+                let name = format!("/{BEFORE}{:016x}{AFTER}", random::u64());
+                let (from, to) = (link(&self.file), path(&name));
+                linkat(AT_FDCWD, from.as_str(), AT_FDCWD, to.as_str(), AtFlags::AT_SYMLINK_FOLLOW)
+                    .map_err(|error| failed("create", &self.name, error))?;
+                Temporary(name)
+            }
+        };
+        renameat(AT_FDCWD, path(&between.0).as_str(), AT_FDCWD, path(&self.name).as_str())
+            .map_err(|error| failed("replace", &self.name, error))
+    }
+
+    /// Lets others open it once it has a name.
+    fn open_up(&self) -> Result<()> {
+        retry(|| fchmod(&self.file, Mode::from_bits_truncate(self.mode)))
+            .map_err(|error| failed(format_args!("set mode {:04o} on the new", self.mode), &self.name, error))
     }
 
     /// The descriptor, after [`publish`](Self::publish).
@@ -190,6 +216,22 @@ mod tests {
             assert_eq!(fstat(&file).unwrap().st_ino, found.ino());
             assert_eq!(fs::metadata(name.path()).unwrap().nlink(), 1, "a temporary name is gone");
             shm::unlink(&name.0).unwrap();
+        }
+    }
+
+    #[test]
+    fn it_takes_the_place_of_another_and_leaves_nothing_beside_it() {
+        let name = Object::new("replaced");
+        let mut before = fstat(&shm::create(&name.0, 0o600, None).unwrap()).unwrap().st_ino;
+        for mut object in both(&name.0, 0o640) {
+            reserve::now(object.file(), 8192).unwrap();
+            assert_eq!(fs::metadata(name.path()).unwrap().ino(), before);
+            object.replace().unwrap();
+            let found = fs::metadata(name.path()).unwrap();
+            let ours = fstat(object.file()).unwrap();
+            assert_eq!((found.len(), found.mode() & 0o7777, found.nlink()), (8192, 0o640, 1));
+            assert!(found.ino() == ours.st_ino && found.ino() != before);
+            before = found.ino();
         }
     }
 
