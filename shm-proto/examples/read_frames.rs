@@ -46,6 +46,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         match frame.finish() {
             Ok(()) if missed > 0 => println!("frame {seq}: {len} bytes, sum {sum:016x}, {missed} lost before it"),
             Ok(()) => println!("frame {seq}: {len} bytes, sum {sum:016x}"),
+            Err(Error::Withdrawn { .. }) => {}
             Err(Error::Lapped { lost, .. }) => println!("frame {seq}: overwritten while it was read, {lost} lost"),
             Err(error) => return Err(error.into()),
         }

@@ -242,6 +242,15 @@ pub enum Error {
         /// The message's number, or that of the first of its batch.
         seq: u64,
     },
+    /// What was just read is no message of the channel: its writer had lost its role before it stored it. The next message has
+    /// this number.
+    #[error("message {seq} of channel {channel} was withdrawn: its writer had lost its role; receive again")]
+    Withdrawn {
+        /// Which channel.
+        channel: String,
+        /// The number that the message would have had.
+        seq: u64,
+    },
     /// The bytes just read were overwritten while they were being read.
     #[error("overwritten while reading: {lost} messages of channel {channel} were lost")]
     Lapped {

@@ -5,6 +5,7 @@ mod close;
 mod drain;
 mod handoff;
 mod helper;
+mod moving;
 mod name;
 mod prepared;
 mod reader;
@@ -45,6 +46,7 @@ use crate::rates::History;
 use crate::server::{Role, printable};
 use crate::sizing::Sizing;
 use crate::source::Report;
+use moving::{Former, LastHolder};
 
 /// Lines a second in the log about what a channel's peers do.
 const LINES: u32 = 200;
@@ -55,6 +57,11 @@ pub(crate) struct Channel {
     config: ChannelConfig,
     geometry: Geometry,
     segment: Segment,
+    /// Segments that the channel has left and that readers may still be in, oldest first; and how many it has left in all.
+    formers: Vec<Former>,
+    moves: u64,
+    /// Who was lent the role last.
+    last_holder: Option<LastHolder>,
     sizing: Sizing,
     reservation: Option<(Reservation, Instant)>,
     readers: BTreeMap<u32, Reader>,
@@ -98,6 +105,9 @@ impl Channel {
             config,
             geometry,
             segment,
+            formers: Vec::new(),
+            moves: 0,
+            last_holder: None,
             reservation: None,
             readers: BTreeMap::new(),
             next_reader: 0,
@@ -164,7 +174,7 @@ impl Channel {
 
     /// Memory that it takes in `/dev/shm`, in bytes.
     pub(crate) fn memory(&self) -> u64 {
-        self.segment.memory() + self.handoff.as_ref().map_or(0, Handoff::memory)
+        self.segment.memory() + self.former_memory() + self.handoff.as_ref().map_or(0, Handoff::memory)
     }
 
     /// Readers evicted so far, by the writer or an administrator.
@@ -235,7 +245,7 @@ impl Channel {
         let Some(peer) = hub.peer(client, program) else { return Ok(()) };
         self.admit(hub, &peer, self.readers.values(), self.config.max_readers)?;
         let number = self.next_reader + 1;
-        let made = Reader::new(client, peer).and_then(|(reader, sleeper)| {
+        let made = Reader::new(client, peer, self.moves).and_then(|(reader, sleeper)| {
             let fds = vec![self.segment.for_reader()?, reader.page_fd()?, sleeper];
             hub.bind(client, Role::Reader(self.id, number))?;
             Ok((reader, fds))
@@ -271,6 +281,7 @@ impl Channel {
         // The writer may sleep for this very reader.
         reader.release_writer();
         self.settle_segment();
+        self.forget_formers();
         self.late.remove(&number);
     }
 
@@ -326,6 +337,7 @@ impl Channel {
         // Also of a channel at rest: the tick after its end takes the last figures.
         self.note(now, &shot);
         self.look_for_stalled(now, &shot);
+        self.forget_formers();
         if self.lease.as_ref().is_some_and(Lease::has_lines) {
             self.send_lines(hub);
         }

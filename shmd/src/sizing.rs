@@ -206,6 +206,26 @@ impl Sizing {
         out
     }
 
+    /// The channel has a new segment with memory behind `capacity` bytes. It grows from there to the size that it had, or was to
+    /// have: `goal`. Nobody writes.
+    pub(crate) fn replaced(&mut self, now: Instant, capacity: u64, goal: u64, free: &Free) -> Vec<Action> {
+        let mut out = Vec::new();
+        let growing = self.growing.take();
+        if growing.is_some() {
+            out.push(Action::CancelReservation);
+        }
+        if let Some(shrink) = self.shrinking.take() {
+            // Nothing lies above the target, nor anywhere else.
+            out.push(Action::Shrank { old: self.capacity, new: goal, by: shrink.by });
+        }
+        self.capacity = capacity;
+        self.settle(&mut out);
+        if goal > capacity {
+            self.grow(goal, growing.map_or(By::Move, |growing| growing.by), free, now, &mut out);
+        }
+        out
+    }
+
     /// So many bytes have memory behind them.
     pub(crate) fn reserved(&mut self, bytes: u64) -> Vec<Action> {
         let mut out = Vec::new();

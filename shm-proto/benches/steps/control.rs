@@ -12,6 +12,7 @@ fn reply() -> Reply {
     let geometry = Geometry {
         channel: "camera".parse().unwrap(),
         instance: 0x0123_4567_89ab_cdef,
+        lineage: 42,
         max_capacity: 1 << 30,
         max_message: 1 << 29,
         align: 8,

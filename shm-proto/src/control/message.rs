@@ -133,6 +133,8 @@ pub struct Geometry {
     pub channel: ChannelName,
     /// The identity of this segment: random, new with every creation.
     pub instance: u64,
+    /// The instance of the channel's first segment. Messages are numbered on from one segment to the next of the same lineage.
+    pub lineage: u64,
     /// Largest capacity of the data area in bytes; what a peer maps, besides the header.
     pub max_capacity: u64,
     /// Largest message in bytes.
@@ -301,6 +303,16 @@ pub enum ReaderEvent {
     Closing {
         /// Why.
         reason: String,
+    },
+    /// The channel goes on in a new segment, whose read-only descriptor comes with this line. What stands in the old segment
+    /// at or after the position is no message.
+    Moved {
+        /// The channel's facts, with the new segment's identity.
+        geometry: Geometry,
+        /// The position where the old segment ends and the new one begins.
+        pos: u64,
+        /// The number of the first message of the new segment.
+        seq: u64,
     },
     /// A line that this version does not know, from a newer daemon. The reader passes over it.
     #[serde(other)]

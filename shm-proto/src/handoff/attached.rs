@@ -112,7 +112,8 @@ impl Attached {
                 Ok(Line::Line(line, _)) => match decode::<ReaderEvent>(&line) {
                     Ok(ReaderEvent::Evicted { reason }) => Some(End::Evicted(reason)),
                     Ok(ReaderEvent::Closing { .. }) => Some(End::Closing),
-                    Ok(ReaderEvent::Unknown) => {
+                    // Rings move, handoffs do not.
+                    Ok(ReaderEvent::Moved { .. } | ReaderEvent::Unknown) => {
                         log::debug!("passed over a line from a newer daemon: {}", excerpt(&line));
                         None
                     }

@@ -128,6 +128,26 @@ fn ends(fd: BorrowedFd<'_>, align: u64) -> Result<(Place, Place)> {
     Ok((if from.pos >= floor.pos { from } else { floor }, floor))
 }
 
+/// A place that a segment's header publishes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum At {
+    /// Near the tail.
+    Mark,
+    /// The oldest whole record.
+    Floor,
+}
+
+/// A published place, whole.
+pub(super) fn published(fd: BorrowedFd<'_>, at: At) -> Result<Place> {
+    place(
+        fd,
+        match at {
+            At::Mark => offset_of!(SegmentHeader, mark),
+            At::Floor => offset_of!(SegmentHeader, floor),
+        },
+    )
+}
+
 /// The published place at `at` in the header. Its version was the same before and after its copy was read, so it is whole.
 fn place(fd: BorrowedFd<'_>, at: usize) -> Result<Place> {
     let version = || -> Result<u64> {
@@ -173,7 +193,12 @@ fn read_exact(fd: BorrowedFd<'_>, into: &mut [u8], at: usize) -> Result<()> {
 }
 
 fn word(bytes: &[u8], at: usize) -> u64 {
-    bytes.get(at..at + 8).and_then(|word| word.try_into().ok()).map_or(0, u64::from_le_bytes)
+    word_at(bytes, at).unwrap_or(0)
+}
+
+/// The word at an offset, if it is all there.
+pub(super) fn word_at(bytes: &[u8], at: usize) -> Option<u64> {
+    bytes.get(at..at + 8).and_then(|word| word.try_into().ok()).map(u64::from_le_bytes)
 }
 
 fn align_of(page: &[u8; BYTES]) -> u64 {

@@ -228,6 +228,10 @@ pub mod control {
     pub const EVICTED: u32 = 2;
     /// The channel is closing: read what is there, then stop.
     pub const CLOSING: u32 = 4;
+    /// One more move of the channel to a new segment: the bits from this one on count them.
+    pub const MOVE: u32 = 1 << 8;
+    /// The bits that count the moves since the reader attached.
+    pub const MOVES: u32 = !(MOVE - 1);
 }
 
 /// Bits of [`Identity::flags`].

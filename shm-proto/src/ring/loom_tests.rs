@@ -9,7 +9,7 @@ use loom::thread;
 
 use super::commit::{self, Words};
 use super::floor;
-use super::published::{Place, Published, was_evicted};
+use super::published::{Place, Published, is_unchanged};
 use super::record::{Header, Kind};
 use super::wake::{self, Barrier};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
@@ -206,7 +206,7 @@ fn what_was_overwritten_after_an_eviction_is_noticed_by_the_bit() {
         };
         let header = commit::look(&*ring, 0);
         let payload = ring.get(0);
-        if !was_evicted(&control, 2) {
+        if is_unchanged(&control, 2, 0) {
             assert_eq!((header, payload), (Header::data(8, 0), 100));
         }
         writer.join().unwrap();

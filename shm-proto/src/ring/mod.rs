@@ -11,10 +11,12 @@
 //! | [`standstill`] | when a reader that holds the writer up is asked for its cursor, and when it is evicted: pure |
 //! | `haste` | how long they look before they sleep |
 //! | [`link`] | what passes between writer and daemon |
-//! | `inspect` | what the daemon sees without mapping the segment |
+//! | `inspect`, `chain` | what the daemon sees without mapping the segment: the header, the records |
 
 #[cfg(not(loom))]
 mod attach;
+#[cfg(not(loom))]
+mod chain;
 pub mod commit;
 pub mod floor;
 #[cfg(not(loom))]
@@ -51,8 +53,9 @@ mod writer;
 #[cfg(not(loom))]
 pub use self::{
     attach::Attachment,
+    chain::{Walk, WalkFrom, Walked},
     inspect::Snapshot,
     reader::{Batch as ReadBatch, Message, Reader, Received, Words},
-    segment::{Owner, create_segment},
+    segment::{Beginning, Owner, begin_segment, create_segment},
     writer::{Batch, Slot, Writer},
 };

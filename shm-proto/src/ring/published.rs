@@ -86,7 +86,7 @@ impl Published {
         self.copies[(version & 1) as usize].store(place);
         // Release: pairs with the first Acquire fence in `try_load`; whoever sees this version sees its copy.
         self.version.store(version, Ordering::Release);
-        // Release: pairs with the second Acquire fence in `try_load`, and with those in `has_passed` and `was_evicted`.
+        // Release: pairs with the second Acquire fence in `try_load`, and with those in `has_passed` and `is_unchanged`.
         // Whoever sees a store that comes after this one (the next copy,
         // or payload bytes written below a new floor) sees this version too.
         fence(Ordering::Release);
@@ -130,12 +130,13 @@ impl Published {
     }
 }
 
-/// Whether the writer had set this bit of a reader's control word before it overwrote anything that was read before this
-/// call. The writer sets it, replaces the floor, and only then overwrites what that reader held.
+/// Whether these bits of a reader's control word are what they are `expected` to be, so that everything that was read before
+/// this call can be believed. The writer sets the bit for an eviction, replaces the floor, and only then overwrites what that
+/// reader held; the daemon raises the number of moves before it looks where the chain of records ends.
 #[inline(always)]
-pub fn was_evicted(control: &AtomicU32, bit: u32) -> bool {
+pub fn is_unchanged(control: &AtomicU32, bits: u32, expected: u32) -> bool {
     // Acquire: pairs with the Release fence that ends `store` of the floor. If any byte read before this was an overwriting
-    // one, the bit is seen.
+    // one, the bit is seen. For the number of moves see `reader::moves`.
     fence(Ordering::Acquire);
-    control.load(Ordering::Relaxed) & bit != 0
+    control.load(Ordering::Relaxed) & bits == expected
 }

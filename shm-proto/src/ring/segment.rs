@@ -52,6 +52,39 @@ pub fn create_segment(fd: BorrowedFd<'_>, geometry: &Geometry, capacity: u64, ow
     if reserve::length(fd)? < DATA_OFFSET + capacity {
         reserve::in_child(fd, 0, DATA_OFFSET + capacity, &AtomicBool::new(false))?;
     }
+    begin_segment(fd, geometry, capacity, owner, &Beginning::default())
+}
+
+/// Where the chain of records in a segment begins, and what was counted before.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Beginning {
+    /// Position of the first record.
+    pub pos: u64,
+    /// Its number.
+    pub seq: u64,
+    /// Payload bytes before it.
+    pub bytes: u64,
+    /// Messages dropped so far.
+    pub dropped: u64,
+    /// Messages overwritten so far.
+    pub overwritten: u64,
+    /// Changes of capacity so far.
+    pub resizes: u64,
+    /// Readers evicted so far.
+    pub evicted: u64,
+}
+
+/// Writes the header of a segment that has its memory and that nobody has seen yet.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn begin_segment(
+    fd: BorrowedFd<'_>,
+    geometry: &Geometry,
+    capacity: u64,
+    owner: Owner,
+    beginning: &Beginning,
+) -> Result<()> {
     let mut page = [0u8; DATA_OFFSET as usize];
     let mut put = |at: usize, word: u64| page[at..at + 8].copy_from_slice(&word.to_le_bytes());
     let identity = offset_of!(SegmentHeader, identity);
@@ -68,9 +101,18 @@ pub fn create_segment(fd: BorrowedFd<'_>, geometry: &Geometry, capacity: u64, ow
     let base = align_header(0, u64::from(geometry.align));
     let floors = [offset_of!(SegmentHeader, floor), offset_of!(SegmentHeader, next_floor)];
     for place in floors.into_iter().chain([offset_of!(SegmentHeader, mark)]) {
-        put(place + offset_of!(Published, copies) + offset_of!(PlaceCell, off), base);
+        let copy = place + offset_of!(Published, copies);
+        put(copy + offset_of!(PlaceCell, pos), beginning.pos);
+        put(copy + offset_of!(PlaceCell, off), base);
+        put(copy + offset_of!(PlaceCell, seq), beginning.seq);
+        put(copy + offset_of!(PlaceCell, bytes), beginning.bytes);
     }
-    put(offset_of!(SegmentHeader, counters) + offset_of!(Counters, capacity), capacity);
+    let counters = offset_of!(SegmentHeader, counters);
+    put(counters + offset_of!(Counters, capacity), capacity);
+    put(counters + offset_of!(Counters, dropped), beginning.dropped);
+    put(counters + offset_of!(Counters, overwritten), beginning.overwritten);
+    put(counters + offset_of!(Counters, resizes), beginning.resizes);
+    put(counters + offset_of!(Counters, evicted), beginning.evicted);
     let written = pwrite(fd, &page, 0).map_err(|e| Error::system("write the segment's header", e))?;
     if written != page.len() {
         let short = std::io::Error::from(std::io::ErrorKind::WriteZero);

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
@@ -10,8 +11,9 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::layout::{DATA_OFFSET, LeasePage, OVER, ReaderPage, control};
 use super::link::{Link, ToDaemon, ToWriter};
-use super::{Owner, Reader, Writer, create_segment};
-use crate::control::{Conn, Geometry, OnFull, Start};
+use super::published::Place;
+use super::{Beginning, Owner, Reader, Walk, WalkFrom, Walked, Writer, begin_segment, create_segment};
+use crate::control::{Conn, Geometry, MAX_REPLY, MAX_REQUEST, OnFull, ReaderEvent, Start};
 use crate::error::{Error, Result};
 use crate::os::bell::Bell;
 use crate::os::page::SharedPage;
@@ -73,6 +75,8 @@ pub(super) struct Attached {
     pub(super) page: SharedPage<ReaderPage>,
     page_fd: OwnedFd,
     bell: Bell,
+    /// The daemon's end of its connection.
+    conn: Option<Conn>,
 }
 
 /// What the daemon would hold.
@@ -94,6 +98,7 @@ pub(super) fn geometry(max_capacity: u64) -> Geometry {
     Geometry {
         channel: "test".parse().unwrap(),
         instance: 42,
+        lineage: 42,
         max_capacity,
         max_message: super::record::largest_message(max_capacity, 8),
         align: 8,
@@ -169,11 +174,21 @@ impl TestChannel {
         self.reader_on(start, None)
     }
 
+    /// A reader that hears of moves.
+    pub(super) fn connected_reader(&mut self, start: Start) -> Reader {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let reader = self.reader_on(start, Some(Conn::new(theirs, MAX_REPLY)));
+        if let Some(attached) = self.readers.last_mut() {
+            attached.conn = Some(Conn::new(ours, MAX_REQUEST));
+        }
+        reader
+    }
+
     /// A reader whose attachment is this connection.
     pub(super) fn reader_on(&mut self, start: Start, conn: Option<Conn>) -> Reader {
         let (page, page_fd) = SharedPage::<ReaderPage>::create("test-reader").unwrap();
         let (bell, bell_fd) = Bell::new().unwrap();
-        let attached = Attached { id: self.next_id, page, page_fd, bell };
+        let attached = Attached { id: self.next_id, page, page_fd, bell, conn: None };
         self.next_id += 1;
         self.send(ToWriter::ReaderJoined { reader: attached.id }, attached.descriptors());
         barrier::heavy();
@@ -206,6 +221,47 @@ impl TestChannel {
         let Some(reader) = self.readers.last() else { return };
         self.send(ToWriter::ReaderJoined { reader: reader.id }, reader.descriptors());
         self.hold_back(0);
+    }
+
+    /// The first half of a move: readers see it, and it is settled where the old segment ends.
+    pub(super) fn begin_move(&mut self) -> Place {
+        for reader in &self.readers {
+            reader.page.control.value.fetch_add(control::MOVE, Ordering::SeqCst);
+        }
+        barrier::heavy();
+        let mut walk = Walk::begin(self.segment.as_fd(), WalkFrom::Mark).unwrap();
+        match walk.go_on(self.segment.as_fd(), &self.geometry, u64::MAX).unwrap() {
+            Walked::Tail(end) => end,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    /// The second half: the new segment is there, and readers are told.
+    pub(super) fn finish_move(&mut self, end: Place, capacity: u64) {
+        let Place { pos, seq, bytes, .. } = end;
+        self.geometry.instance += 1;
+        self.capacity = capacity;
+        self.segment = memfd_create("test-segment", MFdFlags::MFD_CLOEXEC).unwrap();
+        reserve::now(self.segment.as_fd(), DATA_OFFSET + capacity).unwrap();
+        let owner = Owner { pid: std::process::id(), start: 0, boot_id: [0; 2] };
+        let beginning = Beginning { pos, seq, bytes, ..Beginning::default() };
+        begin_segment(self.segment.as_fd(), &self.geometry, capacity, owner, &beginning).unwrap();
+        for reader in &mut self.readers {
+            if let Some(conn) = &mut reader.conn {
+                let line = ReaderEvent::Moved { geometry: self.geometry.clone(), pos, seq };
+                conn.queue(&line, vec![self.segment.try_clone().unwrap()]).unwrap();
+                assert!(conn.flush().unwrap());
+            }
+            Semaphore::new(&reader.page.wake).post();
+            reader.bell.ring();
+        }
+    }
+
+    /// The writer's role is ended, and the channel goes on in a new segment.
+    pub(super) fn move_on(&mut self) {
+        self.end_lease();
+        let end = self.begin_move();
+        self.finish_move(end, self.capacity);
     }
 
     pub(super) fn detach(&mut self, id: u32) {
@@ -271,6 +327,11 @@ impl TestChannel {
 }
 
 impl Attached {
+    /// Its page once more.
+    pub(super) fn page_again(&self) -> SharedPage<ReaderPage> {
+        SharedPage::open(self.page_fd.as_fd()).unwrap()
+    }
+
     fn descriptors(&self) -> Vec<OwnedFd> {
         vec![self.page_fd.try_clone().unwrap(), self.bell.try_clone_fd().unwrap()]
     }

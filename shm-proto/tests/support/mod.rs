@@ -36,6 +36,7 @@ fn try_channel(capacity: u64, readers: usize) -> Result<(Writer, Vec<Reader>)> {
     let geometry = Geometry {
         channel: "steps".parse()?,
         instance: INSTANCES.fetch_add(1, Ordering::Relaxed),
+        lineage: 42,
         max_capacity: capacity,
         max_message: largest_message(capacity, 8),
         align: 8,

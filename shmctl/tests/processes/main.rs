@@ -28,6 +28,7 @@ mod slow;
 mod soak;
 mod stat;
 mod stop_write;
+mod storm;
 mod terminal;
 
 /// Not a test: where this program goes in when another test has started it with a role.

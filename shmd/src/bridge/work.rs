@@ -87,8 +87,11 @@ impl Work {
             if let Some(message) = feed.try_recv().map_err(Stopped::By)? {
                 self.hand_over(&message, &mut part)?;
                 // Only now it is acknowledged to whoever published it.
-                message.finish().map_err(Stopped::By)?;
-                continue;
+                match message.finish() {
+                    // Its writer lost the role in the same moment; it does not know whether the message was handed over.
+                    Ok(()) | Err(Error::Withdrawn { .. }) => continue,
+                    Err(error) => return Err(Stopped::By(error)),
+                }
             }
             if feed.arm().map_err(Stopped::By)? {
                 let mut fds = [feed.as_fd(), self.ends.woken.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));

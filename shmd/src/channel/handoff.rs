@@ -9,11 +9,14 @@ mod reload;
 mod show;
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use shm_proto::control::{Done, ErrorKind, HandoffAttached, OnFull, ReaderEvent, Refusal, Resized, Start};
+use shm_proto::control::{
+    Conn, Done, ErrorKind, HandoffAttached, MAX_REPLY, MAX_REQUEST, OnFull, ReaderEvent, Refusal, Resized, Start,
+};
 use shm_proto::handoff::{Access, Names, Origin, Settings, Writer};
 use shm_proto::{Bytes, Error, Result, ring};
 
@@ -34,7 +37,7 @@ const FEED: u64 = 64 * Bytes::KIB;
 const FOR_EVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 /// The bridge's number among the feed's readers, and a client that there is not.
 const BRIDGE: u32 = 0;
-const NOBODY: ClientId = 0;
+pub(super) const NOBODY: ClientId = 0;
 
 /// A handoff channel's own part.
 #[derive(Debug)]
@@ -44,6 +47,8 @@ pub(crate) struct Handoff {
     names: Names,
     access: Access,
     bridge: Bridge,
+    /// The connection of the bridge's reader, the feed's only one.
+    feed: Conn,
     /// The bridge has ended, and the event that says so has come.
     over: bool,
     /// Clients that wait for the bridge to change the length.
@@ -78,6 +83,16 @@ pub(super) fn feed(config: &ChannelConfig) -> ChannelConfig {
     }
 }
 
+impl Handoff {
+    /// Tells the bridge's reader something.
+    pub(super) fn tell_feed(&mut self, line: &ReaderEvent, fds: Vec<OwnedFd>) {
+        // A bridge that has ended hears nothing.
+        if self.feed.queue(line, fds).is_ok() {
+            let _ = self.feed.flush();
+        }
+    }
+}
+
 impl Channel {
     /// Starts to hand over what comes through the feed.
     pub(super) fn start_handoff(&mut self, config: ChannelConfig, writer: Option<Writer>) -> Result<()> {
@@ -94,10 +109,12 @@ impl Channel {
         .info();
         let (pid, uid) = (std::process::id(), nix::unistd::geteuid().as_raw());
         let peer = Peer { pid, uid, user: self.own_user.clone(), program: "shmd".to_owned() };
-        let (reader, sleeper) = Reader::new(NOBODY, peer)?;
+        let (reader, sleeper) = Reader::new(NOBODY, peer, self.moves)?;
         let (segment, page) = (self.segment.for_reader()?, reader.page_fd()?);
         let geometry = self.geometry.clone();
-        let feed = ring::Reader::open(segment.as_fd(), page.as_fd(), sleeper, geometry, Start::Oldest, None)?;
+        let (ours, theirs) = UnixStream::pair().map_err(|e| Error::system("connect a feed with its reader", e))?;
+        let conn = Some(Conn::new(theirs, MAX_REPLY));
+        let feed = ring::Reader::open(segment.as_fd(), page.as_fd(), sleeper, geometry, Start::Oldest, conn)?;
         self.readers.insert(BRIDGE, reader);
         let access = writer.access();
         let bridge = Bridge::start(config.name.clone(), feed, writer)?;
@@ -106,6 +123,7 @@ impl Channel {
             names,
             access,
             bridge,
+            feed: Conn::new(ours, MAX_REQUEST),
             over: false,
             asking: Vec::new(),
             readers: BTreeMap::new(),
@@ -179,7 +197,7 @@ impl Channel {
         let Some(peer) = hub.peer(client, program) else { return Ok(()) };
         self.admit(hub, &peer, handoff.readers.values(), handoff.config.max_readers)?;
         let number = handoff.next_reader + 1;
-        let made = Reader::new(client, peer).and_then(|(reader, _sleeper)| {
+        let made = Reader::new(client, peer, 0).and_then(|(reader, _sleeper)| {
             let page = reader.page_fd()?;
             hub.bind(client, Role::Reader(self.id, number))?;
             Ok((reader, page))

@@ -20,10 +20,18 @@ const RELEASE: Duration = Duration::from_secs(5);
 /// How often it is looked at meanwhile.
 const LOOK: Duration = Duration::from_millis(5);
 
+/// Takes all locks of an object that nobody else has yet: the owner's, and those to hand to writers. They are there before the
+/// name is.
+pub(super) fn lock(object: &shm::Unnamed) -> Result<()> {
+    for role in [Role::Owner, Role::Writer] {
+        file_lock::try_lock(object.file(), role)?;
+    }
+    Ok(())
+}
+
 /// Gives the object its name.
 pub(super) fn publish(object: &shm::Unnamed, name: &str) -> Result<()> {
-    // The lock is on the new file, which nobody else has yet. It is there before the name is.
-    file_lock::try_lock(object.file(), Role::Owner)?;
+    lock(object)?;
     loop {
         match object.publish() {
             // Somebody was faster. Only what a dead daemon left makes way.

@@ -11,6 +11,7 @@ use shm_proto::os::sem::Semaphore;
 use shm_proto::ring::layout::{CURSOR_JOINING, ReaderPage, control, waiting};
 use shm_proto::ring::wake::ask_for_cursor;
 
+use super::handoff::NOBODY;
 use crate::event_loop::ClientId;
 use crate::liveness::Pulse;
 use crate::server::Peer;
@@ -26,6 +27,8 @@ pub(crate) struct Reader {
     pub(crate) evicted: bool,
     /// Its signs of life.
     pub(crate) pulse: Pulse,
+    /// How many times the channel had moved when it attached.
+    pub(crate) joined: u64,
     page: SharedPage<ReaderPage>,
     page_fd: OwnedFd,
     bell: Bell,
@@ -36,11 +39,16 @@ impl Reader {
     ///
     /// # Errors
     /// When there is no memory or no descriptor to be had.
-    pub(crate) fn new(client: ClientId, peer: Peer) -> Result<(Self, OwnedFd)> {
+    pub(crate) fn new(client: ClientId, peer: Peer, joined: u64) -> Result<(Self, OwnedFd)> {
         let (page, page_fd) = SharedPage::create("shmd-reader")?;
         let (bell, sleeper) = Bell::new()?;
         let pulse = Pulse::new(Instant::now());
-        Ok((Self { client, peer, evicted: false, pulse, page, page_fd, bell }, sleeper))
+        Ok((Self { client, peer, evicted: false, pulse, joined, page, page_fd, bell }, sleeper))
+    }
+
+    /// Whether it is the daemon's own, which hands messages over.
+    pub(crate) fn is_bridge(&self) -> bool {
+        self.client == NOBODY
     }
 
     /// The page.

@@ -78,7 +78,7 @@ impl Channel {
         self.sizing.failed(Instant::now(), reason, &free)
     }
 
-    fn end_reservation(&mut self, hub: &mut Hub) {
+    pub(super) fn end_reservation(&mut self, hub: &mut Hub) {
         if let Some((reservation, _)) = self.reservation.take() {
             hub.events.remove(&reservation);
         }

@@ -11,12 +11,12 @@ use nix::sys::stat::{Mode, fchmod, fstat};
 use nix::unistd::{Gid, fchown, getegid};
 use shm_proto::control::Geometry;
 use shm_proto::os::memory::{self, Free};
-use shm_proto::os::{barrier, process, random, reserve, shm};
+use shm_proto::os::{barrier, file_lock, process, random, reserve, shm};
 use shm_proto::ring::layout::DATA_OFFSET;
-use shm_proto::ring::{Owner, Snapshot, create_segment};
+use shm_proto::ring::{Beginning, Owner, Snapshot, begin_segment, create_segment};
 use shm_proto::{Bytes, Error, Prefix, Result};
 
-use super::name::{make_way, publish};
+use super::name::{lock, make_way, publish};
 use crate::cleanup;
 use crate::config::ChannelConfig;
 use crate::journal::operation;
@@ -46,6 +46,17 @@ pub(crate) struct Segment {
     /// Memory above the capacity was given back, but the file keeps its length until no reader stands before this
     /// position any more.
     standing: Option<u64>,
+    /// The byte whose lock the next writer gets.
+    next_lock: u64,
+}
+
+/// A segment that has memory and nothing else yet.
+#[derive(Debug)]
+pub(super) struct Unborn {
+    object: shm::Unnamed,
+    read_only: OwnedFd,
+    name: String,
+    geometry: Geometry,
 }
 
 impl Segment {
@@ -70,8 +81,7 @@ impl Segment {
         create_segment(object.file(), &geometry, config.capacity, owner)?;
         let read_only = object.read_only()?;
         publish(&object, &name)?;
-        let read_only = shm::by_name(&name, read_only);
-        let segment = Self { name, file: object.into_file(), read_only, length: config.capacity, standing: None };
+        let segment = Self::new(name, object.into_file(), read_only, config.capacity);
         operation("create")
             .on(&config.name)
             .text("segment", &segment.name)
@@ -81,6 +91,48 @@ impl Segment {
             .text("mode", format_args!("{:04o}", config.mode))
             .info();
         Ok((segment, geometry))
+    }
+
+    /// The object that has this name now.
+    fn new(name: String, file: OwnedFd, read_only: OwnedFd, length: u64) -> Self {
+        let read_only = shm::by_name(&name, read_only);
+        Self { name, file, read_only, length, standing: None, next_lock: file_lock::FIRST_WRITER }
+    }
+
+    /// A segment that is to take this one's place, with memory behind `capacity` bytes.
+    ///
+    /// # Errors
+    /// When there is no memory.
+    pub(super) fn successor(&self, config: &ChannelConfig, geometry: &Geometry, capacity: u64) -> Result<Unborn> {
+        let gid = config.group.as_ref().map(|(_, gid)| *gid);
+        let object = shm::Unnamed::create(&self.name, config.mode, gid)?;
+        reserve::in_child(object.file(), 0, DATA_OFFSET + capacity, &AtomicBool::new(false))
+            .map_err(|e| no_room(config, e))?;
+        let read_only = object.read_only()?;
+        let geometry = Geometry { instance: random::u64(), ..geometry.clone() };
+        Ok(Unborn { object, read_only, name: self.name.clone(), geometry })
+    }
+
+    /// The name is a successor's. Readers that are still in this one go on.
+    pub(super) fn retire(&mut self) {
+        self.name.clear();
+    }
+
+    /// Gives the memory back when no reader needs it any more. A program that still writes to it takes its memory anew, and
+    /// harms nobody.
+    pub(super) fn release(self) {
+        let end = reserve::length(self.file()).unwrap_or(DATA_OFFSET);
+        if let Err(e) = reserve::punch(self.file(), DATA_OFFSET, end) {
+            operation("punch-failed").number("from", 0).number("to", end).reason(e).warn();
+        }
+    }
+
+    /// Whether somebody whom the role was lent to can still write to it.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub(super) fn is_held(&self) -> Result<bool> {
+        file_lock::is_locked(&self.file, file_lock::Role::Writer)
     }
 
     /// The name for `shm_open`.
@@ -109,12 +161,20 @@ impl Segment {
         self.read_only.try_clone().map_err(|e| Error::system("duplicate a segment's descriptor", e))
     }
 
-    /// A descriptor for a writer, with an open file of its own.
+    /// A descriptor for a writer, with an open file of its own and a lock that lasts as long as anybody has that open or mapped.
     ///
     /// # Errors
-    /// When the descriptors have run out.
-    pub(crate) fn for_writer(&self) -> Result<OwnedFd> {
-        shm::open(&self.name, true)
+    /// When the descriptors have run out, or the name leads to another object.
+    pub(crate) fn for_writer(&mut self) -> Result<OwnedFd> {
+        let writer = shm::open(&self.name, true)?;
+        let looked = |e| Error::system(format!("look at shared memory {}", self.name), e);
+        let [ours, found] = [fstat(&self.file).map_err(looked)?, fstat(&writer).map_err(looked)?];
+        if (ours.st_dev, ours.st_ino) != (found.st_dev, found.st_ino) {
+            let other = std::io::Error::other("the name leads to another object");
+            return Err(Error::system(format!("open shared memory {} for a writer", self.name), other));
+        }
+        self.next_lock = file_lock::hand_over(&self.file, &writer, self.next_lock)?;
+        Ok(writer)
     }
 
     /// Memory behind it now, in bytes.
@@ -182,8 +242,24 @@ impl Segment {
     }
 }
 
+impl Unborn {
+    /// It takes the place of the one before it: its chain begins here, and its name leads to it.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(super) fn begin(mut self, capacity: u64, owner: Owner, beginning: &Beginning) -> Result<(Segment, Geometry)> {
+        begin_segment(self.object.file(), &self.geometry, capacity, owner, beginning)?;
+        lock(&self.object)?;
+        self.object.replace()?;
+        Ok((Segment::new(self.name, self.object.into_file(), self.read_only, capacity), self.geometry))
+    }
+}
+
 impl Drop for Segment {
     fn drop(&mut self) {
+        if self.name.is_empty() {
+            return;
+        }
         // Under the name there may be another object by now; that one is not ours to remove.
         if !shm::leads_to(&self.name, &self.read_only) {
             let reason = "the name is gone or another object's";
@@ -199,9 +275,11 @@ impl Drop for Segment {
 
 pub(super) fn geometry(config: &ChannelConfig) -> Geometry {
     let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
+    let instance = random::u64();
     Geometry {
         channel: config.name.clone(),
-        instance: random::u64(),
+        instance,
+        lineage: instance,
         max_capacity: config.max,
         max_message: config.max_message,
         align: config.align,

@@ -9,10 +9,11 @@ use shm_proto::os::page::SharedPage;
 use shm_proto::ring::link::{ToDaemon, ToWriter};
 use shm_proto::{Error, Result};
 
+use super::moving::LastHolder;
 use super::{Channel, Reader, resize};
 use crate::config::SourceKind;
 use crate::event_loop::{ClientId, Interest, Timer, Token};
-use crate::hub::Hub;
+use crate::hub::{Hub, refusal};
 use crate::journal::operation;
 use crate::lease::{Holder, Lease, Offer};
 use crate::server::Role;
@@ -37,6 +38,7 @@ impl Channel {
         if !is_helper {
             self.drop_own(hub);
         }
+        self.claim_segment(hub).map_err(|e| self.cannot_claim(&e))?;
         let made = Offer::new().and_then(|(offer, page)| {
             let fds = vec![self.segment.for_writer()?, page];
             hub.bind(client, Role::Writer(self.id))?;
@@ -46,6 +48,7 @@ impl Channel {
         if !is_helper && let Some(left_out) = self.lines.admit(Instant::now()) {
             operation("lend").on(&self.config.name).peer(&peer).left_out(left_out).info();
         }
+        self.last_holder = LastHolder::of(peer.pid);
         let capacity = self.sizing.capacity();
         let holder = if is_helper { Holder::Helper { client } } else { Holder::Lent { client, peer } };
         self.prepare(&mut offer);
@@ -53,6 +56,15 @@ impl Channel {
         hub.reply(client, Ok(Done::Publish(lent)), fds);
         self.begin(hub, offer.to(holder));
         Ok(())
+    }
+
+    fn cannot_claim(&self, error: &Error) -> Refusal {
+        match error {
+            Error::System { source, .. } if source.kind() == std::io::ErrorKind::ResourceBusy => {
+                refusal(ErrorKind::Busy, error.to_string())
+            }
+            error => self.error(error),
+        }
     }
 
     /// What a new writer has to be told first: everybody who reads, and a shrink under way. It learns from its page that this
@@ -71,7 +83,8 @@ impl Channel {
     }
 
     /// What a writer inside the daemon starts from, and the daemon's side of its page.
-    pub(super) fn opening(&mut self) -> Result<(Opening, Offer)> {
+    pub(super) fn opening(&mut self, hub: &mut Hub) -> Result<(Opening, Offer)> {
+        self.claim_segment(hub)?;
         let (mut offer, page) = Offer::new()?;
         let segment = self.segment.for_writer()?;
         self.prepare(&mut offer);
@@ -171,7 +184,7 @@ impl Channel {
     }
 
     fn open_source(&mut self, hub: &mut Hub, report: &Arc<Report>) -> Result<Lease> {
-        let (opening, offer) = self.opening()?;
+        let (opening, offer) = self.opening(hub)?;
         let cutting = Cutting {
             framing: self.config.framing,
             keep_delimiter: self.config.keep_delimiter,
@@ -216,6 +229,8 @@ impl Channel {
             lease.end();
             // It may sleep for a reader.
             self.readers.values().for_each(Reader::release_writer);
+            // It may have been about to wake one when it died or was stopped.
+            self.readers.values().for_each(|reader| reader.signal(0));
         }
         match self.lease.take() {
             Some(Lease { holder: Holder::Lent { client: holder, peer }, .. }) if holder == client => {

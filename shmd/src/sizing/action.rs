@@ -14,6 +14,8 @@ pub(crate) enum By {
     LowUse,
     /// A resize request.
     Operator,
+    /// A move to a new segment, which begins small.
+    Move,
 }
 
 impl By {
@@ -23,6 +25,7 @@ impl By {
             By::Writer => "writer",
             By::LowUse => "low-use",
             By::Operator => "operator",
+            By::Move => "move",
         }
     }
 }

@@ -220,6 +220,37 @@ fn the_report_of_a_shrink_taken_back_is_not_mistaken_for_the_next_one() {
     assert!(sizing.shrunk(2, 9).contains(&Action::Cut { to: 64 * KIB, after: Some(9) }));
 }
 
+#[test]
+fn a_new_segment_grows_to_the_size_that_the_old_one_had_or_was_to_have() {
+    let (now, small) = (Instant::now(), 256 * KIB);
+    let grow_to = |to| Action::Reserve { from: small, to };
+    let mut sizing = channel(false);
+    assert_eq!(sizing.replaced(now, small, MIB, PLENTY), [grow_to(MIB)]);
+    assert_eq!((sizing.capacity(), sizing.pending()), (small, Some(MIB)));
+    // In the middle of a growth.
+    let mut sizing = channel(false);
+    sizing.ask(now, 1, 3 * MIB, PLENTY);
+    assert_eq!(sizing.replaced(now, small, 3 * MIB, PLENTY), [Action::CancelReservation, grow_to(3 * MIB)]);
+    let out = sizing.finished(now, PLENTY);
+    assert!(
+        out.contains(&Action::Done { client: 1, old: MIB, asked: 3 * MIB, new: 3 * MIB, pending: false }),
+        "{out:?}"
+    );
+    // In the middle of a shrink, which is done by that.
+    let mut sizing = channel(true);
+    sizing.ask(now, 1, 64 * KIB, PLENTY);
+    sizing.writer(now, false);
+    let out = sizing.replaced(now, 64 * KIB, 64 * KIB, PLENTY);
+    let [Action::Shrank { old: MIB, .. }, Action::Done { client: 1, pending: false, .. }] = &out[..] else {
+        panic!("{out:?}")
+    };
+    assert_eq!((sizing.capacity(), sizing.pending()), (64 * KIB, None));
+    // Without memory it stays small, and the next writer asks for more.
+    let mut sizing = channel(false);
+    assert!(matches!(&sizing.replaced(now, small, MIB, &Free::in_shm(4096))[..], [Action::NotGrown { asked: MIB, .. }]));
+    assert_eq!((sizing.capacity(), sizing.pending()), (small, None));
+}
+
 /// A writer that reads its link in order, late, and reports a shrink when its readers let it.
 #[derive(Default)]
 struct Model {
@@ -261,6 +292,12 @@ impl Model {
         }
     }
 
+    /// A new segment with so much memory, and a writer that is told of it.
+    fn move_on(&mut self, capacity: u64) {
+        let answered = std::mem::take(&mut self.answered);
+        *self = Model { limit: capacity, reserved: capacity, answered, ..Model::default() };
+    }
+
     fn writer_step(&mut self) {
         match self.to_writer.pop_front() {
             Some(ToWriter::Grown { capacity, .. }) => {
@@ -284,7 +321,7 @@ impl Model {
 proptest! {
     #[test]
     fn no_memory_is_ever_cut_under_a_writer_and_every_request_is_answered_once(
-        steps in proptest::collection::vec((0u8..9, 0u64..80), 1..120)
+        steps in proptest::collection::vec((0u8..10, 0u64..80), 1..120)
     ) {
         let mut sizing = channel(true);
         let mut model = Model { limit: MIB, reserved: MIB, ..Model::default() };
@@ -316,6 +353,15 @@ proptest! {
                     None => Vec::new(),
                 },
                 7 if model.job.is_some() => sizing.failed(now, "no", &Free::in_shm(0)),
+                8 => {
+                    // Another writer, and another segment.
+                    sizing.writer(now, false);
+                    let goal = sizing.pending().unwrap_or(sizing.capacity());
+                    model.move_on((128 * KIB).min(goal));
+                    let mut actions = sizing.replaced(now, (128 * KIB).min(goal), goal, PLENTY);
+                    actions.extend(sizing.writer(now, true));
+                    actions
+                }
                 _ => {
                     now += Duration::from_millis(n * 10);
                     sizing.tick(now, PLENTY)

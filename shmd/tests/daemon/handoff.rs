@@ -4,7 +4,9 @@ mod removal;
 
 use std::fs;
 use std::io::Read;
+use std::net::Shutdown;
 use std::os::unix::fs::{FileExt, PermissionsExt};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
@@ -355,4 +357,29 @@ fn memory_that_no_message_needs_is_given_back_after_a_while() {
     wait_for(|| daemon.stat().capacity == 4096, || daemon.log());
     assert!(daemon.log().contains("event=shrink channel=main old=1048576 new=4096 by=low-use"), "{}", daemon.log());
     assert_eq!(daemon.stop(), Some(0));
+}
+
+#[test]
+fn the_feed_moves_when_a_former_writer_can_still_write_to_it() {
+    let daemon = Daemon::start("handoff-move", LENT);
+    let mut reader = Reader::new(names(&daemon));
+    let mut former = Vec::new();
+    for round in 0..5u8 {
+        let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
+        std::thread::scope(|scope| {
+            let publishing = scope.spawn(|| (0..3u8).try_for_each(|n| writer.publish(&[round, n]).map(drop)));
+            for n in 0..3u8 {
+                assert_eq!(next(&mut reader), [round, n]);
+            }
+            publishing.join().unwrap().unwrap();
+        });
+        UnixStream::from(writer.link_fd().unwrap().try_clone_to_owned().unwrap()).shutdown(Shutdown::Both).unwrap();
+        wait_for(|| daemon.stat().writer.is_none(), || daemon.log());
+        former.push(writer);
+    }
+    assert_eq!(daemon.log().matches("event=move").count(), 4, "{}", daemon.log());
+    for writer in &mut former {
+        assert!(matches!(writer.publish(b"stale"), Err(Error::Revoked { .. })));
+    }
+    assert_eq!(daemon.stat().messages, 15);
 }

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::net::Shutdown;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
@@ -30,10 +31,9 @@ impl Daemon {
     }
 }
 
-/// Ends the connection of a writer that knows nothing of it.
-fn cut_off(writer: &Writer) {
-    let link = UnixStream::from(writer.link_fd().unwrap().try_clone_to_owned().unwrap());
-    link.shutdown(Shutdown::Both).unwrap();
+/// A writer's connection, to end it without the writer's knowing.
+fn link(writer: &Writer) -> UnixStream {
+    UnixStream::from(writer.link_fd().unwrap().try_clone_to_owned().unwrap())
 }
 
 #[test]
@@ -71,7 +71,7 @@ fn a_writer_that_has_lost_the_role_without_knowing_writes_nothing_beside_the_nex
     let mut first = Writer::attach(&daemon.endpoint(), None).unwrap();
     first.publish(b"first").unwrap();
     let mut reader = Reader::attach(&daemon.endpoint(), None, Start::Oldest).unwrap();
-    cut_off(&first);
+    link(&first).shutdown(Shutdown::Both).unwrap();
     wait_for(|| daemon.stat().writer.is_none(), || daemon.log());
     let mut next = Writer::attach(&daemon.endpoint(), None).unwrap();
     let mut bytes = Vec::new();
@@ -88,4 +88,73 @@ fn a_writer_that_has_lost_the_role_without_knowing_writes_nothing_beside_the_nex
     }
     drop(first);
     assert!(daemon.stat().writer.is_some());
+}
+
+#[test]
+fn a_writer_that_cannot_write_any_more_leaves_its_segment_to_the_next() {
+    let daemon = Daemon::start("same", "[[channel]]\nname = \"main\"\n");
+    let mut reader = daemon.join(Start::New);
+    let mut bytes = Vec::new();
+    for n in 0..20u64 {
+        let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
+        writer.publish(&n.to_le_bytes()).unwrap();
+        reader.recv_into(&mut bytes, Some(PATIENCE)).unwrap();
+        assert_eq!(bytes, n.to_le_bytes());
+        drop(writer);
+        wait_for(|| daemon.stat().writer.is_none(), || daemon.log());
+    }
+    assert!(!daemon.log().contains("event=move"), "{}", daemon.log());
+}
+
+/// The first writer holds on to a slot when it loses the role, and commits it in the middle of what the others do.
+#[test]
+fn the_channel_moves_when_a_former_writer_can_still_write_and_readers_follow() {
+    for policy in ["block", "drop", "overwrite"] {
+        let name = format!("move-{policy}");
+        let config = format!(
+            "[[channel]]\nname = \"main\"\ncapacity = \"2MiB\"\nmax = \"4MiB\"\non_full = \"{policy}\"\nshrink_after = \"0\"\n"
+        );
+        let daemon = Daemon::start(&name, &config);
+        let mut near = daemon.join(Start::New);
+        let mut far = daemon.join(Start::New);
+        let mut first = Writer::attach(&daemon.endpoint(), None).unwrap();
+        for n in 0..1000u64 {
+            first.publish(&n.to_le_bytes()).unwrap();
+        }
+        let mut bytes = Vec::new();
+        let mut take = |reader: &mut Reader, from: u64, to: u64| {
+            for n in from..to {
+                let got = reader.recv_into(&mut bytes, Some(PATIENCE)).unwrap();
+                assert_eq!((&bytes[..8], got.seq, got.lost_before), (&n.to_le_bytes()[..], n, 0), "{policy}");
+            }
+        };
+        take(&mut near, 0, 1000);
+        take(&mut far, 0, 10);
+        let object = fs::metadata(daemon.object("main")).unwrap().ino();
+        let link = link(&first);
+        let mut slot = first.reserve(64 << 10).unwrap().unwrap();
+        link.shutdown(Shutdown::Both).unwrap();
+        wait_for(|| daemon.stat().writer.is_none(), || daemon.log());
+        let mut second = Writer::attach(&daemon.endpoint(), None).unwrap();
+        assert_ne!(fs::metadata(daemon.object("main")).unwrap().ino(), object, "the name leads to the new segment");
+        assert!(daemon.log().contains("event=move channel=main"), "{}", daemon.log());
+        slot.fill(0xee);
+        for n in 1000..2000u64 {
+            second.publish(&n.to_le_bytes()).unwrap();
+        }
+        assert!(matches!(slot.commit(8), Err(Error::Revoked { .. })));
+        // Who comes now begins in the new segment, and the others go on through both.
+        let mut late = daemon.join(Start::Oldest);
+        assert_eq!(late.seq(), 1000);
+        take(&mut far, 10, 2000);
+        take(&mut near, 1000, 2000);
+        take(&mut late, 1000, 2000);
+        assert_eq!((far.received(), far.lost(), near.received(), near.lost()), (2000, 0, 2000, 0));
+        wait_for(|| daemon.stat().capacity == 2 << 20, || daemon.log());
+        let stat = daemon.stat();
+        assert_eq!((stat.messages, stat.bytes, stat.evicted, stat.dropped), (2000, 16_000, 0, 0), "{policy}");
+        // The old segment's memory is given back when everybody has left it, although the first writer still has it mapped.
+        wait_for(|| daemon.stat().memory <= (2 << 20) + (64 << 10), || format!("{:?}", daemon.stat()));
+        drop(first);
+    }
 }

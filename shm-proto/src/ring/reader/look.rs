@@ -2,19 +2,33 @@
 
 use std::sync::atomic::Ordering;
 
+use super::moves::Standing;
 use super::{Found, Reader};
 use crate::control::OnFull;
 use crate::error::{Error, Result};
 use crate::os::clock::monotonic_ns;
 use crate::ring::commit::look;
 use crate::ring::layout::{LINE, control};
-use crate::ring::published::{Place, was_evicted};
+use crate::ring::published::{Place, is_unchanged};
 use crate::ring::record::{HEADER, Header, Kind, align_header};
 
 /// Records to this size, in bytes, mostly lie on two lines.
 const SMALL: u64 = 2 * LINE;
 /// Jumps in a row that an honest writer never makes.
 const MOST_JUMPS: u32 = 64;
+
+/// What has become of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    /// It is what it was.
+    Whole,
+    /// It may have been overwritten before it was read.
+    Overwritten,
+    /// It is no message: its writer had lost the role.
+    Withdrawn,
+    /// It may be withdrawn; the daemon's line will say.
+    Unknown,
+}
 
 impl Reader {
     /// The record that this reader stands at, in the one case that is common: it is there, it is the right one, and the
@@ -74,15 +88,26 @@ impl Reader {
     /// The record at the present place, following jumps; `None` when there is nothing there.
     pub(super) fn look_ahead(&mut self) -> Result<Option<Found>> {
         let mut jumps = 0;
+        if self.moves.left > 0 && !self.settle_up()? {
+            return Ok(None);
+        }
         loop {
             let header = self.look();
             let kind = header.kind();
             if kind == Kind::Empty {
                 return Ok(None);
             }
-            if !self.is_intact()? {
-                self.catch_up()?;
-                continue;
+            match self.state()? {
+                State::Whole => {}
+                State::Overwritten => {
+                    self.catch_up()?;
+                    continue;
+                }
+                State::Withdrawn => {
+                    self.go_over()?;
+                    continue;
+                }
+                State::Unknown => return Ok(None),
             }
             if !header.is_for(self.at.seq) {
                 return Err(self.corrupt(header));
@@ -113,14 +138,24 @@ impl Reader {
     /// nothing, by a reader that is registered and not evicted.
     #[inline(always)]
     pub(super) fn is_settled(&self) -> bool {
-        self.joined && !was_evicted(&self.page.control.value, control::EVICTED)
+        self.joined && is_unchanged(&self.page.control.value, control::EVICTED | control::MOVES, self.moves.made)
     }
 
-    /// Whether what was just read at the present place was still the writer's, and not overwritten before it was read.
-    pub(super) fn is_intact(&mut self) -> Result<bool> {
+    /// What has become of the record at the present place that was just read, or is about to be followed.
+    pub(super) fn state(&mut self) -> Result<State> {
         if self.is_settled() {
-            return Ok(true);
+            return Ok(State::Whole);
         }
+        Ok(match self.standing()? {
+            Standing::Inside if self.is_intact()? => State::Whole,
+            Standing::Inside => State::Overwritten,
+            Standing::AtEnd => State::Withdrawn,
+            Standing::Unknown => State::Unknown,
+        })
+    }
+
+    /// Whether what was just read at the present place was not overwritten before it was read.
+    fn is_intact(&mut self) -> Result<bool> {
         // Acquire: pairs with the writer's setting REGISTERED, which comes after every floor that it published before it knew of
         // this reader.
         let bits = self.page.control.value.load(Ordering::Acquire);
@@ -130,7 +165,8 @@ impl Reader {
         // The bit is looked at before the floor: once the writer holds the floor, it stays where it is seen here or below.
         let registered = bits & control::REGISTERED != 0;
         let intact = !self.segment.header().floor.has_passed(self.at.pos());
-        self.joined = registered && intact && self.geometry.on_full != OnFull::Overwrite;
+        let stays = registered && !self.has_moved(bits);
+        self.joined = stays && intact && self.geometry.on_full != OnFull::Overwrite;
         Ok(intact)
     }
 

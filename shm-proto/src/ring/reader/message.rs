@@ -4,6 +4,8 @@
 use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::look::State;
+use super::moves::Standing;
 use super::{Found, HEADER, Reader};
 use crate::error::{Error, Result};
 use crate::os::prefetch::{AHEAD, prefetch};
@@ -123,39 +125,74 @@ impl<'a> Message<'a> {
     /// Says that the message is done with, and whether what was seen of it can be believed.
     ///
     /// # Errors
-    /// [`Error::Lapped`] when it was overwritten meanwhile, [`Error::Evicted`] when this reader was.
+    /// [`Error::Lapped`] when it was overwritten meanwhile, [`Error::Evicted`] when this reader was. [`Error::Withdrawn`] when
+    /// it was no message: the next one is received in its place.
     #[inline(always)]
     pub fn finish(self) -> Result<()> {
-        let stride = self.found.stride;
-        // Not dropped, because the record is passed here.
         let mut this = ManuallyDrop::new(self);
+        let stride = this.found.stride;
         if this.reader.pass_settled(stride) {
             return Ok(());
         }
-        ManuallyDrop::into_inner(this).finish_slowly()
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn finish_slowly(self) -> Result<()> {
-        if self.reader.is_intact()? {
-            return Ok(());
-        }
-        // The reader will stand elsewhere; there is no record to be passed any more.
-        let mut this = ManuallyDrop::new(self);
-        let reader = &mut *this.reader;
-        // What was lost before this message has been told with it; the next one tells what was lost since.
-        reader.found = u64::MAX;
-        let before = reader.lost;
-        reader.catch_up()?;
-        Err(Error::Lapped { channel: reader.geometry.channel.to_string(), lost: reader.lost - before })
+        this.reader.finish(stride)
     }
 }
 
 impl Drop for Message<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        self.reader.pass(self.found.stride);
+        let stride = self.found.stride;
+        if !self.reader.pass_settled(stride) {
+            self.reader.leave(stride);
+        }
+    }
+}
+
+impl Reader {
+    /// Leaves the record at the present place behind without a word about what was seen. The next call tells what follows
+    /// from it.
+    #[cold]
+    #[inline(never)]
+    fn leave(&mut self, stride: u64) {
+        match self.standing() {
+            // Nothing is waited for here.
+            Ok(Standing::Unknown) => self.moves.left = stride,
+            _ => drop(self.finish(stride)),
+        }
+    }
+
+    /// Leaves the record at the present place behind, if it was one.
+    #[cold]
+    #[inline(never)]
+    fn finish(&mut self, stride: u64) -> Result<()> {
+        let state = loop {
+            match self.standing_for_certain().and_then(|_| self.state()) {
+                Ok(State::Unknown) => {}
+                state => break state,
+            }
+        };
+        match state {
+            Ok(State::Whole) => {
+                self.pass(stride);
+                Ok(())
+            }
+            Ok(State::Overwritten) => {
+                // What was lost before this message has been told with it; the next one tells what was lost since.
+                self.found = u64::MAX;
+                let before = self.lost;
+                self.catch_up()?;
+                Err(Error::Lapped { channel: self.geometry.channel.to_string(), lost: self.lost - before })
+            }
+            Ok(_) => {
+                let (channel, seq) = (self.geometry.channel.to_string(), self.at.seq);
+                self.go_over()?;
+                Err(Error::Withdrawn { channel, seq })
+            }
+            Err(e) => {
+                self.pass(stride);
+                Err(e)
+            }
+        }
     }
 }
 

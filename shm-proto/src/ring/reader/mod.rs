@@ -5,6 +5,7 @@
 
 mod look;
 mod message;
+mod moves;
 mod pause;
 mod wait;
 
@@ -13,10 +14,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 pub use self::message::{Message, Words};
+use self::moves::Moves;
 use self::pause::Pause;
 use super::haste::Haste;
 use super::layout::{CURSOR_JOINING, MARK_EVERY, ReaderPage, control};
-use super::published::was_evicted;
+use super::published::is_unchanged;
 use super::record::{HEADER, Strides};
 use super::segment::Segment;
 use super::wake::{self, Barrier};
@@ -32,6 +34,10 @@ use crate::os::sem::Semaphore;
 #[derive(Debug)]
 pub struct Reader {
     segment: Segment,
+    /// The segment's descriptor: how long it is, changes.
+    file: OwnedFd,
+    /// The segments to follow.
+    moves: Moves,
     page: SharedPage<ReaderPage>,
     bell: Bell,
     conn: Option<Conn>,
@@ -93,8 +99,11 @@ impl Reader {
         start: Start,
         conn: Option<Conn>,
     ) -> Result<Reader> {
+        let file = segment.try_clone_to_owned().map_err(|e| Error::system("duplicate a segment's descriptor", e))?;
         let segment = Segment::open(segment, &geometry)?;
         let mut reader = Reader {
+            file,
+            moves: Moves::default(),
             page: SharedPage::open(page)?,
             bell: Bell::from_fd(bell)?,
             was_connected: conn.is_some(),
@@ -234,7 +243,7 @@ impl Reader {
             message.copy_to_vec(out);
             match message.finish() {
                 Ok(()) => return Ok(Received { seq, lost_before }),
-                Err(Error::Lapped { .. }) => {}
+                Err(Error::Lapped { .. } | Error::Withdrawn { .. }) => {}
                 Err(e) => return Err(e),
             }
         }
@@ -253,14 +262,24 @@ impl Reader {
         if floor.pos <= self.at.pos() || floor.seq < self.at.seq {
             return Err(self.broken(format!("the floor went back to position {}, message {}", floor.pos, floor.seq)));
         }
-        let lost = floor.seq - self.at.seq;
-        self.lost += lost;
-        self.lost_before = if self.found == self.at.seq { self.lost_before + lost } else { lost };
-        self.found = floor.seq;
-        self.page.line.lost.store(self.lost, Ordering::Relaxed);
+        if self.end().is_some_and(|end| floor.pos > end) {
+            // A writer that had lost its role has gone further than the channel has.
+            return self.go_over();
+        }
+        self.lose(floor.seq - self.at.seq, floor.seq);
         self.at = Walker::at(floor);
         self.give_back_now();
         Ok(())
+    }
+
+    /// So many messages before message `found` are lost.
+    fn lose(&mut self, lost: u64, found: u64) {
+        if lost > 0 {
+            self.lost += lost;
+            self.lost_before = if self.found == self.at.seq { self.lost_before + lost } else { lost };
+            self.found = found;
+            self.page.line.lost.store(self.lost, Ordering::Relaxed);
+        }
     }
 
     /// [Passes](Self::pass) the record at the present place if it is [settled](Self::is_settled). Returns whether it is.
@@ -268,7 +287,7 @@ impl Reader {
     fn pass_settled(&mut self, stride: u64) -> bool {
         // Looked up once here, because the fence keeps the compiler from doing so.
         let page: &ReaderPage = &self.page;
-        if !self.joined || was_evicted(&page.control.value, control::EVICTED) {
+        if !self.joined || !is_unchanged(&page.control.value, control::EVICTED | control::MOVES, self.moves.made) {
             return false;
         }
         self.at.pass(stride);

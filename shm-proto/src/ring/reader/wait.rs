@@ -7,6 +7,7 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Reader;
+use super::moves::Standing;
 use crate::control::{ReaderEvent, Received, decode, excerpt};
 use crate::error::{Error, Result};
 use crate::os::clock::monotonic_ns;
@@ -91,14 +92,19 @@ impl Reader {
         !self.has_come()
             && self.joined
             && self.given_back == self.at.pos()
-            && self.page.control.value.load(Ordering::Relaxed) & (control::EVICTED | control::CLOSING) == 0
+            && self.page.control.value.load(Ordering::Relaxed) & !control::REGISTERED == self.moves.made
             && !self.is_disconnected()
     }
 
-    /// Whether a look would find anything but silence: a message, a floor that passed us, a closed channel.
+    /// Whether a look would find anything but silence: a message, a floor that passed us, a closed channel, another segment.
     fn has_news(&self) -> bool {
+        let bits = self.page.control.value.load(Ordering::Acquire);
+        if self.has_moved(bits) && bits & control::EVICTED == 0 {
+            // Until the line has come, what stands here says nothing. The daemon wakes this reader when it has sent it.
+            return self.may_move() || self.conn.is_none();
+        }
         self.look().kind() != Kind::Empty
-            || self.page.control.value.load(Ordering::Acquire) & (control::EVICTED | control::CLOSING) != 0
+            || bits & (control::EVICTED | control::CLOSING) != 0
             || self.segment.header().floor.has_passed(self.at.pos())
     }
 
@@ -160,7 +166,8 @@ impl Reader {
     pub fn listen(&mut self) {
         while let Some(conn) = &mut self.conn {
             match conn.receive() {
-                Ok(Received::Line(line, _)) => match decode::<ReaderEvent>(&line) {
+                Ok(Received::Line(line, fds)) => match decode::<ReaderEvent>(&line) {
+                    Ok(ReaderEvent::Moved { geometry, pos, seq }) => self.note_move(geometry, pos, seq, fds),
                     Ok(ReaderEvent::Evicted { reason } | ReaderEvent::Closing { reason }) => {
                         self.farewell = Some(reason);
                     }
@@ -183,6 +190,14 @@ impl Reader {
         let bits = self.page.control.value.load(Ordering::Acquire);
         if bits & control::EVICTED != 0 {
             return Err(self.evicted());
+        }
+        match self.standing()? {
+            Standing::Inside => {}
+            Standing::AtEnd => {
+                self.go_over()?;
+                return Ok(true);
+            }
+            Standing::Unknown => return Ok(false),
         }
         if self.segment.header().floor.has_passed(self.at.pos()) {
             self.catch_up()?;

@@ -5,6 +5,7 @@ mod hostile;
 mod interrupt;
 mod lease;
 mod losses;
+mod moves;
 mod newer;
 mod odd;
 mod peers;

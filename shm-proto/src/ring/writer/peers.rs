@@ -97,7 +97,7 @@ impl Peer {
     /// Tells it that it is evicted. From here on its bytes may be overwritten.
     pub(super) fn mark_evicted(&self) {
         // What this reader holds is overwritten only after the floor has been replaced, and the Release fence in that store
-        // comes after this: it pairs with the Acquire fence in `was_evicted`.
+        // comes after this: it pairs with the Acquire fence in `is_unchanged`.
         self.page.control.value.fetch_or(control::EVICTED, Ordering::SeqCst);
         Semaphore::new(&self.page.wake).post();
         self.bell.ring();

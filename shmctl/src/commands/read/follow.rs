@@ -54,7 +54,7 @@ pub(super) struct Session {
     pub(super) received: u64,
     /// The last attempt to attach succeeded.
     attached: bool,
-    /// The segment last attached to, and the number of the message to come next there.
+    /// The lineage of the segment last attached to, and the number of the message to come next there.
     place: Option<(u64, u64)>,
     /// When the last message came, or the waiting began.
     pub(super) last: Instant,
@@ -179,16 +179,17 @@ impl Session {
             Err(error) => return Ok(End::Detached(error)),
         };
         self.attached = true;
-        let instance = reader.geometry().instance;
+        // One segment may follow another under a reader; messages are numbered on.
+        let lineage = reader.geometry().lineage;
         match self.place {
-            Some((known, next)) if known == instance => {
+            Some((known, next)) if known == lineage => {
                 log::info!("attached again to channel {}, going on with message {next}", reader.geometry().channel);
             }
             Some(_) => log::info!("attached to the new segment of channel {}", reader.geometry().channel),
             None => log::info!("attached to channel {}", reader.geometry().channel),
         }
-        if self.place.is_none_or(|(known, _)| known != instance) {
-            self.place = Some((instance, reader.seq()));
+        if self.place.is_none_or(|(known, _)| known != lineage) {
+            self.place = Some((lineage, reader.seq()));
         }
         self.drain(&mut reader)
     }
@@ -200,7 +201,7 @@ impl Session {
             loop {
                 match reader.try_recv() {
                     Ok(Some(message)) => match self.take(message) {
-                        Ok(()) | Err(Error::Lapped { .. }) => {}
+                        Ok(()) | Err(Error::Lapped { .. } | Error::Withdrawn { .. }) => {}
                         Err(error) => return Ok(End::Detached(error)),
                     },
                     Ok(None) => break,

@@ -4,6 +4,7 @@
 
 mod crowd;
 mod intruder;
+pub(crate) mod storm;
 
 use std::fs::File;
 use std::io::Write;
@@ -48,6 +49,8 @@ pub(crate) fn play() {
         ["note", file] => note(&endpoint, file),
         ["arm", times] => arm(&endpoint, times.parse().unwrap()),
         ["hold", how] => hold(&endpoint, how),
+        ["storm-write", socket, stop] => storm::write(&endpoint, socket, stop),
+        ["storm-read", way, started] => storm::read(&endpoint, way, started),
         ["narrow", spare] => narrow(&endpoint, spare.parse().unwrap()),
         ["intrude", object] => intruder::intrude(&endpoint, object),
         ["crowd", how, most] => crowd::crowd(&endpoint, how, most.parse().unwrap()),

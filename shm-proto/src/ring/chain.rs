@@ -1,0 +1,179 @@
+//! Walking the chain of records in a segment's file, without mapping it.
+//!
+//! What stands there was written by a program that may be hostile: every header is checked before it is followed. A walk can be
+//! made in parts, so that whoever makes it has time for others.
+
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{Ordering, fence};
+
+use nix::sys::uio::pread;
+
+use super::inspect::{At, published, word_at};
+use super::layout::DATA_OFFSET;
+use super::published::Place;
+use super::record::{HEADER, Header, Kind, align_header, stride};
+use crate::control::Geometry;
+use crate::error::{Error, Result};
+use crate::os::reserve;
+
+/// How much of the file is read at a time.
+const LOOK: usize = 32 << 10;
+/// A header that makes no sense is read again so many times: the writer may have been storing it.
+const AGAIN: u32 = 3;
+/// A walk that the writer overtakes is begun anew so many times; then the rest of it is not worth looking at.
+const LAPS: u32 = 16;
+
+/// Where a walk begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WalkFrom {
+    /// At the oldest whole record.
+    Floor,
+    /// Near the tail.
+    Mark,
+}
+
+/// What a walk has found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Walked {
+    /// The place after the newest record.
+    Tail(Place),
+    /// Nothing wrong so far; there is more.
+    More,
+    /// The writer overwrites faster than this walk goes.
+    Overtaken,
+    /// A record, or a published place, is not what the layout allows: where and why.
+    Broken(String),
+}
+
+/// A walk along the chain, in parts.
+#[derive(Debug)]
+pub struct Walk {
+    from: WalkFrom,
+    at: Place,
+    laps: u32,
+    again: u32,
+}
+
+/// Why a place is none that a correct writer publishes or leads to, in a file with so many bytes of data.
+pub(super) fn implausible(place: Place, geometry: &Geometry, length: u64) -> Option<String> {
+    let Place { pos, off, seq, .. } = place;
+    if !place.is_plausible() {
+        return Some(format!("no chain comes to position {pos} and message {seq}"));
+    }
+    let length = length.min(geometry.max_capacity);
+    if length.checked_sub(HEADER).is_none_or(|last| off > last) {
+        return Some(format!("offset {off} is outside the {length} bytes of data that there are"));
+    }
+    if align_header(off, u64::from(geometry.align)) != off {
+        return Some(format!("offset {off} is no place for a header"));
+    }
+    None
+}
+
+impl Walk {
+    /// Begins a walk in the segment behind `fd`.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn begin(fd: BorrowedFd<'_>, from: WalkFrom) -> Result<Walk> {
+        Ok(Walk { from, at: start(fd, from)?, laps: 0, again: 0 })
+    }
+
+    /// How far it has come.
+    #[must_use]
+    pub fn at(&self) -> Place {
+        self.at
+    }
+
+    /// Goes on for about `most` bytes of the file.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub fn go_on(&mut self, fd: BorrowedFd<'_>, geometry: &Geometry, most: u64) -> Result<Walked> {
+        let mut buffer = vec![0u8; LOOK];
+        let mut read = 0;
+        while read < most {
+            read += LOOK as u64;
+            let before = self.at;
+            let found = self.look(fd, geometry, &mut buffer)?;
+            // Acquire: pairs with the Release fence that ends `Published::store` of the floor. If an overwriting byte was read,
+            // the floor below has passed the place where reading began.
+            fence(Ordering::Acquire);
+            let floor = published(fd, At::Floor)?;
+            if floor.pos <= before.pos && self.at.pos - floor.pos > geometry.max_capacity {
+                // A whole chain is no longer than the data area.
+                return Ok(Walked::Broken(format!("the records from offset {} go round in circles", floor.off)));
+            }
+            if floor.pos > before.pos {
+                self.laps += 1;
+                if self.laps > LAPS {
+                    return Ok(Walked::Overtaken);
+                }
+                self.at = start(fd, self.from)?;
+                continue;
+            }
+            match found {
+                Walked::More => self.again = 0,
+                Walked::Broken(_) if self.again < AGAIN => self.again += 1,
+                found => return Ok(found),
+            }
+        }
+        Ok(Walked::More)
+    }
+
+    /// Reads once, and goes over the records whose headers were read.
+    fn look(&mut self, fd: BorrowedFd<'_>, geometry: &Geometry, buffer: &mut [u8]) -> Result<Walked> {
+        let length = reserve::length(fd)?.saturating_sub(DATA_OFFSET);
+        if let Some(reason) = implausible(self.at, geometry, length) {
+            return Ok(Walked::Broken(reason));
+        }
+        let (begin, align) = (self.at.off, u64::from(geometry.align));
+        let from = i64::try_from(DATA_OFFSET + begin).unwrap_or(i64::MAX);
+        let got = pread(fd, buffer, from).map_err(|e| Error::system("read a segment's records", e))?;
+        let mut at = self.at;
+        loop {
+            let ahead = usize::try_from(at.off - begin).unwrap_or(usize::MAX / 2);
+            let Some(header) = buffer.get(..got).and_then(|read| word_at(read, ahead)).map(Header) else { break };
+            let kind = header.kind();
+            let wrong = |what: &str| {
+                let Header(word) = header;
+                Ok(Walked::Broken(format!("{word:#x} at offset {} {what} message {}", at.off, at.seq)))
+            };
+            if kind == Kind::Empty {
+                self.at = at;
+                return Ok(Walked::Tail(at));
+            }
+            if !header.is_for(at.seq) {
+                return wrong("is no header of");
+            }
+            let next = match kind {
+                Kind::Data { len } if len <= geometry.max_message => {
+                    let stride = stride(len, align);
+                    let (pos, off) = (at.pos + stride, at.off + stride);
+                    Place { pos, off, seq: at.seq + 1, bytes: at.bytes.wrapping_add(len) }
+                }
+                Kind::Jump { target } => Place { pos: at.pos + HEADER, off: target, ..at },
+                _ => return wrong("has an impossible length or kind for"),
+            };
+            if let Some(reason) = implausible(next, geometry, length) {
+                return Ok(Walked::Broken(format!("after message {} at offset {}: {reason}", at.seq, at.off)));
+            }
+            at = next;
+            if matches!(kind, Kind::Jump { .. }) {
+                break;
+            }
+        }
+        self.at = at;
+        Ok(Walked::More)
+    }
+}
+
+/// Where a walk begins now. The floor may be ahead of the mark for a moment.
+fn start(fd: BorrowedFd<'_>, from: WalkFrom) -> Result<Place> {
+    let floor = published(fd, At::Floor)?;
+    if from == WalkFrom::Floor {
+        return Ok(floor);
+    }
+    let mark = published(fd, At::Mark)?;
+    Ok(if mark.pos >= floor.pos { mark } else { floor })
+}

@@ -1,0 +1,96 @@
+//! Readers follow a channel to a new segment: nothing lost, nothing twice, and nothing of a writer that has lost its role.
+
+use super::*;
+use crate::ring::layout::control;
+use crate::ring::segment::WritableSegment;
+use crate::ring::testing::TestChannel;
+
+fn number(reader: &mut Reader) -> u64 {
+    u64::from_le_bytes(receive(reader).try_into().unwrap())
+}
+
+/// A record at the tail of a segment, stored by somebody who should not.
+fn store_stale(segment: &WritableSegment, tail: published::Place) {
+    commit::commit(segment, tail.off, record::Header::data(8, tail.seq), tail.off + 16);
+}
+
+#[test]
+fn readers_at_any_place_follow_in_order() {
+    let mut channel = TestChannel::new(4096, geometry(4096));
+    let mut readers: Vec<Reader> = (0..4).map(|_| channel.connected_reader(Start::Oldest)).collect();
+    let mut n = 0u64;
+    for round in 0..30 {
+        let mut writer = channel.writer();
+        for _ in 0..round {
+            writer.publish(&n.to_le_bytes()).unwrap();
+            n += 1;
+            // Each is behind by another number.
+            for (behind, reader) in readers.iter_mut().enumerate() {
+                while reader.seq() + 7 * (behind as u64) < n {
+                    let expected = reader.seq();
+                    assert_eq!(number(reader), expected);
+                }
+            }
+        }
+        channel.move_on();
+        assert!(matches!(writer.publish(b"stale"), Err(Error::Revoked { .. })));
+    }
+    for reader in &mut readers {
+        while reader.seq() < n {
+            let expected = reader.seq();
+            assert_eq!(number(reader), expected);
+        }
+        assert_eq!((reader.received(), reader.lost()), (n, 0));
+        assert!(reader.try_recv().unwrap().is_none());
+        assert_eq!(reader.geometry().instance, 72);
+    }
+    let tail = Snapshot::read(channel.segment.as_fd()).unwrap().tail;
+    assert_eq!((tail.seq, tail.bytes), (n, 8 * n));
+}
+
+#[test]
+fn what_a_writer_stores_after_the_end_of_its_segment_is_no_message() {
+    let mut channel = TestChannel::new(4096, geometry(4096));
+    let mut readers: Vec<Reader> = (0..5).map(|_| channel.connected_reader(Start::Oldest)).collect();
+    let old = WritableSegment::open(channel.segment.as_fd(), &channel.geometry).unwrap();
+    let mut writer = channel.writer();
+    writer.publish(&0u64.to_le_bytes()).unwrap();
+    writer.publish(&1u64.to_le_bytes()).unwrap();
+    for reader in &mut readers[1..] {
+        assert_eq!((number(reader), number(reader)), (0, 1));
+    }
+    let [behind, first, second, third, fourth] = &mut readers[..] else { unreachable!() };
+    assert!(second.arm().unwrap() && third.arm().unwrap(), "they have read everything");
+    channel.end_lease();
+    let end = channel.begin_move();
+    store_stale(&old, end);
+    // One meets it before it is known where the segment ends, and does not ask what it was.
+    assert_eq!(first.try_recv().unwrap().unwrap().seq(), 2);
+    assert!(first.try_recv().unwrap().is_none());
+    // Others have seen the move before.
+    assert!(second.arm().unwrap() && second.try_recv().unwrap().is_none());
+    assert!(matches!(third.recv(NOW), Err(Error::TimedOut { .. })));
+    // One has begun to read it when it sees the move, and asks before it is known where the segment ends.
+    let page = channel.readers[4].page_again();
+    page.control.value.fetch_sub(control::MOVE, Ordering::SeqCst);
+    let held = fourth.recv(SOON).unwrap();
+    assert_eq!((held.seq(), held.len()), (2, 8));
+    page.control.value.fetch_add(control::MOVE, Ordering::SeqCst);
+    std::thread::scope(|scope| {
+        let finished = scope.spawn(|| held.finish());
+        channel.finish_move(end, 4096);
+        let finished = finished.join().unwrap();
+        assert!(matches!(finished, Err(Error::Withdrawn { seq: 2, .. })), "{finished:?}");
+    });
+    let mut writer = channel.writer();
+    for n in 2..400u64 {
+        writer.publish(&n.to_le_bytes()).unwrap();
+        if n == 2 {
+            assert_eq!((number(behind), number(behind)), (0, 1));
+        }
+        for reader in [&mut *behind, &mut *first, &mut *second, &mut *third, &mut *fourth] {
+            assert_eq!(number(reader), n);
+            assert_eq!(reader.lost(), 0);
+        }
+    }
+}

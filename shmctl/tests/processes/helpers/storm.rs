@@ -1,0 +1,142 @@
+//! Writers that lose their role at any moment, and readers that notice nothing of it.
+
+use std::fs;
+use std::os::fd::AsFd;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, poll};
+use shm_proto::control::ErrorKind;
+use shm_proto::os::fds;
+use shm_proto::{Endpoint, Error, Reader, Start, Writer};
+
+use crate::common::PATIENCE;
+use crate::content::Content;
+
+/// One message in so many is as large as a megabyte.
+pub(crate) const LARGE_ONE_IN: u64 = 5000;
+/// In milliseconds: what takes so long hangs.
+const LONG: u16 = 60_000;
+/// The last message.
+pub(crate) const END: &[u8] = b"the end of the storm";
+
+/// Borrows the role again and again, hands its connection to whoever listens at `socket`, and publishes what the numbers say,
+/// in all the ways that there are. Ends when `stop` is there, and says how many messages were published for certain, and how
+/// many may have been.
+pub(crate) fn write(endpoint: &Endpoint, socket: &str, stop: &str) {
+    let content = Content::new(LARGE_ONE_IN);
+    let told = UnixStream::connect(socket).unwrap();
+    let (mut sure, mut unsure) = (0u64, 0u64);
+    let is_over = || fs::exists(stop).unwrap();
+    while !is_over() {
+        let mut writer = match Writer::attach(endpoint, None) {
+            Ok(writer) => writer,
+            Err(Error::Refused(refusal)) if [ErrorKind::WriterTaken, ErrorKind::Busy].contains(&refusal.kind) => {
+                std::thread::sleep(Duration::from_millis(1));
+                continue;
+            }
+            // It was stopped, and the role taken back, before it had it.
+            Err(
+                Error::Revoked { .. } | Error::Disconnected { .. } | Error::NoDaemon { .. } | Error::TimedOut { .. },
+            ) => {
+                continue;
+            }
+            Err(e) => panic!("{e}"),
+        };
+        let Some(link) = writer.link_fd() else { continue };
+        fds::send(told.as_fd(), b"role", &[link]).unwrap();
+        let error = loop {
+            if is_over() {
+                break None;
+            }
+            let before = writer.messages();
+            match publish(&mut writer, &content) {
+                Ok(()) => sure += writer.messages() - before,
+                Err(e) => break Some(e),
+            }
+        };
+        match error {
+            None => {}
+            Some(Error::Superseded { .. }) => unsure += BATCH,
+            Some(Error::Revoked { .. }) => unsure += BATCH - 1,
+            Some(e) => panic!("{e}"),
+        }
+    }
+    eprintln!("published {sure} and {unsure} more perhaps.");
+}
+
+/// Most messages of one call of `publish`.
+const BATCH: u64 = 8;
+
+fn publish(writer: &mut Writer, content: &Content) -> Result<(), Error> {
+    let n = writer.messages();
+    match n % 3 {
+        0 => drop(writer.publish(content.message(n))?),
+        1 => {
+            let message = content.message(n);
+            if let Some(mut slot) = writer.reserve(message.len())? {
+                slot.copy_from_slice(message);
+                slot.commit(message.len())?;
+            }
+        }
+        _ => {
+            let mut batch = writer.batch();
+            let mut next = n;
+            for _ in 0..BATCH {
+                if batch.push(content.message(next))?.is_some() {
+                    next += 1;
+                }
+            }
+            batch.commit()?;
+        }
+    }
+    Ok(())
+}
+
+/// Receives in one of the ways that there are up to the last message, and compares every one with what its number says.
+pub(crate) fn read(endpoint: &Endpoint, way: &str, started: &str) {
+    let content = Content::new(LARGE_ONE_IN);
+    let mut reader = Reader::attach(endpoint, None, Start::Oldest).unwrap();
+    fs::write(Path::new(started), "").unwrap();
+    let (mut bytes, mut next) = (Vec::new(), 0);
+    loop {
+        let seq = match receive(&mut reader, way, &mut bytes) {
+            Ok(Some(seq)) => seq,
+            Ok(None) => continue,
+            Err(e) => panic!("after message {next}: {e}"),
+        };
+        assert_eq!(seq, next, "numbers follow each other");
+        next += 1;
+        if bytes == END {
+            break;
+        }
+        assert!(bytes == content.message(seq), "message {seq}: {} bytes are not what was sent", bytes.len());
+    }
+    assert_eq!((reader.received(), reader.lost()), (next, 0));
+    eprintln!("received {next}.");
+}
+
+/// The number of a message, if there is one.
+fn receive(reader: &mut Reader, way: &str, bytes: &mut Vec<u8>) -> Result<Option<u64>, Error> {
+    let message = match way {
+        "copy" => return reader.recv_into(bytes, Some(PATIENCE)).map(|got| Some(got.seq)),
+        "wait" => reader.recv(Some(PATIENCE))?,
+        _ => {
+            if reader.arm()? {
+                // Nothing but the bell wakes it.
+                let rung = poll(&mut [PollFd::new(reader.as_fd(), PollFlags::POLLIN)], LONG);
+                assert_eq!(rung, Ok(1), "the bell does not ring: {reader:?}");
+            }
+            let Some(message) = reader.try_recv()? else { return Ok(None) };
+            message
+        }
+    };
+    message.copy_to_vec(bytes);
+    let seq = message.seq();
+    match message.finish() {
+        Ok(()) => Ok(Some(seq)),
+        Err(Error::Withdrawn { .. }) => Ok(None),
+        Err(e) => Err(e),
+    }
+}
