@@ -4,6 +4,7 @@ mod admit;
 mod close;
 mod drain;
 mod handoff;
+mod healing;
 mod helper;
 mod moving;
 mod name;
@@ -22,9 +23,9 @@ use std::time::Instant;
 use shm_proto::control::{Attached, Done, ErrorKind, Geometry, ReaderEvent, Refusal};
 use shm_proto::os::barrier;
 use shm_proto::os::reserve::Reservation;
-use shm_proto::ring::Snapshot;
-use shm_proto::ring::layout::control;
+use shm_proto::ring::layout::{Place, control};
 use shm_proto::ring::link::ToWriter;
+use shm_proto::ring::{Snapshot, Walk};
 use shm_proto::{Error, Result};
 
 pub(crate) use handoff::Handoff;
@@ -62,6 +63,16 @@ pub(crate) struct Channel {
     moves: u64,
     /// Who was lent the role last.
     last_holder: Option<LastHolder>,
+    /// Where the segment begins, and what it said when it was last found to be right.
+    began: Place,
+    trusted: Option<Snapshot>,
+    /// What is wrong with the segment, as long as there is no other.
+    broken: Option<String>,
+    /// A look at all records that is under way, and when the last one began.
+    inspection: Option<Walk>,
+    inspected: Option<Instant>,
+    /// The source is to be started again when its thread has ended.
+    resumes: bool,
     sizing: Sizing,
     reservation: Option<(Reservation, Instant)>,
     readers: BTreeMap<u32, Reader>,
@@ -108,6 +119,12 @@ impl Channel {
             formers: Vec::new(),
             moves: 0,
             last_holder: None,
+            began: Place::default(),
+            trusted: None,
+            broken: None,
+            inspection: None,
+            inspected: None,
+            resumes: false,
             reservation: None,
             readers: BTreeMap::new(),
             next_reader: 0,
@@ -211,7 +228,10 @@ impl Channel {
     /// Whether [`tick`](Self::tick) has something to do: figures move, or there is memory to give back some day.
     pub(crate) fn wants_ticks(&self) -> bool {
         let large = self.sizing.capacity() > self.config.min || self.handoff.as_ref().is_some_and(Handoff::is_large);
-        self.is_in_use() || (self.config.shrink_after.is_some() && large) || self.sizing.shrinking().is_some()
+        self.is_in_use()
+            || self.broken.is_some()
+            || (self.config.shrink_after.is_some() && large)
+            || self.sizing.shrinking().is_some()
     }
 
     /// Whether somebody other than the daemon for its own purposes holds the writer role.
@@ -244,6 +264,7 @@ impl Channel {
         }
         let Some(peer) = hub.peer(client, program) else { return Ok(()) };
         self.admit(hub, &peer, self.readers.values(), self.config.max_readers)?;
+        self.check_for(hub)?;
         let number = self.next_reader + 1;
         let made = Reader::new(client, peer, self.moves).and_then(|(reader, sleeper)| {
             let fds = vec![self.segment.for_reader()?, reader.page_fd()?, sleeper];
@@ -325,7 +346,10 @@ impl Channel {
 
     /// Once a second while the channel is in use.
     pub(crate) fn tick(&mut self, hub: &mut Hub, now: Instant) {
-        let shot = match self.segment.snapshot() {
+        if !self.retry_healing(hub, now) {
+            return;
+        }
+        let shot = match self.check(hub) {
             Ok(shot) => shot,
             Err(e) => {
                 if let Some(left_out) = self.overflow_lines.admit(now) {

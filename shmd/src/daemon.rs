@@ -250,6 +250,11 @@ impl Daemon {
                     channel.retry_source(&mut self.hub);
                 }
             }
+            Timer::Inspect(channel) => {
+                if let Some(channel) = self.channels.get_mut(channel) {
+                    channel.inspect(&mut self.hub);
+                }
+            }
             Timer::Resize(channel) => {
                 if let Some(channel) = self.channels.get_mut(channel) {
                     channel.resize_due(&mut self.hub);

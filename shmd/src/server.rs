@@ -22,6 +22,9 @@ pub(crate) const SPEAK: Duration = Duration::from_secs(1);
 const ANSWERS: usize = 32 << 10;
 /// The same for an attachment, which may be busy with something else when it is told something.
 const NEWS: usize = 104 << 10;
+/// Lines that an attached reader may send at once, and each second besides.
+pub(crate) const FREE_LINES: u64 = 100;
+pub(crate) const LINES_A_SECOND: u64 = 20;
 /// Most bytes that wait for an attached reader or a lent writer.
 const MAX_QUEUED: usize = 1 << 20;
 
@@ -71,6 +74,7 @@ pub(crate) struct Client {
     speak_by: Option<Instant>,
     taking: Taking,
     requests: u64,
+    since: Instant,
     /// Bytes of an answer that were on their way when the role was given; they may wait besides what an attachment may.
     owed: usize,
     /// The peer has shut its sending side: close when everything is answered.
@@ -106,6 +110,7 @@ impl Client {
             speak_by: Some(now + SPEAK),
             taking: Taking::default(),
             requests: 0,
+            since: now,
             owed: 0,
             input_ended: false,
             ending: false,
@@ -160,6 +165,12 @@ impl Client {
         let attached = matches!(self.role, Role::Reader(..) | Role::Writer(_) | Role::Follower);
         self.taking.sent(self.conn.queued_bytes() - before);
         self.flush() && !(attached && self.conn.queued_bytes() > MAX_QUEUED + self.owed)
+    }
+
+    /// Whether it says more than any attached reader has reason to.
+    pub(crate) fn says_too_much(&self, now: Instant) -> bool {
+        let seconds = now.saturating_duration_since(self.since).as_secs();
+        self.requests > FREE_LINES + seconds.saturating_mul(LINES_A_SECOND)
     }
 
     /// From now on it is told of every operation, after the answer that it may not have taken yet.

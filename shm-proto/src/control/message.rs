@@ -290,6 +290,20 @@ pub struct Change {
     pub why: Option<String>,
 }
 
+/// What an attached reader tells the daemon on its connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum FromReader {
+    /// What stands in the segment makes no sense. The daemon looks for itself before it believes that.
+    Broken {
+        /// What the reader has found, and where.
+        reason: String,
+    },
+    /// A line that this version does not know, from a newer reader. The daemon passes over it.
+    #[serde(other)]
+    Unknown,
+}
+
 /// What the daemon tells an attached reader on its connection.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -313,6 +327,10 @@ pub enum ReaderEvent {
         pos: u64,
         /// The number of the first message of the new segment.
         seq: u64,
+        /// What was wrong with the old segment, if that is why the channel goes on in a new one. Messages may be missing then, nobody
+        /// knows how many, and numbers are left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        broken: Option<String>,
     },
     /// A line that this version does not know, from a newer daemon. The reader passes over it.
     #[serde(other)]

@@ -44,8 +44,8 @@ pub use endpoint::{
 pub(crate) use line::excerpt;
 pub use line::{decode, encode};
 pub use message::{
-    Attached, Change, Done, Envelope, Geometry, HandoffAttached, Lent, OnFull, Pong, ReaderEvent, Reloaded, Reply,
-    Request, Resized, Start,
+    Attached, Change, Done, Envelope, FromReader, Geometry, HandoffAttached, Lent, OnFull, Pong, ReaderEvent, Reloaded,
+    Reply, Request, Resized, Start,
 };
 pub use refusal::{ErrorKind, Refusal};
 

@@ -90,6 +90,14 @@ impl Writer {
     /// [`Error::NoDaemon`], [`Error::Refused`] with the daemon's reason (somebody else holds the role, say),
     /// [`Error::Corrupt`].
     pub fn attach(endpoint: &Endpoint, channel: Option<&ChannelName>) -> Result<Writer> {
+        match Self::borrow_role(endpoint, channel) {
+            // The daemon was told, and has replaced the segment by now.
+            Err(Error::Corrupt { .. }) => Self::borrow_role(endpoint, channel),
+            attached => attached,
+        }
+    }
+
+    fn borrow_role(endpoint: &Endpoint, channel: Option<&ChannelName>) -> Result<Writer> {
         let mut client = Client::connect(endpoint, ANSWER)?;
         let request = Request::Publish { channel: channel.cloned(), program: program() };
         let (Done::Publish(lent), fds) = client.request_with_fds(&request)? else {

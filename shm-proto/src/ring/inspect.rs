@@ -9,10 +9,12 @@ use std::sync::atomic::{Ordering, fence};
 
 use nix::sys::uio::pread;
 
+use super::chain::implausible;
 use super::layout::{Counters, DATA_OFFSET, Identity, LAYOUT_VERSION, MAGIC, MARK_EVERY, SegmentHeader};
 use super::published::{Place, PlaceCell, Published};
 use super::record::{HEADER, Header, Kind, stride};
-use super::segment::Owner;
+use super::segment::{Owner, flags_of};
+use crate::control::Geometry;
 use crate::error::{Error, Result};
 
 /// A segment at one moment. Each figure is right by itself; two may be a few messages apart.
@@ -26,6 +28,12 @@ pub struct Snapshot {
     pub owner: Owner,
     /// Largest capacity in bytes.
     pub max_capacity: u64,
+    /// Largest message in bytes.
+    pub max_message: u64,
+    /// Alignment of payloads in bytes.
+    pub align: u64,
+    /// See [`Identity::flags`].
+    pub flags: u64,
     /// The place after the newest record.
     pub tail: Place,
     /// The oldest whole record.
@@ -75,6 +83,43 @@ impl Snapshot {
         Ok(shot)
     }
 
+    /// What is wrong with the header of a segment that is to be what `geometry` says, in a file with so many bytes of data.
+    #[must_use]
+    pub fn fault(&self, geometry: &Geometry, length: u64) -> Option<String> {
+        if !self.is_segment {
+            return Some("the magic number or the layout's version is another".to_owned());
+        }
+        let expected = [
+            ("instance", self.instance, geometry.instance),
+            ("maximum capacity", self.max_capacity, geometry.max_capacity),
+            ("largest message", self.max_message, geometry.max_message),
+            ("alignment", self.align, u64::from(geometry.align)),
+            ("flags", self.flags, flags_of(geometry)),
+        ];
+        if let Some((what, is, expected)) = expected.into_iter().find(|(_, is, expected)| is != expected) {
+            return Some(format!("{what} is {is:#x}, it was {expected:#x}"));
+        }
+        if self.capacity > length.min(geometry.max_capacity) {
+            let capacity = self.capacity;
+            return Some(format!("capacity is {capacity}, there are {length} bytes of data"));
+        }
+        let place = |what: &str, place| implausible(place, geometry, length).map(|why| format!("{what}: {why}"));
+        place("the floor", self.floor).or_else(|| place("the mark", self.tail)).or_else(|| self.gap(geometry))
+    }
+
+    /// Whether floor and tail cannot belong to one chain.
+    fn gap(&self, geometry: &Geometry) -> Option<String> {
+        let (floor, tail) = (self.floor, self.tail);
+        let bytes = tail.pos.checked_sub(floor.pos).filter(|bytes| *bytes <= geometry.max_capacity);
+        let messages = tail.seq.checked_sub(floor.seq);
+        // The smallest message takes as much as a header.
+        let fits = bytes.zip(messages).is_some_and(|(bytes, messages)| messages <= bytes / HEADER);
+        (!fits).then(|| {
+            let place = |place: Place| format!("position {}, message {}", place.pos, place.seq);
+            format!("no chain leads from the floor ({}) to the mark ({})", place(floor), place(tail))
+        })
+    }
+
     fn parse(page: &[u8; BYTES]) -> Snapshot {
         let word = |at: usize| word(page, at);
         let id = offset_of!(SegmentHeader, identity);
@@ -90,6 +135,9 @@ impl Snapshot {
                 boot_id: [word(id + offset_of!(Identity, boot_id)), word(id + offset_of!(Identity, boot_id) + 8)],
             },
             max_capacity: word(id + offset_of!(Identity, max_capacity)),
+            max_message: word(id + offset_of!(Identity, max_message)),
+            align: word(id + offset_of!(Identity, version)) >> 32,
+            flags: word(id + offset_of!(Identity, flags)),
             tail: Place::default(),
             floor: Place::default(),
             capacity: word(counters + offset_of!(Counters, capacity)),

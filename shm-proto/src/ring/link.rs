@@ -113,6 +113,11 @@ pub enum ToDaemon {
         /// Why, and what to do about it.
         reason: String,
     },
+    /// What stands in the ring makes no sense, and nothing can be published: the daemon replaces the segment.
+    Broken {
+        /// What the writer has found, and where.
+        reason: String,
+    },
     /// A reader was evicted; its page says so already.
     Evicted {
         /// Its number.

@@ -127,6 +127,8 @@ pub(super) struct Segment {
     /// The first byte of the mapping.
     start: NonNull<u8>,
     max_capacity: u64,
+    /// Bytes of data that the file had when it was mapped.
+    length: u64,
     _map: Mapping,
 }
 
@@ -166,7 +168,8 @@ impl Segment {
             map.populate(usize::try_from(length).unwrap_or(usize::MAX), writable);
         }
         let start = NonNull::new(map.ptr()).ok_or_else(|| corrupt("mapped at address 0".to_owned()))?;
-        let segment = Segment { start, max_capacity: geometry.max_capacity, _map: map };
+        let data = (length - DATA_OFFSET).min(max);
+        let segment = Segment { start, max_capacity: geometry.max_capacity, length: data, _map: map };
         let id = &segment.header().identity;
         let expect = [
             ("magic", id.magic.load(Ordering::Relaxed), MAGIC),
@@ -183,6 +186,11 @@ impl Segment {
             }
         }
         Ok(segment)
+    }
+
+    /// Bytes of data that the file had when it was mapped.
+    pub(super) fn length(&self) -> u64 {
+        self.length
     }
 
     /// The first page.

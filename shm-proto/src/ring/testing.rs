@@ -13,7 +13,9 @@ use super::layout::{DATA_OFFSET, LeasePage, OVER, ReaderPage, control};
 use super::link::{Link, ToDaemon, ToWriter};
 use super::published::Place;
 use super::{Beginning, Owner, Reader, Walk, WalkFrom, Walked, Writer, begin_segment, create_segment};
-use crate::control::{Conn, Geometry, MAX_REPLY, MAX_REQUEST, OnFull, ReaderEvent, Start};
+use crate::control::{
+    Conn, FromReader, Geometry, MAX_REPLY, MAX_REQUEST, OnFull, ReaderEvent, Received, Start, decode,
+};
 use crate::error::{Error, Result};
 use crate::os::bell::Bell;
 use crate::os::page::SharedPage;
@@ -92,6 +94,8 @@ pub(super) struct TestChannel {
     next_id: u32,
     /// Given to the next writer.
     pub(super) overheard: Option<Overheard>,
+    /// What is wrong with the segment that the channel leaves.
+    pub(super) broken: Option<String>,
 }
 
 pub(super) fn geometry(max_capacity: u64) -> Geometry {
@@ -119,8 +123,17 @@ impl TestChannel {
         let segment = memfd_create("test-segment", MFdFlags::MFD_CLOEXEC).unwrap();
         let owner = Owner { pid: std::process::id(), start: 0, boot_id: [0; 2] };
         create_segment(segment.as_fd(), &geometry, capacity, owner).unwrap();
-        let readers = Vec::new();
-        TestChannel { segment, geometry, capacity, readers, lease: None, shrinking: None, next_id: 1, overheard: None }
+        TestChannel {
+            segment,
+            geometry,
+            capacity,
+            readers: Vec::new(),
+            lease: None,
+            shrinking: None,
+            next_id: 1,
+            overheard: None,
+            broken: None,
+        }
     }
 
     pub(super) fn writer(&mut self) -> Writer {
@@ -186,6 +199,15 @@ impl TestChannel {
 
     /// A reader whose attachment is this connection.
     pub(super) fn reader_on(&mut self, start: Start, conn: Option<Conn>) -> Reader {
+        self.try_reader_on(start, conn).unwrap()
+    }
+
+    /// A reader that may find the segment broken.
+    pub(super) fn try_reader(&mut self, start: Start) -> Result<Reader> {
+        self.try_reader_on(start, None)
+    }
+
+    fn try_reader_on(&mut self, start: Start, conn: Option<Conn>) -> Result<Reader> {
         let (page, page_fd) = SharedPage::<ReaderPage>::create("test-reader").unwrap();
         let (bell, bell_fd) = Bell::new().unwrap();
         let attached = Attached { id: self.next_id, page, page_fd, bell, conn: None };
@@ -193,10 +215,9 @@ impl TestChannel {
         self.send(ToWriter::ReaderJoined { reader: attached.id }, attached.descriptors());
         barrier::heavy();
         let segment = self.segment.as_fd();
-        let reader =
-            Reader::open(segment, attached.page_fd.as_fd(), bell_fd, self.geometry.clone(), start, conn).unwrap();
+        let reader = Reader::open(segment, attached.page_fd.as_fd(), bell_fd, self.geometry.clone(), start, conn)?;
         self.readers.push(attached);
-        reader
+        Ok(reader)
     }
 
     /// The daemon holds back so many lines, and says so.
@@ -223,12 +244,28 @@ impl TestChannel {
         self.hold_back(0);
     }
 
-    /// The first half of a move: readers see it, and it is settled where the old segment ends.
-    pub(super) fn begin_move(&mut self) -> Place {
+    /// What readers have told the daemon.
+    pub(super) fn lines_of_readers(&mut self) -> Vec<FromReader> {
+        let mut lines = Vec::new();
+        for conn in self.readers.iter_mut().filter_map(|reader| reader.conn.as_mut()) {
+            while let Received::Line(line, _) = conn.receive().unwrap() {
+                lines.push(decode(&line).unwrap());
+            }
+        }
+        lines
+    }
+
+    /// Readers see that the channel moves.
+    pub(super) fn mark_moved(&self) {
         for reader in &self.readers {
             reader.page.control.value.fetch_add(control::MOVE, Ordering::SeqCst);
         }
         barrier::heavy();
+    }
+
+    /// The first half of a move: readers see it, and it is settled where the old segment ends.
+    pub(super) fn begin_move(&mut self) -> Place {
+        self.mark_moved();
         let mut walk = Walk::begin(self.segment.as_fd(), WalkFrom::Mark).unwrap();
         match walk.go_on(self.segment.as_fd(), &self.geometry, u64::MAX).unwrap() {
             Walked::Tail(end) => end,
@@ -248,12 +285,21 @@ impl TestChannel {
         begin_segment(self.segment.as_fd(), &self.geometry, capacity, owner, &beginning).unwrap();
         for reader in &mut self.readers {
             if let Some(conn) = &mut reader.conn {
-                let line = ReaderEvent::Moved { geometry: self.geometry.clone(), pos, seq };
+                let line =
+                    ReaderEvent::Moved { geometry: self.geometry.clone(), pos, seq, broken: self.broken.clone() };
                 conn.queue(&line, vec![self.segment.try_clone().unwrap()]).unwrap();
                 assert!(conn.flush().unwrap());
             }
             Semaphore::new(&reader.page.wake).post();
             reader.bell.ring();
+        }
+    }
+
+    /// Readers are told of a move, and the descriptor does not arrive.
+    pub(super) fn tell_of_a_move_without_descriptor(&mut self) {
+        for conn in self.readers.iter_mut().filter_map(|reader| reader.conn.as_mut()) {
+            let line = ReaderEvent::Moved { geometry: self.geometry.clone(), pos: 16, seq: 1, broken: None };
+            conn.send(&line, &[]).unwrap();
         }
     }
 
@@ -319,7 +365,7 @@ impl TestChannel {
                 ToDaemon::Evicted { reader, .. } | ToDaemon::Refused { reader, .. } => {
                     self.readers.retain(|r| r.id != *reader);
                 }
-                ToDaemon::Taken { .. } | ToDaemon::Overflow { .. } | ToDaemon::Unknown => {}
+                ToDaemon::Taken { .. } | ToDaemon::Broken { .. } | ToDaemon::Overflow { .. } | ToDaemon::Unknown => {}
             }
         }
         lines

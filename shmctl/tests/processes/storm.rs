@@ -105,6 +105,43 @@ fn storm(keys: &str) {
     assert!(!daemon.log().contains("corrupt") && !daemon.log().contains("broken"), "{}", daemon.log());
 }
 
+/// Programs that were lent the role make nonsense of the ring, one after the other. Nobody dies of it, and the channel goes on.
+#[test]
+fn a_storm_of_scribbling_writers_kills_nobody() {
+    let _turn = heavy();
+    let daemon = Daemon::start("[[channel]]\ncapacity = \"128KiB\"\nmax = \"16MiB\"\nevict_after = \"0\"\n");
+    let readers: Vec<Proc> = READERS
+        .iter()
+        .map(|way| {
+            let started = daemon.place.path(&format!("started-{way}"));
+            let reader = helpers::start(&daemon, "endure", &[way, started.to_str().unwrap()]);
+            wait_until("the reader has chosen its start", || fs::exists(&started).unwrap());
+            reader
+        })
+        .collect();
+    let (end, path) = (Instant::now() + length(), daemon.place.segment("main"));
+    let mut scribbled = 0u64;
+    while Instant::now() < end {
+        helpers::start(&daemon, "scribble", &[path.to_str().unwrap(), &scribbled.to_string()]).wait().ok();
+        scribbled += 1;
+        daemon.until_stat("the role is free", |stat| stat.writer.is_none());
+    }
+    // Honest ones, until the readers have found everything that is wrong.
+    for mut reader in readers {
+        while reader.is_running() {
+            let mut writer = daemon.writer();
+            while reader.is_running() && writer.publish_within(END, Duration::from_secs(1)).is_ok() {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+        let run = reader.wait().ok();
+        println!("{}", run.err.lines().last().unwrap_or_default());
+    }
+    let moves = daemon.log().matches("event=move").count();
+    println!("{scribbled} writers have scribbled, {moves} segments were replaced");
+    assert!(daemon.log().contains("event=broken"), "{}", daemon.log());
+}
+
 /// Changes the role for so long: the one who has it is stopped anywhere, loses it, and goes on some time later.
 fn blow(writers: &mut [Writing], length: Duration) -> u64 {
     let end = Instant::now() + length;

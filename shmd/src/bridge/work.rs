@@ -84,14 +84,16 @@ impl Work {
         let mut part = vec![0; PART];
         loop {
             self.obey()?;
-            if let Some(message) = feed.try_recv().map_err(Stopped::By)? {
-                self.hand_over(&message, &mut part)?;
-                // Only now it is acknowledged to whoever published it.
-                match message.finish() {
-                    // Its writer lost the role in the same moment; it does not know whether the message was handed over.
-                    Ok(()) | Err(Error::Withdrawn { .. }) => continue,
-                    Err(error) => return Err(Stopped::By(error)),
+            match self.take(feed, &mut part) {
+                Ok(true) => continue,
+                Ok(false) => {}
+                // The daemon looks at the feed, and replaces it.
+                Err(Stopped::By(error @ Error::Corrupt { .. })) => {
+                    operation("broken").on(&self.channel).text("part", "feed").reason(error).warn();
+                    self.ends.rung.ring();
+                    continue;
                 }
+                Err(stopped) => return Err(stopped),
             }
             if feed.arm().map_err(Stopped::By)? {
                 let mut fds = [feed.as_fd(), self.ends.woken.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
@@ -101,6 +103,18 @@ impl Work {
                 }
                 self.ends.woken.drain();
             }
+        }
+    }
+
+    /// Takes the feed's next message and hands it over; false when there is none.
+    fn take(&mut self, feed: &mut Reader, part: &mut [u8]) -> Result<bool, Stopped> {
+        let Some(message) = feed.try_recv().map_err(Stopped::By)? else { return Ok(false) };
+        self.hand_over(&message, part)?;
+        // Only now it is acknowledged to whoever published it.
+        match message.finish() {
+            // Its writer lost the role in the same moment; it does not know whether the message was handed over.
+            Ok(()) | Err(Error::Withdrawn { .. }) => Ok(true),
+            Err(error) => Err(Stopped::By(error)),
         }
     }
 

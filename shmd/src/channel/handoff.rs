@@ -15,7 +15,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use shm_proto::control::{
-    Conn, Done, ErrorKind, HandoffAttached, MAX_REPLY, MAX_REQUEST, OnFull, ReaderEvent, Refusal, Resized, Start,
+    Conn, Done, ErrorKind, FromReader, HandoffAttached, MAX_REPLY, MAX_REQUEST, OnFull, ReaderEvent, Received, Refusal,
+    Resized, Start, decode,
 };
 use shm_proto::handoff::{Access, Names, Origin, Settings, Writer};
 use shm_proto::{Bytes, Error, Result, ring};
@@ -84,6 +85,15 @@ pub(super) fn feed(config: &ChannelConfig) -> ChannelConfig {
 }
 
 impl Handoff {
+    /// Whether the bridge's reader has found the feed broken.
+    fn has_complained(&mut self) -> bool {
+        let mut complained = false;
+        while let Ok(Received::Line(line, _)) = self.feed.receive() {
+            complained |= matches!(decode(&line), Ok(FromReader::Broken { .. }));
+        }
+        complained
+    }
+
     /// Tells the bridge's reader something.
     pub(super) fn tell_feed(&mut self, line: &ReaderEvent, fds: Vec<OwnedFd>) {
         // A bridge that has ended hears nothing.
@@ -152,12 +162,16 @@ impl Channel {
         // Before the answers: what was answered is there when it has ended.
         let ended = handoff.bridge.has_ended();
         let answers = handoff.bridge.answers();
+        let is_suspect = handoff.has_complained();
         handoff.asking.retain(|asking| !answers.iter().any(|(client, ..)| client == asking));
         if ended {
             handoff.over = true;
             // Nobody rings any more, which poll would show again and again.
             hub.events.remove(handoff.bridge.bell());
             self.refuse_asking(hub);
+        }
+        if is_suspect {
+            self.suspect(hub, Instant::now());
         }
         for (client, asked, outcome) in answers {
             let answer = match outcome {

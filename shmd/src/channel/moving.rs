@@ -5,6 +5,7 @@
 //! it, by the kernel's word ([`file_lock`](shm_proto::os::file_lock)); otherwise the channel moves. What readers see of a move
 //! is in the library: `ring/reader/moves.rs`.
 
+use std::fmt;
 use std::time::{Duration, Instant};
 
 use shm_proto::control::ReaderEvent;
@@ -37,6 +38,24 @@ pub(super) struct Former {
     /// The position where it ends.
     end: u64,
     segment: Segment,
+}
+
+/// Why a channel moves.
+#[derive(Debug)]
+enum Why {
+    /// Somebody can still write to the segment.
+    Held(String),
+    /// The segment makes no sense.
+    Broken(String),
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Why::Held(reason) => f.write_str(reason),
+            Why::Broken(reason) => write!(f, "the old segment is broken: {reason}"),
+        }
+    }
 }
 
 /// Whether a reader that attached after so many moves, and has come this far, may still be in segment `number`, which ends at
@@ -72,15 +91,27 @@ impl Channel {
         while self.segment.is_held()? {
             if Instant::now() >= until {
                 let who = self.last_holder.map_or_else(String::new, |last| format!(", pid {},", last.pid));
-                return self.move_on(hub, &format!("its former writer{who} can still write to the old segment"));
+                let why = format!("its former writer{who} can still write to the old segment");
+                return match self.move_on(hub, &Why::Held(why)) {
+                    Err(Error::Corrupt { reason, .. }) => self.heal(hub, &reason),
+                    moved => moved,
+                };
             }
             std::thread::sleep(LOOK);
         }
         Ok(())
     }
 
-    /// Goes on in a new segment. Nobody holds the writer role.
-    fn move_on(&mut self, hub: &mut Hub, why: &str) -> Result<()> {
+    /// Leaves a broken segment.
+    ///
+    /// # Errors
+    /// When there is no new one to be had.
+    pub(super) fn leave_broken(&mut self, hub: &mut Hub, reason: &str) -> Result<()> {
+        self.move_on(hub, &Why::Broken(reason.to_owned()))
+    }
+
+    /// Goes on in a new segment. Nobody holds the writer role, or who does has been told that it is over.
+    fn move_on(&mut self, hub: &mut Hub, why: &Why) -> Result<()> {
         self.forget_formers();
         if self.formers.len() >= MOST_FORMER {
             let slowest = self.readers.iter().filter(|(_, reader)| !reader.evicted).min_by_key(|(_, r)| r.cursor());
@@ -95,7 +126,11 @@ impl Channel {
         let unborn = self.segment.successor(&self.config, &self.geometry, capacity)?;
         self.end_reservation(hub);
         self.mark_moved();
-        let moved = self.end_of_segment().and_then(|beginning| {
+        let end = match why {
+            Why::Held(_) => self.end_of_segment(),
+            Why::Broken(_) => Ok(self.beginning_after_broken()),
+        };
+        let moved = end.and_then(|beginning| {
             self.enter(unborn, capacity, &beginning)?;
             Ok(beginning)
         });
@@ -107,7 +142,11 @@ impl Channel {
             .number("capacity", capacity)
             .reason(why)
             .warn();
-        self.tell_moved(hub, beginning.pos, beginning.seq);
+        let broken = match why {
+            Why::Held(_) => None,
+            Why::Broken(reason) => Some(reason.clone()),
+        };
+        self.tell_moved(hub, beginning.pos, beginning.seq, broken);
         let actions = self.sizing.replaced(Instant::now(), capacity, goal, &self.segment.free());
         self.carry_out(hub, actions);
         Ok(())
@@ -151,14 +190,17 @@ impl Channel {
         let mut old = std::mem::replace(&mut self.segment, segment);
         old.retire();
         self.geometry = geometry;
+        let Beginning { pos, seq, bytes, .. } = *beginning;
+        self.began = Place { pos, seq, bytes, ..Place::default() };
+        self.trusted = None;
         self.formers.push(Former { number: self.moves, end: beginning.pos, segment: old });
         self.moves += 1;
         Ok(())
     }
 
     /// Tells everybody who reads where the old segment ends, and gives out the new one.
-    fn tell_moved(&mut self, hub: &mut Hub, pos: u64, seq: u64) {
-        let line = ReaderEvent::Moved { geometry: self.geometry.clone(), pos, seq };
+    fn tell_moved(&mut self, hub: &mut Hub, pos: u64, seq: u64, broken: Option<String>) {
+        let line = ReaderEvent::Moved { geometry: self.geometry.clone(), pos, seq, broken };
         let mut unable = Vec::new();
         for (&number, reader) in self.readers.iter().filter(|(_, reader)| !reader.evicted) {
             match self.segment.for_reader() {

@@ -79,6 +79,11 @@ impl Reader {
         (cursor != CURSOR_JOINING).then_some(cursor)
     }
 
+    /// The number of the message at its cursor, as it says.
+    pub(crate) fn seq(&self) -> u64 {
+        self.page.line.seq.load(Ordering::Relaxed)
+    }
+
     /// Makes the reader publish its cursor after its current message. A slow reader in a large ring would otherwise seem to
     /// stand still. Call this after a look at the [`cursor`](Self::cursor), so that the next one published is a later one.
     pub(crate) fn ask(&self) {

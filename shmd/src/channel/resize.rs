@@ -30,6 +30,9 @@ impl Channel {
         if self.handoff.is_some() {
             return self.resize_handoff(hub, client, bytes);
         }
+        if let Err(refusal) = self.check_for(hub) {
+            return hub.reply(client, Err(refusal), Vec::new());
+        }
         if bytes < self.sizing.capacity() && self.sizing.bounds().fit(bytes).is_some() {
             self.start_helper(hub);
         }

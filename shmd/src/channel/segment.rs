@@ -153,6 +153,14 @@ impl Segment {
         Snapshot::read(self.read_only.as_fd())
     }
 
+    /// Bytes of data that the file has, whatever was reserved.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub(super) fn data_length(&self) -> Result<u64> {
+        Ok(reserve::length(self.file())?.saturating_sub(DATA_OFFSET))
+    }
+
     /// A descriptor for a reader.
     ///
     /// # Errors

@@ -38,6 +38,7 @@ impl Channel {
         if !is_helper {
             self.drop_own(hub);
         }
+        self.check_for(hub)?;
         self.claim_segment(hub).map_err(|e| self.cannot_claim(&e))?;
         let made = Offer::new().and_then(|(offer, page)| {
             let fds = vec![self.segment.for_writer()?, page];
@@ -84,6 +85,7 @@ impl Channel {
 
     /// What a writer inside the daemon starts from, and the daemon's side of its page.
     pub(super) fn opening(&mut self, hub: &mut Hub) -> Result<(Opening, Offer)> {
+        self.check(hub)?;
         self.claim_segment(hub)?;
         let (mut offer, page) = Offer::new()?;
         let segment = self.segment.for_writer()?;
@@ -216,7 +218,22 @@ impl Channel {
             }
         }
         self.writer_left(hub);
+        if std::mem::take(&mut self.resumes) {
+            self.resume_source(hub);
+            return None;
+        }
         Some(outcome)
+    }
+
+    /// Starts the source again that had to end because its segment was broken.
+    pub(super) fn resume_source(&mut self, hub: &mut Hub) {
+        if self.lease.is_some() || self.resumes || self.fed.is_none() || self.farewell.is_some() {
+            return;
+        }
+        if let Err(e) = self.try_source(hub) {
+            operation("source-waits").on(&self.config.name).text("source", &self.config.source).reason(e).warn();
+            self.retry_later(hub);
+        }
     }
 
     /// The lent writer's connection is gone, or is about to be.
@@ -274,6 +291,12 @@ impl Channel {
                     if lease.has_lines() {
                         self.send_lines(hub);
                     }
+                }
+            }
+            ToDaemon::Broken { reason } => {
+                let reason: String = reason.chars().filter(|c| !c.is_control()).take(REASON_CHARS).collect();
+                if let Err(e) = self.heal(hub, &reason) {
+                    operation("broken").on(&self.config.name).reason(e).error();
                 }
             }
             ToDaemon::Evicted { reader, reason } | ToDaemon::Refused { reader, reason } => {

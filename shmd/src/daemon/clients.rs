@@ -4,14 +4,14 @@ use std::time::{Duration, Instant};
 
 use log::debug;
 use shm_proto::Error;
-use shm_proto::control::{ErrorKind, Received, Request, decode};
+use shm_proto::control::{ErrorKind, FromReader, Received, Request, decode};
 use shm_proto::ring::link::ToDaemon;
 
 use super::Daemon;
 use crate::event_loop::{ClientId, Event, Token};
 use crate::hub::refusal;
 use crate::requests;
-use crate::server::{Role, printable};
+use crate::server::{FREE_LINES, LINES_A_SECOND, Role, printable};
 
 /// Lines taken from one client before others get their turn, and the time after which it is their turn anyway. One line is
 /// always taken, and one that takes longer is carried out to its end.
@@ -103,14 +103,25 @@ impl Daemon {
                 }
                 Err(e) => self.hub.dismiss(id, ErrorKind::BadRequest, &e.to_string(), now),
             },
-            Role::Reader(..) => {
-                self.hub.dismiss(
-                    id,
-                    ErrorKind::BadRequest,
-                    "an attached reader has nothing to ask on its connection",
-                    now,
+            Role::Reader(..) if self.hub.client(id).is_some_and(|client| client.says_too_much(now)) => {
+                let why = format!(
+                    "it has sent more lines than an attached reader may: {FREE_LINES}, and {LINES_A_SECOND} each second"
                 );
+                self.hub.dismiss(id, ErrorKind::BadRequest, &why, now);
             }
+            Role::Reader(channel, _) => match decode::<FromReader>(line) {
+                Ok(FromReader::Broken { reason }) => {
+                    debug!("event=reported client={id} reason={:?}", printable(&reason));
+                    if let Some(channel) = self.channels.get_mut(channel) {
+                        channel.suspect(&mut self.hub, now);
+                    }
+                }
+                Ok(FromReader::Unknown) => debug!("passed over a line from a newer reader: {}", printable(line)),
+                Err(_) => {
+                    let nothing = "an attached reader has nothing to ask on its connection";
+                    self.hub.dismiss(id, ErrorKind::BadRequest, nothing, now);
+                }
+            },
             Role::Follower => {
                 self.hub.dismiss(id, ErrorKind::BadRequest, "a follower of the log has nothing to ask", now);
             }

@@ -222,7 +222,7 @@ mod tests {
     #[test]
     fn it_takes_the_place_of_another_and_leaves_nothing_beside_it() {
         let name = Object::new("replaced");
-        let mut before = fstat(&shm::create(&name.0, 0o600, None).unwrap()).unwrap().st_ino;
+        let mut before = fstat(shm::create(&name.0, 0o600, None).unwrap()).unwrap().st_ino;
         for mut object in both(&name.0, 0o640) {
             reserve::now(object.file(), 8192).unwrap();
             assert_eq!(fs::metadata(name.path()).unwrap().ino(), before);

@@ -5,12 +5,12 @@ use std::sync::atomic::Ordering;
 use super::moves::Standing;
 use super::{Found, Reader};
 use crate::control::OnFull;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::os::clock::monotonic_ns;
 use crate::ring::commit::look;
 use crate::ring::layout::{LINE, control};
-use crate::ring::published::{Place, is_unchanged};
-use crate::ring::record::{HEADER, Header, Kind, align_header};
+use crate::ring::published::is_unchanged;
+use crate::ring::record::{HEADER, Header, Kind};
 
 /// Records to this size, in bytes, mostly lie on two lines.
 const SMALL: u64 = 2 * LINE;
@@ -67,6 +67,20 @@ impl Reader {
     #[inline(never)]
     pub(super) fn next_record(&mut self) -> Result<Option<Found>> {
         loop {
+            let error = match self.find_record() {
+                Ok(found) => return Ok(found),
+                Err(error) => error,
+            };
+            match self.on_error(error)? {
+                Some(error) => return Err(error),
+                None if self.awaits_verdict() => return Ok(None),
+                None => {}
+            }
+        }
+    }
+
+    fn find_record(&mut self) -> Result<Option<Found>> {
+        loop {
             if let Some(found) = self.look_ahead()? {
                 self.note_sleep();
                 return Ok(Some(found));
@@ -113,11 +127,17 @@ impl Reader {
                 return Err(self.corrupt(header));
             }
             match kind {
-                Kind::Data { len } => return self.fit(len).map(Some).ok_or_else(|| self.corrupt(header)),
+                Kind::Data { len } => {
+                    // The file may have grown.
+                    let end = self.at.off.saturating_add(self.strides.of(len)).saturating_add(HEADER);
+                    let fits = self.reaches(end);
+                    return self.fit(len).filter(|_| fits).map(Some).ok_or_else(|| self.corrupt(header));
+                }
                 Kind::Jump { target } if jumps < MOST_JUMPS => {
                     jumps += 1;
                     self.check(target)?;
                     self.at.jump(target);
+                    self.know_less();
                     // The offset says no more how much was read since space was given back.
                     self.page.space_wanted.give_at.store(self.at.off, Ordering::Relaxed);
                 }
@@ -126,11 +146,11 @@ impl Reader {
         }
     }
 
-    /// A record of this many payload bytes at the present place, if it and the header behind it lie in the data area.
+    /// A record of this many payload bytes at the present place, if it and the header behind it lie in what is known of the file.
     #[inline(always)]
     fn fit(&self, len: u64) -> Option<Found> {
         let stride = self.strides.of(len);
-        let fits = len <= self.geometry.max_message && stride + HEADER <= self.geometry.max_capacity - self.at.off;
+        let fits = len <= self.geometry.max_message && self.at.off + stride + HEADER <= self.known;
         fits.then_some(Found { len, stride })
     }
 
@@ -168,37 +188,5 @@ impl Reader {
         let stays = registered && !self.has_moved(bits);
         self.joined = stays && intact && self.geometry.on_full != OnFull::Overwrite;
         Ok(intact)
-    }
-
-    /// A place that the writer has published, if a reader may go there.
-    pub(super) fn believe(&self, place: Option<Place>) -> Result<Place> {
-        let reason = match place {
-            Some(place) if place.is_plausible() => {
-                self.check(place.off)?;
-                return Ok(place);
-            }
-            Some(place) => format!("no chain comes to position {} and message {}", place.pos, place.seq),
-            None => "a published place changes all the time".to_owned(),
-        };
-        Err(self.broken(reason))
-    }
-
-    /// Whether a header may stand at this offset at all.
-    pub(super) fn check(&self, off: u64) -> Result<()> {
-        if off > self.geometry.max_capacity - HEADER || align_header(off, self.strides.align()) != off {
-            return Err(self.broken(format!("offset {off} is no place for a header")));
-        }
-        Ok(())
-    }
-
-    #[cold]
-    fn corrupt(&self, header: Header) -> Error {
-        let (off, seq) = (self.at.off, self.at.seq);
-        self.broken(format!("{:#x} at offset {off} is no header of message {seq}", header.0))
-    }
-
-    #[cold]
-    pub(super) fn broken(&self, reason: String) -> Error {
-        Error::Corrupt { channel: self.geometry.channel.to_string(), reason }
     }
 }

@@ -41,6 +41,14 @@ impl<'a> Message<'a> {
         if self.reader.found == self.reader.at.seq { self.reader.lost_before } else { 0 }
     }
 
+    /// How many numbers were left out just before this message, because a broken segment was replaced: of those messages it is
+    /// not known whether there were any, and they count as no loss.
+    #[must_use]
+    pub fn skipped_before(&self) -> u64 {
+        let (skipped, seq) = self.reader.skipped;
+        if seq == self.reader.at.seq { skipped } else { 0 }
+    }
+
     /// Payload bytes.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -187,6 +195,10 @@ impl Reader {
                 let (channel, seq) = (self.geometry.channel.to_string(), self.at.seq);
                 self.go_over()?;
                 Err(Error::Withdrawn { channel, seq })
+            }
+            Err(error @ Error::Corrupt { .. }) => {
+                let (channel, seq) = (self.geometry.channel.to_string(), self.at.seq);
+                Err(self.on_error(error)?.unwrap_or(Error::Withdrawn { channel, seq }))
             }
             Err(e) => {
                 self.pass(stride);

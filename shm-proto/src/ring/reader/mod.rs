@@ -7,15 +7,17 @@ mod look;
 mod message;
 mod moves;
 mod pause;
+mod trouble;
 mod wait;
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 pub use self::message::{Message, Words};
 use self::moves::Moves;
 use self::pause::Pause;
+use self::trouble::{Trouble, data_length};
 use super::haste::Haste;
 use super::layout::{CURSOR_JOINING, MARK_EVERY, ReaderPage, control};
 use super::published::is_unchanged;
@@ -36,6 +38,12 @@ pub struct Reader {
     segment: Segment,
     /// The segment's descriptor: how long it is, changes.
     file: OwnedFd,
+    /// Bytes of data that are known to be there.
+    known: u64,
+    /// Something is wrong with the segment.
+    trouble: Option<Trouble>,
+    /// When the daemon was last told of something wrong, `CLOCK_MONOTONIC` nanoseconds.
+    reported_ns: u64,
     /// The segments to follow.
     moves: Moves,
     page: SharedPage<ReaderPage>,
@@ -67,6 +75,8 @@ pub struct Reader {
     lost_before: u64,
     /// The message after the last loss.
     found: u64,
+    /// Numbers left out with a broken segment, just before this message.
+    skipped: (u64, u64),
 }
 
 /// A record that the reader stands at: payload bytes, and bytes altogether. Both, and the header behind them, lie in the
@@ -102,6 +112,10 @@ impl Reader {
         let file = segment.try_clone_to_owned().map_err(|e| Error::system("duplicate a segment's descriptor", e))?;
         let segment = Segment::open(segment, &geometry)?;
         let mut reader = Reader {
+            known: data_length(file.as_fd(), &geometry)?,
+            trouble: None,
+            reported_ns: 0,
+            skipped: (0, 0),
             file,
             moves: Moves::default(),
             page: SharedPage::open(page)?,
@@ -126,19 +140,42 @@ impl Reader {
             segment,
             geometry,
         };
-        reader.join(start)?;
+        match reader.join(start) {
+            Ok(()) => {}
+            Err(error @ Error::Corrupt { .. }) => reader.join_later(error)?,
+            Err(error) => return Err(error),
+        }
         Ok(reader)
+    }
+
+    /// The segment is broken: the start is that of the next one, if the daemon makes one.
+    #[cold]
+    fn join_later(&mut self, error: Error) -> Result<()> {
+        let (instance, deadline) = (self.geometry.instance, monotonic_ns().saturating_add(trouble::VERDICT_NS));
+        let told = self.on_error(error)?;
+        while self.geometry.instance == instance {
+            if monotonic_ns() >= deadline || self.conn.is_none() {
+                return Err(told.unwrap_or_else(|| self.broken("the daemon has not replaced it".to_owned())));
+            }
+            self.await_line();
+            self.listen();
+            if self.end().is_some() {
+                self.go_over_broken()?;
+            }
+        }
+        self.first = self.at.seq;
+        self.skipped = (0, 0);
+        Ok(())
     }
 
     /// Chooses the start. The writer may not know of this reader yet, and the publish that is under way may overwrite what lies
     /// before the next floor: see [`floor`](super::floor).
     fn join(&mut self, start: Start) -> Result<()> {
-        let header = self.segment.header();
-        let mut place = self.believe(header.next_floor.load())?;
-        let mark = (start == Start::New).then_some(&header.mark);
+        let mut place = self.believe(self.segment.header().next_floor.load())?;
         // With one writer the floor is never after the next floor.
-        for other in [&header.floor].into_iter().chain(mark) {
-            let other = self.believe(other.load())?;
+        let floor = self.believe(self.segment.header().floor.load())?;
+        let mark = if start == Start::New { self.believe(self.segment.header().mark.load())? } else { floor };
+        for other in [floor, mark] {
             if other.pos > place.pos {
                 place = other;
             }
@@ -324,10 +361,14 @@ impl Reader {
         line.received.store(self.received(), Ordering::Relaxed);
         self.beat(monotonic_ns());
         let capacity = self.segment.header().counters.capacity.load(Ordering::Relaxed);
-        self.capacity = capacity.min(self.geometry.max_capacity);
+        let capacity = capacity.min(self.geometry.max_capacity);
+        if capacity != self.capacity {
+            self.capacity = capacity;
+            self.know_less();
+        }
         let step = if self.geometry.ack { 0 } else { self.capacity / 8 };
         let (wanted, next) = (&self.page.space_wanted, self.at.off.saturating_add(step));
-        if wake::publish_cursor(&line.cursor, &wanted.value, &wanted.give_at, self.given_back, next) {
+        if wake::publish_cursor(&self.page.line.cursor, &wanted.value, &wanted.give_at, self.given_back, next) {
             Semaphore::new(&self.page.space).post();
         }
     }

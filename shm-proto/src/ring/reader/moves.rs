@@ -19,9 +19,11 @@ use std::sync::atomic::Ordering;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Reader;
+use super::trouble::data_length;
 use crate::control::Geometry;
 use crate::error::{Error, Result};
 use crate::os::fds;
+use crate::ring::chain::implausible;
 use crate::ring::layout::control;
 use crate::ring::published::Place;
 use crate::ring::record::{Strides, align_header};
@@ -39,6 +41,8 @@ struct Move {
     /// Where the segment before it ends and this one begins.
     pos: u64,
     seq: u64,
+    /// What is wrong with the segment before it.
+    broken: Option<String>,
 }
 
 /// The moves that were announced and not made yet.
@@ -76,9 +80,16 @@ impl Reader {
     }
 
     /// Takes in the line about a move.
-    pub(super) fn note_move(&mut self, geometry: Geometry, pos: u64, seq: u64, fds: Vec<OwnedFd>) {
+    pub(super) fn note_move(
+        &mut self,
+        geometry: Geometry,
+        place: (u64, u64),
+        broken: Option<String>,
+        fds: Vec<OwnedFd>,
+    ) {
+        let (pos, seq) = place;
         match <[OwnedFd; 1]>::try_from(fds) {
-            Ok([file]) => self.moves.ahead.push_back(Move { file, geometry, pos, seq }),
+            Ok([file]) => self.moves.ahead.push_back(Move { file, geometry, pos, seq, broken }),
             Err(_) => {
                 let limit = fds::limit();
                 self.moves.failure = Some(format!(
@@ -131,12 +142,17 @@ impl Reader {
     pub(super) fn standing_for_certain(&mut self) -> Result<Standing> {
         loop {
             match (self.standing()?, &self.conn) {
-                (Standing::Unknown, Some(conn)) => {
-                    // Interrupted or not, it is looked at again.
-                    let _ = poll(&mut [PollFd::new(conn.as_fd(), PollFlags::POLLIN)], PollTimeout::from(SLICE_MS));
-                }
+                (Standing::Unknown, Some(_)) => self.await_line(),
                 (standing, _) => return Ok(standing),
             }
+        }
+    }
+
+    /// Waits a moment for the daemon to say something.
+    pub(super) fn await_line(&self) {
+        if let Some(conn) = &self.conn {
+            // Interrupted or not, it is looked at again.
+            let _ = poll(&mut [PollFd::new(conn.as_fd(), PollFlags::POLLIN)], PollTimeout::from(SLICE_MS));
         }
     }
 
@@ -145,14 +161,32 @@ impl Reader {
         self.moves.ahead.front().map(|next| next.pos)
     }
 
+    /// Goes over to the next segment, whose line has come, although the present one has not been read to its end: it is broken.
+    /// Why the next one was made, if the daemon knows that this one is.
+    pub(super) fn go_over_broken(&mut self) -> Result<Option<String>> {
+        let reason = self.moves.ahead.front().and_then(|next| next.broken.clone());
+        let (seq, lost) = (self.at.seq, self.lost);
+        self.go_over()?;
+        // How many messages there were in between nobody knows.
+        let skipped = self.at.seq.saturating_sub(seq);
+        (self.lost, self.lost_before) = (lost, 0);
+        self.page.line.lost.store(lost, Ordering::Relaxed);
+        self.first += skipped;
+        self.skipped = (skipped, self.at.seq);
+        Ok(reason)
+    }
+
     /// Goes over to the next segment, whose line has come.
     pub(super) fn go_over(&mut self) -> Result<()> {
         let Some(next) = self.moves.ahead.front() else { return Ok(()) };
         // Tried again by the next call if there is no memory to map it.
         let segment = Segment::open(next.file.as_fd(), &next.geometry)?;
         let align = u64::from(next.geometry.align);
+        let known = data_length(next.file.as_fd(), &next.geometry)?;
         let place = Place { pos: next.pos, off: align_header(0, align), seq: next.seq, bytes: 0 };
-        let place = self.believe(Some(place))?;
+        if let Some(reason) = implausible(place, &next.geometry, known) {
+            return Err(Error::Protocol(format!("the daemon sent a reader to a new segment: {reason}")));
+        }
         let Some(next) = self.moves.ahead.pop_front() else { return Ok(()) };
         self.moves.made = self.moves.made.wrapping_add(control::MOVE) & control::MOVES;
         // What lay between was overwritten by a writer that had lost its role. There is nothing between otherwise.
@@ -160,6 +194,7 @@ impl Reader {
         (self.segment, self.file, self.geometry) = (segment, next.file, next.geometry);
         self.strides = Strides::new(align);
         self.at = Walker::at(place);
+        (self.known, self.capacity, self.trouble) = (known, 0, None);
         (self.last, self.joined) = (0, false);
         self.pause.begin(&self.at);
         self.give_back_now();

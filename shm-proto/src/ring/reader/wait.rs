@@ -53,7 +53,9 @@ impl Reader {
     /// For a poll loop, between a [`try_recv`](Self::try_recv) that found nothing and [`arm`](Self::arm): to sleep and to be
     /// woken takes longer than the gaps of a fast stream. [`recv`](Self::recv) does it by itself.
     pub fn linger(&mut self) -> bool {
-        self.spin() || self.look_on(u64::MAX)
+        let waits_for_the_daemon = self.trouble.is_some()
+            || (!self.may_move() && self.has_moved(self.page.control.value.load(Ordering::Relaxed)));
+        !waits_for_the_daemon && (self.spin() || self.look_on(u64::MAX))
     }
 
     /// Waits until there is something to look at, or until the moment. False when the moment came first.
@@ -102,6 +104,9 @@ impl Reader {
         if self.has_moved(bits) && bits & control::EVICTED == 0 {
             // Until the line has come, what stands here says nothing. The daemon wakes this reader when it has sent it.
             return self.may_move() || self.conn.is_none();
+        }
+        if self.trouble.is_some() && bits & (control::EVICTED | control::CLOSING) == 0 {
+            return !self.awaits_verdict();
         }
         self.look().kind() != Kind::Empty
             || bits & (control::EVICTED | control::CLOSING) != 0
@@ -167,7 +172,9 @@ impl Reader {
         while let Some(conn) = &mut self.conn {
             match conn.receive() {
                 Ok(Received::Line(line, fds)) => match decode::<ReaderEvent>(&line) {
-                    Ok(ReaderEvent::Moved { geometry, pos, seq }) => self.note_move(geometry, pos, seq, fds),
+                    Ok(ReaderEvent::Moved { geometry, pos, seq, broken }) => {
+                        self.note_move(geometry, (pos, seq), broken, fds);
+                    }
                     Ok(ReaderEvent::Evicted { reason } | ReaderEvent::Closing { reason }) => {
                         self.farewell = Some(reason);
                     }
@@ -202,6 +209,14 @@ impl Reader {
         if self.segment.header().floor.has_passed(self.at.pos()) {
             self.catch_up()?;
             return Ok(true);
+        }
+        if let Some(end) = self.end() {
+            // Whatever was before the end was visible when the line was sent.
+            if self.look().kind() != Kind::Empty {
+                return Ok(true);
+            }
+            let pos = self.at.pos();
+            return Err(self.broken(format!("there is nothing at position {pos}, and the segment ends at {end}")));
         }
         if bits & control::CLOSING == 0 && !self.is_abandoned() {
             return Ok(false);

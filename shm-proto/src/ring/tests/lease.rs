@@ -92,11 +92,14 @@ fn messages(channel: &TestChannel) -> u64 {
     Snapshot::read(channel.segment.as_fd()).unwrap().tail.seq
 }
 
+/// A way to hold something while the role ends.
+type Way = fn(&mut TestChannel, &mut Writer) -> Result<(), Error>;
+
 #[test]
 fn what_is_held_when_the_role_ends_is_not_published() {
     let mut channel = TestChannel::new(4096, geometry(4096));
     let mut reader = channel.reader(Start::Oldest);
-    let ways: [fn(&mut TestChannel, &mut Writer) -> Result<(), Error>; 6] = [
+    let ways: [Way; 6] = [
         |channel, writer| {
             let slot = writer.reserve(8)?.unwrap();
             channel.end_lease();

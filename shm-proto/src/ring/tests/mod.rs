@@ -1,6 +1,7 @@
 //! Writer and reader together, over real shared memory, with the daemon's part played by the test.
 
 mod acks;
+mod broken;
 mod hostile;
 mod interrupt;
 mod lease;

@@ -94,3 +94,63 @@ fn what_a_writer_stores_after_the_end_of_its_segment_is_no_message() {
         }
     }
 }
+
+#[test]
+fn a_reader_that_is_still_in_the_old_segment_counts_as_attached_and_is_waited_for() {
+    let mut channel = TestChannel::new(4096, Geometry { wait_readers: 1, ..geometry(4096) });
+    let mut reader = channel.connected_reader(Start::Oldest);
+    let mut writer = channel.writer();
+    let mut sent = 0u64;
+    let mut fill = |writer: &mut Writer| {
+        loop {
+            match writer.try_publish(&sent.to_le_bytes()) {
+                Ok(_) => sent += 1,
+                Err(Error::WouldBlock { .. }) => break sent,
+                Err(e) => panic!("{e}"),
+            }
+        }
+    };
+    let first = fill(&mut writer);
+    channel.move_on();
+    let mut writer = channel.writer();
+    let both = fill(&mut writer);
+    assert!(both > first, "the new segment takes messages before its reader has come");
+    let error = writer.publish_acked(b"x", Duration::from_millis(20)).unwrap_err();
+    assert!(matches!(error, Error::TimedOut { .. }), "{error}");
+    for n in 0..both {
+        assert_eq!(number(&mut reader), n);
+    }
+    assert!(reader.try_recv().unwrap().is_none());
+    writer.publish_within(b"more", Duration::from_secs(60)).unwrap();
+    assert_eq!((receive(&mut reader), reader.lost()), (b"more".to_vec(), 0));
+    assert!(channel.obey().is_empty(), "nobody was evicted");
+}
+
+#[test]
+fn a_reader_of_a_daemon_that_died_in_the_middle_of_a_move_stays_where_it_is() {
+    let mut channel = TestChannel::new(4096, geometry(4096));
+    let mut reader = channel.connected_reader(Start::Oldest);
+    let mut writer = channel.writer();
+    writer.publish(&0u64.to_le_bytes()).unwrap();
+    channel.mark_moved();
+    channel.readers.clear();
+    channel.die();
+    writer.publish(&1u64.to_le_bytes()).unwrap();
+    assert_eq!((number(&mut reader), number(&mut reader)), (0, 1));
+    assert!(reader.is_disconnected());
+}
+
+#[test]
+fn a_reader_without_a_descriptor_to_spare_says_why_it_cannot_follow() {
+    let mut channel = TestChannel::new(4096, geometry(4096));
+    let mut reader = channel.connected_reader(Start::Oldest);
+    let mut writer = channel.writer();
+    writer.publish(&0u64.to_le_bytes()).unwrap();
+    channel.mark_moved();
+    channel.tell_of_a_move_without_descriptor();
+    // Where the segment ends is not known to it, so nothing of it can be believed.
+    for _ in 0..2 {
+        let error = reader.recv(NOW).map(drop).unwrap_err().to_string();
+        assert!(error.contains("new segment") && error.contains("ulimit -n"), "{error}");
+    }
+}

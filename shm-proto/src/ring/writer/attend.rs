@@ -84,6 +84,13 @@ impl Writer {
         Error::Superseded { channel: self.geometry.channel.to_string(), seq }
     }
 
+    /// The ring is not what it should be. The daemon is told, which replaces it.
+    #[cold]
+    pub(super) fn broken(&mut self, reason: String) -> Error {
+        self.tell(ToDaemon::Broken { reason: reason.clone() });
+        Error::Corrupt { channel: self.geometry.channel.to_string(), reason }
+    }
+
     fn revocation(&self) -> Error {
         let reason = self.revoked.clone().unwrap_or_default();
         Error::Revoked { channel: self.geometry.channel.to_string(), reason }

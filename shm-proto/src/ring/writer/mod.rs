@@ -103,7 +103,7 @@ impl Writer {
     /// allows to be used now, in bytes.
     ///
     /// # Errors
-    /// [`Error::Corrupt`](crate::Error::Corrupt) when header or chain are not what the geometry says.
+    /// [`Error::Corrupt`](crate::Error::Corrupt) when header or chain are not what the geometry says; the daemon has been told.
     pub fn open(
         segment: BorrowedFd<'_>,
         lease: SharedPage<LeasePage>,
@@ -111,10 +111,14 @@ impl Writer {
         geometry: Geometry,
         capacity: u64,
     ) -> Result<Writer> {
-        let segment = WritableSegment::open(segment, &geometry)?;
         // No more than is mapped, whatever is allowed.
         let capacity = capacity.min(geometry.max_capacity);
-        let recovered = recover::recover(&segment, &geometry, capacity)?;
+        let taken_over = WritableSegment::open(segment, &geometry)
+            .and_then(|segment| Ok((recover::recover(&segment, &geometry, capacity)?, segment)));
+        let (recovered, segment) = match taken_over {
+            Ok(taken_over) => taken_over,
+            Err(error) => return Err(recover::report(link, error)),
+        };
         let registered = geometry.asymmetric && barrier::register();
         let mut writer = Writer {
             strides: Strides::new(u64::from(geometry.align)),

@@ -2,14 +2,23 @@
 //!
 //! What it left is hostile input: every header is checked before it is followed.
 
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
 use crate::control::Geometry;
 use crate::error::{Error, Result};
+use crate::ring::chain::implausible;
 use crate::ring::commit::{Words, look};
+use crate::ring::link::{Link, ToDaemon};
 use crate::ring::marks::Marks;
 use crate::ring::plan::{MAX_EXTENTS, Plan};
 use crate::ring::published::Place;
-use crate::ring::record::{HEADER, Kind, align_header, stride};
+use crate::ring::record::{HEADER, Kind, stride};
 use crate::ring::segment::Segment;
+
+/// How long the daemon may take to replace a segment.
+const CLOSED: Duration = Duration::from_secs(10);
 
 /// What the chain says.
 #[derive(Debug)]
@@ -20,8 +29,13 @@ pub(super) struct Recovered {
     pub(super) tail: Place,
 }
 
-/// The place after the record at `place`, or `None` at the tail.
-pub(super) fn step(words: &impl Words, place: Place, geometry: &Geometry) -> Result<Option<Place>, String> {
+/// The place after the record at `place`, or `None` at the tail. The file has `length` bytes of data.
+pub(super) fn step(
+    words: &impl Words,
+    place: Place,
+    geometry: &Geometry,
+    length: u64,
+) -> Result<Option<Place>, String> {
     let header = look(words, place.off);
     let align = u64::from(geometry.align);
     let next = match header.kind() {
@@ -42,32 +56,29 @@ pub(super) fn step(words: &impl Words, place: Place, geometry: &Geometry) -> Res
     if !header.is_for(place.seq) {
         return Err(format!("the header {:#x} at offset {} is not number {}", header.0, place.off, place.seq));
     }
-    check(next, geometry)?;
+    check(next, geometry, length)?;
     Ok(Some(next))
 }
 
 /// Whether a header may stand at this place at all.
-pub(super) fn check(place: Place, geometry: &Geometry) -> Result<(), String> {
-    let align = u64::from(geometry.align);
-    if place.off > geometry.max_capacity - HEADER || align_header(place.off, align) != place.off {
-        return Err(format!("offset {} is no place for a header", place.off));
-    }
-    Ok(())
+fn check(place: Place, geometry: &Geometry, length: u64) -> Result<(), String> {
+    implausible(place, geometry, length).map_or(Ok(()), Err)
 }
 
 /// Rebuilds the writer's bookkeeping from the floor on.
 pub(super) fn recover(segment: &Segment, geometry: &Geometry, capacity: u64) -> Result<Recovered> {
+    let length = segment.length();
     let corrupt = |reason: String| Error::Corrupt { channel: geometry.channel.to_string(), reason };
     let floor = segment.header().floor.load().ok_or_else(|| corrupt("the floor changes all the time".to_owned()))?;
     if !floor.is_plausible() {
         return Err(corrupt(format!("no chain comes to position {} and message {}", floor.pos, floor.seq)));
     }
-    check(floor, geometry).map_err(corrupt)?;
+    check(floor, geometry, length).map_err(corrupt)?;
     let mut plan = Plan::new(capacity, u64::from(geometry.align), floor);
     let mut marks = Marks::new(capacity, geometry.on_full, floor);
     let mut tail = floor;
     let mut jumps = 0;
-    while let Some(next) = step(segment, tail, geometry).map_err(corrupt)? {
+    while let Some(next) = step(segment, tail, geometry, length).map_err(corrupt)? {
         // A whole chain is no longer than the data area; a longer one goes round in circles.
         if next.pos - floor.pos > geometry.max_capacity {
             return Err(corrupt(format!("the records from offset {} go round in circles", floor.off)));
@@ -85,4 +96,22 @@ pub(super) fn recover(segment: &Segment, geometry: &Geometry, capacity: u64) -> 
         marks.note(tail);
     }
     Ok(Recovered { plan, marks, floor, tail })
+}
+
+/// Tells the daemon that a ring cannot be taken over, and waits until it has done something about that: it closes the link.
+pub(super) fn report(mut link: Box<dyn Link>, error: Error) -> Error {
+    let Error::Corrupt { reason, .. } = &error else { return error };
+    if link.send(ToDaemon::Broken { reason: reason.clone() }).is_err() {
+        return error;
+    }
+    let deadline = Instant::now() + CLOSED;
+    while let Some(left) = deadline.checked_duration_since(Instant::now())
+        && link.receive().is_ok()
+        && let Some(fd) = link.as_fd()
+    {
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        // Interrupted or not, it is looked at again.
+        let _ = poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], timeout);
+    }
+    error
 }

@@ -168,8 +168,9 @@ impl Writer {
     fn boundary(&mut self, pos: u64) -> Result<Place> {
         let mut place = self.floor;
         while place.pos < pos {
-            let next = recover::step(&self.segment, place, &self.geometry)
-                .map_err(|reason| Error::Corrupt { channel: self.geometry.channel.to_string(), reason })?;
+            // Within what the daemon lets this writer use, or did before a shrink.
+            let next = recover::step(&self.segment, place, &self.geometry, self.geometry.max_capacity)
+                .map_err(|reason| self.broken(reason))?;
             match next {
                 Some(next) if next.pos <= pos => place = next,
                 _ => break,

@@ -56,6 +56,8 @@ pub(super) struct Session {
     attached: bool,
     /// The lineage of the segment last attached to, and the number of the message to come next there.
     place: Option<(u64, u64)>,
+    /// The segment that was found broken last, and where.
+    broken: Option<(u64, u64)>,
     /// When the last message came, or the waiting began.
     pub(super) last: Instant,
 }
@@ -78,6 +80,7 @@ impl Session {
             received: 0,
             attached: false,
             place: None,
+            broken: None,
             last: Instant::now(),
         })
     }
@@ -199,12 +202,13 @@ impl Session {
         loop {
             let before = self.received;
             loop {
-                match reader.try_recv() {
-                    Ok(Some(message)) => match self.take(message) {
-                        Ok(()) | Err(Error::Lapped { .. } | Error::Withdrawn { .. }) => {}
-                        Err(error) => return Ok(End::Detached(error)),
-                    },
-                    Ok(None) => break,
+                match self.take_next(reader) {
+                    Ok(true) => {}
+                    Ok(false) => break,
+                    Err(error @ Error::Corrupt { .. }) if self.goes_on(reader) => {
+                        note(&format!("{error}; messages may be missing; going on when the daemon has replaced it"));
+                        break;
+                    }
                     Err(error) => return Ok(End::Detached(error)),
                 }
                 if self.left == Some(0) || self.signals.came() {
@@ -236,6 +240,21 @@ impl Session {
         }
     }
 
+    /// Takes the next message; false when there is none.
+    fn take_next(&mut self, reader: &mut Reader) -> Result<bool, Error> {
+        let Some(message) = reader.try_recv()? else { return Ok(false) };
+        match self.take(message) {
+            Ok(()) | Err(Error::Lapped { .. } | Error::Withdrawn { .. }) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a broken segment may be replaced under this reader: not without a daemon, and not if it was just waited for.
+    fn goes_on(&mut self, reader: &Reader) -> bool {
+        let here = (reader.geometry().instance, reader.seq());
+        !reader.is_disconnected() && self.broken.replace(here) != Some(here)
+    }
+
     /// Appends the message to the output, if it was not overwritten meanwhile and is not known from before.
     fn take(&mut self, message: Message<'_>) -> Result<(), Error> {
         let seq = message.seq();
@@ -244,7 +263,7 @@ impl Session {
             return message.finish();
         }
         // Overwritten, given up with an attachment, or lapped: whatever it was, it is missing here.
-        let lost = seq - next;
+        let lost = (seq - next).saturating_sub(message.skipped_before());
         let before = self.output.buffer().len();
         self.format.append(&message, lost, self.output.buffer(), &mut self.scratch);
         if let Err(error) = message.finish() {

@@ -51,6 +51,8 @@ pub(crate) fn play() {
         ["hold", how] => hold(&endpoint, how),
         ["storm-write", socket, stop] => storm::write(&endpoint, socket, stop),
         ["storm-read", way, started] => storm::read(&endpoint, way, started),
+        ["scribble", path, seed] => storm::scribble(&endpoint, path, seed.parse().unwrap()),
+        ["endure", way, started] => storm::endure(&endpoint, way, started),
         ["narrow", spare] => narrow(&endpoint, spare.parse().unwrap()),
         ["intrude", object] => intruder::intrude(&endpoint, object),
         ["crowd", how, most] => crowd::crowd(&endpoint, how, most.parse().unwrap()),

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::Duration;
@@ -9,10 +10,13 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, poll};
 use shm_proto::control::ErrorKind;
 use shm_proto::os::fds;
+use shm_proto::ring::Snapshot;
+use shm_proto::ring::layout::DATA_OFFSET;
+use shm_proto::ring::record::Header;
 use shm_proto::{Endpoint, Error, Reader, Start, Writer};
 
 use crate::common::PATIENCE;
-use crate::content::Content;
+use crate::content::{Content, mix};
 
 /// One message in so many is as large as a megabyte.
 pub(crate) const LARGE_ONE_IN: u64 = 5000;
@@ -139,4 +143,50 @@ fn receive(reader: &mut Reader, way: &str, bytes: &mut Vec<u8>) -> Result<Option
         Err(Error::Withdrawn { .. }) => Ok(None),
         Err(e) => Err(e),
     }
+}
+
+/// Borrows the role, publishes some messages, and makes nonsense of some words of the segment at `path` meanwhile: of its
+/// published places, or of records. `seed` says which.
+pub(crate) fn scribble(endpoint: &Endpoint, path: &str, seed: u64) {
+    let mut writer = Writer::attach(endpoint, None).unwrap();
+    let segment = fs::File::options().read(true).write(true).open(path).unwrap();
+    let mut random = (seed << 32..).map(mix);
+    let mut random = |most: u64| random.next().unwrap() % most;
+    for n in 0..500 {
+        // It may have lost the role already.
+        if writer.publish(&[n as u8; 200]).is_err() {
+            return;
+        }
+    }
+    let tail = Snapshot::read(segment.as_fd()).unwrap().tail;
+    let data = segment.metadata().unwrap().len() - DATA_OFFSET;
+    for _ in 0..3 {
+        // Often something that would be right if the file were as long as the mapping.
+        let off = (data + random(8 << 20)) & !7;
+        let words = [off, random(u64::MAX), Header::jump(off, tail.seq).0, Header::data(off & 0xff_ffff, tail.seq).0];
+        let word = words[random(4) as usize];
+        let at = match random(3) {
+            0 => 128 + 8 * random(48),
+            1 => DATA_OFFSET + tail.off,
+            _ => DATA_OFFSET + 8 * random(data / 8),
+        };
+        segment.write_all_at(&word.to_le_bytes(), at).unwrap();
+        let _ = writer.publish(b"after that");
+    }
+}
+
+/// Receives up to the last message, whatever it is told of in between.
+pub(crate) fn endure(endpoint: &Endpoint, way: &str, started: &str) {
+    let mut reader = Reader::attach(endpoint, None, Start::New).unwrap();
+    fs::write(Path::new(started), "").unwrap();
+    let (mut bytes, mut broken) = (Vec::new(), 0);
+    loop {
+        match receive(&mut reader, way, &mut bytes) {
+            Ok(Some(_)) if bytes == END => break,
+            Ok(_) | Err(Error::Lapped { .. }) => {}
+            Err(Error::Corrupt { .. }) => broken += 1,
+            Err(e) => panic!("{e}"),
+        }
+    }
+    eprintln!("broken {broken} times.");
 }

@@ -1,0 +1,262 @@
+//! A segment that somebody has scribbled over: finding out, and going on in a new one.
+//!
+//! | who finds it | what is looked at before it is believed |
+//! |---|---|
+//! | the daemon, once a second and before anybody is let in | header, published places, capacity, the file's length |
+//! | a reader, which says so on its connection | every record, in parts, at most once a second |
+//! | a program or source that takes the writer role over and fails | nothing: it may write what it likes |
+//!
+//! Everything is looked at by `pread`. Then the lease ends, and the channel moves: see [`moving`](super::moving).
+
+use std::io::ErrorKind as Io;
+use std::time::{Duration, Instant};
+
+use shm_proto::control::{ErrorKind, Refusal};
+use shm_proto::ring::layout::Place;
+use shm_proto::ring::link::ToWriter;
+use shm_proto::ring::{Beginning, Snapshot, Walk, WalkFrom, Walked};
+use shm_proto::{Error, Result};
+
+use super::{Channel, Reader};
+use crate::event_loop::Timer;
+use crate::hub::Hub;
+use crate::journal::operation;
+use crate::lease::{Holder, Lease};
+
+/// Bytes of a file that are looked at at a time, and how long others have their turn then.
+const PART: u64 = 1 << 20;
+const REST: Duration = Duration::from_millis(5);
+/// Readers' reports lead to one look at all records in this time.
+const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
+/// What a reader claims about its place counts up to here from the last place that the daemon trusts: more than is written
+/// between two looks.
+const CREDIBLE: u64 = 1 << 40;
+
+/// What a look at the header has found.
+#[derive(Debug)]
+enum Health {
+    Good(Snapshot),
+    /// It cannot be told now.
+    Unknown(Error),
+    Broken(String),
+}
+
+/// Whether a chain can have come from the one place to the other since the daemon looked last.
+fn follows(before: Place, after: Place) -> bool {
+    let ahead = |before: u64, after: u64| (before..=before.saturating_add(CREDIBLE)).contains(&after);
+    ahead(before.pos, after.pos) && ahead(before.seq, after.seq)
+}
+
+/// Where the segment after a broken one begins: behind every place that an honest reader can stand at. `claims` are positions
+/// and numbers that readers have published; each may have read on by as much as the ring holds. Nobody knows how many messages
+/// are left out.
+fn after_broken(trusted: Place, claims: impl Iterator<Item = (u64, u64)>, ring: u64) -> Place {
+    let (mut pos, mut seq) = (trusted.pos, trusted.seq);
+    for (cursor, number) in claims {
+        if follows(trusted, Place { pos: cursor, seq: number, ..trusted }) {
+            (pos, seq) = (pos.max(cursor), seq.max(number));
+        }
+    }
+    // The smallest message takes 8 bytes.
+    Place { pos: pos.next_multiple_of(8) + ring, seq: seq + ring / 8, ..trusted }
+}
+
+impl Channel {
+    /// Looks at the segment's header.
+    fn examine(&self) -> Health {
+        let shot = match self.segment.snapshot() {
+            Ok(shot) => shot,
+            Err(Error::System { action, source }) if source.kind() == Io::UnexpectedEof => {
+                return Health::Broken(format!("{action}: {source}"));
+            }
+            Err(e) => return Health::Unknown(e),
+        };
+        let length = match self.segment.data_length() {
+            Ok(length) => length,
+            Err(e) => return Health::Unknown(e),
+        };
+        let capacity = self.sizing.capacity();
+        if length < capacity {
+            return Health::Broken(format!("the file has {length} bytes of data, {capacity} were reserved"));
+        }
+        if let Some(fault) = shot.fault(&self.geometry, length) {
+            return Health::Broken(fault);
+        }
+        // Of the tail it is only known how far it has come at least.
+        let before = self.trusted.map_or(self.began, |before| before.floor);
+        if follows(before, shot.floor) {
+            return Health::Good(shot);
+        }
+        let place = |place: Place| format!("position {}, message {}", place.pos, place.seq);
+        let (was, is) = (place(before), place(shot.floor));
+        Health::Broken(format!("the floor was at {was}, and is at {is}"))
+    }
+
+    /// Looks at the segment, and replaces it if it is broken. What its header says.
+    ///
+    /// # Errors
+    /// Why nobody can be let in.
+    pub(super) fn check(&mut self, hub: &mut Hub) -> Result<Snapshot> {
+        let mut found = self.examine();
+        if let Health::Broken(_) = found {
+            // Each word is read at one moment, but not all at the same.
+            found = self.examine();
+        }
+        if let Health::Broken(reason) = found {
+            self.heal(hub, &reason)?;
+            found = self.examine();
+        }
+        match found {
+            Health::Good(shot) => {
+                self.trusted = Some(shot);
+                Ok(shot)
+            }
+            Health::Unknown(e) => Err(e),
+            Health::Broken(reason) => Err(self.corrupt(reason)),
+        }
+    }
+
+    /// The same, for somebody who wants to be let in.
+    pub(super) fn check_for(&mut self, hub: &mut Hub) -> Result<(), Refusal> {
+        match self.check(hub) {
+            // A writer that is busy with its places is none of a reader's troubles.
+            Ok(_) => Ok(()),
+            Err(Error::System { source, .. }) if source.kind() == Io::ResourceBusy && self.broken.is_none() => Ok(()),
+            Err(e) => self.refuse(ErrorKind::Internal, format!("its segment is broken and cannot be replaced: {e}")),
+        }
+    }
+
+    fn corrupt(&self, reason: String) -> Error {
+        Error::Corrupt { channel: self.config.name.to_string(), reason }
+    }
+
+    /// The segment is broken: ends the lease and goes on in a new one.
+    ///
+    /// # Errors
+    /// When there is no new one to be had. It is tried again once a second.
+    pub(super) fn heal(&mut self, hub: &mut Hub, reason: &str) -> Result<()> {
+        if self.broken.is_none() {
+            operation("broken").on(&self.config.name).text("segment", self.segment.name()).reason(reason).error();
+        }
+        self.broken = Some(reason.to_owned());
+        self.inspection = None;
+        hub.events.set_timer(Timer::Inspect(self.id()), None);
+        self.end_lease(hub, &format!("the segment was broken and is replaced: {reason}"));
+        self.leave_broken(hub, reason)?;
+        self.broken = None;
+        self.trusted = None;
+        self.resume_source(hub);
+        Ok(())
+    }
+
+    /// Tries again to replace a broken segment. Whether there is none any more.
+    pub(super) fn retry_healing(&mut self, hub: &mut Hub, now: Instant) -> bool {
+        let Some(reason) = self.broken.clone() else { return true };
+        match self.heal(hub, &reason) {
+            Ok(()) => true,
+            Err(e) => {
+                if let Some(left_out) = self.overflow_lines.admit(now) {
+                    operation("broken").on(&self.config.name).reason(e).left_out(left_out).error();
+                }
+                false
+            }
+        }
+    }
+
+    /// Takes the role from whoever has it.
+    fn end_lease(&mut self, hub: &mut Hub, reason: &str) {
+        let Some(lease) = &self.lease else { return };
+        lease.end();
+        self.tell(hub, ToWriter::Revoked { reason: reason.to_owned() });
+        self.readers.values().for_each(Reader::release_writer);
+        match &self.lease {
+            Some(Lease { holder: Holder::Lent { client, .. } | Holder::Helper { client }, .. }) => {
+                hub.end(*client);
+                self.lease = None;
+                self.helper = None;
+            }
+            // Its thread ends by itself, and is started again then.
+            _ => self.resumes = true,
+        }
+        let actions = self.sizing.writer(Instant::now(), false);
+        self.carry_out(hub, actions);
+    }
+
+    /// Where the new segment begins.
+    pub(super) fn beginning_after_broken(&self) -> Beginning {
+        let shot = self.trusted;
+        let trusted = shot.map_or(self.began, |shot| shot.tail);
+        let standing = self.readers.values().filter(|reader| !reader.evicted);
+        let claims = standing.filter_map(|reader| Some((reader.cursor()?, reader.seq())));
+        let Place { pos, seq, bytes, .. } = after_broken(trusted, claims, self.geometry.max_capacity);
+        let counted = shot.map(|shot| (shot.dropped, shot.overwritten, shot.resizes, shot.evicted));
+        let (dropped, overwritten, resizes, evicted) = counted.unwrap_or_default();
+        Beginning { pos, seq, bytes, dropped, overwritten, resizes, evicted }
+    }
+
+    /// A reader says that something is wrong. All records are looked at before it is believed.
+    pub(crate) fn suspect(&mut self, hub: &mut Hub, now: Instant) {
+        let lately = self.inspected.is_some_and(|at| now.saturating_duration_since(at) < BETWEEN_LOOKS);
+        if self.inspection.is_some() || lately || self.closed {
+            return;
+        }
+        self.inspected = Some(now);
+        match Walk::begin(self.segment.file(), WalkFrom::Floor) {
+            Ok(walk) => {
+                self.inspection = Some(walk);
+                self.inspect(hub);
+            }
+            // The next tick says what that is.
+            Err(e) => log::debug!("event=no-inspection channel={} reason={:?}", self.config.name, e.to_string()),
+        }
+    }
+
+    /// Goes on looking at the records.
+    pub(crate) fn inspect(&mut self, hub: &mut Hub) {
+        let Some(walk) = &mut self.inspection else { return };
+        match walk.go_on(self.segment.file(), &self.geometry, PART) {
+            Ok(Walked::More) => hub.events.set_timer(Timer::Inspect(self.id), Some(Instant::now() + REST)),
+            Ok(Walked::Broken(reason)) => {
+                if let Err(e) = self.heal(hub, &reason) {
+                    operation("broken").on(&self.config.name).reason(e).error();
+                }
+            }
+            Ok(Walked::Tail(_) | Walked::Overtaken) => self.inspection = None,
+            Err(e) => {
+                self.inspection = None;
+                log::debug!("event=no-inspection channel={} reason={:?}", self.config.name, e.to_string());
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RING: u64 = 1 << 20;
+    const TRUSTED: Place = Place { pos: 1000, off: 8, seq: 10, bytes: 77 };
+
+    #[test]
+    fn what_follows_a_broken_segment_begins_behind_every_honest_reader() {
+        let begins = |claims: &[(u64, u64)]| {
+            let place = after_broken(TRUSTED, claims.iter().copied(), RING);
+            assert_eq!(place.bytes, 77);
+            (place.pos, place.seq)
+        };
+        assert_eq!(begins(&[]), (1000 + RING, 10 + RING / 8));
+        assert_eq!(begins(&[(500, 5), (3001, 40), (2000, 30)]), (3008 + RING, 40 + RING / 8));
+    }
+
+    #[test]
+    fn a_reader_that_lies_moves_the_beginning_by_a_bounded_amount() {
+        for (cursor, number) in
+            [(u64::MAX - 1, 20), (2000, u64::MAX), (1000 + CREDIBLE + 1, 20), (u64::MAX / 2, 1 << 62)]
+        {
+            let place = after_broken(TRUSTED, [(cursor, number), (2000, 20)].into_iter(), RING);
+            assert_eq!((place.pos, place.seq), (2000 + RING, 20 + RING / 8), "{cursor} {number}");
+        }
+        let most = after_broken(TRUSTED, [(1000 + CREDIBLE, 10 + CREDIBLE)].into_iter(), RING);
+        assert!(most.is_plausible() && most.pos <= 1000 + 2 * CREDIBLE);
+    }
+}
