@@ -247,7 +247,10 @@ fn a_new_segment_grows_to_the_size_that_the_old_one_had_or_was_to_have() {
     assert_eq!((sizing.capacity(), sizing.pending()), (64 * KIB, None));
     // Without memory it stays small, and the next writer asks for more.
     let mut sizing = channel(false);
-    assert!(matches!(&sizing.replaced(now, small, MIB, &Free::in_shm(4096))[..], [Action::NotGrown { asked: MIB, .. }]));
+    assert!(matches!(
+        &sizing.replaced(now, small, MIB, &Free::in_shm(4096))[..],
+        [Action::NotGrown { asked: MIB, .. }]
+    ));
     assert_eq!((sizing.capacity(), sizing.pending()), (small, None));
 }
 

@@ -154,3 +154,22 @@ fn a_reader_without_a_descriptor_to_spare_says_why_it_cannot_follow() {
         assert!(error.contains("new segment") && error.contains("ulimit -n"), "{error}");
     }
 }
+
+#[test]
+fn a_writer_without_the_role_evicts_no_reader_that_is_ahead_of_it() {
+    let mut channel = TestChannel::new(4096, geometry(4096));
+    let mut reader = channel.connected_reader(Start::Oldest);
+    let mut former = channel.writer();
+    former.publish(b"before").unwrap();
+    channel.move_on();
+    let mut writer = channel.writer();
+    for _ in 0..100 {
+        receive(&mut reader);
+        writer.publish(b"after").unwrap();
+    }
+    // As if it was in the middle of a look at its readers when the role ended: the cursor is beyond everything that it wrote.
+    former.refresh();
+    assert!(matches!(former.publish(b"stale"), Err(Error::Revoked { .. })));
+    receive(&mut reader);
+    assert_eq!((reader.received(), reader.lost()), (101, 0));
+}

@@ -323,19 +323,19 @@ impl Writer {
     }
 
     /// Looks at every reader's cursor, and evicts the readers whose cursor is impossible.
-    fn refresh(&mut self) {
-        while let Some((id, reason)) = self.peers.refresh(self.tail.pos()) {
-            self.evict(id, reason);
-        }
+    pub(in crate::ring) fn refresh(&mut self) {
+        while let Some((id, reason)) = self.peers.refresh(self.tail.pos())
+            && self.evict(id, reason)
+        {}
     }
 
-    /// Detaches a reader for the others' good.
+    /// Detaches a reader for the others' good. Returns false, and detaches nobody, if the role has ended.
     #[cold]
-    fn evict(&mut self, id: u32, reason: String) {
+    fn evict(&mut self, id: u32, reason: String) -> bool {
         // A reader that follows the next writer stands where this one has never been. Whoever sees its cursor there sees OVER:
         // the daemon set it before it lent the role again, and this is looked at after the cursor was.
         if self.is_over() {
-            return;
+            return false;
         }
         if let Some(peer) = self.peers.remove(id) {
             peer.mark_evicted();
@@ -343,6 +343,7 @@ impl Writer {
             self.look_again();
             self.tell(ToDaemon::Evicted { reader: id, reason });
         }
+        true
     }
 
     fn tell(&mut self, line: ToDaemon) {

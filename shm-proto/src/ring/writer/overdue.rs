@@ -44,7 +44,6 @@ impl Writer {
                 "it read nothing for {stood} ms while there was no space for {refused} messages, {lag} bytes behind"
             )
         };
-        self.evict(id, reason);
-        true
+        self.evict(id, reason)
     }
 }
