@@ -155,10 +155,13 @@ fn collecting(name: &str) -> Daemon {
     daemon
 }
 
-/// Sends what is not a whole line of 100 MiB, and hears that it is not wanted.
-fn hoard_until_refused(daemon: &Daemon, limit: &str) {
+/// Sends what is not a whole line of 100 MiB, and hears that it is not wanted. Others may take what is too much for that.
+fn hoard_until_refused(daemon: &Daemon, limit: &str, others: impl FnOnce() -> Vec<UnixStream>) {
     let mut honest = UnixStream::connect(daemon.dir.join("in")).unwrap();
     honest.write_all(b"before\n").unwrap();
+    // From now on the source maps all that it maps without messages.
+    wait_for(|| daemon.stat().messages == 1, || daemon.log());
+    let _others = others();
     let mut hoarder = UnixStream::connect(daemon.dir.join("in")).unwrap();
     let piece = vec![b'x'; 1 << 20];
     let sent = (0..100).take_while(|_| hoarder.write_all(&piece).is_ok()).count();
@@ -181,7 +184,7 @@ fn a_message_that_does_not_fit_into_the_control_group_costs_its_client_the_conne
     let mut daemon = collecting("cgroup-unix");
     group.run(&mut daemon);
     daemon.await_ready();
-    hoard_until_refused(&daemon, "(limit 64MiB, in use ");
+    hoard_until_refused(&daemon, "(limit 64MiB, in use ", Vec::new);
     group.assert_nobody_was_killed();
     assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
 }
@@ -193,15 +196,19 @@ fn a_message_that_does_not_fit_into_the_address_space_costs_its_client_the_conne
     let limit = "ulimit -v 600000 && exec \"$0\" \"$@\"";
     daemon.run_within(&["sh", "-c", limit], &[]);
     daemon.await_ready();
-    let size = fs::read_to_string(format!("/proc/{}/status", daemon.child.as_ref().unwrap().id())).unwrap();
-    let size = size.lines().find_map(|line| line.strip_prefix("VmSize:")?.trim().strip_suffix(" kB")).unwrap();
-    let left = 600_000 - size.trim().parse::<u64>().unwrap();
-    // Where that leaves more than a line, another one takes what is too much.
-    let _other = (left > 90_000).then(|| {
-        let mut other = UnixStream::connect(daemon.dir.join("in")).unwrap();
-        other.write_all(&vec![b'y'; (left - 60_000) as usize * 1024]).unwrap();
-        other
-    });
-    hoard_until_refused(&daemon, "of address space (limit 600000KiB, in use ");
+    let others = || {
+        let status = fs::read_to_string(format!("/proc/{}/status", daemon.child.as_ref().unwrap().id())).unwrap();
+        let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")?.trim().strip_suffix(" kB")).unwrap();
+        let left = 600_000 - size.trim().parse::<u64>().unwrap();
+        // Two, because one line may have 200 MiB.
+        let each = left.saturating_sub(60_000) / 2;
+        let other = |_| {
+            let mut other = UnixStream::connect(daemon.dir.join("in")).unwrap();
+            other.write_all(&vec![b'y'; each as usize * 1024]).unwrap();
+            other
+        };
+        if left > 90_000 { (0..2).map(other).collect() } else { Vec::new() }
+    };
+    hoard_until_refused(&daemon, "of address space (limit 600000KiB, in use ", others);
     assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
 }
