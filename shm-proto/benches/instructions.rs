@@ -91,7 +91,9 @@ fn check(case: &Case) -> Result<ControlFlow<()>> {
     let each = (count(case, 2 * messages)? - count(case, messages)?) as f64 / messages as f64;
     // Each byte is looked at, eight or more at a time.
     if each < (*size / 64) as f64 {
-        return Err(format!("{name} {size}: {each:.1} instructions for each message cannot be; what was counted?").into());
+        return Err(
+            format!("{name} {size}: {each:.1} instructions for each message cannot be; what was counted?").into()
+        );
     }
     print!("{name:>8} {size:>5} B: {each:>7.1} instructions for each message");
     // The limits are for the instructions of one kind of processor.

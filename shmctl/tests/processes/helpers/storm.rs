@@ -10,9 +10,9 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, poll};
 use shm_proto::control::ErrorKind;
 use shm_proto::os::fds;
-use shm_proto::ring::Snapshot;
 use shm_proto::ring::layout::DATA_OFFSET;
 use shm_proto::ring::record::Header;
+use shm_proto::ring::{Received, Snapshot};
 use shm_proto::{Endpoint, Error, Reader, Start, Writer};
 
 use crate::common::PATIENCE;
@@ -26,12 +26,18 @@ const LONG: u16 = 60_000;
 pub(crate) const END: &[u8] = b"the end of the storm";
 
 /// Borrows the role again and again, hands its connection to whoever listens at `socket`, and publishes what the numbers say,
-/// in all the ways that there are. Ends when `stop` is there, and says how many messages were published for certain, and how
-/// many may have been.
-pub(crate) fn write(endpoint: &Endpoint, socket: &str, stop: &str) {
+/// in all the ways that there are. Ends when `stop` is there. The file `tally` says at any time how many messages were published
+/// for certain, and how many may have been: see [`read_tally`].
+pub(crate) fn write(endpoint: &Endpoint, socket: &str, stop: &str, tally: &str) {
     let content = Content::new(LARGE_ONE_IN);
     let told = UnixStream::connect(socket).unwrap();
+    let tally = fs::File::create(tally).unwrap();
+    let note = |sure: u64, unsure: u64| {
+        let bytes = [sure.to_le_bytes(), unsure.to_le_bytes()].concat();
+        tally.write_all_at(&bytes, 0).unwrap();
+    };
     let (mut sure, mut unsure) = (0u64, 0u64);
+    note(sure, unsure);
     let is_over = || fs::exists(stop).unwrap();
     while !is_over() {
         let mut writer = match Writer::attach(endpoint, None) {
@@ -56,7 +62,10 @@ pub(crate) fn write(endpoint: &Endpoint, socket: &str, stop: &str) {
             }
             let before = writer.messages();
             match publish(&mut writer, &content) {
-                Ok(()) => sure += writer.messages() - before,
+                Ok(()) => {
+                    sure += writer.messages() - before;
+                    note(sure, unsure);
+                }
                 // Published. The role ended while it waited for the readers.
                 Err(Error::Unacknowledged { ended: Some(_), .. }) => {
                     sure += writer.messages() - before;
@@ -71,12 +80,20 @@ pub(crate) fn write(endpoint: &Endpoint, socket: &str, stop: &str) {
             Some(Error::Revoked { .. }) => unsure += BATCH - 1,
             Some(e) => panic!("{e}"),
         }
+        note(sure, unsure);
     }
-    eprintln!("published {sure} and {unsure} more perhaps.");
+}
+
+/// What a writer has noted: messages published for certain, and how many more may have been. One that was killed may have
+/// published [`BATCH`] more.
+pub(crate) fn read_tally(tally: &Path) -> (u64, u64) {
+    let bytes = fs::read(tally).unwrap();
+    let word = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().unwrap());
+    (word(0), word(8))
 }
 
 /// Most messages of one call of `publish`.
-const BATCH: u64 = 8;
+pub(crate) const BATCH: u64 = 8;
 
 fn publish(writer: &mut Writer, content: &Content) -> Result<(), Error> {
     let n = writer.messages();
@@ -103,33 +120,49 @@ fn publish(writer: &mut Writer, content: &Content) -> Result<(), Error> {
     Ok(())
 }
 
-/// Receives in one of the ways that there are up to the last message, and compares every one with what its number says.
+/// Receives in one of the ways that there are up to the last message, and compares every one with what its number says. What the
+/// numbers leave out must have been reported as lost.
 pub(crate) fn read(endpoint: &Endpoint, way: &str, started: &str) {
     let content = Content::new(LARGE_ONE_IN);
     let mut reader = Reader::attach(endpoint, None, Start::Oldest).unwrap();
     fs::write(Path::new(started), "").unwrap();
-    let (mut bytes, mut next) = (Vec::new(), 0);
+    let (mut bytes, mut next, mut received, mut lost) = (Vec::new(), 0, 0, 0);
     loop {
-        let seq = match receive(&mut reader, way, &mut bytes) {
-            Ok(Some(seq)) => seq,
+        let Received { seq, lost_before } = match receive(&mut reader, way, &mut bytes, &mut lost) {
+            Ok(Some(received)) => received,
             Ok(None) => continue,
             Err(e) => panic!("after message {next}: {e}"),
         };
-        assert_eq!(seq, next, "numbers follow each other");
-        next += 1;
+        assert_eq!(seq, next + lost_before, "numbers follow each other");
+        next = seq + 1;
+        received += 1;
         if bytes == END {
             break;
         }
         assert!(bytes == content.message(seq), "message {seq}: {} bytes are not what was sent", bytes.len());
     }
-    assert_eq!((reader.received(), reader.lost()), (next, 0));
-    eprintln!("received {next}.");
+    assert_eq!((reader.received(), reader.lost()), (received, next - received));
+    eprintln!("received {received} of {next}.");
 }
 
-/// The number of a message, if there is one.
-fn receive(reader: &mut Reader, way: &str, bytes: &mut Vec<u8>) -> Result<Option<u64>, Error> {
+/// Receives in one of the ways that there are, until it is killed.
+pub(crate) fn read_on(endpoint: &Endpoint, way: &str) {
+    let content = Content::new(LARGE_ONE_IN);
+    let mut reader = Reader::attach(endpoint, None, Start::New).unwrap();
+    let (mut bytes, mut lost) = (Vec::new(), 0);
+    loop {
+        match receive(&mut reader, way, &mut bytes, &mut lost) {
+            Ok(Some(got)) => assert!(bytes == END || bytes == content.message(got.seq), "message {}", got.seq),
+            Ok(None) => {}
+            Err(e) => panic!("{e}"),
+        }
+    }
+}
+
+/// The next message, if there is one. `lost` is what was lost before messages that were overwritten while they were read.
+fn receive(reader: &mut Reader, way: &str, bytes: &mut Vec<u8>, lost: &mut u64) -> Result<Option<Received>, Error> {
     let message = match way {
-        "copy" => return reader.recv_into(bytes, Some(PATIENCE)).map(|got| Some(got.seq)),
+        "copy" => return reader.recv_into(bytes, Some(PATIENCE)).map(Some),
         "wait" => reader.recv(Some(PATIENCE))?,
         _ => {
             if reader.arm()? {
@@ -142,9 +175,16 @@ fn receive(reader: &mut Reader, way: &str, bytes: &mut Vec<u8>) -> Result<Option
         }
     };
     message.copy_to_vec(bytes);
-    let seq = message.seq();
+    let (seq, lost_before) = (message.seq(), *lost + message.lost_before());
     match message.finish() {
-        Ok(()) => Ok(Some(seq)),
+        Ok(()) => {
+            *lost = 0;
+            Ok(Some(Received { seq, lost_before }))
+        }
+        Err(Error::Lapped { .. }) => {
+            *lost = lost_before;
+            Ok(None)
+        }
         Err(Error::Withdrawn { .. }) => Ok(None),
         Err(e) => Err(e),
     }
@@ -184,11 +224,11 @@ pub(crate) fn scribble(endpoint: &Endpoint, path: &str, seed: u64) {
 pub(crate) fn endure(endpoint: &Endpoint, way: &str, started: &str) {
     let mut reader = Reader::attach(endpoint, None, Start::New).unwrap();
     fs::write(Path::new(started), "").unwrap();
-    let (mut bytes, mut broken) = (Vec::new(), 0);
+    let (mut bytes, mut broken, mut lost) = (Vec::new(), 0, 0);
     loop {
-        match receive(&mut reader, way, &mut bytes) {
+        match receive(&mut reader, way, &mut bytes, &mut lost) {
             Ok(Some(_)) if bytes == END => break,
-            Ok(_) | Err(Error::Lapped { .. }) => {}
+            Ok(_) => {}
             Err(Error::Corrupt { .. }) => broken += 1,
             Err(e) => panic!("{e}"),
         }
