@@ -169,7 +169,8 @@ fn storm(keys: &str) {
     assert!((sure..=sure + unsure).contains(&published), "{published} of {sure} and {unsure}");
     assert_eq!(stat.evicted, 0);
     assert!(stat.overwritten == 0 || loses);
-    assert!(stat.dropped == 0 || keys.contains("drop"));
+    // An overwrite channel drops a message that is larger than its present capacity, if the daemon is slow to let it grow.
+    assert!(stat.dropped == 0 || keys.contains("drop") || loses);
     assert!(daemon.log().contains("event=move"), "the channel has moved");
     assert!(!daemon.log().contains("corrupt") && !daemon.log().contains("broken"), "{}", daemon.log());
 }
