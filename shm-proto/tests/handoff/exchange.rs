@@ -223,7 +223,10 @@ fn a_flood_of_acknowledgements_that_belong_to_nothing_does_not_hold_a_deadline_u
             }
             over.load(Ordering::Relaxed)
         });
-        assert_eq!(writer.publish(b"nobody reads this", None).unwrap(), Progress::Dropped);
+        // On a busy machine the flood may come too late for the first message.
+        while writer.counters().stray_posts == 0 && begun.elapsed() < LONG.unwrap() {
+            assert_eq!(writer.publish(b"nobody reads this", None).unwrap(), Progress::Dropped);
+        }
         over.store(true, Ordering::Relaxed);
         flood.join().unwrap()
     });
