@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use clap::Args as ClapArgs;
 use nix::poll::{PollFd, PollFlags};
-use shm_proto::control::{Done, Request};
+use shm_proto::control::{Done, ErrorKind, Request};
 use shm_proto::stat::ChannelStat;
 
 use super::{note_if_none, unexpected};
@@ -59,6 +59,14 @@ fn ask(global: &Global) -> Result<Vec<ChannelStat>> {
     }
 }
 
+/// Asks once more. `None`: the daemon is stopping, and a later request finds it gone.
+fn ask_again(global: &Global, first: bool) -> Result<Option<Vec<ChannelStat>>> {
+    match ask(global) {
+        Err(Failure::Library(e)) if !first && e.refusal() == Some(ErrorKind::Busy) => Ok(None),
+        answer => answer.map(Some),
+    }
+}
+
 fn blocks(channels: &[ChannelStat], columns: Option<usize>) -> String {
     channels.iter().map(|channel| block::render(channel, columns)).collect::<Vec<_>>().join("\n")
 }
@@ -70,15 +78,16 @@ fn watch(args: &Args, global: &Global, interval: Duration) -> Result<()> {
     let mut drawn = None;
     let mut next = Instant::now();
     loop {
-        let channels = ask(global)?;
-        match (args.json, size(&stdout)) {
-            (true, _) => print_json(&channels)?,
-            (false, Some(size)) => {
-                print(&screen::redraw(&screen::render(&channels, size), size, drawn != Some(size)))?;
-                drawn = Some(size);
+        if let Some(channels) = ask_again(global, first)? {
+            match (args.json, size(&stdout)) {
+                (true, _) => print_json(&channels)?,
+                (false, Some(size)) => {
+                    print(&screen::redraw(&screen::render(&channels, size), size, drawn != Some(size)))?;
+                    drawn = Some(size);
+                }
+                (false, None) if first => print(&blocks(&channels, None))?,
+                (false, None) => print(&format!("\n{}", blocks(&channels, None)))?,
             }
-            (false, None) if first => print(&blocks(&channels, None))?,
-            (false, None) => print(&format!("\n{}", blocks(&channels, None)))?,
         }
         first = false;
         // On schedule, without catching up on what was missed.

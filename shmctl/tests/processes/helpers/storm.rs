@@ -78,6 +78,8 @@ pub(crate) fn write(endpoint: &Endpoint, socket: &str, stop: &str, tally: &str) 
             None => {}
             Some(Error::Superseded { .. }) => unsure += BATCH,
             Some(Error::Revoked { .. }) => unsure += BATCH - 1,
+            // Its connection was cut, the daemon has not noticed yet, and the message needs a larger ring.
+            Some(Error::NoSpace { .. }) => unsure += BATCH - 1,
             Some(e) => panic!("{e}"),
         }
         note(sure, unsure);
