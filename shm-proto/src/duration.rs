@@ -2,7 +2,15 @@
 
 use std::time::Duration;
 
-use crate::error::{Error, Result};
+/// Text that is not a duration.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "{input:?} is not a duration: write a number with its unit ms, s, m or h, such as 500ms, 30s or 5m; 0 for never"
+)]
+pub struct BadDuration {
+    /// The text as given.
+    pub input: String,
+}
 
 /// Suffixes with their nanoseconds, largest first. `us` and `ns` are there so that every duration can be written.
 const UNITS: [(&str, u128); 6] = [
@@ -24,9 +32,9 @@ const UNITS: [(&str, u128); 6] = [
 /// ```
 ///
 /// # Errors
-/// [`Error::BadDuration`] with the text as given.
-pub fn parse(input: &str) -> Result<Duration> {
-    let bad = || Error::BadDuration { input: input.to_owned() };
+/// [`BadDuration`] with the text as given.
+pub fn parse(input: &str) -> Result<Duration, BadDuration> {
+    let bad = || BadDuration { input: input.to_owned() };
     let text = input.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let number: u128 = text[..digits].parse().map_err(|_| bad())?;

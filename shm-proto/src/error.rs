@@ -4,9 +4,13 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::control::{ErrorKind, Refusal};
-use crate::framing::Framing;
-use crate::size::Bytes;
+use crate::duration::BadDuration;
+use crate::name::BadName;
+use crate::size::{BadSize, Bytes};
+
+mod refusal;
+
+pub use refusal::{ErrorKind, Refusal};
 
 /// A result with this library's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -16,19 +20,11 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[non_exhaustive]
 pub enum Error {
     /// Text that is not a size.
-    #[error("{input:?} is not a size: write bytes or KiB, MiB, GiB, such as 4096, 64KiB, 1MiB or 2GiB")]
-    BadSize {
-        /// The text as given.
-        input: String,
-    },
+    #[error(transparent)]
+    BadSize(#[from] BadSize),
     /// Text that is not a duration.
-    #[error(
-        "{input:?} is not a duration: write a number with its unit ms, s, m or h, such as 500ms, 30s or 5m; 0 for never"
-    )]
-    BadDuration {
-        /// The text as given.
-        input: String,
-    },
+    #[error(transparent)]
+    BadDuration(#[from] BadDuration),
     /// Text that is not a framing.
     #[error(
         "{input:?} is not a framing: {reason}; write lines, nul, length, or chunk= and a size, such as chunk=64KiB"
@@ -43,7 +39,7 @@ pub enum Error {
     #[error("message {message} of the input, framed by {framing}: {reason}")]
     Framing {
         /// How the input is cut.
-        framing: Framing,
+        framing: String,
         /// Which message, counted from 1.
         message: u64,
         /// What is wrong, with numbers.
@@ -62,15 +58,8 @@ pub enum Error {
         free: String,
     },
     /// A name that cannot be used.
-    #[error("{input:?} is not a {what}: {reason}; use 1 to 64 of A-Z a-z 0-9 . _ -")]
-    BadName {
-        /// Which kind of name.
-        what: &'static str,
-        /// The name as given.
-        input: String,
-        /// What is wrong with it.
-        reason: String,
-    },
+    #[error(transparent)]
+    BadName(#[from] BadName),
     /// A name of an object in `/dev/shm` that cannot be used.
     #[error("{input:?} is not a name for a {what}: {reason}; use a slash and a file name, such as /demo_shm")]
     BadObjectName {

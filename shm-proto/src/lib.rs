@@ -21,19 +21,16 @@
 //!
 //! Larger pieces are in `examples/`: `publish_structs`, `read_frames` and `poll_loop`.
 //!
-//! # Where things are
+//! # What is here
 //!
-//! | module | what it is |
+//! | type | what it is |
 //! |---|---|
-//! | [`ring`] | the data path: [`Writer`], [`Reader`], [`Message`], and the [layout](ring::layout) they share |
-//! | [`handoff`] | one message at a time, for programs in C with a mutex and two named semaphores |
-//! | [`control`] | the daemon's socket: [`Endpoint`], requests and replies as types, a [client](control::Client) |
-//! | [`framing`] | cutting byte streams into messages |
-//! | [`stat`] | what `stat` and `list` show, as data |
-//! | [`oplog`] | what `log` shows, as data |
-//! | [`name`], [`size`], [`duration`] | names, `64MiB` and `30s`, checked where they are read |
-//! | [`error`] | the one [`Error`]: the object, the numbers, the cause |
-//! | [`os`] | what only the operating system can do: mappings, semaphores, sealed memory, descriptors between processes |
+//! | [`Endpoint`] | where a daemon is |
+//! | [`Reader`], [`Message`], [`ReadBatch`] | receiving: one by one, in place or copied out, or several together |
+//! | [`Writer`], [`Slot`], [`Batch`] | publishing: copied in, filled in place, or several together |
+//! | [`Attachment`], [`HandoffReader`] | reading a channel of either mode; in a handoff there is one message at a time |
+//! | [`Client`], [`Request`], [`Done`] | asking the daemon: `stat`, `resize` and so on |
+//! | [`Error`], [`Refusal`] | what went wrong: the object, the numbers, the cause |
 //!
 //! # Ways to wait
 //!
@@ -51,33 +48,72 @@
 //! was seen can be believed.
 
 #[cfg(not(loom))]
-pub mod control;
+mod client;
 #[cfg(not(loom))]
-pub mod duration;
+mod control;
 #[cfg(not(loom))]
-pub mod error;
+mod duration;
 #[cfg(not(loom))]
-pub mod framing;
+mod error;
 #[cfg(not(loom))]
-pub mod handoff;
+mod framing;
 #[cfg(not(loom))]
-pub mod name;
+mod handoff;
 #[cfg(not(loom))]
-pub mod oplog;
+mod name;
 #[cfg(not(loom))]
-pub mod os;
-pub mod ring;
+mod os;
+mod ring;
 #[cfg(not(loom))]
-pub mod size;
-#[cfg(not(loom))]
-pub mod stat;
+mod size;
 mod sync;
 
 #[cfg(not(loom))]
 pub use self::{
-    control::{Endpoint, Start},
-    error::{Blocked, Error, Result},
+    client::{Attached as HandoffReader, Attachment, Client, Endpoint},
+    control::{Done, Request},
+    error::{Blocked, Error, ErrorKind, Refusal, Result},
     name::{ChannelName, Prefix},
-    ring::{Attachment, Message, Reader, Writer},
+    ring::geometry::{Geometry, OnFull, Start},
+    ring::{Batch, Message, ReadBatch, Reader, Received, Slot, Words, Writer},
     size::Bytes,
 };
+
+/// For the programs of this project: what the daemon, `shmctl` and the measuring programs need besides. Nothing in here is kept
+/// from one version to the next.
+#[cfg(not(loom))]
+#[doc(hidden)]
+pub mod internal {
+    #[allow(missing_docs)]
+    pub mod client {
+        pub use crate::client::*;
+    }
+    #[allow(missing_docs)]
+    pub mod control {
+        pub use crate::control::*;
+    }
+    #[allow(missing_docs)]
+    pub mod duration {
+        pub use crate::duration::*;
+    }
+    #[allow(missing_docs)]
+    pub mod framing {
+        pub use crate::framing::*;
+    }
+    #[allow(missing_docs)]
+    pub mod handoff {
+        pub use crate::handoff::*;
+    }
+    #[allow(missing_docs)]
+    pub mod name {
+        pub use crate::name::*;
+    }
+    #[allow(missing_docs)]
+    pub mod os {
+        pub use crate::os::*;
+    }
+    #[allow(missing_docs)]
+    pub mod ring {
+        pub use crate::ring::*;
+    }
+}

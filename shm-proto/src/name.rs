@@ -5,8 +5,6 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
-
 /// A channel's name: 1 to 64 characters of `A-Z a-z 0-9 . _ -`, not starting with a dot or a dash.
 ///
 /// The name becomes part of a file name in `/dev/shm`, hence no slash and no hidden file.
@@ -19,9 +17,21 @@ pub struct ChannelName(String);
 #[serde(try_from = "String", into = "String")]
 pub struct Prefix(String);
 
+/// A name that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{input:?} is not a {what}: {reason}; use 1 to 64 of A-Z a-z 0-9 . _ -")]
+pub struct BadName {
+    /// Which kind of name.
+    pub what: &'static str,
+    /// The name as given.
+    pub input: String,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
 const MAX_LEN: usize = 64;
 
-fn check(what: &'static str, name: &str) -> Result<()> {
+fn check(what: &'static str, name: &str) -> Result<(), BadName> {
     let reason = if name.is_empty() {
         "it is empty".to_owned()
     } else if name.len() > MAX_LEN {
@@ -33,7 +43,7 @@ fn check(what: &'static str, name: &str) -> Result<()> {
     } else {
         return Ok(());
     };
-    Err(Error::BadName { what, input: name.to_owned(), reason })
+    Err(BadName { what, input: name.to_owned(), reason })
 }
 
 impl ChannelName {
@@ -61,15 +71,15 @@ impl Prefix {
 macro_rules! text_type {
     ($type:ident, $what:literal) => {
         impl FromStr for $type {
-            type Err = Error;
-            fn from_str(name: &str) -> Result<Self> {
+            type Err = BadName;
+            fn from_str(name: &str) -> Result<Self, BadName> {
                 check($what, name)?;
                 Ok(Self(name.to_owned()))
             }
         }
         impl TryFrom<String> for $type {
-            type Error = Error;
-            fn try_from(name: String) -> Result<Self> {
+            type Error = BadName;
+            fn try_from(name: String) -> Result<Self, BadName> {
                 check($what, &name)?;
                 Ok(Self(name))
             }

@@ -7,8 +7,6 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
-
 /// A number of bytes.
 ///
 /// ```
@@ -20,6 +18,14 @@ use crate::error::{Error, Result};
 /// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Bytes(pub u64);
+
+/// Text that is not a size.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{input:?} is not a size: write bytes or KiB, MiB, GiB, such as 4096, 64KiB, 1MiB or 2GiB")]
+pub struct BadSize {
+    /// The text as given.
+    pub input: String,
+}
 
 impl Bytes {
     /// One kibibyte.
@@ -37,10 +43,10 @@ impl Bytes {
 }
 
 impl FromStr for Bytes {
-    type Err = Error;
+    type Err = BadSize;
 
-    fn from_str(input: &str) -> Result<Self> {
-        let bad = || Error::BadSize { input: input.to_owned() };
+    fn from_str(input: &str) -> Result<Self, BadSize> {
+        let bad = || BadSize { input: input.to_owned() };
         let text = input.trim();
         let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
         let number: u64 = text[..digits].parse().map_err(|_| bad())?;
@@ -71,27 +77,27 @@ impl fmt::Display for Bytes {
 
 /// On the wire and in JSON a size is the plain number of bytes.
 impl Serialize for Bytes {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_u64(self.0)
     }
 }
 
 /// Accepts a number of bytes or text with a unit, because configuration files have both.
 impl<'de> Deserialize<'de> for Bytes {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> std::result::Result<Self, D::Error> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Visitor;
         impl serde::de::Visitor<'_> for Visitor {
             type Value = Bytes;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a size such as 4096, \"64KiB\", \"1MiB\" or \"2GiB\"")
             }
-            fn visit_u64<E: serde::de::Error>(self, n: u64) -> std::result::Result<Bytes, E> {
+            fn visit_u64<E: serde::de::Error>(self, n: u64) -> Result<Bytes, E> {
                 Ok(Bytes(n))
             }
-            fn visit_i64<E: serde::de::Error>(self, n: i64) -> std::result::Result<Bytes, E> {
+            fn visit_i64<E: serde::de::Error>(self, n: i64) -> Result<Bytes, E> {
                 u64::try_from(n).map(Bytes).map_err(|_| E::invalid_value(serde::de::Unexpected::Signed(n), &self))
             }
-            fn visit_str<E: serde::de::Error>(self, text: &str) -> std::result::Result<Bytes, E> {
+            fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Bytes, E> {
                 text.parse().map_err(E::custom)
             }
         }

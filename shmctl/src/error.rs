@@ -3,8 +3,8 @@
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 
-use shm_proto::Error;
-use shm_proto::control::ErrorKind;
+use shm_proto::internal::name::BadName;
+use shm_proto::{Error, ErrorKind};
 
 use crate::terminal::{folded, size};
 
@@ -51,10 +51,10 @@ impl Failure {
                 | Error::WouldBlock { .. }
                 | Error::Locked { .. } => WOULD_BLOCK,
                 Error::System { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => NOT_PERMITTED,
-                Error::BadSize { .. }
-                | Error::BadDuration { .. }
+                Error::BadSize(_)
+                | Error::BadDuration(_)
                 | Error::BadFraming { .. }
-                | Error::BadName { .. }
+                | Error::BadName(_)
                 | Error::BadObjectName { .. } => USAGE,
                 Error::Refused(refusal) => match refusal.kind {
                     ErrorKind::NotPermitted => NOT_PERMITTED,
@@ -124,6 +124,12 @@ impl From<Error> for Failure {
     }
 }
 
+impl From<BadName> for Failure {
+    fn from(error: BadName) -> Self {
+        Error::from(error).into()
+    }
+}
+
 /// Something that should be known and ends nothing.
 pub(crate) fn note(text: &str) {
     tell("note", Style::Plain, text);
@@ -153,8 +159,7 @@ fn tell(what: &str, style: Style, text: &str) {
 mod tests {
     use std::time::Duration;
 
-    use shm_proto::Blocked;
-    use shm_proto::control::Refusal;
+    use shm_proto::{Blocked, Refusal};
 
     use super::*;
 

@@ -94,7 +94,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         || format!("{text:?} is not a time: write seconds, such as 5 or 0.5, or a number with a unit: 500ms, 30s, 5m");
     match text.parse::<f64>() {
         Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|_| told()),
-        Err(_) => shm_proto::duration::parse(text).map_err(|_| told()),
+        Err(_) => shm_proto::internal::duration::parse(text).map_err(|_| told()),
     }
 }
 

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use shm_proto::Error;
-use shm_proto::framing::input::widen;
+use shm_proto::internal::framing::input::widen;
 
 use crate::error::{Failure, Result, note};
 use crate::signals::Signals;

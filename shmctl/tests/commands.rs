@@ -12,9 +12,10 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
 
 use nix::sys::signal::Signal;
-use shm_proto::control::{Change, Done, ErrorKind, Reloaded, Request, Resized};
-use shm_proto::oplog::{Fields, LogEntry, Severity, Value};
-use shm_proto::stat::Summary;
+use shm_proto::internal::control::log::{Fields, LogEntry, Severity, Value};
+use shm_proto::internal::control::stat::Summary;
+use shm_proto::internal::control::{Change, Reloaded, Resized};
+use shm_proto::{Done, ErrorKind, Request};
 
 use process::Proc;
 use support::{Dir, Ran, ok, refuse};

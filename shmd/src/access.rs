@@ -3,7 +3,7 @@
 use std::fmt;
 
 use nix::unistd::{Group, User};
-use shm_proto::os::peer::Credentials;
+use shm_proto::internal::os::peer::Credentials;
 
 /// One entry of a list, resolved to numbers when the configuration is loaded.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -17,10 +17,10 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use shm_proto::control::OnFull;
-use shm_proto::handoff::{Counters, Resized, Waker, Writer};
-use shm_proto::os::bell::Bell;
-use shm_proto::ring::Reader;
+use shm_proto::OnFull;
+use shm_proto::internal::handoff::{Counters, Resized, Waker, Writer};
+use shm_proto::internal::os::bell::Bell;
+use shm_proto::internal::ring::Reader;
 use shm_proto::{ChannelName, Error, Result};
 
 use crate::cleanup;

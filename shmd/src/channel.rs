@@ -20,13 +20,14 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Instant;
 
-use shm_proto::control::{Attached, Done, ErrorKind, Geometry, ReaderEvent, Refusal};
-use shm_proto::os::barrier;
-use shm_proto::os::reserve::Reservation;
-use shm_proto::ring::layout::{Place, control};
-use shm_proto::ring::link::ToWriter;
-use shm_proto::ring::{Snapshot, Walk};
-use shm_proto::{Error, Result};
+use shm_proto::internal::control::Attached;
+use shm_proto::internal::os::barrier;
+use shm_proto::internal::os::reserve::Reservation;
+use shm_proto::internal::ring::layout::{Place, control};
+use shm_proto::internal::ring::link::ToReader;
+use shm_proto::internal::ring::link::ToWriter;
+use shm_proto::internal::ring::{Snapshot, Walk};
+use shm_proto::{Done, Error, ErrorKind, Geometry, Refusal, Result};
 
 pub(crate) use handoff::Handoff;
 pub(crate) use prepared::Prepared;
@@ -325,7 +326,7 @@ impl Channel {
         let Some(reader) = self.readers.get_mut(&number).filter(|reader| !reader.evicted) else { return };
         reader.evicted = true;
         // The line first: a reader that sees the bit finds the reason on its connection.
-        hub.send(reader.client, &ReaderEvent::Evicted { reason: reason.to_owned() }, Vec::new());
+        hub.send(reader.client, &ToReader::Evicted { reason: reason.to_owned() }, Vec::new());
         reader.signal(control::EVICTED);
         self.evicted += 1;
         let peer = reader.peer.clone();

@@ -13,11 +13,11 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use ::log::debug;
-use shm_proto::control::SOCKET_NAME;
-use shm_proto::os::barrier;
-use shm_proto::os::process;
-use shm_proto::os::shm;
-use shm_proto::ring::Owner;
+use shm_proto::internal::client::SOCKET_NAME;
+use shm_proto::internal::os::barrier;
+use shm_proto::internal::os::process;
+use shm_proto::internal::os::shm;
+use shm_proto::internal::ring::Owner;
 use shm_proto::{Error, Prefix};
 
 use crate::background::PidFile;

@@ -9,7 +9,7 @@ use nix::sys::stat::{SFlag, fstat};
 use nix::sys::statvfs::statvfs;
 use nix::unistd::{Gid, getegid, geteuid, getgroups};
 use shm_proto::Prefix;
-use shm_proto::control::{default_prefix, default_runtime_dir};
+use shm_proto::internal::client::{default_prefix, default_runtime_dir};
 
 /// Where the kernel shows POSIX shared memory objects.
 const SHM_DIR: &str = "/dev/shm";

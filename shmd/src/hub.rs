@@ -10,9 +10,11 @@ use std::time::{Duration, Instant};
 use log::debug;
 use serde::Serialize;
 use shm_proto::Result;
-use shm_proto::control::{Conn, Done, ErrorKind, MAX_REQUEST, Refusal, Reply};
-use shm_proto::os::peer::{self, Credentials};
-use shm_proto::os::process;
+use shm_proto::internal::control::{Conn, MAX_REQUEST, Reply};
+use shm_proto::internal::os::peer;
+use shm_proto::internal::os::peer::Credentials;
+use shm_proto::internal::os::process;
+use shm_proto::{Done, ErrorKind, Refusal};
 
 use crate::admission::{self, Full, Held, Rate};
 use crate::event_loop::{ClientId, Event, EventLoop, Interest, Timer, Token};

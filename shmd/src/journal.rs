@@ -10,8 +10,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use log::Level;
 use shm_proto::ChannelName;
-use shm_proto::control::VERSION;
-use shm_proto::oplog::{Fields, LogEntry, Severity, Value};
+use shm_proto::internal::control::VERSION;
+use shm_proto::internal::control::log::{Fields, LogEntry, Severity, Value};
 
 use crate::rate_limit::LeftOut;
 use crate::server::Peer;
@@ -218,7 +218,8 @@ impl Operation {
 
 #[cfg(test)]
 mod tests {
-    use shm_proto::control::{Done, Reply, decode};
+    use shm_proto::Done;
+    use shm_proto::internal::control::{Reply, decode};
 
     use super::*;
 

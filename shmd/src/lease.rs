@@ -13,11 +13,11 @@ use std::time::Instant;
 
 use log::debug;
 use shm_proto::Result;
-use shm_proto::os::barrier;
-use shm_proto::os::page::SharedPage;
-use shm_proto::os::sem::Semaphore;
-use shm_proto::ring::layout::{LeasePage, OVER};
-use shm_proto::ring::link::ToWriter;
+use shm_proto::internal::os::barrier;
+use shm_proto::internal::os::page::SharedPage;
+use shm_proto::internal::os::sem::Semaphore;
+use shm_proto::internal::ring::layout::{LeasePage, OVER};
+use shm_proto::internal::ring::link::ToWriter;
 
 use crate::channel::Reader;
 use crate::event_loop::ClientId;

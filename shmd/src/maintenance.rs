@@ -14,9 +14,9 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use shm_proto::control::{Endpoint, ErrorKind, RUNTIME_DIR_VARIABLE};
-use shm_proto::os::peer::pidfd;
-use shm_proto::{ChannelName, Error, Result, Writer};
+use shm_proto::internal::client::RUNTIME_DIR_VARIABLE;
+use shm_proto::internal::os::peer::pidfd;
+use shm_proto::{ChannelName, Endpoint, Error, ErrorKind, Result, Writer};
 
 /// The option that makes this program the child.
 pub(crate) const OPTION: &str = "--finish-shrink";

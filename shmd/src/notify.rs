@@ -9,7 +9,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::{Duration, Instant};
 
 use log::{debug, warn};
-use shm_proto::os::clock::monotonic_ns;
+use shm_proto::internal::os::clock::monotonic_ns;
 
 use crate::event_loop::{EventLoop, Timer};
 

@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 
 use nix::fcntl::{Flock, OFlag};
 use nix::unistd::geteuid;
-use shm_proto::control::LOCK_NAME;
-use shm_proto::os::process::user_name;
-use shm_proto::os::remove::remove_this;
+use shm_proto::internal::client::LOCK_NAME;
+use shm_proto::internal::os::process::user_name;
+use shm_proto::internal::os::remove::remove_this;
 
 use crate::cleanup;
 use crate::journal::operation;
@@ -196,7 +196,7 @@ fn is_at(file: &File, path: &Path) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use shm_proto::os::process::start_ticks;
+    use shm_proto::internal::os::process::start_ticks;
 
     use super::*;
     use crate::testing;

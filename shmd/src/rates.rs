@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
-use shm_proto::stat::Rate;
+use shm_proto::internal::control::stat::Rate;
 
 /// Notes of each second, for the last second and minute; of each minute, for the last hour.
 const SECOND: Duration = Duration::from_secs(1);

@@ -1,9 +1,9 @@
 //! From a request to the channel's method: which channel is meant, and may this peer do that?
 
 use nix::unistd::geteuid;
-use shm_proto::control::{Done, ErrorKind, Pong, Refusal, Request};
-use shm_proto::os::peer::Credentials;
-use shm_proto::{ChannelName, Prefix};
+use shm_proto::internal::control::Pong;
+use shm_proto::internal::os::peer::Credentials;
+use shm_proto::{ChannelName, Done, ErrorKind, Prefix, Refusal, Request};
 
 use crate::channel::Channel;
 use crate::event_loop::ClientId;

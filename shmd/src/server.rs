@@ -1,4 +1,4 @@
-//! One client: bytes -> lines -> [`Request`](shm_proto::control::Request), and its replies back; deadlines and caps.
+//! One client: bytes -> lines -> [`Request`](shm_proto::Request), and its replies back; deadlines and caps.
 //!
 //! Nothing here waits. A client that is silent, slow to read or nonsensical costs its connection, and nobody's time.
 
@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::{setsockopt, sockopt};
 use serde::Serialize;
-use shm_proto::control::{Conn, MAX_REQUEST, Received};
-use shm_proto::os::peer::Credentials;
+use shm_proto::internal::control::{Conn, MAX_REQUEST, Received};
+use shm_proto::internal::os::peer::Credentials;
 use shm_proto::{Error, Result};
 
 use crate::event_loop::{ChannelId, ClientId, EventLoop, Interest, Timer, Token};
@@ -270,7 +270,7 @@ impl Client {
 mod tests {
     use super::*;
     use crate::taking::TAKE;
-    use shm_proto::ring::link::ToWriter;
+    use shm_proto::internal::ring::link::ToWriter;
     use std::io::{Read as _, Write as _};
 
     fn pair(events: &mut EventLoop, now: Instant) -> (Client, UnixStream) {

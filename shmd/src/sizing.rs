@@ -9,10 +9,9 @@ mod waiters;
 
 use std::time::{Duration, Instant};
 
-use shm_proto::Bytes;
-use shm_proto::control::ErrorKind;
-use shm_proto::os::memory::Free;
-use shm_proto::ring::link::ToWriter;
+use shm_proto::internal::os::memory::Free;
+use shm_proto::internal::ring::link::ToWriter;
+use shm_proto::{Bytes, ErrorKind};
 
 use crate::event_loop::ClientId;
 use crate::policy::Bounds;

@@ -4,9 +4,9 @@
 
 use std::sync::atomic::Ordering;
 
-use shm_proto::os::clock::monotonic_ns;
-use shm_proto::ring::Snapshot;
-use shm_proto::stat::{ChannelStat, ReaderStat, Summary, WriterStat};
+use shm_proto::internal::control::stat::{ChannelStat, ReaderStat, Summary, WriterStat};
+use shm_proto::internal::os::clock::monotonic_ns;
+use shm_proto::internal::ring::Snapshot;
 
 use crate::channel::{Channel, Reader};
 use crate::lease::Holder;

@@ -131,7 +131,7 @@ fn another_user_can_neither_open_the_lock_file_nor_stop_a_restart_by_waiting_for
     let Some(wait) = as_nobody("flock", &["--no-fork", path, "sleep", "1000"]) else { return };
     let stranger = Proc::spawn_as_is(wait);
     let found = fs::metadata(&lock).unwrap();
-    wait_until("flock to lock", || shm_proto::os::process::is_locked(found.dev(), found.ino()));
+    wait_until("flock to lock", || shm_proto::internal::os::process::is_locked(found.dev(), found.ino()));
     let daemon = test.start();
     assert_eq!(fs::metadata(&lock).unwrap().mode() & 0o7777, 0o600);
     let read = as_nobody("cat", &[path]).unwrap().status().unwrap();

@@ -1,8 +1,9 @@
 //! Lines on the control socket: what attaching costs besides the kernel.
 
 use divan::{Bencher, black_box};
-use shm_proto::control::{Attached, Done, Geometry, OnFull, Reply, Request, decode, encode};
-use shm_proto::ring::link::ToWriter;
+use shm_proto::internal::control::{Attached, Reply, decode, encode};
+use shm_proto::internal::ring::link::ToWriter;
+use shm_proto::{Done, Geometry, OnFull, Request};
 
 fn request() -> Request {
     Request::Attach { channel: Some("camera".parse().unwrap()), program: Some("viewer".to_owned()) }

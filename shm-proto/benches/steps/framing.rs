@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
 use shm_proto::Result;
-use shm_proto::framing::{Framing, Input, MessageSink, Pump, Slotted, Step};
+use shm_proto::internal::framing::{Framing, Input, MessageSink, Pump, Slotted, Step};
 
 const MESSAGE: usize = 64;
 /// As much as one read of a pump takes.

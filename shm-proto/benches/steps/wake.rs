@@ -4,11 +4,11 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering, fence};
 use std::thread;
 
 use divan::{Bencher, black_box};
-use shm_proto::os::barrier;
-use shm_proto::os::page::SharedPage;
-use shm_proto::os::sem::{Semaphore, Wait};
-use shm_proto::ring::layout::ReaderPage;
-use shm_proto::ring::wake::Barrier;
+use shm_proto::internal::os::barrier;
+use shm_proto::internal::os::page::SharedPage;
+use shm_proto::internal::os::sem::{Semaphore, Wait};
+use shm_proto::internal::ring::layout::ReaderPage;
+use shm_proto::internal::ring::wake::Barrier;
 
 use crate::support;
 

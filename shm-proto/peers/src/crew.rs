@@ -12,7 +12,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::unistd::Pid;
-use shm_proto::os::child;
+use shm_proto::internal::os::child;
 
 use crate::Result;
 use crate::case::{Case, Job, Library, Measure, Measured, Role};

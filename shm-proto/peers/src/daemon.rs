@@ -8,9 +8,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use shm_proto::Endpoint;
-use shm_proto::control::{Client, Request};
-use shm_proto::os::child;
+use shm_proto::{Client, Endpoint, Request};
+use shm_proto::internal::os::child;
 
 use crate::Result;
 use crate::case::Case;

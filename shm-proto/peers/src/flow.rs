@@ -7,7 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use shm_proto::os::clock::monotonic_ns;
+use shm_proto::internal::os::clock::monotonic_ns;
 
 use crate::Result;
 use crate::case::{Job, Latency, Measured};

@@ -50,7 +50,8 @@ pub(crate) fn excerpt(line: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::{Done, ErrorKind, Pong, Refusal, Reloaded, Reply, Request};
+    use crate::control::{Done, Pong, Reloaded, Reply, Request};
+    use crate::error::{ErrorKind, Refusal};
     use crate::ring::link::{ToDaemon, ToWriter};
 
     fn text(line: Vec<u8>) -> String {

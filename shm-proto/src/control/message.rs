@@ -1,14 +1,13 @@
 //! What goes over the control socket, as types. The JSON is what serde makes of them.
 
-use std::fmt;
-
 use serde::{Deserialize, Serialize};
 
-use super::Refusal;
+use super::log::LogEntry;
+use super::stat::{ChannelStat, Summary};
+use crate::error::Refusal;
 use crate::handoff::Names;
 use crate::name::ChannelName;
-use crate::oplog::LogEntry;
-use crate::stat::{ChannelStat, Summary};
+use crate::ring::geometry::Geometry;
 
 /// One line on the socket: the protocol's version beside the content.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -88,77 +87,6 @@ pub enum Request {
     /// A request that this version does not know, from a newer client. It is refused, and the connection stays usable.
     #[serde(other)]
     Unknown,
-}
-
-/// Where a reader starts.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Start {
-    /// At the oldest message that is still whole.
-    Oldest,
-    /// At the first message published after attaching.
-    #[default]
-    New,
-}
-
-/// What happens when a message does not fit and the channel cannot grow.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum OnFull {
-    /// The writer waits for the slowest reader; nothing is lost.
-    #[default]
-    Block,
-    /// The new message is dropped and counted.
-    Drop,
-    /// The oldest messages are overwritten; a reader that was lapped learns how many it lost.
-    Overwrite,
-}
-
-impl fmt::Display for OnFull {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            OnFull::Block => "block",
-            OnFull::Drop => "drop",
-            OnFull::Overwrite => "overwrite",
-        })
-    }
-}
-
-/// A channel's fixed facts, agreed at attach. Identity, sizes, alignment and `on_full` are in the segment's header, which is
-/// checked against them; the rest is for the writer, and a reload may change it
-/// ([`ToWriter::Policy`](crate::ring::link::ToWriter::Policy)).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Geometry {
-    /// The channel's name.
-    pub channel: ChannelName,
-    /// The identity of this segment: random, new with every creation.
-    pub instance: u64,
-    /// The instance of the channel's first segment. Messages are numbered on from one segment to the next of the same lineage.
-    pub lineage: u64,
-    /// Largest capacity of the data area in bytes; what a peer maps, besides the header.
-    pub max_capacity: u64,
-    /// Largest message in bytes.
-    pub max_message: u64,
-    /// Alignment of every payload in bytes: a power of two from 8 to 4096.
-    pub align: u32,
-    /// What happens when the ring is full.
-    pub on_full: OnFull,
-    /// Every publish waits until all attached readers have read.
-    pub ack: bool,
-    /// The longest such a wait, in milliseconds.
-    pub ack_timeout_ms: u64,
-    /// In milliseconds: a reader is evicted if it passes no message for this long while publishing waits for it or messages are
-    /// dropped because of it; 0 for never.
-    pub evict_after_ms: u64,
-    /// Publishing waits while fewer readers than this are attached.
-    pub wait_readers: u32,
-    /// Most readers at a time.
-    pub max_readers: u32,
-    /// The reader, not the writer, pays for the full barrier (`membarrier`).
-    pub asymmetric: bool,
-    /// Whoever maps the segment enters the memory that is there into its page table at once.
-    #[serde(default)]
-    pub prefault: bool,
 }
 
 /// What the daemon answers.
@@ -288,51 +216,4 @@ pub struct Change {
     /// Why it stays as it was, if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-}
-
-/// What an attached reader tells the daemon on its connection.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
-pub enum FromReader {
-    /// What stands in the segment makes no sense. The daemon looks for itself before it believes that.
-    Broken {
-        /// What the reader has found, and where.
-        reason: String,
-    },
-    /// A line that this version does not know, from a newer reader. The daemon passes over it.
-    #[serde(other)]
-    Unknown,
-}
-
-/// What the daemon tells an attached reader on its connection.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "event", rename_all = "snake_case")]
-pub enum ReaderEvent {
-    /// The reader was evicted.
-    Evicted {
-        /// By whom and why.
-        reason: String,
-    },
-    /// The channel is closing; what is in it can still be read.
-    Closing {
-        /// Why.
-        reason: String,
-    },
-    /// The channel goes on in a new segment, whose read-only descriptor comes with this line. What stands in the old segment
-    /// at or after the position is no message.
-    Moved {
-        /// The channel's facts, with the new segment's identity.
-        geometry: Geometry,
-        /// The position where the old segment ends and the new one begins.
-        pos: u64,
-        /// The number of the first message of the new segment.
-        seq: u64,
-        /// What was wrong with the old segment, if that is why the channel goes on in a new one. Messages may be missing then, nobody
-        /// knows how many, and numbers are left out.
-        #[serde(default, skip_serializing_if = "Option::is_none")]
-        broken: Option<String>,
-    },
-    /// A line that this version does not know, from a newer daemon. The reader passes over it.
-    #[serde(other)]
-    Unknown,
 }

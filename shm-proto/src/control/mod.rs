@@ -4,8 +4,9 @@
 //! |---|---|---|
 //! | client to daemon | [`Request`] in an [`Envelope`] | none |
 //! | daemon to client | [`Reply`] in an [`Envelope`] | `attach`: segment (read-only), page, bell, none on a handoff channel; `publish`: segment (read-write), lease page |
-//! | daemon to an attached reader | [`ReaderEvent`] | none |
-//! | daemon to a follower of the log | [`LogEntry`](crate::oplog::LogEntry) | none |
+//! | daemon to an attached reader | [`ToReader`](crate::ring::link::ToReader) | `moved`: segment (read-only) |
+//! | attached reader to daemon | [`FromReader`](crate::ring::link::FromReader) | none |
+//! | daemon to a follower of the log | [`LogEntry`](log::LogEntry) | none |
 //! | daemon to the lent writer | [`ToWriter`](crate::ring::link::ToWriter) | `reader_joined`: page, bell |
 //! | lent writer to daemon | [`ToDaemon`](crate::ring::link::ToDaemon) | none |
 //!
@@ -22,32 +23,23 @@
 //! # Newer and older peers
 //!
 //! Both sides may be of different releases as long as the version in `"v"` is the same. Whoever receives a line passes over
-//! fields that it does not know, and over a whole [`ReaderEvent`], [`ToWriter`](crate::ring::link::ToWriter) or
+//! fields that it does not know, and over a whole [`ToReader`](crate::ring::link::ToReader), [`ToWriter`](crate::ring::link::ToWriter) or
 //! [`ToDaemon`](crate::ring::link::ToDaemon) of a kind that it does not know. A request that the daemon does not know is
 //! refused with `bad_request`, and the connection stays usable. A kind of refusal that a client does not know is
-//! [`ErrorKind::Unknown`], with the daemon's message. What an older peer must not pass over needs another version.
+//! [`ErrorKind::Unknown`](crate::ErrorKind::Unknown), with the daemon's message. What an older peer must not pass over needs another version.
 
-mod client;
 mod conn;
-mod endpoint;
 mod line;
+pub mod log;
 mod message;
 #[cfg(test)]
 mod newer_tests;
-mod refusal;
+pub mod stat;
 
-pub use client::Client;
 pub use conn::{Conn, Incoming, MAX_FDS_A_LINE, Received};
-pub use endpoint::{
-    Endpoint, LOCK_NAME, RUNTIME_DIR_VARIABLE, SOCKET_NAME, SYSTEM_RUNTIME_DIR, default_prefix, default_runtime_dir,
-};
 pub(crate) use line::excerpt;
 pub use line::{decode, encode};
-pub use message::{
-    Attached, Change, Done, Envelope, FromReader, Geometry, HandoffAttached, Lent, OnFull, Pong, ReaderEvent, Reloaded,
-    Reply, Request, Resized, Start,
-};
-pub use refusal::{ErrorKind, Refusal};
+pub use message::{Attached, Change, Done, Envelope, HandoffAttached, Lent, Pong, Reloaded, Reply, Request, Resized};
 
 /// The protocol's version, in every line as `"v"`.
 pub const VERSION: u32 = 1;

@@ -1,9 +1,9 @@
 //! What a newer peer may send and an older one has to live with, as literal lines.
 
-use super::{Done, ErrorKind, ReaderEvent, Reply, Request, decode};
-use crate::error::Error;
-use crate::oplog::{LogEntry, Severity};
-use crate::ring::link::{ToDaemon, ToWriter};
+use super::log::{LogEntry, Severity};
+use super::{Done, Reply, Request, decode};
+use crate::error::{Error, ErrorKind};
+use crate::ring::link::{ToDaemon, ToReader, ToWriter};
 
 #[test]
 fn a_refusal_of_an_unknown_kind_keeps_its_message() {
@@ -18,14 +18,14 @@ fn lines_of_an_unknown_kind_are_told_from_faulty_ones_and_known_ones_lose_nothin
     let unknown = r#"{"v":1,"event":"rotated","at":{"segment":[1,2]},"reason":7}"#;
     assert_eq!(decode::<ToWriter>(unknown).unwrap(), ToWriter::Unknown);
     assert_eq!(decode::<ToDaemon>(unknown).unwrap(), ToDaemon::Unknown);
-    assert_eq!(decode::<ReaderEvent>(unknown).unwrap(), ReaderEvent::Unknown);
+    assert_eq!(decode::<ToReader>(unknown).unwrap(), ToReader::Unknown);
 
     let left = r#"{"v":1,"event":"reader_left","reader":3,"why":{"code":9},"later":null}"#;
     assert_eq!(decode::<ToWriter>(left).unwrap(), ToWriter::ReaderLeft { reader: 3 });
     let grow = r#"{"event":"grow","urgent":true,"capacity":4096,"v":1}"#;
     assert_eq!(decode::<ToDaemon>(grow).unwrap(), ToDaemon::Grow { capacity: 4096 });
     let closing = r#"{"v":1,"event":"closing","reason":"the end","successor":"cam2"}"#;
-    assert_eq!(decode::<ReaderEvent>(closing).unwrap(), ReaderEvent::Closing { reason: "the end".into() });
+    assert_eq!(decode::<ToReader>(closing).unwrap(), ToReader::Closing { reason: "the end".into() });
 
     // What is not of the protocol at all is still an error, and so is a known line without what it needs.
     for faulty in [r#"{"v":1}"#, r#"{"v":1,"event":[7]}"#, r#"{"v":1,"event":"reader_left"}"#] {

@@ -334,7 +334,7 @@ impl Pump {
     }
 
     fn error(&self, reason: String) -> Error {
-        Error::Framing { framing: self.framing, message: self.published + 1, reason }
+        Error::Framing { framing: self.framing.to_string(), message: self.published + 1, reason }
     }
 }
 

@@ -48,7 +48,6 @@
 //! no length and no cut file can turn into a fault.
 
 mod access;
-mod attached;
 pub mod layout;
 mod names;
 mod objects;
@@ -56,7 +55,6 @@ mod reader;
 mod writer;
 
 pub use access::Access;
-pub use attached::Attached;
 pub use names::Names;
 pub use reader::{Reader, Received, WriterSign};
 pub use writer::{Counters, Origin, Progress, Resized, Settings, Waker, Writer};

@@ -25,7 +25,7 @@ impl Names {
     /// Checks three names.
     ///
     /// # Errors
-    /// [`Error::BadName`] for a name that the C library would refuse, or two semaphores of one name.
+    /// [`Error::BadObjectName`] for a name that the C library would refuse, or two semaphores of one name.
     pub fn new(segment: &str, avail: &str, done: &str) -> Result<Self> {
         check("segment", segment)?;
         check("semaphore", avail)?;

@@ -9,10 +9,9 @@ use std::os::unix::fs::MetadataExt;
 
 use super::map::Mapping;
 use super::reserve;
-use super::sem::{Semaphore, Wait};
+use super::sem::{Semaphore, SemaphoreCell, Wait};
 use super::shm;
 use crate::error::{Error, Result};
-use crate::ring::layout::SemaphoreCell;
 
 /// Bytes of the file: one `sem_t`.
 const LEN: u64 = 32;

@@ -8,7 +8,6 @@ use std::fmt;
 use std::ops::Deref;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::ptr::NonNull;
-use std::sync::atomic::Ordering;
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
@@ -18,41 +17,21 @@ use nix::unistd::ftruncate;
 
 use super::map::Mapping;
 use super::retry;
-use super::sem::Semaphore;
 use crate::error::{Error, Result};
-use crate::ring::layout::{CURSOR_JOINING, LeasePage, PAGE_SIZE, ReaderPage};
 
-/// What a page may hold: [`ReaderPage`] or [`LeasePage`].
-pub trait PageLayout: private::Layout {}
+/// Bytes of a page.
+pub const PAGE_SIZE: usize = 4096;
 
-impl PageLayout for ReaderPage {}
-impl PageLayout for LeasePage {}
-
-mod private {
-    use crate::error::Result;
-
-    /// # Safety
-    /// The type is [`PAGE_SIZE`](super::PAGE_SIZE) bytes of atomics and padding, for which all zeroes is a value.
-    pub unsafe trait Layout {
-        /// Turns a fresh page of zeroes into a page that may be handed out.
-        fn prepare(&self) -> Result<()>;
-    }
-}
-
-// SAFETY: `layout` asserts the size; every field is an atomic.
-unsafe impl private::Layout for ReaderPage {
-    fn prepare(&self) -> Result<()> {
-        self.line.cursor.store(CURSOR_JOINING, Ordering::Relaxed);
-        Semaphore::new(&self.wake).init()?;
-        Semaphore::new(&self.space).init()
-    }
-}
-
-// SAFETY: `layout` asserts the size; every field is an atomic.
-unsafe impl private::Layout for LeasePage {
-    fn prepare(&self) -> Result<()> {
-        Semaphore::new(&self.wake).init()
-    }
+/// What a page may hold.
+///
+/// # Safety
+/// The type is [`PAGE_SIZE`] bytes of atomics and padding, for which all zeroes is a value.
+pub unsafe trait PageLayout {
+    /// Turns a fresh page of zeroes into a page that may be handed out.
+    ///
+    /// # Errors
+    /// When a semaphore in it cannot be made.
+    fn prepare(&self) -> Result<()>;
 }
 
 /// A sealed one-page memfd, mapped for reading and writing; unmapped when dropped.
@@ -71,7 +50,7 @@ unsafe impl<T: PageLayout> Sync for SharedPage<T> {}
 const SEALS: SealFlag = SealFlag::F_SEAL_SHRINK.union(SealFlag::F_SEAL_GROW).union(SealFlag::F_SEAL_SEAL);
 
 impl<T: PageLayout> SharedPage<T> {
-    /// A new page, its semaphores ready and a reader's cursor at [`CURSOR_JOINING`], with the descriptor to hand on.
+    /// A new page, prepared as its layout says, with the descriptor to hand on.
     ///
     /// `name` is what `/proc/PID/maps` shows of it.
     ///
@@ -94,7 +73,7 @@ impl<T: PageLayout> SharedPage<T> {
         retry(|| fallocate(&fd, FallocateFlags::empty(), 0, PAGE_SIZE as i64)).map_err(failed("reserve"))?;
         fcntl(&fd, FcntlArg::F_ADD_SEALS(SEALS)).map_err(failed("seal"))?;
         let page = Self::map(fd.as_fd())?;
-        private::Layout::prepare(&*page)?;
+        page.prepare()?;
         Ok((page, fd))
     }
 
@@ -147,6 +126,8 @@ mod tests {
     use super::*;
     use crate::os::reserve;
     use crate::os::testing::memory;
+    use crate::ring::layout::{CURSOR_JOINING, LeasePage, ReaderPage};
+    use std::sync::atomic::Ordering;
 
     #[test]
     fn both_sides_of_a_page_see_what_the_other_writes() {

@@ -22,7 +22,6 @@ use nix::libc;
 
 use crate::error::{Error, Result};
 use crate::os::clock;
-use crate::ring::layout::SemaphoreCell;
 
 /// The largest value, as in glibc.
 const VALUE_MAX: u64 = 0x7fff_ffff;
@@ -39,6 +38,14 @@ const _: () = {
     assert!(size_of::<libc::sem_t>() <= size_of::<SemaphoreCell>());
     assert!(align_of::<libc::sem_t>() <= align_of::<SemaphoreCell>());
 };
+
+/// Room for a `sem_t` (32 bytes in glibc on 64-bit Linux) on a cache line of its own.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct SemaphoreCell {
+    /// Opaque; see [`Semaphore`].
+    pub opaque: [AtomicU64; 4],
+}
 
 /// How a wait ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,9 +12,9 @@ use super::inspect::{At, published, word_at};
 use super::layout::DATA_OFFSET;
 use super::published::Place;
 use super::record::{HEADER, Header, Kind, align_header, stride};
-use crate::control::Geometry;
 use crate::error::{Error, Result};
 use crate::os::reserve;
+use crate::ring::geometry::Geometry;
 
 /// How much of the file is read at a time.
 const LOOK: usize = 32 << 10;

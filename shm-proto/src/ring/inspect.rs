@@ -14,8 +14,8 @@ use super::layout::{Counters, DATA_OFFSET, Identity, LAYOUT_VERSION, MAGIC, MARK
 use super::published::{Place, PlaceCell, Published};
 use super::record::{HEADER, Header, Kind, stride};
 use super::segment::{Owner, flags_of};
-use crate::control::Geometry;
 use crate::error::{Error, Result};
+use crate::ring::geometry::Geometry;
 
 /// A segment at one moment. Each figure is right by itself; two may be a few messages apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -36,9 +36,12 @@
 //! Nobody believes what somebody else may write: see [`Reader`](super::Reader) and [`Writer`](super::Writer).
 
 use std::mem::{offset_of, size_of};
-use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 pub use super::published::{Place, PlaceCell, Published};
+use crate::error::Result;
+use crate::os::page::{PAGE_SIZE, PageLayout};
+use crate::os::sem::{Semaphore, SemaphoreCell};
 
 /// `SHMDRING`, little-endian.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"SHMDRING");
@@ -50,8 +53,6 @@ pub const DATA_OFFSET: u64 = 4096;
 pub const MARK_EVERY: u64 = 64 << 10;
 /// Bytes of a cache line.
 pub const LINE: u64 = 64;
-/// Bytes of a reader's or a lease page.
-pub const PAGE_SIZE: usize = 4096;
 /// A cursor's value until the reader has chosen its start.
 pub const CURSOR_JOINING: u64 = u64::MAX;
 
@@ -164,14 +165,6 @@ pub struct SpaceWanted {
     pub give_at: AtomicU64,
 }
 
-/// Room for a `sem_t` (32 bytes in glibc on 64-bit Linux) on a cache line of its own.
-#[repr(C, align(64))]
-#[derive(Debug)]
-pub struct SemaphoreCell {
-    /// Opaque; see [`Semaphore`](crate::os::sem::Semaphore).
-    pub opaque: [AtomicU64; 4],
-}
-
 /// A reader's page.
 #[repr(C, align(4096))]
 #[derive(Debug)]
@@ -268,6 +261,24 @@ const _: () = {
     assert!(offset_of!(LeasePage, pending) == 128);
     assert!(offset_of!(LeasePage, wake) == 192);
 };
+
+// SAFETY: the size is asserted above, and every field is an atomic or an array of them.
+#[allow(unsafe_code)]
+unsafe impl PageLayout for ReaderPage {
+    fn prepare(&self) -> Result<()> {
+        self.line.cursor.store(CURSOR_JOINING, Ordering::Relaxed);
+        Semaphore::new(&self.wake).init()?;
+        Semaphore::new(&self.space).init()
+    }
+}
+
+// SAFETY: as above.
+#[allow(unsafe_code)]
+unsafe impl PageLayout for LeasePage {
+    fn prepare(&self) -> Result<()> {
+        Semaphore::new(&self.wake).init()
+    }
+}
 
 /// A line, as sizes are given here, and two, which some processors fetch together.
 const ONE: usize = LINE as usize;

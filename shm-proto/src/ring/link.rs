@@ -1,4 +1,5 @@
-//! What passes between the daemon and whoever holds the writer role: a thread of the daemon or another program.
+//! What passes between the daemon and those who are attached: whoever holds the writer role, which is a thread of the daemon or
+//! another program, and readers.
 //!
 //! The daemon stays off the data path. It puts a line on the link, raises [`LeasePage::generation`] and posts the page's
 //! semaphore; the writer looks at the generation with one load before every publish and reads the link when it changed.
@@ -21,6 +22,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use serde::{Deserialize, Serialize};
 
+use super::geometry::Geometry;
 use crate::error::Result;
 
 /// Most lines to the writer that are on their way; the daemon keeps the others. Each may carry two descriptors.
@@ -61,13 +63,13 @@ pub enum ToWriter {
     },
     /// The channel's policy has changed.
     Policy {
-        /// As [`Geometry::ack`](crate::control::Geometry::ack).
+        /// As [`Geometry::ack`](super::geometry::Geometry::ack).
         ack: bool,
-        /// As [`Geometry::ack_timeout_ms`](crate::control::Geometry::ack_timeout_ms).
+        /// As [`Geometry::ack_timeout_ms`](super::geometry::Geometry::ack_timeout_ms).
         ack_timeout_ms: u64,
-        /// As [`Geometry::evict_after_ms`](crate::control::Geometry::evict_after_ms).
+        /// As [`Geometry::evict_after_ms`](super::geometry::Geometry::evict_after_ms).
         evict_after_ms: u64,
-        /// As [`Geometry::wait_readers`](crate::control::Geometry::wait_readers).
+        /// As [`Geometry::wait_readers`](super::geometry::Geometry::wait_readers).
         wait_readers: u32,
     },
     /// Give the role back: publish nothing more.
@@ -137,20 +139,72 @@ pub enum ToDaemon {
     Unknown,
 }
 
-/// One end of the link, the writer's.
-pub trait Link: Send + fmt::Debug {
+/// What an attached reader tells the daemon on its connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum FromReader {
+    /// What stands in the segment makes no sense. The daemon looks for itself before it believes that.
+    Broken {
+        /// What the reader has found, and where.
+        reason: String,
+    },
+    /// A line that this version does not know, from a newer reader. The daemon passes over it.
+    #[serde(other)]
+    Unknown,
+}
+
+/// What the daemon tells an attached reader on its connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum ToReader {
+    /// The reader was evicted.
+    Evicted {
+        /// By whom and why.
+        reason: String,
+    },
+    /// The channel is closing; what is in it can still be read.
+    Closing {
+        /// Why.
+        reason: String,
+    },
+    /// The channel goes on in a new segment, whose read-only descriptor comes with this line. What stands in the old segment
+    /// at or after the position is no message.
+    Moved {
+        /// The channel's facts, with the new segment's identity.
+        geometry: Geometry,
+        /// The position where the old segment ends and the new one begins.
+        pos: u64,
+        /// The number of the first message of the new segment.
+        seq: u64,
+        /// What was wrong with the old segment, if that is why the channel goes on in a new one. Messages may be missing then, nobody
+        /// knows how many, and numbers are left out.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        broken: Option<String>,
+    },
+    /// A line that this version does not know, from a newer daemon. The reader passes over it.
+    #[serde(other)]
+    Unknown,
+}
+
+/// The end of a link that a writer or a reader has. `In` comes from the daemon, and `Out` goes to it.
+pub trait Link<In, Out>: Send + fmt::Debug {
     /// The next line from the daemon, if one has arrived; never waits. `Err` when the daemon is gone.
     ///
     /// # Errors
     /// [`Error::Disconnected`](crate::Error::Disconnected) when there will never be another one.
-    fn receive(&mut self) -> Result<Option<(ToWriter, Vec<OwnedFd>)>>;
+    fn receive(&mut self) -> Result<Option<(In, Vec<OwnedFd>)>>;
 
     /// Puts a line on its way to the daemon; never waits.
     ///
     /// # Errors
     /// [`Error::Disconnected`](crate::Error::Disconnected) when the daemon is gone.
-    fn send(&mut self, line: ToDaemon) -> Result<()>;
+    fn send(&mut self, line: Out) -> Result<()>;
 
     /// Readable when a line may have arrived; `None` for a link that has no descriptor.
     fn as_fd(&self) -> Option<BorrowedFd<'_>>;
 }
+
+/// A writer's end.
+pub type WriterLink = Box<dyn Link<ToWriter, ToDaemon>>;
+/// A reader's end.
+pub type ReaderLink = Box<dyn Link<ToReader, FromReader>>;

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use super::published::Place;
-use crate::control::OnFull;
+use crate::ring::geometry::OnFull;
 
 const MOST: usize = 128;
 /// A mark every so many bytes at least: below that walking is as cheap.

@@ -3,6 +3,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`layout`] | the bytes in shared memory |
+//! | [`geometry`] | what a channel is: sizes, policies |
 //! | [`record`] | the 8-byte header in front of every message |
 //! | [`commit`], [`published`], [`floor`], [`wake`] | the lock-free steps, generic so that loom checks the code that runs |
 //! | [`plan`], `marks`, `walker` | where the next record goes: pure |
@@ -14,11 +15,11 @@
 //! | `inspect`, `chain` | what the daemon sees without mapping the segment: the header, the records |
 
 #[cfg(not(loom))]
-mod attach;
-#[cfg(not(loom))]
 mod chain;
 pub mod commit;
 pub mod floor;
+#[cfg(not(loom))]
+pub mod geometry;
 #[cfg(not(loom))]
 mod haste;
 #[cfg(not(loom))]
@@ -52,7 +53,6 @@ mod writer;
 
 #[cfg(not(loom))]
 pub use self::{
-    attach::Attachment,
     chain::{Walk, WalkFrom, Walked},
     inspect::Snapshot,
     reader::{Batch as ReadBatch, Message, Reader, Received, Words},

@@ -13,11 +13,11 @@ use super::commit::Words;
 use super::layout::{self, Counters, DATA_OFFSET, Identity, LAYOUT_VERSION, MAGIC, SegmentHeader};
 use super::published::{PlaceCell, Published};
 use super::record::{MAX_CAPACITY, align_header, largest_message};
-use crate::control::{Geometry, OnFull};
 use crate::error::{Error, Result};
 use crate::os::map::Mapping;
 use crate::os::prefetch::prefetch;
 use crate::os::reserve;
+use crate::ring::geometry::{Geometry, OnFull};
 
 /// Up to so many bytes a message is copied word by word, from the last to the first.
 pub(super) const SMALL: usize = 256;

@@ -9,13 +9,13 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
+use super::geometry::{Geometry, OnFull, Start};
 use super::layout::{DATA_OFFSET, LeasePage, OVER, ReaderPage, control};
-use super::link::{Link, ToDaemon, ToWriter};
+use super::link::{FromReader, Link, ReaderLink, ToDaemon, ToReader, ToWriter};
 use super::published::Place;
 use super::{Beginning, Owner, Reader, Walk, WalkFrom, Walked, Writer, begin_segment, create_segment};
-use crate::control::{
-    Conn, FromReader, Geometry, MAX_REPLY, MAX_REQUEST, OnFull, ReaderEvent, Received, Start, decode,
-};
+use crate::client::SocketLink;
+use crate::control::{Conn, MAX_REPLY, MAX_REQUEST, Received, decode};
 use crate::error::{Error, Result};
 use crate::os::bell::Bell;
 use crate::os::page::SharedPage;
@@ -41,7 +41,7 @@ struct TestLink {
     overheard: Option<Overheard>,
 }
 
-impl Link for TestLink {
+impl Link<ToWriter, ToDaemon> for TestLink {
     fn receive(&mut self) -> Result<Option<Line>> {
         match self.lines.try_recv() {
             Ok(line) => Ok(Some(line)),
@@ -215,7 +215,8 @@ impl TestChannel {
         self.send(ToWriter::ReaderJoined { reader: attached.id }, attached.descriptors());
         barrier::heavy();
         let segment = self.segment.as_fd();
-        let reader = Reader::open(segment, attached.page_fd.as_fd(), bell_fd, self.geometry.clone(), start, conn)?;
+        let link = conn.map(|conn| Box::new(SocketLink::new(conn, "main".to_owned())) as ReaderLink);
+        let reader = Reader::open(segment, attached.page_fd.as_fd(), bell_fd, self.geometry.clone(), start, link)?;
         self.readers.push(attached);
         Ok(reader)
     }
@@ -285,8 +286,7 @@ impl TestChannel {
         begin_segment(self.segment.as_fd(), &self.geometry, capacity, owner, &beginning).unwrap();
         for reader in &mut self.readers {
             if let Some(conn) = &mut reader.conn {
-                let line =
-                    ReaderEvent::Moved { geometry: self.geometry.clone(), pos, seq, broken: self.broken.clone() };
+                let line = ToReader::Moved { geometry: self.geometry.clone(), pos, seq, broken: self.broken.clone() };
                 conn.queue(&line, vec![self.segment.try_clone().unwrap()]).unwrap();
                 assert!(conn.flush().unwrap());
             }
@@ -298,7 +298,7 @@ impl TestChannel {
     /// Readers are told of a move, and the descriptor does not arrive.
     pub(super) fn tell_of_a_move_without_descriptor(&mut self) {
         for conn in self.readers.iter_mut().filter_map(|reader| reader.conn.as_mut()) {
-            let line = ReaderEvent::Moved { geometry: self.geometry.clone(), pos: 16, seq: 1, broken: None };
+            let line = ToReader::Moved { geometry: self.geometry.clone(), pos: 16, seq: 1, broken: None };
             conn.send(&line, &[]).unwrap();
         }
     }

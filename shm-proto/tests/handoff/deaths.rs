@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use shm_proto::Error;
-use shm_proto::control::OnFull;
-use shm_proto::handoff::{Progress, Reader, Settings, Writer};
-use shm_proto::os::clock::monotonic_ns;
+use shm_proto::internal::handoff::{Progress, Reader, Settings, Writer};
+use shm_proto::internal::os::clock::monotonic_ns;
 
 use crate::peer::{Place, has_peers, pattern, soon};
 
@@ -29,7 +28,7 @@ fn offered_again(writer: &mut Writer) {
 /// Waits until the message on offer is acknowledged by a C reader that reads one message.
 fn acknowledged_by_the_next(place: &Place, writer: &mut Writer, len: usize) {
     // Patient with one that lives, however slow the machine is.
-    writer.set_policy(OnFull::Block, place.settings().ack_timeout);
+    writer.set_policy(false, place.settings().ack_timeout);
     let mut next = place.peer("read", &["1", "0"]);
     next.says("open");
     assert_eq!(writer.progress(soon()).unwrap(), Progress::Acknowledged);
@@ -62,7 +61,7 @@ fn where_the_policy_is_to_drop_a_message_that_a_killed_reader_took_is_dropped_an
         return;
     }
     let place = Place::new();
-    let drops = Settings { on_full: OnFull::Drop, ack_timeout: SHORT, ..place.settings() };
+    let drops = Settings { drop_late: true, ack_timeout: SHORT, ..place.settings() };
     let mut writer = Writer::create(drops).unwrap();
     writer.offer(&pattern(0, 100)).unwrap();
     let mut dies = place.peer("stop", &["locked"]);

@@ -3,10 +3,10 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use shm_proto::handoff::{Progress, Reader, Settings, Writer};
-use shm_proto::os::clock::monotonic_ns;
-use shm_proto::os::named_sem::NamedSemaphore;
-use shm_proto::{Blocked, Error, control::OnFull};
+use shm_proto::internal::handoff::{Progress, Reader, Settings, Writer};
+use shm_proto::internal::os::clock::monotonic_ns;
+use shm_proto::internal::os::named_sem::NamedSemaphore;
+use shm_proto::{Blocked, Error};
 
 use crate::peer::{Place, has_peers, pattern, soon};
 
@@ -168,7 +168,7 @@ fn a_message_over_the_limit_is_refused_with_both_numbers_and_the_next_one_goes_t
 fn without_a_reader_a_message_is_withdrawn_in_time_or_stays_on_offer() {
     let place = Place::new();
     let short = Duration::from_millis(20);
-    let drops = Settings { on_full: OnFull::Drop, ack_timeout: short, ..place.settings() };
+    let drops = Settings { drop_late: true, ack_timeout: short, ..place.settings() };
     let mut writer = Writer::create(drops).unwrap();
     assert_eq!(writer.publish(b"lost", None).unwrap(), Progress::Dropped);
     assert_eq!(writer.counters().dropped, 1);
@@ -212,7 +212,7 @@ fn a_growth_is_broken_off_when_the_writer_is_to_end_and_takes_nothing() {
 #[test]
 fn a_flood_of_acknowledgements_that_belong_to_nothing_does_not_hold_a_deadline_up() {
     let place = Place::new();
-    let settings = Settings { ack_timeout: Duration::from_millis(50), on_full: OnFull::Drop, ..place.settings() };
+    let settings = Settings { ack_timeout: Duration::from_millis(50), drop_late: true, ..place.settings() };
     let mut writer = Writer::create(settings).unwrap();
     let done = NamedSemaphore::open(&place.0.done).unwrap();
     let (over, begun) = (AtomicBool::new(false), Instant::now());

@@ -5,8 +5,8 @@ use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
 use shm_proto::Error;
-use shm_proto::handoff::{Origin, Progress, Reader, Settings, Writer};
-use shm_proto::os::{named_sem, reserve, shm};
+use shm_proto::internal::handoff::{Origin, Progress, Reader, Settings, Writer};
+use shm_proto::internal::os::{named_sem, reserve, shm};
 
 use crate::peer::{Place, has_peers, pattern, soon};
 

@@ -9,9 +9,9 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
-use shm_proto::handoff::{Names, Settings};
-use shm_proto::os::clock::monotonic_ns;
-use shm_proto::os::{named_sem, shm};
+use shm_proto::internal::handoff::{Names, Settings};
+use shm_proto::internal::os::clock::monotonic_ns;
+use shm_proto::internal::os::{named_sem, shm};
 
 /// Nothing takes so long. A peer in C lives no longer than a few times that, whatever becomes of its test.
 const PATIENCE: Duration = Duration::from_secs(60);

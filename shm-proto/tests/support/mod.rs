@@ -10,15 +10,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
-use shm_proto::control::{Geometry, OnFull};
-use shm_proto::os::barrier;
-use shm_proto::os::bell::Bell;
-use shm_proto::os::page::SharedPage;
-use shm_proto::ring::layout::{LeasePage, ReaderPage};
-use shm_proto::ring::link::{Link, ToDaemon, ToWriter};
-use shm_proto::ring::record::largest_message;
-use shm_proto::ring::{Owner, create_segment};
-use shm_proto::{Reader, Result, Start, Writer};
+use shm_proto::internal::os::barrier;
+use shm_proto::internal::os::bell::Bell;
+use shm_proto::internal::os::page::SharedPage;
+use shm_proto::internal::ring::layout::{LeasePage, ReaderPage};
+use shm_proto::internal::ring::link::{Link, ToDaemon, ToWriter};
+use shm_proto::internal::ring::record::largest_message;
+use shm_proto::internal::ring::{Owner, create_segment};
+use shm_proto::{Geometry, OnFull, Reader, Result, Start, Writer};
 
 /// A ring of `capacity` bytes that loses nothing, with its writer and so many readers.
 pub(crate) fn channel(capacity: u64, readers: usize) -> (Writer, Vec<Reader>) {
@@ -76,7 +75,7 @@ struct Silent {
     joined: VecDeque<(ToWriter, Vec<OwnedFd>)>,
 }
 
-impl Link for Silent {
+impl Link<ToWriter, ToDaemon> for Silent {
     fn receive(&mut self) -> Result<Option<(ToWriter, Vec<OwnedFd>)>> {
         Ok(self.joined.pop_front())
     }

@@ -1,7 +1,7 @@
 //! `shmctl evict`: detaches a reader.
 
 use clap::Args as ClapArgs;
-use shm_proto::control::{Done, Request};
+use shm_proto::{Done, Request};
 
 use super::unexpected;
 use crate::args::Global;

@@ -2,7 +2,7 @@
 
 use clap::Args as ClapArgs;
 use shm_proto::Error;
-use shm_proto::handoff::Names;
+use shm_proto::internal::handoff::Names;
 
 /// Which objects.
 #[derive(Debug, ClapArgs)]

@@ -1,8 +1,8 @@
 //! `shmctl list`: the channels.
 
 use clap::Args as ClapArgs;
-use shm_proto::control::{Done, Request};
-use shm_proto::stat::Summary;
+use shm_proto::internal::control::stat::Summary;
+use shm_proto::{Done, Request};
 
 use super::{note_if_none, unexpected};
 use crate::args::Global;

@@ -8,8 +8,9 @@ use std::time::Duration;
 use clap::Args as ClapArgs;
 use nix::poll::{PollFd, PollFlags};
 use shm_proto::Error;
-use shm_proto::control::{Client, Conn, Done, Received, Request, decode};
-use shm_proto::oplog::LogEntry;
+use shm_proto::internal::control::log::LogEntry;
+use shm_proto::internal::control::{Conn, Received, decode};
+use shm_proto::{Client, Done, Request};
 
 use super::{ANSWER, unexpected};
 use crate::args::Global;

@@ -13,8 +13,7 @@ pub(crate) mod write;
 
 use std::time::Duration;
 
-use shm_proto::Endpoint;
-use shm_proto::control::{Client, Done, Request};
+use shm_proto::{Client, Done, Endpoint, Request};
 
 use crate::args::{Args, Command, Global};
 use crate::error::{Failure, Result};

@@ -4,7 +4,8 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
-use shm_proto::control::{Change, Done, Reloaded, Request};
+use shm_proto::internal::control::{Change, Reloaded};
+use shm_proto::{Done, Request};
 
 use super::unexpected;
 use crate::args::Global;

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use clap::Args as ClapArgs;
 use shm_proto::Bytes;
-use shm_proto::control::{Done, Request, Resized};
+use shm_proto::internal::control::Resized;
+use shm_proto::{Done, Request};
 
 use super::unexpected;
 use crate::args::Global;

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use shm_proto::control::ErrorKind;
-use shm_proto::{Blocked, Error, Reader, Start, Writer};
+use shm_proto::{Blocked, Error, ErrorKind, Reader, Start, Writer};
 
 use crate::common::{Daemon, PATIENCE};
 

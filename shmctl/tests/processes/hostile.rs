@@ -8,10 +8,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use shm_proto::control::{Client, Done, Request};
-use shm_proto::os::page::SharedPage;
-use shm_proto::ring::layout::ReaderPage;
-use shm_proto::{Reader, Start};
+use shm_proto::internal::os::page::SharedPage;
+use shm_proto::internal::ring::layout::ReaderPage;
+use shm_proto::{Client, Done, Reader, Request, Start};
 
 use crate::common::{Daemon, PATIENCE, Raise, User, skip_without_root, wait_until};
 use crate::helpers;

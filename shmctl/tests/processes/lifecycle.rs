@@ -4,8 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use nix::sys::signal::Signal;
-use shm_proto::control::Request;
-use shm_proto::{Error, Start};
+use shm_proto::{Error, Request, Start};
 
 use crate::common::{Daemon, PATIENCE, Place, Setup, shared_memory, skip_without_root};
 use crate::helpers;
@@ -287,6 +286,6 @@ fn two_runs_in_a_row_find_nothing_of_each_other() {
     daemon.stop(Signal::SIGINT);
     daemon.launch(Setup::new(""));
     assert_eq!(daemon.stat().messages, 0);
-    let mut client = shm_proto::control::Client::connect(&daemon.endpoint(), PATIENCE).unwrap();
+    let mut client = shm_proto::Client::connect(&daemon.endpoint(), PATIENCE).unwrap();
     client.request(&Request::Ping).unwrap();
 }

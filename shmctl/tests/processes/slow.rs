@@ -4,7 +4,7 @@ use std::io::{PipeReader, Read};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use shm_proto::stat::ChannelStat;
+use shm_proto::internal::control::stat::ChannelStat;
 use shm_proto::{Error, Start};
 
 use crate::common::{Daemon, PATIENCE, Proc, Setup, wait_until};

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
-use shm_proto::os::process::user_name;
+use shm_proto::internal::os::process::user_name;
 
 use crate::common::Daemon;
 

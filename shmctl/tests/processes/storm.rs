@@ -11,7 +11,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use shm_proto::os::fds;
+use shm_proto::internal::os::fds;
 
 use crate::common::{Daemon, Proc, heavy, wait_for, wait_until};
 use crate::content::mix;

@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 
 use crate::process::Proc;
-use shm_proto::control::{Conn, Done, ErrorKind, MAX_REQUEST, Received, Refusal, Reply, Request, SOCKET_NAME, decode};
+use shm_proto::internal::client::SOCKET_NAME;
+use shm_proto::internal::control::{Conn, MAX_REQUEST, Received, Reply, decode};
+use shm_proto::{Done, ErrorKind, Refusal, Request};
 
 /// Removed with everything in it at the end of the test.
 pub(crate) struct Dir(pub(crate) PathBuf);

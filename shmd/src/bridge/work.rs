@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use log::debug;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use shm_proto::handoff::layout::HEADER_SIZE;
-use shm_proto::handoff::{Counters, Progress, Resized, Writer};
-use shm_proto::os::bell::Bell;
-use shm_proto::ring::{Message, Reader};
-use shm_proto::{ChannelName, Error, Result};
+use shm_proto::internal::handoff::layout::HEADER_SIZE;
+use shm_proto::internal::handoff::{Counters, Progress, Resized, Writer};
+use shm_proto::internal::os::bell::Bell;
+use shm_proto::internal::ring::{Message, Reader};
+use shm_proto::{ChannelName, Error, OnFull, Result};
 
 use super::{Answer, Order, Shared, State};
 use crate::journal::operation;
@@ -170,7 +170,7 @@ impl Work {
         }
         for order in self.ends.orders.try_iter().collect::<VecDeque<_>>() {
             match order {
-                Order::Policy(on_full, ack_timeout) => self.writer.set_policy(on_full, ack_timeout),
+                Order::Policy(on_full, ack_timeout) => self.writer.set_policy(on_full != OnFull::Block, ack_timeout),
                 Order::GiveBack(bytes) => {
                     // A mutex that is taken only delays it: it is asked for again.
                     if bytes < self.writer.capacity()

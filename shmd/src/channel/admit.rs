@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use shm_proto::control::{ErrorKind, Refusal};
+use shm_proto::{ErrorKind, Refusal};
 
 use super::{Channel, Reader};
 use crate::admission::{Full, Held, Wait, place};

@@ -3,8 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use shm_proto::control::ReaderEvent;
-use shm_proto::ring::layout::control;
+use shm_proto::internal::ring::layout::control;
+use shm_proto::internal::ring::link::ToReader;
 
 use super::{Channel, Reader};
 use crate::cleanup;
@@ -35,7 +35,7 @@ impl Channel {
         self.reservation = None;
         for (&number, reader) in &self.readers {
             // The line first: a reader that sees the bit finds the reason on its connection.
-            hub.send(reader.client, &ReaderEvent::Closing { reason: reason.clone() }, Vec::new());
+            hub.send(reader.client, &ToReader::Closing { reason: reason.clone() }, Vec::new());
             reader.signal(control::CLOSING);
             hub.end(reader.client);
             if self.handoff.is_none()

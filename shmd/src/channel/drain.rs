@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use shm_proto::Error;
-use shm_proto::ring::standstill::{Limit, Standstill};
+use shm_proto::internal::ring::standstill::{Limit, Standstill};
 
 use super::Channel;
 use crate::hub::Hub;

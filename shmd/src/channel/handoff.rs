@@ -14,12 +14,12 @@ use std::os::unix::net::UnixStream;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use shm_proto::control::{
-    Conn, Done, ErrorKind, FromReader, HandoffAttached, MAX_REPLY, MAX_REQUEST, OnFull, ReaderEvent, Received, Refusal,
-    Resized, Start, decode,
-};
-use shm_proto::handoff::{Access, Names, Origin, Settings, Writer};
-use shm_proto::{Bytes, Error, Result, ring};
+use shm_proto::internal::client::SocketLink;
+use shm_proto::internal::control::{Conn, HandoffAttached, MAX_REPLY, MAX_REQUEST, Received, Resized, decode};
+use shm_proto::internal::handoff::{Access, Names, Origin, Settings, Writer};
+use shm_proto::internal::ring;
+use shm_proto::internal::ring::link::{FromReader, ToReader};
+use shm_proto::{Bytes, Done, Error, ErrorKind, OnFull, Refusal, Result, Start};
 
 use super::{Channel, Reader};
 use crate::bridge::Bridge;
@@ -95,7 +95,7 @@ impl Handoff {
     }
 
     /// Tells the bridge's reader something.
-    pub(super) fn tell_feed(&mut self, line: &ReaderEvent, fds: Vec<OwnedFd>) {
+    pub(super) fn tell_feed(&mut self, line: &ToReader, fds: Vec<OwnedFd>) {
         // A bridge that has ended hears nothing.
         if self.feed.queue(line, fds).is_ok() {
             let _ = self.feed.flush();
@@ -123,8 +123,8 @@ impl Channel {
         let (segment, page) = (self.segment.for_reader()?, reader.page_fd()?);
         let geometry = self.geometry.clone();
         let (ours, theirs) = UnixStream::pair().map_err(|e| Error::system("connect a feed with its reader", e))?;
-        let conn = Some(Conn::new(theirs, MAX_REPLY));
-        let feed = ring::Reader::open(segment.as_fd(), page.as_fd(), sleeper, geometry, Start::Oldest, conn)?;
+        let link = Box::new(SocketLink::new(Conn::new(theirs, MAX_REPLY), config.name.to_string()));
+        let feed = ring::Reader::open(segment.as_fd(), page.as_fd(), sleeper, geometry, Start::Oldest, Some(link))?;
         self.readers.insert(BRIDGE, reader);
         let access = writer.access();
         let bridge = Bridge::start(config.name.clone(), feed, writer)?;
@@ -258,7 +258,7 @@ impl Channel {
         }
         let (client, peer) = (reader.client, reader.peer.clone());
         self.punish(&peer);
-        hub.send(client, &ReaderEvent::Evicted { reason }, Vec::new());
+        hub.send(client, &ToReader::Evicted { reason }, Vec::new());
         hub.end(client);
         Ok(())
     }
@@ -285,7 +285,7 @@ impl Channel {
     pub(super) fn close_handoff(&mut self, hub: &mut Hub, reason: &str) {
         let Some(handoff) = &mut self.handoff else { return };
         for (number, reader) in std::mem::take(&mut handoff.readers) {
-            hub.send(reader.client, &ReaderEvent::Closing { reason: reason.to_owned() }, Vec::new());
+            hub.send(reader.client, &ToReader::Closing { reason: reason.to_owned() }, Vec::new());
             hub.end(reader.client);
             if let Some(left_out) = self.lines.admit(Instant::now()) {
                 detached(&self.config, number, &reader).reason(reason).left_out(left_out).info();
@@ -327,7 +327,7 @@ pub(super) fn settings(config: &ChannelConfig) -> Option<Settings> {
         capacity: config.capacity,
         max_capacity: config.max,
         max_message: config.max_message,
-        on_full: config.on_full,
+        drop_late: config.on_full != OnFull::Block,
         ack_timeout: config.ack_timeout,
     })
 }

@@ -11,11 +11,10 @@
 use std::io::ErrorKind as Io;
 use std::time::{Duration, Instant};
 
-use shm_proto::control::{ErrorKind, Refusal};
-use shm_proto::ring::layout::Place;
-use shm_proto::ring::link::ToWriter;
-use shm_proto::ring::{Beginning, Snapshot, Walk, WalkFrom, Walked};
-use shm_proto::{Error, Result};
+use shm_proto::internal::ring::layout::Place;
+use shm_proto::internal::ring::link::ToWriter;
+use shm_proto::internal::ring::{Beginning, Snapshot, Walk, WalkFrom, Walked};
+use shm_proto::{Error, ErrorKind, Refusal, Result};
 
 use super::{Channel, Reader};
 use crate::event_loop::Timer;

@@ -2,16 +2,16 @@
 //!
 //! A program that has lost the writer role may have been stopped in the middle of a record. When it goes on it finishes that
 //! record, wherever its successor has written meanwhile. So a successor gets the same segment only if nobody else can write to
-//! it, by the kernel's word ([`file_lock`](shm_proto::os::file_lock)); otherwise the channel moves. What readers see of a move
+//! it, by the kernel's word ([`file_lock`](shm_proto::internal::os::file_lock)); otherwise the channel moves. What readers see of a move
 //! is in the library: `ring/reader/moves.rs`.
 
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use shm_proto::control::ReaderEvent;
-use shm_proto::os::{barrier, process};
-use shm_proto::ring::layout::{Place, control};
-use shm_proto::ring::{Beginning, Walk, WalkFrom, Walked};
+use shm_proto::internal::os::{barrier, process};
+use shm_proto::internal::ring::layout::{Place, control};
+use shm_proto::internal::ring::link::ToReader;
+use shm_proto::internal::ring::{Beginning, Walk, WalkFrom, Walked};
 use shm_proto::{Error, Result};
 
 use super::segment::{Segment, Unborn, this_process};
@@ -200,7 +200,7 @@ impl Channel {
 
     /// Tells everybody who reads where the old segment ends, and gives out the new one.
     fn tell_moved(&mut self, hub: &mut Hub, pos: u64, seq: u64, broken: Option<String>) {
-        let line = ReaderEvent::Moved { geometry: self.geometry.clone(), pos, seq, broken };
+        let line = ToReader::Moved { geometry: self.geometry.clone(), pos, seq, broken };
         let mut unable = Vec::new();
         for (&number, reader) in self.readers.iter().filter(|(_, reader)| !reader.evicted) {
             match self.segment.for_reader() {

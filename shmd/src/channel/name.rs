@@ -6,11 +6,13 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::stat::fstat;
-use shm_proto::os::file_lock::{self, Role};
-use shm_proto::os::process;
-use shm_proto::os::remove::remove_this;
-use shm_proto::os::shm::{self, Leftover};
-use shm_proto::ring::{Owner, Snapshot};
+use shm_proto::internal::os::file_lock;
+use shm_proto::internal::os::file_lock::Role;
+use shm_proto::internal::os::process;
+use shm_proto::internal::os::remove::remove_this;
+use shm_proto::internal::os::shm;
+use shm_proto::internal::os::shm::Leftover;
+use shm_proto::internal::ring::{Owner, Snapshot};
 use shm_proto::{Error, Result};
 
 use crate::journal::operation;

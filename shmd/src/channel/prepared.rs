@@ -6,9 +6,9 @@ use std::io;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use shm_proto::control::Geometry;
-use shm_proto::handoff::Writer;
-use shm_proto::ring::Owner;
+use shm_proto::Geometry;
+use shm_proto::internal::handoff::Writer;
+use shm_proto::internal::ring::Owner;
 use shm_proto::{ChannelName, Error, Prefix, Result};
 
 use super::{Segment, handoff};

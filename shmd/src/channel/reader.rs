@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use shm_proto::Result;
-use shm_proto::os::bell::Bell;
-use shm_proto::os::page::SharedPage;
-use shm_proto::os::sem::Semaphore;
-use shm_proto::ring::layout::{CURSOR_JOINING, ReaderPage, control, waiting};
-use shm_proto::ring::wake::ask_for_cursor;
+use shm_proto::internal::os::bell::Bell;
+use shm_proto::internal::os::page::SharedPage;
+use shm_proto::internal::os::sem::Semaphore;
+use shm_proto::internal::ring::layout::{CURSOR_JOINING, ReaderPage, control, waiting};
+use shm_proto::internal::ring::wake::ask_for_cursor;
 
 use super::handoff::NOBODY;
 use crate::event_loop::ClientId;

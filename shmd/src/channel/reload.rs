@@ -1,7 +1,7 @@
 //! A channel's configuration has changed: what can be taken over is, the rest is named.
 
-use shm_proto::control::Change;
-use shm_proto::ring::link::ToWriter;
+use shm_proto::internal::control::Change;
+use shm_proto::internal::ring::link::ToWriter;
 
 use super::{Channel, Handoff, segment};
 use crate::config::{ChannelConfig, SourceKind, values};

@@ -2,10 +2,11 @@
 
 use std::time::Instant;
 
-use shm_proto::control::{Done, Resized};
-use shm_proto::os::reserve::{Progress, Reservation};
-use shm_proto::ring::layout::DATA_OFFSET;
-use shm_proto::ring::link::ToWriter;
+use shm_proto::Done;
+use shm_proto::internal::control::Resized;
+use shm_proto::internal::os::reserve::{Progress, Reservation};
+use shm_proto::internal::ring::layout::DATA_OFFSET;
+use shm_proto::internal::ring::link::ToWriter;
 
 use super::Channel;
 use crate::event_loop::{ClientId, Interest, Timer, Token};

@@ -9,11 +9,12 @@ use std::sync::atomic::AtomicBool;
 
 use nix::sys::stat::{Mode, fchmod, fstat};
 use nix::unistd::{Gid, fchown, getegid};
-use shm_proto::control::Geometry;
-use shm_proto::os::memory::{self, Free};
-use shm_proto::os::{barrier, file_lock, process, random, reserve, shm};
-use shm_proto::ring::layout::DATA_OFFSET;
-use shm_proto::ring::{Beginning, Owner, Snapshot, begin_segment, create_segment};
+use shm_proto::Geometry;
+use shm_proto::internal::os::memory;
+use shm_proto::internal::os::memory::Free;
+use shm_proto::internal::os::{barrier, file_lock, process, random, reserve, shm};
+use shm_proto::internal::ring::layout::DATA_OFFSET;
+use shm_proto::internal::ring::{Beginning, Owner, Snapshot, begin_segment, create_segment};
 use shm_proto::{Bytes, Error, Prefix, Result};
 
 use super::name::{lock, make_way, publish};

@@ -3,8 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use shm_proto::ring::Snapshot;
-use shm_proto::ring::layout::waiting;
+use shm_proto::internal::ring::Snapshot;
+use shm_proto::internal::ring::layout::waiting;
 
 use super::Channel;
 use crate::journal::{Operation, operation};

@@ -4,10 +4,10 @@ use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shm_proto::control::{Done, ErrorKind, Lent, Refusal};
-use shm_proto::os::page::SharedPage;
-use shm_proto::ring::link::{ToDaemon, ToWriter};
-use shm_proto::{Error, Result};
+use shm_proto::internal::control::Lent;
+use shm_proto::internal::os::page::SharedPage;
+use shm_proto::internal::ring::link::{ToDaemon, ToWriter};
+use shm_proto::{Done, Error, ErrorKind, Refusal, Result};
 
 use super::moving::LastHolder;
 use super::{Channel, Reader, resize};

@@ -8,9 +8,10 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use log::LevelFilter;
-use shm_proto::control::SOCKET_NAME;
-use shm_proto::os::process::user_name;
-use shm_proto::{ChannelName, Prefix, duration};
+use shm_proto::internal::client::SOCKET_NAME;
+use shm_proto::internal::duration;
+use shm_proto::internal::os::process::user_name;
+use shm_proto::{ChannelName, Prefix};
 
 use super::handoff::Mode;
 use super::load::Loaded;

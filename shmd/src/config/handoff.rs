@@ -1,7 +1,7 @@
 //! A channel's mode, and what only a handoff channel has: the names of its objects, and permissions for both sides.
 
-use shm_proto::handoff::Names;
-use shm_proto::handoff::layout::HEADER_SIZE;
+use shm_proto::internal::handoff::Names;
+use shm_proto::internal::handoff::layout::HEADER_SIZE;
 use shm_proto::{ChannelName, Prefix};
 
 use super::origin::{Error, Located};

@@ -20,9 +20,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use log::LevelFilter;
-use shm_proto::control::OnFull;
-use shm_proto::framing::Framing;
-use shm_proto::handoff::Names;
+use shm_proto::OnFull;
+use shm_proto::internal::framing::Framing;
+use shm_proto::internal::handoff::Names;
 use shm_proto::{ChannelName, Prefix};
 
 pub(crate) use load::{Given, Setting, load};

@@ -4,8 +4,7 @@ use std::ops::Range;
 
 use serde::Deserialize;
 use serde::de::{self, SeqAccess, Visitor};
-use shm_proto::Bytes;
-use shm_proto::control::OnFull;
+use shm_proto::{Bytes, OnFull};
 use toml::Spanned;
 
 use super::origin::{Located, Origin};

@@ -3,8 +3,9 @@
 use std::fmt::Write;
 use std::time::Duration;
 
-use shm_proto::handoff::Names;
-use shm_proto::{Bytes, duration};
+use shm_proto::Bytes;
+use shm_proto::internal::duration;
+use shm_proto::internal::handoff::Names;
 
 use super::{ChannelConfig, Config};
 use crate::access::Access;

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use shm_proto::framing::Framing;
+use shm_proto::internal::framing::Framing;
 
 use super::check::{MAX_SOCKET_PATH, name_of};
 use super::origin::{Error, Located, Origin};

@@ -4,8 +4,10 @@ use std::time::{Duration, Instant};
 
 use log::debug;
 use shm_proto::Error;
-use shm_proto::control::{ErrorKind, FromReader, Received, Request, decode};
-use shm_proto::ring::link::ToDaemon;
+use shm_proto::internal::control::{Received, decode};
+use shm_proto::internal::ring::link::FromReader;
+use shm_proto::internal::ring::link::ToDaemon;
+use shm_proto::{ErrorKind, Request};
 
 use super::Daemon;
 use crate::event_loop::{ClientId, Event, Token};

@@ -2,9 +2,9 @@
 
 use std::collections::HashSet;
 
-use shm_proto::ChannelName;
-use shm_proto::control::{ErrorKind, MAX_REPLY};
-use shm_proto::os::peer::Credentials;
+use shm_proto::internal::control::MAX_REPLY;
+use shm_proto::internal::os::peer::Credentials;
+use shm_proto::{ChannelName, ErrorKind};
 
 use super::Daemon;
 use crate::admission::{Held, place};

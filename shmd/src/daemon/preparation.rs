@@ -7,10 +7,9 @@ use std::sync::mpsc::{self, Receiver, SendError, TryRecvError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use shm_proto::control::{ErrorKind, Refusal};
-use shm_proto::os::bell::Bell;
-use shm_proto::ring::Owner;
-use shm_proto::{Error, Prefix, Result};
+use shm_proto::internal::os::bell::Bell;
+use shm_proto::internal::ring::Owner;
+use shm_proto::{Error, ErrorKind, Prefix, Refusal, Result};
 
 use crate::channel::Prepared;
 use crate::config::{ChannelConfig, Config};

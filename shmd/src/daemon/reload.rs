@@ -4,7 +4,8 @@
 //! [`Preparation`]. Only then is anything changed.
 
 use shm_proto::ChannelName;
-use shm_proto::control::{Change, Done, ErrorKind, Refusal, Reloaded};
+use shm_proto::internal::control::{Change, Reloaded};
+use shm_proto::{Done, ErrorKind, Refusal};
 
 use super::Daemon;
 use super::preparation::Preparation;

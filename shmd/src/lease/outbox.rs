@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 
-use shm_proto::ring::link::{MOST_UNTAKEN, ToWriter};
+use shm_proto::internal::ring::link::{MOST_UNTAKEN, ToWriter};
 
 /// The lines to one writer.
 #[derive(Debug, Default)]

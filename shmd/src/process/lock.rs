@@ -15,9 +15,10 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg, OFlag};
 use nix::unistd::geteuid;
-use shm_proto::control::LOCK_NAME;
-use shm_proto::os::file_lock::{self, Role};
-use shm_proto::os::process::{is_alive, start_ticks, user_name};
+use shm_proto::internal::client::LOCK_NAME;
+use shm_proto::internal::os::file_lock;
+use shm_proto::internal::os::file_lock::Role;
+use shm_proto::internal::os::process::{is_alive, start_ticks, user_name};
 
 use super::Error;
 

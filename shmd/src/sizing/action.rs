@@ -1,7 +1,7 @@
 //! What the size's state machine asks for.
 
-use shm_proto::control::ErrorKind;
-use shm_proto::ring::link::ToWriter;
+use shm_proto::ErrorKind;
+use shm_proto::internal::ring::link::ToWriter;
 
 use crate::event_loop::ClientId;
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use shm_proto::control::ErrorKind;
+use shm_proto::ErrorKind;
 
 use super::Action;
 use crate::event_loop::ClientId;

@@ -11,8 +11,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use shm_proto::ChannelName;
-use shm_proto::framing::input::widen;
-use shm_proto::os::{child, peer};
+use shm_proto::internal::framing::input::widen;
+use shm_proto::internal::os::{child, peer};
 
 use crate::config::CommandLine;
 use crate::rate_limit::RateLimit;
@@ -216,7 +216,7 @@ impl Complaints {
 mod tests {
     use std::io::Read;
 
-    use shm_proto::framing::input::NonBlocking;
+    use shm_proto::internal::framing::input::NonBlocking;
 
     use super::*;
     use crate::testing::wait_until;
@@ -258,10 +258,10 @@ mod tests {
         let mut running = start(&["sh", "-c", "trap '' TERM; sleep 1000 & echo $!; wait; sleep 1000"]);
         let line = output_until(&running, |text| text.ends_with(b"\n"));
         let grandchild: u32 = line.trim().parse().unwrap();
-        let start = shm_proto::os::process::start_ticks(grandchild).unwrap();
+        let start = shm_proto::internal::os::process::start_ticks(grandchild).unwrap();
         let status = running.finish().unwrap();
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
-        wait_until(|| !shm_proto::os::process::is_alive(grandchild, start));
+        wait_until(|| !shm_proto::internal::os::process::is_alive(grandchild, start));
     }
 
     #[test]

@@ -21,9 +21,9 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::socket::{MsgFlags, recv};
-use shm_proto::framing::input::NonBlocking;
-use shm_proto::framing::{Pump, Slotted};
-use shm_proto::os::{peer, process};
+use shm_proto::internal::framing::input::NonBlocking;
+use shm_proto::internal::framing::{Pump, Slotted};
+use shm_proto::internal::os::{peer, process};
 use shm_proto::{Bytes, Error, Result};
 
 use super::Input;

@@ -11,9 +11,9 @@ use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags};
-use shm_proto::framing;
-use shm_proto::framing::input::NonBlocking;
-use shm_proto::os::inq::readable_bytes;
+use shm_proto::internal::framing;
+use shm_proto::internal::framing::input::NonBlocking;
+use shm_proto::internal::os::inq::readable_bytes;
 use shm_proto::{Error, Result};
 
 use super::Input;
@@ -114,7 +114,7 @@ impl Exec {
     }
 
     /// What was begun and not finished is dealt with as at the end of any input.
-    fn end(&self, feed: &mut Feed<'_>, pump: &mut shm_proto::framing::Pump) -> Result<()> {
+    fn end(&self, feed: &mut Feed<'_>, pump: &mut shm_proto::internal::framing::Pump) -> Result<()> {
         loop {
             match feed.step(pump, &mut io::empty())? {
                 Stepped::Short(e) => feed.wait_for_memory(&e)?,

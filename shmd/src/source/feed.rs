@@ -5,9 +5,9 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags};
-use shm_proto::framing::{Framing, Input, MessageSink, Pump, Slotted, Step};
-use shm_proto::os::bell::Bell;
-use shm_proto::ring::Writer;
+use shm_proto::internal::framing::{Framing, Input, MessageSink, Pump, Slotted, Step};
+use shm_proto::internal::os::bell::Bell;
+use shm_proto::internal::ring::Writer;
 use shm_proto::{ChannelName, Error, Result};
 
 use super::report::{Report, State};

@@ -18,7 +18,7 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use nix::unistd::{Gid, fchown, geteuid};
-use shm_proto::framing::input::{NonBlocking, widen};
+use shm_proto::internal::framing::input::{NonBlocking, widen};
 use shm_proto::{Error, Result};
 
 use super::Input;

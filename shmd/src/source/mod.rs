@@ -4,7 +4,7 @@
 //!
 //! A source is an [`Input`]: it is opened in the daemon's thread, where a failure is the failure of the channel's start, and
 //! then run in a thread of its own with a [`Feed`], which is everything that it may do: move bytes into the ring
-//! through a [`Pump`](shm_proto::framing::Pump) for each opening, client or run; count and log what is wrong with one of
+//! through a [`Pump`](shm_proto::internal::framing::Pump) for each opening, client or run; count and log what is wrong with one of
 //! them; wait. All waiting is the feed's, so that every source obeys the daemon alike.
 //!
 //! ```text
@@ -45,12 +45,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use shm_proto::control::Geometry;
-use shm_proto::os::bell::Bell;
-use shm_proto::os::page::SharedPage;
-use shm_proto::ring::Writer;
-use shm_proto::ring::layout::LeasePage;
-use shm_proto::ring::link::{Link, ToDaemon, ToWriter};
+use shm_proto::Geometry;
+use shm_proto::internal::os::bell::Bell;
+use shm_proto::internal::os::page::SharedPage;
+use shm_proto::internal::ring::Writer;
+use shm_proto::internal::ring::layout::LeasePage;
+use shm_proto::internal::ring::link::{Link, ToDaemon, ToWriter, WriterLink};
 use shm_proto::{Error, Result};
 
 pub(crate) use feed::Cutting;
@@ -86,7 +86,7 @@ pub(crate) struct Opening {
 }
 
 impl Opening {
-    fn open(self, link: Box<dyn Link>) -> Result<Writer> {
+    fn open(self, link: WriterLink) -> Result<Writer> {
         Writer::open(self.segment.as_fd(), self.lease, link, self.geometry, self.capacity)
     }
 }
@@ -104,7 +104,7 @@ struct ThreadLink {
     told: u64,
 }
 
-impl Link for ThreadLink {
+impl Link<ToWriter, ToDaemon> for ThreadLink {
     fn receive(&mut self) -> Result<Option<Line>> {
         match self.from_daemon.try_recv() {
             Ok(line) => {

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use shm_proto::os::process;
-use shm_proto::stat::SourceStat;
+use shm_proto::internal::control::stat::SourceStat;
+use shm_proto::internal::os::process;
 
 use crate::config::SourceKind;
 

@@ -5,9 +5,9 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use shm_proto::framing::{MessageSink, Slotted};
-use shm_proto::os::bell::Bell;
-use shm_proto::ring::Writer;
+use shm_proto::internal::framing::{MessageSink, Slotted};
+use shm_proto::internal::os::bell::Bell;
+use shm_proto::internal::ring::Writer;
 use shm_proto::{ChannelName, Error, Result};
 
 use crate::journal::operation;

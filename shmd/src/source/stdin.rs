@@ -3,7 +3,7 @@
 use std::os::fd::AsFd;
 
 use shm_proto::Result;
-use shm_proto::framing::input::Shared;
+use shm_proto::internal::framing::input::Shared;
 
 use super::Input;
 use super::feed::{Feed, Stepped};

@@ -24,7 +24,8 @@ use log::debug;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
-use shm_proto::framing::{self, Framing, Pump};
+use shm_proto::internal::framing;
+use shm_proto::internal::framing::{Framing, Pump};
 use shm_proto::{Error, Result};
 
 use super::Input;

@@ -3,10 +3,10 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::FileExt;
 
-use shm_proto::control::{Done, Request, Resized};
-use shm_proto::ring::Snapshot;
-use shm_proto::ring::layout::DATA_OFFSET;
-use shm_proto::{Error, Reader, Start, Writer};
+use shm_proto::internal::control::Resized;
+use shm_proto::internal::ring::Snapshot;
+use shm_proto::internal::ring::layout::DATA_OFFSET;
+use shm_proto::{Done, Error, Reader, Request, Start, Writer};
 
 use super::{Daemon, PATIENCE, wait_for};
 
@@ -150,7 +150,8 @@ fn a_source_whose_ring_is_broken_goes_on_in_a_new_one() {
 
 #[test]
 fn a_reader_that_cries_wolf_changes_nothing_and_is_sent_away_if_it_does_not_stop() {
-    use shm_proto::control::{Client, FromReader};
+    use shm_proto::Client;
+    use shm_proto::internal::ring::link::FromReader;
     let daemon = Daemon::start("wolf", ONE);
     let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
     for _ in 0..100 {

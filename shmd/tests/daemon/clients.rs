@@ -4,8 +4,8 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
 use shm_proto::Error;
-use shm_proto::control::{Done, Request, Start};
-use shm_proto::ring::{Reader, Writer};
+use shm_proto::internal::ring::{Reader, Writer};
+use shm_proto::{Done, Request, Start};
 
 use super::{Daemon, PATIENCE, wait_for};
 

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
-use shm_proto::control::Request;
+use shm_proto::Request;
 
 use super::{Daemon, wait_for};
 

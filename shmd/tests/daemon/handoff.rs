@@ -10,10 +10,9 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
-use shm_proto::control::{Done, Request};
-use shm_proto::handoff::{Names, Reader};
-use shm_proto::os::clock::monotonic_ns;
-use shm_proto::{Attachment, Error, Start, Writer};
+use shm_proto::internal::handoff::{Names, Reader};
+use shm_proto::internal::os::clock::monotonic_ns;
+use shm_proto::{Attachment, Done, Error, Request, Start, Writer};
 
 use super::{Daemon, PATIENCE, joined, soon, wait_for};
 
@@ -192,7 +191,7 @@ fn a_reload_changes_policies_and_permissions_under_a_message_on_offer_and_names_
              on_full = \"drop\"\npermissions = \"0666\"\nmax_readers = 1\nread = [\"*\"]\navail = \"/other\"\n",
         )
         .unwrap();
-    let keys = |changes: &[shm_proto::control::Change]| {
+    let keys = |changes: &[shm_proto::internal::control::Change]| {
         let mut keys: Vec<_> = changes.iter().map(|change| change.key.clone()).collect();
         keys.sort();
         keys.join(" ")

@@ -6,7 +6,7 @@ use std::thread::sleep;
 use std::time::Instant;
 
 use nix::sys::signal::Signal;
-use shm_proto::os::{named_sem, reserve, shm};
+use shm_proto::internal::os::{named_sem, reserve, shm};
 
 use super::{Daemon, wait_for};
 

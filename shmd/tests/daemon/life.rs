@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use shm_proto::Error;
-use shm_proto::control::{Request, Start};
-use shm_proto::ring::{Reader, Writer};
+use shm_proto::internal::ring::{Reader, Writer};
+use shm_proto::{Request, Start};
 
 use super::{Daemon, PATIENCE, wait_for};
 

@@ -6,8 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use nix::unistd::geteuid;
-use shm_proto::control::Request;
-use shm_proto::{Reader, Start, Writer};
+use shm_proto::{Reader, Request, Start, Writer};
 
 use super::{Daemon, PATIENCE};
 

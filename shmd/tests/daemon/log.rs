@@ -3,9 +3,9 @@
 use std::os::fd::AsFd;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use shm_proto::control::{Conn, Done, Received, Request, Start, decode};
-use shm_proto::oplog::{LogEntry, Value};
-use shm_proto::{Reader, Writer};
+use shm_proto::internal::control::log::{LogEntry, Value};
+use shm_proto::internal::control::{Conn, Received, decode};
+use shm_proto::{Done, Reader, Request, Start, Writer};
 
 use super::{Daemon, PATIENCE, wait_for};
 

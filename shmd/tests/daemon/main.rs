@@ -26,9 +26,9 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use shm_proto::control::{Client, Done, Endpoint, Request};
-use shm_proto::os::clock::monotonic_ns;
-use shm_proto::stat::ChannelStat;
+use shm_proto::internal::control::stat::ChannelStat;
+use shm_proto::internal::os::clock::monotonic_ns;
+use shm_proto::{Client, Done, Endpoint, Request};
 
 /// Long enough for a loaded machine; nothing is asserted about how long things take.
 const PATIENCE: Duration = Duration::from_secs(60);

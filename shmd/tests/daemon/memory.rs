@@ -6,8 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
-use shm_proto::control::{Done, ErrorKind, Request};
-use shm_proto::{Error, Reader, Start, Writer};
+use shm_proto::{Done, Error, ErrorKind, Reader, Request, Start, Writer};
 
 use super::{Daemon, PATIENCE, wait_for};
 

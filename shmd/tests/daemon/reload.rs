@@ -4,8 +4,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use nix::sys::signal::Signal;
-use shm_proto::control::{Done, ErrorKind, Reloaded, Request, Start};
-use shm_proto::{Error, Reader, Writer};
+use shm_proto::internal::control::Reloaded;
+use shm_proto::{Done, Error, ErrorKind, Reader, Request, Start, Writer};
 
 use super::{Daemon, PATIENCE};
 
@@ -87,7 +87,7 @@ fn limits_policies_and_permissions_change_and_what_cannot_is_named() {
     let done = daemon
         .reload(&("max_clients = 9\nlog_entries = 7\nprefix = \"x\"\n".to_owned() + &channel("main", keys)))
         .unwrap();
-    let keys = |changes: &[shm_proto::control::Change]| {
+    let keys = |changes: &[shm_proto::internal::control::Change]| {
         let mut keys: Vec<_> = changes.iter().map(|change| change.key.clone()).collect();
         keys.sort();
         keys.join(" ")
@@ -168,7 +168,7 @@ fn a_source_stays_as_it_is_and_is_named_with_what_depends_on_it() {
     let source = |kind: &str| channel("main", &format!("source = \"{kind}:{}\"", path.display()));
     let mut daemon = Daemon::start("reload-source", &source("unix-seqpacket"));
     let done = daemon.reload(&(source("fifo") + "write = [\"*\"]")).unwrap();
-    let keys = |changes: &[shm_proto::control::Change]| {
+    let keys = |changes: &[shm_proto::internal::control::Change]| {
         let keys: Vec<_> = changes.iter().map(|change| format!("{} {}", change.key, change.old)).collect();
         keys.join(", ")
     };

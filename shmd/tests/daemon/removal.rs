@@ -1,7 +1,6 @@
 //! A channel that a reload removes: its readers get everything, and one and the same reason.
 
-use shm_proto::control::Start;
-use shm_proto::{Error, Reader, Writer};
+use shm_proto::{Error, Reader, Start, Writer};
 
 use super::{Daemon, PATIENCE};
 

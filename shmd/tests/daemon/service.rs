@@ -9,8 +9,7 @@ use std::time::Instant;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use shm_proto::control::{Request, Start};
-use shm_proto::{Reader, Writer};
+use shm_proto::{Reader, Request, Start, Writer};
 
 use super::{Daemon, PATIENCE, joined, wait_for};
 

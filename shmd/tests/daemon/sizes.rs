@@ -4,8 +4,9 @@ use std::fs;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use shm_proto::control::{Done, Request, Resized, Start};
-use shm_proto::ring::{Reader, Writer};
+use shm_proto::internal::control::Resized;
+use shm_proto::internal::ring::{Reader, Writer};
+use shm_proto::{Done, Request, Start};
 
 use super::{Daemon, PATIENCE, wait_for};
 

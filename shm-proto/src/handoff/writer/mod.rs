@@ -15,7 +15,6 @@ use nix::fcntl::Flock;
 use super::Access;
 use super::layout::{HEADER_SIZE, PAGE};
 use super::objects::Objects;
-use crate::control::OnFull;
 use crate::error::{Blocked, Error, Result};
 use crate::os::clock::monotonic_ns;
 use crate::os::sem::Wait;
@@ -157,8 +156,8 @@ impl Writer {
     }
 
     /// Another policy for messages that are not acknowledged in time, the one on offer included: its time starts anew.
-    pub fn set_policy(&mut self, on_full: OnFull, ack_timeout: Duration) {
-        (self.settings.on_full, self.settings.ack_timeout) = (on_full, ack_timeout);
+    pub fn set_policy(&mut self, drop_late: bool, ack_timeout: Duration) {
+        (self.settings.drop_late, self.settings.ack_timeout) = (drop_late, ack_timeout);
         let deadline = self.ack_deadline();
         self.offer = self.offer.map(|offer| Offer { deadline, ..offer });
     }
@@ -223,7 +222,7 @@ impl Writer {
             header.data_size.store(len, Ordering::Relaxed);
             // Release: the reader's Acquire load; a C program's order comes from the mutex.
             header.ready_flag.store(1, Ordering::Release);
-            Ok(())
+            Ok::<(), Error>(())
         })??;
         self.offer = Some(Offer { len, seen: self.len, deadline: self.ack_deadline() });
         self.objects.avail.post();
@@ -295,7 +294,7 @@ impl Writer {
     fn overdue(&mut self, offer: Offer) -> Result<Progress> {
         let deadline = self.ack_deadline();
         self.offer = Some(Offer { deadline, ..offer });
-        if self.settings.on_full != OnFull::Block {
+        if self.settings.drop_late {
             return self.withdraw().map(|()| Progress::Dropped);
         }
         if self.objects.avail.value() > 0 {

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use crate::control::OnFull;
 use crate::handoff::Names;
 use crate::handoff::layout::{HEADER_SIZE, PAGE};
 
@@ -21,9 +20,8 @@ pub struct Settings {
     pub max_capacity: u64,
     /// The largest message, in bytes; at most `max_capacity - 64`.
     pub max_message: u64,
-    /// What to do with a message that is not acknowledged in time: [`OnFull::Block`] offers it until it is, the others
-    /// drop it.
-    pub on_full: OnFull,
+    /// What to do with a message that is not acknowledged in time: drop it, or offer it until it is.
+    pub drop_late: bool,
     /// How long an acknowledgement may take before the message is offered again or dropped.
     pub ack_timeout: Duration,
 }
@@ -40,7 +38,7 @@ impl Settings {
             capacity: PAGE,
             max_capacity,
             max_message: max_capacity - HEADER_SIZE,
-            on_full: OnFull::Block,
+            drop_late: false,
             ack_timeout: Duration::from_secs(1),
         }
     }

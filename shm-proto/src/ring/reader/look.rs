@@ -4,10 +4,10 @@ use std::sync::atomic::Ordering;
 
 use super::moves::Standing;
 use super::{Found, Reader};
-use crate::control::OnFull;
 use crate::error::Result;
 use crate::os::clock::monotonic_ns;
 use crate::ring::commit::look;
+use crate::ring::geometry::OnFull;
 use crate::ring::layout::{LINE, control};
 use crate::ring::published::is_unchanged;
 use crate::ring::record::{HEADER, Header, Kind};

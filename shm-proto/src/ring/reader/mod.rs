@@ -25,12 +25,13 @@ use super::record::{HEADER, Strides};
 use super::segment::Segment;
 use super::wake::{self, Barrier};
 use super::walker::Walker;
-use crate::control::{Conn, Geometry, Start};
 use crate::error::{Error, Result};
 use crate::os::bell::Bell;
 use crate::os::clock::monotonic_ns;
 use crate::os::page::SharedPage;
 use crate::os::sem::Semaphore;
+use crate::ring::geometry::{Geometry, Start};
+use crate::ring::link::ReaderLink;
 
 /// Receives a channel's messages, each exactly once and in order.
 #[derive(Debug)]
@@ -48,7 +49,7 @@ pub struct Reader {
     moves: Moves,
     page: SharedPage<ReaderPage>,
     bell: Bell,
-    conn: Option<Conn>,
+    link: Option<ReaderLink>,
     was_connected: bool,
     farewell: Option<String>,
     geometry: Geometry,
@@ -97,7 +98,7 @@ pub struct Received {
 }
 
 impl Reader {
-    /// Maps what the daemon has handed out and chooses the start. `conn` is the connection that is the attachment.
+    /// Maps what the daemon has handed out and chooses the start. `link` is the connection that is the attachment.
     ///
     /// # Errors
     /// [`Error::Corrupt`] when the segment is not what the geometry says.
@@ -107,7 +108,7 @@ impl Reader {
         bell: OwnedFd,
         geometry: Geometry,
         start: Start,
-        conn: Option<Conn>,
+        link: Option<ReaderLink>,
     ) -> Result<Reader> {
         let file = segment.try_clone_to_owned().map_err(|e| Error::system("duplicate a segment's descriptor", e))?;
         let segment = Segment::open(segment, &geometry)?;
@@ -120,8 +121,8 @@ impl Reader {
             moves: Moves::default(),
             page: SharedPage::open(page)?,
             bell: Bell::from_fd(bell)?,
-            was_connected: conn.is_some(),
-            conn,
+            was_connected: link.is_some(),
+            link,
             farewell: None,
             barrier: if geometry.asymmetric { Barrier::Asymmetric } else { Barrier::Symmetric },
             strides: Strides::new(u64::from(geometry.align)),
@@ -154,7 +155,7 @@ impl Reader {
         let (instance, deadline) = (self.geometry.instance, monotonic_ns().saturating_add(trouble::VERDICT_NS));
         let told = self.on_error(error)?;
         while self.geometry.instance == instance {
-            if monotonic_ns() >= deadline || self.conn.is_none() {
+            if monotonic_ns() >= deadline || self.link.is_none() {
                 return Err(told.unwrap_or_else(|| self.broken("the daemon has not replaced it".to_owned())));
             }
             self.await_line();

@@ -20,10 +20,10 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Reader;
 use super::trouble::data_length;
-use crate::control::Geometry;
 use crate::error::{Error, Result};
 use crate::os::fds;
 use crate::ring::chain::implausible;
+use crate::ring::geometry::Geometry;
 use crate::ring::layout::control;
 use crate::ring::published::Place;
 use crate::ring::record::{Strides, align_header};
@@ -118,7 +118,7 @@ impl Reader {
             let missing = std::io::Error::other(reason.clone());
             return Err(Error::system(format!("follow channel {channel} to its new segment"), missing));
         }
-        if self.conn.is_none() {
+        if self.link.is_none() {
             // The daemon has died before it knew where the segment ends. It has lent the role to nobody since.
             self.moves.made = self.page.control.value.load(Ordering::Acquire) & control::MOVES;
             return Ok(Standing::Inside);
@@ -141,7 +141,7 @@ impl Reader {
     /// number, and waits for nothing in between.
     pub(super) fn standing_for_certain(&mut self) -> Result<Standing> {
         loop {
-            match (self.standing()?, &self.conn) {
+            match (self.standing()?, &self.link) {
                 (Standing::Unknown, Some(_)) => self.await_line(),
                 (standing, _) => return Ok(standing),
             }
@@ -150,9 +150,9 @@ impl Reader {
 
     /// Waits a moment for the daemon to say something.
     pub(super) fn await_line(&self) {
-        if let Some(conn) = &self.conn {
+        if let Some(fd) = self.connection_fd() {
             // Interrupted or not, it is looked at again.
-            let _ = poll(&mut [PollFd::new(conn.as_fd(), PollFlags::POLLIN)], PollTimeout::from(SLICE_MS));
+            let _ = poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::from(SLICE_MS));
         }
     }
 

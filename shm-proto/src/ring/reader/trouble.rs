@@ -10,12 +10,13 @@
 use std::os::fd::{AsFd, BorrowedFd};
 
 use super::Reader;
-use crate::control::{FromReader, Geometry};
 use crate::error::{Error, Result};
 use crate::os::clock::monotonic_ns;
 use crate::os::reserve;
 use crate::ring::chain::implausible;
+use crate::ring::geometry::Geometry;
 use crate::ring::layout::DATA_OFFSET;
+use crate::ring::link::FromReader;
 use crate::ring::published::Place;
 use crate::ring::record::{HEADER, Header, align_header};
 
@@ -102,14 +103,13 @@ impl Reader {
         if self.trouble.is_some_and(|trouble| now < trouble.until_ns) {
             return Ok(None);
         }
-        if let Some(conn) = &mut self.conn {
+        if let Some(link) = &mut self.link {
             self.trouble = Some(Trouble { until_ns: now.saturating_add(VERDICT_NS) });
             // One broken segment after the other: the daemon knows without being told again.
             if now.saturating_sub(self.reported_ns) >= REPORT_NS {
                 self.reported_ns = now;
-                let line = FromReader::Broken { reason: reason.clone() };
                 // A daemon that is gone is noticed by the next look.
-                let _ = conn.queue(&line, Vec::new()).map(|()| conn.flush());
+                let _ = link.send(FromReader::Broken { reason: reason.clone() });
             }
         }
         Ok(Some(Error::Corrupt { channel, reason }))
@@ -117,6 +117,6 @@ impl Reader {
 
     /// Whether the program knows of the trouble, and the daemon has time to do something about it.
     pub(super) fn awaits_verdict(&self) -> bool {
-        self.trouble.is_some_and(|trouble| monotonic_ns() < trouble.until_ns) && self.conn.is_some()
+        self.trouble.is_some_and(|trouble| monotonic_ns() < trouble.until_ns) && self.link.is_some()
     }
 }

@@ -8,13 +8,13 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::Reader;
 use super::moves::Standing;
-use crate::control::{ReaderEvent, Received, decode, excerpt};
 use crate::error::{Error, Result};
 use crate::os::clock::monotonic_ns;
 use crate::os::process;
 use crate::os::sem::Semaphore;
 use crate::ring::haste;
 use crate::ring::layout::{control, waiting};
+use crate::ring::link::ToReader;
 use crate::ring::record::Kind;
 use crate::ring::wake;
 
@@ -103,7 +103,7 @@ impl Reader {
         let bits = self.page.control.value.load(Ordering::Acquire);
         if self.has_moved(bits) && bits & control::EVICTED == 0 {
             // Until the line has come, what stands here says nothing. The daemon wakes this reader when it has sent it.
-            return self.may_move() || self.conn.is_none();
+            return self.may_move() || self.link.is_none();
         }
         if self.trouble.is_some() && bits & (control::EVICTED | control::CLOSING) == 0 {
             return !self.awaits_verdict();
@@ -141,13 +141,13 @@ impl Reader {
     /// The connection to the daemon: readable when it says something or is gone; call [`listen`](Self::listen) then.
     #[must_use]
     pub fn connection_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.conn.as_ref().map(|conn| conn.as_fd())
+        self.link.as_ref().and_then(|link| link.as_fd())
     }
 
     /// Whether the daemon went away without a word.
     #[must_use]
     pub fn is_disconnected(&self) -> bool {
-        self.was_connected && self.conn.is_none()
+        self.was_connected && self.link.is_none()
     }
 
     /// Whether nobody is left who could publish: the daemon is gone, and so is the writer. A program that was lent the role
@@ -169,22 +169,18 @@ impl Reader {
 
     /// Takes in what the daemon has said, without waiting. What follows from it is told by the next receive.
     pub fn listen(&mut self) {
-        while let Some(conn) = &mut self.conn {
-            match conn.receive() {
-                Ok(Received::Line(line, fds)) => match decode::<ReaderEvent>(&line) {
-                    Ok(ReaderEvent::Moved { geometry, pos, seq, broken }) => {
-                        self.note_move(geometry, (pos, seq), broken, fds);
-                    }
-                    Ok(ReaderEvent::Evicted { reason } | ReaderEvent::Closing { reason }) => {
-                        self.farewell = Some(reason);
-                    }
-                    Ok(ReaderEvent::Unknown) => {
-                        log::debug!("passed over a line from a newer daemon: {}", excerpt(&line))
-                    }
-                    Err(e) => log::debug!("a line from the daemon was not understood: {e}"),
-                },
-                Ok(Received::Nothing) => return,
-                Ok(Received::Closed) | Err(_) => self.conn = None,
+        while let Some(link) = &mut self.link {
+            match link.receive() {
+                Ok(Some((ToReader::Moved { geometry, pos, seq, broken }, fds))) => {
+                    self.note_move(geometry, (pos, seq), broken, fds);
+                }
+                Ok(Some((ToReader::Evicted { reason } | ToReader::Closing { reason }, _))) => {
+                    self.farewell = Some(reason);
+                }
+                // Said where the line was read.
+                Ok(Some((ToReader::Unknown, _))) => {}
+                Ok(None) => return,
+                Err(_) => self.link = None,
             }
         }
     }
@@ -238,9 +234,9 @@ impl Reader {
         self.listen();
         // The bit in the page is faster than the line on the socket, which has the reason.
         if self.farewell.is_none()
-            && let Some(conn) = &self.conn
+            && let Some(fd) = self.connection_fd()
         {
-            let _ = poll(&mut [PollFd::new(conn.as_fd(), PollFlags::POLLIN)], PollTimeout::from(REASON_MS));
+            let _ = poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::from(REASON_MS));
             self.listen();
         }
     }

@@ -1,8 +1,8 @@
 //! Segments that somebody has scribbled over.
 
 use super::*;
-use crate::control::FromReader;
 use crate::ring::layout::DATA_OFFSET;
+use crate::ring::link::FromReader;
 use crate::ring::published::Place;
 use crate::ring::segment::WritableSegment;
 use crate::ring::testing::TestChannel;

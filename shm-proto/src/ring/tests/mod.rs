@@ -23,9 +23,9 @@ use super::layout::DATA_OFFSET;
 use super::link::{ToDaemon, ToWriter};
 use super::testing::{TestChannel, geometry};
 use super::*;
-use crate::control::{Geometry, OnFull, Start};
 use crate::error::{Blocked, Error};
 use crate::os::reserve;
+use crate::ring::geometry::{Geometry, OnFull, Start};
 
 const NOW: Option<Duration> = Some(Duration::ZERO);
 const SOON: Option<Duration> = Some(Duration::from_secs(60));

@@ -180,7 +180,7 @@ impl Writer {
     }
 
     /// Waits until the daemon has named everybody who reads.
-    pub(in crate::ring) fn know_all(&mut self, timeout: Duration) -> Result<()> {
+    pub(crate) fn know_all(&mut self, timeout: Duration) -> Result<()> {
         let patience = Patience::until(timeout);
         while self.peers.is_withheld() {
             if monotonic_ns() >= patience.deadline_ns() {

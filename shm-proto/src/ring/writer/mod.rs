@@ -10,7 +10,6 @@ mod overdue;
 mod peers;
 mod recover;
 mod room;
-mod sink;
 mod slot;
 mod wait;
 mod wakes;
@@ -26,7 +25,7 @@ pub use self::slot::{Batch, Slot};
 use self::wait::Patience;
 use super::haste::Haste;
 use super::layout::LeasePage;
-use super::link::{Link, ToDaemon};
+use super::link::{ToDaemon, WriterLink};
 use super::marks::Marks;
 use super::plan::Plan;
 use super::published::Place;
@@ -34,11 +33,11 @@ use super::record::{Header, Strides};
 use super::segment::WritableSegment;
 use super::wake::Barrier;
 use super::walker::Walker;
-use crate::control::Geometry;
 use crate::error::Result;
 use crate::os::clock::monotonic_ns;
 use crate::os::page::SharedPage;
 use crate::os::{barrier, process};
+use crate::ring::geometry::Geometry;
 
 /// Appends messages to a channel. There is one at a time; the daemon sees to it.
 ///
@@ -71,7 +70,7 @@ pub struct Writer {
     barrier: Barrier,
     lease: SharedPage<LeasePage>,
     generation: u64,
-    link: Option<Box<dyn Link>>,
+    link: Option<WriterLink>,
     revoked: Option<String>,
     growth: Growth,
     haste: Haste,
@@ -107,7 +106,7 @@ impl Writer {
     pub fn open(
         segment: BorrowedFd<'_>,
         lease: SharedPage<LeasePage>,
-        link: Box<dyn Link>,
+        link: WriterLink,
         geometry: Geometry,
         capacity: u64,
     ) -> Result<Writer> {

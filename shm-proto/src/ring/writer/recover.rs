@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::control::Geometry;
 use crate::error::{Error, Result};
 use crate::ring::chain::implausible;
 use crate::ring::commit::{Words, look};
-use crate::ring::link::{Link, ToDaemon};
+use crate::ring::geometry::Geometry;
+use crate::ring::link::{ToDaemon, WriterLink};
 use crate::ring::marks::Marks;
 use crate::ring::plan::{MAX_EXTENTS, Plan};
 use crate::ring::published::Place;
@@ -99,7 +99,7 @@ pub(super) fn recover(segment: &Segment, geometry: &Geometry, capacity: u64) -> 
 }
 
 /// Tells the daemon that a ring cannot be taken over, and waits until it has done something about that: it closes the link.
-pub(super) fn report(mut link: Box<dyn Link>, error: Error) -> Error {
+pub(super) fn report(mut link: WriterLink, error: Error) -> Error {
     let Error::Corrupt { reason, .. } = &error else { return error };
     if link.send(ToDaemon::Broken { reason: reason.clone() }).is_err() {
         return error;

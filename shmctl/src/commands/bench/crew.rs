@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags};
 use shm_proto::Error;
-use shm_proto::control::{Conn, MAX_FDS_A_LINE, Received, decode};
+use shm_proto::internal::control::{Conn, MAX_FDS_A_LINE, Received, decode};
 
 use super::outcome::Measured;
 use super::worker::{FromWorker, Job, MAX_LINE, Role, ToWorker};

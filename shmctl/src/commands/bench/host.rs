@@ -7,8 +7,8 @@ use nix::sched::{CpuSet, sched_getaffinity};
 use nix::sys::utsname::uname;
 use nix::unistd::Pid;
 use serde::Serialize;
-use shm_proto::os::barrier;
-use shm_proto::os::clock::monotonic_ns;
+use shm_proto::internal::os::barrier;
+use shm_proto::internal::os::clock::monotonic_ns;
 
 use crate::human;
 

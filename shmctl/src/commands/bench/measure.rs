@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
-use shm_proto::os::page::SharedPage;
-use shm_proto::os::slots;
-use shm_proto::ring::layout::ReaderPage;
+use shm_proto::internal::os::page::SharedPage;
+use shm_proto::internal::os::slots;
+use shm_proto::internal::ring::layout::ReaderPage;
 use shm_proto::{ChannelName, Error};
 
 use super::crew::{Crew, Interruptible};

@@ -11,9 +11,8 @@ use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::stat::Mode;
 use nix::unistd::{mkfifo, pipe2};
-use shm_proto::control::{Client, Done, Request};
-use shm_proto::os::clock::monotonic_ns;
-use shm_proto::{Bytes, Endpoint, Error};
+use shm_proto::internal::os::clock::monotonic_ns;
+use shm_proto::{Bytes, Client, Done, Endpoint, Error, Request};
 
 use super::crew::{Crew, Interruptible, follower};
 use super::outcome::{Measured, Sample};

@@ -11,9 +11,8 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use shm_proto::control::{Client, OnFull, Request};
-use shm_proto::os::random;
-use shm_proto::{ChannelName, Endpoint, Error, Writer};
+use shm_proto::internal::os::random;
+use shm_proto::{ChannelName, Client, Endpoint, Error, OnFull, Request, Writer};
 
 use super::crew::follower;
 use crate::args::Global;

@@ -4,8 +4,9 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags};
-use shm_proto::control::ErrorKind;
-use shm_proto::handoff::{self, Names};
+use shm_proto::ErrorKind;
+use shm_proto::internal::handoff;
+use shm_proto::internal::handoff::Names;
 use shm_proto::{Attachment, ChannelName, Endpoint, Error, Message, Reader, Start};
 
 use super::losses::Losses;

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags};
 use shm_proto::Error;
-use shm_proto::handoff::{Attached, Names, Reader, Received, WriterSign};
-use shm_proto::os::clock::monotonic_ns;
+use shm_proto::HandoffReader as Attached;
+use shm_proto::internal::handoff::{Names, Reader, Received, WriterSign};
+use shm_proto::internal::os::clock::monotonic_ns;
 
 use super::follow::{End, Session};
 use super::vigil::Vigil;

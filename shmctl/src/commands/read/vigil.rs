@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use shm_proto::handoff::WriterSign;
+use shm_proto::internal::handoff::WriterSign;
 
 /// How often is looked while the writer holds its lock, and how often otherwise, which takes a look at every process.
 const NEAR: Duration = Duration::from_secs(1);

@@ -1,7 +1,7 @@
 //! A channel's figures for people.
 
 use shm_proto::Bytes;
-use shm_proto::stat::{ChannelStat, ReaderStat};
+use shm_proto::internal::control::stat::{ChannelStat, ReaderStat};
 
 use crate::human::{age, bytes, bytes_in_words, bytes_per_second, count, per_second, percent, printable};
 use crate::table::{Align, Table};
@@ -122,8 +122,8 @@ fn readers(readers: &[ReaderStat]) -> Table {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use shm_proto::control::OnFull;
-    use shm_proto::stat::{Rate, SourceStat, WriterStat};
+    use shm_proto::OnFull;
+    use shm_proto::internal::control::stat::{Rate, SourceStat, WriterStat};
 
     use super::*;
 

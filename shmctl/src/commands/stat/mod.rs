@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use clap::Args as ClapArgs;
 use nix::poll::{PollFd, PollFlags};
-use shm_proto::control::{Done, ErrorKind, Request};
-use shm_proto::stat::ChannelStat;
+use shm_proto::internal::control::stat::ChannelStat;
+use shm_proto::{Done, ErrorKind, Request};
 
 use super::{note_if_none, unexpected};
 use crate::args::Global;

@@ -1,6 +1,6 @@
 //! What `stat --watch` draws: never more than the screen holds.
 
-use shm_proto::stat::ChannelStat;
+use shm_proto::internal::control::stat::ChannelStat;
 
 use crate::human::{bytes, bytes_per_second, count, per_second, printable};
 use crate::table::{Align, Table};
@@ -75,7 +75,7 @@ pub(super) fn redraw(text: &str, size: Size, whole: bool) -> String {
 
 #[cfg(test)]
 mod tests {
-    use shm_proto::stat::ReaderStat;
+    use shm_proto::internal::control::stat::ReaderStat;
 
     use super::super::block::tests::stat;
     use super::*;

@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags};
 use shm_proto::Error;
-use shm_proto::control::OnFull;
-use shm_proto::framing::{MessageSink, Pump, Slotted, Step};
-use shm_proto::handoff::{Names, Origin, Progress, Settings, Writer};
-use shm_proto::os::clock::monotonic_ns;
+use shm_proto::internal::framing::{MessageSink, Pump, Slotted, Step};
+use shm_proto::internal::handoff::{Names, Origin, Progress, Settings, Writer};
+use shm_proto::internal::os::clock::monotonic_ns;
 
 use super::stopped::{End, Stopped};
 use super::{Args, Overdue, stdin};
@@ -72,12 +71,12 @@ impl MessageSink for Sink<'_> {
 }
 
 pub(super) fn run(args: &Args, names: Names, signals: &Signals) -> Result<()> {
-    let on_full = match args.on_full {
-        Overdue::Block => OnFull::Block,
-        Overdue::Drop => OnFull::Drop,
+    let drop_late = match args.on_full {
+        Overdue::Block => false,
+        Overdue::Drop => true,
     };
     let settings =
-        Settings { mode: args.permissions.0, ack_timeout: args.ack_timeout, on_full, ..Settings::new(names.clone()) };
+        Settings { mode: args.permissions.0, ack_timeout: args.ack_timeout, drop_late, ..Settings::new(names.clone()) };
     let mut pump = Pump::new(args.framing, settings.max_message)?.keeping_delimiters(args.keep_delimiter);
     let writer = Writer::create(settings)?;
     match writer.origin() {

@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use clap::{Args as ClapArgs, ValueEnum};
 use nix::poll::{PollFd, PollFlags};
-use shm_proto::framing::input::Shared;
-use shm_proto::framing::{Framing, MessageSink, Pump, Slotted, Step};
+use shm_proto::internal::framing::input::Shared;
+use shm_proto::internal::framing::{Framing, MessageSink, Pump, Slotted, Step};
 use shm_proto::{Error, Writer};
 
 use self::stopped::{End, Stopped};

@@ -7,9 +7,9 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use shm_proto::control::{Client, Done, Request, Resized};
-use shm_proto::stat::ChannelStat;
-use shm_proto::{Endpoint, Reader, Start, Writer};
+use shm_proto::internal::control::Resized;
+use shm_proto::internal::control::stat::ChannelStat;
+use shm_proto::{Client, Done, Endpoint, Reader, Request, Start, Writer};
 
 use super::place::Place;
 use super::process::{Proc, Run, clean};

@@ -5,7 +5,7 @@ use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use shm_proto::os::random;
+use shm_proto::internal::os::random;
 
 /// A directory that everybody may look into, a runtime directory in it that does not exist yet, and a prefix.
 #[derive(Debug)]

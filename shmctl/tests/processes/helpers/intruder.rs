@@ -9,8 +9,7 @@ use std::os::unix::fs::PermissionsExt;
 use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, SealFlag, fallocate, fcntl};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, mprotect};
 use nix::unistd::ftruncate;
-use shm_proto::Endpoint;
-use shm_proto::control::{Client, Done, Request};
+use shm_proto::{Client, Done, Endpoint, Request};
 
 /// Attaches and tries everything; a line for each attempt, `denied` or `ALLOWED`. `object` is the segment's path.
 pub(crate) fn intrude(endpoint: &Endpoint, object: &str) {

@@ -8,11 +8,11 @@ use std::path::Path;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, poll};
-use shm_proto::control::ErrorKind;
-use shm_proto::os::fds;
-use shm_proto::ring::layout::DATA_OFFSET;
-use shm_proto::ring::record::Header;
-use shm_proto::ring::{Received, Snapshot};
+use shm_proto::ErrorKind;
+use shm_proto::internal::os::fds;
+use shm_proto::internal::ring::layout::DATA_OFFSET;
+use shm_proto::internal::ring::record::Header;
+use shm_proto::internal::ring::{Received, Snapshot};
 use shm_proto::{Endpoint, Error, Reader, Start, Writer};
 
 use crate::common::PATIENCE;

@@ -1,8 +1,8 @@
 //! Whether a user's programs can open the objects of a handoff channel. Without that, a place in the `read` list is useless.
 
 use nix::unistd::getegid;
-use shm_proto::os::peer::Credentials;
-use shm_proto::os::process::{group_name, user_name};
+use shm_proto::internal::os::peer::Credentials;
+use shm_proto::internal::os::process::{group_name, user_name};
 
 use super::Handoff;
 

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use shm_proto::ring::layout::waiting;
+use shm_proto::internal::ring::layout::waiting;
 
 use super::{Handoff, about};
 use crate::channel::watch::report;

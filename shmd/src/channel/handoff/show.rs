@@ -3,9 +3,9 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use shm_proto::os::clock::monotonic_ns;
-use shm_proto::ring::layout::waiting;
-use shm_proto::stat::{ChannelStat, HandoffStat, ReaderStat, Summary};
+use shm_proto::internal::control::stat::{ChannelStat, HandoffStat, ReaderStat, Summary};
+use shm_proto::internal::os::clock::monotonic_ns;
+use shm_proto::internal::ring::layout::waiting;
 
 use super::{Handoff, Reader};
 use crate::config::ChannelConfig;

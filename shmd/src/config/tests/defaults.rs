@@ -1,8 +1,7 @@
 use std::time::Duration;
 
-use shm_proto::Bytes;
-use shm_proto::control::OnFull;
-use shm_proto::framing::Framing;
+use shm_proto::internal::framing::Framing;
+use shm_proto::{Bytes, OnFull};
 
 use super::super::raw::{Channel, Top};
 use super::super::{SourceKind, show};

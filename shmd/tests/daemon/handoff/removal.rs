@@ -4,8 +4,7 @@ use std::fs;
 use std::os::unix::fs::FileExt;
 
 use nix::sys::signal::Signal;
-use shm_proto::Writer;
-use shm_proto::control::{Done, Request};
+use shm_proto::{Done, Request, Writer};
 
 use super::{Daemon, LENT};
 

@@ -3,7 +3,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use shm_proto::os::process::{is_alive, program, start_ticks};
+use shm_proto::internal::os::process::{is_alive, program, start_ticks};
 
 use super::super::{Daemon, wait_for};
 use super::next;
@@ -180,7 +180,7 @@ fn a_channel_that_is_taken_out_of_the_configuration_ends_its_child() {
     let start = start_ticks(number).unwrap();
     "[[channel]]\nname = \"other\"\n".clone_into(&mut daemon.config);
     fs::write(daemon.path("shmd.toml"), &daemon.config).unwrap();
-    daemon.ask(&shm_proto::control::Request::Reload).unwrap();
+    daemon.ask(&shm_proto::internal::control::Request::Reload).unwrap();
     wait_for(|| !is_alive(number, start) && !daemon.object("main").exists(), || daemon.log());
     assert_eq!(daemon.stop(), Some(0));
 }

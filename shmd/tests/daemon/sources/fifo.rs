@@ -233,8 +233,9 @@ fn a_handoff_channel_is_fed_the_same_way() {
     let keys = format!("{KEYS}\nmode = \"handoff\"\nframing = \"nul\"\nkeep_delimiter = true");
     let daemon = Daemon::fed("fifo-handoff", &keys);
     let names = format!("/{}.main", daemon.prefix);
-    let names = shm_proto::handoff::Names::new(&names, &format!("{names}.avail"), &format!("{names}.done")).unwrap();
-    let mut reader = shm_proto::handoff::Reader::new(names);
+    let names =
+        shm_proto::internal::handoff::Names::new(&names, &format!("{names}.avail"), &format!("{names}.done")).unwrap();
+    let mut reader = shm_proto::internal::handoff::Reader::new(names);
     write(&daemon, b"Hello\0World");
     let mut bytes = Vec::new();
     for expected in [&b"Hello\0"[..], b"World\0"] {

@@ -9,8 +9,8 @@ mod unix;
 use std::path::PathBuf;
 
 use shm_proto::Reader;
-use shm_proto::control::{Done, Request, Start};
-use shm_proto::stat::SourceStat;
+use shm_proto::internal::control::stat::SourceStat;
+use shm_proto::{Done, Request, Start};
 
 use super::{Daemon, PATIENCE, wait_for};
 

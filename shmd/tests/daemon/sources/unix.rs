@@ -5,7 +5,7 @@ use std::net::Shutdown;
 use std::os::unix::net::{UnixListener, UnixStream};
 
 use nix::sys::signal::Signal;
-use shm_proto::control::Request;
+use shm_proto::Request;
 
 use super::super::{Daemon, PATIENCE, joined, wait_for};
 use super::{next, refused};

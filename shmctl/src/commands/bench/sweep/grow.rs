@@ -3,9 +3,9 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
-use shm_proto::control::{Client, Done, Request, Resized};
-use shm_proto::os::clock::monotonic_ns;
-use shm_proto::{Bytes, ChannelName, Endpoint, Error, Writer};
+use shm_proto::internal::control::Resized;
+use shm_proto::internal::os::clock::monotonic_ns;
+use shm_proto::{Bytes, ChannelName, Client, Done, Endpoint, Error, Request, Writer};
 
 use super::page::Page;
 use super::{Progress, Sweep};

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shm_proto::os::clock::monotonic_ns;
+use shm_proto::internal::os::clock::monotonic_ns;
 
 use super::Job;
 use super::payload::{self, END, START};

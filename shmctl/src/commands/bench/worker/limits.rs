@@ -5,11 +5,11 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use shm_proto::Error;
-use shm_proto::os::clock::monotonic_ns;
-use shm_proto::os::page::SharedPage;
-use shm_proto::os::sem::{Semaphore, Wait as Woken};
-use shm_proto::os::slots::{Shape, SlotReader, SlotWriter};
-use shm_proto::ring::layout::ReaderPage;
+use shm_proto::internal::os::clock::monotonic_ns;
+use shm_proto::internal::os::page::SharedPage;
+use shm_proto::internal::os::sem::{Semaphore, Wait as Woken};
+use shm_proto::internal::os::slots::{Shape, SlotReader, SlotWriter};
+use shm_proto::internal::ring::layout::ReaderPage;
 
 use super::{Job, Role, Stand, flow, payload};
 use crate::commands::bench::outcome::Measured;

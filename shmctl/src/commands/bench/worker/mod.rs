@@ -27,7 +27,7 @@ use nix::sys::signal::Signal;
 use nix::sys::time::TimeValLike;
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
-use shm_proto::control::{Conn, Received, decode};
+use shm_proto::internal::control::{Conn, Received, decode};
 use shm_proto::{ChannelName, Error};
 
 pub(super) use self::limits::slots_of;

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::Write;
 
 use shm_proto::Error;
-use shm_proto::os::clock::monotonic_ns;
+use shm_proto::internal::os::clock::monotonic_ns;
 
 use super::{Job, Stand, payload};
 use crate::commands::bench::outcome::Measured;

@@ -4,8 +4,7 @@ use std::ops::Range;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use shm_proto::control::ErrorKind;
-use shm_proto::{ChannelName, Endpoint, Error, Reader, Start, Writer};
+use shm_proto::{ChannelName, Endpoint, Error, ErrorKind, Reader, Start, Writer};
 
 use super::payload::{self, STAMP};
 use super::{Job, Role, Stand, flow};

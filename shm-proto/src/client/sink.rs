@@ -1,8 +1,8 @@
 //! A ring's writer as the destination of a byte stream.
 
-use super::Writer;
 use crate::error::Result;
 use crate::framing::{MessageSink, Slotted};
+use crate::ring::Writer;
 
 impl MessageSink for Writer {
     /// Publishes a batch; messages that the channel's policy drops are counted as taken.

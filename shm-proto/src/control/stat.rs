@@ -5,9 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::control::OnFull;
 use crate::handoff::Names;
 use crate::name::ChannelName;
+use crate::ring::geometry::OnFull;
 
 /// One channel in `list`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -12,9 +12,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
-use super::conn::{Conn, Received};
-use super::line::decode;
-use super::{Done, Endpoint, MAX_REPLY, Reply, Request};
+use super::Endpoint;
+use crate::control::{Conn, Done, MAX_REPLY, Received, Reply, Request, decode};
 use crate::error::{Error, Result};
 
 /// A connection to the daemon.
@@ -150,5 +149,5 @@ fn open(path: &Path, timeout: Duration) -> Result<UnixStream> {
 }
 
 #[cfg(test)]
-#[path = "client_tests.rs"]
+#[path = "session_tests.rs"]
 mod tests;

@@ -5,7 +5,8 @@ use std::thread;
 use nix::sys::socket::{Backlog, listen};
 
 use super::*;
-use crate::control::{ErrorKind, MAX_REQUEST, Pong, Refusal};
+use crate::control::{MAX_REQUEST, Pong};
+use crate::error::{ErrorKind, Refusal};
 
 /// A directory of this test's own, removed with it.
 struct Dir(PathBuf);

@@ -1,14 +1,16 @@
 //! A handoff reader that the daemon knows of: the connection is the attachment, the messages come through the objects.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::BorrowedFd;
 use std::sync::atomic::Ordering;
 
-use super::{Names, Reader, Received};
-use crate::control::{Conn, HandoffAttached, ReaderEvent, Received as Line, decode, excerpt};
+use super::link::SocketLink;
+use crate::control::{Conn, HandoffAttached};
 use crate::error::{Error, Result};
+use crate::handoff::{Names, Reader, Received};
 use crate::os::clock::monotonic_ns;
 use crate::os::page::SharedPage;
 use crate::ring::layout::{ReaderPage, waiting};
+use crate::ring::link::{Link, ToReader};
 
 /// How often the connection is looked at and a sign of life given while a message is waited for, in nanoseconds.
 const LISTEN: u64 = 250_000_000;
@@ -20,7 +22,7 @@ const LISTEN: u64 = 250_000_000;
 #[derive(Debug)]
 pub struct Attached {
     reader: Reader,
-    conn: Conn,
+    link: SocketLink,
     page: SharedPage<ReaderPage>,
     facts: HandoffAttached,
     /// The connection has ended, or said what ends this reading.
@@ -35,8 +37,9 @@ enum End {
 }
 
 impl Attached {
-    pub(crate) fn new(facts: HandoffAttached, page: SharedPage<ReaderPage>, conn: Conn) -> Self {
-        let attached = Self { reader: Reader::new(facts.objects.clone()), conn, page, facts, end: None };
+    pub(super) fn new(facts: HandoffAttached, page: SharedPage<ReaderPage>, conn: Conn) -> Self {
+        let link = SocketLink::new(conn, facts.channel.to_string());
+        let attached = Self { reader: Reader::new(facts.objects.clone()), link, page, facts, end: None };
         attached.beat();
         attached
     }
@@ -61,8 +64,8 @@ impl Attached {
 
     /// The connection to the daemon: readable when it says something or is gone.
     #[must_use]
-    pub fn connection_fd(&self) -> BorrowedFd<'_> {
-        self.conn.as_fd()
+    pub fn connection_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.link.as_fd()
     }
 
     /// See [`Reader::acknowledge`].
@@ -108,19 +111,13 @@ impl Attached {
 
     fn listen(&mut self) {
         while self.end.is_none() {
-            self.end = match self.conn.receive() {
-                Ok(Line::Line(line, _)) => match decode::<ReaderEvent>(&line) {
-                    Ok(ReaderEvent::Evicted { reason }) => Some(End::Evicted(reason)),
-                    Ok(ReaderEvent::Closing { .. }) => Some(End::Closing),
-                    // Rings move, handoffs do not.
-                    Ok(ReaderEvent::Moved { .. } | ReaderEvent::Unknown) => {
-                        log::debug!("passed over a line from a newer daemon: {}", excerpt(&line));
-                        None
-                    }
-                    Err(_) => Some(End::Disconnected),
-                },
-                Ok(Line::Nothing) => return,
-                Ok(Line::Closed) | Err(_) => Some(End::Disconnected),
+            self.end = match self.link.receive() {
+                Ok(Some((ToReader::Evicted { reason }, _))) => Some(End::Evicted(reason)),
+                Ok(Some((ToReader::Closing { .. }, _))) => Some(End::Closing),
+                // Rings move, handoffs do not.
+                Ok(Some((ToReader::Moved { .. } | ToReader::Unknown, _))) => None,
+                Ok(None) => return,
+                Err(_) => Some(End::Disconnected),
             };
         }
     }

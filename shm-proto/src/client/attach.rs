@@ -1,16 +1,18 @@
 //! Attaching through the daemon's socket.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use super::link::{Link, ToDaemon, ToWriter};
-use super::{Reader, Writer};
-use crate::control::{Client, Conn, Done, Endpoint, Received, Request, Start, decode, excerpt};
+use super::handoff::Attached;
+use super::link::{LentLink, SocketLink};
+use super::{Client, Endpoint};
+use crate::control::{Done, Request};
 use crate::error::{Error, Result};
-use crate::handoff::Attached;
 use crate::name::ChannelName;
 use crate::os::fds;
 use crate::os::page::SharedPage;
+use crate::ring::geometry::Start;
+use crate::ring::{Reader, Writer};
 
 /// How long the daemon may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -61,8 +63,9 @@ impl Attachment {
         match client.request_with_fds(&request)? {
             (Done::Attach(attached), fds) => {
                 let [segment, page, bell] = descriptors(fds, "attach")?;
-                let conn = Some(client.into_conn());
-                let reader = Reader::open(segment.as_fd(), page.as_fd(), bell, attached.geometry, start, conn)?;
+                let geometry = attached.geometry;
+                let link = Box::new(SocketLink::new(client.into_conn(), geometry.channel.to_string()));
+                let reader = Reader::open(segment.as_fd(), page.as_fd(), bell, geometry, start, Some(link))?;
                 Ok(Attachment::Ring(Box::new(reader)))
             }
             (Done::Handoff(facts), fds) => {
@@ -104,7 +107,7 @@ impl Writer {
             return Err(Error::Protocol("the daemon answered publish with something else".to_owned()));
         };
         let [segment, lease] = descriptors(fds, "publish")?;
-        let link = SocketLink::new(client.into_conn(), lent.geometry.channel.to_string());
+        let link = LentLink::new(client.into_conn(), lent.geometry.channel.to_string());
         let lease = SharedPage::open(lease.as_fd())?;
         let mut writer = Writer::open(segment.as_fd(), lease, Box::new(link), lent.geometry, lent.capacity)?;
         writer.know_all(ANSWER)?;
@@ -126,65 +129,4 @@ fn descriptors<const N: usize>(fds: Vec<OwnedFd>, what: &str) -> Result<[OwnedFd
              has, raise that limit (ulimit -n)"
         ))
     })
-}
-
-/// The link of a program that was lent the role: its connection.
-#[derive(Debug)]
-struct SocketLink {
-    conn: Conn,
-    channel: String,
-    /// Lines taken, and so many of them the daemon knows of.
-    taken: u64,
-    told: u64,
-}
-
-impl SocketLink {
-    fn new(conn: Conn, channel: String) -> SocketLink {
-        SocketLink { conn, channel, taken: 0, told: 0 }
-    }
-
-    /// Lets the daemon send more.
-    fn acknowledge(&mut self) {
-        if self.told < self.taken {
-            self.told = self.taken;
-            // A daemon that is gone is noticed by the next look.
-            let _ = self.conn.queue(&ToDaemon::Taken { lines: self.taken }, Vec::new());
-        }
-        if self.conn.queued_bytes() > 0 {
-            let _ = self.conn.flush();
-        }
-    }
-
-    fn gone(&self) -> Error {
-        Error::Disconnected { channel: self.channel.clone() }
-    }
-}
-
-impl Link for SocketLink {
-    fn receive(&mut self) -> Result<Option<(ToWriter, Vec<OwnedFd>)>> {
-        match self.conn.receive()? {
-            Received::Line(line, fds) => {
-                self.taken += 1;
-                let decoded = decode(&line)?;
-                if decoded == ToWriter::Unknown {
-                    log::debug!("passed over a line from a newer daemon: {}", excerpt(&line));
-                }
-                Ok(Some((decoded, fds)))
-            }
-            Received::Nothing => {
-                self.acknowledge();
-                Ok(None)
-            }
-            Received::Closed => Err(self.gone()),
-        }
-    }
-
-    fn send(&mut self, line: ToDaemon) -> Result<()> {
-        self.conn.queue(&line, Vec::new())?;
-        self.conn.flush().map(drop).map_err(|_| self.gone())
-    }
-
-    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
-        Some(self.conn.as_fd())
-    }
 }

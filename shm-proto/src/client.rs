@@ -1,0 +1,25 @@
+//! What programs use: finding the daemon, asking it, and attaching to a channel.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | `endpoint` | where a daemon is |
+//! | `session` | a connection for requests |
+//! | `attach` | from a request to a [`Reader`](crate::Reader), a [`Writer`](crate::Writer) or a handoff |
+//! | `link` | the connection of an attachment, as the ring sees it |
+//! | `handoff` | a reader of a handoff channel that the daemon knows of |
+//! | `sink` | a ring's writer as the destination of a byte stream |
+
+mod attach;
+mod endpoint;
+mod handoff;
+mod link;
+mod session;
+mod sink;
+
+pub use attach::Attachment;
+pub use endpoint::{
+    Endpoint, LOCK_NAME, RUNTIME_DIR_VARIABLE, SOCKET_NAME, SYSTEM_RUNTIME_DIR, default_prefix, default_runtime_dir,
+};
+pub use handoff::Attached;
+pub use link::SocketLink;
+pub use session::Client;

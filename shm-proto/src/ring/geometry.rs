@@ -1,0 +1,78 @@
+//! What a channel is, as far as its two sides have to agree on it.
+
+use std::fmt;
+
+use serde::{Deserialize, Serialize};
+
+use crate::name::ChannelName;
+
+/// Where a reader starts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Start {
+    /// At the oldest message that is still whole.
+    Oldest,
+    /// At the first message published after attaching.
+    #[default]
+    New,
+}
+
+/// What happens when a message does not fit and the channel cannot grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum OnFull {
+    /// The writer waits for the slowest reader; nothing is lost.
+    #[default]
+    Block,
+    /// The new message is dropped and counted.
+    Drop,
+    /// The oldest messages are overwritten; a reader that was lapped learns how many it lost.
+    Overwrite,
+}
+
+impl fmt::Display for OnFull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            OnFull::Block => "block",
+            OnFull::Drop => "drop",
+            OnFull::Overwrite => "overwrite",
+        })
+    }
+}
+
+/// A channel's fixed facts, agreed at attach. Identity, sizes, alignment and `on_full` are in the segment's header, which is
+/// checked against them; the rest is for the writer, and a reload may change it
+/// ([`ToWriter::Policy`](super::link::ToWriter::Policy)).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Geometry {
+    /// The channel's name.
+    pub channel: ChannelName,
+    /// The identity of this segment: random, new with every creation.
+    pub instance: u64,
+    /// The instance of the channel's first segment. Messages are numbered on from one segment to the next of the same lineage.
+    pub lineage: u64,
+    /// Largest capacity of the data area in bytes; what a peer maps, besides the header.
+    pub max_capacity: u64,
+    /// Largest message in bytes.
+    pub max_message: u64,
+    /// Alignment of every payload in bytes: a power of two from 8 to 4096.
+    pub align: u32,
+    /// What happens when the ring is full.
+    pub on_full: OnFull,
+    /// Every publish waits until all attached readers have read.
+    pub ack: bool,
+    /// The longest such a wait, in milliseconds.
+    pub ack_timeout_ms: u64,
+    /// In milliseconds: a reader is evicted if it passes no message for this long while publishing waits for it or messages are
+    /// dropped because of it; 0 for never.
+    pub evict_after_ms: u64,
+    /// Publishing waits while fewer readers than this are attached.
+    pub wait_readers: u32,
+    /// Most readers at a time.
+    pub max_readers: u32,
+    /// The reader, not the writer, pays for the full barrier (`membarrier`).
+    pub asymmetric: bool,
+    /// Whoever maps the segment enters the memory that is there into its page table at once.
+    #[serde(default)]
+    pub prefault: bool,
+}
