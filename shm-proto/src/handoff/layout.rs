@@ -1,9 +1,19 @@
 //! The bytes of a handoff segment, as a C compiler lays them out on 64-bit Linux.
+//!
+//! | x86-64 | 64-bit Arm | bytes | field |
+//! |---|---|---|---|
+//! | 0 | 0 | 40 or 48 | mutex: `pthread_mutex_t`, process-shared and robust |
+//! | 40 | 48 | 8 | capacity: the segment's length as far as readers have been told |
+//! | 48 | 56 | 8 | data size |
+//! | 56 | 64 | 4 | ready flag |
+//! | 60 | 68 | to the end | the message |
+//!
+//! C programs count on [`HEADER_SIZE`] bytes less than the capacity for a message: 64, or 72 on Arm.
 
 use std::mem::{offset_of, size_of};
 use std::sync::atomic::{AtomicI32, AtomicU64};
 
-use crate::os::mutex::MutexCell;
+use crate::os::mutex::{MUTEX_BYTES, MutexCell};
 
 /// What stands at the start of the segment. All but the mutex is protected by it.
 #[repr(C)]
@@ -19,18 +29,18 @@ pub struct Header {
     pub ready_flag: AtomicI32,
 }
 
-/// Where the message starts.
-pub const DATA: u64 = 60;
+/// Where the message starts: right behind the flag, without the padding.
+pub const DATA: u64 = (MUTEX_BYTES + 20) as u64;
 /// What C programs call `sizeof(struct shm_header)`, and take off the capacity.
-pub const HEADER_SIZE: u64 = 64;
+pub const HEADER_SIZE: u64 = (MUTEX_BYTES + 24) as u64;
 /// The smallest object: one page.
 pub const PAGE: u64 = 4096;
 
 const _: () = {
     assert!(offset_of!(Header, mutex) == 0);
-    assert!(offset_of!(Header, capacity) == 40);
-    assert!(offset_of!(Header, data_size) == 48);
-    assert!(offset_of!(Header, ready_flag) == 56);
+    assert!(offset_of!(Header, capacity) == MUTEX_BYTES);
+    assert!(offset_of!(Header, data_size) == MUTEX_BYTES + 8);
+    assert!(offset_of!(Header, ready_flag) == MUTEX_BYTES + 16);
     assert!(offset_of!(Header, ready_flag) + size_of::<AtomicI32>() == DATA as usize);
     assert!(size_of::<Header>() == HEADER_SIZE as usize);
 };

@@ -39,8 +39,9 @@
 //! | a stale object | of this protocol and this user: adopted or replaced. In use, or another user's: refused |
 //!
 //! # Sizes
-//! `capacity` is the whole object's length as far as readers have been told. C programs take 64 bytes off it for the
-//! header, though data starts at 60, so a message of `n` bytes needs a capacity of `n + 64`.
+//! `capacity` is the whole object's length as far as readers have been told. C programs take their header's
+//! [size](layout::HEADER_SIZE) off it, though data starts 4 bytes before its end, so a message of `n` bytes needs a capacity of
+//! `n + 64` on x86-64 and `n + 72` on 64-bit Arm.
 //!
 //! A reader in C remaps when the file is longer than `capacity`, and unmaps `capacity` bytes. So the writer makes the file
 //! longer first, leaves `capacity` alone until the first message after that has been acknowledged, and only then says the

@@ -15,7 +15,7 @@ use super::Names;
 use super::layout::{DATA, HEADER_SIZE, Header, PAGE};
 use crate::error::{Error, Result};
 use crate::os::map::Mapping;
-use crate::os::mutex::{Guard, Lock, RobustMutex};
+use crate::os::mutex::{Guard, Lock, MUTEX_BYTES, RobustMutex};
 use crate::os::named_sem::{self, Identity, NamedSemaphore};
 use crate::os::{process, reserve, shm};
 
@@ -107,9 +107,11 @@ impl Segment {
     /// Takes the mutex, until `deadline_ns` at most. `None` when it is not recoverable.
     pub(super) fn lock(&self, deadline_ns: u64) -> Result<Option<Guard<'_>>> {
         if !self.mutex().is_sane() {
-            let reason = "what stands in its first 40 bytes is no process-shared mutex: a peer has overwritten it, or the \
-                          segment is another program's";
-            return Err(self.corrupt(reason.to_owned()));
+            let reason = format!(
+                "what stands in its first {MUTEX_BYTES} bytes is no process-shared mutex: a peer has overwritten it, or the \
+                 segment is another program's"
+            );
+            return Err(self.corrupt(reason));
         }
         match self.mutex().lock_until(deadline_ns)? {
             Lock::Held(guard) => Ok(Some(guard)),

@@ -33,16 +33,29 @@ const SHARED: u32 = 128;
 /// The thread number in the lock word; above it are the waiters flag and the owner-died flag.
 const THREAD: u32 = 0x3fff_ffff;
 
-/// The place of a mutex in shared memory: 40 bytes.
+/// `sizeof(pthread_mutex_t)` in glibc, in bytes. Every layout that begins with a mutex follows from this number, and it is the
+/// only one that differs between processors.
+pub const MUTEX_BYTES: usize = {
+    #[cfg(target_arch = "x86_64")]
+    {
+        40
+    }
+    #[cfg(target_arch = "aarch64")]
+    {
+        48
+    }
+};
+
+/// The place of a mutex in shared memory: [`MUTEX_BYTES`].
 #[repr(C)]
 #[derive(Debug, Default)]
 pub struct MutexCell {
-    opaque: [AtomicU64; 5],
+    opaque: [AtomicU64; MUTEX_BYTES / size_of::<u64>()],
 }
 
 const _: () = {
-    assert!(size_of::<MutexCell>() == 40);
-    assert!(size_of::<pthread_mutex_t>() == size_of::<MutexCell>(), "not glibc's 64-bit pthread_mutex_t");
+    assert!(size_of::<MutexCell>() == MUTEX_BYTES);
+    assert!(size_of::<pthread_mutex_t>() == MUTEX_BYTES, "not glibc's 64-bit pthread_mutex_t");
     assert!(align_of::<pthread_mutex_t>() <= align_of::<MutexCell>());
 };
 

@@ -118,7 +118,7 @@ impl Writer {
         self.counters
     }
 
-    /// The segment's length in bytes; a message of 64 bytes less fits without growing.
+    /// The segment's length in bytes; a message of [`HEADER_SIZE`] bytes less fits without growing.
     #[must_use]
     pub fn capacity(&self) -> u64 {
         self.len

@@ -18,7 +18,7 @@ pub struct Settings {
     pub capacity: u64,
     /// The longest that it may grow to, in bytes; rounded down to whole pages.
     pub max_capacity: u64,
-    /// The largest message, in bytes; at most `max_capacity - 64`.
+    /// The largest message, in bytes; at most `max_capacity` less [`HEADER_SIZE`].
     pub max_message: u64,
     /// What to do with a message that is not acknowledged in time: drop it, or offer it until it is.
     pub drop_late: bool,
