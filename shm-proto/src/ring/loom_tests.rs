@@ -15,20 +15,20 @@ use super::wake::{self, Barrier};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
 /// A data area of a few words: every record is a header and one word of payload.
-struct Ring {
+pub(super) struct Ring {
     words: Vec<AtomicU64>,
 }
 
 impl Ring {
-    fn new(words: usize) -> Ring {
+    pub(super) fn new(words: usize) -> Ring {
         Ring { words: (0..words).map(|_| AtomicU64::new(0)).collect() }
     }
 
-    fn put(&self, off: u64, payload: u64) {
+    pub(super) fn put(&self, off: u64, payload: u64) {
         self.word(off + 8).store(payload, Ordering::Relaxed);
     }
 
-    fn get(&self, off: u64) -> u64 {
+    pub(super) fn get(&self, off: u64) -> u64 {
         self.word(off + 8).load(Ordering::Relaxed)
     }
 }

@@ -5,7 +5,7 @@
 //! | [`layout`] | the bytes in shared memory |
 //! | [`geometry`] | what a channel is: sizes, policies |
 //! | [`record`] | the 8-byte header in front of every message |
-//! | [`commit`], [`published`], [`floor`], [`wake`] | the lock-free steps, generic so that loom checks the code that runs |
+//! | [`commit`], [`published`], [`floor`], [`wake`], [`holder`] | the lock-free steps, generic so that loom checks the code that runs |
 //! | [`plan`], `marks`, `walker` | where the next record goes: pure |
 //! | `segment` | a mapped segment, and how one is made |
 //! | `writer`, `reader` | the two roles |
@@ -22,6 +22,7 @@ pub mod floor;
 pub mod geometry;
 #[cfg(not(loom))]
 mod haste;
+pub mod holder;
 #[cfg(not(loom))]
 mod inspect;
 #[cfg(not(loom))]

@@ -12,11 +12,11 @@ use crate::error::{Error, Result};
 use crate::os::clock::monotonic_ns;
 use crate::os::process;
 use crate::os::sem::Semaphore;
-use crate::ring::haste;
 use crate::ring::layout::{control, waiting};
 use crate::ring::link::ToReader;
 use crate::ring::record::Kind;
 use crate::ring::wake;
+use crate::ring::{haste, holder};
 
 /// A sleep is cut into slices, to show a heartbeat and to notice a daemon that died.
 const SLICE_NS: u64 = 1_000_000_000;
@@ -160,11 +160,9 @@ impl Reader {
             return false;
         }
         let counters = &self.segment.header().counters;
-        let start = counters.writer_start.load(Ordering::Relaxed);
-        match u32::try_from(counters.writer_pid.load(Ordering::Relaxed)) {
-            Ok(0) | Err(_) => true,
-            Ok(pid) => !process::is_alive(pid, start),
-        }
+        // What a killed writer published is visible, too: the kernel has switched away from it for good.
+        let alive = |(pid, start)| u32::try_from(pid).is_ok_and(|pid| process::is_alive(pid, start));
+        !holder::holder(&counters.writer_pid, &counters.writer_start).is_some_and(alive)
     }
 
     /// Takes in what the daemon has said, without waiting. What follows from it is told by the next receive.
@@ -217,7 +215,8 @@ impl Reader {
         if bits & control::CLOSING == 0 && !self.is_abandoned() {
             return Ok(false);
         }
-        // Looked at before the bit or the hang-up was, the ring may have been given its last message in between.
+        // Looked at before the bit or the hang-up was, the ring may have been given its last message in between. The bit comes with
+        // Acquire, and so does the absence of a writer: see `holder`.
         if self.look().kind() != Kind::Empty {
             return Ok(true);
         }

@@ -24,6 +24,7 @@ use self::room::Growth;
 pub use self::slot::{Batch, Slot};
 use self::wait::Patience;
 use super::haste::Haste;
+use super::holder;
 use super::layout::LeasePage;
 use super::link::{ToDaemon, WriterLink};
 use super::marks::Marks;
@@ -154,8 +155,8 @@ impl Writer {
         counters.capacity.store(capacity, Ordering::Relaxed);
         counters.pending.store(0, Ordering::Relaxed);
         let pid = std::process::id();
-        counters.writer_start.store(process::start_ticks(pid).unwrap_or(0), Ordering::Relaxed);
-        counters.writer_pid.store(u64::from(pid), Ordering::Relaxed);
+        let this = (u64::from(pid), process::start_ticks(pid).unwrap_or(0));
+        holder::take_up(&counters.writer_pid, &counters.writer_start, this);
         writer.show_tail();
         writer.beat();
         writer.maintain()?;
@@ -361,6 +362,6 @@ impl Drop for Writer {
         }
         // The role may end at any moment; then it is the next writer's number that counts.
         let _ = self.flush();
-        self.segment.header().counters.writer_pid.store(0, Ordering::Relaxed);
+        holder::give_up(&self.segment.header().counters.writer_pid);
     }
 }
