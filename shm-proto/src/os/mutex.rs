@@ -44,6 +44,12 @@ pub const MUTEX_BYTES: usize = {
     {
         48
     }
+    #[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
+    {
+        compile_error!(
+            "the size of glibc's pthread_mutex_t is known for x86-64 and 64-bit Arm only: add a column to the tables"
+        )
+    }
 };
 
 /// The place of a mutex in shared memory: [`MUTEX_BYTES`].

@@ -2,8 +2,6 @@
  * no bounded wait. "peer ROLE SEGMENT AVAIL DONE ARGUMENT..." plays one role for the tests. */
 #include <errno.h>
 #include <fcntl.h>
-#include <pthread.h>
-#include <semaphore.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,13 +9,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-struct channel {
-    pthread_mutex_t lock;
-    size_t capacity;
-    size_t size;
-    volatile int ready;
-    char bytes[];
-};
+#include "channel.h"
 
 static int file;
 static sem_t *avail, *done;

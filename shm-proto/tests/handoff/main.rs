@@ -2,5 +2,6 @@
 
 mod deaths;
 mod exchange;
+mod layout;
 mod objects;
 mod peer;
