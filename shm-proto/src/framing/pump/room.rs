@@ -148,6 +148,7 @@ mod tests {
             std::thread::sleep(memory::FRESH);
             let refused = loop {
                 match pump.step(&mut input, &mut list) {
+                    Ok(Step::Eof) => return 5,
                     Ok(_) => {}
                     Err(error) => break error.to_string(),
                 }
