@@ -151,7 +151,8 @@ impl Segment {
             .map_err(|e| Error::system(format!("read {size} bytes from {}", self.name), e))
     }
 
-    /// Copies a part of a message in, from byte `at` of the message on; the file is long enough. The mutex is held.
+    /// Copies a part of a message in, from byte `at` of the message on; the file is long enough. The mutex is held, which keeps
+    /// this apart from the last reader's copying: see `is_read` in the writer.
     pub(super) fn copy_in(&self, at: u64, part: &[u8]) -> Result<()> {
         let len = part.len();
         self.file

@@ -95,7 +95,8 @@ impl<'a> Semaphore<'a> {
             return;
         }
         // Release: what was written before the post is visible to whoever takes it (Acquire in `take`). One addition
-        // instead of an exchange, so that a peer that keeps changing the word cannot hold the poster up.
+        // instead of an exchange, so that a peer that keeps changing the word cannot hold the poster up. (Before Arm v8.1 an
+        // addition is a loop of two instructions, too, in which the processor is fair to both.)
         let before = self.word().fetch_add(1, Ordering::Release);
         if before >= WAITER {
             // It can only fail where a peer misuses the futex, and then that peer's own side sleeps on.
@@ -118,7 +119,8 @@ impl<'a> Semaphore<'a> {
             tv_sec: (deadline_ns / 1_000_000_000) as libc::time_t,
             tv_nsec: (deadline_ns % 1_000_000_000) as libc::c_long,
         };
-        // Being counted must be visible before the futex looks at the value; both are accesses to the same word.
+        // Being counted must be visible before the futex looks at the value; both are accesses to the same word, and no
+        // processor reorders those, though the kernel looks at one half of it. glibc relies on the same.
         self.word().fetch_add(WAITER, Ordering::Relaxed);
         loop {
             if self.take(WAITER) {
@@ -155,7 +157,10 @@ impl<'a> Semaphore<'a> {
             if seen & VALUE_MASK == 0 {
                 return false;
             }
-            // Acquire pairs with the Release of `post`. Wrapping, because a peer may have set the count to anything.
+            // Acquire pairs with the Release of `post`. Wrapping, because a peer may have set the count to anything. Weak, because
+            // on an Arm processor without the atomic instructions of v8.1 a strong exchange is a loop that a peer can keep
+            // going; one that fails for no reason costs a turn of this loop, or in `wait_until` a system call that returns
+            // at once.
             let next = (seen - 1).wrapping_sub(waiter);
             match self.word().compare_exchange_weak(seen, next, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return true,

@@ -203,6 +203,7 @@ impl SlotReader {
         }
         let place = self.slots.place(self.tail).cast_const();
         let mut sum = 0u64;
+        // Plain loads, which the Acquire load of the head comes before, and the Release store of the tail after.
         // SAFETY: inside the slot, which is 64-aligned and lies in the mapping; the writer does not touch it until the tail
         // has passed it. A writer that breaks that makes the sum wrong: any bits are a u64.
         let word = |n: usize| unsafe { place.cast::<u64>().add(n).read() };

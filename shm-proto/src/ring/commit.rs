@@ -39,7 +39,7 @@ pub fn commit(words: &impl Words, at: u64, header: Header, next: u64) {
 #[inline]
 pub fn look(words: &impl Words, at: u64) -> Header {
     // A relaxed load and a fence, not an Acquire load: a reader's mapping is read-only, and only relaxed loads are defined
-    // there. The machine code is the same on x86-64.
+    // there. The machine code is the same on x86-64; on 64-bit Arm it is `ldr` and `dmb ishld` in place of `ldar`.
     let header = Header(words.word(at).load(Ordering::Relaxed));
     // Acquire: pairs with the Release in `release`.
     fence(Ordering::Acquire);

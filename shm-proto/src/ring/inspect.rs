@@ -2,6 +2,12 @@
 //!
 //! A program that was lent the writer role may cut the file short, and whoever touches mapped memory past its end dies of
 //! SIGBUS. `pread` fails instead, so the daemon looks at lent channels this way only.
+//!
+//! Within one `pread` nothing is said about the order in which the kernel copies, on x86-64 (`rep movsb`) no more than on 64-bit
+//! Arm, nor whether it copies words in one piece. So what has to be seen in order is read by several calls with fences in
+//! between, and a version that was read in pieces differs from the next one read. On the way to the tail, bytes from before a
+//! header was cleared may be read behind a header that came later; they are passed over unless they carry the right number. A
+//! [walk](super::chain) that is to be relied on reads such a place again before it calls it broken.
 
 use std::mem::offset_of;
 use std::os::fd::BorrowedFd;

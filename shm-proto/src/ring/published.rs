@@ -132,11 +132,13 @@ impl Published {
 
 /// Whether these bits of a reader's control word are what they are `expected` to be, so that everything that was read before
 /// this call can be believed. The writer sets the bit for an eviction, replaces the floor, and only then overwrites what that
-/// reader held; the daemon raises the number of moves before it looks where the chain of records ends.
+/// reader held; the daemon raises the number of moves before it looks where the chain of records ends. If the
+/// daemon sets the bit for an eviction, the generation, which it raises next, carries the order to the writer.
 #[inline(always)]
 pub fn is_unchanged(control: &AtomicU32, bits: u32, expected: u32) -> bool {
     // Acquire: pairs with the Release fence that ends `store` of the floor. If any byte read before this was an overwriting
-    // one, the bit is seen. For the number of moves see `reader::moves`.
+    // one, the bit is seen. The bytes were read by `memcpy` or by vectors, as a rule, and not by atomic loads; the fence's
+    // instruction (`dmb ishld` on 64-bit Arm) orders loads of any width. For the number of moves see `reader::moves`.
     fence(Ordering::Acquire);
     control.load(Ordering::Relaxed) & bits == expected
 }

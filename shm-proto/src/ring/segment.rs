@@ -326,7 +326,8 @@ impl WritableSegment {
 
 /// Copies a small message word by word, from the last, which is padded with zeros, to the first.
 ///
-/// The order is that of all that is stored of a record, for the reason that `writer::append` gives.
+/// The order is that of all that is stored of a record, for the reason that `writer::append` gives. Only speed depends on it: on
+/// 64-bit Arm the stores may become visible in any order, but before the header, which is a Release store.
 /// A small message was often written a moment ago, field by field. Word loads are served from the stores that are still
 /// under way; the wide loads of memcpy would have to wait for them. And a call costs as much as the copy.
 ///

@@ -5,6 +5,11 @@
 //! that both look too early. The writer's would cost more than the rest of a small message, so the sleeper runs
 //! `membarrier(GLOBAL_EXPEDITED)`, which is a full barrier on every CPU that runs a registered writer; the writer is left
 //! with keeping its compiler from moving the load up. Where `membarrier` is not to be had both run a fence.
+//!
+//! This holds on every processor that Linux runs on. A store followed by a load of another word is the one pair that x86-64
+//! reorders; 64-bit Arm reorders it too, even when the store is a Release (`stlr`) and the load is not an Acquire. On both, the
+//! interrupt that `membarrier` sends executes a full barrier between two of the writer's instructions: everything before is
+//! visible, and everything after sees the sleeper's flag.
 
 use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
 

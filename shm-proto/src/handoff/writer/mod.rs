@@ -243,7 +243,9 @@ impl Writer {
 
     /// Whether a reader says that it has read what is on offer.
     fn is_read(&self) -> bool {
-        // Acquire: pairs with the reader's Release.
+        // Acquire: pairs with the Release of a reader of ours. A reader in C stores the flag as any other variable, and on 64-bit
+        // Arm the store may be visible before it has copied the message; but it is still in the mutex then, and nothing is
+        // changed here before the mutex was taken: see `offer_parts`.
         self.objects.segment.header().ready_flag.load(Ordering::Acquire) == 0
     }
 

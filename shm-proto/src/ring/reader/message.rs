@@ -259,6 +259,9 @@ impl Words<'_> {
     }
 
     /// The next eight words. The caller has all of them left.
+    ///
+    /// Word by word: in which order the processor loads them means nothing, because the fence in `look` comes before all of them
+    /// and the one in `is_unchanged` or `has_passed` after.
     #[cfg(not(target_arch = "x86_64"))]
     #[inline]
     fn load_line(&self) -> [u64; 8] {

@@ -77,7 +77,8 @@ impl Writer {
     pub(super) fn fit(&self, len: u64) -> Option<Fit> {
         let stride = self.strides.of(len);
         // Acquire: pairs with the daemon's increment; the line that it announces is on the link. A reader that attaches
-        // relies on this look coming before the record: see `attend`.
+        // relies on this look coming before the record: see `attend`. On 64-bit Arm, too, no later store overtakes an Acquire
+        // load.
         let fits = self.lease.generation.value.load(Ordering::Acquire) == self.generation
             && len <= self.geometry.max_message
             && self.tail.off + stride + HEADER <= self.limit;

@@ -12,6 +12,9 @@
 //!
 //! Of a writer that does not read its link the daemon keeps the lines (see [`link`](crate::ring::link)), and (1) is that the
 //! lease page says so. Such a writer moves no floor before it has them.
+//!
+//! "At most one" needs a full barrier on the writer's side between one record and the look before the next: `membarrier`
+//! executes it at (3) wherever the writer is; without `membarrier`, `announce` runs a fence after every record.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;

@@ -64,6 +64,7 @@ impl Peer {
 
     /// Whether it has not chosen its start yet.
     pub(super) fn is_joining(&self) -> bool {
+        // Relaxed: the value alone counts. Space is given up only for a cursor that `look` has loaded.
         self.hold.is_some() && self.page.line.cursor.load(Ordering::Relaxed) == CURSOR_JOINING
     }
 
@@ -253,6 +254,8 @@ impl Peers {
     /// Whether [`wake`](Self::wake) may have anything to do. After [`Barrier::light`](wake::Barrier::light).
     #[inline(always)]
     pub(super) fn anybody_waits(&self) -> bool {
+        // Relaxed: the barrier before makes sure that a flag is not missed; `sleeps_before` loads it again, with Acquire, before
+        // it looks at anything that belongs to it.
         self.list.iter().any(|peer| peer.page.waiting.value.load(Ordering::Relaxed) != waiting::NO)
     }
 
