@@ -60,7 +60,7 @@ pub(crate) enum Command {
     Log(log::Args),
     Bench(bench::Args),
     #[command(hide = true)]
-    BenchWorker(bench::worker::Args),
+    BenchWorker(shm_bench::worker::Args),
 }
 
 #[cfg(test)]

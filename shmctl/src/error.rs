@@ -3,7 +3,6 @@
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 
-use shm_proto::internal::name::BadName;
 use shm_proto::{Error, ErrorKind};
 
 use crate::terminal::{folded, size};
@@ -124,9 +123,12 @@ impl From<Error> for Failure {
     }
 }
 
-impl From<BadName> for Failure {
-    fn from(error: BadName) -> Self {
-        Error::from(error).into()
+impl From<shm_bench::Failure> for Failure {
+    fn from(failure: shm_bench::Failure) -> Self {
+        match failure {
+            shm_bench::Failure::Library(error) => Failure::Library(error),
+            other => Failure::Other(other.to_string()),
+        }
     }
 }
 

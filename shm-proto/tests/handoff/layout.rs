@@ -4,9 +4,9 @@ use std::mem::{offset_of, size_of};
 use std::path::Path;
 use std::process::Command;
 
-use shm_proto::handoff::layout::{DATA, HEADER_SIZE, Header};
-use shm_proto::os::mutex::MUTEX_BYTES;
-use shm_proto::ring::layout::SemaphoreCell;
+use shm_proto::internal::handoff::layout::{DATA, HEADER_SIZE, Header};
+use shm_proto::internal::os::mutex::MUTEX_BYTES;
+use shm_proto::internal::os::sem::SemaphoreCell;
 
 /// Compiles the assertions with `CC` if that is set, as for another processor, otherwise with gcc.
 fn compile(numbers: &[(&str, u64)]) -> Option<bool> {

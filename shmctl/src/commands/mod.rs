@@ -34,7 +34,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
         Command::Reload(args) => reload::run(&args, &global),
         Command::Log(args) => log::run(&args, &global),
         Command::Bench(args) => bench::run(&args, &global),
-        Command::BenchWorker(args) => bench::worker::run(&args),
+        Command::BenchWorker(args) => Ok(shm_bench::worker::run(&args)?),
     }
 }
 

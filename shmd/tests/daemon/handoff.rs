@@ -227,7 +227,7 @@ fn a_reload_changes_policies_and_permissions_under_a_message_on_offer_and_names_
 fn objects_that_somebody_breaks_delay_messages_and_stop_nothing() {
     let mut daemon = Daemon::start("handoff-broken", PATIENT);
     let mut header = fs::OpenOptions::new().read(true).write(true).open(daemon.object("main")).unwrap();
-    let mut mutex = [0; shm_proto::os::mutex::MUTEX_BYTES];
+    let mut mutex = [0; shm_proto::internal::os::mutex::MUTEX_BYTES];
     header.read_exact(&mut mutex).unwrap();
     // A kind that no mutex has.
     header.write_all_at(&[0xff; 4], 16).unwrap();

@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use clap::{Args as ClapArgs, Subcommand, ValueEnum};
+use clap::{Args as ClapArgs, ValueEnum};
+use shm_bench::host::allowed_cpus;
+use shm_bench::measure::Settings;
+use shm_bench::plan::{Fill, Measure, SMALLEST, SMALLEST_TIMED, Wait, Wish};
 use shm_proto::Bytes;
 
-use super::host::allowed_cpus;
-use super::measure::Settings;
-use super::plan::{Fill, Measure, SMALLEST, SMALLEST_TIMED, Wait, Wish};
-use super::sweep;
 use crate::error::{Failure, Result};
 use crate::human;
 
@@ -19,7 +18,6 @@ Examples:
   shmctl bench --measure throughput --sizes 64,1KiB --readers 1,2,4 --in-place
   shmctl bench --measure latency --wait busy --cpu 2,3 --duration 5s
   shmctl bench --channel cam --sizes 64   on a channel of the daemon that runs
-  shmctl bench sweep --out results        how the cost grows: tables and plots
 
 Every process is a process of its own. The writer writes every byte, every reader adds up every byte and checks every \
 message's number; nothing may be lost. A pipe and a socket have what the kernel gives them (64 KiB, about 200 KiB), and one \
@@ -38,10 +36,8 @@ far.";
 
 /// Measure throughput and latency on this host, beside a pipe and a Unix socket.
 #[derive(Debug, ClapArgs)]
-#[command(after_help = HELP, args_conflicts_with_subcommands = true, disable_help_subcommand = true)]
+#[command(after_help = HELP)]
 pub(crate) struct Args {
-    #[command(subcommand)]
-    pub(super) sweep: Option<Sub>,
     /// What to measure.
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',', default_values_t = What::value_variants().to_vec())]
     measure: Vec<What>,
@@ -92,11 +88,6 @@ pub(crate) struct Args {
     pub(super) json: bool,
 }
 
-#[derive(Debug, Subcommand)]
-pub(super) enum Sub {
-    Sweep(sweep::Args),
-}
-
 /// What may be asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum What {
@@ -104,9 +95,6 @@ enum What {
     Latency,
     Pipeline,
 }
-
-/// A warm-up has at least the first, at most the second.
-const WARM_UP: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(100));
 
 impl Args {
     /// What is to be measured.
@@ -157,14 +145,8 @@ impl Args {
             let text = format!("--cpu {cpu}: this process may use processors {allowed:?}");
             return Err(Failure::Usage(text));
         }
-        Ok(Settings {
-            warm_up: (duration / 4).clamp(WARM_UP.0, WARM_UP.1),
-            duration,
-            messages: self.messages,
-            pace: self.pace,
-            cpus: (!self.cpu.is_empty()).then(|| self.cpu.clone()),
-            allowed,
-        })
+        let cpus = (!self.cpu.is_empty()).then(|| self.cpu.clone());
+        Ok(Settings { messages: self.messages, pace: self.pace, cpus, ..Settings::of(duration) })
     }
 
     /// How often each case is measured.

@@ -1,13 +1,15 @@
 //! Outcomes as tables for people and as one document for programs.
 
 use std::fmt::Write;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::Serialize;
+use shm_bench::figures::{gigabytes, ratio, time};
+use shm_bench::host::Host;
+use shm_bench::measure::Settings;
+use shm_bench::outcome::Outcome;
+use shm_bench::plan::{Case, Fill, Measure, Transport};
 
-use super::host::Host;
-use super::measure::Settings;
-use super::outcome::Outcome;
-use super::plan::{Case, Fill, Measure, Transport};
 use crate::human;
 use crate::table::{Align, Table};
 use crate::terminal::folded;
@@ -16,13 +18,32 @@ use crate::terminal::folded;
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     pub(super) program: &'static str,
-    pub(super) host: Host,
+    pub(super) host: Dated,
     pub(super) settings: Told,
     pub(super) results: Vec<Outcome>,
     /// Cases that could not be measured, and why.
     pub(super) skipped: Vec<String>,
     /// Not cut short by a signal.
     pub(super) complete: bool,
+}
+
+/// The host, and when the measurement began.
+#[derive(Debug, Serialize)]
+pub(super) struct Dated {
+    date: String,
+    #[serde(flatten)]
+    host: Host,
+}
+
+impl Dated {
+    pub(super) fn now() -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Dated { date: human::utc(u64::try_from(since.as_millis()).unwrap_or(0)), host: Host::look() }
+    }
+
+    fn describe(&self) -> String {
+        format!("{}: {}", self.date, self.host.describe())
+    }
 }
 
 /// The settings as they are told.
@@ -62,7 +83,7 @@ impl Report {
     pub(super) fn render(&self, columns: Option<usize>) -> String {
         let mut text = String::new();
         let mut say = |line: &str| text += &folded(line, 0, columns);
-        self.host.describe().lines().for_each(&mut say);
+        self.host.describe().lines().for_each(|line| say(&human::printable(line)));
         let runs = self.settings.runs;
         let plural = if runs == 1 { "run" } else { "runs, medians" };
         let daemon = match &self.settings.channel {
@@ -215,50 +236,17 @@ fn rate(case: &Case, outcome: &Outcome) -> String {
     if case.size_bytes > LARGE { gigabytes(outcome.bytes_per_s) } else { human::per_second(outcome.messages_per_s) }
 }
 
-/// `12.3GB/s`, with a G of 10⁹; small ones in MB/s.
-pub(super) fn gigabytes(bytes_per_s: f64) -> String {
-    if bytes_per_s < 1e9 { format!("{:.0}MB/s", bytes_per_s / 1e6) } else { format!("{:.1}GB/s", bytes_per_s / 1e9) }
-}
-
-/// `144ns`, `31.2us`, `1.3ms`, `2.1s`.
-pub(super) fn time(ns: u64) -> String {
-    match ns {
-        0..1_000 => format!("{ns}ns"),
-        1_000..1_000_000 => format!("{:.1}us", ns as f64 / 1e3),
-        1_000_000..1_000_000_000 => format!("{:.1}ms", ns as f64 / 1e6),
-        _ => format!("{:.1}s", ns as f64 / 1e9),
-    }
-}
-
-/// `67x`, `2.3x`, `0.92x`.
-pub(super) fn ratio(ours: Option<f64>, theirs: Option<f64>) -> String {
-    match (ours, theirs) {
-        (Some(ours), Some(theirs)) if theirs > 0.0 => match ours / theirs {
-            times if times >= 10.0 => format!("{times:.0}x"),
-            times if times >= 2.0 => format!("{times:.1}x"),
-            times => format!("{times:.2}x"),
-        },
-        _ => String::new(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::super::outcome::{Percentiles, Sample};
-    use super::super::plan::Wait;
+    use std::time::Duration;
+
+    use shm_bench::outcome::{Percentiles, Sample};
+    use shm_bench::plan::Wait;
+
     use super::*;
 
     fn outcome(measure: Measure, transport: Transport, messages_per_s: f64, p50_ns: u64) -> Outcome {
-        let case = Case {
-            measure,
-            transport,
-            size_bytes: 64,
-            readers: 1,
-            batch: 1,
-            fill: Fill::Copy,
-            wait: Wait::Busy,
-            capacity_bytes: 1 << 20,
-        };
+        let case = Case { wait: Wait::Busy, ..Case::new(measure, transport, 64, 1 << 20) };
         let latency = Percentiles {
             samples: 10,
             mean_ns: p50_ns as f64,
@@ -269,21 +257,13 @@ mod tests {
             max_ns: 1_500_000,
         };
         let latency = (measure == Measure::Latency).then_some(latency);
-        let sample = Sample { messages_per_s, bytes_per_s: messages_per_s * 64.0, latency };
+        let sample = Sample { messages_per_s, latency };
         Outcome::of(case, &[sample]).unwrap()
     }
 
     fn report(results: Vec<Outcome>, complete: bool) -> Report {
-        let settings = Settings {
-            warm_up: std::time::Duration::from_millis(1),
-            duration: std::time::Duration::from_millis(20),
-            messages: None,
-            pace: std::time::Duration::from_millis(1),
-            cpus: None,
-            allowed: vec![0],
-        };
-        let settings = Told::new(&settings, 3, None);
-        Report { program: "shmctl bench", host: Host::look(), settings, results, skipped: Vec::new(), complete }
+        let settings = Told::new(&Settings::of(Duration::from_millis(20)), 3, None);
+        Report { program: "shmctl bench", host: Dated::now(), settings, results, skipped: Vec::new(), complete }
     }
 
     #[test]
@@ -318,12 +298,8 @@ mod tests {
     }
 
     #[test]
-    fn figures_are_short() {
-        assert_eq!([144, 31_240, 1_300_000, 2_100_000_000].map(time), ["144ns", "31.2us", "1.3ms", "2.1s"]);
-        assert_eq!([12.34e9, 150e6].map(gigabytes), ["12.3GB/s", "150MB/s"]);
-        assert_eq!(ratio(Some(1.0), None), "");
-        assert_eq!(ratio(Some(1.0), Some(0.0)), "");
-        assert_eq!(ratio(Some(67.2), Some(1.0)), "67x");
-        assert_eq!(ratio(Some(2.31), Some(1.0)), "2.3x");
+    fn this_machine_can_be_described() {
+        let host = Dated::now();
+        assert!(host.describe().starts_with(&host.date) && host.describe().contains("barrier"), "{}", host.describe());
     }
 }

@@ -2,36 +2,39 @@
 
 use std::fmt::Write;
 
-/// Points that belong together, none of them zero or less.
+use shm_bench::figures::short;
+use shm_proto::Bytes;
+
+/// Points of one line. Points that are not positive are left out.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Series {
-    pub(super) name: &'static str,
-    pub(super) points: Vec<(f64, f64)>,
+pub(crate) struct Series {
+    pub(crate) name: &'static str,
+    pub(crate) points: Vec<(f64, f64)>,
 }
 
 /// Lines over two axes.
 #[derive(Debug)]
-pub(super) struct Plot<'a> {
-    pub(super) title: &'a str,
-    pub(super) x_label: &'a str,
-    pub(super) y_label: &'a str,
-    pub(super) series: &'a [Series],
+pub(crate) struct Plot<'a> {
+    pub(crate) title: &'a str,
+    pub(crate) x_label: &'a str,
+    pub(crate) y_label: &'a str,
+    pub(crate) series: &'a [Series],
 }
 
 const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 440.0;
-/// Left, right, top and bottom of what is drawn.
+/// Left, right, top and bottom of the plot.
 const AREA: (f64, f64, f64, f64) = (80.0, 560.0, 40.0, 380.0);
-/// Told apart also by people who see few colours (Okabe and Ito).
+/// Colours that colour-blind people can tell apart (Okabe and Ito).
 const COLOURS: [&str; 6] = ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9"];
 const MOST_TICKS: i32 = 9;
 
 impl Plot<'_> {
-    pub(super) fn render(&self) -> String {
+    pub(crate) fn render(&self) -> String {
         let drawn = |points: &&(f64, f64)| points.0 > 0.0 && points.1 > 0.0;
         let all: Vec<(f64, f64)> =
             self.series.iter().flat_map(|series| &series.points).filter(drawn).copied().collect();
-        // Sizes double, everything else goes by tens.
+        // An axis of sizes has powers of 2, every other axis powers of 10.
         let doubling = all.iter().all(|(x, _)| x.log2().fract() == 0.0);
         let x = Axis::over(all.iter().map(|p| p.0), if doubling { 2.0 } else { 10.0 }, (AREA.0, AREA.1));
         let y = Axis::over(all.iter().map(|p| p.1), 10.0, (AREA.3, AREA.2));
@@ -50,11 +53,11 @@ impl Plot<'_> {
         );
         for (value, at) in x.ticks() {
             line(&mut svg, (at, top), (at, bottom));
-            text(&mut svg, (at, bottom + 18.0), "middle", &short(value, doubling));
+            text(&mut svg, (at, bottom + 18.0), "middle", &tick(value, doubling));
         }
         for (value, at) in y.ticks() {
             line(&mut svg, (left, at), (right, at));
-            text(&mut svg, (left - 6.0, at + 4.0), "end", &short(value, false));
+            text(&mut svg, (left - 6.0, at + 4.0), "end", &tick(value, false));
         }
         let shown = self.series.iter().filter(|series| series.points.iter().any(|point| drawn(&point)));
         for ((series, colour), n) in shown.zip(COLOURS.iter().cycle()).zip(0u8..) {
@@ -93,7 +96,7 @@ impl Axis {
         if least > most {
             return Axis { base, low: 0, high: 1, ends };
         }
-        // A power that floating point puts a hair beside itself is still that power.
+        // The margin absorbs rounding errors of the logarithm.
         let low = (least.log(base) + 1e-9).floor() as i32;
         let high = (most.log(base) - 1e-9).ceil() as i32;
         Axis { base, low, high: high.max(low + 1), ends }
@@ -104,7 +107,7 @@ impl Axis {
         self.ends.0 + part * (self.ends.1 - self.ends.0)
     }
 
-    /// Values and their places: every power, or every so many.
+    /// Values and their places: every power, or fewer if there are many.
     fn ticks(&self) -> impl Iterator<Item = (f64, f64)> {
         let step = ((self.high - self.low) / MOST_TICKS + 1).max(1);
         let powers = (self.low..=self.high).step_by(usize::try_from(step).unwrap_or(1));
@@ -128,15 +131,9 @@ fn escape(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
 }
 
-/// `4KiB`, where it doubles; else `0.01`, `100`, `10k`.
-fn short(value: f64, doubling: bool) -> String {
-    match value {
-        v if doubling && v >= 1.0 => crate::human::bytes(v as u64).replace("iB", ""),
-        v if v >= 1e9 => format!("{}G", v / 1e9),
-        v if v >= 1e6 => format!("{}M", v / 1e6),
-        v if v >= 1e3 => format!("{}k", v / 1e3),
-        v => format!("{}", (v * 1e9).round() / 1e9),
-    }
+/// `4K` where values double; else `0.01`, `100`, `10k`.
+fn tick(value: f64, doubling: bool) -> String {
+    if doubling && value >= 1.0 { Bytes(value as u64).to_string().replace("iB", "") } else { short(value) }
 }
 
 #[cfg(test)]
@@ -170,7 +167,7 @@ mod tests {
 
     #[test]
     fn numbers_on_axes_are_short() {
-        assert_eq!([0.01, 1.0, 100.0, 1e4, 1e6, 1e9].map(|v| short(v, false)), ["0.01", "1", "100", "10k", "1M", "1G"]);
-        assert_eq!([8.0, 4096.0, 1_048_576.0].map(|v| short(v, true)), ["8", "4K", "1M"]);
+        assert_eq!([0.01, 1.0, 100.0, 1e4, 1e6, 1e9].map(|v| tick(v, false)), ["0.01", "1", "100", "10k", "1M", "1G"]);
+        assert_eq!([8.0, 4096.0, 1_048_576.0].map(|v| tick(v, true)), ["8", "4K", "1M"]);
     }
 }

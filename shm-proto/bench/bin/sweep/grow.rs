@@ -3,29 +3,32 @@
 use std::thread;
 use std::time::{Duration, Instant};
 
+use shm_bench::crew::Crew;
+use shm_bench::daemon::{Daemon, Setup};
+use shm_bench::figures::time;
+use shm_bench::job::{Job, Role};
+use shm_bench::measure::Settings;
+use shm_bench::outcome::{Percentiles, Times};
+use shm_bench::payload::{self, END, START};
+use shm_bench::plan::{Case, Measure, Transport};
+use shm_bench::{Failure, Result};
 use shm_proto::internal::control::Resized;
+use shm_proto::internal::control::stat::Summary;
 use shm_proto::internal::os::clock::monotonic_ns;
-use shm_proto::{Bytes, ChannelName, Client, Done, Endpoint, Error, Request, Writer};
+use shm_proto::{Bytes, ChannelName, Endpoint, Error, Writer};
+use shm_proto::{Client, Done, Request};
 
-use super::page::Page;
-use super::{Progress, Sweep};
-use crate::commands::bench::crew::{Crew, Interruptible};
-use crate::commands::bench::outcome::{Percentiles, Times};
-use crate::commands::bench::plan::{Case, Fill, Measure, Transport, Wait};
-use crate::commands::bench::report::time;
-use crate::commands::bench::stage::{Daemon, Setup};
-use crate::commands::bench::worker::payload::{self, END, START};
-use crate::commands::bench::worker::{Job, Role};
-use crate::error::{Failure, Result};
+use super::Sweep;
+use crate::page::Page;
 
 const CHANNEL: &str = "main";
 const MESSAGE: u64 = 64 * Bytes::KIB;
-/// Between two messages the writer sleeps, so that what is measured is not the wait for a reader or a processor.
+/// The writer sleeps between two messages, so that the figures do not include waits for a reader or a processor.
 const PAUSE: Duration = Duration::from_micros(50);
-/// A growth that takes longer has failed.
+/// A resize that takes longer has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-pub(super) fn run(sweep: &mut Sweep<'_>) -> Result<Interruptible<Page>> {
+pub(super) fn run(sweep: Sweep<'_>) -> Result<Page> {
     let (from, to) = sweep.choose((4 * Bytes::MIB, 16 * Bytes::MIB), (64 * Bytes::MIB, Bytes::GIB));
     let quiet = Duration::from_millis(sweep.choose(50, 3000));
     let mut page = Page {
@@ -40,29 +43,24 @@ pub(super) fn run(sweep: &mut Sweep<'_>) -> Result<Interruptible<Page>> {
             Bytes(to)
         ),
         columns: vec!["", "took", "messages", "p50", "p99", "p99.9", "longest"],
-        x_label: "one message in so many takes longer",
+        x_label: "one message in this many takes longer",
         y_label: "microseconds to publish",
         ..Page::default()
     };
-    sweep.progress = Progress::new(3);
     let mut setup = Setup::default();
     setup.free_channel(CHANNEL, &format!("capacity = {from}\nmin = {from}\nmax = {to}\nshrink_after = \"0\""));
     let daemon = setup.start()?;
     let mut crew = Crew::default();
     crew.hire(&reader(&daemon, from)?, Vec::new())?;
     let mut load = Load::new(&daemon)?;
-    if crew.until_ready(sweep.signals)?.is_none() {
-        return Ok(None);
-    }
+    crew.until_ready(sweep.stop)?;
     crew.go()?;
     load.publish(START)?;
-    for (name, what, asked) in
-        [("steady", "steady", None), ("growing", "growing", Some(to)), ("shrinking", "shrinking", Some(from))]
-    {
-        sweep.progress.step(what);
-        let Some((times, took)) = load.during(sweep, &daemon, quiet, asked)? else { return Ok(None) };
+    for (name, asked) in [("steady", None), ("growing", Some(to)), ("shrinking", Some(from))] {
+        crate::step(&name);
+        let (times, took) = load.during(sweep, &daemon, quiet, asked)?;
         page.rows.push(vec![
-            what.to_owned(),
+            name.to_owned(),
             format!("{:.0} ms", took.as_secs_f64() * 1e3),
             times.samples.to_string(),
             time(times.p50_ns),
@@ -77,34 +75,15 @@ pub(super) fn run(sweep: &mut Sweep<'_>) -> Result<Interruptible<Page>> {
         }
     }
     load.publish(END)?;
-    Ok(crew.results(sweep.signals, quiet)?.map(|_| page))
+    crew.results(sweep.stop, quiet)?;
+    Ok(page)
 }
 
-/// A worker that adds up and checks everything.
+/// The job of a worker that checks every message.
 fn reader(daemon: &Daemon, capacity_bytes: u64) -> Result<Job> {
-    let case = Case {
-        measure: Measure::Throughput,
-        transport: Transport::Ring,
-        size_bytes: MESSAGE,
-        readers: 1,
-        batch: 1,
-        fill: Fill::Copy,
-        wait: Wait::Sleep,
-        capacity_bytes,
-    };
-    Ok(Job {
-        case,
-        reader: 0,
-        role: Role::Reader,
-        cpu: None,
-        runtime_dir: daemon.runtime_dir(),
-        channel: Some(name()?),
-        back: None,
-        warm_up_ns: 0,
-        duration_ns: 0,
-        messages: None,
-        pace_ns: 0,
-    })
+    let case = Case::new(Measure::Throughput, Transport::Ring, MESSAGE, capacity_bytes);
+    let job = Settings::of(Duration::ZERO).job(&case, Role::Reader, 1);
+    Ok(Job { cpu: None, dir: daemon.runtime_dir(), channel: Some(name()?), ..job })
 }
 
 fn name() -> Result<ChannelName> {
@@ -120,7 +99,7 @@ struct Load {
 
 impl Load {
     fn new(daemon: &Daemon) -> Result<Self> {
-        let writer = Writer::attach(&Endpoint::in_dir(&daemon.runtime_dir()), Some(&name()?))?;
+        let writer = Writer::attach(&daemon.endpoint(), Some(&name()?))?;
         Ok(Load { writer, message: payload::template(MESSAGE), number: 0 })
     }
 
@@ -131,36 +110,36 @@ impl Load {
         Ok(())
     }
 
-    /// Publishes while the channel becomes as large as asked; and as long as `quiet`, at least.
+    /// Publishes until the channel has the size `asked`, and for at least `quiet`.
     fn during(
         &mut self,
-        sweep: &Sweep<'_>,
+        sweep: Sweep<'_>,
         daemon: &Daemon,
         quiet: Duration,
         asked: Option<u64>,
-    ) -> Result<Interruptible<(Percentiles, Duration)>> {
+    ) -> Result<(Percentiles, Duration)> {
         let mut times = Times::new()?;
         let begun = Instant::now();
-        let dir = daemon.runtime_dir();
-        let resize =
-            asked.map(|bytes| thread::spawn(move || resize(&Endpoint::in_dir(&dir), bytes).map(|_| begun.elapsed())));
-        let going_on = |load: &Load| match (&resize, asked) {
-            (Some(resize), Some(bytes)) => !resize.is_finished() || load.capacity(daemon).is_ok_and(|now| now != bytes),
+        let endpoint = daemon.endpoint();
+        let resize = asked.map(|bytes| thread::spawn(move || resize(&endpoint, bytes).map(|_| begun.elapsed())));
+        let going_on = || match (&resize, asked) {
+            (Some(resize), Some(bytes)) => {
+                let other = |channel: &Summary| channel.capacity != bytes;
+                !resize.is_finished() || daemon.list().is_ok_and(|channels| channels.iter().any(other))
+            }
             _ => false,
         };
         let mut looked = Instant::now();
         let mut unfinished = true;
         while begun.elapsed() < quiet || unfinished {
-            if sweep.signals.came() {
-                return Ok(None);
-            }
+            sweep.stop.check()?;
             if begun.elapsed() > PATIENCE {
                 return Err(Failure::Other(format!(
                     "the channel did not become {asked:?} bytes large within a minute"
                 )));
             }
             if looked.elapsed() > Duration::from_millis(20) {
-                unfinished = going_on(self);
+                unfinished = going_on();
                 looked = Instant::now();
             }
             thread::sleep(PAUSE);
@@ -172,15 +151,7 @@ impl Load {
             Some(resize) => resize.join().map_err(|_| Failure::Other("the request to resize failed".to_owned()))??,
             None => begun.elapsed(),
         };
-        Ok(Some((times.percentiles(), took)))
-    }
-
-    fn capacity(&self, daemon: &Daemon) -> Result<u64> {
-        let mut client = Client::connect(&Endpoint::in_dir(&daemon.runtime_dir()), PATIENCE)?;
-        match client.request(&Request::List)? {
-            Done::List(channels) => Ok(channels.first().map_or(0, |channel| channel.capacity)),
-            other => Err(crate::commands::unexpected("list", &other)),
-        }
+        Ok((times.percentiles(), took))
     }
 }
 

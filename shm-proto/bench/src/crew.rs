@@ -1,4 +1,4 @@
-//! The processes of one measurement: started, told, listened to, and ended whatever happens.
+//! The processes of one measurement: the crew starts them, tells them what to do, listens to them and ends them in any case.
 
 use std::env;
 use std::ffi::OsStr;
@@ -7,29 +7,26 @@ use std::ops::Range;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{self, Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags};
 use shm_proto::Error;
 use shm_proto::internal::control::{Conn, MAX_FDS_A_LINE, Received, decode};
 
-use super::outcome::Measured;
-use super::worker::{FromWorker, Job, MAX_LINE, Role, ToWorker};
-use crate::error::{Failure, Result};
-use crate::output::wait_for;
-use crate::signals::Signals;
+use crate::job::{FromWorker, Job, MAX_LINE, Role, ToWorker};
+use crate::outcome::Measured;
+use crate::stop::Stop;
+use crate::{Failure, Result};
 
-/// Beyond what a measurement should take, a worker that says nothing is given up.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// How often processes that say nothing are looked at.
-const LOOK: Duration = Duration::from_millis(1);
+/// A worker that says nothing for this long, beyond what a measurement should take, is given up.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// The time between two looks at processes that say nothing.
+pub(crate) const LOOK: Duration = Duration::from_millis(1);
 
-/// What is left of a measurement that a signal has ended is nothing.
-pub(super) type Interruptible<T> = Option<T>;
-
-/// A program that ends with this process, started so that the terminal's signals do not reach it.
-pub(super) fn follower(program: Option<&OsStr>) -> Result<Command> {
+/// A program that ends with this process, started so that the terminal's signals do not reach it; this program's worker if
+/// none is named.
+pub fn follower(program: Option<&OsStr>) -> Result<Command> {
     let own = env::current_exe().map_err(|e| Error::system("find the program that runs", e))?;
     let mut command = Command::new(own);
     command.arg("bench-worker").args(["--parent", &process::id().to_string()]);
@@ -38,6 +35,19 @@ pub(super) fn follower(program: Option<&OsStr>) -> Result<Command> {
     }
     command.args(program.map(|_| "--")).args(program).process_group(0).stdin(Stdio::null()).stdout(Stdio::null());
     Ok(command)
+}
+
+/// `shmd` or `shmctl`, beside this program or in `PATH`.
+pub fn find(name: &str) -> Result<PathBuf> {
+    let own = env::current_exe().ok();
+    let beside = own.as_deref().and_then(Path::parent).map(|dir| dir.join(name));
+    let path = env::var_os("PATH").unwrap_or_default();
+    let found = beside.into_iter().chain(env::split_paths(&path).map(|dir| dir.join(name))).find(|p| p.is_file());
+    found.ok_or_else(|| {
+        let way = "put the programs into one directory (`cargo build --release` does), or measure a daemon that runs with \
+                   shmctl bench --channel NAME";
+        Failure::Other(format!("no {name} beside this program and none in PATH: {way}"))
+    })
 }
 
 #[derive(Debug)]
@@ -49,16 +59,16 @@ struct Worker {
     told: Option<Measured>,
 }
 
-/// Workers, and programs that take part without saying anything. Dropped, none of them is left.
+/// Workers, and other programs that take part. Dropping the crew ends all of them.
 #[derive(Debug, Default)]
-pub(super) struct Crew {
+pub struct Crew {
     workers: Vec<Worker>,
     others: Vec<(String, Child)>,
 }
 
 impl Crew {
     /// Starts a worker and gives it its job.
-    pub(super) fn hire(&mut self, job: &Job, fds: Vec<OwnedFd>) -> Result<()> {
+    pub fn hire(&mut self, job: &Job, fds: Vec<OwnedFd>) -> Result<()> {
         let failed = |e: io::Error| Failure::from(Error::system("start a worker", e));
         let (ours, theirs) = UnixStream::pair().map_err(failed)?;
         let child = follower(None)?.stdin(OwnedFd::from(theirs)).spawn().map_err(failed)?;
@@ -72,8 +82,8 @@ impl Crew {
         Ok(worker.conn.send(&ToWorker::Job(job.clone()), &[])?)
     }
 
-    /// Has another program take part.
-    pub(super) fn add(&mut self, mut command: Command) -> Result<()> {
+    /// Adds another program, which says nothing to this one.
+    pub fn add(&mut self, mut command: Command) -> Result<()> {
         let what = format!("{}", command.get_args().nth(4).unwrap_or_default().display());
         let child = command.spawn().map_err(|e| Error::system(format!("start {what}"), e))?;
         self.others.push((what, child));
@@ -81,17 +91,17 @@ impl Crew {
     }
 
     /// The process numbers of the other programs, in the order in which they were added.
-    pub(super) fn others(&self) -> impl Iterator<Item = u32> {
+    pub fn others(&self) -> impl Iterator<Item = u32> {
         self.others.iter().map(|(_, child)| child.id())
     }
 
-    /// Waits until all workers are ready. `None` when a signal came first.
-    pub(super) fn until_ready(&mut self, signals: &Signals) -> Result<Interruptible<()>> {
-        self.listen(signals, PATIENCE, |worker| worker.ready)
+    /// Waits until all workers are ready.
+    pub fn until_ready(&mut self, stop: Stop<'_>) -> Result<()> {
+        self.listen(stop, PATIENCE, |worker| worker.ready)
     }
 
     /// Lets the readers begin, then the writer.
-    pub(super) fn go(&mut self) -> Result<()> {
+    pub fn go(&mut self) -> Result<()> {
         for role in [Role::Reader, Role::Writer] {
             for worker in self.workers.iter_mut().filter(|worker| worker.role == role) {
                 worker.conn.send(&ToWorker::Go {}, &[])?;
@@ -101,72 +111,57 @@ impl Crew {
     }
 
     /// What the workers measured, the writer's first; `expected` is how long that should take.
-    pub(super) fn results(&mut self, signals: &Signals, expected: Duration) -> Result<Interruptible<Vec<Measured>>> {
-        if self.listen(signals, expected * 20 + PATIENCE, |worker| worker.told.is_some())?.is_none() {
-            return Ok(None);
-        }
+    pub fn results(&mut self, stop: Stop<'_>, expected: Duration) -> Result<Vec<Measured>> {
+        self.listen(stop, expected * 20 + PATIENCE, |worker| worker.told.is_some())?;
         self.workers.sort_by_key(|worker| worker.role != Role::Writer);
         for worker in &mut self.workers {
-            let name = worker.name();
-            if end_of(name, &mut worker.child, signals, PATIENCE)?.is_none() {
-                return Ok(None);
-            }
+            worker.conn.send(&ToWorker::End {}, &[])?;
         }
-        Ok(Some(self.workers.iter().filter_map(|worker| worker.told).collect()))
+        for worker in &mut self.workers {
+            let name = worker.name();
+            end_of(name, &mut worker.child, stop, PATIENCE)?;
+        }
+        Ok(self.workers.iter().filter_map(|worker| worker.told).collect())
     }
 
     /// Waits for the end of some of the other programs, in the order in which they were added.
-    pub(super) fn until_others_end(&mut self, which: Range<usize>, signals: &Signals) -> Result<Interruptible<()>> {
+    pub fn until_others_end(&mut self, which: Range<usize>, stop: Stop<'_>) -> Result<()> {
         let give_up = Instant::now() + PATIENCE * 5;
         for (what, child) in &mut self.others[which] {
-            match end_of(what, child, signals, give_up.saturating_duration_since(Instant::now()))? {
-                Some(status) if status.success() => {}
-                Some(status) => return Err(ended(what, child.id(), status)),
-                None => return Ok(None),
+            let status = end_of(what, child, stop, give_up.saturating_duration_since(Instant::now()))?;
+            if !status.success() {
+                return Err(ended(what, child.id(), status));
             }
         }
-        Ok(Some(()))
+        Ok(())
     }
 
-    fn listen(
-        &mut self,
-        signals: &Signals,
-        patience: Duration,
-        enough: fn(&Worker) -> bool,
-    ) -> Result<Interruptible<()>> {
+    fn listen(&mut self, stop: Stop<'_>, patience: Duration, enough: fn(&Worker) -> bool) -> Result<()> {
         let give_up = Instant::now() + patience;
         loop {
             for worker in &mut self.workers {
-                if worker.listen(signals)?.is_none() {
-                    return Ok(None);
-                }
+                worker.listen(stop)?;
             }
-            if self.workers.iter().all(enough) {
-                return Ok(Some(()));
+            let late = || self.workers.iter().filter(|worker| !enough(worker));
+            if late().next().is_none() {
+                return Ok(());
             }
-            let mut fds = vec![PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
-            let waited_for = self.workers.iter().filter(|worker| !enough(worker));
-            fds.extend(waited_for.map(|worker| PollFd::new(worker.conn.as_fd(), PollFlags::POLLIN)));
-            wait_for(&mut fds, give_up.saturating_duration_since(Instant::now()))?;
-            if signals.came() {
-                return Ok(None);
-            }
+            let conns = late().map(|worker| worker.conn.as_fd());
+            stop.wait_beside(conns, give_up.saturating_duration_since(Instant::now()))?;
             if Instant::now() >= give_up {
-                let late = self.workers.iter().filter(|worker| !enough(worker));
-                let late: Vec<_> =
-                    late.map(|worker| format!("{} (pid {})", worker.name(), worker.child.id())).collect();
-                return Err(silent(&format!("the {}", late.join(", the ")), patience));
+                let late = late().map(|worker| format!("{} (pid {})", worker.name(), worker.child.id()));
+                return Err(silent(&format!("the {}", late.collect::<Vec<_>>().join(", the ")), patience));
             }
         }
     }
 }
 
 impl Worker {
-    /// Takes in what it has said. `None` when a signal came first.
-    fn listen(&mut self, signals: &Signals) -> Result<Interruptible<()>> {
+    /// Takes in what the worker has said.
+    fn listen(&mut self, stop: Stop<'_>) -> Result<()> {
         while self.told.is_none() {
             match self.conn.receive()? {
-                Received::Nothing => return Ok(Some(())),
+                Received::Nothing => break,
                 Received::Line(line, _) => match decode(&line)? {
                     FromWorker::Ready {} => self.ready = true,
                     FromWorker::Done(measured) => self.told = Some(measured),
@@ -176,12 +171,12 @@ impl Worker {
                 },
                 Received::Closed => {
                     let name = self.name();
-                    let Some(status) = end_of(name, &mut self.child, signals, PATIENCE)? else { return Ok(None) };
+                    let status = end_of(name, &mut self.child, stop, PATIENCE)?;
                     return Err(ended(&format!("the {name}"), self.child.id(), status));
                 }
             }
         }
-        Ok(Some(()))
+        Ok(())
     }
 
     fn name(&self) -> &'static str {
@@ -192,20 +187,17 @@ impl Worker {
     }
 }
 
-/// Waits for the end of a process, no longer than `patience`. `None` when a signal came first.
-fn end_of(what: &str, child: &mut Child, signals: &Signals, patience: Duration) -> Result<Interruptible<ExitStatus>> {
+/// Waits for the end of a process, no longer than `patience`.
+fn end_of(what: &str, child: &mut Child, stop: Stop<'_>, patience: Duration) -> Result<ExitStatus> {
     let give_up = Instant::now() + patience;
     loop {
         if let Some(status) = child.try_wait().map_err(|e| Error::system(format!("wait for the end of {what}"), e))? {
-            return Ok(Some(status));
+            return Ok(status);
         }
         if Instant::now() >= give_up {
             return Err(silent(&format!("{what} (pid {}), which should have ended,", child.id()), patience));
         }
-        wait_for(&mut [PollFd::new(signals.as_fd(), PollFlags::POLLIN)], LOOK)?;
-        if signals.came() {
-            return Ok(None);
-        }
+        stop.pause(LOOK)?;
     }
 }
 
@@ -225,7 +217,7 @@ impl Drop for Crew {
     fn drop(&mut self) {
         let children = self.workers.iter_mut().map(|worker| &mut worker.child);
         for child in children.chain(self.others.iter_mut().map(|(_, child)| child)) {
-            // Both fail only for a process that has been waited for.
+            // Both calls fail only if the process has already been waited for.
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -238,13 +230,14 @@ mod tests {
 
     #[test]
     fn a_process_that_does_not_end_is_not_waited_for_without_bound() {
-        let signals = Signals::catch().unwrap();
-        // Longer than this test takes, but not for ever if it fails.
+        let (reader, _writer) = std::io::pipe().unwrap();
+        let stop = Stop::when_readable(&reader);
+        // Longer than this test takes, but bounded if the test fails.
         let mut child = Command::new("sleep").arg("100").spawn().unwrap();
-        let error = end_of("the writer", &mut child, &signals, Duration::from_millis(20)).unwrap_err().to_string();
+        let error = end_of("the writer", &mut child, stop, Duration::from_millis(20)).unwrap_err().to_string();
         assert!(error.contains(&format!("the writer (pid {}), which should have ended,", child.id())), "{error}");
         child.kill().unwrap();
-        let status = end_of("the writer", &mut child, &signals, PATIENCE).unwrap().unwrap();
+        let status = end_of("the writer", &mut child, stop, PATIENCE).unwrap();
         assert!(!status.success());
     }
 }

@@ -1,4 +1,4 @@
-//! The producer of a pipeline: chunks into a pipe, as fast as they are taken.
+//! The producer of a pipeline, which feeds whole programs.
 
 use std::fs::File;
 use std::io::Write;
@@ -6,14 +6,15 @@ use std::io::Write;
 use shm_proto::Error;
 use shm_proto::internal::os::clock::monotonic_ns;
 
-use super::{Job, Stand, payload};
-use crate::commands::bench::outcome::Measured;
-use crate::error::Result;
+use crate::job::{Job, Parent};
+use crate::outcome::Measured;
+use crate::{Result, payload};
 
-pub(super) fn produce(job: &Job, stand: &mut Stand) -> Result<Measured> {
-    let mut to = File::from(stand.take_fd()?);
+/// Writes chunks into a pipe, as fast as they are taken.
+pub(super) fn produce(job: &Job, parent: &mut Parent) -> Result<()> {
+    let mut to = File::from(parent.take_fd()?);
     let mut chunk = payload::template(job.case.size_bytes);
-    stand.ready()?;
+    parent.ready()?;
     let start = monotonic_ns();
     let mut messages = 0;
     let goes_on = |messages| match job.messages {
@@ -25,6 +26,8 @@ pub(super) fn produce(job: &Job, stand: &mut Stand) -> Result<Measured> {
         to.write_all(&chunk).map_err(|e| Error::system("write to the pipeline", e))?;
         messages += 1;
     }
+    // The end of what the other programs read.
+    drop(to);
     // The start instead of a duration: the end is when the last reader has written everything out.
-    Ok(Measured { messages, bytes: messages * job.case.size_bytes, elapsed_ns: start, ..Measured::default() })
+    parent.done(Measured { messages, elapsed_ns: start, latency: None })
 }

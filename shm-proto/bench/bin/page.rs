@@ -1,27 +1,28 @@
-//! One thing that grows: its table in Markdown and its plot.
+//! The tables of all commands here, in Markdown, and the plots that may belong to them.
 
 use std::fmt::Write;
 
-use super::svg::{Plot, Series};
+use crate::svg::{Plot, Series};
 
-/// A table, and the columns of it that are drawn.
+/// A table, and the series of its plot.
 #[derive(Debug, Default)]
-pub(super) struct Page {
-    pub(super) file: &'static str,
-    pub(super) title: &'static str,
-    /// What was measured how, in a sentence or two.
-    pub(super) method: String,
-    pub(super) columns: Vec<&'static str>,
-    pub(super) rows: Vec<Vec<String>>,
-    pub(super) x_label: &'static str,
-    pub(super) y_label: &'static str,
-    pub(super) series: Vec<Series>,
+pub(crate) struct Page {
+    /// The file of the plot; empty for a table alone.
+    pub(crate) file: &'static str,
+    pub(crate) title: &'static str,
+    /// What was measured and how, in a sentence or two.
+    pub(crate) method: String,
+    pub(crate) columns: Vec<&'static str>,
+    pub(crate) rows: Vec<Vec<String>>,
+    pub(crate) x_label: &'static str,
+    pub(crate) y_label: &'static str,
+    pub(crate) series: Vec<Series>,
     /// What could not be measured, and why.
-    pub(super) notes: Vec<String>,
+    pub(crate) notes: Vec<String>,
 }
 
 impl Page {
-    pub(super) fn markdown(&self) -> String {
+    pub(crate) fn markdown(&self) -> String {
         let mut text = format!("\n## {}\n\n{}\n\n", self.title, self.method);
         let mut line = |cells: &mut dyn Iterator<Item = &str>| {
             let _ = writeln!(text, "| {} |", cells.collect::<Vec<_>>().join(" | "));
@@ -34,16 +35,18 @@ impl Page {
         for note in &self.notes {
             let _ = write!(text, "\n{note}\n");
         }
-        let _ = write!(text, "\n![{}]({})\n", self.title, self.file);
+        if !self.file.is_empty() {
+            let _ = write!(text, "\n![{}]({})\n", self.title, self.file);
+        }
         text
     }
 
-    pub(super) fn svg(&self) -> String {
+    pub(crate) fn svg(&self) -> String {
         Plot { title: self.title, x_label: self.x_label, y_label: self.y_label, series: &self.series }.render()
     }
 
     /// Adds a point to the series of this name.
-    pub(super) fn point(&mut self, name: &'static str, x: f64, y: f64) {
+    pub(crate) fn point(&mut self, name: &'static str, x: f64, y: f64) {
         match self.series.iter_mut().find(|series| series.name == name) {
             Some(series) => series.points.push((x, y)),
             None => self.series.push(Series { name, points: vec![(x, y)] }),
@@ -66,6 +69,8 @@ mod tests {
             notes: vec!["16: no room".to_owned()],
             ..Page::default()
         };
+        let table = Page { file: "", ..Page::default() };
+        assert!(!table.markdown().contains("!["), "{}", table.markdown());
         page.point("a", 1.0, 2.0);
         page.point("a", 2.0, 3.0);
         page.point("b", 1.0, 5.0);

@@ -1,16 +1,11 @@
-//! What a process uses, as the kernel tells it.
+//! The resources that a process uses, as the kernel reports them.
 
 use std::fs;
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags};
-use shm_proto::Error;
-use std::os::fd::AsFd;
-
-use crate::commands::bench::crew::Interruptible;
-use crate::error::{Failure, Result};
-use crate::output::wait_for;
-use crate::signals::Signals;
+use shm_bench::stop::Stop;
+use shm_bench::{Failure, Result};
+use shm_proto::{Bytes, Error};
 
 /// What a process has used so far, all threads together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,44 +18,28 @@ struct Used {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Usage {
     pub(super) wake_ups_per_s: f64,
-    /// Of one processor.
+    /// Percent of one processor.
     pub(super) cpu_percent: f64,
 }
 
-/// Watches processes for so long, after letting them settle. `None` when a signal came first.
-pub(super) fn watch(
-    pids: &[u32],
-    settle: Duration,
-    time: Duration,
-    signals: &Signals,
-) -> Result<Interruptible<Vec<Usage>>> {
-    if pause(settle, signals)?.is_none() {
-        return Ok(None);
-    }
+/// Watches processes for `time`, after letting them settle.
+pub(super) fn watch(pids: &[u32], settle: Duration, time: Duration, stop: Stop<'_>) -> Result<Vec<Usage>> {
+    stop.pause(settle)?;
     let look = || pids.iter().map(|&pid| used(pid)).collect::<Result<Vec<_>>>();
     let (begun, before) = (Instant::now(), look()?);
-    if pause(time, signals)?.is_none() {
-        return Ok(None);
-    }
+    stop.pause(time)?;
     let (seconds, after) = (begun.elapsed().as_secs_f64(), look()?);
     let usage = |(before, after): (&Used, &Used)| Usage {
         wake_ups_per_s: after.wake_ups.saturating_sub(before.wake_ups) as f64 / seconds,
         cpu_percent: after.cpu_ns.saturating_sub(before.cpu_ns) as f64 / 1e9 / seconds * 100.0,
     };
-    Ok(Some(before.iter().zip(&after).map(usage).collect()))
+    Ok(before.iter().zip(&after).map(usage).collect())
 }
 
-fn pause(time: Duration, signals: &Signals) -> Result<Interruptible<()>> {
-    let begun = Instant::now();
-    while let left = time.saturating_sub(begun.elapsed())
-        && !left.is_zero()
-    {
-        wait_for(&mut [PollFd::new(signals.as_fd(), PollFlags::POLLIN)], left)?;
-        if signals.came() {
-            return Ok(None);
-        }
-    }
-    Ok(Some(()))
+/// `68KiB`, `3.1MiB`.
+pub(super) fn mebibytes(bytes: u64) -> String {
+    let of = |unit| bytes as f64 / unit as f64;
+    if bytes < Bytes::MIB { format!("{:.0}KiB", of(Bytes::KIB)) } else { format!("{:.1}MiB", of(Bytes::MIB)) }
 }
 
 fn used(pid: u32) -> Result<Used> {
@@ -125,18 +104,19 @@ mod tests {
 
     #[test]
     fn a_process_that_works_is_seen_to_and_one_that_sleeps_is_not() {
-        let signals = Signals::catch().unwrap();
+        let (reader, _writer) = std::io::pipe().unwrap();
+        let stop = Stop::when_readable(&reader);
         let start = |script: &str| std::process::Command::new("sh").args(["-c", script]).spawn().unwrap();
         let [mut idle, mut busy] = ["exec sleep 1000", "while :; do :; done"].map(start);
         let time = Duration::from_millis(200);
-        let seen = watch(&[idle.id(), busy.id()], time, time, &signals);
-        // Ended before an assertion can fail.
+        let seen = watch(&[idle.id(), busy.id()], time, time, stop);
+        // The processes end before an assertion can fail.
         for child in [&mut idle, &mut busy] {
             child.kill().unwrap();
             child.wait().unwrap();
         }
-        let seen = seen.unwrap().unwrap();
+        let seen = seen.unwrap();
         assert!(seen[0].cpu_percent < seen[1].cpu_percent, "{seen:?}");
-        assert!(watch(&[idle.id()], time, time, &signals).is_err(), "there is no such process any more");
+        assert!(watch(&[idle.id()], time, time, stop).is_err(), "there is no such process any more");
     }
 }

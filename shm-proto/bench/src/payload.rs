@@ -1,14 +1,14 @@
 //! What messages hold: a number in the first word, known bytes in the rest, so that a sum over all of them is a check.
 
-/// On the number of the first message that counts.
-pub(in crate::commands::bench) const START: u64 = 1 << 62;
-/// On the number of the last message.
-pub(in crate::commands::bench) const END: u64 = 1 << 63;
-/// Of a message that carries the time it was sent: after the number.
-pub(super) const STAMP: std::ops::Range<usize> = 8..16;
+/// Marks the number of the first message that counts.
+pub const START: u64 = 1 << 62;
+/// Marks the number of the last message.
+pub const END: u64 = 1 << 63;
+/// The place of the time, in a message that carries it.
+const STAMP: std::ops::Range<usize> = 8..16;
 
-/// A message with number 0: word *n* is *n*, a rest of less than a word is of one value.
-pub(in crate::commands::bench) fn template(size: u64) -> Vec<u8> {
+/// The message with number 0: word *n* is *n*, and the bytes of an incomplete last word are all the same.
+pub fn template(size: u64) -> Vec<u8> {
     let mut bytes = vec![0; usize::try_from(size).unwrap_or(usize::MAX)];
     fill(&mut bytes, 0);
     bytes
@@ -16,7 +16,7 @@ pub(in crate::commands::bench) fn template(size: u64) -> Vec<u8> {
 
 /// Writes every byte of message `number`.
 #[inline(always)]
-pub(super) fn fill(into: &mut [u8], number: u64) {
+pub fn fill(into: &mut [u8], number: u64) {
     // The usual size is known to the compiler, as it is in a program for one type of message.
     match <&mut [u8; 64]>::try_from(&mut *into) {
         Ok(line) => fill_words(line, number),
@@ -36,7 +36,7 @@ fn fill_words(into: &mut [u8], number: u64) {
 
 /// Gives a message its number.
 #[inline(always)]
-pub(in crate::commands::bench) fn set(message: &mut [u8], number: u64) {
+pub fn set(message: &mut [u8], number: u64) {
     if let Some(word) = message.first_chunk_mut::<8>() {
         *word = number.to_le_bytes();
     }
@@ -44,7 +44,7 @@ pub(in crate::commands::bench) fn set(message: &mut [u8], number: u64) {
 
 /// All bytes as little-endian words, added up; the last padded with zeroes.
 #[inline]
-pub(super) fn sum(bytes: &[u8]) -> u64 {
+pub fn sum(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<8>();
     let sum = words.iter().fold(0u64, |sum, word| sum.wrapping_add(u64::from_le_bytes(*word)));
     let mut last = [0; 8];
@@ -52,10 +52,28 @@ pub(super) fn sum(bytes: &[u8]) -> u64 {
     sum.wrapping_add(u64::from_le_bytes(last))
 }
 
+/// The sum of message 0.
+pub fn base(size: u64) -> u64 {
+    sum(&template(size))
+}
+
+/// Gives a message its number and the time.
+#[inline(always)]
+pub fn stamp(message: &mut [u8], number: u64, time: u64) {
+    set(message, number);
+    message[STAMP].copy_from_slice(&time.to_le_bytes());
+}
+
 /// The time in a message that carries one.
 #[inline]
-pub(super) fn stamp(message: &[u8]) -> u64 {
+pub fn time(message: &[u8]) -> u64 {
     message[STAMP].try_into().map_or(0, u64::from_le_bytes)
+}
+
+/// The number of a message that carries the time, from its sum. The template has a 1 in the place of the time.
+#[inline]
+pub fn number(sum: u64, base: u64, time: u64) -> u64 {
+    sum.wrapping_sub(base).wrapping_add(1).wrapping_sub(time)
 }
 
 #[cfg(test)]
@@ -76,6 +94,20 @@ mod tests {
             assert_eq!(filled, message, "{size}");
             message[size as usize - 1] ^= 1;
             assert_ne!(sum(&message).wrapping_sub(base), END | 7, "a byte that is wrong shows");
+        }
+    }
+
+    #[test]
+    fn a_byte_that_is_wrong_shows_in_a_message_that_carries_the_time() {
+        let mut message = template(64);
+        stamp(&mut message, END | 7, 99);
+        for byte in 0..64 {
+            message[byte] ^= 1;
+            let seen = number(sum(&message), base(64), time(&message));
+            // A wrong time cannot be seen, because any time is possible.
+            assert_eq!(seen == END | 7, (8..16).contains(&byte), "byte {byte}");
+            message[byte] ^= 1;
+            assert_eq!(number(sum(&message), base(64), time(&message)), END | 7);
         }
     }
 

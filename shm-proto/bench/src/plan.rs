@@ -8,8 +8,8 @@ use shm_proto::Bytes;
 /// What a case is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Measure {
-    /// Messages a second, as fast as they go.
+pub enum Measure {
+    /// Messages per second, sent as fast as possible.
     Throughput,
     /// One-way time of single messages.
     Latency,
@@ -20,7 +20,7 @@ pub(super) enum Measure {
 /// What carries the messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Transport {
+pub enum Transport {
     /// A channel of shmd. In a pipeline the daemon itself reads what the producer writes.
     Ring,
     /// The same where `shmctl write` reads what the producer writes, and has borrowed the writer role for it. In a pipeline
@@ -37,18 +37,18 @@ pub(super) enum Transport {
 /// How the writer makes a message in the ring.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Fill {
+pub enum Fill {
     /// Copied in from a buffer.
     Copy,
-    /// Written where it is to lie.
+    /// Written in place.
     InPlace,
 }
 
 /// How a reader waits for a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum Wait {
-    /// Looks again and again, and needs a processor for itself.
+pub enum Wait {
+    /// Polls without a pause, and needs a processor for itself.
     Busy,
     /// Sleeps until it is woken.
     Sleep,
@@ -56,28 +56,44 @@ pub(super) enum Wait {
 
 /// One thing to be measured, several times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Case {
-    pub(super) measure: Measure,
-    pub(super) transport: Transport,
-    pub(super) size_bytes: u64,
-    pub(super) readers: u32,
+pub struct Case {
+    pub measure: Measure,
+    pub transport: Transport,
+    pub size_bytes: u64,
+    pub readers: u32,
     /// Messages that become visible together; 1: each by itself.
-    pub(super) batch: u32,
-    pub(super) fill: Fill,
-    pub(super) wait: Wait,
-    /// Of the channel; the other transports have what the kernel gives them.
-    pub(super) capacity_bytes: u64,
+    pub batch: u32,
+    pub fill: Fill,
+    pub wait: Wait,
+    /// The capacity of the channel; pipes and sockets have what the kernel gives them.
+    pub capacity_bytes: u64,
 }
 
 impl Case {
-    /// Whether the two are the same work for different transports.
-    pub(super) fn is_row_of(&self, other: &Case) -> bool {
+    /// Whether both cases are the same work for different transports.
+    pub fn is_row_of(&self, other: &Case) -> bool {
         let key = |case: &Case| (case.measure, case.size_bytes, case.readers, case.batch, case.wait);
         key(self) == key(other)
     }
 
+    /// A case with one reader that sleeps, and messages that are copied one by one.
+    pub fn new(measure: Measure, transport: Transport, size_bytes: u64, capacity_bytes: u64) -> Self {
+        let (fill, wait) = (Fill::Copy, Wait::Sleep);
+        Case { measure, transport, size_bytes, readers: 1, batch: 1, fill, wait, capacity_bytes }
+    }
+
+    /// Writer and readers.
+    pub fn processes(&self) -> usize {
+        self.readers as usize + 1
+    }
+
+    /// Whether this is a round trip with a reader that polls without a pause.
+    pub fn is_busy(&self) -> bool {
+        self.measure == Measure::Latency && self.wait == Wait::Busy
+    }
+
     /// The transport's name in this case.
-    pub(super) fn carrier(&self) -> &'static str {
+    pub fn carrier(&self) -> &'static str {
         match (self.transport, self.measure, self.wait) {
             (Transport::Ring, Measure::Pipeline, _) => "shmd, shmctl read",
             (Transport::Ring, ..) => "shmd",
@@ -107,33 +123,33 @@ impl fmt::Display for Case {
 
 /// What the user asked for, checked.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Wish {
-    pub(super) measures: Vec<Measure>,
-    pub(super) sizes: Vec<u64>,
-    pub(super) readers: Vec<u32>,
-    pub(super) batches: Vec<u32>,
-    pub(super) fill: Fill,
-    pub(super) waits: Vec<Wait>,
-    /// Of latency's messages.
-    pub(super) latency_size: u64,
-    pub(super) capacity: Option<u64>,
-    /// Beside the ring: pipe, socket and limit.
-    pub(super) compare: bool,
+pub struct Wish {
+    pub measures: Vec<Measure>,
+    pub sizes: Vec<u64>,
+    pub readers: Vec<u32>,
+    pub batches: Vec<u32>,
+    pub fill: Fill,
+    pub waits: Vec<Wait>,
+    /// The size of messages for latency.
+    pub latency_size: u64,
+    pub capacity: Option<u64>,
+    /// Whether to measure pipe, socket and limit beside the ring.
+    pub compare: bool,
 }
 
-/// Bytes that a message holds at least: its number and marks.
-pub(super) const SMALLEST: u64 = 8;
-/// The same for latency, where it may carry the time it was sent, too.
-pub(super) const SMALLEST_TIMED: u64 = 16;
-/// What a channel is made with at least: the daemon's own default.
+/// The smallest message: its number and marks.
+pub const SMALLEST: u64 = 8;
+/// The smallest message for latency, which may also carry the time.
+pub const SMALLEST_TIMED: u64 = 16;
+/// The smallest capacity for throughput: the daemon's default.
 const USUAL_CAPACITY: u64 = Bytes::MIB;
 /// Latency is measured in channels that stay in a processor's second cache.
-const LATENCY_CAPACITY: u64 = 256 * Bytes::KIB;
+pub const LATENCY_CAPACITY: u64 = 256 * Bytes::KIB;
 /// Bytes that a pipeline's producer writes at a time, and the daemon's chunks.
-pub(super) const CHUNK: u64 = 64 * Bytes::KIB;
+pub const CHUNK: u64 = 64 * Bytes::KIB;
 
-/// The cases, those of the same work one after the other.
-pub(super) fn cases(wish: &Wish) -> Vec<Case> {
+/// All cases that the user asked for. Cases of the same work follow each other.
+pub fn cases(wish: &Wish) -> Vec<Case> {
     let mut cases = Vec::new();
     for &measure in &wish.measures {
         match measure {
@@ -145,19 +161,19 @@ pub(super) fn cases(wish: &Wish) -> Vec<Case> {
     cases
 }
 
-/// Room for so many messages is good for large ones,
+/// A channel for large messages has room for this many,
 const AMPLE: u64 = 32;
-/// up to this much; beyond it a ring leaves the caches.
+/// up to this capacity, because a larger ring leaves the caches.
 const AMPLE_CAPACITY: u64 = 8 * Bytes::MIB;
 
-/// Room for four messages or batches, and for more while that is not much.
-pub(super) fn capacity_for(size: u64, batch: u32) -> u64 {
+/// Room for at least four messages or batches.
+pub fn capacity_for(size: u64, batch: u32) -> u64 {
     let least = size.saturating_mul(u64::from(batch.max(1))).saturating_mul(4);
     let ample = size.saturating_mul(AMPLE).clamp(USUAL_CAPACITY, AMPLE_CAPACITY);
     least.max(ample).checked_next_power_of_two().unwrap_or(u64::MAX)
 }
 
-/// Room for four messages, and the usual for small ones.
+/// Room for at least four messages.
 fn latency_capacity(size: u64) -> u64 {
     size.saturating_mul(4).checked_next_power_of_two().unwrap_or(u64::MAX).max(LATENCY_CAPACITY)
 }
@@ -167,7 +183,7 @@ fn transports(wish: &Wish) -> &'static [Transport] {
     if wish.compare { all } else { &all[..1] }
 }
 
-/// Batches are for small messages: larger ones gain nothing by them.
+/// Larger messages gain nothing from batches.
 const LARGEST_IN_BATCH: u64 = 4 * Bytes::KIB;
 
 fn throughput(wish: &Wish, cases: &mut Vec<Case>) {
@@ -178,15 +194,10 @@ fn throughput(wish: &Wish, cases: &mut Vec<Case>) {
                     continue;
                 }
                 let capacity_bytes = wish.capacity.unwrap_or_else(|| capacity_for(size_bytes, batch));
-                cases.extend(transports(wish).iter().map(|&transport| Case {
-                    measure: Measure::Throughput,
-                    transport,
-                    size_bytes,
-                    readers,
-                    batch,
-                    fill: if transport == Transport::Ring { wish.fill } else { Fill::Copy },
-                    wait: Wait::Sleep,
-                    capacity_bytes,
+                cases.extend(transports(wish).iter().map(|&transport| {
+                    let fill = if transport == Transport::Ring { wish.fill } else { Fill::Copy };
+                    let case = Case::new(Measure::Throughput, transport, size_bytes, capacity_bytes);
+                    Case { readers, batch, fill, ..case }
                 }));
             }
         }
@@ -195,16 +206,9 @@ fn throughput(wish: &Wish, cases: &mut Vec<Case>) {
 
 fn latency(wish: &Wish, cases: &mut Vec<Case>) {
     for &wait in &wish.waits {
-        cases.extend(transports(wish).iter().map(|&transport| Case {
-            measure: Measure::Latency,
-            transport,
-            size_bytes: wish.latency_size,
-            readers: 1,
-            batch: 1,
-            fill: Fill::Copy,
-            wait,
-            capacity_bytes: wish.capacity.unwrap_or_else(|| latency_capacity(wish.latency_size)),
-        }));
+        let capacity = wish.capacity.unwrap_or_else(|| latency_capacity(wish.latency_size));
+        let case = |&transport| Case::new(Measure::Latency, transport, wish.latency_size, capacity);
+        cases.extend(transports(wish).iter().map(case).map(|case| Case { wait, ..case }));
     }
 }
 
@@ -212,16 +216,9 @@ fn pipeline(wish: &Wish, cases: &mut Vec<Case>) {
     for &readers in &wish.readers {
         let all = &[Transport::Ring, Transport::Lent, Transport::Pipe];
         let transports = if wish.compare { all } else { &all[..2] };
-        cases.extend(transports.iter().map(|&transport| Case {
-            measure: Measure::Pipeline,
-            transport,
-            size_bytes: CHUNK,
-            readers,
-            batch: 1,
-            fill: Fill::InPlace,
-            wait: Wait::Sleep,
-            capacity_bytes: wish.capacity.unwrap_or_else(|| capacity_for(CHUNK, 1)),
-        }));
+        let capacity = wish.capacity.unwrap_or_else(|| capacity_for(CHUNK, 1));
+        let case = |&transport| Case::new(Measure::Pipeline, transport, CHUNK, capacity);
+        cases.extend(transports.iter().map(case).map(|case| Case { readers, fill: Fill::InPlace, ..case }));
     }
 }
 
@@ -229,7 +226,7 @@ fn pipeline(wish: &Wish, cases: &mut Vec<Case>) {
 mod tests {
     use super::*;
 
-    pub(in super::super) fn wish() -> Wish {
+    fn wish() -> Wish {
         Wish {
             measures: vec![Measure::Throughput, Measure::Latency, Measure::Pipeline],
             sizes: vec![64, 1 << 20],

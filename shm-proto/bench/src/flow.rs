@@ -1,70 +1,94 @@
-//! When to send, what to check, when to take the time: the same for every transport.
+//! When to send, what to check, when to read the clock: the same for every carrier.
 
 use std::time::Duration;
 
 use shm_proto::internal::os::clock::monotonic_ns;
 
-use super::Job;
-use super::payload::{self, END, START};
-use crate::commands::bench::outcome::{Measured, Times};
-use crate::commands::bench::plan::{Transport, Wait};
-use crate::error::{Failure, Result};
+use crate::job::Job;
+use crate::outcome::{Measured, Times};
+use crate::payload::{END, START};
+use crate::plan::{Transport, Wait};
+use crate::{Failure, Result};
+
+/// The writer's end. It writes every byte of every message, and waits for the readers when there is no room.
+pub(crate) trait Sender {
+    /// Sends `count` messages with the numbers from `first` on, in batches if the case has them.
+    fn send(&mut self, first: u64, count: u64) -> Result<()>;
+
+    /// Sends a message that carries the time.
+    fn send_stamped(&mut self, _number: u64, _time: u64) -> Result<()> {
+        Err(Failure::Other("this carrier sends no times".to_owned()))
+    }
+}
+
+/// A reader's end. It looks at every byte of every message, in place if the carrier allows that.
+pub(crate) trait Receiver {
+    /// Waits for the next message and returns its number, computed from all bytes: if a byte is wrong, so is the number.
+    fn receive(&mut self) -> Result<u64>;
+
+    /// Waits for a message that carries the time, and returns its number and the time.
+    fn receive_stamped(&mut self) -> Result<(u64, u64)> {
+        Err(Failure::Other("this carrier receives no times".to_owned()))
+    }
+}
 
 /// Bytes between two looks at the clock.
 const LOOK_BYTES: u64 = 256 << 10;
 /// Messages between two looks at the clock, at most.
 const LOOK_MESSAGES: u64 = 4096;
 
-/// So many messages come first and do not count: the first time around a ring maps its pages.
+/// The number of messages that do not count because the first lap through a ring maps its pages.
 fn around(job: &Job) -> u64 {
-    if job.case.transport == Transport::Ring { job.case.capacity_bytes / job.case.size_bytes.max(1) } else { 0 }
+    match job.case.transport {
+        Transport::Pipe | Transport::Socket | Transport::Limit => 0,
+        _ => job.case.capacity_bytes / job.case.size_bytes.max(1),
+    }
 }
 
-/// Sends as fast as it goes: `send(first, count)` sends messages numbered `first` and up.
-pub(super) fn flood(job: &Job, mut send: impl FnMut(u64, u64) -> Result<()>) -> Result<Measured> {
+/// Sends as fast as possible.
+pub(crate) fn flood(job: &Job, to: &mut impl Sender) -> Result<Measured> {
     let batch = u64::from(job.case.batch.max(1));
     let look = (LOOK_BYTES / job.case.size_bytes.max(1)).clamp(1, LOOK_MESSAGES).next_multiple_of(batch);
     let mut number = 0;
     let begun = monotonic_ns();
     let around = around(job);
     while number < around || monotonic_ns() - begun < job.warm_up_ns {
-        send(number, look)?;
+        to.send(number, look)?;
         number += look;
     }
-    send(number | START, 1)?;
+    to.send(number | START, 1)?;
     let (first, start) = (number, monotonic_ns());
     number += 1;
     match job.messages {
         Some(messages) => {
             while number < first + messages {
                 let count = look.min(first + messages - number);
-                send(number, count)?;
+                to.send(number, count)?;
                 number += count;
             }
         }
         None => {
             while monotonic_ns() - start < job.duration_ns {
-                send(number, look)?;
+                to.send(number, look)?;
                 number += look;
             }
         }
     }
-    send(number | END, 1)?;
-    Ok(measured(job, number - first, monotonic_ns() - start))
+    to.send(number | END, 1)?;
+    Ok(measured(number - first, monotonic_ns() - start))
 }
 
-/// Receives what [`flood`] sends: `next` adds up all bytes of the next message. What counts are the messages after the one
-/// marked as the first, in the time between that and the last.
-pub(super) fn drain(job: &Job, mut next: impl FnMut() -> Result<u64>) -> Result<Measured> {
-    let base = payload::sum(&payload::template(job.case.size_bytes));
+/// Receives what [`flood`] sends. What counts are the messages after the one marked as the first, in the time between the
+/// first and the last.
+pub(crate) fn drain(from: &mut impl Receiver) -> Result<Measured> {
     let mut expected = 0;
     let (mut first, mut start) = (0, 0);
     loop {
-        let number = next()?.wrapping_sub(base);
+        let number = from.receive()?;
         if number != expected {
             match number ^ expected {
                 START => (first, start) = (expected, monotonic_ns()),
-                END => return Ok(measured(job, expected - first, monotonic_ns() - start)),
+                END => return Ok(measured(expected - first, monotonic_ns() - start)),
                 _ => return Err(wrong(number, expected)),
             }
         }
@@ -74,18 +98,14 @@ pub(super) fn drain(job: &Job, mut next: impl FnMut() -> Result<u64>) -> Result<
 
 /// Sends a message, waits for the answer, and counts half of the time between two answers as one way. The clock is read
 /// once a round.
-pub(super) fn ping(
-    job: &Job,
-    mut send: impl FnMut(u64) -> Result<()>,
-    mut receive: impl FnMut() -> Result<u64>,
-) -> Result<Measured> {
+pub(crate) fn ping(job: &Job, to: &mut impl Sender, from: &mut impl Receiver) -> Result<Measured> {
     let mut times = Times::new()?;
     let begun = monotonic_ns();
     let (mut number, mut last) = (0, begun);
     let (mut first, mut start) = (None, begun);
     loop {
-        send(number)?;
-        let answer = receive()?;
+        to.send(number, 1)?;
+        let answer = from.receive()?;
         let now = monotonic_ns();
         if answer != number {
             return Err(wrong(answer, number));
@@ -101,10 +121,10 @@ pub(super) fn ping(
                     None => now - start >= job.duration_ns,
                 };
                 if done {
-                    send(number | END)?;
-                    receive()?;
+                    to.send(number | END, 1)?;
+                    from.receive()?;
                     let latency = Some(times.percentiles());
-                    return Ok(Measured { latency, ..measured(job, number - first, now - start) });
+                    return Ok(Measured { latency, ..measured(number - first, now - start) });
                 }
             }
         }
@@ -113,14 +133,11 @@ pub(super) fn ping(
 }
 
 /// The other side of [`ping`].
-pub(super) fn pong(
-    mut receive: impl FnMut() -> Result<u64>,
-    mut send: impl FnMut(u64) -> Result<()>,
-) -> Result<Measured> {
+pub(crate) fn pong(from: &mut impl Receiver, to: &mut impl Sender) -> Result<Measured> {
     let mut expected = 0;
     loop {
-        let number = receive()?;
-        send(number)?;
+        let number = from.receive()?;
+        to.send(number, 1)?;
         if number == expected | END {
             return Ok(Measured::default());
         }
@@ -131,11 +148,11 @@ pub(super) fn pong(
     }
 }
 
-/// Sends single messages at a pace, each with the time just before: `send(number, time)`.
-pub(super) fn drip(job: &Job, mut send: impl FnMut(u64, u64) -> Result<()>) -> Result<Measured> {
+/// Sends single messages at a pace; each carries the time just before it was sent.
+pub(crate) fn drip(job: &Job, to: &mut impl Sender) -> Result<Measured> {
     let mut number = 0;
     while number < around(job) {
-        send(number, monotonic_ns())?;
+        to.send_stamped(number, monotonic_ns())?;
         number += 1;
     }
     let begun = monotonic_ns();
@@ -151,26 +168,26 @@ pub(super) fn drip(job: &Job, mut send: impl FnMut(u64, u64) -> Result<()>) -> R
             (Some(_), None) => now - start >= job.duration_ns,
         };
         if done {
-            send(number | END, monotonic_ns())?;
-            return Ok(measured(job, number - first.unwrap_or(number), now - start));
+            to.send_stamped(number | END, monotonic_ns())?;
+            return Ok(measured(number - first.unwrap_or(number), now - start));
         }
         if first.is_none() && now - begun >= job.warm_up_ns {
             (first, start) = (Some(number), now);
-            send(number | START, monotonic_ns())?;
+            to.send_stamped(number | START, monotonic_ns())?;
         } else {
-            send(number, monotonic_ns())?;
+            to.send_stamped(number, monotonic_ns())?;
         }
         number += 1;
     }
 }
 
-/// The other side of [`drip`]: `next` receives a message and says its number and the time it was sent.
-pub(super) fn catch(job: &Job, mut next: impl FnMut() -> Result<(u64, u64)>) -> Result<Measured> {
+/// The other side of [`drip`].
+pub(crate) fn catch(from: &mut impl Receiver) -> Result<Measured> {
     let mut times = Times::new()?;
     let mut expected = 0;
     let (mut first, mut start) = (None, 0);
     loop {
-        let (number, sent) = next()?;
+        let (number, sent) = from.receive_stamped()?;
         let now = monotonic_ns();
         match number ^ expected {
             0 | START | END => {}
@@ -184,7 +201,7 @@ pub(super) fn catch(job: &Job, mut next: impl FnMut() -> Result<(u64, u64)>) -> 
         }
         if number & END != 0 {
             let latency = Some(times.percentiles());
-            return Ok(Measured { latency, ..measured(job, expected - first.unwrap_or(expected), now - start) });
+            return Ok(Measured { latency, ..measured(expected - first.unwrap_or(expected), now - start) });
         }
         expected += 1;
     }
@@ -201,14 +218,14 @@ fn await_moment(due_ns: u64, wait: Wait) {
     }
 }
 
-fn measured(job: &Job, messages: u64, elapsed_ns: u64) -> Measured {
-    Measured { messages, bytes: messages * job.case.size_bytes, elapsed_ns, ..Measured::default() }
+fn measured(messages: u64, elapsed_ns: u64) -> Measured {
+    Measured { messages, elapsed_ns, latency: None }
 }
 
 fn wrong(number: u64, expected: u64) -> Failure {
     Failure::Other(format!(
         "the transport is broken: message {expected} was expected, and the sum of what came stands for {}; a message was lost, \
-         came twice, or has other bytes than were sent. Does anybody else write to the channel?",
+         came twice, or has other bytes than were sent. Does another program write to the channel?",
         number & !(START | END)
     ))
 }

@@ -1,7 +1,6 @@
 //! What the figures were measured on.
 
 use std::fs;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use nix::sched::{CpuSet, sched_getaffinity};
 use nix::sys::utsname::uname;
@@ -10,38 +9,34 @@ use serde::Serialize;
 use shm_proto::internal::os::barrier;
 use shm_proto::internal::os::clock::monotonic_ns;
 
-use crate::human;
-
 /// Facts that figures depend on.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(super) struct Host {
-    pub(super) date: String,
-    pub(super) cpu_model: String,
+pub struct Host {
+    pub cpu_model: String,
     /// Processors that this process may use.
-    pub(super) cpus: Vec<usize>,
+    pub cpus: Vec<usize>,
     /// The processor says that a hypervisor is under it.
-    pub(super) virtual_machine: bool,
-    pub(super) kernel: String,
-    pub(super) architecture: String,
-    pub(super) memory_bytes: u64,
+    pub virtual_machine: bool,
+    pub kernel: String,
+    pub architecture: String,
+    pub memory_bytes: u64,
     /// `asymmetric` (membarrier: the sleeper pays) or `fence` (the writer pays with every message).
-    pub(super) barrier: &'static str,
+    pub barrier: &'static str,
     /// Of shared memory, as `/sys/kernel/mm/transparent_hugepage/shmem_enabled` says.
-    pub(super) huge_pages: String,
+    pub huge_pages: String,
     /// Runnable processes in the last minute, on average, before this began.
-    pub(super) load: f64,
+    pub load: f64,
     /// What one look at the clock takes; latencies have one in each round.
-    pub(super) clock_ns: f64,
-    pub(super) version: &'static str,
+    pub clock_ns: f64,
+    pub version: &'static str,
 }
 
 impl Host {
-    pub(super) fn look() -> Self {
+    pub fn look() -> Self {
         let cpuinfo = read("/proc/cpuinfo");
         let uname = uname().ok();
         let uname = uname.as_ref();
         Host {
-            date: now(),
             cpu_model: field(&cpuinfo, "model name").or_else(|| field(&cpuinfo, "Model")).unwrap_or("unknown").into(),
             cpus: allowed_cpus(),
             virtual_machine: field(&cpuinfo, "flags")
@@ -57,18 +52,17 @@ impl Host {
         }
     }
 
-    /// In lines for people.
-    pub(super) fn describe(&self) -> String {
+    /// In two lines for people.
+    pub fn describe(&self) -> String {
         let plural = if self.cpus.len() == 1 { "processor" } else { "processors" };
         let machine = if self.virtual_machine { ", virtual machine" } else { "" };
         format!(
-            "{}: {}, {} {plural}{machine}, {} memory\nLinux {} {}; {} barrier; huge pages of shared memory: {}; load {:.2}; \
-             shmctl {}\n",
-            self.date,
-            human::printable(&self.cpu_model),
+            "{}, {} {plural}{machine}, {:.1}GiB memory\nLinux {} {}; {} barrier; huge pages of shared memory: {}; load {:.2}; \
+             shmd {}\n",
+            self.cpu_model,
             self.cpus.len(),
-            human::bytes(self.memory_bytes),
-            human::printable(&self.kernel),
+            self.memory_bytes as f64 / (1u64 << 30) as f64,
+            self.kernel,
             self.architecture,
             self.barrier,
             self.huge_pages,
@@ -82,13 +76,8 @@ fn read(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
-fn now() -> String {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    human::utc(u64::try_from(since.as_millis()).unwrap_or(0))
-}
-
 /// Processors that this process may use, in order.
-pub(super) fn allowed_cpus() -> Vec<usize> {
+pub fn allowed_cpus() -> Vec<usize> {
     match sched_getaffinity(Pid::from_raw(0)) {
         Ok(set) => (0..CpuSet::count()).filter(|&cpu| set.is_set(cpu) == Ok(true)).collect(),
         Err(_) => Vec::new(),

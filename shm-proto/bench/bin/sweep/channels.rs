@@ -2,29 +2,27 @@
 
 use std::time::Duration;
 
+use shm_bench::Result;
+use shm_bench::daemon::Setup;
 use shm_proto::Bytes;
 
-use super::page::Page;
-use super::usage::{Usage, memory, threads, watch};
-use super::{Progress, Sweep};
-use crate::commands::bench::crew::Interruptible;
-use crate::commands::bench::stage::Setup;
-use crate::error::Result;
-use crate::human;
+use super::Sweep;
+use super::usage::{Usage, mebibytes, memory, threads, watch};
+use crate::page::Page;
 
-/// Of each channel.
+/// The capacity of each channel.
 const CAPACITY: u64 = 64 * Bytes::KIB;
-/// A daemon that has just started has things to finish.
+/// A daemon that has just started still finishes its start.
 const SETTLE: Duration = Duration::from_millis(500);
 
-pub(super) fn run(sweep: &mut Sweep<'_>) -> Result<Interruptible<Page>> {
+pub(super) fn run(sweep: Sweep<'_>) -> Result<Page> {
     let counts = sweep.choose(vec![1, 10], vec![1, 3, 10, 30, 100, 300, 1000]);
     let watched = Duration::from_millis(sweep.choose(500, 10_000));
     let mut page = Page {
         file: "channels.svg",
         title: "Channels in one daemon",
         method: format!(
-            "A daemon with so many channels of {} and nobody attached: memory after its start (the proportional and the \
+            "A daemon with this many channels of {} and no program attached: memory after its start (the proportional and the \
              resident size of the process, and what its objects in /dev/shm take), and what it does in {} seconds.",
             Bytes(CAPACITY),
             watched.as_secs_f64()
@@ -34,15 +32,14 @@ pub(super) fn run(sweep: &mut Sweep<'_>) -> Result<Interruptible<Page>> {
         y_label: "see the names",
         ..Page::default()
     };
-    sweep.progress = Progress::new(counts.len());
     for channels in counts {
-        sweep.progress.step(&format!("{channels} channels"));
+        crate::step(&format!("{channels} channels"));
         let mut setup = Setup::default();
         for n in 0..channels {
             setup.channel(&format!("c{n}"), CAPACITY, "");
         }
         let daemon = setup.start()?;
-        let Some(usage) = watch(&[daemon.pid()], SETTLE, watched, sweep.signals)? else { return Ok(None) };
+        let usage = watch(&[daemon.pid()], SETTLE, watched, sweep.stop)?;
         let Usage { wake_ups_per_s: wake_ups, cpu_percent: cpu } = usage[0];
         let (pss, rss) = memory(daemon.pid())?;
         let threads = threads(daemon.pid())?.len();
@@ -50,9 +47,9 @@ pub(super) fn run(sweep: &mut Sweep<'_>) -> Result<Interruptible<Page>> {
         page.rows.push(vec![
             channels.to_string(),
             format!("{start_ms:.1} ms"),
-            human::bytes(pss),
-            human::bytes(rss),
-            human::bytes(daemon.shared_bytes()),
+            mebibytes(pss),
+            mebibytes(rss),
+            mebibytes(daemon.shared_bytes()),
             threads.to_string(),
             format!("{wake_ups:.1}"),
             format!("{cpu:.3} %"),
@@ -63,5 +60,5 @@ pub(super) fn run(sweep: &mut Sweep<'_>) -> Result<Interruptible<Page>> {
         page.point("wake-ups a second", n, wake_ups);
         page.point("processor, %", n, cpu);
     }
-    Ok(Some(page))
+    Ok(page)
 }

@@ -1,0 +1,58 @@
+//! What carries messages: a file for each carrier, with a sender and a receiver.
+
+mod limit;
+mod producer;
+mod ring;
+mod stream;
+
+pub(crate) use self::limit::slots_of;
+use crate::flow::{Receiver, Sender};
+use crate::job::{Job, Parent, Role};
+use crate::plan::{Measure, Transport, Wait};
+use crate::{Result, flow};
+
+/// Makes both ends. The writer of a round trip also receives, and its reader also sends: the answers.
+trait Carrier {
+    type To: Sender;
+    type From: Receiver;
+
+    fn sender(job: &Job, parent: &mut Parent) -> Result<Self::To>;
+    fn receiver(job: &Job, parent: &mut Parent) -> Result<Self::From>;
+}
+
+/// Does the worker's part of a case, and says what was measured.
+pub(crate) fn work(job: &Job, parent: &mut Parent) -> Result<()> {
+    match (job.case.measure, job.case.transport, job.case.wait) {
+        (Measure::Pipeline, ..) => producer::produce(job, parent),
+        (_, Transport::Ring | Transport::Lent, _) => part::<ring::Ring>(job, parent),
+        (_, Transport::Pipe | Transport::Socket, _) => part::<stream::Stream>(job, parent),
+        (Measure::Throughput, Transport::Limit, _) => part::<limit::Slots>(job, parent),
+        (Measure::Latency, Transport::Limit, Wait::Busy) => part::<limit::Lines>(job, parent),
+        (Measure::Latency, Transport::Limit, Wait::Sleep) => part::<limit::Post>(job, parent),
+    }
+}
+
+fn part<C: Carrier>(job: &Job, parent: &mut Parent) -> Result<()> {
+    match (job.role, job.answers) {
+        (role, true) => {
+            let (mut to, mut from) = (C::sender(job, parent)?, C::receiver(job, parent)?);
+            parent.ready()?;
+            parent.done(match role {
+                Role::Writer => flow::ping(job, &mut to, &mut from)?,
+                Role::Reader => flow::pong(&mut from, &mut to)?,
+            })
+        }
+        (Role::Writer, false) => {
+            let mut to = C::sender(job, parent)?;
+            parent.ready()?;
+            let latency = job.case.measure == Measure::Latency;
+            parent.done(if latency { flow::drip(job, &mut to)? } else { flow::flood(job, &mut to)? })
+        }
+        (Role::Reader, false) => {
+            let mut from = C::receiver(job, parent)?;
+            parent.ready()?;
+            let latency = job.case.measure == Measure::Latency;
+            parent.done(if latency { flow::catch(&mut from)? } else { flow::drain(&mut from)? })
+        }
+    }
+}
