@@ -1,7 +1,8 @@
 //! Everything that measures the ring, once.
 //!
 //! Two programs use this library. `shmctl bench` answers what a user asks about a host: throughput, latency, pipelines.
-//! `shm-bench` is for developers: it lets one thing grow (`sweep`) and checks ratios for CI (`ratios`).
+//! `shm-bench` is for developers: it lets one thing grow (`sweep`) and checks ratios for CI (`ratios`). Cargo runs the benches
+//! of the inner steps and of the instructions of each message.
 //!
 //! A measurement goes through these modules, each of which knows only those above it in this table:
 //!

@@ -1,4 +1,4 @@
-//! Instructions for each message, publishing and receiving together: `cargo bench -p shm-proto --bench instructions`.
+//! Instructions for each message, publishing and receiving together: `cargo bench -p shm-bench --bench instructions`.
 //!
 //! Times differ from run to run and from machine to machine; the number of instructions does not, so a change for the worse
 //! shows in it whatever else the machine has to do. This program runs itself under callgrind with so many messages, and with
@@ -15,7 +15,7 @@ use std::process::{Command, ExitCode};
 
 use shm_proto::{Message, Reader, Writer};
 
-#[path = "../tests/support/mod.rs"]
+#[path = "../../tests/support/mod.rs"]
 mod support;
 
 const CAPACITY: u64 = 256 << 10;

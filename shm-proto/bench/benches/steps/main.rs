@@ -1,4 +1,4 @@
-//! The inner steps, each by itself: `cargo bench -p shm-proto --bench steps`, with a part of a name behind it to choose
+//! The inner steps, each by itself: `cargo bench -p shm-bench --bench steps`, with a part of a name behind it to choose
 //! (`-- ring::publish`), and `-- --help` for the rest.
 //!
 //! Everything runs in this process, with caches warm and no other processor that wants the same line: this is what the
@@ -10,7 +10,7 @@
 mod control;
 mod framing;
 mod ring;
-#[path = "../../tests/support/mod.rs"]
+#[path = "../../../tests/support/mod.rs"]
 mod support;
 mod wake;
 
