@@ -26,8 +26,8 @@ const UNITS: [(&str, u128); 6] = [
 ///
 /// ```
 /// use std::time::Duration;
-/// assert_eq!(shm_proto::duration::parse("500ms")?, Duration::from_millis(500));
-/// assert_eq!(shm_proto::duration::parse("0")?, Duration::ZERO);
+/// assert_eq!(shm_proto::internal::duration::parse("500ms")?, Duration::from_millis(500));
+/// assert_eq!(shm_proto::internal::duration::parse("0")?, Duration::ZERO);
 /// # Ok::<(), shm_proto::Error>(())
 /// ```
 ///

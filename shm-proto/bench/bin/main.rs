@@ -1,6 +1,8 @@
 //! `shm-bench`: measurements for developers of the ring. PERFORMANCE.md says which command makes which table.
 
 mod page;
+#[cfg(feature = "peers")]
+mod peers;
 mod ratios;
 mod svg;
 mod sweep;
@@ -29,6 +31,8 @@ struct Args {
 #[derive(Debug, Subcommand)]
 enum Command {
     Sweep(sweep::Args),
+    #[cfg(feature = "peers")]
+    Peers(peers::Args),
     /// Check that the ring is as much faster than a pipe, and as close to the limits, as it must be.
     Ratios,
     #[command(hide = true)]
@@ -53,6 +57,8 @@ fn run(command: &Command) -> Result<()> {
     let stop = Stop::when_readable(&signals);
     let done = match command {
         Command::Sweep(args) => sweep::run(args, stop),
+        #[cfg(feature = "peers")]
+        Command::Peers(args) => peers::run(args, stop),
         Command::Ratios => ratios::run(stop),
         Command::BenchWorker(_) => Ok(()),
     };

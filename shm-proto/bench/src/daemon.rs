@@ -14,8 +14,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use shm_proto::internal::control::stat::Summary;
 use shm_proto::internal::os::random;
-use shm_proto::{ChannelName, Endpoint, Error, Writer};
-use shm_proto::{Client, Done, OnFull, Request};
+use shm_proto::{ChannelName, Client, Done, Endpoint, Error, OnFull, Request, Writer};
 
 use crate::crew::{LOOK, PATIENCE, find, follower};
 use crate::job::BACK;

@@ -1,8 +1,9 @@
 //! Everything that measures the ring, once.
 //!
 //! Two programs use this library. `shmctl bench` answers what a user asks about a host: throughput, latency, pipelines.
-//! `shm-bench` is for developers: it lets one thing grow (`sweep`) and checks ratios for CI (`ratios`). Cargo runs the benches
-//! of the inner steps and of the instructions of each message.
+//! `shm-bench` is for developers: it lets one thing grow (`sweep`), compares other libraries (`peers`, a feature, because only
+//! these developers should have to build them) and checks ratios for CI (`ratios`). Cargo runs the benches of the inner steps
+//! and of the instructions of each message.
 //!
 //! A measurement goes through these modules, each of which knows only those above it in this table:
 //!

@@ -32,6 +32,12 @@ pub enum Transport {
     Socket,
     /// The least that the processes need for it: fixed slots, two cache lines, or a semaphore.
     Limit,
+    /// Publish and subscribe of iceoryx2.
+    #[cfg(feature = "peers")]
+    Iceoryx2,
+    /// A ring of ringfire.
+    #[cfg(feature = "peers")]
+    Ringfire,
 }
 
 /// How the writer makes a message in the ring.
@@ -105,6 +111,10 @@ impl Case {
             (Transport::Limit, Measure::Latency, Wait::Busy) => "two cache lines",
             (Transport::Limit, Measure::Latency, Wait::Sleep) => "semaphore",
             (Transport::Limit, ..) => "slots",
+            #[cfg(feature = "peers")]
+            (Transport::Iceoryx2, ..) => "iceoryx2",
+            #[cfg(feature = "peers")]
+            (Transport::Ringfire, ..) => "ringfire",
         }
     }
 }

@@ -15,8 +15,7 @@ use shm_bench::{Failure, Result};
 use shm_proto::internal::control::Resized;
 use shm_proto::internal::control::stat::Summary;
 use shm_proto::internal::os::clock::monotonic_ns;
-use shm_proto::{Bytes, ChannelName, Endpoint, Error, Writer};
-use shm_proto::{Client, Done, Request};
+use shm_proto::{Bytes, ChannelName, Client, Done, Endpoint, Error, Request, Writer};
 
 use super::Sweep;
 use crate::page::Page;

@@ -1,8 +1,12 @@
 //! What carries messages: a file for each carrier, with a sender and a receiver.
 
+#[cfg(feature = "peers")]
+mod iceoryx2;
 mod limit;
 mod producer;
 mod ring;
+#[cfg(feature = "peers")]
+mod ringfire;
 mod stream;
 
 pub(crate) use self::limit::slots_of;
@@ -20,6 +24,21 @@ trait Carrier {
     fn receiver(job: &Job, parent: &mut Parent) -> Result<Self::From>;
 }
 
+/// The size is known to the compiler, as it is in a program for one type of message; these libraries need that.
+#[cfg(feature = "peers")]
+macro_rules! sized {
+    ($carrier:ident, $name:ident, $job:expr, $parent:expr) => {
+        match $job.case.size_bytes {
+            64 => part::<$carrier::$name<64>>($job, $parent),
+            1024 => part::<$carrier::$name<1024>>($job, $parent),
+            65_536 => part::<$carrier::$name<65_536>>($job, $parent),
+            other => {
+                Err(crate::Failure::Other(format!("other libraries are not measured with messages of {other} bytes")))
+            }
+        }
+    };
+}
+
 /// Does the worker's part of a case, and says what was measured.
 pub(crate) fn work(job: &Job, parent: &mut Parent) -> Result<()> {
     match (job.case.measure, job.case.transport, job.case.wait) {
@@ -29,6 +48,10 @@ pub(crate) fn work(job: &Job, parent: &mut Parent) -> Result<()> {
         (Measure::Throughput, Transport::Limit, _) => part::<limit::Slots>(job, parent),
         (Measure::Latency, Transport::Limit, Wait::Busy) => part::<limit::Lines>(job, parent),
         (Measure::Latency, Transport::Limit, Wait::Sleep) => part::<limit::Post>(job, parent),
+        #[cfg(feature = "peers")]
+        (_, Transport::Iceoryx2, _) => sized!(iceoryx2, Iceoryx2, job, parent),
+        #[cfg(feature = "peers")]
+        (_, Transport::Ringfire, _) => sized!(ringfire, Ringfire, job, parent),
     }
 }
 
