@@ -1,0 +1,192 @@
+//! The documents say what the code says, and each table exists once.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+const DOCUMENTS: [&str; 5] =
+    ["README.md", "CHANGELOG.md", "etc/MANUAL.md", "shm-proto/DESIGN.md", "shm-proto/PERFORMANCE.md"];
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
+}
+
+fn text(path: impl AsRef<Path>) -> String {
+    let path = root().join(path);
+    fs::read_to_string(&path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}
+
+/// The text of every source file of the library, whichever module it belongs to.
+fn library() -> Vec<String> {
+    fn visit(directory: &Path, found: &mut Vec<String>) {
+        for entry in fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                visit(&path, found);
+            } else if path.extension().is_some_and(|extension| extension == "rs") {
+                found.push(fs::read_to_string(path).unwrap());
+            }
+        }
+    }
+    let mut found = Vec::new();
+    visit(&root().join("shm-proto/src"), &mut found);
+    found
+}
+
+/// The lines between the first line that is `fence` and the line that closes it.
+fn first_block<'t>(lines: impl Iterator<Item = &'t str>, fence: &str) -> Vec<&'t str> {
+    lines.skip_while(|line| *line != fence).skip(1).take_while(|line| *line != "```").collect()
+}
+
+/// The cells of a row of a table.
+fn cells(row: &str) -> Vec<&str> {
+    row.trim_matches('|').split(" | ").map(str::trim).collect()
+}
+
+/// The tables whose heading begins with `heading`, row by row, without the heading.
+fn tables<'t>(lines: impl Iterator<Item = &'t str>, heading: &str) -> Vec<Vec<Vec<&'t str>>> {
+    let (mut tables, mut inside) = (Vec::new(), false);
+    for line in lines {
+        if line.starts_with(heading) {
+            tables.push(Vec::new());
+            inside = true;
+        } else if inside && line.starts_with("| ") {
+            tables.last_mut().unwrap().push(cells(line));
+        } else if !line.starts_with("|---") {
+            inside = false;
+        }
+    }
+    tables
+}
+
+#[test]
+fn the_readmes_api_lines_are_the_librarys_tested_example() {
+    let (readme, library) = (text("README.md"), text("shm-proto/src/lib.rs"));
+    let docs =
+        library.lines().map_while(|line| line.strip_prefix("//!")).map(|line| line.strip_prefix(' ').unwrap_or(line));
+    let mut example = first_block(docs, "```no_run");
+    example.retain(|line| !line.starts_with("# "));
+    assert!(example.len() >= 10, "{example:#?}");
+    assert_eq!(first_block(readme.lines(), "```rust"), example);
+}
+
+#[test]
+fn the_manuals_keys_and_defaults_are_those_of_the_shipped_configuration() {
+    let (manual, shipped) = (text("etc/MANUAL.md"), text("etc/shmd.toml"));
+    let rows = tables(manual.lines(), "| key | default |").remove(0);
+    let documented: Vec<_> = rows.iter().filter_map(|row| Some((row[0].strip_prefix('`')?, row[1]))).collect();
+    let documented: Vec<_> = documented.iter().map(|(key, default)| (key.trim_end_matches('`'), *default)).collect();
+    let is_key = |key: &str| !key.is_empty() && key.bytes().all(|c| c.is_ascii_lowercase() || c == b'_');
+    let settings = shipped.lines().filter_map(|line| line.trim_start_matches("# ").split_once(" = "));
+    let keys: Vec<_> = settings.map(|(key, _)| key).filter(|key| is_key(key)).collect();
+    assert_eq!(documented.iter().map(|(key, _)| *key).collect::<Vec<_>>(), keys, "manual and etc/shmd.toml");
+    for (key, default) in documented {
+        // What depends on the user or on other keys is commented out.
+        let Some(value) = shipped.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(" = ")) else {
+            continue;
+        };
+        let value = match value {
+            "\"\"" => "none",
+            "[]" => "nobody",
+            value => value.trim_matches('"'),
+        };
+        assert_eq!(default.replace(['`', '"'], ""), value, "default of {key}");
+    }
+}
+
+#[test]
+fn the_layout_tables_are_those_of_the_source() {
+    let design = text("shm-proto/DESIGN.md");
+    for (heading, least) in [("| offset | bytes | field | written by |", 3), ("| bits | field |", 1)] {
+        // The description in the source may be shorter; where a field is may not differ.
+        let columns = if heading.contains("bytes") { 2 } else { 1 };
+        let places =
+            |table: &Vec<Vec<&str>>| -> Vec<String> { table.iter().map(|row| row[..columns].join(" | ")).collect() };
+        let mut written: Vec<_> = tables(design.lines(), heading).iter().map(places).collect();
+        let mut coded = Vec::new();
+        for file in library() {
+            let docs = file.lines().map(|line| line.strip_prefix("//! ").unwrap_or(""));
+            coded.extend(tables(docs, heading).iter().map(places));
+        }
+        written.sort();
+        coded.sort();
+        assert!(coded.len() >= least, "{heading}: {coded:?}");
+        assert_eq!(written, coded, "DESIGN.md has other tables {heading} than the source");
+    }
+}
+
+/// `NoSuchChannel` as JSON has it.
+fn snake_case(name: &str) -> String {
+    let mut word = String::new();
+    for letter in name.chars() {
+        if letter.is_ascii_uppercase() && !word.is_empty() {
+            word.push('_');
+        }
+        word.push(letter.to_ascii_lowercase());
+    }
+    word
+}
+
+/// The variants of an enum of the library, as JSON has them.
+fn variants(files: &[String], name: &str) -> Vec<String> {
+    let head = format!("pub enum {name} {{");
+    let file = files.iter().find(|file| file.lines().any(|line| line == head));
+    let file = file.unwrap_or_else(|| panic!("no file has {head}"));
+    let body = file.lines().skip_while(|line| *line != head).skip(1).take_while(|line| *line != "}");
+    let variants =
+        body.filter_map(|line| line.strip_prefix("    ")).filter(|line| line.starts_with(char::is_uppercase));
+    let names = variants.map(|line| line.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default());
+    // A peer's word for what it does not know; nobody sends it.
+    names.filter(|name| *name != "Unknown").map(snake_case).collect()
+}
+
+#[test]
+fn every_line_of_the_protocol_is_in_the_design() {
+    let (design, files) = (text("shm-proto/DESIGN.md"), library());
+    let listed = |heading: &str, column: usize| -> Vec<String> {
+        let found = tables(design.lines(), heading);
+        found.concat().iter().map(|row| row[column].trim_matches('`').to_owned()).collect()
+    };
+    assert_eq!(variants(&files, "Request"), listed("| `op` |", 0));
+    assert_eq!(variants(&files, "ErrorKind"), listed("| kind | meaning |", 0));
+    let tables = tables(design.lines(), "| direction | `event` |");
+    for (table, name, direction) in [
+        (0, "ReaderEvent", "to the reader"),
+        (0, "FromReader", "to the daemon"),
+        (1, "ToWriter", "to the writer"),
+        (1, "ToDaemon", "to the daemon"),
+    ] {
+        let mut expected = variants(&files, name);
+        let rows = tables[table].iter().filter(|row| row[0] == direction);
+        let mut found: Vec<_> = rows.map(|row| row[1].trim_matches('`').to_owned()).collect();
+        expected.sort();
+        found.sort();
+        assert_eq!(found, expected, "{name}");
+    }
+}
+
+/// The word that a heading is reached by, as GitHub makes it.
+fn anchor(heading: &str) -> String {
+    let kept = heading.trim_start_matches('#').trim().to_lowercase();
+    kept.chars().filter(|c| c.is_alphanumeric() || " -_".contains(*c)).map(|c| if c == ' ' { '-' } else { c }).collect()
+}
+
+#[test]
+fn links_between_the_documents_lead_somewhere() {
+    for document in DOCUMENTS {
+        let content = text(document);
+        let directory = Path::new(document).parent().unwrap();
+        for link in content.split("](").skip(1).filter_map(|rest| rest.split(')').next()) {
+            if link.contains("://") {
+                continue;
+            }
+            let (path, fragment) = link.split_once('#').unwrap_or((link, ""));
+            let target = if path.is_empty() { PathBuf::from(document) } else { directory.join(path) };
+            assert!(root().join(&target).exists(), "{document}: {link}");
+            if !fragment.is_empty() {
+                let headings = text(&target);
+                let mut anchors = headings.lines().filter(|line| line.starts_with('#')).map(anchor);
+                assert!(anchors.any(|anchor| anchor == fragment), "{document}: {link}");
+            }
+        }
+    }
+}
