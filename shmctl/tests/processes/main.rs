@@ -30,6 +30,7 @@ mod stat;
 mod stop_write;
 mod storm;
 mod terminal;
+mod walk;
 
 /// Not a test: where this program goes in when another test has started it with a role.
 #[test]
