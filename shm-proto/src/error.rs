@@ -15,7 +15,7 @@ pub use refusal::{ErrorKind, Refusal};
 /// A result with this library's [`Error`].
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can go wrong, with what is needed to act on it.
+/// Everything that can go wrong, with the facts that a caller needs.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -70,7 +70,7 @@ pub enum Error {
         /// What is wrong with it.
         reason: String,
     },
-    /// A ring's reader was asked for, and the channel is none.
+    /// A ring's reader was requested, but the channel is a handoff channel.
     #[error("channel {channel} hands messages over one at a time; read it through {objects}")]
     IsHandoff {
         /// Which channel.
@@ -78,12 +78,12 @@ pub enum Error {
         /// The names of its objects.
         objects: String,
     },
-    /// The mutex of a handoff segment is held by somebody who does not release it.
+    /// A process holds the mutex of a handoff segment and does not release it.
     #[error("segment {segment}: its mutex is held by {holder}")]
     Locked {
         /// The segment's name.
         segment: String,
-        /// Who holds it, as far as the mutex tells, and what to do about that.
+        /// The holder, as far as the mutex tells, and the way out.
         holder: String,
     },
     /// A system call failed.
@@ -94,7 +94,7 @@ pub enum Error {
         /// The system's reason.
         source: io::Error,
     },
-    /// No daemon answers where one was looked for.
+    /// No daemon answers on the socket.
     #[error("no daemon at {}: {reason}; start shmd, or name its directory with SHMD_RUNTIME_DIR", socket.display())]
     NoDaemon {
         /// The control socket that was tried.
@@ -102,7 +102,7 @@ pub enum Error {
         /// Why it did not answer.
         reason: String,
     },
-    /// The daemon refused a request; it says why.
+    /// The daemon refused a request, with a reason.
     #[error("{0}")]
     Refused(Refusal),
     /// The other side broke the protocol: too long, not JSON, descriptors missing.
@@ -153,7 +153,8 @@ pub enum Error {
     },
     /// A message is published, but not every reader has read it yet.
     #[error(
-        "message {seq} of channel {channel} is published, but {behind} of {readers} readers have not read it {}",
+        "message {seq} of channel {channel} is published, but {behind} of {readers} readers {} not read it {}",
+        if *behind == 1 { "has" } else { "have" },
         match ended { None => format!("after {waited:?}"), Some(why) => format!("yet, and waiting for them ended: {why}") }
     )]
     Unacknowledged {
@@ -197,7 +198,7 @@ pub enum Error {
     Evicted {
         /// Which channel.
         channel: String,
-        /// Who did it and why.
+        /// By which process, and why.
         reason: String,
     },
     /// The channel is closed and everything in it was read.
@@ -206,7 +207,7 @@ pub enum Error {
         /// Which channel.
         channel: String,
     },
-    /// The daemon went away without saying goodbye; what was published before can still be read.
+    /// The daemon is gone. Messages that were published before can still be read.
     #[error("the daemon of channel {channel} is gone")]
     Disconnected {
         /// Which channel.
@@ -231,8 +232,8 @@ pub enum Error {
         /// The message's number, or that of the first of its batch.
         seq: u64,
     },
-    /// What was just read is no message of the channel: its writer had lost its role before it stored it. The next message has
-    /// this number.
+    /// The record just read is not a message of the channel: its writer had lost the role before it stored the record. The next
+    /// message has this number.
     #[error("message {seq} of channel {channel} was withdrawn: its writer had lost its role; receive again")]
     Withdrawn {
         /// Which channel.
@@ -241,7 +242,7 @@ pub enum Error {
         seq: u64,
     },
     /// The bytes just read were overwritten while they were being read.
-    #[error("overwritten while reading: {lost} messages of channel {channel} were lost")]
+    #[error("overwritten while reading: {} of channel {channel} lost", counted(*lost, "message"))]
     Lapped {
         /// Which channel.
         channel: String,
@@ -254,7 +255,7 @@ pub enum Error {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Blocked {
-    /// Space that readers have to give back.
+    /// The readers have to give space back.
     #[error("is full: {used} of {capacity} bytes are not read yet")]
     Full {
         /// Bytes that some reader still needs.
@@ -262,7 +263,7 @@ pub enum Blocked {
         /// Present capacity in bytes.
         capacity: u64,
     },
-    /// More capacity, which the daemon has been asked for.
+    /// The daemon has been asked for more capacity.
     #[error("is growing: a message needs {needed} bytes of capacity, there are {capacity}")]
     Growing {
         /// Capacity that would do, in bytes.
@@ -270,14 +271,19 @@ pub enum Blocked {
         /// Present capacity in bytes.
         capacity: u64,
     },
-    /// More readers: the channel's `wait_readers`.
-    #[error("waits for readers: {attached} of {wanted} are attached")]
+    /// More readers have to attach: the channel's `wait_readers`.
+    #[error("waits for {}: {attached} attached", counted(*wanted as u64, "reader"))]
     Readers {
         /// Readers that are attached and have chosen their start.
         attached: usize,
         /// The channel's `wait_readers`.
         wanted: usize,
     },
+}
+
+/// A count and its noun: `1 message`, `2 messages`.
+fn counted(n: u64, noun: &str) -> String {
+    format!("{n} {noun}{}", if n == 1 { "" } else { "s" })
 }
 
 impl Error {

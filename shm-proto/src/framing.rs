@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `lines` | what stands before a newline, without it | a last line needs no newline |
 //! | `nul` | what stands before a zero byte, without it | a last record needs no zero byte |
-//! | `length` | so many bytes as the 4-byte little-endian number before them says | a record cut short is an error |
+//! | `length` | the number of bytes that the 4-byte little-endian number before them says | a record cut short is an error |
 //! | `chunk=SIZE` | the next SIZE bytes | the last message may be shorter |
 
 mod cut;
@@ -41,7 +41,7 @@ pub enum Framing {
     Nul,
     /// Each message follows its length in bytes: 4 bytes, little-endian.
     Length,
-    /// After every so many bytes; the last message may be shorter.
+    /// After this number of bytes; the last message may be shorter.
     Chunk(u64),
 }
 

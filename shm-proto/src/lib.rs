@@ -9,12 +9,12 @@
 //!
 //! let daemon = Endpoint::find(None); // $SHMD_RUNTIME_DIR, else the user's own daemon, else the system's
 //! let mut reader = Reader::attach(&daemon, None, Start::New)?; // None: the daemon's only channel
-//! let mut writer = Writer::attach(&daemon, None)?; // borrows the writer role; another program, as a rule
-//! writer.publish(b"hello")?; // copied once, into the shared memory
-//! let message = reader.recv(None)?; // waits as long as it takes; nothing is copied
+//! let mut writer = Writer::attach(&daemon, None)?; // borrows the writer role; usually in another program
+//! writer.publish(b"hello")?; // copied once, into shared memory
+//! let message = reader.recv(None)?; // waits without a limit; nothing is copied
 //! let (seq, len) = (message.seq(), message.len());
-//! let sum = message.words().fold(0, u64::wrapping_add); // looks at the bytes where they lie
-//! message.finish()?; // done with it; an error if it was overwritten meanwhile
+//! let sum = message.words().fold(0, u64::wrapping_add); // reads the bytes in place
+//! message.finish()?; // done; an error if the bytes were overwritten meanwhile
 //! println!("message {seq}: {len} bytes, sum {sum:#x}");
 //! # Ok::<(), shm_proto::Error>(())
 //! ```
@@ -40,12 +40,12 @@
 //! [`Error::TimedOut`] and [`Error::WouldBlock`] mean that the message is *not* published. [`Error::Unacknowledged`] means that
 //! it *is* published and that some reader has not read it yet.
 //!
-//! # Who is believed
+//! # Trust
 //!
 //! A reader maps the segment from a read-only descriptor and checks every header before it follows it; a writer checks
 //! every position it reads from a reader's page. A message is not handed out as `&[u8]`, because another process may be
-//! writing those bytes: copy them out, or look at them through [`Message::words`], and ask [`Message::finish`] whether what
-//! was seen can be believed.
+//! writing those bytes: copy them out, or look at them through [`Message::words`], and ask [`Message::finish`] whether the bytes
+//! were still the message's.
 
 #[cfg(not(loom))]
 mod client;

@@ -7,24 +7,24 @@ use shm_proto::ChannelName;
 
 use crate::commands::{bench, evict, list, log, read, reload, resize, stat, write};
 
-/// The heading of what every command understands.
+/// The heading of the options of every command.
 const GLOBAL: &str = "Options of every command";
 
 const EXIT_CODES: &str = "\
 Exit codes:
   0   done; also when the output was closed, and when SIGINT or SIGTERM ended read, write, stat --watch, log --follow or
       bench
-  1   failed: the message says what and why
+  1   failed: the message states the reason
   2   wrong usage, on the command line or in SHMD_CHANNEL
   3   reloaded, but some keys were not changed
   69  no daemon answers
-  75  timed out, or it would have had to wait
+  75  timed out, or the command would have to wait
   77  not permitted
   78  the daemon refuses its configuration";
 
 /// Reads, writes, inspects and resizes the channels of a running shmd.
 ///
-/// Data goes to standard output, words to standard error. With one channel no name is needed.
+/// Data goes to standard output, messages for people to standard error. A channel name is needed only if there are several.
 #[derive(Debug, Parser)]
 #[command(name = "shmctl", version, after_help = EXIT_CODES, max_term_width = 100, disable_help_subcommand = true)]
 pub(crate) struct Args {
@@ -34,16 +34,16 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
-/// What every command understands, before and after its name.
+/// The options of every command, before and after its name.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Global {
-    /// The channel; not needed while the daemon has exactly one.
+    /// The channel. Not needed if the daemon has exactly one.
     #[arg(short, long, value_name = "NAME", env = "SHMD_CHANNEL", global = true, help_heading = GLOBAL)]
     pub(crate) channel: Option<ChannelName>,
     /// The daemon's runtime directory, where its socket is [default: the user's own daemon, else the system's].
     #[arg(long, value_name = "DIR", env = "SHMD_RUNTIME_DIR", global = true, help_heading = GLOBAL)]
     pub(crate) runtime_dir: Option<PathBuf>,
-    /// Say more on standard error; twice for still more.
+    /// Report more on standard error; give it twice for debug messages.
     #[arg(short, long, action = clap::ArgAction::Count, global = true, help_heading = GLOBAL)]
     pub(crate) verbose: u8,
 }

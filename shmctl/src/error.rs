@@ -10,12 +10,12 @@ use crate::terminal::{folded, size};
 /// A command's result.
 pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
 
-/// Why a command did not go to its end.
+/// Why a command failed or ended early.
 #[derive(Debug)]
 pub(crate) enum Failure {
-    /// The library or the daemon says no.
+    /// An error of the library, or a refusal of the daemon.
     Library(Error),
-    /// Whoever read the output has gone: the quiet end of a pipeline.
+    /// The reader of the output has gone: the quiet end of a pipeline.
     OutputClosed,
     /// The output cannot be written.
     Output(io::Error),
@@ -110,8 +110,8 @@ impl fmt::Display for Failure {
             }
             Failure::OutputClosed => f.write_str("the output was closed"),
             Failure::Output(source) => write!(f, "cannot write to standard output: {source}"),
-            Failure::Kept(1) => f.write_str("1 key was not changed; the output says which, and why"),
-            Failure::Kept(keys) => write!(f, "{keys} keys were not changed; the output says which, and why"),
+            Failure::Kept(1) => f.write_str("1 key was not changed; the output names it and the reason"),
+            Failure::Kept(keys) => write!(f, "{keys} keys were not changed; the output names them and the reasons"),
             Failure::Usage(text) | Failure::Other(text) => f.write_str(text),
         }
     }
@@ -132,7 +132,7 @@ impl From<shm_bench::Failure> for Failure {
     }
 }
 
-/// Something that should be known and ends nothing.
+/// Reports something that does not end the command.
 pub(crate) fn note(text: &str) {
     tell("note", Style::Plain, text);
 }
@@ -153,7 +153,7 @@ fn tell(what: &str, style: Style, text: &str) {
     };
     let columns = size(&stderr).map(|size| size.columns);
     let plain: String = format!("shmctl: {what}: {text}").lines().map(|line| folded(line, 2, columns)).collect();
-    // Nobody is left to be told that standard error is closed.
+    // If standard error is closed, there is no place to report that.
     let _ = stderr.write_all(plain.replacen(&format!("{what}:"), &format!("{on}{what}:{off}"), 1).as_bytes());
 }
 

@@ -40,6 +40,11 @@ pub(crate) fn count(n: u64) -> String {
     text
 }
 
+/// A count and its noun, with the ending of the plural: `1 resize`, `2 resizes`.
+pub(crate) fn counted(n: u64, noun: &str, plural: &str) -> String {
+    format!("{} {noun}{}", count(n), if n == 1 { "" } else { plural })
+}
+
 /// A number of messages and what happened to them: `1 message was lost`, `2 messages were lost`.
 pub(crate) fn messages(n: u64, what: &str) -> String {
     if n == 1 { format!("1 message was {what}") } else { format!("{n} messages were {what}") }
@@ -83,7 +88,7 @@ pub(crate) fn percent(part: u64, whole: u64) -> String {
     if percent > 0.0 && percent < 1.0 { "<1%".to_owned() } else { format!("{percent:.0}%") }
 }
 
-/// Text that somebody else chose, with whatever a terminal might obey made visible.
+/// Text that another program chose, with the control characters that a terminal might obey made visible.
 pub(crate) fn printable(text: &str) -> String {
     text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
 }
@@ -145,6 +150,7 @@ mod tests {
     fn counts_ages_and_parts_are_readable() {
         assert_eq!([0, 999, 1000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
         assert_eq!([12, 3400, 300_000, 7_200_000, 200_000_000].map(age), ["12ms", "3.4s", "5m", "2h", "2d"]);
+        assert_eq!([0, 1, 1000].map(|n| counted(n, "resize", "s")), ["0 resizes", "1 resize", "1,000 resizes"]);
         assert_eq!(messages(1, "lost"), "1 message was lost");
         assert_eq!(messages(0, "received"), "0 messages were received");
         assert_eq!(percent(0, 0), "0%");

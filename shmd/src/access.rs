@@ -1,4 +1,4 @@
-//! Who may read, write and administer a channel.
+//! Which users may read, write and administer a channel.
 
 use std::fmt;
 
@@ -19,7 +19,7 @@ enum Entry {
 /// The same for a file, as far as permission bits can say it: its owner, one group, everybody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FileAccess {
-    /// Nobody else.
+    /// No other users.
     Owner,
     /// The members of this group.
     Group(u32),
@@ -27,7 +27,7 @@ pub(crate) enum FileAccess {
     Everyone,
 }
 
-/// Who may do one thing: the daemon's own user and root always may, besides whoever is listed.
+/// Which users may do one thing: root, the daemon's own user, and those in a list.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Access {
     owner: u32,
@@ -37,7 +37,7 @@ pub(crate) struct Access {
 }
 
 impl Access {
-    /// Nobody but root and `owner`, the daemon's user.
+    /// Only root and `owner`, the daemon's user.
     pub(crate) fn only(owner: u32) -> Self {
         Access { owner, implied: None, entries: Vec::new() }
     }
@@ -45,7 +45,7 @@ impl Access {
     /// Resolves `name` or uid, `@group` or gid, and `*`.
     ///
     /// # Errors
-    /// Text that names the entry and says what is wrong with it.
+    /// Text that names the entry and its fault.
     pub(crate) fn parse(owner: u32, names: &[String]) -> Result<Self, String> {
         let entries = names.iter().map(|name| parse_entry(name)).collect::<Result<_, _>>()?;
         Ok(Access { owner, implied: None, entries })
@@ -69,7 +69,7 @@ impl Access {
             })
     }
 
-    /// Who may, in the words of a file's permissions.
+    /// The list in terms of a file's permissions.
     ///
     /// # Errors
     /// The entry that they have no word for.
@@ -131,7 +131,7 @@ fn user_id(name: &str) -> Result<u32, String> {
 /// The number of a group given by name or number.
 ///
 /// # Errors
-/// Text that names the group and says what is wrong with it.
+/// Text that names the group and its fault.
 pub(crate) fn group_id(name: &str) -> Result<u32, String> {
     if let Some(gid) = number(name)? {
         return Ok(gid);
@@ -148,7 +148,7 @@ pub(crate) fn group_id(name: &str) -> Result<u32, String> {
 /// The number that the text is, if it is one. The largest is no one's: the kernel takes it for "unchanged".
 fn number(text: &str) -> Result<Option<u32>, String> {
     if text.is_empty() {
-        return Err("an empty name is nobody; leave it out".to_owned());
+        return Err("an empty name is no user; leave it out".to_owned());
     }
     if !text.bytes().all(|b| b.is_ascii_digit()) {
         return Ok(None);

@@ -116,7 +116,7 @@ pub(crate) struct Conduct {
 /// A user has to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Wait {
-    /// For so long.
+    /// For this time.
     pub(crate) left: Duration,
     /// Evictions that are not forgotten.
     pub(crate) evictions: u32,

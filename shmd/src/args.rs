@@ -12,11 +12,10 @@ use crate::exit::Failure;
 use crate::logging::Target;
 
 const AFTER_HELP: &str = "\
-Without any configuration shmd serves one channel, main, fed by standard input when that is a pipe, a file or a \
-socket.
+Without any configuration shmd serves one channel, main. Standard input feeds it if that is a pipe, a file or a socket.
 
-Files: /etc/shmd/shmd.toml, then /etc/shmd/shmd.d/*.toml in the order of their names; for --config X.toml: X.toml, \
-then X.d/*.toml. The command line wins over the environment, the environment over the files.
+Files: /etc/shmd/shmd.toml, then /etc/shmd/shmd.d/*.toml in the order of their names. With --config X.toml: X.toml, \
+then X.d/*.toml. The command line wins over the environment, and the environment over the files.
 
 Exit codes: 0 done, 1 failed, 2 a mistake on the command line, 77 not permitted, 78 a mistake in a file or an environment \
 variable.";
@@ -28,7 +27,7 @@ pub(crate) struct Args {
     /// Read this file instead of /etc/shmd/shmd.toml
     #[arg(long, value_name = "FILE", env = "SHMD_CONFIG")]
     config: Option<OsString>,
-    /// Print the resolved configuration and exit; 2 or 78 if it is bad
+    /// Print the resulting configuration and exit; the exit code is 2 or 78 if it has a mistake
     #[arg(long)]
     check: bool,
     /// Directory of the control socket and the lock file [default: /run/shmd, or $XDG_RUNTIME_DIR/shmd for a user]
@@ -37,32 +36,32 @@ pub(crate) struct Args {
     /// First part of the names of the shared memory objects [default: shmd, or shmd-UID for a user]
     #[arg(long, env = "SHMD_PREFIX")]
     prefix: Option<String>,
-    /// What to log: off, error, warn, info, debug or trace [default: info]
+    /// Least severity to log: off, error, warn, info, debug or trace [default: info]
     #[arg(long, value_name = "LEVEL", env = "SHMD_LOG")]
     log: Option<String>,
-    /// Where the log goes: stderr, syslog or file:PATH [default: stderr, with --daemonize syslog]
+    /// Target of the log: stderr, syslog or file:PATH [default: stderr, with --daemonize syslog]
     #[arg(long, value_name = "TARGET", env = "SHMD_LOG_TARGET")]
     log_target: Option<String>,
-    /// Log to this file: wins over --log-target
+    /// Log to this file. Wins over --log-target
     #[arg(long, value_name = "FILE")]
     log_file: Option<PathBuf>,
     /// Write the process number to this file, and remove it at the end
     #[arg(long, value_name = "FILE", env = "SHMD_PID_FILE")]
     pid_file: Option<PathBuf>,
-    /// Go into the background; returns when the channels are ready, or with the reason why not and its exit code
+    /// Go into the background. Returns when the channels are ready, or with the reason of the failure and its exit code
     #[arg(long, conflicts_with = "check")]
     daemonize: bool,
     /// With --daemonize: the working directory
     #[arg(long, value_name = "DIR", default_value = "/", requires = "daemonize")]
     chdir: PathBuf,
-    /// With --daemonize: permission bits that files are made without, in octal
+    /// With --daemonize: permission bits to remove from new files, in octal
     #[arg(long, value_name = "MASK", default_value = "027", value_parser = mask, requires = "daemonize")]
     umask: u32,
     /// End when standard input has ended and its readers have read everything
     #[arg(long, env = "SHMD_EXIT_ON_EOF", value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
     exit_on_eof: Option<String>,
-    /// Set any key of any channel, such as --set cam.read=@video,alice
+    /// Set any key of any channel, for example --set cam.read=@video,alice
     #[arg(long, value_name = "CHANNEL.KEY=VALUE")]
     set: Vec<String>,
     /// For the daemon's own use: see `maintenance`
@@ -76,7 +75,7 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "The only channel's settings (with several channels: --set)")]
 struct ChannelArgs {
-    /// Its name [default: main]
+    /// Name of the channel [default: main]
     #[arg(long, env = "SHMD_NAME")]
     name: Option<String>,
     /// Capacity at the start [default: 1MiB]
@@ -94,35 +93,35 @@ struct ChannelArgs {
     /// Alignment of payloads in bytes [default: 8]
     #[arg(long, value_name = "BYTES", env = "SHMD_ALIGN")]
     align: Option<String>,
-    /// When full and not to be grown: block, drop or overwrite [default: block]
+    /// Policy when the channel is full and cannot grow: block, drop or overwrite [default: block]
     #[arg(long, value_name = "POLICY", env = "SHMD_ON_FULL")]
     on_full: Option<String>,
-    /// What feeds it: none, stdin, fifo:/PATH, unix:/PATH, unix-seqpacket:/PATH, exec:PROGRAM ARGUMENTS or tail:/PATH
+    /// Source of messages: none, stdin, fifo:/PATH, unix:/PATH, unix-seqpacket:/PATH, exec:PROGRAM ARGUMENTS or tail:/PATH
     /// [default: none]
     #[arg(long, env = "SHMD_SOURCE")]
     source: Option<String>,
-    /// How the source is cut into messages: lines, nul, length or chunk=SIZE [default: lines]
+    /// Where the source's messages end: lines, nul, length or chunk=SIZE [default: lines]
     #[arg(long, env = "SHMD_FRAMING")]
     framing: Option<String>,
-    /// Publish nothing until so many readers are attached [default: 0]
+    /// Publish nothing until N readers are attached [default: 0]
     #[arg(long, value_name = "N", env = "SHMD_WAIT_READERS")]
     wait_readers: Option<String>,
     /// Most readers at a time [default: 64]
     #[arg(long, value_name = "N", env = "SHMD_MAX_READERS")]
     max_readers: Option<String>,
-    /// How long a reader may hold the writer up, 0 for ever [default: 30s]
+    /// Evict a reader that holds the writer up for this long, 0 for never [default: 30s]
     #[arg(long, value_name = "TIME", env = "SHMD_EVICT_AFTER")]
     evict_after: Option<String>,
-    /// Time of low use before memory is given back, 0 for never [default: 60s]
+    /// Give memory back after this time of low use, 0 for never [default: 60s]
     #[arg(long, value_name = "TIME", env = "SHMD_SHRINK_AFTER")]
     shrink_after: Option<String>,
-    /// Publishing returns when every reader has read [default: false]
+    /// Publishing waits until every reader has read the message [default: false]
     #[arg(long, env = "SHMD_ACK", value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
     ack: Option<String>,
 }
 
-/// What to do, and with which settings.
+/// What the command line asks for.
 #[derive(Debug)]
 pub(crate) struct Asked {
     /// Print the configuration instead of running.
@@ -135,7 +134,7 @@ pub(crate) struct Asked {
     pub(crate) pid_file: Option<PathBuf>,
     /// Go into the background.
     pub(crate) background: Option<Background>,
-    /// Everything that goes over the files.
+    /// Settings that win over the files.
     pub(crate) given: Given,
 }
 
@@ -213,7 +212,7 @@ fn origin(matches: &ArgMatches, id: &str) -> Option<Origin> {
     }
 }
 
-/// A path given by hand is meant from here, and the daemon may change directory.
+/// Paths on the command line are relative to the present directory, which the daemon may leave.
 fn absolute(path: &OsStr, origin: &Origin) -> Result<String, config::Error> {
     if path.is_empty() {
         return Ok(String::new());
@@ -223,7 +222,7 @@ fn absolute(path: &OsStr, origin: &Origin) -> Result<String, config::Error> {
     path.into_os_string().into_string().map_err(|path| bad(format!("{} is not UTF-8 text", path.display())))
 }
 
-/// A path as it is meant where the command was given.
+/// The absolute form of a path that is relative to the present directory.
 fn from_here(path: PathBuf) -> Result<PathBuf, clap::Error> {
     std::path::absolute(&path).map_err(|e| usage(format!("{}: {e}", path.display())))
 }

@@ -24,7 +24,7 @@ use crate::exit::Failure;
 pub(crate) struct Background {
     /// Working directory.
     pub(crate) dir: PathBuf,
-    /// Permission bits to take off what is created.
+    /// Permission bits to remove from new files.
     pub(crate) umask: u32,
 }
 
@@ -86,7 +86,8 @@ fn in_background(how: &Background, e: impl std::fmt::Display) -> Failure {
     let (dir, umask) = (how.dir.display(), how.umask);
     let way = "may the daemon's user enter that directory, and start another process (ulimit -u)?";
     Failure::Io(io::Error::other(format!(
-        "go into the background, in directory {dir} with umask {umask:03o}: {e}; {way} Without --daemonize it stays in front"
+        "go into the background, in directory {dir} with umask {umask:03o}: {e}; {way} Without --daemonize the daemon \
+         stays in the foreground"
     )))
 }
 
@@ -95,7 +96,7 @@ fn listen(mut from: PipeReader) -> Verdict {
     let heard = from.read_to_end(&mut said);
     match (heard, said.split_first()) {
         (Ok(_), Some((&code, message))) => Verdict { code, message: String::from_utf8_lossy(message).into_owned() },
-        _ => Verdict { code: 1, message: "the daemon ended before it was ready and without a word".to_owned() },
+        _ => Verdict { code: 1, message: "the daemon ended before it was ready and gave no reason".to_owned() },
     }
 }
 

@@ -81,7 +81,7 @@ struct Daemon {
     draining: bool,
     /// Why the daemon is ending, once it is.
     stopping: Option<String>,
-    /// Nobody is waited for any more.
+    /// The daemon waits for nothing any more.
     stopped: bool,
     failure: Option<Error>,
     origin: Origin,
@@ -348,7 +348,7 @@ impl Daemon {
         }
     }
 
-    /// Tells the readers; what is left goes by itself.
+    /// Tells the readers; the rest ends by itself.
     fn finish(&mut self) {
         let reason = self.stopping.take().unwrap_or_default();
         self.channels.close(&mut self.hub, &reason);
@@ -374,7 +374,7 @@ fn sweep() {
     }
 }
 
-/// What goes on, in a line.
+/// Channels, readers and writers, in one line.
 fn summary(channels: &[Channel]) -> String {
     let readers: usize = channels.iter().map(Channel::reader_count).sum();
     let writers = channels.iter().filter(|channel| channel.has_writer()).count();

@@ -98,7 +98,7 @@ impl Hub {
         self.most = most;
     }
 
-    /// Accepts who is waiting.
+    /// Accepts waiting clients.
     pub(crate) fn accept(&mut self, listener: &UnixListener, now: Instant) {
         for _ in 0..BATCH {
             match listener.accept() {
@@ -162,11 +162,12 @@ impl Hub {
         let message = match admission::place(held, self.most, is_master(peer.uid)) {
             Ok(()) => return None,
             Err(Full::All) => format!(
-                "the daemon has {} connections, all it takes (max_clients = {}); try again, or raise max_clients",
+                "the daemon has {} connections, the most it accepts (max_clients = {}); try again, or raise \
+                 max_clients",
                 held.all, self.most
             ),
             Err(Full::Share(_)) => format!(
-                "user {} has {} connections to the daemon, all a user may have (half of max_clients = {}); \
+                "user {} has {} connections to the daemon, the most one user may have (half of max_clients = {}); \
                  close some, or raise max_clients",
                 peer.uid, held.own, self.most
             ),
@@ -307,7 +308,7 @@ impl Hub {
         Some(client)
     }
 
-    /// Who a client is, in words; `program` is what it calls itself.
+    /// A client in words; `program` is the name that it gives itself.
     pub(crate) fn peer(&mut self, id: ClientId, program: Option<&str>) -> Option<Peer> {
         let Credentials { pid, uid, .. } = self.clients.get(&id)?.credentials;
         let program = match program.map(printable).filter(|name| !name.is_empty()) {

@@ -1,4 +1,4 @@
-//! Who holds a channel's writer role, and the daemon's end of the link to it.
+//! The holder of a channel's writer role, and the daemon's end of the link to it.
 //!
 //! A holder is a program that was lent the role (its connection is the link), a thread of the daemon that a source runs in,
 //! or, for as long as a shrink takes on a channel that nobody writes, a child of the daemon. The daemon's own thread never
@@ -38,7 +38,7 @@ pub(crate) enum Holder {
     Helper { client: ClientId },
 }
 
-/// The writer role while somebody holds it.
+/// The writer role while it is held.
 #[derive(Debug)]
 pub(crate) struct Lease {
     /// Who.
@@ -51,7 +51,7 @@ pub(crate) struct Lease {
     held_back: bool,
 }
 
-/// The writer role before somebody holds it, with what the holder has to be told first.
+/// The writer role before it is held, with the lines that the holder needs first.
 #[derive(Debug)]
 pub(crate) struct Offer {
     page: SharedPage<LeasePage>,
@@ -62,7 +62,7 @@ impl Offer {
     /// With nothing to tell, and the page's descriptor for the writer.
     ///
     /// # Errors
-    /// When there is no memory or no descriptor to be had.
+    /// If there is no memory or no descriptor left.
     pub(crate) fn new() -> Result<(Self, OwnedFd)> {
         let (page, fd) = SharedPage::create("shmd-lease")?;
         Ok((Self { page, lines: Outbox::default() }, fd))
@@ -74,7 +74,7 @@ impl Offer {
         hold_back(&self.page, &self.lines);
     }
 
-    /// Somebody holds it. The lines are [sent](Lease::send) now.
+    /// The role is held from now on. The lines are [sent](Lease::send) now.
     pub(crate) fn to(self, holder: Holder) -> Lease {
         let held_back = self.lines.len() > 0;
         Lease { holder, pulse: Pulse::new(Instant::now()), page: self.page, lines: self.lines, held_back }
@@ -82,7 +82,7 @@ impl Offer {
 }
 
 impl Lease {
-    /// Whether the daemon holds the role for its own purposes, and gives it to whoever asks.
+    /// Whether the daemon holds the role for its own purposes, and gives it to the first program that asks.
     pub(crate) fn is_own(&self) -> bool {
         matches!(self.holder, Holder::Helper { .. })
     }
@@ -92,7 +92,7 @@ impl Lease {
         self.lines.put(line);
     }
 
-    /// The writer has taken so many lines.
+    /// The writer has taken this number of lines.
     pub(crate) fn taken(&mut self, lines: u64) {
         self.lines.taken(lines);
     }
@@ -160,7 +160,7 @@ impl Lease {
         announce(&self.page);
     }
 
-    /// Who it is, for `list` and for whoever wanted the role.
+    /// The holder, for `list` and for a program that wanted the role.
     pub(crate) fn describe(&self) -> String {
         match &self.holder {
             Holder::Lent { peer, .. } => format!("{} (pid {}, user {})", peer.program, peer.pid, peer.user),
@@ -169,17 +169,20 @@ impl Lease {
         }
     }
 
-    /// Why somebody else cannot have the role.
+    /// Why another program cannot have the role.
     pub(crate) fn refusal(&self) -> String {
         match &self.holder {
             Holder::Lent { .. } => {
-                format!("the writer role is lent to program {}; it is free when that ends", self.describe())
+                format!(
+                    "program {} has borrowed the writer role; the role is free when that program ends",
+                    self.describe()
+                )
             }
             Holder::Source(inside) if inside.kind() != "stdin" => {
-                format!("the writer role is held by the daemon's own source {}, which does not end", inside.kind())
+                format!("the daemon's own source {} holds the writer role and does not end", inside.kind())
             }
             _ => format!(
-                "the writer role is held by the daemon's own source {}; it is free when that ends",
+                "the daemon's own source {} holds the writer role; the role is free when the source ends",
                 self.describe()
             ),
         }

@@ -45,7 +45,7 @@ impl FromStr for Target {
     }
 }
 
-/// The file that the log goes to, opened anew on a reload so that it can be rotated.
+/// The log file. A reload opens it again, so that it can be rotated.
 static FILE: Mutex<Option<(PathBuf, File)>> = Mutex::new(None);
 
 fn file() -> MutexGuard<'static, Option<(PathBuf, File)>> {
@@ -88,7 +88,7 @@ pub(crate) fn start(level: LevelFilter, target: &Target) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes over another level, and opens the file anew.
+/// Takes over another level, and opens the file again.
 pub(crate) fn reload(level: LevelFilter) {
     log::set_max_level(level);
     let mut file = file();
@@ -149,7 +149,7 @@ impl Write for ToFile {
     }
 }
 
-/// The system's log. Connected at the first line, and anew when its daemon was restarted.
+/// The system's log. Connected at the first line, and again after a restart of its daemon.
 struct Syslog {
     socket: Option<UnixDatagram>,
 }

@@ -86,7 +86,7 @@ impl Helper {
         self.end.as_fd()
     }
 
-    /// How it has ended, if it has and nobody asked before.
+    /// How it has ended, if it has and this was not asked before.
     pub(crate) fn status(&mut self) -> Option<ExitStatus> {
         let status = self.child.as_mut()?.try_wait().ok()??;
         self.child = None;

@@ -37,7 +37,7 @@ impl Notifier {
         let to = match open(&name) {
             Ok(to) => Some(to),
             Err(e) => {
-                warn!("cannot tell the service manager anything: NOTIFY_SOCKET {name:?}: {e}");
+                warn!("cannot notify the service manager: NOTIFY_SOCKET {name:?}: {e}");
                 None
             }
         };
@@ -94,7 +94,7 @@ impl Notifier {
         if let Some((socket, name)) = &self.to
             && let Err(e) = socket.send_to_addr(message.as_bytes(), name)
         {
-            debug!("the service manager was not told {message:?}: {e}");
+            debug!("the service manager could not be notified of {message:?}: {e}");
         }
     }
 }

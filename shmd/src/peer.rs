@@ -1,8 +1,8 @@
-//! Who a client is, in words fit for a log.
+//! A client's process, user and program, in words fit for a log.
 
 use std::fmt;
 
-/// Who is at the other end, in words.
+/// The process at the other end, in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Peer {
     /// Process number when it connected.

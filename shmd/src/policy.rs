@@ -89,7 +89,7 @@ impl LowUse {
         target
     }
 
-    /// The channel is in use: begins anew.
+    /// The channel is in use: begins again.
     pub(crate) fn reset(&mut self) {
         *self = Self::default();
     }

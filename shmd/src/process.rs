@@ -36,12 +36,12 @@ pub(crate) enum Error {
         /// The lock file.
         lock: PathBuf,
     },
-    /// Somebody else could put up a socket or a lock of their own in it.
+    /// Another user could put a socket or a lock of their own into it.
     #[error("runtime dir {}: {reason}", dir.display())]
     Unsafe {
         /// The runtime directory.
         dir: PathBuf,
-        /// Who could do what, and the way out.
+        /// The user, the danger, and the way out.
         reason: String,
     },
     /// A system call failed.
@@ -179,7 +179,7 @@ fn check_owner(path: &Path, owner: u32, mode: u32) -> Result<(), Error> {
             user_name(own)
         )
     } else if mode & 0o022 != 0 {
-        format!("its mode {mode:04o} lets others write in it; say chmod go-w {}", path.display())
+        format!("its mode {mode:04o} lets other users write to it; run chmod go-w {}", path.display())
     } else {
         return Ok(());
     };

@@ -1,4 +1,4 @@
-//! Log lines that a peer can trigger: so many a second, the rest counted.
+//! Log lines that a peer can trigger: a limited number per second, the rest counted.
 
 use std::fmt;
 use std::time::{Duration, Instant};

@@ -183,7 +183,8 @@ fn not_permitted(hub: &mut Hub, channel: &Channel, peer: &Credentials, right: Ri
         Right::Admin => "administer it",
     };
     let message = format!(
-        "channel {name}: user {user} may not {what}; whoever runs the daemon can add \"{user}\" to the channel's {list} list"
+        "channel {name}: user {user} may not {what}; the administrator of the daemon can add \"{user}\" to the \
+         channel's {list} list"
     );
     refusal(ErrorKind::NotPermitted, message)
 }

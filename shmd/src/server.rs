@@ -63,7 +63,7 @@ pub(crate) enum Overdue {
 pub(crate) struct Client {
     id: ClientId,
     conn: Conn,
-    /// Who connected.
+    /// The process that connected.
     pub(crate) credentials: Credentials,
     /// What the connection is for.
     pub(crate) role: Role,

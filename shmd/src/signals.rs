@@ -24,7 +24,7 @@ impl Signals {
     pub(crate) fn hear(events: &EventLoop) -> Result<Self> {
         let mut heard = Vec::new();
         for signal in [SIGTERM, SIGINT, SIGHUP] {
-            let failed = |e| Error::system(format!("hear signal {signal}"), e);
+            let failed = |e| Error::system(format!("handle signal {signal}"), e);
             let (read, write) = UnixStream::pair().map_err(failed)?;
             read.set_nonblocking(true).map_err(failed)?;
             events.add(&read, Token::Signal(signal), Interest::READ)?;

@@ -21,7 +21,7 @@ use waiters::{Help, Waiters};
 
 /// How long a writer's wish for more room waits for an operator's shrink to take effect.
 pub(crate) const SHRINK_HOLD: Duration = Duration::from_secs(1);
-/// After a failed growth, a writer's wishes are refused for so long without trying again.
+/// After a failed growth, a writer's wishes are refused for this long without trying again.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
@@ -45,7 +45,7 @@ impl Shrinking {
     }
 }
 
-/// A channel's size and what is being done about it.
+/// A channel's size and its present change.
 #[derive(Debug)]
 pub(crate) struct Sizing {
     bounds: Bounds,
@@ -53,7 +53,7 @@ pub(crate) struct Sizing {
     growing: Option<Growing>,
     shrinking: Option<Shrinking>,
     waiters: Waiters,
-    /// A writer's wish that waits for what is under way; 0 for none.
+    /// A writer's wish that waits for the present change; 0 for none.
     wanted: u64,
     refused: Option<(Instant, String)>,
     writer: bool,
@@ -117,7 +117,7 @@ impl Sizing {
         reply.into_iter().chain(hold).min()
     }
 
-    /// An operator asks for a size. `free` is what there is to be had.
+    /// An operator asks for a size. `free` is the available memory.
     pub(crate) fn ask(&mut self, now: Instant, client: ClientId, asked: u64, free: &Free) -> Vec<Action> {
         let mut out = Vec::new();
         let Some(new) = self.bounds.fit(asked) else {
@@ -165,7 +165,7 @@ impl Sizing {
                 self.wanted = self.wanted.max(asked);
                 return out;
             }
-            self.take_back("the writer needs the room", &mut out);
+            self.take_back("the writer needs the space", &mut out);
             if asked <= self.capacity {
                 return out;
             }
@@ -314,7 +314,7 @@ impl Sizing {
         out
     }
 
-    /// Nothing is changed any more; whoever waits is told `why`.
+    /// Nothing is changed any more; waiting clients are told `why`.
     pub(crate) fn close(&mut self, why: &str) -> Vec<Action> {
         let mut out = Vec::new();
         self.take_back(why, &mut out);
@@ -340,7 +340,7 @@ impl Sizing {
         out.push(Action::Reserve { from: self.capacity, to: goal });
     }
 
-    /// Ends what is under way; whoever waits for it is told `why`.
+    /// Ends the present change; clients that wait for it are told `why`.
     fn take_back(&mut self, why: &str, out: &mut Vec<Action>) {
         let size = self.pending();
         if let Some(growing) = self.growing.take() {

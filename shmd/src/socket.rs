@@ -35,7 +35,7 @@ impl Socket {
         if fs::symlink_metadata(&path).is_ok_and(|found| found.file_type().is_socket()) {
             fs::remove_file(&path)
                 .map_err(|e| Error::system(format!("remove the stale socket {}", path.display()), e))?;
-            operation("replace").text("socket", path.display()).reason("its daemon is no more").warn();
+            operation("replace").text("socket", path.display()).reason("its daemon has ended").warn();
         }
         let listener = UnixListener::bind(&path)
             .map_err(|e| Error::system(format!("listen on the control socket {}", path.display()), e))?;

@@ -1,4 +1,4 @@
-//! Whether a peer takes what it is sent: pure, so that it is tested without a clock.
+//! Whether a peer takes its answers: pure, so that it is tested without a clock.
 //!
 //! What counts is progress. A peer that takes something between two looks goes on, however slowly, but not for ever: what lay
 //! there at the beginning of a period has to be gone at its end.
@@ -21,7 +21,7 @@ struct Debt {
     by: Instant,
 }
 
-/// What a peer was sent and what it has taken of that, in bytes.
+/// Bytes that a peer was sent, and bytes that it has taken.
 #[derive(Debug, Default)]
 pub(crate) struct Taking {
     /// Sent so far, whether or not it has left the queue.
@@ -46,7 +46,7 @@ impl Taking {
         self.sent += bytes as u64;
     }
 
-    /// After something was done: so many bytes lie there now, and whether some of them wait for the socket.
+    /// After an operation: the bytes that lie there now, and whether some of them wait for the socket.
     pub(crate) fn settle(&mut self, now: Instant, waits: bool, untaken: usize) {
         if !waits {
             self.debt = None;
@@ -60,7 +60,7 @@ impl Taking {
         self.debt.map(|debt| debt.next.min(debt.by))
     }
 
-    /// Looks whether the peer takes anything; so many bytes lie there now.
+    /// Checks whether the peer takes anything; the argument is the bytes that lie there now.
     pub(crate) fn look(&mut self, now: Instant, untaken: usize) -> Found {
         let taken = self.taken(untaken);
         let fresh = self.begin(now, untaken);

@@ -193,7 +193,7 @@ fn a_bad_value_on_the_command_line_ends_with_2_and_one_in_the_environment_with_7
         ("SHMD_EVICT_AFTER", "5", "\"5\" is not a duration: write a number with its unit"),
         ("SHMD_LOG_TARGET", "nowhere", "\"nowhere\" is not stderr"),
         ("SHMD_EXIT_ON_EOF", "perhaps", "\"perhaps\" is neither true nor false"),
-        ("SHMD_EXIT_ON_EOF", "true", "the end of standard input is waited for"),
+        ("SHMD_EXIT_ON_EOF", "true", "this waits for the end of standard input"),
     ] {
         let place = format!("shmd: {variable}: ");
         Run::of(test.shmd().arg("--check").env(variable, value)).refused(78, &[&place, reason]);
@@ -212,7 +212,7 @@ fn a_command_line_that_means_nothing_ends_with_2() {
     test.check(&["--set", "align=8"]).refused(2, &["CHANNEL.KEY=VALUE"]);
     test.check(&["--exit-on-eof=perhaps"]).refused(2, &["\"perhaps\" is neither true nor false"]);
     test.check(&["--exit-on-eof"])
-        .refused(2, &["--exit-on-eof: the end of standard input is waited for", "--source stdin"]);
+        .refused(2, &["--exit-on-eof: this waits for the end of standard input", "--source stdin"]);
     test.check(&["--exit-on-eof", "--set", "a.source=stdin"]).good();
     let table = test.check(&["--set", "b.read=@0,7"]).good();
     assert_eq!(table["channel"][1]["read"].to_string(), "[\"@0\", \"7\"]");

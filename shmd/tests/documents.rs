@@ -150,7 +150,7 @@ fn every_line_of_the_protocol_is_in_the_design() {
     assert_eq!(variants(&files, "ErrorKind"), listed("| kind | meaning |", 0));
     let tables = tables(design.lines(), "| direction | `event` |");
     for (table, name, direction) in [
-        (0, "ReaderEvent", "to the reader"),
+        (0, "ToReader", "to the reader"),
         (0, "FromReader", "to the daemon"),
         (1, "ToWriter", "to the writer"),
         (1, "ToDaemon", "to the daemon"),

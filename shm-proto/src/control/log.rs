@@ -8,15 +8,15 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::name::ChannelName;
 
-/// How much an entry matters.
+/// The severity of an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Severity {
     /// Something failed.
     Error,
-    /// Something went other than it should.
+    /// Something unusual happened.
     Warn,
-    /// The ordinary course of things, and whatever a newer daemon calls by a word that this version does not know.
+    /// The ordinary course of things, and a word of a newer daemon that this version does not know.
     #[serde(other)]
     Info,
 }
@@ -31,18 +31,18 @@ impl fmt::Display for Severity {
     }
 }
 
-/// One thing that the daemon did or saw.
+/// One operation of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LogEntry {
-    /// Its number: 1 for the daemon's first, one more for each. A gap is what the asking peer may not see.
+    /// Its number: 1 for the daemon's first entry, and so on. Numbers of entries that the asking peer may not see are missing.
     pub seq: u64,
     /// Wall clock, milliseconds since 1970-01-01 00:00 UTC.
     pub time_ms: u64,
-    /// How much it matters.
+    /// The severity.
     pub severity: Severity,
     /// What happened: `attach`, `detach`, `grow` and so on.
     pub event: String,
-    /// The channel it happened on, if on one.
+    /// The channel, if the operation concerns one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channel: Option<ChannelName>,
     /// The particulars.
@@ -61,7 +61,7 @@ impl fmt::Display for LogEntry {
     }
 }
 
-/// Keys and values in the order in which they are to be read; in JSON an object.
+/// Keys and values in reading order; in JSON an object.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Fields(pub Vec<(String, Value)>);
 
@@ -84,7 +84,7 @@ pub enum Value {
 }
 
 impl fmt::Display for Value {
-    /// A text that a line cannot hold as it is comes in quotes.
+    /// Text with spaces or special characters is quoted.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Value::Number(number) => write!(f, "{number}"),

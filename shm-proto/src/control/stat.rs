@@ -20,9 +20,9 @@ pub struct Summary {
     pub capacity: u64,
     /// Attached readers.
     pub readers: u32,
-    /// Who writes: `none`, `stdin`, or a program with its pid.
+    /// The writer: `none`, `stdin`, or a program with its process number.
     pub writer: String,
-    /// What the asking peer may do: some of `read`, `write`, `admin`.
+    /// Rights of the asking peer: some of `read`, `write`, `admin`.
     pub allowed: Vec<String>,
 }
 
@@ -81,19 +81,19 @@ pub struct ChannelStat {
     pub evicted: u64,
     /// Most readers at a time.
     pub max_readers: u32,
-    /// After so many milliseconds without a sign of life a peer that should show one counts as stalled; 0 for never.
+    /// A peer counts as stalled after this time without a sign of life, in milliseconds; 0 for never.
     pub stalled_after_ms: u64,
     /// The source that feeds the channel, as configured: `none`, `stdin`, `fifo:/PATH`, ...
     pub source: String,
-    /// How the source is doing, or did; nothing where there is none.
+    /// The state of the source; nothing if the channel has none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub input: Option<SourceStat>,
     /// What only a handoff channel has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub handoff: Option<HandoffStat>,
-    /// Who writes now.
+    /// The present writer.
     pub writer: Option<WriterStat>,
-    /// Who reads now.
+    /// The attached readers.
     pub readers: Vec<ReaderStat>,
 }
 
@@ -105,7 +105,7 @@ pub struct SourceStat {
     /// The path, or the command; nothing for `stdin`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object: Option<String>,
-    /// What it is doing, in words: `open`, `waiting for a writer`, `listening, 3 clients of 128`, `running pid 123`,
+    /// Its state, in words: `open`, `waiting for a writer`, `listening, 3 clients of 128`, `running pid 123`,
     /// `restarting in 2s`, `following`, `ended`, ...
     pub state: String,
     /// Bytes read.
@@ -114,7 +114,7 @@ pub struct SourceStat {
     pub messages: u64,
     /// Inputs and messages refused, failed attempts to open or start, and runs of a child that failed.
     pub errors: u64,
-    /// The newest of these.
+    /// The newest of these errors.
     pub last_error: Option<String>,
 }
 
@@ -129,13 +129,13 @@ pub struct HandoffStat {
     pub on_offer_ms: Option<u64>,
     /// Milliseconds since the last acknowledgement, the sign of life of readers that the daemon does not know.
     pub last_ack_ms: Option<u64>,
-    /// Nobody has acknowledged the message on offer for as long as makes a reader count as stalled.
+    /// No reader has acknowledged the message on offer for `stalled_after`.
     pub stalled: bool,
     /// Times that a message was offered again because a reader took it and did not acknowledge it.
     pub offered_again: u64,
     /// Times that a peer died inside the mutex and it was recovered.
     pub recovered: u64,
-    /// Times that the mutex had to be initialised anew.
+    /// Times that the mutex had to be initialised again.
     pub repaired: u64,
     /// Posts of the semaphores that belonged to no message.
     pub stray_posts: u64,
@@ -150,7 +150,7 @@ pub struct Rate {
     pub bytes_per_s: f64,
 }
 
-/// Who holds the writer role.
+/// The holder of the writer role.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WriterStat {
     /// Process number.

@@ -11,7 +11,7 @@ use crate::output::print;
 const EXAMPLES: &str = "\
 Example:
   shmctl stat                  shows the readers' numbers
-  shmctl evict --reader 3      detaches reader 3; it is told so, and may attach again";
+  shmctl evict --reader 3      detaches reader 3, which may attach again";
 
 /// Detach a reader that holds a channel up.
 #[derive(Debug, ClapArgs)]

@@ -13,8 +13,7 @@ use crate::table::{Align, Table};
 use crate::terminal::stdout_columns;
 
 const EXAMPLES: &str = "\
-On a terminal that is too narrow, long names and writers are shortened, and then MODE, READERS and ALLOWED are left out, in \
-this order.
+On a narrow terminal, shmctl shortens long names and writers, and then leaves out MODE, READERS and ALLOWED, in this order.
 
 Examples:
   shmctl list
@@ -24,7 +23,7 @@ Examples:
 #[derive(Debug, ClapArgs)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// One line of JSON, an array with an object for each channel; sizes in bytes.
+    /// Print one line of JSON: an array with an object per channel. Sizes are in bytes.
     #[arg(long)]
     json: bool,
 }

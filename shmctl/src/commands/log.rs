@@ -1,4 +1,4 @@
-//! `shmctl log`: what the daemon did and saw.
+//! `shmctl log`: the daemon's last operations.
 
 use std::fmt::Write;
 use std::io;
@@ -20,8 +20,8 @@ use crate::output::{has_gone, print, wait_for};
 use crate::signals::Signals;
 
 const EXAMPLES: &str = "\
-A line is time (UTC), number, severity and what happened. Who may see a channel sees its operations; root and the \
-daemon's own user see all.
+Each line has the time (UTC), the number, the severity and the event. Users see the operations of channels that they may see. \
+Root and the daemon's own user see all operations.
 
 Examples:
   shmctl log -n 20
@@ -35,13 +35,13 @@ const SLEEP: Duration = Duration::from_secs(3600);
 #[derive(Debug, ClapArgs)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// Show only the last so many.
+    /// Show only the last NUMBER operations.
     #[arg(short = 'n', long = "number", value_name = "NUMBER")]
     number: Option<u32>,
-    /// Then show what happens, until SIGINT or the daemon's end.
+    /// Go on with new operations until SIGINT or the daemon's end.
     #[arg(short, long)]
     follow: bool,
-    /// One JSON object a line.
+    /// Print one JSON object per line.
     #[arg(long)]
     json: bool,
 }

@@ -17,19 +17,19 @@ use crate::output::{print, print_json};
 const ANSWER: Duration = Duration::from_secs(300);
 
 const EXAMPLES: &str = "\
-New channels are made, channels that are gone from the files are removed (their readers are told), and changed limits, \
-policies and permissions take effect; nobody else is disturbed. Permissions are looked at when a program attaches: who \
-is attached stays. What cannot change while a channel exists is named, and stays; the exit code is 3 then. A \
-configuration with a mistake in it changes nothing; the exit code is 78 then.
+The daemon creates new channels, removes channels that are gone from the files (their readers are told), and applies changed \
+limits, policies and permissions. Other channels are not disturbed. Permissions are checked when a program attaches: attached \
+programs stay attached. If a key cannot change while its channel exists, the output names the key and the exit code is 3. A \
+configuration with a mistake changes nothing, and the exit code is 78.
 
 Example:
   shmctl reload";
 
-/// Make the daemon read its configuration again. For root and the daemon's own user.
+/// Make the daemon read its configuration again (root and the daemon's own user only).
 #[derive(Debug, ClapArgs)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// One line of JSON: created, removed, changed, kept.
+    /// Print one line of JSON: created, removed, changed, kept.
     #[arg(long)]
     json: bool,
 }

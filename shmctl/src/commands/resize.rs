@@ -20,14 +20,14 @@ Examples:
   shmctl resize --bytes 64MiB              main: 1MiB -> 64MiB
   shmctl resize --channel cam --bytes 1MiB
 
-Nobody has to stop, and nothing is lost. A smaller size takes effect when the readers have passed the memory that is \
-given back; `shmctl stat` shows it as pending until then.";
+Readers and the writer go on, and nothing is lost. A smaller size takes effect when the readers have passed the memory that \
+is given back; until then `shmctl stat` shows it as pending.";
 
-/// Make a channel larger or smaller while it runs.
+/// Make a channel larger or smaller while messages flow.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// The capacity to have: 4096, 64KiB, 1MiB, 2GiB (K, M and G mean 1024). Rounded up to whole pages.
+    /// The new capacity: 4096, 64KiB, 1MiB, 2GiB (K, M and G mean 1024), rounded up to whole pages.
     #[arg(short, long, value_name = "SIZE")]
     bytes: Bytes,
 }

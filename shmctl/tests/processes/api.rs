@@ -184,7 +184,7 @@ fn publishing_waits_for_as_many_readers_as_the_channel_wants() {
     let mut writer = daemon.writer();
     let mut one = daemon.reader(Start::New);
     let late = writer.publish_within(b"early", Duration::from_millis(100)).unwrap_err();
-    assert!(late.to_string().contains("2 readers of channel main, 1 are attached"), "{late}");
+    assert!(late.to_string().contains("2 readers of channel main, 1 attached"), "{late}");
     let mut two = daemon.reader(Start::New);
     writer.publish_within(b"now", PATIENCE).unwrap();
     assert_eq!(receive(&mut one), b"now");

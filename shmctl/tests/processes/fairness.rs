@@ -89,7 +89,7 @@ fn one_user_gets_half_of_the_connections_whatever_for_and_root_gets_in_when_all_
     }
     let daemon = Daemon::start("max_clients = 6\n[[channel]]\nname = \"main\"\nread = [\"*\"]\nwrite = [\"*\"]\n");
     let (_first, said) = crowd(USER, &daemon, "writer");
-    let share = "user 61401 has 3 connections to the daemon, all a user may have (half of max_clients = 6)";
+    let share = "user 61401 has 3 connections to the daemon, the most one user may have (half of max_clients = 6)";
     assert!(said.contains("holding 2") && said.contains(share), "{said}");
     let (_second, said) = crowd(SECOND, &daemon, "readers");
     assert!(said.contains("holding 3"), "{said}");

@@ -148,7 +148,7 @@ fn shmctl_write_ends_with_75_when_a_reader_does_not_acknowledge_in_time() {
     // Nobody has to be in time any more.
     fs::write(daemon.place.path("shmd.toml"), config("200ms")).unwrap();
     daemon.cli(&["reload"]).ok();
-    let said = "message 1 of channel main is published, but 1 of 1 readers have not read it after 200ms";
+    let said = "message 1 of channel main is published, but 1 of 1 readers has not read it after 200ms";
     daemon.cli_with_input(&["write"], b"late\n").fails(75, &[said, "1 message was published before"]);
     reader.thaw();
     reader.until_out_has("late\n");

@@ -52,7 +52,7 @@ fn a_signal_ends_a_writer_that_waits_for_space() {
     let published =
         format!("stopped by SIGTERM: {} messages were published ({:.1}KiB)", stat.messages, stat.bytes as f64 / 1024.0);
     assert!(said.contains(&published) && said.contains(" were read but not published"), "{published}\n{said}");
-    assert!(said.contains("it waited for space in channel main: "), "{said}");
+    assert!(said.contains("the command waited for space in channel main: "), "{said}");
     // What it has left in the pipe goes with it.
     let _ = feeding.join().unwrap();
     drop(reader);
@@ -68,8 +68,8 @@ fn a_signal_ends_a_writer_that_waits_for_readers_and_one_that_waits_for_acknowle
     ours.write_all(b"nobody\n").unwrap();
     wait_until("the line is read", || readable_bytes(ours.as_fd()) == Ok(0));
     let said = stopped(write, Signal::SIGINT);
-    let wanted = "stopped by SIGINT: 0 messages were published (0 bytes); 1 message was read but not published; it waited \
-                  for 1 readers of channel main, 0 are attached\n";
+    let wanted = "stopped by SIGINT: 0 messages were published (0 bytes); 1 message was read but not published; the \
+                  command waited for 1 reader of channel main, 0 attached\n";
     assert!(said.ends_with(wanted), "{said}");
     daemon.until_stat("the role is free", |stat| stat.writer.is_none());
 

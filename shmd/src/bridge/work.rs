@@ -48,7 +48,7 @@ pub(super) struct Work {
     last: State,
     /// The length asked for while a message was on offer.
     shrinking: Option<u64>,
-    /// Who asked for it.
+    /// The client that asked for it.
     shrink_by: &'static str,
     lines: RateLimit,
     overflow_lines: RateLimit,
@@ -217,7 +217,7 @@ impl Work {
         }
     }
 
-    /// Logs what is different from `then`; whether there was anything.
+    /// Logs differences from `then`. Returns whether there were any.
     fn log(&mut self, then: State, by: &str) -> bool {
         let (now, counters, before) = (self.last, self.last.counters, then.counters);
         let mut told = false;
@@ -231,7 +231,7 @@ impl Work {
             && let Some(left_out) = self.overflow_lines.admit(Instant::now())
         {
             let lost = about("overflow").number("dropped", counters.dropped);
-            lost.reason("nobody acknowledged in time").left_out(left_out).warn();
+            lost.reason("no reader acknowledged in time").left_out(left_out).warn();
             told = true;
         }
         let trouble = |c: Counters| (c.offered_again, c.recovered, c.repaired, c.stray_posts);

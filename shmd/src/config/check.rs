@@ -1,4 +1,4 @@
-//! From what is written to what is meant: defaults, ranges and what the values must be to each other.
+//! From raw settings to a checked configuration: defaults, ranges, and rules between keys.
 //!
 //! This is the only place with defaults; `etc/shmd.toml` shows them and a test holds the two together.
 
@@ -32,7 +32,7 @@ const SHRINK_AFTER: Duration = Duration::from_secs(60);
 const STALLED_AFTER: Duration = Duration::from_secs(5);
 const ACK_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// What a channel with so many readers costs in descriptors and cache lines is known; more was never measured.
+/// The cost of this number of readers in descriptors and cache lines is known; more were never measured.
 const MOST_READERS: u32 = 1024;
 const MOST_CLIENTS: u32 = 65_536;
 /// An entry takes some 300 bytes.
@@ -64,8 +64,8 @@ pub(super) fn check(loaded: Loaded, host: &Host) -> Result<Config, Error> {
     if let Some(origin) = exit_on_eof
         && !config.channels.iter().any(|channel| channel.source == SourceKind::Stdin)
     {
-        let reason = "the end of standard input is waited for, which feeds no channel here; say --source stdin, or pipe \
-                      something in";
+        let reason = "this waits for the end of standard input, which feeds no channel here; add --source stdin, or \
+                      make standard input a pipe";
         return Err(Error::Bad { origin, reason: reason.to_owned() });
     }
     memory::all_fit(&config, &channels.iter().map(|(_, raw)| raw).collect::<Vec<_>>(), host)?;
@@ -169,7 +169,7 @@ fn group(raw: &Channel, host: &Host) -> Result<Option<(String, u32)>, Error> {
     Err(group.bad(format!(
         "the daemon's user, {}, is not in group {name}, and only a member may give objects to a group; under systemd put \
          SupplementaryGroups={name} into a drop-in (systemctl edit shmd) and restart the service, because a reload does not \
-         change the daemon's groups; otherwise add the user to the group and start the daemon anew",
+         change the daemon's groups; otherwise add the user to the group and restart the daemon",
         user_name(host.uid)
     )))
 }

@@ -106,7 +106,7 @@ fn permissions(written: &Located<String>, is_handoff: bool) -> Result<u32, Error
             refuse("is not an octal number such as \"0640\", and neither \"ring\" nor \"handoff\"")
         }
         Err(_) => refuse("is not an octal number such as \"0640\""),
-        Ok(mode) if mode > 0o777 => refuse("is wider than 0777, the permission bits"),
+        Ok(mode) if mode > 0o777 => refuse("has bits outside of 0777, the permission bits"),
         Ok(mode) if is_handoff && mode & 0o600 != 0o600 => {
             refuse("does not let the daemon itself read and write; use 0600, 0660 or 0666")
         }

@@ -28,7 +28,7 @@ pub(super) fn one_fits(raw: &Channel, max: u64, host: &Host) -> Result<(), Error
     Ok(())
 }
 
-/// Refuses channels whose first capacities are not to be had together. `raws` are the channels as written.
+/// Refuses channels whose first capacities do not fit into memory together. `raws` are the channels as written.
 pub(super) fn all_fit(config: &Config, raws: &[&Channel], host: &Host) -> Result<(), Error> {
     let objects = config.channels.iter().map(|channel| channel.object(&config.prefix));
     let held: u64 = objects.map(|object| host.held(&object)).sum();

@@ -84,11 +84,11 @@ pub(crate) struct ChannelConfig {
     pub(crate) ack_timeout: Duration,
     /// Publishing waits while fewer readers than this are attached; at most `max_readers`.
     pub(crate) wait_readers: u32,
-    /// Whoever maps the segment enters its memory into the page table at once.
+    /// A program that maps the segment enters its memory into the page table at once.
     pub(crate) prefault: bool,
     /// The segment's group, by name and number; `None` leaves it the daemon's.
     pub(crate) group: Option<(String, u32)>,
-    /// The objects' permission bits; in a ring nobody but the owner may write.
+    /// The objects' permission bits. Only the owner may write to a ring.
     pub(crate) mode: u32,
     /// Messages are handed over one at a time through these objects; nothing for a ring.
     pub(crate) handoff: Option<Names>,

@@ -27,7 +27,9 @@ pub(crate) fn show(config: &Config) -> String {
         }
     }
     if config.exit_on_eof {
-        out.push_str("# --exit-on-eof: ends after standard input's end when the readers have drained.\n");
+        out.push_str(
+            "# --exit-on-eof: the daemon ends when standard input has ended and its readers have read everything.\n",
+        );
     }
     line(&mut out, format_args!("runtime_dir = {}", text(&config.runtime_dir.display().to_string())));
     line(&mut out, format_args!("prefix = {}", text(config.prefix.as_str())));

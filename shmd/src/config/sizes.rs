@@ -1,4 +1,4 @@
-//! A channel's sizes: what is asked for, what is left to us, and whether they fit each other.
+//! A channel's sizes: given values, defaults, and whether they fit each other.
 
 use shm_proto::Bytes;
 

@@ -24,7 +24,7 @@ const LAST_LINES: usize = 4096;
 const LAST_REQUESTS: usize = 4;
 
 impl Daemon {
-    /// Takes the lines that a client has sent, so many at once.
+    /// Takes lines that a client has sent, a limited number at once.
     pub(super) fn listen_to(&mut self, id: ClientId) {
         let until = Instant::now() + TURN;
         let mut lines = 1;
@@ -107,7 +107,8 @@ impl Daemon {
             },
             Role::Reader(..) if self.hub.client(id).is_some_and(|client| client.says_too_much(now)) => {
                 let why = format!(
-                    "it has sent more lines than an attached reader may: {FREE_LINES}, and {LINES_A_SECOND} each second"
+                    "it has sent more lines than an attached reader may: {FREE_LINES}, and {LINES_A_SECOND} more per \
+                     second"
                 );
                 self.hub.dismiss(id, ErrorKind::BadRequest, &why, now);
             }
@@ -139,8 +140,8 @@ impl Daemon {
         }
         let op = decode::<Op>(line).map(|line| printable(&line.op)).unwrap_or_default();
         let message = format!(
-            "shmd {} does not know the request {op:?}; it knows ping, list, stat, attach, publish, resize, evict, reload \
-             and log. A request of a newer release needs a daemon of that release",
+            "shmd {} does not know the request {op:?}; it knows ping, list, stat, attach, publish, resize, evict, \
+             reload and log. A request of a newer release needs a daemon of that release",
             env!("CARGO_PKG_VERSION")
         );
         self.hub.reply(id, Err(refusal(ErrorKind::BadRequest, message)), Vec::new());

@@ -47,8 +47,8 @@ impl Daemon {
         let follower = Follower { client: id, peer: client.credentials.clone(), channel };
         if follow && !self.may_follow(&follower.peer) {
             let message = format!(
-                "the daemon tells {} clients of every operation, all it can, and one user at most half as many; end one \
-                 that follows the log (shmctl log --follow), or ask without following",
+                "{} clients follow the operation log, the most the daemon serves, and one user may have half as \
+                 many; end one that follows the log (shmctl log --follow), or ask without following",
                 self.followers.len()
             );
             return self.hub.reply(id, Err(refusal(ErrorKind::TooMany, message)), Vec::new());
@@ -66,7 +66,7 @@ impl Daemon {
         }
     }
 
-    /// Sends what is new to those who follow.
+    /// Sends new entries to the followers.
     pub(super) fn inform_followers(&mut self) {
         let newest = journal::newest();
         if newest == self.told {

@@ -24,7 +24,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(super) struct Preparation {
     /// What is to be taken over then.
     pub(super) config: Config,
-    /// Who waits for the answer.
+    /// The client that waits for the answer.
     pub(super) client: Option<ClientId>,
     /// The user or the signal that asked for it.
     pub(super) by: String,

@@ -88,7 +88,7 @@ impl Daemon {
         }
     }
 
-    /// Gives a reload up that is under way; `why` is for whoever waits for it.
+    /// Gives the present reload up; `why` is for the client that waits for it.
     pub(super) fn give_reload_up(&mut self, why: &str) {
         if let Some(preparation) = self.reloading.take() {
             self.hub.events.remove(preparation.bell());
@@ -169,7 +169,7 @@ impl Daemon {
                     key: "source".to_owned(),
                     old: format!("{:?}", "none"),
                     new: format!("{:?}", channel.config().source.to_string()),
-                    why: Some(format!("{reason}; it is tried again every second")),
+                    why: Some(format!("{reason}; the daemon tries again every second")),
                 });
             }
             self.channels.add(channel);

@@ -70,7 +70,7 @@ impl Outbox {
         self.put(line);
     }
 
-    /// The writer says that it has taken so many lines.
+    /// The writer reports the number of lines that it has taken.
     pub(crate) fn taken(&mut self, lines: u64) {
         self.taken = lines.clamp(self.taken, self.sent);
     }

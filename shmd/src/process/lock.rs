@@ -22,7 +22,7 @@ use shm_proto::internal::os::process::{is_alive, start_ticks, user_name};
 
 use super::Error;
 
-/// Whoever may open the lock file may also lock it with `flock`, and wait for it.
+/// A user who may open the lock file may also lock it with `flock`, and wait for it.
 const LOCK_MODE: u32 = 0o600;
 /// How long a lock is waited for whose holder is dead: a daemon that was killed has it until the last of its threads and
 /// children is gone, and one that starts has it before it has written that it has.
@@ -45,7 +45,7 @@ pub(super) fn check(dir: &Path, path: &Path, file: &File) -> Result<(), Error> {
     let found = file.metadata().map_err(Error::system("look at the lock file", path))?;
     let own = geteuid().as_raw();
     let what = if !found.is_file() {
-        "is no regular file".to_owned()
+        "is not a regular file".to_owned()
     } else if found.uid() != own {
         format!("belongs to {}, this daemon runs as {}", user_name(found.uid()), user_name(own))
     } else {
@@ -108,7 +108,7 @@ fn lock_as_before(mut file: File) -> Result<Flock<File>, (File, Errno)> {
     }
 }
 
-/// Says who holds it.
+/// Names the holder.
 pub(super) fn write_holder(lock: &mut File) -> io::Result<()> {
     let pid = std::process::id();
     lock.set_len(0)?;
@@ -116,7 +116,7 @@ pub(super) fn write_holder(lock: &mut File) -> io::Result<()> {
     lock.write_all(format!("{pid} {}\n", start_ticks(pid).unwrap_or(0)).as_bytes())
 }
 
-/// Who a lock file says that holds it.
+/// The holder that a lock file names.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Holder {
     pub(super) pid: u32,
@@ -223,7 +223,7 @@ mod tests {
         let path = dir.path().join(LOCK_NAME);
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
         let refused = Instance::take(dir.path()).unwrap_err().to_string();
-        assert!(refused.contains("its shmd.lock is no regular file; remove "), "{refused}");
+        assert!(refused.contains("its shmd.lock is not a regular file; remove "), "{refused}");
         fs::remove_file(&path).unwrap();
         std::os::unix::fs::symlink("/etc/passwd", &path).unwrap();
         assert!(Instance::take(dir.path()).is_err());

@@ -5,7 +5,7 @@ use shm_proto::internal::ring::link::ToWriter;
 
 use crate::event_loop::ClientId;
 
-/// Who wants a change.
+/// The origin of a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum By {
     /// The writer, because the ring is pressed or a message does not fit.
@@ -39,7 +39,7 @@ pub(crate) enum Action {
     CancelReservation,
     /// Put this on the writer's link.
     Tell(ToWriter),
-    /// Give back what lies above. Readers before the position `after` may still stand there; without it nobody does.
+    /// Give back the memory above. Readers before the position `after` may still stand there; without a position none does.
     Cut { to: u64, after: Option<u64> },
     /// Answer a resize request.
     Done { client: ClientId, old: u64, asked: u64, new: u64, pending: bool },

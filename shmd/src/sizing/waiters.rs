@@ -1,4 +1,4 @@
-//! Who has asked for a size and waits for the answer.
+//! Clients that have asked for a size and wait for the answer.
 
 use std::time::{Duration, Instant};
 
@@ -49,12 +49,12 @@ pub(super) struct Waiters {
 }
 
 impl Waiters {
-    /// At `old` bytes, a client has `asked` for so many, which come to `new`.
+    /// At a capacity of `old` bytes a client has `asked` for another one, which is `new` after rounding.
     pub(super) fn add(&mut self, client: ClientId, old: u64, asked: u64, new: u64, now: Instant) {
         self.waiting.push(Waiter { client, old, asked, new, since: now });
     }
 
-    /// Whether help comes, is there or is not to be had.
+    /// Whether help comes, is there or cannot come.
     pub(super) fn help(&mut self, help: Help) {
         self.help = help;
     }

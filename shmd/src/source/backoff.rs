@@ -1,10 +1,10 @@
-//! How long to wait before a child that has ended is started again.
+//! The delay before a child that has ended is started again.
 
 use std::time::Duration;
 
 const FIRST: Duration = Duration::from_millis(200);
 const MOST: Duration = Duration::from_secs(30);
-/// A child that ran for so long is not to blame for those before it.
+/// A run of this length or longer resets the delay.
 const GOOD_RUN: Duration = Duration::from_secs(10);
 
 /// Doubles from 200 ms to 30 s with each run that was shorter than 10 s.

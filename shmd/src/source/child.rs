@@ -1,4 +1,4 @@
-//! A running child: its output, what it complains about, and its end, which is certain.
+//! A running child: its output, its standard error, and its end, which is certain.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -112,7 +112,7 @@ impl Running {
         }
     }
 
-    /// Ends the child, if it has not ended, and what is left of its group; how it ended. `None` for one that cannot be ended.
+    /// Ends the child and the rest of its group. Returns how the child ended; `None` if it does not end.
     pub(super) fn finish(&mut self) -> Option<ExitStatus> {
         if !self.has_ended(Duration::ZERO) {
             let _ = killpg(self.group, Signal::SIGTERM);
@@ -136,7 +136,7 @@ impl Drop for Running {
     }
 }
 
-/// Puts what a child writes to standard error into the log, a line a line.
+/// Logs a child's standard error, one entry per line.
 #[derive(Debug)]
 pub(super) struct Complaints {
     line: Vec<u8>,
@@ -162,7 +162,7 @@ impl Complaints {
         (self.cut, self.ended) = (false, false);
     }
 
-    /// Takes what is there, without waiting.
+    /// Takes the available bytes, without waiting.
     pub(super) fn take(&mut self, stderr: BorrowedFd<'_>, channel: &ChannelName, pid: u32) {
         let mut bytes = [0; 4096];
         // Bounded: a child that only complains does not keep its output from being read.
@@ -195,7 +195,7 @@ impl Complaints {
         }
     }
 
-    /// Logs what there is of a line.
+    /// Logs the present part of a line.
     pub(super) fn end_line(&mut self, channel: &ChannelName, pid: u32) {
         let line = std::mem::take(&mut self.line);
         let cut = if std::mem::take(&mut self.cut) { " cut=true" } else { "" };

@@ -38,14 +38,14 @@ use crate::server::Peer;
 const MOST: usize = 128;
 /// Bytes of memory that all clients' unfinished messages may hold together, beside the channel's largest message.
 const MEMORY: usize = 64 << 20;
-/// When nobody has said anything for so long, the buffers with nothing in them are given back.
+/// If no client has sent anything for this long, empty buffers are given back.
 const IDLE: Duration = Duration::from_secs(1);
 /// Packets taken from a client before the others get their turn.
 const PACKETS: usize = 64;
 /// How long accepting rests when there are no descriptors, or no place: clients that are gone are found out in that time.
 const REST: Duration = Duration::from_millis(100);
 
-/// The socket and who has connected.
+/// The socket and its clients.
 #[derive(Debug)]
 pub(super) struct Clients {
     listener: Listener,
@@ -54,7 +54,7 @@ pub(super) struct Clients {
     write: Arc<Mutex<Access>>,
     clients: Vec<Client>,
     resting: Option<Instant>,
-    /// Nobody has gone since.
+    /// No client has gone since.
     full_since: Option<Instant>,
 }
 
@@ -85,7 +85,7 @@ fn describe(pid: u32, uid: u32, program: &str) -> Peer {
 }
 
 impl Clients {
-    /// Nobody yet.
+    /// No clients yet.
     pub(super) fn new(listener: Listener, packets: Packets, write: Arc<Mutex<Access>>) -> Self {
         Self { listener, packets, write, clients: Vec::new(), resting: None, full_since: None }
     }
@@ -94,7 +94,7 @@ impl Clients {
         feed.set(State::Listening { clients: self.clients.len(), most: MOST });
     }
 
-    /// Waits, and returns whether somebody wants to connect and who has something to say.
+    /// Waits. Returns whether a client wants to connect, and which clients have sent something.
     fn look(&mut self, feed: &mut Feed<'_>) -> Result<(bool, Vec<usize>)> {
         let now = Instant::now();
         let rest = self.resting.map(|until| until.saturating_duration_since(now)).filter(|left| !left.is_zero());
@@ -130,10 +130,12 @@ impl Clients {
                 Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {}
                 Err(e) => {
                     let have = self.clients.len();
-                    let way = "they wait and are tried again; for want of descriptors raise LimitNOFILE= or ulimit -n";
-                    feed.trouble(format!("cannot accept a client beside the {have} that are here: {e}; {way}"), || {
-                        None
-                    });
+                    let way = "clients wait, and the daemon tries again; if descriptors have run out, raise \
+                               LimitNOFILE= or ulimit -n";
+                    feed.trouble(
+                        format!("cannot accept a client beside the {have} that are connected: {e}; {way}"),
+                        || None,
+                    );
                     self.resting = Some(Instant::now() + REST);
                     return Ok(());
                 }
@@ -148,7 +150,7 @@ impl Clients {
         let peer = match known {
             Ok(peer) => peer,
             Err(e) => {
-                let reason = format!("a client was turned away, because the kernel does not say who it is: {e}");
+                let reason = format!("a client was turned away, because the kernel does not tell its user: {e}");
                 feed.trouble(reason, || None);
                 return Ok(());
             }
@@ -161,16 +163,18 @@ impl Clients {
         let refusal = if !allowed {
             let uid = peer.uid;
             Some(format!(
-                "a client was turned away: the channel's write list does not let it in; add user {uid} or one of its groups to \
-                 `write`, and reload"
+                "a client was turned away: the channel's write list does not let it in; add user {uid} or one of its \
+                 groups to `write`, and reload"
             ))
         } else if self.clients.len() >= MOST {
             Some(format!(
-                "a client was turned away: {MOST} are connected, all the source takes; end some, or have a second channel"
+                "a client was turned away: {MOST} are connected, the most the source accepts; end some, or have a \
+                 second channel"
             ))
         } else if limited && mine >= MOST / 2 {
             Some(format!(
-                "a client was turned away: its user has {mine} connections, all a user may have (half of {MOST}); end some"
+                "a client was turned away: its user has {mine} connections, the most one user may have (half of \
+                 {MOST}); end some"
             ))
         } else {
             None
@@ -228,8 +232,8 @@ impl Clients {
         {
             let its = client.pump.memory();
             let reason = format!(
-                "a client was dropped: the unfinished messages of all clients hold {} of memory and need {} more, {most} \
-                 bytes are allowed, and its {} are the most; end messages sooner, or lower max_message",
+                "a client was dropped: the unfinished messages of all clients hold {} of memory and need {} more, \
+                 {most} bytes are allowed, and its {} are the most; end messages sooner, or lower max_message",
                 Bytes(all as u64),
                 Bytes(more as u64),
                 Bytes(its as u64)

@@ -2,9 +2,9 @@
 //! is started again after a wait that grows with runs that are short.
 //!
 //! The words of the command are split as a shell splits them, and nothing more is done: no variables, no patterns, no pipes,
-//! so that nothing in the configuration means more than it says. Who wants a shell names it: `exec:/bin/sh -c '…'`.
+//! so that nothing in the configuration means more than it says. For a shell, name it: `exec:/bin/sh -c '…'`.
 //!
-//! While the ring is full nobody reads what the child says, neither its output nor its complaints: it waits.
+//! While the ring is full, neither the child's output nor its standard error is read: the child waits.
 
 use std::io::{self, Read};
 use std::os::fd::BorrowedFd;
@@ -134,12 +134,16 @@ impl Exec {
             Err(e) => {
                 let program = self.command.words.first().map_or("", String::as_str);
                 let way = match e.kind() {
-                    io::ErrorKind::NotFound if !program.contains('/') => "; is it in shmd's PATH? Or name it in full",
-                    io::ErrorKind::NotFound => "; is there such a file, and what its first line names?",
-                    io::ErrorKind::PermissionDenied => "; may the daemon's user execute it?",
+                    io::ErrorKind::NotFound if !program.contains('/') => {
+                        "; put it into shmd's PATH, or give its absolute path"
+                    }
+                    io::ErrorKind::NotFound => {
+                        "; check that the file exists, and the interpreter that its first line names"
+                    }
+                    io::ErrorKind::PermissionDenied => "; let the daemon's user execute it",
                     _ => "",
                 };
-                feed.trouble(format!("cannot start {program}: {e}{way}; it is tried again"), || None);
+                feed.trouble(format!("cannot start {program}: {e}{way}; the daemon tries again"), || None);
                 return Ok(());
             }
         };
@@ -153,7 +157,7 @@ impl Exec {
         self.complaints.take(running.stderr(), feed.channel(), pid);
         self.complaints.end_line(feed.channel(), pid);
         let good = status.is_some_and(|status| status.success());
-        let status = status.map_or_else(|| "it cannot be ended".to_owned(), |status| status.to_string());
+        let status = status.map_or_else(|| "it does not end".to_owned(), |status| status.to_string());
         let ended = operation("child-exit").on(feed.channel()).number("pid", pid).text("status", &status);
         let ended = ended.number("ran_ms", started.elapsed().as_millis());
         // A child that the daemon ends is not to blame for how.

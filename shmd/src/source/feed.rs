@@ -144,7 +144,7 @@ impl<'a> Feed<'a> {
         self.report.error(reason);
     }
 
-    /// Counts, keeps and logs what is wrong with an input, and whose it is.
+    /// Counts, keeps and logs a fault of an input, and names the input.
     pub(super) fn trouble(&mut self, reason: impl ToString, peer: impl FnOnce() -> Option<Peer>) {
         let reason = reason.to_string();
         let errors = self.report.error(reason.clone());
@@ -180,7 +180,7 @@ impl<'a> Feed<'a> {
         self.sink.wait(&mut fds, most)
     }
 
-    /// Waits so long, and does what the daemon says meanwhile.
+    /// Waits this long, and carries out the daemon's lines meanwhile.
     ///
     /// # Errors
     /// As [`wait`](Self::wait).

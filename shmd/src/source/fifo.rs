@@ -2,7 +2,7 @@
 //! message, a record cut short is an error, and nothing is left for the next. A writer that claims a long message and does not
 //! send it takes only the memory of what it has sent.
 //!
-//! Who may write is a matter of its permissions: the daemon's user, and the one group or everybody that `write` names. A FIFO
+//! Its permissions decide who may write: the daemon's user, and the one group or everybody that `write` names. A FIFO
 //! that is there already keeps its own, and stays when the daemon goes.
 //!
 //! A daemon that is killed leaves the FIFO that it made. The next one knows it by the sticky bit, which means nothing on a
@@ -28,7 +28,7 @@ use super::report::State;
 use crate::access::FileAccess;
 use crate::journal::operation;
 
-/// How often is looked whether the FIFO still has its name while nobody writes, and tried to open one that cannot be.
+/// How often the source checks the FIFO's name while no program writes, and tries to open a FIFO that cannot be opened.
 const LOOK: Duration = Duration::from_secs(1);
 /// The sticky bit marks a FIFO that a daemon made.
 const MADE: u32 = 0o1000;
@@ -60,7 +60,7 @@ impl Fifo {
         }
     }
 
-    /// Opens it anew. The old opening is closed only then, so that a writer never finds nobody reading.
+    /// Opens the FIFO again, and closes the old descriptor afterwards, so that a writer always finds a reader.
     fn reopen(&mut self, feed: &mut Feed<'_>) -> Result<()> {
         let mut before = None;
         loop {
@@ -175,15 +175,16 @@ fn open_or_make(path: &Path, access: FileAccess, marked: Marked) -> Result<(File
     widen(&file);
     if let Some(made) = &made {
         if !made.is(&found) {
-            let reason = "another file took its place while it was being opened; see who else writes to its directory";
+            let reason = "another file took its place while it was being opened; find out which other program writes \
+                          to its directory";
             return Err(failed("open")(io::Error::other(reason)));
         }
         let mode = match access {
             FileAccess::Owner => 0o600,
             FileAccess::Group(gid) => {
                 fchown(&file, None, Some(Gid::from_raw(gid))).map_err(|e| {
-                    let way = "shmd must run as root or be a member of that group: SupplementaryGroups= in its unit, and a \
-                               restart";
+                    let way = "shmd must run as root or be a member of that group: SupplementaryGroups= in its unit, \
+                               and a restart";
                     failed(&format!("give group {gid}, which `write` names,"))(io::Error::other(format!("{e}; {way}")))
                 })?;
                 0o620

@@ -99,7 +99,7 @@ struct ThreadLink {
     to_daemon: Sender<FromSource>,
     /// Rung for the daemon.
     bell: Bell,
-    /// Lines taken, and so many of them the daemon knows of.
+    /// Lines taken, and the number of them that the daemon knows of.
     taken: u64,
     told: u64,
 }
@@ -150,7 +150,7 @@ const END: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Inside {
     kind: &'static str,
-    /// Who may feed it, where that is looked at.
+    /// The users who may feed the source, if the source checks that.
     write: Arc<Mutex<Access>>,
     to: Sender<Line>,
     from: Receiver<FromSource>,
@@ -188,7 +188,7 @@ impl Inside {
         self.from.try_iter().collect()
     }
 
-    /// Lets these feed it from now on; who is connected stays.
+    /// Admits these users from now on; connected clients stay.
     pub(crate) fn set_write(&self, write: &Access) {
         self.write.lock().unwrap_or_else(PoisonError::into_inner).clone_from(write);
     }

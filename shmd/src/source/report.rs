@@ -18,7 +18,7 @@ pub(crate) enum State {
     Starting,
     /// There is an input.
     Open,
-    /// Nobody has opened the FIFO.
+    /// No writer has opened the FIFO.
     AwaitingWriter,
     /// A message that cannot be taken has left no place to go on: what comes is thrown away until the writers close.
     PassingOver,
@@ -39,7 +39,7 @@ pub(crate) enum State {
         /// When.
         at: Instant,
     },
-    /// Reads what is appended.
+    /// Reads appended bytes.
     Following,
     /// The file is not there.
     AwaitingFile,
@@ -58,7 +58,7 @@ impl fmt::Display for State {
             State::Starting => f.write_str("starting"),
             State::Open => f.write_str("open"),
             State::AwaitingWriter => f.write_str("waiting for a writer"),
-            State::PassingOver => f.write_str("passing over what is left of a bad input"),
+            State::PassingOver => f.write_str("skipping the rest of a bad input"),
             State::Listening { clients, most } => {
                 write!(f, "listening, {clients} client{} of {most}", plural(*clients))
             }
@@ -112,7 +112,7 @@ impl Report {
         self.words.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// So many bytes were read, and so many messages taken from them.
+    /// Counts bytes read, and messages taken from them.
     pub(super) fn moved(&self, bytes: u64, messages: u64) {
         self.bytes.fetch_add(bytes, Ordering::Relaxed);
         self.messages.fetch_add(messages, Ordering::Relaxed);
@@ -139,7 +139,9 @@ impl Report {
         let words = self.words();
         let state = match words.state {
             // The thread may be waiting for readers, and finds the end only then.
-            State::Running { pid } if has_ended(pid) => format!("pid {pid} has ended, what it wrote waits for readers"),
+            State::Running { pid } if has_ended(pid) => {
+                format!("pid {pid} has ended, and its output waits for readers")
+            }
             ref state => state.to_string(),
         };
         SourceStat {
@@ -154,7 +156,7 @@ impl Report {
     }
 }
 
-/// Whether a child that nobody has reaped has come to its end. Its number is its own for so long.
+/// Whether a child that was not reaped yet has ended. Until it is reaped, no other process gets its number.
 fn has_ended(pid: u32) -> bool {
     process::start_ticks(pid).is_some_and(|start| !process::is_alive(pid, start))
 }

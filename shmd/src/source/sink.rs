@@ -68,7 +68,7 @@ impl<'a> Sink<'a> {
         self.writer.maintain()
     }
 
-    /// Does what the daemon says for so long.
+    /// Carries out the daemon's lines for this long.
     ///
     /// # Errors
     /// As [`wait`](Self::wait).

@@ -72,7 +72,7 @@ enum Stop {
 enum Turn {
     /// Wait for it to grow.
     Stay,
-    /// Begin it anew.
+    /// Begin the file again.
     Rewind,
     /// Read it to its end, and look for another one.
     Leave,
@@ -171,7 +171,7 @@ impl Tail {
         }
     }
 
-    /// Follows the file that is open to its end, which may never come; whether to begin it anew then.
+    /// Follows the open file to its end, which may never come. Returns whether to begin the file again.
     fn follow(&mut self, feed: &mut Feed<'_>, pump: &mut Pump) -> Result<bool> {
         feed.set(State::Following);
         let mut rewind = false;

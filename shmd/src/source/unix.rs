@@ -27,10 +27,10 @@ pub(super) struct Listener {
 }
 
 impl Listener {
-    /// Listens at `path`. A socket there that nobody listens at is what a killed daemon has left, and is replaced.
+    /// Listens at `path`. A socket there on which no program listens was left by a killed daemon, and is replaced.
     ///
     /// # Errors
-    /// When somebody listens there, when the path is something else than a socket, and when the system refuses.
+    /// If a program listens there, if the path is not a socket, and if the system refuses.
     pub(super) fn bind(path: &Path, packets: Packets) -> Result<Self> {
         let failed = |what: &str, e: Errno| Error::system(format!("{what} the socket {}", path.display()), e);
         make_way(path, packets)?;
@@ -69,17 +69,17 @@ fn make_way(path: &Path, packets: Packets) -> Result<()> {
         Err(Errno::ECONNREFUSED) => {
             fs::remove_file(path)
                 .map_err(|e| Error::system(format!("remove the stale socket {}", path.display()), e))?;
-            operation("replace").text("socket", path.display()).reason("nobody listens at it").warn();
+            operation("replace").text("socket", path.display()).reason("no program listens on it").warn();
             Ok(())
         }
         // Gone in between.
         Err(Errno::ENOENT) => Ok(()),
         // A full queue and a socket of the other kind are somebody's too.
         Ok(()) | Err(Errno::EAGAIN | Errno::EPROTOTYPE) => {
-            let reason = "another program listens there; stop it, or name another path";
+            let reason = "another program listens on it; stop that program, or name another path";
             Err(Error::system(path.display().to_string(), io::Error::other(reason)))
         }
-        Err(e) => Err(Error::system(format!("see whether somebody listens at {}", path.display()), e)),
+        Err(e) => Err(Error::system(format!("find out whether a program listens on {}", path.display()), e)),
     }
 }
 
@@ -109,7 +109,7 @@ mod tests {
         let bound = Listener::bind(&path, Packets::Kept).unwrap();
         for packets in [Packets::Joined, Packets::Kept] {
             let refused = Listener::bind(&path, packets).unwrap_err().to_string();
-            assert!(refused.contains("another program listens there"), "{refused}");
+            assert!(refused.contains("another program listens on it"), "{refused}");
         }
         drop(bound);
         let _datagrams = UnixDatagram::bind(&path).unwrap();

@@ -107,8 +107,9 @@ fn the_writer_role_is_one_programs_until_it_gives_it_back() {
     let daemon = Daemon::start("role", ONE);
     let writer = Writer::attach(&daemon.endpoint(), None).unwrap();
     let taken = daemon.refused(&Request::Publish { channel: None, program: None });
-    let (pid, start) = (std::process::id(), "channel main: the writer role is lent to program ");
+    let (pid, start) = (std::process::id(), "channel main: program ");
     assert!(taken.starts_with(start) && taken.contains(&format!("(pid {pid}, user ")), "{taken}");
+    assert!(taken.contains(") has borrowed the writer role; "), "{taken}");
     let stat = daemon.stat().writer.unwrap();
     assert_eq!((stat.pid, stat.role.as_str()), (pid, "lent"));
     drop(writer);

@@ -104,7 +104,7 @@ fn after_the_end_of_input_the_writer_role_can_be_lent() {
     let taken = daemon.refused(&Request::Publish { channel: None, program: None });
     assert_eq!(
         taken,
-        "channel main: the writer role is held by the daemon's own source stdin; it is free when that ends"
+        "channel main: the daemon's own source stdin holds the writer role; the role is free when the source ends"
     );
     daemon.feed(b"from stdin\n");
     daemon.end_input();

@@ -53,7 +53,7 @@ fn publishing_without_waiting_waits_for_nothing() {
     let error = writer.try_publish(b"x").unwrap_err();
     let reason = Blocked::Readers { attached: 1, wanted: 2 };
     assert!(matches!(&error, Error::WouldBlock { reason: r, .. } if *r == reason), "{error:?}");
-    assert_eq!(error.to_string(), "channel test waits for readers: 1 of 2 are attached");
+    assert_eq!(error.to_string(), "channel test waits for 2 readers: 1 attached");
     let mut other = channel.reader(Start::Oldest);
     // Neither reader has read the message, and the call returns.
     assert_eq!(writer.try_publish(b"x").unwrap(), Some(0));

@@ -188,7 +188,8 @@ impl Writer {
             }
             let now = monotonic_ns();
             self.beat();
-            let what = || format!("{wanted} readers of channel {}, {have} are attached", self.geometry.channel);
+            let readers = if wanted == 1 { "reader" } else { "readers" };
+            let what = || format!("{wanted} {readers} of channel {}, {have} attached", self.geometry.channel);
             self.check_interrupt(what)?;
             if now >= patience.deadline_ns() {
                 return Err(Error::TimedOut { what: what(), waited: patience.timeout() });

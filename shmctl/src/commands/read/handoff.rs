@@ -73,14 +73,14 @@ impl Session {
             if (received.is_none() || !vigil.has_looked()) && vigil.notices(Instant::now(), || reader.writer()) {
                 let segment = &reader.names().segment;
                 note(&format!(
-                    "the writer of {segment} is gone and has not removed it: it was killed, say; waiting for the next one \
-                     (SIGINT ends that, or --timeout)"
+                    "the writer of {segment} is gone and has not removed it, probably because it was killed; waiting \
+                     for the next writer (SIGINT or --timeout ends the wait)"
                 ));
             }
             if let Some(received) = received {
                 vigil.rest();
                 if received.recovered {
-                    note("a peer died inside the mutex; it was recovered");
+                    note("a peer died inside the mutex; the mutex was recovered");
                 }
                 self.format.append_bytes(self.received, 0, &bytes, self.output.buffer());
                 self.output.flush(&self.signals)?;

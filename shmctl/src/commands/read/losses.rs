@@ -1,14 +1,14 @@
-//! What was lost, said when it happens but not in a flood.
+//! Reports losses when they happen, at a limited rate.
 
 use std::time::{Duration, Instant};
 
 use crate::error::note;
 use crate::human::messages;
 
-/// Said at most this often while messages keep coming.
+/// The shortest time between two reports while messages keep coming.
 const INTERVAL: Duration = Duration::from_secs(1);
 
-/// Counts lost messages and says so on standard error.
+/// Counts lost messages and reports them on standard error.
 #[derive(Debug, Default)]
 pub(super) struct Losses {
     total: u64,
@@ -17,7 +17,7 @@ pub(super) struct Losses {
 }
 
 impl Losses {
-    /// So many messages before message `seq` were lost.
+    /// `lost` messages before message `seq` were lost.
     pub(super) fn add(&mut self, lost: u64, seq: u64) {
         self.total += lost;
         self.untold += lost;
@@ -26,14 +26,14 @@ impl Losses {
         }
     }
 
-    /// Says what was not said yet: there is time.
+    /// Reports the losses that were not reported yet.
     pub(super) fn tell(&mut self) {
         if self.untold > 0 {
             self.tell_before("");
         }
     }
 
-    /// All that were lost.
+    /// All lost messages.
     pub(super) fn total(&self) -> u64 {
         self.total
     }

@@ -20,24 +20,25 @@ use crate::human;
 
 const EXAMPLES: &str = "\
 Examples:
-  shmctl read                             what is published from now on, a line each
-  shmctl read --from oldest -n 10         the ten oldest that are still there
+  shmctl read                             messages published from now on, one per line
+  shmctl read --from oldest -n 10         the ten oldest messages that are still there
   shmctl read --follow --format raw | ffmpeg -i - out.mp4
   shmctl read --format json --timeout 5s | jq .seq
   shmctl read --handoff --segment /demo_shm --avail /sem_avail --done /sem_done
-                                          from a C program, without a daemon
+                                          messages from a C program, without a daemon
 
-JSON has an object a line: {\"seq\":7,\"lost\":0,\"len\":2,\"data\":\"hi\"}, with the bytes in hexadecimal as \"hex\" instead \
-of \"data\" where they are not UTF-8; \"lost\" counts the messages lost just before this one.
+JSON has one object per line: {\"seq\":7,\"lost\":0,\"len\":2,\"data\":\"hi\"}. If the bytes are not UTF-8, \"hex\" replaces \"data\" and has \
+them in hexadecimal. \"lost\" counts the messages lost just before this one.
 
-Ends with 0 after COUNT messages, at SIGINT or SIGTERM, when the channel is closed, and when the output is closed. \
-Without --follow, an eviction ends it with 1 and a daemon that vanishes with 69, after everything that can still be read.";
+The command ends with 0 after COUNT messages, at SIGINT or SIGTERM, when the channel is closed, and when the output is \
+closed. Without --follow, an eviction ends it with 1. If the daemon vanishes, the command reads everything that can still be \
+read and ends with 69.";
 
 /// Write a channel's messages to standard output.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// End after so many messages.
+    /// End after COUNT messages.
     #[arg(short = 'n', long, value_name = "COUNT")]
     count: Option<u64>,
     /// Attach again after an eviction or a restart of the daemon, and wait for a daemon that is not there yet.
@@ -49,7 +50,7 @@ pub(crate) struct Args {
     /// End with exit code 75 if no message arrives within this time: seconds, or 500ms, 30s, 5m.
     #[arg(short, long, value_name = "TIME", value_parser = human::duration)]
     timeout: Option<Duration>,
-    /// How messages are written.
+    /// The format of the output.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Lines)]
     format: Format,
     #[command(flatten)]

@@ -3,7 +3,7 @@
 use shm_proto::Bytes;
 use shm_proto::internal::control::stat::{ChannelStat, ReaderStat};
 
-use crate::human::{age, bytes, bytes_in_words, bytes_per_second, count, per_second, percent, printable};
+use crate::human::{age, bytes, bytes_in_words, bytes_per_second, count, counted, per_second, percent, printable};
 use crate::table::{Align, Table};
 use crate::terminal::folded;
 
@@ -28,11 +28,11 @@ pub(super) fn render(stat: &ChannelStat, columns: Option<usize>) -> String {
     line("limits", format!("messages to {}, aligned to {}", Bytes(stat.max_message), Bytes(stat.align.into())));
     let (dropped, overwritten) = (count(stat.dropped), count(stat.overwritten));
     line("lost", format!("{dropped} dropped, {overwritten} overwritten"));
-    line("events", format!("{} resizes, {} evictions", count(stat.resizes), count(stat.evicted)));
+    let (resizes, evictions) = (counted(stat.resizes, "resize", "s"), counted(stat.evicted, "eviction", "s"));
+    line("events", format!("{resizes}, {evictions}"));
     line("source", printable(&stat.source));
     if let Some(input) = &stat.input {
-        let messages =
-            if input.messages == 1 { "1 message".to_owned() } else { format!("{} messages", count(input.messages)) };
+        let messages = counted(input.messages, "message", "s");
         let read = bytes_in_words(input.bytes);
         line("input", format!("{}; {messages}, {read} read", printable(&input.state)));
         if let Some(last) = &input.last_error {
@@ -69,9 +69,9 @@ pub(super) fn render(stat: &ChannelStat, columns: Option<usize>) -> String {
         line(
             "peers",
             format!(
-                "{} offered again, {} stray posts; mutex {} recovered, {} repaired",
+                "{} offered again, {}; mutex {} recovered, {} repaired",
                 count(handoff.offered_again),
-                count(handoff.stray_posts),
+                counted(handoff.stray_posts, "stray post", "s"),
                 count(handoff.recovered),
                 count(handoff.repaired)
             ),
@@ -177,7 +177,7 @@ cam  ring, on full: block
   bytes     3GiB, 1.5MiB/s (last minute 1KiB/s, last hour 0/s)
   limits    messages to 64MiB, aligned to 8
   lost      0 dropped, 7 overwritten
-  events    2 resizes, 1 evictions
+  events    2 resizes, 1 eviction
   source    none
   writer    none
   segment   /dev/shm/shmd.cam

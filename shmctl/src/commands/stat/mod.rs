@@ -21,22 +21,22 @@ use crate::signals::Signals;
 use crate::terminal::{size, stdout_columns};
 
 const EXAMPLES: &str = "\
-On a terminal that is too narrow, programs and users of readers are shortened, and then RECEIVED, SEEN, LOST, PID and USER are \
-left out, in this order. With --watch, what is too tall for the terminal is a line for each channel.
+On a narrow terminal, shmctl shortens programs and users of readers, and then leaves out RECEIVED, SEEN, LOST, PID and USER, \
+in this order. If --watch needs more rows than the terminal has, it shows one line per channel.
 
 Examples:
   shmctl stat
   shmctl stat --watch                every second, until SIGINT
   shmctl stat --channel cam --json | jq '.[0].readers[].lag_messages'";
 
-/// Show a channel's capacity, use, rates, writer and readers; of all channels when none is named.
+/// Show capacity, use, rates, writer and readers of a channel, or of all channels.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
-    /// One line of JSON, an array with an object for each channel; sizes in bytes, ages in milliseconds.
+    /// Print one line of JSON: an array with an object per channel. Sizes are in bytes, ages in milliseconds.
     #[arg(long)]
     json: bool,
-    /// Show it again every so many seconds: in place on a terminal, else one after the other.
+    /// Repeat every SECONDS: in place on a terminal, otherwise one after the other.
     #[arg(short, long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1", value_parser = human::interval)]
     watch: Option<Duration>,
 }

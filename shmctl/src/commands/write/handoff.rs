@@ -12,7 +12,7 @@ use shm_proto::internal::os::clock::monotonic_ns;
 use super::stopped::{End, Stopped};
 use super::{Args, Overdue, stdin};
 use crate::error::{Failure, Result, note};
-use crate::human::messages;
+use crate::human::{counted, messages};
 use crate::output::wait_for;
 use crate::signals::Signals;
 
@@ -81,22 +81,22 @@ pub(super) fn run(args: &Args, names: Names, signals: &Signals) -> Result<()> {
     let writer = Writer::create(settings)?;
     match writer.origin() {
         Origin::Created => {}
-        Origin::Adopted { .. } => note(&format!("{names}: an earlier writer left them; going on with them")),
-        Origin::Replaced => note(&format!("{names}: an earlier program left them; made anew")),
+        Origin::Adopted { .. } => note(&format!("{names}: an earlier writer left these objects; going on with them")),
+        Origin::Replaced => note(&format!("{names}: an earlier program left these objects; replaced")),
     }
     let mut sink = Sink { writer, signals, timeout: args.timeout, unpublished: 0 };
     let result = publish(&mut pump, &mut sink);
     let counters = sink.writer.counters();
     if counters.offered_again > 0 || counters.recovered > 0 || counters.repaired > 0 {
         note(&format!(
-            "{}; mutex {} times recovered, {} times made anew",
+            "{}; mutex recovered {} and initialised again {}",
             messages(counters.offered_again, "offered again"),
-            counters.recovered,
-            counters.repaired
+            counted(counters.recovered, "time", "s"),
+            counted(counters.repaired, "time", "s")
         ));
     }
     if counters.dropped > 0 {
-        note(&messages(counters.dropped, "dropped, because nobody acknowledged in time"));
+        note(&messages(counters.dropped, "dropped, because no reader acknowledged in time"));
     }
     let stopped = Stopped {
         done: "acknowledged",

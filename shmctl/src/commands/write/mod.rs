@@ -28,16 +28,16 @@ const SHRINKING: Duration = Duration::from_millis(20);
 
 const EXAMPLES: &str = "\
 Examples:
-  journalctl -f | shmctl write                   a message a line
-  find . -print0 | shmctl write --framing nul    a message a name
-  shmctl write --framing chunk=64KiB < film.ts   a message every 64 KiB, the last may be shorter
-  producer | shmctl write --framing length       each after its length: 4 bytes, little-endian
+  journalctl -f | shmctl write                   one message per line
+  find . -print0 | shmctl write --framing nul    one message per name
+  shmctl write --framing chunk=64KiB < film.ts   one message per 64 KiB; the last may be shorter
+  producer | shmctl write --framing length       a length of 4 bytes, little-endian, before each message
   printf 'Hello\\0World\\0' | shmctl write --framing nul --keep-delimiter \\
       --handoff --segment /demo_shm --avail /sem_avail --done /sem_done
                                                  strings to a C program, without a daemon
 
-Only one program at a time can write to a channel. A message over the channel's limit ends the command with 1 and says \
-how long it is; nothing is cut to fit. When the channel is full, its on_full decides: wait, drop and count, or overwrite.
+Only one program at a time can write to a channel. A message over the channel's limit ends the command with 1, and the error \
+states its length; no message is cut to fit. If the channel is full, its on_full decides: wait, drop and count, or overwrite.
 
 SIGINT and SIGTERM end the command with 0: it publishes the whole messages that it has read as far as that needs no \
 waiting, and says on standard error how many messages and bytes were published. A message that is not complete is not \
@@ -58,13 +58,13 @@ pub(crate) struct Args {
     /// With --handoff: permissions of the objects; both sides need to read and write them.
     #[arg(long, value_name = "OCTAL", default_value = "0600", requires = "handoff", value_parser = permissions)]
     permissions: Permissions,
-    /// With --handoff: a message that a reader takes and does not acknowledge for so long is offered again, or dropped.
+    /// With --handoff: a message that a reader takes and does not acknowledge within TIME is offered again, or dropped.
     #[arg(long, value_name = "TIME", default_value = "1s", requires = "handoff", value_parser = human::duration)]
     ack_timeout: Duration,
     /// With --handoff: what becomes of a message that nobody acknowledges within --ack-timeout.
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = Overdue::Block, requires = "handoff")]
     on_full: Overdue,
-    /// With --handoff: end with exit code 75 when nobody has acknowledged a message for so long; it is withdrawn.
+    /// With --handoff: withdraw a message that no reader acknowledges within TIME, and end with exit code 75.
     #[arg(short, long, value_name = "TIME", requires = "handoff", value_parser = human::duration)]
     timeout: Option<Duration>,
 }
@@ -114,10 +114,11 @@ pub(crate) fn run(args: Args, global: &Global) -> Result<()> {
         Ok(End::Input) => {}
         Ok(End::Signal) => return stopped.tell(&signals, &open),
         Err(Failure::Library(Error::Interrupted { what })) => {
-            return Stopped { unfinished: 0, ..stopped }.tell(&signals, &format!("{open}; it waited for {what}"));
+            return Stopped { unfinished: 0, ..stopped }
+                .tell(&signals, &format!("{open}; the command waited for {what}"));
         }
         Err(Failure::Library(Error::Unacknowledged { behind, readers, .. })) if signals.came() => {
-            let waited = format!("{open}; it waited for {behind} of {readers} readers to read");
+            let waited = format!("{open}; the command waited for {behind} of {readers} readers");
             return Stopped { unfinished: 0, ..stopped }.tell(&signals, &waited);
         }
         Err(failure) => {

@@ -143,7 +143,7 @@ fn a_child_that_ends_while_the_ring_is_full_is_shown_as_ended_and_what_it_wrote_
     // It has written everything when it sleeps.
     wait_for(|| program(number).as_deref() == Some("sleep") && daemon.stat().used > 50 << 10, || daemon.log());
     kill(pid(number), Signal::SIGKILL).unwrap();
-    daemon.until_state(&format!("pid {number} has ended, what it wrote waits for readers"));
+    daemon.until_state(&format!("pid {number} has ended, and its output waits for readers"));
     assert!(!daemon.log().contains("event=child-exit"), "{}", daemon.log());
     let whole = std::iter::repeat_with(|| next(&mut reader)).take(1010).filter(|line| line.len() == 99).count();
     assert_eq!(whole, 1010);

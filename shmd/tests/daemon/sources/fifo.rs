@@ -111,7 +111,7 @@ fn a_line_that_is_too_long_is_passed_over_and_an_impossible_length_costs_the_res
     let mut reader = daemon.reader();
     let mut open = open(&daemon);
     open.write_all(b"\xff\xff\xff\x7fwhatever\x01\0\0\0x").unwrap();
-    daemon.until_state("passing over");
+    daemon.until_state("skipping the rest");
     open.write_all(b"\x01\0\0\0y").unwrap();
     drop(open);
     daemon.until_state("waiting for a writer");

@@ -139,7 +139,7 @@ fn a_hundred_clients_come_and_go_and_those_over_the_limit_are_closed() {
     daemon.until_state("listening, 128 clients of 128");
     assert!(is_closed(connect(&daemon)));
     let input = daemon.until_input(|input| input.errors == 1);
-    assert!(input.last_error.unwrap().contains("128 are connected, all the source takes"));
+    assert!(input.last_error.unwrap().contains("128 are connected, the most the source accepts"));
     writeln!(&held[127], "still here").unwrap();
     assert_eq!(next(&mut reader), "still here");
     let mut reader = None;
@@ -294,7 +294,7 @@ fn a_stale_socket_is_replaced_and_a_live_one_and_another_file_are_not() {
     assert!(daemon.path("in").exists());
     daemon.run(&[]);
     daemon.await_ready();
-    assert!(daemon.log().contains("/in reason=\"nobody listens at it\""), "{}", daemon.log());
+    assert!(daemon.log().contains("/in reason=\"no program listens on it\""), "{}", daemon.log());
     let mut reader = daemon.reader();
     writeln!(connect(&daemon), "x").unwrap();
     assert_eq!(next(&mut reader), "x");
@@ -305,7 +305,7 @@ fn a_stale_socket_is_replaced_and_a_live_one_and_another_file_are_not() {
     let daemon = Daemon::with_source("unix-live", KEYS);
     let _live = UnixListener::bind(daemon.path("in")).unwrap();
     let log = refused(daemon);
-    assert!(log.contains("channel main, source unix: ") && log.contains("another program listens there"), "{log}");
+    assert!(log.contains("channel main, source unix: ") && log.contains("another program listens on it"), "{log}");
     let daemon = Daemon::with_source("unix-file", KEYS);
     fs::write(daemon.path("in"), "mine").unwrap();
     assert!(refused(daemon).contains("a regular file and not a socket"));
