@@ -17,7 +17,7 @@ use daemonize::{Daemonize, Outcome};
 use shm_proto::Error;
 
 use crate::cleanup;
-use crate::exit::Failure;
+use crate::exit::{self, Failure, Verdict};
 
 /// How to be in the background. Paths are absolute.
 #[derive(Clone, Debug)]
@@ -35,15 +35,6 @@ pub(crate) enum Side {
     Parent(Verdict),
     /// The daemon.
     Child(Herald),
-}
-
-/// What became of the daemon.
-#[derive(Debug)]
-pub(crate) struct Verdict {
-    /// The exit code to end with.
-    pub(crate) code: u8,
-    /// What to say about it.
-    pub(crate) message: String,
 }
 
 /// Tells the parent the verdict, once.
@@ -76,7 +67,7 @@ pub(crate) fn enter(how: &Background) -> Result<Side, Failure> {
         Outcome::Child(Ok(_)) => Ok(Side::Child(Herald(writer))),
         Outcome::Child(Err(e)) => {
             let failure = in_background(how, e);
-            Herald(writer).tell(crate::exit::code(&failure), &failure.to_string());
+            Herald(writer).tell(exit::code(&failure), &failure.to_string());
             Err(failure)
         }
     }

@@ -36,16 +36,17 @@ pub(crate) use segment::{Segment, this_process};
 
 use self::drain::Late;
 use crate::admission::Conduct;
+use crate::client::Role;
 use crate::config::{ChannelConfig, SourceKind};
+use crate::connections::{Connections, refusal};
 use crate::event_loop::{ChannelId, ClientId};
-use crate::hub::{Hub, refusal};
-use crate::journal::operation;
 use crate::lease::Lease;
 use crate::maintenance::Helper;
+use crate::operation_log::operation;
+use crate::peer::printable;
 use crate::policy::{Bounds, LowUse};
 use crate::rate_limit::RateLimit;
 use crate::rates::History;
-use crate::server::{Role, printable};
 use crate::sizing::Sizing;
 use crate::source::Report;
 use moving::{Former, LastHolder};
@@ -259,17 +260,22 @@ impl Channel {
     ///
     /// # Errors
     /// The refusal to send instead.
-    pub(crate) fn attach(&mut self, hub: &mut Hub, client: ClientId, program: Option<&str>) -> Result<(), Refusal> {
+    pub(crate) fn attach(
+        &mut self,
+        connections: &mut Connections,
+        client: ClientId,
+        program: Option<&str>,
+    ) -> Result<(), Refusal> {
         if self.handoff.is_some() {
-            return self.attach_handoff(hub, client, program);
+            return self.attach_handoff(connections, client, program);
         }
-        let Some(peer) = hub.peer(client, program) else { return Ok(()) };
-        self.admit(hub, &peer, self.readers.values(), self.config.max_readers)?;
-        self.check_for(hub)?;
+        let Some(peer) = connections.peer(client, program) else { return Ok(()) };
+        self.admit(connections, &peer, self.readers.values(), self.config.max_readers)?;
+        self.check_for(connections)?;
         let number = self.next_reader + 1;
         let made = Reader::new(client, peer, self.moves).and_then(|(reader, sleeper)| {
             let fds = vec![self.segment.for_reader()?, reader.page_fd()?, sleeper];
-            hub.bind(client, Role::Reader(self.id, number))?;
+            connections.bind(client, Role::Reader(self.id, number))?;
             Ok((reader, fds))
         });
         let (reader, fds) = made.map_err(|e| self.error(&e))?;
@@ -279,17 +285,17 @@ impl Channel {
             joined.peer(&reader.peer).left_out(left_out).info();
         }
         self.readers.insert(number, reader);
-        self.tell(hub, ToWriter::ReaderJoined { reader: number });
+        self.tell(connections, ToWriter::ReaderJoined { reader: number });
         // The writer looks at the generation without a barrier. After this one, at most the record that it is at was
         // begun without knowing the reader; the reader chooses its start after the answer.
         barrier::heavy();
         let attached = Attached { reader: number, geometry: self.geometry.clone() };
-        hub.reply(client, Ok(Done::Attach(attached)), fds);
+        connections.reply(client, Ok(Done::Attach(attached)), fds);
         Ok(())
     }
 
     /// A reader's connection is gone.
-    pub(crate) fn detach(&mut self, hub: &mut Hub, number: u32) {
+    pub(crate) fn detach(&mut self, connections: &mut Connections, number: u32) {
         if self.handoff.is_some() {
             return self.detach_handoff(number);
         }
@@ -298,7 +304,7 @@ impl Channel {
             close::detached(&self.config, number, &reader).left_out(left_out).info();
         }
         if !reader.evicted {
-            self.tell(hub, ToWriter::ReaderLeft { reader: number });
+            self.tell(connections, ToWriter::ReaderLeft { reader: number });
         }
         // The writer may sleep for this very reader.
         reader.release_writer();
@@ -311,22 +317,22 @@ impl Channel {
     ///
     /// # Errors
     /// When there is no reader of that number.
-    pub(crate) fn evict(&mut self, hub: &mut Hub, number: u32, by: &str) -> Result<(), Refusal> {
+    pub(crate) fn evict(&mut self, connections: &mut Connections, number: u32, by: &str) -> Result<(), Refusal> {
         if self.handoff.is_some() {
-            return self.evict_handoff(hub, number, by);
+            return self.evict_handoff(connections, number, by);
         }
         if !self.readers.contains_key(&number) {
             return self.refuse(ErrorKind::NoSuchReader, no_reader(number, self.readers.keys()));
         }
-        self.mark_evicted(hub, number, &format!("by user {by}, who administers the channel"), &printable(by));
+        self.mark_evicted(connections, number, &format!("by user {by}, who administers the channel"), &printable(by));
         Ok(())
     }
 
-    fn mark_evicted(&mut self, hub: &mut Hub, number: u32, reason: &str, by: &str) {
+    fn mark_evicted(&mut self, connections: &mut Connections, number: u32, reason: &str, by: &str) {
         let Some(reader) = self.readers.get_mut(&number).filter(|reader| !reader.evicted) else { return };
         reader.evicted = true;
         // The line first: a reader that sees the bit finds the reason on its connection.
-        hub.send(reader.client, &ToReader::Evicted { reason: reason.to_owned() }, Vec::new());
+        connections.send(reader.client, &ToReader::Evicted { reason: reason.to_owned() }, Vec::new());
         reader.signal(control::EVICTED);
         self.evicted += 1;
         let peer = reader.peer.clone();
@@ -341,16 +347,16 @@ impl Channel {
             evicted.left_out(left_out).info();
         }
         if by != "writer" {
-            self.tell(hub, ToWriter::ReaderLeft { reader: number });
+            self.tell(connections, ToWriter::ReaderLeft { reader: number });
         }
     }
 
     /// Once a second while the channel is in use.
-    pub(crate) fn tick(&mut self, hub: &mut Hub, now: Instant) {
-        if !self.retry_healing(hub, now) {
+    pub(crate) fn tick(&mut self, connections: &mut Connections, now: Instant) {
+        if !self.retry_healing(connections, now) {
             return;
         }
-        let shot = match self.check(hub) {
+        let shot = match self.check(connections) {
             Ok(shot) => shot,
             Err(e) => {
                 if let Some(left_out) = self.overflow_lines.admit(now) {
@@ -364,20 +370,20 @@ impl Channel {
         self.look_for_stalled(now, &shot);
         self.forget_formers();
         if self.lease.as_ref().is_some_and(Lease::has_lines) {
-            self.send_lines(hub);
+            self.send_lines(connections);
         }
         if !self.wants_ticks() {
             return;
         }
         self.settle_segment();
-        self.resume_shrink(hub, now);
+        self.resume_shrink(connections, now);
         let Some(after) = self.config.shrink_after else { return };
         let (bounds, capacity, used) = (self.sizing.bounds(), self.sizing.capacity(), self.used(&shot));
         // Where nobody can carry it out now, the time for it has not come.
-        if self.may_shrink(hub)
+        if self.may_shrink(connections)
             && let Some(target) = self.low_use.sample(now, bounds, capacity, used, after)
         {
-            self.shrink_unused(hub, now, target);
+            self.shrink_unused(connections, now, target);
         }
         if let Some(handoff) = &mut self.handoff {
             handoff.give_back(now, after);

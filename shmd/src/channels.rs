@@ -9,9 +9,9 @@ use shm_proto::ChannelName;
 
 use crate::channel::Channel;
 use crate::config::SourceKind;
+use crate::connections::Connections;
 use crate::event_loop::{ChannelId, Timer};
-use crate::hub::Hub;
-use crate::journal::operation;
+use crate::operation_log::operation;
 
 /// How long the writer of a channel that is removed has to give its role back.
 const LEAVE: Duration = Duration::from_secs(1);
@@ -72,64 +72,64 @@ impl Channels {
     }
 
     /// Begins to remove a channel: nobody comes in any more, and the writer is asked for its role.
-    pub(crate) fn remove(&mut self, hub: &mut Hub, name: &ChannelName, reason: &str) {
+    pub(crate) fn remove(&mut self, connections: &mut Connections, name: &ChannelName, reason: &str) {
         let Some(at) = self.serving.iter().position(|channel| channel.config().name == *name) else { return };
         let mut channel = self.serving.remove(at);
         operation("remove").on(name).reason(reason).info();
-        channel.revoke(hub, reason);
-        hub.events.set_timer(Timer::Leave(channel.id()), Some(Instant::now() + LEAVE));
+        channel.revoke(connections, reason);
+        connections.events.set_timer(Timer::Leave(channel.id()), Some(Instant::now() + LEAVE));
         self.leaving.push(channel);
-        self.release(hub, None);
+        self.release(connections, None);
     }
 
     /// Takes a channel out of the way that was made and never served.
-    pub(crate) fn discard(&mut self, hub: &mut Hub, mut channel: Channel, reason: &str) {
+    pub(crate) fn discard(&mut self, connections: &mut Connections, mut channel: Channel, reason: &str) {
         channel.give_reason(reason);
-        if let Err(e) = channel.watch_handoff(hub) {
+        if let Err(e) = channel.watch_handoff(connections) {
             // It goes when its time is up.
             debug!("event=no-watch channel={} reason={:?}", channel.config().name, e.to_string());
         }
         self.leaving.push(channel);
-        self.release(hub, None);
+        self.release(connections, None);
     }
 
     /// Lets the channels go whose writers are gone and whose handoffs have ended. Nobody is waited for here: each is closed when
     /// its writer is gone and stays until its handoff has ended, and the time of `late` is up for one of these.
-    pub(crate) fn release(&mut self, hub: &mut Hub, late: Option<ChannelId>) {
+    pub(crate) fn release(&mut self, connections: &mut Connections, late: Option<ChannelId>) {
         let is_late = |channel: &Channel| late == Some(channel.id());
         let overdue = self.leaving.iter().any(|channel| is_late(channel) && channel.is_closed());
         for channel in self.leaving.iter_mut().filter(|channel| !channel.is_closed()) {
             if is_late(channel) || !channel.has_writer() {
-                hub.events.set_timer(Timer::Resize(channel.id()), None);
-                hub.events.set_timer(Timer::Leave(channel.id()), Some(Instant::now() + HAND_OVER));
-                channel.close(hub);
+                connections.events.set_timer(Timer::Resize(channel.id()), None);
+                connections.events.set_timer(Timer::Leave(channel.id()), Some(Instant::now() + HAND_OVER));
+                channel.close(connections);
             }
         }
         let may_go = |channel: &mut Channel| {
             channel.is_closed() && (!channel.is_handing_over() || (overdue && is_late(channel)))
         };
         for mut channel in self.leaving.extract_if(.., may_go) {
-            hub.events.set_timer(Timer::Leave(channel.id()), None);
-            channel.end_handoff(hub);
+            connections.events.set_timer(Timer::Leave(channel.id()), None);
+            channel.end_handoff(connections);
             channel.leave_source_behind();
         }
     }
 
     /// Tells all readers that it is over, and ends the handoffs. Those of a channel that is on its way out are told why it is.
-    pub(crate) fn close(&mut self, hub: &mut Hub, reason: &str) {
+    pub(crate) fn close(&mut self, connections: &mut Connections, reason: &str) {
         for channel in self.serving.iter_mut().chain(&mut self.leaving) {
             channel.give_reason(reason);
-            channel.close(hub);
+            channel.close(connections);
         }
         let until = Instant::now() + STOP;
         while self.serving.iter().chain(&self.leaving).any(Channel::is_handing_over) && Instant::now() < until {
             sleep(Duration::from_millis(1));
             for channel in self.serving.iter_mut().chain(&mut self.leaving) {
-                channel.handoff_ready(hub);
+                channel.handoff_ready(connections);
             }
         }
         for channel in self.serving.iter_mut().chain(&mut self.leaving) {
-            channel.end_handoff(hub);
+            channel.end_handoff(connections);
         }
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use shm_proto::ChannelName;
 
-use crate::journal::operation;
+use crate::operation_log::operation;
 
 /// As many are named at the end; the log has all of them.
 const NAMED: usize = 8;

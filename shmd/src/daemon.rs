@@ -4,7 +4,7 @@
 //! the one who made it when it is dropped, so a start that fails halfway leaves no more behind than an end that was asked for.
 
 mod clients;
-mod log;
+mod operation_log;
 mod preparation;
 mod reload;
 
@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use ::log::debug;
+use log::debug;
 use shm_proto::internal::client::SOCKET_NAME;
 use shm_proto::internal::os::barrier;
 use shm_proto::internal::os::process;
@@ -24,16 +24,16 @@ use crate::background::PidFile;
 use crate::channel::{Channel, Prepared, this_process};
 use crate::channels::Channels;
 use crate::config::{Config, Given, SourceKind};
+use crate::connections::Connections;
 use crate::descriptors;
 use crate::event_loop::{ChannelId, Event, Timer, Token};
 use crate::exit::Failure;
-use crate::hub::Hub;
-use crate::journal::operation;
 use crate::notify::Notifier;
+use crate::operation_log::operation;
 use crate::process::Instance;
 use crate::signals::{self, Signals};
 use crate::socket::Socket;
-use log::Follower;
+use operation_log::Follower;
 use preparation::Preparation;
 
 /// How long writers have to give their role back when the daemon stops.
@@ -73,7 +73,7 @@ pub(crate) fn run(config: Config, origin: Origin, ready: &mut dyn FnMut()) -> Re
 struct Daemon {
     socket: Option<Socket>,
     channels: Channels,
-    hub: Hub,
+    connections: Connections,
     signals: Signals,
     prefix: Prefix,
     exit_on_eof: bool,
@@ -103,8 +103,8 @@ struct Daemon {
 impl Daemon {
     fn start(config: Config, origin: Origin) -> Result<Self, Failure> {
         descriptors::prepare(&config.channels)?;
-        let mut hub = Hub::new(config.max_clients, config.runtime_dir.clone())?;
-        let signals = Signals::hear(&hub.events)?;
+        let mut connections = Connections::new(config.max_clients, config.runtime_dir.clone())?;
+        let signals = Signals::hear(&connections.events)?;
         let instance = Instance::take(&config.runtime_dir)?;
         let pid_file = origin.pid_file.as_deref().map(PidFile::write).transpose()?;
         operation("start")
@@ -124,11 +124,11 @@ impl Daemon {
             channels.add(Channel::create(id, prepared, &user)?);
         }
         let socket = Socket::bind(config.runtime_dir.join(SOCKET_NAME))?;
-        hub.listen(&socket.listener)?;
+        connections.listen(&socket.listener)?;
         let mut daemon = Self {
             socket: Some(socket),
             channels,
-            hub,
+            connections,
             signals,
             prefix: config.prefix,
             exit_on_eof: config.exit_on_eof,
@@ -149,11 +149,11 @@ impl Daemon {
             _instance: instance,
         };
         for channel in daemon.channels.iter_mut() {
-            channel.start_source(&mut daemon.hub)?;
+            channel.start_source(&mut daemon.connections)?;
         }
         daemon.keep_ticking();
         daemon.manager.ready(&summary(&daemon.channels));
-        daemon.manager.watchdog(&mut daemon.hub.events, Instant::now());
+        daemon.manager.watchdog(&mut daemon.connections.events, Instant::now());
         if let Some(socket) = &daemon.socket {
             // Without membarrier every publish costs a full fence, some nanoseconds.
             let barrier = if barrier::available() { "membarrier" } else { "fence" };
@@ -166,7 +166,7 @@ impl Daemon {
     fn serve(mut self) -> Result<(), Failure> {
         let mut events = Vec::new();
         while !self.stopped {
-            self.hub.events.wait(&mut events)?;
+            self.connections.events.wait(&mut events)?;
             for event in events.drain(..) {
                 self.dispatch(event);
                 self.bury();
@@ -186,7 +186,7 @@ impl Daemon {
         match event {
             Event::Readable(Token::Listener) => {
                 if let Some(socket) = &self.socket {
-                    self.hub.accept(&socket.listener, now);
+                    self.connections.accept(&socket.listener, now);
                 }
             }
             Event::Readable(Token::Signal(signal)) => self.signal(signal),
@@ -197,20 +197,20 @@ impl Daemon {
             }
             Event::Readable(Token::Reservation(channel)) | Event::Gone(Token::Reservation(channel)) => {
                 if let Some(channel) = self.channels.get_mut(channel) {
-                    channel.reservation_ready(&mut self.hub);
+                    channel.reservation_ready(&mut self.connections);
                 }
             }
             Event::Readable(Token::Preparation) | Event::Gone(Token::Preparation) => self.reload_ready(),
             Event::Readable(Token::Source(channel)) | Event::Gone(Token::Source(channel)) => self.source_ready(channel),
             Event::Readable(Token::Handoff(channel)) | Event::Gone(Token::Handoff(channel)) => {
                 if let Some(channel) = self.channels.get_mut(channel) {
-                    channel.handoff_ready(&mut self.hub);
+                    channel.handoff_ready(&mut self.connections);
                 }
-                self.channels.release(&mut self.hub, None);
+                self.channels.release(&mut self.connections, None);
             }
             Event::Readable(Token::Helper(channel)) | Event::Gone(Token::Helper(channel)) => {
                 if let Some(channel) = self.channels.get_mut(channel) {
-                    channel.helper_ended(&mut self.hub);
+                    channel.helper_ended(&mut self.connections);
                 }
             }
             Event::Due(timer) => self.due(timer, now),
@@ -227,37 +227,37 @@ impl Daemon {
             }
             Timer::Tick => {
                 for channel in self.channels.iter_mut() {
-                    channel.tick(&mut self.hub, now);
+                    channel.tick(&mut self.connections, now);
                 }
                 self.keep_ticking();
             }
             Timer::Accept => {
                 if let Some(socket) = &self.socket
-                    && let Err(e) = self.hub.listen(&socket.listener)
+                    && let Err(e) = self.connections.listen(&socket.listener)
                 {
                     debug!("event=accept-paused reason={:?}", e.to_string());
-                    self.hub.events.set_timer(Timer::Accept, Some(now + TICK));
+                    self.connections.events.set_timer(Timer::Accept, Some(now + TICK));
                 }
             }
             Timer::Drain => self.drain(),
-            Timer::Leave(channel) => self.channels.release(&mut self.hub, Some(channel)),
-            Timer::Watchdog => self.manager.watchdog(&mut self.hub.events, now),
+            Timer::Leave(channel) => self.channels.release(&mut self.connections, Some(channel)),
+            Timer::Watchdog => self.manager.watchdog(&mut self.connections.events, now),
             // Looked at after every round of events anyway.
             Timer::Status => {}
-            Timer::Client(id) => self.hub.overdue(id, now),
+            Timer::Client(id) => self.connections.overdue(id, now),
             Timer::Source(channel) => {
                 if let Some(channel) = self.channels.get_mut(channel) {
-                    channel.retry_source(&mut self.hub);
+                    channel.retry_source(&mut self.connections);
                 }
             }
             Timer::Inspect(channel) => {
                 if let Some(channel) = self.channels.get_mut(channel) {
-                    channel.inspect(&mut self.hub);
+                    channel.inspect(&mut self.connections);
                 }
             }
             Timer::Resize(channel) => {
                 if let Some(channel) = self.channels.get_mut(channel) {
-                    channel.resize_due(&mut self.hub);
+                    channel.resize_due(&mut self.connections);
                 }
             }
         }
@@ -281,10 +281,10 @@ impl Daemon {
 
     fn source_ready(&mut self, channel: ChannelId) {
         let Some(channel) = self.channels.get_mut(channel) else { return };
-        let Some(outcome) = channel.source_ready(&mut self.hub) else { return };
+        let Some(outcome) = channel.source_ready(&mut self.connections) else { return };
         // The other sources have no end to wait for.
         let is_input = channel.is_fed_from_stdin();
-        self.channels.release(&mut self.hub, None);
+        self.channels.release(&mut self.connections, None);
         if self.exit_on_eof && is_input && self.stopping.is_none() {
             self.failure = outcome.err();
             self.draining = true;
@@ -299,28 +299,28 @@ impl Daemon {
         if self.stopping.is_some() {
             return;
         }
-        let Self { channels, hub, .. } = self;
+        let Self { channels, connections, .. } = self;
         let mut drained = true;
         for channel in channels.iter_mut().filter(|channel| channel.is_fed_from_stdin()) {
-            drained &= channel.is_drained(hub, now);
+            drained &= channel.is_drained(connections, now);
         }
         if drained {
             self.stop("the source has ended");
         } else {
-            self.hub.events.set_timer(Timer::Drain, Some(now + DRAIN));
+            self.connections.events.set_timer(Timer::Drain, Some(now + DRAIN));
         }
     }
 
     fn keep_ticking(&mut self) {
         if self.channels.iter().any(Channel::wants_ticks) {
-            self.hub.events.start_timer(Timer::Tick, Instant::now() + TICK);
+            self.connections.events.start_timer(Timer::Tick, Instant::now() + TICK);
         }
     }
 
     fn show_status(&mut self) {
         if self.stopping.is_none() {
-            let Self { manager, hub, channels, .. } = self;
-            manager.status(&mut hub.events, Instant::now(), || summary(channels));
+            let Self { manager, connections, channels, .. } = self;
+            manager.status(&mut connections.events, Instant::now(), || summary(channels));
         }
     }
 
@@ -332,13 +332,13 @@ impl Daemon {
         self.manager.stopping(reason);
         self.stopping = Some(reason.to_owned());
         if let Some(socket) = self.socket.take() {
-            self.hub.events.remove(&socket.listener);
+            self.connections.events.remove(&socket.listener);
         }
-        self.hub.events.set_timer(Timer::Accept, None);
+        self.connections.events.set_timer(Timer::Accept, None);
         for channel in self.channels.iter_mut() {
-            channel.revoke(&mut self.hub, reason);
+            channel.revoke(&mut self.connections, reason);
         }
-        self.hub.events.set_timer(Timer::Stop, Some(Instant::now() + STOP));
+        self.connections.events.set_timer(Timer::Stop, Some(Instant::now() + STOP));
         self.check_stopped();
     }
 
@@ -351,11 +351,11 @@ impl Daemon {
     /// Tells the readers; the rest ends by itself.
     fn finish(&mut self) {
         let reason = self.stopping.take().unwrap_or_default();
-        self.channels.close(&mut self.hub, &reason);
+        self.channels.close(&mut self.connections, &reason);
         self.inform_followers();
         let until = Instant::now() + FAREWELL;
-        while self.hub.is_sending() && Instant::now() < until {
-            self.hub.flush_all();
+        while self.connections.is_sending() && Instant::now() < until {
+            self.connections.flush_all();
             std::thread::sleep(Duration::from_millis(5));
         }
     }

@@ -7,7 +7,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use shm_proto::Error;
 
 use crate::config::{ChannelConfig, SourceKind};
-use crate::journal::operation;
+use crate::operation_log::operation;
 
 /// Of the daemon itself: its loop, signals, lock, socket, log, service manager.
 const OWN: u64 = 11;

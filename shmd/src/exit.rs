@@ -2,7 +2,6 @@
 
 use std::io::ErrorKind;
 
-use crate::background::Verdict;
 use crate::{config, process};
 
 /// It failed.
@@ -15,6 +14,15 @@ const TEMPORARY: u8 = 75;
 const NOT_PERMITTED: u8 = 77;
 /// A mistake in a file or in an environment variable.
 const CONFIGURATION: u8 = 78;
+
+/// What became of a daemon that went into the background.
+#[derive(Debug)]
+pub(crate) struct Verdict {
+    /// The exit code to end with.
+    pub(crate) code: u8,
+    /// What to say about it.
+    pub(crate) message: String,
+}
 
 /// Why the daemon ends other than by being told to.
 #[derive(Debug, thiserror::Error)]

@@ -20,10 +20,10 @@ use shm_proto::internal::ring::layout::{LeasePage, OVER};
 use shm_proto::internal::ring::link::ToWriter;
 
 use crate::channel::Reader;
+use crate::connections::Connections;
 use crate::event_loop::ClientId;
-use crate::hub::Hub;
 use crate::liveness::Pulse;
-use crate::server::Peer;
+use crate::peer::Peer;
 use crate::source::Inside;
 use outbox::Outbox;
 
@@ -104,7 +104,7 @@ impl Lease {
 
     /// Puts lines on the link, as many as the writer is to be sent at a time, and makes it look. The others wait until it has
     /// taken these, however long that is; it gives nothing up meanwhile.
-    pub(crate) fn send(&mut self, hub: &mut Hub, readers: &BTreeMap<u32, Reader>) {
+    pub(crate) fn send(&mut self, connections: &mut Connections, readers: &BTreeMap<u32, Reader>) {
         // Before the generation is raised, where more is to come than goes out now: see `Writer::withhold`.
         if self.lines.is_held_up() {
             self.hold_back();
@@ -125,7 +125,7 @@ impl Lease {
                 _ => Vec::new(),
             };
             match &mut self.holder {
-                Holder::Lent { client, .. } | Holder::Helper { client } => drop(hub.send(*client, &line, fds)),
+                Holder::Lent { client, .. } | Holder::Helper { client } => drop(connections.send(*client, &line, fds)),
                 Holder::Source(inside) => inside.tell(line, fds),
             }
         }

@@ -9,26 +9,26 @@ mod bridge;
 mod channel;
 mod channels;
 mod cleanup;
+mod client;
 mod config;
+mod connections;
 mod daemon;
 mod descriptors;
 mod event_loop;
 mod exit;
 mod host;
-mod hub;
-mod journal;
 mod lease;
 mod liveness;
 mod logging;
 mod maintenance;
 mod notify;
+mod operation_log;
 mod peer;
 mod policy;
 mod process;
 mod rate_limit;
 mod rates;
 mod requests;
-mod server;
 mod signals;
 mod sizing;
 mod socket;
@@ -83,7 +83,7 @@ fn start() -> Result<(), Failure> {
             let result = serve(config, asked, &host, &mut || told(0, ""));
             if let Err(failure) = &result {
                 // Logged before the parent ends, so that whoever waited for it finds it there.
-                journal::operation("failed").reason(failure).error();
+                operation_log::operation("failed").reason(failure).error();
                 told(exit::code(failure), &failure.to_string());
             }
             result
@@ -98,7 +98,7 @@ fn serve(
     ready: &mut dyn FnMut(),
 ) -> Result<(), Failure> {
     logging::start(config.log, &asked.log_target).map_err(Failure::Io)?;
-    journal::keep(config.log_entries);
+    operation_log::keep(config.log_entries);
     let origin = daemon::Origin { given: asked.given, stdin_feeds: host.stdin_feeds, pid_file: asked.pid_file };
     daemon::run(config, origin, ready)?;
     cleanup::left().map_or(Ok(()), |left| Err(Failure::Left(left)))

@@ -14,7 +14,7 @@ use shm_proto::internal::os::process::user_name;
 use shm_proto::internal::os::remove::remove_this;
 
 use crate::cleanup;
-use crate::journal::operation;
+use crate::operation_log::operation;
 use lock::{Holder, Lock};
 
 /// A second daemon may take the lock file away between our opening and our locking it, each time by ending itself.

@@ -6,10 +6,10 @@ use shm_proto::internal::os::peer::Credentials;
 use shm_proto::{ChannelName, Done, ErrorKind, Prefix, Refusal, Request};
 
 use crate::channel::Channel;
+use crate::client::Role;
+use crate::connections::{Connections, refusal};
 use crate::event_loop::ClientId;
-use crate::hub::{Hub, refusal};
-use crate::journal::operation;
-use crate::server::Role;
+use crate::operation_log::operation;
 use crate::stat;
 
 /// What a peer may do with a channel.
@@ -42,8 +42,14 @@ impl Right {
 }
 
 /// Carries a request out. It is answered now or, where memory or readers are waited for, later.
-pub(crate) fn handle(hub: &mut Hub, channels: &mut [Channel], prefix: &Prefix, id: ClientId, request: Request) {
-    let Some(client) = hub.client(id) else { return };
+pub(crate) fn handle(
+    connections: &mut Connections,
+    channels: &mut [Channel],
+    prefix: &Prefix,
+    id: ClientId,
+    request: Request,
+) {
+    let Some(client) = connections.client(id) else { return };
     let peer = client.credentials.clone();
     let outcome = match request {
         Request::Ping => Ok(Some(Done::Ping(Pong {
@@ -53,40 +59,38 @@ pub(crate) fn handle(hub: &mut Hub, channels: &mut [Channel], prefix: &Prefix, i
             prefix: prefix.to_string(),
         }))),
         Request::List => Ok(Some(list(channels, &peer))),
-        Request::Stat { channel } => stat_of(hub, channels, channel.as_ref(), &peer).map(Some),
-        Request::Attach { channel, program } => {
-            find(hub, channels, channel.as_ref(), &peer, Right::Read).and_then(|channel| {
+        Request::Stat { channel } => stat_of(connections, channels, channel.as_ref(), &peer).map(Some),
+        Request::Attach { channel, program } => find(connections, channels, channel.as_ref(), &peer, Right::Read)
+            .and_then(|channel| {
                 if let Some(why) = shut_out(channel, &peer) {
                     let message = format!("channel {}: {why}", channel.config().name);
                     return Err(refusal(ErrorKind::NotPermitted, message));
                 }
-                channel.attach(hub, id, program.as_deref()).map(|()| None)
-            })
-        }
-        Request::Publish { channel, program } => find(hub, channels, channel.as_ref(), &peer, Right::Write)
-            .and_then(|channel| channel.lend(hub, id, program.as_deref()).map(|()| None)),
-        Request::Evict { channel, reader } => {
-            find(hub, channels, channel.as_ref(), &peer, Right::Admin).and_then(|channel| {
-                let by = hub.user(peer.uid);
-                channel.evict(hub, reader, &by).map(|()| Some(Done::Evict {}))
-            })
-        }
+                channel.attach(connections, id, program.as_deref()).map(|()| None)
+            }),
+        Request::Publish { channel, program } => find(connections, channels, channel.as_ref(), &peer, Right::Write)
+            .and_then(|channel| channel.lend(connections, id, program.as_deref()).map(|()| None)),
+        Request::Evict { channel, reader } => find(connections, channels, channel.as_ref(), &peer, Right::Admin)
+            .and_then(|channel| {
+                let by = connections.user(peer.uid);
+                channel.evict(connections, reader, &by).map(|()| Some(Done::Evict {}))
+            }),
         // The daemon as a whole answers these.
         Request::Reload | Request::Log { .. } | Request::Unknown => return,
         Request::Resize { channel, bytes } => {
-            find(hub, channels, channel.as_ref(), &peer, Right::Admin).map(|channel| {
-                if let Some(client) = hub.client(id) {
+            find(connections, channels, channel.as_ref(), &peer, Right::Admin).map(|channel| {
+                if let Some(client) = connections.client(id) {
                     client.role = Role::Waiting(Some(channel.id()));
                 }
-                channel.resize(hub, id, bytes);
+                channel.resize(connections, id, bytes);
                 None
             })
         }
     };
     match outcome {
-        Ok(Some(done)) => hub.reply(id, Ok(done), Vec::new()),
+        Ok(Some(done)) => connections.reply(id, Ok(done), Vec::new()),
         Ok(None) => {}
-        Err(refusal) => hub.reply(id, Err(refusal), Vec::new()),
+        Err(refusal) => connections.reply(id, Err(refusal), Vec::new()),
     }
 }
 
@@ -113,7 +117,7 @@ fn list(channels: &[Channel], peer: &Credentials) -> Done {
 }
 
 fn stat_of(
-    hub: &mut Hub,
+    connections: &mut Connections,
     channels: &[Channel],
     name: Option<&ChannelName>,
     peer: &Credentials,
@@ -123,7 +127,7 @@ fn stat_of(
         Some(_) => {
             let at = position(channels, name, peer)?;
             if !may_see(&channels[at], peer) {
-                return Err(not_permitted(hub, &channels[at], peer, Right::Read));
+                return Err(not_permitted(connections, &channels[at], peer, Right::Read));
             }
             vec![&channels[at]]
         }
@@ -145,7 +149,7 @@ fn stat_of(
 
 /// The channel that is meant, if this peer has the right.
 fn find<'a>(
-    hub: &mut Hub,
+    connections: &mut Connections,
     channels: &'a mut [Channel],
     name: Option<&ChannelName>,
     peer: &Credentials,
@@ -153,7 +157,7 @@ fn find<'a>(
 ) -> Result<&'a mut Channel, Refusal> {
     let at = position(channels, name, peer)?;
     let channel = &mut channels[at];
-    if right.of(channel, peer) { Ok(channel) } else { Err(not_permitted(hub, channel, peer, right)) }
+    if right.of(channel, peer) { Ok(channel) } else { Err(not_permitted(connections, channel, peer, right)) }
 }
 
 fn position(channels: &[Channel], name: Option<&ChannelName>, peer: &Credentials) -> Result<usize, Refusal> {
@@ -175,8 +179,8 @@ fn position(channels: &[Channel], name: Option<&ChannelName>, peer: &Credentials
     }
 }
 
-fn not_permitted(hub: &mut Hub, channel: &Channel, peer: &Credentials, right: Right) -> Refusal {
-    let (user, name, list) = (hub.user(peer.uid), &channel.config().name, right.name());
+fn not_permitted(connections: &mut Connections, channel: &Channel, peer: &Credentials, right: Right) -> Refusal {
+    let (user, name, list) = (connections.user(peer.uid), &channel.config().name, right.name());
     let what = match right {
         Right::Read => "read it",
         Right::Write => "write to it",

@@ -10,7 +10,7 @@ use nix::sys::socket::{Backlog, listen};
 use shm_proto::{Error, Result};
 
 use crate::cleanup;
-use crate::journal::operation;
+use crate::operation_log::operation;
 
 /// Connections that may wait to be accepted. They are accepted in their order, so this is how many a client may find before
 /// it: with the system's limit, 4096 by default, two clients that connect, ask and hang up in a loop would keep the others

@@ -15,7 +15,7 @@ use shm_proto::internal::ring::{Message, Reader};
 use shm_proto::{ChannelName, Error, OnFull, Result};
 
 use super::{Answer, Order, Shared, State};
-use crate::journal::operation;
+use crate::operation_log::operation;
 use crate::rate_limit::RateLimit;
 
 /// A message that cannot be handed over for now, for want of memory or with its mutex taken, is tried again after this time.

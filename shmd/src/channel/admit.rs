@@ -6,8 +6,8 @@ use shm_proto::{ErrorKind, Refusal};
 
 use super::{Channel, Reader};
 use crate::admission::{Full, Held, Wait, place};
-use crate::hub::{Hub, is_master, refusal};
-use crate::server::Peer;
+use crate::connections::{Connections, is_master, refusal};
+use crate::peer::Peer;
 
 impl Channel {
     /// Lets a peer in that wants to become one of these readers.
@@ -16,14 +16,14 @@ impl Channel {
     /// The refusal to send instead.
     pub(super) fn admit<'a>(
         &self,
-        hub: &mut Hub,
+        connections: &mut Connections,
         peer: &Peer,
         readers: impl Iterator<Item = &'a Reader>,
         most: u32,
     ) -> Result<(), Refusal> {
         let (name, user, master, now) = (&self.config.name, &peer.user, is_master(peer.uid), Instant::now());
         if !master {
-            hub.attaching.attach(peer.uid, now).map_err(|wait| {
+            connections.attaching.attach(peer.uid, now).map_err(|wait| {
                 let why = format!("user {user} attaches too often; try again in {}", told(wait));
                 later(format!("channel {name}: {why}"), wait)
             })?;

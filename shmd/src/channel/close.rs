@@ -9,9 +9,9 @@ use shm_proto::internal::ring::link::ToReader;
 use super::{Channel, Reader};
 use crate::cleanup;
 use crate::config::{ChannelConfig, SourceKind};
-use crate::hub::Hub;
-use crate::journal::{Operation, operation};
+use crate::connections::Connections;
 use crate::lease::{Holder, Lease};
+use crate::operation_log::{Operation, operation};
 
 impl Channel {
     /// Whether [`close`](Self::close) was called.
@@ -26,18 +26,18 @@ impl Channel {
 
     /// Tells the readers that the channel is closing, and lets them go; the second time does nothing. Handing over has to
     /// be [ended](Self::end_handoff) then, which may take a while.
-    pub(crate) fn close(&mut self, hub: &mut Hub) {
+    pub(crate) fn close(&mut self, connections: &mut Connections) {
         if std::mem::replace(&mut self.closed, true) {
             return;
         }
         let reason = self.farewell.clone().unwrap_or_else(|| "the channel is closing".to_owned());
-        self.close_handoff(hub, &reason);
+        self.close_handoff(connections, &reason);
         self.reservation = None;
         for (&number, reader) in &self.readers {
             // The line first: a reader that sees the bit finds the reason on its connection.
-            hub.send(reader.client, &ToReader::Closing { reason: reason.clone() }, Vec::new());
+            connections.send(reader.client, &ToReader::Closing { reason: reason.clone() }, Vec::new());
             reader.signal(control::CLOSING);
-            hub.end(reader.client);
+            connections.end(reader.client);
             if self.handoff.is_none()
                 && let Some(left_out) = self.lines.admit(Instant::now())
             {
@@ -47,7 +47,7 @@ impl Channel {
         // They have been let go. The feed's reader is the handoff's, which is not through yet.
         self.readers.retain(|_, _| self.handoff.is_some());
         if let Some(Lease { holder: Holder::Lent { client, .. }, .. }) = &self.lease {
-            hub.end(*client);
+            connections.end(*client);
         }
         if let Some(Lease { holder: Holder::Source(_), .. }) = &self.lease {
             operation("source-stuck")

@@ -6,7 +6,7 @@ use shm_proto::Error;
 use shm_proto::internal::ring::standstill::{Limit, Standstill};
 
 use super::Channel;
-use crate::hub::Hub;
+use crate::connections::Connections;
 
 /// A reader that has not read everything.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ impl Late {
 impl Channel {
     /// Whether every reader has read everything; to be called repeatedly until it has. Evicts a reader that has not moved for
     /// `evict_after`, as the writer would.
-    pub(crate) fn is_drained(&mut self, hub: &mut Hub, now: Instant) -> bool {
+    pub(crate) fn is_drained(&mut self, connections: &mut Connections, now: Instant) -> bool {
         let shot = match self.segment.snapshot() {
             Ok(shot) => shot,
             // The header could not be read this time; the next call may succeed.
@@ -64,7 +64,7 @@ impl Channel {
         }
         for (number, stood, behind) in over {
             let reason = format!("it held the end up for {stood} ms without reading, {behind} bytes behind");
-            self.mark_evicted(hub, number, &reason, "daemon");
+            self.mark_evicted(connections, number, &reason, "daemon");
         }
         drained
     }

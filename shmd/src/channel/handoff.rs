@@ -24,13 +24,14 @@ use shm_proto::{Bytes, Done, Error, ErrorKind, OnFull, Refusal, Result, Start};
 use super::{Channel, Reader};
 use crate::bridge::Bridge;
 use crate::cleanup;
+use crate::client::Role;
 use crate::config::ChannelConfig;
+use crate::connections::{Connections, refusal};
 use crate::event_loop::{ClientId, Interest, Token};
-use crate::hub::{Hub, refusal};
-use crate::journal::{Operation, operation};
 use crate::liveness::Pulse;
+use crate::operation_log::{Operation, operation};
+use crate::peer::{Peer, printable};
 use crate::policy::LowUse;
-use crate::server::{Peer, Role, printable};
 
 /// The feed's capacity at the start and at rest, unless a message needs more.
 const FEED: u64 = 64 * Bytes::KIB;
@@ -149,15 +150,15 @@ impl Channel {
     ///
     /// # Errors
     /// When the system gives no watch.
-    pub(crate) fn watch_handoff(&self, hub: &mut Hub) -> Result<()> {
+    pub(crate) fn watch_handoff(&self, connections: &mut Connections) -> Result<()> {
         match &self.handoff {
-            Some(handoff) => hub.events.add(handoff.bridge.bell(), Token::Handoff(self.id), Interest::READ),
+            Some(handoff) => connections.events.add(handoff.bridge.bell(), Token::Handoff(self.id), Interest::READ),
             None => Ok(()),
         }
     }
 
     /// The bridge has answers, or has ended.
-    pub(crate) fn handoff_ready(&mut self, hub: &mut Hub) {
+    pub(crate) fn handoff_ready(&mut self, connections: &mut Connections) {
         let Some(handoff) = &mut self.handoff else { return };
         // Before the answers: what was answered is there when it has ended.
         let ended = handoff.bridge.has_ended();
@@ -167,11 +168,11 @@ impl Channel {
         if ended {
             handoff.over = true;
             // Nobody rings any more, which poll would show again and again.
-            hub.events.remove(handoff.bridge.bell());
-            self.refuse_asking(hub);
+            connections.events.remove(handoff.bridge.bell());
+            self.refuse_asking(connections);
         }
         if is_suspect {
-            self.suspect(hub, Instant::now());
+            self.suspect(connections, Instant::now());
         }
         for (client, asked, outcome) in answers {
             let answer = match outcome {
@@ -183,16 +184,16 @@ impl Channel {
                 Err(e @ Error::Locked { .. }) => Err(self.refusal(ErrorKind::Busy, &e)),
                 Err(e) => Err(self.refusal(ErrorKind::Internal, &e)),
             };
-            hub.reply(client, answer, Vec::new());
+            connections.reply(client, answer, Vec::new());
         }
     }
 
     /// Nobody will answer those who wait for another length.
-    fn refuse_asking(&mut self, hub: &mut Hub) {
+    fn refuse_asking(&mut self, connections: &mut Connections) {
         let asking = self.handoff.as_mut().map(|handoff| std::mem::take(&mut handoff.asking)).unwrap_or_default();
         for client in asking {
             let why = "nobody hands messages over any more; the operation log says why (shmctl log)";
-            hub.reply(client, Err(self.refusal(ErrorKind::Internal, &why)), Vec::new());
+            connections.reply(client, Err(self.refusal(ErrorKind::Internal, &why)), Vec::new());
         }
     }
 
@@ -203,17 +204,17 @@ impl Channel {
     /// Makes a client a reader: it is told the objects' names, and gets a page for its signs of life.
     pub(super) fn attach_handoff(
         &mut self,
-        hub: &mut Hub,
+        connections: &mut Connections,
         client: ClientId,
         program: Option<&str>,
     ) -> Result<(), Refusal> {
         let Some(handoff) = &self.handoff else { return Ok(()) };
-        let Some(peer) = hub.peer(client, program) else { return Ok(()) };
-        self.admit(hub, &peer, handoff.readers.values(), handoff.config.max_readers)?;
+        let Some(peer) = connections.peer(client, program) else { return Ok(()) };
+        self.admit(connections, &peer, handoff.readers.values(), handoff.config.max_readers)?;
         let number = handoff.next_reader + 1;
         let made = Reader::new(client, peer, 0).and_then(|(reader, _sleeper)| {
             let page = reader.page_fd()?;
-            hub.bind(client, Role::Reader(self.id, number))?;
+            connections.bind(client, Role::Reader(self.id, number))?;
             Ok((reader, page))
         });
         let (reader, page) = made.map_err(|e| self.error(&e))?;
@@ -230,7 +231,7 @@ impl Channel {
             about("attach", &self.config, number, &reader).left_out(left_out).info();
         }
         handoff.readers.insert(number, reader);
-        hub.reply(client, Ok(Done::Handoff(attached)), vec![page]);
+        connections.reply(client, Ok(Done::Handoff(attached)), vec![page]);
         Ok(())
     }
 
@@ -243,7 +244,12 @@ impl Channel {
     }
 
     /// Tells a reader to go. It has the objects open and is trusted to obey.
-    pub(super) fn evict_handoff(&mut self, hub: &mut Hub, number: u32, by: &str) -> Result<(), Refusal> {
+    pub(super) fn evict_handoff(
+        &mut self,
+        connections: &mut Connections,
+        number: u32,
+        by: &str,
+    ) -> Result<(), Refusal> {
         let Some(handoff) = &mut self.handoff else { return Ok(()) };
         let Some(reader) = handoff.readers.get_mut(&number).filter(|reader| !reader.evicted) else {
             let why = super::no_reader(number, handoff.readers.keys());
@@ -258,35 +264,35 @@ impl Channel {
         }
         let (client, peer) = (reader.client, reader.peer.clone());
         self.punish(&peer);
-        hub.send(client, &ToReader::Evicted { reason }, Vec::new());
-        hub.end(client);
+        connections.send(client, &ToReader::Evicted { reason }, Vec::new());
+        connections.end(client);
         Ok(())
     }
 
     /// Changes the segment's length. The bridge answers.
-    pub(super) fn resize_handoff(&mut self, hub: &mut Hub, client: ClientId, bytes: u64) {
+    pub(super) fn resize_handoff(&mut self, connections: &mut Connections, client: ClientId, bytes: u64) {
         let Some(handoff) = &mut self.handoff else { return };
         let bounds = handoff.bounds();
         if bounds.fit(bytes).is_some() {
             handoff.asking.push(client);
             if !handoff.bridge.resize(client, bytes) {
-                self.handoff_ready(hub);
+                self.handoff_ready(connections);
             }
             return;
         }
         let (asked, min, max) = (Bytes(bytes), Bytes(bounds.min), Bytes(bounds.max));
         let message =
             format!("channel {}: asked {asked}, allowed {min} to {max}: the channel's min and max", self.config.name);
-        hub.reply(client, Err(refusal(ErrorKind::OutOfRange, message)), Vec::new());
+        connections.reply(client, Err(refusal(ErrorKind::OutOfRange, message)), Vec::new());
     }
 
     /// Tells the readers, and begins to end the bridge, which removes the objects. [`end_handoff`](Self::end_handoff) is the
     /// second half, when [`is_handing_over`](Self::is_handing_over) says no, or when it has been waited for long enough.
-    pub(super) fn close_handoff(&mut self, hub: &mut Hub, reason: &str) {
+    pub(super) fn close_handoff(&mut self, connections: &mut Connections, reason: &str) {
         let Some(handoff) = &mut self.handoff else { return };
         for (number, reader) in std::mem::take(&mut handoff.readers) {
-            hub.send(reader.client, &ToReader::Closing { reason: reason.to_owned() }, Vec::new());
-            hub.end(reader.client);
+            connections.send(reader.client, &ToReader::Closing { reason: reason.to_owned() }, Vec::new());
+            connections.end(reader.client);
             if let Some(left_out) = self.lines.admit(Instant::now()) {
                 detached(&self.config, number, &reader).reason(reason).left_out(left_out).info();
             }
@@ -300,9 +306,9 @@ impl Channel {
     }
 
     /// Says what became of the objects. A bridge that is still there is left behind.
-    pub(crate) fn end_handoff(&mut self, hub: &mut Hub) {
-        self.handoff_ready(hub);
-        self.refuse_asking(hub);
+    pub(crate) fn end_handoff(&mut self, connections: &mut Connections) {
+        self.handoff_ready(connections);
+        self.refuse_asking(connections);
         let Some(handoff) = &mut self.handoff else { return };
         if handoff.bridge.has_ended() {
             return removed(&handoff.config, handoff.bridge.removed());

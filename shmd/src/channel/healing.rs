@@ -17,10 +17,10 @@ use shm_proto::internal::ring::{Beginning, Snapshot, Walk, WalkFrom, Walked};
 use shm_proto::{Error, ErrorKind, Refusal, Result};
 
 use super::{Channel, Reader};
+use crate::connections::Connections;
 use crate::event_loop::Timer;
-use crate::hub::Hub;
-use crate::journal::operation;
 use crate::lease::{Holder, Lease};
+use crate::operation_log::operation;
 
 /// Bytes of a file that are looked at at a time, and how long others have their turn then.
 const PART: u64 = 1 << 20;
@@ -95,14 +95,14 @@ impl Channel {
     ///
     /// # Errors
     /// Why nobody can be let in.
-    pub(super) fn check(&mut self, hub: &mut Hub) -> Result<Snapshot> {
+    pub(super) fn check(&mut self, connections: &mut Connections) -> Result<Snapshot> {
         let mut found = self.examine();
         if let Health::Broken(_) = found {
             // Each word is read at one moment, but not all at the same.
             found = self.examine();
         }
         if let Health::Broken(reason) = found {
-            self.heal(hub, &reason)?;
+            self.heal(connections, &reason)?;
             found = self.examine();
         }
         match found {
@@ -116,8 +116,8 @@ impl Channel {
     }
 
     /// The same, for somebody who wants to be let in.
-    pub(super) fn check_for(&mut self, hub: &mut Hub) -> Result<(), Refusal> {
-        match self.check(hub) {
+    pub(super) fn check_for(&mut self, connections: &mut Connections) -> Result<(), Refusal> {
+        match self.check(connections) {
             // A writer that is busy with its places is none of a reader's troubles.
             Ok(_) => Ok(()),
             Err(Error::System { source, .. }) if source.kind() == Io::ResourceBusy && self.broken.is_none() => Ok(()),
@@ -133,25 +133,25 @@ impl Channel {
     ///
     /// # Errors
     /// When there is no new one to be had. It is tried again once a second.
-    pub(super) fn heal(&mut self, hub: &mut Hub, reason: &str) -> Result<()> {
+    pub(super) fn heal(&mut self, connections: &mut Connections, reason: &str) -> Result<()> {
         if self.broken.is_none() {
             operation("broken").on(&self.config.name).text("segment", self.segment.name()).reason(reason).error();
         }
         self.broken = Some(reason.to_owned());
         self.inspection = None;
-        hub.events.set_timer(Timer::Inspect(self.id()), None);
-        self.end_lease(hub, &format!("the segment was broken and is replaced: {reason}"));
-        self.leave_broken(hub, reason)?;
+        connections.events.set_timer(Timer::Inspect(self.id()), None);
+        self.end_lease(connections, &format!("the segment was broken and is replaced: {reason}"));
+        self.leave_broken(connections, reason)?;
         self.broken = None;
         self.trusted = None;
-        self.resume_source(hub);
+        self.resume_source(connections);
         Ok(())
     }
 
     /// Tries again to replace a broken segment. Whether there is none any more.
-    pub(super) fn retry_healing(&mut self, hub: &mut Hub, now: Instant) -> bool {
+    pub(super) fn retry_healing(&mut self, connections: &mut Connections, now: Instant) -> bool {
         let Some(reason) = self.broken.clone() else { return true };
-        match self.heal(hub, &reason) {
+        match self.heal(connections, &reason) {
             Ok(()) => true,
             Err(e) => {
                 if let Some(left_out) = self.overflow_lines.admit(now) {
@@ -163,14 +163,14 @@ impl Channel {
     }
 
     /// Takes the role from whoever has it.
-    fn end_lease(&mut self, hub: &mut Hub, reason: &str) {
+    fn end_lease(&mut self, connections: &mut Connections, reason: &str) {
         let Some(lease) = &self.lease else { return };
         lease.end();
-        self.tell(hub, ToWriter::Revoked { reason: reason.to_owned() });
+        self.tell(connections, ToWriter::Revoked { reason: reason.to_owned() });
         self.readers.values().for_each(Reader::release_writer);
         match &self.lease {
             Some(Lease { holder: Holder::Lent { client, .. } | Holder::Helper { client }, .. }) => {
-                hub.end(*client);
+                connections.end(*client);
                 self.lease = None;
                 self.helper = None;
             }
@@ -178,7 +178,7 @@ impl Channel {
             _ => self.resumes = true,
         }
         let actions = self.sizing.writer(Instant::now(), false);
-        self.carry_out(hub, actions);
+        self.carry_out(connections, actions);
     }
 
     /// Where the new segment begins.
@@ -194,7 +194,7 @@ impl Channel {
     }
 
     /// A reader says that something is wrong. All records are looked at before it is believed.
-    pub(crate) fn suspect(&mut self, hub: &mut Hub, now: Instant) {
+    pub(crate) fn suspect(&mut self, connections: &mut Connections, now: Instant) {
         let lately = self.inspected.is_some_and(|at| now.saturating_duration_since(at) < BETWEEN_LOOKS);
         if self.inspection.is_some() || lately || self.closed {
             return;
@@ -203,7 +203,7 @@ impl Channel {
         match Walk::begin(self.segment.file(), WalkFrom::Floor) {
             Ok(walk) => {
                 self.inspection = Some(walk);
-                self.inspect(hub);
+                self.inspect(connections);
             }
             // The next tick says what that is.
             Err(e) => log::debug!("event=no-inspection channel={} reason={:?}", self.config.name, e.to_string()),
@@ -211,12 +211,12 @@ impl Channel {
     }
 
     /// Goes on looking at the records.
-    pub(crate) fn inspect(&mut self, hub: &mut Hub) {
+    pub(crate) fn inspect(&mut self, connections: &mut Connections) {
         let Some(walk) = &mut self.inspection else { return };
         match walk.go_on(self.segment.file(), &self.geometry, PART) {
-            Ok(Walked::More) => hub.events.set_timer(Timer::Inspect(self.id), Some(Instant::now() + REST)),
+            Ok(Walked::More) => connections.events.set_timer(Timer::Inspect(self.id), Some(Instant::now() + REST)),
             Ok(Walked::Broken(reason)) => {
-                if let Err(e) = self.heal(hub, &reason) {
+                if let Err(e) = self.heal(connections, &reason) {
                     operation("broken").on(&self.config.name).reason(e).error();
                 }
             }

@@ -16,8 +16,8 @@ use shm_proto::{Error, Result};
 
 use super::segment::{Segment, Unborn, this_process};
 use super::{Channel, Reader};
-use crate::hub::Hub;
-use crate::journal::operation;
+use crate::connections::Connections;
+use crate::operation_log::operation;
 
 /// Memory of a new segment that is taken at once, in the event loop; the rest is reserved as for any growth.
 const AT_ONCE: u64 = 1 << 20;
@@ -84,7 +84,7 @@ impl Channel {
     ///
     /// # Errors
     /// When it would have to move and cannot.
-    pub(super) fn claim_segment(&mut self, hub: &mut Hub) -> Result<()> {
+    pub(super) fn claim_segment(&mut self, connections: &mut Connections) -> Result<()> {
         let is_alive = |last: &LastHolder| process::is_alive(last.pid, last.start);
         let patience = if self.last_holder.as_ref().is_some_and(is_alive) { ALIVE } else { DEAD };
         let until = Instant::now() + patience;
@@ -92,8 +92,8 @@ impl Channel {
             if Instant::now() >= until {
                 let who = self.last_holder.map_or_else(String::new, |last| format!(", pid {},", last.pid));
                 let why = format!("its former writer{who} can still write to the old segment");
-                return match self.move_on(hub, &Why::Held(why)) {
-                    Err(Error::Corrupt { reason, .. }) => self.heal(hub, &reason),
+                return match self.move_on(connections, &Why::Held(why)) {
+                    Err(Error::Corrupt { reason, .. }) => self.heal(connections, &reason),
                     moved => moved,
                 };
             }
@@ -106,12 +106,12 @@ impl Channel {
     ///
     /// # Errors
     /// When there is no new one to be had.
-    pub(super) fn leave_broken(&mut self, hub: &mut Hub, reason: &str) -> Result<()> {
-        self.move_on(hub, &Why::Broken(reason.to_owned()))
+    pub(super) fn leave_broken(&mut self, connections: &mut Connections, reason: &str) -> Result<()> {
+        self.move_on(connections, &Why::Broken(reason.to_owned()))
     }
 
     /// Goes on in a new segment. Nobody holds the writer role, or who does has been told that it is over.
-    fn move_on(&mut self, hub: &mut Hub, why: &Why) -> Result<()> {
+    fn move_on(&mut self, connections: &mut Connections, why: &Why) -> Result<()> {
         self.forget_formers();
         if self.formers.len() >= MOST_FORMER {
             let slowest = self.readers.iter().filter(|(_, reader)| !reader.evicted).min_by_key(|(_, r)| r.cursor());
@@ -124,7 +124,7 @@ impl Channel {
         let goal = self.sizing.pending().unwrap_or(self.sizing.capacity());
         let capacity = goal.min(AT_ONCE);
         let unborn = self.segment.successor(&self.config, &self.geometry, capacity)?;
-        self.end_reservation(hub);
+        self.end_reservation(connections);
         self.mark_moved();
         let end = match why {
             Why::Held(_) => self.end_of_segment(),
@@ -146,9 +146,9 @@ impl Channel {
             Why::Held(_) => None,
             Why::Broken(reason) => Some(reason.clone()),
         };
-        self.tell_moved(hub, beginning.pos, beginning.seq, broken);
+        self.tell_moved(connections, beginning.pos, beginning.seq, broken);
         let actions = self.sizing.replaced(Instant::now(), capacity, goal, &self.segment.free());
-        self.carry_out(hub, actions);
+        self.carry_out(connections, actions);
         Ok(())
     }
 
@@ -199,7 +199,7 @@ impl Channel {
     }
 
     /// Tells everybody who reads where the old segment ends, and gives out the new one.
-    fn tell_moved(&mut self, hub: &mut Hub, pos: u64, seq: u64, broken: Option<String>) {
+    fn tell_moved(&mut self, connections: &mut Connections, pos: u64, seq: u64, broken: Option<String>) {
         let line = ToReader::Moved { geometry: self.geometry.clone(), pos, seq, broken };
         let mut unable = Vec::new();
         for (&number, reader) in self.readers.iter().filter(|(_, reader)| !reader.evicted) {
@@ -207,7 +207,7 @@ impl Channel {
                 Ok(fd) => {
                     match self.handoff.as_mut().filter(|_| reader.is_bridge()) {
                         Some(handoff) => handoff.tell_feed(&line, vec![fd]),
-                        None => drop(hub.send(reader.client, &line, vec![fd])),
+                        None => drop(connections.send(reader.client, &line, vec![fd])),
                     }
                     // After the line: a reader that is woken finds it on its connection.
                     reader.signal(0);
@@ -217,7 +217,7 @@ impl Channel {
         }
         for (number, error) in unable {
             self.mark_evicted(
-                hub,
+                connections,
                 number,
                 &format!("it cannot follow the channel to its new segment: {error}"),
                 "daemon",

@@ -15,7 +15,7 @@ use shm_proto::internal::os::shm::Leftover;
 use shm_proto::internal::ring::{Owner, Snapshot};
 use shm_proto::{Error, Result};
 
-use crate::journal::operation;
+use crate::operation_log::operation;
 
 /// How long a killed daemon's lock is waited for.
 const RELEASE: Duration = Duration::from_secs(5);

@@ -14,7 +14,7 @@ use shm_proto::internal::ring::wake::ask_for_cursor;
 use super::handoff::NOBODY;
 use crate::event_loop::ClientId;
 use crate::liveness::Pulse;
-use crate::server::Peer;
+use crate::peer::Peer;
 
 /// A reader: its page, its bell, and the connection that is its attachment.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use shm_proto::internal::ring::link::ToWriter;
 
 use super::{Channel, Handoff, segment};
 use crate::config::{ChannelConfig, SourceKind, values};
-use crate::hub::Hub;
+use crate::connections::Connections;
 use crate::lease::{Holder, Lease};
 use crate::policy::Bounds;
 
@@ -99,9 +99,9 @@ fn take(next: &mut ChannelConfig, new: &ChannelConfig, key: &str) -> bool {
 
 impl Channel {
     /// Takes over what a new configuration of this channel has to say.
-    pub(crate) fn reconfigure(&mut self, hub: &mut Hub, new: ChannelConfig) -> Outcome {
+    pub(crate) fn reconfigure(&mut self, connections: &mut Connections, new: ChannelConfig) -> Outcome {
         if new.handoff.is_some() != self.handoff.is_some() {
-            return self.reconfigure_in_other_mode(hub, new);
+            return self.reconfigure_in_other_mode(connections, new);
         }
         if self.handoff.is_some() {
             return self.reconfigure_handoff(new);
@@ -111,13 +111,13 @@ impl Channel {
         self.config = next;
         self.tell_source();
         self.sizing.set_bounds(Bounds { min: self.config.min, max: self.config.max });
-        self.tell_policy(hub);
+        self.tell_policy(connections);
         outcome
     }
 
     /// The new configuration is one of the other mode, which stays. Who may do what means the same in both and is taken over; all
     /// else that differs is named.
-    fn reconfigure_in_other_mode(&mut self, hub: &mut Hub, new: ChannelConfig) -> Outcome {
+    fn reconfigure_in_other_mode(&mut self, connections: &mut Connections, new: ChannelConfig) -> Outcome {
         let present = self.handoff.as_ref().map_or(&self.config, Handoff::config).clone();
         // What only one of the modes knows goes without saying.
         let [known, asked] = [&present, &new].map(values);
@@ -133,7 +133,7 @@ impl Channel {
             .collect();
         kept.sort_by_key(|change| change.key != "mode");
         let taken = ChannelConfig { read: new.read, write: new.write, admin: new.admin, ..present.clone() };
-        let mut outcome = self.reconfigure(hub, taken);
+        let mut outcome = self.reconfigure(connections, taken);
         outcome.kept.splice(0..0, kept);
         outcome
     }
@@ -154,7 +154,7 @@ impl Channel {
     }
 
     /// What later writers and readers are told, and the present writer at once.
-    fn tell_policy(&mut self, hub: &mut Hub) {
+    fn tell_policy(&mut self, connections: &mut Connections) {
         let fresh = segment::geometry(&self.config);
         let now = &mut self.geometry;
         let before = now.clone();
@@ -171,7 +171,7 @@ impl Channel {
                 evict_after_ms: now.evict_after_ms,
                 wait_readers: now.wait_readers,
             };
-            self.tell(hub, line);
+            self.tell(connections, line);
         }
     }
 }

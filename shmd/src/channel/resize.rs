@@ -9,9 +9,9 @@ use shm_proto::internal::ring::layout::DATA_OFFSET;
 use shm_proto::internal::ring::link::ToWriter;
 
 use super::Channel;
+use crate::connections::{Connections, refusal};
 use crate::event_loop::{ClientId, Interest, Timer, Token};
-use crate::hub::{Hub, refusal};
-use crate::journal::{Operation, operation};
+use crate::operation_log::{Operation, operation};
 use crate::sizing::Action;
 
 /// Memory is reserved in steps of this many bytes; the writer may use each as soon as it is there.
@@ -27,18 +27,18 @@ pub(super) fn told(action: Action) -> Option<ToWriter> {
 
 impl Channel {
     /// A resize request; it is answered when it is done or refused.
-    pub(crate) fn resize(&mut self, hub: &mut Hub, client: ClientId, bytes: u64) {
+    pub(crate) fn resize(&mut self, connections: &mut Connections, client: ClientId, bytes: u64) {
         if self.handoff.is_some() {
-            return self.resize_handoff(hub, client, bytes);
+            return self.resize_handoff(connections, client, bytes);
         }
-        if let Err(refusal) = self.check_for(hub) {
-            return hub.reply(client, Err(refusal), Vec::new());
+        if let Err(refusal) = self.check_for(connections) {
+            return connections.reply(client, Err(refusal), Vec::new());
         }
         if bytes < self.sizing.capacity() && self.sizing.bounds().fit(bytes).is_some() {
-            self.start_helper(hub);
+            self.start_helper(connections);
         }
         let actions = self.sizing.ask(Instant::now(), client, bytes, &self.segment.free());
-        self.carry_out(hub, actions);
+        self.carry_out(connections, actions);
     }
 
     /// A client that waits for an answer is gone.
@@ -47,14 +47,14 @@ impl Channel {
     }
 
     /// Gives back memory that has not been needed for a while.
-    pub(super) fn shrink_unused(&mut self, hub: &mut Hub, now: Instant, target: u64) {
-        self.start_helper(hub);
+    pub(super) fn shrink_unused(&mut self, connections: &mut Connections, now: Instant, target: u64) {
+        self.start_helper(connections);
         let actions = self.sizing.low_use(now, target);
-        self.carry_out(hub, actions);
+        self.carry_out(connections, actions);
     }
 
     /// The reservation under way has something to tell.
-    pub(crate) fn reservation_ready(&mut self, hub: &mut Hub) {
+    pub(crate) fn reservation_ready(&mut self, connections: &mut Connections) {
         let Some((reservation, _)) = &mut self.reservation else { return };
         let now = Instant::now();
         let actions = match reservation.advance() {
@@ -66,53 +66,53 @@ impl Channel {
             }
             Ok(Progress::Done(length)) => {
                 self.segment.grown(length.saturating_sub(DATA_OFFSET));
-                self.end_reservation(hub);
+                self.end_reservation(connections);
                 self.sizing.finished(now, &self.segment.free())
             }
-            Ok(Progress::Failed { source, .. }) => self.reservation_failed(hub, &source.to_string()),
-            Err(e) => self.reservation_failed(hub, &e.to_string()),
+            Ok(Progress::Failed { source, .. }) => self.reservation_failed(connections, &source.to_string()),
+            Err(e) => self.reservation_failed(connections, &e.to_string()),
         };
-        self.carry_out(hub, actions);
+        self.carry_out(connections, actions);
     }
 
-    fn reservation_failed(&mut self, hub: &mut Hub, reason: &str) -> Vec<Action> {
-        self.end_reservation(hub);
+    fn reservation_failed(&mut self, connections: &mut Connections, reason: &str) -> Vec<Action> {
+        self.end_reservation(connections);
         // Before what the attempt took is given back: this is what it met.
         let free = self.segment.free();
         self.sizing.failed(Instant::now(), reason, &free)
     }
 
-    pub(super) fn end_reservation(&mut self, hub: &mut Hub) {
+    pub(super) fn end_reservation(&mut self, connections: &mut Connections) {
         if let Some((reservation, _)) = self.reservation.take() {
-            hub.events.remove(&reservation);
+            connections.events.remove(&reservation);
         }
     }
 
     /// A change of size was waited for.
-    pub(crate) fn resize_due(&mut self, hub: &mut Hub) {
+    pub(crate) fn resize_due(&mut self, connections: &mut Connections) {
         let actions = self.sizing.tick(Instant::now(), &self.segment.free());
-        self.carry_out(hub, actions);
+        self.carry_out(connections, actions);
     }
 
     /// Carries actions out, in order, and those that follow from failures.
-    pub(super) fn carry_out(&mut self, hub: &mut Hub, actions: Vec<Action>) {
+    pub(super) fn carry_out(&mut self, connections: &mut Connections, actions: Vec<Action>) {
         let mut queue = std::collections::VecDeque::from(actions);
         while let Some(action) = queue.pop_front() {
             match action {
-                Action::Reserve { from, to } => queue.extend(self.reserve(hub, from, to)),
-                Action::CancelReservation => self.end_reservation(hub),
-                Action::Tell(line) => self.tell(hub, line),
+                Action::Reserve { from, to } => queue.extend(self.reserve(connections, from, to)),
+                Action::CancelReservation => self.end_reservation(connections),
+                Action::Tell(line) => self.tell(connections, line),
                 Action::Cut { to, after } => {
                     let readers = &self.readers;
                     self.segment.cut(to, after, |position| readers.values().all(|reader| reader.is_past(position)));
                 }
                 Action::Done { client, old, asked, new, pending } => {
                     let resized = Resized { channel: self.config.name.clone(), old, asked, new, pending };
-                    hub.reply(client, Ok(Done::Resize(resized)), Vec::new());
+                    connections.reply(client, Ok(Done::Resize(resized)), Vec::new());
                 }
                 Action::Refuse { client, kind, message } => {
                     let message = format!("channel {}: {message}", self.config.name);
-                    hub.reply(client, Err(refusal(kind, message)), Vec::new());
+                    connections.reply(client, Err(refusal(kind, message)), Vec::new());
                 }
                 Action::Grew { old, new, by } => {
                     self.resizes += 1;
@@ -127,7 +127,7 @@ impl Channel {
                 }
             }
         }
-        hub.events.set_timer(Timer::Resize(self.id), self.sizing.deadline());
+        connections.events.set_timer(Timer::Resize(self.id), self.sizing.deadline());
     }
 
     fn resized(&self, event: &'static str, old: u64, new: u64) -> Operation {
@@ -136,10 +136,10 @@ impl Channel {
         resized.number("old", old).number("new", new)
     }
 
-    fn reserve(&mut self, hub: &mut Hub, from: u64, to: u64) -> Vec<Action> {
+    fn reserve(&mut self, connections: &mut Connections, from: u64, to: u64) -> Vec<Action> {
         let started = Reservation::start(self.segment.file(), DATA_OFFSET + from, DATA_OFFSET + to, STEP);
         let watched = started.and_then(|reservation| {
-            hub.events.add(&reservation, Token::Reservation(self.id), Interest::READ)?;
+            connections.events.add(&reservation, Token::Reservation(self.id), Interest::READ)?;
             Ok(reservation)
         });
         match watched {
@@ -147,7 +147,7 @@ impl Channel {
                 self.reservation = Some((reservation, Instant::now()));
                 Vec::new()
             }
-            Err(e) => self.reservation_failed(hub, &e.to_string()),
+            Err(e) => self.reservation_failed(connections, &e.to_string()),
         }
     }
 

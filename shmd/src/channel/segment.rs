@@ -20,7 +20,7 @@ use shm_proto::{Bytes, Error, Prefix, Result};
 use super::name::{lock, make_way, publish};
 use crate::cleanup;
 use crate::config::ChannelConfig;
-use crate::journal::operation;
+use crate::operation_log::operation;
 
 /// The daemon's own process, as a segment's header names it.
 ///

@@ -7,9 +7,9 @@ use shm_proto::internal::ring::Snapshot;
 use shm_proto::internal::ring::layout::waiting;
 
 use super::Channel;
-use crate::journal::{Operation, operation};
 use crate::lease::Holder;
 use crate::liveness::Found;
+use crate::operation_log::{Operation, operation};
 use crate::rates::{Averages, Totals};
 
 impl Channel {

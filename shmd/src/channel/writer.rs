@@ -11,12 +11,12 @@ use shm_proto::{Done, Error, ErrorKind, Refusal, Result};
 
 use super::moving::LastHolder;
 use super::{Channel, Reader, resize};
+use crate::client::Role;
 use crate::config::SourceKind;
+use crate::connections::{Connections, refusal};
 use crate::event_loop::{ClientId, Interest, Timer, Token};
-use crate::hub::{Hub, refusal};
-use crate::journal::operation;
 use crate::lease::{Holder, Lease, Offer};
-use crate::server::Role;
+use crate::operation_log::operation;
 use crate::source::{self, Cutting, FromSource, Opening, Report, State};
 
 /// Characters of a reason given by a writer that are repeated.
@@ -29,20 +29,25 @@ impl Channel {
     ///
     /// # Errors
     /// The refusal to send instead.
-    pub(crate) fn lend(&mut self, hub: &mut Hub, client: ClientId, program: Option<&str>) -> Result<(), Refusal> {
+    pub(crate) fn lend(
+        &mut self,
+        connections: &mut Connections,
+        client: ClientId,
+        program: Option<&str>,
+    ) -> Result<(), Refusal> {
         if let Some(lease) = self.lease.as_ref().filter(|_| self.has_writer()) {
             return self.refuse(ErrorKind::WriterTaken, lease.refusal());
         }
-        let Some(peer) = hub.peer(client, program) else { return Ok(()) };
+        let Some(peer) = connections.peer(client, program) else { return Ok(()) };
         let is_helper = self.helper.as_ref().is_some_and(|helper| helper.pid() == peer.pid);
         if !is_helper {
-            self.drop_own(hub);
+            self.drop_own(connections);
         }
-        self.check_for(hub)?;
-        self.claim_segment(hub).map_err(|e| self.cannot_claim(&e))?;
+        self.check_for(connections)?;
+        self.claim_segment(connections).map_err(|e| self.cannot_claim(&e))?;
         let made = Offer::new().and_then(|(offer, page)| {
             let fds = vec![self.segment.for_writer()?, page];
-            hub.bind(client, Role::Writer(self.id))?;
+            connections.bind(client, Role::Writer(self.id))?;
             Ok((offer, fds))
         });
         let (mut offer, fds) = made.map_err(|e| self.error(&e))?;
@@ -54,8 +59,8 @@ impl Channel {
         let holder = if is_helper { Holder::Helper { client } } else { Holder::Lent { client, peer } };
         self.prepare(&mut offer);
         let lent = Lent { geometry: self.geometry.clone(), reserved: capacity, capacity };
-        hub.reply(client, Ok(Done::Publish(lent)), fds);
-        self.begin(hub, offer.to(holder));
+        connections.reply(client, Ok(Done::Publish(lent)), fds);
+        self.begin(connections, offer.to(holder));
         Ok(())
     }
 
@@ -78,15 +83,15 @@ impl Channel {
     }
 
     /// Somebody else holds the role from now on.
-    pub(super) fn begin(&mut self, hub: &mut Hub, lease: Lease) {
+    pub(super) fn begin(&mut self, connections: &mut Connections, lease: Lease) {
         self.lease = Some(lease);
-        self.send_lines(hub);
+        self.send_lines(connections);
     }
 
     /// What a writer inside the daemon starts from, and the daemon's side of its page.
-    pub(super) fn opening(&mut self, hub: &mut Hub) -> Result<(Opening, Offer)> {
-        self.check(hub)?;
-        self.claim_segment(hub)?;
+    pub(super) fn opening(&mut self, connections: &mut Connections) -> Result<(Opening, Offer)> {
+        self.check(connections)?;
+        self.claim_segment(connections)?;
         let (mut offer, page) = Offer::new()?;
         let segment = self.segment.for_writer()?;
         self.prepare(&mut offer);
@@ -103,9 +108,9 @@ impl Channel {
     ///
     /// # Errors
     /// When it cannot be started.
-    pub(crate) fn start_source(&mut self, hub: &mut Hub) -> Result<()> {
-        self.watch_handoff(hub)?;
-        self.try_source(hub).map_err(|e| match e {
+    pub(crate) fn start_source(&mut self, connections: &mut Connections) -> Result<()> {
+        self.watch_handoff(connections)?;
+        self.try_source(connections).map_err(|e| match e {
             Error::System { action, source } => {
                 let (name, kind) = (&self.config.name, self.config.source.kind());
                 Error::system(format!("channel {name}, source {kind}: {action}"), source)
@@ -117,31 +122,31 @@ impl Channel {
     /// Starts the source of a channel that a reload has made. One that cannot be started now is tried again and again: its
     /// directory may be missing, or a channel that the same reload removes has not let it go yet, `taken`. Why it
     /// has to wait, if it has to.
-    pub(crate) fn start_source_or_retry(&mut self, hub: &mut Hub, taken: bool) -> Option<String> {
-        let started = self.watch_handoff(hub).and_then(|()| {
+    pub(crate) fn start_source_or_retry(&mut self, connections: &mut Connections, taken: bool) -> Option<String> {
+        let started = self.watch_handoff(connections).and_then(|()| {
             if taken {
                 let reason = std::io::Error::other("a channel that is being removed still has it");
                 return Err(Error::system(self.config.source.to_string(), reason));
             }
-            self.try_source(hub)
+            self.try_source(connections)
         });
         started.err().map(|e| {
             let reason = e.to_string();
             operation("source-waits").on(&self.config.name).text("source", &self.config.source).reason(&reason).warn();
-            self.retry_later(hub);
+            self.retry_later(connections);
             reason
         })
     }
 
     /// Tries once more to start a source.
-    pub(crate) fn retry_source(&mut self, hub: &mut Hub) {
+    pub(crate) fn retry_source(&mut self, connections: &mut Connections) {
         if self.has_writer() {
             // A program has borrowed the role meanwhile.
-            return self.retry_later(hub);
+            return self.retry_later(connections);
         }
-        self.drop_own(hub);
+        self.drop_own(connections);
         let before = self.fed.as_ref().and_then(|report| report.stat().last_error);
-        if let Err(e) = self.try_source(hub) {
+        if let Err(e) = self.try_source(connections) {
             let reason = e.to_string();
             if before.as_ref() != Some(&reason) {
                 operation("source-waits")
@@ -150,26 +155,26 @@ impl Channel {
                     .reason(&reason)
                     .warn();
             }
-            self.retry_later(hub);
+            self.retry_later(connections);
         }
     }
 
-    fn retry_later(&self, hub: &mut Hub) {
+    fn retry_later(&self, connections: &mut Connections) {
         if let Some(report) = &self.fed {
             report.set(State::Retrying);
         }
-        hub.events.set_timer(Timer::Source(self.id), Some(Instant::now() + RETRY));
+        connections.events.set_timer(Timer::Source(self.id), Some(Instant::now() + RETRY));
     }
 
-    fn try_source(&mut self, hub: &mut Hub) -> Result<()> {
+    fn try_source(&mut self, connections: &mut Connections) -> Result<()> {
         if self.config.source == SourceKind::None {
             return Ok(());
         }
         let fresh = || Arc::new(Report::new(&self.config.source));
         let report = Arc::clone(self.fed.get_or_insert_with(fresh));
-        match self.open_source(hub, &report) {
+        match self.open_source(connections, &report) {
             Ok(lease) => {
-                self.begin(hub, lease);
+                self.begin(connections, lease);
                 let about = operation("source").on(&self.config.name).text("source", &self.config.source);
                 let framed = self.config.source.is_framed();
                 if framed { about.text("framing", self.config.framing) } else { about }.info();
@@ -179,37 +184,37 @@ impl Channel {
                 report.set(State::Failed);
                 report.error(e.to_string());
                 let actions = self.sizing.writer(Instant::now(), false);
-                self.carry_out(hub, actions);
+                self.carry_out(connections, actions);
                 Err(e)
             }
         }
     }
 
-    fn open_source(&mut self, hub: &mut Hub, report: &Arc<Report>) -> Result<Lease> {
-        let (opening, offer) = self.opening(hub)?;
+    fn open_source(&mut self, connections: &mut Connections, report: &Arc<Report>) -> Result<Lease> {
+        let (opening, offer) = self.opening(connections)?;
         let cutting = Cutting {
             framing: self.config.framing,
             keep_delimiter: self.config.keep_delimiter,
             max_message: self.config.max_message,
         };
         let inside = source::start(&self.config.source, opening, cutting, &self.config.write, report)?;
-        hub.events.add(inside.bell(), Token::Source(self.id), Interest::READ)?;
+        connections.events.add(inside.bell(), Token::Source(self.id), Interest::READ)?;
         Ok(offer.to(Holder::Source(inside)))
     }
 
     /// The source's thread has said something. When it has ended: messages published, or why it failed.
-    pub(crate) fn source_ready(&mut self, hub: &mut Hub) -> Option<Result<u64>> {
+    pub(crate) fn source_ready(&mut self, connections: &mut Connections) -> Option<Result<u64>> {
         let Some(Lease { holder: Holder::Source(inside), .. }) = &self.lease else { return None };
         let mut ended = None;
         for said in inside.take() {
             match said {
-                FromSource::Line(line) => self.obey(hub, line),
+                FromSource::Line(line) => self.obey(connections, line),
                 FromSource::Ended(outcome) => ended = Some(outcome),
             }
         }
         let outcome = ended?;
         if let Some(Lease { holder: Holder::Source(mut inside), .. }) = self.lease.take() {
-            hub.events.remove(inside.bell());
+            connections.events.remove(inside.bell());
             inside.join();
             let told = |event| operation(event).on(&self.config.name).text("source", inside.kind());
             match &outcome {
@@ -217,27 +222,27 @@ impl Channel {
                 Err(e) => told("source-failed").reason(e).warn(),
             }
         }
-        self.writer_left(hub);
+        self.writer_left(connections);
         if std::mem::take(&mut self.resumes) {
-            self.resume_source(hub);
+            self.resume_source(connections);
             return None;
         }
         Some(outcome)
     }
 
     /// Starts the source again that had to end because its segment was broken.
-    pub(super) fn resume_source(&mut self, hub: &mut Hub) {
+    pub(super) fn resume_source(&mut self, connections: &mut Connections) {
         if self.lease.is_some() || self.resumes || self.fed.is_none() || self.farewell.is_some() {
             return;
         }
-        if let Err(e) = self.try_source(hub) {
+        if let Err(e) = self.try_source(connections) {
             operation("source-waits").on(&self.config.name).text("source", &self.config.source).reason(e).warn();
-            self.retry_later(hub);
+            self.retry_later(connections);
         }
     }
 
     /// The lent writer's connection is gone, or is about to be.
-    pub(crate) fn writer_gone(&mut self, hub: &mut Hub, client: ClientId) {
+    pub(crate) fn writer_gone(&mut self, connections: &mut Connections, client: ClientId) {
         let is_holders = |holder: &Holder| match holder {
             Holder::Lent { client: holder, .. } | Holder::Helper { client: holder } => *holder == client,
             Holder::Source(_) => false,
@@ -254,33 +259,33 @@ impl Channel {
                 if let Some(left_out) = self.lines.admit(Instant::now()) {
                     operation("return").on(&self.config.name).peer(&peer).left_out(left_out).info();
                 }
-                self.writer_left(hub);
+                self.writer_left(connections);
             }
             Some(Lease { holder: Holder::Helper { client: holder }, .. }) if holder == client => {
-                self.helper_left(hub);
+                self.helper_left(connections);
             }
             other => self.lease = other,
         }
     }
 
-    fn writer_left(&mut self, hub: &mut Hub) {
+    fn writer_left(&mut self, connections: &mut Connections) {
         let actions = self.sizing.writer(Instant::now(), false);
-        self.carry_out(hub, actions);
-        self.take_over_shrink(hub);
+        self.carry_out(connections, actions);
+        self.take_over_shrink(connections);
     }
 
     /// A line from the writer.
-    pub(crate) fn obey(&mut self, hub: &mut Hub, line: ToDaemon) {
+    pub(crate) fn obey(&mut self, connections: &mut Connections, line: ToDaemon) {
         let now = Instant::now();
         match line {
             ToDaemon::Grow { capacity } => {
                 self.low_use.reset();
                 let actions = self.sizing.writer_asks(now, capacity, &self.segment.free());
-                self.carry_out(hub, actions);
+                self.carry_out(connections, actions);
             }
             ToDaemon::Shrunk { id, after, .. } => {
                 let actions = self.sizing.shrunk(id, after);
-                self.carry_out(hub, actions);
+                self.carry_out(connections, actions);
                 if let Some(helper) = &mut self.helper {
                     helper.has_shrunk |= self.sizing.shrinking().is_none();
                 }
@@ -289,19 +294,19 @@ impl Channel {
                 if let Some(lease) = &mut self.lease {
                     lease.taken(lines);
                     if lease.has_lines() {
-                        self.send_lines(hub);
+                        self.send_lines(connections);
                     }
                 }
             }
             ToDaemon::Broken { reason } => {
                 let reason: String = reason.chars().filter(|c| !c.is_control()).take(REASON_CHARS).collect();
-                if let Err(e) = self.heal(hub, &reason) {
+                if let Err(e) = self.heal(connections, &reason) {
                     operation("broken").on(&self.config.name).reason(e).error();
                 }
             }
             ToDaemon::Evicted { reader, reason } | ToDaemon::Refused { reader, reason } => {
                 let reason: String = reason.chars().filter(|c| !c.is_control()).take(REASON_CHARS).collect();
-                self.mark_evicted(hub, reader, &reason, "writer");
+                self.mark_evicted(connections, reader, &reason, "writer");
             }
             ToDaemon::Overflow { dropped, overwritten } => {
                 if let Some(left_out) = self.overflow_lines.admit(now) {
@@ -321,17 +326,17 @@ impl Channel {
     }
 
     /// Tells the writer something, if there is a writer, and ends whatever sleep it is in.
-    pub(super) fn tell(&mut self, hub: &mut Hub, line: ToWriter) {
+    pub(super) fn tell(&mut self, connections: &mut Connections, line: ToWriter) {
         if let Some(lease) = &mut self.lease {
             lease.put(line);
-            self.send_lines(hub);
+            self.send_lines(connections);
         }
     }
 
     /// Sends the writer as many of the lines that wait as it is to be sent.
-    pub(super) fn send_lines(&mut self, hub: &mut Hub) {
+    pub(super) fn send_lines(&mut self, connections: &mut Connections) {
         if let Some(lease) = &mut self.lease {
-            lease.send(hub, &self.readers);
+            lease.send(connections, &self.readers);
             self.readers.values().for_each(Reader::release_writer);
         }
     }
@@ -345,12 +350,12 @@ impl Channel {
     }
 
     /// Takes the writer role back; whoever holds it gives it up by going away.
-    pub(crate) fn revoke(&mut self, hub: &mut Hub, reason: &str) {
-        hub.events.set_timer(Timer::Source(self.id), None);
+    pub(crate) fn revoke(&mut self, connections: &mut Connections, reason: &str) {
+        connections.events.set_timer(Timer::Source(self.id), None);
         self.give_reason(reason);
         let actions = self.sizing.close(reason);
-        self.carry_out(hub, actions);
-        self.drop_own(hub);
-        self.tell(hub, ToWriter::Revoked { reason: reason.to_owned() });
+        self.carry_out(connections, actions);
+        self.drop_own(connections);
+        self.tell(connections, ToWriter::Revoked { reason: reason.to_owned() });
     }
 }

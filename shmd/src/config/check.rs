@@ -16,8 +16,9 @@ use shm_proto::{ChannelName, Prefix};
 use super::handoff::Mode;
 use super::load::Loaded;
 use super::origin::{Error, Located, Origin};
-use super::raw::{Channel, Names, Time, Top};
+use super::raw::{Channel, DEFAULT_NAME, Names, Time, Top};
 use super::sizes::Sizes;
+use super::source::MAX_SOCKET_PATH;
 use super::{ChannelConfig, Config, SourceKind, handoff, memory, source};
 use crate::access::{self, Access};
 use crate::host::Host;
@@ -25,7 +26,6 @@ use crate::host::Host;
 const LOG: LevelFilter = LevelFilter::Info;
 const MAX_CLIENTS: u32 = 1024;
 const LOG_ENTRIES: u32 = 1000;
-const NAME: &str = "main";
 const MAX_READERS: u32 = 64;
 const EVICT_AFTER: Duration = Duration::from_secs(30);
 const SHRINK_AFTER: Duration = Duration::from_secs(60);
@@ -37,8 +37,6 @@ const MOST_READERS: u32 = 1024;
 const MOST_CLIENTS: u32 = 65_536;
 /// An entry takes some 300 bytes.
 const MOST_ENTRIES: u32 = 100_000;
-/// `sockaddr_un` has 108 bytes, the last of them zero.
-pub(super) const MAX_SOCKET_PATH: usize = 107;
 
 /// Checks everything that was loaded.
 pub(super) fn check(loaded: Loaded, host: &Host) -> Result<Config, Error> {
@@ -72,11 +70,6 @@ pub(super) fn check(loaded: Loaded, host: &Host) -> Result<Config, Error> {
     Ok(config)
 }
 
-/// The name a channel has or gets.
-pub(super) fn name_of(channel: &Channel) -> &str {
-    channel.name.as_ref().map_or(NAME, |name| &name.value)
-}
-
 fn channel(raw: &Channel, default_source: SourceKind, prefix: &Prefix, host: &Host) -> Result<ChannelConfig, Error> {
     let sizes = Sizes::check(raw, host)?;
     let max_readers = ranged(&raw.max_readers, "max_readers", 1..=MOST_READERS, MAX_READERS)?;
@@ -87,7 +80,7 @@ fn channel(raw: &Channel, default_source: SourceKind, prefix: &Prefix, host: &Ho
     };
     let name = match &raw.name {
         Some(name) => parse(name)?,
-        None => NAME.parse::<ChannelName>().unwrap_or_else(|e| unreachable!("{e}")),
+        None => DEFAULT_NAME.parse::<ChannelName>().unwrap_or_else(|e| unreachable!("{e}")),
     };
     let mode = Mode::check(raw, prefix, &name, group.is_some())?;
     let framing = parsed(&raw.framing)?.unwrap_or_default();
@@ -125,8 +118,8 @@ fn one_of_each_name(channels: &[(Option<Origin>, Channel)]) -> Result<(), Error>
         channel.name.as_ref().map(|name| name.origin.clone()).or_else(|| table.clone())
     };
     for (index, later) in channels.iter().enumerate() {
-        let name = name_of(&later.1);
-        let earlier = channels[..index].iter().find(|(_, channel)| name_of(channel) == name);
+        let name = later.1.name();
+        let earlier = channels[..index].iter().find(|(_, channel)| channel.name() == name);
         if let (Some(first), Some(origin)) = (earlier.and_then(place), place(later)) {
             let reason = format!("channel {name:?} is there already, at {first}; every channel needs its own name");
             return Err(Error::Bad { origin, reason });

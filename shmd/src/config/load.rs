@@ -7,8 +7,6 @@ use std::{fs, io};
 
 use super::origin::{Error, Located, Origin};
 use super::raw::{Channel, RawChannel, RawFile, Top};
-use super::{Config, check};
-use crate::host::Host;
 
 /// The file that is read when none is named.
 const DEFAULT_FILE: &str = "/etc/shmd/shmd.toml";
@@ -24,7 +22,7 @@ pub(crate) struct Given {
     pub(crate) channel: Vec<Setting>,
     /// Keys of a channel by its name.
     pub(crate) set: Vec<(String, Setting)>,
-    /// Where [`Config::exit_on_eof`] was asked for, if it was.
+    /// Where [`Config::exit_on_eof`](super::Config::exit_on_eof) was asked for, if it was.
     pub(crate) exit_on_eof: Option<Origin>,
 }
 
@@ -47,11 +45,11 @@ pub(super) struct Loaded {
     pub(super) exit_on_eof: Option<Origin>,
 }
 
-/// Reads and checks the configuration.
+/// Reads the files, and puts what was given on top.
 ///
 /// # Errors
 /// [`Error`] names the file and line, flag or variable at fault.
-pub(crate) fn load(given: &Given, host: &Host) -> Result<Config, Error> {
+pub(super) fn load(given: &Given) -> Result<Loaded, Error> {
     let mut loaded = Loaded { exit_on_eof: given.exit_on_eof.clone(), ..Loaded::default() };
     match &given.config {
         Some(file) => loaded.read_with_parts(&file.value, true)?,
@@ -61,7 +59,7 @@ pub(crate) fn load(given: &Given, host: &Host) -> Result<Config, Error> {
         loaded.channels.push((None, Channel::default()));
     }
     loaded.apply(given)?;
-    check::check(loaded, host)
+    Ok(loaded)
 }
 
 impl Loaded {
@@ -140,7 +138,7 @@ impl Loaded {
     }
 
     fn names(&self) -> Vec<String> {
-        self.channels.iter().map(|(_, channel)| check::name_of(channel).to_owned()).collect()
+        self.channels.iter().map(|(_, channel)| channel.name().to_owned()).collect()
     }
 }
 

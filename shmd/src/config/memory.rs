@@ -5,8 +5,8 @@ use shm_proto::Bytes;
 use super::Config;
 use super::origin::{Error, Origin};
 use super::raw::Channel;
-use super::sizes::PAGE;
 use crate::host::Host;
+use crate::policy::PAGE;
 
 /// Refuses a channel that could not reach its `max` if it had the machine to itself.
 pub(super) fn one_fits(raw: &Channel, max: u64, host: &Host) -> Result<(), Error> {

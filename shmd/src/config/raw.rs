@@ -176,3 +176,13 @@ table! {
         keep_delimiter: bool,
     }
 }
+
+/// The name of a channel that was given none.
+pub(super) const DEFAULT_NAME: &str = "main";
+
+impl Channel {
+    /// The name that it has, written or not.
+    pub(super) fn name(&self) -> &str {
+        self.name.as_ref().map_or(DEFAULT_NAME, |name| &name.value)
+    }
+}

@@ -6,9 +6,8 @@ use super::memory;
 use super::origin::{Error, Located};
 use super::raw::Channel;
 use crate::host::Host;
+use crate::policy::PAGE;
 
-/// A segment's memory comes in these.
-pub(super) const PAGE: u64 = 4096;
 const CAPACITY: u64 = Bytes::MIB;
 const MIN: u64 = 64 * Bytes::KIB;
 const MAX: u64 = 256 * Bytes::MIB;

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 
 use shm_proto::internal::framing::Framing;
 
-use super::check::{MAX_SOCKET_PATH, name_of};
 use super::origin::{Error, Located, Origin};
 use super::raw::Channel;
 use crate::access::{Access, FileAccess};
+
+/// `sockaddr_un` has 108 bytes, the last of them zero.
+pub(super) const MAX_SOCKET_PATH: usize = 107;
 
 /// What feeds a channel inside the daemon. Paths are absolute.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -196,7 +198,7 @@ pub(super) fn one_of_each<'c>(channels: impl Iterator<Item = (&'c Channel, &'c S
                 "{what} feeds channel {name:?} already ({origin}); only one channel can have source \"{kind}\""
             )));
         }
-        seen.push((kind, name_of(raw), &written.origin));
+        seen.push((kind, raw.name(), &written.origin));
     }
     Ok(())
 }

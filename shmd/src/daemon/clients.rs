@@ -10,10 +10,11 @@ use shm_proto::internal::ring::link::ToDaemon;
 use shm_proto::{ErrorKind, Request};
 
 use super::Daemon;
+use crate::client::{FREE_LINES, LINES_A_SECOND, Role};
+use crate::connections::refusal;
 use crate::event_loop::{ClientId, Event, Token};
-use crate::hub::refusal;
+use crate::peer::printable;
 use crate::requests;
-use crate::server::{FREE_LINES, LINES_A_SECOND, Role, printable};
 
 /// Lines taken from one client before others get their turn, and the time after which it is their turn anyway. One line is
 /// always taken, and one that takes longer is carried out to its end.
@@ -39,15 +40,15 @@ impl Daemon {
         };
         if more {
             // What is left may lie in the buffer already, where epoll does not see it.
-            self.hub.events.post(Event::Readable(Token::Client(id)));
+            self.connections.events.post(Event::Readable(Token::Client(id)));
         }
-        self.hub.settle(id);
+        self.connections.settle(id);
     }
 
     /// Takes the last words of a client that is gone, and gives its connection up. A writer's still count: one about a shrink,
     /// say.
     pub(super) fn hear_out(&mut self, id: ClientId) {
-        let Some(client) = self.hub.client(id) else { return };
+        let Some(client) = self.connections.client(id) else { return };
         client.gone = true;
         let most = if matches!(client.role, Role::Writer(_)) { LAST_LINES } else { LAST_REQUESTS };
         for _ in 0..most {
@@ -55,12 +56,12 @@ impl Daemon {
                 break;
             }
         }
-        self.hub.doom(id);
+        self.connections.doom(id);
     }
 
     /// Takes one line; false when there is none now.
     fn take_one(&mut self, id: ClientId) -> bool {
-        let Some(client) = self.hub.client(id).filter(|client| client.listens()) else { return false };
+        let Some(client) = self.connections.client(id).filter(|client| client.listens()) else { return false };
         let role = client.role;
         match client.receive() {
             Ok(Received::Line(line, _)) => {
@@ -69,8 +70,8 @@ impl Daemon {
             }
             Ok(Received::Nothing) => {}
             Ok(Received::Closed) if role == Role::Asking => {}
-            Ok(Received::Closed) => self.hub.doom(id),
-            Err(e) => self.hub.dismiss(id, ErrorKind::BadRequest, &e.to_string(), Instant::now()),
+            Ok(Received::Closed) => self.connections.doom(id),
+            Err(e) => self.connections.dismiss(id, ErrorKind::BadRequest, &e.to_string(), Instant::now()),
         }
         false
     }
@@ -80,19 +81,21 @@ impl Daemon {
         match role {
             Role::Asking => match decode::<Request>(line) {
                 Ok(_) if self.stopping.is_some() => {
-                    self.hub.dismiss(id, ErrorKind::Busy, "the daemon is stopping", now);
+                    self.connections.dismiss(id, ErrorKind::Busy, "the daemon is stopping", now);
                 }
                 // Nobody is there to hear the answer, and nothing else would come of it.
-                Ok(request) if self.hub.client(id).is_none_or(|client| client.gone) && only_asks(&request) => {}
+                Ok(request) if self.connections.client(id).is_none_or(|client| client.gone) && only_asks(&request) => {}
                 Ok(Request::Unknown) => self.refuse_unknown(id, line),
                 Ok(Request::Reload) => self.reload_for(id),
                 Ok(Request::Log { channel, since, last, follow }) => self.show_log(id, channel, since, last, follow),
                 Ok(request) => {
-                    requests::handle(&mut self.hub, &mut self.channels, &self.prefix, id, request);
+                    requests::handle(&mut self.connections, &mut self.channels, &self.prefix, id, request);
                     self.keep_ticking();
                 }
-                Err(e @ Error::Version { .. }) => self.hub.dismiss(id, ErrorKind::BadVersion, &e.to_string(), now),
-                Err(e) => self.hub.dismiss(id, ErrorKind::BadRequest, &e.to_string(), now),
+                Err(e @ Error::Version { .. }) => {
+                    self.connections.dismiss(id, ErrorKind::BadVersion, &e.to_string(), now)
+                }
+                Err(e) => self.connections.dismiss(id, ErrorKind::BadRequest, &e.to_string(), now),
             },
             Role::Writer(channel) => match decode::<ToDaemon>(line) {
                 Ok(ToDaemon::Unknown) => {
@@ -100,33 +103,33 @@ impl Daemon {
                 }
                 Ok(line) => {
                     if let Some(channel) = self.channels.get_mut(channel) {
-                        channel.obey(&mut self.hub, line);
+                        channel.obey(&mut self.connections, line);
                     }
                 }
-                Err(e) => self.hub.dismiss(id, ErrorKind::BadRequest, &e.to_string(), now),
+                Err(e) => self.connections.dismiss(id, ErrorKind::BadRequest, &e.to_string(), now),
             },
-            Role::Reader(..) if self.hub.client(id).is_some_and(|client| client.says_too_much(now)) => {
+            Role::Reader(..) if self.connections.client(id).is_some_and(|client| client.says_too_much(now)) => {
                 let why = format!(
                     "it has sent more lines than an attached reader may: {FREE_LINES}, and {LINES_A_SECOND} more per \
                      second"
                 );
-                self.hub.dismiss(id, ErrorKind::BadRequest, &why, now);
+                self.connections.dismiss(id, ErrorKind::BadRequest, &why, now);
             }
             Role::Reader(channel, _) => match decode::<FromReader>(line) {
                 Ok(FromReader::Broken { reason }) => {
                     debug!("event=reported client={id} reason={:?}", printable(&reason));
                     if let Some(channel) = self.channels.get_mut(channel) {
-                        channel.suspect(&mut self.hub, now);
+                        channel.suspect(&mut self.connections, now);
                     }
                 }
                 Ok(FromReader::Unknown) => debug!("passed over a line from a newer reader: {}", printable(line)),
                 Err(_) => {
                     let nothing = "an attached reader has nothing to ask on its connection";
-                    self.hub.dismiss(id, ErrorKind::BadRequest, nothing, now);
+                    self.connections.dismiss(id, ErrorKind::BadRequest, nothing, now);
                 }
             },
             Role::Follower => {
-                self.hub.dismiss(id, ErrorKind::BadRequest, "a follower of the log has nothing to ask", now);
+                self.connections.dismiss(id, ErrorKind::BadRequest, "a follower of the log has nothing to ask", now);
             }
             Role::Waiting(_) => {}
         }
@@ -144,13 +147,13 @@ impl Daemon {
              reload and log. A request of a newer release needs a daemon of that release",
             env!("CARGO_PKG_VERSION")
         );
-        self.hub.reply(id, Err(refusal(ErrorKind::BadRequest, message)), Vec::new());
+        self.connections.reply(id, Err(refusal(ErrorKind::BadRequest, message)), Vec::new());
     }
 
     pub(super) fn flush(&mut self, id: ClientId) {
-        let Some(client) = self.hub.client(id) else { return };
+        let Some(client) = self.connections.client(id) else { return };
         if !client.flush() {
-            self.hub.doom(id);
+            self.connections.doom(id);
             return;
         }
         if let Role::Writer(channel) = client.role
@@ -164,8 +167,8 @@ impl Daemon {
 
     /// Buries connections that are of no more use, with what they stood for.
     pub(super) fn bury(&mut self) {
-        while let Some(id) = self.hub.next_doomed() {
-            let Some(client) = self.hub.remove(id) else { continue };
+        while let Some(id) = self.connections.next_doomed() {
+            let Some(client) = self.connections.remove(id) else { continue };
             let channel = match client.role {
                 Role::Asking => None,
                 Role::Follower => {
@@ -177,12 +180,12 @@ impl Daemon {
             };
             let Some(channel) = channel.and_then(|channel| self.channels.get_mut(channel)) else { continue };
             match client.role {
-                Role::Reader(_, number) => channel.detach(&mut self.hub, number),
-                Role::Writer(_) => channel.writer_gone(&mut self.hub, id),
+                Role::Reader(_, number) => channel.detach(&mut self.connections, number),
+                Role::Writer(_) => channel.writer_gone(&mut self.connections, id),
                 Role::Waiting(_) => channel.forget(id),
                 Role::Asking | Role::Follower => {}
             }
-            self.channels.release(&mut self.hub, None);
+            self.channels.release(&mut self.connections, None);
             if self.draining {
                 self.drain();
             }

@@ -13,8 +13,8 @@ use shm_proto::{Error, ErrorKind, Prefix, Refusal, Result};
 
 use crate::channel::Prepared;
 use crate::config::{ChannelConfig, Config};
+use crate::connections::refusal;
 use crate::event_loop::ClientId;
-use crate::hub::refusal;
 
 /// How long a peer that sits in the mutex of stale handoff objects is waited for.
 const PATIENCE: Duration = Duration::from_secs(1);

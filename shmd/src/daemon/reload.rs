@@ -10,14 +10,14 @@ use shm_proto::{Done, ErrorKind, Refusal};
 use super::Daemon;
 use super::preparation::Preparation;
 use crate::channel::{Channel, Prepared};
+use crate::client::Role;
 use crate::config::{self, ChannelConfig, Config, SourceKind};
+use crate::connections::{is_master, refusal};
 use crate::descriptors;
 use crate::event_loop::{ClientId, Interest, Token};
 use crate::host::Host;
-use crate::hub::{is_master, refusal};
-use crate::journal::{self, operation};
 use crate::logging;
-use crate::server::Role;
+use crate::operation_log::{self, operation};
 
 /// What readers of a removed channel are told.
 const REMOVED: &str = "the channel was taken out of the configuration";
@@ -25,8 +25,8 @@ const REMOVED: &str = "the channel was taken out of the configuration";
 impl Daemon {
     /// A client asks for it. It is answered when it is done.
     pub(super) fn reload_for(&mut self, id: ClientId) {
-        let Some(peer) = self.hub.client(id).map(|client| client.credentials.clone()) else { return };
-        let user = self.hub.user(peer.uid);
+        let Some(peer) = self.connections.client(id).map(|client| client.credentials.clone()) else { return };
+        let user = self.connections.user(peer.uid);
         let refused = if !is_master(peer.uid) {
             let message = format!("user {user} may not reload the configuration; root and the daemon's own user may");
             refusal(ErrorKind::NotPermitted, message)
@@ -34,12 +34,12 @@ impl Daemon {
             let message = format!("a reload by {} is under way; try again when it is done", present.by);
             refusal(ErrorKind::Busy, message)
         } else {
-            if let Some(client) = self.hub.client(id) {
+            if let Some(client) = self.connections.client(id) {
                 client.role = Role::Waiting(None);
             }
             return self.begin_reload(Some(id), user);
         };
-        self.hub.reply(id, Err(refused), Vec::new());
+        self.connections.reply(id, Err(refused), Vec::new());
     }
 
     /// A signal asks for it. One that comes while a reload is under way is another one, because the files may have changed.
@@ -59,7 +59,7 @@ impl Daemon {
             Ok((config, wanted)) => {
                 let begun =
                     Preparation::start(config, wanted, self.owner, client, by.clone()).and_then(|preparation| {
-                        self.hub.events.add(preparation.bell(), Token::Preparation, Interest::READ)?;
+                        self.connections.events.add(preparation.bell(), Token::Preparation, Interest::READ)?;
                         Ok(preparation)
                     });
                 match begun {
@@ -79,7 +79,7 @@ impl Daemon {
     pub(super) fn reload_ready(&mut self) {
         let Some(made) = self.reloading.as_mut().and_then(Preparation::take) else { return };
         let Some(preparation) = self.reloading.take() else { return };
-        self.hub.events.remove(preparation.bell());
+        self.connections.events.remove(preparation.bell());
         let (config, client, by) = (preparation.config.clone(), preparation.client, preparation.by.clone());
         let result = made.and_then(|prepared| self.take_over(config, prepared));
         self.end_reload(client, &by, result);
@@ -91,7 +91,7 @@ impl Daemon {
     /// Gives the present reload up; `why` is for the client that waits for it.
     pub(super) fn give_reload_up(&mut self, why: &str) {
         if let Some(preparation) = self.reloading.take() {
-            self.hub.events.remove(preparation.bell());
+            self.connections.events.remove(preparation.bell());
             let refused = refusal(ErrorKind::Busy, format!("nothing was changed: {why}"));
             self.end_reload(preparation.client, &preparation.by, Err(refused));
         }
@@ -110,7 +110,7 @@ impl Daemon {
         }
         self.manager.ready(&super::summary(&self.channels));
         if let Some(client) = client {
-            self.hub.reply(client, result.map(Done::Reload), Vec::new());
+            self.connections.reply(client, result.map(Done::Reload), Vec::new());
         }
     }
 
@@ -147,13 +147,13 @@ impl Daemon {
         let gone = self.channels.iter().map(|channel| channel.config().name.clone());
         done.removed = gone.filter(|name| !config.channels.iter().any(|channel| channel.name == *name)).collect();
         for name in &done.removed {
-            self.channels.remove(&mut self.hub, name, REMOVED);
+            self.channels.remove(&mut self.connections, name, REMOVED);
         }
         self.take_top(&config, &mut done);
         descriptors::look(&config.channels);
         for channel in config.channels {
             if let Some(present) = self.channels.named(&channel.name) {
-                let outcome = present.reconfigure(&mut self.hub, channel);
+                let outcome = present.reconfigure(&mut self.connections, channel);
                 done.changed.extend(outcome.changed);
                 done.kept.extend(outcome.kept);
             }
@@ -163,7 +163,7 @@ impl Daemon {
         for mut channel in new {
             done.created.push(channel.config().name.clone());
             let taken = self.channels.is_source_leaving(&channel.config().source);
-            if let Some(reason) = channel.start_source_or_retry(&mut self.hub, taken) {
+            if let Some(reason) = channel.start_source_or_retry(&mut self.connections, taken) {
                 waiting.push(Change {
                     channel: Some(channel.config().name.clone()),
                     key: "source".to_owned(),
@@ -195,7 +195,7 @@ impl Daemon {
                 Err(e) => {
                     for channel in new {
                         let why = "the reload that would have added the channel failed";
-                        self.channels.discard(&mut self.hub, channel, why);
+                        self.channels.discard(&mut self.connections, channel, why);
                     }
                     return Err(refusal(ErrorKind::NoSpace, format!("nothing was changed: channel {name}: {e}")));
                 }
@@ -216,19 +216,19 @@ impl Daemon {
             }
         };
         let dir = |dir: &std::path::Path| format!("{:?}", dir.display().to_string());
-        compare("runtime_dir", dir(&self.hub.runtime_dir), dir(&config.runtime_dir), Some(fixed));
+        compare("runtime_dir", dir(&self.connections.runtime_dir), dir(&config.runtime_dir), Some(fixed));
         compare("prefix", format!("{:?}", self.prefix.as_str()), format!("{:?}", config.prefix.as_str()), Some(fixed));
         let level = |level: log::LevelFilter| format!("{:?}", level.as_str().to_ascii_lowercase());
         compare("log", level(log::max_level()), level(config.log), None);
-        compare("max_clients", self.hub.most().to_string(), config.max_clients.to_string(), None);
-        compare("log_entries", journal::kept().to_string(), config.log_entries.to_string(), None);
+        compare("max_clients", self.connections.most().to_string(), config.max_clients.to_string(), None);
+        compare("log_entries", operation_log::kept().to_string(), config.log_entries.to_string(), None);
         logging::reload(config.log);
-        self.hub.set_most(config.max_clients);
-        journal::keep(config.log_entries);
+        self.connections.set_most(config.max_clients);
+        operation_log::keep(config.log_entries);
     }
 }
 
-fn told(event: &'static str, change: &Change) -> journal::Operation {
+fn told(event: &'static str, change: &Change) -> operation_log::Operation {
     let about = operation(event);
     let about = match &change.channel {
         Some(channel) => about.on(channel),

@@ -32,7 +32,7 @@ use super::report::State;
 use super::unix::Listener;
 use crate::access::Access;
 use crate::config::Packets;
-use crate::server::Peer;
+use crate::peer::Peer;
 
 /// Most clients at a time.
 const MOST: usize = 128;
@@ -81,7 +81,7 @@ impl Client {
 }
 
 fn describe(pid: u32, uid: u32, program: &str) -> Peer {
-    Peer { pid, uid, user: process::user_name(uid), program: crate::server::printable(program) }
+    Peer { pid, uid, user: process::user_name(uid), program: crate::peer::printable(program) }
 }
 
 impl Clients {

@@ -22,7 +22,7 @@ use super::child::{Complaints, Running};
 use super::feed::{Feed, Stepped, is_ready};
 use super::report::State;
 use crate::config::CommandLine;
-use crate::journal::operation;
+use crate::operation_log::operation;
 
 /// A child that has closed its output is ended if it does not end by itself within this time.
 const AFTER_END: Duration = Duration::from_secs(1);

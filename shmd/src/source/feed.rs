@@ -12,9 +12,9 @@ use shm_proto::{ChannelName, Error, Result};
 
 use super::report::{Report, State};
 use super::sink::Sink;
-use crate::journal::operation;
+use crate::operation_log::operation;
+use crate::peer::Peer;
 use crate::rate_limit::RateLimit;
-use crate::server::Peer;
 
 /// Lines a second in the log about bad input.
 const LINES: u32 = 5;

@@ -23,10 +23,10 @@ use shm_proto::{Error, Result};
 
 use super::Input;
 use super::feed::{Feed, Stepped, is_ready};
-use super::place::{FileId, Made, wrong_kind};
+use super::file_id::{FileId, Made, wrong_kind};
 use super::report::State;
 use crate::access::FileAccess;
-use crate::journal::operation;
+use crate::operation_log::operation;
 
 /// How often the source checks the FIFO's name while no program writes, and tries to open a FIFO that cannot be opened.
 const LOOK: Duration = Duration::from_secs(1);

@@ -10,7 +10,7 @@ use shm_proto::internal::os::bell::Bell;
 use shm_proto::internal::ring::Writer;
 use shm_proto::{ChannelName, Error, Result};
 
-use crate::journal::operation;
+use crate::operation_log::operation;
 use crate::rate_limit::RateLimit;
 
 /// A message for which there is no memory is tried again after this time.

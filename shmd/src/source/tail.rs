@@ -30,9 +30,9 @@ use shm_proto::{Error, Result};
 
 use super::Input;
 use super::feed::{Feed, Stepped};
-use super::place::{FileId, wrong_kind};
+use super::file_id::{FileId, wrong_kind};
 use super::report::State;
-use crate::journal::operation;
+use crate::operation_log::operation;
 
 /// How often the name is looked at.
 const LOOK: Duration = Duration::from_secs(1);

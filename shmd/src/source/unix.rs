@@ -14,9 +14,9 @@ use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
 use shm_proto::{Error, Result};
 
-use super::place::{Made, wrong_kind};
+use super::file_id::{Made, wrong_kind};
 use crate::config::Packets;
-use crate::journal::operation;
+use crate::operation_log::operation;
 
 /// The socket; its name is removed when this is dropped.
 #[derive(Debug)]

@@ -8,7 +8,7 @@ use shm_proto::internal::ring::layout::waiting;
 use super::{Handoff, about};
 use crate::channel::watch::report;
 use crate::config::ChannelConfig;
-use crate::journal::operation;
+use crate::operation_log::operation;
 use crate::policy::Bounds;
 
 impl Handoff {

@@ -8,9 +8,9 @@ use shm_proto::{ChannelName, ErrorKind};
 
 use super::Daemon;
 use crate::admission::{Held, place};
+use crate::connections::{is_master, refusal};
 use crate::event_loop::ClientId;
-use crate::hub::{is_master, refusal};
-use crate::journal::{self, Kept};
+use crate::operation_log::{self, Kept};
 use crate::requests::may_see;
 
 /// Most clients that are told of every operation: each of them costs the daemon time with each.
@@ -43,7 +43,7 @@ impl Daemon {
     ) {
         // What is not delivered yet goes to those who follow already; a new one has it in its answer.
         self.inform_followers();
-        let Some(client) = self.hub.client(id) else { return };
+        let Some(client) = self.connections.client(id) else { return };
         let follower = Follower { client: id, peer: client.credentials.clone(), channel };
         if follow && !self.may_follow(&follower.peer) {
             let message = format!(
@@ -51,16 +51,16 @@ impl Daemon {
                  many; end one that follows the log (shmctl log --follow), or ask without following",
                 self.followers.len()
             );
-            return self.hub.reply(id, Err(refusal(ErrorKind::TooMany, message)), Vec::new());
+            return self.connections.reply(id, Err(refusal(ErrorKind::TooMany, message)), Vec::new());
         }
         let visible = self.visible_to(&follower.peer);
-        let mut entries = journal::after(since);
+        let mut entries = operation_log::after(since);
         entries.retain(|entry| shows(&follower, &visible, entry));
         let over = entries.len().saturating_sub(last.map_or(usize::MAX, |last| last as usize));
         let most = if is_master(follower.peer.uid) { MASTERS_ANSWER } else { ANSWER };
-        self.hub.reply_line(id, journal::answer(&entries[over..], most));
+        self.connections.reply_line(id, operation_log::answer(&entries[over..], most));
         // Only now: what a follower may leave lying is bounded, and the answer may be longer than that.
-        if follow && let Some(client) = self.hub.client(id) {
+        if follow && let Some(client) = self.connections.client(id) {
             client.follow();
             self.followers.push(follower);
         }
@@ -68,7 +68,7 @@ impl Daemon {
 
     /// Sends new entries to the followers.
     pub(super) fn inform_followers(&mut self) {
-        let newest = journal::newest();
+        let newest = operation_log::newest();
         if newest == self.told {
             return;
         }
@@ -76,13 +76,13 @@ impl Daemon {
         if self.followers.is_empty() {
             return;
         }
-        let new = journal::after(told);
+        let new = operation_log::after(told);
         let visible: Vec<Visible> = self.followers.iter().map(|follower| self.visible_to(&follower.peer)).collect();
         for entry in new.iter().filter(|entry| entry.seq <= newest) {
             let line = entry.line();
             let hears = |(follower, visible): &(&Follower, &Visible)| shows(follower, visible, entry);
             for (follower, _) in self.followers.iter().zip(&visible).filter(hears) {
-                self.hub.send_line(follower.client, line.clone());
+                self.connections.send_line(follower.client, line.clone());
             }
         }
     }

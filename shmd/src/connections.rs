@@ -17,11 +17,12 @@ use shm_proto::internal::os::process;
 use shm_proto::{Done, ErrorKind, Refusal};
 
 use crate::admission::{self, Full, Held, Rate};
+use crate::client::{Client, Overdue, Role};
 use crate::event_loop::{ClientId, Event, EventLoop, Interest, Timer, Token};
-use crate::journal::operation;
 use crate::maintenance::Helpers;
+use crate::operation_log::operation;
+use crate::peer::{Peer, printable};
 use crate::rate_limit::RateLimit;
-use crate::server::{Client, Overdue, Peer, Role, printable};
 
 /// How long accepting rests when the descriptors have run out.
 const REST: Duration = Duration::from_millis(100);
@@ -34,7 +35,7 @@ const LINES: u32 = 10;
 
 /// The connections and the one loop that watches them.
 #[derive(Debug)]
-pub(crate) struct Hub {
+pub(crate) struct Connections {
     /// Where everything is watched.
     pub(crate) events: EventLoop,
     /// The directory of the control socket.
@@ -65,7 +66,7 @@ pub(crate) fn is_master(uid: u32) -> bool {
     uid == 0 || uid == nix::unistd::geteuid().as_raw()
 }
 
-impl Hub {
+impl Connections {
     /// No connections yet; at most `most` at a time.
     ///
     /// # Errors

@@ -31,7 +31,7 @@ mod clients;
 mod exec;
 mod feed;
 mod fifo;
-mod place;
+mod file_id;
 mod report;
 mod sink;
 mod stdin;

@@ -13,8 +13,8 @@ use shm_proto::ChannelName;
 use shm_proto::internal::control::VERSION;
 use shm_proto::internal::control::log::{Fields, LogEntry, Severity, Value};
 
+use crate::peer::Peer;
 use crate::rate_limit::LeftOut;
-use crate::server::Peer;
 
 /// Events that peers can make as many of as they like, by coming and going.
 const PASSING: [&str; 4] = ["attach", "detach", "lend", "return"];
@@ -271,12 +271,12 @@ mod tests {
     fn an_entry_tells_what_it_was_given() {
         let peer = Peer { pid: 7, uid: 1, user: "me".to_owned(), program: "cat".to_owned() };
         let before = newest();
-        operation("attach").on(&"journal-test".parse().unwrap()).number("reader", 3u32).peer(&peer).info();
+        operation("attach").on(&"log-test".parse().unwrap()).number("reader", 3u32).peer(&peer).info();
         let kept = after(before);
-        let mine = kept.iter().find(|e| e.channel.as_ref().is_some_and(|c| c.as_str() == "journal-test")).unwrap();
+        let mine = kept.iter().find(|e| e.channel.as_ref().is_some_and(|c| c.as_str() == "log-test")).unwrap();
         let line = String::from_utf8(mine.line()).unwrap();
         let entry: LogEntry = decode(&line).unwrap();
-        assert_eq!(entry.to_string(), "event=attach channel=journal-test reader=3 pid=7 user=me program=cat");
+        assert_eq!(entry.to_string(), "event=attach channel=log-test reader=3 pid=7 user=me program=cat");
         assert!(entry.seq > before && entry.time_ms > 0);
     }
 

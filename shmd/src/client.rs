@@ -13,7 +13,6 @@ use shm_proto::internal::os::peer::Credentials;
 use shm_proto::{Error, Result};
 
 use crate::event_loop::{ChannelId, ClientId, EventLoop, Interest, Timer, Token};
-pub(crate) use crate::peer::{Peer, printable};
 use crate::taking::{Found, Taking};
 
 /// A client has to complete a request within this time of connecting, and of the last reply.

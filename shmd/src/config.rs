@@ -25,12 +25,21 @@ use shm_proto::internal::framing::Framing;
 use shm_proto::internal::handoff::Names;
 use shm_proto::{ChannelName, Prefix};
 
-pub(crate) use load::{Given, Setting, load};
+pub(crate) use load::{Given, Setting};
 pub(crate) use origin::{Error, Located, Origin};
 pub(crate) use show::{show, values};
 pub(crate) use source::{CommandLine, Packets, SourceKind};
 
 use crate::access::Access;
+use crate::host::Host;
+
+/// Reads and checks the configuration.
+///
+/// # Errors
+/// [`Error`] names the file and line, flag or variable at fault.
+pub(crate) fn load(given: &Given, host: &Host) -> Result<Config, Error> {
+    check::check(load::load(given)?, host)
+}
 
 /// Everything the daemon needs to know, checked.
 #[derive(Clone, Debug, PartialEq)]
