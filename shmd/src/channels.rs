@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use log::debug;
 use shm_proto::ChannelName;
 
-use crate::channel::Channel;
+use crate::channel::{Channel, Step};
 use crate::config::SourceKind;
 use crate::connections::Connections;
 use crate::event_loop::{ChannelId, Timer};
@@ -76,7 +76,7 @@ impl Channels {
         let Some(at) = self.serving.iter().position(|channel| channel.config().name == *name) else { return };
         let mut channel = self.serving.remove(at);
         operation("remove").on(name).reason(reason).info();
-        channel.revoke(connections, reason);
+        channel.ring_mut().revoke(connections, reason);
         connections.events.set_timer(Timer::Leave(channel.id()), Some(Instant::now() + LEAVE));
         self.leaving.push(channel);
         self.release(connections, None);
@@ -84,8 +84,8 @@ impl Channels {
 
     /// Takes a channel out of the way that was made and never served.
     pub(crate) fn discard(&mut self, connections: &mut Connections, mut channel: Channel, reason: &str) {
-        channel.give_reason(reason);
-        if let Err(e) = channel.watch_handoff(connections) {
+        channel.ring_mut().give_reason(reason);
+        if let Err(e) = channel.watch(connections) {
             // It goes when its time is up.
             debug!("event=no-watch channel={} reason={:?}", channel.config().name, e.to_string());
         }
@@ -96,40 +96,40 @@ impl Channels {
     /// Lets the channels go whose writers are gone and whose handoffs have ended. Nobody is waited for here: each is closed when
     /// its writer is gone and stays until its handoff has ended, and the time of `late` is up for one of these.
     pub(crate) fn release(&mut self, connections: &mut Connections, late: Option<ChannelId>) {
-        let is_late = |channel: &Channel| late == Some(channel.id());
-        let overdue = self.leaving.iter().any(|channel| is_late(channel) && channel.is_closed());
-        for channel in self.leaving.iter_mut().filter(|channel| !channel.is_closed()) {
-            if is_late(channel) || !channel.has_writer() {
-                connections.events.set_timer(Timer::Resize(channel.id()), None);
-                connections.events.set_timer(Timer::Leave(channel.id()), Some(Instant::now() + HAND_OVER));
+        let mut may_go = |channel: &mut Channel| {
+            let id = channel.id();
+            let mut step = channel.next_step(late == Some(id));
+            if step == Step::Close {
+                connections.events.set_timer(Timer::Resize(id), None);
+                connections.events.set_timer(Timer::Leave(id), Some(Instant::now() + HAND_OVER));
                 channel.close(connections);
+                step = channel.next_step(false);
             }
-        }
-        let may_go = |channel: &mut Channel| {
-            channel.is_closed() && (!channel.is_handing_over() || (overdue && is_late(channel)))
+            step == Step::Go
         };
-        for mut channel in self.leaving.extract_if(.., may_go) {
+        let gone: Vec<Channel> = self.leaving.extract_if(.., |channel| may_go(channel)).collect();
+        for mut channel in gone {
             connections.events.set_timer(Timer::Leave(channel.id()), None);
-            channel.end_handoff(connections);
-            channel.leave_source_behind();
+            channel.end(connections);
+            channel.ring_mut().leave_source_behind();
         }
     }
 
     /// Tells all readers that it is over, and ends the handoffs. Those of a channel that is on its way out are told why it is.
     pub(crate) fn close(&mut self, connections: &mut Connections, reason: &str) {
         for channel in self.serving.iter_mut().chain(&mut self.leaving) {
-            channel.give_reason(reason);
+            channel.ring_mut().give_reason(reason);
             channel.close(connections);
         }
         let until = Instant::now() + STOP;
-        while self.serving.iter().chain(&self.leaving).any(Channel::is_handing_over) && Instant::now() < until {
+        while !self.serving.iter().chain(&self.leaving).all(Channel::is_over) && Instant::now() < until {
             sleep(Duration::from_millis(1));
             for channel in self.serving.iter_mut().chain(&mut self.leaving) {
-                channel.handoff_ready(connections);
+                channel.thread_ready(connections);
             }
         }
         for channel in self.serving.iter_mut().chain(&mut self.leaving) {
-            channel.end_handoff(connections);
+            channel.end(connections);
         }
     }
 }

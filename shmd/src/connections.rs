@@ -1,6 +1,7 @@
 //! All connections: accepting, caps, sending. What a channel needs to talk to its peers without owning them.
 
 use std::collections::HashMap;
+use std::fmt::Display;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -14,7 +15,7 @@ use shm_proto::internal::control::{Conn, MAX_REQUEST, Reply};
 use shm_proto::internal::os::peer;
 use shm_proto::internal::os::peer::Credentials;
 use shm_proto::internal::os::process;
-use shm_proto::{Done, ErrorKind, Refusal};
+use shm_proto::{ChannelName, Done, ErrorKind, Refusal};
 
 use crate::admission::{self, Full, Held, Rate};
 use crate::client::{Client, Overdue, Role};
@@ -59,6 +60,11 @@ pub(crate) struct Connections {
 /// A reason to refuse, from the kind and the text.
 pub(crate) fn refusal(kind: ErrorKind, message: impl Into<String>) -> Refusal {
     Refusal::new(kind, message)
+}
+
+/// The same about a channel.
+pub(crate) fn channel_refusal(channel: &ChannelName, kind: ErrorKind, why: impl Display) -> Refusal {
+    refusal(kind, format!("channel {channel}: {why}"))
 }
 
 /// Whether this is root or the daemon's own user, whom no other user's doings keep out.

@@ -197,20 +197,20 @@ impl Daemon {
             }
             Event::Readable(Token::Reservation(channel)) | Event::Gone(Token::Reservation(channel)) => {
                 if let Some(channel) = self.channels.get_mut(channel) {
-                    channel.reservation_ready(&mut self.connections);
+                    channel.ring_mut().reservation_ready(&mut self.connections);
                 }
             }
             Event::Readable(Token::Preparation) | Event::Gone(Token::Preparation) => self.reload_ready(),
             Event::Readable(Token::Source(channel)) | Event::Gone(Token::Source(channel)) => self.source_ready(channel),
             Event::Readable(Token::Handoff(channel)) | Event::Gone(Token::Handoff(channel)) => {
                 if let Some(channel) = self.channels.get_mut(channel) {
-                    channel.handoff_ready(&mut self.connections);
+                    channel.thread_ready(&mut self.connections);
                 }
                 self.channels.release(&mut self.connections, None);
             }
             Event::Readable(Token::Helper(channel)) | Event::Gone(Token::Helper(channel)) => {
                 if let Some(channel) = self.channels.get_mut(channel) {
-                    channel.helper_ended(&mut self.connections);
+                    channel.ring_mut().helper_ended(&mut self.connections);
                 }
             }
             Event::Due(timer) => self.due(timer, now),
@@ -247,17 +247,17 @@ impl Daemon {
             Timer::Client(id) => self.connections.overdue(id, now),
             Timer::Source(channel) => {
                 if let Some(channel) = self.channels.get_mut(channel) {
-                    channel.retry_source(&mut self.connections);
+                    channel.ring_mut().retry_source(&mut self.connections);
                 }
             }
             Timer::Inspect(channel) => {
                 if let Some(channel) = self.channels.get_mut(channel) {
-                    channel.inspect(&mut self.connections);
+                    channel.ring_mut().inspect(&mut self.connections);
                 }
             }
             Timer::Resize(channel) => {
                 if let Some(channel) = self.channels.get_mut(channel) {
-                    channel.resize_due(&mut self.connections);
+                    channel.ring_mut().resize_due(&mut self.connections);
                 }
             }
         }
@@ -281,9 +281,9 @@ impl Daemon {
 
     fn source_ready(&mut self, channel: ChannelId) {
         let Some(channel) = self.channels.get_mut(channel) else { return };
-        let Some(outcome) = channel.source_ready(&mut self.connections) else { return };
+        let Some(outcome) = channel.ring_mut().source_ready(&mut self.connections) else { return };
         // The other sources have no end to wait for.
-        let is_input = channel.is_fed_from_stdin();
+        let is_input = channel.ring().is_fed_from_stdin();
         self.channels.release(&mut self.connections, None);
         if self.exit_on_eof && is_input && self.stopping.is_none() {
             self.failure = outcome.err();
@@ -301,8 +301,8 @@ impl Daemon {
         }
         let Self { channels, connections, .. } = self;
         let mut drained = true;
-        for channel in channels.iter_mut().filter(|channel| channel.is_fed_from_stdin()) {
-            drained &= channel.is_drained(connections, now);
+        for channel in channels.iter_mut().filter(|channel| channel.ring().is_fed_from_stdin()) {
+            drained &= channel.ring_mut().is_drained(connections, now);
         }
         if drained {
             self.stop("the source has ended");
@@ -336,7 +336,7 @@ impl Daemon {
         }
         self.connections.events.set_timer(Timer::Accept, None);
         for channel in self.channels.iter_mut() {
-            channel.revoke(&mut self.connections, reason);
+            channel.ring_mut().revoke(&mut self.connections, reason);
         }
         self.connections.events.set_timer(Timer::Stop, Some(Instant::now() + STOP));
         self.check_stopped();

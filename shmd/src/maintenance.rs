@@ -43,8 +43,6 @@ pub(crate) struct Helper {
     pid: u32,
     /// Readable when the process has ended.
     end: OwnedFd,
-    /// It has finished a shrink.
-    pub(crate) has_shrunk: bool,
     /// One of those that are counted.
     _one: Arc<()>,
 }
@@ -67,7 +65,7 @@ impl Helper {
         let pid = child.id();
         // Not waited for yet, so the number is still this child's.
         match pidfd(pid) {
-            Ok(end) => Ok(Self { child: Some(child), pid, end, has_shrunk: false, _one: Arc::clone(&helpers.0) }),
+            Ok(end) => Ok(Self { child: Some(child), pid, end, _one: Arc::clone(&helpers.0) }),
             Err(e) => {
                 let _ = child.kill();
                 bury(child);

@@ -7,10 +7,9 @@ use shm_proto::{ChannelName, Done, ErrorKind, Prefix, Refusal, Request};
 
 use crate::channel::Channel;
 use crate::client::Role;
-use crate::connections::{Connections, refusal};
+use crate::connections::{Connections, channel_refusal};
 use crate::event_loop::ClientId;
 use crate::operation_log::operation;
-use crate::stat;
 
 /// What a peer may do with a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,13 +62,12 @@ pub(crate) fn handle(
         Request::Attach { channel, program } => find(connections, channels, channel.as_ref(), &peer, Right::Read)
             .and_then(|channel| {
                 if let Some(why) = shut_out(channel, &peer) {
-                    let message = format!("channel {}: {why}", channel.config().name);
-                    return Err(refusal(ErrorKind::NotPermitted, message));
+                    return Err(channel_refusal(&channel.config().name, ErrorKind::NotPermitted, why));
                 }
                 channel.attach(connections, id, program.as_deref()).map(|()| None)
             }),
         Request::Publish { channel, program } => find(connections, channels, channel.as_ref(), &peer, Right::Write)
-            .and_then(|channel| channel.lend(connections, id, program.as_deref()).map(|()| None)),
+            .and_then(|channel| channel.ring_mut().lend(connections, id, program.as_deref()).map(|()| None)),
         Request::Evict { channel, reader } => find(connections, channels, channel.as_ref(), &peer, Right::Admin)
             .and_then(|channel| {
                 let by = connections.user(peer.uid);
@@ -103,7 +101,7 @@ fn rights(channel: &Channel, peer: &Credentials) -> Vec<String> {
 /// Why a peer in the `read` list of a handoff channel still cannot read it.
 fn shut_out(channel: &Channel, peer: &Credentials) -> Option<String> {
     // The objects belong to the user that the daemon runs as.
-    channel.handoff()?.shuts_out(geteuid().as_raw(), peer)
+    channel.shuts_out(geteuid().as_raw(), peer)
 }
 
 /// Whether this peer may know of the channel.
@@ -113,7 +111,7 @@ pub(crate) fn may_see(channel: &Channel, peer: &Credentials) -> bool {
 
 fn list(channels: &[Channel], peer: &Credentials) -> Done {
     let visible = channels.iter().filter(|channel| may_see(channel, peer));
-    Done::List(visible.map(|channel| stat::summary(channel, rights(channel, peer))).collect())
+    Done::List(visible.map(|channel| channel.summary(rights(channel, peer))).collect())
 }
 
 fn stat_of(
@@ -135,13 +133,11 @@ fn stat_of(
     let total = channels.iter().map(Channel::memory).sum();
     let mut stats = Vec::with_capacity(wanted.len());
     for channel in wanted {
-        match channel.segment().snapshot() {
-            Ok(shot) => stats.push(stat::channel(channel, &shot, total)),
+        match channel.stat(total) {
+            Ok(stat) => stats.push(stat),
             // One broken channel must not hide the others.
             Err(e) if name.is_none() => operation("broken").on(&channel.config().name).reason(e).warn(),
-            Err(e) => {
-                return Err(refusal(ErrorKind::Internal, format!("channel {}: {e}", channel.config().name)));
-            }
+            Err(e) => return Err(channel_refusal(&channel.config().name, ErrorKind::Internal, e)),
         }
     }
     Ok(Done::Stat(stats))
@@ -186,9 +182,8 @@ fn not_permitted(connections: &mut Connections, channel: &Channel, peer: &Creden
         Right::Write => "write to it",
         Right::Admin => "administer it",
     };
-    let message = format!(
-        "channel {name}: user {user} may not {what}; the administrator of the daemon can add \"{user}\" to the \
-         channel's {list} list"
+    let why = format!(
+        "user {user} may not {what}; the administrator of the daemon can add \"{user}\" to the channel's {list} list"
     );
-    refusal(ErrorKind::NotPermitted, message)
+    channel_refusal(name, ErrorKind::NotPermitted, why)
 }

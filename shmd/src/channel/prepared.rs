@@ -6,23 +6,22 @@ use std::io;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use shm_proto::Geometry;
-use shm_proto::internal::handoff::Writer;
+use shm_proto::internal::handoff::{Names, Writer};
 use shm_proto::internal::ring::Owner;
-use shm_proto::{ChannelName, Error, Prefix, Result};
+use shm_proto::{ChannelName, Error, Geometry, Prefix, Result};
 
-use super::{Segment, handoff};
+use super::handoff;
+use super::ring::Segment;
 use crate::config::ChannelConfig;
 
 /// The objects of one channel; they go when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Prepared {
-    pub(super) configured: ChannelConfig,
-    /// Of the ring, which in handoff is the feed.
     pub(super) config: ChannelConfig,
-    pub(super) segment: Segment,
-    pub(super) geometry: Geometry,
-    pub(super) handoff: Option<Writer>,
+    /// The segment of the ring, or of the feed.
+    pub(super) segment: (Segment, Geometry),
+    /// What the feed is configured as, and what it feeds.
+    pub(super) handoff: Option<(ChannelConfig, Names, Writer)>,
 }
 
 impl Prepared {
@@ -32,31 +31,33 @@ impl Prepared {
     /// # Errors
     /// When a name is taken or there is no memory.
     pub(crate) fn make(
-        configured: ChannelConfig,
+        config: ChannelConfig,
         prefix: &Prefix,
         owner: Owner,
         patience: Duration,
         ending: &AtomicBool,
     ) -> Result<Self> {
-        let failed = |e: Error| Error::system(format!("channel {}", configured.name), io::Error::other(e.to_string()));
-        let config = handoff::feed(&configured);
-        let (segment, geometry) = Segment::create(prefix, &config, owner, ending).map_err(failed)?;
-        let handoff = handoff::settings(&configured)
-            .map(|settings| Writer::create_within(settings, patience, ending).map_err(failed))
-            .transpose()?;
-        Ok(Self { configured, config, segment, geometry, handoff })
+        let failed = |e: Error| Error::system(format!("channel {}", config.name), io::Error::other(e.to_string()));
+        let Some(names) = config.handoff.clone() else {
+            let segment = Segment::create(prefix, &config, owner, ending).map_err(failed)?;
+            return Ok(Self { segment, handoff: None, config });
+        };
+        let feed = handoff::feed(&config);
+        let segment = Segment::create(prefix, &feed, owner, ending).map_err(failed)?;
+        let settings = handoff::settings(&config, names.clone());
+        let writer = Writer::create_within(settings, patience, ending).map_err(failed)?;
+        Ok(Self { segment, handoff: Some((feed, names, writer)), config })
     }
 
     /// Removes the objects again.
     pub(crate) fn discard(self) {
-        let Self { configured, handoff, .. } = self;
-        if let Some(writer) = handoff {
-            handoff::removed(&configured, writer.close());
+        if let Some((_, names, writer)) = self.handoff {
+            handoff::removed(&self.config.name, &names, writer.close());
         }
     }
 
     /// The channel's name.
     pub(crate) fn name(&self) -> &ChannelName {
-        &self.configured.name
+        &self.config.name
     }
 }

@@ -2,33 +2,44 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use shm_proto::Result;
+use shm_proto::internal::control::stat::ReaderStat;
+use shm_proto::internal::control::{Conn, Received, decode};
 use shm_proto::internal::os::bell::Bell;
+use shm_proto::internal::os::clock::monotonic_ns;
 use shm_proto::internal::os::page::SharedPage;
 use shm_proto::internal::os::sem::Semaphore;
 use shm_proto::internal::ring::layout::{CURSOR_JOINING, ReaderPage, control, waiting};
+use shm_proto::internal::ring::link::{FromReader, ToReader};
 use shm_proto::internal::ring::wake::ask_for_cursor;
 
-use super::handoff::NOBODY;
+use crate::connections::Connections;
 use crate::event_loop::ClientId;
-use crate::liveness::Pulse;
+use crate::liveness::{Found, Pulse};
+use crate::operation_log::{Operation, operation};
 use crate::peer::Peer;
+
+/// The daemon's end of what a reader is told by. Its end is the reader's.
+#[derive(Debug)]
+pub(super) enum To {
+    /// A program, over its connection.
+    Client(ClientId),
+    /// The thread of a handoff, which reads the feed.
+    Thread(Conn),
+}
 
 /// A reader: its page, its bell, and the connection that is its attachment.
 #[derive(Debug)]
-pub(crate) struct Reader {
-    /// The connection.
-    pub(crate) client: ClientId,
-    /// Who it is.
-    pub(crate) peer: Peer,
-    /// Evicted: what it reads may be overwritten.
-    pub(crate) evicted: bool,
-    /// Its signs of life.
-    pub(crate) pulse: Pulse,
+pub(super) struct Reader {
+    to: To,
+    peer: Peer,
+    /// What it reads may be overwritten.
+    evicted: bool,
+    pulse: Pulse,
     /// How many times the channel had moved when it attached.
-    pub(crate) joined: u64,
+    joined: u64,
     page: SharedPage<ReaderPage>,
     page_fd: OwnedFd,
     bell: Bell,
@@ -39,28 +50,67 @@ impl Reader {
     ///
     /// # Errors
     /// When there is no memory or no descriptor to be had.
-    pub(crate) fn new(client: ClientId, peer: Peer, joined: u64) -> Result<(Self, OwnedFd)> {
+    pub(super) fn new(to: To, peer: Peer, joined: u64) -> Result<(Self, OwnedFd)> {
         let (page, page_fd) = SharedPage::create("shmd-reader")?;
         let (bell, sleeper) = Bell::new()?;
         let pulse = Pulse::new(Instant::now());
-        Ok((Self { client, peer, evicted: false, pulse, joined, page, page_fd, bell }, sleeper))
+        Ok((Self { to, peer, evicted: false, pulse, joined, page, page_fd, bell }, sleeper))
     }
 
-    /// Whether it is the daemon's own, which hands messages over.
-    pub(crate) fn is_bridge(&self) -> bool {
-        self.client == NOBODY
+    /// Who it is.
+    pub(super) fn peer(&self) -> &Peer {
+        &self.peer
     }
 
-    /// The page.
-    pub(crate) fn page(&self) -> &ReaderPage {
-        &self.page
+    /// Whether it was evicted by the daemon.
+    pub(super) fn is_evicted(&self) -> bool {
+        self.evicted
+    }
+
+    /// It is evicted from now on.
+    pub(super) fn mark_evicted(&mut self) {
+        self.evicted = true;
+    }
+
+    /// How many times the channel had moved when it attached.
+    pub(super) fn joined(&self) -> u64 {
+        self.joined
+    }
+
+    /// Tells it something. One that is gone hears nothing.
+    pub(super) fn tell(&mut self, connections: &mut Connections, line: &ToReader, fds: Vec<OwnedFd>) {
+        match &mut self.to {
+            To::Client(client) => drop(connections.send(*client, line, fds)),
+            To::Thread(conn) => {
+                if conn.queue(line, fds).is_ok() {
+                    let _ = conn.flush();
+                }
+            }
+        }
+    }
+
+    /// Closes its connection as soon as everything is sent. A thread goes by itself.
+    pub(super) fn let_go(&self, connections: &mut Connections) {
+        if let To::Client(client) = self.to {
+            connections.end(client);
+        }
+    }
+
+    /// Whether a thread that reads has found the ring broken. A program says so to the daemon.
+    pub(super) fn has_complained(&mut self) -> bool {
+        let To::Thread(conn) = &mut self.to else { return false };
+        let mut complained = false;
+        while let Ok(Received::Line(line, _)) = conn.receive() {
+            complained |= matches!(decode(&line), Ok(FromReader::Broken { .. }));
+        }
+        complained
     }
 
     /// The page's descriptor, to hand on.
     ///
     /// # Errors
     /// When the descriptors have run out.
-    pub(crate) fn page_fd(&self) -> Result<OwnedFd> {
+    pub(super) fn page_fd(&self) -> Result<OwnedFd> {
         self.page_fd.try_clone().map_err(|e| shm_proto::Error::system("duplicate a page's descriptor", e))
     }
 
@@ -68,60 +118,131 @@ impl Reader {
     ///
     /// # Errors
     /// When the descriptors have run out.
-    pub(crate) fn for_writer(&self) -> Result<Vec<OwnedFd>> {
+    pub(super) fn for_writer(&self) -> Result<Vec<OwnedFd>> {
         Ok(vec![self.page_fd()?, self.bell.try_clone_fd()?])
     }
 
     /// The position up to which it has read, as it says; `None` before it has chosen its start.
-    pub(crate) fn cursor(&self) -> Option<u64> {
+    pub(super) fn cursor(&self) -> Option<u64> {
         // Acquire: pairs with the reader's Release; it is done with what lies before.
         let cursor = self.page.line.cursor.load(Ordering::Acquire);
         (cursor != CURSOR_JOINING).then_some(cursor)
     }
 
     /// The number of the message at its cursor, as it says.
-    pub(crate) fn seq(&self) -> u64 {
+    pub(super) fn seq(&self) -> u64 {
         self.page.line.seq.load(Ordering::Relaxed)
+    }
+
+    /// Messages that it has received, as it says.
+    pub(super) fn received(&self) -> u64 {
+        self.page.line.received.load(Ordering::Relaxed)
+    }
+
+    /// Messages that it has lost, as it says.
+    pub(super) fn lost(&self) -> u64 {
+        self.page.line.lost.load(Ordering::Relaxed)
+    }
+
+    /// When it gave its last sign of life, as it says; 0 before the first.
+    pub(super) fn heartbeat(&self) -> u64 {
+        self.page.line.heartbeat.load(Ordering::Relaxed)
     }
 
     /// Makes the reader publish its cursor after its current message. A slow reader in a large ring would otherwise seem to
     /// stand still. Call this after a look at the [`cursor`](Self::cursor), so that the next one published is a later one.
-    pub(crate) fn ask(&self) {
+    pub(super) fn ask(&self) {
         ask_for_cursor(&self.page.space_wanted.give_at);
     }
 
     /// Whether it cannot stand before this position any more.
-    pub(crate) fn is_past(&self, position: u64) -> bool {
+    pub(super) fn is_past(&self, position: u64) -> bool {
         !self.evicted && self.cursor().is_some_and(|cursor| cursor >= position)
     }
 
     /// Lets a writer that sleeps for this reader go on.
-    pub(crate) fn release_writer(&self) {
+    pub(super) fn release_writer(&self) {
         if self.page.space_wanted.value.load(Ordering::SeqCst) != 0 {
             Semaphore::new(&self.page.space).post();
         }
     }
 
     /// Sets control bits and wakes the reader, however it sleeps.
-    pub(crate) fn signal(&self, bits: u32) {
+    pub(super) fn signal(&self, bits: u32) {
         // SeqCst: the reader looks at the bits after it has raised its waiting flag and before it sleeps.
         self.page.control.value.fetch_or(bits, Ordering::SeqCst);
         Semaphore::new(&self.page.wake).post();
         self.bell.ring();
     }
 
-    /// For `stat`.
-    pub(crate) fn state(&self) -> &'static str {
+    /// One more move is to be made.
+    pub(super) fn move_once(&self) {
+        self.page.control.value.fetch_add(control::MOVE, Ordering::SeqCst);
+    }
+
+    /// One move less.
+    pub(super) fn stay(&self) {
+        self.page.control.value.fetch_sub(control::MOVE, Ordering::SeqCst);
+    }
+
+    /// How it waits, if it does: one of [`waiting`].
+    pub(super) fn waiting(&self) -> u32 {
+        self.page.waiting.value.load(Ordering::Relaxed)
+    }
+
+    /// Looks for a sign of life: its heartbeat or its position, if there should be one.
+    pub(super) fn look(&mut self, now: Instant, position: u64, due: bool, patience: Option<Duration>) -> Found {
+        let heartbeat = self.heartbeat();
+        self.pulse.look(now, position, heartbeat, due, patience)
+    }
+
+    /// For `stat`, as it reports itself: it can have received at most `most` messages. One that has not `started` is joining.
+    pub(super) fn stat(&self, number: u32, started: bool, most: u64) -> ReaderStat {
+        let Peer { pid, user, program, .. } = self.peer.clone();
+        ReaderStat {
+            reader: number,
+            pid,
+            program,
+            user,
+            state: self.state(started).to_owned(),
+            lag_messages: 0,
+            lag_bytes: 0,
+            received: self.received().min(most),
+            lost: 0,
+            heartbeat_ms: if self.heartbeat() == 0 { 0 } else { age_ms(self.heartbeat()) },
+        }
+    }
+
+    fn state(&self, started: bool) -> &'static str {
         if self.evicted || self.page.control.value.load(Ordering::Relaxed) & control::EVICTED != 0 {
             "evicted"
         } else if self.pulse.is_stalled() {
             "stalled"
-        } else if self.cursor().is_none() {
+        } else if !started {
             "joining"
-        } else if self.page.waiting.value.load(Ordering::Relaxed) != waiting::NO {
+        } else if self.waiting() != waiting::NO {
             "sleeping"
         } else {
             "reading"
         }
     }
+
+    /// Begins an entry about it.
+    pub(super) fn about(&self, event: &'static str, channel: &shm_proto::ChannelName, number: u32) -> Operation {
+        operation(event).on(channel).number("reader", number).peer(&self.peer)
+    }
+}
+
+/// Says that a peer has fallen silent, or that it is back.
+pub(super) fn report(found: Found, about: impl Fn(&'static str) -> Operation) {
+    match found {
+        Found::Same => {}
+        Found::Stalled(still) => about("stalled").number("silent_ms", still.as_millis()).warn(),
+        Found::Recovered => about("recovered").info(),
+    }
+}
+
+/// How long ago a sign of life was given.
+pub(super) fn age_ms(heartbeat_ns: u64) -> u64 {
+    monotonic_ns().saturating_sub(heartbeat_ns) / 1_000_000
 }

@@ -1,13 +1,8 @@
 //! A channel's configuration has changed: what can be taken over is, the rest is named.
 
 use shm_proto::internal::control::Change;
-use shm_proto::internal::ring::link::ToWriter;
 
-use super::{Channel, Handoff, segment};
 use crate::config::{ChannelConfig, SourceKind, values};
-use crate::connections::Connections;
-use crate::lease::{Holder, Lease};
-use crate::policy::Bounds;
 
 /// Why something stays as it is.
 const FIXED: &str = "it is fixed while the channel exists; restart shmd, or take the channel out for one reload";
@@ -97,81 +92,21 @@ fn take(next: &mut ChannelConfig, new: &ChannelConfig, key: &str) -> bool {
     true
 }
 
-impl Channel {
-    /// Takes over what a new configuration of this channel has to say.
-    pub(crate) fn reconfigure(&mut self, connections: &mut Connections, new: ChannelConfig) -> Outcome {
-        if new.handoff.is_some() != self.handoff.is_some() {
-            return self.reconfigure_in_other_mode(connections, new);
-        }
-        if self.handoff.is_some() {
-            return self.reconfigure_handoff(new);
-        }
-        let refused = self.change_access(&new);
-        let (next, outcome) = merge(&self.config, new, refused);
-        self.config = next;
-        self.tell_source();
-        self.sizing.set_bounds(Bounds { min: self.config.min, max: self.config.max });
-        self.tell_policy(connections);
-        outcome
-    }
-
-    /// The new configuration is one of the other mode, which stays. Who may do what means the same in both and is taken over; all
-    /// else that differs is named.
-    fn reconfigure_in_other_mode(&mut self, connections: &mut Connections, new: ChannelConfig) -> Outcome {
-        let present = self.handoff.as_ref().map_or(&self.config, Handoff::config).clone();
-        // What only one of the modes knows goes without saying.
-        let [known, asked] = [&present, &new].map(values);
-        let has = |values: &[(&'static str, String)], key: &str| values.iter().any(|(known, _)| *known == key);
-        let in_both = |key: &str| has(&known, key) && has(&asked, key);
-        let others = differences(&present, &new).into_iter().filter(|(key, ..)| in_both(key));
-        let others = others.filter(|(key, ..)| !["read", "write", "admin"].contains(key));
-        let mut kept: Vec<Change> = others
-            .map(|(key, old, new)| {
-                let why = Some(if key == "mode" { FIXED } else { OTHER_MODE }.to_owned());
-                Change { channel: Some(present.name.clone()), key: key.to_owned(), old, new, why }
-            })
-            .collect();
-        kept.sort_by_key(|change| change.key != "mode");
-        let taken = ChannelConfig { read: new.read, write: new.write, admin: new.admin, ..present.clone() };
-        let mut outcome = self.reconfigure(connections, taken);
-        outcome.kept.splice(0..0, kept);
-        outcome
-    }
-
-    /// Who may write has changed: a listening source asks for that.
-    pub(super) fn tell_source(&self) {
-        if let Some(Lease { holder: Holder::Source(inside), .. }) = &self.lease {
-            inside.set_write(&self.config.write);
-        }
-    }
-
-    /// Mode and group of the object. Why not, if not.
-    fn change_access(&self, new: &ChannelConfig) -> Option<String> {
-        if (new.mode, &new.group) == (self.config.mode, &self.config.group) {
-            return None;
-        }
-        self.segment.set_access(new.mode, new.group.as_ref().map(|(_, gid)| *gid)).err().map(|e| e.to_string())
-    }
-
-    /// What later writers and readers are told, and the present writer at once.
-    fn tell_policy(&mut self, connections: &mut Connections) {
-        let fresh = segment::geometry(&self.config);
-        let now = &mut self.geometry;
-        let before = now.clone();
-        now.max_readers = fresh.max_readers;
-        now.evict_after_ms = fresh.evict_after_ms;
-        now.ack = fresh.ack;
-        now.ack_timeout_ms = fresh.ack_timeout_ms;
-        now.wait_readers = fresh.wait_readers;
-        now.prefault = fresh.prefault;
-        if *now != before {
-            let line = ToWriter::Policy {
-                ack: now.ack,
-                ack_timeout_ms: now.ack_timeout_ms,
-                evict_after_ms: now.evict_after_ms,
-                wait_readers: now.wait_readers,
-            };
-            self.tell(connections, line);
-        }
-    }
+/// The new configuration is one of the other mode, which stays. Who may do what means the same in both and is taken over, with
+/// the configuration given here; all else that differs is named.
+pub(super) fn in_other_mode(present: &ChannelConfig, new: ChannelConfig) -> (ChannelConfig, Vec<Change>) {
+    // What only one of the modes knows goes without saying.
+    let [known, asked] = [present, &new].map(values);
+    let has = |values: &[(&'static str, String)], key: &str| values.iter().any(|(known, _)| *known == key);
+    let in_both = |key: &str| has(&known, key) && has(&asked, key);
+    let others = differences(present, &new).into_iter().filter(|(key, ..)| in_both(key));
+    let others = others.filter(|(key, ..)| !["read", "write", "admin"].contains(key));
+    let mut kept: Vec<Change> = others
+        .map(|(key, old, new)| {
+            let why = Some(if key == "mode" { FIXED } else { OTHER_MODE }.to_owned());
+            Change { channel: Some(present.name.clone()), key: key.to_owned(), old, new, why }
+        })
+        .collect();
+    kept.sort_by_key(|change| change.key != "mode");
+    (ChannelConfig { read: new.read, write: new.write, admin: new.admin, ..present.clone() }, kept)
 }

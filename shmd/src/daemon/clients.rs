@@ -103,7 +103,7 @@ impl Daemon {
                 }
                 Ok(line) => {
                     if let Some(channel) = self.channels.get_mut(channel) {
-                        channel.obey(&mut self.connections, line);
+                        channel.ring_mut().obey(&mut self.connections, line);
                     }
                 }
                 Err(e) => self.connections.dismiss(id, ErrorKind::BadRequest, &e.to_string(), now),
@@ -119,7 +119,7 @@ impl Daemon {
                 Ok(FromReader::Broken { reason }) => {
                     debug!("event=reported client={id} reason={:?}", printable(&reason));
                     if let Some(channel) = self.channels.get_mut(channel) {
-                        channel.suspect(&mut self.connections, now);
+                        channel.ring_mut().suspect(&mut self.connections, now);
                     }
                 }
                 Ok(FromReader::Unknown) => debug!("passed over a line from a newer reader: {}", printable(line)),
@@ -159,7 +159,7 @@ impl Daemon {
         if let Role::Writer(channel) = client.role
             && let Some(channel) = self.channels.get_mut(channel)
         {
-            channel.announce();
+            channel.ring().announce();
         }
         // Requests that came while the last reply was on its way lie in the buffer.
         self.listen_to(id);
@@ -181,8 +181,8 @@ impl Daemon {
             let Some(channel) = channel.and_then(|channel| self.channels.get_mut(channel)) else { continue };
             match client.role {
                 Role::Reader(_, number) => channel.detach(&mut self.connections, number),
-                Role::Writer(_) => channel.writer_gone(&mut self.connections, id),
-                Role::Waiting(_) => channel.forget(id),
+                Role::Writer(_) => channel.ring_mut().writer_gone(&mut self.connections, id),
+                Role::Waiting(_) => channel.ring_mut().forget(id),
                 Role::Asking | Role::Follower => {}
             }
             self.channels.release(&mut self.connections, None);

@@ -4,11 +4,11 @@ use nix::unistd::getegid;
 use shm_proto::internal::os::peer::Credentials;
 use shm_proto::internal::os::process::{group_name, user_name};
 
-use super::Handoff;
+use super::HandoffChannel;
 
-impl Handoff {
+impl HandoffChannel {
     /// Why this peer cannot take messages although the `read` list lets it: both sides of the protocol write the objects.
-    pub(crate) fn shuts_out(&self, owner: u32, peer: &Credentials) -> Option<String> {
+    pub(in crate::channel) fn shuts_out(&self, owner: u32, peer: &Credentials) -> Option<String> {
         let (mode, group) = (self.config.mode, self.config.group.as_ref());
         let gid = group.map_or_else(|| getegid().as_raw(), |(_, gid)| *gid);
         if lets_in(mode, owner, gid, peer) {

@@ -1,16 +1,18 @@
 //! The end of a source: the daemon waits for the readers that have not read everything.
 
+use std::collections::HashMap;
 use std::time::Instant;
 
 use shm_proto::Error;
 use shm_proto::internal::ring::standstill::{Limit, Standstill};
 
-use super::Channel;
+use super::{By, Ring};
+use crate::channel::readers::Readers;
 use crate::connections::Connections;
 
 /// A reader that has not read everything.
 #[derive(Debug)]
-pub(super) struct Late {
+struct Late {
     /// The cursor at the last look.
     cursor: Option<u64>,
     /// When the last look was.
@@ -34,37 +36,57 @@ impl Late {
     }
 }
 
-impl Channel {
+/// The readers that have not read everything, at the end of a source.
+#[derive(Debug, Default)]
+pub(super) struct Drain(HashMap<u32, Late>);
+
+impl Drain {
+    /// A reader is gone.
+    pub(super) fn forget(&mut self, number: u32) {
+        self.0.remove(&number);
+    }
+
+    /// Looks at all readers: whether they have read everything up to `tail`, and which of them have stood still for too long,
+    /// with the reason.
+    fn look(&mut self, readers: &Readers, tail: u64, now: Instant, limit: Limit) -> (bool, Vec<(u32, String)>) {
+        let (mut drained, mut over) = (true, Vec::new());
+        for (number, reader) in readers.standing() {
+            let cursor = reader.cursor();
+            if cursor.is_some_and(|cursor| cursor >= tail) {
+                continue;
+            }
+            drained = false;
+            let late = self.0.entry(number).or_insert_with(|| Late::new(cursor, now));
+            if late.look(cursor, now, limit) {
+                reader.ask();
+            }
+            if late.standstill.is_over(limit) {
+                let behind = cursor.map_or(0, |cursor| tail - cursor);
+                let stood = late.standstill.stood_ns() / 1_000_000;
+                over.push((
+                    number,
+                    format!("it held the end up for {stood} ms without reading, {behind} bytes behind"),
+                ));
+            }
+        }
+        (drained, over)
+    }
+}
+
+impl Ring {
     /// Whether every reader has read everything; to be called repeatedly until it has. Evicts a reader that has not moved for
     /// `evict_after`, as the writer would.
     pub(crate) fn is_drained(&mut self, connections: &mut Connections, now: Instant) -> bool {
-        let shot = match self.segment.snapshot() {
+        let shot = match self.segments.current().snapshot() {
             Ok(shot) => shot,
             // The header could not be read this time; the next call may succeed.
             Err(Error::System { source, .. }) if source.kind() == std::io::ErrorKind::ResourceBusy => return false,
             Err(_) => return true,
         };
-        let limit = Limit::new(self.geometry.evict_after_ms);
-        let mut over = Vec::new();
-        let mut drained = true;
-        for (&number, reader) in self.readers.iter().filter(|(_, reader)| !reader.evicted) {
-            let cursor = reader.cursor();
-            if cursor.is_some_and(|cursor| cursor >= shot.tail.pos) {
-                continue;
-            }
-            drained = false;
-            let late = self.late.entry(number).or_insert_with(|| Late::new(cursor, now));
-            if late.look(cursor, now, limit) {
-                reader.ask();
-            }
-            if late.standstill.is_over(limit) {
-                let behind = cursor.map_or(0, |cursor| shot.tail.pos - cursor);
-                over.push((number, late.standstill.stood_ns() / 1_000_000, behind));
-            }
-        }
-        for (number, stood, behind) in over {
-            let reason = format!("it held the end up for {stood} ms without reading, {behind} bytes behind");
-            self.mark_evicted(connections, number, &reason, "daemon");
+        let limit = Limit::new(self.segments.geometry().evict_after_ms);
+        let (drained, over) = self.drain.look(&self.readers, shot.tail.pos, now, limit);
+        for (number, reason) in over {
+            self.evict(connections, number, &reason, By::Daemon);
         }
         drained
     }

@@ -12,15 +12,14 @@ use std::io::ErrorKind as Io;
 use std::time::{Duration, Instant};
 
 use shm_proto::internal::ring::layout::Place;
-use shm_proto::internal::ring::link::ToWriter;
 use shm_proto::internal::ring::{Beginning, Snapshot, Walk, WalkFrom, Walked};
 use shm_proto::{Error, ErrorKind, Refusal, Result};
 
-use super::{Channel, Reader};
+use super::Ring;
+use super::segments::Segments;
+use crate::channel::readers::Readers;
 use crate::connections::Connections;
 use crate::event_loop::Timer;
-use crate::lease::{Holder, Lease};
-use crate::operation_log::operation;
 
 /// Bytes of a file that are looked at at a time, and how long others have their turn then.
 const PART: u64 = 1 << 20;
@@ -33,7 +32,7 @@ const CREDIBLE: u64 = 1 << 40;
 
 /// What a look at the header has found.
 #[derive(Debug)]
-enum Health {
+enum Finding {
     Good(Snapshot),
     /// It cannot be told now.
     Unknown(Error),
@@ -60,73 +59,111 @@ fn after_broken(trusted: Place, claims: impl Iterator<Item = (u64, u64)>, ring: 
     Place { pos: pos.next_multiple_of(8) + ring, seq: seq + ring / 8, ..trusted }
 }
 
-impl Channel {
-    /// Looks at the segment's header.
-    fn examine(&self) -> Health {
-        let shot = match self.segment.snapshot() {
+/// What is known of a segment's state.
+#[derive(Debug, Default)]
+pub(super) struct Health {
+    /// Where the segment begins, and what it said when it was last found to be right.
+    began: Place,
+    trusted: Option<Snapshot>,
+    /// What is wrong with the segment, as long as there is no other.
+    broken: Option<String>,
+    /// A look at all records that is under way, and when the last one began.
+    inspection: Option<Walk>,
+    inspected: Option<Instant>,
+}
+
+impl Health {
+    /// Looks at the header of a segment that `capacity` bytes were reserved for.
+    fn examine(&self, segments: &Segments, capacity: u64) -> Finding {
+        let shot = match segments.current().snapshot() {
             Ok(shot) => shot,
             Err(Error::System { action, source }) if source.kind() == Io::UnexpectedEof => {
-                return Health::Broken(format!("{action}: {source}"));
+                return Finding::Broken(format!("{action}: {source}"));
             }
-            Err(e) => return Health::Unknown(e),
+            Err(e) => return Finding::Unknown(e),
         };
-        let length = match self.segment.data_length() {
+        let length = match segments.current().data_length() {
             Ok(length) => length,
-            Err(e) => return Health::Unknown(e),
+            Err(e) => return Finding::Unknown(e),
         };
-        let capacity = self.sizing.capacity();
         if length < capacity {
-            return Health::Broken(format!("the file has {length} bytes of data, {capacity} were reserved"));
+            return Finding::Broken(format!("the file has {length} bytes of data, {capacity} were reserved"));
         }
-        if let Some(fault) = shot.fault(&self.geometry, length) {
-            return Health::Broken(fault);
+        if let Some(fault) = shot.fault(segments.geometry(), length) {
+            return Finding::Broken(fault);
         }
         // Of the tail it is only known how far it has come at least.
         let before = self.trusted.map_or(self.began, |before| before.floor);
         if follows(before, shot.floor) {
-            return Health::Good(shot);
+            return Finding::Good(shot);
         }
         let place = |place: Place| format!("position {}, message {}", place.pos, place.seq);
         let (was, is) = (place(before), place(shot.floor));
-        Health::Broken(format!("the floor was at {was}, and is at {is}"))
+        Finding::Broken(format!("the floor was at {was}, and is at {is}"))
     }
 
+    /// Whether the segment is broken and there is no other.
+    pub(super) fn is_broken(&self) -> bool {
+        self.broken.is_some()
+    }
+
+    /// There is another segment, which begins here.
+    pub(super) fn moved(&mut self, beginning: &Beginning) {
+        let Beginning { pos, seq, bytes, .. } = *beginning;
+        self.began = Place { pos, seq, bytes, ..Place::default() };
+        self.trusted = None;
+    }
+
+    /// Where the segment after a broken one begins, in a ring of at most `capacity` bytes.
+    pub(super) fn beginning_after_broken(&self, readers: &Readers, capacity: u64) -> Beginning {
+        let trusted = self.trusted.map_or(self.began, |shot| shot.tail);
+        let claims = readers.standing().filter_map(|(_, reader)| Some((reader.cursor()?, reader.seq())));
+        let Place { pos, seq, bytes, .. } = after_broken(trusted, claims, capacity);
+        let counted = self.trusted.map(|shot| (shot.dropped, shot.overwritten, shot.resizes, shot.evicted));
+        let (dropped, overwritten, resizes, evicted) = counted.unwrap_or_default();
+        Beginning { pos, seq, bytes, dropped, overwritten, resizes, evicted }
+    }
+}
+
+impl Ring {
     /// Looks at the segment, and replaces it if it is broken. What its header says.
     ///
     /// # Errors
     /// Why nobody can be let in.
     pub(super) fn check(&mut self, connections: &mut Connections) -> Result<Snapshot> {
         let mut found = self.examine();
-        if let Health::Broken(_) = found {
+        if let Finding::Broken(_) = found {
             // Each word is read at one moment, but not all at the same.
             found = self.examine();
         }
-        if let Health::Broken(reason) = found {
+        if let Finding::Broken(reason) = found {
             self.heal(connections, &reason)?;
             found = self.examine();
         }
         match found {
-            Health::Good(shot) => {
-                self.trusted = Some(shot);
+            Finding::Good(shot) => {
+                self.health.trusted = Some(shot);
                 Ok(shot)
             }
-            Health::Unknown(e) => Err(e),
-            Health::Broken(reason) => Err(self.corrupt(reason)),
+            Finding::Unknown(e) => Err(e),
+            Finding::Broken(reason) => Err(Error::Corrupt { channel: self.config.name.to_string(), reason }),
         }
+    }
+
+    fn examine(&self) -> Finding {
+        self.health.examine(&self.segments, self.size.capacity())
     }
 
     /// The same, for somebody who wants to be let in.
-    pub(super) fn check_for(&mut self, connections: &mut Connections) -> Result<(), Refusal> {
+    pub(in crate::channel) fn check_for(&mut self, connections: &mut Connections) -> Result<(), Refusal> {
         match self.check(connections) {
             // A writer that is busy with its places is none of a reader's troubles.
             Ok(_) => Ok(()),
-            Err(Error::System { source, .. }) if source.kind() == Io::ResourceBusy && self.broken.is_none() => Ok(()),
+            Err(Error::System { source, .. }) if source.kind() == Io::ResourceBusy && !self.health.is_broken() => {
+                Ok(())
+            }
             Err(e) => self.refuse(ErrorKind::Internal, format!("its segment is broken and cannot be replaced: {e}")),
         }
-    }
-
-    fn corrupt(&self, reason: String) -> Error {
-        Error::Corrupt { channel: self.config.name.to_string(), reason }
     }
 
     /// The segment is broken: ends the lease and goes on in a new one.
@@ -134,98 +171,74 @@ impl Channel {
     /// # Errors
     /// When there is no new one to be had. It is tried again once a second.
     pub(super) fn heal(&mut self, connections: &mut Connections, reason: &str) -> Result<()> {
-        if self.broken.is_none() {
-            operation("broken").on(&self.config.name).text("segment", self.segment.name()).reason(reason).error();
+        if !self.health.is_broken() {
+            self.about("broken").text("segment", self.segments.current().name()).reason(reason).error();
         }
-        self.broken = Some(reason.to_owned());
-        self.inspection = None;
-        connections.events.set_timer(Timer::Inspect(self.id()), None);
+        self.health.broken = Some(reason.to_owned());
+        self.health.inspection = None;
+        connections.events.set_timer(Timer::Inspect(self.id), None);
         self.end_lease(connections, &format!("the segment was broken and is replaced: {reason}"));
         self.leave_broken(connections, reason)?;
-        self.broken = None;
-        self.trusted = None;
+        self.health.broken = None;
+        self.health.trusted = None;
         self.resume_source(connections);
         Ok(())
     }
 
     /// Tries again to replace a broken segment. Whether there is none any more.
     pub(super) fn retry_healing(&mut self, connections: &mut Connections, now: Instant) -> bool {
-        let Some(reason) = self.broken.clone() else { return true };
+        let Some(reason) = self.health.broken.clone() else { return true };
         match self.heal(connections, &reason) {
             Ok(()) => true,
             Err(e) => {
-                if let Some(left_out) = self.overflow_lines.admit(now) {
-                    operation("broken").on(&self.config.name).reason(e).left_out(left_out).error();
+                if let Some(left_out) = self.trouble.admit(now) {
+                    self.about("broken").reason(e).left_out(left_out).error();
                 }
                 false
             }
         }
     }
 
-    /// Takes the role from whoever has it.
-    fn end_lease(&mut self, connections: &mut Connections, reason: &str) {
-        let Some(lease) = &self.lease else { return };
-        lease.end();
-        self.tell(connections, ToWriter::Revoked { reason: reason.to_owned() });
-        self.readers.values().for_each(Reader::release_writer);
-        match &self.lease {
-            Some(Lease { holder: Holder::Lent { client, .. } | Holder::Helper { client }, .. }) => {
-                connections.end(*client);
-                self.lease = None;
-                self.helper = None;
-            }
-            // Its thread ends by itself, and is started again then.
-            _ => self.resumes = true,
+    /// The same for somebody who has just found it broken.
+    pub(super) fn heal_or_log(&mut self, connections: &mut Connections, reason: &str) {
+        if let Err(e) = self.heal(connections, reason) {
+            self.about("broken").reason(e).error();
         }
-        let actions = self.sizing.writer(Instant::now(), false);
-        self.carry_out(connections, actions);
-    }
-
-    /// Where the new segment begins.
-    pub(super) fn beginning_after_broken(&self) -> Beginning {
-        let shot = self.trusted;
-        let trusted = shot.map_or(self.began, |shot| shot.tail);
-        let standing = self.readers.values().filter(|reader| !reader.evicted);
-        let claims = standing.filter_map(|reader| Some((reader.cursor()?, reader.seq())));
-        let Place { pos, seq, bytes, .. } = after_broken(trusted, claims, self.geometry.max_capacity);
-        let counted = shot.map(|shot| (shot.dropped, shot.overwritten, shot.resizes, shot.evicted));
-        let (dropped, overwritten, resizes, evicted) = counted.unwrap_or_default();
-        Beginning { pos, seq, bytes, dropped, overwritten, resizes, evicted }
     }
 
     /// A reader says that something is wrong. All records are looked at before it is believed.
     pub(crate) fn suspect(&mut self, connections: &mut Connections, now: Instant) {
-        let lately = self.inspected.is_some_and(|at| now.saturating_duration_since(at) < BETWEEN_LOOKS);
-        if self.inspection.is_some() || lately || self.closed {
+        let lately = self.health.inspected.is_some_and(|at| now.saturating_duration_since(at) < BETWEEN_LOOKS);
+        if self.health.inspection.is_some() || lately || self.removal.is_closed() {
             return;
         }
-        self.inspected = Some(now);
-        match Walk::begin(self.segment.file(), WalkFrom::Floor) {
+        self.health.inspected = Some(now);
+        match Walk::begin(self.segments.current().file(), WalkFrom::Floor) {
             Ok(walk) => {
-                self.inspection = Some(walk);
+                self.health.inspection = Some(walk);
                 self.inspect(connections);
             }
             // The next tick says what that is.
-            Err(e) => log::debug!("event=no-inspection channel={} reason={:?}", self.config.name, e.to_string()),
+            Err(e) => self.no_inspection(&e),
         }
     }
 
     /// Goes on looking at the records.
     pub(crate) fn inspect(&mut self, connections: &mut Connections) {
-        let Some(walk) = &mut self.inspection else { return };
-        match walk.go_on(self.segment.file(), &self.geometry, PART) {
+        let Some(walk) = &mut self.health.inspection else { return };
+        match walk.go_on(self.segments.current().file(), self.segments.geometry(), PART) {
             Ok(Walked::More) => connections.events.set_timer(Timer::Inspect(self.id), Some(Instant::now() + REST)),
-            Ok(Walked::Broken(reason)) => {
-                if let Err(e) = self.heal(connections, &reason) {
-                    operation("broken").on(&self.config.name).reason(e).error();
-                }
-            }
-            Ok(Walked::Tail(_) | Walked::Overtaken) => self.inspection = None,
+            Ok(Walked::Broken(reason)) => self.heal_or_log(connections, &reason),
+            Ok(Walked::Tail(_) | Walked::Overtaken) => self.health.inspection = None,
             Err(e) => {
-                self.inspection = None;
-                log::debug!("event=no-inspection channel={} reason={:?}", self.config.name, e.to_string());
+                self.health.inspection = None;
+                self.no_inspection(&e);
             }
         }
+    }
+
+    fn no_inspection(&self, error: &Error) {
+        log::debug!("event=no-inspection channel={} reason={:?}", self.config.name, error.to_string());
     }
 }
 

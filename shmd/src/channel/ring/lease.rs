@@ -1,37 +1,36 @@
-//! The holder of a channel's writer role, and the daemon's end of the link to it.
-//!
-//! A holder is a program that was lent the role (its connection is the link), a thread of the daemon that a source runs in,
-//! or, for as long as a shrink takes on a channel that nobody writes, a child of the daemon. The daemon's own thread never
-//! holds the role: a writer begins by walking the whole ring, and the daemon has others to serve.
+//! The lease of a ring's writer role: the daemon's end of the link to whoever holds it.
 
 mod outbox;
 
-use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{Ordering, fence};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use log::debug;
 use shm_proto::Result;
+use shm_proto::internal::control::stat::WriterStat;
 use shm_proto::internal::os::barrier;
 use shm_proto::internal::os::page::SharedPage;
 use shm_proto::internal::os::sem::Semaphore;
+use shm_proto::internal::ring::Snapshot;
 use shm_proto::internal::ring::layout::{LeasePage, OVER};
 use shm_proto::internal::ring::link::ToWriter;
 
-use crate::channel::Reader;
+use super::role::Holder;
+use crate::channel::reader::Reader;
+use crate::channel::readers::Readers;
 use crate::connections::Connections;
 use crate::event_loop::ClientId;
-use crate::liveness::Pulse;
+use crate::liveness::{Found, Pulse};
 use crate::peer::Peer;
 use crate::source::Inside;
 use outbox::Outbox;
 
-/// The one that may write.
+/// What the holder is told by.
 #[derive(Debug)]
-pub(crate) enum Holder {
+pub(super) enum To {
     /// A program, over its connection.
-    Lent { client: ClientId, peer: Peer },
+    Program { client: ClientId, peer: Peer },
     /// A source's thread.
     Source(Inside),
     /// A child of the daemon that carries a shrink out, over its connection.
@@ -40,11 +39,10 @@ pub(crate) enum Holder {
 
 /// The writer role while it is held.
 #[derive(Debug)]
-pub(crate) struct Lease {
-    /// Who.
-    pub(crate) holder: Holder,
+pub(super) struct Lease {
+    to: To,
     /// Signs of life of a program that holds it.
-    pub(crate) pulse: Pulse,
+    pulse: Pulse,
     page: SharedPage<LeasePage>,
     lines: Outbox,
     /// The writer has seen that lines are to come, or may have.
@@ -53,7 +51,7 @@ pub(crate) struct Lease {
 
 /// The writer role before it is held, with the lines that the holder needs first.
 #[derive(Debug)]
-pub(crate) struct Offer {
+pub(super) struct Offer {
     page: SharedPage<LeasePage>,
     lines: Outbox,
 }
@@ -63,55 +61,108 @@ impl Offer {
     ///
     /// # Errors
     /// If there is no memory or no descriptor left.
-    pub(crate) fn new() -> Result<(Self, OwnedFd)> {
+    pub(super) fn new() -> Result<(Self, OwnedFd)> {
         let (page, fd) = SharedPage::create("shmd-lease")?;
         Ok((Self { page, lines: Outbox::default() }, fd))
     }
 
     /// The holder is to be told this, and its page says that something is to come.
-    pub(crate) fn put(&mut self, line: ToWriter) {
+    pub(super) fn put(&mut self, line: ToWriter) {
         self.lines.put(line);
         hold_back(&self.page, &self.lines);
     }
 
     /// The role is held from now on. The lines are [sent](Lease::send) now.
-    pub(crate) fn to(self, holder: Holder) -> Lease {
+    pub(super) fn to(self, to: To) -> Lease {
         let held_back = self.lines.len() > 0;
-        Lease { holder, pulse: Pulse::new(Instant::now()), page: self.page, lines: self.lines, held_back }
+        Lease { to, pulse: Pulse::new(Instant::now()), page: self.page, lines: self.lines, held_back }
     }
 }
 
 impl Lease {
-    /// Whether the daemon holds the role for its own purposes, and gives it to the first program that asks.
-    pub(crate) fn is_own(&self) -> bool {
-        matches!(self.holder, Holder::Helper { .. })
+    /// Who holds the role.
+    pub(super) fn holder(&self) -> Holder {
+        match self.to {
+            To::Program { client, .. } => Holder::Program(client),
+            To::Helper { client } => Holder::Helper(client),
+            To::Source(_) => Holder::Source,
+        }
+    }
+
+    /// The program, if one holds the role.
+    pub(super) fn program(&self) -> Option<&Peer> {
+        if let To::Program { peer, .. } = &self.to { Some(peer) } else { None }
+    }
+
+    /// The source, if one holds the role.
+    pub(super) fn source(&self) -> Option<&Inside> {
+        if let To::Source(inside) = &self.to { Some(inside) } else { None }
+    }
+
+    /// The source of a role that is given up.
+    pub(super) fn into_source(self) -> Option<Inside> {
+        if let To::Source(inside) = self.to { Some(inside) } else { None }
+    }
+
+    /// Closes a program's connection once everything is sent.
+    pub(super) fn hang_up(&self, connections: &mut Connections) {
+        if let To::Program { client, .. } = &self.to {
+            connections.end(*client);
+        }
+    }
+
+    /// Leaves a source's thread behind that does not end.
+    pub(super) fn abandon(&mut self) {
+        if let To::Source(inside) = &mut self.to {
+            inside.abandon();
+        }
+    }
+
+    /// Looks for signs of life of a program: its position, or its heartbeat. A source's thread sleeps until there is input, and
+    /// lives and dies with the daemon.
+    pub(super) fn look(&mut self, now: Instant, shot: &Snapshot, patience: Option<Duration>) -> Found {
+        match self.to {
+            To::Program { .. } => self.pulse.look(now, shot.tail.pos, shot.writer_heartbeat, true, patience),
+            To::Helper { .. } | To::Source(_) => Found::Same,
+        }
+    }
+
+    /// For `stat`; `user` is the daemon's own.
+    pub(super) fn stat(&self, user: &str, heartbeat_ms: u64) -> Option<WriterStat> {
+        let state = if self.pulse.is_stalled() { "stalled" } else { "active" }.to_owned();
+        let (pid, program, user, role) = match &self.to {
+            To::Program { peer, .. } => (peer.pid, peer.program.clone(), peer.user.clone(), "lent".to_owned()),
+            To::Source(_) => (std::process::id(), "shmd".to_owned(), user.to_owned(), "source".to_owned()),
+            To::Helper { .. } => return None,
+        };
+        Some(WriterStat { pid, program, user, role, state, heartbeat_ms })
     }
 
     /// Keeps a line for the writer; [`send`](Self::send) sends it.
-    pub(crate) fn put(&mut self, line: ToWriter) {
+    pub(super) fn put(&mut self, line: ToWriter) {
         self.lines.put(line);
     }
 
     /// The writer has taken this number of lines.
-    pub(crate) fn taken(&mut self, lines: u64) {
+    pub(super) fn taken(&mut self, lines: u64) {
         self.lines.taken(lines);
     }
 
     /// Whether lines wait to be sent.
-    pub(crate) fn has_lines(&self) -> bool {
+    pub(super) fn has_lines(&self) -> bool {
         self.lines.len() > 0
     }
 
     /// Puts lines on the link, as many as the writer is to be sent at a time, and makes it look. The others wait until it has
     /// taken these, however long that is; it gives nothing up meanwhile.
-    pub(crate) fn send(&mut self, connections: &mut Connections, readers: &BTreeMap<u32, Reader>) {
+    pub(super) fn send(&mut self, connections: &mut Connections, readers: &Readers) {
         // Before the generation is raised, where more is to come than goes out now: see `Writer::withhold`.
         if self.lines.is_held_up() {
             self.hold_back();
         }
         while let Some(line) = self.lines.next() {
             let fds = match &line {
-                ToWriter::ReaderJoined { reader } => match readers.get(reader).map(Reader::for_writer) {
+                ToWriter::ReaderJoined { reader } => match readers.get(*reader).map(Reader::for_writer) {
                     Some(Ok(fds)) => fds,
                     None => continue,
                     Some(Err(error)) => {
@@ -124,9 +175,9 @@ impl Lease {
                 },
                 _ => Vec::new(),
             };
-            match &mut self.holder {
-                Holder::Lent { client, .. } | Holder::Helper { client } => drop(connections.send(*client, &line, fds)),
-                Holder::Source(inside) => inside.tell(line, fds),
+            match &mut self.to {
+                To::Program { client, .. } | To::Helper { client } => drop(connections.send(*client, &line, fds)),
+                To::Source(inside) => inside.tell(line, fds),
             }
         }
         announce(&self.page);
@@ -135,7 +186,7 @@ impl Lease {
             self.hold_back();
             announce(&self.page);
         }
-        if let Holder::Source(inside) = &self.holder {
+        if let To::Source(inside) = &self.to {
             inside.ring();
         }
     }
@@ -147,13 +198,13 @@ impl Lease {
     }
 
     /// Makes the writer look at its link: lines that had to wait have gone out.
-    pub(crate) fn announce(&self) {
+    pub(super) fn announce(&self) {
         announce(&self.page);
     }
 
     /// Ends the lending, before the connection is closed. A program whose connection the daemon gives up would otherwise take
     /// the daemon for dead and go on, beside the next one that is lent the role.
-    pub(crate) fn end(&self) {
+    pub(super) fn end(&self) {
         // The writer looks at it without a barrier. After this one, at most the record that it is at will still be written.
         self.page.generation.value.fetch_or(OVER, Ordering::SeqCst);
         barrier::heavy();
@@ -161,24 +212,24 @@ impl Lease {
     }
 
     /// The holder, for `list` and for a program that wanted the role.
-    pub(crate) fn describe(&self) -> String {
-        match &self.holder {
-            Holder::Lent { peer, .. } => format!("{} (pid {}, user {})", peer.program, peer.pid, peer.user),
-            Holder::Source(inside) => inside.kind().to_owned(),
-            Holder::Helper { .. } => "none".to_owned(),
+    pub(super) fn describe(&self) -> String {
+        match &self.to {
+            To::Program { peer, .. } => format!("{} (pid {}, user {})", peer.program, peer.pid, peer.user),
+            To::Source(inside) => inside.kind().to_owned(),
+            To::Helper { .. } => "none".to_owned(),
         }
     }
 
     /// Why another program cannot have the role.
-    pub(crate) fn refusal(&self) -> String {
-        match &self.holder {
-            Holder::Lent { .. } => {
+    pub(super) fn refusal(&self) -> String {
+        match &self.to {
+            To::Program { .. } => {
                 format!(
                     "program {} has borrowed the writer role; the role is free when that program ends",
                     self.describe()
                 )
             }
-            Holder::Source(inside) if inside.kind() != "stdin" => {
+            To::Source(inside) if inside.kind() != "stdin" => {
                 format!("the daemon's own source {} holds the writer role and does not end", inside.kind())
             }
             _ => format!(

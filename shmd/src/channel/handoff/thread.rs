@@ -1,10 +1,6 @@
 //! The writer of a handoff channel inside the daemon: a thread that reads the channel's feed, a ring, and hands each message
 //! over before it takes the next.
 //!
-//! ```text
-//! source or lent program -> ring (ack: publishing returns when the bridge is through) -> bridge -> segment -> C programs
-//! ```
-//!
 //! So every source and every program that borrows the writer role feeds a handoff channel as it feeds a ring, and none of
 //! them touches its objects. Those who can write the objects are trusted: one who cuts the segment ends the daemon.
 
@@ -32,17 +28,17 @@ const STOP: Duration = Duration::from_secs(3);
 
 /// How the handoff stands.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct State {
+pub(super) struct State {
     /// What has happened so far.
-    pub(crate) counters: Counters,
+    pub(super) counters: Counters,
     /// The segment's length in bytes.
-    pub(crate) capacity: u64,
+    pub(super) capacity: u64,
     /// A length that waits for an acknowledgement.
-    pub(crate) pending: Option<u64>,
+    pub(super) pending: Option<u64>,
     /// Bytes of the message on offer, and since when it is.
-    pub(crate) on_offer: Option<(u64, Instant)>,
+    pub(super) on_offer: Option<(u64, Instant)>,
     /// When a message was acknowledged last.
-    pub(crate) last_ack: Option<Instant>,
+    pub(super) last_ack: Option<Instant>,
 }
 
 /// What the daemon asks of the thread.
@@ -72,11 +68,11 @@ struct Shared {
 }
 
 /// What became of an order to resize.
-pub(crate) type Answer = (ClientId, u64, Result<Resized>);
+pub(super) type Answer = (ClientId, u64, Result<Resized>);
 
 /// The daemon's end of the thread.
 #[derive(Debug)]
-pub(crate) struct Bridge {
+pub(super) struct HandoffThread {
     shared: Arc<Shared>,
     to: Sender<Order>,
     from: Receiver<Answer>,
@@ -89,12 +85,12 @@ pub(crate) struct Bridge {
     thread: Option<JoinHandle<()>>,
 }
 
-impl Bridge {
+impl HandoffThread {
     /// Starts the thread with both its ends.
     ///
     /// # Errors
     /// When the system gives no descriptors or no thread.
-    pub(crate) fn start(channel: ChannelName, feed: Reader, writer: Writer) -> Result<Self> {
+    pub(super) fn start(channel: ChannelName, feed: Reader, writer: Writer) -> Result<Self> {
         let (to, orders) = mpsc::channel();
         let (answers, from) = mpsc::channel();
         let (wake, woken) = Bell::new()?;
@@ -118,28 +114,28 @@ impl Bridge {
     }
 
     /// How it stands.
-    pub(crate) fn state(&self) -> State {
+    pub(super) fn state(&self) -> State {
         *self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Asks for another length; the answer is among [`answers`](Self::answers) later. False when there will be none, because
     /// the thread is gone.
-    pub(crate) fn resize(&self, client: ClientId, bytes: u64) -> bool {
+    pub(super) fn resize(&self, client: ClientId, bytes: u64) -> bool {
         self.order(Order::Resize(client, bytes))
     }
 
     /// Another policy for messages that are not acknowledged in time.
-    pub(crate) fn set_policy(&self, on_full: OnFull, ack_timeout: Duration) {
+    pub(super) fn set_policy(&self, on_full: OnFull, ack_timeout: Duration) {
         self.order(Order::Policy(on_full, ack_timeout));
     }
 
     /// Gives memory back that has not been needed.
-    pub(crate) fn shrink_unused(&self, bytes: u64) {
+    pub(super) fn shrink_unused(&self, bytes: u64) {
         self.order(Order::GiveBack(bytes));
     }
 
     /// The longest segment, in bytes, that a message has needed since the last call.
-    pub(crate) fn take_peak(&self) -> u64 {
+    pub(super) fn take_peak(&self) -> u64 {
         self.shared.peak.swap(0, Ordering::Relaxed)
     }
 
@@ -153,26 +149,26 @@ impl Bridge {
     }
 
     /// Readable when there are answers, and when the thread has ended.
-    pub(crate) fn bell(&self) -> BorrowedFd<'_> {
+    pub(super) fn bell(&self) -> BorrowedFd<'_> {
         self.bell.as_fd()
     }
 
     /// What has been answered since the last call.
-    pub(crate) fn answers(&self) -> Vec<Answer> {
+    pub(super) fn answers(&self) -> Vec<Answer> {
         self.bell.drain();
         self.from.try_iter().collect()
     }
 
     /// Makes the thread end: it withdraws what is on offer and removes the objects. Nobody waits for that here, because it may
     /// have to wait for a peer that sits in the mutex.
-    pub(crate) fn begin_stop(&self) {
+    pub(super) fn begin_stop(&self) {
         self.shared.stop.store(true, Ordering::Release);
         self.wake.ring();
         self.waker.end();
     }
 
     /// Whether the thread has come to its end; the [`bell`](Self::bell) says when.
-    pub(crate) fn has_ended(&self) -> bool {
+    pub(super) fn has_ended(&self) -> bool {
         self.shared.ended.load(Ordering::Acquire)
     }
 
@@ -180,17 +176,17 @@ impl Bridge {
     ///
     /// # Errors
     /// Why not; told once.
-    pub(crate) fn removed(&self) -> Result<()> {
+    pub(super) fn removed(&self) -> Result<()> {
         self.shared.left.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
     }
 
     /// Leaves a thread behind that does not end.
-    pub(crate) fn abandon(&mut self) {
+    pub(super) fn abandon(&mut self) {
         self.thread = None;
     }
 }
 
-impl Drop for Bridge {
+impl Drop for HandoffThread {
     /// A start that fails halfway ends the handoffs that it has made, so that their objects go.
     fn drop(&mut self) {
         let Some(thread) = self.thread.take() else { return };

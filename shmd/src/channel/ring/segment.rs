@@ -66,7 +66,7 @@ impl Segment {
     ///
     /// # Errors
     /// When the name belongs to a living daemon or to somebody else, and when there is no memory.
-    pub(super) fn create(
+    pub(in crate::channel) fn create(
         prefix: &Prefix,
         config: &ChannelConfig,
         owner: Owner,

@@ -1,0 +1,196 @@
+//! A channel's readers by number: who may become one, and who was evicted.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use shm_proto::internal::ring::layout::control;
+use shm_proto::internal::ring::link::ToReader;
+use shm_proto::{ChannelName, ErrorKind, Refusal};
+
+use super::reader::Reader;
+use crate::admission::{Conduct, Full, Held, Wait, place};
+use crate::connections::{Connections, is_master, refusal};
+use crate::peer::Peer;
+
+/// The readers of a ring, or of a handoff.
+#[derive(Debug, Default)]
+pub(super) struct Readers {
+    by_number: BTreeMap<u32, Reader>,
+    /// The newest number.
+    last: u32,
+    evicted: u64,
+    /// Whose readers were evicted.
+    conduct: Conduct,
+}
+
+/// A reader that was just evicted.
+pub(super) struct Evicted {
+    pub(super) peer: Peer,
+    /// How long its user has to wait before the next attachment, if it has to.
+    pub(super) wait: Option<Duration>,
+}
+
+impl Readers {
+    /// Lets a peer in that wants to become one of at most `most` readers. Gives the number it may have.
+    ///
+    /// # Errors
+    /// The refusal to send instead.
+    pub(super) fn admit(
+        &self,
+        connections: &mut Connections,
+        channel: &ChannelName,
+        peer: &Peer,
+        most: u32,
+    ) -> Result<u32, Refusal> {
+        let (user, master, now) = (&peer.user, is_master(peer.uid), Instant::now());
+        if !master {
+            connections.attaching.attach(peer.uid, now).map_err(|wait| {
+                let why = format!("user {user} attaches too often; try again in {}", told(wait));
+                later(format!("channel {channel}: {why}"), wait)
+            })?;
+            self.conduct.attach(peer.uid, now).map_err(|Wait { left, evictions, ago }| {
+                let times = if evictions == 1 { "once".to_owned() } else { format!("{evictions} times") };
+                let why = format!(
+                    "a reader of user {user} was evicted {times}, the last time {} ago; the user may attach again in {}",
+                    told(ago),
+                    told(left)
+                );
+                later(format!("channel {channel}: {why}"), left)
+            })?;
+        }
+        let held = Held::count(self.by_number.values().map(|reader| reader.peer().uid), peer.uid, is_master);
+        let why = match place(held, most, master) {
+            Ok(()) => return Ok(self.last + 1),
+            Err(Full::All) => format!(
+                "{} readers are attached, all it takes (max_readers = {most}); evict one, or raise max_readers",
+                held.all
+            ),
+            Err(Full::Share(_)) => format!(
+                "user {user} has {} readers, all that one user may have (half of max_readers = {most}); detach some, or \
+                 raise max_readers",
+                held.own
+            ),
+        };
+        Err(refusal(ErrorKind::TooMany, format!("channel {channel}: {why}")))
+    }
+
+    /// Takes a reader in, under the newest number.
+    pub(super) fn add(&mut self, number: u32, reader: Reader) {
+        self.last = number;
+        self.by_number.insert(number, reader);
+    }
+
+    /// A reader is gone.
+    pub(super) fn remove(&mut self, number: u32) -> Option<Reader> {
+        self.by_number.remove(&number)
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.by_number.len()
+    }
+
+    /// Evicted so far.
+    pub(super) fn evicted(&self) -> u64 {
+        self.evicted
+    }
+
+    /// A reader by its number.
+    pub(super) fn get(&self, number: u32) -> Option<&Reader> {
+        self.by_number.get(&number)
+    }
+
+    /// All of them, in the order of their numbers.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Reader)> {
+        self.by_number.iter().map(|(&number, reader)| (number, reader))
+    }
+
+    /// Those that count: they were not evicted.
+    pub(super) fn standing(&self) -> impl Iterator<Item = (u32, &Reader)> {
+        self.iter().filter(|(_, reader)| !reader.is_evicted())
+    }
+
+    /// The same, to tell them something.
+    pub(super) fn standing_mut(&mut self) -> impl Iterator<Item = (u32, &mut Reader)> {
+        let all = self.by_number.iter_mut().map(|(&number, reader)| (number, reader));
+        all.filter(|(_, reader)| !reader.is_evicted())
+    }
+
+    /// Whether nobody can stand before this position any more.
+    pub(super) fn are_past(&self, position: u64) -> bool {
+        self.by_number.values().all(|reader| reader.is_past(position))
+    }
+
+    /// Lets a writer that sleeps for any of them go on.
+    pub(super) fn release_writer(&self) {
+        self.by_number.values().for_each(Reader::release_writer);
+    }
+
+    /// Sets control bits of all of them, and wakes them.
+    pub(super) fn signal(&self, bits: u32) {
+        self.by_number.values().for_each(|reader| reader.signal(bits));
+    }
+
+    /// Whether a thread among them has found the ring broken.
+    pub(super) fn have_complained(&mut self) -> bool {
+        self.by_number.values_mut().fold(false, |complained, reader| reader.has_complained() | complained)
+    }
+
+    /// Evicts a reader that was not evicted before; its user may have to wait for the next attachment. `evict_after` is how long
+    /// it may have held the channel up.
+    pub(super) fn evict(
+        &mut self,
+        connections: &mut Connections,
+        number: u32,
+        reason: &str,
+        evict_after: Option<Duration>,
+    ) -> Option<Evicted> {
+        let reader = self.by_number.get_mut(&number).filter(|reader| !reader.is_evicted())?;
+        reader.mark_evicted();
+        // The line first: a reader that sees the bit finds the reason on its connection.
+        reader.tell(connections, &ToReader::Evicted { reason: reason.to_owned() }, Vec::new());
+        reader.signal(control::EVICTED);
+        self.evicted += 1;
+        let peer = reader.peer().clone();
+        let wait = (!is_master(peer.uid)).then(|| self.conduct.evicted(peer.uid, Instant::now(), evict_after));
+        Some(Evicted { peer, wait })
+    }
+
+    /// Tells all of them that the channel closes, and lets them go.
+    pub(super) fn close(&mut self, connections: &mut Connections, reason: &str) {
+        for reader in self.by_number.values_mut() {
+            // The line first: a reader that sees the bit finds the reason on its connection.
+            reader.tell(connections, &ToReader::Closing { reason: reason.to_owned() }, Vec::new());
+            reader.signal(control::CLOSING);
+            reader.let_go(connections);
+        }
+    }
+
+    /// Those that were let go.
+    pub(super) fn take(&mut self) -> BTreeMap<u32, Reader> {
+        std::mem::take(&mut self.by_number)
+    }
+
+    /// There is no such reader, and these there are.
+    pub(super) fn no_such(&self, channel: &ChannelName, number: u32) -> Refusal {
+        let present = match self.by_number.keys().map(u32::to_string).collect::<Vec<_>>().as_slice() {
+            [] => "it has none".to_owned(),
+            numbers => format!("readers: {}", numbers.join(", ")),
+        };
+        refusal(ErrorKind::NoSuchReader, format!("channel {channel}: no reader {number}; {present}"))
+    }
+}
+
+fn later(message: String, wait: Duration) -> Refusal {
+    // Rounded up, or it would be a little too early.
+    let millis = u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+    Refusal { retry_after_ms: Some(millis), ..refusal(ErrorKind::TryLater, message) }
+}
+
+/// A time for people, rounded up.
+fn told(time: Duration) -> String {
+    match time.as_nanos().div_ceil(1_000_000) {
+        millis @ ..1000 => format!("{millis} ms"),
+        millis => format!("{} s", millis.div_ceil(1000)),
+    }
+}

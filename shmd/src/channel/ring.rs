@@ -1,0 +1,296 @@
+//! A ring with its writer and its readers: all of a ring channel, and the feed of a handoff.
+
+mod drain;
+mod health;
+mod lease;
+mod moving;
+mod name;
+mod role;
+mod segment;
+mod segments;
+mod size;
+mod source;
+mod watch;
+mod writer;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use shm_proto::internal::control::stat::WriterStat;
+use shm_proto::internal::os::barrier;
+use shm_proto::internal::ring::Snapshot;
+use shm_proto::internal::ring::link::ToWriter;
+use shm_proto::{Error, ErrorKind, Geometry, Refusal};
+
+pub(super) use segment::Segment;
+pub(crate) use segment::this_process;
+
+use super::reader::{Reader, age_ms};
+use super::readers::Readers;
+use super::removal::Removal;
+use crate::cleanup;
+use crate::config::{ChannelConfig, SourceKind};
+use crate::connections::{Connections, channel_refusal};
+use crate::event_loop::ChannelId;
+use crate::operation_log::{Operation, operation};
+use crate::peer::printable;
+use crate::policy::Bounds;
+use crate::rate_limit::{LeftOut, RateLimit};
+use crate::source::Report;
+use drain::Drain;
+use health::Health;
+use segments::Segments;
+use size::Size;
+use writer::Writer;
+
+/// Lines a second in the log about what a ring's peers do.
+const LINES: u32 = 200;
+
+/// Who evicts a reader.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By<'a> {
+    Writer,
+    Daemon,
+    User(&'a str),
+}
+
+impl By<'_> {
+    fn name(self) -> String {
+        match self {
+            By::Writer => "writer".to_owned(),
+            By::Daemon => "daemon".to_owned(),
+            By::User(name) => printable(name),
+        }
+    }
+}
+
+/// A ring: its memory, and who is attached to it. Each part guards its own invariant.
+#[derive(Debug)]
+pub(crate) struct Ring {
+    id: ChannelId,
+    /// Which part of the channel it is, if it is not all of it.
+    part: Option<&'static str>,
+    config: ChannelConfig,
+    /// The daemon's own.
+    user: String,
+    segments: Segments,
+    health: Health,
+    readers: Readers,
+    /// The end of a source.
+    drain: Drain,
+    size: Size,
+    writer: Writer,
+    /// How the source is doing, or did.
+    fed: Option<Arc<Report>>,
+    removal: Removal,
+    /// For what peers do.
+    lines: RateLimit,
+    /// For what goes wrong again and again.
+    trouble: RateLimit,
+}
+
+impl Ring {
+    /// A ring that nobody is attached to, in its first segment.
+    pub(super) fn new(
+        id: ChannelId,
+        part: Option<&'static str>,
+        config: ChannelConfig,
+        segment: (Segment, Geometry),
+        user: &str,
+    ) -> Self {
+        Self {
+            id,
+            part,
+            size: Size::new(Bounds { min: config.min, max: config.max }, config.capacity),
+            config,
+            user: user.to_owned(),
+            segments: Segments::new(segment.0, segment.1),
+            health: Health::default(),
+            readers: Readers::default(),
+            drain: Drain::default(),
+            writer: Writer::default(),
+            fed: None,
+            removal: Removal::default(),
+            lines: RateLimit::new(LINES),
+            trouble: RateLimit::new(1),
+        }
+    }
+
+    /// Its channel's place in the daemon's list.
+    pub(super) fn id(&self) -> ChannelId {
+        self.id
+    }
+
+    /// The configuration.
+    pub(super) fn config(&self) -> &ChannelConfig {
+        &self.config
+    }
+
+    /// Another configuration, of which the segments keep their part.
+    pub(super) fn set_config(&mut self, config: ChannelConfig) {
+        self.config = config;
+        self.tell_source();
+        self.size.set_bounds(Bounds { min: self.config.min, max: self.config.max });
+    }
+
+    /// What later writers and readers are told after a reload, and the present writer at once.
+    pub(super) fn tell_policy(&mut self, connections: &mut Connections) {
+        if let Some(line) = self.segments.set_policy(&self.config) {
+            self.tell(connections, line);
+        }
+    }
+
+    /// The shared memory objects.
+    pub(super) fn segments(&self) -> &Segments {
+        &self.segments
+    }
+
+    /// The size and what is being done about it.
+    pub(super) fn size(&self) -> &Size {
+        &self.size
+    }
+
+    /// Who reads.
+    pub(super) fn readers(&self) -> &Readers {
+        &self.readers
+    }
+
+    /// The same, to let somebody in or out.
+    pub(super) fn readers_mut(&mut self) -> &mut Readers {
+        &mut self.readers
+    }
+
+    /// Whether there may be one more line in the log now about what a peer does.
+    pub(super) fn line(&mut self) -> Option<LeftOut> {
+        self.lines.admit(Instant::now())
+    }
+
+    /// How the source is doing, or did, if there is one.
+    pub(super) fn fed(&self) -> Option<&Report> {
+        self.fed.as_deref()
+    }
+
+    /// Whether standard input feeds it, or did.
+    pub(crate) fn is_fed_from_stdin(&self) -> bool {
+        self.config.source == SourceKind::Stdin
+    }
+
+    /// Whether somebody other than the daemon for its own purposes holds the writer role.
+    pub(crate) fn has_writer(&self) -> bool {
+        self.writer.is_taken()
+    }
+
+    /// Who writes, in words.
+    pub(super) fn describe_writer(&self) -> String {
+        self.writer.lease().map_or_else(|| "none".to_owned(), |lease| lease.describe())
+    }
+
+    /// Who writes, for `stat`.
+    pub(super) fn writer_stat(&self, shot: &Snapshot) -> Option<WriterStat> {
+        self.writer.lease()?.stat(&self.user, age_ms(shot.writer_heartbeat))
+    }
+
+    /// After how many milliseconds a peer counts as stalled, for `stat`; 0 for never.
+    pub(super) fn stalled_after_ms(&self) -> u64 {
+        self.config.stalled_after.map_or(0, |time| u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+    }
+
+    /// Whether there is something to look after once a second although nobody uses it.
+    pub(super) fn is_unsettled(&self) -> bool {
+        let large = self.size.capacity() > self.config.min;
+        self.health.is_broken() || (self.config.shrink_after.is_some() && large) || self.size.is_shrinking()
+    }
+
+    /// Bytes that the slowest reader in good standing has not read yet.
+    pub(super) fn used(&self, shot: &Snapshot) -> u64 {
+        let cursors = self.readers.standing().filter_map(|(_, reader)| reader.cursor());
+        let slowest = cursors.min().unwrap_or(shot.tail.pos);
+        shot.tail.pos.saturating_sub(slowest.max(shot.floor.pos)).min(self.config.max)
+    }
+
+    /// Begins an entry about the channel.
+    pub(super) fn about(&self, event: &'static str) -> Operation {
+        operation(event).on(&self.config.name)
+    }
+
+    /// The refusal for what went wrong in the daemon.
+    pub(super) fn internal(&self, error: &Error) -> Refusal {
+        channel_refusal(&self.config.name, ErrorKind::Internal, error)
+    }
+
+    fn refuse<T>(&self, kind: ErrorKind, why: impl AsRef<str>) -> Result<T, Refusal> {
+        Err(channel_refusal(&self.config.name, kind, why.as_ref()))
+    }
+
+    /// A reader that was let in is attached from now on.
+    pub(super) fn attached(&mut self, connections: &mut Connections, number: u32, reader: Reader) {
+        self.readers.add(number, reader);
+        self.tell(connections, ToWriter::ReaderJoined { reader: number });
+        // The writer looks at the generation without a barrier. After this one, at most the record that it is at was
+        // begun without knowing the reader; the reader chooses its start after the answer.
+        barrier::heavy();
+    }
+
+    /// A reader that was taken out is attached no more.
+    pub(super) fn detached(&mut self, connections: &mut Connections, number: u32, reader: &Reader) {
+        if !reader.is_evicted() {
+            self.tell(connections, ToWriter::ReaderLeft { reader: number });
+        }
+        // The writer may sleep for this very reader.
+        reader.release_writer();
+        self.settle_segment();
+        self.segments.forget_formers(&self.readers);
+        self.drain.forget(number);
+    }
+
+    /// Evicts a reader, and says why in the log.
+    pub(super) fn evict(&mut self, connections: &mut Connections, number: u32, reason: &str, by: By<'_>) {
+        let Some(evicted) = self.readers.evict(connections, number, reason, self.config.evict_after) else { return };
+        if let Some(left_out) = self.line() {
+            let entry =
+                self.about("evict").number("reader", number).peer(&evicted.peer).text("by", by.name()).reason(reason);
+            let entry = match evicted.wait {
+                Some(wait) => entry.number("user_waits_ms", wait.as_millis()),
+                None => entry,
+            };
+            entry.left_out(left_out).info();
+        }
+        // A writer that evicts does not wait for the reader any more.
+        if by != By::Writer {
+            self.tell(connections, ToWriter::ReaderLeft { reader: number });
+        }
+    }
+
+    /// The channel is going to close, and this is why. The first reason is the one that everybody is told.
+    pub(crate) fn give_reason(&mut self, reason: &str) {
+        self.removal.give_reason(reason);
+    }
+
+    /// How far the channel is on its way out.
+    pub(super) fn removal(&self) -> &Removal {
+        &self.removal
+    }
+
+    /// The channel closes: its readers are told, and let go. What they were told, the first time.
+    pub(super) fn close_readers(&mut self, connections: &mut Connections) -> Option<String> {
+        let reason = self.removal.close()?;
+        self.size.close();
+        self.readers.close(connections, &reason);
+        Some(reason)
+    }
+
+    /// Then the writer goes.
+    pub(super) fn close_writer(&mut self, connections: &mut Connections) {
+        let Some(lease) = self.writer.lease() else { return };
+        lease.hang_up(connections);
+        if lease.source().is_some() {
+            self.about("source-stuck")
+                .text("source", &self.config.source)
+                .reason("its thread does not end: a read or a write of its input may hang; it is left behind")
+                .warn();
+            if matches!(self.config.source, SourceKind::Fifo(..) | SourceKind::Unix(..)) {
+                cleanup::note(&self.config.source, "its thread does not end");
+            }
+        }
+    }
+}

@@ -1,0 +1,149 @@
+//! Moving a channel to a new segment, because somebody may still write to the old one.
+//!
+//! A program that has lost the writer role may have been stopped in the middle of a record. When it goes on it finishes that
+//! record, wherever its successor has written meanwhile. So a successor gets the same segment only if nobody else can write to
+//! it, by the kernel's word ([`file_lock`](shm_proto::internal::os::file_lock)); otherwise the channel moves. What readers see of a move
+//! is in the library: `ring/reader/moves.rs`.
+
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use shm_proto::internal::os::{barrier, process};
+use shm_proto::internal::ring::link::ToReader;
+use shm_proto::{Error, Result};
+
+use super::segments::MOST_FORMER;
+use super::{By, Ring};
+use crate::connections::Connections;
+
+/// Memory of a new segment that is taken at once, in the event loop; the rest is reserved as for any growth.
+const AT_ONCE: u64 = 1 << 20;
+/// A process that has ended holds its memory for a moment longer.
+const DEAD: Duration = Duration::from_millis(100);
+/// One that lives may be giving it back.
+const ALIVE: Duration = Duration::from_millis(3);
+/// How often it is looked at meanwhile.
+const LOOK: Duration = Duration::from_micros(500);
+
+/// Why a channel moves.
+#[derive(Debug)]
+enum Why {
+    /// Somebody can still write to the segment.
+    Held(String),
+    /// The segment makes no sense.
+    Broken(String),
+}
+
+impl fmt::Display for Why {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Why::Held(reason) => f.write_str(reason),
+            Why::Broken(reason) => write!(f, "the old segment is broken: {reason}"),
+        }
+    }
+}
+
+impl Ring {
+    /// Makes sure that nobody but the next writer can write to the segment. A channel whose segment somebody else can write to
+    /// moves.
+    ///
+    /// # Errors
+    /// When it would have to move and cannot.
+    pub(super) fn claim_segment(&mut self, connections: &mut Connections) -> Result<()> {
+        let last = self.writer.last_program();
+        let patience = if last.is_some_and(|last| process::is_alive(last.pid, last.start)) { ALIVE } else { DEAD };
+        let until = Instant::now() + patience;
+        while self.segments.current().is_held()? {
+            if Instant::now() >= until {
+                let who = last.map_or_else(String::new, |last| format!(", pid {},", last.pid));
+                let why = format!("its former writer{who} can still write to the old segment");
+                return match self.move_on(connections, &Why::Held(why)) {
+                    Err(Error::Corrupt { reason, .. }) => self.heal(connections, &reason),
+                    moved => moved,
+                };
+            }
+            std::thread::sleep(LOOK);
+        }
+        Ok(())
+    }
+
+    /// Leaves a broken segment.
+    ///
+    /// # Errors
+    /// When there is no new one to be had.
+    pub(super) fn leave_broken(&mut self, connections: &mut Connections, reason: &str) -> Result<()> {
+        self.move_on(connections, &Why::Broken(reason.to_owned()))
+    }
+
+    /// Goes on in a new segment. Nobody holds the writer role, or who does has been told that it is over.
+    fn move_on(&mut self, connections: &mut Connections, why: &Why) -> Result<()> {
+        self.segments.forget_formers(&self.readers);
+        if self.segments.are_too_many() {
+            let slowest = self.readers.standing().min_by_key(|(_, reader)| reader.cursor());
+            let slowest = slowest.map_or_else(String::new, |(number, _)| format!(", reader {number} longest of all"));
+            let reason =
+                format!("{MOST_FORMER} former segments are still being read{slowest}; evict it, or try again later");
+            let busy = std::io::Error::new(std::io::ErrorKind::ResourceBusy, reason);
+            return Err(Error::system(format!("move channel {} to a new segment", self.config.name), busy));
+        }
+        let goal = self.size.goal();
+        let capacity = goal.min(AT_ONCE);
+        let unborn = self.segments.successor(&self.config, capacity)?;
+        self.size.end_reservation(connections);
+        // From here on readers believe nothing that the old segment gets, before they know where it ends.
+        self.readers.iter().for_each(|(_, reader)| reader.move_once());
+        // A reader that sees a record stored after the look below sees the mark above.
+        barrier::heavy();
+        let end = match why {
+            Why::Held(_) => self.segments.end(),
+            Why::Broken(_) => {
+                let most = self.segments.geometry().max_capacity;
+                Ok(self.health.beginning_after_broken(&self.readers, most))
+            }
+        };
+        let moved = end.and_then(|beginning| {
+            self.segments.enter(unborn, capacity, &beginning)?;
+            Ok(beginning)
+        });
+        let beginning = moved.inspect_err(|_| {
+            for (_, reader) in self.readers.iter() {
+                reader.stay();
+                reader.signal(0);
+            }
+        })?;
+        self.health.moved(&beginning);
+        self.about("move")
+            .text("segment", self.segments.current().name())
+            .number("message", beginning.seq)
+            .number("capacity", capacity)
+            .reason(why)
+            .warn();
+        let broken = match why {
+            Why::Held(_) => None,
+            Why::Broken(reason) => Some(reason.clone()),
+        };
+        self.tell_moved(connections, beginning.pos, beginning.seq, broken);
+        self.change_size(connections, |sizing, free| sizing.replaced(Instant::now(), capacity, goal, free));
+        Ok(())
+    }
+
+    /// Tells everybody who reads where the old segment ends, and gives out the new one.
+    fn tell_moved(&mut self, connections: &mut Connections, pos: u64, seq: u64, broken: Option<String>) {
+        let line = ToReader::Moved { geometry: self.segments.geometry().clone(), pos, seq, broken };
+        let mut unable = Vec::new();
+        for (number, reader) in self.readers.standing_mut() {
+            match self.segments.current().for_reader() {
+                Ok(fd) => {
+                    reader.tell(connections, &line, vec![fd]);
+                    // After the line: a reader that is woken finds it on its connection.
+                    reader.signal(0);
+                }
+                Err(e) => unable.push((number, e)),
+            }
+        }
+        for (number, error) in unable {
+            let reason = format!("it cannot follow the channel to its new segment: {error}");
+            self.evict(connections, number, &reason, By::Daemon);
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! The segments of a ring: the one in use, and those that readers have not left.
+
+use shm_proto::internal::ring::layout::Place;
+use shm_proto::internal::ring::link::ToWriter;
+use shm_proto::internal::ring::{Beginning, Walk, WalkFrom, Walked};
+use shm_proto::{Error, Geometry, Result};
+
+use super::segment::{self, Segment, Unborn, this_process};
+use crate::channel::readers::Readers;
+use crate::config::ChannelConfig;
+
+/// So many segments that readers have not left are kept; then the role is not lent before they have.
+pub(super) const MOST_FORMER: usize = 16;
+
+/// A segment that the channel has left.
+#[derive(Debug)]
+struct Former {
+    /// How many moves there were before.
+    number: u64,
+    /// The position where it ends.
+    end: u64,
+    segment: Segment,
+}
+
+/// Whether a reader that attached after so many moves, and has come this far, may still be in segment `number`, which ends at
+/// position `end`.
+fn may_be_in(number: u64, end: u64, joined: u64, cursor: Option<u64>) -> bool {
+    joined <= number && cursor.is_none_or(|cursor| cursor < end)
+}
+
+/// A ring's segments.
+#[derive(Debug)]
+pub(in crate::channel) struct Segments {
+    current: Segment,
+    geometry: Geometry,
+    /// Oldest first.
+    formers: Vec<Former>,
+    /// How many it has left in all.
+    moves: u64,
+}
+
+impl Segments {
+    /// The first one.
+    pub(super) fn new(current: Segment, geometry: Geometry) -> Self {
+        Self { current, geometry, formers: Vec::new(), moves: 0 }
+    }
+
+    /// The one in use.
+    pub(in crate::channel) fn current(&self) -> &Segment {
+        &self.current
+    }
+
+    /// The same, to change it.
+    pub(super) fn current_mut(&mut self) -> &mut Segment {
+        &mut self.current
+    }
+
+    /// What the header of the one in use says, and what whoever comes is told.
+    pub(in crate::channel) fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// How many have been left so far.
+    pub(in crate::channel) fn moves(&self) -> u64 {
+        self.moves
+    }
+
+    /// Memory of all of them, in bytes.
+    pub(in crate::channel) fn memory(&self) -> u64 {
+        self.current.memory() + self.formers.iter().map(|former| former.segment.memory()).sum::<u64>()
+    }
+
+    /// Whether so many are still being read that there may be no further one.
+    pub(super) fn are_too_many(&self) -> bool {
+        self.formers.len() >= MOST_FORMER
+    }
+
+    /// Lets go of segments that everybody has left.
+    pub(super) fn forget_formers(&mut self, readers: &Readers) {
+        let is_needed = |former: &Former| {
+            let mut places = readers.standing().map(|(_, reader)| (reader.joined(), reader.cursor()));
+            places.any(|(joined, cursor)| may_be_in(former.number, former.end, joined, cursor))
+        };
+        for former in self.formers.extract_if(.., |former| !is_needed(former)) {
+            former.segment.release();
+        }
+    }
+
+    /// Where the records in the present one end: what follows begins there.
+    pub(super) fn end(&self) -> Result<Beginning> {
+        let shot = self.current.snapshot()?;
+        let mut walk = Walk::begin(self.current.file(), WalkFrom::Mark)?;
+        let Place { pos, seq, bytes, .. } = match walk.go_on(self.current.file(), &self.geometry, u64::MAX)? {
+            Walked::Tail(end) => end,
+            other => {
+                let reason = format!("the end of its records is not to be found: {other:?}");
+                return Err(Error::Corrupt { channel: self.geometry.channel.to_string(), reason });
+            }
+        };
+        let (dropped, overwritten) = (shot.dropped, shot.overwritten);
+        Ok(Beginning { pos, seq, bytes, dropped, overwritten, resizes: shot.resizes, evicted: shot.evicted })
+    }
+
+    /// A segment that is to take the present one's place.
+    ///
+    /// # Errors
+    /// When there is no memory.
+    pub(super) fn successor(&self, config: &ChannelConfig, capacity: u64) -> Result<Unborn> {
+        self.current.successor(config, &self.geometry, capacity)
+    }
+
+    /// The new segment takes the present one's place.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub(super) fn enter(&mut self, unborn: Unborn, capacity: u64, beginning: &Beginning) -> Result<()> {
+        let (segment, geometry) = unborn.begin(capacity, this_process()?, beginning)?;
+        let mut old = std::mem::replace(&mut self.current, segment);
+        old.retire();
+        self.geometry = geometry;
+        self.formers.push(Former { number: self.moves, end: beginning.pos, segment: old });
+        self.moves += 1;
+        Ok(())
+    }
+
+    /// What later writers and readers are told after a reload, and the line for the present writer, if anything has changed.
+    pub(super) fn set_policy(&mut self, config: &ChannelConfig) -> Option<ToWriter> {
+        let fresh = segment::geometry(config);
+        let now = &mut self.geometry;
+        let before = now.clone();
+        now.max_readers = fresh.max_readers;
+        now.evict_after_ms = fresh.evict_after_ms;
+        now.ack = fresh.ack;
+        now.ack_timeout_ms = fresh.ack_timeout_ms;
+        now.wait_readers = fresh.wait_readers;
+        now.prefault = fresh.prefault;
+        (*now != before).then_some(ToWriter::Policy {
+            ack: now.ack,
+            ack_timeout_ms: now.ack_timeout_ms,
+            evict_after_ms: now.evict_after_ms,
+            wait_readers: now.wait_readers,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_is_kept_for_those_who_may_still_be_in_it() {
+        let third = |joined, cursor| may_be_in(3, 1000, joined, cursor);
+        assert!(third(3, Some(999)) && third(0, Some(0)));
+        assert!(third(3, None), "it has not chosen its start, and may choose it there");
+        assert!(!third(3, Some(1000)) && !third(0, Some(u64::MAX)), "it is past the end");
+        assert!(!third(4, None) && !third(4, Some(0)), "it came later");
+    }
+}

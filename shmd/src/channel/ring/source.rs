@@ -1,0 +1,179 @@
+//! A ring's source: started, tried again, heard out.
+
+use std::os::fd::AsFd as _;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use shm_proto::internal::os::page::SharedPage;
+use shm_proto::{Error, Result};
+
+use super::Ring;
+use super::lease::{Lease, Offer, To};
+use super::role::Action;
+use crate::config::SourceKind;
+use crate::connections::Connections;
+use crate::event_loop::{Interest, Timer, Token};
+use crate::source::{self, Cutting, FromSource, Opening, Report, State};
+
+/// A source that could not be started is tried again after this time.
+const RETRY: Duration = Duration::from_secs(1);
+
+impl Ring {
+    /// What a writer inside the daemon starts from, and the daemon's side of its page.
+    fn opening(&mut self, connections: &mut Connections) -> Result<(Opening, Offer)> {
+        self.check(connections)?;
+        self.claim_segment(connections)?;
+        let (mut offer, page) = Offer::new()?;
+        let segment = self.segments.current_mut().for_writer()?;
+        self.prepare(&mut offer);
+        let opening = Opening {
+            segment,
+            lease: SharedPage::open(page.as_fd())?,
+            geometry: self.segments.geometry().clone(),
+            capacity: self.size.capacity(),
+        };
+        Ok((opening, offer))
+    }
+
+    /// Starts the channel's source, if it has one.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub(in crate::channel) fn start_source(&mut self, connections: &mut Connections) -> Result<()> {
+        self.try_source(connections).map_err(|e| match e {
+            Error::System { action, source } => {
+                let (name, kind) = (&self.config.name, self.config.source.kind());
+                Error::system(format!("channel {name}, source {kind}: {action}"), source)
+            }
+            e => e,
+        })
+    }
+
+    /// Starts the source of a channel that a reload has made. One that cannot be started now is tried again and again: its
+    /// directory may be missing, or a channel that the same reload removes has not let it go yet, `taken`.
+    ///
+    /// # Errors
+    /// Why it has to wait.
+    pub(in crate::channel) fn start_source_unless(&mut self, connections: &mut Connections, taken: bool) -> Result<()> {
+        if taken {
+            let reason = std::io::Error::other("a channel that is being removed still has it");
+            return Err(Error::system(self.config.source.to_string(), reason));
+        }
+        self.try_source(connections)
+    }
+
+    /// Tries once more to start a source.
+    pub(crate) fn retry_source(&mut self, connections: &mut Connections) {
+        if self.has_writer() {
+            // A program has borrowed the role meanwhile.
+            return self.retry_later(connections);
+        }
+        self.make_way(connections);
+        let before = self.fed.as_ref().and_then(|report| report.stat().last_error);
+        if let Err(e) = self.try_source(connections) {
+            if before.as_ref() != Some(&e.to_string()) {
+                self.source_waits(&e);
+            }
+            self.retry_later(connections);
+        }
+    }
+
+    fn source_waits(&self, reason: &Error) {
+        self.about("source-waits").text("source", &self.config.source).reason(reason).warn();
+    }
+
+    /// The source could not be started. The log says why, and it is tried again.
+    pub(in crate::channel) fn wait_for_source(&mut self, connections: &mut Connections, reason: &Error) {
+        self.source_waits(reason);
+        self.retry_later(connections);
+    }
+
+    fn retry_later(&self, connections: &mut Connections) {
+        if let Some(report) = &self.fed {
+            report.set(State::Retrying);
+        }
+        connections.events.set_timer(Timer::Source(self.id), Some(Instant::now() + RETRY));
+    }
+
+    fn try_source(&mut self, connections: &mut Connections) -> Result<()> {
+        if self.config.source == SourceKind::None {
+            return Ok(());
+        }
+        let fresh = || Arc::new(Report::new(&self.config.source));
+        let report = Arc::clone(self.fed.get_or_insert_with(fresh));
+        match self.open_source(connections, &report) {
+            Ok(lease) => {
+                self.begin(connections, lease);
+                let about = self.about("source").text("source", &self.config.source);
+                let framed = self.config.source.is_framed();
+                if framed { about.text("framing", self.config.framing) } else { about }.info();
+                Ok(())
+            }
+            Err(e) => {
+                report.set(State::Failed);
+                report.error(e.to_string());
+                self.change_size(connections, |sizing, _| sizing.writer(Instant::now(), false));
+                Err(e)
+            }
+        }
+    }
+
+    fn open_source(&mut self, connections: &mut Connections, report: &Arc<Report>) -> Result<Lease> {
+        let (opening, offer) = self.opening(connections)?;
+        let cutting = Cutting {
+            framing: self.config.framing,
+            keep_delimiter: self.config.keep_delimiter,
+            max_message: self.config.max_message,
+        };
+        let inside = source::start(&self.config.source, opening, cutting, &self.config.write, report)?;
+        connections.events.add(inside.bell(), Token::Source(self.id), Interest::READ)?;
+        Ok(offer.to(To::Source(inside)))
+    }
+
+    /// The source's thread has said something. When it has ended: messages published, or why it failed.
+    pub(crate) fn source_ready(&mut self, connections: &mut Connections) -> Option<Result<u64>> {
+        let mut ended = None;
+        for said in self.writer.lease()?.source()?.take() {
+            match said {
+                FromSource::Line(line) => self.obey(connections, line),
+                FromSource::Ended(outcome) => ended = Some(outcome),
+            }
+        }
+        let outcome = ended?;
+        let (source, actions) = self.writer.source_ended();
+        if let Some(mut inside) = source {
+            connections.events.remove(inside.bell());
+            inside.join();
+            let told = |event| self.about(event).text("source", inside.kind());
+            match &outcome {
+                Ok(messages) => told("source-end").number("messages", *messages).info(),
+                Err(e) => told("source-failed").reason(e).warn(),
+            }
+        }
+        let resumes = actions.contains(&Action::Resume);
+        self.perform(connections, actions, "");
+        (!resumes).then_some(outcome)
+    }
+
+    /// Starts the source again that had to end because its segment was broken.
+    pub(super) fn resume_source(&mut self, connections: &mut Connections) {
+        if !self.writer.may_resume() || self.fed.is_none() || self.removal.has_begun() {
+            return;
+        }
+        if let Err(e) = self.try_source(connections) {
+            self.wait_for_source(connections, &e);
+        }
+    }
+
+    /// Who may write has changed: a listening source asks for that.
+    pub(in crate::channel) fn tell_source(&self) {
+        if let Some(inside) = self.writer.lease().and_then(Lease::source) {
+            inside.set_write(&self.config.write);
+        }
+    }
+
+    /// Does not wait for a source that has not ended in time.
+    pub(crate) fn leave_source_behind(&mut self) {
+        self.writer.abandon_source();
+    }
+}

@@ -1,0 +1,70 @@
+//! Looking after a ring once a second: its segment, and peers that show no sign of life.
+
+use std::time::Instant;
+
+use shm_proto::internal::ring::Snapshot;
+use shm_proto::internal::ring::layout::waiting;
+
+use super::Ring;
+use crate::channel::reader::report;
+use crate::connections::Connections;
+use crate::operation_log::operation;
+
+impl Ring {
+    /// Looks at the segment. What its header says, unless it is broken and cannot be replaced now.
+    pub(in crate::channel) fn look_after_segment(
+        &mut self,
+        connections: &mut Connections,
+        now: Instant,
+    ) -> Option<Snapshot> {
+        if !self.retry_healing(connections, now) {
+            return None;
+        }
+        match self.check(connections) {
+            Ok(shot) => Some(shot),
+            Err(e) => {
+                if let Some(left_out) = self.trouble.admit(now) {
+                    self.about("broken").reason(e).left_out(left_out).warn();
+                }
+                None
+            }
+        }
+    }
+
+    /// Reports readers that have fallen silent, and those that are back.
+    pub(in crate::channel) fn look_after_readers(&mut self, now: Instant, shot: &Snapshot) {
+        let (name, patience) = (&self.config.name, self.config.stalled_after);
+        for (number, reader) in self.readers.standing_mut() {
+            let cursor = reader.cursor();
+            // Asleep on its semaphore a reader wakes once a second; in a poll loop it sleeps as long as there is nothing.
+            let dozes = reader.waiting() == waiting::SEMAPHORE;
+            let due = dozes || cursor.is_none_or(|cursor| cursor < shot.tail.pos);
+            let found = reader.look(now, cursor.unwrap_or(u64::MAX), due, patience);
+            report(found, |event| reader.about(event, name, number));
+            // So that the next look sees whether the reader has moved.
+            reader.ask();
+        }
+    }
+
+    /// The same for a program that writes; and what is to be done for the writer, and for readers that have moved.
+    pub(in crate::channel) fn look_after_writer(
+        &mut self,
+        connections: &mut Connections,
+        now: Instant,
+        shot: &Snapshot,
+    ) {
+        let (name, patience) = (&self.config.name, self.config.stalled_after);
+        let mut has_lines = false;
+        if let Some(lease) = self.writer.lease_mut() {
+            let found = lease.look(now, shot, patience);
+            if let Some(peer) = lease.program() {
+                report(found, |event| operation(event).on(name).text("role", "writer").peer(peer));
+            }
+            has_lines = lease.has_lines();
+        }
+        self.segments.forget_formers(&self.readers);
+        if has_lines {
+            self.send_lines(connections);
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! Lending a ring's writer role, to a child of the daemon too, which shrinks a ring that nobody writes; and what the writer has
+//! to say. Who holds the role is decided in [`role`](super::role).
+
+use std::time::Instant;
+
+use shm_proto::internal::control::Lent;
+use shm_proto::internal::os::process;
+use shm_proto::internal::ring::link::{ToDaemon, ToWriter};
+use shm_proto::{Done, Error, ErrorKind, Refusal, Result};
+
+use super::lease::{Lease, Offer, To};
+use super::role::{Action, Role};
+use super::{By, Ring};
+use crate::client;
+use crate::connections::{Connections, refusal};
+use crate::event_loop::{ClientId, Interest, Timer, Token};
+use crate::maintenance::Helper;
+use crate::source::Inside;
+
+/// Characters of a reason given by a writer that are repeated.
+const REASON_CHARS: usize = 200;
+
+/// The last program that was lent the role.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LastProgram {
+    pub(super) pid: u32,
+    pub(super) start: u64,
+}
+
+/// A ring's writer: the role, and the lease while somebody holds it.
+#[derive(Debug, Default)]
+pub(in crate::channel) struct Writer {
+    role: Role,
+    /// There is one exactly while the role has a holder.
+    lease: Option<Lease>,
+    /// The child that the role knows by its number.
+    helper: Option<Helper>,
+    last: Option<LastProgram>,
+}
+
+impl Writer {
+    /// The lease, while somebody holds the role.
+    pub(in crate::channel) fn lease(&self) -> Option<&Lease> {
+        self.lease.as_ref()
+    }
+
+    /// The same, to look after it.
+    pub(super) fn lease_mut(&mut self) -> Option<&mut Lease> {
+        self.lease.as_mut()
+    }
+
+    /// Whether somebody other than the daemon for its own purposes holds the role.
+    pub(super) fn is_taken(&self) -> bool {
+        self.role.is_taken()
+    }
+
+    /// The last program that was lent the role.
+    pub(super) fn last_program(&self) -> Option<LastProgram> {
+        self.last
+    }
+
+    /// Whether a source that ended because its segment was broken can be started now.
+    pub(super) fn may_resume(&self) -> bool {
+        self.role.may_resume()
+    }
+
+    /// The source's thread has ended: the lease ends. What comes of it.
+    pub(super) fn source_ended(&mut self) -> (Option<Inside>, Vec<Action>) {
+        let actions = self.role.source_ended();
+        (self.lease.take_if(|lease| lease.source().is_some()).and_then(Lease::into_source), actions)
+    }
+
+    /// Leaves a source behind that does not end.
+    pub(super) fn abandon_source(&mut self) {
+        if let Some(lease) = &mut self.lease {
+            lease.abandon();
+        }
+    }
+}
+
+impl Ring {
+    /// Lends the writer role to a client, and answers it.
+    ///
+    /// # Errors
+    /// The refusal to send instead.
+    pub(crate) fn lend(
+        &mut self,
+        connections: &mut Connections,
+        client: ClientId,
+        program: Option<&str>,
+    ) -> Result<(), Refusal> {
+        if let Some(lease) = self.writer.lease().filter(|_| self.has_writer()) {
+            return self.refuse(ErrorKind::WriterTaken, lease.refusal());
+        }
+        let Some(peer) = connections.peer(client, program) else { return Ok(()) };
+        let is_helper = self.writer.role.is_child(peer.pid);
+        if !is_helper {
+            self.make_way(connections);
+        }
+        self.check_for(connections)?;
+        self.claim_segment(connections).map_err(|e| self.cannot_claim(&e))?;
+        let made = Offer::new().and_then(|(offer, page)| {
+            let fds = vec![self.segments.current_mut().for_writer()?, page];
+            connections.bind(client, client::Role::Writer(self.id))?;
+            Ok((offer, fds))
+        });
+        let (mut offer, fds) = made.map_err(|e| self.internal(&e))?;
+        if !is_helper && let Some(left_out) = self.lines.admit(Instant::now()) {
+            self.about("lend").peer(&peer).left_out(left_out).info();
+        }
+        self.writer.last = process::start_ticks(peer.pid).map(|start| LastProgram { pid: peer.pid, start });
+        let capacity = self.size.capacity();
+        let to = if is_helper { To::Helper { client } } else { To::Program { client, peer } };
+        self.prepare(&mut offer);
+        let lent = Lent { geometry: self.segments.geometry().clone(), reserved: capacity, capacity };
+        connections.reply(client, Ok(Done::Publish(lent)), fds);
+        self.begin(connections, offer.to(to));
+        Ok(())
+    }
+
+    fn cannot_claim(&self, error: &Error) -> Refusal {
+        match error {
+            Error::System { source, .. } if source.kind() == std::io::ErrorKind::ResourceBusy => {
+                refusal(ErrorKind::Busy, error.to_string())
+            }
+            error => self.internal(error),
+        }
+    }
+
+    /// What a new writer has to be told first: everybody who reads, and a shrink under way. It learns from its page that this
+    /// is to come.
+    pub(super) fn prepare(&mut self, offer: &mut Offer) {
+        self.readers.standing().for_each(|(reader, _)| offer.put(ToWriter::ReaderJoined { reader }));
+        self.size.writer_came().for_each(|line| offer.put(line));
+    }
+
+    /// Somebody else holds the role from now on.
+    pub(super) fn begin(&mut self, connections: &mut Connections, lease: Lease) {
+        self.writer.role.lent(lease.holder());
+        self.writer.lease = Some(lease);
+        self.send_lines(connections);
+    }
+
+    /// Does what the role's machine has decided. `why` is for whoever the role is taken from, or for the log.
+    pub(super) fn perform(&mut self, connections: &mut Connections, actions: Vec<Action>, why: &str) {
+        for action in actions {
+            match action {
+                Action::End => {
+                    if let Some(lease) = &self.writer.lease {
+                        lease.end();
+                    }
+                    // It may sleep for a reader.
+                    self.readers.release_writer();
+                    // It may have been about to wake one when it died or was stopped.
+                    self.readers.signal(0);
+                }
+                Action::Revoke => self.tell(connections, ToWriter::Revoked { reason: why.to_owned() }),
+                Action::HangUp(client) => connections.end(client),
+                Action::Drop => self.writer.lease = None,
+                Action::Return => {
+                    if let Some(peer) = self.writer.lease.take().as_ref().and_then(Lease::program)
+                        && let Some(left_out) = self.lines.admit(Instant::now())
+                    {
+                        self.about("return").peer(peer).left_out(left_out).info();
+                    }
+                }
+                Action::DropChild => self.writer.helper = None,
+                Action::NobodyWrites => {
+                    self.change_size(connections, |sizing, _| sizing.writer(Instant::now(), false));
+                }
+                Action::FinishShrink => self.finish_shrink(connections),
+                Action::Resume => self.resume_source(connections),
+                Action::ReportChild => self.about("shrink-waits").reason(why).warn(),
+                Action::ExpectNobody => self.change_size(connections, |sizing, _| sizing.expect_nobody()),
+            }
+        }
+    }
+
+    /// Somebody else wants the role: a helper that has it makes way.
+    pub(super) fn make_way(&mut self, connections: &mut Connections) {
+        let actions = self.writer.role.make_way();
+        self.perform(connections, actions, "");
+    }
+
+    /// The lent writer's connection is gone, or is about to be.
+    pub(crate) fn writer_gone(&mut self, connections: &mut Connections, client: ClientId) {
+        let actions = self.writer.role.gone(client);
+        self.perform(connections, actions, "");
+    }
+
+    /// Takes the role from whoever has it, because the segment is broken.
+    pub(super) fn end_lease(&mut self, connections: &mut Connections, reason: &str) {
+        let actions = self.writer.role.broken();
+        self.perform(connections, actions, reason);
+    }
+
+    /// Starts the helper, unless somebody holds the writer role. The helper asks for the role like any other program.
+    pub(super) fn start_helper(&mut self, connections: &mut Connections) {
+        if !self.writer.role.wants_child() || connections.helpers.are_busy() {
+            return;
+        }
+        let started =
+            Helper::start(&connections.helpers, &connections.runtime_dir, &self.config.name).and_then(|helper| {
+                connections.events.add(helper.end(), Token::Helper(self.id), Interest::READ)?;
+                Ok(helper)
+            });
+        self.writer.role.child_started(Instant::now(), started.as_ref().ok().map(Helper::pid));
+        match started {
+            Ok(helper) => {
+                self.writer.helper = Some(helper);
+                self.size.expect_writer();
+            }
+            Err(e) => self.about("shrink-waits").reason(e).warn(),
+        }
+    }
+
+    /// Whether a shrink that begins now finds somebody to carry it out.
+    pub(super) fn may_shrink(&self, connections: &Connections) -> bool {
+        self.writer.lease.is_some() || !connections.helpers.are_busy()
+    }
+
+    /// Looks for a shrink that nobody carries out.
+    pub(super) fn resume_shrink(&mut self, connections: &mut Connections, now: Instant) {
+        if self.writer.role.has_rested(now) {
+            self.finish_shrink(connections);
+        }
+    }
+
+    /// A writer may have left a shrink unfinished.
+    pub(super) fn finish_shrink(&mut self, connections: &mut Connections) {
+        if self.size.is_shrinking() {
+            self.start_helper(connections);
+        }
+    }
+
+    /// The helper's process has ended.
+    pub(crate) fn helper_ended(&mut self, connections: &mut Connections) {
+        let Some(helper) = &mut self.writer.helper else { return };
+        let Some(status) = helper.status() else { return };
+        connections.events.remove(helper.end());
+        let actions = self.writer.role.child_ended(status.success());
+        let reason = format!("the process that was to shrink the channel ended early: {status}");
+        self.perform(connections, actions, &reason);
+    }
+
+    /// A line from the writer.
+    pub(crate) fn obey(&mut self, connections: &mut Connections, line: ToDaemon) {
+        let now = Instant::now();
+        match line {
+            ToDaemon::Grow { capacity } => {
+                self.size.is_pressed();
+                self.change_size(connections, |sizing, free| sizing.writer_asks(now, capacity, free));
+            }
+            ToDaemon::Shrunk { id, after, .. } => {
+                self.change_size(connections, |sizing, _| sizing.shrunk(id, after));
+                if !self.size.is_shrinking() {
+                    self.writer.role.has_shrunk();
+                }
+            }
+            ToDaemon::Taken { lines } => {
+                if let Some(lease) = &mut self.writer.lease {
+                    lease.taken(lines);
+                    if lease.has_lines() {
+                        self.send_lines(connections);
+                    }
+                }
+            }
+            ToDaemon::Broken { reason } => self.heal_or_log(connections, &repeated(&reason)),
+            ToDaemon::Evicted { reader, reason } | ToDaemon::Refused { reader, reason } => {
+                self.evict(connections, reader, &repeated(&reason), By::Writer);
+            }
+            ToDaemon::Overflow { dropped, overwritten } => {
+                if let Some(left_out) = self.trouble.admit(now) {
+                    self.about("overflow")
+                        .number("dropped", dropped)
+                        .number("overwritten", overwritten)
+                        .number("capacity", self.size.capacity())
+                        .number("max", self.config.max)
+                        .left_out(left_out)
+                        .warn();
+                }
+            }
+            // Said where the line was read.
+            ToDaemon::Unknown => {}
+        }
+    }
+
+    /// Tells the writer something, if there is a writer, and ends whatever sleep it is in.
+    pub(in crate::channel) fn tell(&mut self, connections: &mut Connections, line: ToWriter) {
+        if let Some(lease) = &mut self.writer.lease {
+            lease.put(line);
+            self.send_lines(connections);
+        }
+    }
+
+    /// Sends the writer as many of the lines that wait as it is to be sent.
+    pub(super) fn send_lines(&mut self, connections: &mut Connections) {
+        if let Some(lease) = &mut self.writer.lease {
+            lease.send(connections, &self.readers);
+            self.readers.release_writer();
+        }
+    }
+
+    /// Lines that had to wait have gone out to the lent writer.
+    pub(crate) fn announce(&self) {
+        if let Some(lease) = &self.writer.lease {
+            lease.announce();
+            self.readers.release_writer();
+        }
+    }
+
+    /// Takes the writer role back; whoever holds it gives it up by going away.
+    pub(crate) fn revoke(&mut self, connections: &mut Connections, reason: &str) {
+        connections.events.set_timer(Timer::Source(self.id), None);
+        self.give_reason(reason);
+        self.change_size(connections, |sizing, _| sizing.close(reason));
+        self.make_way(connections);
+        self.tell(connections, ToWriter::Revoked { reason: reason.to_owned() });
+    }
+}
+
+/// As much of a reason given by a writer as is repeated.
+fn repeated(reason: &str) -> String {
+    reason.chars().filter(|c| !c.is_control()).take(REASON_CHARS).collect()
+}

@@ -1,0 +1,214 @@
+//! A ring channel: every reader gets every message, in place. What its methods are for is said in [`Channel`](super::Channel).
+
+use std::time::Instant;
+
+use shm_proto::internal::control::Attached;
+use shm_proto::internal::control::stat::{ChannelStat, ReaderStat, Summary};
+use shm_proto::internal::ring::Snapshot;
+use shm_proto::{Done, Refusal};
+
+use super::reader::{Reader, To};
+use super::reload::{Outcome, merge};
+use super::ring::{By, Ring};
+use crate::client::Role;
+use crate::config::ChannelConfig;
+use crate::connections::Connections;
+use crate::event_loop::ClientId;
+use crate::operation_log::Operation;
+use crate::rates::{History, Totals};
+
+/// A channel whose readers read its ring.
+#[derive(Debug)]
+pub(crate) struct RingChannel {
+    ring: Ring,
+    history: History,
+}
+
+impl RingChannel {
+    /// A ring that nobody is attached to.
+    pub(super) fn new(ring: Ring) -> Self {
+        Self { ring, history: History::new(Instant::now()) }
+    }
+
+    pub(super) fn ring(&self) -> &Ring {
+        &self.ring
+    }
+
+    pub(super) fn ring_mut(&mut self) -> &mut Ring {
+        &mut self.ring
+    }
+
+    pub(super) fn config(&self) -> &ChannelConfig {
+        self.ring.config()
+    }
+
+    pub(super) fn reader_count(&self) -> usize {
+        self.ring.readers().len()
+    }
+
+    pub(super) fn memory(&self) -> u64 {
+        self.ring.segments().memory()
+    }
+
+    pub(super) fn wants_ticks(&self) -> bool {
+        self.reader_count() > 0 || self.ring.has_writer() || self.ring.is_unsettled()
+    }
+
+    pub(super) fn attach(
+        &mut self,
+        connections: &mut Connections,
+        client: ClientId,
+        program: Option<&str>,
+    ) -> Result<(), Refusal> {
+        let Some(peer) = connections.peer(client, program) else { return Ok(()) };
+        let config = self.ring.config();
+        let number = self.ring.readers().admit(connections, &config.name, &peer, config.max_readers)?;
+        self.ring.check_for(connections)?;
+        let made = Reader::new(To::Client(client), peer, self.ring.segments().moves()).and_then(|(reader, sleeper)| {
+            let fds = vec![self.ring.segments().current().for_reader()?, reader.page_fd()?, sleeper];
+            connections.bind(client, Role::Reader(self.ring.id(), number))?;
+            Ok((reader, fds))
+        });
+        let (reader, fds) = made.map_err(|e| self.ring.internal(&e))?;
+        if let Some(left_out) = self.ring.line() {
+            reader.about("attach", &self.ring.config().name, number).left_out(left_out).info();
+        }
+        self.ring.attached(connections, number, reader);
+        let attached = Attached { reader: number, geometry: self.ring.segments().geometry().clone() };
+        connections.reply(client, Ok(Done::Attach(attached)), fds);
+        Ok(())
+    }
+
+    pub(super) fn detach(&mut self, connections: &mut Connections, number: u32) {
+        let Some(reader) = self.ring.readers_mut().remove(number) else { return };
+        if let Some(left_out) = self.ring.line() {
+            self.detached(number, &reader).left_out(left_out).info();
+        }
+        self.ring.detached(connections, number, &reader);
+    }
+
+    /// Begins the entry about a reader that is no longer attached, with what it has received and lost.
+    fn detached(&self, number: u32, reader: &Reader) -> Operation {
+        let left = reader.about("detach", &self.ring.config().name, number);
+        left.number("received", reader.received()).number("lost", reader.lost())
+    }
+
+    pub(super) fn evict(&mut self, connections: &mut Connections, number: u32, by: &str) -> Result<(), Refusal> {
+        if self.ring.readers().get(number).is_none() {
+            return Err(self.ring.readers().no_such(&self.ring.config().name, number));
+        }
+        self.ring.evict(connections, number, &format!("by user {by}, who administers the channel"), By::User(by));
+        Ok(())
+    }
+
+    pub(super) fn resize(&mut self, connections: &mut Connections, client: ClientId, bytes: u64) {
+        self.ring.resize(connections, client, bytes);
+    }
+
+    pub(super) fn tick(&mut self, connections: &mut Connections, now: Instant) {
+        let Some(shot) = self.ring.look_after_segment(connections, now) else { return };
+        // Also of a channel at rest: the tick after its end takes the last figures.
+        self.history.note(totals(now, &shot));
+        self.ring.look_after_readers(now, &shot);
+        self.ring.look_after_writer(connections, now, &shot);
+        if self.wants_ticks() {
+            self.ring.look_after_size(connections, now, &shot);
+        }
+    }
+
+    pub(super) fn close(&mut self, connections: &mut Connections) {
+        let Some(reason) = self.ring.close_readers(connections) else { return };
+        for (number, reader) in self.ring.readers_mut().take() {
+            if let Some(left_out) = self.ring.line() {
+                self.detached(number, &reader).reason(&reason).left_out(left_out).info();
+            }
+        }
+        self.ring.close_writer(connections);
+    }
+
+    pub(super) fn reconfigure(&mut self, connections: &mut Connections, new: ChannelConfig) -> Outcome {
+        let old = self.ring.config();
+        let refused = if (new.mode, &new.group) == (old.mode, &old.group) {
+            None
+        } else {
+            let gid = new.group.as_ref().map(|(_, gid)| *gid);
+            self.ring.segments().current().set_access(new.mode, gid).err().map(|e| e.to_string())
+        };
+        let (next, outcome) = merge(old, new, refused);
+        self.ring.set_config(next);
+        self.ring.tell_policy(connections);
+        outcome
+    }
+
+    pub(super) fn summary(&self, allowed: Vec<String>) -> Summary {
+        Summary {
+            channel: self.config().name.clone(),
+            mode: "ring".to_owned(),
+            capacity: self.ring.size().capacity(),
+            readers: u32::try_from(self.reader_count()).unwrap_or(u32::MAX),
+            writer: self.ring.describe_writer(),
+            allowed,
+        }
+    }
+
+    /// Everything about it. Figures that a reader or a lent writer keeps itself are shown as it reports them, clamped to what is
+    /// possible.
+    pub(super) fn stat(&self, shot: &Snapshot, memory_total: u64) -> ChannelStat {
+        let averages = self.history.averages(totals(Instant::now(), shot));
+        let (ring, config) = (&self.ring, self.ring.config());
+        let capacity = ring.size().capacity();
+        ChannelStat {
+            channel: config.name.clone(),
+            segment: ring.segments().current().name().to_owned(),
+            mode: "ring".to_owned(),
+            on_full: config.on_full,
+            capacity,
+            min: config.min,
+            max: config.max,
+            reserved: capacity,
+            memory: self.memory(),
+            memory_total,
+            pending: ring.size().pending(),
+            used: ring.used(shot),
+            retained: shot.tail.pos.saturating_sub(shot.floor.pos).min(config.max),
+            max_message: config.max_message,
+            align: config.align,
+            messages: shot.tail.seq,
+            bytes: shot.tail.bytes,
+            messages_per_s: averages.second.messages_per_s,
+            bytes_per_s: averages.second.bytes_per_s,
+            last_minute: averages.minute,
+            last_hour: averages.hour,
+            dropped: shot.dropped,
+            overwritten: shot.overwritten,
+            resizes: ring.size().resizes(),
+            evicted: ring.readers().evicted(),
+            max_readers: config.max_readers,
+            stalled_after_ms: ring.stalled_after_ms(),
+            source: config.source.to_string(),
+            input: ring.fed().map(|report| report.stat()),
+            handoff: None,
+            writer: ring.writer_stat(shot),
+            readers: ring.readers().iter().map(|(number, reader)| reader_stat(number, reader, shot)).collect(),
+        }
+    }
+}
+
+/// What readers can have.
+fn totals(at: Instant, shot: &Snapshot) -> Totals {
+    Totals { at, messages: shot.tail.seq, bytes: shot.tail.bytes }
+}
+
+fn reader_stat(number: u32, reader: &Reader, shot: &Snapshot) -> ReaderStat {
+    // A reader that has not chosen its start has nothing to catch up with.
+    let cursor = reader.cursor().unwrap_or(shot.tail.pos);
+    let lag_bytes = shot.tail.pos.saturating_sub(cursor.max(shot.floor.pos));
+    // By the number that it shows for its cursor; none where it has no bytes to read.
+    let lag_messages = if lag_bytes == 0 { 0 } else { shot.tail.seq.saturating_sub(reader.seq().max(shot.floor.seq)) };
+    ReaderStat {
+        lag_messages,
+        lag_bytes,
+        lost: reader.lost().min(shot.tail.seq),
+        ..reader.stat(number, reader.cursor().is_some(), shot.tail.seq)
+    }
+}
