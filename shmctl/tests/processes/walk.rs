@@ -8,6 +8,9 @@ use nix::unistd::Pid;
 
 use crate::common::{Place, Proc, clean, shmctl, wait_until};
 
+/// The path of the manual's FIFO.
+const INPUT: &str = "/run/user/1000/in";
+
 /// A command and the output that the document shows for it.
 #[derive(Debug)]
 struct Step {
@@ -96,10 +99,12 @@ impl Shell {
         self.shell.until_out_has(&mark);
     }
 
+    /// Readers that have chosen their start: what is published from now on is theirs.
     fn readers(&self) -> usize {
         let mut stat = clean(shmctl());
         stat.args(["stat", "--json", "--runtime-dir"]).arg(self.place.run_dir());
-        String::from_utf8_lossy(&stat.output().unwrap().stdout).matches("\"reader\":").count()
+        let stat = String::from_utf8_lossy(&stat.output().unwrap().stdout).into_owned();
+        stat.matches("\"reader\":").count() - stat.matches("\"state\":\"joining\"").count()
     }
 
     fn answers(&self) -> bool {
@@ -110,15 +115,16 @@ impl Shell {
 
     /// The present output with the names that the documents have.
     fn output(&self) -> String {
-        let run_dir = self.place.run_dir().display().to_string();
-        self.shell.out_so_far().replace(&run_dir, "/run/user/1000/shmd").replace(&self.place.prefix, "shmd-1000")
+        let (run_dir, input) = (self.place.run_dir(), self.place.path("in"));
+        let output = self.shell.out_so_far().replace(&*input.to_string_lossy(), INPUT);
+        output.replace(&*run_dir.to_string_lossy(), "/run/user/1000/shmd").replace(&self.place.prefix, "shmd-1000")
     }
 
     /// Types the commands, and waits for each line that the document shows.
     #[track_caller]
     fn walk(&mut self, steps: &[Step]) {
         for Step { command, shown } in steps {
-            let command = command.replace("/run/user/1000/in", &self.place.path("in").display().to_string());
+            let command = command.replace(INPUT, &self.place.path("in").to_string_lossy());
             // A look at what goes on is repeated, as a person would.
             let is_look = command.starts_with("shmctl stat") || command.starts_with("shmctl list");
             let readers = self.readers();
@@ -132,13 +138,12 @@ impl Shell {
                 self.run("wait");
             }
             for line in shown {
-                let line = line.replace("/run/user/1000/in", &self.place.path("in").display().to_string());
                 // Rows of tables, whose columns depend on the user.
                 if command == "shmctl stat" && line.trim_start().starts_with(|c: char| c.is_ascii_digit()) {
                     continue;
                 }
                 let varies = line.starts_with('[') || command == "shmctl stat";
-                let same = |have: &str| if varies { essence(have) == essence(&line) } else { have == line };
+                let same = |have: &str| if varies { essence(have) == essence(line) } else { have == line };
                 wait_until(&format!("{command:?} shows {line:?}\n{}", self.output()), || {
                     if self.output().lines().any(same) {
                         return true;
@@ -157,7 +162,7 @@ impl Shell {
 fn five_minutes_with_the_readme() {
     let steps = steps("README.md", "## Five minutes");
     let first = steps.iter().position(|step| step.command == "shmd &").expect("the README starts a daemon");
-    assert!(steps.len() - first >= 16, "{steps:#?}");
+    assert!(steps.len() - first >= 12, "{steps:#?}");
     let mut shell = Shell::start();
     shell.walk(&steps[first..]);
     shell.run("wait");

@@ -62,7 +62,7 @@ fn so_many_clients_follow_and_no_more() {
     };
     let mut followers: Vec<Conn> = (0..64).map(|_| follow().unwrap()).collect();
     let refused = follow().unwrap_err().to_string();
-    assert!(refused.contains("tells 64 clients of every operation"), "{refused}");
+    assert!(refused.contains("64 clients follow the operation log"), "{refused}");
     assert_eq!(entries(&daemon, 0, Some(1)).len(), 1);
     drop(Reader::attach(&daemon.endpoint(), None, Start::New).unwrap());
     for follower in &mut followers {

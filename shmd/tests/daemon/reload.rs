@@ -193,7 +193,7 @@ fn a_new_channels_source_that_cannot_be_opened_is_named_and_tried_again_until_it
     let [kept] = done.kept.as_slice() else { panic!("{done:?}") };
     assert_eq!((kept.key.as_str(), kept.old.as_str()), ("source", "\"none\""));
     let why = kept.why.as_deref().unwrap_or_default();
-    assert!(why.contains("No such file") && why.contains("tried again"), "{why}");
+    assert!(why.contains("No such file") && why.contains("tries again"), "{why}");
     let input = || match daemon.ask(&Request::Stat { channel: Some("fed".parse().unwrap()) }) {
         Ok(Done::Stat(mut stats)) => stats.remove(0).input.unwrap(),
         other => panic!("{other:?}"),

@@ -18,7 +18,7 @@ fn a_raised_flag_ends_every_wait_of_the_writer_and_nothing_that_needs_none() {
     let mut writer = channel.writer();
     writer.interrupt_on(Arc::clone(&flag));
     let what = interrupted(&writer.publish(b"early").unwrap_err());
-    assert!(what.contains("1 readers"), "{what}");
+    assert!(what.contains("1 reader "), "{what}");
     let mut reader = channel.reader(Start::Oldest);
     let full = loop {
         if let Err(error) = writer.publish(&[7; 100]) {
