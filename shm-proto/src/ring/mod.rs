@@ -10,7 +10,7 @@
 //! | `segment` | a mapped segment, and how one is made |
 //! | `writer`, `reader` | the two roles |
 //! | [`standstill`] | when a reader that holds the writer up is asked for its cursor, and when it is evicted: pure |
-//! | `haste` | how long they look before they sleep |
+//! | `spin` | how long they look before they sleep |
 //! | [`link`] | what passes between writer and daemon |
 //! | `inspect`, `chain` | what the daemon sees without mapping the segment: the header, the records |
 
@@ -20,8 +20,6 @@ pub mod commit;
 pub mod floor;
 #[cfg(not(loom))]
 pub mod geometry;
-#[cfg(not(loom))]
-mod haste;
 pub mod holder;
 #[cfg(not(loom))]
 mod inspect;
@@ -40,6 +38,8 @@ mod reader;
 pub mod record;
 #[cfg(not(loom))]
 mod segment;
+#[cfg(not(loom))]
+mod spin;
 #[cfg(not(loom))]
 pub mod standstill;
 #[cfg(all(test, not(loom)))]

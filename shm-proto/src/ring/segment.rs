@@ -188,6 +188,12 @@ impl Segment {
         Ok(segment)
     }
 
+    /// Bytes of data that are mapped.
+    #[inline(always)]
+    pub(super) fn max_capacity(&self) -> u64 {
+        self.max_capacity
+    }
+
     /// Bytes of data that the file had when it was mapped.
     pub(super) fn length(&self) -> u64 {
         self.length
@@ -326,7 +332,7 @@ impl WritableSegment {
 
 /// Copies a small message word by word, from the last, which is padded with zeros, to the first.
 ///
-/// The order is that of all that is stored of a record, for the reason that `writer::append` gives. Only speed depends on it: on
+/// The order is that of all that is stored of a record, for the reason that `writer::tail` gives. Only speed depends on it: on
 /// 64-bit Arm the stores may become visible in any order, but before the header, which is a Release store.
 /// A small message was often written a moment ago, field by field. Word loads are served from the stores that are still
 /// under way; the wide loads of memcpy would have to wait for them. And a call costs as much as the copy.

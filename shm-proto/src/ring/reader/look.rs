@@ -94,7 +94,7 @@ impl Reader {
     /// Whether the sleep that ends with this record was short: then looking is worth it the next time.
     fn note_sleep(&mut self) {
         if self.armed_ns != 0 {
-            self.haste.slept(monotonic_ns() - self.armed_ns);
+            self.spin.slept(monotonic_ns() - self.armed_ns);
             self.armed_ns = 0;
         }
     }

@@ -15,6 +15,7 @@ use crate::os::sem::Semaphore;
 use crate::ring::layout::{control, waiting};
 use crate::ring::link::ToReader;
 use crate::ring::record::Kind;
+use crate::ring::spin;
 use crate::ring::wake;
 use crate::ring::{haste, holder};
 
@@ -36,14 +37,14 @@ impl Reader {
         for _ in 1..self.pause.at(&self.at, self.capacity) {
             std::hint::spin_loop();
         }
-        haste::spin(|| self.has_come())
+        spin::spin(|| self.has_come())
     }
 
     /// Looks at the header for longer, if that is promising.
     pub(super) fn look_on(&mut self, until_ns: u64) -> bool {
-        let mut haste = std::mem::take(&mut self.haste);
-        let seen = haste.look_on(until_ns, || self.has_come());
-        self.haste = haste;
+        let mut spin = std::mem::take(&mut self.spin);
+        let seen = spin.look_on(until_ns, || self.has_come());
+        self.spin = spin;
         seen
     }
 

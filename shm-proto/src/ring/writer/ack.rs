@@ -1,23 +1,21 @@
 //! Waiting until every reader has read what was published.
 
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Writer;
-use super::append::Fit;
 use super::peers::Need;
 use super::wait::{Patience, SLICE_NS};
 use crate::error::{Error, Result};
 use crate::os::clock::monotonic_ns;
-use crate::ring::{haste, wake};
+use crate::ring::spin;
 
 impl Writer {
-    /// [Releases](Self::release) a record on a channel with `ack`, and waits until every reader has read it.
+    /// [Commits](Self::commit) the message at the tail on a channel with `ack`, and waits until every reader has read it.
     #[cold]
     #[inline(never)]
-    pub(super) fn release_acked(&mut self, fit: Fit, patience: Patience) -> Result<u64> {
+    pub(super) fn commit_acked(&mut self, len: u64, patience: Patience) -> Result<u64> {
         self.expect_ack();
-        let seq = self.release(fit)?;
+        let seq = self.commit(len)?;
         self.acknowledged(patience)?;
         Ok(seq)
     }
@@ -44,13 +42,13 @@ impl Writer {
     pub(super) fn await_ack(&mut self, patience: Patience) -> Result<()> {
         let target = self.tail.pos();
         let need = Need::Ack { target };
-        let seq = self.tail.seq.wrapping_sub(1);
+        let seq = self.tail.seq().wrapping_sub(1);
         let deadline_ns = patience.deadline_ns();
         // Readers whose lines the daemon holds back must read the message, too.
         if let Err(error) = self.know_all(patience.timeout()) {
             return Err(self.unacknowledged(need, seq, patience.timeout(), Some(error.to_string())));
         }
-        let spin_until_ns = monotonic_ns() + haste::SPIN_NS;
+        let spin_until_ns = monotonic_ns() + spin::SPIN_NS;
         loop {
             // Cursors are checked against the present tail: a shrink may have sent readers beyond this message meanwhile.
             self.refresh();
@@ -69,17 +67,12 @@ impl Writer {
             }
             let until =
                 (now + SLICE_NS).min(deadline_ns).min(now.saturating_add(self.peers.left_ns(need, self.limit())));
-            if !wake::want_space(&peer.page.space_wanted.value, &peer.page.line.cursor, target)
-                && self.lease.generation.value.load(Ordering::SeqCst) == self.generation
-            {
-                peer.space().wait_until(until);
-            }
-            peer.page.space_wanted.value.store(0, Ordering::Relaxed);
+            peer.sleep_until_read(target, until, || self.lease.is_current_before_sleep());
             self.refresh();
-            self.count_wait(need, now, until);
+            self.peers.waited(need, now, until, self.limit());
             self.evict_overdue(need);
             self.beat();
-            if let Err(error) = self.attend() {
+            if let Err(error) = self.daemon_lines() {
                 return Err(self.unacknowledged(need, seq, patience.timeout(), Some(error.to_string())));
             }
         }

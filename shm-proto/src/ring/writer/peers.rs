@@ -6,7 +6,7 @@ use super::wakes::Wakes;
 use crate::os::bell::Bell;
 use crate::os::clock::monotonic_ns;
 use crate::os::page::SharedPage;
-use crate::os::sem::Semaphore;
+use crate::os::sem::{Semaphore, Wait};
 use crate::ring::layout::{CURSOR_JOINING, ReaderPage, control, waiting};
 use crate::ring::standstill::{Limit, Standstill};
 use crate::ring::wake;
@@ -14,14 +14,14 @@ use crate::ring::wake;
 /// One attached reader.
 #[derive(Debug)]
 pub(super) struct Peer {
-    pub(super) id: u32,
-    pub(super) page: SharedPage<ReaderPage>,
+    id: u32,
+    page: SharedPage<ReaderPage>,
     bell: Bell,
     /// Everything before this position it has read; checked.
-    pub(super) cursor: u64,
+    cursor: u64,
     /// While joining: the floor when it was registered. Its start may still be chosen, at this place or later.
     hold: Option<u64>,
-    pub(super) standstill: Standstill,
+    standstill: Standstill,
     wakes: Wakes,
 }
 
@@ -41,6 +41,11 @@ pub(super) enum Need {
 }
 
 impl Peer {
+    /// The position up to which it has read everything, as last seen.
+    pub(super) fn cursor(&self) -> u64 {
+        self.cursor
+    }
+
     /// Takes one look at the cursor. `Err` says what is wrong with it.
     fn look(&mut self, tail: u64) -> Result<(), String> {
         // Acquire: pairs with the Release in `publish_cursor`; the reader is done with what lies before.
@@ -82,8 +87,21 @@ impl Peer {
         wake::ask_for_cursor(&self.page.space_wanted.give_at);
     }
 
-    pub(super) fn space(&self) -> Semaphore<'_> {
-        Semaphore::new(&self.page.space)
+    /// Sleeps until the cursor reaches `wanted` or the moment comes, unless the cursor is there already or `may_sleep` says no.
+    /// `None` if the cursor is there.
+    pub(super) fn sleep_until_read(
+        &self,
+        wanted: u64,
+        until_ns: u64,
+        may_sleep: impl FnOnce() -> bool,
+    ) -> Option<Wait> {
+        let space_wanted = &self.page.space_wanted.value;
+        if wake::want_space(space_wanted, &self.page.line.cursor, wanted) {
+            return None;
+        }
+        let woken = if may_sleep() { Semaphore::new(&self.page.space).wait_until(until_ns) } else { Wait::Interrupted };
+        space_wanted.store(0, Ordering::Relaxed);
+        Some(woken)
     }
 
     /// Wakes it in the way it sleeps.
@@ -114,19 +132,22 @@ pub(super) struct Peers {
     /// Where the floor stood when lines began to be held back that may name readers; and when that was, `CLOCK_MONOTONIC`
     /// nanoseconds.
     withheld: Option<(u64, u64)>,
+    /// When time was last counted against readers that stand still, `CLOCK_MONOTONIC` nanoseconds.
+    counted_ns: u64,
 }
 
 impl Peers {
     pub(super) fn new(most: u32) -> Peers {
-        Peers { list: Vec::with_capacity(most.min(1024) as usize), least: u64::MAX, withheld: None }
+        Peers { list: Vec::with_capacity(most.min(1024) as usize), least: u64::MAX, withheld: None, counted_ns: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
         self.list.len()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Peer> {
-        self.list.iter()
+    /// The readers whose cursor is exactly here.
+    pub(super) fn at(&self, pos: u64) -> Vec<u32> {
+        self.list.iter().filter(|peer| peer.cursor == pos).map(|peer| peer.id).collect()
     }
 
     /// The least cursor as last seen.
@@ -191,8 +212,8 @@ impl Peers {
     }
 
     /// The reader that holds everything up.
-    pub(super) fn slowest(&mut self) -> Option<&mut Peer> {
-        self.list.iter_mut().min_by_key(|peer| peer.cursor)
+    pub(super) fn slowest(&self) -> Option<&Peer> {
+        self.list.iter().min_by_key(|peer| peer.cursor)
     }
 
     /// A reader that has not come as far as the writer needs.
@@ -214,17 +235,23 @@ impl Peers {
     }
 
     /// Counts a wait of the writer against the readers that have not come as far as the writer needs, and asks them for their
-    /// cursors now and then.
+    /// cursors now and then. The wait is counted from when it began to now, or to when it was meant to end: if it took longer than
+    /// that, this process was stopped, and the readers may have been stopped with it.
     ///
     /// A wait for space counts against all of them, not only the slowest: of several stopped readers each would otherwise hold the
     /// writer up for `evict_after`, one after the other.
-    pub(super) fn waited(&mut self, need: Need, ns: u64, limit: Limit) {
-        self.stood(need, |standstill| standstill.waited(ns, limit));
+    pub(super) fn waited(&mut self, need: Need, begun_ns: u64, until_ns: u64, limit: Limit) {
+        let now = monotonic_ns();
+        let waited = now.min(until_ns).saturating_sub(begun_ns);
+        self.stood(need, |standstill| standstill.waited(waited, limit));
+        self.counted_ns = now;
     }
 
-    /// Like [`waited`](Self::waited), for a message that was refused or dropped this long after the last look.
-    pub(super) fn refused(&mut self, need: Need, ns: u64, limit: Limit) {
-        self.stood(need, |standstill| standstill.refused(ns, limit));
+    /// Like [`waited`](Self::waited), for a message that is about to be dropped or refused for want of space.
+    pub(super) fn refused(&mut self, need: Need, now: u64, limit: Limit) {
+        let since = if self.counted_ns == 0 { 0 } else { now.saturating_sub(self.counted_ns) };
+        self.stood(need, |standstill| standstill.refused(since, limit));
+        self.counted_ns = now;
     }
 
     fn stood(&mut self, need: Need, mut ask: impl FnMut(&mut Standstill) -> bool) {
@@ -246,9 +273,19 @@ impl Peers {
         self.holding_up(need).map(|peer| peer.standstill.left_ns(limit)).min().unwrap_or(u64::MAX)
     }
 
-    /// One of them that has stood still for `evict_after`.
-    pub(super) fn overdue(&self, need: Need, limit: Limit) -> Option<&Peer> {
-        self.holding_up(need).find(|peer| peer.standstill.is_over(limit))
+    /// One of them that has stood still for `evict_after`, and what to say when it is evicted.
+    pub(super) fn overdue(&self, need: Need, limit: Limit, tail: u64) -> Option<(u32, String)> {
+        let peer = self.holding_up(need).find(|peer| peer.standstill.is_over(limit))?;
+        let lag = tail - peer.cursor;
+        let (stood, refused) = (peer.standstill.stood_ns() / 1_000_000, peer.standstill.refusals());
+        let reason = if refused == 0 {
+            format!("it held the writer up for {stood} ms without reading, {lag} bytes behind")
+        } else {
+            format!(
+                "it read nothing for {stood} ms while there was no space for {refused} messages, {lag} bytes behind"
+            )
+        };
+        Some((peer.id, reason))
     }
 
     /// Whether [`wake`](Self::wake) may have anything to do. After [`Barrier::light`](wake::Barrier::light).

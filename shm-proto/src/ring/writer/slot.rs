@@ -2,11 +2,9 @@
 
 use std::ops::{Deref, DerefMut};
 
-use super::append::Fit;
 use super::wait::Patience;
 use super::{Undone, Writer};
 use crate::error::Result;
-use crate::ring::record::HEADER;
 
 /// Bytes reserved in the ring. Dropping it aborts: nothing was ever visible.
 ///
@@ -37,37 +35,29 @@ impl<'a> Slot<'a> {
     #[inline(always)]
     pub fn commit(self, len: usize) -> Result<u64> {
         assert!(len <= self.len, "commit of {len} bytes, {} were reserved", self.len);
-        let len = len as u64;
         // Filling it may have taken any time.
-        if self.writer.is_over() {
+        if self.writer.lease.is_over() {
             return Err(self.writer.deposed());
         }
-        let fit = Fit { len, stride: self.writer.strides.of(len) };
-        self.writer.close(fit);
         if self.writer.geometry.ack {
-            return self.writer.release_acked(fit, Patience::Policy);
+            return self.writer.commit_acked(len as u64, Patience::Policy);
         }
-        self.writer.release(fit)
+        self.writer.commit(len as u64)
     }
 }
 
 impl Deref for Slot<'_> {
     type Target = [u8];
 
-    #[allow(unsafe_code)]
     fn deref(&self) -> &[u8] {
-        let ptr = self.writer.segment.payload(self.writer.tail.off + HEADER, self.len as u64);
-        // SAFETY: inside the mapping (checked). `admit` has made a `Fit` of `len` bytes at the tail, and the slot borrows the one
-        // writer, so nobody writes these bytes while the reference lives. They are plain bytes of a mapping, always initialised.
-        unsafe { std::slice::from_raw_parts(ptr, self.len) }
+        self.writer.tail.payload(self.len)
     }
 }
 
 impl DerefMut for Slot<'_> {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut [u8] {
-        let len = self.len as u64;
-        self.writer.room(len)
+        self.writer.tail.payload_mut(self.len as u64)
     }
 }
 
@@ -92,8 +82,17 @@ impl<'a> Batch<'a> {
     /// As [`Writer::publish`]; the messages before stay in the batch.
     #[inline(always)]
     pub fn push(&mut self, message: &[u8]) -> Result<Option<u64>> {
-        let Some(fit) = self.writer.put(message, Patience::Policy)? else { return Ok(None) };
-        Ok(Some(self.writer.stage(fit)))
+        let writer = &mut *self.writer;
+        loop {
+            if writer.lease.is_current()
+                && let Some(seq) = writer.tail.stage(message)
+            {
+                return Ok(Some(seq));
+            }
+            if !writer.admit_slowly(message.len() as u64, Patience::Policy)? {
+                return Ok(None);
+            }
+        }
     }
 
     /// Adds a message of `len` bytes that `fill` writes in place.
@@ -102,10 +101,10 @@ impl<'a> Batch<'a> {
     /// As [`push`](Self::push).
     #[inline]
     pub fn push_with(&mut self, len: usize, fill: impl FnOnce(&mut [u8])) -> Result<Option<u64>> {
-        let Some(fit) = self.writer.admit(len as u64, Patience::Policy)? else { return Ok(None) };
-        fill(self.writer.room(fit.len));
-        self.writer.close(fit);
-        Ok(Some(self.writer.stage(fit)))
+        if !self.writer.admit(len as u64, Patience::Policy)? {
+            return Ok(None);
+        }
+        Ok(Some(self.writer.tail.stage_with(len as u64, fill)))
     }
 
     /// Makes the messages visible.

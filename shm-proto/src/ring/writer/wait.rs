@@ -1,14 +1,15 @@
 //! How long the writer may wait, and waiting for readers: for space, and for readers to come.
 
-use std::sync::atomic::{Ordering, fence};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::Writer;
-use super::peers::Need;
+use super::peers::{Need, Peer};
+use super::{Writer, beat};
 use crate::error::{Blocked, Error, Result};
 use crate::os::clock::monotonic_ns;
-use crate::os::sem::{Semaphore, Wait};
-use crate::ring::{haste, wake};
+use crate::os::sem::Wait;
+use crate::ring::spin;
+use crate::ring::standstill::Limit;
 
 /// How long to wait for space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,25 +69,24 @@ impl Writer {
     /// Waits a while for the slowest reader to move, or for the daemon to say something. Evicts a reader whose time is up.
     pub(super) fn wait_for_space(&mut self, waiting: &mut Waiting, patience: Patience) -> Result<()> {
         let need = Need::Space { tail: self.tail.pos() };
-        let generation = self.generation;
-        let announced = |writer: &Writer| writer.lease.generation.value.load(Ordering::Acquire) != generation;
-        let Some(before) = self.peers.slowest().map(|peer| peer.cursor) else { return Ok(()) };
+        let Some(before) = self.peers.slowest().map(Peer::cursor) else { return Ok(()) };
         let now = monotonic_ns();
         if now >= patience.deadline_ns() && self.count_refusal(now) {
             return Ok(());
         }
         self.check_patience(patience, now)?;
-        let moved = |writer: &mut Writer| {
-            writer.peers.refresh(writer.tail.pos());
-            writer.peers.least() != before || announced(writer)
+        let Writer { peers, tail, lease, spin, .. } = self;
+        let mut moved = || {
+            peers.refresh(tail.pos());
+            peers.least() != before || !lease.is_current()
         };
         let first = waiting.began_ns == 0;
-        if first && haste::spin(|| moved(self)) {
+        if first && spin::spin(&mut moved) {
             return Ok(());
         }
         let began = waiting.began(now);
-        self.beat();
-        if first && self.look_on(patience.deadline_ns(), moved) {
+        beat(tail);
+        if first && spin.look_on(patience.deadline_ns(), moved) {
             return Ok(());
         }
         if self.evict_overdue(need) {
@@ -99,43 +99,40 @@ impl Writer {
         let mut woken = Wait::Interrupted;
         if peer.is_joining() || waiting.spurious > SPURIOUS {
             until = until.min(now + DOZE_NS);
-            self.doze(until);
-        } else if wake::want_space(&peer.page.space_wanted.value, &peer.page.line.cursor, peer.cursor + 1) {
-            return Ok(());
+            self.lease.doze(until);
         } else {
-            // A line sent between the last look and `want_space` was followed by a look at `space_wanted`: see the daemon's kick.
-            if self.lease.generation.value.load(Ordering::SeqCst) == generation {
-                woken = peer.space().wait_until(until);
+            match peer.sleep_until_read(peer.cursor() + 1, until, || self.lease.is_current_before_sleep()) {
+                None => return Ok(()),
+                Some(how) => woken = how,
             }
-            peer.page.space_wanted.value.store(0, Ordering::Relaxed);
         }
         self.refresh();
-        self.count_wait(need, now, until);
+        self.peers.waited(need, now, until, self.limit());
         let moved = self.peers.least() != before;
         if moved {
-            self.haste.slept(monotonic_ns() - began);
+            self.spin.slept(monotonic_ns() - began);
         }
         waiting.spurious = if matches!(woken, Wait::Posted) && !moved { waiting.spurious + 1 } else { 0 };
         Ok(())
     }
 
-    /// Looks for space for longer, if that is promising.
-    fn look_on(&mut self, until_ns: u64, mut look: impl FnMut(&mut Writer) -> bool) -> bool {
-        let mut haste = std::mem::take(&mut self.haste);
-        let seen = haste.look_on(until_ns, || look(self));
-        self.haste = haste;
-        seen
+    /// How long a reader may stand still.
+    pub(super) fn limit(&self) -> Limit {
+        Limit::new(self.geometry.evict_after_ms)
     }
 
-    /// Waits for a line from the daemon, at most until then.
-    pub(super) fn doze(&mut self, until_ns: u64) {
-        self.lease.waiting.value.store(1, Ordering::Relaxed);
-        // SeqCst: pairs with the daemon's fence between raising the generation and looking at this flag.
-        fence(Ordering::SeqCst);
-        if self.lease.generation.value.load(Ordering::Relaxed) == self.generation {
-            Semaphore::new(&self.lease.wake).wait_until(until_ns);
-        }
-        self.lease.waiting.value.store(0, Ordering::Relaxed);
+    /// Counts a message that is about to be dropped or refused for want of space. Returns true if a reader was evicted instead:
+    /// try again.
+    pub(super) fn count_refusal(&mut self, now: u64) -> bool {
+        let need = Need::Space { tail: self.tail.pos() };
+        self.peers.refused(need, now, self.limit());
+        self.evict_overdue(need)
+    }
+
+    /// Evicts a reader that holds the writer up and has stood still for `evict_after`. Returns whether there was one.
+    pub(super) fn evict_overdue(&mut self, need: Need) -> bool {
+        let Some((id, reason)) = self.peers.overdue(need, self.limit(), self.tail.pos()) else { return false };
+        self.evict(id, reason)
     }
 
     /// Whether the program has raised its flag.
@@ -153,7 +150,7 @@ impl Writer {
         match patience {
             Patience::Policy => Ok(()),
             Patience::None => {
-                let (used, capacity) = (self.unread(), self.plan.capacity());
+                let (used, capacity) = (self.unread(), self.space.capacity());
                 Err(self.would_block(Blocked::Full { used, capacity }))
             }
             Patience::Until { deadline_ns, .. } if now < deadline_ns => Ok(()),
@@ -162,7 +159,7 @@ impl Writer {
     }
 
     fn space_wanted(&self) -> String {
-        let (channel, unread, capacity) = (&self.geometry.channel, self.unread(), self.plan.capacity());
+        let (channel, unread, capacity) = (&self.geometry.channel, self.unread(), self.space.capacity());
         format!("space in channel {channel}: {unread} of {capacity} bytes are not read yet")
     }
 
@@ -171,16 +168,18 @@ impl Writer {
     }
 
     fn unread(&self) -> u64 {
-        self.tail.pos() - self.peers.least().min(self.tail.pos())
+        self.tail.pos() - self.read()
     }
 
     /// Waits until as many readers are attached as the channel wants.
     pub(super) fn await_readers(&mut self, patience: Patience) -> Result<()> {
         let wanted = self.geometry.wait_readers as usize;
+        if wanted == 0 {
+            return Ok(());
+        }
         loop {
             let have = self.peers.joined();
             if have >= wanted {
-                self.ready = true;
                 return Ok(());
             }
             if patience == Patience::None {
@@ -196,8 +195,8 @@ impl Writer {
             }
             // A reader that is attached but has not chosen its start posts nobody; it takes microseconds.
             let slice = if have < self.peers.len() { 1_000_000 } else { 1_000_000_000 };
-            self.doze((now + slice).min(patience.deadline_ns()));
-            self.attend_now()?;
+            self.lease.doze((now + slice).min(patience.deadline_ns()));
+            self.daemon_lines_now()?;
         }
     }
 }

@@ -1,16 +1,27 @@
-//! The writer: the one who appends.
+//! The writer: appends messages to a ring.
 //!
-//! A publish is, as long as nothing changes, what stands in `append`. Everything else happens in `room` when one of the
-//! comparisons there fails.
+//! A publish is, as long as nothing changes, one load (has the daemon said anything?), one comparison (does the message fit before
+//! the next thing to look out for?), the payload, two header words, and a look at each reader's waiting flag. Everything else
+//! happens in `admit` when one of the comparisons fails.
+//!
+//! | part | what only it may change |
+//! |---|---|
+//! | [`Tail`] | the mapped segment and where the next record goes: all of the unsafe code |
+//! | [`Lease`] | the link to the daemon, and whether the role has ended |
+//! | [`Peers`] | the readers, as far as they have read |
+//! | [`Space`] | the plan of the data area, the floor, changes of capacity |
+//!
+//! The [`Writer`] asks one after the other.
 
 mod ack;
-mod append;
-mod attend;
-mod overdue;
+mod admit;
+mod daemon_lines;
+mod lease;
 mod peers;
 mod recover;
-mod room;
 mod slot;
+mod space;
+mod tail;
 mod wait;
 mod wakes;
 
@@ -19,21 +30,18 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use self::lease::Lease;
 use self::peers::Peers;
-use self::room::Growth;
 pub use self::slot::{Batch, Slot};
+use self::space::Space;
+use self::tail::Tail;
 use self::wait::Patience;
-use super::haste::Haste;
 use super::holder;
 use super::layout::LeasePage;
 use super::link::{ToDaemon, WriterLink};
-use super::marks::Marks;
-use super::plan::Plan;
-use super::published::Place;
-use super::record::{Header, Strides};
 use super::segment::WritableSegment;
+use super::spin::Spin;
 use super::wake::Barrier;
-use super::walker::Walker;
 use crate::error::Result;
 use crate::os::clock::monotonic_ns;
 use crate::os::page::SharedPage;
@@ -48,40 +56,17 @@ use crate::ring::geometry::Geometry;
 /// the time between them counts as waiting, too.
 #[derive(Debug)]
 pub struct Writer {
-    segment: WritableSegment,
     geometry: Geometry,
-    strides: Strides,
-    plan: Plan,
-    marks: Marks,
-    /// Where the next record goes.
-    tail: Walker,
-    /// Payload bytes before the tail.
-    bytes: u64,
-    floor: Place,
-    /// A record, and the header behind it, that end at or before this offset need no further look. Never above the plan's
-    /// capacity; 0 unless `ready`.
-    limit: u64,
-    /// Neither revoked nor short of readers.
-    ready: bool,
-    /// The first record of a batch: in place, not visible yet.
-    staged: Option<(Walker, Header)>,
+    tail: Tail,
+    lease: Lease,
+    peers: Peers,
+    space: Space,
+    barrier: Barrier,
+    spin: Spin,
     /// What became of the present batch when the role ended under it.
     undone: Option<Undone>,
-    peers: Peers,
-    barrier: Barrier,
-    lease: SharedPage<LeasePage>,
-    generation: u64,
-    link: Option<WriterLink>,
-    revoked: Option<String>,
-    growth: Growth,
-    haste: Haste,
-    /// A smaller capacity that waits for the readers, and the number the daemon gave the request.
-    shrinking: Option<(u64, u32)>,
-    overflow_told_ns: u64,
     /// Raised by the program to end every wait.
     interrupt: Option<Arc<AtomicBool>>,
-    /// When time was last counted against readers that stand still, `CLOCK_MONOTONIC` nanoseconds.
-    counted_ns: u64,
 }
 
 /// Why a batch was not committed.
@@ -92,9 +77,6 @@ enum Undone {
     /// Readers may receive it, from this message on.
     Unknown(u64),
 }
-
-/// What the writer sends when the ring is full is told at most this often.
-const OVERFLOW_INTERVAL_NS: u64 = 1_000_000_000;
 
 impl Writer {
     /// Takes a ring over: maps it and walks the chain that the last writer left.
@@ -120,43 +102,28 @@ impl Writer {
             Err(error) => return Err(recover::report(link, error)),
         };
         let registered = geometry.asymmetric && barrier::register();
-        let mut writer = Writer {
-            strides: Strides::new(u64::from(geometry.align)),
-            plan: recovered.plan,
-            marks: recovered.marks,
-            tail: Walker::at(recovered.tail),
-            bytes: recovered.tail.bytes,
-            floor: recovered.floor,
-            limit: 0,
-            ready: false,
-            staged: None,
-            undone: None,
-            peers: Peers::new(geometry.max_readers),
-            barrier: if registered { Barrier::Asymmetric } else { Barrier::Symmetric },
-            // Whatever was sent before the page was ours is read at the first call.
-            generation: u64::MAX,
-            lease,
-            link: Some(link),
-            revoked: None,
-            growth: Growth::default(),
-            haste: Haste::default(),
-            shrinking: None,
-            overflow_told_ns: 0,
-            interrupt: None,
-            counted_ns: 0,
-            segment,
-            geometry,
-        };
-        writer.plan.set_capacity(capacity);
+        let barrier = if registered { Barrier::Asymmetric } else { Barrier::Symmetric };
+        let tail = Tail::new(segment, &geometry, recovered.tail);
+        let header = tail.header();
         // A writer that died may have left the next floor ahead of the floor. Readers that started there meanwhile started at a
         // whole record.
-        writer.segment.header().next_floor.store(writer.floor);
-        let counters = &writer.segment.header().counters;
-        counters.capacity.store(capacity, Ordering::Relaxed);
-        counters.pending.store(0, Ordering::Relaxed);
+        header.next_floor.store(recovered.floor);
+        header.counters.capacity.store(capacity, Ordering::Relaxed);
+        header.counters.pending.store(0, Ordering::Relaxed);
         let pid = std::process::id();
         let this = (u64::from(pid), process::start_ticks(pid).unwrap_or(0));
-        holder::take_up(&counters.writer_pid, &counters.writer_start, this);
+        holder::take_up(&header.counters.writer_pid, &header.counters.writer_start, this);
+        let mut writer = Writer {
+            tail,
+            lease: Lease::new(lease, link, geometry.channel.clone()),
+            peers: Peers::new(geometry.max_readers),
+            space: Space::new(recovered, &geometry, capacity, barrier),
+            barrier,
+            spin: Spin::default(),
+            undone: None,
+            interrupt: None,
+            geometry,
+        };
         writer.show_tail();
         writer.beat();
         writer.maintain()?;
@@ -181,11 +148,13 @@ impl Writer {
     /// has read within `ack_timeout`: the message *is* published then.
     #[inline(always)]
     pub fn publish(&mut self, message: &[u8]) -> Result<Option<u64>> {
-        let Some(fit) = self.fit(message.len() as u64).filter(|_| !self.geometry.ack) else {
-            return self.publish_with(message, Patience::Policy);
-        };
-        self.fill(message, fit);
-        self.release(fit).map(Some)
+        if self.lease.is_current()
+            && !self.geometry.ack
+            && let Some(seq) = self.tail.put(message)
+        {
+            return self.announced(seq).map(Some);
+        }
+        self.publish_with(message, Patience::Policy)
     }
 
     /// Like [`publish`](Self::publish), but the whole call waits no longer than `timeout`.
@@ -214,9 +183,11 @@ impl Writer {
     /// other error it is not published.
     pub fn publish_acked(&mut self, message: &[u8], timeout: Duration) -> Result<Option<u64>> {
         let patience = Patience::until(timeout);
-        let Some(fit) = self.put(message, patience)? else { return Ok(None) };
+        if !self.fill(message, patience)? {
+            return Ok(None);
+        }
         self.expect_ack();
-        let seq = self.release(fit)?;
+        let seq = self.commit(message.len() as u64)?;
         self.await_ack(patience)?;
         Ok(Some(seq))
     }
@@ -224,11 +195,16 @@ impl Writer {
     #[cold]
     #[inline(never)]
     fn publish_with(&mut self, message: &[u8], patience: Patience) -> Result<Option<u64>> {
-        let Some(fit) = self.put(message, patience)? else { return Ok(None) };
-        if !self.geometry.ack {
-            return self.release(fit).map(Some);
+        if !self.fill(message, patience)? {
+            return Ok(None);
         }
-        self.release_acked(fit, patience).map(Some)
+        let len = message.len() as u64;
+        if self.geometry.ack { self.commit_acked(len, patience) } else { self.commit(len) }.map(Some)
+    }
+
+    /// Copies a message to the tail; false when the policy drops it.
+    fn fill(&mut self, message: &[u8], patience: Patience) -> Result<bool> {
+        Ok(self.admit(message.len() as u64, patience)? && self.tail.fill(message))
     }
 
     /// Reserves up to `len` bytes in the ring, to be filled in place and committed. `None` when the policy drops it.
@@ -237,7 +213,7 @@ impl Writer {
     /// As [`publish`](Self::publish).
     #[inline(always)]
     pub fn reserve(&mut self, len: usize) -> Result<Option<Slot<'_>>> {
-        Ok(self.admit(len as u64, Patience::Policy)?.map(|_| Slot::new(self, len)))
+        Ok(self.admit(len as u64, Patience::Policy)?.then(|| Slot::new(self, len)))
     }
 
     /// Begins a batch: messages that become visible together, with one look at the readers.
@@ -256,7 +232,7 @@ impl Writer {
     pub fn maintain(&mut self) -> Result<()> {
         self.flush()?;
         self.beat();
-        self.attend_now()?;
+        self.daemon_lines_now()?;
         self.refresh();
         self.go_on_shrinking();
         self.show_tail();
@@ -269,13 +245,13 @@ impl Writer {
     /// Readable when the daemon has something to say; `None` for a writer inside the daemon or one whose daemon is gone.
     #[must_use]
     pub fn link_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.link.as_ref().and_then(|link| link.as_fd())
+        self.lease.as_fd()
     }
 
     /// Whether a shrink waits for readers: call [`maintain`](Self::maintain) again soon.
     #[must_use]
     pub fn is_shrinking(&self) -> bool {
-        self.shrinking.is_some()
+        self.space.is_shrinking()
     }
 
     /// Attached readers.
@@ -287,13 +263,13 @@ impl Writer {
     /// Messages published since the segment was made.
     #[must_use]
     pub fn messages(&self) -> u64 {
-        self.tail.seq
+        self.tail.seq()
     }
 
     /// Payload bytes published since the segment was made.
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.bytes
+        self.tail.place().bytes
     }
 
     /// While `flag` is raised, every wait ends with [`Error::Interrupted`](crate::Error::Interrupted). Calls that need no wait
@@ -305,7 +281,7 @@ impl Writer {
 
     /// Whether every attached reader has read everything. A writer whose role has ended knows of no readers.
     pub fn is_drained(&mut self) -> bool {
-        if self.is_over() {
+        if self.lease.is_over() {
             return true;
         }
         self.refresh();
@@ -313,13 +289,74 @@ impl Writer {
     }
 
     fn beat(&self) {
-        self.segment.header().counters.writer_heartbeat.store(monotonic_ns(), Ordering::Relaxed);
+        beat(&self.tail);
     }
 
-    /// The readers are not what they were, or the daemon has said something: the next message looks at everything anew.
-    fn look_again(&mut self) {
-        self.limit = 0;
-        self.ready = self.revoked.is_none() && self.peers.joined() >= self.geometry.wait_readers as usize;
+    /// Commits the message at the tail, which is filled; returns its sequence number.
+    ///
+    /// # Errors
+    /// [`Error::Superseded`](crate::Error::Superseded) when the role had ended by then.
+    #[inline(always)]
+    fn commit(&mut self, len: u64) -> Result<u64> {
+        let seq = self.tail.commit(len);
+        self.announced(seq)
+    }
+
+    /// After message `seq` became visible: see [`announce`](Self::announce).
+    #[inline(always)]
+    fn announced(&mut self, seq: u64) -> Result<u64> {
+        if self.announce() { Ok(seq) } else { Err(self.superseded(seq)) }
+    }
+
+    /// After something became visible: wakes who sleeps. False, and nobody's page is touched, if the role has ended by now.
+    ///
+    /// The daemon sets OVER, runs a heavy barrier and only then looks at the ring to find its end. So what this writer made
+    /// visible without seeing OVER here is before that end, and readers receive it.
+    #[inline(always)]
+    fn announce(&mut self) -> bool {
+        self.barrier.light();
+        if self.lease.was_over() {
+            return false;
+        }
+        if self.peers.anybody_waits() {
+            self.wake();
+        }
+        true
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn wake(&mut self) {
+        if self.peers.wake(self.tail.pos(), false) {
+            // The reader had read everything, so messages are rare, and readers of the mark may as well see all of them.
+            self.show_tail();
+        }
+    }
+
+    /// Makes a batch visible, unless the role has ended.
+    ///
+    /// # Errors
+    /// [`Error::Revoked`](crate::Error::Revoked): nothing of it was made visible;
+    /// [`Error::Superseded`](crate::Error::Superseded).
+    #[inline]
+    fn flush(&mut self) -> Result<()> {
+        let Some(seq) = self.tail.staged() else { return Ok(()) };
+        // Any time may have passed since the last look.
+        if self.lease.is_over() {
+            self.tail.discard_staged();
+            self.undone = Some(Undone::Discarded);
+            return Err(self.deposed());
+        }
+        self.tail.release_staged();
+        self.announced(seq).map(drop).inspect_err(|_| self.undone = Some(Undone::Unknown(seq)))
+    }
+
+    /// Moves the mark to the tail.
+    fn show_tail(&mut self) {
+        // A batch that was forgotten; nobody is to be sent behind what is not visible.
+        if self.flush().is_ok() {
+            self.tail.show();
+        }
     }
 
     /// Looks at every reader's cursor, and evicts the readers whose cursor is impossible.
@@ -334,34 +371,31 @@ impl Writer {
     fn evict(&mut self, id: u32, reason: String) -> bool {
         // A reader that follows the next writer stands where this one has never been. Whoever sees its cursor there sees OVER:
         // the daemon set it before it lent the role again, and this is looked at after the cursor was.
-        if self.is_over() {
+        if self.lease.is_over() {
             return false;
         }
         if let Some(peer) = self.peers.remove(id) {
             peer.mark_evicted();
-            self.segment.header().counters.evicted.fetch_add(1, Ordering::Relaxed);
-            self.look_again();
-            self.tell(ToDaemon::Evicted { reader: id, reason });
+            self.tail.counters().evicted.fetch_add(1, Ordering::Relaxed);
+            self.tail.close();
+            self.lease.tell(ToDaemon::Evicted { reader: id, reason });
         }
         true
     }
+}
 
-    fn tell(&mut self, line: ToDaemon) {
-        if let Some(link) = &mut self.link
-            && link.send(line).is_err()
-        {
-            self.link = None;
-        }
-    }
+/// Shows that the writer is at work.
+fn beat(tail: &Tail) {
+    tail.counters().writer_heartbeat.store(monotonic_ns(), Ordering::Relaxed);
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
-        if self.is_over() {
+        if self.lease.is_over() {
             return;
         }
         // The role may end at any moment; then it is the next writer's number that counts.
         let _ = self.flush();
-        holder::give_up(&self.segment.header().counters.writer_pid);
+        holder::give_up(&self.tail.counters().writer_pid);
     }
 }

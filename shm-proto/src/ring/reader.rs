@@ -18,11 +18,11 @@ pub use self::message::{Message, Words};
 use self::moves::Moves;
 use self::pause::Pause;
 use self::trouble::{Trouble, data_length};
-use super::haste::Haste;
 use super::layout::{CURSOR_JOINING, MARK_EVERY, ReaderPage, control};
 use super::published::is_unchanged;
 use super::record::{HEADER, Strides};
 use super::segment::Segment;
+use super::spin::Spin;
 use super::wake::{self, Barrier};
 use super::walker::Walker;
 use crate::error::{Error, Result};
@@ -68,7 +68,7 @@ pub struct Reader {
     /// The first message that could be received.
     first: u64,
     pause: Pause,
-    haste: Haste,
+    spin: Spin,
     /// When it went to sleep in a poll loop, `CLOCK_MONOTONIC` nanoseconds; 0 when it has received since.
     armed_ns: u64,
     lost: u64,
@@ -133,7 +133,7 @@ impl Reader {
             joined: false,
             first: 0,
             pause: Pause::new(),
-            haste: Haste::default(),
+            spin: Spin::default(),
             armed_ns: 0,
             lost: 0,
             lost_before: 0,
@@ -255,7 +255,7 @@ impl Reader {
         let begun = monotonic_ns();
         loop {
             if let Some(found) = self.next_record()? {
-                self.haste.slept(monotonic_ns() - begun);
+                self.spin.slept(monotonic_ns() - begun);
                 return Ok(found);
             }
             if !self.wait_until(deadline)? {

@@ -60,7 +60,7 @@ pub(super) fn spin(mut look: impl FnMut() -> bool) -> bool {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Haste {
+pub(super) struct Spin {
     /// The last wait was short.
     short: bool,
     /// Waits to go without a look.
@@ -73,7 +73,7 @@ pub(super) struct Haste {
     trust: u32,
 }
 
-impl Haste {
+impl Spin {
     /// Looks for a while, if that is promising, and not beyond the moment: whether `look` has seen something.
     pub(super) fn look_on(&mut self, until_ns: u64, look: impl FnMut() -> bool) -> bool {
         let offer = || {
@@ -149,80 +149,80 @@ mod tests {
     const NEVER: u64 = u64::MAX;
 
     /// A wait in which nothing comes, where an offer of the processor takes so long: whether it was spent looking.
-    fn looks_at(haste: &mut Haste, offer_ns: u64) -> bool {
+    fn looks_at(spin: &mut Spin, offer_ns: u64) -> bool {
         let mut now = 0;
-        let looks = haste.is_promising();
+        let looks = spin.is_promising();
         let offer = || {
             now += offer_ns;
             now
         };
-        assert!(!(looks && haste.look_from(0, NEVER, || false, offer)));
+        assert!(!(looks && spin.look_from(0, NEVER, || false, offer)));
         looks
     }
 
-    fn looks(haste: &mut Haste) -> bool {
-        looks_at(haste, 1_000)
+    fn looks(spin: &mut Spin) -> bool {
+        looks_at(spin, 1_000)
     }
 
     #[test]
     fn a_look_is_worth_it_after_a_short_wait_only() {
-        let mut haste = Haste::default();
-        assert!(!looks(&mut haste));
-        haste.slept(SHORT_NS - 1);
-        assert!(looks(&mut haste));
-        let mut haste = Haste::default();
-        haste.slept(SHORT_NS - 1);
-        haste.slept(SHORT_NS);
-        assert!(!looks(&mut haste));
+        let mut spin = Spin::default();
+        assert!(!looks(&mut spin));
+        spin.slept(SHORT_NS - 1);
+        assert!(looks(&mut spin));
+        let mut spin = Spin::default();
+        spin.slept(SHORT_NS - 1);
+        spin.slept(SHORT_NS);
+        assert!(!looks(&mut spin));
     }
 
     #[test]
     fn looks_in_vain_become_rarer_until_one_is_not() {
-        let mut haste = Haste { short: true, ..Haste::default() };
+        let mut spin = Spin { short: true, ..Spin::default() };
         let mut passed_over = Vec::new();
         for _ in 0..9 {
-            assert!(looks(&mut haste));
-            let left = haste.passed_over;
-            assert!((0..left).all(|_| !looks(&mut haste)));
+            assert!(looks(&mut spin));
+            let left = spin.passed_over;
+            assert!((0..left).all(|_| !looks(&mut spin)));
             passed_over.push(left);
         }
         assert_eq!(passed_over, [1, 3, 7, 15, 31, 63, 127, 127, 127]);
-        assert!(haste.look_on(NEVER, || true));
-        assert!(looks(&mut haste));
-        assert_eq!(haste.passed_over, 1);
+        assert!(spin.look_on(NEVER, || true));
+        assert!(looks(&mut spin));
+        assert_eq!(spin.passed_over, 1);
     }
 
     #[test]
     fn a_processor_that_is_held_ends_looking_for_long_and_for_longer_every_time() {
-        let mut haste = Haste { short: true, ..Haste::default() };
+        let mut spin = Spin { short: true, ..Spin::default() };
         let bans: Vec<u32> = (0..5)
             .map(|_| {
-                haste.passed_over = 0;
-                assert!(looks_at(&mut haste, HELD_NS + 1));
-                haste.passed_over
+                spin.passed_over = 0;
+                assert!(looks_at(&mut spin, HELD_NS + 1));
+                spin.passed_over
             })
             .collect();
         assert_eq!(bans, [1 << 10, 1 << 13, 1 << 16, 1 << 19, 1 << 20]);
-        assert!(!looks(&mut haste));
-        haste.passed_over = 0;
+        assert!(!looks(&mut spin));
+        spin.passed_over = 0;
         for _ in 0..TRUST {
-            assert!(haste.look_on(NEVER, || true));
+            assert!(spin.look_on(NEVER, || true));
         }
-        assert!(looks_at(&mut haste, HELD_NS + 1));
-        assert_eq!(haste.passed_over, 1 << 10);
+        assert!(looks_at(&mut spin, HELD_NS + 1));
+        assert_eq!(spin.passed_over, 1 << 10);
     }
 
     #[test]
     fn a_look_ends_when_the_processor_was_taken_a_few_times() {
-        let mut haste = Haste { short: true, ..Haste::default() };
+        let mut spin = Spin { short: true, ..Spin::default() };
         let (mut now, mut offers) = (0, 0);
         let offer = || {
             offers += 1;
             now += TAKEN_NS + 1;
             now
         };
-        assert!(!haste.look_from(0, NEVER, || false, offer));
-        assert_eq!((offers, haste.passed_over), (MOST_TAKEN, 1));
+        assert!(!spin.look_from(0, NEVER, || false, offer));
+        assert_eq!((offers, spin.passed_over), (MOST_TAKEN, 1));
     }
 
     #[test]
@@ -239,9 +239,9 @@ mod tests {
 
     #[test]
     fn without_time_to_wait_there_is_one_glance() {
-        let mut haste = Haste { short: true, ..Haste::default() };
+        let mut spin = Spin { short: true, ..Spin::default() };
         let mut glances = 0;
-        assert!(!haste.look_on(0, || {
+        assert!(!spin.look_on(0, || {
             glances += 1;
             false
         }));

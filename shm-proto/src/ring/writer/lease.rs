@@ -1,0 +1,148 @@
+//! The writer role: what the daemon has lent, what it says, and whether it has ended the lending.
+
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::sync::atomic::{Ordering, fence};
+
+use crate::error::{Error, Result};
+use crate::name::ChannelName;
+use crate::os::page::SharedPage;
+use crate::os::sem::Semaphore;
+use crate::ring::layout::{LeasePage, OVER};
+use crate::ring::link::{ToDaemon, ToWriter, WriterLink};
+use crate::sync::AtomicU64;
+
+#[derive(Debug)]
+pub(super) struct Lease {
+    page: SharedPage<LeasePage>,
+    channel: ChannelName,
+    /// The page's generation when the link was last read.
+    generation: u64,
+    link: Option<WriterLink>,
+    revoked: Option<String>,
+}
+
+impl Lease {
+    pub(super) fn new(page: SharedPage<LeasePage>, link: WriterLink, channel: ChannelName) -> Lease {
+        // Whatever was sent before the page was ours is read at the first call.
+        Lease { page, channel, generation: u64::MAX, link: Some(link), revoked: None }
+    }
+
+    /// Whether the daemon has announced nothing since the link was last read.
+    #[inline(always)]
+    pub(super) fn is_current(&self) -> bool {
+        // Acquire: pairs with the daemon's increment; the line that it announces is on the link. A reader that attaches relies on
+        // this look coming before the record: see `daemon_lines`.
+        self.page.generation.value.load(Ordering::Acquire) == self.generation
+    }
+
+    /// Like [`is_current`](Self::is_current), between [`want_space`](crate::ring::wake::want_space) and the sleep.
+    pub(super) fn is_current_before_sleep(&self) -> bool {
+        // SeqCst: a line sent between the last look and `want_space` was followed by the daemon's look at `space_wanted`: see the
+        // daemon's kick.
+        self.page.generation.value.load(Ordering::SeqCst) == self.generation
+    }
+
+    /// Notes the present generation. Before the link is read: what is announced after this look is seen at the next.
+    pub(super) fn renew(&mut self) {
+        // Acquire: as in `is_current`.
+        self.generation = self.page.generation.value.load(Ordering::Acquire);
+    }
+
+    /// The page's generation, and what it is as far as is known: for [`floor::advance`](crate::ring::floor::advance).
+    pub(super) fn generations(&self) -> (&AtomicU64, u64) {
+        (&self.page.generation.value, self.generation)
+    }
+
+    /// Whether the daemon has ended the lending: the ring may be another writer's by now.
+    #[inline(always)]
+    pub(super) fn is_over(&self) -> bool {
+        self.page.generation.value.load(Ordering::Acquire) & OVER != 0
+    }
+
+    /// Like [`is_over`](Self::is_over), after something became visible and [`light`](crate::ring::wake::Barrier::light).
+    #[inline(always)]
+    pub(super) fn was_over(&self) -> bool {
+        // Relaxed: the barrier pairs with the daemon's.
+        self.page.generation.value.load(Ordering::Relaxed) & OVER != 0
+    }
+
+    /// Gives up the role, which the daemon has ended.
+    pub(super) fn give_up(&mut self) {
+        self.link = None;
+        self.revoked.get_or_insert_with(|| "the daemon has closed the connection that it was lent over".to_owned());
+    }
+
+    /// Notes that the daemon has asked for the role.
+    pub(super) fn revoke(&mut self, reason: String) {
+        self.revoked = Some(reason);
+    }
+
+    /// Fails once the role was taken back.
+    pub(super) fn check(&self) -> Result<()> {
+        if self.revoked.is_none() { Ok(()) } else { Err(self.revocation()) }
+    }
+
+    pub(super) fn revocation(&self) -> Error {
+        let reason = self.revoked.clone().unwrap_or_default();
+        Error::Revoked { channel: self.channel.to_string(), reason }
+    }
+
+    /// The next line from the daemon. A daemon that is gone without having ended the lending sends no more, and the readers that are
+    /// attached go on being served.
+    pub(super) fn receive(&mut self) -> Result<Option<(ToWriter, Vec<OwnedFd>)>> {
+        let Some(link) = &mut self.link else { return Ok(None) };
+        match link.receive() {
+            Err(Error::Disconnected { .. }) => {
+                // Looked at anew: the bit is set before the connection is closed.
+                if self.is_over() {
+                    self.give_up();
+                }
+                self.link = None;
+                Ok(None)
+            }
+            received => received,
+        }
+    }
+
+    pub(super) fn tell(&mut self, line: ToDaemon) {
+        if let Some(link) = &mut self.link
+            && link.send(line).is_err()
+        {
+            self.link = None;
+        }
+    }
+
+    /// The ring is not what it should be. The daemon is told, which replaces it.
+    #[cold]
+    pub(super) fn broken(&mut self, reason: String) -> Error {
+        self.tell(ToDaemon::Broken { reason: reason.clone() });
+        Error::Corrupt { channel: self.channel.to_string(), reason }
+    }
+
+    pub(super) fn has_daemon(&self) -> bool {
+        self.link.is_some()
+    }
+
+    /// See [`Writer::link_fd`](super::Writer::link_fd).
+    pub(super) fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        self.link.as_ref().and_then(|link| link.as_fd())
+    }
+
+    /// Whether the daemon holds lines back, which may name readers. One that is gone sends no more.
+    pub(super) fn lacks_lines(&self) -> bool {
+        // Acquire: pairs with the daemon's store, which comes before the generation is raised when there is more to come, and
+        // after it when nothing is.
+        self.link.is_some() && self.page.pending.value.load(Ordering::Acquire) > 0
+    }
+
+    /// Waits for a line from the daemon, at most until then.
+    pub(super) fn doze(&self, until_ns: u64) {
+        self.page.waiting.value.store(1, Ordering::Relaxed);
+        // SeqCst: pairs with the daemon's fence between raising the generation and looking at this flag.
+        fence(Ordering::SeqCst);
+        if self.page.generation.value.load(Ordering::Relaxed) == self.generation {
+            Semaphore::new(&self.page.wake).wait_until(until_ns);
+        }
+        self.page.waiting.value.store(0, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,276 @@
+//! The space in the ring: where the next record goes, what may be given up, and changes of capacity.
+
+use std::sync::atomic::Ordering;
+
+use super::lease::Lease;
+use super::recover::{Recovered, step};
+use super::tail::Tail;
+use crate::os::clock::monotonic_ns;
+use crate::ring::floor;
+use crate::ring::geometry::Geometry;
+use crate::ring::layout::MARK_EVERY;
+use crate::ring::link::ToDaemon;
+use crate::ring::marks::Marks;
+use crate::ring::plan::{Placement, Plan};
+use crate::ring::published::Place;
+use crate::ring::record::{HEADER, align_header};
+use crate::ring::wake::Barrier;
+
+/// A refused growth is asked for again after this time.
+const ASK_AGAIN_NS: u64 = 1_000_000_000;
+/// How long a channel that does not block waits for the daemon's answer about growth.
+pub(super) const ANSWER_NS: u64 = 1_000_000_000;
+/// What the writer sends when the ring is full is told at most this often.
+const OVERFLOW_INTERVAL_NS: u64 = 1_000_000_000;
+
+/// What is known about growing.
+#[derive(Debug, Default)]
+struct Growth {
+    /// Asked at this time, not answered yet.
+    asked_ns: Option<u64>,
+    /// What was asked for last, in bytes.
+    capacity: u64,
+    /// Refused: not before this time again, unless it is for less.
+    not_before_ns: u64,
+    /// Why it was refused last.
+    refusal: Option<String>,
+}
+
+/// A smaller capacity that waits for the readers, and the number the daemon gave the request.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Shrink {
+    pub(super) capacity: u64,
+    pub(super) id: u32,
+}
+
+/// The result of an attempt to move the floor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Floor {
+    /// It has moved.
+    Moved,
+    /// Some reader still needs the oldest message.
+    Stays,
+    /// The link has to be read first: a reader may be attaching.
+    News,
+}
+
+#[derive(Debug)]
+pub(super) struct Space {
+    plan: Plan,
+    marks: Marks,
+    floor: Place,
+    /// Alignment of payloads in bytes.
+    align: u64,
+    max_capacity: u64,
+    barrier: Barrier,
+    growth: Growth,
+    shrink: Option<Shrink>,
+    overflow_told_ns: u64,
+}
+
+impl Space {
+    pub(super) fn new(recovered: Recovered, geometry: &Geometry, capacity: u64, barrier: Barrier) -> Space {
+        let Recovered { mut plan, marks, floor, .. } = recovered;
+        plan.set_capacity(capacity);
+        Space {
+            plan,
+            marks,
+            floor,
+            align: u64::from(geometry.align),
+            max_capacity: geometry.max_capacity,
+            barrier,
+            growth: Growth::default(),
+            shrink: None,
+            overflow_told_ns: 0,
+        }
+    }
+
+    pub(super) fn floor(&self) -> Place {
+        self.floor
+    }
+
+    pub(super) fn capacity(&self) -> u64 {
+        self.plan.capacity()
+    }
+
+    /// The least capacity in which a record of this stride has space.
+    pub(super) fn needed_for(&self, stride: u64) -> u64 {
+        align_header(0, self.align) + stride + HEADER
+    }
+
+    /// Brings the plan up to the tail.
+    pub(super) fn catch_up(&mut self, tail: &Tail) {
+        let written = tail.pos() - self.plan.tail_pos();
+        if written > 0 {
+            self.plan.push(written);
+        }
+    }
+
+    /// Brings the plan up to the tail, and notes a boundary when one is due.
+    pub(super) fn settle(&mut self, tail: &Tail) {
+        self.catch_up(tail);
+        self.marks.note(tail.place());
+    }
+
+    /// Where a message of `len` bytes goes. If that is at the tail, the tail is opened for it, and for others until the next mark
+    /// is due.
+    pub(super) fn place(&self, tail: &mut Tail, len: u64) -> Placement {
+        tail.open(&self.plan, len, self.marks.interval().min(MARK_EVERY))
+    }
+
+    /// Sends everybody to another offset. A reader that sleeps in front of a jump has to be woken for it.
+    pub(super) fn jump(&mut self, tail: &mut Tail, target: u64) {
+        tail.jump(target);
+        self.plan.jump(target);
+    }
+
+    /// Moves the floor to the next mark, or to the tail, if either is `allowed`.
+    pub(super) fn give_up_part(&mut self, tail: &Tail, lease: &Lease, allowed: u64) -> Floor {
+        let place = match self.marks.after(self.floor.pos) {
+            Some(mark) if mark.pos <= allowed => mark,
+            _ if allowed == tail.pos() && allowed > self.floor.pos => tail.place(),
+            _ => return Floor::Stays,
+        };
+        self.move_floor(tail, lease, place)
+    }
+
+    /// The last record boundary at or before `pos`. Fails if the chain of records is broken.
+    pub(super) fn boundary(&self, tail: &Tail, geometry: &Geometry, pos: u64) -> Result<Place, String> {
+        let mut place = self.floor;
+        while place.pos < pos {
+            // Within what the daemon lets this writer use, or did before a shrink.
+            match step(tail.segment(), place, geometry, self.max_capacity)? {
+                Some(next) if next.pos <= pos => place = next,
+                _ => break,
+            }
+        }
+        Ok(place)
+    }
+
+    /// The first boundary after the floor that is noted, or the tail.
+    pub(super) fn next_boundary(&mut self, tail: &Tail) -> Place {
+        self.marks.after(self.floor.pos).unwrap_or_else(|| tail.place())
+    }
+
+    /// Moves the floor, unless it is there already.
+    pub(super) fn move_floor(&mut self, tail: &Tail, lease: &Lease, to: Place) -> Floor {
+        if to.pos <= self.floor.pos {
+            return Floor::Stays;
+        }
+        let header = tail.header();
+        if !floor::advance(&header.next_floor, &header.floor, (self.floor, to), lease.generations(), self.barrier) {
+            return Floor::News;
+        }
+        self.floor = to;
+        self.plan.release(to.pos);
+        Floor::Moved
+    }
+
+    /// Places nothing above this from now on.
+    fn use_capacity(&mut self, tail: &mut Tail, capacity: u64) {
+        let capacity = capacity.min(self.max_capacity);
+        self.plan.set_capacity(capacity);
+        self.marks.fit(capacity);
+        tail.close();
+    }
+
+    /// The daemon lets the writer use more.
+    pub(super) fn grown(&mut self, tail: &mut Tail, capacity: u64, done: bool) {
+        self.shrink = None;
+        self.use_capacity(tail, capacity);
+        let counters = tail.counters();
+        counters.pending.store(0, Ordering::Relaxed);
+        counters.capacity.store(self.plan.capacity(), Ordering::Relaxed);
+        if done {
+            counters.resizes.fetch_add(1, Ordering::Relaxed);
+        }
+        self.growth = Growth::default();
+    }
+
+    /// The daemon refuses growth, or cannot be asked.
+    pub(super) fn not_grown(&mut self, reason: String) {
+        self.growth.asked_ns = None;
+        self.growth.not_before_ns = monotonic_ns().saturating_add(ASK_AGAIN_NS);
+        self.growth.refusal = Some(reason);
+    }
+
+    /// Why growth was refused last.
+    pub(super) fn refusal(&self) -> Option<String> {
+        self.growth.refusal.clone()
+    }
+
+    /// When the daemon was asked for growth, if it has not answered yet.
+    pub(super) fn asked_ns(&self) -> Option<u64> {
+        self.growth.asked_ns
+    }
+
+    /// Asks the daemon for at least this capacity unless it has been asked, or has refused a moment ago. False when growing
+    /// is out of the question for now.
+    pub(super) fn ask_to_grow(&mut self, lease: &mut Lease, capacity: u64) -> bool {
+        let growth = &mut self.growth;
+        if growth.asked_ns.is_some() {
+            return true;
+        }
+        let now = monotonic_ns();
+        let refused = now < growth.not_before_ns && capacity >= growth.capacity;
+        if capacity > self.max_capacity || !lease.has_daemon() || refused {
+            return false;
+        }
+        growth.asked_ns = Some(now);
+        growth.capacity = capacity;
+        lease.tell(ToDaemon::Grow { capacity });
+        true
+    }
+
+    /// The daemon wants a smaller capacity.
+    pub(super) fn begin_shrink(&mut self, tail: &mut Tail, capacity: u64, id: u32) {
+        let capacity = capacity.min(self.max_capacity);
+        self.shrink = Some(Shrink { capacity, id });
+        // A refusal that was about the old capacity says nothing any more.
+        (self.growth.not_before_ns, self.growth.refusal) = (0, None);
+        self.use_capacity(tail, capacity);
+        tail.counters().pending.store(capacity, Ordering::Relaxed);
+    }
+
+    /// Whether a smaller capacity waits for the readers.
+    pub(super) fn is_shrinking(&self) -> bool {
+        self.shrink.is_some()
+    }
+
+    /// Whether the memory above the smaller capacity is still needed.
+    pub(super) fn is_above(&self) -> bool {
+        self.shrink.is_some_and(|shrink| self.plan.highest() > shrink.capacity)
+    }
+
+    /// Moves the tail out of the memory above the smaller capacity, if it is there and there is space below. Returns whether it has
+    /// moved.
+    pub(super) fn come_down(&mut self, tail: &mut Tail) -> bool {
+        let Some(Shrink { capacity, .. }) = self.shrink else { return false };
+        if self.plan.tail_off() + HEADER > capacity
+            && let Placement::Jump { target } = self.plan.place(self.align)
+        {
+            self.jump(tail, target);
+            return true;
+        }
+        false
+    }
+
+    /// The shrink is in effect: nothing is above the smaller capacity.
+    pub(super) fn end_shrink(&mut self) -> Option<Shrink> {
+        debug_assert!(!self.is_above());
+        self.shrink.take()
+    }
+
+    /// Tells the daemon that messages are dropped or overwritten, now and then.
+    pub(super) fn tell_overflow(&mut self, tail: &Tail, lease: &mut Lease) {
+        let now = monotonic_ns();
+        if now - self.overflow_told_ns < OVERFLOW_INTERVAL_NS && self.overflow_told_ns != 0 {
+            return;
+        }
+        self.overflow_told_ns = now;
+        let counters = tail.counters();
+        let (dropped, overwritten) =
+            (counters.dropped.load(Ordering::Relaxed), counters.overwritten.load(Ordering::Relaxed));
+        lease.tell(ToDaemon::Overflow { dropped, overwritten });
+    }
+}

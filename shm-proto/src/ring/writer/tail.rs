@@ -1,0 +1,309 @@
+//! The tail: where the next record goes, and the bytes there. This is the only part of the writer that needs unsafe code.
+//!
+//! Everything that the unsafe code relies on is in the private fields of [`Tail`], and only this file changes them:
+//!
+//! - The header at `at` lies inside the data area, at a multiple of 8. [`Tail::new`] and [`Tail::jump`] check that. Behind a
+//!   record it follows from the next line, because strides are multiples of 8.
+//! - `limit` is at or below the end of the data area. From the header at `at` up to `limit` the [`Plan`] has found everything
+//!   free: [`Tail::open`] asks it.
+//!
+//! So a record that ends, with the header behind it, at or before `limit` may be filled: see [`Fit`].
+//!
+//! A small record is stored from its end to its beginning. A reader that waits holds the cache line with the header; it gets
+//! that line back as soon as it has lost it, and a payload that began there would have to fetch the line once more for the
+//! header. So that line comes last. With more than a few lines nothing is gained: they take longer than the line's way back and
+//! forth, and reader and processor are best at following forwards.
+#![allow(unsafe_code)]
+
+use crate::ring::commit;
+use crate::ring::geometry::Geometry;
+use crate::ring::layout::{Counters, SegmentHeader};
+use crate::ring::plan::{Placement, Plan};
+use crate::ring::published::Place;
+use crate::ring::record::{HEADER, Header, Strides};
+use crate::ring::segment::{SMALL, Segment, Unchecked, WritableSegment};
+use crate::ring::walker::Walker;
+
+#[derive(Debug)]
+pub(super) struct Tail {
+    segment: WritableSegment,
+    strides: Strides,
+    max_message: u64,
+    /// Where the next record goes.
+    at: Walker,
+    /// Payload bytes before the tail.
+    bytes: u64,
+    /// A record that ends at or before this offset, together with the header behind it, needs no further look.
+    limit: u64,
+    /// The first record of a batch: in place, not visible yet.
+    staged: Option<(Walker, Header)>,
+}
+
+/// A record that has space at the tail: payload bytes, and bytes altogether.
+///
+/// The record and the header behind it lie between the tail and `limit`. A `Fit` holds until the tail moves, so it is made and
+/// used up within one method of [`Tail`].
+#[derive(Debug)]
+struct Fit {
+    len: u64,
+    stride: u64,
+}
+
+impl Tail {
+    /// The tail of a ring at this place.
+    ///
+    /// # Panics
+    /// If no header can stand there.
+    pub(super) fn new(segment: WritableSegment, geometry: &Geometry, place: Place) -> Tail {
+        let fits = segment.max_capacity().checked_sub(HEADER).is_some_and(|last| place.off <= last);
+        assert!(fits && place.off.is_multiple_of(8), "a tail at offset {}", place.off);
+        Tail {
+            strides: Strides::new(u64::from(geometry.align)),
+            max_message: geometry.max_message,
+            at: Walker::at(place),
+            bytes: place.bytes,
+            limit: 0,
+            staged: None,
+            segment,
+        }
+    }
+
+    /// Position: bytes of the chain before the tail.
+    #[inline(always)]
+    pub(super) fn pos(&self) -> u64 {
+        self.at.pos()
+    }
+
+    /// Messages before the tail.
+    #[inline(always)]
+    pub(super) fn seq(&self) -> u64 {
+        self.at.seq
+    }
+
+    /// The place at the tail.
+    pub(super) fn place(&self) -> Place {
+        Place { pos: self.at.pos(), off: self.at.off, seq: self.at.seq, bytes: self.bytes }
+    }
+
+    /// Bytes that a message takes in the ring.
+    pub(super) fn stride_of(&self, len: u64) -> u64 {
+        self.strides.of(len)
+    }
+
+    /// The records, for reading.
+    pub(super) fn segment(&self) -> &Segment {
+        &self.segment
+    }
+
+    pub(super) fn header(&self) -> &SegmentHeader {
+        self.segment.header()
+    }
+
+    pub(super) fn counters(&self) -> &Counters {
+        &self.segment.header().counters
+    }
+
+    /// Publishes the place at the tail as the mark. Nothing may be staged: nobody is to be sent behind what is not visible.
+    pub(super) fn show(&self) {
+        debug_assert!(self.staged.is_none());
+        self.segment.header().mark.store(self.place());
+    }
+
+    /// No message fits until [`open`](Self::open) has looked again.
+    pub(super) fn close(&mut self) {
+        self.limit = 0;
+    }
+
+    /// Looks where the plan places a message of `len` bytes. If that is here, the message fits from now on, and so do others that
+    /// end at most `ahead` bytes from the tail.
+    pub(super) fn open(&mut self, plan: &Plan, len: u64, ahead: u64) -> Placement {
+        debug_assert!(self.at.off == plan.tail_off());
+        let stride = self.strides.of(len);
+        let placement = plan.place(stride);
+        if let Placement::Here { limit } = placement {
+            let soon = self.at.off + ahead.max(stride + HEADER);
+            self.limit = limit.min(soon).min(self.segment.max_capacity());
+            debug_assert!(self.has_space(len));
+        }
+        placement
+    }
+
+    /// Sends everybody to another offset.
+    ///
+    /// # Panics
+    /// If no header can stand there.
+    pub(super) fn jump(&mut self, target: u64) {
+        assert!(target.is_multiple_of(8), "a jump to offset {target}");
+        // Checks that both headers lie inside the data area.
+        commit::commit(&self.segment, self.at.off, Header::jump(target, self.at.seq), target);
+        self.at.jump(target);
+        self.limit = 0;
+    }
+
+    /// Whether a message of `len` bytes may be put at the tail without another look at the plan.
+    #[inline(always)]
+    pub(super) fn has_space(&self, len: u64) -> bool {
+        self.fit(len).is_some()
+    }
+
+    #[inline(always)]
+    fn fit(&self, len: u64) -> Option<Fit> {
+        let stride = self.strides.of(len);
+        let fits = len <= self.max_message && self.at.off + stride + HEADER <= self.limit;
+        fits.then_some(Fit { len, stride })
+    }
+
+    /// Puts a message at the tail and makes it visible; returns its sequence number. `None` if it does not fit without another
+    /// look.
+    #[inline(always)]
+    pub(super) fn put(&mut self, message: &[u8]) -> Option<u64> {
+        let fit = self.fit(message.len() as u64)?;
+        self.fill_record(message, &fit);
+        Some(self.release(&fit))
+    }
+
+    /// Like [`put`](Self::put), behind other messages of a batch: visible with them.
+    #[inline(always)]
+    pub(super) fn stage(&mut self, message: &[u8]) -> Option<u64> {
+        let fit = self.fit(message.len() as u64)?;
+        self.fill_record(message, &fit);
+        Some(self.stage_record(&fit))
+    }
+
+    /// Like [`stage`](Self::stage), for a message that is filled in place.
+    ///
+    /// # Panics
+    /// If there is no space for it.
+    #[inline]
+    pub(super) fn stage_with(&mut self, len: u64, fill: impl FnOnce(&mut [u8])) -> u64 {
+        let Some(fit) = self.fit(len) else { no_space(len) };
+        fill(self.payload_mut(len));
+        self.end_record(&fit);
+        self.stage_record(&fit)
+    }
+
+    /// Copies a message to the tail. It is no record before [`commit`](Self::commit). False if the message does not fit.
+    pub(super) fn fill(&mut self, message: &[u8]) -> bool {
+        let fit = self.fit(message.len() as u64);
+        fit.is_some_and(|fit| {
+            self.fill_record(message, &fit);
+            true
+        })
+    }
+
+    /// The payload bytes at the tail.
+    ///
+    /// # Panics
+    /// If they reach beyond the data area.
+    #[inline]
+    pub(super) fn payload(&self, len: usize) -> &[u8] {
+        let ptr = self.segment.payload(self.at.off + HEADER, len as u64);
+        // SAFETY: inside the mapping (checked), which `&self` keeps. This is the one writer, so nobody writes these bytes while the
+        // reference lives. They are plain bytes of a mapping, always initialised.
+        unsafe { std::slice::from_raw_parts(ptr, len) }
+    }
+
+    /// The payload bytes at the tail, to be filled.
+    ///
+    /// # Panics
+    /// If they reach beyond the data area.
+    #[inline(always)]
+    pub(super) fn payload_mut(&mut self, len: u64) -> &mut [u8] {
+        // SAFETY: `&mut self` is the one writer.
+        unsafe { self.segment.payload_mut(self.at.off + HEADER, len) }
+    }
+
+    /// Makes the first `len` bytes at the tail a message that is visible at once; returns its sequence number.
+    ///
+    /// # Panics
+    /// If there is no space for it.
+    #[inline(always)]
+    pub(super) fn commit(&mut self, len: u64) -> u64 {
+        let Some(fit) = self.fit(len) else { no_space(len) };
+        self.end_record(&fit);
+        self.release(&fit)
+    }
+
+    /// The number of the first message that is staged.
+    #[inline(always)]
+    pub(super) fn staged(&self) -> Option<u64> {
+        self.staged.as_ref().map(|(at, _)| at.seq)
+    }
+
+    /// Nothing that is staged becomes visible.
+    pub(super) fn discard_staged(&mut self) {
+        self.staged = None;
+    }
+
+    /// Makes everything visible that is staged.
+    #[inline(always)]
+    pub(super) fn release_staged(&mut self) {
+        if let Some((at, header)) = self.staged.take() {
+            commit::release(&self.segment, at.off, header);
+        }
+    }
+
+    /// Copies the payload in and [ends](Self::end_record) the record.
+    #[inline(always)]
+    fn fill_record(&mut self, message: &[u8], fit: &Fit) {
+        debug_assert_eq!(message.len() as u64, fit.len);
+        if message.len() <= SMALL {
+            self.end_record(fit);
+        }
+        // SAFETY: `&mut self` is the one writer, and the `Fit` says that the bytes lie inside the data area and are free.
+        unsafe { self.segment.fill(self.at.off + HEADER, message) };
+        if message.len() > SMALL {
+            self.end_record(fit);
+        }
+    }
+
+    /// Clears the header behind the record, before the record is released or staged.
+    #[inline(always)]
+    fn end_record(&mut self, fit: &Fit) {
+        commit::clear(&self.headers(), self.at.off + fit.stride);
+    }
+
+    /// Makes the record at the tail visible, which is filled and ended.
+    #[inline(always)]
+    fn release(&mut self, fit: &Fit) -> u64 {
+        let at = self.advance(fit);
+        commit::release(&self.headers(), at.off, Header::data(fit.len, at.seq));
+        at.seq
+    }
+
+    /// Puts the record at the tail, which is filled and ended, behind others of a batch.
+    #[inline(always)]
+    fn stage_record(&mut self, fit: &Fit) -> u64 {
+        let at = self.advance(fit);
+        let header = Header::data(fit.len, at.seq);
+        if self.staged.is_none() {
+            // The first record's own header stays zero until the whole batch is released by it.
+            self.staged = Some((at, header));
+        } else {
+            commit::stage(&self.headers(), at.off, header);
+        }
+        at.seq
+    }
+
+    /// Moves the tail behind a record; returns where it was.
+    #[inline(always)]
+    fn advance(&mut self, fit: &Fit) -> Walker {
+        self.bytes = self.bytes.wrapping_add(fit.len);
+        self.at.pass(fit.stride)
+    }
+
+    /// The header words, for those at both ends of a [`Fit`].
+    #[inline(always)]
+    fn headers(&self) -> Unchecked<'_> {
+        // SAFETY: the one lies where the tail is or was, the other before `limit`. Both are inside the data area and at multiples of
+        // 8: see the invariants above.
+        unsafe { self.segment.unchecked() }
+    }
+}
+
+/// A slot or a message is committed that was not given space, which the rest of the writer never does.
+#[cold]
+#[inline(never)]
+fn no_space(len: u64) -> ! {
+    panic!("a commit of {len} bytes that have no space at the tail")
+}
