@@ -2,90 +2,63 @@
 //!
 //! The segment is mapped read-only. What stands in it was written by a program that may be hostile, so headers are checked
 //! before they are followed and payloads are copied out; see [`Message`].
+//!
+//! | part | what only it may change |
+//! |---|---|
+//! | [`Position`] | the mapped segment and where the reader stands there |
+//! | [`Losses`] | what was not received |
+//! | [`Connection`] | the link to the daemon, moves to new segments, trouble |
+//! | [`Page`] | what the writer sees of the reader, and how the reader sleeps |
+//!
+//! The [`Reader`] asks one after the other.
 
-mod look;
+mod connection;
+mod losses;
 mod message;
 mod moves;
+mod next_record;
+mod page;
 mod pause;
+mod position;
 mod trouble;
 mod wait;
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use self::connection::Connection;
+use self::losses::Losses;
 pub use self::message::{Message, Words};
-use self::moves::Moves;
+use self::page::Page;
 use self::pause::Pause;
-use self::trouble::{Trouble, data_length};
-use super::layout::{CURSOR_JOINING, MARK_EVERY, ReaderPage, control};
+use self::position::{Found, Mapped, Position};
+use super::layout::{MARK_EVERY, ReaderPage, control};
 use super::published::is_unchanged;
-use super::record::{HEADER, Strides};
-use super::segment::Segment;
 use super::spin::Spin;
-use super::wake::{self, Barrier};
-use super::walker::Walker;
+use super::wake::Barrier;
 use crate::error::{Error, Result};
 use crate::os::bell::Bell;
 use crate::os::clock::monotonic_ns;
 use crate::os::page::SharedPage;
-use crate::os::sem::Semaphore;
 use crate::ring::geometry::{Geometry, Start};
 use crate::ring::link::ReaderLink;
 
 /// Receives a channel's messages, each exactly once and in order.
 #[derive(Debug)]
 pub struct Reader {
-    segment: Segment,
-    /// The segment's descriptor: how long it is, changes.
-    file: OwnedFd,
-    /// Bytes of data that are known to be there.
-    known: u64,
-    /// Something is wrong with the segment.
-    trouble: Option<Trouble>,
-    /// When the daemon was last told of something wrong, `CLOCK_MONOTONIC` nanoseconds.
-    reported_ns: u64,
-    /// The segments to follow.
-    moves: Moves,
-    page: SharedPage<ReaderPage>,
-    bell: Bell,
-    link: Option<ReaderLink>,
-    was_connected: bool,
-    farewell: Option<String>,
-    geometry: Geometry,
-    barrier: Barrier,
-    strides: Strides,
-    /// The header to look at next.
-    at: Walker,
-    /// Bytes that the last record took.
-    last: u64,
-    /// Everything before this position was given back.
-    given_back: u64,
-    /// The ring's capacity when space was last given back, in bytes.
-    capacity: u64,
+    position: Position,
+    losses: Losses,
+    connection: Connection,
+    page: Page,
     /// The channel loses nothing, the writer holds the floor for this reader, and the floor has been looked at since.
     joined: bool,
-    /// The first message that could be received.
-    first: u64,
+    /// The record at the present place, if the program is done with it and nobody knows whether it was one.
+    left: Option<Found>,
     pause: Pause,
     spin: Spin,
     /// When it went to sleep in a poll loop, `CLOCK_MONOTONIC` nanoseconds; 0 when it has received since.
     armed_ns: u64,
-    lost: u64,
-    /// Lost just before message `found`.
-    lost_before: u64,
-    /// The message after the last loss.
-    found: u64,
-    /// Numbers left out with a broken segment, just before this message.
-    skipped: (u64, u64),
-}
-
-/// A record that the reader stands at: payload bytes, and bytes altogether. Both, and the header behind them, lie in the
-/// data area.
-#[derive(Clone, Copy, Debug)]
-struct Found {
-    len: u64,
-    stride: u64,
 }
 
 /// What came with a message that was copied out.
@@ -111,35 +84,18 @@ impl Reader {
         link: Option<ReaderLink>,
     ) -> Result<Reader> {
         let file = segment.try_clone_to_owned().map_err(|e| Error::system("duplicate a segment's descriptor", e))?;
-        let segment = Segment::open(segment, &geometry)?;
+        let mapped = Mapped::open(segment, &geometry)?;
+        let barrier = if geometry.asymmetric { Barrier::Asymmetric } else { Barrier::Symmetric };
         let mut reader = Reader {
-            known: data_length(file.as_fd(), &geometry)?,
-            trouble: None,
-            reported_ns: 0,
-            skipped: (0, 0),
-            file,
-            moves: Moves::default(),
-            page: SharedPage::open(page)?,
-            bell: Bell::from_fd(bell)?,
-            was_connected: link.is_some(),
-            link,
-            farewell: None,
-            barrier: if geometry.asymmetric { Barrier::Asymmetric } else { Barrier::Symmetric },
-            strides: Strides::new(u64::from(geometry.align)),
-            at: Walker::default(),
-            last: 0,
-            given_back: CURSOR_JOINING,
-            capacity: 0,
+            page: Page::new(SharedPage::open(page)?, Bell::from_fd(bell)?, barrier),
+            position: Position::new(mapped, file, geometry),
+            losses: Losses::default(),
+            connection: Connection::new(link),
             joined: false,
-            first: 0,
+            left: None,
             pause: Pause::new(),
             spin: Spin::default(),
             armed_ns: 0,
-            lost: 0,
-            lost_before: 0,
-            found: 0,
-            segment,
-            geometry,
         };
         match reader.join(start) {
             Ok(()) => {}
@@ -152,53 +108,52 @@ impl Reader {
     /// The segment is broken: the start is that of the next one, if the daemon makes one.
     #[cold]
     fn join_later(&mut self, error: Error) -> Result<()> {
-        let (instance, deadline) = (self.geometry.instance, monotonic_ns().saturating_add(trouble::VERDICT_NS));
+        let (instance, deadline) = (self.geometry().instance, monotonic_ns().saturating_add(trouble::VERDICT_NS));
         let told = self.on_error(error)?;
-        while self.geometry.instance == instance {
-            if monotonic_ns() >= deadline || self.link.is_none() {
-                return Err(told.unwrap_or_else(|| self.broken("the daemon has not replaced it".to_owned())));
+        while self.geometry().instance == instance {
+            if monotonic_ns() >= deadline || self.connection.is_mute() {
+                let unanswered = || self.position.broken("the daemon has not replaced it".to_owned());
+                return Err(told.unwrap_or_else(unanswered));
             }
-            self.await_line();
-            self.listen();
-            if self.end().is_some() {
+            self.connection.await_line();
+            self.connection.listen();
+            if self.connection.moves.end().is_some() {
                 self.go_over_broken()?;
             }
         }
-        self.first = self.at.seq;
-        self.skipped = (0, 0);
+        self.losses.begin_at(self.seq());
         Ok(())
     }
 
     /// Chooses the start. The writer may not know of this reader yet, and the publish that is under way may overwrite what lies
     /// before the next floor: see [`floor`](super::floor).
     fn join(&mut self, start: Start) -> Result<()> {
-        let mut place = self.believe(self.segment.header().next_floor.load())?;
+        let position = &mut self.position;
+        let mut place = position.believe(position.header().next_floor.load())?;
         // With one writer the floor is never after the next floor.
-        let floor = self.believe(self.segment.header().floor.load())?;
-        let mark = if start == Start::New { self.believe(self.segment.header().mark.load())? } else { floor };
+        let floor = position.believe(position.header().floor.load())?;
+        let mark = if start == Start::New { position.believe(position.header().mark.load())? } else { floor };
         for other in [floor, mark] {
             if other.pos > place.pos {
                 place = other;
             }
         }
-        self.at = Walker::at(place);
-        self.first = place.seq;
+        position.go_to(place);
+        self.losses.begin(place.seq);
         self.give_back_now();
         // The mark is somewhat before the tail: walk there, but not after a writer that is faster. Being overtaken on the way
         // moves us forward, too.
-        while start == Start::New && self.at.pos() - place.pos <= MARK_EVERY {
+        while start == Start::New && self.position.pos() - place.pos <= MARK_EVERY {
             match self.look_ahead()? {
-                Some(found) => {
-                    self.at.pass(found.stride);
-                }
-                None if self.segment.header().floor.has_passed(self.at.pos()) => self.catch_up()?,
+                Some(found) => self.position.pass(found),
+                None if self.position.is_passed() => self.catch_up()?,
                 None => break,
             }
         }
-        (self.lost, self.lost_before) = (0, 0);
-        self.page.line.lost.store(0, Ordering::Relaxed);
-        self.first = self.at.seq;
-        self.pause.begin(&self.at);
+        // Losses while the start was chosen do not count.
+        self.losses.begin(self.seq());
+        self.page.show_lost(0);
+        self.pause.begin(self.position.at());
         self.give_back_now();
         Ok(())
     }
@@ -259,7 +214,7 @@ impl Reader {
                 return Ok(found);
             }
             if !self.wait_until(deadline)? {
-                let what = format!("a message on channel {}", self.geometry.channel);
+                let what = format!("a message on channel {}", self.geometry().channel);
                 return Err(Error::TimedOut { what, waited: timeout.unwrap_or_default() });
             }
         }
@@ -294,61 +249,59 @@ impl Reader {
 
     /// Goes to the oldest whole record, and counts what is lost by that.
     fn catch_up(&mut self) -> Result<()> {
-        let floor = self.believe(self.segment.header().floor.load())?;
+        let floor = self.position.believe(self.position.header().floor.load())?;
         // It was seen to have passed this reader. Going forward only, a reader comes to an end whatever the writer does, and
         // the numbers below do not overflow.
-        if floor.pos <= self.at.pos() || floor.seq < self.at.seq {
-            return Err(self.broken(format!("the floor went back to position {}, message {}", floor.pos, floor.seq)));
+        if floor.pos <= self.position.pos() || floor.seq < self.seq() {
+            let reason = format!("the floor went back to position {}, message {}", floor.pos, floor.seq);
+            return Err(self.position.broken(reason));
         }
-        if self.end().is_some_and(|end| floor.pos > end) {
+        if self.connection.moves.end().is_some_and(|end| floor.pos > end) {
             // A writer that had lost its role has gone further than the channel has.
             return self.go_over();
         }
-        self.lose(floor.seq - self.at.seq, floor.seq);
-        self.at = Walker::at(floor);
+        self.lose(floor.seq - self.seq());
+        self.position.go_to(floor);
         self.give_back_now();
         Ok(())
     }
 
-    /// So many messages before message `found` are lost.
-    fn lose(&mut self, lost: u64, found: u64) {
+    /// So many messages from the present place on are lost.
+    fn lose(&mut self, lost: u64) {
         if lost > 0 {
-            self.lost += lost;
-            self.lost_before = if self.found == self.at.seq { self.lost_before + lost } else { lost };
-            self.found = found;
-            self.page.line.lost.store(self.lost, Ordering::Relaxed);
+            self.losses.lose(self.position.seq(), lost);
+            self.page.show_lost(self.losses.lost());
         }
     }
 
     /// [Passes](Self::pass) the record at the present place if it is [settled](Self::is_settled). Returns whether it is.
     #[inline(always)]
-    fn pass_settled(&mut self, stride: u64) -> bool {
+    fn pass_settled(&mut self, found: Found) -> bool {
         // Looked up once here, because the fence keeps the compiler from doing so.
-        let page: &ReaderPage = &self.page;
-        if !self.joined || !is_unchanged(&page.control.value, control::EVICTED | control::MOVES, self.moves.made) {
+        let page: &ReaderPage = self.page.shared();
+        let made = self.connection.moves.made();
+        if !self.joined || !is_unchanged(&page.control.value, control::EVICTED | control::MOVES, made) {
             return false;
         }
-        self.at.pass(stride);
-        self.last = stride;
-        if self.at.off >= page.space_wanted.give_at.load(Ordering::Relaxed) {
+        self.position.pass(found);
+        // Relaxed: as in `Page::is_due`.
+        if self.position.off() >= page.space_wanted.give_at.load(Ordering::Relaxed) {
             self.give_back_now();
         }
         true
     }
 
     #[inline(always)]
-    fn pass(&mut self, stride: u64) {
-        self.at.pass(stride);
-        self.last = stride;
-        // Relaxed: the value only decides whether the cursor is published now.
-        if self.at.off >= self.page.space_wanted.give_at.load(Ordering::Relaxed) {
+    fn pass(&mut self, found: Found) {
+        self.position.pass(found);
+        if self.page.is_due(self.position.off()) {
             self.give_back_now();
         }
     }
 
     /// Gives back what was read, if anything was since the last time.
     fn give_back(&mut self) {
-        if self.at.pos() != self.given_back {
+        if self.position.pos() != self.page.given_back() {
             self.give_back_now();
         }
     }
@@ -356,53 +309,41 @@ impl Reader {
     #[cold]
     #[inline(never)]
     fn give_back_now(&mut self) {
-        self.given_back = self.at.pos();
-        let line = &self.page.line;
-        line.seq.store(self.at.seq, Ordering::Relaxed);
-        line.received.store(self.received(), Ordering::Relaxed);
-        self.beat(monotonic_ns());
-        let capacity = self.segment.header().counters.capacity.load(Ordering::Relaxed);
-        let capacity = capacity.min(self.geometry.max_capacity);
-        if capacity != self.capacity {
-            self.capacity = capacity;
-            self.know_less();
-        }
-        let step = if self.geometry.ack { 0 } else { self.capacity / 8 };
-        let (wanted, next) = (&self.page.space_wanted, self.at.off.saturating_add(step));
-        if wake::publish_cursor(&self.page.line.cursor, &wanted.value, &wanted.give_at, self.given_back, next) {
-            Semaphore::new(&self.page.space).post();
-        }
+        self.page.beat(monotonic_ns());
+        let capacity = self.position.look_at_capacity();
+        let step = if self.geometry().ack { 0 } else { capacity / 8 };
+        let next = self.position.off().saturating_add(step);
+        self.page.give_back(self.position.pos(), next, (self.seq(), self.received()));
     }
 
     /// The channel's fixed facts.
     #[must_use]
     pub fn geometry(&self) -> &Geometry {
-        &self.geometry
+        self.position.geometry()
     }
 
     /// The number of the message to be received next.
     #[must_use]
     pub fn seq(&self) -> u64 {
-        self.at.seq
+        self.position.seq()
     }
 
     /// Messages received.
     #[must_use]
     pub fn received(&self) -> u64 {
-        // Every message since the first was either received or lost. Losses while the start was chosen do not count.
-        (self.at.seq - self.first).saturating_sub(self.lost)
+        self.losses.received(self.position.seq())
     }
 
     /// Messages lost to overwriting since attaching.
     #[must_use]
     pub fn lost(&self) -> u64 {
-        self.lost
+        self.losses.lost()
     }
 
     /// Why the daemon ended the attachment, once it has.
     #[must_use]
     pub fn farewell(&self) -> Option<&str> {
-        self.farewell.as_deref()
+        self.connection.farewell()
     }
 }
 

@@ -4,9 +4,10 @@
 use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::look::State;
+use super::Reader;
 use super::moves::Standing;
-use super::{Found, HEADER, Reader};
+use super::next_record::State;
+use super::position::Found;
 use crate::error::{Error, Result};
 use crate::os::prefetch::{AHEAD, prefetch};
 
@@ -32,33 +33,32 @@ impl<'a> Message<'a> {
     /// The message's number: counted from 0 when the segment was made, without gaps.
     #[must_use]
     pub fn seq(&self) -> u64 {
-        self.reader.at.seq
+        self.reader.position.seq()
     }
 
     /// How many messages between the one received before and this one were lost to overwriting.
     #[must_use]
     pub fn lost_before(&self) -> u64 {
-        if self.reader.found == self.reader.at.seq { self.reader.lost_before } else { 0 }
+        self.reader.losses.lost_before(self.seq())
     }
 
     /// How many numbers were left out just before this message, because a broken segment was replaced: of those messages it is
     /// not known whether there were any, and they count as no loss.
     #[must_use]
     pub fn skipped_before(&self) -> u64 {
-        let (skipped, seq) = self.reader.skipped;
-        if seq == self.reader.at.seq { skipped } else { 0 }
+        self.reader.losses.skipped_before(self.seq())
     }
 
     /// Payload bytes.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.found.len as usize
+        self.found.len()
     }
 
     /// Whether the message has no bytes.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.found.len == 0
+        self.len() == 0
     }
 
     /// The first byte, aligned as the channel says. Reading through it is up to the caller; the memory stays mapped as long
@@ -66,8 +66,7 @@ impl<'a> Message<'a> {
     #[inline]
     #[must_use]
     pub fn as_ptr(&self) -> *const u8 {
-        // SAFETY: a `Found` lies in the data area, and the reader stands where it stood when the record was found.
-        unsafe { self.reader.segment.payload_unchecked(self.reader.at.off + HEADER) }
+        self.reader.position.payload(&self.found)
     }
 
     /// The bytes as a slice, for channels whose writer is trusted.
@@ -78,7 +77,7 @@ impl<'a> Message<'a> {
     #[inline]
     #[must_use]
     pub unsafe fn as_slice(&self) -> &[u8] {
-        // SAFETY: a `Found` lies in the data area with all its bytes; the caller promises the rest.
+        // SAFETY: a `Found` lies in the data area with all its bytes, and nobody has moved the reader, which is borrowed since; the caller promises the rest.
         unsafe { std::slice::from_raw_parts(self.as_ptr(), self.len()) }
     }
 
@@ -89,7 +88,7 @@ impl<'a> Message<'a> {
     #[inline]
     pub fn copy_to(&self, out: &mut [u8]) -> usize {
         let out = &mut out[..self.len()];
-        // SAFETY: a `Found` lies in the data area with all its bytes, and the destination has as many. The two do not overlap:
+        // SAFETY: a `Found` lies in the data area with all its bytes, and nobody has moved the reader, which is borrowed since, and the destination has as many. The two do not overlap:
         // `out` is this program's alone, and the mapping is nobody's to write through. The bytes may change while they are
         // copied; they are plain bytes and nothing is concluded from them here.
         unsafe { std::ptr::copy_nonoverlapping(self.as_ptr(), out.as_mut_ptr(), out.len()) };
@@ -138,20 +137,19 @@ impl<'a> Message<'a> {
     #[inline(always)]
     pub fn finish(self) -> Result<()> {
         let mut this = ManuallyDrop::new(self);
-        let stride = this.found.stride;
-        if this.reader.pass_settled(stride) {
+        let found = this.found;
+        if this.reader.pass_settled(found) {
             return Ok(());
         }
-        this.reader.finish(stride)
+        this.reader.finish(found)
     }
 }
 
 impl Drop for Message<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        let stride = self.found.stride;
-        if !self.reader.pass_settled(stride) {
-            self.reader.leave(stride);
+        if !self.reader.pass_settled(self.found) {
+            self.reader.leave(self.found);
         }
     }
 }
@@ -161,18 +159,18 @@ impl Reader {
     /// from it.
     #[cold]
     #[inline(never)]
-    fn leave(&mut self, stride: u64) {
+    fn leave(&mut self, found: Found) {
         match self.standing() {
             // Nothing is waited for here.
-            Ok(Standing::Unknown) => self.moves.left = stride,
-            _ => drop(self.finish(stride)),
+            Ok(Standing::Unknown) => self.left = Some(found),
+            _ => drop(self.finish(found)),
         }
     }
 
     /// Leaves the record at the present place behind, if it was one.
     #[cold]
     #[inline(never)]
-    fn finish(&mut self, stride: u64) -> Result<()> {
+    fn finish(&mut self, found: Found) -> Result<()> {
         let state = loop {
             match self.standing_for_certain().and_then(|_| self.state()) {
                 Ok(State::Unknown) => {}
@@ -181,27 +179,27 @@ impl Reader {
         };
         match state {
             Ok(State::Whole) => {
-                self.pass(stride);
+                self.pass(found);
                 Ok(())
             }
             Ok(State::Overwritten) => {
                 // What was lost before this message has been told with it; the next one tells what was lost since.
-                self.found = u64::MAX;
-                let before = self.lost;
+                self.losses.told();
+                let before = self.lost();
                 self.catch_up()?;
-                Err(Error::Lapped { channel: self.geometry.channel.to_string(), lost: self.lost - before })
+                Err(Error::Lapped { channel: self.geometry().channel.to_string(), lost: self.lost() - before })
             }
             Ok(_) => {
-                let (channel, seq) = (self.geometry.channel.to_string(), self.at.seq);
+                let (channel, seq) = (self.geometry().channel.to_string(), self.seq());
                 self.go_over()?;
                 Err(Error::Withdrawn { channel, seq })
             }
             Err(error @ Error::Corrupt { .. }) => {
-                let (channel, seq) = (self.geometry.channel.to_string(), self.at.seq);
+                let (channel, seq) = (self.geometry().channel.to_string(), self.seq());
                 Err(self.on_error(error)?.unwrap_or(Error::Withdrawn { channel, seq }))
             }
             Err(e) => {
-                self.pass(stride);
+                self.pass(found);
                 Err(e)
             }
         }

@@ -1,23 +1,17 @@
 //! Waiting for a message: spinning, sleeping on the page's semaphore, or in somebody's poll loop.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-
 use super::Reader;
+use super::connection::Connection;
 use super::moves::Standing;
 use crate::error::{Error, Result};
 use crate::os::clock::monotonic_ns;
 use crate::os::process;
-use crate::os::sem::Semaphore;
+use crate::ring::holder;
 use crate::ring::layout::{control, waiting};
-use crate::ring::link::ToReader;
-use crate::ring::record::Kind;
 use crate::ring::spin;
-use crate::ring::wake;
-use crate::ring::{haste, holder};
 
 /// A sleep is cut into slices, to show a heartbeat and to notice a daemon that died.
 const SLICE_NS: u64 = 1_000_000_000;
@@ -27,25 +21,20 @@ const BLIND_SLICE_NS: u64 = 2_000_000;
 /// In a poll loop nobody looks again by the clock. There the look that comes before going to sleep is put off for so long: a
 /// store that no barrier hastens is visible after less than a microsecond, as a rule.
 const BLIND_PAUSE: Duration = Duration::from_micros(100);
-/// How long the daemon may take to say why it evicted us.
-const REASON_MS: u8 = 200;
 
 impl Reader {
     /// Looks at the header for some microseconds, after a [pause](super::pause). False when nothing came.
     #[inline]
     pub(super) fn spin(&mut self) -> bool {
-        for _ in 1..self.pause.at(&self.at, self.capacity) {
+        for _ in 1..self.pause.at(self.position.at(), self.position.capacity()) {
             std::hint::spin_loop();
         }
-        spin::spin(|| self.has_come())
+        spin::spin(|| self.position.has_come())
     }
 
     /// Looks at the header for longer, if that is promising.
     pub(super) fn look_on(&mut self, until_ns: u64) -> bool {
-        let mut spin = std::mem::take(&mut self.spin);
-        let seen = spin.look_on(until_ns, || self.has_come());
-        self.spin = spin;
-        seen
+        self.spin.look_on(until_ns, || self.position.has_come())
     }
 
     /// Looks for a message for as long as that is promising: some microseconds, and longer after waits that were short. True:
@@ -54,28 +43,28 @@ impl Reader {
     /// For a poll loop, between a [`try_recv`](Self::try_recv) that found nothing and [`arm`](Self::arm): to sleep and to be
     /// woken takes longer than the gaps of a fast stream. [`recv`](Self::recv) does it by itself.
     pub fn linger(&mut self) -> bool {
-        let waits_for_the_daemon = self.trouble.is_some()
-            || (!self.may_move() && self.has_moved(self.page.control.value.load(Ordering::Relaxed)));
+        let Connection { moves, trouble, .. } = &self.connection;
+        let waits_for_the_daemon = trouble.is_told() || (!moves.may_move() && moves.has_moved(self.page.glance()));
         !waits_for_the_daemon && (self.spin() || self.look_on(u64::MAX))
     }
 
     /// Waits until there is something to look at, or until the moment. False when the moment came first.
     pub(super) fn wait_until(&mut self, deadline_ns: u64) -> Result<bool> {
         loop {
-            wake::arm(&self.page.waiting.value, waiting::SEMAPHORE, self.barrier);
+            self.page.arm(waiting::SEMAPHORE);
             if self.has_news() {
-                wake::disarm(&self.page.waiting.value);
+                self.page.disarm();
                 return Ok(true);
             }
             let now = monotonic_ns();
-            self.beat(now);
+            self.page.beat(now);
             if now >= deadline_ns {
-                wake::disarm(&self.page.waiting.value);
+                self.page.disarm();
                 return Ok(false);
             }
-            let slice = if self.barrier.is_heavy() { SLICE_NS } else { BLIND_SLICE_NS };
-            Semaphore::new(&self.page.wake).wait_until((now + slice).min(deadline_ns));
-            wake::disarm(&self.page.waiting.value);
+            let slice = if self.page.is_told_at_once() { SLICE_NS } else { BLIND_SLICE_NS };
+            self.page.sleep((now + slice).min(deadline_ns));
+            self.page.disarm();
             // As a rule it is a message that has woken us; the system call can wait.
             if self.has_news() {
                 return Ok(true);
@@ -92,26 +81,24 @@ impl Reader {
     #[inline(always)]
     pub(super) fn is_quiet(&self) -> bool {
         // While it is joined, no floor passes a reader that is not evicted.
-        !self.has_come()
+        !self.position.has_come()
             && self.joined
-            && self.given_back == self.at.pos()
-            && self.page.control.value.load(Ordering::Relaxed) & !control::REGISTERED == self.moves.made
+            && self.page.given_back() == self.position.pos()
+            && self.page.glance() & !control::REGISTERED == self.connection.moves.made()
             && !self.is_disconnected()
     }
 
     /// Whether a look would find anything but silence: a message, a floor that passed us, a closed channel, another segment.
     fn has_news(&self) -> bool {
-        let bits = self.page.control.value.load(Ordering::Acquire);
-        if self.has_moved(bits) && bits & control::EVICTED == 0 {
+        let (bits, connection) = (self.page.control(), &self.connection);
+        if connection.moves.has_moved(bits) && bits & control::EVICTED == 0 {
             // Until the line has come, what stands here says nothing. The daemon wakes this reader when it has sent it.
-            return self.may_move() || self.link.is_none();
+            return connection.moves.may_move() || connection.is_mute();
         }
-        if self.trouble.is_some() && bits & (control::EVICTED | control::CLOSING) == 0 {
-            return !self.awaits_verdict();
+        if connection.trouble.is_told() && bits & (control::EVICTED | control::CLOSING) == 0 {
+            return !connection.awaits_verdict();
         }
-        self.look().kind() != Kind::Empty
-            || bits & (control::EVICTED | control::CLOSING) != 0
-            || self.segment.header().floor.has_passed(self.at.pos())
+        !self.position.is_empty() || bits & (control::EVICTED | control::CLOSING) != 0 || self.position.is_passed()
     }
 
     /// Prepares for sleeping in a poll loop on [`as_fd`](AsFd::as_fd). True: there is nothing to read, the descriptor will
@@ -120,15 +107,15 @@ impl Reader {
     /// # Errors
     /// Those of [`try_recv`](Self::try_recv), which have to be told before going to sleep.
     pub fn arm(&mut self) -> Result<bool> {
-        self.bell.drain();
+        self.page.bell().drain();
         self.give_back();
-        wake::arm(&self.page.waiting.value, waiting::BELL, self.barrier);
-        if !self.barrier.is_heavy() {
+        self.page.arm(waiting::BELL);
+        if !self.page.is_told_at_once() {
             std::thread::sleep(BLIND_PAUSE);
         }
-        self.beat(monotonic_ns());
+        self.page.beat(monotonic_ns());
         if self.has_news() || self.is_abandoned() {
-            wake::disarm(&self.page.waiting.value);
+            self.page.disarm();
             return Ok(false);
         }
         // The next record is looked at twice, and says how long this sleep was: see `next_record`.
@@ -142,13 +129,13 @@ impl Reader {
     /// The connection to the daemon: readable when it says something or is gone; call [`listen`](Self::listen) then.
     #[must_use]
     pub fn connection_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.link.as_ref().and_then(|link| link.as_fd())
+        self.connection.as_fd()
     }
 
     /// Whether the daemon went away without a word.
     #[must_use]
     pub fn is_disconnected(&self) -> bool {
-        self.was_connected && self.link.is_none()
+        self.connection.is_lost()
     }
 
     /// Whether nobody is left who could publish: the daemon is gone, and so is the writer. A program that was lent the role
@@ -160,7 +147,7 @@ impl Reader {
         if !self.is_disconnected() {
             return false;
         }
-        let counters = &self.segment.header().counters;
+        let counters = &self.position.header().counters;
         // What a killed writer published is visible, too: the kernel has switched away from it for good.
         let alive = |(pid, start)| u32::try_from(pid).is_ok_and(|pid| process::is_alive(pid, start));
         !holder::holder(&counters.writer_pid, &counters.writer_start).is_some_and(alive)
@@ -168,20 +155,7 @@ impl Reader {
 
     /// Takes in what the daemon has said, without waiting. What follows from it is told by the next receive.
     pub fn listen(&mut self) {
-        while let Some(link) = &mut self.link {
-            match link.receive() {
-                Ok(Some((ToReader::Moved { geometry, pos, seq, broken }, fds))) => {
-                    self.note_move(geometry, (pos, seq), broken, fds);
-                }
-                Ok(Some((ToReader::Evicted { reason } | ToReader::Closing { reason }, _))) => {
-                    self.farewell = Some(reason);
-                }
-                // Said where the line was read.
-                Ok(Some((ToReader::Unknown, _))) => {}
-                Ok(None) => return,
-                Err(_) => self.link = None,
-            }
-        }
+        self.connection.listen();
     }
 
     /// What an empty ring means here: nothing, the end, or that this reader stands where it should not.
@@ -189,7 +163,7 @@ impl Reader {
     #[inline(never)]
     pub(super) fn on_empty(&mut self) -> Result<bool> {
         self.give_back();
-        let bits = self.page.control.value.load(Ordering::Acquire);
+        let bits = self.page.control();
         if bits & control::EVICTED != 0 {
             return Err(self.evicted());
         }
@@ -201,64 +175,50 @@ impl Reader {
             }
             Standing::Unknown => return Ok(false),
         }
-        if self.segment.header().floor.has_passed(self.at.pos()) {
+        if self.position.is_passed() {
             self.catch_up()?;
             return Ok(true);
         }
-        if let Some(end) = self.end() {
+        if let Some(end) = self.connection.moves.end() {
             // Whatever was before the end was visible when the line was sent.
-            if self.look().kind() != Kind::Empty {
+            if !self.position.is_empty() {
                 return Ok(true);
             }
-            let pos = self.at.pos();
-            return Err(self.broken(format!("there is nothing at position {pos}, and the segment ends at {end}")));
+            let pos = self.position.pos();
+            return Err(self
+                .position
+                .broken(format!("there is nothing at position {pos}, and the segment ends at {end}")));
         }
         if bits & control::CLOSING == 0 && !self.is_abandoned() {
             return Ok(false);
         }
         // Looked at before the bit or the hang-up was, the ring may have been given its last message in between. The bit comes with
         // Acquire, and so does the absence of a writer: see `holder`.
-        if self.look().kind() != Kind::Empty {
+        if !self.position.is_empty() {
             return Ok(true);
         }
-        let channel = self.geometry.channel.to_string();
+        let channel = self.geometry().channel.to_string();
         if bits & control::CLOSING == 0 {
             return Err(Error::Disconnected { channel });
         }
-        self.hear_why();
+        self.connection.hear_why();
         Err(Error::Closed { channel })
     }
 
-    /// Waits a moment for the daemon's reason.
-    fn hear_why(&mut self) {
-        self.listen();
-        // The bit in the page is faster than the line on the socket, which has the reason.
-        if self.farewell.is_none()
-            && let Some(fd) = self.connection_fd()
-        {
-            let _ = poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::from(REASON_MS));
-            self.listen();
-        }
-    }
-
     pub(super) fn evicted(&mut self) -> Error {
-        self.hear_why();
-        let reason = self.farewell.clone();
+        self.connection.hear_why();
+        let reason = self.farewell().map(str::to_owned);
         Error::Evicted {
-            channel: self.geometry.channel.to_string(),
+            channel: self.geometry().channel.to_string(),
             reason: reason.unwrap_or_else(|| "it held the channel up".to_owned()),
         }
-    }
-
-    pub(super) fn beat(&self, now: u64) {
-        self.page.line.heartbeat.store(now, Ordering::Relaxed);
     }
 }
 
 impl AsFd for Reader {
     /// The bell: readable after a true [`arm`](Reader::arm) when there is something to receive.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.bell.as_fd()
+        self.page.bell_fd()
     }
 }
 

@@ -1,0 +1,272 @@
+//! Where a reader stands in the segment. Together with [`Message`](super::Message), which looks at the payload there, this is the
+//! only part of the reader that needs unsafe code.
+//!
+//! The unsafe code relies on one fact about the private fields of [`Position`], which only this file changes: the header at `at`
+//! lies inside the data area, at a multiple of 8. Whatever moves `at` checks that before: [`Position::go_to`] and
+//! [`Position::jump`] by themselves, [`Position::pass`] because it takes a [`Found`], which says that the header behind the record
+//! lies inside, too; strides are multiples of 8.
+//!
+//! Published places, jumps and records are also checked against the file, because memory past its end must not be touched. The
+//! length that is `known` is looked up when something lies beyond it. It is never more than the capacity that the writer shows,
+//! unless the reader itself stands above that: a writer that has made the ring smaller says so before the daemon cuts the file.
+#![allow(unsafe_code)]
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::Ordering;
+
+use crate::error::{Error, Result};
+use crate::os::reserve;
+use crate::ring::chain::implausible;
+use crate::ring::commit::look;
+use crate::ring::geometry::Geometry;
+use crate::ring::layout::{DATA_OFFSET, LINE, SegmentHeader};
+use crate::ring::published::Place;
+use crate::ring::record::{HEADER, Header, Kind, Strides, align_header};
+use crate::ring::segment::Segment;
+use crate::ring::walker::Walker;
+
+/// Records to this size, in bytes, mostly lie on two lines.
+const SMALL: u64 = 2 * LINE;
+
+#[derive(Debug)]
+pub(super) struct Position {
+    segment: Segment,
+    /// The segment's descriptor: how long it is, changes.
+    file: OwnedFd,
+    geometry: Geometry,
+    strides: Strides,
+    /// The header to look at next.
+    at: Walker,
+    /// Bytes of data that are known to be there: never more than are mapped.
+    known: u64,
+    /// The ring's capacity when it was last looked at, in bytes.
+    capacity: u64,
+    /// Bytes that the last record took.
+    last: u64,
+}
+
+/// A record that a reader stands at: payload bytes, and bytes altogether. Both, and the header behind them, lie in the data area.
+///
+/// It is made for the present place, and holds until the reader moves on.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Found {
+    len: u64,
+    stride: u64,
+}
+
+impl Found {
+    /// Payload bytes.
+    #[inline(always)]
+    pub(super) fn len(self) -> usize {
+        self.len as usize
+    }
+}
+
+/// Bytes of data that the file has, as far as they are mapped.
+fn data_length(file: BorrowedFd<'_>, geometry: &Geometry) -> Result<u64> {
+    Ok(reserve::length(file)?.saturating_sub(DATA_OFFSET).min(geometry.max_capacity))
+}
+
+/// A segment that a reader may go over to.
+#[derive(Debug)]
+pub(super) struct Mapped {
+    segment: Segment,
+    known: u64,
+}
+
+impl Mapped {
+    pub(super) fn open(file: BorrowedFd<'_>, geometry: &Geometry) -> Result<Mapped> {
+        Ok(Mapped { segment: Segment::open(file, geometry)?, known: data_length(file, geometry)? })
+    }
+
+    /// Why no reader may go to this place of it.
+    pub(super) fn implausible(&self, place: Place, geometry: &Geometry) -> Option<String> {
+        implausible(place, geometry, self.known)
+    }
+}
+
+impl Position {
+    /// Stands at the beginning of a segment's data. `file` and `geometry` are what the segment was mapped with.
+    pub(super) fn new(mapped: Mapped, file: OwnedFd, geometry: Geometry) -> Position {
+        let Mapped { segment, known } = mapped;
+        assert_eq!(segment.max_capacity(), geometry.max_capacity);
+        let strides = Strides::new(u64::from(geometry.align));
+        Position { segment, file, geometry, strides, at: Walker::default(), known, capacity: 0, last: 0 }
+    }
+
+    /// The present place, as one that moves with every message.
+    #[inline(always)]
+    pub(super) fn at(&self) -> &Walker {
+        &self.at
+    }
+
+    #[inline(always)]
+    pub(super) fn pos(&self) -> u64 {
+        self.at.pos()
+    }
+
+    #[inline(always)]
+    pub(super) fn seq(&self) -> u64 {
+        self.at.seq
+    }
+
+    #[inline(always)]
+    pub(super) fn off(&self) -> u64 {
+        self.at.off
+    }
+
+    pub(super) fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// The segment's first page.
+    #[inline(always)]
+    pub(super) fn header(&self) -> &SegmentHeader {
+        self.segment.header()
+    }
+
+    /// The floor has passed the present place: what was read here before may have been overwritten.
+    #[inline]
+    pub(super) fn is_passed(&self) -> bool {
+        self.segment.header().floor.has_passed(self.at.pos())
+    }
+
+    /// The header that this reader stands at.
+    #[inline(always)]
+    pub(super) fn look(&self) -> Header {
+        // SAFETY: the header at the present place lies in the data area, at a multiple of 8: see the invariant above.
+        look(&unsafe { self.segment.unchecked() }, self.at.off)
+    }
+
+    /// Whether there is anything at the present place.
+    pub(super) fn is_empty(&self) -> bool {
+        self.look().kind() == Kind::Empty
+    }
+
+    /// Whether there is anything yet where this reader stands.
+    ///
+    /// While there is nothing, and messages are small, the line behind the header's is asked for, too: the message will end
+    /// there, and the two lines come from the writer side by side instead of one after the other. A larger one has other
+    /// lines on their way by the time, and the writer would only be disturbed.
+    #[inline(always)]
+    pub(super) fn has_come(&self) -> bool {
+        let come = self.look().kind() != Kind::Empty;
+        if !come && self.last <= SMALL {
+            self.segment.prefetch(self.at.off + LINE);
+        }
+        come
+    }
+
+    /// The record at the present place, if its header is that of the next message.
+    #[inline(always)]
+    pub(super) fn at_hand(&self) -> Option<Found> {
+        self.fit(self.look().len_of(self.at.seq)?)
+    }
+
+    /// A record of this many payload bytes at the present place, if the record and the header behind it lie in what is known of the
+    /// file.
+    #[inline(always)]
+    fn fit(&self, len: u64) -> Option<Found> {
+        let stride = self.strides.of(len);
+        let fits = len <= self.geometry.max_message && self.at.off + stride + HEADER <= self.known;
+        fits.then_some(Found { len, stride })
+    }
+
+    /// Like [`fit`](Self::fit), after another look at the file: it may have grown.
+    pub(super) fn find(&mut self, len: u64) -> Option<Found> {
+        let end = self.at.off.saturating_add(self.strides.of(len)).saturating_add(HEADER);
+        if self.reaches(end) { self.fit(len) } else { None }
+    }
+
+    /// Where the payload of a record at the present place lies.
+    #[inline(always)]
+    pub(super) fn payload(&self, _: &Found) -> *const u8 {
+        // SAFETY: behind the header at the present place, which lies in the data area.
+        unsafe { self.segment.payload_unchecked(self.at.off + HEADER) }
+    }
+
+    /// Leaves the record at the present place behind.
+    #[inline(always)]
+    pub(super) fn pass(&mut self, found: Found) {
+        debug_assert!(self.at.off + found.stride + HEADER <= self.geometry.max_capacity);
+        self.at.pass(found.stride);
+        self.last = found.stride;
+    }
+
+    /// Follows the jump at the present place.
+    pub(super) fn jump(&mut self, target: u64) -> Result<()> {
+        let max_capacity = self.geometry.max_capacity;
+        if target > max_capacity - HEADER || align_header(target, self.strides.align()) != target {
+            return Err(self.broken(format!("offset {target} is no place for a header")));
+        }
+        if !self.reaches(target + HEADER) {
+            let length = self.known;
+            return Err(self.broken(format!("offset {target} is outside the {length} bytes of data that there are")));
+        }
+        self.at.jump(target);
+        self.know_less();
+        Ok(())
+    }
+
+    /// Goes to a place that was [believed](Self::believe).
+    ///
+    /// # Panics
+    /// If no header can stand there.
+    pub(super) fn go_to(&mut self, place: Place) {
+        let inside = place.off <= self.segment.max_capacity() - HEADER;
+        assert!(inside && place.off.is_multiple_of(8), "a reader at offset {}", place.off);
+        self.at = Walker::at(place);
+    }
+
+    /// A place that the writer or the daemon has published, if a reader may go there. The file is looked at in any case.
+    pub(super) fn believe(&mut self, place: Option<Place>) -> Result<Place> {
+        let place = place.ok_or_else(|| self.broken("a published place changes all the time".to_owned()))?;
+        self.known = data_length(self.file.as_fd(), &self.geometry)?;
+        match implausible(place, &self.geometry, self.known) {
+            None => Ok(place),
+            Some(reason) => Err(self.broken(reason)),
+        }
+    }
+
+    /// Whether there are so many bytes of data, as far as is known or after another look at the file.
+    fn reaches(&mut self, end: u64) -> bool {
+        if end > self.known
+            && let Ok(length) = data_length(self.file.as_fd(), &self.geometry)
+        {
+            self.known = length;
+        }
+        end <= self.known
+    }
+
+    /// The ring's capacity when it was last looked at.
+    #[inline(always)]
+    pub(super) fn capacity(&self) -> u64 {
+        self.capacity
+    }
+
+    /// Looks at the ring's capacity.
+    pub(super) fn look_at_capacity(&mut self) -> u64 {
+        let capacity = self.header().counters.capacity.load(Ordering::Relaxed).min(self.geometry.max_capacity);
+        if capacity != self.capacity {
+            self.capacity = capacity;
+            self.know_less();
+        }
+        capacity
+    }
+
+    /// The writer shows another capacity, or this reader has come below it.
+    fn know_less(&mut self) {
+        self.known = self.known.min(self.capacity.max(self.at.off.saturating_add(HEADER)));
+    }
+
+    #[cold]
+    pub(super) fn corrupt(&self, header: Header) -> Error {
+        let (off, seq) = (self.at.off, self.at.seq);
+        self.broken(format!("{:#x} at offset {off} is no header of message {seq}", header.0))
+    }
+
+    #[cold]
+    pub(super) fn broken(&self, reason: String) -> Error {
+        Error::Corrupt { channel: self.geometry.channel.to_string(), reason }
+    }
+}
