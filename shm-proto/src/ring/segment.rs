@@ -207,14 +207,6 @@ impl Segment {
         unsafe { self.start.cast().as_ref() }
     }
 
-    /// Where `len` bytes of payload lie, after a check that they are inside the data area.
-    #[inline]
-    pub(super) fn payload(&self, off: u64, len: u64) -> *mut u8 {
-        assert!(off <= self.max_capacity && len <= self.max_capacity - off, "payload outside the data area");
-        // SAFETY: DATA_OFFSET + off + len is inside the mapping, by the assertion.
-        unsafe { self.payload_unchecked(off) }
-    }
-
     /// Asks for the cache line at this offset, if there is one: reading it soon will take less time.
     #[inline(always)]
     pub(super) fn prefetch(&self, off: u64) {
@@ -320,13 +312,14 @@ impl WritableSegment {
     /// Bytes of payload that the writer may fill.
     ///
     /// # Safety
-    /// The caller is the one writer, and the plan has given it these bytes: no committed record lies in them.
-    #[inline]
-    pub(super) unsafe fn payload_mut(&mut self, off: u64, len: u64) -> &mut [u8] {
-        let ptr = self.payload(off, len);
-        // SAFETY: inside the mapping (checked) and backed by memory up to the capacity (the daemon reserves before it
-        // announces); other processes map the segment read-only, and the caller promises that it is the only writer.
-        unsafe { std::slice::from_raw_parts_mut(ptr, len as usize) }
+    /// The caller is the one writer, the bytes lie in the data area, and the plan has given them to the caller: no committed record
+    /// lies in them.
+    #[inline(always)]
+    pub(super) unsafe fn payload_mut(&mut self, off: u64, len: usize) -> &mut [u8] {
+        debug_assert!(off + len as u64 <= self.max_capacity);
+        // SAFETY: inside the mapping, as the caller promises, and backed by memory up to the capacity (the daemon reserves before it
+        // announces); other processes map the segment read-only, and the caller is the only writer.
+        unsafe { std::slice::from_raw_parts_mut(self.payload_unchecked(off), len) }
     }
 }
 

@@ -199,7 +199,8 @@ impl Writer {
             return Ok(None);
         }
         let len = message.len() as u64;
-        if self.geometry.ack { self.commit_acked(len, patience) } else { self.commit(len) }.map(Some)
+        if self.geometry.ack { self.commit_acked(|tail| tail.commit(len), patience) } else { self.commit(len) }
+            .map(Some)
     }
 
     /// Copies a message to the tail; false when the policy drops it.
@@ -213,7 +214,13 @@ impl Writer {
     /// As [`publish`](Self::publish).
     #[inline(always)]
     pub fn reserve(&mut self, len: usize) -> Result<Option<Slot<'_>>> {
-        Ok(self.admit(len as u64, Patience::Policy)?.then(|| Slot::new(self, len)))
+        if self.lease.is_current()
+            && let Some(reserved) = self.tail.reserve(len)
+        {
+            return Ok(Some(Slot::new(self, reserved)));
+        }
+        let admitted = self.admit_slowly(len as u64, Patience::Policy)?;
+        Ok(if admitted { self.tail.reserve(len).map(|reserved| Slot::new(self, reserved)) } else { None })
     }
 
     /// Begins a batch: messages that become visible together, with one look at the readers.

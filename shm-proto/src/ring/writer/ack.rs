@@ -4,18 +4,20 @@ use std::time::Duration;
 
 use super::Writer;
 use super::peers::Need;
+use super::tail::Tail;
 use super::wait::{Patience, SLICE_NS};
 use crate::error::{Error, Result};
 use crate::os::clock::monotonic_ns;
 use crate::ring::spin;
 
 impl Writer {
-    /// [Commits](Self::commit) the message at the tail on a channel with `ack`, and waits until every reader has read it.
+    /// Makes the message at the tail visible on a channel with `ack`, and waits until every reader has read it.
     #[cold]
     #[inline(never)]
-    pub(super) fn commit_acked(&mut self, len: u64, patience: Patience) -> Result<u64> {
+    pub(super) fn commit_acked(&mut self, commit: impl FnOnce(&mut Tail) -> u64, patience: Patience) -> Result<u64> {
         self.expect_ack();
-        let seq = self.commit(len)?;
+        let seq = commit(&mut self.tail);
+        let seq = self.announced(seq)?;
         self.acknowledged(patience)?;
         Ok(seq)
     }

@@ -49,6 +49,7 @@ impl Lease {
     }
 
     /// The page's generation, and what it is as far as is known: for [`floor::advance`](crate::ring::floor::advance).
+    #[inline]
     pub(super) fn generations(&self) -> (&AtomicU64, u64) {
         (&self.page.generation.value, self.generation)
     }
@@ -78,6 +79,7 @@ impl Lease {
     }
 
     /// Fails once the role was taken back.
+    #[inline]
     pub(super) fn check(&self) -> Result<()> {
         if self.revoked.is_none() { Ok(()) } else { Err(self.revocation()) }
     }

@@ -2,6 +2,7 @@
 
 use std::ops::{Deref, DerefMut};
 
+use super::tail::Reserved;
 use super::wait::Patience;
 use super::{Undone, Writer};
 use crate::error::Result;
@@ -12,12 +13,12 @@ use crate::error::Result;
 #[derive(Debug)]
 pub struct Slot<'a> {
     writer: &'a mut Writer,
-    len: usize,
+    reserved: Reserved,
 }
 
 impl<'a> Slot<'a> {
-    pub(super) fn new(writer: &'a mut Writer, len: usize) -> Slot<'a> {
-        Slot { writer, len }
+    pub(super) fn new(writer: &'a mut Writer, reserved: Reserved) -> Slot<'a> {
+        Slot { writer, reserved }
     }
 
     /// Gives the bytes up; the same as dropping the slot.
@@ -34,15 +35,17 @@ impl<'a> Slot<'a> {
     /// When `len` is more than was reserved.
     #[inline(always)]
     pub fn commit(self, len: usize) -> Result<u64> {
-        assert!(len <= self.len, "commit of {len} bytes, {} were reserved", self.len);
+        let Slot { writer, reserved } = self;
+        let reserved = reserved.first(len);
         // Filling it may have taken any time.
-        if self.writer.lease.is_over() {
-            return Err(self.writer.deposed());
+        if writer.lease.is_over() {
+            return Err(writer.deposed());
         }
-        if self.writer.geometry.ack {
-            return self.writer.commit_acked(len as u64, Patience::Policy);
+        if writer.geometry.ack {
+            return writer.commit_acked(|tail| tail.commit_reserved(reserved), Patience::Policy);
         }
-        self.writer.commit(len as u64)
+        let seq = writer.tail.commit_reserved(reserved);
+        writer.announced(seq)
     }
 }
 
@@ -50,14 +53,14 @@ impl Deref for Slot<'_> {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
-        self.writer.tail.payload(self.len)
+        self.writer.tail.payload(&self.reserved)
     }
 }
 
 impl DerefMut for Slot<'_> {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut [u8] {
-        self.writer.tail.payload_mut(self.len as u64)
+        self.writer.tail.payload_mut(&mut self.reserved)
     }
 }
 
@@ -82,17 +85,19 @@ impl<'a> Batch<'a> {
     /// As [`Writer::publish`]; the messages before stay in the batch.
     #[inline(always)]
     pub fn push(&mut self, message: &[u8]) -> Result<Option<u64>> {
-        let writer = &mut *self.writer;
-        loop {
-            if writer.lease.is_current()
-                && let Some(seq) = writer.tail.stage(message)
-            {
-                return Ok(Some(seq));
-            }
-            if !writer.admit_slowly(message.len() as u64, Patience::Policy)? {
-                return Ok(None);
-            }
+        if self.writer.lease.is_current()
+            && let Some(seq) = self.writer.tail.stage(message)
+        {
+            return Ok(Some(seq));
         }
+        self.push_slowly(message)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn push_slowly(&mut self, message: &[u8]) -> Result<Option<u64>> {
+        let admitted = self.writer.admit_slowly(message.len() as u64, Patience::Policy)?;
+        Ok(if admitted { self.writer.tail.stage(message) } else { None })
     }
 
     /// Adds a message of `len` bytes that `fill` writes in place.

@@ -85,10 +85,12 @@ impl Space {
         }
     }
 
+    #[inline]
     pub(super) fn floor(&self) -> Place {
         self.floor
     }
 
+    #[inline]
     pub(super) fn capacity(&self) -> u64 {
         self.plan.capacity()
     }
@@ -99,6 +101,7 @@ impl Space {
     }
 
     /// Brings the plan up to the tail.
+    #[inline]
     pub(super) fn catch_up(&mut self, tail: &Tail) {
         let written = tail.pos() - self.plan.tail_pos();
         if written > 0 {
@@ -107,6 +110,7 @@ impl Space {
     }
 
     /// Brings the plan up to the tail, and notes a boundary when one is due.
+    #[inline]
     pub(super) fn settle(&mut self, tail: &Tail) {
         self.catch_up(tail);
         self.marks.note(tail.place());
@@ -114,6 +118,7 @@ impl Space {
 
     /// Where a message of `len` bytes goes. If that is at the tail, the tail is opened for it, and for others until the next mark
     /// is due.
+    #[inline]
     pub(super) fn place(&self, tail: &mut Tail, len: u64) -> Placement {
         tail.open(&self.plan, len, self.marks.interval().min(MARK_EVERY))
     }
@@ -125,6 +130,7 @@ impl Space {
     }
 
     /// Moves the floor to the next mark, or to the tail, if either is `allowed`.
+    #[inline]
     pub(super) fn give_up_part(&mut self, tail: &Tail, lease: &Lease, allowed: u64) -> Floor {
         let place = match self.marks.after(self.floor.pos) {
             Some(mark) if mark.pos <= allowed => mark,
@@ -153,6 +159,7 @@ impl Space {
     }
 
     /// Moves the floor, unless it is there already.
+    #[inline]
     pub(super) fn move_floor(&mut self, tail: &Tail, lease: &Lease, to: Place) -> Floor {
         if to.pos <= self.floor.pos {
             return Floor::Stays;
@@ -233,11 +240,13 @@ impl Space {
     }
 
     /// Whether a smaller capacity waits for the readers.
+    #[inline]
     pub(super) fn is_shrinking(&self) -> bool {
         self.shrink.is_some()
     }
 
     /// Whether the memory above the smaller capacity is still needed.
+    #[inline]
     pub(super) fn is_above(&self) -> bool {
         self.shrink.is_some_and(|shrink| self.plan.highest() > shrink.capacity)
     }

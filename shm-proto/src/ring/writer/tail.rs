@@ -49,6 +49,26 @@ struct Fit {
     stride: u64,
 }
 
+/// Payload bytes at the tail that a [`Slot`](super::Slot) holds, as a [`Fit`] does within one method.
+///
+/// The slot borrows the writer and thereby the tail, which has not moved since these bytes were reserved.
+#[derive(Debug)]
+pub(super) struct Reserved {
+    len: usize,
+}
+
+impl Reserved {
+    /// The first `len` bytes. A shorter record fits where a longer one does.
+    ///
+    /// # Panics
+    /// If `len` is more than was reserved.
+    #[inline(always)]
+    pub(super) fn first(self, len: usize) -> Reserved {
+        assert!(len <= self.len, "commit of {len} bytes, {} were reserved", self.len);
+        Reserved { len }
+    }
+}
+
 impl Tail {
     /// The tail of a ring at this place.
     ///
@@ -81,41 +101,49 @@ impl Tail {
     }
 
     /// The place at the tail.
+    #[inline]
     pub(super) fn place(&self) -> Place {
         Place { pos: self.at.pos(), off: self.at.off, seq: self.at.seq, bytes: self.bytes }
     }
 
     /// Bytes that a message takes in the ring.
+    #[inline]
     pub(super) fn stride_of(&self, len: u64) -> u64 {
         self.strides.of(len)
     }
 
     /// The records, for reading.
+    #[inline]
     pub(super) fn segment(&self) -> &Segment {
         &self.segment
     }
 
+    #[inline]
     pub(super) fn header(&self) -> &SegmentHeader {
         self.segment.header()
     }
 
+    #[inline]
     pub(super) fn counters(&self) -> &Counters {
         &self.segment.header().counters
     }
 
     /// Publishes the place at the tail as the mark. Nothing may be staged: nobody is to be sent behind what is not visible.
+    #[inline]
     pub(super) fn show(&self) {
         debug_assert!(self.staged.is_none());
         self.segment.header().mark.store(self.place());
     }
 
     /// No message fits until [`open`](Self::open) has looked again.
+    #[inline]
     pub(super) fn close(&mut self) {
         self.limit = 0;
     }
 
     /// Looks where the plan places a message of `len` bytes. If that is here, the message fits from now on, and so do others that
     /// end at most `ahead` bytes from the tail.
+    #[inline]
     pub(super) fn open(&mut self, plan: &Plan, len: u64, ahead: u64) -> Placement {
         debug_assert!(self.at.off == plan.tail_off());
         let stride = self.strides.of(len);
@@ -132,6 +160,7 @@ impl Tail {
     ///
     /// # Panics
     /// If no header can stand there.
+    #[inline]
     pub(super) fn jump(&mut self, target: u64) {
         assert!(target.is_multiple_of(8), "a jump to offset {target}");
         // Checks that both headers lie inside the data area.
@@ -144,6 +173,12 @@ impl Tail {
     #[inline(always)]
     pub(super) fn has_space(&self, len: u64) -> bool {
         self.fit(len).is_some()
+    }
+
+    /// Space for a message of `len` bytes at the tail, to be filled in place.
+    #[inline(always)]
+    pub(super) fn reserve(&self, len: usize) -> Option<Reserved> {
+        self.fit(len as u64).map(|_| Reserved { len })
     }
 
     #[inline(always)]
@@ -177,12 +212,13 @@ impl Tail {
     #[inline]
     pub(super) fn stage_with(&mut self, len: u64, fill: impl FnOnce(&mut [u8])) -> u64 {
         let Some(fit) = self.fit(len) else { no_space(len) };
-        fill(self.payload_mut(len));
+        fill(self.payload_mut(&mut Reserved { len: len as usize }));
         self.end_record(&fit);
         self.stage_record(&fit)
     }
 
     /// Copies a message to the tail. It is no record before [`commit`](Self::commit). False if the message does not fit.
+    #[inline]
     pub(super) fn fill(&mut self, message: &[u8]) -> bool {
         let fit = self.fit(message.len() as u64);
         fit.is_some_and(|fit| {
@@ -191,29 +227,32 @@ impl Tail {
         })
     }
 
-    /// The payload bytes at the tail.
-    ///
-    /// # Panics
-    /// If they reach beyond the data area.
-    #[inline]
-    pub(super) fn payload(&self, len: usize) -> &[u8] {
-        let ptr = self.segment.payload(self.at.off + HEADER, len as u64);
-        // SAFETY: inside the mapping (checked), which `&self` keeps. This is the one writer, so nobody writes these bytes while the
-        // reference lives. They are plain bytes of a mapping, always initialised.
-        unsafe { std::slice::from_raw_parts(ptr, len) }
-    }
-
-    /// The payload bytes at the tail, to be filled.
-    ///
-    /// # Panics
-    /// If they reach beyond the data area.
+    /// The payload bytes that are reserved at the tail.
     #[inline(always)]
-    pub(super) fn payload_mut(&mut self, len: u64) -> &mut [u8] {
-        // SAFETY: `&mut self` is the one writer.
-        unsafe { self.segment.payload_mut(self.at.off + HEADER, len) }
+    pub(super) fn payload(&self, reserved: &Reserved) -> &[u8] {
+        // SAFETY: inside the data area, by what a `Reserved` says. This is the one writer, so nobody writes these bytes while the
+        // reference lives. They are plain bytes of a mapping, always initialised.
+        unsafe { std::slice::from_raw_parts(self.segment.payload_unchecked(self.at.off + HEADER), reserved.len) }
     }
 
-    /// Makes the first `len` bytes at the tail a message that is visible at once; returns its sequence number.
+    /// The payload bytes that are reserved at the tail, to be filled.
+    #[inline(always)]
+    pub(super) fn payload_mut(&mut self, reserved: &mut Reserved) -> &mut [u8] {
+        // SAFETY: inside the data area, by what a `Reserved` says, and `&mut self` is the one writer.
+        unsafe { self.segment.payload_mut(self.at.off + HEADER, reserved.len) }
+    }
+
+    /// Makes the bytes that are reserved at the tail a message that is visible at once; returns its sequence number.
+    #[inline(always)]
+    pub(super) fn commit_reserved(&mut self, reserved: Reserved) -> u64 {
+        let len = reserved.len as u64;
+        debug_assert!(self.has_space(len));
+        let fit = Fit { len, stride: self.strides.of(len) };
+        self.end_record(&fit);
+        self.release(&fit)
+    }
+
+    /// Makes the first `len` bytes at the tail, which are [filled](Self::fill), a message that is visible at once; returns its sequence number.
     ///
     /// # Panics
     /// If there is no space for it.
