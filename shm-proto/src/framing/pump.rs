@@ -1,12 +1,12 @@
 //! Moves a byte stream into messages: many small ones through a buffer, large ones straight into their place.
 
-mod room;
 mod skip;
+mod space;
 
 use std::io;
 
-use self::room::keep;
 use self::skip::Skip;
+use self::space::keep;
 use super::Framing;
 use super::cut::{Cut, LENGTH};
 use super::input::Input;

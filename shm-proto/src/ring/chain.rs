@@ -8,10 +8,10 @@ use std::sync::atomic::{Ordering, fence};
 
 use nix::sys::uio::pread;
 
-use super::inspect::{At, published, word_at};
 use super::layout::DATA_OFFSET;
 use super::published::Place;
 use super::record::{HEADER, Header, Kind, align_header, stride};
+use super::segment_file::{At, published, word_at};
 use crate::error::{Error, Result};
 use crate::os::reserve;
 use crate::ring::geometry::Geometry;

@@ -17,10 +17,11 @@ use nix::sys::uio::pread;
 
 use super::chain::implausible;
 use super::layout::{Counters, DATA_OFFSET, Identity, LAYOUT_VERSION, MAGIC, MARK_EVERY, SegmentHeader};
-use super::published::{Place, PlaceCell, Published};
+use super::published::Place;
 use super::record::{HEADER, Header, Kind, stride};
 use super::segment::{Owner, flags_of};
-use crate::error::{Error, Result};
+use super::segment_file::{At, published, read_exact, word};
+use crate::error::Result;
 use crate::ring::geometry::Geometry;
 
 /// A segment at one moment. Each figure is right by itself; two may be a few messages apart.
@@ -63,9 +64,6 @@ pub struct Snapshot {
 }
 
 const BYTES: usize = offset_of!(SegmentHeader, counters) + size_of::<Counters>();
-/// A place is read at most this many times. One read takes about a microsecond, and a correct writer replaces a place once
-/// per 64 KiB, or once per reader that it wakes, so a few reads nearly always suffice.
-const MOST_READS: u32 = 256;
 /// The walk to the tail is begun at most this many times: a fast writer may overwrite the records on the way.
 const MOST_WALKS: u32 = 4;
 /// How much of the data area is read at a time on the way to the tail: at first, where often nothing comes, and then.
@@ -160,99 +158,24 @@ impl Snapshot {
 
 /// The tail and the floor, each as it was at one moment. The tail is never before the floor.
 fn ends(fd: BorrowedFd<'_>, align: u64) -> Result<(Place, Place)> {
-    const MARK: usize = offset_of!(SegmentHeader, mark);
-    const FLOOR: usize = offset_of!(SegmentHeader, floor);
-    let mut from = place(fd, MARK)?;
+    let mut from = published(fd, At::Mark)?;
     for _ in 0..MOST_WALKS {
         let tail = walk(fd, from, align);
         // Acquire: pairs with the Release fence that ends `Published::store` of the floor. If the walk has seen an overwriting
         // byte, the floor below has passed it.
         fence(Ordering::Acquire);
-        let floor = place(fd, FLOOR)?;
+        let floor = published(fd, At::Floor)?;
         // The writer moves the floor before it overwrites records. If the floor has not passed the beginning of the walk, every
         // record on the walk was still in place.
         if floor.pos <= from.pos {
             return Ok((tail, floor));
         }
-        let mark = place(fd, MARK)?;
+        let mark = published(fd, At::Mark)?;
         from = if mark.pos >= floor.pos { mark } else { floor };
     }
     // The writer has lapped every walk. The published place where the next walk would begin was the tail a moment ago.
-    let floor = place(fd, FLOOR)?;
+    let floor = published(fd, At::Floor)?;
     Ok((if from.pos >= floor.pos { from } else { floor }, floor))
-}
-
-/// A place that a segment's header publishes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum At {
-    /// Near the tail.
-    Mark,
-    /// The oldest whole record.
-    Floor,
-}
-
-/// A published place, whole.
-pub(super) fn published(fd: BorrowedFd<'_>, at: At) -> Result<Place> {
-    place(
-        fd,
-        match at {
-            At::Mark => offset_of!(SegmentHeader, mark),
-            At::Floor => offset_of!(SegmentHeader, floor),
-        },
-    )
-}
-
-/// The published place at `at` in the header. Its version was the same before and after its copy was read, so it is whole.
-fn place(fd: BorrowedFd<'_>, at: usize) -> Result<Place> {
-    let version = || -> Result<u64> {
-        let mut bytes = [0u8; 8];
-        read_exact(fd, &mut bytes, at + offset_of!(Published, version))?;
-        Ok(u64::from_le_bytes(bytes))
-    };
-    let mut before = version()?;
-    for _ in 0..MOST_READS {
-        // The order of two system calls says nothing about the order in which the processor loads what they copy.
-        // Acquire: pairs with the Release store of the version in `Published::store`.
-        fence(Ordering::Acquire);
-        let copy = at + offset_of!(Published, copies) + (before & 1) as usize * size_of::<PlaceCell>();
-        let mut bytes = [0u8; size_of::<PlaceCell>()];
-        read_exact(fd, &mut bytes, copy)?;
-        // Acquire: pairs with the Release fence in `Published::store`. If any word came from a later copy, the version has
-        // moved.
-        fence(Ordering::Acquire);
-        let after = version()?;
-        if before == after {
-            return Ok(Place {
-                pos: word(&bytes, offset_of!(PlaceCell, pos)),
-                off: word(&bytes, offset_of!(PlaceCell, off)),
-                seq: word(&bytes, offset_of!(PlaceCell, seq)),
-                bytes: word(&bytes, offset_of!(PlaceCell, bytes)),
-            });
-        }
-        before = after;
-    }
-    let reason = format!("its writer replaced a published place during each of {MOST_READS} reads");
-    Err(Error::system("read a segment's header", std::io::Error::new(std::io::ErrorKind::ResourceBusy, reason)))
-}
-
-/// Fills `into` with the bytes of the file from `at` on.
-fn read_exact(fd: BorrowedFd<'_>, into: &mut [u8], at: usize) -> Result<()> {
-    let from = i64::try_from(at).unwrap_or(i64::MAX);
-    let got = pread(fd, into, from).map_err(|e| Error::system("read a segment's header", e))?;
-    if got != into.len() {
-        let short = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
-        return Err(Error::system(format!("read a segment's header: {got} of {} bytes at {at}", into.len()), short));
-    }
-    Ok(())
-}
-
-fn word(bytes: &[u8], at: usize) -> u64 {
-    word_at(bytes, at).unwrap_or(0)
-}
-
-/// The word at an offset, if it is all there.
-pub(super) fn word_at(bytes: &[u8], at: usize) -> Option<u64> {
-    bytes.get(at..at + 8).and_then(|word| word.try_into().ok()).map(u64::from_le_bytes)
 }
 
 fn align_of(page: &[u8; BYTES]) -> u64 {

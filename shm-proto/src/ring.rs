@@ -12,7 +12,7 @@
 //! | [`standstill`] | when a reader that holds the writer up is asked for its cursor, and when it is evicted: pure |
 //! | `spin` | how long they look before they sleep |
 //! | [`link`] | what passes between writer and daemon |
-//! | `inspect`, `chain` | what the daemon sees without mapping the segment: the header, the records |
+//! | `inspect`, `chain`, `segment_file` | what the daemon sees without mapping the segment: the header, the records, single words |
 
 #[cfg(not(loom))]
 mod chain;
@@ -38,6 +38,8 @@ mod reader;
 pub mod record;
 #[cfg(not(loom))]
 mod segment;
+#[cfg(not(loom))]
+mod segment_file;
 #[cfg(not(loom))]
 mod spin;
 #[cfg(not(loom))]

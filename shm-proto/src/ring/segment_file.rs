@@ -1,0 +1,84 @@
+//! Words and published places of a segment, read from its file without mapping it.
+
+use std::mem::offset_of;
+use std::os::fd::BorrowedFd;
+use std::sync::atomic::{Ordering, fence};
+
+use nix::sys::uio::pread;
+
+use super::layout::SegmentHeader;
+use super::published::{Place, PlaceCell, Published};
+use crate::error::{Error, Result};
+
+/// A place is read at most this many times. One read takes about a microsecond, and a correct writer replaces a place once
+/// per 64 KiB, or once per reader that it wakes, so a few reads nearly always suffice.
+const MOST_READS: u32 = 256;
+
+/// A place that a segment's header publishes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum At {
+    /// Near the tail.
+    Mark,
+    /// The oldest whole record.
+    Floor,
+}
+
+/// A published place, whole.
+///
+/// Its version was the same before and after its copy was read.
+pub(super) fn published(fd: BorrowedFd<'_>, at: At) -> Result<Place> {
+    let at = match at {
+        At::Mark => offset_of!(SegmentHeader, mark),
+        At::Floor => offset_of!(SegmentHeader, floor),
+    };
+    let version = || -> Result<u64> {
+        let mut bytes = [0u8; 8];
+        read_exact(fd, &mut bytes, at + offset_of!(Published, version))?;
+        Ok(u64::from_le_bytes(bytes))
+    };
+    let mut before = version()?;
+    for _ in 0..MOST_READS {
+        // The order of two system calls says nothing about the order in which the processor loads what they copy.
+        // Acquire: pairs with the Release store of the version in `Published::store`.
+        fence(Ordering::Acquire);
+        let copy = at + offset_of!(Published, copies) + (before & 1) as usize * size_of::<PlaceCell>();
+        let mut bytes = [0u8; size_of::<PlaceCell>()];
+        read_exact(fd, &mut bytes, copy)?;
+        // Acquire: pairs with the Release fence in `Published::store`. If any word came from a later copy, the version has
+        // moved.
+        fence(Ordering::Acquire);
+        let after = version()?;
+        if before == after {
+            return Ok(Place {
+                pos: word(&bytes, offset_of!(PlaceCell, pos)),
+                off: word(&bytes, offset_of!(PlaceCell, off)),
+                seq: word(&bytes, offset_of!(PlaceCell, seq)),
+                bytes: word(&bytes, offset_of!(PlaceCell, bytes)),
+            });
+        }
+        before = after;
+    }
+    let reason = format!("its writer replaced a published place during each of {MOST_READS} reads");
+    Err(Error::system("read a segment's header", std::io::Error::new(std::io::ErrorKind::ResourceBusy, reason)))
+}
+
+/// Fills `into` with the bytes of the file from `at` on.
+pub(super) fn read_exact(fd: BorrowedFd<'_>, into: &mut [u8], at: usize) -> Result<()> {
+    let from = i64::try_from(at).unwrap_or(i64::MAX);
+    let got = pread(fd, into, from).map_err(|e| Error::system("read a segment's header", e))?;
+    if got != into.len() {
+        let short = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
+        return Err(Error::system(format!("read a segment's header: {got} of {} bytes at {at}", into.len()), short));
+    }
+    Ok(())
+}
+
+/// The word at an offset, 0 if it is not all there.
+pub(super) fn word(bytes: &[u8], at: usize) -> u64 {
+    word_at(bytes, at).unwrap_or(0)
+}
+
+/// The word at an offset, if it is all there.
+pub(super) fn word_at(bytes: &[u8], at: usize) -> Option<u64> {
+    bytes.get(at..at + 8).and_then(|word| word.try_into().ok()).map(u64::from_le_bytes)
+}
