@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use shm_proto::{ChannelName, Endpoint, Error, Reader, Start};
+use shm_proto::{Endpoint, Error, Reader, Start};
 
 /// How often the rate is shown.
 const TICK: Duration = Duration::from_secs(1);
@@ -33,8 +33,8 @@ fn main() -> ExitCode {
 }
 
 fn run() -> Result<(), Box<dyn std::error::Error>> {
-    let channel = std::env::args().nth(1).map(|name| name.parse::<ChannelName>()).transpose()?;
-    let mut reader = Reader::attach(&Endpoint::find(None), channel.as_ref(), Start::New)?;
+    let channel = std::env::args().nth(1);
+    let mut reader = Reader::attach(&Endpoint::find(None), channel.as_deref(), Start::New)?;
     let mut input = Some(File::from(std::io::stdin().as_fd().try_clone_to_owned()?));
     let mut last = Vec::new();
     let mut shown = 0;

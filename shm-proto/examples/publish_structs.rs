@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use shm_proto::{ChannelName, Endpoint, Writer};
+use shm_proto::{Endpoint, Writer};
 
 /// What is published. `repr(C)` fixes the places of the fields for readers in other languages.
 #[repr(C)]
@@ -58,9 +58,9 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         None => 500,
         Some(text) => text.parse().map_err(|e| format!("{text:?} is not a number of samples: {e}"))?,
     };
-    let channel = args.next().map(|name| name.parse::<ChannelName>()).transpose()?;
+    let channel = args.next();
 
-    let mut writer = Writer::attach(&Endpoint::find(None), channel.as_ref())?;
+    let mut writer = Writer::attach(&Endpoint::find(None), channel.as_deref())?;
     let start = Instant::now();
     let mut dropped = 0;
     for number in 0..count {

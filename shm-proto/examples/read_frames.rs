@@ -13,7 +13,7 @@
 
 use std::process::ExitCode;
 
-use shm_proto::{ChannelName, Endpoint, Error, Reader, Start};
+use shm_proto::{Endpoint, Error, Reader, Start};
 
 fn main() -> ExitCode {
     match run() {
@@ -31,9 +31,9 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         None => u64::MAX,
         Some(text) => text.parse().map_err(|e| format!("{text:?} is not a number of frames: {e}"))?,
     };
-    let channel = args.next().map(|name| name.parse::<ChannelName>()).transpose()?;
+    let channel = args.next();
 
-    let mut reader = Reader::attach(&Endpoint::find(None), channel.as_ref(), Start::Oldest)?;
+    let mut reader = Reader::attach(&Endpoint::find(None), channel.as_deref(), Start::Oldest)?;
     for _ in 0..count {
         let frame = match reader.recv(None) {
             Ok(frame) => frame,

@@ -79,6 +79,16 @@ pub use self::{
     size::Bytes,
 };
 
+/// Each of these may move to another thread.
+#[cfg(not(loom))]
+const _: () = {
+    const fn is_send<T: Send>() {}
+    is_send::<Reader>();
+    is_send::<Writer>();
+    is_send::<HandoffReader>();
+    is_send::<Client>();
+};
+
 /// For the programs of this project: what the daemon, `shmctl` and the measuring programs need besides. Nothing in here is kept
 /// from one version to the next.
 #[cfg(not(loom))]

@@ -1,6 +1,7 @@
 //! Channel names and the names of the shared memory objects made from them.
 
 use std::fmt;
+use std::ops::Deref;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,7 @@ pub struct Prefix(String);
 /// A name that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{input:?} is not a {what}: {reason}; use 1 to 64 of A-Z a-z 0-9 . _ -")]
+#[non_exhaustive]
 pub struct BadName {
     /// Which kind of name.
     pub what: &'static str,
@@ -50,6 +52,14 @@ impl ChannelName {
     /// The name as text.
     #[must_use]
     pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Deref for ChannelName {
+    type Target = str;
+
+    fn deref(&self) -> &str {
         &self.0
     }
 }

@@ -209,7 +209,7 @@ impl Stage {
     /// The channel that the user named, if it can be measured.
     pub fn running(endpoint: &Endpoint, channel: &ChannelName) -> Result<Self> {
         // Borrowed and given back at once, to refuse a channel that cannot be measured before anything starts.
-        let writer = Writer::attach(endpoint, Some(channel))?;
+        let writer = Writer::attach(endpoint, Some(channel.as_str()))?;
         let geometry = writer.geometry().clone();
         if geometry.on_full != OnFull::Block {
             return Err(Failure::Other(format!(

@@ -30,8 +30,9 @@ impl Reader {
     /// ```
     ///
     /// # Errors
-    /// [`Error::NoDaemon`], [`Error::Refused`] with the daemon's reason, [`Error::IsHandoff`], [`Error::Corrupt`].
-    pub fn attach(endpoint: &Endpoint, channel: Option<&ChannelName>, start: Start) -> Result<Reader> {
+    /// [`Error::BadName`], [`Error::NoDaemon`], [`Error::Refused`] with the daemon's reason, [`Error::IsHandoff`],
+    /// [`Error::Corrupt`].
+    pub fn attach(endpoint: &Endpoint, channel: Option<&str>, start: Start) -> Result<Reader> {
         match Attachment::open(endpoint, channel, start)? {
             Attachment::Ring(reader) => Ok(*reader),
             Attachment::Handoff(attached) => {
@@ -57,9 +58,10 @@ impl Attachment {
     ///
     /// # Errors
     /// As [`Reader::attach`].
-    pub fn open(endpoint: &Endpoint, channel: Option<&ChannelName>, start: Start) -> Result<Self> {
+    pub fn open(endpoint: &Endpoint, channel: Option<&str>, start: Start) -> Result<Self> {
+        let channel = name(channel)?;
         let mut client = Client::connect(endpoint, ANSWER)?;
-        let request = Request::Attach { channel: channel.cloned(), program: program() };
+        let request = Request::Attach { channel, program: program() };
         match client.request_with_fds(&request)? {
             (Done::Attach(attached), fds) => {
                 let [segment, page, bell] = descriptors(fds, "attach")?;
@@ -90,12 +92,13 @@ impl Writer {
     /// ```
     ///
     /// # Errors
-    /// [`Error::NoDaemon`], [`Error::Refused`] with the daemon's reason (somebody else holds the role, say),
+    /// [`Error::BadName`], [`Error::NoDaemon`], [`Error::Refused`] with the daemon's reason (somebody else holds the role, say),
     /// [`Error::Corrupt`].
-    pub fn attach(endpoint: &Endpoint, channel: Option<&ChannelName>) -> Result<Writer> {
-        match Self::borrow_role(endpoint, channel) {
+    pub fn attach(endpoint: &Endpoint, channel: Option<&str>) -> Result<Writer> {
+        let channel = name(channel)?;
+        match Self::borrow_role(endpoint, channel.as_ref()) {
             // The daemon was told, and has replaced the segment by now.
-            Err(Error::Corrupt { .. }) => Self::borrow_role(endpoint, channel),
+            Err(Error::Corrupt { .. }) => Self::borrow_role(endpoint, channel.as_ref()),
             attached => attached,
         }
     }
@@ -113,6 +116,11 @@ impl Writer {
         writer.know_all(ANSWER)?;
         Ok(writer)
     }
+}
+
+/// A channel's name, checked.
+fn name(channel: Option<&str>) -> Result<Option<ChannelName>> {
+    Ok(channel.map(str::parse).transpose()?)
 }
 
 /// This program's name as `stat` shows it.

@@ -356,6 +356,7 @@ impl Drop for Reader {
 
 /// Messages received one after the other; see [`Reader::batch`]. The space is given back when it is dropped.
 #[derive(Debug)]
+#[must_use = "a batch receives nothing by itself"]
 pub struct Batch<'a> {
     reader: &'a mut Reader,
     left: usize,

@@ -223,6 +223,13 @@ impl Writer {
         Ok(if admitted { self.tail.reserve(len).map(|reserved| Slot::new(self, reserved)) } else { None })
     }
 
+    #[cold]
+    #[inline(never)]
+    fn push_slowly(&mut self, message: &[u8]) -> Result<Option<u64>> {
+        let admitted = self.admit_slowly(message.len() as u64, Patience::Policy)?;
+        Ok(if admitted { self.tail.stage(message) } else { None })
+    }
+
     /// Begins a batch: messages that become visible together, with one look at the readers.
     pub fn batch(&mut self) -> Batch<'_> {
         // Flush a batch that was leaked with `mem::forget`. If the role has ended, the next push says so.

@@ -208,10 +208,9 @@ fn a_message_over_the_limit_is_refused_and_changes_nothing() {
 fn refusals_have_kinds_for_programs() {
     let daemon = Daemon::start("[[channel]]\nmax_readers = 1\n");
     let endpoint = daemon.endpoint();
-    let nowhere = "nowhere".parse().unwrap();
     let kind = |error: Error| error.refusal();
     assert_eq!(
-        kind(Reader::attach(&endpoint, Some(&nowhere), Start::New).unwrap_err()),
+        kind(Reader::attach(&endpoint, Some("nowhere"), Start::New).unwrap_err()),
         Some(ErrorKind::NoSuchChannel)
     );
     let _reader = daemon.reader(Start::New);

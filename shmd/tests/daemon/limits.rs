@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use nix::unistd::geteuid;
-use shm_proto::{Reader, Request, Start, Writer};
+use shm_proto::{ChannelName, Reader, Request, Start, Writer};
 
 use super::{Daemon, PATIENCE};
 
@@ -114,7 +114,7 @@ fn with_the_least_descriptors_that_it_asks_for_a_reader_is_served_and_with_fewer
         daemon.await_ready();
         let few = format!("event=few-descriptors limit={least} least={least} all={all} reason=");
         assert!(daemon.log().contains(&few), "{source}: {}", daemon.log());
-        let main = "main".parse().unwrap();
+        let main: ChannelName = "main".parse().unwrap();
         if source != "handoff" {
             let mut reader = Reader::attach(&daemon.endpoint(), Some(&main), Start::Oldest).unwrap();
             let mut bytes = Vec::new();

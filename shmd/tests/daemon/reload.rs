@@ -29,7 +29,7 @@ impl Daemon {
     }
 
     fn attach(&self, name: &str) -> Reader {
-        Reader::attach(&self.endpoint(), Some(&name.parse().unwrap()), Start::Oldest).unwrap()
+        Reader::attach(&self.endpoint(), Some(name), Start::Oldest).unwrap()
     }
 }
 
@@ -41,7 +41,7 @@ fn receive(reader: &mut Reader) -> shm_proto::Result<Vec<u8>> {
 #[test]
 fn channels_come_and_go_and_the_others_notice_nothing() {
     let mut daemon = Daemon::start("reload", &(channel("stays", "") + &channel("goes", "")));
-    let mut writer = Writer::attach(&daemon.endpoint(), Some(&"stays".parse().unwrap())).unwrap();
+    let mut writer = Writer::attach(&daemon.endpoint(), Some("stays")).unwrap();
     let (mut stays, mut goes) = (daemon.attach("stays"), daemon.attach("goes"));
     writer.publish(b"before").unwrap();
     let done = daemon.reload(&(channel("stays", "") + &channel("comes", "capacity = \"128KiB\""))).unwrap();
@@ -65,7 +65,7 @@ fn channels_come_and_go_and_the_others_notice_nothing() {
 fn a_removed_channels_writer_loses_the_role_and_the_name_can_come_back() {
     let both = channel("a", "") + &channel("b", "");
     let mut daemon = Daemon::start("reload-writer", &both);
-    let mut writer = Writer::attach(&daemon.endpoint(), Some(&"b".parse().unwrap())).unwrap();
+    let mut writer = Writer::attach(&daemon.endpoint(), Some("b")).unwrap();
     daemon.reload(&channel("a", "")).unwrap();
     // The name is free when the writer has gone or had its time.
     let busy = daemon.reload(&both).unwrap_err();
@@ -200,7 +200,7 @@ fn a_new_channels_source_that_cannot_be_opened_is_named_and_tried_again_until_it
     };
     assert!(input().state.contains("trying again"), "{:?}", input());
     // Meanwhile a program may write, and is not disturbed.
-    let writer = Writer::attach(&daemon.endpoint(), Some(&"fed".parse().unwrap())).unwrap();
+    let writer = Writer::attach(&daemon.endpoint(), Some("fed")).unwrap();
     fs::create_dir(&dir).unwrap();
     std::thread::sleep(std::time::Duration::from_millis(1500));
     assert!(!dir.join("in").exists());

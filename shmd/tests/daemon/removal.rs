@@ -23,9 +23,8 @@ enum Writes {
 fn readers_of_a_removed_channel_learn_one_reason_whatever_its_writer_does() {
     for writes in [Writes::Nobody, Writes::UntilTold, Writes::AndStays, Writes::WhileTheDaemonStops] {
         let mut daemon = Daemon::start(&format!("removal-{writes:?}").to_lowercase(), BOTH);
-        let gone = "gone".parse().unwrap();
-        let mut reader = Reader::attach(&daemon.endpoint(), Some(&gone), Start::Oldest).unwrap();
-        let mut writer = (writes != Writes::Nobody).then(|| Writer::attach(&daemon.endpoint(), Some(&gone)).unwrap());
+        let mut reader = Reader::attach(&daemon.endpoint(), Some("gone"), Start::Oldest).unwrap();
+        let mut writer = (writes != Writes::Nobody).then(|| Writer::attach(&daemon.endpoint(), Some("gone")).unwrap());
         let sent = writer.iter_mut().map(|writer| writer.publish(b"first").unwrap()).count();
         daemon.reload(KEPT).unwrap();
         if writes == Writes::UntilTold {

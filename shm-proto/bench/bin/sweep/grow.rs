@@ -98,7 +98,7 @@ struct Load {
 
 impl Load {
     fn new(daemon: &Daemon) -> Result<Self> {
-        let writer = Writer::attach(&daemon.endpoint(), Some(&name()?))?;
+        let writer = Writer::attach(&daemon.endpoint(), Some(name()?.as_str()))?;
         Ok(Load { writer, message: payload::template(MESSAGE), number: 0 })
     }
 

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use shm_proto::{ChannelName, Endpoint, Error, ErrorKind, Message, Reader, Start, Writer};
+use shm_proto::{Endpoint, Error, ErrorKind, Message, Reader, Start, Writer};
 
 use super::Carrier;
 use crate::Result;
@@ -37,15 +37,11 @@ impl Carrier for Ring {
 }
 
 /// Attaches to the channel of the messages (`there`), or to that of the answers.
-fn attach<T>(
-    job: &Job,
-    there: bool,
-    how: impl Fn(&Endpoint, Option<&ChannelName>) -> shm_proto::Result<T>,
-) -> Result<T> {
-    let channel = if there { job.channel.clone() } else { Some(BACK.parse()?) };
+fn attach<T>(job: &Job, there: bool, how: impl Fn(&Endpoint, Option<&str>) -> shm_proto::Result<T>) -> Result<T> {
+    let channel = if there { job.channel.as_deref() } else { Some(BACK) };
     let (daemon, begun) = (Endpoint::in_dir(&job.dir), Instant::now());
     loop {
-        match how(&daemon, channel.as_ref()) {
+        match how(&daemon, channel) {
             Err(Error::Refused(refusal))
                 if matches!(
                     refusal.kind,

@@ -17,6 +17,7 @@ use crate::os::prefetch::{AHEAD, prefetch};
 /// unless this reader is evicted meanwhile; on an `overwrite` channel they may change at any time. So there is no `&[u8]`:
 /// the bytes are copied or loaded out, and [`finish`](Message::finish) says afterwards whether what was seen can be believed.
 #[derive(Debug)]
+#[must_use = "a message that is dropped is passed without a word about whether it was overwritten: see `finish`"]
 pub struct Message<'a> {
     // Three words, so that receiving one costs no memory traffic: everything else follows from where the reader stands.
     reader: &'a mut Reader,

@@ -11,6 +11,7 @@ use crate::error::Result;
 ///
 /// The bytes are whatever was there before; commit only what you have written.
 #[derive(Debug)]
+#[must_use = "nothing is published before `commit`"]
 pub struct Slot<'a> {
     writer: &'a mut Writer,
     reserved: Reserved,
@@ -70,6 +71,7 @@ impl DerefMut for Slot<'_> {
 /// One that is forgotten (`mem::forget`) keeps what it holds, and what is published after it, from the readers until the next
 /// batch or [`maintain`](Writer::maintain) at the latest. Once the role has ended, nothing of a batch becomes visible any more.
 #[derive(Debug)]
+#[must_use = "only `commit` says whether the messages were published"]
 pub struct Batch<'a> {
     writer: &'a mut Writer,
 }
@@ -90,14 +92,7 @@ impl<'a> Batch<'a> {
         {
             return Ok(Some(seq));
         }
-        self.push_slowly(message)
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn push_slowly(&mut self, message: &[u8]) -> Result<Option<u64>> {
-        let admitted = self.writer.admit_slowly(message.len() as u64, Patience::Policy)?;
-        Ok(if admitted { self.writer.tail.stage(message) } else { None })
+        self.writer.push_slowly(message)
     }
 
     /// Adds a message of `len` bytes that `fill` writes in place.

@@ -173,7 +173,7 @@ impl Session {
             self.attached = true;
             return self.take_over(&mut handoff::Reader::new(names));
         }
-        let mut reader = match Attachment::open(&self.endpoint, self.channel.as_ref(), start) {
+        let mut reader = match Attachment::open(&self.endpoint, self.channel.as_deref(), start) {
             Ok(Attachment::Ring(reader)) => *reader,
             Ok(Attachment::Handoff(mut reader)) => {
                 self.attached = true;

@@ -94,7 +94,7 @@ pub(crate) fn run(args: Args, global: &Global) -> Result<()> {
     if let Some(names) = args.objects.names()? {
         return handoff::run(&args, names, &signals);
     }
-    let mut writer = Writer::attach(&global.endpoint(), global.channel.as_ref())?;
+    let mut writer = Writer::attach(&global.endpoint(), global.channel.as_deref())?;
     writer.interrupt_on(signals.flag());
     let before = (writer.messages(), writer.bytes());
     let mut pump = Pump::new(args.framing, writer.geometry().max_message)?.keeping_delimiters(args.keep_delimiter);

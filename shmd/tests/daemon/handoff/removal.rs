@@ -23,7 +23,7 @@ fn channels_whose_peers_sit_in_the_mutex_are_removed_while_the_daemon_goes_on() 
     let mut daemon = Daemon::start("handoff-held", &(stays.to_owned() + &names.iter().map(held).collect::<String>()));
     for name in &names {
         sit_in_mutex(&daemon, name);
-        let mut writer = Writer::attach(&daemon.endpoint(), Some(&name.parse().unwrap())).unwrap();
+        let mut writer = Writer::attach(&daemon.endpoint(), Some(name)).unwrap();
         assert!(writer.publish_acked(b"x", std::time::Duration::from_millis(1)).is_err());
     }
     // Each has waited for its mutex once, and goes on doing so. Nobody writes any more.
