@@ -117,8 +117,13 @@ impl Plan {
     /// First offset at or after `off` that is live or past the capacity.
     fn limit_from(&self, off: u64) -> u64 {
         let tail = self.tail_off();
-        let starts = self.extents.iter().filter(|e| e.len > 0).map(|e| e.off).chain([tail]);
-        starts.filter(|start| *start >= off).fold(self.capacity, u64::min)
+        let mut limit = if tail >= off { self.capacity.min(tail) } else { self.capacity };
+        for extent in &self.extents {
+            if extent.len > 0 && extent.off >= off {
+                limit = limit.min(extent.off);
+            }
+        }
+        limit
     }
 
     /// Whether something live covers `off`.

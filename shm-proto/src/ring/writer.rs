@@ -195,12 +195,15 @@ impl Writer {
     #[cold]
     #[inline(never)]
     fn publish_with(&mut self, message: &[u8], patience: Patience) -> Result<Option<u64>> {
-        if !self.fill(message, patience)? {
+        let len = message.len() as u64;
+        if !self.admit(len, patience)? {
             return Ok(None);
         }
-        let len = message.len() as u64;
-        if self.geometry.ack { self.commit_acked(|tail| tail.commit(len), patience) } else { self.commit(len) }
-            .map(Some)
+        if self.geometry.ack {
+            self.tail.fill(message);
+            return self.commit_acked(|tail| tail.commit(len), patience).map(Some);
+        }
+        self.tail.put(message).map(|seq| self.announced(seq)).transpose()
     }
 
     /// Copies a message to the tail; false when the policy drops it.
@@ -352,9 +355,15 @@ impl Writer {
     /// # Errors
     /// [`Error::Revoked`](crate::Error::Revoked): nothing of it was made visible;
     /// [`Error::Superseded`](crate::Error::Superseded).
-    #[inline]
+    #[inline(always)]
     fn flush(&mut self) -> Result<()> {
-        let Some(seq) = self.tail.staged() else { return Ok(()) };
+        match self.tail.staged() {
+            None => Ok(()),
+            Some(seq) => self.flush_from(seq),
+        }
+    }
+
+    fn flush_from(&mut self, seq: u64) -> Result<()> {
         // Any time may have passed since the last look.
         if self.lease.is_over() {
             self.tail.discard_staged();
