@@ -42,14 +42,10 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     println!("reading channel {}; Enter shows the last message, q and Enter ends", reader.geometry().channel);
 
     loop {
-        // Gaps of some microseconds are not worth going to sleep for. From `arm`, true means that nothing is there and the bell
-        // will ring when there is; false: receive first, sleep later.
-        let sleeps = !reader.linger() && reader.arm()?;
+        // True: nothing is there, and the reader's descriptor becomes readable when there is. False: receive first, sleep later.
+        let sleeps = reader.arm()?;
         let timeout = if sleeps { next_tick.saturating_duration_since(Instant::now()) } else { Duration::ZERO };
-        let (daemon_spoke, typed) = wait(&reader, input.as_ref(), timeout)?;
-        if daemon_spoke {
-            reader.listen();
-        }
+        let typed = wait(&reader, input.as_ref(), timeout)?;
         let mut batch = reader.batch(AT_ONCE);
         loop {
             match batch.next() {
@@ -82,21 +78,15 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     }
 }
 
-/// Sleeps until something happens; returns whether the daemon has spoken (or is gone) and whether there is input.
-fn wait(reader: &Reader, input: Option<&File>, timeout: Duration) -> Result<(bool, bool), Errno> {
+/// Sleeps until something happens; returns whether there is input.
+fn wait(reader: &Reader, input: Option<&File>, timeout: Duration) -> Result<bool, Errno> {
     // Rounded up, or the last fraction of a millisecond would be spent spinning.
     let timeout = PollTimeout::try_from(timeout + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
     let mut fds = vec![PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
-    let mut add = |fd| {
-        fds.push(PollFd::new(fd, PollFlags::POLLIN));
-        fds.len() - 1
-    };
-    let daemon = reader.connection_fd().map(&mut add);
-    let typed = input.map(|file| add(file.as_fd()));
+    fds.extend(input.map(|file| PollFd::new(file.as_fd(), PollFlags::POLLIN)));
     match poll(&mut fds, timeout) {
         Ok(_) | Err(Errno::EINTR) => {}
         Err(errno) => return Err(errno),
     }
-    let happened = |place: Option<usize>| place.is_some_and(|place| fds[place].any().unwrap_or(true));
-    Ok((happened(daemon), happened(typed)))
+    Ok(fds.get(1).is_some_and(|typed| typed.any().unwrap_or(true)))
 }

@@ -25,7 +25,7 @@ pub use pump::{MessageSink, Pump, Slotted, Step};
 /// Where one message of a byte stream ends.
 ///
 /// ```
-/// use shm_proto::framing::Framing;
+/// use shm_proto::internal::framing::Framing;
 /// let framing: Framing = "chunk=64KiB".parse()?;
 /// assert_eq!(framing, Framing::Chunk(65_536));
 /// assert_eq!(framing.to_string(), "chunk=64KiB");

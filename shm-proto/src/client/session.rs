@@ -20,7 +20,7 @@ use crate::error::{Error, Result};
 ///
 /// ```no_run
 /// use std::time::Duration;
-/// use shm_proto::control::{Client, Done, Endpoint, Request};
+/// use shm_proto::{Client, Done, Endpoint, Request};
 ///
 /// let mut client = Client::connect(&Endpoint::find(None), Duration::from_secs(5))?;
 /// if let Done::List(channels) = client.request(&Request::List)? {

@@ -335,7 +335,7 @@ impl Writer {
     /// Offers a message and waits until it is acknowledged or dropped; `None` waits as long as the policy does.
     ///
     /// ```no_run
-    /// use shm_proto::handoff::{Names, Settings, Writer};
+    /// use shm_proto::internal::handoff::{Names, Settings, Writer};
     /// let names = Names::new("/demo_shm", "/sem_avail", "/sem_done")?;
     /// let mut writer = Writer::create(Settings::new(names))?;
     /// writer.publish(b"hello\0", None)?;

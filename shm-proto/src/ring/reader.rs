@@ -13,6 +13,7 @@
 //! The [`Reader`] asks one after the other.
 
 mod connection;
+mod descriptor;
 mod losses;
 mod message;
 mod moves;
@@ -28,6 +29,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use self::connection::Connection;
+use self::descriptor::Descriptor;
 use self::losses::Losses;
 pub use self::message::{Message, Words};
 use self::page::Page;
@@ -55,6 +57,7 @@ pub struct Reader {
     joined: bool,
     /// The record at the present place, if the program is done with it and nobody knows whether it was one.
     left: Option<Found>,
+    descriptor: Descriptor,
     pause: Pause,
     spin: Spin,
     /// When it went to sleep in a poll loop, `CLOCK_MONOTONIC` nanoseconds; 0 when it has received since.
@@ -93,6 +96,7 @@ impl Reader {
             connection: Connection::new(link),
             joined: false,
             left: None,
+            descriptor: Descriptor::default(),
             pause: Pause::new(),
             spin: Spin::default(),
             armed_ns: 0,

@@ -40,9 +40,8 @@ impl Reader {
     /// Looks for a message for as long as that is promising: some microseconds, and longer after waits that were short. True:
     /// there is something to receive.
     ///
-    /// For a poll loop, between a [`try_recv`](Self::try_recv) that found nothing and [`arm`](Self::arm): to sleep and to be
-    /// woken takes longer than the gaps of a fast stream. [`recv`](Self::recv) does it by itself.
-    pub fn linger(&mut self) -> bool {
+    /// Before going to sleep in a poll loop: to sleep and to be woken takes longer than the gaps of a fast stream.
+    pub(in crate::ring) fn linger(&mut self) -> bool {
         let Connection { moves, trouble, .. } = &self.connection;
         let waits_for_the_daemon = trouble.is_told() || (!moves.may_move() && moves.has_moved(self.page.glance()));
         !waits_for_the_daemon && (self.spin() || self.look_on(u64::MAX))
@@ -102,11 +101,19 @@ impl Reader {
     }
 
     /// Prepares for sleeping in a poll loop on [`as_fd`](AsFd::as_fd). True: there is nothing to read, the descriptor will
-    /// become readable when there is. False: receive first.
+    /// become readable when there may be. False: receive first.
+    ///
+    /// Looks for a message for some microseconds before it says that there is none, because the gaps of a fast stream are not worth
+    /// going to sleep for.
     ///
     /// # Errors
-    /// Those of [`try_recv`](Self::try_recv), which have to be told before going to sleep.
+    /// When there is no descriptor left to poll.
     pub fn arm(&mut self) -> Result<bool> {
+        self.descriptor.over(self.page.bell_fd(), self.connection.as_fd())?;
+        self.connection.listen();
+        if self.linger() {
+            return Ok(false);
+        }
         self.page.bell().drain();
         self.give_back();
         self.page.arm(waiting::BELL);
@@ -124,12 +131,6 @@ impl Reader {
             self.armed_ns = monotonic_ns();
         }
         Ok(true)
-    }
-
-    /// The connection to the daemon: readable when it says something or is gone; call [`listen`](Self::listen) then.
-    #[must_use]
-    pub fn connection_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.connection.as_fd()
     }
 
     /// Whether the daemon went away without a word.
@@ -154,7 +155,7 @@ impl Reader {
     }
 
     /// Takes in what the daemon has said, without waiting. What follows from it is told by the next receive.
-    pub fn listen(&mut self) {
+    pub(in crate::ring) fn listen(&mut self) {
         self.connection.listen();
     }
 
@@ -216,9 +217,12 @@ impl Reader {
 }
 
 impl AsFd for Reader {
-    /// The bell: readable after a true [`arm`](Reader::arm) when there is something to receive.
+    /// The one descriptor to wait on, the same for as long as the reader lives. After a true [`arm`](Reader::arm) it is readable when a
+    /// message may have come, or the daemon has said something or is gone, and it stays so until the next `arm`.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.page.bell_fd()
+        let bell = self.page.bell_fd();
+        // Without a descriptor `arm` fails, so nobody sleeps on the bell alone.
+        self.descriptor.over(bell, self.connection.as_fd()).unwrap_or(bell)
     }
 }
 

@@ -1,10 +1,15 @@
 //! Readers that sleep, or pretend to: when they are woken.
 
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixStream;
+
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::*;
+use crate::control::{Conn, MAX_REPLY, MAX_REQUEST};
 use crate::os::sem::Semaphore;
 use crate::ring::layout::waiting;
+use crate::ring::link::ToReader;
 
 /// Whether the bell has rung.
 fn rings(reader: &Reader) -> bool {
@@ -78,4 +83,30 @@ fn a_reader_that_only_pretends_to_sleep_is_seldom_woken_and_stays() {
     for n in 0..20_000u64 {
         assert_eq!(receive(&mut reader), n.to_le_bytes());
     }
+}
+
+#[test]
+fn one_descriptor_tells_of_messages_and_of_the_daemon() {
+    let mut channel = TestChannel::new(65536, geometry(65536));
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let mut daemon = Conn::new(ours, MAX_REQUEST);
+    let mut reader = channel.reader_on(Start::Oldest, Some(Conn::new(theirs, MAX_REPLY)));
+    let mut writer = channel.writer();
+    assert!(!rings(&reader) && reader.arm().unwrap() && !rings(&reader));
+    let descriptor = reader.as_fd().as_raw_fd();
+    writer.publish(b"a message").unwrap();
+    assert!(rings(&reader) && rings(&reader), "until the reader has looked");
+    assert_eq!(receive(&mut reader), b"a message");
+    assert!(reader.arm().unwrap() && !rings(&reader));
+    daemon.send(&ToReader::Closing { reason: "the end".to_owned() }, &[]).unwrap();
+    assert!(rings(&reader));
+    assert!(reader.arm().unwrap() && !rings(&reader), "there is nothing to receive");
+    assert_eq!((reader.farewell(), reader.is_disconnected()), (Some("the end"), false));
+    drop(daemon);
+    assert!(rings(&reader));
+    assert!(reader.arm().unwrap() && !rings(&reader), "the writer goes on");
+    assert!(reader.is_disconnected() && reader.as_fd().as_raw_fd() == descriptor);
+    writer.publish(b"another").unwrap();
+    assert!(rings(&reader));
+    assert_eq!(receive(&mut reader), b"another");
 }

@@ -227,9 +227,6 @@ impl Session {
                 continue;
             }
             self.losses.tell();
-            if reader.linger() {
-                continue;
-            }
             match reader.arm() {
                 Ok(true) => {}
                 Ok(false) => continue,
@@ -285,21 +282,16 @@ impl Session {
     }
 
     /// Sleeps until the reader, the daemon, a signal or the output has something to tell.
-    fn sleep(&mut self, reader: &mut Reader) -> Result<Option<End>> {
-        let mut fds = vec![
+    fn sleep(&mut self, reader: &Reader) -> Result<Option<End>> {
+        let mut fds = [
             PollFd::new(self.output.as_fd(), PollFlags::empty()),
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
             PollFd::new(reader.as_fd(), PollFlags::POLLIN),
         ];
-        fds.extend(reader.connection_fd().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
         wait_for(&mut fds, self.until_silence().min(HEARTBEAT))?;
         let gone = has_gone(&fds[0]);
-        let daemon = fds.get(3).is_some_and(has_news);
-        let ringing = has_news(&fds[2]);
-        if daemon {
-            reader.listen();
-        }
-        self.after_wait(gone, ringing || daemon)
+        let news = has_news(&fds[2]);
+        self.after_wait(gone, news)
     }
 
     /// Sleeps between two attempts to attach.

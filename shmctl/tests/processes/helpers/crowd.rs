@@ -32,7 +32,8 @@ pub(crate) fn cling(endpoint: &Endpoint) {
                 eprintln!("attached");
                 while reader.farewell().is_none() {
                     std::thread::sleep(Duration::from_millis(1));
-                    reader.listen();
+                    // Takes in what the daemon has said.
+                    reader.arm().unwrap();
                 }
             }
             Err(Error::Refused(refusal)) => {
