@@ -1,14 +1,10 @@
 //! The command line as a whole; each command's own arguments are with the command.
 
-use std::path::PathBuf;
-
-use clap::{Args as ClapArgs, Parser, Subcommand};
-use shm_proto::ChannelName;
+use clap::{Parser, Subcommand};
 
 use crate::commands::{bench, evict, list, log, read, reload, resize, stat, write};
-
-/// The heading of the options of every command.
-const GLOBAL: &str = "Options of every command";
+use crate::error::Result;
+use crate::global::Global;
 
 const EXIT_CODES: &str = "\
 Exit codes:
@@ -34,18 +30,23 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
-/// The options of every command, before and after its name.
-#[derive(Debug, ClapArgs)]
-pub(crate) struct Global {
-    /// The channel. Not needed if the daemon has exactly one.
-    #[arg(short, long, value_name = "NAME", env = "SHMD_CHANNEL", global = true, help_heading = GLOBAL)]
-    pub(crate) channel: Option<ChannelName>,
-    /// The daemon's runtime directory, where its socket is [default: the user's own daemon, else the system's].
-    #[arg(long, value_name = "DIR", env = "SHMD_RUNTIME_DIR", global = true, help_heading = GLOBAL)]
-    pub(crate) runtime_dir: Option<PathBuf>,
-    /// Report more on standard error; give it twice for debug messages.
-    #[arg(short, long, action = clap::ArgAction::Count, global = true, help_heading = GLOBAL)]
-    pub(crate) verbose: u8,
+impl Args {
+    /// Carries out the command.
+    pub(crate) fn run(self) -> Result<()> {
+        let global = self.global;
+        match self.command {
+            Command::Read(args) => read::run(args, &global),
+            Command::Write(args) => write::run(args, &global),
+            Command::Stat(args) => stat::run(&args, &global),
+            Command::List(args) => list::run(&args, &global),
+            Command::Resize(args) => resize::run(&args, &global),
+            Command::Evict(args) => evict::run(&args, &global),
+            Command::Reload(args) => reload::run(&args, &global),
+            Command::Log(args) => log::run(&args, &global),
+            Command::Bench(args) => bench::run(&args, &global),
+            Command::BenchWorker(args) => Ok(shm_bench::worker::run(&args)?),
+        }
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -70,7 +71,7 @@ mod tests {
 
     use super::*;
 
-    fn parse(line: &str) -> Result<Args, clap::Error> {
+    fn parse(line: &str) -> std::result::Result<Args, clap::Error> {
         Args::try_parse_from(line.split_whitespace())
     }
 

@@ -4,6 +4,7 @@
 mod args;
 mod commands;
 mod error;
+mod global;
 mod human;
 mod output;
 mod signals;
@@ -18,7 +19,7 @@ fn main() -> ExitCode {
     let args = args::Args::parse();
     start_log(args.global.verbose);
     let named_channel = args.global.channel.is_some();
-    match commands::run(args) {
+    match args.run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             failure.tell(named_channel);

@@ -4,7 +4,7 @@ use clap::Args as ClapArgs;
 use shm_proto::{Done, Request};
 
 use super::unexpected;
-use crate::args::Global;
+use crate::global::Global;
 use crate::error::Result;
 use crate::output::print;
 

@@ -5,7 +5,7 @@ use shm_proto::internal::control::stat::Summary;
 use shm_proto::{Done, Request};
 
 use super::{note_if_none, unexpected};
-use crate::args::Global;
+use crate::global::Global;
 use crate::error::Result;
 use crate::human::{bytes, printable};
 use crate::output::{print, print_json};

@@ -8,7 +8,7 @@ use shm_proto::internal::control::{Change, Reloaded};
 use shm_proto::{Done, Request};
 
 use super::unexpected;
-use crate::args::Global;
+use crate::global::Global;
 use crate::error::{Failure, Result};
 use crate::human::printable;
 use crate::output::{print, print_json};

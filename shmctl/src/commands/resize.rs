@@ -8,7 +8,7 @@ use shm_proto::internal::control::Resized;
 use shm_proto::{Done, Request};
 
 use super::unexpected;
-use crate::args::Global;
+use crate::global::Global;
 use crate::error::Result;
 use crate::output::print;
 

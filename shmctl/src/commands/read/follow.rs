@@ -11,7 +11,7 @@ use shm_proto::{Attachment, ChannelName, Endpoint, Error, Message, Reader, Start
 
 use super::losses::Losses;
 use super::{Args, Format};
-use crate::args::Global;
+use crate::global::Global;
 use crate::error::{Failure, Result, note};
 use crate::human::messages;
 use crate::output::{Output, has_gone, has_news, wait_for};

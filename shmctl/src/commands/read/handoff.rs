@@ -10,7 +10,7 @@ use shm_proto::internal::handoff::{Names, Reader, Received, WriterSign};
 use shm_proto::internal::os::clock::monotonic_ns;
 
 use super::follow::{End, Session};
-use super::vigil::Vigil;
+use super::writer_watch::WriterWatch;
 use crate::error::{Result, note};
 use crate::output::{has_gone, wait_for};
 
@@ -61,7 +61,7 @@ impl Taking for Attached {
 impl Session {
     /// Takes messages until there is a reason to end.
     pub(super) fn take_over(&mut self, reader: &mut dyn Taking) -> Result<End> {
-        let (mut bytes, mut vigil) = (Vec::new(), Vigil::default());
+        let (mut bytes, mut watch) = (Vec::new(), WriterWatch::default());
         loop {
             let wait = self.until_silence().min(LOOK);
             let until = monotonic_ns() + u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
@@ -70,7 +70,7 @@ impl Session {
                 Err(error) => return Ok(End::Detached(error)),
             };
             // Once with the first message, whose writer is there, and then while nothing comes.
-            if (received.is_none() || !vigil.has_looked()) && vigil.notices(Instant::now(), || reader.writer()) {
+            if (received.is_none() || !watch.has_looked()) && watch.notices(Instant::now(), || reader.writer()) {
                 let segment = &reader.names().segment;
                 note(&format!(
                     "the writer of {segment} is gone and has not removed it, probably because it was killed; waiting \
@@ -78,7 +78,7 @@ impl Session {
                 ));
             }
             if let Some(received) = received {
-                vigil.rest();
+                watch.rest();
                 if received.recovered {
                     note("a peer died inside the mutex; the mutex was recovered");
                 }

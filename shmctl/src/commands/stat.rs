@@ -13,7 +13,7 @@ use shm_proto::internal::control::stat::ChannelStat;
 use shm_proto::{Done, ErrorKind, Request};
 
 use super::{note_if_none, unexpected};
-use crate::args::Global;
+use crate::global::Global;
 use crate::error::{Failure, Result};
 use crate::human;
 use crate::output::{has_gone, print, print_json, wait_for};

@@ -10,13 +10,13 @@ const FAR: Duration = Duration::from_secs(5);
 
 /// What was seen of the writer.
 #[derive(Debug, Default)]
-pub(super) struct Vigil {
+pub(super) struct WriterWatch {
     seen: Option<WriterSign>,
     next: Option<Instant>,
     told: bool,
 }
 
-impl Vigil {
+impl WriterWatch {
     /// A message has come: there is a writer, or was a moment ago.
     pub(super) fn rest(&mut self) {
         self.told = false;
@@ -56,10 +56,10 @@ mod tests {
 
     /// At which of these looks something is said.
     fn told(signs: &[Option<WriterSign>]) -> Vec<usize> {
-        let (mut vigil, mut now) = (Vigil::default(), Instant::now());
+        let (mut watch, mut now) = (WriterWatch::default(), Instant::now());
         let mut at = Vec::new();
         for (number, &sign) in signs.iter().enumerate() {
-            if vigil.notices(now, || sign) {
+            if watch.notices(now, || sign) {
                 at.push(number);
             }
             now += FAR;
@@ -84,11 +84,11 @@ mod tests {
 
     #[test]
     fn it_is_looked_now_and_then() {
-        let (mut vigil, now) = (Vigil::default(), Instant::now());
-        vigil.notices(now, || Some(Lock));
-        vigil.notices(now + NEAR / 2, || unreachable!("too early"));
-        assert!(vigil.notices(now + NEAR, || Some(Nothing)));
-        vigil.rest();
-        vigil.notices(now + NEAR + FAR / 2, || unreachable!("too early"));
+        let (mut watch, now) = (WriterWatch::default(), Instant::now());
+        watch.notices(now, || Some(Lock));
+        watch.notices(now + NEAR / 2, || unreachable!("too early"));
+        assert!(watch.notices(now + NEAR, || Some(Nothing)));
+        watch.rest();
+        watch.notices(now + NEAR + FAR / 2, || unreachable!("too early"));
     }
 }

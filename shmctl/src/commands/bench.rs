@@ -17,7 +17,7 @@ use shm_bench::stop::Stop;
 pub(crate) use self::args::Args;
 use self::progress::Progress;
 use self::report::{Dated, Report, Told};
-use crate::args::Global;
+use crate::global::Global;
 use crate::error::{Result, note};
 use crate::output::{print, print_json};
 use crate::signals::Signals;

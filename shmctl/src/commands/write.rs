@@ -15,7 +15,7 @@ use shm_proto::{Error, Writer};
 
 use self::stopped::{End, Stopped};
 use super::handoff::Objects;
-use crate::args::Global;
+use crate::global::Global;
 use crate::error::{Failure, Result, note};
 use crate::human::{self, messages};
 use crate::output::{has_gone, has_news, wait_for};

@@ -4,7 +4,7 @@ mod follow;
 mod format;
 mod handoff;
 mod losses;
-mod vigil;
+mod writer_watch;
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use shm_proto::Start;
 
 pub(crate) use self::format::Format;
 use super::handoff::Objects;
-use crate::args::Global;
+use crate::global::Global;
 use crate::error::Result;
 use crate::human;
 

@@ -1,0 +1,48 @@
+//! The options of every command, and a request to the daemon that they lead to.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args as ClapArgs;
+use shm_proto::{ChannelName, Client, Done, Endpoint, Request};
+
+use crate::error::Result;
+
+/// The heading of the options of every command.
+const GLOBAL: &str = "Options of every command";
+
+/// How long the daemon may take to answer what it can answer at once.
+pub(crate) const ANSWER: Duration = Duration::from_secs(10);
+
+/// The options of every command, before and after its name.
+#[derive(Debug, ClapArgs)]
+pub(crate) struct Global {
+    /// The channel. Not needed if the daemon has exactly one.
+    #[arg(short, long, value_name = "NAME", env = "SHMD_CHANNEL", global = true, help_heading = GLOBAL)]
+    pub(crate) channel: Option<ChannelName>,
+    /// The daemon's runtime directory, where its socket is [default: the user's own daemon, else the system's].
+    #[arg(long, value_name = "DIR", env = "SHMD_RUNTIME_DIR", global = true, help_heading = GLOBAL)]
+    pub(crate) runtime_dir: Option<PathBuf>,
+    /// Report more on standard error; give it twice for debug messages.
+    #[arg(short, long, action = clap::ArgAction::Count, global = true, help_heading = GLOBAL)]
+    pub(crate) verbose: u8,
+}
+
+impl Global {
+    /// Where the daemon is.
+    pub(crate) fn endpoint(&self) -> Endpoint {
+        Endpoint::find(self.runtime_dir.as_deref())
+    }
+
+    /// Asks the daemon once.
+    pub(crate) fn ask(&self, request: &Request) -> Result<Done> {
+        self.ask_within(request, ANSWER)
+    }
+
+    /// Asks the daemon once something that may take `timeout`.
+    pub(crate) fn ask_within(&self, request: &Request, timeout: Duration) -> Result<Done> {
+        let mut client = Client::connect(&self.endpoint(), ANSWER)?;
+        client.set_timeout(timeout);
+        Ok(client.request(request)?)
+    }
+}
