@@ -4,8 +4,8 @@ use clap::Args as ClapArgs;
 use shm_proto::{Done, Request};
 
 use super::unexpected;
-use crate::global::Global;
 use crate::error::Result;
+use crate::global::Global;
 use crate::output::print;
 
 const EXAMPLES: &str = "\

@@ -5,8 +5,8 @@ use shm_proto::internal::control::stat::Summary;
 use shm_proto::{Done, Request};
 
 use super::{note_if_none, unexpected};
-use crate::global::Global;
 use crate::error::Result;
+use crate::global::Global;
 use crate::human::{bytes, printable};
 use crate::output::{print, print_json};
 use crate::table::{Align, Table};

@@ -13,8 +13,8 @@ use shm_proto::internal::control::{Conn, Received, decode};
 use shm_proto::{Client, Done, Request};
 
 use super::unexpected;
-use crate::global::{ANSWER, Global};
 use crate::error::{Failure, Result};
+use crate::global::{ANSWER, Global};
 use crate::human::{printable, utc};
 use crate::output::{has_gone, print, wait_for};
 use crate::signals::Signals;

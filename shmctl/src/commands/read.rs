@@ -14,8 +14,8 @@ use shm_proto::Start;
 
 pub(crate) use self::format::Format;
 use super::handoff::Objects;
-use crate::global::Global;
 use crate::error::Result;
+use crate::global::Global;
 use crate::human;
 
 const EXAMPLES: &str = "\

@@ -8,8 +8,8 @@ use shm_proto::internal::control::{Change, Reloaded};
 use shm_proto::{Done, Request};
 
 use super::unexpected;
-use crate::global::Global;
 use crate::error::{Failure, Result};
+use crate::global::Global;
 use crate::human::printable;
 use crate::output::{print, print_json};
 

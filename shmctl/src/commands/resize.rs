@@ -8,8 +8,8 @@ use shm_proto::internal::control::Resized;
 use shm_proto::{Done, Request};
 
 use super::unexpected;
-use crate::global::Global;
 use crate::error::Result;
+use crate::global::Global;
 use crate::output::print;
 
 /// Memory is reserved at some gigabytes a second; asking for more than fits into this is a mistake.

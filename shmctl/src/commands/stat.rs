@@ -13,8 +13,8 @@ use shm_proto::internal::control::stat::ChannelStat;
 use shm_proto::{Done, ErrorKind, Request};
 
 use super::{note_if_none, unexpected};
-use crate::global::Global;
 use crate::error::{Failure, Result};
+use crate::global::Global;
 use crate::human;
 use crate::output::{has_gone, print, print_json, wait_for};
 use crate::signals::Signals;

@@ -15,8 +15,8 @@ use shm_proto::{Error, Writer};
 
 use self::stopped::{End, Stopped};
 use super::handoff::Objects;
-use crate::global::Global;
 use crate::error::{Failure, Result, note};
+use crate::global::Global;
 use crate::human::{self, messages};
 use crate::output::{has_gone, has_news, wait_for};
 use crate::signals::Signals;

@@ -19,7 +19,7 @@ const ADMIN: User = User { uid: 61_105, gid: 61_005 };
 
 fn daemon() -> Daemon {
     Daemon::start(&format!(
-        "[[channel]]\ngroup = \"{GROUP}\"\nmode = \"0640\"\nread = [\"{}\"]\nwrite = [\"{}\"]\nadmin = [\"@{}\"]\n",
+        "[[channel]]\ngroup = \"{GROUP}\"\npermissions = \"0640\"\nread = [\"{}\"]\nwrite = [\"{}\"]\nadmin = [\"@{}\"]\n",
         LISTED.uid, WRITER.uid, ADMIN.gid
     ))
 }

@@ -22,14 +22,14 @@ pub(super) struct Mode {
 
 impl Mode {
     pub(super) fn check(raw: &Channel, prefix: &Prefix, name: &ChannelName, has_group: bool) -> Result<Self, Error> {
-        let word = raw.mode.as_ref().map(|mode| mode.value.as_str());
-        let is_handoff = word == Some("handoff");
-        // Permissions used to be under this key.
-        let octal = raw.mode.as_ref().filter(|_| !matches!(word, Some("ring" | "handoff")));
-        if let (Some(octal), Some(_)) = (octal, &raw.permissions) {
-            return Err(octal.bad(format!("mode {:?} is neither \"ring\" nor \"handoff\"", octal.value)));
-        }
-        let permissions = match octal.or(raw.permissions.as_ref()) {
+        let is_handoff = match raw.mode.as_ref().map(|mode| (mode, mode.value.as_str())) {
+            None | Some((_, "ring")) => false,
+            Some((_, "handoff")) => true,
+            Some((mode, word)) => {
+                return Err(mode.bad(format!("mode {word:?} is neither \"ring\" nor \"handoff\"")));
+            }
+        };
+        let permissions = match &raw.permissions {
             Some(written) => permissions(written, is_handoff)?,
             None if !is_handoff => RING,
             None if has_group => HANDOFF_WITH_GROUP,
@@ -100,11 +100,9 @@ fn names(raw: &Channel, prefix: &Prefix, name: &ChannelName) -> Result<Names, Er
 
 fn permissions(written: &Located<String>, is_handoff: bool) -> Result<u32, Error> {
     let text = written.value.strip_prefix("0o").unwrap_or(&written.value);
-    let refuse = |why: &str| Err(written.bad(format!("mode {:?} {why}", written.value)));
+    let refuse = |why: &str| Err(written.bad(format!("permissions {:?} {why}", written.value)));
     match u32::from_str_radix(text, 8) {
-        _ if !text.bytes().all(|digit| digit.is_ascii_digit()) => {
-            refuse("is not an octal number such as \"0640\", and neither \"ring\" nor \"handoff\"")
-        }
+        _ if !text.bytes().all(|digit| digit.is_ascii_digit()) => refuse("is not an octal number such as \"0640\""),
         Err(_) => refuse("is not an octal number such as \"0640\""),
         Ok(mode) if mode > 0o777 => refuse("has bits outside of 0777, the permission bits"),
         Ok(mode) if is_handoff && mode & 0o600 != 0o600 => {

@@ -152,7 +152,7 @@ table! {
         prefault: bool,
         /// Group of the segment.
         group: String,
-        /// `ring` or `handoff`; an octal number is taken for `permissions`.
+        /// `ring` or `handoff`.
         mode: String,
         /// Permission bits of the objects, octal.
         permissions: String,

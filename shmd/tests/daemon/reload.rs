@@ -82,7 +82,7 @@ fn a_removed_channels_writer_loses_the_role_and_the_name_can_come_back() {
 fn limits_policies_and_permissions_change_and_what_cannot_is_named() {
     let mut daemon = Daemon::start("reload-keys", &channel("main", ""));
     let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
-    let keys = "max_readers = 1\nevict_after = \"100ms\"\nmode = \"0600\"\nread = [\"*\"]\nmin = \"128KiB\"\n\
+    let keys = "max_readers = 1\nevict_after = \"100ms\"\npermissions = \"0600\"\nread = [\"*\"]\nmin = \"128KiB\"\n\
                 on_full = \"drop\"\nmax = \"2MiB\"\ncapacity = \"2MiB\"";
     let done = daemon
         .reload(&("max_clients = 9\nlog_entries = 7\nprefix = \"x\"\n".to_owned() + &channel("main", keys)))

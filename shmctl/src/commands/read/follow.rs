@@ -11,8 +11,8 @@ use shm_proto::{Attachment, ChannelName, Endpoint, Error, Message, Reader, Start
 
 use super::losses::Losses;
 use super::{Args, Format};
-use crate::global::Global;
 use crate::error::{Failure, Result, note};
+use crate::global::Global;
 use crate::human::messages;
 use crate::output::{Output, has_gone, has_news, wait_for};
 use crate::signals::Signals;

@@ -13,8 +13,8 @@ fn a_handoff_channels_objects_are_named_after_it_and_are_for_the_daemons_user_or
 }
 
 #[test]
-fn a_ring_has_permissions_under_either_key_and_no_objects_to_name() {
-    for text in ["permissions = \"0600\"", "mode = \"0600\"", "mode = \"ring\"\npermissions = \"0600\""] {
+fn a_ring_has_permissions_and_no_objects_to_name() {
+    for text in ["permissions = \"0600\"", "mode = \"ring\"\npermissions = \"0600\""] {
         let channel = Setup::new(&format!("[[channel]]\n{text}\n")).channel();
         assert_eq!((channel.mode, channel.handoff), (0o600, None), "{text}");
     }
