@@ -55,6 +55,13 @@ fn acknowledged_publishing_waits_for_readers_that_are_not_named_yet() {
     let error = writer.publish_acked(b"one", Duration::from_millis(20)).unwrap_err();
     assert!(error.to_string().contains("name the readers"), "{error}");
     assert_eq!(receive(&mut reader), b"one");
+    // A program that ends its waits ends this one, too.
+    let flag = std::sync::Arc::new(AtomicBool::new(true));
+    writer.interrupt_on(std::sync::Arc::clone(&flag));
+    let error = writer.publish_acked(b"interrupted", Duration::from_secs(3600)).unwrap_err();
+    assert!(matches!(&error, Error::Unacknowledged { ended: Some(why), .. } if why.contains("program")), "{error}");
+    flag.store(false, Ordering::SeqCst);
+    assert_eq!(receive(&mut reader), b"interrupted");
     channel.name();
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -62,7 +69,7 @@ fn acknowledged_publishing_waits_for_readers_that_are_not_named_yet() {
             // It says how far it has come when there is nothing more.
             assert!(reader.try_recv().unwrap().is_none());
         });
-        assert_eq!(writer.publish_acked(b"two", Duration::from_secs(60)).unwrap(), Some(1));
+        assert_eq!(writer.publish_acked(b"two", Duration::from_secs(60)).unwrap(), Some(2));
     });
 }
 

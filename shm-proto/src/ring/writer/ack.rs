@@ -46,22 +46,23 @@ impl Writer {
         let need = Need::Ack { target };
         let seq = self.tail.seq().wrapping_sub(1);
         let deadline_ns = patience.deadline_ns();
-        // Readers whose lines the daemon holds back must read the message, too.
-        if let Err(error) = self.know_all(patience.timeout()) {
-            return Err(self.unacknowledged(need, seq, patience.timeout(), Some(error.to_string())));
-        }
         let spin_until_ns = monotonic_ns() + spin::SPIN_NS;
         loop {
             // Cursors are checked against the present tail: a shrink may have sent readers beyond this message meanwhile.
             self.refresh();
-            let Some(peer) = self.peers.wanting(need) else { return Ok(()) };
+            // Readers whose lines the daemon holds back must read the message, too.
+            if self.peers.wanting(need).is_none() && !self.peers.is_withheld() {
+                return Ok(());
+            }
             let now = monotonic_ns();
             if now < spin_until_ns.min(deadline_ns) {
                 std::hint::spin_loop();
                 continue;
             }
             if now >= deadline_ns {
-                return Err(self.unacknowledged(need, seq, patience.timeout(), None));
+                let late = || format!("the daemon did not name the readers within {:?}", patience.timeout());
+                let ended = self.peers.is_withheld().then(late);
+                return Err(self.unacknowledged(need, seq, patience.timeout(), ended));
             }
             if self.is_interrupted() {
                 let ended = "the program ended it".to_owned();
@@ -69,12 +70,17 @@ impl Writer {
             }
             let until =
                 (now + SLICE_NS).min(deadline_ns).min(now.saturating_add(self.peers.left_ns(need, self.limit())));
-            peer.sleep_until_read(target, until, || self.lease.is_current_before_sleep());
-            self.refresh();
-            self.peers.waited(need, now, until, self.limit());
-            self.evict_overdue(need);
-            self.beat();
-            if let Err(error) = self.daemon_lines() {
+            let heard = if let Some(peer) = self.peers.wanting(need) {
+                peer.sleep_until_read(target, until, || self.lease.is_current_before_sleep());
+                self.refresh();
+                self.peers.waited(need, now, until, self.limit());
+                self.evict_overdue(need);
+                self.beat();
+                self.daemon_lines()
+            } else {
+                self.await_lines(until)
+            };
+            if let Err(error) = heard {
                 return Err(self.unacknowledged(need, seq, patience.timeout(), Some(error.to_string())));
             }
         }
