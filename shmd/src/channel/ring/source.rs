@@ -150,7 +150,8 @@ impl Ring {
                 Err(e) => told("source-failed").reason(e).warn(),
             }
         }
-        let resumes = actions.contains(&Action::Resume);
+        // A channel that is being removed waits for this end.
+        let resumes = actions.contains(&Action::Resume) && !self.removal.has_begun();
         self.perform(connections, actions, "");
         (!resumes).then_some(outcome)
     }
