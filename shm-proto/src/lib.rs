@@ -93,36 +93,29 @@ const _: () = {
 /// from one version to the next.
 #[cfg(not(loom))]
 #[doc(hidden)]
+#[allow(missing_docs, reason = "each module has its documentation where it is written")]
 pub mod internal {
-    #[allow(missing_docs)]
     pub mod client {
         pub use crate::client::*;
     }
-    #[allow(missing_docs)]
     pub mod control {
         pub use crate::control::*;
     }
-    #[allow(missing_docs)]
     pub mod duration {
         pub use crate::duration::*;
     }
-    #[allow(missing_docs)]
     pub mod framing {
         pub use crate::framing::*;
     }
-    #[allow(missing_docs)]
     pub mod handoff {
         pub use crate::handoff::*;
     }
-    #[allow(missing_docs)]
     pub mod name {
         pub use crate::name::*;
     }
-    #[allow(missing_docs)]
     pub mod os {
         pub use crate::os::*;
     }
-    #[allow(missing_docs)]
     pub mod ring {
         pub use crate::ring::*;
     }

@@ -54,7 +54,7 @@ pub struct Walk {
     again: u32,
 }
 
-/// Why a place is none that a correct writer publishes or leads to, in a file with so many bytes of data.
+/// Why a correct writer never publishes or leads to this place, in a file with `length` bytes of data.
 pub(super) fn implausible(place: Place, geometry: &Geometry, length: u64) -> Option<String> {
     let Place { pos, off, seq, .. } = place;
     if !place.is_plausible() {

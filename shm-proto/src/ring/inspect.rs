@@ -87,7 +87,7 @@ impl Snapshot {
         Ok(shot)
     }
 
-    /// What is wrong with the header of a segment that is to be what `geometry` says, in a file with so many bytes of data.
+    /// What is wrong with the header of a segment that is to be what `geometry` says, in a file with `length` bytes of data.
     #[must_use]
     pub fn fault(&self, geometry: &Geometry, length: u64) -> Option<String> {
         if !self.is_segment {

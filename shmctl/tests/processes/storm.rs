@@ -223,7 +223,7 @@ struct Done {
     resizes: u64,
 }
 
-/// Blows for so long: the one who has the role is stopped anywhere, loses it, and goes on some time later, or is killed. Readers
+/// Blows for this time: the holder of the role is stopped anywhere, loses the role, and goes on some time later, or is killed. Readers
 /// come and are killed, and the channel's size changes.
 fn blow(daemon: &Daemon, writers: &mut Writers<'_>, readers: &mut [Proc], length: Duration) -> Done {
     let end = Instant::now() + length;

@@ -6,7 +6,7 @@ use crate::error::{Error, Result};
 use crate::os::memory;
 
 impl Pump {
-    /// Makes room for the next read, of at most so many bytes.
+    /// Makes room for the next read, which takes at most this number of bytes.
     ///
     /// # Errors
     /// [`Error::NoMemory`]: nothing is lost, and it may be tried again.

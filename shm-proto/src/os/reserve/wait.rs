@@ -14,7 +14,7 @@ use crate::size::Bytes;
 
 /// Memory is reserved in steps of this many bytes.
 const STEP: u64 = 16 << 20;
-/// A child that makes no step for so long is given up, in milliseconds.
+/// A child that makes no step for this time is given up, in milliseconds.
 const STUCK: u32 = 30_000;
 /// How often it is looked whether the wait is to end, in milliseconds.
 const LOOK: u16 = 50;

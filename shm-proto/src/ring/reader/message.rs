@@ -99,7 +99,7 @@ impl<'a> Message<'a> {
     /// Fills `out` with the bytes from byte `from` on: for messages that are to be gone through in pieces.
     ///
     /// # Panics
-    /// When the message has not so many bytes.
+    /// If the message has fewer bytes.
     pub fn copy_part(&self, from: usize, out: &mut [u8]) {
         assert!(from <= self.len() && out.len() <= self.len() - from, "a part outside the message");
         // SAFETY: by the assertion the bytes are among the message's; otherwise as in `copy_to`.

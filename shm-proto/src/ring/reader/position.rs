@@ -228,7 +228,7 @@ impl Position {
         }
     }
 
-    /// Whether there are so many bytes of data, as far as is known or after another look at the file.
+    /// Whether the file has data up to `end`, as far as is known or after another look at the file.
     fn reaches(&mut self, end: u64) -> bool {
         if end > self.known
             && let Ok(length) = data_length(self.file.as_fd(), &self.geometry)

@@ -238,7 +238,7 @@ impl Session {
         }
     }
 
-    /// Takes the next message; false when there is none.
+    /// Takes the next message, and returns false if no message is there.
     fn take_next(&mut self, reader: &mut Reader) -> Result<bool, Error> {
         let Some(message) = reader.try_recv()? else { return Ok(false) };
         match self.take(message) {

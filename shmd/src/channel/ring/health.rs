@@ -169,7 +169,7 @@ impl Ring {
     /// The segment is broken: ends the lease and goes on in a new one.
     ///
     /// # Errors
-    /// When there is no new one to be had. It is tried again once a second.
+    /// If no new segment can be made. The daemon tries again once a second.
     pub(super) fn heal(&mut self, connections: &mut Connections, reason: &str) -> Result<()> {
         if !self.health.is_broken() {
             self.about("broken").text("segment", self.segments.current().name()).reason(reason).error();
