@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use shm_proto::{Endpoint, Error, Reader, Start};
+use shm_proto::{Endpoint, Reader, ReaderError, Start};
 
 /// How often the rate is shown.
 const TICK: Duration = Duration::from_secs(1);
@@ -51,7 +51,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
             match batch.next() {
                 Ok(Some(message)) => message.copy_to_vec(&mut last),
                 Ok(None) => break,
-                Err(Error::Closed { channel }) => {
+                Err(ReaderError::Closed { channel }) => {
                     println!("channel {channel} was closed");
                     return Ok(());
                 }

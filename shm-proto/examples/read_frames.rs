@@ -13,7 +13,7 @@
 
 use std::process::ExitCode;
 
-use shm_proto::{Endpoint, Error, Reader, Start};
+use shm_proto::{Endpoint, Reader, ReaderError, Start};
 
 fn main() -> ExitCode {
     match run() {
@@ -37,7 +37,7 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
     for _ in 0..count {
         let frame = match reader.recv(None) {
             Ok(frame) => frame,
-            Err(Error::Closed { .. }) => break,
+            Err(ReaderError::Closed { .. }) => break,
             Err(error) => return Err(error.into()),
         };
         let (seq, len, missed) = (frame.seq(), frame.len(), frame.lost_before());
@@ -46,8 +46,10 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         match frame.finish() {
             Ok(()) if missed > 0 => println!("frame {seq}: {len} bytes, sum {sum:016x}, {missed} lost before it"),
             Ok(()) => println!("frame {seq}: {len} bytes, sum {sum:016x}"),
-            Err(Error::Withdrawn { .. }) => {}
-            Err(Error::Lapped { lost, .. }) => println!("frame {seq}: overwritten while it was read, {lost} lost"),
+            Err(ReaderError::Withdrawn { .. }) => {}
+            Err(ReaderError::Lapped { lost, .. }) => {
+                println!("frame {seq}: overwritten while it was read, {lost} lost")
+            }
             Err(error) => return Err(error.into()),
         }
     }

@@ -7,10 +7,12 @@
 //! | `attach` | from a request to a [`Reader`](crate::Reader), a [`Writer`](crate::Writer) or a handoff |
 //! | `link` | the connection of an attachment, as the ring sees it |
 //! | `handoff` | a reader of a handoff channel that the daemon knows of |
+//! | `error` | the sum of what every role can meet |
 //! | `sink` | a ring's writer as the destination of a byte stream |
 
 mod attach;
 mod endpoint;
+mod error;
 mod handoff;
 mod link;
 mod session;
@@ -20,6 +22,7 @@ pub use attach::Attachment;
 pub use endpoint::{
     Endpoint, LOCK_NAME, RUNTIME_DIR_VARIABLE, SOCKET_NAME, SYSTEM_RUNTIME_DIR, default_prefix, default_runtime_dir,
 };
+pub use error::{Error, Result};
 pub use handoff::Attached;
 pub use link::SocketLink;
 pub use session::Client;

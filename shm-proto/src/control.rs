@@ -29,17 +29,21 @@
 //! [`ErrorKind::Unknown`](crate::ErrorKind::Unknown), with the daemon's message. What an older peer must not pass over needs another version.
 
 mod conn;
+mod error;
 mod line;
 pub mod log;
 mod message;
 #[cfg(test)]
 mod newer_tests;
+mod refusal;
 pub mod stat;
 
 pub use conn::{Conn, Incoming, MAX_FDS_A_LINE, Received};
+pub use error::RequestError;
 pub(crate) use line::excerpt;
 pub use line::{decode, encode};
 pub use message::{Attached, Change, Done, Envelope, HandoffAttached, Lent, Pong, Reloaded, Reply, Request, Resized};
+pub use refusal::{ErrorKind, Refusal};
 
 /// The protocol's version, in every line as `"v"`.
 pub const VERSION: u32 = 1;

@@ -8,6 +8,7 @@
 //! | `chunk=SIZE` | the next SIZE bytes | the last message may be shorter |
 
 mod cut;
+mod error;
 pub mod input;
 mod pump;
 
@@ -16,9 +17,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
 use crate::size::Bytes;
 
+pub use error::{BadFraming, FramingError};
 pub use input::Input;
 pub use pump::{MessageSink, Pump, Slotted, Step};
 
@@ -46,15 +47,15 @@ pub enum Framing {
 }
 
 impl FromStr for Framing {
-    type Err = Error;
+    type Err = BadFraming;
 
-    fn from_str(input: &str) -> Result<Self> {
+    fn from_str(input: &str) -> Result<Self, BadFraming> {
         match input {
             "lines" => Ok(Framing::Lines),
             "nul" => Ok(Framing::Nul),
             "length" => Ok(Framing::Length),
             _ => {
-                let bad = |reason: &str| Err(Error::BadFraming { input: input.to_owned(), reason: reason.to_owned() });
+                let bad = |reason: &str| Err(BadFraming { input: input.to_owned(), reason: reason.to_owned() });
                 match input.strip_prefix("chunk=").map(|size| (size, size.parse())) {
                     Some((_, Ok(Bytes(0)))) => bad("a chunk has at least 1 byte"),
                     Some((_, Ok(Bytes(size)))) => Ok(Framing::Chunk(size)),
@@ -67,8 +68,8 @@ impl FromStr for Framing {
 }
 
 impl TryFrom<String> for Framing {
-    type Error = Error;
-    fn try_from(text: String) -> Result<Self> {
+    type Error = BadFraming;
+    fn try_from(text: String) -> Result<Self, BadFraming> {
         text.parse()
     }
 }

@@ -28,7 +28,7 @@
 //! |---|---|
 //! | a peer dies inside the mutex | the next one to lock recovers it, also when that one dies during the recovery; counted |
 //! | a careless peer releases it without repair | the writer initialises it anew; counted |
-//! | a peer is stopped inside the mutex | the other's call ends with [`Error::TimedOut`](crate::Error::TimedOut), naming the holder |
+//! | a peer is stopped inside the mutex | the other's call ends with [`HandoffError::Locked`], naming the holder |
 //! | a reader takes `avail` and never posts `done` | after `ack_timeout` the message is offered again, or dropped; counted |
 //! | nobody takes `avail` | the message stays on offer; with a policy of dropping it is withdrawn after `ack_timeout` |
 //! | a reader is merely slow | after `ack_timeout` the message is offered again: it may be read twice, never lost |
@@ -49,6 +49,7 @@
 //! no length and no cut file can turn into a fault.
 
 mod access;
+mod error;
 pub mod layout;
 mod names;
 mod objects;
@@ -56,6 +57,7 @@ mod reader;
 mod writer;
 
 pub use access::Access;
+pub use error::{BadObjectName, HandoffError};
 pub use names::Names;
 pub use reader::{Reader, Received, WriterSign};
 pub use writer::{Counters, Origin, Progress, Resized, Settings, Waker, Writer};

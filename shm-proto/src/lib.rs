@@ -30,15 +30,28 @@
 //! | [`Writer`], [`Slot`], [`Batch`] | publishing: copied in, filled in place, or several together |
 //! | [`Attachment`], [`HandoffReader`] | reading a channel of either mode; in a handoff there is one message at a time |
 //! | [`Client`], [`Request`], [`Done`] | asking the daemon: `stat`, `resize` and so on |
-//! | [`Error`], [`Refusal`] | what went wrong: the object, the numbers, the cause |
 //!
 //! # Ways to wait
 //!
 //! [`Reader::recv`] waits with or without a timeout, [`Reader::try_recv`] never does, and [`Reader::arm`] prepares for
 //! sleeping on the reader's descriptor beside others in a poll loop. A [`Writer`] waits in [`Writer::publish`] when the
 //! channel is full and lossless; [`Writer::publish_within`] and [`Writer::try_publish`] put a bound on that.
-//! [`Error::TimedOut`] and [`Error::WouldBlock`] mean that the message is *not* published. [`Error::Unacknowledged`] means that
-//! it *is* published and that some reader has not read it yet.
+//!
+//! # Errors
+//!
+//! Each role has an error that lists what this role can meet. [`Error`] is the sum of them, and `?` turns each into it. Every
+//! error names the object, the numbers and the cause.
+//!
+//! | error | returned by |
+//! |---|---|
+//! | [`ReaderError`] | the calls of a [`Reader`] and of a [`ReadBatch`], [`Message::finish`] |
+//! | [`WriterError`] | the calls of a [`Writer`], [`Slot::commit`], [`Batch::push`], [`Batch::commit`] |
+//! | [`RequestError`] | [`Client::connect`], [`Client::request`]; with a [`Refusal`] if the daemon says no |
+//! | [`HandoffError`] | the calls of a [`HandoffReader`] |
+//! | [`Error`] | [`Reader::attach`], [`Writer::attach`], [`Attachment::open`], which ask the daemon and map what it hands out |
+//!
+//! [`WriterError::TimedOut`] and [`WriterError::WouldBlock`] mean that the message is *not* published.
+//! [`WriterError::Unacknowledged`] means that it *is* published and that some reader has not read it yet.
 //!
 //! # Trust
 //!
@@ -70,12 +83,14 @@ mod sync;
 
 #[cfg(not(loom))]
 pub use self::{
-    client::{Attached as HandoffReader, Attachment, Client, Endpoint},
-    control::{Done, Request},
-    error::{Blocked, Error, ErrorKind, Refusal, Result},
+    client::{Attached as HandoffReader, Attachment, Client, Endpoint, Error, Result},
+    control::{Done, ErrorKind, Refusal, Request, RequestError},
+    error::{Blocked, ProtocolError, SystemError},
+    framing::FramingError,
+    handoff::HandoffError,
     name::{ChannelName, Prefix},
     ring::geometry::{Geometry, OnFull, Start},
-    ring::{Batch, Message, ReadBatch, Reader, Received, Slot, Words, Writer},
+    ring::{Batch, Message, ReadBatch, Reader, ReaderError, Received, Slot, Words, Writer, WriterError},
     size::Bytes,
 };
 

@@ -58,7 +58,7 @@ mod writer;
 pub use self::{
     chain::{Walk, WalkFrom, Walked},
     inspect::Snapshot,
-    reader::{Batch as ReadBatch, Message, Reader, Received, Words},
+    reader::{Batch as ReadBatch, Message, Reader, ReaderError, Received, Words},
     segment::{Beginning, Owner, begin_segment, create_segment},
-    writer::{Batch, Slot, Writer},
+    writer::{Batch, Slot, Writer, WriterError},
 };

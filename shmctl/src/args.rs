@@ -3,7 +3,7 @@
 use clap::{Parser, Subcommand};
 
 use crate::commands::{bench, evict, list, log, read, reload, resize, stat, write};
-use crate::error::Result;
+use crate::error::{Failure, Result};
 use crate::global::Global;
 
 const EXIT_CODES: &str = "\
@@ -44,7 +44,7 @@ impl Args {
             Command::Reload(args) => reload::run(&args, &global),
             Command::Log(args) => log::run(&args, &global),
             Command::Bench(args) => bench::run(&args, &global),
-            Command::BenchWorker(args) => Ok(shm_bench::worker::run(&args)?),
+            Command::BenchWorker(args) => shm_bench::worker::run(&args).map_err(Failure::of_bench),
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 
-use shm_proto::{Error, ErrorKind};
+use shm_proto::{Error, ErrorKind, HandoffError, ReaderError, RequestError, WriterError};
 
 use crate::terminal::{folded, size};
 
@@ -44,18 +44,25 @@ impl Failure {
             Failure::Kept(_) => IN_PART,
             Failure::Output(_) | Failure::Other(_) => FAILED,
             Failure::Library(error) => match error {
-                Error::NoDaemon { .. } | Error::Disconnected { .. } => NO_DAEMON,
-                Error::TimedOut { .. }
-                | Error::Unacknowledged { ended: None, .. }
-                | Error::WouldBlock { .. }
-                | Error::Locked { .. } => WOULD_BLOCK,
-                Error::System { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => NOT_PERMITTED,
+                Error::Request(RequestError::NoDaemon { .. })
+                | Error::Reader(ReaderError::Disconnected { .. })
+                | Error::Handoff(HandoffError::Disconnected { .. }) => NO_DAEMON,
+                Error::Request(RequestError::TimedOut { .. })
+                | Error::Reader(ReaderError::TimedOut { .. })
+                | Error::Writer(
+                    WriterError::TimedOut { .. }
+                    | WriterError::WouldBlock { .. }
+                    | WriterError::Unacknowledged { ended: None, .. },
+                )
+                | Error::Handoff(
+                    HandoffError::TimedOut { .. } | HandoffError::WouldBlock { .. } | HandoffError::Locked { .. },
+                ) => WOULD_BLOCK,
                 Error::BadSize(_)
                 | Error::BadDuration(_)
-                | Error::BadFraming { .. }
+                | Error::BadFraming(_)
                 | Error::BadName(_)
-                | Error::BadObjectName { .. } => USAGE,
-                Error::Refused(refusal) => match refusal.kind {
+                | Error::BadObjectName(_) => USAGE,
+                Error::Request(RequestError::Refused(refusal)) => match refusal.kind {
                     ErrorKind::NotPermitted => NOT_PERMITTED,
                     ErrorKind::BadConfig => BAD_CONFIG,
                     ErrorKind::WriterTaken | ErrorKind::TooMany | ErrorKind::Busy | ErrorKind::TryLater => WOULD_BLOCK,
@@ -68,8 +75,19 @@ impl Failure {
                     | ErrorKind::Internal
                     | ErrorKind::Unknown => FAILED,
                 },
-                _ => FAILED,
+                error => match error.system_reason() {
+                    Some(reason) if reason.kind() == io::ErrorKind::PermissionDenied => NOT_PERMITTED,
+                    _ => FAILED,
+                },
             },
+        }
+    }
+
+    /// A measurement's.
+    pub(crate) fn of_bench(failure: shm_bench::Failure) -> Self {
+        match failure {
+            shm_bench::Failure::Library(error) => Failure::Library(error),
+            other => Failure::Other(other.to_string()),
         }
     }
 
@@ -85,7 +103,7 @@ impl Failure {
     /// The option of this program that helps. The library and the daemon do not name it, because they have other users.
     fn way_out(&self, named_channel: bool) -> &'static str {
         match self {
-            Failure::Library(Error::NoDaemon { .. }) => " or --runtime-dir",
+            Failure::Library(Error::Request(RequestError::NoDaemon { .. })) => " or --runtime-dir",
             Failure::Library(error) if error.refusal() == Some(ErrorKind::NoSuchChannel) && !named_channel => {
                 " with --channel"
             }
@@ -99,7 +117,7 @@ impl fmt::Display for Failure {
         match self {
             Failure::Library(error) => {
                 write!(f, "{error}")?;
-                if let Error::Refused(refusal) = error {
+                if let Error::Request(RequestError::Refused(refusal)) = error {
                     let names: Vec<_> = refusal.channels.iter().map(ToString::to_string).collect();
                     // A daemon may have worked the names into its sentence.
                     if !names.iter().all(|name| refusal.message.contains(name)) {
@@ -117,18 +135,9 @@ impl fmt::Display for Failure {
     }
 }
 
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Failure::Library(error)
-    }
-}
-
-impl From<shm_bench::Failure> for Failure {
-    fn from(failure: shm_bench::Failure) -> Self {
-        match failure {
-            shm_bench::Failure::Library(error) => Failure::Library(error),
-            other => Failure::Other(other.to_string()),
-        }
+impl<E: Into<Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Failure::Library(error.into())
     }
 }
 
@@ -161,40 +170,59 @@ fn tell(what: &str, style: Style, text: &str) {
 mod tests {
     use std::time::Duration;
 
-    use shm_proto::{Blocked, Refusal};
+    use shm_proto::{Blocked, ProtocolError, Refusal, SystemError};
 
     use super::*;
 
     fn refused(kind: ErrorKind, message: &str, channels: &[&str]) -> Failure {
         let channels = channels.iter().map(|name| name.parse().unwrap()).collect();
-        Error::Refused(Refusal { channels, ..Refusal::new(kind, message) }).into()
+        RequestError::Refused(Refusal { channels, ..Refusal::new(kind, message) }).into()
     }
 
     fn unacknowledged(ended: Option<&str>) -> Failure {
         let ended = ended.map(str::to_owned);
-        Error::Unacknowledged { channel: "main".into(), seq: 7, behind: 1, readers: 2, waited: Duration::ZERO, ended }
-            .into()
+        WriterError::Unacknowledged {
+            channel: "main".into(),
+            seq: 7,
+            behind: 1,
+            readers: 2,
+            waited: Duration::ZERO,
+            ended,
+        }
+        .into()
     }
 
     #[test]
     fn every_kind_of_failure_has_its_exit_code() {
         let channel = || "main".to_owned();
+        let denied = || SystemError::new("connect", io::Error::from(io::ErrorKind::PermissionDenied));
         for (failure, code) in [
             (Failure::OutputClosed, 0),
             (Failure::Output(io::Error::other("full")), 1),
             (Failure::Usage("--sizes 4".into()), 2),
             (Failure::Kept(1), 3),
-            (Error::NoDaemon { socket: "/x".into(), reason: "absent".into() }.into(), 69),
-            (Error::Disconnected { channel: channel() }.into(), 69),
-            (Error::TimedOut { what: "a message".into(), waited: Duration::ZERO }.into(), 75),
-            (Error::WouldBlock { channel: channel(), reason: Blocked::Readers { attached: 0, wanted: 1 } }.into(), 75),
+            (RequestError::NoDaemon { socket: "/x".into(), reason: "absent".into() }.into(), 69),
+            (ReaderError::Disconnected { channel: channel() }.into(), 69),
+            (HandoffError::Disconnected { channel: channel() }.into(), 69),
+            (RequestError::TimedOut { what: "an answer".into(), waited: Duration::ZERO }.into(), 75),
+            (ReaderError::TimedOut { what: "a message".into(), waited: Duration::ZERO }.into(), 75),
+            (WriterError::TimedOut { what: "space".into(), waited: Duration::ZERO }.into(), 75),
+            (HandoffError::TimedOut { what: "a message".into(), waited: Duration::ZERO }.into(), 75),
+            (HandoffError::Locked { segment: channel(), holder: "pid 7".into() }.into(), 75),
+            (
+                WriterError::WouldBlock { channel: channel(), reason: Blocked::Readers { attached: 0, wanted: 1 } }
+                    .into(),
+                75,
+            ),
             (unacknowledged(None), 75),
             (unacknowledged(Some("the role was taken back")), 1),
-            (Error::system("connect", io::Error::from(io::ErrorKind::PermissionDenied)).into(), 77),
-            (Error::system("connect", io::Error::from(io::ErrorKind::NotFound)).into(), 1),
-            (Error::Evicted { channel: channel(), reason: "slow".into() }.into(), 1),
-            (Error::TooLarge { channel: channel(), len: 2, limit: 1 }.into(), 1),
-            (Error::Version { theirs: 2, ours: 1 }.into(), 1),
+            (denied().into(), 77),
+            (HandoffError::System(denied()).into(), 77),
+            (RequestError::Protocol(ProtocolError::System(denied())).into(), 77),
+            (SystemError::new("connect", io::Error::from(io::ErrorKind::NotFound)).into(), 1),
+            (ReaderError::Evicted { channel: channel(), reason: "slow".into() }.into(), 1),
+            (WriterError::TooLarge { channel: channel(), len: 2, limit: 1 }.into(), 1),
+            (ProtocolError::Version { theirs: 2, ours: 1 }.into(), 1),
             (refused(ErrorKind::NotPermitted, "no", &[]), 77),
             (refused(ErrorKind::WriterTaken, "pid 7", &[]), 75),
             (refused(ErrorKind::TooMany, "64", &[]), 75),
@@ -211,7 +239,7 @@ mod tests {
 
     #[test]
     fn the_options_that_help_are_added_to_what_the_library_and_the_daemon_say() {
-        let absent = Failure::from(Error::NoDaemon { socket: "/x".into(), reason: "absent".into() });
+        let absent = Failure::from(RequestError::NoDaemon { socket: "/x".into(), reason: "absent".into() });
         assert!(!absent.to_string().contains("--"), "{absent}");
         assert_eq!(absent.way_out(false), " or --runtime-dir");
         let several = refused(ErrorKind::NoSuchChannel, "several channels: name one of a, b", &["a", "b"]);

@@ -354,7 +354,7 @@ impl Connections {
         match peer::peer_pidfd(client.socket().as_fd()) {
             Ok(pidfd) => client.watch_process(pidfd, &self.events)?,
             Err(error) if client.credentials.pid != 0 && process::start_ticks(client.credentials.pid).is_none() => {
-                return Err(error);
+                return Err(error.into());
             }
             // A process of another PID namespace, or no descriptors: the connection alone will do.
             Err(error) => debug!("event=no-pidfd pid={} reason={error:?}", client.credentials.pid),

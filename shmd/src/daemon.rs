@@ -114,7 +114,7 @@ impl Daemon {
             .number("channels", config.channels.len())
             .info();
         sweep();
-        let owner = this_process()?;
+        let owner = this_process().map_err(Error::from)?;
         let user = process::user_name(nix::unistd::geteuid().as_raw());
         let mut channels = Channels::default();
         let stdin_taken = config.channels.iter().any(|channel| channel.source == SourceKind::Stdin);

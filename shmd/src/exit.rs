@@ -1,6 +1,8 @@
 //! From an error to the process's exit code, in one place.
 
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
+
+use shm_proto::{Error, HandoffError, ReaderError, RequestError, WriterError};
 
 use crate::{config, process};
 
@@ -38,7 +40,7 @@ pub(crate) enum Failure {
     Instance(#[from] process::Error),
     /// Anything while running.
     #[error(transparent)]
-    Run(#[from] shm_proto::Error),
+    Run(#[from] Error),
     /// The daemon in the background did not become ready.
     #[error("{}", .0.message)]
     Background(Verdict),
@@ -61,17 +63,23 @@ pub(crate) fn code(failure: &Failure) -> u8 {
         Failure::Background(verdict) => verdict.code,
         Failure::Config(e) if e.is_usage() => USAGE,
         Failure::Config(_) => CONFIGURATION,
-        Failure::Run(shm_proto::Error::TimedOut { .. } | shm_proto::Error::WouldBlock { .. }) => TEMPORARY,
-        Failure::Run(shm_proto::Error::System { source, .. })
-        | Failure::Instance(process::Error::System { source, .. })
-        | Failure::Io(source)
-            if source.kind() == ErrorKind::PermissionDenied =>
-        {
+        Failure::Run(
+            Error::Request(RequestError::TimedOut { .. })
+            | Error::Reader(ReaderError::TimedOut { .. })
+            | Error::Writer(WriterError::TimedOut { .. } | WriterError::WouldBlock { .. })
+            | Error::Handoff(HandoffError::TimedOut { .. } | HandoffError::WouldBlock { .. }),
+        ) => TEMPORARY,
+        Failure::Run(e) if e.system_reason().is_some_and(is_permission) => NOT_PERMITTED,
+        Failure::Instance(process::Error::System { source, .. }) | Failure::Io(source) if is_permission(source) => {
             NOT_PERMITTED
         }
         Failure::Instance(process::Error::Unsafe { .. }) => NOT_PERMITTED,
         Failure::Run(_) | Failure::Instance(_) | Failure::Output(_) | Failure::Left(_) | Failure::Io(_) => FAILED,
     }
+}
+
+fn is_permission(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::PermissionDenied
 }
 
 #[cfg(test)]
@@ -85,8 +93,8 @@ mod tests {
         Failure::Config(config::Error::Bad { origin, reason: "\"much\" is not a size".into() })
     }
 
-    fn system(errno: nix::errno::Errno) -> shm_proto::Error {
-        shm_proto::Error::system("open /dev/shm/x", errno)
+    fn system(errno: nix::errno::Errno) -> Error {
+        Error::system("open /dev/shm/x", errno)
     }
 
     #[test]

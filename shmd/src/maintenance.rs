@@ -16,7 +16,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use shm_proto::internal::client::RUNTIME_DIR_VARIABLE;
 use shm_proto::internal::os::peer::pidfd;
-use shm_proto::{ChannelName, Endpoint, Error, ErrorKind, Result, Writer};
+use shm_proto::{ChannelName, Endpoint, Error, ErrorKind, Result, Writer, WriterError};
 
 /// The option that makes this program the child.
 pub(crate) const OPTION: &str = "--finish-shrink";
@@ -69,7 +69,7 @@ impl Helper {
             Err(e) => {
                 let _ = child.kill();
                 bury(child);
-                Err(e)
+                Err(e.into())
             }
         }
     }
@@ -129,7 +129,7 @@ pub(crate) fn finish_shrink(channel: &str) -> Result<()> {
             Err(e) => return Err(Error::system("wait for the daemon", e)),
         }
         match writer.maintain() {
-            Err(Error::Revoked { .. }) => return Ok(()),
+            Err(WriterError::Revoked { .. }) => return Ok(()),
             other => other?,
         }
     }

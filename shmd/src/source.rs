@@ -50,8 +50,8 @@ use shm_proto::internal::os::bell::Bell;
 use shm_proto::internal::os::page::SharedPage;
 use shm_proto::internal::ring::Writer;
 use shm_proto::internal::ring::layout::LeasePage;
-use shm_proto::internal::ring::link::{Link, ToDaemon, ToWriter, WriterLink};
-use shm_proto::{Error, Result};
+use shm_proto::internal::ring::link::{Link, LinkError, ToDaemon, ToWriter, WriterLink};
+use shm_proto::{Error, Result, WriterError};
 
 pub(crate) use feed::Cutting;
 pub(crate) use report::{Report, State};
@@ -86,7 +86,7 @@ pub(crate) struct Opening {
 }
 
 impl Opening {
-    fn open(self, link: WriterLink) -> Result<Writer> {
+    fn open(self, link: WriterLink) -> Result<Writer, WriterError> {
         Writer::open(self.segment.as_fd(), self.lease, link, self.geometry, self.capacity)
     }
 }
@@ -94,7 +94,6 @@ impl Opening {
 /// The writer's end of the link inside the daemon.
 #[derive(Debug)]
 struct ThreadLink {
-    channel: String,
     from_daemon: Receiver<Line>,
     to_daemon: Sender<FromSource>,
     /// Rung for the daemon.
@@ -105,7 +104,7 @@ struct ThreadLink {
 }
 
 impl Link<ToWriter, ToDaemon> for ThreadLink {
-    fn receive(&mut self) -> Result<Option<Line>> {
+    fn receive(&mut self) -> Result<Option<Line>, LinkError> {
         match self.from_daemon.try_recv() {
             Ok(line) => {
                 self.taken += 1;
@@ -118,13 +117,12 @@ impl Link<ToWriter, ToDaemon> for ThreadLink {
                 }
                 Ok(None)
             }
-            Err(TryRecvError::Disconnected) => Err(Error::Disconnected { channel: self.channel.clone() }),
+            Err(TryRecvError::Disconnected) => Err(LinkError::Disconnected),
         }
     }
 
-    fn send(&mut self, line: ToDaemon) -> Result<()> {
-        let gone = |_| Error::Disconnected { channel: self.channel.clone() };
-        self.to_daemon.send(FromSource::Line(line)).map_err(gone)?;
+    fn send(&mut self, line: ToDaemon) -> Result<(), LinkError> {
+        self.to_daemon.send(FromSource::Line(line)).map_err(|_| LinkError::Disconnected)?;
         self.bell.ring();
         Ok(())
     }
@@ -139,7 +137,7 @@ trait Input: Send {
     /// Moves everything that comes into the ring. Returns at the end of an input that has one.
     ///
     /// # Errors
-    /// [`Error::Revoked`] when the daemon takes the writer role back, and what makes going on impossible.
+    /// [`WriterError::Revoked`] when the daemon takes the writer role back, and what makes going on impossible.
     fn run(self: Box<Self>, feed: &mut Feed<'_>) -> Result<()>;
 }
 
@@ -261,11 +259,10 @@ fn spawn(
     let (wake, woken) = Bell::new()?;
     let (rung, bell) = Bell::new()?;
     let woken = Bell::from_fd(woken)?;
-    let name = opening.geometry.channel.to_string();
     let link_bell = Bell::from_fd(rung.try_clone_fd()?)?;
     let end = to_daemon.clone();
     let run = move || {
-        let link = ThreadLink { channel: name, from_daemon, to_daemon, bell: link_bell, taken: 0, told: 0 };
+        let link = ThreadLink { from_daemon, to_daemon, bell: link_bell, taken: 0, told: 0 };
         let work = AssertUnwindSafe(|| {
             let mut feed = Feed::new(opening.open(Box::new(link))?, &woken, cutting, &report);
             input.run(&mut feed)
@@ -275,7 +272,7 @@ fn spawn(
             Err(Error::system(format!("feed from {kind}"), panicked))
         });
         let outcome = match outcome {
-            Ok(()) | Err(Error::Revoked { .. }) => {
+            Ok(()) | Err(Error::Writer(WriterError::Revoked { .. })) => {
                 report.set(State::Ended);
                 Ok(report.messages())
             }

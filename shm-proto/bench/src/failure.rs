@@ -3,7 +3,6 @@
 use std::fmt;
 
 use shm_proto::Error;
-use shm_proto::internal::name::BadName;
 
 /// The result of a step of a measurement.
 pub type Result<T, E = Failure> = std::result::Result<T, E>;
@@ -31,14 +30,8 @@ impl fmt::Display for Failure {
 
 impl std::error::Error for Failure {}
 
-impl From<Error> for Failure {
-    fn from(error: Error) -> Self {
-        Failure::Library(error)
-    }
-}
-
-impl From<BadName> for Failure {
-    fn from(error: BadName) -> Self {
+impl<E: Into<Error>> From<E> for Failure {
+    fn from(error: E) -> Self {
         Failure::Library(error.into())
     }
 }

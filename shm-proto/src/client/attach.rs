@@ -5,14 +5,14 @@ use std::time::Duration;
 
 use super::handoff::Attached;
 use super::link::{LentLink, SocketLink};
-use super::{Client, Endpoint};
+use super::{Client, Endpoint, Error, Result};
 use crate::control::{Done, Request};
-use crate::error::{Error, Result};
+use crate::error::ProtocolError;
 use crate::name::ChannelName;
 use crate::os::fds;
 use crate::os::page::SharedPage;
 use crate::ring::geometry::Start;
-use crate::ring::{Reader, Writer};
+use crate::ring::{Reader, Writer, WriterError};
 
 /// How long the daemon may take to answer.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -30,8 +30,8 @@ impl Reader {
     /// ```
     ///
     /// # Errors
-    /// [`Error::BadName`], [`Error::NoDaemon`], [`Error::Refused`] with the daemon's reason, [`Error::IsHandoff`],
-    /// [`Error::Corrupt`].
+    /// [`Error::BadName`]; [`Error::Request`], with the daemon's reason; [`Error::IsHandoff`]; [`Error::Reader`] and
+    /// [`Error::Protocol`] when what the daemon handed out cannot be used.
     pub fn attach(endpoint: &Endpoint, channel: Option<&str>, start: Start) -> Result<Reader> {
         match Attachment::open(endpoint, channel, start)? {
             Attachment::Ring(reader) => Ok(*reader),
@@ -66,7 +66,7 @@ impl Attachment {
             (Done::Attach(attached), fds) => {
                 let [segment, page, bell] = descriptors(fds, "attach")?;
                 let geometry = attached.geometry;
-                let link = Box::new(SocketLink::new(client.into_conn(), geometry.channel.to_string()));
+                let link = Box::new(SocketLink::new(client.into_conn()));
                 let reader = Reader::open(segment.as_fd(), page.as_fd(), bell, geometry, start, Some(link))?;
                 Ok(Attachment::Ring(Box::new(reader)))
             }
@@ -75,7 +75,7 @@ impl Attachment {
                 let page = SharedPage::open(page.as_fd())?;
                 Ok(Attachment::Handoff(Box::new(Attached::new(facts, page, client.into_conn()))))
             }
-            _ => Err(Error::Protocol("the daemon answered attach with something else".to_owned())),
+            _ => Err(ProtocolError::Broken("the daemon answered attach with something else".to_owned()).into()),
         }
     }
 }
@@ -92,13 +92,13 @@ impl Writer {
     /// ```
     ///
     /// # Errors
-    /// [`Error::BadName`], [`Error::NoDaemon`], [`Error::Refused`] with the daemon's reason (somebody else holds the role, say),
-    /// [`Error::Corrupt`].
+    /// [`Error::BadName`]; [`Error::Request`], with the daemon's reason (somebody else holds the role, say); [`Error::Writer`]
+    /// and [`Error::Protocol`] when what the daemon handed out cannot be used.
     pub fn attach(endpoint: &Endpoint, channel: Option<&str>) -> Result<Writer> {
         let channel = name(channel)?;
         match Self::borrow_role(endpoint, channel.as_ref()) {
             // The daemon was told, and has replaced the segment by now.
-            Err(Error::Corrupt { .. }) => Self::borrow_role(endpoint, channel.as_ref()),
+            Err(Error::Writer(WriterError::Corrupt { .. })) => Self::borrow_role(endpoint, channel.as_ref()),
             attached => attached,
         }
     }
@@ -107,10 +107,10 @@ impl Writer {
         let mut client = Client::connect(endpoint, ANSWER)?;
         let request = Request::Publish { channel: channel.cloned(), program: program() };
         let (Done::Publish(lent), fds) = client.request_with_fds(&request)? else {
-            return Err(Error::Protocol("the daemon answered publish with something else".to_owned()));
+            return Err(ProtocolError::Broken("the daemon answered publish with something else".to_owned()).into());
         };
         let [segment, lease] = descriptors(fds, "publish")?;
-        let link = LentLink::new(client.into_conn(), lent.geometry.channel.to_string());
+        let link = LentLink::new(client.into_conn());
         let lease = SharedPage::open(lease.as_fd())?;
         let mut writer = Writer::open(segment.as_fd(), lease, Box::new(link), lent.geometry, lent.capacity)?;
         writer.know_all(ANSWER)?;
@@ -128,11 +128,11 @@ fn program() -> Option<String> {
     std::env::current_exe().ok()?.file_name().map(|name| name.to_string_lossy().into_owned())
 }
 
-fn descriptors<const N: usize>(fds: Vec<OwnedFd>, what: &str) -> Result<[OwnedFd; N]> {
+fn descriptors<const N: usize>(fds: Vec<OwnedFd>, what: &str) -> Result<[OwnedFd; N], ProtocolError> {
     let got = fds.len();
     <[OwnedFd; N]>::try_from(fds).map_err(|_| {
         let limit = fds::limit();
-        Error::Protocol(format!(
+        ProtocolError::Broken(format!(
             "{what} was answered with {got} descriptors, {N} were expected; this process may have {limit} open, and if it \
              has, raise that limit (ulimit -n)"
         ))

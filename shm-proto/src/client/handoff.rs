@@ -5,8 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::link::SocketLink;
 use crate::control::{Conn, HandoffAttached};
-use crate::error::{Error, Result};
-use crate::handoff::{Names, Reader, Received};
+use crate::handoff::{HandoffError, Names, Reader, Received};
 use crate::os::clock::monotonic_ns;
 use crate::os::page::SharedPage;
 use crate::ring::layout::{ReaderPage, waiting};
@@ -38,7 +37,7 @@ enum End {
 
 impl Attached {
     pub(super) fn new(facts: HandoffAttached, page: SharedPage<ReaderPage>, conn: Conn) -> Self {
-        let link = SocketLink::new(conn, facts.channel.to_string());
+        let link = SocketLink::new(conn);
         let attached = Self { reader: Reader::new(facts.objects.clone()), link, page, facts, end: None };
         attached.beat();
         attached
@@ -76,9 +75,9 @@ impl Attached {
     /// Waits for a message as [`Reader::recv_until`] does.
     ///
     /// # Errors
-    /// Those of [`Reader::recv_until`]; [`Error::Evicted`]; [`Error::Closed`] and [`Error::Disconnected`] when there is no
-    /// daemon any more to hand anything over, with nothing left on offer.
-    pub fn recv_until(&mut self, into: &mut Vec<u8>, until_ns: u64) -> Result<Option<Received>> {
+    /// Those of [`Reader::recv_until`]; [`HandoffError::Evicted`]; [`HandoffError::Closed`] and [`HandoffError::Disconnected`]
+    /// when there is no daemon any more to hand anything over, with nothing left on offer.
+    pub fn recv_until(&mut self, into: &mut Vec<u8>, until_ns: u64) -> Result<Option<Received>, HandoffError> {
         self.page.waiting.value.store(waiting::SEMAPHORE, Ordering::Relaxed);
         let received = self.wait(into, until_ns);
         self.page.waiting.value.store(waiting::NO, Ordering::Relaxed);
@@ -86,7 +85,7 @@ impl Attached {
         received
     }
 
-    fn wait(&mut self, into: &mut Vec<u8>, until_ns: u64) -> Result<Option<Received>> {
+    fn wait(&mut self, into: &mut Vec<u8>, until_ns: u64) -> Result<Option<Received>, HandoffError> {
         loop {
             self.beat();
             self.listen();
@@ -98,9 +97,9 @@ impl Attached {
             }
             let channel = self.facts.channel.to_string();
             match self.end.clone() {
-                Some(End::Evicted(reason)) => return Err(Error::Evicted { channel, reason }),
-                Some(End::Closing) => return Err(Error::Closed { channel }),
-                Some(End::Disconnected) => return Err(Error::Disconnected { channel }),
+                Some(End::Evicted(reason)) => return Err(HandoffError::Evicted { channel, reason }),
+                Some(End::Closing) => return Err(HandoffError::Closed { channel }),
+                Some(End::Disconnected) => return Err(HandoffError::Disconnected { channel }),
                 // A signal handler may have run: the caller looks.
                 None if monotonic_ns() < until => return Ok(None),
                 None if until >= until_ns => return Ok(None),

@@ -3,30 +3,24 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use crate::control::{Conn, Received, decode, excerpt};
-use crate::error::{Error, Result};
-use crate::ring::link::{FromReader, Link, ToDaemon, ToReader, ToWriter};
+use crate::ring::link::{FromReader, Link, LinkError, ToDaemon, ToReader, ToWriter};
 
 /// The link of a reader: its connection.
 #[derive(Debug)]
 pub struct SocketLink {
     conn: Conn,
-    channel: String,
 }
 
 impl SocketLink {
-    /// The connection of a reader of this channel.
+    /// The connection of a reader.
     #[must_use]
-    pub fn new(conn: Conn, channel: String) -> Self {
-        SocketLink { conn, channel }
+    pub fn new(conn: Conn) -> Self {
+        SocketLink { conn }
     }
 }
 
-fn gone(channel: &str) -> Error {
-    Error::Disconnected { channel: channel.to_owned() }
-}
-
 impl Link<ToReader, FromReader> for SocketLink {
-    fn receive(&mut self) -> Result<Option<(ToReader, Vec<OwnedFd>)>> {
+    fn receive(&mut self) -> Result<Option<(ToReader, Vec<OwnedFd>)>, LinkError> {
         loop {
             match self.conn.receive()? {
                 Received::Line(line, fds) => match decode(&line) {
@@ -35,14 +29,14 @@ impl Link<ToReader, FromReader> for SocketLink {
                     Err(e) => log::debug!("a line from the daemon was not understood: {e}"),
                 },
                 Received::Nothing => return Ok(None),
-                Received::Closed => return Err(gone(&self.channel)),
+                Received::Closed => return Err(LinkError::Disconnected),
             }
         }
     }
 
-    fn send(&mut self, line: FromReader) -> Result<()> {
+    fn send(&mut self, line: FromReader) -> Result<(), LinkError> {
         self.conn.queue(&line, Vec::new())?;
-        self.conn.flush().map(drop).map_err(|_| gone(&self.channel))
+        self.conn.flush().map(drop).map_err(|_| LinkError::Disconnected)
     }
 
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
@@ -54,15 +48,14 @@ impl Link<ToReader, FromReader> for SocketLink {
 #[derive(Debug)]
 pub(super) struct LentLink {
     conn: Conn,
-    channel: String,
     /// Lines taken, and so many of them the daemon knows of.
     taken: u64,
     told: u64,
 }
 
 impl LentLink {
-    pub(super) fn new(conn: Conn, channel: String) -> Self {
-        LentLink { conn, channel, taken: 0, told: 0 }
+    pub(super) fn new(conn: Conn) -> Self {
+        LentLink { conn, taken: 0, told: 0 }
     }
 
     /// Lets the daemon send more.
@@ -79,7 +72,7 @@ impl LentLink {
 }
 
 impl Link<ToWriter, ToDaemon> for LentLink {
-    fn receive(&mut self) -> Result<Option<(ToWriter, Vec<OwnedFd>)>> {
+    fn receive(&mut self) -> Result<Option<(ToWriter, Vec<OwnedFd>)>, LinkError> {
         match self.conn.receive()? {
             Received::Line(line, fds) => {
                 self.taken += 1;
@@ -93,13 +86,13 @@ impl Link<ToWriter, ToDaemon> for LentLink {
                 self.acknowledge();
                 Ok(None)
             }
-            Received::Closed => Err(gone(&self.channel)),
+            Received::Closed => Err(LinkError::Disconnected),
         }
     }
 
-    fn send(&mut self, line: ToDaemon) -> Result<()> {
+    fn send(&mut self, line: ToDaemon) -> Result<(), LinkError> {
         self.conn.queue(&line, Vec::new())?;
-        self.conn.flush().map(drop).map_err(|_| gone(&self.channel))
+        self.conn.flush().map(drop).map_err(|_| LinkError::Disconnected)
     }
 
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {

@@ -13,8 +13,8 @@ use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, sockop
 use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::Endpoint;
-use crate::control::{Conn, Done, MAX_REPLY, Received, Reply, Request, decode};
-use crate::error::{Error, Result};
+use crate::control::{Conn, Done, MAX_REPLY, Received, Reply, Request, RequestError, decode};
+use crate::error::SystemError;
 
 /// A connection to the daemon.
 ///
@@ -41,9 +41,9 @@ impl Client {
     /// Connects to the daemon; this and every reply may take `timeout`.
     ///
     /// # Errors
-    /// [`Error::NoDaemon`] when none answers there, [`Error::System`] when this user may not connect to it,
-    /// [`Error::TimedOut`] when it does not take the connection.
-    pub fn connect(endpoint: &Endpoint, timeout: Duration) -> Result<Self> {
+    /// [`RequestError::NoDaemon`] when none answers there, [`RequestError::System`] when this user may not connect to it,
+    /// [`RequestError::TimedOut`] when it does not take the connection.
+    pub fn connect(endpoint: &Endpoint, timeout: Duration) -> Result<Self, RequestError> {
         let path = &endpoint.socket;
         let stream = open(path, timeout)?;
         Ok(Client { conn: Conn::new(stream, MAX_REPLY), socket: path.clone(), timeout })
@@ -57,9 +57,9 @@ impl Client {
     /// Asks, and waits for the answer.
     ///
     /// # Errors
-    /// [`Error::Refused`] with the daemon's reason; [`Error::TimedOut`]; [`Error::NoDaemon`] when it closed the
-    /// connection instead of answering; [`Error::Protocol`] and [`Error::Version`] for an answer that makes no sense.
-    pub fn request(&mut self, request: &Request) -> Result<Done> {
+    /// [`RequestError::Refused`] with the daemon's reason; [`RequestError::TimedOut`]; [`RequestError::NoDaemon`] when it
+    /// closed the connection instead of answering; [`RequestError::Protocol`] for an answer that makes no sense.
+    pub fn request(&mut self, request: &Request) -> Result<Done, RequestError> {
         self.request_with_fds(request).map(|(done, _)| done)
     }
 
@@ -67,7 +67,7 @@ impl Client {
     ///
     /// # Errors
     /// Those of [`request`](Self::request).
-    pub fn request_with_fds(&mut self, request: &Request) -> Result<(Done, Vec<OwnedFd>)> {
+    pub fn request_with_fds(&mut self, request: &Request) -> Result<(Done, Vec<OwnedFd>), RequestError> {
         // A daemon that turns a client away says why and closes, perhaps before it is asked: look for its line anyway.
         let unsent = self.conn.send(request, &[]).err();
         let deadline = Instant::now() + self.timeout;
@@ -76,11 +76,12 @@ impl Client {
                 Received::Line(line, fds) => {
                     return match decode(&line)? {
                         Reply::Ok(done) => Ok((done, fds)),
-                        Reply::Error(refusal) => Err(Error::Refused(refusal)),
+                        Reply::Error(refusal) => Err(RequestError::Refused(refusal)),
                     };
                 }
                 Received::Closed => {
-                    return Err(unsent.unwrap_or_else(|| self.no_daemon("it closed the connection without an answer")));
+                    let unanswered = || self.no_daemon("it closed the connection without an answer");
+                    return Err(unsent.map_or_else(unanswered, RequestError::from));
                 }
                 Received::Nothing => self.wait(deadline)?,
             }
@@ -93,7 +94,7 @@ impl Client {
         self.conn
     }
 
-    fn wait(&self, deadline: Instant) -> Result<()> {
+    fn wait(&self, deadline: Instant) -> Result<(), RequestError> {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Err(self.timed_out("answer a request"));
@@ -102,36 +103,36 @@ impl Client {
         let timeout = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
         match poll(&mut [PollFd::new(self.conn.as_fd(), PollFlags::POLLIN)], timeout) {
             Ok(_) | Err(Errno::EINTR) => Ok(()),
-            Err(e) => Err(Error::system("cannot wait for the daemon's answer", e)),
+            Err(e) => Err(SystemError::new("cannot wait for the daemon's answer", e).into()),
         }
     }
 
-    fn no_daemon(&self, reason: &str) -> Error {
-        Error::NoDaemon { socket: self.socket.clone(), reason: reason.to_owned() }
+    fn no_daemon(&self, reason: &str) -> RequestError {
+        RequestError::NoDaemon { socket: self.socket.clone(), reason: reason.to_owned() }
     }
 
-    fn timed_out(&self, to_do: &str) -> Error {
+    fn timed_out(&self, to_do: &str) -> RequestError {
         timed_out(&self.socket, to_do, self.timeout)
     }
 }
 
-fn timed_out(socket: &Path, to_do: &str, waited: Duration) -> Error {
-    Error::TimedOut { what: format!("the daemon at {} to {to_do}", socket.display()), waited }
+fn timed_out(socket: &Path, to_do: &str, waited: Duration) -> RequestError {
+    RequestError::TimedOut { what: format!("the daemon at {} to {to_do}", socket.display()), waited }
 }
 
-fn open(path: &Path, timeout: Duration) -> Result<UnixStream> {
+fn open(path: &Path, timeout: Duration) -> Result<UnixStream, RequestError> {
     let action = || format!("cannot connect to the daemon at {}", path.display());
-    let failed = |e: Errno| Error::system(action(), e);
+    let failed = |e: Errno| SystemError::new(action(), e);
     let addr = UnixAddr::new(path).map_err(|_| {
         let reason =
             format!("the socket's path has {} bytes, more than a socket's can have", path.as_os_str().as_bytes().len());
-        Error::system(action(), io::Error::new(io::ErrorKind::InvalidInput, reason))
+        SystemError::new(action(), io::Error::new(io::ErrorKind::InvalidInput, reason))
     })?;
     let fd = socket::socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).map_err(failed)?;
     // A daemon that does not accept lets its backlog fill, and connecting then waits as long as sending may.
     let micros = i64::try_from(timeout.as_micros()).unwrap_or(i64::MAX).max(1);
     socket::setsockopt(&fd, sockopt::SendTimeout, &TimeVal::microseconds(micros)).map_err(failed)?;
-    let no_daemon = |reason: &str| Err(Error::NoDaemon { socket: path.to_owned(), reason: reason.to_owned() });
+    let no_daemon = |reason: &str| Err(RequestError::NoDaemon { socket: path.to_owned(), reason: reason.to_owned() });
     loop {
         return match socket::connect(std::os::fd::AsRawFd::as_raw_fd(&fd), &addr) {
             Ok(()) => {
@@ -143,7 +144,7 @@ fn open(path: &Path, timeout: Duration) -> Result<UnixStream> {
             Err(Errno::ENOTDIR) => no_daemon("its directory is no directory"),
             Err(Errno::ECONNREFUSED) => no_daemon("nobody listens on the socket, it was left behind"),
             Err(Errno::EAGAIN) => Err(timed_out(path, "accept a connection", timeout)),
-            Err(e) => Err(failed(e)),
+            Err(e) => Err(failed(e).into()),
         };
     }
 }

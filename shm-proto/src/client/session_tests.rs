@@ -5,8 +5,7 @@ use std::thread;
 use nix::sys::socket::{Backlog, listen};
 
 use super::*;
-use crate::control::{MAX_REQUEST, Pong};
-use crate::error::{ErrorKind, Refusal};
+use crate::control::{ErrorKind, MAX_REQUEST, Pong, Refusal};
 
 /// A directory of this test's own, removed with it.
 struct Dir(PathBuf);
@@ -72,7 +71,7 @@ fn requests_are_answered_one_after_the_other() {
 fn no_socket_and_a_socket_that_was_left_behind_are_both_no_daemon_and_told_apart() {
     let dir = Dir::new("absent");
     let reason = |endpoint: &Endpoint| match Client::connect(endpoint, LONG) {
-        Err(Error::NoDaemon { reason, socket }) => {
+        Err(RequestError::NoDaemon { reason, socket }) => {
             assert_eq!(socket, endpoint.socket);
             reason
         }
@@ -96,7 +95,7 @@ fn a_daemon_that_hangs_up_instead_of_answering_is_no_daemon() {
     let dir = Dir::new("hangs-up");
     let server = serve(&dir, |_| None);
     let mut client = Client::connect(&dir.endpoint(), LONG).unwrap();
-    assert!(matches!(client.request(&Request::Ping), Err(Error::NoDaemon { .. })));
+    assert!(matches!(client.request(&Request::Ping), Err(RequestError::NoDaemon { .. })));
     server.join().unwrap();
 }
 
@@ -119,12 +118,12 @@ fn a_daemon_that_does_not_answer_or_does_not_accept_is_timed_out() {
     let listener = UnixListener::bind(dir.endpoint().socket).unwrap();
     let mut client = Client::connect(&dir.endpoint(), short).unwrap();
     match client.request(&Request::Ping) {
-        Err(Error::TimedOut { what, waited }) => assert!(waited == short && what.contains("answer"), "{what}"),
+        Err(RequestError::TimedOut { what, waited }) => assert!(waited == short && what.contains("answer"), "{what}"),
         other => panic!("{other:?}"),
     }
     // The usual backlog holds thousands of connections, more than an ordinary user has descriptors. With a backlog of 0 the
     // connection above fills the listener.
     listen(&listener, Backlog::new(0).unwrap()).unwrap();
     let refused = Client::connect(&dir.endpoint(), short).unwrap_err();
-    assert!(matches!(&refused, Error::TimedOut { what, .. } if what.contains("accept")), "{refused}");
+    assert!(matches!(&refused, RequestError::TimedOut { what, .. } if what.contains("accept")), "{refused}");
 }

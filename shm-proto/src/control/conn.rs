@@ -13,7 +13,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 
 use super::line::{self, excerpt};
-use crate::error::{Error, Result};
+use crate::error::{ProtocolError, SystemError};
 use crate::os::fds;
 use crate::os::inq::unread_by_peer;
 
@@ -88,11 +88,11 @@ impl Conn {
     /// Sends one line and waits until the socket has taken it, after everything that was queued.
     ///
     /// # Errors
-    /// [`Error::System`] when the connection is closed or the socket's send timeout has passed.
-    pub fn send<T: Serialize>(&mut self, body: &T, fds: &[BorrowedFd<'_>]) -> Result<()> {
+    /// [`ProtocolError::System`] when the connection is closed or the socket's send timeout has passed.
+    pub fn send<T: Serialize>(&mut self, body: &T, fds: &[BorrowedFd<'_>]) -> Result<(), ProtocolError> {
         let bytes = line::encode(body)?;
         let failed =
-            |e| Error::system(format!("cannot send a line of {} bytes on the control connection", bytes.len()), e);
+            |e| SystemError::new(format!("cannot send a line of {} bytes on the control connection", bytes.len()), e);
         while !self.flush().map_err(failed)? {
             self.wait(PollFlags::POLLOUT).map_err(failed)?;
         }
@@ -104,7 +104,7 @@ impl Conn {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 // The socket itself is in nonblocking mode, or has a send timeout.
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.wait(PollFlags::POLLOUT).map_err(failed)?,
-                Err(e) => return Err(failed(e)),
+                Err(e) => return Err(failed(e).into()),
             }
         }
         Ok(())
@@ -113,8 +113,8 @@ impl Conn {
     /// Puts one line in the queue; [`flush`](Self::flush) sends it. The descriptors are closed here once they are sent.
     ///
     /// # Errors
-    /// [`Error::Protocol`] for a body that JSON cannot express.
-    pub fn queue<T: Serialize>(&mut self, body: &T, fds: Vec<OwnedFd>) -> Result<()> {
+    /// [`ProtocolError::Broken`] for a body that JSON cannot express.
+    pub fn queue<T: Serialize>(&mut self, body: &T, fds: Vec<OwnedFd>) -> Result<(), ProtocolError> {
         self.put(line::encode(body)?, fds);
         Ok(())
     }
@@ -194,9 +194,9 @@ impl Conn {
     /// The next complete line, without its newline, and the descriptors that came with it.
     ///
     /// # Errors
-    /// [`Error::Protocol`] when a line is over the limit, is not UTF-8 or brings too many descriptors: the connection
+    /// [`ProtocolError::Broken`] when a line is over the limit, is not UTF-8 or brings too many descriptors: the connection
     /// is of no more use.
-    pub fn next_line(&mut self) -> Result<Option<(String, Vec<OwnedFd>)>> {
+    pub fn next_line(&mut self) -> Result<Option<(String, Vec<OwnedFd>)>, ProtocolError> {
         self.input.next_line()
     }
 
@@ -206,13 +206,13 @@ impl Conn {
     ///
     /// # Errors
     /// Those of [`fill`](Self::fill) and [`next_line`](Self::next_line).
-    pub fn receive(&mut self) -> Result<Received> {
+    pub fn receive(&mut self) -> Result<Received, ProtocolError> {
         // A piece at a time: what other lines the peer has sent stays in the socket until it is wanted.
         loop {
             if let Some((line, fds)) = self.next_line()? {
                 return Ok(Received::Line(line, fds));
             }
-            match self.read().map_err(|e| Error::system("cannot read from the control connection", e))? {
+            match self.read().map_err(|e| SystemError::new("cannot read from the control connection", e))? {
                 Read::Some => {}
                 Read::Nothing => return Ok(Received::Nothing),
                 Read::End => return Ok(Received::Closed),
@@ -301,11 +301,11 @@ impl Input {
         self.buffer.resize(larger, 0);
     }
 
-    fn next_line(&mut self) -> Result<Option<(String, Vec<OwnedFd>)>> {
+    fn next_line(&mut self) -> Result<Option<(String, Vec<OwnedFd>)>, ProtocolError> {
         let Some(found) = self.unread()[self.searched..].iter().position(|&byte| byte == b'\n') else {
             self.searched = self.unread().len();
             if self.searched >= self.limit {
-                return Err(Error::Protocol(format!("a line is over the limit of {} bytes", self.limit)));
+                return Err(ProtocolError::Broken(format!("a line is over the limit of {} bytes", self.limit)));
             }
             self.check_fds(self.fds.len())?;
             return Ok(None);
@@ -316,17 +316,21 @@ impl Input {
         let fds = self.fds.drain(..taken).map(|(_, fd)| fd).collect();
         let bytes = &self.unread()[..len - 1];
         let line = str::from_utf8(bytes)
-            .map_err(|_| Error::Protocol(format!("line {} is not UTF-8", excerpt(&String::from_utf8_lossy(bytes)))))?
+            .map_err(|_| {
+                ProtocolError::Broken(format!("line {} is not UTF-8", excerpt(&String::from_utf8_lossy(bytes))))
+            })?
             .to_owned();
         self.take(len);
         Ok(Some((line, fds)))
     }
 
-    fn check_fds(&self, count: usize) -> Result<()> {
+    fn check_fds(&self, count: usize) -> Result<(), ProtocolError> {
         if count <= MAX_FDS_A_LINE {
             return Ok(());
         }
-        Err(Error::Protocol(format!("a line came with {count} descriptors, at most {MAX_FDS_A_LINE} are allowed")))
+        Err(ProtocolError::Broken(format!(
+            "a line came with {count} descriptors, at most {MAX_FDS_A_LINE} are allowed"
+        )))
     }
 
     fn take(&mut self, len: usize) {

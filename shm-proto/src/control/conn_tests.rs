@@ -82,7 +82,7 @@ fn a_line_of_exactly_the_limit_passes_and_one_byte_more_is_refused() {
     peer.write_all(format!("{longest}\n{longest}y\n").as_bytes()).unwrap();
     assert_eq!(line_of(&mut conn), Some(longest));
     match conn.receive() {
-        Err(Error::Protocol(reason)) => assert!(reason.contains("1024"), "{reason}"),
+        Err(ProtocolError::Broken(reason)) => assert!(reason.contains("1024"), "{reason}"),
         other => panic!("{other:?}"),
     }
 }
@@ -122,7 +122,7 @@ fn many_lines_pass_through_a_small_buffer() {
 fn bytes_that_are_not_text_are_refused() {
     let (mut peer, mut conn) = pair();
     peer.write_all(b"\xff\xfe\n").unwrap();
-    assert!(matches!(conn.receive(), Err(Error::Protocol(_))));
+    assert!(matches!(conn.receive(), Err(ProtocolError::Broken(_))));
 }
 
 #[test]
@@ -141,7 +141,7 @@ fn a_peer_that_closes_without_reading_is_a_close_and_not_an_error() {
     conn.send(&Request::Ping, &[]).unwrap();
     drop(peer);
     eventually(|| matches!(conn.receive().unwrap(), Received::Closed));
-    assert!(matches!(conn.send(&Request::Ping, &[]), Err(Error::System { .. })));
+    assert!(matches!(conn.send(&Request::Ping, &[]), Err(ProtocolError::System { .. })));
     conn.queue(&Request::Ping, Vec::new()).unwrap();
     assert_eq!(conn.flush().unwrap_err().kind(), io::ErrorKind::BrokenPipe);
 }
@@ -194,7 +194,7 @@ fn a_sender_cannot_make_this_side_hold_many_descriptors() {
         fds::send(peer.as_fd(), b"x", &[fd.as_fd(); 4]).unwrap();
     }
     match conn.receive() {
-        Err(Error::Protocol(reason)) => assert!(reason.contains("descriptors"), "{reason}"),
+        Err(ProtocolError::Broken(reason)) => assert!(reason.contains("descriptors"), "{reason}"),
         other => panic!("{other:?}"),
     }
     assert!(conn.input.fds.len() < MAX_FDS_WAITING + MAX_FDS_A_LINE);

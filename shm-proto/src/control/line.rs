@@ -4,17 +4,17 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::{Envelope, VERSION};
-use crate::error::{Error, Result};
+use crate::error::ProtocolError;
 
 const EXCERPT_CHARS: usize = 80;
 
 /// The line that carries `body`: the version beside it, a newline at the end, none inside.
 ///
 /// # Errors
-/// [`Error::Protocol`] for a body that JSON cannot express.
-pub fn encode<T: Serialize>(body: &T) -> Result<Vec<u8>> {
+/// [`ProtocolError::Broken`] for a body that JSON cannot express.
+pub fn encode<T: Serialize>(body: &T) -> Result<Vec<u8>, ProtocolError> {
     let mut line = serde_json::to_vec(&Envelope { v: VERSION, body })
-        .map_err(|e| Error::Protocol(format!("a line cannot be written as JSON: {e}")))?;
+        .map_err(|e| ProtocolError::Broken(format!("a line cannot be written as JSON: {e}")))?;
     line.push(b'\n');
     Ok(line)
 }
@@ -23,18 +23,18 @@ pub fn encode<T: Serialize>(body: &T) -> Result<Vec<u8>> {
 /// a faulty one.
 ///
 /// # Errors
-/// [`Error::Version`] when the line is of another version, [`Error::Protocol`] when it is not what was expected; both
-/// name what was found.
-pub fn decode<T: DeserializeOwned>(line: &str) -> Result<T> {
+/// [`ProtocolError::Version`] when the line is of another version, [`ProtocolError::Broken`] when it is not what was expected;
+/// both name what was found.
+pub fn decode<T: DeserializeOwned>(line: &str) -> Result<T, ProtocolError> {
     #[derive(Deserialize)]
     struct Probe {
         v: Option<u64>,
     }
-    let bad = |e: serde_json::Error| Error::Protocol(format!("line {} is not understood: {e}", excerpt(line)));
+    let bad = |e: serde_json::Error| ProtocolError::Broken(format!("line {} is not understood: {e}", excerpt(line)));
     match serde_json::from_str::<Probe>(line).map_err(bad)?.v {
         Some(v) if v == u64::from(VERSION) => {}
-        Some(theirs) => return Err(Error::Version { theirs, ours: VERSION }),
-        None => return Err(Error::Protocol(format!("line {} has no version \"v\"", excerpt(line)))),
+        Some(theirs) => return Err(ProtocolError::Version { theirs, ours: VERSION }),
+        None => return Err(ProtocolError::Broken(format!("line {} has no version \"v\"", excerpt(line)))),
     }
     serde_json::from_str::<Envelope<T>>(line).map(|envelope| envelope.body).map_err(bad)
 }
@@ -50,8 +50,7 @@ pub(crate) fn excerpt(line: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::{Done, Pong, Reloaded, Reply, Request};
-    use crate::error::{ErrorKind, Refusal};
+    use crate::control::{Done, ErrorKind, Pong, Refusal, Reloaded, Reply, Request};
     use crate::ring::link::{ToDaemon, ToWriter};
 
     fn text(line: Vec<u8>) -> String {
@@ -100,7 +99,7 @@ mod tests {
     #[test]
     fn another_version_is_told_from_a_faulty_line_even_when_its_content_is_unknown() {
         match decode::<Request>(r#"{"v":9,"op":"fly"}"#) {
-            Err(e @ Error::Version { theirs: 9, ours: VERSION }) => {
+            Err(e @ ProtocolError::Version { theirs: 9, ours: VERSION }) => {
                 assert!(e.to_string().contains('9') && e.to_string().contains('1'), "{e}");
             }
             other => panic!("{other:?}"),
@@ -113,7 +112,7 @@ mod tests {
         for line in
             ["", "{", "null", "[1]", r#"{"op":"ping"}"#, r#"{"v":1}"#, r#"{"v":1,"op":[1]}"#, r#"{"v":-1}"#, &long]
         {
-            let Err(Error::Protocol(reason)) = decode::<Request>(line) else { panic!("{line} was accepted") };
+            let Err(ProtocolError::Broken(reason)) = decode::<Request>(line) else { panic!("{line} was accepted") };
             assert!(reason.len() < 400 && !reason.contains('\u{1b}'), "{reason}");
             assert!(reason.contains(&excerpt(line)), "{reason}");
         }
@@ -122,6 +121,6 @@ mod tests {
     #[test]
     fn a_deeply_nested_line_is_refused() {
         let line = format!("{{\"v\":1,\"op\":{}{}}}", "[".repeat(30_000), "]".repeat(30_000));
-        assert!(matches!(decode::<Request>(&line), Err(Error::Protocol(_))));
+        assert!(matches!(decode::<Request>(&line), Err(ProtocolError::Broken(_))));
     }
 }

@@ -2,9 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Refusal;
 use super::log::LogEntry;
 use super::stat::{ChannelStat, Summary};
-use crate::error::Refusal;
 use crate::handoff::Names;
 use crate::name::ChannelName;
 use crate::ring::geometry::Geometry;

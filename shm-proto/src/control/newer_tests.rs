@@ -2,7 +2,8 @@
 
 use super::log::{LogEntry, Severity};
 use super::{Done, Reply, Request, decode};
-use crate::error::{Error, ErrorKind};
+use crate::control::ErrorKind;
+use crate::error::ProtocolError;
 use crate::ring::link::{ToDaemon, ToReader, ToWriter};
 
 #[test]
@@ -29,7 +30,7 @@ fn lines_of_an_unknown_kind_are_told_from_faulty_ones_and_known_ones_lose_nothin
 
     // What is not of the protocol at all is still an error, and so is a known line without what it needs.
     for faulty in [r#"{"v":1}"#, r#"{"v":1,"event":[7]}"#, r#"{"v":1,"event":"reader_left"}"#] {
-        assert!(matches!(decode::<ToWriter>(faulty), Err(Error::Protocol(_))), "{faulty}");
+        assert!(matches!(decode::<ToWriter>(faulty), Err(ProtocolError::Broken(_))), "{faulty}");
     }
 }
 

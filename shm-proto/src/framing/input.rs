@@ -7,7 +7,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{SFlag, fstat};
 
-use crate::error::{Error, Result};
+use crate::error::{Result, SystemError};
 use crate::os::inq::readable_bytes;
 
 /// What a pipe is made to hold. One of the usual 64 KiB holds a message or two of a fast producer, who then goes to sleep for
@@ -64,9 +64,9 @@ impl<T: AsFd> Shared<T> {
     /// Reads from `fd`. If it is a pipe it is made to hold more, where the system allows.
     ///
     /// # Errors
-    /// [`Error::System`] when it is no open descriptor.
+    /// [`SystemError`] when it is no open descriptor.
     pub fn new(fd: T) -> Result<Self> {
-        let mode = fstat(&fd).map_err(|e| Error::system("look at the input", e))?.st_mode;
+        let mode = fstat(&fd).map_err(|e| SystemError::new("look at the input", e))?.st_mode;
         widen(&fd);
         Ok(Shared { fd, is_file: SFlag::from_bits_truncate(mode) & SFlag::S_IFMT == SFlag::S_IFREG })
     }

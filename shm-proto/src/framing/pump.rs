@@ -10,7 +10,8 @@ use self::space::keep;
 use super::Framing;
 use super::cut::{Cut, LENGTH};
 use super::input::Input;
-use crate::error::{Error, Result};
+use crate::error::SystemError;
+use crate::framing::error::{FramingError, Result};
 use crate::size::Bytes;
 
 /// One read fetches at most this much for small messages.
@@ -24,18 +25,25 @@ const FIRST: usize = 4 << 10;
 
 /// Where messages go: a ring's writer, or a test's list.
 pub trait MessageSink {
+    /// What publishing can meet, and cutting.
+    type Error: From<FramingError>;
+
     /// Publishes messages in order; they may become visible together. Returns how many there were, with those dropped.
     ///
     /// # Errors
     /// Whatever publishing says; the messages from the failed one on are not published.
-    fn publish_all<'m>(&mut self, messages: impl Iterator<Item = &'m [u8]>) -> Result<u64>;
+    fn publish_all<'m>(&mut self, messages: impl Iterator<Item = &'m [u8]>) -> Result<u64, Self::Error>;
 
     /// Offers a place for one message of `len` bytes to `fill`, which returns how many of them, from the start, make
     /// the message, or nothing for no message at all.
     ///
     /// # Errors
     /// Whatever publishing says.
-    fn publish_in_place(&mut self, len: usize, fill: impl FnOnce(&mut [u8]) -> Option<usize>) -> Result<Slotted>;
+    fn publish_in_place(
+        &mut self,
+        len: usize,
+        fill: impl FnOnce(&mut [u8]) -> Option<usize>,
+    ) -> Result<Slotted, Self::Error>;
 }
 
 /// What became of an offer of a place.
@@ -95,7 +103,7 @@ impl Pump {
     /// Cuts by `framing` into messages of at most `max_message` bytes.
     ///
     /// # Errors
-    /// [`Error::Framing`] when every whole chunk would be over the limit.
+    /// [`FramingError::BadInput`] when every whole chunk would be over the limit.
     pub fn new(framing: Framing, max_message: u64) -> Result<Self> {
         let max = usize::try_from(max_message).unwrap_or(usize::MAX - BUFFER);
         let pump = Pump {
@@ -156,10 +164,10 @@ impl Pump {
     /// sink waits as it is made to.
     ///
     /// # Errors
-    /// [`Error::Framing`] for a message over the limit and for a record cut short by the end of the input,
-    /// [`Error::NoMemory`] when there is none for what has come of a message, [`Error::System`] when reading fails, and what
-    /// the sink says.
-    pub fn step(&mut self, input: &mut impl Input, sink: &mut impl MessageSink) -> Result<Step> {
+    /// [`FramingError::BadInput`] for a message over the limit and for a record cut short by the end of the input,
+    /// [`FramingError::NoMemory`] when there is none for what has come of a message, [`FramingError::System`] when reading
+    /// fails, and what the sink says.
+    pub fn step<S: MessageSink>(&mut self, input: &mut impl Input, sink: &mut S) -> Result<Step, S::Error> {
         if self.ended {
             return Ok(Step::Eof);
         }
@@ -186,7 +194,7 @@ impl Pump {
                 self.throw_away();
                 self.publish_complete(sink).map(Step::Published)
             }
-            Err(e) => outcome_of(e),
+            Err(e) => Ok(outcome_of(e)?),
         }
     }
 
@@ -218,12 +226,12 @@ impl Pump {
     }
 
     /// Nothing when the sink has no place: then the message goes through the buffer.
-    fn step_in_place(
+    fn step_in_place<S: MessageSink>(
         &mut self,
         len: usize,
         input: &mut impl Input,
-        sink: &mut impl MessageSink,
-    ) -> Result<Option<Step>> {
+        sink: &mut S,
+    ) -> Result<Option<Step>, S::Error> {
         let prefix = self.prefix();
         let (from, end) = (self.start + prefix, self.end);
         let before = end - from;
@@ -255,21 +263,21 @@ impl Pump {
             (Slotted::Nothing, Some((_, filled))) if !kept => {
                 let reason = format!("no memory for the {filled} bytes of it that are here");
                 self.clear();
-                Err(self.error(reason))
+                Err(self.error(reason).into())
             }
             (Slotted::Nothing, Some((why, filled))) => {
                 self.end = from + filled;
                 self.in_pieces = filled > 0;
                 match why {
                     Ok(_) => self.finish(sink).map(Some),
-                    Err(e) => outcome_of(e).map(Some),
+                    Err(e) => Ok(Some(outcome_of(e)?)),
                 }
             }
             (Slotted::Nothing, None) => Ok(Some(Step::Published(0))),
         }
     }
 
-    fn publish_complete(&mut self, sink: &mut impl MessageSink) -> Result<u64> {
+    fn publish_complete<S: MessageSink>(&mut self, sink: &mut S) -> Result<u64, S::Error> {
         let mut cut = Cut {
             framing: self.framing,
             rest: &self.buffer[self.start..self.end],
@@ -287,12 +295,12 @@ impl Pump {
         self.in_pieces &= count == 0;
         self.dropped &= count == 0;
         match too_long {
-            Some(what) => Err(self.over_limit(&what)),
+            Some(what) => Err(self.over_limit(&what).into()),
             None => Ok(count),
         }
     }
 
-    fn finish(&mut self, sink: &mut impl MessageSink) -> Result<Step> {
+    fn finish<S: MessageSink>(&mut self, sink: &mut S) -> Result<Step, S::Error> {
         self.ended = true;
         let left = self.unread().len();
         if left == 0 || self.skip != Skip::Nothing {
@@ -305,11 +313,11 @@ impl Pump {
                 Some(whole) => format!("the input ends after {} of {} bytes", left - prefix, whole - prefix),
                 None => format!("the input ends after {left} of the {LENGTH} bytes of the length"),
             };
-            return Err(self.error(reason));
+            return Err(self.error(reason).into());
         }
         if let Some(delimiter) = self.kept_delimiter() {
             if left >= self.max_message {
-                return Err(self.over_limit(&format!("what is left, with its delimiter {} bytes,", left + 1)));
+                return Err(self.over_limit(&format!("what is left, with its delimiter {} bytes,", left + 1)).into());
             }
             // The input says again that it has ended.
             self.append(delimiter).inspect_err(|_| self.ended = false)?;
@@ -326,15 +334,15 @@ impl Pump {
         (self.in_pieces, self.dropped) = (false, false);
     }
 
-    fn over_limit(&self, what: &str) -> Error {
+    fn over_limit(&self, what: &str) -> FramingError {
         let limit = self.max_message;
         let (plain, short) = (limit.to_string(), Bytes(limit as u64).to_string());
         let short = if short == plain { String::new() } else { format!(" ({short})") };
         self.error(format!("{what} is over the channel's limit of {plain} bytes a message{short}"))
     }
 
-    fn error(&self, reason: String) -> Error {
-        Error::Framing { framing: self.framing.to_string(), message: self.published + 1, reason }
+    fn error(&self, reason: String) -> FramingError {
+        FramingError::BadInput { framing: self.framing.to_string(), message: self.published + 1, reason }
     }
 }
 
@@ -342,7 +350,7 @@ fn outcome_of(e: io::Error) -> Result<Step> {
     match e.kind() {
         io::ErrorKind::WouldBlock => Ok(Step::WouldBlock),
         io::ErrorKind::Interrupted => Ok(Step::Published(0)),
-        _ => Err(Error::system("cannot read the input", e)),
+        _ => Err(SystemError::new("cannot read the input", e).into()),
     }
 }
 

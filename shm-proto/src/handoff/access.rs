@@ -7,7 +7,7 @@ use nix::unistd::{Gid, fchown, getegid};
 
 use super::Names;
 use super::objects::Objects;
-use crate::error::{Error, Result};
+use crate::error::{Result, SystemError};
 use crate::os::named_sem::{self, Identity};
 use crate::os::shm;
 
@@ -33,14 +33,14 @@ impl Access {
     /// Gives all three this mode and group; `None` is this process's group. Who has them open keeps them.
     ///
     /// # Errors
-    /// [`Error::System`], its source of kind `NotFound` when a name leads nowhere or elsewhere, and `PermissionDenied` when
+    /// [`SystemError`], its source of kind `NotFound` when a name leads nowhere or elsewhere, and `PermissionDenied` when
     /// this user may not give files to the group. The mode is not changed then.
     pub fn set(&self, mode: u32, gid: Option<u32>) -> Result<()> {
         let open = self.objects.iter().map(|(name, identity)| open(name, *identity)).collect::<Result<Vec<_>>>()?;
         let gid = gid.map_or_else(getegid, Gid::from_raw);
         let failed = |step: &str, name: &str| {
             let action = format!("{step} of handoff object {name}");
-            move |e| Error::system(action, e)
+            move |e| SystemError::new(action, e)
         };
         for (file, (name, _)) in open.iter().zip(&self.objects) {
             fchown(file, None, Some(gid)).map_err(failed("change the group", name))?;
@@ -54,10 +54,10 @@ impl Access {
 
 fn open(name: &str, identity: Identity) -> Result<OwnedFd> {
     let file = shm::open(name, true)?;
-    let stat = fstat(file.as_fd()).map_err(|e| Error::system(format!("look at shared memory {name}"), e))?;
+    let stat = fstat(file.as_fd()).map_err(|e| SystemError::new(format!("look at shared memory {name}"), e))?;
     if (stat.st_dev, stat.st_ino) != identity {
         let gone = std::io::Error::new(std::io::ErrorKind::NotFound, "another object has its name now");
-        return Err(Error::system(format!("find handoff object {name}"), gone));
+        return Err(SystemError::new(format!("find handoff object {name}"), gone));
     }
     Ok(file)
 }

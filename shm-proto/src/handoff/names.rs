@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::error::{Error, Result};
+use crate::handoff::error::BadObjectName;
 use crate::name::{ChannelName, Prefix};
 
 /// `/dev/shm` file names have at most 255 bytes; a semaphore's has `sem.` before it.
@@ -25,8 +25,8 @@ impl Names {
     /// Checks three names.
     ///
     /// # Errors
-    /// [`Error::BadObjectName`] for a name that the C library would refuse, or two semaphores of one name.
-    pub fn new(segment: &str, avail: &str, done: &str) -> Result<Self> {
+    /// [`BadObjectName`] for a name that the C library would refuse, or two semaphores of one name.
+    pub fn new(segment: &str, avail: &str, done: &str) -> Result<Self, BadObjectName> {
         check("segment", segment)?;
         check("semaphore", avail)?;
         check("semaphore", done)?;
@@ -58,11 +58,11 @@ impl fmt::Display for Names {
     }
 }
 
-fn bad(what: &'static str, name: &str, reason: String) -> Error {
-    Error::BadObjectName { what, input: name.to_owned(), reason }
+fn bad(what: &'static str, name: &str, reason: String) -> BadObjectName {
+    BadObjectName { what, input: name.to_owned(), reason }
 }
 
-fn check(what: &'static str, name: &str) -> Result<()> {
+fn check(what: &'static str, name: &str) -> Result<(), BadObjectName> {
     let rest = name.strip_prefix('/');
     let reason = match rest {
         None => "it does not start with a slash".to_owned(),

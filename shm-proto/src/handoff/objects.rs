@@ -13,7 +13,8 @@ use nix::unistd::{AccessFlags, eaccess, geteuid};
 
 use super::Names;
 use super::layout::{DATA, HEADER_SIZE, Header, PAGE};
-use crate::error::{Error, Result};
+use crate::error::SystemError;
+use crate::handoff::error::{HandoffError, Result};
 use crate::os::map::Mapping;
 use crate::os::mutex::{Guard, Lock, MUTEX_BYTES, RobustMutex};
 use crate::os::named_sem::{self, Identity, NamedSemaphore};
@@ -43,7 +44,7 @@ pub(super) fn path(segment: &str) -> String {
 }
 
 /// The error for objects that this process may not open. It names the first such object, its mode and its owner.
-fn shut_out(names: &Names) -> Error {
+fn shut_out(names: &Names) -> SystemError {
     let objects = [
         (&names.segment, path(&names.segment)),
         (&names.avail, named_sem::path(&names.avail)),
@@ -64,18 +65,18 @@ fn shut_out(names: &Names) -> Error {
         "permission denied to user {me}{facts}; both sides of a handoff read and write the objects, which need the permissions \
          0660 and a group that both are in, or 0666"
     );
-    Error::system(format!("open handoff object {name}"), io::Error::new(io::ErrorKind::PermissionDenied, reason))
+    SystemError::new(format!("open handoff object {name}"), io::Error::new(io::ErrorKind::PermissionDenied, reason))
 }
 
 /// Whether an error says that there is no such object.
-pub(super) fn is_missing(error: &Error) -> bool {
-    matches!(error, Error::System { source, .. } if source.kind() == io::ErrorKind::NotFound)
+pub(super) fn is_missing(error: &SystemError) -> bool {
+    error.kind() == io::ErrorKind::NotFound
 }
 
 impl Segment {
     /// Maps the header of a segment that is at least a page long.
-    pub(super) fn map(name: &str, file: OwnedFd) -> Result<Self> {
-        let stat = fstat(&file).map_err(|e| Error::system(format!("look at shared memory {name}"), e))?;
+    pub(super) fn map(name: &str, file: OwnedFd) -> Result<Self, SystemError> {
+        let stat = fstat(&file).map_err(|e| SystemError::new(format!("look at shared memory {name}"), e))?;
         let mapping = Mapping::read_write(file.as_fd(), PAGE as usize)?;
         Ok(Self { name: name.to_owned(), file: file.into(), mapping, identity: (stat.st_dev, stat.st_ino) })
     }
@@ -100,7 +101,7 @@ impl Segment {
     }
 
     /// The file's length in bytes.
-    pub(super) fn len(&self) -> Result<u64> {
+    pub(super) fn len(&self) -> Result<u64, SystemError> {
         reserve::length(self.fd())
     }
 
@@ -116,7 +117,7 @@ impl Segment {
         match self.mutex().lock_until(deadline_ns)? {
             Lock::Held(guard) => Ok(Some(guard)),
             Lock::Unrecoverable => Ok(None),
-            Lock::TimedOut => Err(Error::Locked { segment: self.name.clone(), holder: self.holder() }),
+            Lock::TimedOut => Err(HandoffError::Locked { segment: self.name.clone(), holder: self.holder() }),
         }
     }
 
@@ -133,8 +134,8 @@ impl Segment {
         }
     }
 
-    pub(super) fn corrupt(&self, reason: String) -> Error {
-        Error::Corrupt { channel: self.name.clone(), reason }
+    pub(super) fn corrupt(&self, reason: String) -> HandoffError {
+        HandoffError::Corrupt { channel: self.name.clone(), reason }
     }
 
     /// Copies the message out, as far as the file has it. The mutex is held.
@@ -146,18 +147,17 @@ impl Segment {
         }
         into.clear();
         into.resize(usize::try_from(size).unwrap_or(usize::MAX), 0);
-        self.file
-            .read_exact_at(into, DATA)
-            .map_err(|e| Error::system(format!("read {size} bytes from {}", self.name), e))
+        let read = self.file.read_exact_at(into, DATA);
+        Ok(read.map_err(|e| SystemError::new(format!("read {size} bytes from {}", self.name), e))?)
     }
 
     /// Copies a part of a message in, from byte `at` of the message on; the file is long enough. The mutex is held, which keeps
     /// this apart from the last reader's copying: see `is_read` in the writer.
-    pub(super) fn copy_in(&self, at: u64, part: &[u8]) -> Result<()> {
+    pub(super) fn copy_in(&self, at: u64, part: &[u8]) -> Result<(), SystemError> {
         let len = part.len();
         self.file
             .write_all_at(part, DATA + at)
-            .map_err(|e| Error::system(format!("write {len} bytes to {}", self.name), e))
+            .map_err(|e| SystemError::new(format!("write {len} bytes to {}", self.name), e))
     }
 
     /// Whether the name still leads here.
@@ -171,7 +171,7 @@ impl Objects {
     ///
     /// # Errors
     /// For anything but a missing object, no permission say.
-    pub(super) fn open(names: &Names) -> Result<Option<Self>> {
+    pub(super) fn open(names: &Names) -> Result<Option<Self>, SystemError> {
         let opened = (|| {
             let file = shm::open(&names.segment, true)?;
             if reserve::length(file.as_fd())? < PAGE {
@@ -188,9 +188,7 @@ impl Objects {
         })();
         match opened {
             Err(error) if is_missing(&error) => Ok(None),
-            Err(Error::System { source, .. }) if source.kind() == io::ErrorKind::PermissionDenied => {
-                Err(shut_out(names))
-            }
+            Err(error) if error.kind() == io::ErrorKind::PermissionDenied => Err(shut_out(names)),
             opened => opened,
         }
     }
@@ -207,7 +205,7 @@ impl Objects {
     }
 
     /// Removes those names that still lead here.
-    pub(super) fn unlink(&self) -> Result<()> {
+    pub(super) fn unlink(&self) -> Result<(), SystemError> {
         let mut result = Ok(());
         if self.segment.is_current() {
             result = result.and(shm::unlink(&self.names.segment));

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Names;
 use super::objects::Objects;
-use crate::error::{Error, Result};
+use crate::handoff::error::{HandoffError, Result};
 use crate::os::clock::monotonic_ns;
 use crate::os::process;
 use crate::os::sem::Wait;
@@ -112,7 +112,7 @@ impl Reader {
     /// Waits for a message and copies it to `into`, which it replaces; `None` waits for as long as it takes.
     ///
     /// # Errors
-    /// [`Error::TimedOut`], and those of [`recv_until`](Self::recv_until).
+    /// [`HandoffError::TimedOut`], and those of [`recv_until`](Self::recv_until).
     pub fn recv(&mut self, into: &mut Vec<u8>, timeout: Option<Duration>) -> Result<Received> {
         let until = timeout.map_or(u64::MAX, |timeout| {
             monotonic_ns().saturating_add(u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX))
@@ -126,7 +126,7 @@ impl Reader {
                         Some(_) => format!("a message in {}", self.names.segment),
                         None => format!("a writer to make {}", self.names),
                     };
-                    return Err(Error::TimedOut { what, waited: timeout.unwrap_or_default() });
+                    return Err(HandoffError::TimedOut { what, waited: timeout.unwrap_or_default() });
                 }
             }
         }
@@ -135,9 +135,10 @@ impl Reader {
     /// As [`recv`](Self::recv) until `CLOCK_MONOTONIC` has reached `until_ns` or a signal handler runs: then it is `None`.
     ///
     /// # Errors
-    /// [`Error::Closed`] when the writer has removed the objects (a later call waits for new ones), [`Error::Locked`] when
-    /// somebody has kept the message from this reader for five seconds, [`Error::Corrupt`] for a `data_size` that the
-    /// segment cannot hold, [`Error::System`] when the objects may not be opened.
+    /// [`HandoffError::Closed`] when the writer has removed the objects (a later call waits for new ones),
+    /// [`HandoffError::Locked`] when somebody has kept the message from this reader for five seconds,
+    /// [`HandoffError::Corrupt`] for a `data_size` that the segment cannot hold, [`HandoffError::System`] when the objects may
+    /// not be opened.
     pub fn recv_until(&mut self, into: &mut Vec<u8>, until_ns: u64) -> Result<Option<Received>> {
         self.acknowledge();
         loop {
@@ -169,7 +170,7 @@ impl Reader {
                 Ok(Some(received)) => return Ok(Some(received)),
                 Ok(None) => {}
                 // Not for as long as the caller's whole time: it may have signals to look at.
-                Err(Error::Locked { .. }) if self.may_try_on() => {}
+                Err(HandoffError::Locked { .. }) if self.may_try_on() => {}
                 Err(error) => {
                     self.give_up();
                     return Err(error);
@@ -192,7 +193,7 @@ impl Reader {
             let holder = "nobody any more, and cannot be recovered: its holder died and the next one let it go without repair; a \
                           writer of shmd's makes it anew with its next message"
                 .to_owned();
-            return Err(Error::Locked { segment: self.names.segment.clone(), holder });
+            return Err(HandoffError::Locked { segment: self.names.segment.clone(), holder });
         };
         let header = objects.segment.header();
         let there = header.ready_flag.load(Ordering::Acquire) != 0;
@@ -234,7 +235,7 @@ impl Reader {
         while objects.is_one_missing() {
             if monotonic_ns() >= until {
                 self.objects = None;
-                return Err(Error::Closed { channel: self.names.segment.clone() });
+                return Err(HandoffError::Closed { channel: self.names.segment.clone() });
             }
             pause(monotonic_ns() + SEARCH);
         }

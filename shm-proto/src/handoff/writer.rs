@@ -15,7 +15,8 @@ use nix::fcntl::Flock;
 use super::Access;
 use super::layout::{HEADER_SIZE, PAGE};
 use super::objects::Objects;
-use crate::error::{Blocked, Error, Result};
+use crate::error::{Blocked, SystemError};
+use crate::handoff::error::{HandoffError, Result};
 use crate::os::clock::monotonic_ns;
 use crate::os::sem::Wait;
 
@@ -72,8 +73,8 @@ impl Writer {
     /// Makes the objects, or takes over stale ones of this user.
     ///
     /// # Errors
-    /// [`Error::System`] of kind `AlreadyExists` when another writer or another user has one of the names, or a program
-    /// that is not shmd's still uses the segment; [`Error::Locked`] when a peer sits in the mutex of a stale segment for a
+    /// [`HandoffError::System`] of kind `AlreadyExists` when another writer or another user has one of the names, or a program
+    /// that is not shmd's still uses the segment; [`HandoffError::Locked`] when a peer sits in the mutex of a stale segment for a
     /// second; otherwise what the system says.
     pub fn create(settings: Settings) -> Result<Self> {
         Self::create_within(settings, Duration::from_nanos(LOCK), &AtomicBool::new(false))
@@ -182,8 +183,8 @@ impl Writer {
     /// Puts a message on offer and returns at once; [`progress`](Self::progress) says what becomes of it.
     ///
     /// # Errors
-    /// [`Error::WouldBlock`] while another one is on offer, [`Error::TooLarge`], [`Error::NoSpace`] when the segment
-    /// cannot grow, [`Error::Locked`]; the message is then not on offer.
+    /// [`HandoffError::WouldBlock`] while another one is on offer, [`HandoffError::TooLarge`], [`HandoffError::NoSpace`] when
+    /// the segment cannot grow, [`HandoffError::Locked`]; the message is then not on offer.
     pub fn offer(&mut self, message: &[u8]) -> Result<()> {
         self.offer_parts(message.len() as u64, |put| put(message))
     }
@@ -198,15 +199,15 @@ impl Writer {
     pub fn offer_parts(
         &mut self,
         len: u64,
-        parts: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<()>) -> Result<()>,
+        parts: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<(), SystemError>) -> Result<(), SystemError>,
     ) -> Result<()> {
         let channel = || self.settings.names.segment.clone();
         if let Some(offer) = self.offer {
             let reason = Blocked::Full { used: offer.len, capacity: self.len };
-            return Err(Error::WouldBlock { channel: channel(), reason });
+            return Err(HandoffError::WouldBlock { channel: channel(), reason });
         }
         if len > self.settings.max_message {
-            return Err(Error::TooLarge { channel: channel(), len, limit: self.settings.max_message });
+            return Err(HandoffError::TooLarge { channel: channel(), len, limit: self.settings.max_message });
         }
         self.make_room(len)?;
         self.clear_posts();
@@ -222,7 +223,7 @@ impl Writer {
             header.data_size.store(len, Ordering::Relaxed);
             // Release: the reader's Acquire load; a C program's order comes from the mutex.
             header.ready_flag.store(1, Ordering::Release);
-            Ok::<(), Error>(())
+            Ok::<(), SystemError>(())
         })??;
         self.offer = Some(Offer { len, seen: self.len, deadline: self.ack_deadline() });
         self.objects.avail.post();
@@ -253,7 +254,7 @@ impl Writer {
     /// runs, or `CLOCK_MONOTONIC` has reached `until_ns`. With nothing on offer it is [`Progress::Acknowledged`] at once.
     ///
     /// # Errors
-    /// [`Error::Locked`] when the message should have been offered again or withdrawn and a peer sits in the mutex; the
+    /// [`HandoffError::Locked`] when the message should have been offered again or withdrawn and a peer sits in the mutex; the
     /// next call goes on.
     pub fn progress(&mut self, until_ns: u64) -> Result<Progress> {
         loop {
@@ -316,7 +317,7 @@ impl Writer {
     /// Takes back what is on offer, if anything is, and counts it as dropped.
     ///
     /// # Errors
-    /// [`Error::Locked`]: it is still on offer.
+    /// [`HandoffError::Locked`]: it is still on offer.
     pub fn withdraw(&mut self) -> Result<()> {
         if self.offer.is_none() {
             return Ok(());
@@ -343,7 +344,7 @@ impl Writer {
     /// ```
     ///
     /// # Errors
-    /// Those of [`offer`](Self::offer) and [`progress`](Self::progress); [`Error::TimedOut`] when nobody has acknowledged
+    /// Those of [`offer`](Self::offer) and [`progress`](Self::progress); [`HandoffError::TimedOut`] when nobody has acknowledged
     /// it in that time: it is withdrawn.
     pub fn publish(&mut self, message: &[u8], timeout: Option<Duration>) -> Result<Progress> {
         let until = timeout.map_or(u64::MAX, |timeout| {
@@ -355,7 +356,7 @@ impl Writer {
                 Progress::Waiting if monotonic_ns() >= until => {
                     self.withdraw()?;
                     let what = format!("a reader of {}", self.settings.names.segment);
-                    return Err(Error::TimedOut { what, waited: timeout.unwrap_or_default() });
+                    return Err(HandoffError::TimedOut { what, waited: timeout.unwrap_or_default() });
                 }
                 Progress::Waiting => {}
                 end => return Ok(end),

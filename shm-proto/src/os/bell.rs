@@ -14,7 +14,7 @@ use nix::sys::socket::{
 };
 
 use super::retry;
-use crate::error::{Error, Result};
+use crate::error::{ProtocolError, Result, SystemError};
 
 /// One end of a bell: the one that [`ring`](Self::ring)s or the one that is polled and [`drain`](Self::drain)ed.
 #[derive(Debug)]
@@ -24,27 +24,27 @@ impl Bell {
     /// A new bell: the ringing end, for the daemon and (cloned) for the writer, and the descriptor for the sleeper.
     ///
     /// # Errors
-    /// [`Error::System`] when no descriptors are to be had.
+    /// [`SystemError`] when no descriptors are to be had.
     pub fn new() -> Result<(Self, OwnedFd)> {
         let (ringer, sleeper) =
             socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK)
-                .map_err(|error| Error::system("create a bell", error))?;
+                .map_err(|error| SystemError::new("create a bell", error))?;
         // Nobody reads here, so nobody shall be able to leave bytes or descriptors here either.
-        shutdown(ringer.as_raw_fd(), Shutdown::Read).map_err(|error| Error::system("make a bell one-way", error))?;
+        shutdown(ringer.as_raw_fd(), Shutdown::Read).map_err(|error| SystemError::new("make a bell one-way", error))?;
         Ok((Self(ringer), sleeper))
     }
 
     /// Either end of a bell, as received from the daemon.
     ///
     /// # Errors
-    /// [`Error::Protocol`] when the descriptor is not a connected Unix stream socket.
-    pub fn from_fd(fd: OwnedFd) -> Result<Self> {
+    /// [`ProtocolError::Broken`] when the descriptor is not a connected Unix stream socket.
+    pub fn from_fd(fd: OwnedFd) -> Result<Self, ProtocolError> {
         let kind = getsockopt(&fd, sockopt::SockType);
         let family = getsockname::<SockaddrStorage>(fd.as_raw_fd()).ok().and_then(|address| address.family());
         if kind == Ok(SockType::Stream) && family == Some(AddressFamily::Unix) {
             Ok(Self(fd))
         } else {
-            Err(Error::Protocol("the descriptor received as a bell is not a Unix stream socket".to_owned()))
+            Err(ProtocolError::Broken("the descriptor received as a bell is not a Unix stream socket".to_owned()))
         }
     }
 
@@ -81,9 +81,9 @@ impl Bell {
     /// A second descriptor of the same end, to hand on.
     ///
     /// # Errors
-    /// [`Error::System`] when no descriptor is to be had.
+    /// [`SystemError`] when no descriptor is to be had.
     pub fn try_clone_fd(&self) -> Result<OwnedFd> {
-        self.0.try_clone().map_err(|error| Error::system("duplicate a bell's descriptor", error))
+        self.0.try_clone().map_err(|error| SystemError::new("duplicate a bell's descriptor", error))
     }
 }
 

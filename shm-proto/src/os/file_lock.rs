@@ -22,7 +22,7 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::libc;
 
 use super::retry;
-use crate::error::{Error, Result};
+use crate::error::{Result, SystemError};
 
 /// What a lock says about whoever holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,7 +65,7 @@ fn set(fd: &impl AsFd, kind: i32, bytes: (u64, u64)) -> Result<bool> {
         Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
         Err(error) => {
             let fd = fd.as_fd().as_raw_fd();
-            Err(Error::system(format!("lock byte {} of descriptor {fd}", bytes.0), error))
+            Err(SystemError::new(format!("lock byte {} of descriptor {fd}", bytes.0), error))
         }
     }
 }
@@ -74,7 +74,7 @@ fn set(fd: &impl AsFd, kind: i32, bytes: (u64, u64)) -> Result<bool> {
 /// `false` if another description has it, or a part of it; never waits. Taking it twice is taking it once.
 ///
 /// # Errors
-/// [`Error::System`] if the kernel refuses, for example because `fd` is read-only.
+/// [`SystemError`] if the kernel refuses, for example because `fd` is read-only.
 pub fn try_lock(fd: impl AsFd, role: Role) -> Result<bool> {
     set(&fd, libc::F_WRLCK, role.bytes())
 }
@@ -83,7 +83,7 @@ pub fn try_lock(fd: impl AsFd, role: Role) -> Result<bool> {
 /// write locks count: a read lock, which is in the way of [`try_lock`] as well, can be taken by whoever may read the object.
 ///
 /// # Errors
-/// [`Error::System`] if the kernel refuses.
+/// [`SystemError`] if the kernel refuses.
 pub fn is_locked(fd: impl AsFd, role: Role) -> Result<bool> {
     // Asked for a read lock, which only others' write locks are in the way of.
     let mut lock = request(libc::F_RDLCK, role.bytes());
@@ -91,7 +91,7 @@ pub fn is_locked(fd: impl AsFd, role: Role) -> Result<bool> {
         Ok(_) => Ok(i32::from(lock.l_type) != libc::F_UNLCK),
         Err(error) => {
             let fd = fd.as_fd().as_raw_fd();
-            Err(Error::system(format!("ask whether descriptor {fd} is locked for role {role:?}"), error))
+            Err(SystemError::new(format!("ask whether descriptor {fd} is locked for role {role:?}"), error))
         }
     }
 }
@@ -100,7 +100,7 @@ pub fn is_locked(fd: impl AsFd, role: Role) -> Result<bool> {
 /// can be handed over.
 ///
 /// # Errors
-/// [`Error::System`] if the kernel refuses, and if readers have been faster each time.
+/// [`SystemError`] if the kernel refuses, and if readers have been faster each time.
 pub fn hand_over(from: impl AsFd, to: impl AsFd, first: u64) -> Result<u64> {
     for byte in (first..).take(ATTEMPTS as usize) {
         set(&from, libc::F_UNLCK, (byte, 1))?;
@@ -109,7 +109,7 @@ pub fn hand_over(from: impl AsFd, to: impl AsFd, first: u64) -> Result<u64> {
         }
     }
     let reason = std::io::Error::from(Errno::EAGAIN);
-    Err(Error::system(format!("hand one of {ATTEMPTS} writer's locks over, from byte {first} on"), reason))
+    Err(SystemError::new(format!("hand one of {ATTEMPTS} writer's locks over, from byte {first} on"), reason))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::os::fd::{AsFd, AsRawFd};
 use nix::errno::Errno;
 use nix::libc;
 
-use crate::error::{Error, Result};
+use crate::error::{Result, SystemError};
 
 /// Not in the `libc` crate: which signal tells of a lease that is to be broken.
 const F_SETSIG: i32 = 10;
@@ -16,7 +16,7 @@ const F_SETSIG: i32 = 10;
 /// closed, or is told `EWOULDBLOCK`: close it soon.
 ///
 /// # Errors
-/// [`Error::System`] if the kernel or the file system gives no leases.
+/// [`SystemError`] if the kernel or the file system gives no leases.
 pub fn is_alone(file: impl AsFd) -> Result<bool> {
     let fd = file.as_fd().as_raw_fd();
     // Who opens the file makes the kernel send a signal. SIGIO, the default, would end the process; SIGURG is ignored.
@@ -27,7 +27,7 @@ pub fn is_alone(file: impl AsFd) -> Result<bool> {
     match Errno::last() {
         _ if leased => Ok(true),
         Errno::EAGAIN => Ok(false),
-        error => Err(Error::system("ask whether a file is open elsewhere (F_SETLEASE)", error)),
+        error => Err(SystemError::new("ask whether a file is open elsewhere (F_SETLEASE)", error)),
     }
 }
 
@@ -60,7 +60,7 @@ mod tests {
         let file = shm::open(&name.0, true).unwrap();
         eventually(|| is_alone(&file).unwrap());
         let told = in_child(|| match shm::open(&name.0, true) {
-            Err(Error::System { source, .. }) if source.kind() == std::io::ErrorKind::WouldBlock => 0,
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
             _ => 1,
         });
         assert_eq!(told.exit_code(), 0);

@@ -15,7 +15,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, munmap};
 
-use crate::error::{Error, Result};
+use crate::error::{Result, SystemError};
 use crate::size::Bytes;
 
 /// A shared mapping of the first bytes of an object; unmapped when dropped.
@@ -34,7 +34,7 @@ impl Mapping {
     /// Maps `len` bytes for reading; writing through the pointer is a SIGSEGV.
     ///
     /// # Errors
-    /// [`Error::System`] when the kernel refuses, for instance over a limit on address space (`ulimit -v`).
+    /// [`SystemError`] when the kernel refuses, for instance over a limit on address space (`ulimit -v`).
     pub fn read_only(fd: BorrowedFd<'_>, len: usize) -> Result<Self> {
         Self::new(fd, len, ProtFlags::PROT_READ)
     }
@@ -52,12 +52,12 @@ impl Mapping {
             let access = if protection.contains(ProtFlags::PROT_WRITE) { "reading and writing" } else { "reading" };
             format!("map {} of shared memory for {access}", Bytes(len as u64))
         };
-        let size = NonZeroUsize::new(len).ok_or_else(|| Error::system(what(), nix::Error::EINVAL))?;
+        let size = NonZeroUsize::new(len).ok_or_else(|| SystemError::new(what(), nix::Error::EINVAL))?;
         // Swap is not reserved for the whole length: most of it may never exist.
         let flags = MapFlags::MAP_SHARED | MapFlags::MAP_NORESERVE;
         // SAFETY: the kernel chooses a free range, so no memory of this process is replaced.
         let start =
-            unsafe { mmap(None, size, protection, flags, fd, 0) }.map_err(|error| Error::system(what(), error))?;
+            unsafe { mmap(None, size, protection, flags, fd, 0) }.map_err(|error| SystemError::new(what(), error))?;
         Ok(Self { start, len })
     }
 

@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use nix::errno::Errno;
 use nix::libc::{self, c_int, clockid_t, pthread_mutex_t, timespec};
 
-use crate::error::{Error, Result};
+use crate::error::{Result, SystemError};
 
 unsafe extern "C" {
     // glibc 2.30. The libc crate does not declare it.
@@ -98,7 +98,7 @@ impl<'a> RobustMutex<'a> {
     /// [`Lock::Unrecoverable`], when every call on it fails at once and so nobody is inside.
     ///
     /// # Errors
-    /// [`Error::System`] when the C library refuses.
+    /// [`SystemError`] when the C library refuses.
     pub fn init(self) -> Result<()> {
         // SAFETY: an all-zero attribute object is what `init` overwrites; the pointers are live for each call. The cell
         // is large and aligned enough (asserted above) and consists of atomics, so it may be written through a shared
@@ -117,7 +117,7 @@ impl<'a> RobustMutex<'a> {
         };
         match code {
             0 => Ok(()),
-            code => Err(Error::system("initialise a process-shared mutex", Errno::from_raw(code))),
+            code => Err(SystemError::new("initialise a process-shared mutex", Errno::from_raw(code))),
         }
     }
 
@@ -150,7 +150,7 @@ impl<'a> RobustMutex<'a> {
     /// is repaired first, and the guard says so.
     ///
     /// # Errors
-    /// [`Error::System`] for anything else that the C library says, `EDEADLK` or `EINVAL` on memory that holds no mutex.
+    /// [`SystemError`] for anything else that the C library says, `EDEADLK` or `EINVAL` on memory that holds no mutex.
     pub fn lock_until(self, deadline_ns: u64) -> Result<Lock<'a>> {
         let deadline = timespec {
             tv_sec: (deadline_ns / 1_000_000_000) as libc::time_t,
@@ -164,11 +164,11 @@ impl<'a> RobustMutex<'a> {
             // SAFETY: as above; this thread holds the mutex, which is what EOWNERDEAD says.
             libc::EOWNERDEAD => match unsafe { libc::pthread_mutex_consistent(self.ptr()) } {
                 0 => true,
-                code => return Err(Error::system("repair a mutex whose holder died", Errno::from_raw(code))),
+                code => return Err(SystemError::new("repair a mutex whose holder died", Errno::from_raw(code))),
             },
             libc::ETIMEDOUT => return Ok(Lock::TimedOut),
             libc::ENOTRECOVERABLE => return Ok(Lock::Unrecoverable),
-            code => return Err(Error::system("lock a process-shared mutex", Errno::from_raw(code))),
+            code => return Err(SystemError::new("lock a process-shared mutex", Errno::from_raw(code))),
         };
         Ok(Lock::Held(Guard { mutex: self, recovered, stays_here: PhantomData }))
     }

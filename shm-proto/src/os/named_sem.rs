@@ -11,7 +11,7 @@ use super::map::Mapping;
 use super::reserve;
 use super::sem::{Semaphore, SemaphoreCell, Wait};
 use super::shm;
-use crate::error::{Error, Result};
+use crate::error::{Result, SystemError};
 
 /// Bytes of the file: one `sem_t`.
 const LEN: u64 = 32;
@@ -49,7 +49,7 @@ impl NamedSemaphore {
     /// Makes the semaphore `name` (`/NAME`) of value 0 with exactly this mode and group. It appears under its name whole.
     ///
     /// # Errors
-    /// [`Error::System`]; its source is of kind `AlreadyExists` when there is one of this name.
+    /// [`SystemError`]; its source is of kind `AlreadyExists` when there is one of this name.
     pub fn create(name: &str, mode: u32, gid: Option<u32>) -> Result<Self> {
         let object = shm::Unnamed::create(&object(name), mode, gid)?;
         reserve::now(object.file(), LEN)?;
@@ -62,16 +62,14 @@ impl NamedSemaphore {
     /// Opens the semaphore `name`.
     ///
     /// # Errors
-    /// [`Error::System`], its source of kind `NotFound` when there is none, `InvalidData` when the file is no semaphore.
+    /// [`SystemError`], its source of kind `NotFound` when there is none, `InvalidData` when the file is no semaphore.
     pub fn open(name: &str) -> Result<Self> {
-        let file = shm::open(&object(name), true).map_err(|error| match error {
-            Error::System { source, .. } => Error::system(format!("open semaphore {name}"), source),
-            other => other,
-        })?;
+        let file = shm::open(&object(name), true)
+            .map_err(|error| SystemError::new(format!("open semaphore {name}"), error.source))?;
         let len = reserve::length(file.as_fd())?;
         if len != LEN {
             let reason = format!("its file has {len} bytes, a semaphore has {LEN}");
-            return Err(Error::system(
+            return Err(SystemError::new(
                 format!("open semaphore {name}"),
                 std::io::Error::new(std::io::ErrorKind::InvalidData, reason),
             ));
@@ -80,8 +78,8 @@ impl NamedSemaphore {
     }
 
     fn map(file: std::os::fd::BorrowedFd<'_>, name: &str) -> Result<Self> {
-        let stat =
-            nix::sys::stat::fstat(file).map_err(|error| Error::system(format!("look at semaphore {name}"), error))?;
+        let stat = nix::sys::stat::fstat(file)
+            .map_err(|error| SystemError::new(format!("look at semaphore {name}"), error))?;
         Ok(Self { mapping: Mapping::read_write(file, PAGE)?, identity: (stat.st_dev, stat.st_ino) })
     }
 
@@ -134,12 +132,9 @@ impl NamedSemaphore {
 /// Removes the name; who has the semaphore open keeps it.
 ///
 /// # Errors
-/// [`Error::System`], its source of kind `NotFound` when there is none.
+/// [`SystemError`], its source of kind `NotFound` when there is none.
 pub fn unlink(name: &str) -> Result<()> {
-    shm::unlink(&object(name)).map_err(|error| match error {
-        Error::System { source, .. } => Error::system(format!("unlink semaphore {name}"), source),
-        other => other,
-    })
+    shm::unlink(&object(name)).map_err(|error| SystemError::new(format!("unlink semaphore {name}"), error.source))
 }
 
 #[cfg(test)]
@@ -159,13 +154,6 @@ mod tests {
     impl Drop for Name {
         fn drop(&mut self) {
             let _ = unlink(&self.0);
-        }
-    }
-
-    fn kind(error: &Error) -> ErrorKind {
-        match error {
-            Error::System { source, .. } => source.kind(),
-            error => panic!("{error:?}"),
         }
     }
 
@@ -207,7 +195,7 @@ mod tests {
     fn a_name_taken_is_refused_and_one_made_anew_is_another_file() {
         let name = Name(format!("/{}", unique("sem-again")));
         let first = NamedSemaphore::create(&name.0, 0o600, None).unwrap();
-        assert_eq!(kind(&NamedSemaphore::create(&name.0, 0o600, None).unwrap_err()), ErrorKind::AlreadyExists);
+        assert_eq!(NamedSemaphore::create(&name.0, 0o600, None).unwrap_err().kind(), ErrorKind::AlreadyExists);
         assert!(first.is_current(&name.0));
         unlink(&name.0).unwrap();
         assert!(!first.is_current(&name.0));
@@ -215,7 +203,7 @@ mod tests {
         assert!(second.is_current(&name.0) && !first.is_current(&name.0));
         assert_eq!(NamedSemaphore::open(&name.0).unwrap().identity(), second.identity());
         unlink(&name.0).unwrap();
-        assert_eq!(kind(&NamedSemaphore::open(&name.0).unwrap_err()), ErrorKind::NotFound);
+        assert_eq!(NamedSemaphore::open(&name.0).unwrap_err().kind(), ErrorKind::NotFound);
     }
 
     #[test]
@@ -223,6 +211,6 @@ mod tests {
         let name = Name(format!("/{}", unique("sem-long")));
         let file = shm::create(&object(&name.0), 0o600, None).unwrap();
         reserve::now(file.as_fd(), 33).unwrap();
-        assert_eq!(kind(&NamedSemaphore::open(&name.0).unwrap_err()), ErrorKind::InvalidData);
+        assert_eq!(NamedSemaphore::open(&name.0).unwrap_err().kind(), ErrorKind::InvalidData);
     }
 }

@@ -17,7 +17,7 @@ use nix::unistd::ftruncate;
 
 use super::map::Mapping;
 use super::retry;
-use crate::error::{Error, Result};
+use crate::error::{ProtocolError, Result, SystemError};
 
 /// Bytes of a page.
 pub const PAGE_SIZE: usize = 4096;
@@ -55,11 +55,11 @@ impl<T: PageLayout> SharedPage<T> {
     /// `name` is what `/proc/PID/maps` shows of it.
     ///
     /// # Errors
-    /// [`Error::System`] when there is no memory or no descriptor to be had.
+    /// [`SystemError`] when there is no memory or no descriptor to be had.
     pub fn create(name: &str) -> Result<(Self, OwnedFd)> {
         let failed = |step: &str| {
             let action = format!("{step} the shared page {name:?} of {PAGE_SIZE} bytes");
-            move |error: Errno| Error::system(action, error)
+            move |error: Errno| SystemError::new(action, error)
         };
         let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
         // Kernels before 6.3 do not know the flag; the page could then be executed by its holders, themselves.
@@ -80,20 +80,24 @@ impl<T: PageLayout> SharedPage<T> {
     /// Maps a page that another process made, after checking that nobody can resize it.
     ///
     /// # Errors
-    /// [`Error::Protocol`] when the descriptor is not such a page, [`Error::System`] when it cannot be mapped.
-    pub fn open(fd: BorrowedFd<'_>) -> Result<Self> {
-        let size = fstat(fd).map_err(|error| Error::system("look at a received page", error))?.st_size;
+    /// [`ProtocolError::Broken`] when the descriptor is not such a page, [`ProtocolError::System`] when it cannot be mapped.
+    pub fn open(fd: BorrowedFd<'_>) -> Result<Self, ProtocolError> {
+        let size = fstat(fd).map_err(|error| SystemError::new("look at a received page", error))?.st_size;
         if size != PAGE_SIZE as i64 {
-            return Err(Error::Protocol(format!("a shared page has {PAGE_SIZE} bytes, the one received has {size}")));
+            return Err(ProtocolError::Broken(format!(
+                "a shared page has {PAGE_SIZE} bytes, the one received has {size}"
+            )));
         }
         // Only a memfd has seals, so this refuses files, devices and everything else of the right size too.
         let seals = fcntl(fd, FcntlArg::F_GET_SEALS)
-            .map_err(|error| Error::Protocol(format!("the page received is not a memfd: {error}")))?;
+            .map_err(|error| ProtocolError::Broken(format!("the page received is not a memfd: {error}")))?;
         let seals = SealFlag::from_bits_retain(seals);
         if !seals.contains(SEALS) {
-            return Err(Error::Protocol(format!("the page received can still be resized: its seals are {seals:?}")));
+            return Err(ProtocolError::Broken(format!(
+                "the page received can still be resized: its seals are {seals:?}"
+            )));
         }
-        Self::map(fd)
+        Ok(Self::map(fd)?)
     }
 
     fn map(fd: BorrowedFd<'_>) -> Result<Self> {

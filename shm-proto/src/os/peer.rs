@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::socket::{getsockopt, sockopt};
 
-use crate::error::{Error, Result};
+use crate::error::{Result, SystemError};
 
 /// A peer when it connected. Its process may have passed the socket on since, or be gone.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -58,15 +58,18 @@ fn groups(sock: BorrowedFd<'_>) -> nix::Result<Vec<u32>> {
 /// The peer of a connected Unix socket, with its supplementary groups.
 ///
 /// # Errors
-/// [`Error::System`] when `sock` is not a connected Unix socket.
+/// [`SystemError`] when `sock` is not a connected Unix socket.
 pub fn credentials(sock: BorrowedFd<'_>) -> Result<Credentials> {
     let peer = getsockopt(&sock, sockopt::PeerCredentials)
-        .map_err(|error| Error::system("ask who is at the other end of a socket", error))?;
+        .map_err(|error| SystemError::new("ask who is at the other end of a socket", error))?;
     let groups = match groups(sock) {
         // Kernels before 4.13 do not tell; a peer without known groups is only let in by its user or first group.
         Err(Errno::ENOPROTOOPT) => Vec::new(),
         result => result.map_err(|error| {
-            Error::system(format!("ask for the groups of process {} at the other end of a socket", peer.pid()), error)
+            SystemError::new(
+                format!("ask for the groups of process {} at the other end of a socket", peer.pid()),
+                error,
+            )
         })?,
     };
     Ok(Credentials { pid: u32::try_from(peer.pid()).unwrap_or(0), uid: peer.uid(), gid: peer.gid(), groups })
@@ -75,14 +78,14 @@ pub fn credentials(sock: BorrowedFd<'_>) -> Result<Credentials> {
 /// A descriptor that becomes readable when process `pid` ends.
 ///
 /// # Errors
-/// [`Error::System`], with `ESRCH` when there is no such process.
+/// [`SystemError`], with `ESRCH` when there is no such process.
 pub fn pidfd(pid: u32) -> Result<OwnedFd> {
     // SAFETY: the call takes plain numbers; a descriptor that it returns is new and owned by nobody else.
     let result = unsafe { libc::syscall(libc::SYS_pidfd_open, libc::c_long::from(pid), 0) };
     match Errno::result(result) {
         // SAFETY: as above. The kernel makes it close-on-exec.
         Ok(fd) => Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) }),
-        Err(error) => Err(Error::system(format!("open a descriptor of process {pid}"), error)),
+        Err(error) => Err(SystemError::new(format!("open a descriptor of process {pid}"), error)),
     }
 }
 
@@ -92,14 +95,14 @@ pub fn pidfd(pid: u32) -> Result<OwnedFd> {
 /// another process if the first is already gone.
 ///
 /// # Errors
-/// [`Error::System`] when that process is gone or `sock` is not a connected Unix socket.
+/// [`SystemError`] when that process is gone or `sock` is not a connected Unix socket.
 pub fn peer_pidfd(sock: BorrowedFd<'_>) -> Result<OwnedFd> {
     let mut fd: [RawFd; 1] = [-1];
     match option(sock, libc::SO_PEERPIDFD, &mut fd).1 {
         // SAFETY: the kernel has just made this descriptor, close-on-exec, and nobody else owns it.
         Ok(()) => Ok(unsafe { OwnedFd::from_raw_fd(fd[0]) }),
         Err(Errno::ENOPROTOOPT) => pidfd(credentials(sock)?.pid),
-        Err(error) => Err(Error::system("open a descriptor of the process at the other end of a socket", error)),
+        Err(error) => Err(SystemError::new("open a descriptor of the process at the other end of a socket", error)),
     }
 }
 

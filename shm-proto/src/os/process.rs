@@ -7,7 +7,7 @@ use nix::errno::Errno;
 use nix::sys::signal::kill;
 use nix::unistd::{Gid, Group, Pid, Uid, User};
 
-use crate::error::{Error, Result};
+use crate::error::{Result, SystemError};
 
 /// State letter and start time from the text of `/proc/PID/stat`.
 ///
@@ -51,16 +51,16 @@ fn printable(name: &[u8]) -> String {
 /// The kernel's random number of this boot, as two halves.
 ///
 /// # Errors
-/// [`Error::System`] when `/proc` does not tell.
+/// [`SystemError`] when `/proc` does not tell.
 pub fn boot_id() -> Result<[u64; 2]> {
     const PATH: &str = "/proc/sys/kernel/random/boot_id";
-    let text = fs::read_to_string(PATH).map_err(|error| Error::system(format!("read {PATH}"), error))?;
+    let text = fs::read_to_string(PATH).map_err(|error| SystemError::new(format!("read {PATH}"), error))?;
     let digits: String = text.chars().filter(char::is_ascii_hexdigit).collect();
     match u128::from_str_radix(&digits, 16) {
         Ok(id) if digits.len() == 32 => Ok([(id >> 64) as u64, id as u64]),
         _ => {
             let reason = format!("{:?} is not a UUID", text.trim());
-            Err(Error::system(format!("read {PATH}"), io::Error::new(io::ErrorKind::InvalidData, reason)))
+            Err(SystemError::new(format!("read {PATH}"), io::Error::new(io::ErrorKind::InvalidData, reason)))
         }
     }
 }

@@ -27,7 +27,7 @@ use nix::unistd::{ForkResult, Pid, fork, ftruncate, getpid, pipe2, read};
 
 use self::child::{FAILED, Plan};
 use super::retry;
-use crate::error::{Error, Result};
+use crate::error::{Result, SystemError};
 use crate::size::Bytes;
 
 pub use wait::in_child;
@@ -77,10 +77,13 @@ impl Reservation {
     /// Call it from a thread that lives as long as the process: the kernel ends the child with the thread.
     ///
     /// # Errors
-    /// [`Error::System`] when no pipe or process is to be had.
+    /// [`SystemError`] when no pipe or process is to be had.
     pub fn start(fd: BorrowedFd<'_>, from: u64, to: u64, step: u64) -> Result<Self> {
         let failed = |error: Errno| {
-            Error::system(format!("start a process that reserves {} at {from}", Bytes(to.saturating_sub(from))), error)
+            SystemError::new(
+                format!("start a process that reserves {} at {from}", Bytes(to.saturating_sub(from))),
+                error,
+            )
         };
         let (reader, writer) = pipe2(OFlag::O_CLOEXEC).map_err(failed)?;
         fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(failed)?;
@@ -105,7 +108,7 @@ impl Reservation {
     /// What came about since the last call; never waits. The end is told again by every later call.
     ///
     /// # Errors
-    /// [`Error::System`] when the pipe cannot be read.
+    /// [`SystemError`] when the pipe cannot be read.
     pub fn advance(&mut self) -> Result<Progress> {
         let before = self.reserved;
         while self.end.is_none() {
@@ -119,7 +122,7 @@ impl Reservation {
                 Err(Errno::EAGAIN) => break,
                 Err(error) => {
                     let action = format!("hear how far the reservation of {} has come", Bytes(self.to));
-                    return Err(Error::system(action, error));
+                    return Err(SystemError::new(action, error));
                 }
             }
         }
@@ -182,10 +185,10 @@ impl Drop for Reservation {
 /// [`in_child`] or as a [`Reservation`].
 ///
 /// # Errors
-/// [`Error::System`], its source `ENOSPC` when there is not so much; the length is then unchanged.
+/// [`SystemError`], its source `ENOSPC` when there is not so much; the length is then unchanged.
 pub fn now(fd: BorrowedFd<'_>, len: u64) -> Result<()> {
     retry(|| fallocate(fd, FallocateFlags::empty(), 0, len as i64)).map_err(|error| {
-        Error::system(
+        SystemError::new(
             format!("reserve {}{} of shared memory", Bytes(len), if len.is_multiple_of(1024) { "" } else { " bytes" }),
             error,
         )
@@ -195,29 +198,29 @@ pub fn now(fd: BorrowedFd<'_>, len: u64) -> Result<()> {
 /// Cuts the object to `len` bytes. Whoever touches what lay above gets a SIGBUS.
 ///
 /// # Errors
-/// [`Error::System`] when the kernel refuses.
+/// [`SystemError`] when the kernel refuses.
 pub fn truncate(fd: BorrowedFd<'_>, len: u64) -> Result<()> {
     retry(|| ftruncate(fd, len as i64))
-        .map_err(|error| Error::system(format!("cut shared memory to {}", Bytes(len)), error))
+        .map_err(|error| SystemError::new(format!("cut shared memory to {}", Bytes(len)), error))
 }
 
 /// Gives the memory behind bytes `from..to` back and keeps the length: what is read there is zero, and whoever writes
 /// there takes memory anew.
 ///
 /// # Errors
-/// [`Error::System`] when the kernel refuses.
+/// [`SystemError`] when the kernel refuses.
 pub fn punch(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<()> {
     let flags = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_KEEP_SIZE;
     retry(|| fallocate(fd, flags, from as i64, to.saturating_sub(from) as i64))
-        .map_err(|error| Error::system(format!("give back the shared memory from {from} to {to}"), error))
+        .map_err(|error| SystemError::new(format!("give back the shared memory from {from} to {to}"), error))
 }
 
 /// Bytes that the object's file system can still give to this user; `u64::MAX` where it has no limit of its own.
 ///
 /// # Errors
-/// [`Error::System`] when the kernel does not tell.
+/// [`SystemError`] when the kernel does not tell.
 pub fn free(fd: BorrowedFd<'_>) -> Result<u64> {
-    let fs = fstatvfs(fd).map_err(|error| Error::system("ask how much shared memory is free", error))?;
+    let fs = fstatvfs(fd).map_err(|error| SystemError::new("ask how much shared memory is free", error))?;
     // A tmpfs that is mounted without a limit says 0 of 0.
     Ok(if fs.blocks() == 0 { u64::MAX } else { fs.blocks_available().saturating_mul(fs.fragment_size()) })
 }
@@ -225,8 +228,8 @@ pub fn free(fd: BorrowedFd<'_>) -> Result<u64> {
 /// The object's length in bytes.
 ///
 /// # Errors
-/// [`Error::System`] when the kernel does not tell.
+/// [`SystemError`] when the kernel does not tell.
 pub fn length(fd: BorrowedFd<'_>) -> Result<u64> {
-    let stat = fstat(fd).map_err(|error| Error::system("ask for the length of shared memory", error))?;
+    let stat = fstat(fd).map_err(|error| SystemError::new("ask for the length of shared memory", error))?;
     Ok(stat.st_size as u64)
 }

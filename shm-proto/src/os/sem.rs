@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use nix::errno::Errno;
 use nix::libc;
 
-use crate::error::{Error, Result};
+use crate::error::{Result, SystemError};
 use crate::os::clock;
 
 /// The largest value, as in glibc.
@@ -78,14 +78,14 @@ impl<'a> Semaphore<'a> {
     /// Makes the cell a process-shared `sem_t` of value 0. Only for a cell that nobody else can see yet.
     ///
     /// # Errors
-    /// [`Error::System`] when the C library refuses.
+    /// [`SystemError`] when the C library refuses.
     pub fn init(&self) -> Result<()> {
         let sem = ptr::from_ref(self.cell).cast_mut().cast::<libc::sem_t>();
         // SAFETY: the cell is large and aligned enough (asserted above) and consists of atomics, so it may be written
         // through a shared reference; the caller has not shared it with another thread or process yet.
         match unsafe { libc::sem_init(sem, 1, 0) } {
             0 => Ok(()),
-            _ => Err(Error::last_os_error("initialise a process-shared semaphore")),
+            _ => Err(SystemError::new("initialise a process-shared semaphore", std::io::Error::last_os_error())),
         }
     }
 

@@ -13,7 +13,7 @@ use nix::sys::mman::{shm_open, shm_unlink};
 use nix::sys::stat::{Mode, SFlag, fstat};
 
 use super::retry;
-use crate::error::{Error, Result};
+use crate::error::{Result, SystemError};
 
 pub use leftover::{Leftover, remove_blank, sweep};
 pub use unnamed::Unnamed;
@@ -21,8 +21,8 @@ pub use unnamed::Unnamed;
 /// Where the kernel shows the objects.
 const DIRECTORY: &str = "/dev/shm";
 
-fn failed(step: impl Display, name: &str, error: Errno) -> Error {
-    Error::system(format!("{step} shared memory {name}"), error)
+fn failed(step: impl Display, name: &str, error: Errno) -> SystemError {
+    SystemError::new(format!("{step} shared memory {name}"), error)
 }
 
 /// The path of the object `name` (`/PREFIX.NAME`).
@@ -61,7 +61,7 @@ pub fn leads_to(name: &str, object: impl AsFd) -> bool {
 /// sees it starts as an [`Unnamed`].
 ///
 /// # Errors
-/// [`Error::System`]; its source is of kind `AlreadyExists` when there is an object of this name, and
+/// [`SystemError`]; its source is of kind `AlreadyExists` when there is an object of this name, and
 /// `PermissionDenied` when this user may not give files to group `gid`.
 pub fn create(name: &str, mode: u32, gid: Option<u32>) -> Result<OwnedFd> {
     let object = Unnamed::create(name, mode, gid)?;
@@ -72,7 +72,7 @@ pub fn create(name: &str, mode: u32, gid: Option<u32>) -> Result<OwnedFd> {
 /// Opens the object `name`; follows no symbolic link and opens nothing but a regular file.
 ///
 /// # Errors
-/// [`Error::System`], its source of kind `NotFound` when there is no such object.
+/// [`SystemError`], its source of kind `NotFound` when there is no such object.
 pub fn open(name: &str, writable: bool) -> Result<OwnedFd> {
     let access = if writable { OFlag::O_RDWR } else { OFlag::O_RDONLY };
     // Without O_NONBLOCK a FIFO that somebody left under this name would hold the caller up. It has no effect on files.
@@ -89,7 +89,7 @@ pub fn open(name: &str, writable: bool) -> Result<OwnedFd> {
 /// Removes the name; the memory stays as long as somebody has it open or mapped.
 ///
 /// # Errors
-/// [`Error::System`], its source of kind `NotFound` when there is no such object.
+/// [`SystemError`], its source of kind `NotFound` when there is no such object.
 pub fn unlink(name: &str) -> Result<()> {
     shm_unlink(name).map_err(|error| failed("unlink", name, error))
 }
@@ -97,7 +97,7 @@ pub fn unlink(name: &str) -> Result<()> {
 /// Whether there is anything under this name, whoever it belongs to and whether it can be opened or not.
 ///
 /// # Errors
-/// [`Error::System`] when that cannot be found out.
+/// [`SystemError`] when that cannot be found out.
 pub fn exists(name: &str) -> Result<bool> {
     match retry(|| shm_open(name, OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK, Mode::empty())) {
         Ok(_) | Err(Errno::EACCES | Errno::ELOOP | Errno::ENXIO | Errno::EISDIR) => Ok(true),
@@ -118,13 +118,6 @@ mod tests {
     use crate::os::map::Mapping;
     use crate::os::reserve;
     use crate::os::testing::{NOBODY, Object, as_nobody, in_child, may_change_user};
-
-    fn kind(error: &Error) -> ErrorKind {
-        match error {
-            Error::System { source, .. } => source.kind(),
-            error => panic!("{error:?}"),
-        }
-    }
 
     #[test]
     fn the_mode_is_exact_under_any_umask() {
@@ -147,11 +140,11 @@ mod tests {
         let _first = create(&name.0, 0o600, None).unwrap();
         assert!(exists(&name.0).unwrap());
         let error = create(&name.0, 0o600, None).unwrap_err();
-        assert_eq!(kind(&error), ErrorKind::AlreadyExists);
+        assert_eq!(error.kind(), ErrorKind::AlreadyExists);
         assert!(error.to_string().contains(&name.0), "{error}");
         unlink(&name.0).unwrap();
-        assert_eq!(kind(&unlink(&name.0).unwrap_err()), ErrorKind::NotFound);
-        assert_eq!(kind(&open(&name.0, false).unwrap_err()), ErrorKind::NotFound);
+        assert_eq!(unlink(&name.0).unwrap_err().kind(), ErrorKind::NotFound);
+        assert_eq!(open(&name.0, false).unwrap_err().kind(), ErrorKind::NotFound);
     }
 
     #[test]
@@ -161,7 +154,7 @@ mod tests {
         }
         let name = Object::new("group");
         let code = as_nobody(|| match create(&name.0, 0o640, Some(0)) {
-            Err(error) if kind(&error) == ErrorKind::PermissionDenied && error.to_string().contains("group 0") => 0,
+            Err(error) if error.kind() == ErrorKind::PermissionDenied && error.to_string().contains("group 0") => 0,
             _ => 1,
         });
         assert_eq!(code, 0);
@@ -190,7 +183,7 @@ mod tests {
             let Ok(read) = open(&name.0, false) else { return 1 };
             let again = format!("/proc/self/fd/{}", read.as_raw_fd());
             let refused =
-                |result: Result<()>| matches!(result, Err(error) if kind(&error) == ErrorKind::PermissionDenied);
+                |result: Result<()>| matches!(result, Err(error) if error.kind() == ErrorKind::PermissionDenied);
             if Mapping::read_only(read.as_fd(), 4096).is_err() {
                 2
             } else if !refused(Mapping::read_write(read.as_fd(), 4096).map(drop)) {
@@ -219,7 +212,7 @@ mod tests {
         let name = Object::new("outside");
         let _fd = create(&name.0, 0o640, Some(0)).unwrap();
         let code = as_nobody(|| match (open(&name.0, false), exists(&name.0)) {
-            (Err(error), Ok(true)) if kind(&error) == ErrorKind::PermissionDenied => 0,
+            (Err(error), Ok(true)) if error.kind() == ErrorKind::PermissionDenied => 0,
             _ => 1,
         });
         assert_eq!(code, 0);
@@ -250,6 +243,6 @@ mod tests {
         std::os::unix::fs::symlink("/etc/passwd", link.path()).unwrap();
         assert!(open(&link.0, false).is_err());
         assert!(exists(&link.0).unwrap());
-        assert_eq!(kind(&create(&link.0, 0o600, None).unwrap_err()), ErrorKind::AlreadyExists);
+        assert_eq!(create(&link.0, 0o600, None).unwrap_err().kind(), ErrorKind::AlreadyExists);
     }
 }

@@ -15,7 +15,7 @@ use nix::sys::stat::fstat;
 use super::map::Mapping;
 use super::prefetch::{AHEAD, prefetch};
 use super::reserve;
-use crate::error::{Error, Result};
+use crate::error::{ProtocolError, SystemError};
 
 /// The writer's index, and behind it each reader's, each on lines of its own.
 const HEAD: usize = 0;
@@ -42,12 +42,12 @@ impl Shape {
     }
 
     /// Bytes of memory that they take.
-    fn len(self) -> Result<usize> {
+    fn len(self) -> Result<usize, ProtocolError> {
         let data = usize::try_from(self.count).ok().and_then(|count| count.checked_mul(self.size));
         let whole = self.size > 0 && self.size.is_multiple_of(64) && self.count.is_power_of_two();
         match data.and_then(|data| data.checked_add(self.data())) {
             Some(len) if whole && self.readers > 0 => Ok(len),
-            _ => Err(Error::Protocol(format!(
+            _ => Err(ProtocolError::Broken(format!(
                 "{} slots of {} bytes for {} readers: a power of two of whole lines is needed",
                 self.count, self.size, self.readers
             ))),
@@ -63,16 +63,16 @@ struct Slots {
 }
 
 impl Slots {
-    fn map(fd: BorrowedFd<'_>, shape: Shape) -> Result<Self> {
+    fn map(fd: BorrowedFd<'_>, shape: Shape) -> Result<Self, ProtocolError> {
         let len = shape.len()?;
-        let there = fstat(fd).map_err(|error| Error::system("look at the slots received", error))?.st_size;
+        let there = fstat(fd).map_err(|error| SystemError::new("look at the slots received", error))?.st_size;
         if u64::try_from(there) != Ok(len as u64) {
-            return Err(Error::Protocol(format!("{shape:?} takes {len} bytes, there are {there}")));
+            return Err(ProtocolError::Broken(format!("{shape:?} takes {len} bytes, there are {there}")));
         }
         let seals =
-            fcntl(fd, FcntlArg::F_GET_SEALS).map_err(|error| Error::system("look at the slots' seals", error))?;
+            fcntl(fd, FcntlArg::F_GET_SEALS).map_err(|error| SystemError::new("look at the slots' seals", error))?;
         if !SealFlag::from_bits_retain(seals).contains(SealFlag::F_SEAL_SHRINK) {
-            return Err(Error::Protocol("the slots received could still be cut short".to_owned()));
+            return Err(ProtocolError::Broken("the slots received could still be cut short".to_owned()));
         }
         Ok(Slots { mapping: Mapping::read_write(fd, len)?, shape, data: shape.data() })
     }
@@ -91,10 +91,10 @@ impl Slots {
 /// Memory for slots of this shape.
 ///
 /// # Errors
-/// [`Error::System`] when there is no memory, [`Error::Protocol`] for impossible numbers.
-pub fn create(shape: Shape) -> Result<OwnedFd> {
+/// [`ProtocolError::System`] when there is no memory, [`ProtocolError::Broken`] for impossible numbers.
+pub fn create(shape: Shape) -> Result<OwnedFd, ProtocolError> {
     let len = shape.len()?;
-    let failed = |step: &'static str| move |error| Error::system(format!("{step} {len} bytes of slots"), error);
+    let failed = |step: &'static str| move |error| SystemError::new(format!("{step} {len} bytes of slots"), error);
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
     let fd = memfd_create("slots", flags).map_err(failed("create"))?;
     reserve::now(fd.as_fd(), len as u64)?;
@@ -116,8 +116,8 @@ impl SlotWriter {
     /// Maps what [`create`] made of the same shape; the index is published after every `batch` slots.
     ///
     /// # Errors
-    /// [`Error::Protocol`] when it is something else, [`Error::System`] when it cannot be mapped.
-    pub fn open(fd: BorrowedFd<'_>, shape: Shape, batch: u64) -> Result<Self> {
+    /// [`ProtocolError::Broken`] when it is something else, [`ProtocolError::System`] when it cannot be mapped.
+    pub fn open(fd: BorrowedFd<'_>, shape: Shape, batch: u64) -> Result<Self, ProtocolError> {
         let slots = Slots::map(fd, shape)?;
         Ok(SlotWriter { slots, head: 0, published: 0, tail_seen: 0, batch: batch.clamp(1, shape.count) })
     }
@@ -177,10 +177,11 @@ impl SlotReader {
     /// Maps what [`create`] made of the same shape, as reader `n` of those, from 0.
     ///
     /// # Errors
-    /// [`Error::Protocol`] when it is something else or has no such reader, [`Error::System`] when it cannot be mapped.
-    pub fn open(fd: BorrowedFd<'_>, shape: Shape, n: u32) -> Result<Self> {
+    /// [`ProtocolError::Broken`] when it is something else or has no such reader, [`ProtocolError::System`] when it cannot be
+    /// mapped.
+    pub fn open(fd: BorrowedFd<'_>, shape: Shape, n: u32) -> Result<Self, ProtocolError> {
         if n >= shape.readers {
-            return Err(Error::Protocol(format!("slots for {} readers have no reader {n}", shape.readers)));
+            return Err(ProtocolError::Broken(format!("slots for {} readers have no reader {n}", shape.readers)));
         }
         let own = LINES * (n as usize + 1);
         Ok(SlotReader { slots: Slots::map(fd, shape)?, own, tail: 0, head_seen: 0, given_back: 0 })

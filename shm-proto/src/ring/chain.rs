@@ -12,7 +12,7 @@ use super::layout::DATA_OFFSET;
 use super::published::Place;
 use super::record::{HEADER, Header, Kind, align_header, stride};
 use super::segment_file::{At, published, word_at};
-use crate::error::{Error, Result};
+use crate::error::{Result, SystemError};
 use crate::os::reserve;
 use crate::ring::geometry::Geometry;
 
@@ -129,7 +129,7 @@ impl Walk {
         }
         let (begin, align) = (self.at.off, u64::from(geometry.align));
         let from = i64::try_from(DATA_OFFSET + begin).unwrap_or(i64::MAX);
-        let got = pread(fd, buffer, from).map_err(|e| Error::system("read a segment's records", e))?;
+        let got = pread(fd, buffer, from).map_err(|e| SystemError::new("read a segment's records", e))?;
         let mut at = self.at;
         loop {
             let ahead = usize::try_from(at.off - begin).unwrap_or(usize::MAX / 2);

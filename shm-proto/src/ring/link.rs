@@ -23,7 +23,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use serde::{Deserialize, Serialize};
 
 use super::geometry::Geometry;
-use crate::error::Result;
+use crate::error::ProtocolError;
 
 /// Most lines to the writer that are on their way; the daemon keeps the others. Each may carry two descriptors.
 pub const MOST_UNTAKEN: u64 = 16;
@@ -186,19 +186,30 @@ pub enum ToReader {
     Unknown,
 }
 
+/// Why nothing passes.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The daemon is gone.
+    #[error("the daemon is gone")]
+    Disconnected,
+    /// A line cannot be used.
+    #[error(transparent)]
+    Protocol(#[from] ProtocolError),
+}
+
 /// The end of a link that a writer or a reader has. `In` comes from the daemon, and `Out` goes to it.
 pub trait Link<In, Out>: Send + fmt::Debug {
-    /// The next line from the daemon, if one has arrived; never waits. `Err` when the daemon is gone.
+    /// The next line from the daemon, if one has arrived; never waits.
     ///
     /// # Errors
-    /// [`Error::Disconnected`](crate::Error::Disconnected) when there will never be another one.
-    fn receive(&mut self) -> Result<Option<(In, Vec<OwnedFd>)>>;
+    /// [`LinkError::Disconnected`] when there will never be another one.
+    fn receive(&mut self) -> Result<Option<(In, Vec<OwnedFd>)>, LinkError>;
 
     /// Puts a line on its way to the daemon; never waits.
     ///
     /// # Errors
-    /// [`Error::Disconnected`](crate::Error::Disconnected) when the daemon is gone.
-    fn send(&mut self, line: Out) -> Result<()>;
+    /// [`LinkError::Disconnected`] when the daemon is gone.
+    fn send(&mut self, line: Out) -> Result<(), LinkError>;
 
     /// Readable when a line may have arrived; `None` for a link that has no descriptor.
     fn as_fd(&self) -> Option<BorrowedFd<'_>>;

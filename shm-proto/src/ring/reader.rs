@@ -14,6 +14,7 @@
 
 mod connection;
 mod descriptor;
+mod error;
 mod losses;
 mod message;
 mod moves;
@@ -30,6 +31,8 @@ use std::time::Duration;
 
 use self::connection::Connection;
 use self::descriptor::Descriptor;
+pub use self::error::ReaderError;
+use self::error::Result;
 use self::losses::Losses;
 pub use self::message::{Message, Words};
 use self::page::Page;
@@ -39,7 +42,7 @@ use super::layout::{MARK_EVERY, ReaderPage, control};
 use super::published::is_unchanged;
 use super::spin::Spin;
 use super::wake::Barrier;
-use crate::error::{Error, Result};
+use crate::error::SystemError;
 use crate::os::bell::Bell;
 use crate::os::clock::monotonic_ns;
 use crate::os::page::SharedPage;
@@ -77,7 +80,7 @@ impl Reader {
     /// Maps what the daemon has handed out and chooses the start. `link` is the connection that is the attachment.
     ///
     /// # Errors
-    /// [`Error::Corrupt`] when the segment is not what the geometry says.
+    /// [`ReaderError::Corrupt`] when the segment is not what the geometry says.
     pub fn open(
         segment: BorrowedFd<'_>,
         page: BorrowedFd<'_>,
@@ -86,7 +89,7 @@ impl Reader {
         start: Start,
         link: Option<ReaderLink>,
     ) -> Result<Reader> {
-        let file = segment.try_clone_to_owned().map_err(|e| Error::system("duplicate a segment's descriptor", e))?;
+        let file = segment.try_clone_to_owned().map_err(|e| SystemError::new("duplicate a segment's descriptor", e))?;
         let mapped = Mapped::open(segment, &geometry)?;
         let barrier = if geometry.asymmetric { Barrier::Asymmetric } else { Barrier::Symmetric };
         let mut reader = Reader {
@@ -103,7 +106,7 @@ impl Reader {
         };
         match reader.join(start) {
             Ok(()) => {}
-            Err(error @ Error::Corrupt { .. }) => reader.join_later(error)?,
+            Err(error @ ReaderError::Corrupt { .. }) => reader.join_later(error)?,
             Err(error) => return Err(error),
         }
         Ok(reader)
@@ -111,7 +114,7 @@ impl Reader {
 
     /// The segment is broken: the start is that of the next one, if the daemon makes one.
     #[cold]
-    fn join_later(&mut self, error: Error) -> Result<()> {
+    fn join_later(&mut self, error: ReaderError) -> Result<()> {
         let (instance, deadline) = (self.geometry().instance, monotonic_ns().saturating_add(trouble::VERDICT_NS));
         let told = self.on_error(error)?;
         while self.geometry().instance == instance {
@@ -165,8 +168,8 @@ impl Reader {
     /// The next message, or `None` when there is none yet. Never waits.
     ///
     /// # Errors
-    /// [`Error::Closed`] and [`Error::Disconnected`] when there will be none any more, [`Error::Evicted`],
-    /// [`Error::Corrupt`] when the writer broke the layout.
+    /// [`ReaderError::Closed`] and [`ReaderError::Disconnected`] when there will be none any more, [`ReaderError::Evicted`],
+    /// [`ReaderError::Corrupt`] when the writer broke the layout.
     #[inline]
     pub fn try_recv(&mut self) -> Result<Option<Message<'_>>> {
         let found = match self.at_hand() {
@@ -183,7 +186,7 @@ impl Reader {
     /// The next message, waiting for it; without a timeout, for as long as it takes.
     ///
     /// # Errors
-    /// As [`try_recv`](Self::try_recv), and [`Error::TimedOut`].
+    /// As [`try_recv`](Self::try_recv), and [`ReaderError::TimedOut`].
     #[inline]
     pub fn recv(&mut self, timeout: Option<Duration>) -> Result<Message<'_>> {
         let found = match self.at_hand() {
@@ -219,7 +222,7 @@ impl Reader {
             }
             if !self.wait_until(deadline)? {
                 let what = format!("a message on channel {}", self.geometry().channel);
-                return Err(Error::TimedOut { what, waited: timeout.unwrap_or_default() });
+                return Err(ReaderError::TimedOut { what, waited: timeout.unwrap_or_default() });
             }
         }
     }
@@ -240,7 +243,7 @@ impl Reader {
             message.copy_to_vec(out);
             match message.finish() {
                 Ok(()) => return Ok(Received { seq, lost_before }),
-                Err(Error::Lapped { .. } | Error::Withdrawn { .. }) => {}
+                Err(ReaderError::Lapped { .. } | ReaderError::Withdrawn { .. }) => {}
                 Err(e) => return Err(e),
             }
         }

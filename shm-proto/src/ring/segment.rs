@@ -13,11 +13,12 @@ use super::commit::Words;
 use super::layout::{self, Counters, DATA_OFFSET, Identity, LAYOUT_VERSION, MAGIC, SegmentHeader};
 use super::published::{PlaceCell, Published};
 use super::record::{MAX_CAPACITY, align_header, largest_message};
-use crate::error::{Error, Result};
+use crate::error::{Result, SystemError};
 use crate::os::map::Mapping;
 use crate::os::prefetch::prefetch;
 use crate::os::reserve;
 use crate::ring::geometry::{Geometry, OnFull};
+use crate::ring::{ReaderError, WriterError};
 
 /// Up to so many bytes a message is copied word by word, from the last to the first.
 pub(super) const SMALL: usize = 256;
@@ -113,10 +114,10 @@ pub fn begin_segment(
     put(counters + offset_of!(Counters, overwritten), beginning.overwritten);
     put(counters + offset_of!(Counters, resizes), beginning.resizes);
     put(counters + offset_of!(Counters, evicted), beginning.evicted);
-    let written = pwrite(fd, &page, 0).map_err(|e| Error::system("write the segment's header", e))?;
+    let written = pwrite(fd, &page, 0).map_err(|e| SystemError::new("write the segment's header", e))?;
     if written != page.len() {
         let short = std::io::Error::from(std::io::ErrorKind::WriteZero);
-        return Err(Error::system(format!("write the segment's header: {written} of {} bytes", page.len()), short));
+        return Err(SystemError::new(format!("write the segment's header: {written} of {} bytes", page.len()), short));
     }
     Ok(())
 }
@@ -138,12 +139,17 @@ unsafe impl Send for Segment {}
 
 impl Segment {
     /// Maps a segment for reading after comparing its header with the geometry that the daemon announced.
-    pub(super) fn open(fd: BorrowedFd<'_>, geometry: &Geometry) -> Result<Segment> {
-        Self::map(fd, geometry, false)
+    pub(super) fn open(fd: BorrowedFd<'_>, geometry: &Geometry) -> Result<Segment, ReaderError> {
+        let channel = || geometry.channel.to_string();
+        Self::map(fd, geometry, false, |reason| ReaderError::Corrupt { channel: channel(), reason })
     }
 
-    fn map(fd: BorrowedFd<'_>, geometry: &Geometry, writable: bool) -> Result<Segment> {
-        let corrupt = |reason: String| Error::Corrupt { channel: geometry.channel.to_string(), reason };
+    fn map<E: From<SystemError>>(
+        fd: BorrowedFd<'_>,
+        geometry: &Geometry,
+        writable: bool,
+        corrupt: impl Fn(String) -> E,
+    ) -> Result<Segment, E> {
         let length = reserve::length(fd)?;
         if length <= DATA_OFFSET {
             return Err(corrupt(format!("{length} bytes are too short for a header and data")));
@@ -284,8 +290,10 @@ impl Words for WritableSegment {
 
 impl WritableSegment {
     /// Maps a segment for reading and writing; see [`Segment::open`].
-    pub(super) fn open(fd: BorrowedFd<'_>, geometry: &Geometry) -> Result<WritableSegment> {
-        Segment::map(fd, geometry, true).map(WritableSegment)
+    pub(super) fn open(fd: BorrowedFd<'_>, geometry: &Geometry) -> Result<WritableSegment, WriterError> {
+        let channel = || geometry.channel.to_string();
+        Segment::map(fd, geometry, true, |reason| WriterError::Corrupt { channel: channel(), reason })
+            .map(WritableSegment)
     }
 
     /// Copies a payload in.

@@ -8,7 +8,7 @@ use nix::sys::uio::pread;
 
 use super::layout::SegmentHeader;
 use super::published::{Place, PlaceCell, Published};
-use crate::error::{Error, Result};
+use crate::error::{Result, SystemError};
 
 /// A place is read at most this many times. One read takes about a microsecond, and a correct writer replaces a place once
 /// per 64 KiB, or once per reader that it wakes, so a few reads nearly always suffice.
@@ -59,16 +59,16 @@ pub(super) fn published(fd: BorrowedFd<'_>, at: At) -> Result<Place> {
         before = after;
     }
     let reason = format!("its writer replaced a published place during each of {MOST_READS} reads");
-    Err(Error::system("read a segment's header", std::io::Error::new(std::io::ErrorKind::ResourceBusy, reason)))
+    Err(SystemError::new("read a segment's header", std::io::Error::new(std::io::ErrorKind::ResourceBusy, reason)))
 }
 
 /// Fills `into` with the bytes of the file from `at` on.
 pub(super) fn read_exact(fd: BorrowedFd<'_>, into: &mut [u8], at: usize) -> Result<()> {
     let from = i64::try_from(at).unwrap_or(i64::MAX);
-    let got = pread(fd, into, from).map_err(|e| Error::system("read a segment's header", e))?;
+    let got = pread(fd, into, from).map_err(|e| SystemError::new("read a segment's header", e))?;
     if got != into.len() {
         let short = std::io::Error::from(std::io::ErrorKind::UnexpectedEof);
-        return Err(Error::system(format!("read a segment's header: {got} of {} bytes at {at}", into.len()), short));
+        return Err(SystemError::new(format!("read a segment's header: {got} of {} bytes at {at}", into.len()), short));
     }
     Ok(())
 }

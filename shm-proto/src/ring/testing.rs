@@ -11,12 +11,13 @@ use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::geometry::{Geometry, OnFull, Start};
 use super::layout::{DATA_OFFSET, LeasePage, OVER, ReaderPage, control};
-use super::link::{FromReader, Link, ReaderLink, ToDaemon, ToReader, ToWriter};
+use super::link::{FromReader, Link, LinkError, ReaderLink, ToDaemon, ToReader, ToWriter};
 use super::published::Place;
-use super::{Beginning, Owner, Reader, Walk, WalkFrom, Walked, Writer, begin_segment, create_segment};
+use super::{
+    Beginning, Owner, Reader, ReaderError, Walk, WalkFrom, Walked, Writer, WriterError, begin_segment, create_segment,
+};
 use crate::client::SocketLink;
 use crate::control::{Conn, MAX_REPLY, MAX_REQUEST, Received, decode};
-use crate::error::{Error, Result};
 use crate::os::bell::Bell;
 use crate::os::page::SharedPage;
 use crate::os::sem::Semaphore;
@@ -42,19 +43,19 @@ struct TestLink {
 }
 
 impl Link<ToWriter, ToDaemon> for TestLink {
-    fn receive(&mut self) -> Result<Option<Line>> {
+    fn receive(&mut self) -> Result<Option<Line>, LinkError> {
         match self.lines.try_recv() {
             Ok(line) => Ok(Some(line)),
             Err(TryRecvError::Empty) => Ok(None),
-            Err(TryRecvError::Disconnected) => Err(Error::Disconnected { channel: "test".to_owned() }),
+            Err(TryRecvError::Disconnected) => Err(LinkError::Disconnected),
         }
     }
 
-    fn send(&mut self, line: ToDaemon) -> Result<()> {
+    fn send(&mut self, line: ToDaemon) -> Result<(), LinkError> {
         if let Some(overheard) = &self.overheard {
             overheard.0(&line);
         }
-        self.out.send(line).map_err(|_| Error::Disconnected { channel: "test".to_owned() })
+        self.out.send(line).map_err(|_| LinkError::Disconnected)
     }
 
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
@@ -140,7 +141,7 @@ impl TestChannel {
         self.try_writer().unwrap()
     }
 
-    pub(super) fn try_writer(&mut self) -> Result<Writer> {
+    pub(super) fn try_writer(&mut self) -> Result<Writer, WriterError> {
         let (page, page_fd) = SharedPage::<LeasePage>::create("test-lease").unwrap();
         let (lines, receiver) = channel();
         let (out, from_writer) = channel();
@@ -203,11 +204,11 @@ impl TestChannel {
     }
 
     /// A reader that may find the segment broken.
-    pub(super) fn try_reader(&mut self, start: Start) -> Result<Reader> {
+    pub(super) fn try_reader(&mut self, start: Start) -> Result<Reader, ReaderError> {
         self.try_reader_on(start, None)
     }
 
-    fn try_reader_on(&mut self, start: Start, conn: Option<Conn>) -> Result<Reader> {
+    fn try_reader_on(&mut self, start: Start, conn: Option<Conn>) -> Result<Reader, ReaderError> {
         let (page, page_fd) = SharedPage::<ReaderPage>::create("test-reader").unwrap();
         let (bell, bell_fd) = Bell::new().unwrap();
         let attached = Attached { id: self.next_id, page, page_fd, bell, conn: None };
@@ -215,7 +216,7 @@ impl TestChannel {
         self.send(ToWriter::ReaderJoined { reader: attached.id }, attached.descriptors());
         barrier::heavy();
         let segment = self.segment.as_fd();
-        let link = conn.map(|conn| Box::new(SocketLink::new(conn, "main".to_owned())) as ReaderLink);
+        let link = conn.map(|conn| Box::new(SocketLink::new(conn)) as ReaderLink);
         let reader = Reader::open(segment, attached.page_fd.as_fd(), bell_fd, self.geometry.clone(), start, link)?;
         self.readers.push(attached);
         Ok(reader)

@@ -23,7 +23,7 @@ use super::layout::DATA_OFFSET;
 use super::link::{ToDaemon, ToWriter};
 use super::testing::{TestChannel, geometry};
 use super::*;
-use crate::error::{Blocked, Error};
+use crate::error::{Blocked, SystemError};
 use crate::os::reserve;
 use crate::ring::geometry::{Geometry, OnFull, Start};
 
@@ -72,7 +72,7 @@ fn messages_come_out_as_they_went_in() {
         for n in 0..2000u64 {
             assert_eq!(receive(&mut reader), message(n, 4000), "message {n}");
         }
-        assert!(matches!(reader.recv(NOW), Err(Error::TimedOut { .. })));
+        assert!(matches!(reader.recv(NOW), Err(ReaderError::TimedOut { .. })));
     });
     for n in 0..2000u64 {
         assert_eq!(writer.publish(&message(n, 4000)).unwrap(), Some(n));
@@ -227,16 +227,16 @@ fn try_publish_and_timeouts_say_how_full_it_is() {
         }
     };
     let full = Blocked::Full { used: sent * 112, capacity: 4096 };
-    assert!(matches!(error, Error::WouldBlock { reason, .. } if reason == full), "{error}");
+    assert!(matches!(error, WriterError::WouldBlock { reason, .. } if reason == full), "{error}");
     let error = writer.publish_within(&[7; 100], Duration::from_millis(30)).unwrap_err();
-    assert!(matches!(error, Error::TimedOut { .. }), "{error}");
+    assert!(matches!(error, WriterError::TimedOut { .. }), "{error}");
     for _ in 0..sent {
         receive(&mut reader);
     }
     assert!(reader.try_recv().unwrap().is_none());
     writer.try_publish(&[7; 100]).unwrap();
     let error = writer.publish(&[0; 5000]).unwrap_err();
-    assert!(matches!(error, Error::TooLarge { len: 5000, .. }), "{error}");
+    assert!(matches!(error, WriterError::TooLarge { len: 5000, .. }), "{error}");
 }
 
 #[test]

@@ -17,6 +17,7 @@ mod ack;
 mod admit;
 mod announce;
 mod daemon_lines;
+mod error;
 mod lease;
 mod peers;
 mod recover;
@@ -31,6 +32,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use self::error::Result;
+pub use self::error::WriterError;
 use self::lease::Lease;
 use self::peers::Peers;
 pub use self::slot::{Batch, Slot};
@@ -43,7 +46,6 @@ use super::link::{ToDaemon, WriterLink};
 use super::segment::WritableSegment;
 use super::spin::Spin;
 use super::wake::Barrier;
-use crate::error::Result;
 use crate::os::clock::monotonic_ns;
 use crate::os::page::SharedPage;
 use crate::os::{barrier, process};
@@ -86,7 +88,7 @@ impl Writer {
     /// allows to be used now, in bytes.
     ///
     /// # Errors
-    /// [`Error::Corrupt`](crate::Error::Corrupt) when header or chain are not what the geometry says; the daemon has been told.
+    /// [`WriterError::Corrupt`] when header or chain are not what the geometry says; the daemon has been told.
     pub fn open(
         segment: BorrowedFd<'_>,
         lease: SharedPage<LeasePage>,
@@ -142,10 +144,10 @@ impl Writer {
     /// On a `block` channel this waits for space as long as it takes.
     ///
     /// # Errors
-    /// [`Error::TooLarge`](crate::Error::TooLarge) for a message over the channel's limit,
-    /// [`Error::Revoked`](crate::Error::Revoked) when the role was taken back; nothing is published with any of these.
-    /// [`Error::Superseded`](crate::Error::Superseded) when the role was taken back in the same moment: readers receive the
-    /// message or not. On a channel with `ack` [`Error::Unacknowledged`](crate::Error::Unacknowledged) when not every reader
+    /// [`WriterError::TooLarge`] for a message over the channel's limit,
+    /// [`WriterError::Revoked`] when the role was taken back; nothing is published with any of these.
+    /// [`WriterError::Superseded`] when the role was taken back in the same moment: readers receive the
+    /// message or not. On a channel with `ack` [`WriterError::Unacknowledged`] when not every reader
     /// has read within `ack_timeout`: the message *is* published then.
     #[inline(always)]
     pub fn publish(&mut self, message: &[u8]) -> Result<Option<u64>> {
@@ -161,7 +163,7 @@ impl Writer {
     /// Like [`publish`](Self::publish), but the whole call waits no longer than `timeout`.
     ///
     /// # Errors
-    /// Also [`Error::TimedOut`](crate::Error::TimedOut) if there was no space, or fewer readers than `wait_readers`; the message
+    /// Also [`WriterError::TimedOut`] if there was no space, or fewer readers than `wait_readers`; the message
     /// is not published then.
     pub fn publish_within(&mut self, message: &[u8], timeout: Duration) -> Result<Option<u64>> {
         self.publish_with(message, Patience::until(timeout))
@@ -171,7 +173,7 @@ impl Writer {
     /// channel with `ack`.
     ///
     /// # Errors
-    /// Also [`Error::WouldBlock`](crate::Error::WouldBlock) with the reason; the message is not published then.
+    /// Also [`WriterError::WouldBlock`] with the reason; the message is not published then.
     pub fn try_publish(&mut self, message: &[u8]) -> Result<Option<u64>> {
         self.publish_with(message, Patience::None)
     }
@@ -179,8 +181,8 @@ impl Writer {
     /// Publishes and waits until every attached reader has read the message, whatever the channel's `ack` says.
     ///
     /// # Errors
-    /// [`Error::Unacknowledged`](crate::Error::Unacknowledged) if some reader has not read the message within `timeout`: the
-    /// message *is* published then. [`Error::Superseded`](crate::Error::Superseded) as for [`publish`](Self::publish). With every
+    /// [`WriterError::Unacknowledged`] if some reader has not read the message within `timeout`: the
+    /// message *is* published then. [`WriterError::Superseded`] as for [`publish`](Self::publish). With every
     /// other error it is not published.
     pub fn publish_acked(&mut self, message: &[u8], timeout: Duration) -> Result<Option<u64>> {
         let patience = Patience::until(timeout);
@@ -246,7 +248,7 @@ impl Writer {
     /// is readable, and about once a second while there is nothing to publish.
     ///
     /// # Errors
-    /// [`Error::Revoked`](crate::Error::Revoked) when the daemon has taken the role back.
+    /// [`WriterError::Revoked`] when the daemon has taken the role back.
     pub fn maintain(&mut self) -> Result<()> {
         self.flush()?;
         self.beat();
@@ -290,7 +292,7 @@ impl Writer {
         self.tail.place().bytes
     }
 
-    /// While `flag` is raised, every wait ends with [`Error::Interrupted`](crate::Error::Interrupted). Calls that need no wait
+    /// While `flag` is raised, every wait ends with [`WriterError::Interrupted`]. Calls that need no wait
     /// still succeed. A signal handler that raises the flag in the writer's thread ends a wait at once; from another thread it
     /// takes up to a second.
     pub fn interrupt_on(&mut self, flag: Arc<AtomicBool>) {

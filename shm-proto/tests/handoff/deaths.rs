@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shm_proto::Error;
+use shm_proto::HandoffError;
 use shm_proto::internal::handoff::{Progress, Reader, Settings, Writer};
 use shm_proto::internal::os::clock::monotonic_ns;
 
@@ -132,7 +132,7 @@ fn a_living_peer_that_stays_in_the_mutex_is_named_and_waited_for_only_so_long() 
     stays.says("inside");
     let pid = stays.child.id().to_string();
     let error = writer.offer(b"x").unwrap_err();
-    assert!(matches!(error, Error::Locked { .. }) && error.to_string().contains(&pid), "{error}");
+    assert!(matches!(error, HandoffError::Locked { .. }) && error.to_string().contains(&pid), "{error}");
     stays.kill();
     writer.offer(b"x").unwrap();
 }
@@ -166,7 +166,7 @@ fn two_readers_share_the_messages_and_no_message_is_read_twice() {
     let names = place.0.clone();
     let ours = std::thread::spawn(move || {
         let (mut reader, mut bytes, mut seen) = (Reader::new(names), Vec::new(), Vec::new());
-        while !matches!(reader.recv(&mut bytes, LONG), Err(Error::Closed { .. })) {
+        while !matches!(reader.recv(&mut bytes, LONG), Err(HandoffError::Closed { .. })) {
             seen.push(bytes[0]);
         }
         seen

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use shm_proto::internal::handoff::{Progress, Reader, Settings, Writer};
 use shm_proto::internal::os::clock::monotonic_ns;
 use shm_proto::internal::os::named_sem::NamedSemaphore;
-use shm_proto::{Blocked, Error};
+use shm_proto::{Blocked, HandoffError};
 
 use crate::peer::{Place, has_peers, pattern, soon};
 
@@ -106,7 +106,7 @@ fn a_writer_in_c_is_read_through_its_growth_started_after_the_reader() {
     let mut reader = Reader::new(place.0.clone());
     let mut bytes = Vec::new();
     let error = reader.recv(&mut bytes, Some(Duration::from_millis(50))).unwrap_err();
-    assert!(matches!(&error, Error::TimedOut { what, .. } if what.contains("a writer")), "{error}");
+    assert!(matches!(&error, HandoffError::TimedOut { what, .. } if what.contains("a writer")), "{error}");
     let sizes = [5, 4032, 0, 4033, 300_000, 256];
     let arguments: Vec<String> = sizes.iter().map(ToString::to_string).collect();
     for _ in 0..3 {
@@ -116,7 +116,7 @@ fn a_writer_in_c_is_read_through_its_growth_started_after_the_reader() {
         for (number, len) in sizes.into_iter().enumerate() {
             let received = loop {
                 match reader.recv(&mut bytes, LONG) {
-                    Err(Error::Closed { .. }) => {}
+                    Err(HandoffError::Closed { .. }) => {}
                     received => break received.unwrap(),
                 }
             };
@@ -128,7 +128,7 @@ fn a_writer_in_c_is_read_through_its_growth_started_after_the_reader() {
         writer.ends();
     }
     assert_eq!(reader.received(), 18);
-    assert!(matches!(reader.recv(&mut bytes, LONG), Err(Error::Closed { .. })));
+    assert!(matches!(reader.recv(&mut bytes, LONG), Err(HandoffError::Closed { .. })));
 }
 
 #[test]
@@ -156,11 +156,11 @@ fn a_message_over_the_limit_is_refused_with_both_numbers_and_the_next_one_goes_t
     let place = Place::new();
     let mut writer = Writer::create(Settings { max_capacity: 8192, ..place.settings() }).unwrap();
     let error = writer.offer(&[0; 8129]).unwrap_err();
-    assert!(matches!(error, Error::TooLarge { len: 8129, limit: 8128, .. }), "{error}");
+    assert!(matches!(error, HandoffError::TooLarge { len: 8129, limit: 8128, .. }), "{error}");
     writer.offer(&[1; 8128]).unwrap();
     assert!(matches!(
         writer.offer(b"another"),
-        Err(Error::WouldBlock { reason: Blocked::Full { used: 8128, .. }, .. })
+        Err(HandoffError::WouldBlock { reason: Blocked::Full { used: 8128, .. }, .. })
     ));
 }
 
@@ -174,7 +174,7 @@ fn without_a_reader_a_message_is_withdrawn_in_time_or_stays_on_offer() {
     assert_eq!(writer.counters().dropped, 1);
     drop(writer);
     let mut writer = Writer::create(Settings { ack_timeout: short, ..place.settings() }).unwrap();
-    assert!(matches!(writer.publish(b"late", Some(4 * short)), Err(Error::TimedOut { .. })));
+    assert!(matches!(writer.publish(b"late", Some(4 * short)), Err(HandoffError::TimedOut { .. })));
     assert_eq!((writer.counters().dropped, writer.counters().offered_again), (1, 0));
     assert_eq!(writer.publish(b"next", Some(Duration::ZERO)).unwrap_err().to_string().matches("timed out").count(), 1);
 }
@@ -204,7 +204,10 @@ fn a_growth_is_broken_off_when_the_writer_is_to_end_and_takes_nothing() {
     let capacity = writer.capacity();
     writer.waker().end();
     let error = writer.resize(128 << 20).unwrap_err();
-    assert!(matches!(&error, Error::NoSpace { reason, .. } if reason.contains("not wanted any more")), "{error}");
+    assert!(
+        matches!(&error, HandoffError::NoSpace { reason, .. } if reason.contains("not wanted any more")),
+        "{error}"
+    );
     assert_eq!(writer.capacity(), capacity);
     assert_eq!(std::fs::metadata(format!("/dev/shm{}", place.0.segment)).unwrap().len(), capacity);
 }

@@ -4,9 +4,9 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::time::Duration;
 
-use shm_proto::Error;
 use shm_proto::internal::handoff::{Origin, Progress, Reader, Settings, Writer};
 use shm_proto::internal::os::{named_sem, reserve, shm};
+use shm_proto::{HandoffError, SystemError};
 
 use crate::peer::{Place, has_peers, pattern, soon};
 
@@ -14,7 +14,9 @@ const LONG: Option<Duration> = Some(Duration::from_secs(60));
 
 fn refusal(settings: Settings) -> String {
     match Writer::create(settings) {
-        Err(Error::System { action, source }) if source.kind() == std::io::ErrorKind::AlreadyExists => {
+        Err(HandoffError::System(SystemError { action, source, .. }))
+            if source.kind() == std::io::ErrorKind::AlreadyExists =>
+        {
             format!("{action}: {source}")
         }
         other => panic!("{other:?}"),

@@ -14,7 +14,7 @@ use shm_proto::internal::os::barrier;
 use shm_proto::internal::os::bell::Bell;
 use shm_proto::internal::os::page::SharedPage;
 use shm_proto::internal::ring::layout::{LeasePage, ReaderPage};
-use shm_proto::internal::ring::link::{Link, ToDaemon, ToWriter};
+use shm_proto::internal::ring::link::{Link, LinkError, ToDaemon, ToWriter};
 use shm_proto::internal::ring::record::largest_message;
 use shm_proto::internal::ring::{Owner, create_segment};
 use shm_proto::{Geometry, OnFull, Reader, Result, Start, Writer};
@@ -76,11 +76,11 @@ struct Silent {
 }
 
 impl Link<ToWriter, ToDaemon> for Silent {
-    fn receive(&mut self) -> Result<Option<(ToWriter, Vec<OwnedFd>)>> {
+    fn receive(&mut self) -> Result<Option<(ToWriter, Vec<OwnedFd>)>, LinkError> {
         Ok(self.joined.pop_front())
     }
 
-    fn send(&mut self, _: ToDaemon) -> Result<()> {
+    fn send(&mut self, _: ToDaemon) -> Result<(), LinkError> {
         Ok(())
     }
 

@@ -17,7 +17,7 @@ use shm_bench::stop::Stop;
 pub(crate) use self::args::Args;
 use self::progress::Progress;
 use self::report::{Dated, Report, Told};
-use crate::error::{Result, note};
+use crate::error::{Failure, Result, note};
 use crate::global::Global;
 use crate::output::{print, print_json};
 use crate::signals::Signals;
@@ -30,9 +30,10 @@ pub(crate) fn run(args: &Args, global: &Global) -> Result<()> {
     let mut cases = plan::cases(&wish);
     let channel = global.channel.as_ref().filter(|_| args::names_channel(env::args()));
     let stage = match channel {
-        Some(channel) => Stage::running(&global.endpoint(), channel)?,
-        None => Stage::private(&cases)?,
+        Some(channel) => Stage::running(&global.endpoint(), channel),
+        None => Stage::private(&cases),
     };
+    let stage = stage.map_err(Failure::of_bench)?;
     let mut skipped = Vec::new();
     cases.retain(|case| {
         let obstacle = measure::obstacle(&stage, case);
@@ -44,7 +45,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> Result<()> {
     let step = |case: &Case| progress.step(&case.to_string());
     let measured = measure::all(&stage, &cases, runs, &settings, Stop::when_readable(&signals), step);
     drop(progress);
-    let (results, complete) = measured?;
+    let (results, complete) = measured.map_err(Failure::of_bench)?;
     // The daemon is gone before anybody reads of it.
     drop(stage);
     let settings = Told::new(&settings, runs, channel.map(ToString::to_string));

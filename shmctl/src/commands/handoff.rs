@@ -1,8 +1,7 @@
 //! Without a daemon: the objects of the handoff protocol, named on the command line.
 
 use clap::Args as ClapArgs;
-use shm_proto::Error;
-use shm_proto::internal::handoff::Names;
+use shm_proto::internal::handoff::{BadObjectName, Names};
 
 /// Which objects.
 #[derive(Debug, ClapArgs)]
@@ -23,7 +22,7 @@ pub(crate) struct Objects {
 
 impl Objects {
     /// The names, if a handoff without a daemon is meant.
-    pub(crate) fn names(&self) -> Result<Option<Names>, Error> {
+    pub(crate) fn names(&self) -> Result<Option<Names>, BadObjectName> {
         match (&self.segment, &self.avail, &self.done) {
             (Some(segment), Some(avail), Some(done)) if self.handoff => Names::new(segment, avail, done).map(Some),
             _ => Ok(None),

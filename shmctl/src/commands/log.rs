@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args as ClapArgs;
 use nix::poll::{PollFd, PollFlags};
-use shm_proto::Error;
+use shm_proto::RequestError;
 use shm_proto::internal::control::log::LogEntry;
 use shm_proto::internal::control::{Conn, Received, decode};
 use shm_proto::{Client, Done, Request};
@@ -70,7 +70,7 @@ fn follow(mut conn: Conn, global: &Global, signals: &Signals, json: bool) -> Res
             Received::Line(line, _) => show(&[decode::<LogEntry>(&line)?], json)?,
             Received::Closed => {
                 let (socket, reason) = (global.endpoint().socket, "it has ended".to_owned());
-                return Err(Error::NoDaemon { socket, reason }.into());
+                return Err(RequestError::NoDaemon { socket, reason }.into());
             }
             Received::Nothing => {
                 let out = PollFd::new(stdout.as_fd(), PollFlags::empty());

@@ -11,7 +11,7 @@ use clap::{Args as ClapArgs, ValueEnum};
 use nix::poll::{PollFd, PollFlags};
 use shm_proto::internal::framing::input::Shared;
 use shm_proto::internal::framing::{Framing, MessageSink, Pump, Slotted, Step};
-use shm_proto::{Error, Writer};
+use shm_proto::{Error, Writer, WriterError};
 
 use self::stopped::{End, Stopped};
 use super::handoff::Objects;
@@ -113,11 +113,11 @@ pub(crate) fn run(args: Args, global: &Global) -> Result<()> {
     match result {
         Ok(End::Input) => {}
         Ok(End::Signal) => return stopped.tell(&signals, &open),
-        Err(Failure::Library(Error::Interrupted { what })) => {
+        Err(Failure::Library(Error::Writer(WriterError::Interrupted { what }))) => {
             return Stopped { unfinished: 0, ..stopped }
                 .tell(&signals, &format!("{open}; the command waited for {what}"));
         }
-        Err(Failure::Library(Error::Unacknowledged { behind, readers, .. })) if signals.came() => {
+        Err(Failure::Library(Error::Writer(WriterError::Unacknowledged { behind, readers, .. }))) if signals.came() => {
             let waited = format!("{open}; the command waited for {behind} of {readers} readers");
             return Stopped { unfinished: 0, ..stopped }.tell(&signals, &waited);
         }
@@ -146,12 +146,14 @@ struct Sink {
 }
 
 impl MessageSink for Sink {
+    type Error = Error;
+
     fn publish_all<'m>(&mut self, messages: impl Iterator<Item = &'m [u8]>) -> Result<u64, Error> {
         let before = self.writer.messages();
         let mut taken = 0;
         let mut messages = messages.inspect(|_| taken += 1);
         let result = self.writer.publish_all(&mut messages);
-        if matches!(result, Err(Error::Interrupted { .. } | Error::Unacknowledged { .. })) {
+        if matches!(result, Err(Error::Writer(WriterError::Interrupted { .. } | WriterError::Unacknowledged { .. }))) {
             messages.by_ref().for_each(drop);
             self.unpublished = (taken + before).saturating_sub(self.writer.messages());
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use shm_proto::{Blocked, Error, ErrorKind, Reader, Start, Writer};
+use shm_proto::{Blocked, Error, ErrorKind, Reader, ReaderError, Start, Writer, WriterError};
 
 use crate::common::{Daemon, PATIENCE};
 
@@ -78,7 +78,7 @@ fn waiting_has_a_timeout_and_polling_does_not_wait() {
     let (mut reader, mut writer) = (daemon.reader(Start::New), daemon.writer());
     assert!(reader.try_recv().unwrap().is_none());
     match reader.recv(Some(Duration::from_millis(50))) {
-        Err(Error::TimedOut { waited, .. }) => assert_eq!(waited, Duration::from_millis(50)),
+        Err(ReaderError::TimedOut { waited, .. }) => assert_eq!(waited, Duration::from_millis(50)),
         other => panic!("{other:?}"),
     }
     let full = loop {
@@ -86,9 +86,9 @@ fn waiting_has_a_timeout_and_polling_does_not_wait() {
             break e;
         }
     };
-    assert!(matches!(full, Error::WouldBlock { reason: Blocked::Full { capacity: 65_536, .. }, .. }), "{full:?}");
+    assert!(matches!(full, WriterError::WouldBlock { reason: Blocked::Full { capacity: 65_536, .. }, .. }), "{full:?}");
     let late = writer.publish_within(&[1; 1000], Duration::from_millis(50)).unwrap_err();
-    assert!(matches!(late, Error::TimedOut { .. }) && late.to_string().contains("65536"), "{late}");
+    assert!(matches!(late, WriterError::TimedOut { .. }) && late.to_string().contains("65536"), "{late}");
     let published = writer.messages();
     for _ in 0..published {
         receive(&mut reader);
@@ -197,7 +197,7 @@ fn a_message_over_the_limit_is_refused_and_changes_nothing() {
     let mut reader = daemon.reader(Start::New);
     let mut writer = daemon.writer();
     match writer.publish(&[0; 101]) {
-        Err(Error::TooLarge { len: 101, limit: 100, .. }) => {}
+        Err(WriterError::TooLarge { len: 101, limit: 100, .. }) => {}
         other => panic!("{other:?}"),
     }
     writer.publish(&[1; 100]).unwrap();
@@ -217,7 +217,7 @@ fn refusals_have_kinds_for_programs() {
     assert_eq!(kind(Reader::attach(&endpoint, None, Start::New).unwrap_err()), Some(ErrorKind::TooMany));
     let _writer = daemon.writer();
     assert_eq!(kind(Writer::attach(&endpoint, None).unwrap_err()), Some(ErrorKind::WriterTaken));
-    assert_eq!(kind(daemon.resize(1).unwrap_err()), Some(ErrorKind::OutOfRange));
+    assert_eq!(kind(daemon.resize(1).unwrap_err().into()), Some(ErrorKind::OutOfRange));
 }
 
 #[test]
@@ -227,7 +227,7 @@ fn a_stopping_daemon_takes_the_role_back_and_says_why() {
     writer.publish(b"one").unwrap();
     daemon.stop(Signal::SIGTERM);
     match writer.publish(b"two") {
-        Err(Error::Revoked { channel, reason }) => {
+        Err(WriterError::Revoked { channel, reason }) => {
             assert!(channel == "main" && reason.contains("SIGTERM"), "{channel}: {reason}");
         }
         other => panic!("{other:?}"),

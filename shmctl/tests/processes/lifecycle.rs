@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 
 use nix::sys::signal::Signal;
-use shm_proto::{Error, Request, Start};
+use shm_proto::{ReaderError, Request, Start};
 
 use crate::common::{Daemon, PATIENCE, Place, Setup, shared_memory, skip_without_root};
 use crate::helpers;
@@ -25,7 +25,7 @@ fn a_signal_ends_the_daemon_its_readers_are_told_and_nothing_is_left() {
         assert_eq!(shmctl.wait().quiet().text(), "last words\n");
         assert_eq!(reader.recv(Some(PATIENCE)).unwrap().len(), "last words".len());
         match reader.recv(Some(PATIENCE)) {
-            Err(Error::Closed { channel }) => assert_eq!(channel, "main"),
+            Err(ReaderError::Closed { channel }) => assert_eq!(channel, "main"),
             other => panic!("{other:?}"),
         }
         assert!(reader.farewell().is_some_and(|reason| reason.contains(signal.as_str())), "{:?}", reader.farewell());
@@ -185,7 +185,7 @@ fn attached_readers_and_a_lent_writer_go_on_when_the_daemon_is_killed() {
             assert_eq!(bytes[..8], n.to_le_bytes());
         }
     });
-    assert!(matches!(reader.recv(Some(PATIENCE)), Err(Error::Disconnected { .. })));
+    assert!(matches!(reader.recv(Some(PATIENCE)), Err(ReaderError::Disconnected { .. })));
 }
 
 #[test]

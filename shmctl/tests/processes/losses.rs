@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::Duration;
 
-use shm_proto::Error;
+use shm_proto::WriterError;
 
 use crate::common::{Daemon, PATIENCE, Run};
 use crate::helpers;
@@ -121,7 +121,7 @@ fn an_acknowledged_publish_returns_only_after_every_reader_has_read() {
     readers[0].freeze();
     match writer.publish_acked(b"late", Duration::from_millis(200)) {
         // On a busy machine the other one may be late as well.
-        Err(Error::Unacknowledged { seq: 500, behind: 1..=2, readers: 2, ended: None, .. }) => {}
+        Err(WriterError::Unacknowledged { seq: 500, behind: 1..=2, readers: 2, ended: None, .. }) => {}
         other => panic!("{other:?}"),
     }
     readers[0].thaw();

@@ -3,7 +3,7 @@
 //! The daemon runs in a mount namespace of its own with a small tmpfs there; its peers outside get descriptors and never
 //! need the path.
 
-use shm_proto::{Error, Start};
+use shm_proto::{Start, WriterError};
 
 use crate::common::{Daemon, PATIENCE, Run, Setup, clean, skip};
 
@@ -61,7 +61,7 @@ fn a_full_memory_kills_nobody_and_a_pressed_channel_goes_on_at_its_size() {
     });
     let mut writer = sent;
     match writer.publish(&vec![0; 6 << 20]) {
-        Err(e @ Error::NoSpace { .. }) => {
+        Err(e @ WriterError::NoSpace { .. }) => {
             let text = e.to_string();
             assert!(text.contains("channel main") && text.contains("asked") && text.contains("free"), "{text}");
         }

@@ -135,7 +135,7 @@ fn exit_on_eof_waits_for_a_reader_that_is_behind() {
         received.push('\n');
     }
     assert_eq!(received, text);
-    assert!(matches!(reader.recv(Some(crate::common::PATIENCE)), Err(shm_proto::Error::Closed { .. })));
+    assert!(matches!(reader.recv(Some(crate::common::PATIENCE)), Err(shm_proto::ReaderError::Closed { .. })));
     drop(reader);
     daemon.until_end();
 }

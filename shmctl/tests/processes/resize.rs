@@ -1,6 +1,6 @@
 //! Larger and smaller while peers are attached: at once, pending, by policy, and eviction of who holds things up.
 
-use shm_proto::{Error, Start};
+use shm_proto::{Start, WriterError};
 
 use crate::common::{Daemon, PATIENCE, Proc, wait_until};
 
@@ -168,7 +168,7 @@ fn a_pressed_channel_grows_by_doubling_to_its_largest_size_and_loses_nothing() {
     loop {
         match writer.publish_within(&message, std::time::Duration::from_millis(500)) {
             Ok(_) => sent += 1,
-            Err(Error::TimedOut { what, .. }) => {
+            Err(WriterError::TimedOut { what, .. }) => {
                 assert!(what.contains("channel main"), "{what}");
                 break;
             }

@@ -1,6 +1,6 @@
 //! Who holds the writer role, and what becomes of those who lose it.
 
-use shm_proto::{Error, Reader, Start};
+use shm_proto::{Reader, ReaderError, Start};
 
 use crate::common::{Daemon, PATIENCE, wait_until};
 use crate::helpers;
@@ -24,7 +24,7 @@ fn a_writer_without_descriptors_refuses_the_next_reader_and_goes_on() {
     let reason = loop {
         match refused.recv(Some(PATIENCE)).map(drop) {
             Ok(()) => {}
-            Err(Error::Evicted { reason, .. }) => break reason,
+            Err(ReaderError::Evicted { reason, .. }) => break reason,
             Err(e) => panic!("{e}"),
         }
     };

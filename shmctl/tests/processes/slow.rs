@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use shm_proto::internal::control::stat::ChannelStat;
-use shm_proto::{Error, Start};
+use shm_proto::{Start, WriterError};
 
 use crate::common::{Daemon, PATIENCE, Proc, Setup, wait_until};
 
@@ -69,7 +69,7 @@ fn a_slow_reader_of_a_full_channel_is_neither_evicted_nor_called_stalled() {
                 // Tries again for as long as the test lasts, as `shmctl write` waits.
                 match writer.publish_within(line(number).as_bytes(), EVICT_AFTER / 10) {
                     Ok(_) => number += 1,
-                    Err(e) => assert!(matches!(e, Error::TimedOut { .. }), "{e}"),
+                    Err(e) => assert!(matches!(e, WriterError::TimedOut { .. }), "{e}"),
                 }
             }
         });
@@ -134,7 +134,7 @@ fn a_stopped_reader_ends_neither_a_channel_that_drops_nor_one_that_waits_for_ack
             assert!(Instant::now() < end, "{keys}: {in_vain} messages in vain, {:?}", daemon.stat());
             let published = match writer.publish(&[7; 64]) {
                 Ok(seq) => seq.is_some(),
-                Err(Error::Unacknowledged { .. }) => true,
+                Err(WriterError::Unacknowledged { .. }) => true,
                 Err(e) => panic!("{e}"),
             };
             if published {

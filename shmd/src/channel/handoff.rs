@@ -20,7 +20,9 @@ use shm_proto::internal::client::SocketLink;
 use shm_proto::internal::control::{Conn, HandoffAttached, MAX_REPLY, MAX_REQUEST, Resized};
 use shm_proto::internal::handoff::{Access, Names, Origin, Settings, Writer};
 use shm_proto::internal::ring;
-use shm_proto::{Bytes, ChannelName, Done, Error, ErrorKind, OnFull, Refusal, Result, Start};
+use shm_proto::{
+    Bytes, ChannelName, Done, Error, ErrorKind, HandoffError, OnFull, Refusal, Result, Start, SystemError,
+};
 
 use super::reader::{Reader, To};
 use super::readers::Readers;
@@ -111,7 +113,7 @@ impl HandoffChannel {
         let (reader, sleeper) = Reader::new(To::Thread(Conn::new(ours, MAX_REQUEST)), peer, feed.segments().moves())?;
         let (segment, page) = (feed.segments().current().for_reader()?, reader.page_fd()?);
         let geometry = feed.segments().geometry().clone();
-        let link = Box::new(SocketLink::new(Conn::new(theirs, MAX_REPLY), config.name.to_string()));
+        let link = Box::new(SocketLink::new(Conn::new(theirs, MAX_REPLY)));
         let input = ring::Reader::open(segment.as_fd(), page.as_fd(), sleeper, geometry, Start::Oldest, Some(link))?;
         feed.readers_mut().add(THREAD, reader);
         Ok(Self {
@@ -175,8 +177,8 @@ impl HandoffChannel {
                     let channel = self.config.name.clone();
                     Ok(Done::Resize(Resized { channel, old: done.old, asked, new: done.new, pending: done.pending }))
                 }
-                Err(e @ Error::NoSpace { .. }) => Err(self.refusal(ErrorKind::NoSpace, &e)),
-                Err(e @ Error::Locked { .. }) => Err(self.refusal(ErrorKind::Busy, &e)),
+                Err(e @ HandoffError::NoSpace { .. }) => Err(self.refusal(ErrorKind::NoSpace, &e)),
+                Err(e @ HandoffError::Locked { .. }) => Err(self.refusal(ErrorKind::Busy, &e)),
                 Err(e) => Err(self.refusal(ErrorKind::Internal, &e)),
             };
             connections.reply(client, answer, Vec::new());
@@ -348,7 +350,7 @@ pub(super) fn settings(config: &ChannelConfig, names: Names) -> Settings {
 }
 
 /// Logs that the objects of a handoff were removed, or that some could not be.
-pub(super) fn removed(channel: &ChannelName, names: &Names, outcome: Result<()>) {
+pub(super) fn removed(channel: &ChannelName, names: &Names, outcome: Result<(), SystemError>) {
     let Names { segment, avail, done } = names;
     match outcome {
         Ok(()) => {

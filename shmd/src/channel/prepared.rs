@@ -37,15 +37,15 @@ impl Prepared {
         patience: Duration,
         ending: &AtomicBool,
     ) -> Result<Self> {
-        let failed = |e: Error| Error::system(format!("channel {}", config.name), io::Error::other(e.to_string()));
+        let failed = |reason: String| Error::system(format!("channel {}", config.name), io::Error::other(reason));
         let Some(names) = config.handoff.clone() else {
-            let segment = Segment::create(prefix, &config, owner, ending).map_err(failed)?;
+            let segment = Segment::create(prefix, &config, owner, ending).map_err(|e| failed(e.to_string()))?;
             return Ok(Self { segment, handoff: None, config });
         };
         let feed = handoff::feed(&config);
-        let segment = Segment::create(prefix, &feed, owner, ending).map_err(failed)?;
+        let segment = Segment::create(prefix, &feed, owner, ending).map_err(|e| failed(e.to_string()))?;
         let settings = handoff::settings(&config, names.clone());
-        let writer = Writer::create_within(settings, patience, ending).map_err(failed)?;
+        let writer = Writer::create_within(settings, patience, ending).map_err(|e| failed(e.to_string()))?;
         Ok(Self { segment, handoff: Some((feed, names, writer)), config })
     }
 

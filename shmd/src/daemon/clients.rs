@@ -3,11 +3,10 @@
 use std::time::{Duration, Instant};
 
 use log::debug;
-use shm_proto::Error;
 use shm_proto::internal::control::{Received, decode};
 use shm_proto::internal::ring::link::FromReader;
 use shm_proto::internal::ring::link::ToDaemon;
-use shm_proto::{ErrorKind, Request};
+use shm_proto::{ErrorKind, ProtocolError, Request};
 
 use super::Daemon;
 use crate::client::{FREE_LINES, LINES_A_SECOND, Role};
@@ -92,7 +91,7 @@ impl Daemon {
                     requests::handle(&mut self.connections, &mut self.channels, &self.prefix, id, request);
                     self.keep_ticking();
                 }
-                Err(e @ Error::Version { .. }) => {
+                Err(e @ ProtocolError::Version { .. }) => {
                     self.connections.dismiss(id, ErrorKind::BadVersion, &e.to_string(), now)
                 }
                 Err(e) => self.connections.dismiss(id, ErrorKind::BadRequest, &e.to_string(), now),

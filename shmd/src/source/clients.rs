@@ -24,7 +24,7 @@ use nix::sys::socket::{MsgFlags, recv};
 use shm_proto::internal::framing::input::NonBlocking;
 use shm_proto::internal::framing::{Pump, Slotted};
 use shm_proto::internal::os::{peer, process};
-use shm_proto::{Bytes, Error, Result};
+use shm_proto::{Bytes, Error, FramingError, Result};
 
 use super::Input;
 use super::feed::{Feed, Stepped, is_ready};
@@ -197,7 +197,7 @@ impl Clients {
             match feed.step(&mut client.pump, &mut NonBlocking(&client.socket))? {
                 Stepped::Moved | Stepped::Idle => {}
                 Stepped::End => client.go(),
-                Stepped::Broken(e @ Error::Framing { .. }) if client.pump.pass_over() => {
+                Stepped::Broken(e @ Error::Framing(FramingError::BadInput { .. })) if client.pump.pass_over() => {
                     feed.trouble(format!("passed over: {e}"), || Some(client.peer()));
                 }
                 Stepped::Broken(e) | Stepped::Short(e) => {

@@ -14,7 +14,7 @@ use nix::poll::{PollFd, PollFlags};
 use shm_proto::internal::framing;
 use shm_proto::internal::framing::input::NonBlocking;
 use shm_proto::internal::os::inq::readable_bytes;
-use shm_proto::{Error, Result};
+use shm_proto::{Error, FramingError, Result};
 
 use super::Input;
 use super::backoff::Backoff;
@@ -101,7 +101,7 @@ impl Exec {
                 Stepped::End => return Ok(()),
                 Stepped::Broken(e) => {
                     feed.trouble(&e, || None);
-                    if !matches!(e, Error::Framing { .. }) || !pump.pass_over() {
+                    if !matches!(e, Error::Framing(FramingError::BadInput { .. })) || !pump.pass_over() {
                         return Ok(());
                     }
                 }

@@ -8,7 +8,7 @@ use nix::poll::{PollFd, PollFlags};
 use shm_proto::internal::framing::{Framing, Input, MessageSink, Pump, Slotted, Step};
 use shm_proto::internal::os::bell::Bell;
 use shm_proto::internal::ring::Writer;
-use shm_proto::{ChannelName, Error, Result};
+use shm_proto::{ChannelName, Error, FramingError, Result};
 
 use super::report::{Report, State};
 use super::sink::Sink;
@@ -112,8 +112,8 @@ impl<'a> Feed<'a> {
             Ok(Step::Published(_)) => Ok(Stepped::Moved),
             Ok(Step::WouldBlock) => Ok(Stepped::Idle),
             Ok(Step::Eof) => Ok(Stepped::End),
-            Err(e @ Error::NoMemory { .. }) => Ok(Stepped::Short(e)),
-            Err(e @ Error::Framing { .. }) => Ok(Stepped::Broken(e)),
+            Err(e @ Error::Framing(FramingError::NoMemory { .. })) => Ok(Stepped::Short(e)),
+            Err(e @ Error::Framing(FramingError::BadInput { .. })) => Ok(Stepped::Broken(e)),
             Err(e) if input.failed => Ok(Stepped::Broken(e)),
             Err(e) => Err(e),
         }
@@ -166,7 +166,7 @@ impl<'a> Feed<'a> {
     /// Waits for these, no longer than `most`, and does what the daemon says.
     ///
     /// # Errors
-    /// [`Error::Revoked`] when the daemon takes the writer role back.
+    /// [`WriterError::Revoked`](shm_proto::WriterError::Revoked) when the daemon takes the writer role back.
     pub(super) fn wait(&mut self, fds: &mut [PollFd<'_>], most: Option<Duration>) -> Result<()> {
         self.sink.wait(fds, most)
     }

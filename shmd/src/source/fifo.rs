@@ -19,7 +19,7 @@ use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use nix::unistd::{Gid, fchown, geteuid};
 use shm_proto::internal::framing::input::{NonBlocking, widen};
-use shm_proto::{Error, Result};
+use shm_proto::{Error, FramingError, Result};
 
 use super::Input;
 use super::feed::{Feed, Stepped, is_ready};
@@ -119,7 +119,7 @@ impl Input for Fifo {
                     Stepped::End => break,
                     Stepped::Broken(e) => {
                         feed.trouble(&e, || None);
-                        if !matches!(e, Error::Framing { .. }) {
+                        if !matches!(e, Error::Framing(FramingError::BadInput { .. })) {
                             feed.pause(LOOK)?;
                             break;
                         }

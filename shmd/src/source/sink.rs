@@ -8,7 +8,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use shm_proto::internal::framing::{MessageSink, Slotted};
 use shm_proto::internal::os::bell::Bell;
 use shm_proto::internal::ring::Writer;
-use shm_proto::{ChannelName, Error, Result};
+use shm_proto::{ChannelName, Error, Result, WriterError};
 
 use crate::operation_log::operation;
 use crate::rate_limit::RateLimit;
@@ -51,7 +51,7 @@ impl<'a> Sink<'a> {
     /// Waits until something is to be read, or the daemon says something, which is then done. `None`: as long as it takes.
     ///
     /// # Errors
-    /// [`Error::Revoked`] when the daemon takes the writer role back.
+    /// [`WriterError::Revoked`] when the daemon takes the writer role back.
     pub(super) fn wait(&mut self, fds: &mut [PollFd<'_>], most: Option<Duration>) -> Result<()> {
         let most =
             if self.writer.is_shrinking() { Some(most.map_or(SHRINK_POLL, |m| m.min(SHRINK_POLL))) } else { most };
@@ -65,7 +65,7 @@ impl<'a> Sink<'a> {
         }
         // Before the look at the link: a line that comes later rings again.
         self.woken.drain();
-        self.writer.maintain()
+        Ok(self.writer.maintain()?)
     }
 
     /// Carries out the daemon's lines for this long.
@@ -82,12 +82,12 @@ impl<'a> Sink<'a> {
     }
 
     /// Passes over an acknowledgement that is late: the messages are published, and the log has it.
-    fn published<T>(&mut self, result: Result<T>) -> Result<()> {
+    fn published<T>(&mut self, result: Result<T, WriterError>) -> Result<(), WriterError> {
         match result {
             Ok(_) => Ok(()),
             // The next message fails with the reason.
-            Err(Error::Unacknowledged { ended: Some(_), .. }) => Ok(()),
-            Err(e @ Error::Unacknowledged { .. }) => {
+            Err(WriterError::Unacknowledged { ended: Some(_), .. }) => Ok(()),
+            Err(e @ WriterError::Unacknowledged { .. }) => {
                 if let Some(left_out) = self.lines.admit(Instant::now()) {
                     operation("ack-late").on(&self.channel).reason(e).left_out(left_out).warn();
                 }
@@ -98,10 +98,10 @@ impl<'a> Sink<'a> {
     }
 
     /// Waits a moment for memory if that is what is missing.
-    fn retry(&mut self, error: Error) -> Result<()> {
+    fn retry(&mut self, error: WriterError) -> Result<()> {
         match error {
-            Error::NoSpace { .. } => self.wait_for_memory(&error),
-            error => Err(error),
+            WriterError::NoSpace { .. } => self.wait_for_memory(&error.into()),
+            error => Err(error.into()),
         }
     }
 
@@ -118,6 +118,8 @@ impl<'a> Sink<'a> {
 }
 
 impl MessageSink for Sink<'_> {
+    type Error = Error;
+
     fn publish_all<'m>(&mut self, messages: impl Iterator<Item = &'m [u8]>) -> Result<u64> {
         let mut messages = messages.peekable();
         let mut taken = 0;
@@ -147,15 +149,16 @@ impl MessageSink for Sink<'_> {
                 Ok(Some(mut slot)) => {
                     let Some(used) = fill(&mut slot) else { return Ok(Slotted::Nothing) };
                     let committed = slot.commit(used);
-                    return self.published(committed).map(|()| Slotted::Published);
+                    self.published(committed)?;
+                    return Ok(Slotted::Published);
                 }
                 // Counted by the writer: not to be offered again.
                 Ok(None) => return Ok(Slotted::Dropped),
-                Err(e @ Error::NoSpace { .. }) => {
+                Err(e @ WriterError::NoSpace { .. }) => {
                     // The borrow of the slot ends with the error.
                     self.retry(e)?;
                 }
-                Err(e) => return Err(e),
+                Err(e) => return Err(e.into()),
             }
         }
     }

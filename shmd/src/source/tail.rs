@@ -26,7 +26,7 @@ use nix::poll::{PollFd, PollFlags};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 use shm_proto::internal::framing;
 use shm_proto::internal::framing::{Framing, Pump};
-use shm_proto::{Error, Result};
+use shm_proto::{Error, FramingError, Result};
 
 use super::Input;
 use super::feed::{Feed, Stepped};
@@ -188,7 +188,7 @@ impl Tail {
                 Stepped::End => return Ok(rewind),
                 Stepped::Broken(e) => {
                     feed.trouble(&e, || None);
-                    if !matches!(e, Error::Framing { .. }) {
+                    if !matches!(e, Error::Framing(FramingError::BadInput { .. })) {
                         feed.pause(LOOK)?;
                         return Ok(false);
                     }

@@ -6,7 +6,7 @@ use std::os::unix::fs::FileExt;
 use shm_proto::internal::control::Resized;
 use shm_proto::internal::ring::Snapshot;
 use shm_proto::internal::ring::layout::DATA_OFFSET;
-use shm_proto::{Done, Error, Reader, Request, Start, Writer};
+use shm_proto::{Done, Reader, ReaderError, Request, Start, Writer, WriterError};
 
 use super::{Daemon, PATIENCE, wait_for};
 
@@ -26,7 +26,7 @@ fn scribble(segment: &File, off: u64) {
 fn until_told(reader: &mut Reader) -> String {
     let mut bytes = Vec::new();
     match reader.recv_into(&mut bytes, Some(PATIENCE)) {
-        Err(Error::Corrupt { reason, .. }) => reason,
+        Err(ReaderError::Corrupt { reason, .. }) => reason,
         other => panic!("{other:?}"),
     }
 }
@@ -56,7 +56,7 @@ fn a_scribbled_record_costs_its_writer_the_role_and_readers_go_on_in_a_new_segme
     let told: Vec<_> = log.lines().filter(|line| line.contains("event=broken channel=main")).collect();
     assert!(told.len() == 1 && told[0].contains("0xdeadbeef at offset 160") && told[0].contains("ERROR"), "{log}");
     wait_for(
-        || matches!(writer.publish(b"more"), Err(Error::Revoked { .. } | Error::Superseded { .. })),
+        || matches!(writer.publish(b"more"), Err(WriterError::Revoked { .. } | WriterError::Superseded { .. })),
         || daemon.log(),
     );
     let revoked = writer.publish(b"more").unwrap_err().to_string();
@@ -91,7 +91,7 @@ fn a_header_that_says_nonsense_is_found_without_anybody_asking() {
             let mut bytes = Vec::new();
             match reader.recv_into(&mut bytes, Some(PATIENCE)) {
                 Ok(_) => came.push(bytes),
-                Err(Error::Corrupt { .. }) => came.push(b"broken".to_vec()),
+                Err(ReaderError::Corrupt { .. }) => came.push(b"broken".to_vec()),
                 Err(e) => panic!("{at}: {e}"),
             }
         }

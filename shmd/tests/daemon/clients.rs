@@ -3,9 +3,9 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
-use shm_proto::Error;
 use shm_proto::internal::ring::{Reader, Writer};
 use shm_proto::{Done, Request, Start};
+use shm_proto::{ReaderError, WriterError};
 
 use super::{Daemon, PATIENCE, wait_for};
 
@@ -88,7 +88,7 @@ fn a_reader_that_goes_frees_its_space_and_its_number_is_not_used_again() {
             break e;
         }
     };
-    assert!(matches!(full, Error::WouldBlock { .. }), "{full}");
+    assert!(matches!(full, WriterError::WouldBlock { .. }), "{full}");
     std::thread::scope(|scope| {
         scope.spawn(|| writer.publish(&[8; 1000]).unwrap());
         wait_for(|| daemon.stat().readers.len() == 1, || daemon.log());
@@ -159,7 +159,7 @@ fn an_administrators_eviction_reaches_the_reader_and_the_writer() {
     assert_eq!(daemon.ask(&Request::Evict { channel: None, reader: 1 }).unwrap(), Done::Evict {});
     let mut bytes = Vec::new();
     let evicted = reader.recv_into(&mut bytes, Some(PATIENCE)).unwrap_err();
-    assert!(matches!(&evicted, Error::Evicted { reason, .. } if reason.contains("administers")), "{evicted}");
+    assert!(matches!(&evicted, ReaderError::Evicted { reason, .. } if reason.contains("administers")), "{evicted}");
     assert_eq!(daemon.stat().readers[0].state, "evicted");
     assert_eq!(daemon.stat().evicted, 1);
     for _ in 0..200 {

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use nix::sys::signal::Signal;
 use shm_proto::internal::handoff::{Names, Reader};
 use shm_proto::internal::os::clock::monotonic_ns;
-use shm_proto::{Attachment, Done, Error, Request, Start, Writer};
+use shm_proto::{Attachment, Done, Error, HandoffError, Request, Start, Writer, WriterError};
 
 use super::{Daemon, PATIENCE, joined, soon, wait_for};
 
@@ -102,7 +102,7 @@ fn a_reader_attaches_through_the_daemon_is_shown_and_is_told_of_the_end() {
     assert_eq!((stat.readers[0].received, stat.readers[0].state.as_str()), (1, "reading"));
     assert!(stat.handoff.is_some_and(|handoff| handoff.last_ack_ms.is_some() && handoff.on_offer_ms.is_none()));
     assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
-    assert!(matches!(attached.recv_until(&mut bytes, soon()), Err(Error::Closed { .. })));
+    assert!(matches!(attached.recv_until(&mut bytes, soon()), Err(HandoffError::Closed { .. })));
     daemon.assert_gone();
 }
 
@@ -114,7 +114,7 @@ fn an_evicted_reader_learns_by_whom() {
     };
     daemon.ask(&Request::Evict { channel: None, reader: 1 }).unwrap();
     let error = attached.recv_until(&mut Vec::new(), soon()).unwrap_err();
-    assert!(matches!(&error, Error::Evicted { reason, .. } if reason.contains("administers")), "{error}");
+    assert!(matches!(&error, HandoffError::Evicted { reason, .. } if reason.contains("administers")), "{error}");
     assert_eq!(daemon.stat().evicted, 1);
     assert!(daemon.refused(&Request::Evict { channel: None, reader: 0 }).contains("no reader 0"));
 }
@@ -380,7 +380,7 @@ fn the_feed_moves_when_a_former_writer_can_still_write_to_it() {
     }
     assert_eq!(daemon.log().matches("event=move").count(), 4, "{}", daemon.log());
     for writer in &mut former {
-        assert!(matches!(writer.publish(b"stale"), Err(Error::Revoked { .. })));
+        assert!(matches!(writer.publish(b"stale"), Err(WriterError::Revoked { .. })));
     }
     assert_eq!(daemon.stat().messages, 15);
 }

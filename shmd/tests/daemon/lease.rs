@@ -6,7 +6,7 @@ use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use shm_proto::{Error, Reader, Start, Writer};
+use shm_proto::{Reader, Start, Writer, WriterError};
 
 use super::{Daemon, PATIENCE, wait_for};
 
@@ -77,7 +77,7 @@ fn a_writer_that_has_lost_the_role_without_knowing_writes_nothing_beside_the_nex
     let mut bytes = Vec::new();
     for n in 0..100u64 {
         let refused = first.publish(b"stale").unwrap_err();
-        assert!(matches!(refused, Error::Revoked { .. }), "{refused}");
+        assert!(matches!(refused, WriterError::Revoked { .. }), "{refused}");
         next.publish(&n.to_le_bytes()).unwrap();
         if n == 0 {
             reader.recv_into(&mut bytes, Some(PATIENCE)).unwrap();
@@ -142,7 +142,7 @@ fn the_channel_moves_when_a_former_writer_can_still_write_and_readers_follow() {
         for n in 1000..2000u64 {
             second.publish(&n.to_le_bytes()).unwrap();
         }
-        assert!(matches!(slot.commit(8), Err(Error::Revoked { .. })));
+        assert!(matches!(slot.commit(8), Err(WriterError::Revoked { .. })));
         // Who comes now begins in the new segment, and the others go on through both.
         let mut late = daemon.join(Start::Oldest);
         assert_eq!(late.seq(), 1000);

@@ -4,8 +4,8 @@ use std::fs;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use shm_proto::Error;
 use shm_proto::internal::ring::{Reader, Writer};
+use shm_proto::{ReaderError, WriterError};
 use shm_proto::{Request, Start};
 
 use super::{Daemon, PATIENCE, wait_for};
@@ -22,9 +22,9 @@ fn a_clean_stop_tells_the_readers_and_leaves_nothing() {
     let mut bytes = Vec::new();
     reader.recv_into(&mut bytes, Some(PATIENCE)).unwrap();
     assert_eq!(bytes, b"last words");
-    assert!(matches!(reader.recv_into(&mut bytes, Some(PATIENCE)), Err(Error::Closed { .. })));
+    assert!(matches!(reader.recv_into(&mut bytes, Some(PATIENCE)), Err(ReaderError::Closed { .. })));
     assert_eq!(daemon.wait(), Some(0), "{}", daemon.log());
-    assert!(matches!(writer.publish(b"too late"), Err(Error::Revoked { .. })));
+    assert!(matches!(writer.publish(b"too late"), Err(WriterError::Revoked { .. })));
     daemon.assert_gone();
     let log = daemon.log();
     for event in ["event=create", "event=attach", "event=lend", "event=stop", "event=unlink"] {
@@ -93,7 +93,7 @@ fn the_daemon_ends_after_its_input_when_every_reader_has_read_everything() {
         reader.recv_into(&mut bytes, Some(PATIENCE)).unwrap();
         assert_eq!(bytes, format!("line {n}").as_bytes());
     }
-    assert!(matches!(reader.recv_into(&mut bytes, Some(PATIENCE)), Err(Error::Closed { .. })));
+    assert!(matches!(reader.recv_into(&mut bytes, Some(PATIENCE)), Err(ReaderError::Closed { .. })));
     assert_eq!(daemon.wait(), Some(0), "{}", daemon.log());
     daemon.assert_gone();
 }

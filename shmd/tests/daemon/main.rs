@@ -28,7 +28,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use shm_proto::internal::control::stat::ChannelStat;
 use shm_proto::internal::os::clock::monotonic_ns;
-use shm_proto::{Client, Done, Endpoint, Request};
+use shm_proto::{Client, Done, Endpoint, Request, RequestError};
 
 /// Long enough for a loaded machine; nothing is asserted about how long things take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -126,7 +126,7 @@ impl Daemon {
         Client::connect(&self.endpoint(), PATIENCE).unwrap()
     }
 
-    fn ask(&self, request: &Request) -> shm_proto::Result<Done> {
+    fn ask(&self, request: &Request) -> Result<Done, RequestError> {
         self.client().request(request)
     }
 

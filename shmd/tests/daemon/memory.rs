@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use nix::unistd::geteuid;
-use shm_proto::{Done, Error, ErrorKind, Reader, Request, Start, Writer};
+use shm_proto::{Done, ErrorKind, Reader, Request, RequestError, Start, Writer};
 
 use super::{Daemon, PATIENCE, wait_for};
 
@@ -124,7 +124,7 @@ fn a_reload_that_does_not_fit_changes_nothing_and_the_other_channels_go_on() {
     let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
     for config in [LARGE, LARGE_HANDOFF] {
         let refused = daemon.reload(&(SMALL.to_owned() + config)).unwrap_err();
-        assert!(matches!(&refused, Error::Refused(refusal) if refusal.kind == ErrorKind::NoSpace), "{refused}");
+        assert!(matches!(&refused, RequestError::Refused(refusal) if refusal.kind == ErrorKind::NoSpace), "{refused}");
         has_numbers(&refused.to_string());
         assert!(!daemon.object("large").exists() && !daemon.object("large.feed").exists());
         writer.publish(b"still here").unwrap();

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use nix::sys::signal::Signal;
 use shm_proto::internal::control::Reloaded;
-use shm_proto::{Done, Error, ErrorKind, Reader, Request, Start, Writer};
+use shm_proto::{Done, ErrorKind, Reader, ReaderError, Request, RequestError, Start, Writer, WriterError};
 
 use super::{Daemon, PATIENCE};
 
@@ -15,7 +15,7 @@ fn channel(name: &str, keys: &str) -> String {
 
 impl Daemon {
     /// Writes the configuration and reads it again.
-    pub(super) fn reload(&mut self, config: &str) -> shm_proto::Result<Reloaded> {
+    pub(super) fn reload(&mut self, config: &str) -> Result<Reloaded, RequestError> {
         self.write_config(config);
         match self.ask(&Request::Reload)? {
             Done::Reload(done) => Ok(done),
@@ -33,7 +33,7 @@ impl Daemon {
     }
 }
 
-fn receive(reader: &mut Reader) -> shm_proto::Result<Vec<u8>> {
+fn receive(reader: &mut Reader) -> Result<Vec<u8>, ReaderError> {
     let mut bytes = Vec::new();
     reader.recv_into(&mut bytes, Some(PATIENCE)).map(|_| bytes)
 }
@@ -48,7 +48,7 @@ fn channels_come_and_go_and_the_others_notice_nothing() {
     let names = |names: &[shm_proto::ChannelName]| names.iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!((names(&done.created), names(&done.removed)), (vec!["comes".to_owned()], vec!["goes".to_owned()]));
     assert!(done.changed.is_empty() && done.kept.is_empty(), "{done:?}");
-    assert!(matches!(receive(&mut goes), Err(Error::Closed { .. })));
+    assert!(matches!(receive(&mut goes), Err(ReaderError::Closed { .. })));
     assert!(!daemon.object("goes").exists() && daemon.object("comes").exists());
     writer.publish(b"after").unwrap();
     assert_eq!(receive(&mut stays).unwrap(), b"before");
@@ -69,8 +69,8 @@ fn a_removed_channels_writer_loses_the_role_and_the_name_can_come_back() {
     daemon.reload(&channel("a", "")).unwrap();
     // The name is free when the writer has gone or had its time.
     let busy = daemon.reload(&both).unwrap_err();
-    assert!(matches!(&busy, Error::Refused(refusal) if refusal.kind == ErrorKind::Busy), "{busy}");
-    assert!(matches!(writer.publish(b"late"), Err(Error::Revoked { .. })));
+    assert!(matches!(&busy, RequestError::Refused(refusal) if refusal.kind == ErrorKind::Busy), "{busy}");
+    assert!(matches!(writer.publish(b"late"), Err(WriterError::Revoked { .. })));
     drop(writer);
     super::wait_for(|| !daemon.object("b").exists(), || daemon.log());
     daemon.reload(&both).unwrap();
@@ -108,7 +108,7 @@ fn limits_policies_and_permissions_change_and_what_cannot_is_named() {
     for _ in 0..64 {
         writer.publish(&message).unwrap();
     }
-    assert!(matches!(receive(&mut reader), Err(Error::Evicted { .. })));
+    assert!(matches!(receive(&mut reader), Err(ReaderError::Evicted { .. })));
     assert_eq!(daemon.stop(), Some(0));
 }
 
@@ -117,7 +117,7 @@ fn a_broken_file_changes_nothing_and_names_file_and_line() {
     let mut daemon = Daemon::start("reload-broken", &channel("main", ""));
     let broken = channel("new", "") + &channel("main", "read = [\"*\"]\non_full = \"sometimes\"");
     let refused = daemon.reload(&broken).unwrap_err();
-    assert!(matches!(&refused, Error::Refused(refusal) if refusal.kind == ErrorKind::BadConfig), "{refused}");
+    assert!(matches!(&refused, RequestError::Refused(refusal) if refusal.kind == ErrorKind::BadConfig), "{refused}");
     let text = refused.to_string();
     assert!(text.contains("nothing was changed") && text.contains("shmd.toml:7"), "{text}");
     daemon.signal(Signal::SIGHUP);

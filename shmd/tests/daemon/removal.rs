@@ -1,6 +1,6 @@
 //! A channel that a reload removes: its readers get everything, and one and the same reason.
 
-use shm_proto::{Error, Reader, Start, Writer};
+use shm_proto::{Reader, ReaderError, Start, Writer};
 
 use super::{Daemon, PATIENCE};
 
@@ -39,7 +39,7 @@ fn readers_of_a_removed_channel_learn_one_reason_whatever_its_writer_does() {
             assert_eq!(bytes, b"first");
         }
         let end = reader.recv_into(&mut bytes, Some(PATIENCE)).unwrap_err();
-        assert!(matches!(end, Error::Closed { .. }), "{writes:?}: {end}");
+        assert!(matches!(end, ReaderError::Closed { .. }), "{writes:?}: {end}");
         assert_eq!(reader.farewell(), Some(REMOVED), "{writes:?}");
         let logged = format!(" lost=0 reason=\"{REMOVED}\"");
         let detached = |line: &str| line.contains("event=detach channel=gone reader=1") && line.contains(&logged);

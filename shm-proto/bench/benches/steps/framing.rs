@@ -4,8 +4,8 @@ use std::io::{self, Read};
 
 use divan::Bencher;
 use divan::counter::{BytesCount, ItemsCount};
-use shm_proto::Result;
 use shm_proto::internal::framing::{Framing, Input, MessageSink, Pump, Slotted, Step};
+use shm_proto::{Error, Result};
 
 const MESSAGE: usize = 64;
 /// As much as one read of a pump takes.
@@ -36,6 +36,8 @@ struct Count {
 }
 
 impl MessageSink for Count {
+    type Error = Error;
+
     fn publish_all<'m>(&mut self, messages: impl Iterator<Item = &'m [u8]>) -> Result<u64> {
         let before = self.messages;
         for message in messages {

@@ -15,7 +15,7 @@ use shm_bench::{Failure, Result};
 use shm_proto::internal::control::Resized;
 use shm_proto::internal::control::stat::Summary;
 use shm_proto::internal::os::clock::monotonic_ns;
-use shm_proto::{Bytes, ChannelName, Client, Done, Endpoint, Error, Request, Writer};
+use shm_proto::{Bytes, ChannelName, Client, Done, Endpoint, ProtocolError, Request, RequestError, Writer};
 
 use super::Sweep;
 use crate::page::Page;
@@ -154,9 +154,9 @@ impl Load {
     }
 }
 
-fn resize(daemon: &Endpoint, bytes: u64) -> Result<Resized, Error> {
+fn resize(daemon: &Endpoint, bytes: u64) -> Result<Resized, RequestError> {
     match Client::connect(daemon, PATIENCE)?.request(&Request::Resize { channel: None, bytes })? {
         Done::Resize(resized) => Ok(resized),
-        other => Err(Error::Protocol(format!("the daemon answered resize with {other:?}"))),
+        other => Err(ProtocolError::Broken(format!("the daemon answered resize with {other:?}")).into()),
     }
 }

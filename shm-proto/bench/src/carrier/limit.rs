@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use shm_proto::Error;
+use shm_proto::ReaderError;
 use shm_proto::internal::os::clock::monotonic_ns;
 use shm_proto::internal::os::page::SharedPage;
 use shm_proto::internal::os::sem::{Semaphore, Wait as Woken};
@@ -224,7 +224,7 @@ impl Receiver for PostFrom {
                 Woken::Interrupted => {}
                 Woken::TimedOut => {
                     let what = "a post of the semaphore".to_owned();
-                    return Err(Error::TimedOut { what, waited: begun.elapsed() }.into());
+                    return Err(ReaderError::TimedOut { what, waited: begun.elapsed() }.into());
                 }
             }
         }

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use shm_proto::{Endpoint, Error, ErrorKind, Message, Reader, Start, Writer};
+use shm_proto::{Endpoint, Error, ErrorKind, Message, Reader, RequestError, Start, Writer};
 
 use super::Carrier;
 use crate::Result;
@@ -42,7 +42,7 @@ fn attach<T>(job: &Job, there: bool, how: impl Fn(&Endpoint, Option<&str>) -> sh
     let (daemon, begun) = (Endpoint::in_dir(&job.dir), Instant::now());
     loop {
         match how(&daemon, channel) {
-            Err(Error::Refused(refusal))
+            Err(Error::Request(RequestError::Refused(refusal)))
                 if matches!(
                     refusal.kind,
                     ErrorKind::WriterTaken | ErrorKind::TooMany | ErrorKind::Busy | ErrorKind::TryLater

@@ -14,7 +14,7 @@ pub(super) enum Skip {
 }
 
 impl Pump {
-    /// After [`Error::Framing`](crate::Error::Framing): throws the message that could not be taken away as it comes, and goes
+    /// After [`FramingError::BadInput`]: throws the message that could not be taken away as it comes, and goes
     /// on with the next.
     ///
     /// False when nothing tells where the next one begins (a length that cannot be right): then everything to the end of

@@ -2,14 +2,14 @@
 //! whether there is memory before it takes some.
 
 use super::{BUFFER, LENGTH, Pump};
-use crate::error::{Error, Result};
+use crate::framing::error::{FramingError, Result};
 use crate::os::memory;
 
 impl Pump {
     /// Makes room for the next read, which takes at most this number of bytes.
     ///
     /// # Errors
-    /// [`Error::NoMemory`]: nothing is lost, and it may be tried again.
+    /// [`FramingError::NoMemory`]: nothing is lost, and it may be tried again.
     pub(super) fn make_room(&mut self, most_read: usize) -> Result<()> {
         let unread = self.end - self.start;
         if unread == 0 {
@@ -49,7 +49,7 @@ impl Pump {
                 self.buffer.resize(len, 0);
                 Ok(())
             }
-            Err(free) => Err(Error::NoMemory {
+            Err(free) => Err(FramingError::NoMemory {
                 message: self.published + 1,
                 here: self.unfinished() as u64,
                 asked: more as u64,

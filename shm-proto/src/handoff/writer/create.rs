@@ -13,7 +13,8 @@ use nix::sys::stat::fstat;
 use nix::unistd::geteuid;
 
 use super::{Origin, Settings};
-use crate::error::{Error, Result};
+use crate::error::SystemError;
+use crate::handoff::error::{HandoffError, Result};
 use crate::handoff::layout::{HEADER_SIZE, PAGE};
 use crate::handoff::objects::{Objects, Segment, is_missing};
 use crate::os::clock::monotonic_ns;
@@ -61,7 +62,7 @@ fn take_over(settings: &Settings, patience: Duration, ending: &AtomicBool) -> Re
             return fresh(settings, origin, ending);
         }
         // Another writer is looking whether somebody uses it.
-        Err(Error::System { source, .. }) if source.kind() == ErrorKind::WouldBlock => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
         Err(error) => {
             return Err(refuse(
                 name,
@@ -69,7 +70,7 @@ fn take_over(settings: &Settings, patience: Duration, ending: &AtomicBool) -> Re
             ));
         }
     };
-    let stat = fstat(&there).map_err(|e| Error::system(format!("look at shared memory {name}"), e))?;
+    let stat = fstat(&there).map_err(|e| SystemError::new(format!("look at shared memory {name}"), e))?;
     if stat.st_uid != geteuid().as_raw() {
         let user = process::user_name(stat.st_uid);
         return Err(refuse(name, &format!("user {user}'s object has this name; choose another, or have it removed")));
@@ -154,11 +155,12 @@ fn fresh(settings: &Settings, origin: Origin, ending: &AtomicBool) -> Result<Opt
     let object = shm::Unnamed::create(&names.segment, settings.mode, settings.gid)?;
     let owner = own(&names.segment, object.file())?;
     reserve::in_child(object.file(), 0, settings.capacity, ending)?;
-    let file = object.file().try_clone_to_owned().map_err(|e| Error::system("duplicate a segment's descriptor", e))?;
+    let file =
+        object.file().try_clone_to_owned().map_err(|e| SystemError::new("duplicate a segment's descriptor", e))?;
     let segment = Segment::map(&names.segment, file)?;
     segment.mutex().init()?;
     match object.publish() {
-        Err(Error::System { source, .. }) if source.kind() == ErrorKind::AlreadyExists => return Ok(None),
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(None),
         published => published?,
     }
     let mut made = Vec::new();
@@ -184,12 +186,12 @@ fn fresh(settings: &Settings, origin: Origin, ending: &AtomicBool) -> Result<Opt
 
 /// Takes the lock that marks the writer of a segment that was there; `None` when somebody else keeps it. A writer that was killed
 /// has it until the last of its threads and children is gone.
-fn own_within(name: &str, file: BorrowedFd<'_>, patience: Duration) -> Result<Option<Flock<OwnedFd>>> {
+fn own_within(name: &str, file: BorrowedFd<'_>, patience: Duration) -> Result<Option<Flock<OwnedFd>>, SystemError> {
     let until = Instant::now() + patience;
     loop {
         match own(name, file) {
             Ok(owner) => return Ok(Some(owner)),
-            Err(Error::System { source, .. }) if source.kind() == ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
         if Instant::now() >= until {
@@ -200,8 +202,8 @@ fn own_within(name: &str, file: BorrowedFd<'_>, patience: Duration) -> Result<Op
 }
 
 /// Takes the lock that marks the segment's writer.
-fn own(name: &str, file: BorrowedFd<'_>) -> Result<Flock<OwnedFd>> {
-    let failed = |e: std::io::Error| Error::system(format!("lock shared memory {name}"), e);
+fn own(name: &str, file: BorrowedFd<'_>) -> Result<Flock<OwnedFd>, SystemError> {
+    let failed = |e: std::io::Error| SystemError::new(format!("lock shared memory {name}"), e);
     let file = file.try_clone_to_owned().map_err(failed)?;
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno): (OwnedFd, Errno)| failed(errno.into()))
 }
@@ -215,7 +217,7 @@ fn clear_semaphores(settings: &Settings) -> Result<()> {
             return Err(refuse(name, &format!("user {user}'s semaphore has this name; choose another")));
         }
         match named_sem::unlink(name) {
-            Err(error) if !is_missing(&error) => return Err(error),
+            Err(error) if !is_missing(&error) => return Err(error.into()),
             _ => {}
         }
     }
@@ -230,7 +232,7 @@ fn users(pids: Vec<u32>) -> String {
     }
 }
 
-fn refuse(name: &str, reason: &str) -> Error {
+fn refuse(name: &str, reason: &str) -> HandoffError {
     let taken = std::io::Error::new(ErrorKind::AlreadyExists, reason.to_owned());
-    Error::system(format!("create handoff object {name}"), taken)
+    SystemError::new(format!("create handoff object {name}"), taken).into()
 }

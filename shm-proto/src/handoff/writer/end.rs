@@ -35,7 +35,7 @@ impl Writer {
     /// Withdraws what is on offer and removes the objects, as dropping does, and says whether that could be done.
     ///
     /// # Errors
-    /// [`Error::System`](crate::Error::System) for an object that could not be removed.
+    /// When an object could not be removed.
     pub fn close(mut self) -> Result<()> {
         self.remove()
     }

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering;
 
 use super::Writer;
-use crate::error::{Error, Result};
+use crate::handoff::error::{HandoffError, Result};
 use crate::handoff::layout::{HEADER_SIZE, PAGE};
 use crate::os::reserve;
 
@@ -25,7 +25,7 @@ impl Writer {
     /// reader in C keeps its longer mapping and is not harmed: it touches no more than the header and the message.
     ///
     /// # Errors
-    /// [`Error::NoSpace`] when there is not so much memory, [`Error::Locked`], [`Error::System`].
+    /// [`HandoffError::NoSpace`] when there is not so much memory, [`HandoffError::Locked`], [`HandoffError::System`].
     pub fn resize(&mut self, bytes: u64) -> Result<Resized> {
         let wanted = bytes.max(1).checked_next_multiple_of(PAGE).unwrap_or(u64::MAX);
         let new = wanted.min(self.settings.max_capacity);
@@ -56,11 +56,13 @@ impl Writer {
 
     /// Only the file grows; `capacity` follows in [`tell_capacity`](Self::tell_capacity).
     fn grow(&mut self, new: u64) -> Result<()> {
-        reserve::in_child(self.objects.segment.fd(), self.len, new, &self.ending).map_err(|error| Error::NoSpace {
-            channel: self.settings.names.segment.clone(),
-            needed: new,
-            capacity: self.len,
-            reason: error.to_string(),
+        reserve::in_child(self.objects.segment.fd(), self.len, new, &self.ending).map_err(|error| {
+            HandoffError::NoSpace {
+                channel: self.settings.names.segment.clone(),
+                needed: new,
+                capacity: self.len,
+                reason: error.to_string(),
+            }
         })?;
         self.len = new;
         self.counters.resizes += 1;

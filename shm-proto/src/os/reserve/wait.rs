@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{Progress, Reservation, truncate};
-use crate::error::{Error, Result};
+use crate::error::{Result, SystemError};
 use crate::os::memory;
 use crate::size::Bytes;
 
@@ -25,13 +25,13 @@ const LOOK: u16 = 50;
 /// Waits until it is done, or until `ending` says that it is not wanted any more.
 ///
 /// # Errors
-/// [`Error::System`] with what was asked for and what there is; the object is `from` bytes long then. Its source is of kind
+/// [`SystemError`] with what was asked for and what there is; the object is `from` bytes long then. Its source is of kind
 /// `OutOfMemory`, or what the kernel says.
 pub fn in_child(fd: BorrowedFd<'_>, from: u64, to: u64, ending: &AtomicBool) -> Result<()> {
     let asked = to.saturating_sub(from);
     let failed = |free: &memory::Free, source: io::Error| {
         let action = format!("reserve {} of shared memory (free {free})", Bytes(asked));
-        Error::system(action, source)
+        SystemError::new(action, source)
     };
     let free = memory::shared(fd);
     if asked > free.bytes {

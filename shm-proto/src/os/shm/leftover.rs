@@ -13,7 +13,7 @@ use nix::unistd::geteuid;
 
 use super::unnamed::{BEFORE, is_temporary};
 use super::{DIRECTORY, failed, leads_to, open, path, unlink};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::os::lease::is_alone;
 use crate::os::retry;
 
@@ -39,7 +39,7 @@ pub enum Leftover {
 /// first and fill it afterwards, as earlier versions did.
 ///
 /// # Errors
-/// [`Error::System`] if it cannot be removed, or the kernel does not say who has it open.
+/// If it cannot be removed, or the kernel does not say who has it open.
 pub fn remove_blank(name: &str) -> Result<Leftover> {
     let file = match open_own(name)? {
         Opened::File(file) => file,
@@ -57,7 +57,7 @@ pub fn remove_blank(name: &str) -> Result<Leftover> {
 /// Removes the temporary names of this user's that no process uses. Returns them.
 ///
 /// # Errors
-/// [`Error::System`] if one of them cannot be removed; the others are.
+/// If one of them cannot be removed; the others are.
 pub fn sweep() -> Result<Vec<String>> {
     let mut removed = Vec::new();
     let mut result = Ok(());
@@ -128,7 +128,7 @@ fn open_own(name: &str) -> Result<Opened> {
     match open(name, true) {
         Ok(file) if leads_to(name, &there) => Ok(Opened::File(file)),
         Ok(_) => Ok(Opened::None),
-        Err(Error::System { source, .. }) if source.kind() == ErrorKind::WouldBlock => Ok(Opened::Leased),
+        Err(error) if error.kind() == ErrorKind::WouldBlock => Ok(Opened::Leased),
         Err(_) => Ok(Opened::None),
     }
 }

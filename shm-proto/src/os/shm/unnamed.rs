@@ -59,7 +59,7 @@ impl Unnamed {
     /// by [`publish`](Self::publish), exactly and whatever the umask is.
     ///
     /// # Errors
-    /// [`Error::System`](crate::Error::System); its source is of kind `PermissionDenied` if this user may not give files to
+    /// [`SystemError`]; its source is of kind `PermissionDenied` if this user may not give files to
     /// group `gid`.
     pub fn create(name: &str, mode: u32, gid: Option<u32>) -> Result<Self> {
         let made = match unnamed() {
@@ -96,7 +96,7 @@ impl Unnamed {
     /// which the mode may not allow it.
     ///
     /// # Errors
-    /// [`Error::System`](crate::Error::System) if descriptors have run out.
+    /// [`SystemError`] if descriptors have run out.
     pub fn read_only(&self) -> Result<OwnedFd> {
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
         let opened = match &self.temporary {
@@ -109,7 +109,7 @@ impl Unnamed {
     /// Gives the object its mode and its name. Until then nobody else can open it, from then on everybody whom the mode lets.
     ///
     /// # Errors
-    /// [`Error::System`](crate::Error::System); its source is of kind `AlreadyExists` if there is an object of this name. It
+    /// [`SystemError`]; its source is of kind `AlreadyExists` if there is an object of this name. It
     /// may be tried again.
     pub fn publish(&self) -> Result<()> {
         self.open_up()?;
@@ -127,7 +127,7 @@ impl Unnamed {
     /// to the other.
     ///
     /// # Errors
-    /// [`Error::System`](crate::Error::System).
+    /// [`SystemError`].
     pub fn replace(&mut self) -> Result<()> {
         self.open_up()?;
         let between = match self.temporary.take() {
@@ -192,7 +192,6 @@ mod tests {
     use nix::sys::stat::umask;
 
     use super::*;
-    use crate::error::Error;
     use crate::os::testing::{Object, in_child};
     use crate::os::{reserve, shm};
 
@@ -252,7 +251,7 @@ mod tests {
         for object in both(&name.0, 0o600) {
             let _first = shm::create(&name.0, 0o600, None).unwrap();
             match object.publish() {
-                Err(Error::System { source, .. }) => assert_eq!(source.kind(), ErrorKind::AlreadyExists),
+                Err(error) => assert_eq!(error.kind(), ErrorKind::AlreadyExists),
                 other => panic!("{other:?}"),
             }
             shm::unlink(&name.0).unwrap();

@@ -5,7 +5,8 @@ use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
-use crate::error::{Error, Result};
+use crate::error::SystemError;
+use crate::ring::reader::error::Result;
 
 /// Made at the first look, so that a reader that is never polled needs no descriptor for it.
 #[derive(Debug, Default)]
@@ -17,7 +18,7 @@ impl Descriptor {
         if let Some(epoll) = self.0.get() {
             return Ok(epoll.0.as_fd());
         }
-        let failed = |e| Error::system("make a descriptor over a reader's bell and connection", e);
+        let failed = |e| SystemError::new("make a descriptor over a reader's bell and connection", e);
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
         for fd in [Some(bell), connection].into_iter().flatten() {
             epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, 0)).map_err(failed)?;

@@ -8,8 +8,8 @@ use super::Reader;
 use super::moves::Standing;
 use super::next_record::State;
 use super::position::Found;
-use crate::error::{Error, Result};
 use crate::os::prefetch::{AHEAD, prefetch};
+use crate::ring::reader::error::{ReaderError, Result};
 
 /// A message in the shared memory, borrowed from the reader; the next one is received after this is dropped.
 ///
@@ -133,8 +133,8 @@ impl<'a> Message<'a> {
     /// Says that the message is done with, and whether what was seen of it can be believed.
     ///
     /// # Errors
-    /// [`Error::Lapped`] when it was overwritten meanwhile, [`Error::Evicted`] when this reader was. [`Error::Withdrawn`] when
-    /// it was no message: the next one is received in its place.
+    /// [`ReaderError::Lapped`] when it was overwritten meanwhile, [`ReaderError::Evicted`] when this reader was.
+    /// [`ReaderError::Withdrawn`] when it was no message: the next one is received in its place.
     #[inline(always)]
     pub fn finish(self) -> Result<()> {
         let mut this = ManuallyDrop::new(self);
@@ -188,16 +188,16 @@ impl Reader {
                 self.losses.told();
                 let before = self.lost();
                 self.catch_up()?;
-                Err(Error::Lapped { channel: self.geometry().channel.to_string(), lost: self.lost() - before })
+                Err(ReaderError::Lapped { channel: self.geometry().channel.to_string(), lost: self.lost() - before })
             }
             Ok(_) => {
                 let (channel, seq) = (self.geometry().channel.to_string(), self.seq());
                 self.go_over()?;
-                Err(Error::Withdrawn { channel, seq })
+                Err(ReaderError::Withdrawn { channel, seq })
             }
-            Err(error @ Error::Corrupt { .. }) => {
+            Err(error @ ReaderError::Corrupt { .. }) => {
                 let (channel, seq) = (self.geometry().channel.to_string(), self.seq());
-                Err(self.on_error(error)?.unwrap_or(Error::Withdrawn { channel, seq }))
+                Err(self.on_error(error)?.unwrap_or(ReaderError::Withdrawn { channel, seq }))
             }
             Err(e) => {
                 self.pass(found);

@@ -17,11 +17,12 @@ use std::os::fd::{AsFd, OwnedFd};
 
 use super::Reader;
 use super::position::{Mapped, Position};
-use crate::error::{Error, Result};
+use crate::error::{ProtocolError, SystemError};
 use crate::os::fds;
 use crate::ring::geometry::Geometry;
 use crate::ring::layout::control;
 use crate::ring::published::Place;
+use crate::ring::reader::error::Result;
 use crate::ring::record::align_header;
 
 /// A segment that the channel has moved to.
@@ -124,7 +125,7 @@ impl Reader {
         if let Some(reason) = &connection.moves.failure {
             let channel = &self.position.geometry().channel;
             let missing = std::io::Error::other(reason.clone());
-            return Err(Error::system(format!("follow channel {channel} to its new segment"), missing));
+            return Err(SystemError::new(format!("follow channel {channel} to its new segment"), missing).into());
         }
         if connection.is_mute() {
             connection.moves.forget(self.page.control());
@@ -175,7 +176,7 @@ impl Reader {
         let off = align_header(0, u64::from(next.geometry.align));
         let place = Place { pos: next.pos, off, seq: next.seq, bytes: 0 };
         if let Some(reason) = mapped.implausible(place, &next.geometry) {
-            return Err(Error::Protocol(format!("the daemon sent a reader to a new segment: {reason}")));
+            return Err(ProtocolError::Broken(format!("the daemon sent a reader to a new segment: {reason}")).into());
         }
         let Some(next) = moves.take() else { return Ok(()) };
         // What lay between was overwritten by a writer that had lost its role. There is nothing between otherwise.

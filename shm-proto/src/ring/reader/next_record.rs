@@ -3,11 +3,11 @@
 use super::Reader;
 use super::moves::Standing;
 use super::position::Found;
-use crate::error::Result;
 use crate::os::clock::monotonic_ns;
 use crate::ring::geometry::OnFull;
 use crate::ring::layout::control;
 use crate::ring::published::is_unchanged;
+use crate::ring::reader::error::Result;
 use crate::ring::record::Kind;
 
 /// Jumps in a row that an honest writer never makes.

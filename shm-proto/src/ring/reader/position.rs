@@ -14,13 +14,13 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
-use crate::error::{Error, Result};
 use crate::os::reserve;
 use crate::ring::chain::implausible;
 use crate::ring::commit::look;
 use crate::ring::geometry::Geometry;
 use crate::ring::layout::{DATA_OFFSET, LINE, SegmentHeader};
 use crate::ring::published::Place;
+use crate::ring::reader::error::{ReaderError, Result};
 use crate::ring::record::{HEADER, Header, Kind, Strides, align_header};
 use crate::ring::segment::Segment;
 use crate::ring::walker::Walker;
@@ -260,13 +260,13 @@ impl Position {
     }
 
     #[cold]
-    pub(super) fn corrupt(&self, header: Header) -> Error {
+    pub(super) fn corrupt(&self, header: Header) -> ReaderError {
         let (off, seq) = (self.at.off, self.at.seq);
         self.broken(format!("{:#x} at offset {off} is no header of message {seq}", header.0))
     }
 
     #[cold]
-    pub(super) fn broken(&self, reason: String) -> Error {
-        Error::Corrupt { channel: self.geometry.channel.to_string(), reason }
+    pub(super) fn broken(&self, reason: String) -> ReaderError {
+        ReaderError::Corrupt { channel: self.geometry.channel.to_string(), reason }
     }
 }

@@ -4,8 +4,8 @@
 //! too, the channel goes on in a new segment; meanwhile the reader is as if nothing were published.
 
 use super::Reader;
-use crate::error::{Error, Result};
 use crate::os::clock::monotonic_ns;
+use crate::ring::reader::error::{ReaderError, Result};
 
 /// How long the daemon is waited for that may replace the segment, before the program is told once more that it is broken.
 pub(super) const VERDICT_NS: u64 = 3_000_000_000;
@@ -54,8 +54,8 @@ impl Trouble {
 impl Reader {
     /// What is to be told of an error, and what follows from one that says that the segment is broken. `None`: nothing yet.
     #[cold]
-    pub(super) fn on_error(&mut self, error: Error) -> Result<Option<Error>> {
-        let Error::Corrupt { reason, channel } = error else { return Err(error) };
+    pub(super) fn on_error(&mut self, error: ReaderError) -> Result<Option<ReaderError>> {
+        let ReaderError::Corrupt { reason, channel } = error else { return Err(error) };
         self.joined = false;
         let connection = &mut self.connection;
         connection.listen();
@@ -63,7 +63,7 @@ impl Reader {
             // The daemon knows already. A reader that has been told is spared its reason.
             let told = connection.trouble.is_told();
             let reason = self.go_over_broken()?.unwrap_or(reason);
-            return Ok((!told).then_some(Error::Corrupt { channel, reason }));
+            return Ok((!told).then_some(ReaderError::Corrupt { channel, reason }));
         }
         if connection.trouble.is_fresh() {
             return Ok(None);
@@ -71,6 +71,6 @@ impl Reader {
         if !connection.is_mute() && connection.trouble.tell(monotonic_ns()) {
             connection.report_broken(reason.clone());
         }
-        Ok(Some(Error::Corrupt { channel, reason }))
+        Ok(Some(ReaderError::Corrupt { channel, reason }))
     }
 }

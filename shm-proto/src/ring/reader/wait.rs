@@ -6,11 +6,11 @@ use std::time::Duration;
 use super::Reader;
 use super::connection::Connection;
 use super::moves::Standing;
-use crate::error::{Error, Result};
 use crate::os::clock::monotonic_ns;
 use crate::os::process;
 use crate::ring::holder;
 use crate::ring::layout::{control, waiting};
+use crate::ring::reader::error::{ReaderError, Result};
 use crate::ring::spin;
 
 /// A sleep is cut into slices, to show a heartbeat and to notice a daemon that died.
@@ -200,16 +200,16 @@ impl Reader {
         }
         let channel = self.geometry().channel.to_string();
         if bits & control::CLOSING == 0 {
-            return Err(Error::Disconnected { channel });
+            return Err(ReaderError::Disconnected { channel });
         }
         self.connection.hear_why();
-        Err(Error::Closed { channel })
+        Err(ReaderError::Closed { channel })
     }
 
-    pub(super) fn evicted(&mut self) -> Error {
+    pub(super) fn evicted(&mut self) -> ReaderError {
         self.connection.hear_why();
         let reason = self.farewell().map(str::to_owned);
-        Error::Evicted {
+        ReaderError::Evicted {
             channel: self.geometry().channel.to_string(),
             reason: reason.unwrap_or_else(|| "it held the channel up".to_owned()),
         }

@@ -13,23 +13,23 @@ fn published_and_unacknowledged_is_not_unpublished() {
     let mut writer = channel.writer();
     let error = writer.publish(b"one").unwrap_err();
     assert!(
-        matches!(&error, Error::Unacknowledged { seq: 0, behind: 2, readers: 2, ended: None, .. }),
+        matches!(&error, WriterError::Unacknowledged { seq: 0, behind: 2, readers: 2, ended: None, .. }),
         "{error:?}: {error}"
     );
     let text = "message 0 of channel test is published, but 2 of 2 readers have not read it after 20ms";
     assert_eq!(error.to_string(), text);
     let mut slot = writer.reserve(3).unwrap().unwrap();
     slot.copy_from_slice(b"two");
-    assert!(matches!(slot.commit(3), Err(Error::Unacknowledged { seq: 1, .. })));
+    assert!(matches!(slot.commit(3), Err(WriterError::Unacknowledged { seq: 1, .. })));
     let mut batch = writer.batch();
     batch.push(b"three").unwrap();
     batch.push(b"four").unwrap();
-    assert!(matches!(batch.commit(), Err(Error::Unacknowledged { seq: 3, .. })));
+    assert!(matches!(batch.commit(), Err(WriterError::Unacknowledged { seq: 3, .. })));
     // The timeout is for the whole call, although the channel would wait for longer.
     let short = Duration::from_millis(1);
     let error = writer.publish_within(b"five", short).unwrap_err();
-    assert!(matches!(&error, Error::Unacknowledged { seq: 4, waited, .. } if *waited == short), "{error}");
-    assert!(matches!(writer.publish_acked(b"six", short), Err(Error::Unacknowledged { seq: 5, .. })));
+    assert!(matches!(&error, WriterError::Unacknowledged { seq: 4, waited, .. } if *waited == short), "{error}");
+    assert!(matches!(writer.publish_acked(b"six", short), Err(WriterError::Unacknowledged { seq: 5, .. })));
     for reader in &mut readers {
         for wanted in ["one", "two", "three", "four", "five", "six"] {
             assert_eq!(receive(reader), wanted.as_bytes());
@@ -39,9 +39,9 @@ fn published_and_unacknowledged_is_not_unpublished() {
     while writer.try_publish(&[7; 64]).is_ok() {}
     let before = writer.messages();
     let error = writer.publish_within(&[7; 64], short).unwrap_err();
-    assert!(matches!(error, Error::TimedOut { .. }), "{error}");
+    assert!(matches!(error, WriterError::TimedOut { .. }), "{error}");
     let error = writer.publish_acked(&[7; 64], short).unwrap_err();
-    assert!(matches!(error, Error::TimedOut { .. }), "{error}");
+    assert!(matches!(error, WriterError::TimedOut { .. }), "{error}");
     assert_eq!(writer.messages(), before);
 }
 
@@ -52,13 +52,13 @@ fn publishing_without_waiting_waits_for_nothing() {
     let mut reader = channel.reader(Start::Oldest);
     let error = writer.try_publish(b"x").unwrap_err();
     let reason = Blocked::Readers { attached: 1, wanted: 2 };
-    assert!(matches!(&error, Error::WouldBlock { reason: r, .. } if *r == reason), "{error:?}");
+    assert!(matches!(&error, WriterError::WouldBlock { reason: r, .. } if *r == reason), "{error:?}");
     assert_eq!(error.to_string(), "channel test waits for 2 readers: 1 attached");
     let mut other = channel.reader(Start::Oldest);
     // Neither reader has read the message, and the call returns.
     assert_eq!(writer.try_publish(b"x").unwrap(), Some(0));
     let error = writer.try_publish(&[0; 100_000]).unwrap_err();
-    assert!(matches!(error, Error::WouldBlock { reason: Blocked::Growing { .. }, .. }), "{error}");
+    assert!(matches!(error, WriterError::WouldBlock { reason: Blocked::Growing { .. }, .. }), "{error}");
     channel.obey();
     assert_eq!(writer.try_publish(&[0; 100_000]).unwrap(), Some(1));
     assert_eq!((receive(&mut reader), receive(&mut other)), (b"x".to_vec(), b"x".to_vec()));
@@ -76,9 +76,9 @@ fn the_end_of_the_role_while_a_message_waits_for_acknowledgement_says_that_it_is
         channel.send(ToWriter::Revoked { reason: "the channel is closing".to_owned() }, Vec::new());
         publishing.join().unwrap()
     });
-    let Error::Unacknowledged { seq: 0, ended: Some(why), .. } = &error else { panic!("{error:?}") };
+    let WriterError::Unacknowledged { seq: 0, ended: Some(why), .. } = &error else { panic!("{error:?}") };
     assert!(why.contains("the channel is closing") && error.to_string().contains("is published"), "{error}");
-    assert!(matches!(writer.publish(b"never"), Err(Error::Revoked { .. })));
+    assert!(matches!(writer.publish(b"never"), Err(WriterError::Revoked { .. })));
 }
 
 #[test]
@@ -91,7 +91,7 @@ fn a_stopped_reader_that_publishing_waits_for_is_evicted_after_several_waits() {
     let lines = loop {
         assert!(late < 100, "it is not evicted");
         match writer.publish(b"x") {
-            Err(Error::Unacknowledged { .. }) => late += 1,
+            Err(WriterError::Unacknowledged { .. }) => late += 1,
             other => drop(other.unwrap()),
         }
         let lines = channel.obey();
@@ -104,7 +104,7 @@ fn a_stopped_reader_that_publishing_waits_for_is_evicted_after_several_waits() {
     let held = reason.split_once("it held the writer up for ").unwrap().1.split_once(" ms without").unwrap().0;
     assert!(held.parse::<u64>().unwrap() >= 100 && reason.contains("bytes behind"), "{reason}");
     assert!(late >= 4, "{late} waits of 20 ms");
-    assert!(matches!(stuck.recv(NOW), Err(Error::Evicted { .. })));
+    assert!(matches!(stuck.recv(NOW), Err(ReaderError::Evicted { .. })));
 }
 
 #[test]

@@ -29,11 +29,11 @@ fn a_reader_tells_its_program_and_the_daemon_once_and_goes_on_in_the_next_segmen
     }
     scribble(&channel, 5 * 16, 0xdead_beef);
     let error = reader.recv(NOW).unwrap_err();
-    assert!(matches!(&error, Error::Corrupt { reason, .. } if reason.contains("0xdeadbeef")), "{error}");
+    assert!(matches!(&error, ReaderError::Corrupt { reason, .. } if reason.contains("0xdeadbeef")), "{error}");
     // While the daemon looks there is nothing to receive, and nothing is said again.
     for _ in 0..3 {
         assert!(reader.try_recv().unwrap().is_none());
-        assert!(matches!(reader.recv(NOW), Err(Error::TimedOut { .. })));
+        assert!(matches!(reader.recv(NOW), Err(ReaderError::TimedOut { .. })));
         assert!(reader.arm().unwrap());
     }
     let told = reports(&mut channel);
@@ -68,7 +68,7 @@ fn a_reader_that_has_met_nothing_wrong_reads_on_as_far_as_it_can_and_is_told_the
         assert_eq!(receive(&mut reader), n.to_le_bytes());
     }
     let error = reader.recv(SOON).unwrap_err();
-    assert!(matches!(&error, Error::Corrupt { reason, .. } if reason == "the header says nonsense"), "{error}");
+    assert!(matches!(&error, ReaderError::Corrupt { reason, .. } if reason == "the header says nonsense"), "{error}");
     assert_eq!(receive(&mut reader), b"next");
     assert_eq!((reader.received(), reader.lost()), (11, 0));
     assert!(reports(&mut channel).is_empty());
@@ -80,7 +80,7 @@ fn without_a_verdict_a_reader_says_so_again() {
     let mut alone = channel.reader(Start::Oldest);
     scribble(&channel, 0, 7);
     for _ in 0..3 {
-        assert!(matches!(alone.try_recv(), Err(Error::Corrupt { .. })), "nobody else would say it");
+        assert!(matches!(alone.try_recv(), Err(ReaderError::Corrupt { .. })), "nobody else would say it");
     }
 }
 
@@ -100,10 +100,10 @@ fn nothing_between_the_files_end_and_the_largest_capacity_is_touched() {
         lie(&WritableSegment::open(channel.segment.as_fd(), &channel.geometry).unwrap());
         for _ in 0..2 {
             let error = reader.recv(NOW).unwrap_err();
-            assert!(matches!(&error, Error::Corrupt { .. }), "lie {n}: {error}");
+            assert!(matches!(&error, ReaderError::Corrupt { .. }), "lie {n}: {error}");
         }
         let error = channel.try_writer().unwrap_err();
-        assert!(matches!(error, Error::Corrupt { .. }), "lie {n}: {error}");
+        assert!(matches!(error, WriterError::Corrupt { .. }), "lie {n}: {error}");
         assert!(
             channel.obey().iter().any(|line| matches!(line, ToDaemon::Broken { .. })),
             "lie {n}: the daemon is told"
@@ -119,7 +119,7 @@ fn a_mark_past_the_files_end_is_refused_before_it_is_touched() {
     let segment = WritableSegment::open(channel.segment.as_fd(), &channel.geometry).unwrap();
     segment.header().mark.store(Place { pos: 64 << 10, off: 64 << 10, seq: 9, bytes: 0 });
     let error = channel.try_reader(Start::New).unwrap_err();
-    assert!(matches!(&error, Error::Corrupt { reason, .. } if reason.contains("8192 bytes of data")), "{error}");
+    assert!(matches!(&error, ReaderError::Corrupt { reason, .. } if reason.contains("8192 bytes of data")), "{error}");
 }
 
 #[test]
@@ -168,7 +168,7 @@ fn a_record_that_leads_past_the_end_of_a_file_that_was_cut_is_refused() {
     let tail = Snapshot::read(channel.segment.as_fd()).unwrap().tail;
     scribble(&channel, tail.off, record::Header::data(100 << 10, tail.seq).0);
     let error = reader.recv(NOW).map(drop).unwrap_err();
-    assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+    assert!(matches!(error, ReaderError::Corrupt { .. }), "{error}");
 }
 
 #[test]

@@ -28,10 +28,10 @@ fn a_floor_where_no_chain_can_be_is_refused_by_readers_and_the_next_writer() {
         lie(&WritableSegment::open(channel.segment.as_fd(), &channel.geometry).unwrap(), pos, off, seq);
         for _ in 0..2 {
             let error = reader.recv(NOW).unwrap_err();
-            assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+            assert!(matches!(error, ReaderError::Corrupt { .. }), "{error}");
         }
         let error = channel.try_writer().unwrap_err();
-        assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+        assert!(matches!(error, WriterError::Corrupt { .. }), "{error}");
     }
 }
 
@@ -41,7 +41,7 @@ fn a_floor_that_goes_back_is_an_error_and_not_a_number() {
     let mut reader = channel.reader(Start::Oldest);
     let segment = WritableSegment::open(channel.segment.as_fd(), &channel.geometry).unwrap();
     lie(&segment, 2000, 80, 100);
-    assert!(matches!(reader.recv(NOW), Err(Error::TimedOut { .. })));
+    assert!(matches!(reader.recv(NOW), Err(ReaderError::TimedOut { .. })));
     assert_eq!((reader.seq(), reader.lost(), reader.received()), (100, 100, 0));
     lie(&segment, 2008, 80, 99);
     let error = reader.recv(NOW).unwrap_err();
@@ -64,7 +64,7 @@ fn a_reader_is_not_held_up_by_a_floor_that_changes_all_the_time() {
         let _raise = Raise(&stop);
         for _ in 0..100 {
             let got = reader.recv(NOW).map(drop);
-            assert!(matches!(got, Err(Error::TimedOut { .. } | Error::Corrupt { .. })), "{got:?}");
+            assert!(matches!(got, Err(ReaderError::TimedOut { .. } | ReaderError::Corrupt { .. })), "{got:?}");
         }
     });
 }
@@ -76,7 +76,7 @@ fn a_place_is_seen_whole_or_not_at_all_while_it_is_replaced() {
         let channel = TestChannel::new(4096, geometry(4096));
         let segment = WritableSegment::open(channel.segment.as_fd(), &channel.geometry).unwrap();
         let (header, stop) = (segment.header(), AtomicBool::new(false));
-        let look = || -> Result<(), Error> {
+        let look = || -> Result<(), SystemError> {
             let tail = Snapshot::read(channel.segment.as_fd())?.tail;
             assert_eq!((tail.off, tail.seq, tail.bytes), (8 * (tail.pos % 500), tail.pos, tail.pos));
             Ok(())
@@ -94,7 +94,7 @@ fn a_place_is_seen_whole_or_not_at_all_while_it_is_replaced() {
             for _ in 0..20_000 {
                 match look() {
                     Ok(()) => {}
-                    Err(Error::System { source, .. }) if source.kind() == ErrorKind::ResourceBusy => {}
+                    Err(error) if error.kind() == ErrorKind::ResourceBusy => {}
                     Err(e) => panic!("{e}"),
                 }
             }
@@ -110,6 +110,6 @@ fn a_geometry_that_no_header_can_describe_is_refused() {
     {
         let channel = TestChannel::new(4096, Geometry { max_message, max_capacity, ..geometry(4096) });
         let error = WritableSegment::open(channel.segment.as_fd(), &channel.geometry).unwrap_err();
-        assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+        assert!(matches!(error, WriterError::Corrupt { .. }), "{error}");
     }
 }

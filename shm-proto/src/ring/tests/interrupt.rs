@@ -6,13 +6,13 @@ use super::*;
 
 #[test]
 fn a_raised_flag_ends_every_wait_of_the_writer_and_nothing_that_needs_none() {
-    let interrupted = |error: &Error| match error {
-        Error::Interrupted { what } => what.clone(),
+    let interrupted = |error: &WriterError| match error {
+        WriterError::Interrupted { what } => what.clone(),
         other => panic!("{other}"),
     };
     // Published all the same.
     let unacknowledged =
-        |error: &Error| assert!(matches!(error, Error::Unacknowledged { ended: Some(_), .. }), "{error}");
+        |error: &WriterError| assert!(matches!(error, WriterError::Unacknowledged { ended: Some(_), .. }), "{error}");
     let flag = Arc::new(AtomicBool::new(true));
     let mut channel = TestChannel::new(4096, Geometry { wait_readers: 1, ..geometry(4096) });
     let mut writer = channel.writer();

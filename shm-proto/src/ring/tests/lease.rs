@@ -17,7 +17,7 @@ fn a_reader_whose_line_is_held_back_loses_nothing() {
                 Err(e) => break e,
             }
         };
-        assert!(matches!(full, Error::WouldBlock { .. }), "{full}");
+        assert!(matches!(full, WriterError::WouldBlock { .. }), "{full}");
         assert!(sent > 100, "{sent} messages fit beside what the reader may need");
         assert_eq!(writer.readers(), 0);
         let named = std::thread::scope(|scope| {
@@ -59,7 +59,10 @@ fn acknowledged_publishing_waits_for_readers_that_are_not_named_yet() {
     let flag = std::sync::Arc::new(AtomicBool::new(true));
     writer.interrupt_on(std::sync::Arc::clone(&flag));
     let error = writer.publish_acked(b"interrupted", Duration::from_secs(3600)).unwrap_err();
-    assert!(matches!(&error, Error::Unacknowledged { ended: Some(why), .. } if why.contains("program")), "{error}");
+    assert!(
+        matches!(&error, WriterError::Unacknowledged { ended: Some(why), .. } if why.contains("program")),
+        "{error}"
+    );
     flag.store(false, Ordering::SeqCst);
     assert_eq!(receive(&mut reader), b"interrupted");
     channel.name();
@@ -100,7 +103,7 @@ fn messages(channel: &TestChannel) -> u64 {
 }
 
 /// A way to hold something while the role ends.
-type Way = fn(&mut TestChannel, &mut Writer) -> Result<(), Error>;
+type Way = fn(&mut TestChannel, &mut Writer) -> Result<(), WriterError>;
 
 #[test]
 fn what_is_held_when_the_role_ends_is_not_published() {
@@ -150,7 +153,7 @@ fn what_is_held_when_the_role_ends_is_not_published() {
     for (n, way) in ways.into_iter().enumerate() {
         let mut first = channel.writer();
         let error = way(&mut channel, &mut first).unwrap_err();
-        assert!(matches!(error, Error::Revoked { .. }), "way {n}: {error}");
+        assert!(matches!(error, WriterError::Revoked { .. }), "way {n}: {error}");
         assert_eq!(messages(&channel), n as u64, "way {n}");
         let mut second = channel.writer();
         drop(first);
@@ -172,12 +175,12 @@ fn publish_to_the_end(writer: &mut Writer, batch: u64, started: &AtomicBool) -> 
         };
         match sent {
             Ok(()) => published += batch.max(1),
-            Err(Error::Superseded { seq, .. }) => {
+            Err(WriterError::Superseded { seq, .. }) => {
                 assert!((published..published + batch.max(1)).contains(&seq), "{seq} after {published}");
                 return (published, batch.max(1));
             }
             // Of a batch a part may have been made visible before the rest was refused.
-            Err(Error::Revoked { .. }) => return (published, batch),
+            Err(WriterError::Revoked { .. }) => return (published, batch),
             Err(e) => panic!("{e}"),
         }
         started.store(true, Ordering::Relaxed);

@@ -65,8 +65,8 @@ fn a_lapped_reader_learns_exactly_how_many_it_lost() {
                     received += 1;
                     lost += got.lost_before;
                 }
-                Err(Error::TimedOut { .. }) if stopped => break,
-                Err(Error::TimedOut { .. }) => {}
+                Err(ReaderError::TimedOut { .. }) if stopped => break,
+                Err(ReaderError::TimedOut { .. }) => {}
                 Err(e) => panic!("{e}"),
             }
         }
@@ -88,7 +88,7 @@ fn a_message_used_in_place_is_not_believed_when_it_was_overwritten_meanwhile() {
     for _ in 0..200 {
         writer.publish(&[3; 100]).unwrap();
     }
-    assert!(matches!(held.finish(), Err(Error::Lapped { lost, .. }) if lost > 0));
+    assert!(matches!(held.finish(), Err(ReaderError::Lapped { lost, .. }) if lost > 0));
     let next = reader.recv(SOON).unwrap();
     assert!(next.lost_before() > 0);
 }

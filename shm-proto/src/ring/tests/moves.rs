@@ -33,7 +33,7 @@ fn readers_at_any_place_follow_in_order() {
             }
         }
         channel.move_on();
-        assert!(matches!(writer.publish(b"stale"), Err(Error::Revoked { .. })));
+        assert!(matches!(writer.publish(b"stale"), Err(WriterError::Revoked { .. })));
     }
     for reader in &mut readers {
         while reader.seq() < n {
@@ -69,7 +69,7 @@ fn what_a_writer_stores_after_the_end_of_its_segment_is_no_message() {
     assert!(first.try_recv().unwrap().is_none());
     // Others have seen the move before.
     assert!(second.arm().unwrap() && second.try_recv().unwrap().is_none());
-    assert!(matches!(third.recv(NOW), Err(Error::TimedOut { .. })));
+    assert!(matches!(third.recv(NOW), Err(ReaderError::TimedOut { .. })));
     // One has begun to read it when it sees the move, and asks before it is known where the segment ends.
     let page = channel.readers[4].page_again();
     page.control.value.fetch_sub(control::MOVE, Ordering::SeqCst);
@@ -80,7 +80,7 @@ fn what_a_writer_stores_after_the_end_of_its_segment_is_no_message() {
         let finished = scope.spawn(|| held.finish());
         channel.finish_move(end, 4096);
         let finished = finished.join().unwrap();
-        assert!(matches!(finished, Err(Error::Withdrawn { seq: 2, .. })), "{finished:?}");
+        assert!(matches!(finished, Err(ReaderError::Withdrawn { seq: 2, .. })), "{finished:?}");
     });
     let mut writer = channel.writer();
     for n in 2..400u64 {
@@ -105,7 +105,7 @@ fn a_reader_that_is_still_in_the_old_segment_counts_as_attached_and_is_waited_fo
         loop {
             match writer.try_publish(&sent.to_le_bytes()) {
                 Ok(_) => sent += 1,
-                Err(Error::WouldBlock { .. }) => break sent,
+                Err(WriterError::WouldBlock { .. }) => break sent,
                 Err(e) => panic!("{e}"),
             }
         }
@@ -116,7 +116,7 @@ fn a_reader_that_is_still_in_the_old_segment_counts_as_attached_and_is_waited_fo
     let both = fill(&mut writer);
     assert!(both > first, "the new segment takes messages before its reader has come");
     let error = writer.publish_acked(b"x", Duration::from_millis(20)).unwrap_err();
-    assert!(matches!(error, Error::TimedOut { .. }), "{error}");
+    assert!(matches!(error, WriterError::TimedOut { .. }), "{error}");
     for n in 0..both {
         assert_eq!(number(&mut reader), n);
     }
@@ -169,7 +169,7 @@ fn a_writer_without_the_role_evicts_no_reader_that_is_ahead_of_it() {
     }
     // As if it was in the middle of a look at its readers when the role ended: the cursor is beyond everything that it wrote.
     former.refresh();
-    assert!(matches!(former.publish(b"stale"), Err(Error::Revoked { .. })));
+    assert!(matches!(former.publish(b"stale"), Err(WriterError::Revoked { .. })));
     receive(&mut reader);
     assert_eq!((reader.received(), reader.lost()), (101, 0));
 }

@@ -10,9 +10,9 @@ fn a_length_that_no_message_can_have_is_refused() {
     let mut writer = channel.writer();
     for len in [1 << 20, 1 << 40, 1 << 63, usize::MAX - 15, usize::MAX - 8, usize::MAX] {
         let error = writer.reserve(len).unwrap_err();
-        assert!(matches!(error, Error::TooLarge { .. }), "{error}");
+        assert!(matches!(error, WriterError::TooLarge { .. }), "{error}");
         let error = writer.batch().push_with(len, |_| panic!("there is no such room")).unwrap_err();
-        assert!(matches!(error, Error::TooLarge { .. }), "{error}");
+        assert!(matches!(error, WriterError::TooLarge { .. }), "{error}");
     }
     assert_eq!(writer.messages(), 0);
 }

@@ -37,7 +37,7 @@ fn a_reader_that_stands_still_is_evicted_and_told_so() {
     // In the writer's thread: on a busy machine a second thread might stand still for 50 ms, too.
     let mut next = 0u64;
     for n in 0..1000u64 {
-        if let Err(Error::WouldBlock { .. }) = writer.try_publish(&n.to_le_bytes()) {
+        if let Err(WriterError::WouldBlock { .. }) = writer.try_publish(&n.to_le_bytes()) {
             while good.try_recv().unwrap().is_some() {
                 next += 1;
             }
@@ -47,7 +47,7 @@ fn a_reader_that_stands_still_is_evicted_and_told_so() {
     for n in next..1000 {
         assert_eq!(receive(&mut good), n.to_le_bytes());
     }
-    assert!(matches!(stuck.recv(SOON), Err(Error::Evicted { .. })));
+    assert!(matches!(stuck.recv(SOON), Err(ReaderError::Evicted { .. })));
     let lines = channel.obey();
     let [ToDaemon::Evicted { reader: 1, reason }] = &lines[..] else { panic!("{lines:?}") };
     assert!(reason.contains("it read nothing for"), "{reason}");
@@ -117,10 +117,10 @@ fn a_chain_that_makes_no_sense_is_refused_with_its_place() {
         let mut channel = TestChannel::new(4096, geometry(4096));
         nix::sys::uio::pwrite(&channel.segment, &u64::to_le_bytes(word), DATA_OFFSET as i64).unwrap();
         let error = channel.try_writer().unwrap_err();
-        assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+        assert!(matches!(error, WriterError::Corrupt { .. }), "{error}");
         let mut reader = channel.reader(Start::Oldest);
         let error = reader.recv(NOW).unwrap_err();
-        assert!(matches!(error, Error::Corrupt { .. }), "{error}");
+        assert!(matches!(error, ReaderError::Corrupt { .. }), "{error}");
     }
 }
 
@@ -132,7 +132,7 @@ fn a_closed_channel_is_read_to_its_end() {
     writer.publish(b"last").unwrap();
     channel.close();
     assert_eq!(receive(&mut reader), b"last");
-    assert!(matches!(reader.recv(None), Err(Error::Closed { .. })));
+    assert!(matches!(reader.recv(None), Err(ReaderError::Closed { .. })));
 }
 
 #[test]
@@ -142,7 +142,7 @@ fn a_revoked_writer_publishes_nothing_more() {
     writer.publish(b"x").unwrap();
     channel.send(ToWriter::Revoked { reason: "the channel is closing".to_owned() }, Vec::new());
     for _ in 0..2 {
-        assert!(matches!(writer.publish(b"y"), Err(Error::Revoked { .. })));
+        assert!(matches!(writer.publish(b"y"), Err(WriterError::Revoked { .. })));
     }
     assert_eq!(Snapshot::read(channel.segment.as_fd()).unwrap().tail.seq, 1);
 }
@@ -166,9 +166,9 @@ fn a_writer_that_the_daemon_has_given_up_leaves_the_ring_to_the_next_and_one_who
         for n in 0..300u64 {
             second.publish(&n.to_le_bytes()).unwrap();
             match n % 4 {
-                0 => assert!(matches!(first.publish(b"stale"), Err(Error::Revoked { .. }))),
-                1 => assert!(matches!(first.reserve(8), Err(Error::Revoked { .. }))),
-                2 => assert!(matches!(first.maintain(), Err(Error::Revoked { .. }))),
+                0 => assert!(matches!(first.publish(b"stale"), Err(WriterError::Revoked { .. }))),
+                1 => assert!(matches!(first.reserve(8), Err(WriterError::Revoked { .. }))),
+                2 => assert!(matches!(first.maintain(), Err(WriterError::Revoked { .. }))),
                 _ => assert!(first.is_drained()),
             }
             if n == 0 {
@@ -193,7 +193,7 @@ fn publishing_waits_for_as_many_readers_as_the_channel_wants() {
     writer.publish(b"x").unwrap();
     assert_eq!((receive(&mut first), receive(&mut second)), (b"x".to_vec(), b"x".to_vec()));
     channel.detach(1);
-    assert!(matches!(writer.publish_within(b"y", Duration::from_millis(30)), Err(Error::TimedOut { .. })));
+    assert!(matches!(writer.publish_within(b"y", Duration::from_millis(30)), Err(WriterError::TimedOut { .. })));
 }
 
 #[test]
@@ -207,7 +207,7 @@ fn an_evicted_reader_is_none_of_those_that_publishing_waits_for() {
         match writer.publish_within(b"12345678", Duration::from_millis(300)) {
             Ok(_) => {}
             // On a busy machine this time-out may come before the eviction.
-            Err(Error::TimedOut { what, .. }) if what.contains("space") => {}
+            Err(WriterError::TimedOut { what, .. }) if what.contains("space") => {}
             Err(e) => break e.to_string(),
         }
     };

@@ -52,7 +52,7 @@ fn a_reader_that_stands_still_is_evicted_by_many_short_waits() {
     let [(1, reason)] = &evicted[..] else { panic!("{evicted:?}") };
     let stood = reason.split_once("it read nothing for ").unwrap().1.split_once(" ms while").unwrap().0;
     assert!(stood.parse::<u64>().unwrap() >= 50 && reason.contains("bytes behind"), "{reason}");
-    assert!(matches!(stuck.recv(NOW), Err(Error::Evicted { .. })));
+    assert!(matches!(stuck.recv(NOW), Err(ReaderError::Evicted { .. })));
 }
 
 #[test]
@@ -83,7 +83,7 @@ fn a_stopped_reader_of_a_drop_channel_is_evicted_and_the_others_receive_again() 
     assert!(reason.contains("there was no space for") && reason.contains("bytes behind"), "{reason}");
     assert!(dropped > 0 && kept > 4096 / 80, "{dropped} {kept}");
     assert!((0..1000).all(|_| publish(&mut writer)), "there is nobody left to drop a message for");
-    assert!(matches!(stuck.recv(NOW), Err(Error::Evicted { .. })));
+    assert!(matches!(stuck.recv(NOW), Err(ReaderError::Evicted { .. })));
 }
 
 #[test]

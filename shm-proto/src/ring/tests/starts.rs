@@ -59,7 +59,7 @@ fn a_reader_that_attaches_under_load_misses_nothing_that_it_starts_with() {
                         return;
                     }
                     match writer.publish_within(&n.to_le_bytes().repeat(8), Duration::from_secs(1)) {
-                        Ok(_) | Err(Error::TimedOut { .. }) => {}
+                        Ok(_) | Err(WriterError::TimedOut { .. }) => {}
                         Err(e) => panic!("{e}"),
                     }
                 }

@@ -6,9 +6,9 @@ use super::Writer;
 use super::peers::Need;
 use super::tail::Tail;
 use super::wait::{Patience, SLICE_NS};
-use crate::error::{Error, Result};
 use crate::os::clock::monotonic_ns;
 use crate::ring::spin;
+use crate::ring::writer::error::{Result, WriterError};
 
 impl Writer {
     /// Makes the message at the tail visible on a channel with `ack`, and waits until every reader has read it.
@@ -40,7 +40,7 @@ impl Writer {
     /// Waits until every attached reader has passed the tail.
     ///
     /// # Errors
-    /// [`Error::Unacknowledged`], and nothing else: the message is published.
+    /// [`WriterError::Unacknowledged`], and nothing else: the message is published.
     pub(super) fn await_ack(&mut self, patience: Patience) -> Result<()> {
         let target = self.tail.pos();
         let need = Need::Ack { target };
@@ -86,8 +86,8 @@ impl Writer {
         }
     }
 
-    fn unacknowledged(&self, need: Need, seq: u64, waited: Duration, ended: Option<String>) -> Error {
-        Error::Unacknowledged {
+    fn unacknowledged(&self, need: Need, seq: u64, waited: Duration, ended: Option<String>) -> WriterError {
+        WriterError::Unacknowledged {
             channel: self.geometry.channel.to_string(),
             seq,
             behind: self.peers.count_wanting(need),

@@ -7,12 +7,13 @@ use super::Writer;
 use super::peers::Need;
 use super::space::{ANSWER_NS, Floor};
 use super::wait::{Patience, Waiting};
-use crate::error::{Blocked, Error, Result};
+use crate::error::Blocked;
 use crate::os::clock::monotonic_ns;
 use crate::ring::geometry::OnFull;
 use crate::ring::link::ToDaemon;
 use crate::ring::plan::Placement;
 use crate::ring::published::Place;
+use crate::ring::writer::error::{Result, WriterError};
 
 /// While growth waits for a shrink, the readers are looked at that often.
 const SHRINK_LOOK_NS: u64 = 2_000_000;
@@ -39,7 +40,7 @@ impl Writer {
     pub(super) fn admit_slowly(&mut self, len: u64, patience: Patience) -> Result<bool> {
         if len > self.geometry.max_message {
             let (channel, limit) = (self.geometry.channel.to_string(), self.geometry.max_message);
-            return Err(Error::TooLarge { channel, len, limit });
+            return Err(WriterError::TooLarge { channel, len, limit });
         }
         self.flush()?;
         let mut waiting = Waiting::default();
@@ -155,7 +156,7 @@ impl Writer {
                 Ok(Pressed::Retry)
             }
             OnFull::Block if growing => Err(self.would_block(Blocked::Growing { needed, capacity })),
-            OnFull::Block => Err(Error::NoSpace {
+            OnFull::Block => Err(WriterError::NoSpace {
                 channel: self.geometry.channel.to_string(),
                 needed,
                 capacity,

@@ -1,13 +1,13 @@
 //! What follows when something becomes visible: wake-ups, the end of the role, the mark.
 
 use super::{Undone, Writer};
-use crate::error::Result;
+use crate::ring::writer::error::Result;
 
 impl Writer {
     /// Commits the message at the tail, which is filled; returns its sequence number.
     ///
     /// # Errors
-    /// [`Error::Superseded`](crate::Error::Superseded) when the role had ended by then.
+    /// [`WriterError::Superseded`] when the role had ended by then.
     #[inline(always)]
     pub(super) fn commit(&mut self, len: u64) -> Result<u64> {
         let seq = self.tail.commit(len);
@@ -48,8 +48,8 @@ impl Writer {
     /// Makes a batch visible, unless the role has ended.
     ///
     /// # Errors
-    /// [`Error::Revoked`](crate::Error::Revoked): nothing of it was made visible;
-    /// [`Error::Superseded`](crate::Error::Superseded).
+    /// [`WriterError::Revoked`]: nothing of it was made visible;
+    /// [`WriterError::Superseded`].
     #[inline(always)]
     pub(super) fn flush(&mut self) -> Result<()> {
         match self.tail.staged() {

@@ -21,19 +21,20 @@ use std::time::Duration;
 
 use super::Writer;
 use super::wait::{Patience, SLICE_NS};
-use crate::error::{Error, Result};
+use crate::error::ProtocolError;
 use crate::os::bell::Bell;
 use crate::os::clock::monotonic_ns;
 use crate::os::fds;
 use crate::os::page::SharedPage;
 use crate::ring::layout::ReaderPage;
 use crate::ring::link::{ToDaemon, ToWriter};
+use crate::ring::writer::error::{Result, WriterError};
 
 impl Writer {
     /// Reads the link if the daemon has raised the generation.
     ///
     /// # Errors
-    /// [`Error::Revoked`] once the role was taken back.
+    /// [`WriterError::Revoked`] once the role was taken back.
     pub(super) fn daemon_lines(&mut self) -> Result<()> {
         if self.lease.is_current() { self.lease.check() } else { self.daemon_lines_now() }
     }
@@ -60,7 +61,7 @@ impl Writer {
     /// The daemon has ended the lending. Why nothing is published any more.
     #[cold]
     #[inline(never)]
-    pub(super) fn deposed(&mut self) -> Error {
+    pub(super) fn deposed(&mut self) -> WriterError {
         self.give_up_role();
         self.lease.revocation()
     }
@@ -68,9 +69,9 @@ impl Writer {
     /// The daemon ended the lending while this message was made visible.
     #[cold]
     #[inline(never)]
-    pub(super) fn superseded(&mut self, seq: u64) -> Error {
+    pub(super) fn superseded(&mut self, seq: u64) -> WriterError {
         self.give_up_role();
-        Error::Superseded { channel: self.geometry.channel.to_string(), seq }
+        WriterError::Superseded { channel: self.geometry.channel.to_string(), seq }
     }
 
     fn read_link(&mut self) -> Result<()> {
@@ -130,7 +131,7 @@ impl Writer {
         while self.peers.is_withheld() {
             if monotonic_ns() >= patience.deadline_ns() {
                 let what = format!("the daemon to name the readers of channel {}", self.geometry.channel);
-                return Err(Error::TimedOut { what, waited: timeout });
+                return Err(WriterError::TimedOut { what, waited: timeout });
             }
             self.await_lines(patience.deadline_ns())?;
         }
@@ -148,7 +149,7 @@ fn page_and_bell(fds: Vec<OwnedFd>) -> Result<(SharedPage<ReaderPage>, Bell), St
              LimitNOFILE=) and attach again"
         )
     })?;
-    let failed = |e: Error| format!("the writer, process {pid}, cannot serve it: {e}");
+    let failed = |e: ProtocolError| format!("the writer, process {pid}, cannot serve it: {e}");
     // The page's descriptor is closed here: what is kept for each reader is its bell.
     Ok((SharedPage::open(page.as_fd()).map_err(failed)?, Bell::from_fd(bell).map_err(failed)?))
 }

@@ -3,12 +3,12 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{Ordering, fence};
 
-use crate::error::{Error, Result};
 use crate::name::ChannelName;
 use crate::os::page::SharedPage;
 use crate::os::sem::Semaphore;
 use crate::ring::layout::{LeasePage, OVER};
-use crate::ring::link::{ToDaemon, ToWriter, WriterLink};
+use crate::ring::link::{LinkError, ToDaemon, ToWriter, WriterLink};
+use crate::ring::writer::error::{Result, WriterError};
 use crate::sync::AtomicU64;
 
 #[derive(Debug)]
@@ -84,9 +84,9 @@ impl Lease {
         if self.revoked.is_none() { Ok(()) } else { Err(self.revocation()) }
     }
 
-    pub(super) fn revocation(&self) -> Error {
+    pub(super) fn revocation(&self) -> WriterError {
         let reason = self.revoked.clone().unwrap_or_default();
-        Error::Revoked { channel: self.channel.to_string(), reason }
+        WriterError::Revoked { channel: self.channel.to_string(), reason }
     }
 
     /// The next line from the daemon. A daemon that is gone without having ended the lending sends no more, and the readers that are
@@ -94,7 +94,7 @@ impl Lease {
     pub(super) fn receive(&mut self) -> Result<Option<(ToWriter, Vec<OwnedFd>)>> {
         let Some(link) = &mut self.link else { return Ok(None) };
         match link.receive() {
-            Err(Error::Disconnected { .. }) => {
+            Err(LinkError::Disconnected) => {
                 // Looked at anew: the bit is set before the connection is closed.
                 if self.is_over() {
                     self.give_up();
@@ -102,7 +102,8 @@ impl Lease {
                 self.link = None;
                 Ok(None)
             }
-            received => received,
+            Err(LinkError::Protocol(error)) => Err(error.into()),
+            Ok(received) => Ok(received),
         }
     }
 
@@ -116,9 +117,9 @@ impl Lease {
 
     /// The ring is not what it should be. The daemon is told, which replaces it.
     #[cold]
-    pub(super) fn broken(&mut self, reason: String) -> Error {
+    pub(super) fn broken(&mut self, reason: String) -> WriterError {
         self.tell(ToDaemon::Broken { reason: reason.clone() });
-        Error::Corrupt { channel: self.channel.to_string(), reason }
+        WriterError::Corrupt { channel: self.channel.to_string(), reason }
     }
 
     pub(super) fn has_daemon(&self) -> bool {

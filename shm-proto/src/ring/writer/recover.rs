@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use crate::error::{Error, Result};
 use crate::ring::chain::implausible;
 use crate::ring::commit::{Words, look};
 use crate::ring::geometry::Geometry;
@@ -16,6 +15,7 @@ use crate::ring::plan::{MAX_EXTENTS, Plan};
 use crate::ring::published::Place;
 use crate::ring::record::{HEADER, Kind, stride};
 use crate::ring::segment::Segment;
+use crate::ring::writer::error::{Result, WriterError};
 
 /// How long the daemon may take to replace a segment.
 const CLOSED: Duration = Duration::from_secs(10);
@@ -68,7 +68,7 @@ fn check(place: Place, geometry: &Geometry, length: u64) -> Result<(), String> {
 /// Rebuilds the writer's bookkeeping from the floor on.
 pub(super) fn recover(segment: &Segment, geometry: &Geometry, capacity: u64) -> Result<Recovered> {
     let length = segment.length();
-    let corrupt = |reason: String| Error::Corrupt { channel: geometry.channel.to_string(), reason };
+    let corrupt = |reason: String| WriterError::Corrupt { channel: geometry.channel.to_string(), reason };
     let floor = segment.header().floor.load().ok_or_else(|| corrupt("the floor changes all the time".to_owned()))?;
     if !floor.is_plausible() {
         return Err(corrupt(format!("no chain comes to position {} and message {}", floor.pos, floor.seq)));
@@ -99,8 +99,8 @@ pub(super) fn recover(segment: &Segment, geometry: &Geometry, capacity: u64) -> 
 }
 
 /// Tells the daemon that a ring cannot be taken over, and waits until it has done something about that: it closes the link.
-pub(super) fn report(mut link: WriterLink, error: Error) -> Error {
-    let Error::Corrupt { reason, .. } = &error else { return error };
+pub(super) fn report(mut link: WriterLink, error: WriterError) -> WriterError {
+    let WriterError::Corrupt { reason, .. } = &error else { return error };
     if link.send(ToDaemon::Broken { reason: reason.clone() }).is_err() {
         return error;
     }

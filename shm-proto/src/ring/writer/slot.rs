@@ -5,7 +5,7 @@ use std::ops::{Deref, DerefMut};
 use super::tail::Reserved;
 use super::wait::Patience;
 use super::{Undone, Writer};
-use crate::error::Result;
+use crate::ring::writer::error::Result;
 
 /// Bytes reserved in the ring. Dropping it aborts: nothing was ever visible.
 ///
@@ -28,9 +28,9 @@ impl<'a> Slot<'a> {
     /// Publishes the first `len` bytes as one message; returns its sequence number.
     ///
     /// # Errors
-    /// [`Error::Revoked`](crate::Error::Revoked) when the role has ended since it was reserved: nothing was published;
-    /// [`Error::Superseded`](crate::Error::Superseded); [`Error::Unacknowledged`](crate::Error::Unacknowledged) on a channel
-    /// with `ack`, as for [`Writer::publish`].
+    /// [`WriterError::Revoked`](crate::WriterError::Revoked) when the role has ended since it was reserved: nothing was
+    /// published; [`WriterError::Superseded`](crate::WriterError::Superseded);
+    /// [`WriterError::Unacknowledged`](crate::WriterError::Unacknowledged) on a channel with `ack`, as for [`Writer::publish`].
     ///
     /// # Panics
     /// When `len` is more than was reserved.
@@ -110,9 +110,9 @@ impl<'a> Batch<'a> {
     /// Makes the messages visible.
     ///
     /// # Errors
-    /// [`Error::Revoked`](crate::Error::Revoked) when the role has ended: nothing was published that was not before;
-    /// [`Error::Superseded`](crate::Error::Superseded); [`Error::Unacknowledged`](crate::Error::Unacknowledged) on a channel
-    /// with `ack`, as for [`Writer::publish`].
+    /// [`WriterError::Revoked`](crate::WriterError::Revoked) when the role has ended: nothing was published that was not before;
+    /// [`WriterError::Superseded`](crate::WriterError::Superseded);
+    /// [`WriterError::Unacknowledged`](crate::WriterError::Unacknowledged) on a channel with `ack`, as for [`Writer::publish`].
     pub fn commit(self) -> Result<()> {
         if self.writer.geometry.ack {
             self.writer.expect_ack();

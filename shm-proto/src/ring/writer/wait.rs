@@ -5,11 +5,12 @@ use std::time::Duration;
 
 use super::peers::{Need, Peer};
 use super::{Writer, beat};
-use crate::error::{Blocked, Error, Result};
+use crate::error::Blocked;
 use crate::os::clock::monotonic_ns;
 use crate::os::sem::Wait;
 use crate::ring::spin;
 use crate::ring::standstill::Limit;
+use crate::ring::writer::error::{Result, WriterError};
 
 /// How long to wait for space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -142,7 +143,7 @@ impl Writer {
 
     /// Called before a wait for `what`. Fails if the program has raised its flag.
     fn check_interrupt(&self, what: impl FnOnce() -> String) -> Result<()> {
-        if self.is_interrupted() { Err(Error::Interrupted { what: what() }) } else { Ok(()) }
+        if self.is_interrupted() { Err(WriterError::Interrupted { what: what() }) } else { Ok(()) }
     }
 
     pub(super) fn check_patience(&self, patience: Patience, now: u64) -> Result<()> {
@@ -154,7 +155,9 @@ impl Writer {
                 Err(self.would_block(Blocked::Full { used, capacity }))
             }
             Patience::Until { deadline_ns, .. } if now < deadline_ns => Ok(()),
-            Patience::Until { timeout, .. } => Err(Error::TimedOut { what: self.space_wanted(), waited: timeout }),
+            Patience::Until { timeout, .. } => {
+                Err(WriterError::TimedOut { what: self.space_wanted(), waited: timeout })
+            }
         }
     }
 
@@ -163,8 +166,8 @@ impl Writer {
         format!("space in channel {channel}: {unread} of {capacity} bytes are not read yet")
     }
 
-    pub(super) fn would_block(&self, reason: Blocked) -> Error {
-        Error::WouldBlock { channel: self.geometry.channel.to_string(), reason }
+    pub(super) fn would_block(&self, reason: Blocked) -> WriterError {
+        WriterError::WouldBlock { channel: self.geometry.channel.to_string(), reason }
     }
 
     fn unread(&self) -> u64 {
@@ -191,7 +194,7 @@ impl Writer {
             let what = || format!("{wanted} {readers} of channel {}, {have} attached", self.geometry.channel);
             self.check_interrupt(what)?;
             if now >= patience.deadline_ns() {
-                return Err(Error::TimedOut { what: what(), waited: patience.timeout() });
+                return Err(WriterError::TimedOut { what: what(), waited: patience.timeout() });
             }
             // A reader that is attached but has not chosen its start posts nobody; it takes microseconds.
             let slice = if have < self.peers.len() { 1_000_000 } else { 1_000_000_000 };

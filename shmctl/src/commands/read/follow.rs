@@ -7,7 +7,9 @@ use nix::poll::{PollFd, PollFlags};
 use shm_proto::ErrorKind;
 use shm_proto::internal::handoff;
 use shm_proto::internal::handoff::Names;
-use shm_proto::{Attachment, ChannelName, Endpoint, Error, Message, Reader, Start};
+use shm_proto::{
+    Attachment, ChannelName, Endpoint, Error, HandoffError, Message, Reader, ReaderError, RequestError, Start,
+};
 
 use super::losses::Losses;
 use super::{Args, Format};
@@ -121,7 +123,7 @@ impl Session {
             self.output.flush(&self.signals)?;
             if !(self.follow && self.may_come_back(&detached)) {
                 return match detached {
-                    Error::Closed { .. } => Ok(()),
+                    Error::Reader(ReaderError::Closed { .. }) | Error::Handoff(HandoffError::Closed { .. }) => Ok(()),
                     error => Err(error.into()),
                 };
             }
@@ -142,12 +144,20 @@ impl Session {
     /// Whether attaching again may succeed later.
     fn may_come_back(&self, error: &Error) -> bool {
         match error {
-            Error::NoDaemon { .. }
-            | Error::Disconnected { .. }
-            | Error::Closed { .. }
-            | Error::Evicted { .. }
-            | Error::TimedOut { .. } => true,
-            Error::Refused(refusal) => match refusal.kind {
+            Error::Request(RequestError::NoDaemon { .. } | RequestError::TimedOut { .. })
+            | Error::Reader(
+                ReaderError::Disconnected { .. }
+                | ReaderError::Closed { .. }
+                | ReaderError::Evicted { .. }
+                | ReaderError::TimedOut { .. },
+            )
+            | Error::Handoff(
+                HandoffError::Disconnected { .. }
+                | HandoffError::Closed { .. }
+                | HandoffError::Evicted { .. }
+                | HandoffError::TimedOut { .. },
+            ) => true,
+            Error::Request(RequestError::Refused(refusal)) => match refusal.kind {
                 ErrorKind::Busy | ErrorKind::TryLater => true,
                 // While a daemon starts; before the first attachment it is more likely to be a misspelt name.
                 ErrorKind::NoSuchChannel | ErrorKind::TooMany => self.place.is_some(),
@@ -160,7 +170,7 @@ impl Session {
     fn silence(&self, waited: Duration) -> Failure {
         let channel = self.channel.as_ref().map(|name| format!(" on channel {name}")).unwrap_or_default();
         let what = format!("a message{channel} ({})", messages(self.received, "received"));
-        Error::TimedOut { what, waited }.into()
+        ReaderError::TimedOut { what, waited }.into()
     }
 
     fn attach_and_read(&mut self) -> Result<End> {
@@ -206,11 +216,11 @@ impl Session {
                 match self.take_next(reader) {
                     Ok(true) => {}
                     Ok(false) => break,
-                    Err(error @ Error::Corrupt { .. }) if self.goes_on(reader) => {
+                    Err(error @ ReaderError::Corrupt { .. }) if self.goes_on(reader) => {
                         note(&format!("{error}; messages may be missing; going on when the daemon has replaced it"));
                         break;
                     }
-                    Err(error) => return Ok(End::Detached(error)),
+                    Err(error) => return Ok(End::Detached(error.into())),
                 }
                 if self.left == Some(0) || self.signals.came() {
                     return Ok(End::Done);
@@ -230,7 +240,7 @@ impl Session {
             match reader.arm() {
                 Ok(true) => {}
                 Ok(false) => continue,
-                Err(error) => return Ok(End::Detached(error)),
+                Err(error) => return Ok(End::Detached(error.into())),
             }
             if let Some(end) = self.sleep(reader)? {
                 return Ok(end);
@@ -239,10 +249,10 @@ impl Session {
     }
 
     /// Takes the next message, and returns false if no message is there.
-    fn take_next(&mut self, reader: &mut Reader) -> Result<bool, Error> {
+    fn take_next(&mut self, reader: &mut Reader) -> Result<bool, ReaderError> {
         let Some(message) = reader.try_recv()? else { return Ok(false) };
         match self.take(message) {
-            Ok(()) | Err(Error::Lapped { .. } | Error::Withdrawn { .. }) => Ok(true),
+            Ok(()) | Err(ReaderError::Lapped { .. } | ReaderError::Withdrawn { .. }) => Ok(true),
             Err(error) => Err(error),
         }
     }
@@ -254,7 +264,7 @@ impl Session {
     }
 
     /// Appends the message to the output, if it was not overwritten meanwhile and is not known from before.
-    fn take(&mut self, message: Message<'_>) -> Result<(), Error> {
+    fn take(&mut self, message: Message<'_>) -> Result<(), ReaderError> {
         let seq = message.seq();
         let next = self.place.map_or(seq, |(_, next)| next);
         if seq < next {
@@ -335,7 +345,9 @@ impl Session {
 /// How long the daemon says to wait before another attempt.
 fn retry_after(error: &Error) -> Option<Duration> {
     match error {
-        Error::Refused(refusal) => refusal.retry_after_ms.map(|ms| Duration::from_millis(ms).min(LONGEST_WAIT)),
+        Error::Request(RequestError::Refused(refusal)) => {
+            refusal.retry_after_ms.map(|ms| Duration::from_millis(ms).min(LONGEST_WAIT))
+        }
         _ => None,
     }
 }

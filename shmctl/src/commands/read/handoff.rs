@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags};
-use shm_proto::Error;
+use shm_proto::HandoffError;
 use shm_proto::HandoffReader as Attached;
 use shm_proto::internal::handoff::{Names, Reader, Received, WriterSign};
 use shm_proto::internal::os::clock::monotonic_ns;
@@ -19,7 +19,7 @@ const LOOK: Duration = Duration::from_millis(250);
 
 /// A reader with a daemon or without.
 pub(super) trait Taking {
-    fn recv_until(&mut self, into: &mut Vec<u8>, until_ns: u64) -> Result<Option<Received>, Error>;
+    fn recv_until(&mut self, into: &mut Vec<u8>, until_ns: u64) -> Result<Option<Received>, HandoffError>;
     fn acknowledge(&mut self);
     /// What is to be seen of the writer, where nobody says when it ends.
     fn writer(&self) -> Option<WriterSign>;
@@ -28,7 +28,7 @@ pub(super) trait Taking {
 }
 
 impl Taking for Reader {
-    fn recv_until(&mut self, into: &mut Vec<u8>, until_ns: u64) -> Result<Option<Received>, Error> {
+    fn recv_until(&mut self, into: &mut Vec<u8>, until_ns: u64) -> Result<Option<Received>, HandoffError> {
         Reader::recv_until(self, into, until_ns)
     }
     fn acknowledge(&mut self) {
@@ -43,7 +43,7 @@ impl Taking for Reader {
 }
 
 impl Taking for Attached {
-    fn recv_until(&mut self, into: &mut Vec<u8>, until_ns: u64) -> Result<Option<Received>, Error> {
+    fn recv_until(&mut self, into: &mut Vec<u8>, until_ns: u64) -> Result<Option<Received>, HandoffError> {
         Attached::recv_until(self, into, until_ns)
     }
     fn acknowledge(&mut self) {
@@ -67,7 +67,7 @@ impl Session {
             let until = monotonic_ns() + u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
             let received = match reader.recv_until(&mut bytes, until) {
                 Ok(received) => received,
-                Err(error) => return Ok(End::Detached(error)),
+                Err(error) => return Ok(End::Detached(error.into())),
             };
             // Once with the first message, whose writer is there, and then while nothing comes.
             if (received.is_none() || !watch.has_looked()) && watch.notices(Instant::now(), || reader.writer()) {

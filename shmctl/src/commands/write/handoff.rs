@@ -4,10 +4,10 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags};
-use shm_proto::Error;
 use shm_proto::internal::framing::{MessageSink, Pump, Slotted, Step};
 use shm_proto::internal::handoff::{Names, Origin, Progress, Settings, Writer};
 use shm_proto::internal::os::clock::monotonic_ns;
+use shm_proto::{Error, HandoffError, WriterError};
 
 use super::stopped::{End, Stopped};
 use super::{Args, Overdue, stdin};
@@ -36,11 +36,12 @@ impl Sink<'_> {
             .map_or(u64::MAX, |most| monotonic_ns().saturating_add(u64::try_from(most.as_nanos()).unwrap_or(u64::MAX)));
         while self.writer.progress(until.min(monotonic_ns() + LOOK))? == Progress::Waiting {
             if self.signals.came() {
-                return Err(Error::Interrupted { what: self.waited_for() });
+                return Err(WriterError::Interrupted { what: self.waited_for() }.into());
             }
             if monotonic_ns() >= until {
                 self.writer.withdraw()?;
-                return Err(Error::TimedOut { what: self.waited_for(), waited: self.timeout.unwrap_or_default() });
+                let waited = self.timeout.unwrap_or_default();
+                return Err(HandoffError::TimedOut { what: self.waited_for(), waited }.into());
             }
         }
         Ok(())
@@ -52,6 +53,8 @@ impl Sink<'_> {
 }
 
 impl MessageSink for Sink<'_> {
+    type Error = Error;
+
     fn publish_all<'m>(&mut self, messages: impl Iterator<Item = &'m [u8]>) -> Result<u64, Error> {
         let (mut count, mut messages) = (0, messages);
         while let Some(message) = messages.next() {
@@ -109,7 +112,7 @@ pub(super) fn run(args: &Args, names: Names, signals: &Signals) -> Result<()> {
     match result {
         Ok(End::Input) => log::info!("{}", messages(counters.messages, "acknowledged")),
         Ok(End::Signal) => stopped.tell(signals, "")?,
-        Err(Failure::Library(Error::Interrupted { .. })) => {
+        Err(Failure::Library(Error::Writer(WriterError::Interrupted { .. }))) => {
             let more = "; the message on offer is withdrawn";
             Stopped { unfinished: 0, ..stopped }.tell(signals, more)?;
         }

@@ -181,7 +181,7 @@ impl Daemon {
     }
 
     /// Asks for a capacity.
-    pub(crate) fn resize(&self, bytes: u64) -> Result<Resized, shm_proto::Error> {
+    pub(crate) fn resize(&self, bytes: u64) -> Result<Resized, shm_proto::RequestError> {
         let mut client = Client::connect(&self.endpoint(), PATIENCE)?;
         match client.request(&Request::Resize { channel: None, bytes })? {
             Done::Resize(resized) => Ok(resized),

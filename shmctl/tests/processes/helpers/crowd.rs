@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use shm_proto::{Endpoint, Error, Reader, Start, Writer};
+use shm_proto::{Endpoint, Error, Reader, RequestError, Start, Writer};
 
 /// Attaches as often as it is let in, up to so many times, after it has borrowed the writer role if `how` says so; says how far
 /// it came and why no farther, and stays.
@@ -36,7 +36,7 @@ pub(crate) fn cling(endpoint: &Endpoint) {
                     reader.arm().unwrap();
                 }
             }
-            Err(Error::Refused(refusal)) => {
+            Err(Error::Request(RequestError::Refused(refusal))) => {
                 eprintln!("refused for {:?} ms: {refusal}", refusal.retry_after_ms);
                 std::thread::sleep(Duration::from_millis(5));
             }

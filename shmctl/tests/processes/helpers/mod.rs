@@ -13,7 +13,7 @@ use std::process::{Command, exit};
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, setrlimit};
-use shm_proto::{Endpoint, Error, Reader, Start, Writer};
+use shm_proto::{Endpoint, Reader, ReaderError, Start, Writer};
 
 use crate::common::{Daemon, Proc, User, clean};
 use crate::content::Content;
@@ -118,7 +118,7 @@ fn note(endpoint: &Endpoint, file: &str) {
                 line.push(b'\n');
                 file.write_all(&line).unwrap();
             }
-            Err(Error::Closed { .. }) => return,
+            Err(ReaderError::Closed { .. }) => return,
             Err(e) => panic!("{e}"),
         }
     }

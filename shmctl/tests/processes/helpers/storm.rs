@@ -13,7 +13,7 @@ use shm_proto::internal::os::fds;
 use shm_proto::internal::ring::layout::DATA_OFFSET;
 use shm_proto::internal::ring::record::Header;
 use shm_proto::internal::ring::{Received, Snapshot};
-use shm_proto::{Endpoint, Error, Reader, Start, Writer};
+use shm_proto::{Endpoint, Error, Reader, ReaderError, RequestError, Start, Writer, WriterError};
 
 use crate::common::PATIENCE;
 use crate::content::{Content, mix};
@@ -42,13 +42,16 @@ pub(crate) fn write(endpoint: &Endpoint, socket: &str, stop: &str, tally: &str) 
     while !is_over() {
         let mut writer = match Writer::attach(endpoint, None) {
             Ok(writer) => writer,
-            Err(Error::Refused(refusal)) if [ErrorKind::WriterTaken, ErrorKind::Busy].contains(&refusal.kind) => {
+            Err(Error::Request(RequestError::Refused(refusal)))
+                if [ErrorKind::WriterTaken, ErrorKind::Busy].contains(&refusal.kind) =>
+            {
                 std::thread::sleep(Duration::from_millis(1));
                 continue;
             }
             // It was stopped, and the role taken back, before it had it.
             Err(
-                Error::Revoked { .. } | Error::Disconnected { .. } | Error::NoDaemon { .. } | Error::TimedOut { .. },
+                Error::Writer(WriterError::Revoked { .. } | WriterError::TimedOut { .. })
+                | Error::Request(RequestError::NoDaemon { .. } | RequestError::TimedOut { .. }),
             ) => {
                 continue;
             }
@@ -67,7 +70,7 @@ pub(crate) fn write(endpoint: &Endpoint, socket: &str, stop: &str, tally: &str) 
                     note(sure, unsure);
                 }
                 // Published. The role ended while it waited for the readers.
-                Err(Error::Unacknowledged { ended: Some(_), .. }) => {
+                Err(WriterError::Unacknowledged { ended: Some(_), .. }) => {
                     sure += writer.messages() - before;
                     break None;
                 }
@@ -76,10 +79,10 @@ pub(crate) fn write(endpoint: &Endpoint, socket: &str, stop: &str, tally: &str) 
         };
         match error {
             None => {}
-            Some(Error::Superseded { .. }) => unsure += BATCH,
-            Some(Error::Revoked { .. }) => unsure += BATCH - 1,
+            Some(WriterError::Superseded { .. }) => unsure += BATCH,
+            Some(WriterError::Revoked { .. }) => unsure += BATCH - 1,
             // Its connection was cut, the daemon has not noticed yet, and the message needs a larger ring.
-            Some(Error::NoSpace { .. }) => unsure += BATCH - 1,
+            Some(WriterError::NoSpace { .. }) => unsure += BATCH - 1,
             Some(e) => panic!("{e}"),
         }
         note(sure, unsure);
@@ -97,7 +100,7 @@ pub(crate) fn read_tally(tally: &Path) -> (u64, u64) {
 /// Most messages of one call of `publish`.
 pub(crate) const BATCH: u64 = 8;
 
-fn publish(writer: &mut Writer, content: &Content) -> Result<(), Error> {
+fn publish(writer: &mut Writer, content: &Content) -> Result<(), WriterError> {
     let n = writer.messages();
     match n % 3 {
         0 => drop(writer.publish(content.message(n))?),
@@ -162,7 +165,12 @@ pub(crate) fn read_on(endpoint: &Endpoint, way: &str) {
 }
 
 /// The next message, if there is one. `lost` is what was lost before messages that were overwritten while they were read.
-fn receive(reader: &mut Reader, way: &str, bytes: &mut Vec<u8>, lost: &mut u64) -> Result<Option<Received>, Error> {
+fn receive(
+    reader: &mut Reader,
+    way: &str,
+    bytes: &mut Vec<u8>,
+    lost: &mut u64,
+) -> Result<Option<Received>, ReaderError> {
     let message = match way {
         "copy" => return reader.recv_into(bytes, Some(PATIENCE)).map(Some),
         "wait" => reader.recv(Some(PATIENCE))?,
@@ -183,11 +191,11 @@ fn receive(reader: &mut Reader, way: &str, bytes: &mut Vec<u8>, lost: &mut u64) 
             *lost = 0;
             Ok(Some(Received { seq, lost_before }))
         }
-        Err(Error::Lapped { .. }) => {
+        Err(ReaderError::Lapped { .. }) => {
             *lost = lost_before;
             Ok(None)
         }
-        Err(Error::Withdrawn { .. }) => Ok(None),
+        Err(ReaderError::Withdrawn { .. }) => Ok(None),
         Err(e) => Err(e),
     }
 }
@@ -231,7 +239,7 @@ pub(crate) fn endure(endpoint: &Endpoint, way: &str, started: &str) {
         match receive(&mut reader, way, &mut bytes, &mut lost) {
             Ok(Some(_)) if bytes == END => break,
             Ok(_) => {}
-            Err(Error::Corrupt { .. }) => broken += 1,
+            Err(ReaderError::Corrupt { .. }) => broken += 1,
             Err(e) => panic!("{e}"),
         }
     }

@@ -17,7 +17,7 @@ use shm_proto::OnFull;
 use shm_proto::internal::handoff::{Counters, Resized, Waker, Writer};
 use shm_proto::internal::os::bell::Bell;
 use shm_proto::internal::ring::Reader;
-use shm_proto::{ChannelName, Error, Result};
+use shm_proto::{ChannelName, Error, HandoffError, Result, SystemError};
 
 use crate::cleanup;
 use crate::event_loop::ClientId;
@@ -60,7 +60,7 @@ struct Shared {
     /// The thread has removed the objects, or failed to, and has nothing more to do.
     ended: AtomicBool,
     /// Why some object could not be removed, once the thread has tried.
-    left: Mutex<Option<Error>>,
+    left: Mutex<Option<SystemError>>,
     /// There is an order in the queue.
     orders: AtomicBool,
     /// The longest segment that a message has needed since somebody looked.
@@ -68,7 +68,7 @@ struct Shared {
 }
 
 /// What became of an order to resize.
-pub(super) type Answer = (ClientId, u64, Result<Resized>);
+pub(super) type Answer = (ClientId, u64, Result<Resized, HandoffError>);
 
 /// The daemon's end of the thread.
 #[derive(Debug)]
@@ -176,7 +176,7 @@ impl HandoffThread {
     ///
     /// # Errors
     /// Why not; told once.
-    pub(super) fn removed(&self) -> Result<()> {
+    pub(super) fn removed(&self) -> Result<(), SystemError> {
         self.shared.left.lock().unwrap_or_else(PoisonError::into_inner).take().map_or(Ok(()), Err)
     }
 

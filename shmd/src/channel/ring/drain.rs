@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::time::Instant;
 
-use shm_proto::Error;
 use shm_proto::internal::ring::standstill::{Limit, Standstill};
 
 use super::{By, Ring};
@@ -80,7 +79,7 @@ impl Ring {
         let shot = match self.segments.current().snapshot() {
             Ok(shot) => shot,
             // The header could not be read this time; the next call may succeed.
-            Err(Error::System { source, .. }) if source.kind() == std::io::ErrorKind::ResourceBusy => return false,
+            Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => return false,
             Err(_) => return true,
         };
         let limit = Limit::new(self.segments.geometry().evict_after_ms);

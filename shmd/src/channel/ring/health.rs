@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use shm_proto::internal::ring::layout::Place;
 use shm_proto::internal::ring::{Beginning, Snapshot, Walk, WalkFrom, Walked};
-use shm_proto::{Error, ErrorKind, Refusal, Result};
+use shm_proto::{Error, ErrorKind, ReaderError, Refusal, Result, SystemError};
 
 use super::Ring;
 use super::segments::Segments;
@@ -77,14 +77,14 @@ impl Health {
     fn examine(&self, segments: &Segments, capacity: u64) -> Finding {
         let shot = match segments.current().snapshot() {
             Ok(shot) => shot,
-            Err(Error::System { action, source }) if source.kind() == Io::UnexpectedEof => {
-                return Finding::Broken(format!("{action}: {source}"));
+            Err(error) if error.kind() == Io::UnexpectedEof => {
+                return Finding::Broken(error.to_string());
             }
-            Err(e) => return Finding::Unknown(e),
+            Err(e) => return Finding::Unknown(e.into()),
         };
         let length = match segments.current().data_length() {
             Ok(length) => length,
-            Err(e) => return Finding::Unknown(e),
+            Err(e) => return Finding::Unknown(e.into()),
         };
         if length < capacity {
             return Finding::Broken(format!("the file has {length} bytes of data, {capacity} were reserved"));
@@ -146,7 +146,9 @@ impl Ring {
                 Ok(shot)
             }
             Finding::Unknown(e) => Err(e),
-            Finding::Broken(reason) => Err(Error::Corrupt { channel: self.config.name.to_string(), reason }),
+            Finding::Broken(reason) => {
+                Err(ReaderError::Corrupt { channel: self.config.name.to_string(), reason }.into())
+            }
         }
     }
 
@@ -159,9 +161,7 @@ impl Ring {
         match self.check(connections) {
             // A writer that is busy with its places is none of a reader's troubles.
             Ok(_) => Ok(()),
-            Err(Error::System { source, .. }) if source.kind() == Io::ResourceBusy && !self.health.is_broken() => {
-                Ok(())
-            }
+            Err(Error::System(error)) if error.kind() == Io::ResourceBusy && !self.health.is_broken() => Ok(()),
             Err(e) => self.refuse(ErrorKind::Internal, format!("its segment is broken and cannot be replaced: {e}")),
         }
     }
@@ -237,7 +237,7 @@ impl Ring {
         }
     }
 
-    fn no_inspection(&self, error: &Error) {
+    fn no_inspection(&self, error: &SystemError) {
         log::debug!("event=no-inspection channel={} reason={:?}", self.config.name, error.to_string());
     }
 }

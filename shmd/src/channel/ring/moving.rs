@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use shm_proto::internal::os::{barrier, process};
 use shm_proto::internal::ring::link::ToReader;
-use shm_proto::{Error, Result};
+use shm_proto::{Error, ReaderError, Result};
 
 use super::segments::MOST_FORMER;
 use super::{By, Ring};
@@ -58,7 +58,7 @@ impl Ring {
                 let who = last.map_or_else(String::new, |last| format!(", pid {},", last.pid));
                 let why = format!("its former writer{who} can still write to the old segment");
                 return match self.move_on(connections, &Why::Held(why)) {
-                    Err(Error::Corrupt { reason, .. }) => self.heal(connections, &reason),
+                    Err(Error::Reader(ReaderError::Corrupt { reason, .. })) => self.heal(connections, &reason),
                     moved => moved,
                 };
             }

@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::stat::fstat;
+use shm_proto::SystemError;
 use shm_proto::internal::os::file_lock;
 use shm_proto::internal::os::file_lock::Role;
 use shm_proto::internal::os::process;
@@ -13,7 +14,6 @@ use shm_proto::internal::os::remove::remove_this;
 use shm_proto::internal::os::shm;
 use shm_proto::internal::os::shm::Leftover;
 use shm_proto::internal::ring::{Owner, Snapshot};
-use shm_proto::{Error, Result};
 
 use crate::operation_log::operation;
 
@@ -24,7 +24,7 @@ const LOOK: Duration = Duration::from_millis(5);
 
 /// Takes all locks of an object that nobody else has yet: the owner's, and those to hand to writers. They are there before the
 /// name is.
-pub(super) fn lock(object: &shm::Unnamed) -> Result<()> {
+pub(super) fn lock(object: &shm::Unnamed) -> Result<(), SystemError> {
     for role in [Role::Owner, Role::Writer] {
         file_lock::try_lock(object.file(), role)?;
     }
@@ -32,12 +32,12 @@ pub(super) fn lock(object: &shm::Unnamed) -> Result<()> {
 }
 
 /// Gives the object its name.
-pub(super) fn publish(object: &shm::Unnamed, name: &str) -> Result<()> {
+pub(super) fn publish(object: &shm::Unnamed, name: &str) -> Result<(), SystemError> {
     lock(object)?;
     loop {
         match object.publish() {
             // Somebody was faster. Only what a dead daemon left makes way.
-            Err(Error::System { source, .. }) if source.kind() == ErrorKind::AlreadyExists => make_way(name)?,
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => make_way(name)?,
             published => return published,
         }
     }
@@ -47,11 +47,11 @@ pub(super) fn publish(object: &shm::Unnamed, name: &str) -> Result<()> {
 ///
 /// Daemons that start at the same time with one prefix may all find it. Its owner's lock goes to one of them; the others find
 /// it locked, or that the name leads elsewhere by now, and look again.
-pub(super) fn make_way(name: &str) -> Result<()> {
+pub(super) fn make_way(name: &str) -> Result<(), SystemError> {
     let until = Instant::now() + RELEASE;
     let refuse = |reason: String| {
         let taken = std::io::Error::new(ErrorKind::AlreadyExists, reason);
-        Err(Error::system(format!("create shared memory {name}"), taken))
+        Err(SystemError::new(format!("create shared memory {name}"), taken))
     };
     loop {
         match shm::remove_blank(name)? {
@@ -73,11 +73,11 @@ pub(super) fn make_way(name: &str) -> Result<()> {
         }
         let there = match shm::open(name, false) {
             Ok(there) => there,
-            Err(Error::System { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok(()),
-            Err(Error::System { source, .. }) if is_passing(&source) => continue,
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) if is_passing(&error.source) => continue,
             Err(e) => return refuse(format!("somebody else's object has this name ({e}); choose another --prefix")),
         };
-        let stat = fstat(&there).map_err(|e| Error::system(format!("look at shared memory {name}"), e))?;
+        let stat = fstat(&there).map_err(|e| SystemError::new(format!("look at shared memory {name}"), e))?;
         let own = nix::unistd::geteuid().as_raw();
         if stat.st_uid != own {
             let user = process::user_name(stat.st_uid);
@@ -96,7 +96,7 @@ pub(super) fn make_way(name: &str) -> Result<()> {
             return refuse(format!("the shmd with pid {pid} uses it; stop that one, or choose another --prefix"));
         }
         let claimed = match claim(name, until) {
-            Err(Error::System { source, .. }) if is_passing(&source) => continue,
+            Err(error) if is_passing(&error.source) => continue,
             claimed => claimed?,
         };
         let Some(_claimed) = claimed else {
@@ -106,7 +106,7 @@ pub(super) fn make_way(name: &str) -> Result<()> {
         };
         // Looked at once more: what is not this one by now is looked at from the beginning.
         let removed = remove_this(Path::new(&shm::path(name)), &there);
-        if !removed.map_err(|e| Error::system(format!("unlink shared memory {name}"), e))? {
+        if !removed.map_err(|e| SystemError::new(format!("unlink shared memory {name}"), e))? {
             continue;
         }
         let reason = format!("its daemon, pid {pid}, is no more");
@@ -120,7 +120,7 @@ pub(super) fn make_way(name: &str) -> Result<()> {
 ///
 /// A reader of a dead daemon's segment may hold a read lock, and is no daemon: then the object is opened without the lock, and
 /// whoever removes the name is the one.
-fn claim(name: &str, until: Instant) -> Result<Option<OwnedFd>> {
+fn claim(name: &str, until: Instant) -> Result<Option<OwnedFd>, SystemError> {
     loop {
         let object = shm::open(name, true)?;
         if file_lock::try_lock(&object, Role::Owner)? || !file_lock::is_locked(&object, Role::Owner)? {

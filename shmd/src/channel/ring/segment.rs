@@ -15,7 +15,7 @@ use shm_proto::internal::os::memory::Free;
 use shm_proto::internal::os::{barrier, file_lock, process, random, reserve, shm};
 use shm_proto::internal::ring::layout::DATA_OFFSET;
 use shm_proto::internal::ring::{Beginning, Owner, Snapshot, begin_segment, create_segment};
-use shm_proto::{Bytes, Error, Prefix, Result};
+use shm_proto::{Bytes, Prefix, SystemError};
 
 use super::name::{lock, make_way, publish};
 use crate::cleanup;
@@ -26,11 +26,11 @@ use crate::operation_log::operation;
 ///
 /// # Errors
 /// When `/proc` does not tell.
-pub(crate) fn this_process() -> Result<Owner> {
+pub(crate) fn this_process() -> Result<Owner, SystemError> {
     let pid = std::process::id();
     let start = process::start_ticks(pid).ok_or_else(|| {
         let missing = std::io::Error::from(ErrorKind::NotFound);
-        Error::system(format!("read this process's start from /proc/{pid}/stat"), missing)
+        SystemError::new(format!("read this process's start from /proc/{pid}/stat"), missing)
     })?;
     Ok(Owner { pid, start, boot_id: process::boot_id()? })
 }
@@ -71,7 +71,7 @@ impl Segment {
         config: &ChannelConfig,
         owner: Owner,
         ending: &AtomicBool,
-    ) -> Result<(Self, Geometry)> {
+    ) -> Result<(Self, Geometry), SystemError> {
         let name = config.object(prefix);
         let gid = config.group.as_ref().map(|(_, gid)| *gid);
         // Before memory is reserved: a dead daemon's object may hold what is needed.
@@ -104,7 +104,12 @@ impl Segment {
     ///
     /// # Errors
     /// When there is no memory.
-    pub(super) fn successor(&self, config: &ChannelConfig, geometry: &Geometry, capacity: u64) -> Result<Unborn> {
+    pub(super) fn successor(
+        &self,
+        config: &ChannelConfig,
+        geometry: &Geometry,
+        capacity: u64,
+    ) -> Result<Unborn, SystemError> {
         let gid = config.group.as_ref().map(|(_, gid)| *gid);
         let object = shm::Unnamed::create(&self.name, config.mode, gid)?;
         reserve::in_child(object.file(), 0, DATA_OFFSET + capacity, &AtomicBool::new(false))
@@ -132,7 +137,7 @@ impl Segment {
     ///
     /// # Errors
     /// When the kernel does not tell.
-    pub(super) fn is_held(&self) -> Result<bool> {
+    pub(super) fn is_held(&self) -> Result<bool, SystemError> {
         file_lock::is_locked(&self.file, file_lock::Role::Writer)
     }
 
@@ -150,7 +155,7 @@ impl Segment {
     ///
     /// # Errors
     /// When the file was cut short by a program that was lent the writer role.
-    pub(crate) fn snapshot(&self) -> Result<Snapshot> {
+    pub(crate) fn snapshot(&self) -> Result<Snapshot, SystemError> {
         Snapshot::read(self.read_only.as_fd())
     }
 
@@ -158,7 +163,7 @@ impl Segment {
     ///
     /// # Errors
     /// When the kernel does not tell.
-    pub(super) fn data_length(&self) -> Result<u64> {
+    pub(super) fn data_length(&self) -> Result<u64, SystemError> {
         Ok(reserve::length(self.file())?.saturating_sub(DATA_OFFSET))
     }
 
@@ -166,21 +171,21 @@ impl Segment {
     ///
     /// # Errors
     /// When the descriptors have run out.
-    pub(crate) fn for_reader(&self) -> Result<OwnedFd> {
-        self.read_only.try_clone().map_err(|e| Error::system("duplicate a segment's descriptor", e))
+    pub(crate) fn for_reader(&self) -> Result<OwnedFd, SystemError> {
+        self.read_only.try_clone().map_err(|e| SystemError::new("duplicate a segment's descriptor", e))
     }
 
     /// A descriptor for a writer, with an open file of its own and a lock that lasts as long as anybody has that open or mapped.
     ///
     /// # Errors
     /// When the descriptors have run out, or the name leads to another object.
-    pub(crate) fn for_writer(&mut self) -> Result<OwnedFd> {
+    pub(crate) fn for_writer(&mut self) -> Result<OwnedFd, SystemError> {
         let writer = shm::open(&self.name, true)?;
-        let looked = |e| Error::system(format!("look at shared memory {}", self.name), e);
+        let looked = |e| SystemError::new(format!("look at shared memory {}", self.name), e);
         let [ours, found] = [fstat(&self.file).map_err(looked)?, fstat(&writer).map_err(looked)?];
         if (ours.st_dev, ours.st_ino) != (found.st_dev, found.st_ino) {
             let other = std::io::Error::other("the name leads to another object");
-            return Err(Error::system(format!("open shared memory {} for a writer", self.name), other));
+            return Err(SystemError::new(format!("open shared memory {} for a writer", self.name), other));
         }
         self.next_lock = file_lock::hand_over(&self.file, &writer, self.next_lock)?;
         Ok(writer)
@@ -195,8 +200,8 @@ impl Segment {
     ///
     /// # Errors
     /// When the daemon is not in that group.
-    pub(crate) fn set_access(&self, mode: u32, gid: Option<u32>) -> Result<()> {
-        let failed = |e| Error::system(format!("change mode and group of shared memory {}", self.name), e);
+    pub(crate) fn set_access(&self, mode: u32, gid: Option<u32>) -> Result<(), SystemError> {
+        let failed = |e| SystemError::new(format!("change mode and group of shared memory {}", self.name), e);
         let gid = gid.map_or_else(getegid, Gid::from_raw);
         fchown(self.file(), None, Some(gid)).map_err(failed)?;
         fchmod(self.file(), Mode::from_bits_truncate(mode)).map_err(failed)
@@ -256,7 +261,12 @@ impl Unborn {
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub(super) fn begin(mut self, capacity: u64, owner: Owner, beginning: &Beginning) -> Result<(Segment, Geometry)> {
+    pub(super) fn begin(
+        mut self,
+        capacity: u64,
+        owner: Owner,
+        beginning: &Beginning,
+    ) -> Result<(Segment, Geometry), SystemError> {
         begin_segment(self.object.file(), &self.geometry, capacity, owner, beginning)?;
         lock(&self.object)?;
         self.object.replace()?;
@@ -303,14 +313,10 @@ pub(super) fn geometry(config: &ChannelConfig) -> Geometry {
     }
 }
 
-fn no_room(config: &ChannelConfig, error: Error) -> Error {
-    match error {
-        Error::System { action, source } => {
-            let capacity = Bytes(config.capacity);
-            let way = "lower the channel's capacity, or raise that limit";
-            let action = format!("no memory for its capacity of {capacity}: {action}");
-            Error::System { action, source: std::io::Error::new(source.kind(), format!("{source}; {way}")) }
-        }
-        other => other,
-    }
+fn no_room(config: &ChannelConfig, error: SystemError) -> SystemError {
+    let SystemError { action, source, .. } = error;
+    let capacity = Bytes(config.capacity);
+    let way = "lower the channel's capacity, or raise that limit";
+    let source = std::io::Error::new(source.kind(), format!("{source}; {way}"));
+    SystemError::new(format!("no memory for its capacity of {capacity}: {action}"), source)
 }

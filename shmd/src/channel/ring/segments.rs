@@ -3,7 +3,7 @@
 use shm_proto::internal::ring::layout::Place;
 use shm_proto::internal::ring::link::ToWriter;
 use shm_proto::internal::ring::{Beginning, Walk, WalkFrom, Walked};
-use shm_proto::{Error, Geometry, Result};
+use shm_proto::{Geometry, ReaderError, Result, SystemError};
 
 use super::segment::{self, Segment, Unborn, this_process};
 use crate::channel::readers::Readers;
@@ -94,7 +94,7 @@ impl Segments {
             Walked::Tail(end) => end,
             other => {
                 let reason = format!("the end of its records is not to be found: {other:?}");
-                return Err(Error::Corrupt { channel: self.geometry.channel.to_string(), reason });
+                return Err(ReaderError::Corrupt { channel: self.geometry.channel.to_string(), reason }.into());
             }
         };
         let (dropped, overwritten) = (shot.dropped, shot.overwritten);
@@ -105,7 +105,7 @@ impl Segments {
     ///
     /// # Errors
     /// When there is no memory.
-    pub(super) fn successor(&self, config: &ChannelConfig, capacity: u64) -> Result<Unborn> {
+    pub(super) fn successor(&self, config: &ChannelConfig, capacity: u64) -> Result<Unborn, SystemError> {
         self.current.successor(config, &self.geometry, capacity)
     }
 

@@ -3,13 +3,13 @@
 use std::collections::VecDeque;
 use std::time::Instant;
 
-use shm_proto::Done;
 use shm_proto::internal::control::Resized;
 use shm_proto::internal::os::memory::Free;
 use shm_proto::internal::os::reserve::{Progress, Reservation};
 use shm_proto::internal::ring::Snapshot;
 use shm_proto::internal::ring::layout::DATA_OFFSET;
 use shm_proto::internal::ring::link::ToWriter;
+use shm_proto::{Done, Error};
 
 use super::Ring;
 use crate::connections::{Connections, channel_refusal};
@@ -218,7 +218,7 @@ impl Ring {
     fn reserve(&mut self, connections: &mut Connections, from: u64, to: u64) -> Vec<Action> {
         let file = self.segments.current().file();
         let started = Reservation::start(file, DATA_OFFSET + from, DATA_OFFSET + to, STEP);
-        let watched = started.and_then(|reservation| {
+        let watched = started.map_err(Error::from).and_then(|reservation| {
             connections.events.add(&reservation, Token::Reservation(self.id), Interest::READ)?;
             Ok(reservation)
         });

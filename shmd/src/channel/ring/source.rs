@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shm_proto::internal::os::page::SharedPage;
-use shm_proto::{Error, Result};
+use shm_proto::{Error, Result, SystemError};
 
 use super::Ring;
 use super::lease::{Lease, Offer, To};
@@ -41,7 +41,7 @@ impl Ring {
     /// When it cannot be started.
     pub(in crate::channel) fn start_source(&mut self, connections: &mut Connections) -> Result<()> {
         self.try_source(connections).map_err(|e| match e {
-            Error::System { action, source } => {
+            Error::System(SystemError { action, source, .. }) => {
                 let (name, kind) = (&self.config.name, self.config.source.kind());
                 Error::system(format!("channel {name}, source {kind}: {action}"), source)
             }

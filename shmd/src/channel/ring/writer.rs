@@ -120,7 +120,7 @@ impl Ring {
 
     fn cannot_claim(&self, error: &Error) -> Refusal {
         match error {
-            Error::System { source, .. } if source.kind() == std::io::ErrorKind::ResourceBusy => {
+            Error::System(system) if system.kind() == std::io::ErrorKind::ResourceBusy => {
                 refusal(ErrorKind::Busy, error.to_string())
             }
             error => self.internal(error),

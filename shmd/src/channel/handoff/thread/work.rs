@@ -12,7 +12,7 @@ use shm_proto::internal::handoff::layout::HEADER_SIZE;
 use shm_proto::internal::handoff::{Counters, Progress, Resized, Writer};
 use shm_proto::internal::os::bell::Bell;
 use shm_proto::internal::ring::{Message, Reader};
-use shm_proto::{ChannelName, Error, OnFull, Result};
+use shm_proto::{ChannelName, HandoffError, OnFull, ReaderError};
 
 use super::{Answer, Order, Shared, State};
 use crate::operation_log::operation;
@@ -25,7 +25,7 @@ const PART: usize = 64 << 10;
 /// Why handing a message over was broken off.
 enum Stopped {
     ByDaemon,
-    By(Error),
+    By(ReaderError),
 }
 
 /// The thread's ends of what it has in common with the daemon.
@@ -70,7 +70,7 @@ impl Work {
 
     pub(super) fn run(mut self, mut feed: Reader) {
         if let Err(Stopped::By(error)) = self.serve(&mut feed)
-            && !matches!(error, Error::Closed { .. } | Error::Disconnected { .. })
+            && !matches!(error, ReaderError::Closed { .. } | ReaderError::Disconnected { .. })
         {
             operation("handoff-failed").on(&self.channel).reason(error).error();
         }
@@ -88,7 +88,7 @@ impl Work {
                 Ok(true) => continue,
                 Ok(false) => {}
                 // The daemon looks at the feed, and replaces it.
-                Err(Stopped::By(error @ Error::Corrupt { .. })) => {
+                Err(Stopped::By(error @ ReaderError::Corrupt { .. })) => {
                     operation("broken").on(&self.channel).text("part", "feed").reason(error).warn();
                     self.ends.rung.ring();
                     continue;
@@ -113,7 +113,7 @@ impl Work {
         // Only now it is acknowledged to whoever published it.
         match message.finish() {
             // Its writer lost the role in the same moment; it does not know whether the message was handed over.
-            Ok(()) | Err(Error::Withdrawn { .. }) => Ok(true),
+            Ok(()) | Err(ReaderError::Withdrawn { .. }) => Ok(true),
             Err(error) => Err(Stopped::By(error)),
         }
     }
@@ -148,7 +148,7 @@ impl Work {
     }
 
     /// Waits a moment, unless there is something else to do.
-    fn retry(&mut self, error: &Error) -> Result<(), Stopped> {
+    fn retry(&mut self, error: &HandoffError) -> Result<(), Stopped> {
         if let Some(left_out) = self.lines.admit(Instant::now()) {
             operation("handoff-waits").on(&self.channel).reason(error).left_out(left_out).warn();
             self.ends.rung.ring();
@@ -190,7 +190,7 @@ impl Work {
         Ok(())
     }
 
-    fn resize(&mut self, bytes: u64, by: &'static str) -> Result<Resized> {
+    fn resize(&mut self, bytes: u64, by: &'static str) -> Result<Resized, HandoffError> {
         self.shrink_by = by;
         let outcome = self.writer.resize(bytes);
         if let Ok(Resized { new, pending, .. }) = &outcome {
