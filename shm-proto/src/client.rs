@@ -5,6 +5,7 @@
 //! | `endpoint` | where a daemon is |
 //! | `session` | a connection for requests |
 //! | `attach` | from a request to a [`Reader`](crate::Reader), a [`Writer`](crate::Writer) or a handoff |
+//! | `follower` | a reader that outlives attachments |
 //! | `link` | the connection of an attachment, as the ring sees it |
 //! | `handoff` | a reader of a handoff channel that the daemon knows of |
 //! | `error` | the sum of what every role can meet |
@@ -13,6 +14,7 @@
 mod attach;
 mod endpoint;
 mod error;
+mod follower;
 mod handoff;
 mod link;
 mod session;
@@ -23,6 +25,7 @@ pub use endpoint::{
     Endpoint, LOCK_NAME, RUNTIME_DIR_VARIABLE, SOCKET_NAME, SYSTEM_RUNTIME_DIR, default_prefix, default_runtime_dir,
 };
 pub use error::{Error, Result};
+pub use follower::{Follower, Notice};
 pub use handoff::Attached;
 pub use link::SocketLink;
 pub use session::Client;

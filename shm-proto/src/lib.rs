@@ -27,6 +27,7 @@
 //! |---|---|
 //! | [`Endpoint`] | where a daemon is |
 //! | [`Reader`], [`Message`], [`ReadBatch`] | receiving: one by one, in place or copied out, or several together |
+//! | [`Follower`], [`Notice`] | receiving beyond the end of an attachment: attaches again, and says why it waits |
 //! | [`Writer`], [`Slot`], [`Batch`] | publishing: copied in, filled in place, or several together |
 //! | [`Attachment`], [`HandoffReader`] | reading a channel of either mode; in a handoff there is one message at a time |
 //! | [`Client`], [`Request`], [`Done`] | asking the daemon: `stat`, `resize` and so on |
@@ -34,8 +35,9 @@
 //! # Ways to wait
 //!
 //! [`Reader::recv`] waits with or without a timeout, [`Reader::try_recv`] never does, and [`Reader::arm`] prepares for
-//! sleeping on the reader's descriptor beside others in a poll loop. A [`Writer`] waits in [`Writer::publish`] when the
-//! channel is full and lossless; [`Writer::publish_within`] and [`Writer::try_publish`] put a bound on that.
+//! sleeping on the reader's descriptor beside others in a poll loop. A [`Follower`] has the same three, and outlives the daemon.
+//! A [`Writer`] waits in [`Writer::publish`] when the channel is full and lossless; [`Writer::publish_within`] and
+//! [`Writer::try_publish`] put a bound on that.
 //!
 //! # Errors
 //!
@@ -48,7 +50,7 @@
 //! | [`WriterError`] | the calls of a [`Writer`], [`Slot::commit`], [`Batch::push`], [`Batch::commit`] |
 //! | [`RequestError`] | [`Client::connect`], [`Client::request`]; with a [`Refusal`] if the daemon says no |
 //! | [`HandoffError`] | the calls of a [`HandoffReader`] |
-//! | [`Error`] | [`Reader::attach`], [`Writer::attach`], [`Attachment::open`], which ask the daemon and map what it hands out |
+//! | [`Error`] | [`Reader::attach`], [`Writer::attach`], [`Attachment::open`], which ask the daemon and map what it hands out; the calls of a [`Follower`], which do all of this |
 //!
 //! [`WriterError::TimedOut`] and [`WriterError::WouldBlock`] mean that the message is *not* published.
 //! [`WriterError::Unacknowledged`] means that it *is* published and that some reader has not read it yet.
@@ -83,7 +85,7 @@ mod sync;
 
 #[cfg(not(loom))]
 pub use self::{
-    client::{Attached as HandoffReader, Attachment, Client, Endpoint, Error, Result},
+    client::{Attached as HandoffReader, Attachment, Client, Endpoint, Error, Follower, Notice, Result},
     control::{Done, ErrorKind, Refusal, Request, RequestError},
     error::{Blocked, ProtocolError, SystemError},
     framing::FramingError,
@@ -99,6 +101,7 @@ pub use self::{
 const _: () = {
     const fn is_send<T: Send>() {}
     is_send::<Reader>();
+    is_send::<Follower>();
     is_send::<Writer>();
     is_send::<HandoffReader>();
     is_send::<Client>();

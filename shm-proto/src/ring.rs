@@ -55,6 +55,8 @@ mod walker;
 mod writer;
 
 #[cfg(not(loom))]
+pub(crate) use self::reader::Ready;
+#[cfg(not(loom))]
 pub use self::{
     chain::{Walk, WalkFrom, Walked},
     inspect::Snapshot,

@@ -22,6 +22,7 @@ mod next_record;
 mod page;
 mod pause;
 mod position;
+mod resume;
 mod trouble;
 mod wait;
 
@@ -38,6 +39,7 @@ pub use self::message::{Message, Words};
 use self::page::Page;
 use self::pause::Pause;
 use self::position::{Found, Mapped, Position};
+pub(crate) use self::resume::Ready;
 use super::layout::{MARK_EVERY, ReaderPage, control};
 use super::published::is_unchanged;
 use super::spin::Spin;

@@ -11,6 +11,7 @@ mod newer;
 mod odd;
 mod peers;
 mod resize;
+mod resume;
 mod sleepers;
 mod slow;
 mod starts;

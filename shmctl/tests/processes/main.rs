@@ -11,6 +11,7 @@ mod common;
 mod content;
 mod errors;
 mod fairness;
+mod follower;
 mod formats;
 mod helpers;
 mod hostile;

@@ -5,6 +5,8 @@
 pub(super) struct Losses {
     /// The first message that could be received.
     first: u64,
+    /// The program has the messages before this one from an earlier attachment.
+    known: u64,
     lost: u64,
     /// Lost just before message `found`.
     lost_before: u64,
@@ -26,12 +28,33 @@ impl Losses {
         self.skipped = (0, 0);
     }
 
-    /// So many messages from number `seq` on are lost.
+    /// Goes on for an earlier attachment, after which message `next` was to come. This reader stands at message `seq`. What
+    /// lies between is lost, but was not lost by this attachment.
+    pub(super) fn go_on(&mut self, next: u64, seq: u64) {
+        self.begin(next.max(seq));
+        self.known = next;
+        (self.lost_before, self.found) = (seq.saturating_sub(next), seq);
+    }
+
+    /// Whether the program has message `seq` from an earlier attachment.
+    pub(super) fn knows(&self, seq: u64) -> bool {
+        seq < self.known
+    }
+
+    /// The message with which a later attachment goes on, if this one ends before message `seq` is received. Every message
+    /// before it was received, or its loss was reported.
+    pub(super) fn next(&self, seq: u64) -> u64 {
+        (seq - self.lost_before(seq)).max(self.known)
+    }
+
+    /// So many messages from number `seq` on are lost, except for known ones.
     pub(super) fn lose(&mut self, seq: u64, lost: u64) {
         if lost > 0 {
+            let after = seq + lost;
+            let lost = after.saturating_sub(seq.max(self.known));
             self.lost += lost;
             self.lost_before = if self.found == seq { self.lost_before + lost } else { lost };
-            self.found = seq + lost;
+            self.found = after;
         }
     }
 
@@ -40,11 +63,12 @@ impl Losses {
         self.found = u64::MAX;
     }
 
-    /// A broken segment was left at message `from`, and message `to` is the next. How many messages there were in between nobody
-    /// knows, so they count as no loss: it is `lost`, what it was before.
-    pub(super) fn skip(&mut self, from: u64, to: u64, lost: u64) {
-        let skipped = to.saturating_sub(from);
-        (self.lost, self.lost_before) = (lost, 0);
+    /// A broken segment was left at message `from`, and message `to` is the next. How many messages there were in between
+    /// nobody knows, so they count as no loss: `before` is what was [lost](Self::so_far) before.
+    pub(super) fn skip(&mut self, from: u64, to: u64, before: (u64, u64)) {
+        let skipped = to.saturating_sub(from.max(self.known));
+        (self.lost, self.lost_before) = before;
+        self.found = to;
         self.first += skipped;
         self.skipped = (skipped, to);
     }
@@ -52,6 +76,11 @@ impl Losses {
     /// Messages lost altogether.
     pub(super) fn lost(&self) -> u64 {
         self.lost
+    }
+
+    /// Messages lost altogether, and just before message `seq`.
+    pub(super) fn so_far(&self, seq: u64) -> (u64, u64) {
+        (self.lost, self.lost_before(seq))
     }
 
     /// Messages lost just before message `seq`.
@@ -67,6 +96,72 @@ impl Losses {
 
     /// Messages received before number `seq`: every message since the first was either received or lost.
     pub(super) fn received(&self, seq: u64) -> u64 {
-        (seq - self.first).saturating_sub(self.lost)
+        seq.saturating_sub(self.first).saturating_sub(self.lost)
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// Losses of a reader that goes on with message `next` and stands at message `seq`.
+    fn going_on(next: u64, seq: u64) -> Losses {
+        let mut losses = Losses::default();
+        losses.begin(seq);
+        losses.go_on(next, seq);
+        losses
+    }
+
+    #[test]
+    fn known_messages_are_neither_received_nor_lost() {
+        let mut losses = going_on(10, 3);
+        assert!(losses.knows(9) && !losses.knows(10));
+        assert_eq!((losses.received(7), losses.next(7)), (0, 10));
+        // The floor passes the reader at message 7: of 7 to 19, the program has 7, 8 and 9.
+        losses.lose(7, 13);
+        assert_eq!((losses.lost_before(20), losses.lost(), losses.received(20)), (10, 10, 0));
+        assert_eq!((losses.received(25), losses.next(25)), (5, 25));
+        // Known messages alone are no loss.
+        let mut losses = going_on(10, 3);
+        losses.lose(3, 5);
+        assert_eq!((losses.lost_before(8), losses.lost(), losses.next(8)), (0, 0, 10));
+    }
+
+    #[test]
+    fn what_lies_between_two_attachments_is_lost_before_the_first_message_of_the_second() {
+        let mut losses = going_on(10, 14);
+        assert_eq!((losses.lost_before(14), losses.lost(), losses.received(14)), (4, 0, 0));
+        // It goes on with the same message if it ends before it has received any.
+        assert_eq!(losses.next(14), 10);
+        losses.lose(14, 2);
+        assert_eq!((losses.lost_before(16), losses.lost(), losses.next(16)), (6, 2, 10));
+        assert_eq!((losses.received(20), losses.next(20)), (4, 20));
+    }
+
+    #[test]
+    fn what_was_told_with_a_message_is_not_told_again() {
+        let mut losses = Losses::default();
+        losses.begin(0);
+        losses.lose(5, 3);
+        // Message 8 has told of the three, and was overwritten while it was read.
+        losses.told();
+        losses.lose(8, 2);
+        assert_eq!((losses.lost_before(10), losses.lost(), losses.next(10)), (2, 5, 8));
+    }
+
+    #[test]
+    fn numbers_left_out_with_a_broken_segment_count_as_no_loss() {
+        let mut losses = Losses::default();
+        losses.begin(0);
+        losses.lose(5, 3);
+        let before = losses.so_far(8);
+        losses.lose(8, 12);
+        losses.skip(8, 20, before);
+        assert_eq!((losses.skipped_before(20), losses.lost_before(20), losses.lost()), (12, 3, 3));
+        assert_eq!(losses.received(21), 6, "0 to 4, and 20");
+        // Of numbers that the program knows it is known what they were.
+        let mut losses = going_on(10, 3);
+        losses.skip(3, 15, losses.so_far(3));
+        assert_eq!((losses.skipped_before(15), losses.received(16)), (5, 1));
     }
 }

@@ -168,7 +168,8 @@ impl Reader {
         }
     }
 
-    /// Leaves the record at the present place behind, if it was one.
+    /// Leaves the record at the present place behind, if it was one. Whatever it was, the losses before it have been told with it;
+    /// the next one tells what was lost since.
     #[cold]
     #[inline(never)]
     fn finish(&mut self, found: Found) -> Result<()> {
@@ -184,23 +185,28 @@ impl Reader {
                 Ok(())
             }
             Ok(State::Overwritten) => {
-                // What was lost before this message has been told with it; the next one tells what was lost since.
                 self.losses.told();
                 let before = self.lost();
                 self.catch_up()?;
                 Err(ReaderError::Lapped { channel: self.geometry().channel.to_string(), lost: self.lost() - before })
             }
             Ok(_) => {
+                self.losses.told();
                 let (channel, seq) = (self.geometry().channel.to_string(), self.seq());
                 self.go_over()?;
                 Err(ReaderError::Withdrawn { channel, seq })
             }
             Err(error @ ReaderError::Corrupt { .. }) => {
+                self.losses.told();
                 let (channel, seq) = (self.geometry().channel.to_string(), self.seq());
                 Err(self.on_error(error)?.unwrap_or(ReaderError::Withdrawn { channel, seq }))
             }
             Err(e) => {
+                self.losses.told();
+                // It is not known what was read, so it was not received.
+                let seq = self.seq();
                 self.pass(found);
+                self.losses.lose(seq, 1);
                 Err(e)
             }
         }

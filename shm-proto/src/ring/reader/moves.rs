@@ -160,10 +160,11 @@ impl Reader {
     /// Why the next one was made, if the daemon knows that this one is.
     pub(super) fn go_over_broken(&mut self) -> Result<Option<String>> {
         let reason = self.connection.moves.ahead.front().and_then(|next| next.broken.clone());
-        let (seq, lost) = (self.position.seq(), self.losses.lost());
+        let seq = self.position.seq();
+        let before = self.losses.so_far(seq);
         self.go_over()?;
-        self.losses.skip(seq, self.position.seq(), lost);
-        self.page.show_lost(lost);
+        self.losses.skip(seq, self.position.seq(), before);
+        self.page.show_lost(self.losses.lost());
         Ok(reason)
     }
 

@@ -172,6 +172,12 @@ impl Position {
         fits.then_some(Found { len, stride })
     }
 
+    /// Whether a record of this size lies at the present place with the header behind it, in what is known of the file.
+    #[inline(always)]
+    pub(super) fn holds(&self, found: Found) -> bool {
+        self.at.off + found.stride + HEADER <= self.known
+    }
+
     /// Like [`fit`](Self::fit), after another look at the file: it may have grown.
     pub(super) fn find(&mut self, len: u64) -> Option<Found> {
         let end = self.at.off.saturating_add(self.strides.of(len)).saturating_add(HEADER);

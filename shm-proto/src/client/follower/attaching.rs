@@ -1,0 +1,118 @@
+//! Beginning and ending attachments, as the [course](super::course) says.
+
+use std::os::fd::AsFd;
+
+use super::Follower;
+use super::course::{Action, Event};
+use super::meaning::{Meaning, meaning};
+use super::notice::Notice;
+use crate::client::{Attached as HandoffReader, Attachment, Error, Result};
+use crate::os::clock::monotonic_ns;
+use crate::ring::Reader;
+
+impl Follower {
+    /// Decides about an error that a message's [`finish`](crate::Message::finish), or the reader of a handoff channel, has returned.
+    /// `Ok`: go on receiving. If the attachment has ended, the follower leaves it and attaches again after a pause.
+    ///
+    /// # Errors
+    /// The error itself, if attaching again does not help.
+    pub fn go_on_after(&mut self, error: impl Into<Error>) -> Result<()> {
+        self.judge(error.into())
+    }
+
+    fn judge(&mut self, error: Error) -> Result<()> {
+        let ring = match &mut self.attachment {
+            Some(Attachment::Ring(reader)) => Some(reader),
+            _ => None,
+        };
+        let event = match (meaning(&error), ring) {
+            (Meaning::Message, _) => return Ok(()),
+            // Without a daemon nobody replaces the segment.
+            (Meaning::Broken, Some(reader)) if !reader.is_disconnected() => {
+                Event::Broken { instance: reader.geometry().instance, seq: reader.seq() }
+            }
+            (Meaning::Broken, _) => return Err(error),
+            (Meaning::Ended { back, retry_after }, ring) => {
+                Event::Ended { back, retry_after, next: ring.map(|reader| reader.next_to_receive()) }
+            }
+        };
+        match self.step(event) {
+            Action::Begin | Action::GoOn { .. } => {}
+            Action::Stay => self.notice = Some(Notice::Broken { why: error }),
+            Action::Pause { pause, tell } => {
+                self.leave();
+                let pause_ns = u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX);
+                self.due_ns = monotonic_ns().saturating_add(pause_ns);
+                if tell {
+                    self.notice = Some(Notice::Waiting { why: error, pause });
+                }
+            }
+            Action::Fail => return Err(error),
+        }
+        Ok(())
+    }
+
+    /// Whether there is an attachment now.
+    #[inline]
+    pub(super) fn attach_if_due(&mut self) -> Result<bool> {
+        if self.attachment.is_none() && monotonic_ns() >= self.due_ns {
+            self.attach()?;
+        }
+        Ok(self.attachment.is_some())
+    }
+
+    #[cold]
+    fn attach(&mut self) -> Result<()> {
+        let mut attachment = match Attachment::open(&self.endpoint, self.channel.as_deref(), self.course.start()) {
+            Ok(attachment) => attachment,
+            Err(error) => return self.go_on_after(error),
+        };
+        match &mut attachment {
+            Attachment::Handoff(reader) => {
+                self.step(Event::Handoff);
+                log::info!("attached to channel {}, handed over through {}", reader.facts().channel, reader.names());
+            }
+            Attachment::Ring(reader) => {
+                let (is_first, channel) = (!self.course.has_place(), reader.geometry().channel.clone());
+                match self.step(Event::Ring { lineage: reader.geometry().lineage, seq: reader.seq() }) {
+                    Action::GoOn { next } => {
+                        reader.go_on_at(next);
+                        log::info!("attached again to channel {channel}, going on with message {next}");
+                    }
+                    _ if is_first => log::info!("attached to channel {channel}"),
+                    _ => log::info!("attached to the new segment of channel {channel}"),
+                }
+            }
+        }
+        self.wait.end_pause()?;
+        self.attachment = Some(attachment);
+        Ok(())
+    }
+
+    fn leave(&mut self) {
+        if let Some(Attachment::Ring(reader)) = &self.attachment {
+            self.wait.forget(reader.as_fd());
+        }
+        self.attachment = None;
+    }
+
+    fn step(&mut self, event: Event) -> Action {
+        let (course, action) = self.course.after(event);
+        self.course = course;
+        action
+    }
+
+    #[inline]
+    pub(super) fn ring(&mut self) -> Result<&mut Reader> {
+        match &mut self.attachment {
+            Some(Attachment::Ring(reader)) => Ok(reader),
+            Some(Attachment::Handoff(reader)) => Err(is_handoff(reader)),
+            None => unreachable!("a follower looks for a message without an attachment"),
+        }
+    }
+}
+
+#[cold]
+fn is_handoff(reader: &HandoffReader) -> Error {
+    Error::IsHandoff { channel: reader.facts().channel.to_string(), objects: reader.names().to_string() }
+}

@@ -1,0 +1,86 @@
+//! One attachment goes on for another: in order, no message twice, and every loss counted.
+
+use super::*;
+
+/// The number of the next message and the losses before it.
+fn next(reader: &mut Reader) -> Option<(u64, u64)> {
+    let ready = reader.find().unwrap()?;
+    let message = reader.message(ready);
+    let found = (message.seq(), message.lost_before());
+    message.finish().unwrap();
+    Some(found)
+}
+
+fn all(reader: &mut Reader) -> Vec<(u64, u64)> {
+    std::iter::from_fn(|| next(reader)).collect()
+}
+
+#[test]
+fn known_messages_are_passed_over_and_new_ones_come_once() {
+    let mut channel = TestChannel::new(4096, geometry(4096));
+    let mut first = channel.reader(Start::Oldest);
+    let mut writer = channel.writer();
+    for n in 0..10u64 {
+        writer.publish(&n.to_le_bytes()).unwrap();
+    }
+    for n in 0..6 {
+        assert_eq!(next(&mut first), Some((n, 0)));
+    }
+    let mut second = channel.reader(Start::Oldest);
+    second.go_on_at(first.next_to_receive());
+    assert_eq!(all(&mut second), [(6, 0), (7, 0), (8, 0), (9, 0)]);
+    assert_eq!((second.received(), second.lost(), second.next_to_receive()), (4, 0, 10));
+    // It has received nothing, and the next one still goes on at the right place.
+    let mut third = channel.reader(Start::Oldest);
+    third.go_on_at(6);
+    assert_eq!((third.received(), third.next_to_receive()), (0, 6));
+}
+
+#[test]
+fn what_was_overwritten_between_two_attachments_and_after_is_counted_before_one_message() {
+    let mut channel = TestChannel::new(4096, Geometry { on_full: OnFull::Overwrite, ..geometry(4096) });
+    let mut first = channel.reader(Start::Oldest);
+    let mut writer = channel.writer();
+    let mut sent = 0u64;
+    let mut publish = |count: u64| {
+        for _ in 0..count {
+            writer.publish(&sent.to_le_bytes()).unwrap();
+            sent += 1;
+        }
+    };
+    publish(5);
+    assert_eq!(all(&mut first).len(), 5);
+    publish(1000);
+    let mut second = channel.reader(Start::Oldest);
+    second.go_on_at(first.next_to_receive());
+    // Lapped before it has received anything, and again after.
+    publish(1000);
+    let (seq, lost) = next(&mut second).unwrap();
+    assert_eq!(seq, 5 + lost);
+    publish(1000);
+    let (later, lost) = next(&mut second).unwrap();
+    assert_eq!(later, seq + 1 + lost);
+    // A reader that is lapped among messages that it knows has not lost these.
+    let mut third = channel.reader(Start::Oldest);
+    let known = third.seq() + 3;
+    third.go_on_at(known);
+    publish(1000);
+    let (seq, lost) = next(&mut third).unwrap();
+    assert_eq!((seq, third.lost()), (known + lost, lost));
+}
+
+#[test]
+fn a_message_that_cannot_be_believed_in_the_end_was_not_received() {
+    let mut channel = TestChannel::new(4096, Geometry { evict_after_ms: 100, ..geometry(4096) });
+    let mut stuck = channel.reader(Start::Oldest);
+    let mut writer = channel.writer();
+    writer.publish(&[1; 100]).unwrap();
+    writer.publish(&[2; 100]).unwrap();
+    assert_eq!(next(&mut stuck), Some((0, 0)));
+    let held = stuck.recv(SOON).unwrap();
+    for _ in 0..100 {
+        writer.publish(&[3; 100]).unwrap();
+    }
+    assert!(matches!(held.finish(), Err(ReaderError::Evicted { .. })));
+    assert_eq!((stuck.received(), stuck.next_to_receive()), (1, 1));
+}
