@@ -1,18 +1,19 @@
 //! `shmctl read`: messages to standard output.
 
-mod follow;
 mod format;
 mod handoff;
 mod losses;
+mod session;
 mod writer_watch;
 
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
 use clap::ValueEnum;
-use shm_proto::Start;
+use shm_proto::{Follower, Start};
 
 pub(crate) use self::format::Format;
+use self::session::Session;
 use super::handoff::Objects;
 use crate::error::Result;
 use crate::global::Global;
@@ -71,5 +72,14 @@ pub(crate) fn run(args: Args, global: &Global) -> Result<()> {
         From::Oldest => Start::Oldest,
         From::New => Start::New,
     };
-    follow::Session::new(args, start, global)?.run()
+    let names = args.objects.names()?;
+    let session = Session::new(&args, global)?;
+    if let Some(names) = names {
+        return session.run(|session| session.take_from(&names, args.follow));
+    }
+    let mut follower = Follower::new(global.endpoint(), global.channel.as_deref(), start)?;
+    if !args.follow {
+        follower = follower.once();
+    }
+    session.run(|session| session.follow(&mut follower))
 }

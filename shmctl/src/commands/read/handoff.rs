@@ -4,18 +4,20 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags};
-use shm_proto::HandoffError;
 use shm_proto::HandoffReader as Attached;
 use shm_proto::internal::handoff::{Names, Reader, Received, WriterSign};
 use shm_proto::internal::os::clock::monotonic_ns;
+use shm_proto::{Error, HandoffError};
 
-use super::follow::{End, Session};
+use super::session::{End, Session};
 use super::writer_watch::WriterWatch;
-use crate::error::{Result, note};
+use crate::error::{Failure, Result, note};
 use crate::output::{has_gone, wait_for};
 
 /// How often the output and signals are looked at while a message is waited for.
 const LOOK: Duration = Duration::from_millis(250);
+/// Without a daemon: after the writer has removed the objects, new ones are looked for no sooner than this.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// A reader with a daemon or without.
 pub(super) trait Taking {
@@ -59,16 +61,24 @@ impl Taking for Attached {
 }
 
 impl Session {
+    /// Takes messages without a daemon, and with `follow` also those of the next writer.
+    pub(super) fn take_from(&mut self, names: &Names, follow: bool) -> Result<Option<End>> {
+        match self.take_over(&mut Reader::new(names.clone())) {
+            Err(Failure::Library(Error::Handoff(closed @ HandoffError::Closed { .. }))) if follow => {
+                note(&format!("{closed}; waiting for it"));
+                self.sleep(None, PAUSE, false)
+            }
+            end => end,
+        }
+    }
+
     /// Takes messages until there is a reason to end.
-    pub(super) fn take_over(&mut self, reader: &mut dyn Taking) -> Result<End> {
+    pub(super) fn take_over(&mut self, reader: &mut dyn Taking) -> Result<Option<End>> {
         let (mut bytes, mut watch) = (Vec::new(), WriterWatch::default());
         loop {
             let wait = self.until_silence().min(LOOK);
             let until = monotonic_ns() + u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
-            let received = match reader.recv_until(&mut bytes, until) {
-                Ok(received) => received,
-                Err(error) => return Ok(End::Detached(error.into())),
-            };
+            let received = reader.recv_until(&mut bytes, until)?;
             // Once with the first message, whose writer is there, and then while nothing comes.
             if (received.is_none() || !watch.has_looked()) && watch.notices(Instant::now(), || reader.writer()) {
                 let segment = &reader.names().segment;
@@ -91,14 +101,14 @@ impl Session {
                     *left -= 1;
                 }
                 if self.left == Some(0) {
-                    return Ok(End::Done);
+                    return Ok(Some(End::Done));
                 }
             }
             let mut output = [PollFd::new(self.output.as_fd(), PollFlags::empty())];
             wait_for(&mut output, Duration::ZERO)?;
             let gone = has_gone(&output[0]);
             if let Some(end) = self.after_wait(gone, received.is_some())? {
-                return Ok(end);
+                return Ok(Some(end));
             }
         }
     }
