@@ -171,14 +171,19 @@ fn two_readers_share_the_messages_and_no_message_is_read_twice() {
         }
         seen
     });
+    // Only now it is sure that this reader has opened the objects, which go at the end.
+    let end = soon();
+    writer.offer(&[0]).unwrap();
+    while writer.progress(end).unwrap() == Progress::Waiting {
+        assert!(monotonic_ns() < end, "the first message is not acknowledged");
+    }
     // The other one claims a message and keeps it.
     let mut theirs = place.peer("stop", &["claimed"]);
     let claimed = std::thread::spawn(move || {
         theirs.says("claimed");
         theirs
     });
-    let end = soon();
-    'messages: for number in 0.. {
+    'messages: for number in 1.. {
         writer.offer(&[number as u8]).unwrap();
         while writer.progress(monotonic_ns() + 5_000_000).unwrap() == Progress::Waiting {
             if claimed.is_finished() {
