@@ -1,5 +1,6 @@
 //! One channel: a ring, or a handoff, which has a ring for its feed.
 
+mod eviction;
 mod handoff;
 mod prepared;
 mod reader;

@@ -19,8 +19,14 @@ const DAEMON: &Floors = &[
     &["args", "daemon"],
     &["main"],
 ];
-const CHANNEL: &Floors =
-    &[&["reader", "reload", "removal"], &["readers"], &["ring"], &["handoff", "ring_channel"], &["prepared"]];
+const CHANNEL: &Floors = &[
+    &["eviction", "reload", "removal"],
+    &["reader"],
+    &["readers"],
+    &["ring"],
+    &["handoff", "ring_channel"],
+    &["prepared"],
+];
 
 fn may_import(floors: &Floors, from: &str, to: &str) -> bool {
     let floor = |module: &str| {

@@ -24,6 +24,7 @@ use shm_proto::{
     Bytes, ChannelName, Done, Error, ErrorKind, HandoffError, OnFull, Refusal, Result, Start, SystemError,
 };
 
+use super::eviction::{Action, By};
 use super::reader::{Reader, To};
 use super::readers::Readers;
 use super::reload::{Outcome, merge};
@@ -35,7 +36,7 @@ use crate::connections::{Connections, channel_refusal};
 use crate::event_loop::{ClientId, Interest, Token};
 use crate::liveness::Pulse;
 use crate::operation_log::{Operation, operation};
-use crate::peer::{Peer, printable};
+use crate::peer::Peer;
 use crate::policy::{Bounds, LowUse};
 use crate::rates::History;
 use thread::HandoffThread;
@@ -249,19 +250,37 @@ impl HandoffChannel {
     /// When there is no reader of that number.
     pub(super) fn evict(&mut self, connections: &mut Connections, number: u32, by: &str) -> Result<(), Refusal> {
         let reason = format!("by user {by}, who administers the channel");
-        if self.readers.evict(connections, number, &reason, None).is_none() {
+        let by = By::User(by);
+        let actions = self.readers.evict(number, by);
+        if actions.is_empty() {
             return Err(self.readers.no_such(&self.config.name, number));
         }
-        let Some(reader) = self.readers.get(number) else { return Ok(()) };
-        if let Some(left_out) = self.feed.line() {
-            let evicted = reader.about("evict", &self.config.name, number).text("by", printable(by));
-            evicted.reason(&reason).left_out(left_out).info();
+        for action in actions {
+            match action {
+                Action::Tell => self.readers.tell_evicted(connections, number, &reason),
+                // No reader of a handoff holds the channel up for long.
+                Action::Penalise => _ = self.readers.penalise(number, None),
+                Action::Log => self.log_eviction(number, &reason, by),
+                Action::StopServing => self.let_go(connections, number),
+            }
         }
-        reader.let_go(connections);
         Ok(())
     }
 
     /// Changes the segment's length. The thread answers.
+    fn log_eviction(&mut self, number: u32, reason: &str, by: By<'_>) {
+        let Some(left_out) = self.feed.line() else { return };
+        let Some(reader) = self.readers.get(number) else { return };
+        let entry = reader.about("evict", &self.config.name, number).text("by", by.name());
+        entry.reason(reason).left_out(left_out).info();
+    }
+
+    fn let_go(&self, connections: &mut Connections, number: u32) {
+        if let Some(reader) = self.readers.get(number) {
+            reader.let_go(connections);
+        }
+    }
+
     pub(super) fn resize(&mut self, connections: &mut Connections, client: ClientId, bytes: u64) {
         let bounds = self.bounds();
         if bounds.fit(bytes).is_some() {

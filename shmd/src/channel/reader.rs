@@ -15,6 +15,7 @@ use shm_proto::internal::ring::layout::{CURSOR_JOINING, ReaderPage, control, wai
 use shm_proto::internal::ring::link::{FromReader, ToReader};
 use shm_proto::internal::ring::wake::ask_for_cursor;
 
+use super::eviction::Standing;
 use crate::connections::Connections;
 use crate::event_loop::ClientId;
 use crate::liveness::{Found, Pulse};
@@ -35,8 +36,7 @@ pub(super) enum To {
 pub(super) struct Reader {
     to: To,
     peer: Peer,
-    /// What it reads may be overwritten.
-    evicted: bool,
+    standing: Standing,
     pulse: Pulse,
     /// How many times the channel had moved when it attached.
     joined: u64,
@@ -54,7 +54,7 @@ impl Reader {
         let (page, page_fd) = SharedPage::create("shmd-reader")?;
         let (bell, sleeper) = Bell::new()?;
         let pulse = Pulse::new(Instant::now());
-        Ok((Self { to, peer, evicted: false, pulse, joined, page, page_fd, bell }, sleeper))
+        Ok((Self { to, peer, standing: Standing::default(), pulse, joined, page, page_fd, bell }, sleeper))
     }
 
     /// Who it is.
@@ -64,12 +64,12 @@ impl Reader {
 
     /// Whether it was evicted by the daemon.
     pub(super) fn is_evicted(&self) -> bool {
-        self.evicted
+        self.standing.is_evicted()
     }
 
-    /// It is evicted from now on.
-    pub(super) fn mark_evicted(&mut self) {
-        self.evicted = true;
+    /// How it stands.
+    pub(super) fn standing_mut(&mut self) -> &mut Standing {
+        &mut self.standing
     }
 
     /// How many times the channel had moved when it attached.
@@ -157,7 +157,7 @@ impl Reader {
 
     /// Whether it cannot stand before this position any more.
     pub(super) fn is_past(&self, position: u64) -> bool {
-        !self.evicted && self.cursor().is_some_and(|cursor| cursor >= position)
+        !self.is_evicted() && self.cursor().is_some_and(|cursor| cursor >= position)
     }
 
     /// Lets a writer that sleeps for this reader go on.
@@ -214,7 +214,7 @@ impl Reader {
     }
 
     fn state(&self, started: bool) -> &'static str {
-        if self.evicted || self.page.control.value.load(Ordering::Relaxed) & control::EVICTED != 0 {
+        if self.is_evicted() || self.page.control.value.load(Ordering::Relaxed) & control::EVICTED != 0 {
             "evicted"
         } else if self.pulse.is_stalled() {
             "stalled"

@@ -7,6 +7,7 @@ use shm_proto::internal::ring::layout::control;
 use shm_proto::internal::ring::link::ToReader;
 use shm_proto::{ChannelName, ErrorKind, Refusal};
 
+use super::eviction::{Action, By};
 use super::reader::Reader;
 use crate::admission::{Conduct, Full, Held, Wait, place};
 use crate::connections::{Connections, is_master, refusal};
@@ -21,13 +22,6 @@ pub(super) struct Readers {
     evicted: u64,
     /// Whose readers were evicted.
     conduct: Conduct,
-}
-
-/// A reader that was just evicted.
-pub(super) struct Evicted {
-    pub(super) peer: Peer,
-    /// How long its user has to wait before the next attachment, if it has to.
-    pub(super) wait: Option<Duration>,
 }
 
 impl Readers {
@@ -136,24 +130,26 @@ impl Readers {
         self.by_number.values_mut().fold(false, |complained, reader| reader.has_complained() | complained)
     }
 
-    /// Evicts a reader that was not evicted before; its user may have to wait for the next attachment. `evict_after` is how long
-    /// it may have held the channel up.
-    pub(super) fn evict(
-        &mut self,
-        connections: &mut Connections,
-        number: u32,
-        reason: &str,
-        evict_after: Option<Duration>,
-    ) -> Option<Evicted> {
-        let reader = self.by_number.get_mut(&number).filter(|reader| !reader.is_evicted())?;
-        reader.mark_evicted();
+    /// A reader is evicted: what that takes. Nothing if there is no such reader, or if it was evicted before.
+    pub(super) fn evict(&mut self, number: u32, by: By<'_>) -> Vec<Action> {
+        let actions = self.by_number.get_mut(&number).map(|reader| reader.standing_mut().evict(by)).unwrap_or_default();
+        self.evicted += u64::from(!actions.is_empty());
+        actions
+    }
+
+    /// Tells an evicted reader why.
+    pub(super) fn tell_evicted(&mut self, connections: &mut Connections, number: u32, reason: &str) {
+        let Some(reader) = self.by_number.get_mut(&number) else { return };
         // The line first: a reader that sees the bit finds the reason on its connection.
         reader.tell(connections, &ToReader::Evicted { reason: reason.to_owned() }, Vec::new());
         reader.signal(control::EVICTED);
-        self.evicted += 1;
-        let peer = reader.peer().clone();
-        let wait = (!is_master(peer.uid)).then(|| self.conduct.evicted(peer.uid, Instant::now(), evict_after));
-        Some(Evicted { peer, wait })
+    }
+
+    /// How long the user of an evicted reader has to wait before the next attachment, if at all. `evict_after` is how long the
+    /// reader may have held the channel up.
+    pub(super) fn penalise(&mut self, number: u32, evict_after: Option<Duration>) -> Option<Duration> {
+        let uid = self.by_number.get(&number)?.peer().uid;
+        (!is_master(uid)).then(|| self.conduct.evicted(uid, Instant::now(), evict_after))
     }
 
     /// Tells all of them that the channel closes, and lets them go.

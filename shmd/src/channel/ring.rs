@@ -14,7 +14,7 @@ mod watch;
 mod writer;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use shm_proto::internal::control::stat::WriterStat;
 use shm_proto::internal::os::barrier;
@@ -25,6 +25,7 @@ use shm_proto::{Error, ErrorKind, Geometry, Refusal};
 pub(super) use segment::Segment;
 pub(crate) use segment::this_process;
 
+use super::eviction::{Action, By};
 use super::reader::{Reader, age_ms};
 use super::readers::Readers;
 use super::removal::Removal;
@@ -33,11 +34,9 @@ use crate::config::{ChannelConfig, SourceKind};
 use crate::connections::{Connections, channel_refusal};
 use crate::event_loop::ChannelId;
 use crate::operation_log::{Operation, operation};
-use crate::peer::printable;
 use crate::policy::Bounds;
 use crate::rate_limit::{LeftOut, RateLimit};
 use crate::source::Report;
-use drain::Drain;
 use health::Health;
 use segments::Segments;
 use size::Size;
@@ -45,24 +44,6 @@ use writer::Writer;
 
 /// Lines a second in the log about what a ring's peers do.
 const LINES: u32 = 200;
-
-/// Who evicts a reader.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum By<'a> {
-    Writer,
-    Daemon,
-    User(&'a str),
-}
-
-impl By<'_> {
-    fn name(self) -> String {
-        match self {
-            By::Writer => "writer".to_owned(),
-            By::Daemon => "daemon".to_owned(),
-            By::User(name) => printable(name),
-        }
-    }
-}
 
 /// A ring: its memory, and who is attached to it. Each part guards its own invariant.
 #[derive(Debug)]
@@ -77,7 +58,6 @@ pub(crate) struct Ring {
     health: Health,
     readers: Readers,
     /// The end of a source.
-    drain: Drain,
     size: Size,
     writer: Writer,
     /// How the source is doing, or did.
@@ -107,7 +87,6 @@ impl Ring {
             segments: Segments::new(segment.0, segment.1),
             health: Health::default(),
             readers: Readers::default(),
-            drain: Drain::default(),
             writer: Writer::default(),
             fed: None,
             removal: Removal::default(),
@@ -240,26 +219,31 @@ impl Ring {
         reader.release_writer();
         self.settle_segment();
         self.segments.forget_formers(&self.readers);
-        self.drain.forget(number);
     }
 
     /// Evicts a reader, and says why in the log.
     pub(super) fn evict(&mut self, connections: &mut Connections, number: u32, reason: &str, by: By<'_>) {
-        let Some(evicted) = self.readers.evict(connections, number, reason, self.config.evict_after) else { return };
-        if let Some(left_out) = self.line() {
-            let entry =
-                self.about("evict").number("reader", number).peer(&evicted.peer).text("by", by.name()).reason(reason);
-            let entry = match evicted.wait {
-                Some(wait) => entry.number("user_waits_ms", wait.as_millis()),
-                None => entry,
-            };
-            entry.left_out(left_out).info();
-        }
-        // A writer that evicts does not wait for the reader any more.
-        if by != By::Writer {
-            self.tell(connections, ToWriter::ReaderLeft { reader: number });
+        let mut wait = None;
+        for action in self.readers.evict(number, by) {
+            match action {
+                Action::Tell => self.readers.tell_evicted(connections, number, reason),
+                Action::Penalise => wait = self.readers.penalise(number, self.config.evict_after),
+                Action::Log => self.log_eviction(number, reason, by, wait),
+                Action::StopServing => self.tell(connections, ToWriter::ReaderLeft { reader: number }),
+            }
         }
     }
+    fn log_eviction(&mut self, number: u32, reason: &str, by: By<'_>, wait: Option<Duration>) {
+        let Some(left_out) = self.line() else { return };
+        let Some(reader) = self.readers.get(number) else { return };
+        let entry = reader.about("evict", &self.config.name, number).text("by", by.name()).reason(reason);
+        let entry = match wait {
+            Some(wait) => entry.number("user_waits_ms", wait.as_millis()),
+            None => entry,
+        };
+        entry.left_out(left_out).info();
+    }
+
 
     /// The channel is going to close, and this is why. The first reason is the one that everybody is told.
     pub(crate) fn give_reason(&mut self, reason: &str) {

@@ -7,9 +7,10 @@ use shm_proto::internal::control::stat::{ChannelStat, ReaderStat, Summary};
 use shm_proto::internal::ring::Snapshot;
 use shm_proto::{Done, Refusal};
 
+use super::eviction::By;
 use super::reader::{Reader, To};
 use super::reload::{Outcome, merge};
-use super::ring::{By, Ring};
+use super::ring::Ring;
 use crate::client::Role;
 use crate::config::ChannelConfig;
 use crate::connections::Connections;

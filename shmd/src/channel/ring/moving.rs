@@ -12,8 +12,9 @@ use shm_proto::internal::os::{barrier, process};
 use shm_proto::internal::ring::link::ToReader;
 use shm_proto::{Error, ReaderError, Result};
 
+use super::Ring;
 use super::segments::MOST_FORMER;
-use super::{By, Ring};
+use crate::channel::eviction::By;
 use crate::connections::Connections;
 
 /// Memory of a new segment that is taken at once, in the event loop; the rest is reserved as for any growth.

@@ -8,9 +8,10 @@ use shm_proto::internal::os::process;
 use shm_proto::internal::ring::link::{ToDaemon, ToWriter};
 use shm_proto::{Done, Error, ErrorKind, Refusal, Result};
 
+use super::Ring;
 use super::lease::{Lease, Offer, To};
 use super::role::{Action, Role};
-use super::{By, Ring};
+use crate::channel::eviction::By;
 use crate::client;
 use crate::connections::{Connections, refusal};
 use crate::event_loop::{ClientId, Interest, Timer, Token};
