@@ -1,5 +1,6 @@
 //! Numbers and names for people.
 
+use std::fmt::Display;
 use std::time::Duration;
 
 /// Bytes in the largest unit that leaves a whole number, with one decimal where that is not exact: `512`, `64KiB`,
@@ -89,8 +90,8 @@ pub(crate) fn percent(part: u64, whole: u64) -> String {
 }
 
 /// Text that another program chose, with the control characters that a terminal might obey made visible.
-pub(crate) fn printable(text: &str) -> String {
-    text.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+pub(crate) fn printable(text: impl Display) -> String {
+    text.to_string().chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
 /// A time on the command line: a number of seconds, or a duration with its unit.

@@ -12,8 +12,8 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
 
 use nix::sys::signal::Signal;
-use shm_proto::internal::control::log::{Fields, LogEntry, Severity, Value};
-use shm_proto::internal::control::stat::Summary;
+use shm_proto::internal::control::log::{Fields, LogEntry, LogEvent, Severity, Value};
+use shm_proto::internal::control::stat::{Mode, Right, Summary, WriterName};
 use shm_proto::internal::control::{Change, Reloaded, Resized};
 use shm_proto::{Done, ErrorKind, Request};
 
@@ -118,7 +118,7 @@ fn the_operation_log_is_lines_for_people_and_objects_for_programs() {
         seq: 12,
         time_ms: 1_700_000_000_123,
         severity: Severity::Warn,
-        event: "overflow".into(),
+        event: LogEvent::Overflow,
         channel: Some("cam".parse().unwrap()),
         fields: Fields(vec![("dropped".into(), Value::Number(7)), ("reason".into(), Value::Text("it is full".into()))]),
     };
@@ -171,11 +171,11 @@ fn a_list_is_a_table_for_people_and_an_array_for_programs() {
     dir.serve(|_| {
         ok(Done::List(vec![Summary {
             channel: "cam".parse().unwrap(),
-            mode: "ring".into(),
+            mode: Mode::Ring,
             capacity: 65_536,
             readers: 1,
-            writer: "none".into(),
-            allowed: vec!["read".into()],
+            writer: WriterName::Nobody,
+            allowed: vec![Right::Read],
         }]))
     });
     dir.run("list")

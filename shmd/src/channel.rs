@@ -12,7 +12,7 @@ mod ring_channel;
 
 use std::time::Instant;
 
-use shm_proto::internal::control::stat::{ChannelStat, Summary};
+use shm_proto::internal::control::stat::{ChannelStat, Right, Summary};
 use shm_proto::internal::os::peer::Credentials;
 use shm_proto::{Refusal, Result};
 
@@ -107,7 +107,7 @@ impl Channel {
     }
 
     /// One line of `list`.
-    pub(crate) fn summary(&self, allowed: Vec<String>) -> Summary {
+    pub(crate) fn summary(&self, allowed: Vec<Right>) -> Summary {
         each!(self, channel => channel.summary(allowed))
     }
 

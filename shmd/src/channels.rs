@@ -11,7 +11,7 @@ use crate::channel::{Channel, Step};
 use crate::config::SourceKind;
 use crate::connections::Connections;
 use crate::event_loop::{ChannelId, Timer};
-use crate::operation_log::operation;
+use crate::operation_log::{LogEvent, operation};
 
 /// How long the writer of a channel that is removed has to give its role back.
 const LEAVE: Duration = Duration::from_secs(1);
@@ -75,7 +75,7 @@ impl Channels {
     pub(crate) fn remove(&mut self, connections: &mut Connections, name: &ChannelName, reason: &str) {
         let Some(at) = self.serving.iter().position(|channel| channel.config().name == *name) else { return };
         let mut channel = self.serving.remove(at);
-        operation("remove").on(name).reason(reason).info();
+        operation(LogEvent::Remove).on(name).reason(reason).info();
         channel.ring_mut().revoke(connections, reason);
         connections.events.set_timer(Timer::Leave(channel.id()), Some(Instant::now() + LEAVE));
         self.leaving.push(channel);

@@ -7,7 +7,7 @@ use std::sync::{Mutex, PoisonError};
 
 use shm_proto::ChannelName;
 
-use crate::operation_log::operation;
+use crate::operation_log::{LogEvent, operation};
 
 /// As many are named at the end; the log has all of them.
 const NAMED: usize = 8;
@@ -17,7 +17,7 @@ static LEFT: Mutex<(Vec<String>, usize)> = Mutex::new((Vec::new(), 0));
 
 /// Notes that `object` is left, and logs why.
 pub(crate) fn failed(channel: Option<&ChannelName>, object: impl Display, reason: impl Display) {
-    let entry = operation("unlink-failed");
+    let entry = operation(LogEvent::UnlinkFailed);
     let entry = match channel {
         Some(channel) => entry.on(channel),
         None => entry,

@@ -21,7 +21,7 @@ use crate::admission::{self, Full, Held, Rate};
 use crate::client::{Client, Overdue, Role};
 use crate::event_loop::{ClientId, Event, EventLoop, Interest, Timer, Token};
 use crate::maintenance::Helpers;
-use crate::operation_log::operation;
+use crate::operation_log::{LogEvent, operation};
 use crate::peer::{Peer, printable};
 use crate::rate_limit::RateLimit;
 
@@ -119,7 +119,7 @@ impl Connections {
                 Err(e) => {
                     // Out of descriptors or memory: the connection stays in the backlog, and polling it would spin.
                     if let Some(left_out) = self.lines.admit(now) {
-                        let paused = operation("accept-paused").reason(e).number("clients", self.clients.len());
+                        let paused = operation(LogEvent::AcceptPaused).reason(e).number("clients", self.clients.len());
                         paused.left_out(left_out).warn();
                     }
                     self.events.remove(listener);
@@ -144,7 +144,7 @@ impl Connections {
             self.turned_away += 1;
             if let Some(left_out) = self.lines.admit(now) {
                 let turned_away =
-                    operation("turned-away").number("pid", credentials.pid).number("uid", credentials.uid);
+                    operation(LogEvent::TurnedAway).number("pid", credentials.pid).number("uid", credentials.uid);
                 let turned_away = turned_away.number("total", self.turned_away).reason(&refusal.message);
                 turned_away.left_out(left_out).warn();
             }
@@ -240,7 +240,7 @@ impl Connections {
         self.misbehaved += 1;
         if let (Some(client), Some(left_out)) = (self.clients.get(&id), self.lines.admit(now)) {
             let Credentials { pid, uid, .. } = client.credentials;
-            let dismissed = operation("dismiss").number("pid", pid).number("uid", uid);
+            let dismissed = operation(LogEvent::Dismiss).number("pid", pid).number("uid", uid);
             dismissed.number("total", self.misbehaved).reason(message).left_out(left_out).warn();
         }
         self.send(id, &Reply::Error(refusal(kind, message)), Vec::new());
@@ -293,7 +293,7 @@ impl Connections {
                 let (pid, queued) = (client.credentials.pid, client.queued_bytes());
                 self.misbehaved += 1;
                 if let Some(left_out) = self.lines.admit(now) {
-                    let stuck = operation("dismiss").number("pid", pid).number("queued", queued);
+                    let stuck = operation(LogEvent::Dismiss).number("pid", pid).number("queued", queued);
                     stuck.reason(reason).left_out(left_out).warn();
                 }
                 self.doom(id);

@@ -29,7 +29,7 @@ use crate::descriptors;
 use crate::event_loop::{ChannelId, Event, Timer, Token};
 use crate::exit::Failure;
 use crate::notify::Notifier;
-use crate::operation_log::operation;
+use crate::operation_log::{LogEvent, operation};
 use crate::process::Instance;
 use crate::signals::{self, Signals};
 use crate::socket::Socket;
@@ -107,7 +107,7 @@ impl Daemon {
         let signals = Signals::hear(&connections.events)?;
         let instance = Instance::take(&config.runtime_dir)?;
         let pid_file = origin.pid_file.as_deref().map(PidFile::write).transpose()?;
-        operation("start")
+        operation(LogEvent::Start)
             .number("pid", std::process::id())
             .text("runtime_dir", config.runtime_dir.display())
             .text("prefix", &config.prefix)
@@ -157,7 +157,8 @@ impl Daemon {
         if let Some(socket) = &daemon.socket {
             // Without membarrier every publish costs a full fence, some nanoseconds.
             let barrier = if barrier::available() { "membarrier" } else { "fence" };
-            let ready = operation("ready").number("pid", std::process::id()).text("socket", socket.path.display());
+            let ready =
+                operation(LogEvent::Ready).number("pid", std::process::id()).text("socket", socket.path.display());
             ready.text("barrier", barrier).info();
         }
         Ok(daemon)
@@ -222,7 +223,7 @@ impl Daemon {
         match timer {
             Timer::Stop => {
                 let reason = format!("a writer did not give its role back within {} s", STOP.as_secs());
-                operation("stop-late").reason(reason).warn();
+                operation(LogEvent::StopLate).reason(reason).warn();
                 self.stopped = true;
             }
             Timer::Tick => {
@@ -328,7 +329,7 @@ impl Daemon {
     /// the readers are told is in their reach.
     fn stop(&mut self, reason: &str) {
         self.give_reload_up(reason);
-        operation("stop").reason(reason).info();
+        operation(LogEvent::Stop).reason(reason).info();
         self.manager.stopping(reason);
         self.stopping = Some(reason.to_owned());
         if let Some(socket) = self.socket.take() {
@@ -366,11 +367,11 @@ fn sweep() {
     match shm::sweep() {
         Ok(removed) => {
             for name in removed {
-                operation("sweep").text("object", name).reason("a start that was killed left it").warn();
+                operation(LogEvent::Sweep).text("object", name).reason("a start that was killed left it").warn();
             }
         }
         // A later start tries it again; this one does not need the names.
-        Err(e) => operation("sweep-failed").reason(e).warn(),
+        Err(e) => operation(LogEvent::SweepFailed).reason(e).warn(),
     }
 }
 

@@ -7,7 +7,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use shm_proto::Error;
 
 use crate::config::{ChannelConfig, SourceKind};
-use crate::operation_log::operation;
+use crate::operation_log::{LogEvent, operation};
 
 /// Of the daemon itself: its loop, signals, lock, socket, log, service manager.
 const OWN: u64 = 11;
@@ -97,7 +97,8 @@ fn compare(limit: u64, need: Need) {
         debug!("event=limit descriptors={limit} least={} all={}", need.least, need.all);
         return;
     }
-    let few = operation("few-descriptors").number("limit", limit).number("least", need.least).number("all", need.all);
+    let few =
+        operation(LogEvent::FewDescriptors).number("limit", limit).number("least", need.least).number("all", need.all);
     let reason = "not all readers, writers and clients that the configuration lets in can be served at the same time: some \
                   will be refused; raise the limit (ulimit -n, LimitNOFILE=), or lower max_readers";
     few.reason(reason).warn();

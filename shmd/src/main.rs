@@ -80,7 +80,7 @@ fn start() -> Result<(), Failure> {
             let result = serve(config, asked, &host, &mut || told(0, ""));
             if let Err(failure) = &result {
                 // Logged before the parent ends, so that whoever waited for it finds it there.
-                operation_log::operation("failed").reason(failure).error();
+                operation_log::operation(operation_log::LogEvent::Failed).reason(failure).error();
                 told(exit::code(failure), &failure.to_string());
             }
             result

@@ -11,13 +11,14 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use log::Level;
 use shm_proto::ChannelName;
 use shm_proto::internal::control::VERSION;
+pub(crate) use shm_proto::internal::control::log::LogEvent;
 use shm_proto::internal::control::log::{Fields, LogEntry, Severity, Value};
 
 use crate::peer::Peer;
 use crate::rate_limit::LeftOut;
 
 /// Events that peers can make as many of as they like, by coming and going.
-const PASSING: [&str; 4] = ["attach", "detach", "lend", "return"];
+const PASSING: [LogEvent; 4] = [LogEvent::Attach, LogEvent::Detach, LogEvent::Lend, LogEvent::Return];
 
 /// An entry as it is sent. Written as JSON once, because it may be asked for a thousand times, a hundred thousand at once.
 #[derive(Debug)]
@@ -85,7 +86,7 @@ impl Ring {
     fn keep(&mut self, mut entry: LogEntry) {
         self.seq += 1;
         entry.seq = self.seq;
-        let passes = PASSING.contains(&entry.event.as_str());
+        let passes = PASSING.contains(&entry.event);
         if passes { &mut self.passing } else { &mut self.entries }.push_back(Arc::new(Kept::new(entry)));
         self.trim();
     }
@@ -138,13 +139,13 @@ pub(crate) fn after(since: u64) -> Vec<Arc<Kept>> {
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Operation {
-    event: &'static str,
+    event: LogEvent,
     channel: Option<ChannelName>,
     fields: Vec<(String, Value)>,
 }
 
 /// Begins an entry about `event`.
-pub(crate) fn operation(event: &'static str) -> Operation {
+pub(crate) fn operation(event: LogEvent) -> Operation {
     Operation { event, channel: None, fields: Vec::new() }
 }
 
@@ -207,7 +208,7 @@ impl Operation {
             seq: 0,
             time_ms: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
             severity,
-            event: self.event.to_owned(),
+            event: self.event,
             channel: self.channel,
             fields: Fields(self.fields),
         };
@@ -223,15 +224,8 @@ mod tests {
 
     use super::*;
 
-    fn entry(event: &str) -> LogEntry {
-        LogEntry {
-            seq: 0,
-            time_ms: 0,
-            severity: Severity::Info,
-            event: event.to_owned(),
-            channel: None,
-            fields: Fields::default(),
-        }
+    fn entry(event: LogEvent) -> LogEntry {
+        LogEntry { seq: 0, time_ms: 0, severity: Severity::Info, event, channel: None, fields: Fields::default() }
     }
 
     fn numbers(ring: &Ring, since: u64) -> Vec<u64> {
@@ -241,7 +235,7 @@ mod tests {
     #[test]
     fn the_ring_keeps_the_newest_and_numbers_go_on() {
         let mut ring = Ring::new(3);
-        (0..5).for_each(|_| ring.keep(entry("x")));
+        (0..5).for_each(|_| ring.keep(entry(LogEvent::Reload)));
         assert_eq!(numbers(&ring, 0), [3, 4, 5]);
         assert_eq!(numbers(&ring, 4), [5]);
         assert!(numbers(&ring, 5).is_empty());
@@ -253,14 +247,14 @@ mod tests {
     #[test]
     fn peers_that_come_and_go_push_out_no_more_than_half_of_the_rest() {
         let mut ring = Ring::new(10);
-        ring.keep(entry("create"));
-        (0..20).for_each(|_| ring.keep(entry("attach")));
+        ring.keep(entry(LogEvent::Create));
+        (0..20).for_each(|_| ring.keep(entry(LogEvent::Attach)));
         // While there is little else they may have every place.
         assert_eq!(numbers(&ring, 0), [1].into_iter().chain(13..=21).collect::<Vec<_>>());
-        (0..8).for_each(|_| ring.keep(entry("evict")));
-        (0..200).for_each(|_| ring.keep(entry("detach")));
+        (0..8).for_each(|_| ring.keep(entry(LogEvent::Evict)));
+        (0..200).for_each(|_| ring.keep(entry(LogEvent::Detach)));
         assert_eq!(numbers(&ring, 0), (25..=29).chain(225..=229).collect::<Vec<_>>());
-        ring.keep(entry("grow"));
+        ring.keep(entry(LogEvent::Grow));
         assert_eq!(numbers(&ring, 226), [227, 228, 229, 230]);
         ring.most = 0;
         ring.trim();
@@ -271,7 +265,7 @@ mod tests {
     fn an_entry_tells_what_it_was_given() {
         let peer = Peer { pid: 7, uid: 1, user: "me".to_owned(), program: "cat".to_owned() };
         let before = newest();
-        operation("attach").on(&"log-test".parse().unwrap()).number("reader", 3u32).peer(&peer).info();
+        operation(LogEvent::Attach).on(&"log-test".parse().unwrap()).number("reader", 3u32).peer(&peer).info();
         let kept = after(before);
         let mine = kept.iter().find(|e| e.channel.as_ref().is_some_and(|c| c.as_str() == "log-test")).unwrap();
         let line = String::from_utf8(mine.line()).unwrap();
@@ -283,7 +277,7 @@ mod tests {
     #[test]
     fn an_answer_has_the_newest_entries_that_there_is_room_for() {
         let mut ring = Ring::new(100);
-        (0..100).for_each(|_| ring.keep(entry("x")));
+        (0..100).for_each(|_| ring.keep(entry(LogEvent::Reload)));
         let kept: Vec<_> = ring.after(0).cloned().collect();
         let numbers = |most: usize| {
             let line = String::from_utf8(answer(&kept, most)).unwrap();

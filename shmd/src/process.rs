@@ -14,7 +14,7 @@ use shm_proto::internal::os::process::user_name;
 use shm_proto::internal::os::remove::remove_this;
 
 use crate::cleanup;
-use crate::operation_log::operation;
+use crate::operation_log::{LogEvent, operation};
 use lock::{Holder, Lock};
 
 /// A second daemon may take the lock file away between our opening and our locking it, each time by ending itself.
@@ -107,7 +107,7 @@ impl Instance {
                     if remove_this(&lock_path, &file).map_err(Error::system("remove the lock file", &lock_path))? =>
                 {
                     let reason = "a process that is not shmd holds a lock on it";
-                    operation("replace").text("lock", lock_path.display()).reason(reason).warn();
+                    operation(LogEvent::Replace).text("lock", lock_path.display()).reason(reason).warn();
                     continue;
                 }
                 // The daemon that had it has just removed it.

@@ -2,6 +2,7 @@
 
 use nix::unistd::geteuid;
 use shm_proto::internal::control::Pong;
+use shm_proto::internal::control::stat::Right;
 use shm_proto::internal::os::peer::Credentials;
 use shm_proto::{ChannelName, Done, ErrorKind, Prefix, Refusal, Request};
 
@@ -9,33 +10,33 @@ use crate::channel::Channel;
 use crate::client::Role;
 use crate::connections::{Connections, channel_refusal};
 use crate::event_loop::ClientId;
-use crate::operation_log::operation;
+use crate::operation_log::{LogEvent, operation};
 
-/// What a peer may do with a channel.
+/// What a peer needs a right for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Right {
+enum Need {
     Read,
     Write,
     Admin,
 }
 
-impl Right {
-    const ALL: [Right; 3] = [Right::Read, Right::Write, Right::Admin];
+impl Need {
+    const ALL: [Need; 3] = [Need::Read, Need::Write, Need::Admin];
 
-    fn name(self) -> &'static str {
+    fn right(self) -> Right {
         match self {
-            Right::Read => "read",
-            Right::Write => "write",
-            Right::Admin => "admin",
+            Need::Read => Right::Read,
+            Need::Write => Right::Write,
+            Need::Admin => Right::Admin,
         }
     }
 
     fn of(self, channel: &Channel, peer: &Credentials) -> bool {
         let config = channel.config();
         match self {
-            Right::Read => config.read.allows(peer),
-            Right::Write => config.write.allows(peer),
-            Right::Admin => config.admin.allows(peer),
+            Need::Read => config.read.allows(peer),
+            Need::Write => config.write.allows(peer),
+            Need::Admin => config.admin.allows(peer),
         }
     }
 }
@@ -59,16 +60,16 @@ pub(crate) fn handle(
         }))),
         Request::List => Ok(Some(list(channels, &peer))),
         Request::Stat { channel } => stat_of(connections, channels, channel.as_ref(), &peer).map(Some),
-        Request::Attach { channel, program } => find(connections, channels, channel.as_ref(), &peer, Right::Read)
+        Request::Attach { channel, program } => find(connections, channels, channel.as_ref(), &peer, Need::Read)
             .and_then(|channel| {
                 if let Some(why) = shut_out(channel, &peer) {
                     return Err(channel_refusal(&channel.config().name, ErrorKind::NotPermitted, why));
                 }
                 channel.attach(connections, id, program.as_deref()).map(|()| None)
             }),
-        Request::Publish { channel, program } => find(connections, channels, channel.as_ref(), &peer, Right::Write)
+        Request::Publish { channel, program } => find(connections, channels, channel.as_ref(), &peer, Need::Write)
             .and_then(|channel| channel.ring_mut().lend(connections, id, program.as_deref()).map(|()| None)),
-        Request::Evict { channel, reader } => find(connections, channels, channel.as_ref(), &peer, Right::Admin)
+        Request::Evict { channel, reader } => find(connections, channels, channel.as_ref(), &peer, Need::Admin)
             .and_then(|channel| {
                 let by = connections.user(peer.uid);
                 channel.evict(connections, reader, &by).map(|()| Some(Done::Evict {}))
@@ -76,7 +77,7 @@ pub(crate) fn handle(
         // The daemon as a whole answers these.
         Request::Reload | Request::Log { .. } | Request::Unknown => return,
         Request::Resize { channel, bytes } => {
-            find(connections, channels, channel.as_ref(), &peer, Right::Admin).map(|channel| {
+            find(connections, channels, channel.as_ref(), &peer, Need::Admin).map(|channel| {
                 if let Some(client) = connections.client(id) {
                     client.role = Role::Waiting(Some(channel.id()));
                 }
@@ -93,9 +94,9 @@ pub(crate) fn handle(
 }
 
 /// What this peer can do, by the channel's lists and by the permissions of the objects that it has to open itself.
-fn rights(channel: &Channel, peer: &Credentials) -> Vec<String> {
-    let can = |right: &Right| right.of(channel, peer) && (*right != Right::Read || shut_out(channel, peer).is_none());
-    Right::ALL.into_iter().filter(can).map(|right| right.name().to_owned()).collect()
+fn rights(channel: &Channel, peer: &Credentials) -> Vec<Right> {
+    let can = |right: &Need| right.of(channel, peer) && (*right != Need::Read || shut_out(channel, peer).is_none());
+    Need::ALL.into_iter().filter(can).map(|right| right.right()).collect()
 }
 
 /// Why a peer in the `read` list of a handoff channel still cannot read it.
@@ -106,7 +107,7 @@ fn shut_out(channel: &Channel, peer: &Credentials) -> Option<String> {
 
 /// Whether this peer may know of the channel.
 pub(crate) fn may_see(channel: &Channel, peer: &Credentials) -> bool {
-    Right::ALL.into_iter().any(|right| right.of(channel, peer))
+    Need::ALL.into_iter().any(|right| right.of(channel, peer))
 }
 
 fn list(channels: &[Channel], peer: &Credentials) -> Done {
@@ -125,7 +126,7 @@ fn stat_of(
         Some(_) => {
             let at = position(channels, name, peer)?;
             if !may_see(&channels[at], peer) {
-                return Err(not_permitted(connections, &channels[at], peer, Right::Read));
+                return Err(not_permitted(connections, &channels[at], peer, Need::Read));
             }
             vec![&channels[at]]
         }
@@ -136,7 +137,7 @@ fn stat_of(
         match channel.stat(total) {
             Ok(stat) => stats.push(stat),
             // One broken channel must not hide the others.
-            Err(e) if name.is_none() => operation("broken").on(&channel.config().name).reason(e).warn(),
+            Err(e) if name.is_none() => operation(LogEvent::Broken).on(&channel.config().name).reason(e).warn(),
             Err(e) => return Err(channel_refusal(&channel.config().name, ErrorKind::Internal, e)),
         }
     }
@@ -149,7 +150,7 @@ fn find<'a>(
     channels: &'a mut [Channel],
     name: Option<&ChannelName>,
     peer: &Credentials,
-    right: Right,
+    right: Need,
 ) -> Result<&'a mut Channel, Refusal> {
     let at = position(channels, name, peer)?;
     let channel = &mut channels[at];
@@ -175,12 +176,12 @@ fn position(channels: &[Channel], name: Option<&ChannelName>, peer: &Credentials
     }
 }
 
-fn not_permitted(connections: &mut Connections, channel: &Channel, peer: &Credentials, right: Right) -> Refusal {
-    let (user, name, list) = (connections.user(peer.uid), &channel.config().name, right.name());
+fn not_permitted(connections: &mut Connections, channel: &Channel, peer: &Credentials, right: Need) -> Refusal {
+    let (user, name, list) = (connections.user(peer.uid), &channel.config().name, right.right());
     let what = match right {
-        Right::Read => "read it",
-        Right::Write => "write to it",
-        Right::Admin => "administer it",
+        Need::Read => "read it",
+        Need::Write => "write to it",
+        Need::Admin => "administer it",
     };
     let why = format!(
         "user {user} may not {what}; the administrator of the daemon can add \"{user}\" to the channel's {list} list"

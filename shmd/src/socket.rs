@@ -10,7 +10,7 @@ use nix::sys::socket::{Backlog, listen};
 use shm_proto::{Error, Result};
 
 use crate::cleanup;
-use crate::operation_log::operation;
+use crate::operation_log::{LogEvent, operation};
 
 /// Connections that may wait to be accepted. They are accepted in their order, so this is how many a client may find before
 /// it: with the system's limit, 4096 by default, two clients that connect, ask and hang up in a loop would keep the others
@@ -35,7 +35,7 @@ impl Socket {
         if fs::symlink_metadata(&path).is_ok_and(|found| found.file_type().is_socket()) {
             fs::remove_file(&path)
                 .map_err(|e| Error::system(format!("remove the stale socket {}", path.display()), e))?;
-            operation("replace").text("socket", path.display()).reason("its daemon has ended").warn();
+            operation(LogEvent::Replace).text("socket", path.display()).reason("its daemon has ended").warn();
         }
         let listener = UnixListener::bind(&path)
             .map_err(|e| Error::system(format!("listen on the control socket {}", path.display()), e))?;

@@ -46,6 +46,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use shm_proto::Geometry;
+use shm_proto::internal::control::stat::{self, SourceState};
 use shm_proto::internal::os::bell::Bell;
 use shm_proto::internal::os::page::SharedPage;
 use shm_proto::internal::ring::Writer;
@@ -54,7 +55,7 @@ use shm_proto::internal::ring::link::{Link, LinkError, ToDaemon, ToWriter, Write
 use shm_proto::{Error, Result, WriterError};
 
 pub(crate) use feed::Cutting;
-pub(crate) use report::{Report, State};
+pub(crate) use report::Report;
 
 use crate::access::Access;
 use crate::config::SourceKind;
@@ -147,7 +148,7 @@ const END: Duration = Duration::from_secs(1);
 /// The daemon's end of a source.
 #[derive(Debug)]
 pub(crate) struct Inside {
-    kind: &'static str,
+    kind: stat::SourceKind,
     /// The users who may feed the source, if the source checks that.
     write: Arc<Mutex<Access>>,
     to: Sender<Line>,
@@ -161,8 +162,8 @@ pub(crate) struct Inside {
 
 impl Inside {
     /// `stdin`, say.
-    pub(crate) fn kind(&self) -> &'static str {
-        self.kind
+    pub(crate) fn kind(&self) -> &stat::SourceKind {
+        &self.kind
     }
 
     /// Readable when the thread has said something.
@@ -247,7 +248,7 @@ pub(crate) fn start(
 }
 
 fn spawn(
-    kind: &'static str,
+    kind: stat::SourceKind,
     input: Box<dyn Input>,
     opening: Opening,
     cutting: Cutting,
@@ -261,6 +262,7 @@ fn spawn(
     let woken = Bell::from_fd(woken)?;
     let link_bell = Bell::from_fd(rung.try_clone_fd()?)?;
     let end = to_daemon.clone();
+    let source = kind.clone();
     let run = move || {
         let link = ThreadLink { from_daemon, to_daemon, bell: link_bell, taken: 0, told: 0 };
         let work = AssertUnwindSafe(|| {
@@ -269,15 +271,15 @@ fn spawn(
         });
         let outcome = catch_unwind(work).unwrap_or_else(|_| {
             let panicked = std::io::Error::other("the thread panicked");
-            Err(Error::system(format!("feed from {kind}"), panicked))
+            Err(Error::system(format!("feed from {source}"), panicked))
         });
         let outcome = match outcome {
             Ok(()) | Err(Error::Writer(WriterError::Revoked { .. })) => {
-                report.set(State::Ended);
+                report.set(SourceState::Ended);
                 Ok(report.messages())
             }
             Err(e) => {
-                report.set(State::Failed);
+                report.set(SourceState::Failed);
                 report.error(e.to_string());
                 Err(e)
             }

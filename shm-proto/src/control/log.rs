@@ -1,33 +1,26 @@
 //! The daemon's operation log, as data: what `log` answers, and the text of the daemon's log lines.
 
+mod event;
+
 use std::fmt;
 
 use serde::de::{MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+pub use self::event::LogEvent;
+use super::words::words;
 use crate::name::ChannelName;
 
-/// The severity of an entry.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Severity {
-    /// Something failed.
-    Error,
-    /// Something unusual happened.
-    Warn,
-    /// The ordinary course of things, and a word of a newer daemon that this version does not know.
-    #[serde(other)]
-    Info,
-}
-
-impl fmt::Display for Severity {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(match self {
-            Severity::Error => "error",
-            Severity::Warn => "warn",
-            Severity::Info => "info",
-        })
+words! {
+    /// The severity of an entry.
+    pub enum Severity {
+        /// Something failed.
+        Error = "error",
+        /// Something unusual happened.
+        Warn = "warn",
+        /// The ordinary course of things.
+        Info = "info",
     }
 }
 
@@ -40,8 +33,8 @@ pub struct LogEntry {
     pub time_ms: u64,
     /// The severity.
     pub severity: Severity,
-    /// What happened: `attach`, `detach`, `grow` and so on.
-    pub event: String,
+    /// What happened.
+    pub event: LogEvent,
     /// The channel, if the operation concerns one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub channel: Option<ChannelName>,
@@ -142,7 +135,7 @@ mod tests {
             seq: 7,
             time_ms: 1_700_000_000_123,
             severity: Severity::Info,
-            event: "evict".to_owned(),
+            event: LogEvent::Evict,
             channel: Some("main".parse().unwrap()),
             fields: Fields(fields.map(|(key, value)| (key.to_owned(), value)).into()),
         }

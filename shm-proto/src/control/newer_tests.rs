@@ -1,6 +1,6 @@
 //! What a newer peer may send and an older one has to live with, as literal lines.
 
-use super::log::{LogEntry, Severity};
+use super::log::{LogEntry, LogEvent, Severity};
 use super::{Done, Reply, Request, decode};
 use crate::control::ErrorKind;
 use crate::error::ProtocolError;
@@ -53,5 +53,8 @@ fn answers_and_log_entries_lose_nothing_by_new_fields() {
     let entry =
         r#"{"v":1,"seq":1,"time_ms":2,"severity":"notice","event":"sealed","span":{"id":7},"fields":{"by":"me"}}"#;
     let entry: LogEntry = decode(entry).unwrap();
-    assert_eq!((entry.severity, entry.to_string().as_str()), (Severity::Info, "event=sealed by=me"));
+    assert_eq!((&entry.severity, &entry.event), (&Severity::Other("notice".into()), &LogEvent::Other("sealed".into())));
+    assert_eq!((entry.severity.to_string().as_str(), entry.to_string().as_str()), ("notice", "event=sealed by=me"));
+    let json = serde_json::to_string(&entry).unwrap();
+    assert!(json.contains(r#""severity":"notice","event":"sealed""#), "{json}");
 }

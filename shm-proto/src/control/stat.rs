@@ -3,27 +3,33 @@
 //! Ages and rates are computed by the daemon when it answers. Figures that a reader or a lent writer keeps itself are
 //! shown as it reports them, clamped to what is possible; nothing is decided by them.
 
+mod source;
+#[cfg(test)]
+mod tests;
+mod words;
+
 use serde::{Deserialize, Serialize};
 
+pub use self::source::{SourceStat, SourceState};
+pub use self::words::{FullPolicy, Mode, ReaderState, Right, SourceKind, WriterName, WriterRole, WriterState};
 use crate::handoff::Names;
 use crate::name::ChannelName;
-use crate::ring::geometry::OnFull;
 
 /// One channel in `list`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Summary {
     /// The channel's name.
     pub channel: ChannelName,
-    /// `ring` or `handoff`.
-    pub mode: String,
+    /// How it hands its messages over.
+    pub mode: Mode,
     /// Present capacity in bytes.
     pub capacity: u64,
     /// Attached readers.
     pub readers: u32,
-    /// The writer: `none`, `stdin`, or a program with its process number.
-    pub writer: String,
-    /// Rights of the asking peer: some of `read`, `write`, `admin`.
-    pub allowed: Vec<String>,
+    /// Who holds the writer role.
+    pub writer: WriterName,
+    /// Rights of the asking peer.
+    pub allowed: Vec<Right>,
 }
 
 /// One channel in `stat`.
@@ -33,10 +39,10 @@ pub struct ChannelStat {
     pub channel: ChannelName,
     /// The segment's name for `shm_open`.
     pub segment: String,
-    /// `ring` or `handoff`.
-    pub mode: String,
+    /// How it hands its messages over.
+    pub mode: Mode,
     /// What happens when the ring is full.
-    pub on_full: OnFull,
+    pub on_full: FullPolicy,
     /// Capacity in use now, in bytes.
     pub capacity: u64,
     /// Smallest capacity, in bytes.
@@ -97,27 +103,6 @@ pub struct ChannelStat {
     pub readers: Vec<ReaderStat>,
 }
 
-/// A source of the daemon's own.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct SourceStat {
-    /// `stdin`, `fifo`, `unix`, `unix-seqpacket`, `exec` or `tail`.
-    pub kind: String,
-    /// The path, or the command; nothing for `stdin`.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub object: Option<String>,
-    /// Its state, in words: `open`, `waiting for a writer`, `listening, 3 clients of 128`, `running pid 123`,
-    /// `restarting in 2s`, `following`, `ended`, ...
-    pub state: String,
-    /// Bytes read.
-    pub bytes: u64,
-    /// Messages published, with those dropped because the ring was full.
-    pub messages: u64,
-    /// Inputs and messages refused, failed attempts to open or start, and runs of a child that failed.
-    pub errors: u64,
-    /// The newest of these errors.
-    pub last_error: Option<String>,
-}
-
 /// The objects of a handoff channel, and what its peers did to them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HandoffStat {
@@ -159,10 +144,10 @@ pub struct WriterStat {
     pub program: String,
     /// User name, or number where there is no name.
     pub user: String,
-    /// `source`, `lent`.
-    pub role: String,
-    /// `active` or `stalled`.
-    pub state: String,
+    /// What kind of writer it is.
+    pub role: WriterRole,
+    /// Whether it shows signs of life.
+    pub state: WriterState,
     /// Milliseconds since the writer was last seen at work.
     pub heartbeat_ms: u64,
 }
@@ -178,8 +163,8 @@ pub struct ReaderStat {
     pub program: String,
     /// User name, or number where there is no name.
     pub user: String,
-    /// `joining`, `reading`, `sleeping`, `stalled`, `evicted`.
-    pub state: String,
+    /// What it is doing.
+    pub state: ReaderState,
     /// Messages not read yet.
     pub lag_messages: u64,
     /// Bytes not read yet, record headers included.

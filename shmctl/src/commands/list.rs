@@ -1,7 +1,7 @@
 //! `shmctl list`: the channels.
 
 use clap::Args as ClapArgs;
-use shm_proto::internal::control::stat::Summary;
+use shm_proto::internal::control::stat::{Right, Summary};
 use shm_proto::{Done, Request};
 
 use super::{note_if_none, unexpected};
@@ -69,7 +69,10 @@ fn table(channels: &[Summary], columns: Option<usize>) -> String {
             bytes(summary.capacity),
             summary.readers.to_string(),
             printable(&summary.writer),
-            if summary.allowed.is_empty() { "nothing".to_owned() } else { printable(&summary.allowed.join(",")) },
+            match summary.allowed.as_slice() {
+                [] => "nothing".to_owned(),
+                rights => printable(rights.iter().map(Right::as_str).collect::<Vec<_>>().join(",")),
+            },
         ]);
     }
     table.render("", columns)
@@ -77,19 +80,21 @@ fn table(channels: &[Summary], columns: Option<usize>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use shm_proto::internal::control::stat::Mode;
+
     use super::*;
 
     #[test]
     fn a_line_a_channel() {
-        let summary = |name: &str, allowed: &[&str]| Summary {
+        let summary = |name: &str, allowed: &[Right]| Summary {
             channel: name.parse().unwrap(),
-            mode: "ring".into(),
+            mode: Mode::Ring,
             capacity: 1 << 20,
             readers: 2,
-            writer: "camd (4711)".into(),
-            allowed: allowed.iter().map(|a| (*a).to_owned()).collect(),
+            writer: "camd (4711)".to_owned().into(),
+            allowed: allowed.to_vec(),
         };
-        let channels = [summary("main", &["read", "write"]), summary("cam.front", &[])];
+        let channels = [summary("main", &[Right::Read, Right::Write]), summary("cam.front", &[])];
         let text = table(&channels, None);
         assert_eq!(
             text,

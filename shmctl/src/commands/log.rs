@@ -95,7 +95,7 @@ fn show(entries: &[LogEntry], json: bool) -> Result<()> {
             text += &serde_json::to_string(entry).map_err(|e| Failure::Other(format!("cannot write JSON: {e}")))?;
             text.push('\n');
         } else {
-            let line = printable(&entry.to_string());
+            let line = printable(entry);
             // Writing to a string cannot fail.
             let _ = writeln!(text, "{} {:>6} {:<5} {line}", utc(entry.time_ms), entry.seq, entry.severity);
         }

@@ -6,6 +6,7 @@ use std::process::Command;
 use nix::libc::{ENOSYS, EPERM};
 use serde_json::Value;
 use shm_proto::Start;
+use shm_proto::internal::control::stat::ReaderState;
 
 use crate::common::{
     Daemon, Place, Proc, Run, clean, has_membarrier, heavy, shmctl, skip, wait_for, wait_until,
@@ -75,7 +76,9 @@ fn sleepers_get_every_message(test: &str, [daemon_is_blind, readers_are, writer_
     };
     let mut all = String::new();
     for n in 0..10 {
-        daemon.until_stat("both readers sleep", |stat| stat.readers.iter().all(|reader| reader.state == "sleeping"));
+        daemon.until_stat("both readers sleep", |stat| {
+            stat.readers.iter().all(|reader| reader.state == ReaderState::Sleeping)
+        });
         let line = format!("message {n}\n");
         write.feed(line.as_bytes());
         all.push_str(&line);
@@ -131,7 +134,7 @@ fn only_a_reader_that_lacks_the_writers_membarrier_looks_again_every_few_millise
         let Some(blind) = sandboxed(ENOSYS, || note("blind")) else { return skip_without_filters(test) };
         let sighted = note("sighted");
         daemon.until_stat("both readers sleep", |stat| {
-            stat.readers.len() == 2 && stat.readers.iter().all(|reader| reader.state == "sleeping")
+            stat.readers.len() == 2 && stat.readers.iter().all(|reader| reader.state == ReaderState::Sleeping)
         });
         // Whoever can rely on being woken sleeps for a second at a time, the other for two thousandths of one.
         let before = [&blind, &sighted].map(sleeps);

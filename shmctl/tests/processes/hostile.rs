@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
+use shm_proto::internal::control::stat::ReaderState;
 use shm_proto::internal::os::page::SharedPage;
 use shm_proto::internal::ring::layout::ReaderPage;
 use shm_proto::{Client, Done, Reader, Request, Start};
@@ -371,7 +372,7 @@ fn a_reader_with_an_impossible_cursor_is_evicted_and_the_others_go_on() {
         let stat = daemon.stat();
         assert_eq!(stat.evicted, 1, "cursor {cursor}: {stat:?}");
         let liar = stat.readers.iter().find(|reader| reader.reader == attached.reader).unwrap();
-        assert_eq!(liar.state, "evicted");
+        assert_eq!(liar.state, ReaderState::Evicted);
         let log = daemon.stop(Signal::SIGTERM);
         assert_eq!(log.matches("event=evict ").count(), 1, "the fact is logged once\n{log}");
     }

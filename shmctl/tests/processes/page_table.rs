@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::Path;
 
+use shm_proto::internal::control::stat::ReaderState;
+
 use crate::common::{Daemon, Proc, skip};
 
 const CAPACITY_KIB: u64 = 16 << 10;
@@ -38,7 +40,9 @@ fn reader_and_writer(more: &str) -> [Mapped; 2] {
     let daemon = Daemon::start(&format!("{CHANNEL}{more}"));
     let reader = daemon.spawn(&["read"]);
     // It is attached before it has mapped the ring; asleep, it has.
-    daemon.until_stat("the reader sleeps", |stat| stat.readers.iter().any(|reader| reader.state == "sleeping"));
+    daemon.until_stat("the reader sleeps", |stat| {
+        stat.readers.iter().any(|reader| reader.state == ReaderState::Sleeping)
+    });
     let reader = Mapped::of(&reader, &daemon);
     // The role is lent before the memory is mapped; a message shows that it is.
     let mut writer = daemon.spawn_piped(&["write"]);

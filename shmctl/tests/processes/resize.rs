@@ -1,5 +1,6 @@
 //! Larger and smaller while peers are attached: at once, pending, by policy, and eviction of who holds things up.
 
+use shm_proto::internal::control::stat::ReaderState;
 use shm_proto::{Start, WriterError};
 
 use crate::common::{Daemon, PATIENCE, Proc, wait_until};
@@ -118,7 +119,7 @@ fn a_reader_that_holds_a_lossless_channel_up_is_evicted_and_told() {
     assert!(going.wait().quiet().text() == text);
     let stat = daemon.until_stat("the other is gone", |stat| stat.readers.len() == 1);
     assert_eq!((stat.evicted, stat.messages), (1, 20_000));
-    assert_eq!((stat.readers[0].pid, stat.readers[0].state.as_str()), (stopped.pid(), "evicted"));
+    assert_eq!((stat.readers[0].pid, &stat.readers[0].state), (stopped.pid(), &ReaderState::Evicted));
     daemon.until_log("event=evict channel=main");
     stopped.thaw();
     let run = stopped.wait().fails(1, &["evicted from channel main", "held the writer up", "attach again"]);

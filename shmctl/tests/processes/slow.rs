@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use shm_proto::internal::control::stat::ChannelStat;
+use shm_proto::internal::control::stat::ReaderState;
 use shm_proto::{Start, WriterError};
 
 use crate::common::{Daemon, PATIENCE, Proc, Setup, wait_until};
@@ -75,7 +76,10 @@ fn a_slow_reader_of_a_full_channel_is_neither_evicted_nor_called_stalled() {
         });
         let look = || -> ChannelStat {
             let stat = daemon.stat();
-            assert!(stat.evicted == 0 && stat.readers.len() == 1 && stat.readers[0].state != "stalled", "{stat:?}");
+            assert!(
+                stat.evicted == 0 && stat.readers.len() == 1 && stat.readers[0].state != ReaderState::Stalled,
+                "{stat:?}"
+            );
             stat
         };
         wait_until("the channel is full", || look().used > (16 << 20) - (64 << 10));

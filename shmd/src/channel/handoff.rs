@@ -35,7 +35,7 @@ use crate::config::ChannelConfig;
 use crate::connections::{Connections, channel_refusal};
 use crate::event_loop::{ClientId, Interest, Token};
 use crate::liveness::Pulse;
-use crate::operation_log::{Operation, operation};
+use crate::operation_log::{LogEvent, Operation, operation};
 use crate::peer::Peer;
 use crate::policy::{Bounds, LowUse};
 use crate::rates::History;
@@ -98,7 +98,8 @@ impl HandoffChannel {
         mut feed: Ring,
         user: &str,
     ) -> Result<Self> {
-        let created = operation("create").on(&config.name).text("mode", "handoff").text("segment", &names.segment);
+        let created =
+            operation(LogEvent::Create).on(&config.name).text("mode", "handoff").text("segment", &names.segment);
         let created = created.text("avail", &names.avail).text("done", &names.done);
         let created = created.number("capacity", writer.capacity()).number("max", config.max);
         match writer.origin() {
@@ -224,7 +225,7 @@ impl HandoffChannel {
             ack_timeout_ms: u64::try_from(self.config.ack_timeout.as_millis()).unwrap_or(u64::MAX),
         };
         if let Some(left_out) = self.feed.line() {
-            reader.about("attach", &self.config.name, number).left_out(left_out).info();
+            reader.about(LogEvent::Attach, &self.config.name, number).left_out(left_out).info();
         }
         self.readers.add(number, reader);
         connections.reply(client, Ok(Done::Handoff(attached)), vec![page]);
@@ -241,7 +242,7 @@ impl HandoffChannel {
 
     /// Begins the entry about a reader that is no longer attached.
     fn detached(&self, number: u32, reader: &Reader) -> Operation {
-        reader.about("detach", &self.config.name, number).number("received", reader.received())
+        reader.about(LogEvent::Detach, &self.config.name, number).number("received", reader.received())
     }
 
     /// Tells a reader to go. It has the objects open and is trusted to obey.
@@ -267,11 +268,10 @@ impl HandoffChannel {
         Ok(())
     }
 
-    /// Changes the segment's length. The thread answers.
     fn log_eviction(&mut self, number: u32, reason: &str, by: By<'_>) {
         let Some(left_out) = self.feed.line() else { return };
         let Some(reader) = self.readers.get(number) else { return };
-        let entry = reader.about("evict", &self.config.name, number).text("by", by.name());
+        let entry = reader.about(LogEvent::Evict, &self.config.name, number).text("by", by.name());
         entry.reason(reason).left_out(left_out).info();
     }
 
@@ -281,6 +281,7 @@ impl HandoffChannel {
         }
     }
 
+    /// Changes the segment's length. The thread answers.
     pub(super) fn resize(&mut self, connections: &mut Connections, client: ClientId, bytes: u64) {
         let bounds = self.bounds();
         if bounds.fit(bytes).is_some() {
@@ -345,7 +346,7 @@ impl HandoffChannel {
         }
         self.thread.abandon();
         let Names { segment, avail, done } = &self.names;
-        let stuck = operation("handoff-stuck").on(&self.config.name).text("segment", segment);
+        let stuck = operation(LogEvent::HandoffStuck).on(&self.config.name).text("segment", segment);
         let stuck = stuck.text("avail", avail).text("done", done);
         let reason = "its thread does not end and is left behind: a peer may sit in the mutex; the objects stay until it \
                       ends, or until the next shmd adopts them";
@@ -373,7 +374,7 @@ pub(super) fn removed(channel: &ChannelName, names: &Names, outcome: Result<(), 
     let Names { segment, avail, done } = names;
     match outcome {
         Ok(()) => {
-            let gone = operation("unlink").on(channel).text("segment", segment);
+            let gone = operation(LogEvent::Unlink).on(channel).text("segment", segment);
             gone.text("avail", avail).text("done", done).info();
         }
         Err(e) => cleanup::failed(Some(channel), format_args!("{segment}, {avail} or {done}"), e),

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use shm_proto::Result;
-use shm_proto::internal::control::stat::ReaderStat;
+use shm_proto::internal::control::stat::{ReaderStat, ReaderState};
 use shm_proto::internal::control::{Conn, Received, decode};
 use shm_proto::internal::os::bell::Bell;
 use shm_proto::internal::os::clock::monotonic_ns;
@@ -19,7 +19,7 @@ use super::eviction::Standing;
 use crate::connections::Connections;
 use crate::event_loop::ClientId;
 use crate::liveness::{Found, Pulse};
-use crate::operation_log::{Operation, operation};
+use crate::operation_log::{LogEvent, Operation, operation};
 use crate::peer::Peer;
 
 /// The daemon's end of what a reader is told by. Its end is the reader's.
@@ -204,7 +204,7 @@ impl Reader {
             pid,
             program,
             user,
-            state: self.state(started).to_owned(),
+            state: self.state(started),
             lag_messages: 0,
             lag_bytes: 0,
             received: self.received().min(most),
@@ -213,32 +213,32 @@ impl Reader {
         }
     }
 
-    fn state(&self, started: bool) -> &'static str {
+    fn state(&self, started: bool) -> ReaderState {
         if self.is_evicted() || self.page.control.value.load(Ordering::Relaxed) & control::EVICTED != 0 {
-            "evicted"
+            ReaderState::Evicted
         } else if self.pulse.is_stalled() {
-            "stalled"
+            ReaderState::Stalled
         } else if !started {
-            "joining"
+            ReaderState::Joining
         } else if self.waiting() != waiting::NO {
-            "sleeping"
+            ReaderState::Sleeping
         } else {
-            "reading"
+            ReaderState::Reading
         }
     }
 
     /// Begins an entry about it.
-    pub(super) fn about(&self, event: &'static str, channel: &shm_proto::ChannelName, number: u32) -> Operation {
+    pub(super) fn about(&self, event: LogEvent, channel: &shm_proto::ChannelName, number: u32) -> Operation {
         operation(event).on(channel).number("reader", number).peer(&self.peer)
     }
 }
 
 /// Says that a peer has fallen silent, or that it is back.
-pub(super) fn report(found: Found, about: impl Fn(&'static str) -> Operation) {
+pub(super) fn report(found: Found, about: impl Fn(LogEvent) -> Operation) {
     match found {
         Found::Same => {}
-        Found::Stalled(still) => about("stalled").number("silent_ms", still.as_millis()).warn(),
-        Found::Recovered => about("recovered").info(),
+        Found::Stalled(still) => about(LogEvent::Stalled).number("silent_ms", still.as_millis()).warn(),
+        Found::Recovered => about(LogEvent::Recovered).info(),
     }
 }
 

@@ -16,7 +16,7 @@ mod writer;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use shm_proto::internal::control::stat::WriterStat;
+use shm_proto::internal::control::stat::{WriterName, WriterStat};
 use shm_proto::internal::os::barrier;
 use shm_proto::internal::ring::Snapshot;
 use shm_proto::internal::ring::link::ToWriter;
@@ -33,7 +33,7 @@ use crate::cleanup;
 use crate::config::{ChannelConfig, SourceKind};
 use crate::connections::{Connections, channel_refusal};
 use crate::event_loop::ChannelId;
-use crate::operation_log::{Operation, operation};
+use crate::operation_log::{LogEvent, Operation, operation};
 use crate::policy::Bounds;
 use crate::rate_limit::{LeftOut, RateLimit};
 use crate::source::Report;
@@ -160,8 +160,8 @@ impl Ring {
     }
 
     /// Who writes, in words.
-    pub(super) fn describe_writer(&self) -> String {
-        self.writer.lease().map_or_else(|| "none".to_owned(), |lease| lease.describe())
+    pub(super) fn writer_name(&self) -> WriterName {
+        self.writer.lease().map_or(WriterName::Nobody, |lease| lease.name())
     }
 
     /// Who writes, for `stat`.
@@ -188,7 +188,7 @@ impl Ring {
     }
 
     /// Begins an entry about the channel.
-    pub(super) fn about(&self, event: &'static str) -> Operation {
+    pub(super) fn about(&self, event: LogEvent) -> Operation {
         operation(event).on(&self.config.name)
     }
 
@@ -233,17 +233,17 @@ impl Ring {
             }
         }
     }
+
     fn log_eviction(&mut self, number: u32, reason: &str, by: By<'_>, wait: Option<Duration>) {
         let Some(left_out) = self.line() else { return };
         let Some(reader) = self.readers.get(number) else { return };
-        let entry = reader.about("evict", &self.config.name, number).text("by", by.name()).reason(reason);
+        let entry = reader.about(LogEvent::Evict, &self.config.name, number).text("by", by.name()).reason(reason);
         let entry = match wait {
             Some(wait) => entry.number("user_waits_ms", wait.as_millis()),
             None => entry,
         };
         entry.left_out(left_out).info();
     }
-
 
     /// The channel is going to close, and this is why. The first reason is the one that everybody is told.
     pub(crate) fn give_reason(&mut self, reason: &str) {
@@ -268,7 +268,7 @@ impl Ring {
         let Some(lease) = self.writer.lease() else { return };
         lease.hang_up(connections);
         if lease.source().is_some() {
-            self.about("source-stuck")
+            self.about(LogEvent::SourceStuck)
                 .text("source", &self.config.source)
                 .reason("its thread does not end: a read or a write of its input may hang; it is left behind")
                 .warn();

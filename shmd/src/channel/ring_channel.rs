@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use shm_proto::internal::control::Attached;
-use shm_proto::internal::control::stat::{ChannelStat, ReaderStat, Summary};
+use shm_proto::internal::control::stat::{ChannelStat, Mode, ReaderStat, Right, Summary};
 use shm_proto::internal::ring::Snapshot;
 use shm_proto::{Done, Refusal};
 
@@ -15,7 +15,7 @@ use crate::client::Role;
 use crate::config::ChannelConfig;
 use crate::connections::Connections;
 use crate::event_loop::ClientId;
-use crate::operation_log::Operation;
+use crate::operation_log::{LogEvent, Operation};
 use crate::rates::{History, Totals};
 
 /// A channel whose readers read its ring.
@@ -72,7 +72,7 @@ impl RingChannel {
         });
         let (reader, fds) = made.map_err(|e| self.ring.internal(&e))?;
         if let Some(left_out) = self.ring.line() {
-            reader.about("attach", &self.ring.config().name, number).left_out(left_out).info();
+            reader.about(LogEvent::Attach, &self.ring.config().name, number).left_out(left_out).info();
         }
         self.ring.attached(connections, number, reader);
         let attached = Attached { reader: number, geometry: self.ring.segments().geometry().clone() };
@@ -90,7 +90,7 @@ impl RingChannel {
 
     /// Begins the entry about a reader that is no longer attached, with what it has received and lost.
     fn detached(&self, number: u32, reader: &Reader) -> Operation {
-        let left = reader.about("detach", &self.ring.config().name, number);
+        let left = reader.about(LogEvent::Detach, &self.ring.config().name, number);
         left.number("received", reader.received()).number("lost", reader.lost())
     }
 
@@ -141,13 +141,13 @@ impl RingChannel {
         outcome
     }
 
-    pub(super) fn summary(&self, allowed: Vec<String>) -> Summary {
+    pub(super) fn summary(&self, allowed: Vec<Right>) -> Summary {
         Summary {
             channel: self.config().name.clone(),
-            mode: "ring".to_owned(),
+            mode: Mode::Ring,
             capacity: self.ring.size().capacity(),
             readers: u32::try_from(self.reader_count()).unwrap_or(u32::MAX),
-            writer: self.ring.describe_writer(),
+            writer: self.ring.writer_name(),
             allowed,
         }
     }
@@ -161,8 +161,8 @@ impl RingChannel {
         ChannelStat {
             channel: config.name.clone(),
             segment: ring.segments().current().name().to_owned(),
-            mode: "ring".to_owned(),
-            on_full: config.on_full,
+            mode: Mode::Ring,
+            on_full: config.on_full.into(),
             capacity,
             min: config.min,
             max: config.max,

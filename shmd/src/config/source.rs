@@ -3,6 +3,7 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use shm_proto::internal::control::stat;
 use shm_proto::internal::framing::Framing;
 
 use super::origin::{Error, Located, Origin};
@@ -50,15 +51,15 @@ pub(crate) struct CommandLine {
 
 impl SourceKind {
     /// The kind as `list` and the log have it.
-    pub(crate) fn kind(&self) -> &'static str {
+    pub(crate) fn kind(&self) -> stat::SourceKind {
         match self {
-            SourceKind::None => "none",
-            SourceKind::Stdin => "stdin",
-            SourceKind::Fifo(..) => "fifo",
-            SourceKind::Unix(_, Packets::Joined) => "unix",
-            SourceKind::Unix(_, Packets::Kept) => "unix-seqpacket",
-            SourceKind::Exec(_) => "exec",
-            SourceKind::Tail(_) => "tail",
+            SourceKind::None => stat::SourceKind::None,
+            SourceKind::Stdin => stat::SourceKind::Stdin,
+            SourceKind::Fifo(..) => stat::SourceKind::Fifo,
+            SourceKind::Unix(_, Packets::Joined) => stat::SourceKind::Unix,
+            SourceKind::Unix(_, Packets::Kept) => stat::SourceKind::UnixSeqpacket,
+            SourceKind::Exec(_) => stat::SourceKind::Exec,
+            SourceKind::Tail(_) => stat::SourceKind::Tail,
         }
     }
 
@@ -88,7 +89,7 @@ impl fmt::Display for SourceKind {
     /// As the configuration writes it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.object() {
-            None => f.write_str(self.kind()),
+            None => self.kind().fmt(f),
             Some(object) => write!(f, "{}:{object}", self.kind()),
         }
     }

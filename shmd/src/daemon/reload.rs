@@ -17,7 +17,7 @@ use crate::descriptors;
 use crate::event_loop::{ClientId, Interest, Token};
 use crate::host::Host;
 use crate::logging;
-use crate::operation_log::{self, operation};
+use crate::operation_log::{self, LogEvent, operation};
 
 /// What readers of a removed channel are told.
 const REMOVED: &str = "the channel was taken out of the configuration";
@@ -99,14 +99,14 @@ impl Daemon {
 
     fn end_reload(&mut self, client: Option<ClientId>, by: &str, result: Result<Reloaded, Refusal>) {
         match &result {
-            Ok(done) => operation("reload")
+            Ok(done) => operation(LogEvent::Reload)
                 .text("by", by)
                 .number("created", done.created.len())
                 .number("removed", done.removed.len())
                 .number("changed", done.changed.len())
                 .number("kept", done.kept.len())
                 .info(),
-            Err(refusal) => operation("reload-failed").text("by", by).reason(&refusal.message).error(),
+            Err(refusal) => operation(LogEvent::ReloadFailed).text("by", by).reason(&refusal.message).error(),
         }
         self.manager.ready(&super::summary(&self.channels));
         if let Some(client) = client {
@@ -175,10 +175,10 @@ impl Daemon {
             self.channels.add(channel);
         }
         for change in &done.changed {
-            told("change", change).info();
+            told(LogEvent::Change, change).info();
         }
         for change in &done.kept {
-            told("kept", change).warn();
+            told(LogEvent::Kept, change).warn();
         }
         done.kept.extend(waiting);
         self.keep_ticking();
@@ -228,7 +228,7 @@ impl Daemon {
     }
 }
 
-fn told(event: &'static str, change: &Change) -> operation_log::Operation {
+fn told(event: LogEvent, change: &Change) -> operation_log::Operation {
     let about = operation(event);
     let about = match &change.channel {
         Some(channel) => about.on(channel),

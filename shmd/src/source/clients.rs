@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::socket::{MsgFlags, recv};
+use shm_proto::internal::control::stat::SourceState;
 use shm_proto::internal::framing::input::NonBlocking;
 use shm_proto::internal::framing::{Pump, Slotted};
 use shm_proto::internal::os::{peer, process};
@@ -28,7 +29,6 @@ use shm_proto::{Bytes, Error, FramingError, Result};
 
 use super::Input;
 use super::feed::{Feed, Stepped, is_ready};
-use super::report::State;
 use super::unix::Listener;
 use crate::access::Access;
 use crate::config::Packets;
@@ -91,7 +91,7 @@ impl Clients {
     }
 
     fn show(&self, feed: &Feed<'_>) {
-        feed.set(State::Listening { clients: self.clients.len(), most: MOST });
+        feed.set(SourceState::Listening { clients: self.clients.len(), most: MOST });
     }
 
     /// Waits. Returns whether a client wants to connect, and which clients have sent something.

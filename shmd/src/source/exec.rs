@@ -11,6 +11,7 @@ use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags};
+use shm_proto::internal::control::stat::SourceState;
 use shm_proto::internal::framing;
 use shm_proto::internal::framing::input::NonBlocking;
 use shm_proto::internal::os::inq::readable_bytes;
@@ -20,9 +21,8 @@ use super::Input;
 use super::backoff::Backoff;
 use super::child::{Complaints, Running};
 use super::feed::{Feed, Stepped, is_ready};
-use super::report::State;
 use crate::config::CommandLine;
-use crate::operation_log::operation;
+use crate::operation_log::{LogEvent, operation};
 
 /// A child that has closed its output is ended if it does not end by itself within this time.
 const AFTER_END: Duration = Duration::from_secs(1);
@@ -148,8 +148,12 @@ impl Exec {
             }
         };
         let pid = running.pid();
-        feed.set(State::Running { pid });
-        operation("child-start").on(feed.channel()).number("pid", pid).text("command", &self.command.text).info();
+        feed.set(SourceState::Running { pid });
+        operation(LogEvent::ChildStart)
+            .on(feed.channel())
+            .number("pid", pid)
+            .text("command", &self.command.text)
+            .info();
         self.complaints.begin();
         let followed = self.follow(feed, &running).and_then(|()| await_end(feed, &running));
         let status = running.finish();
@@ -158,7 +162,7 @@ impl Exec {
         self.complaints.end_line(feed.channel(), pid);
         let good = status.is_some_and(|status| status.success());
         let status = status.map_or_else(|| "it does not end".to_owned(), |status| status.to_string());
-        let ended = operation("child-exit").on(feed.channel()).number("pid", pid).text("status", &status);
+        let ended = operation(LogEvent::ChildExit).on(feed.channel()).number("pid", pid).text("status", &status);
         let ended = ended.number("ran_ms", started.elapsed().as_millis());
         // A child that the daemon ends is not to blame for how.
         if good || followed.is_err() {
@@ -191,7 +195,7 @@ impl Input for Exec {
             let started = Instant::now();
             self.run_once(feed)?;
             let wait = backoff.after(started.elapsed());
-            feed.set(State::Restarting { at: Instant::now() + wait });
+            feed.restarts(Instant::now() + wait);
             feed.pause(wait)?;
         }
     }

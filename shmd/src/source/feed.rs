@@ -5,14 +5,15 @@ use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags};
+use shm_proto::internal::control::stat::SourceState;
 use shm_proto::internal::framing::{Framing, Input, MessageSink, Pump, Slotted, Step};
 use shm_proto::internal::os::bell::Bell;
 use shm_proto::internal::ring::Writer;
 use shm_proto::{ChannelName, Error, FramingError, Result};
 
-use super::report::{Report, State};
+use super::report::Report;
 use super::sink::Sink;
-use crate::operation_log::operation;
+use crate::operation_log::{LogEvent, operation};
 use crate::peer::Peer;
 use crate::rate_limit::RateLimit;
 
@@ -93,8 +94,13 @@ impl<'a> Feed<'a> {
     }
 
     /// Shows what the source is doing.
-    pub(super) fn set(&self, state: State) {
+    pub(super) fn set(&self, state: SourceState) {
         self.report.set(state);
+    }
+
+    /// Shows that a child has ended and is started again at this time.
+    pub(super) fn restarts(&self, at: Instant) {
+        self.report.restarts(at);
     }
 
     /// Moves what one read gives into the ring; waits while the ring is full. A large message of a pipe or a socket gets its
@@ -149,7 +155,7 @@ impl<'a> Feed<'a> {
         let reason = reason.to_string();
         let errors = self.report.error(reason.clone());
         if let Some(left_out) = self.lines.admit(Instant::now()) {
-            let line = operation("source-error").on(self.sink.channel()).number("errors", errors);
+            let line = operation(LogEvent::SourceError).on(self.sink.channel()).number("errors", errors);
             let line = match peer() {
                 Some(peer) => line.peer(&peer),
                 None => line,

@@ -18,15 +18,15 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use nix::unistd::{Gid, fchown, geteuid};
+use shm_proto::internal::control::stat::SourceState;
 use shm_proto::internal::framing::input::{NonBlocking, widen};
 use shm_proto::{Error, FramingError, Result};
 
 use super::Input;
 use super::feed::{Feed, Stepped, is_ready};
 use super::file_id::{FileId, Made, wrong_kind};
-use super::report::State;
 use crate::access::FileAccess;
-use crate::operation_log::operation;
+use crate::operation_log::{LogEvent, operation};
 
 /// How often the source checks the FIFO's name while no program writes, and tries to open a FIFO that cannot be opened.
 const LOOK: Duration = Duration::from_secs(1);
@@ -68,7 +68,7 @@ impl Fifo {
                 Ok((file, made)) => {
                     self.file = file;
                     if made.is_some() {
-                        operation("recreate").on(feed.channel()).text("fifo", self.path.display()).warn();
+                        operation(LogEvent::Recreate).on(feed.channel()).text("fifo", self.path.display()).warn();
                         self.made = made;
                     }
                     return Ok(());
@@ -79,7 +79,7 @@ impl Fifo {
                         feed.trouble(&reason, || None);
                         before = Some(reason);
                     }
-                    feed.set(State::Retrying);
+                    feed.set(SourceState::Retrying);
                     feed.pause(LOOK)?;
                 }
             }
@@ -97,7 +97,7 @@ impl Fifo {
             }
             if !self.is_in_place() {
                 self.reopen(feed)?;
-                feed.set(State::AwaitingWriter);
+                feed.set(SourceState::AwaitingWriter);
             }
         }
     }
@@ -107,10 +107,10 @@ impl Input for Fifo {
     fn run(mut self: Box<Self>, feed: &mut Feed<'_>) -> Result<()> {
         loop {
             let mut pump = feed.pump()?;
-            feed.set(State::AwaitingWriter);
+            feed.set(SourceState::AwaitingWriter);
             // A FIFO that nobody has opened yet reads as ended, and only poll knows better.
             self.await_writer(feed)?;
-            feed.set(State::Open);
+            feed.set(SourceState::Open);
             loop {
                 match feed.step(&mut pump, &mut NonBlocking(&self.file))? {
                     Stepped::Moved => {}
@@ -124,7 +124,7 @@ impl Input for Fifo {
                             break;
                         }
                         if !pump.pass_over() {
-                            feed.set(State::PassingOver);
+                            feed.set(SourceState::PassingOver);
                         }
                     }
                 }

@@ -1,92 +1,27 @@
 //! How a source is doing, as its thread says and `stat` shows. Off the path of every byte: a few additions a read, and a
 //! lock when the state changes.
 
-use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
-use shm_proto::internal::control::stat::SourceStat;
+use shm_proto::internal::control::stat::{self, SourceStat, SourceState};
 use shm_proto::internal::os::process;
 
 use crate::config::SourceKind;
 
-/// What a source is doing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum State {
-    /// Its thread has just been made.
-    Starting,
-    /// There is an input.
-    Open,
-    /// No writer has opened the FIFO.
-    AwaitingWriter,
-    /// A message that cannot be taken has left no place to go on: what comes is thrown away until the writers close.
-    PassingOver,
-    /// Clients come and go.
-    Listening {
-        /// Connected now.
-        clients: usize,
-        /// As many as there can be.
-        most: usize,
-    },
-    /// The child runs.
-    Running {
-        /// Its process number.
-        pid: u32,
-    },
-    /// The child has ended and is started again.
-    Restarting {
-        /// When.
-        at: Instant,
-    },
-    /// Reads appended bytes.
-    Following,
-    /// The file is not there.
-    AwaitingFile,
-    /// The input cannot be opened; the last error says why.
-    Retrying,
-    /// There will be nothing more.
-    Ended,
-    /// It had to give up; the last error says why.
-    Failed,
-}
-
-impl fmt::Display for State {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plural = |n: usize| if n == 1 { "" } else { "s" };
-        match self {
-            State::Starting => f.write_str("starting"),
-            State::Open => f.write_str("open"),
-            State::AwaitingWriter => f.write_str("waiting for a writer"),
-            State::PassingOver => f.write_str("skipping the rest of a bad input"),
-            State::Listening { clients, most } => {
-                write!(f, "listening, {clients} client{} of {most}", plural(*clients))
-            }
-            State::Running { pid } => write!(f, "running pid {pid}"),
-            State::Restarting { at } => {
-                let left = at.saturating_duration_since(Instant::now());
-                // Rounded up: what is still to be waited for is not "0s".
-                write!(f, "restarting in {}s", left.as_millis().div_ceil(1000))
-            }
-            State::Following => f.write_str("following"),
-            State::AwaitingFile => f.write_str("waiting for the file"),
-            State::Retrying => f.write_str("cannot open it, trying again"),
-            State::Ended => f.write_str("ended"),
-            State::Failed => f.write_str("failed"),
-        }
-    }
-}
-
 #[derive(Debug)]
 struct Words {
-    state: State,
+    state: SourceState,
+    /// When a child that has ended is started again; `state` says how long that is only when somebody asks.
+    restart: Option<Instant>,
     last_error: Option<String>,
 }
 
 /// A source's figures.
 #[derive(Debug)]
 pub(crate) struct Report {
-    kind: &'static str,
+    kind: stat::SourceKind,
     object: Option<String>,
     bytes: AtomicU64,
     messages: AtomicU64,
@@ -103,7 +38,7 @@ impl Report {
             bytes: AtomicU64::new(0),
             messages: AtomicU64::new(0),
             errors: AtomicU64::new(0),
-            words: Mutex::new(Words { state: State::Starting, last_error: None }),
+            words: Mutex::new(Words { state: SourceState::Starting, restart: None, last_error: None }),
         }
     }
 
@@ -130,22 +65,27 @@ impl Report {
     }
 
     /// What it is doing now.
-    pub(crate) fn set(&self, state: State) {
-        self.words().state = state;
+    pub(crate) fn set(&self, state: SourceState) {
+        let mut words = self.words();
+        (words.state, words.restart) = (state, None);
+    }
+
+    /// Its child has ended, and is started again at this time.
+    pub(super) fn restarts(&self, at: Instant) {
+        self.words().restart = Some(at);
     }
 
     /// For people and programs.
     pub(crate) fn stat(&self) -> SourceStat {
         let words = self.words();
-        let state = match words.state {
+        let state = match (words.restart, &words.state) {
+            (Some(at), _) => SourceState::Restarting { seconds: seconds_until(at) },
             // The thread may be waiting for readers, and finds the end only then.
-            State::Running { pid } if has_ended(pid) => {
-                format!("pid {pid} has ended, and its output waits for readers")
-            }
-            ref state => state.to_string(),
+            (None, SourceState::Running { pid }) if has_ended(*pid) => SourceState::Draining { pid: *pid },
+            (None, state) => state.clone(),
         };
         SourceStat {
-            kind: self.kind.to_owned(),
+            kind: self.kind.clone(),
             object: self.object.clone(),
             state,
             bytes: self.bytes.load(Ordering::Relaxed),
@@ -154,6 +94,12 @@ impl Report {
             last_error: words.last_error.clone(),
         }
     }
+}
+
+/// Rounded up: what is still to be waited for is not 0 s.
+fn seconds_until(at: Instant) -> u64 {
+    let left = at.saturating_duration_since(Instant::now());
+    u64::try_from(left.as_millis().div_ceil(1000)).unwrap_or(u64::MAX)
 }
 
 /// Whether a child that was not reaped yet has ended. Until it is reaped, no other process gets its number.
@@ -174,20 +120,23 @@ mod tests {
         report.moved(5, 2);
         assert_eq!(report.error("first".into()), 1);
         assert_eq!(report.error("second".into()), 2);
-        report.set(State::Following);
+        report.set(SourceState::Following);
         let stat = report.stat();
-        assert_eq!((stat.kind.as_str(), stat.object.as_deref()), ("tail", Some("/var/log/x")));
-        assert_eq!((stat.state.as_str(), stat.bytes, stat.messages), ("following", 15, 3));
+        assert_eq!((stat.kind, stat.object.as_deref()), (stat::SourceKind::Tail, Some("/var/log/x")));
+        assert_eq!((stat.state, stat.bytes, stat.messages), (SourceState::Following, 15, 3));
         assert_eq!((stat.errors, stat.last_error.as_deref()), (2, Some("second")));
     }
 
     #[test]
-    fn numbers_of_clients_and_seconds_read_well() {
-        let state = |state: State| state.to_string();
-        assert_eq!(state(State::Listening { clients: 1, most: 9 }), "listening, 1 client of 9");
-        assert_eq!(state(State::Listening { clients: 0, most: 9 }), "listening, 0 clients of 9");
-        let at = |ms| State::Restarting { at: Instant::now() + Duration::from_millis(ms) }.to_string();
-        assert_eq!(at(1500), "restarting in 2s");
-        assert_eq!(at(0), "restarting in 0s");
+    fn the_time_until_a_restart_is_rounded_up_and_over_when_something_else_happens() {
+        let report = Report::new(&SourceKind::Tail("/var/log/x".into()));
+        let state = |ms| {
+            report.restarts(Instant::now() + Duration::from_millis(ms));
+            report.stat().state
+        };
+        assert_eq!(state(1500), SourceState::Restarting { seconds: 2 });
+        assert_eq!(state(0), SourceState::Restarting { seconds: 0 });
+        report.set(SourceState::Open);
+        assert_eq!(report.stat().state, SourceState::Open);
     }
 }

@@ -10,7 +10,7 @@ use shm_proto::internal::os::bell::Bell;
 use shm_proto::internal::ring::Writer;
 use shm_proto::{ChannelName, Error, Result, WriterError};
 
-use crate::operation_log::operation;
+use crate::operation_log::{LogEvent, operation};
 use crate::rate_limit::RateLimit;
 
 /// A message for which there is no memory is tried again after this time.
@@ -89,7 +89,7 @@ impl<'a> Sink<'a> {
             Err(WriterError::Unacknowledged { ended: Some(_), .. }) => Ok(()),
             Err(e @ WriterError::Unacknowledged { .. }) => {
                 if let Some(left_out) = self.lines.admit(Instant::now()) {
-                    operation("ack-late").on(&self.channel).reason(e).left_out(left_out).warn();
+                    operation(LogEvent::AckLate).on(&self.channel).reason(e).left_out(left_out).warn();
                 }
                 Ok(())
             }
@@ -111,7 +111,7 @@ impl<'a> Sink<'a> {
     /// As [`wait`](Self::wait).
     pub(super) fn wait_for_memory(&mut self, error: &Error) -> Result<()> {
         if let Some(left_out) = self.lines.admit(Instant::now()) {
-            operation("input-waits").on(&self.channel).reason(error).left_out(left_out).warn();
+            operation(LogEvent::InputWaits).on(&self.channel).reason(error).left_out(left_out).warn();
         }
         self.pause(RETRY)
     }

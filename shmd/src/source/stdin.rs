@@ -3,11 +3,11 @@
 use std::os::fd::AsFd;
 
 use shm_proto::Result;
+use shm_proto::internal::control::stat::SourceState;
 use shm_proto::internal::framing::input::Shared;
 
 use super::Input;
 use super::feed::{Feed, Stepped};
-use super::report::State;
 
 /// Standard input, or in tests something like it.
 #[derive(Debug)]
@@ -18,7 +18,7 @@ impl<T: AsFd + Send> Input for Stdin<T> {
         // What a file ends with may be a shorter chunk.
         let mut pump = feed.cutting().pump()?;
         let mut input = Shared::new(self.0)?;
-        feed.set(State::Open);
+        feed.set(SourceState::Open);
         loop {
             match feed.step(&mut pump, &mut input)? {
                 Stepped::Moved => {}

@@ -24,6 +24,7 @@ use log::debug;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
+use shm_proto::internal::control::stat::SourceState;
 use shm_proto::internal::framing;
 use shm_proto::internal::framing::{Framing, Pump};
 use shm_proto::{Error, FramingError, Result};
@@ -31,8 +32,7 @@ use shm_proto::{Error, FramingError, Result};
 use super::Input;
 use super::feed::{Feed, Stepped};
 use super::file_id::{FileId, wrong_kind};
-use super::report::State;
-use crate::operation_log::operation;
+use crate::operation_log::{LogEvent, operation};
 
 /// How often the name is looked at.
 const LOOK: Duration = Duration::from_secs(1);
@@ -153,13 +153,13 @@ impl Tail {
         loop {
             match open(&self.path) {
                 Ok(Some(file)) => {
-                    operation("follow").on(feed.channel()).text("file", self.path.display()).info();
+                    operation(LogEvent::Follow).on(feed.channel()).text("file", self.path.display()).info();
                     self.file = Some(file);
                     return Ok(());
                 }
-                Ok(None) => feed.set(State::AwaitingFile),
+                Ok(None) => feed.set(SourceState::AwaitingFile),
                 Err(e) => {
-                    feed.set(State::Retrying);
+                    feed.set(SourceState::Retrying);
                     let reason = e.to_string();
                     if before.as_ref() != Some(&reason) {
                         feed.trouble(&reason, || None);
@@ -173,7 +173,7 @@ impl Tail {
 
     /// Follows the open file to its end, which may never come. Returns whether to begin the file again.
     fn follow(&mut self, feed: &mut Feed<'_>, pump: &mut Pump) -> Result<bool> {
-        feed.set(State::Following);
+        feed.set(SourceState::Following);
         let mut rewind = false;
         loop {
             let Some(followed) = &mut self.file else { return Ok(false) };
@@ -216,7 +216,7 @@ impl Input for Tail {
             let rewind = self.follow(feed, &mut pump)?;
             let rewound = self.file.take().filter(|_| rewind).map(Followed::rewound);
             if rewound.is_some() {
-                operation("rewind").on(feed.channel()).text("file", self.path.display()).info();
+                operation(LogEvent::Rewind).on(feed.channel()).text("file", self.path.display()).info();
                 self.file = rewound;
                 pump = feed.pump()?;
             }

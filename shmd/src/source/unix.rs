@@ -16,7 +16,7 @@ use shm_proto::{Error, Result};
 
 use super::file_id::{Made, wrong_kind};
 use crate::config::Packets;
-use crate::operation_log::operation;
+use crate::operation_log::{LogEvent, operation};
 
 /// The socket; its name is removed when this is dropped.
 #[derive(Debug)]
@@ -69,7 +69,7 @@ fn make_way(path: &Path, packets: Packets) -> Result<()> {
         Err(Errno::ECONNREFUSED) => {
             fs::remove_file(path)
                 .map_err(|e| Error::system(format!("remove the stale socket {}", path.display()), e))?;
-            operation("replace").text("socket", path.display()).reason("no program listens on it").warn();
+            operation(LogEvent::Replace).text("socket", path.display()).reason("no program listens on it").warn();
             Ok(())
         }
         // Gone in between.

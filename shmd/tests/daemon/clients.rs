@@ -3,6 +3,7 @@
 use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
+use shm_proto::internal::control::stat::{ReaderState, WriterRole};
 use shm_proto::internal::ring::{Reader, Writer};
 use shm_proto::{Done, Request, Start};
 use shm_proto::{ReaderError, WriterError};
@@ -111,7 +112,7 @@ fn the_writer_role_is_one_programs_until_it_gives_it_back() {
     assert!(taken.starts_with(start) && taken.contains(&format!("(pid {pid}, user ")), "{taken}");
     assert!(taken.contains(") has borrowed the writer role; "), "{taken}");
     let stat = daemon.stat().writer.unwrap();
-    assert_eq!((stat.pid, stat.role.as_str()), (pid, "lent"));
+    assert_eq!((stat.pid, stat.role), (pid, WriterRole::Lent));
     drop(writer);
     wait_for(|| daemon.stat().writer.is_none(), || daemon.log());
     Writer::attach(&daemon.endpoint(), None).unwrap();
@@ -160,7 +161,7 @@ fn an_administrators_eviction_reaches_the_reader_and_the_writer() {
     let mut bytes = Vec::new();
     let evicted = reader.recv_into(&mut bytes, Some(PATIENCE)).unwrap_err();
     assert!(matches!(&evicted, ReaderError::Evicted { reason, .. } if reason.contains("administers")), "{evicted}");
-    assert_eq!(daemon.stat().readers[0].state, "evicted");
+    assert_eq!(daemon.stat().readers[0].state, ReaderState::Evicted);
     assert_eq!(daemon.stat().evicted, 1);
     for _ in 0..200 {
         writer.publish(&[0; 1000]).unwrap();

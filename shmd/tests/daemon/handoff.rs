@@ -10,6 +10,7 @@ use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use nix::sys::signal::Signal;
+use shm_proto::internal::control::stat::{Mode, ReaderState};
 use shm_proto::internal::handoff::{Names, Reader};
 use shm_proto::internal::os::clock::monotonic_ns;
 use shm_proto::{Attachment, Done, Error, HandoffError, Request, Start, Writer, WriterError};
@@ -86,7 +87,7 @@ fn a_reader_attaches_through_the_daemon_is_shown_and_is_told_of_the_end() {
     };
     assert_eq!(attached.names(), &names(&daemon));
     let stat = daemon.stat();
-    assert_eq!((stat.mode.as_str(), stat.readers.len(), stat.readers[0].pid), ("handoff", 1, std::process::id()));
+    assert_eq!((stat.mode, stat.readers.len(), stat.readers[0].pid), (Mode::Handoff, 1, std::process::id()));
     // The segment, its feed with a header, and two semaphores.
     assert_eq!((stat.memory, stat.memory_total), (4096 + (64 << 10) + 4096 + 8192, stat.memory));
     let other = shm_proto::Reader::attach(&daemon.endpoint(), None, Start::New).unwrap_err();
@@ -99,7 +100,7 @@ fn a_reader_attaches_through_the_daemon_is_shown_and_is_told_of_the_end() {
     joined(writing).unwrap();
     assert_eq!(bytes, b"one");
     let stat = daemon.stat();
-    assert_eq!((stat.readers[0].received, stat.readers[0].state.as_str()), (1, "reading"));
+    assert_eq!((stat.readers[0].received, &stat.readers[0].state), (1, &ReaderState::Reading));
     assert!(stat.handoff.is_some_and(|handoff| handoff.last_ack_ms.is_some() && handoff.on_offer_ms.is_none()));
     assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
     assert!(matches!(attached.recv_until(&mut bytes, soon()), Err(HandoffError::Closed { .. })));
@@ -122,7 +123,7 @@ fn an_evicted_reader_learns_by_whom() {
 /// The operations that `shmctl log` shows, by name.
 fn operations(daemon: &Daemon) -> Vec<String> {
     match daemon.ask(&Request::Log { channel: None, since: 0, last: None, follow: false }) {
-        Ok(Done::Log(entries)) => entries.into_iter().map(|entry| entry.event).collect(),
+        Ok(Done::Log(entries)) => entries.into_iter().map(|entry| entry.event.to_string()).collect(),
         other => panic!("{other:?}"),
     }
 }
@@ -162,7 +163,7 @@ fn readers_that_have_stopped_are_shown_and_logged_and_so_is_a_message_that_nobod
     daemon.await_log(|log| log.contains("event=stalled channel=main reader=1 "));
     daemon.await_log(|log| log.contains("event=stalled channel=main role=reader on_offer=5 "));
     let stat = daemon.stat();
-    assert_eq!(stat.readers[0].state, "stalled");
+    assert_eq!(stat.readers[0].state, ReaderState::Stalled);
     assert!(stat.handoff.is_some_and(|handoff| handoff.stalled && handoff.on_offer_ms > Some(999)));
     assert!(stat.readers[0].heartbeat_ms > 999, "{:?}", stat.readers[0]);
     attached.recv_until(&mut bytes, soon()).unwrap();

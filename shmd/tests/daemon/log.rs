@@ -3,7 +3,8 @@
 use std::os::fd::AsFd;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use shm_proto::internal::control::log::{LogEntry, Value};
+use shm_proto::internal::control::log::{LogEntry, LogEvent, Value};
+use shm_proto::internal::control::stat::{ReaderState, WriterState};
 use shm_proto::internal::control::{Conn, Received, decode};
 use shm_proto::{Done, Reader, Request, Start, Writer};
 
@@ -66,7 +67,7 @@ fn so_many_clients_follow_and_no_more() {
     assert_eq!(entries(&daemon, 0, Some(1)).len(), 1);
     drop(Reader::attach(&daemon.endpoint(), None, Start::New).unwrap());
     for follower in &mut followers {
-        assert_eq!(next(follower).event, "attach");
+        assert_eq!(next(follower).event, LogEvent::Attach);
     }
     followers.truncate(63);
     wait_for(|| follow().is_ok(), || daemon.log());
@@ -97,7 +98,7 @@ fn a_follower_gets_a_log_that_is_longer_than_what_may_be_left_lying() {
     assert!(bytes > 3 << 19 && all.len() > 700, "{bytes} bytes in {} entries", all.len());
     let mut conn = client.into_conn();
     let _reader = Reader::attach(&daemon.endpoint(), None, Start::New).unwrap();
-    assert_eq!(next(&mut conn).event, "attach");
+    assert_eq!(next(&mut conn).event, LogEvent::Attach);
     assert_eq!(daemon.stop(), Some(0));
 }
 
@@ -111,14 +112,14 @@ fn a_follower_hears_of_everything_once_until_the_end() {
     let mut heard = |event| {
         let entry = next(&mut conn);
         seq += 1;
-        assert_eq!((entry.seq, entry.event.as_str()), (seq, event));
+        assert_eq!((entry.seq, entry.event), (seq, event));
     };
     let reader = Reader::attach(&daemon.endpoint(), None, Start::New).unwrap();
-    heard("attach");
+    heard(LogEvent::Attach);
     drop(reader);
-    heard("detach");
+    heard(LogEvent::Detach);
     daemon.signal(nix::sys::signal::Signal::SIGTERM);
-    heard("stop");
+    heard(LogEvent::Stop);
     assert_eq!(daemon.wait(), Some(0));
 }
 
@@ -145,15 +146,25 @@ fn every_kind_of_operation_is_told_with_who_and_how_much() {
     daemon.ask(&Request::Reload).unwrap();
     let all = entries(&daemon, 0, None);
     for event in [
-        "start", "create", "ready", "attach", "grow", "lend", "overflow", "evict", "detach", "return", "shrink",
-        "reload",
+        LogEvent::Start,
+        LogEvent::Create,
+        LogEvent::Ready,
+        LogEvent::Attach,
+        LogEvent::Grow,
+        LogEvent::Lend,
+        LogEvent::Overflow,
+        LogEvent::Evict,
+        LogEvent::Detach,
+        LogEvent::Return,
+        LogEvent::Shrink,
+        LogEvent::Reload,
     ] {
         assert!(all.iter().any(|entry| entry.event == event), "no {event} in {all:?}");
     }
-    let the = |event: &str| all.iter().find(|entry| entry.event == event).unwrap();
-    assert_eq!(the("grow").to_string(), "event=grow channel=main old=65536 new=131072 by=operator");
-    assert!(matches!(the("overflow").fields.get("dropped"), Some(Value::Number(1..))), "{all:?}");
-    assert_eq!(the("evict").fields.get("pid"), Some(&Value::Number(std::process::id().into())));
+    let the = |event| all.iter().find(|entry| entry.event == event).unwrap();
+    assert_eq!(the(LogEvent::Grow).to_string(), "event=grow channel=main old=65536 new=131072 by=operator");
+    assert!(matches!(the(LogEvent::Overflow).fields.get("dropped"), Some(Value::Number(1..))), "{all:?}");
+    assert_eq!(the(LogEvent::Evict).fields.get("pid"), Some(&Value::Number(std::process::id().into())));
     assert_eq!(daemon.stop(), Some(0));
 }
 
@@ -165,7 +176,7 @@ fn peers_that_stop_are_shown_and_reported_once_and_so_is_their_return() {
     writer.publish(b"nobody reads").unwrap();
     daemon.await_log(|log| log.contains("event=stalled channel=main reader=1 ") && log.contains("role=writer"));
     let stat = daemon.stat();
-    assert_eq!((stat.readers[0].state.as_str(), stat.writer.unwrap().state.as_str()), ("stalled", "stalled"));
+    assert_eq!((&stat.readers[0].state, stat.writer.unwrap().state), (&ReaderState::Stalled, WriterState::Stalled));
     reader.recv_into(&mut Vec::new(), Some(PATIENCE)).unwrap();
     drop(reader);
     writer.maintain().unwrap();

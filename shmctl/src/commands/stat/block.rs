@@ -12,7 +12,7 @@ const INDENT: usize = 12;
 
 /// A heading, a line for each subject, and a table of the readers, at most `columns` wide.
 pub(super) fn render(stat: &ChannelStat, columns: Option<usize>) -> String {
-    let heading = format!("{}  {}, on full: {}", stat.channel, printable(&stat.mode), stat.on_full);
+    let heading = format!("{}  {}, on full: {}", stat.channel, printable(&stat.mode), printable(&stat.on_full));
     let mut text = folded(&heading, 2, columns);
     let mut line = |what: &str, words: String| text += &folded(&format!("  {what:<10}{words}"), INDENT, columns);
     let pending = stat.pending.map(|size| format!(", {} pending", bytes(size))).unwrap_or_default();
@@ -123,7 +123,9 @@ fn readers(readers: &[ReaderStat]) -> Table {
 #[cfg(test)]
 pub(super) mod tests {
     use shm_proto::OnFull;
-    use shm_proto::internal::control::stat::{Rate, SourceStat, WriterStat};
+    use shm_proto::internal::control::stat::{
+        Mode, Rate, ReaderState, SourceKind, SourceStat, SourceState, WriterRole, WriterStat, WriterState,
+    };
 
     use super::*;
 
@@ -131,8 +133,8 @@ pub(super) mod tests {
         ChannelStat {
             channel: "cam".parse().unwrap(),
             segment: "/shmd.cam".into(),
-            mode: "ring".into(),
-            on_full: OnFull::Block,
+            mode: Mode::Ring,
+            on_full: OnFull::Block.into(),
             capacity: 1 << 20,
             min: 64 << 10,
             max: 256 << 20,
@@ -191,9 +193,9 @@ cam  ring, on full: block
         let mut stat = stat();
         stat.source = "exec:camd --raw".into();
         let input = SourceStat {
-            kind: "exec".into(),
+            kind: SourceKind::Exec,
             object: Some("camd --raw".into()),
-            state: "restarting in 2s".into(),
+            state: SourceState::Restarting { seconds: 2 },
             bytes: 2048,
             messages: 1234,
             errors: 0,
@@ -217,8 +219,8 @@ cam  ring, on full: block
             pid: 4711,
             program: "camd".into(),
             user: "video".into(),
-            role: "lent".into(),
-            state: "stalled".into(),
+            role: WriterRole::Lent,
+            state: WriterState::Stalled,
             heartbeat_ms: 12,
         });
         stat.readers.push(ReaderStat {
@@ -226,7 +228,7 @@ cam  ring, on full: block
             pid: 4712,
             program: "view\x1b[2Jer".into(),
             user: "me".into(),
-            state: "sleeping".into(),
+            state: ReaderState::Sleeping,
             lag_messages: 1200,
             lag_bytes: 4096,
             received: 99,
@@ -259,7 +261,7 @@ cam  ring, on full: block
                 pid: 4_194_300,
                 program: "a-program-with-a-long-name-indeed".into(),
                 user: "somebody-with-a-long-name".into(),
-                state: "sleeping".into(),
+                state: ReaderState::Sleeping,
                 lag_messages: 1_234_567,
                 lag_bytes: 200 << 20,
                 received: 12_345_678_901,

@@ -75,7 +75,7 @@ pub(super) fn redraw(text: &str, size: Size, whole: bool) -> String {
 
 #[cfg(test)]
 mod tests {
-    use shm_proto::internal::control::stat::ReaderStat;
+    use shm_proto::internal::control::stat::{ReaderStat, ReaderState};
 
     use super::super::block::tests::stat;
     use super::*;
@@ -117,7 +117,7 @@ mod tests {
                 pid: 1000 + reader,
                 program: "view".into(),
                 user: "me".into(),
-                state: "reading".into(),
+                state: ReaderState::Reading,
                 lag_messages: 0,
                 lag_bytes: 0,
                 received: 1,

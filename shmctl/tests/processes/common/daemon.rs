@@ -9,6 +9,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use shm_proto::internal::control::Resized;
 use shm_proto::internal::control::stat::ChannelStat;
+use shm_proto::internal::control::stat::ReaderState;
 use shm_proto::{Client, Done, Endpoint, Reader, Request, Start, Writer};
 
 use super::place::Place;
@@ -176,7 +177,7 @@ impl Daemon {
     #[track_caller]
     pub(crate) fn until_readers(&self, count: usize) -> ChannelStat {
         self.until_stat(&format!("{count} readers are attached"), |stat| {
-            stat.readers.len() == count && stat.readers.iter().all(|reader| reader.state != "joining")
+            stat.readers.len() == count && stat.readers.iter().all(|reader| reader.state != ReaderState::Joining)
         })
     }
 

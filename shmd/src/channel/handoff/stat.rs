@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use shm_proto::internal::control::stat::{ChannelStat, HandoffStat, Summary};
+use shm_proto::internal::control::stat::{ChannelStat, HandoffStat, Mode, Right, Summary};
 use shm_proto::internal::ring::Snapshot;
 
 use super::HandoffChannel;
@@ -22,13 +22,13 @@ impl HandoffChannel {
         self.feed.segments().memory() + self.thread.state().capacity + 2 * SEMAPHORE
     }
 
-    pub(in crate::channel) fn summary(&self, allowed: Vec<String>) -> Summary {
+    pub(in crate::channel) fn summary(&self, allowed: Vec<Right>) -> Summary {
         Summary {
             channel: self.config.name.clone(),
-            mode: "handoff".to_owned(),
+            mode: Mode::Handoff,
             capacity: self.thread.state().capacity,
             readers: u32::try_from(self.reader_count()).unwrap_or(u32::MAX),
-            writer: self.feed.describe_writer(),
+            writer: self.feed.writer_name(),
             allowed,
         }
     }
@@ -45,8 +45,8 @@ impl HandoffChannel {
         ChannelStat {
             channel: config.name.clone(),
             segment: self.names.segment.clone(),
-            mode: "handoff".to_owned(),
-            on_full: config.on_full,
+            mode: Mode::Handoff,
+            on_full: config.on_full.into(),
             capacity: state.capacity,
             min: config.min,
             max: config.max,

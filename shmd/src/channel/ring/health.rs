@@ -20,6 +20,7 @@ use super::segments::Segments;
 use crate::channel::readers::Readers;
 use crate::connections::Connections;
 use crate::event_loop::Timer;
+use crate::operation_log::LogEvent;
 
 /// Bytes of a file that are looked at at a time, and how long others have their turn then.
 const PART: u64 = 1 << 20;
@@ -172,7 +173,7 @@ impl Ring {
     /// If no new segment can be made. The daemon tries again once a second.
     pub(super) fn heal(&mut self, connections: &mut Connections, reason: &str) -> Result<()> {
         if !self.health.is_broken() {
-            self.about("broken").text("segment", self.segments.current().name()).reason(reason).error();
+            self.about(LogEvent::Broken).text("segment", self.segments.current().name()).reason(reason).error();
         }
         self.health.broken = Some(reason.to_owned());
         self.health.inspection = None;
@@ -192,7 +193,7 @@ impl Ring {
             Ok(()) => true,
             Err(e) => {
                 if let Some(left_out) = self.trouble.admit(now) {
-                    self.about("broken").reason(e).left_out(left_out).error();
+                    self.about(LogEvent::Broken).reason(e).left_out(left_out).error();
                 }
                 false
             }
@@ -202,7 +203,7 @@ impl Ring {
     /// The same for somebody who has just found it broken.
     pub(super) fn heal_or_log(&mut self, connections: &mut Connections, reason: &str) {
         if let Err(e) = self.heal(connections, reason) {
-            self.about("broken").reason(e).error();
+            self.about(LogEvent::Broken).reason(e).error();
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use log::debug;
 use shm_proto::Result;
-use shm_proto::internal::control::stat::WriterStat;
+use shm_proto::internal::control::stat::{self, WriterName, WriterRole, WriterStat, WriterState};
 use shm_proto::internal::os::barrier;
 use shm_proto::internal::os::page::SharedPage;
 use shm_proto::internal::os::sem::Semaphore;
@@ -129,10 +129,10 @@ impl Lease {
 
     /// For `stat`; `user` is the daemon's own.
     pub(super) fn stat(&self, user: &str, heartbeat_ms: u64) -> Option<WriterStat> {
-        let state = if self.pulse.is_stalled() { "stalled" } else { "active" }.to_owned();
+        let state = if self.pulse.is_stalled() { WriterState::Stalled } else { WriterState::Active };
         let (pid, program, user, role) = match &self.to {
-            To::Program { peer, .. } => (peer.pid, peer.program.clone(), peer.user.clone(), "lent".to_owned()),
-            To::Source(_) => (std::process::id(), "shmd".to_owned(), user.to_owned(), "source".to_owned()),
+            To::Program { peer, .. } => (peer.pid, peer.program.clone(), peer.user.clone(), WriterRole::Lent),
+            To::Source(_) => (std::process::id(), "shmd".to_owned(), user.to_owned(), WriterRole::Source),
             To::Helper { .. } => return None,
         };
         Some(WriterStat { pid, program, user, role, state, heartbeat_ms })
@@ -212,11 +212,13 @@ impl Lease {
     }
 
     /// The holder, for `list` and for a program that wanted the role.
-    pub(super) fn describe(&self) -> String {
+    pub(super) fn name(&self) -> WriterName {
         match &self.to {
-            To::Program { peer, .. } => format!("{} (pid {}, user {})", peer.program, peer.pid, peer.user),
-            To::Source(inside) => inside.kind().to_owned(),
-            To::Helper { .. } => "none".to_owned(),
+            To::Program { peer: Peer { program, pid, user, .. }, .. } => {
+                WriterName::Program { program: program.clone(), pid: *pid, user: user.clone() }
+            }
+            To::Source(inside) => WriterName::Source(inside.kind().clone()),
+            To::Helper { .. } => WriterName::Nobody,
         }
     }
 
@@ -224,17 +226,14 @@ impl Lease {
     pub(super) fn refusal(&self) -> String {
         match &self.to {
             To::Program { .. } => {
-                format!(
-                    "program {} has borrowed the writer role; the role is free when that program ends",
-                    self.describe()
-                )
+                format!("program {} has borrowed the writer role; the role is free when that program ends", self.name())
             }
-            To::Source(inside) if inside.kind() != "stdin" => {
+            To::Source(inside) if *inside.kind() != stat::SourceKind::Stdin => {
                 format!("the daemon's own source {} holds the writer role and does not end", inside.kind())
             }
             _ => format!(
                 "the daemon's own source {} holds the writer role; the role is free when the source ends",
-                self.describe()
+                self.name()
             ),
         }
     }

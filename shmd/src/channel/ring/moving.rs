@@ -16,6 +16,7 @@ use super::Ring;
 use super::segments::MOST_FORMER;
 use crate::channel::eviction::By;
 use crate::connections::Connections;
+use crate::operation_log::LogEvent;
 
 /// Memory of a new segment that is taken at once, in the event loop; the rest is reserved as for any growth.
 const AT_ONCE: u64 = 1 << 20;
@@ -113,7 +114,7 @@ impl Ring {
             }
         })?;
         self.health.moved(&beginning);
-        self.about("move")
+        self.about(LogEvent::Move)
             .text("segment", self.segments.current().name())
             .number("message", beginning.seq)
             .number("capacity", capacity)

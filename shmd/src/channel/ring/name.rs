@@ -15,7 +15,7 @@ use shm_proto::internal::os::shm;
 use shm_proto::internal::os::shm::Leftover;
 use shm_proto::internal::ring::{Owner, Snapshot};
 
-use crate::operation_log::operation;
+use crate::operation_log::{LogEvent, operation};
 
 /// How long a killed daemon's lock is waited for.
 const RELEASE: Duration = Duration::from_secs(5);
@@ -57,7 +57,7 @@ pub(super) fn make_way(name: &str) -> Result<(), SystemError> {
         match shm::remove_blank(name)? {
             Leftover::Removed => {
                 let reason = "it was empty: a start that was killed left it";
-                operation("replace").text("segment", name).reason(reason).warn();
+                operation(LogEvent::Replace).text("segment", name).reason(reason).warn();
                 return Ok(());
             }
             Leftover::InUse if Instant::now() < until => {
@@ -110,7 +110,7 @@ pub(super) fn make_way(name: &str) -> Result<(), SystemError> {
             continue;
         }
         let reason = format!("its daemon, pid {pid}, is no more");
-        operation("replace").text("segment", name).reason(reason).number("messages", found.tail.seq).warn();
+        operation(LogEvent::Replace).text("segment", name).reason(reason).number("messages", found.tail.seq).warn();
         return Ok(());
     }
 }

@@ -20,7 +20,7 @@ use shm_proto::{Bytes, Prefix, SystemError};
 use super::name::{lock, make_way, publish};
 use crate::cleanup;
 use crate::config::ChannelConfig;
-use crate::operation_log::operation;
+use crate::operation_log::{LogEvent, operation};
 
 /// The daemon's own process, as a segment's header names it.
 ///
@@ -83,7 +83,7 @@ impl Segment {
         let read_only = object.read_only()?;
         publish(&object, &name)?;
         let segment = Self::new(name, object.into_file(), read_only, config.capacity);
-        operation("create")
+        operation(LogEvent::Create)
             .on(&config.name)
             .text("segment", &segment.name)
             .number("capacity", config.capacity)
@@ -129,7 +129,7 @@ impl Segment {
     pub(super) fn release(self) {
         let end = reserve::length(self.file()).unwrap_or(DATA_OFFSET);
         if let Err(e) = reserve::punch(self.file(), DATA_OFFSET, end) {
-            operation("punch-failed").number("from", 0).number("to", end).reason(e).warn();
+            operation(LogEvent::PunchFailed).number("from", 0).number("to", end).reason(e).warn();
         }
     }
 
@@ -228,7 +228,7 @@ impl Segment {
         } else if self.standing.is_none_or(is_clear) {
             self.truncate(to);
         } else if let Err(e) = reserve::punch(self.file(), DATA_OFFSET + to, DATA_OFFSET + self.length) {
-            let part = operation("punch-failed").text("segment", &self.name).number("from", to);
+            let part = operation(LogEvent::PunchFailed).text("segment", &self.name).number("from", to);
             part.number("to", self.length).reason(e).warn();
         }
     }
@@ -251,7 +251,7 @@ impl Segment {
                 self.length = to;
                 self.standing = None;
             }
-            Err(e) => operation("truncate-failed").text("segment", &self.name).number("to", to).reason(e).warn(),
+            Err(e) => operation(LogEvent::TruncateFailed).text("segment", &self.name).number("to", to).reason(e).warn(),
         }
     }
 }
@@ -282,11 +282,11 @@ impl Drop for Segment {
         // Under the name there may be another object by now; that one is not ours to remove.
         if !shm::leads_to(&self.name, &self.read_only) {
             let reason = "the name is gone or another object's";
-            operation("unlink").text("segment", &self.name).reason(reason).warn();
+            operation(LogEvent::Unlink).text("segment", &self.name).reason(reason).warn();
             return;
         }
         match shm::unlink(&self.name) {
-            Ok(()) => operation("unlink").text("segment", &self.name).info(),
+            Ok(()) => operation(LogEvent::Unlink).text("segment", &self.name).info(),
             Err(e) => cleanup::failed(None, shm::path(&self.name), e),
         }
     }

@@ -14,7 +14,7 @@ use shm_proto::{Done, Error};
 use super::Ring;
 use crate::connections::{Connections, channel_refusal};
 use crate::event_loop::{ClientId, Interest, Timer, Token};
-use crate::operation_log::Operation;
+use crate::operation_log::{LogEvent, Operation};
 use crate::policy::{Bounds, LowUse};
 use crate::sizing::{Action, Sizing};
 
@@ -195,17 +195,19 @@ impl Ring {
                     let refusal = channel_refusal(&self.config.name, kind, message);
                     connections.reply(client, Err(refusal), Vec::new());
                 }
-                Action::Grew { old, new, by } => self.resized("grow", old, new).text("by", by.as_str()).info(),
-                Action::Shrank { old, new, by } => self.resized("shrink", old, new).text("by", by.as_str()).info(),
+                Action::Grew { old, new, by } => self.resized(LogEvent::Grow, old, new).text("by", by.as_str()).info(),
+                Action::Shrank { old, new, by } => {
+                    self.resized(LogEvent::Shrink, old, new).text("by", by.as_str()).info()
+                }
                 Action::NotGrown { asked, reason } => {
-                    self.about("grow-failed").number("asked", asked).reason(reason).warn();
+                    self.about(LogEvent::GrowFailed).number("asked", asked).reason(reason).warn();
                 }
             }
         }
         connections.events.set_timer(Timer::Resize(self.id), self.size.sizing.deadline());
     }
 
-    fn resized(&mut self, event: &'static str, old: u64, new: u64) -> Operation {
+    fn resized(&mut self, event: LogEvent, old: u64, new: u64) -> Operation {
         self.size.resizes += 1;
         let resized = self.about(event);
         let resized = match self.part {

@@ -4,6 +4,7 @@ use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use shm_proto::internal::control::stat::SourceState;
 use shm_proto::internal::os::page::SharedPage;
 use shm_proto::{Error, Result, SystemError};
 
@@ -13,7 +14,8 @@ use super::role::Action;
 use crate::config::SourceKind;
 use crate::connections::Connections;
 use crate::event_loop::{Interest, Timer, Token};
-use crate::source::{self, Cutting, FromSource, Opening, Report, State};
+use crate::operation_log::LogEvent;
+use crate::source::{self, Cutting, FromSource, Opening, Report};
 
 /// A source that could not be started is tried again after this time.
 const RETRY: Duration = Duration::from_secs(1);
@@ -79,7 +81,7 @@ impl Ring {
     }
 
     fn source_waits(&self, reason: &Error) {
-        self.about("source-waits").text("source", &self.config.source).reason(reason).warn();
+        self.about(LogEvent::SourceWaits).text("source", &self.config.source).reason(reason).warn();
     }
 
     /// The source could not be started. The log says why, and it is tried again.
@@ -90,7 +92,7 @@ impl Ring {
 
     fn retry_later(&self, connections: &mut Connections) {
         if let Some(report) = &self.fed {
-            report.set(State::Retrying);
+            report.set(SourceState::Retrying);
         }
         connections.events.set_timer(Timer::Source(self.id), Some(Instant::now() + RETRY));
     }
@@ -104,13 +106,13 @@ impl Ring {
         match self.open_source(connections, &report) {
             Ok(lease) => {
                 self.begin(connections, lease);
-                let about = self.about("source").text("source", &self.config.source);
+                let about = self.about(LogEvent::Source).text("source", &self.config.source);
                 let framed = self.config.source.is_framed();
                 if framed { about.text("framing", self.config.framing) } else { about }.info();
                 Ok(())
             }
             Err(e) => {
-                report.set(State::Failed);
+                report.set(SourceState::Failed);
                 report.error(e.to_string());
                 self.change_size(connections, |sizing, _| sizing.writer(Instant::now(), false));
                 Err(e)
@@ -146,8 +148,8 @@ impl Ring {
             inside.join();
             let told = |event| self.about(event).text("source", inside.kind());
             match &outcome {
-                Ok(messages) => told("source-end").number("messages", *messages).info(),
-                Err(e) => told("source-failed").reason(e).warn(),
+                Ok(messages) => told(LogEvent::SourceEnd).number("messages", *messages).info(),
+                Err(e) => told(LogEvent::SourceFailed).reason(e).warn(),
             }
         }
         // A channel that is being removed waits for this end.

@@ -8,7 +8,7 @@ use shm_proto::internal::ring::layout::waiting;
 use super::Ring;
 use crate::channel::reader::report;
 use crate::connections::Connections;
-use crate::operation_log::operation;
+use crate::operation_log::{LogEvent, operation};
 
 impl Ring {
     /// Looks at the segment. What its header says, unless it is broken and cannot be replaced now.
@@ -24,7 +24,7 @@ impl Ring {
             Ok(shot) => Some(shot),
             Err(e) => {
                 if let Some(left_out) = self.trouble.admit(now) {
-                    self.about("broken").reason(e).left_out(left_out).warn();
+                    self.about(LogEvent::Broken).reason(e).left_out(left_out).warn();
                 }
                 None
             }

@@ -16,6 +16,7 @@ use crate::client;
 use crate::connections::{Connections, refusal};
 use crate::event_loop::{ClientId, Interest, Timer, Token};
 use crate::maintenance::Helper;
+use crate::operation_log::LogEvent;
 use crate::source::Inside;
 
 /// Characters of a reason given by a writer that are repeated.
@@ -107,7 +108,7 @@ impl Ring {
         });
         let (mut offer, fds) = made.map_err(|e| self.internal(&e))?;
         if !is_helper && let Some(left_out) = self.lines.admit(Instant::now()) {
-            self.about("lend").peer(&peer).left_out(left_out).info();
+            self.about(LogEvent::Lend).peer(&peer).left_out(left_out).info();
         }
         self.writer.last = process::start_ticks(peer.pid).map(|start| LastProgram { pid: peer.pid, start });
         let capacity = self.size.capacity();
@@ -162,7 +163,7 @@ impl Ring {
                     if let Some(peer) = self.writer.lease.take().as_ref().and_then(Lease::program)
                         && let Some(left_out) = self.lines.admit(Instant::now())
                     {
-                        self.about("return").peer(peer).left_out(left_out).info();
+                        self.about(LogEvent::Return).peer(peer).left_out(left_out).info();
                     }
                 }
                 Action::DropChild => self.writer.helper = None,
@@ -171,7 +172,7 @@ impl Ring {
                 }
                 Action::FinishShrink => self.finish_shrink(connections),
                 Action::Resume => self.resume_source(connections),
-                Action::ReportChild => self.about("shrink-waits").reason(why).warn(),
+                Action::ReportChild => self.about(LogEvent::ShrinkWaits).reason(why).warn(),
                 Action::ExpectNobody => self.change_size(connections, |sizing, _| sizing.expect_nobody()),
             }
         }
@@ -211,7 +212,7 @@ impl Ring {
                 self.writer.helper = Some(helper);
                 self.size.expect_writer();
             }
-            Err(e) => self.about("shrink-waits").reason(e).warn(),
+            Err(e) => self.about(LogEvent::ShrinkWaits).reason(e).warn(),
         }
     }
 
@@ -272,7 +273,7 @@ impl Ring {
             }
             ToDaemon::Overflow { dropped, overwritten } => {
                 if let Some(left_out) = self.trouble.admit(now) {
-                    self.about("overflow")
+                    self.about(LogEvent::Overflow)
                         .number("dropped", dropped)
                         .number("overwritten", overwritten)
                         .number("capacity", self.size.capacity())

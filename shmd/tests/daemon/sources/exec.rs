@@ -3,6 +3,7 @@ use std::os::unix::fs::PermissionsExt;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
+use shm_proto::internal::control::stat::SourceState;
 use shm_proto::internal::os::process::{is_alive, program, start_ticks};
 
 use super::super::{Daemon, wait_for};
@@ -21,9 +22,11 @@ fn scripted(name: &str, script: &str, keys: &str) -> Daemon {
 
 /// The child's number, as stat has it.
 fn running(daemon: &Daemon) -> u32 {
-    let input = daemon.until_state("running pid ");
-    // It may have ended by now.
-    input.state.rsplit(' ').next().unwrap().parse().unwrap_or_else(|_| running(daemon))
+    match daemon.until_state("running pid ").state {
+        SourceState::Running { pid } => pid,
+        // It may have ended by now.
+        _ => running(daemon),
+    }
 }
 
 fn pid(number: u32) -> Pid {

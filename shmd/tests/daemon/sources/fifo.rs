@@ -10,6 +10,7 @@ use nix::unistd::mkfifo;
 
 use super::super::{Daemon, joined, wait_for};
 use super::{next, refused};
+use shm_proto::internal::control::stat::{SourceKind, SourceState};
 
 const KEYS: &str = "source = \"fifo:DIR/in\"";
 
@@ -48,7 +49,7 @@ fn a_fifo_is_made_read_reopened_after_each_end_and_removed() {
         assert_eq!(next(&mut reader), format!("b{round}"));
     }
     let input = daemon.until_state("waiting for a writer");
-    assert_eq!((input.kind.as_str(), input.messages, input.bytes, input.errors), ("fifo", 10, 25, 0));
+    assert_eq!((input.kind, input.messages, input.bytes, input.errors), (SourceKind::Fifo, 10, 25, 0));
     assert_eq!(input.object.as_deref(), daemon.path("in").to_str());
     let mut open = open(&daemon);
     open.write_all(b"x\n").unwrap();
@@ -62,7 +63,7 @@ fn a_fifo_is_made_read_reopened_after_each_end_and_removed() {
 fn a_fifo_that_nobody_writes_costs_next_to_nothing() {
     let daemon = Daemon::fed("fifo-idle", KEYS);
     write(&daemon, b"one\n");
-    daemon.until_input(|input| input.messages == 1 && input.state == "waiting for a writer");
+    daemon.until_input(|input| input.messages == 1 && input.state == SourceState::AwaitingWriter);
     let pid = daemon.child.as_ref().unwrap().id();
     let switches = || -> u64 {
         let tasks = fs::read_dir(format!("/proc/{pid}/task")).unwrap();
@@ -136,7 +137,7 @@ fn a_claimed_length_neither_grows_the_ring_nor_wipes_what_it_keeps() {
         daemon.until_input(|input| input.bytes == 8 + 6 * round);
         // The end of the input is dealt with after what was read before it.
         drop(open);
-        daemon.until_input(|input| input.errors == round && input.state == "waiting for a writer");
+        daemon.until_input(|input| input.errors == round && input.state == SourceState::AwaitingWriter);
         let stat = daemon.stat();
         assert_eq!((stat.capacity, stat.retained), (before.capacity, before.retained), "{}", daemon.log());
         open = self::open(&daemon);

@@ -49,7 +49,7 @@ impl Daemon {
     }
 
     fn until_state(&self, state: &str) -> SourceStat {
-        self.until_input(|input| input.state.contains(state))
+        self.until_input(|input| input.state.to_string().contains(state))
     }
 
     fn resize(&self, bytes: u64) -> u64 {

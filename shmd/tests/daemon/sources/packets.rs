@@ -7,6 +7,7 @@ use nix::sys::socket::{
 
 use super::super::Daemon;
 use super::next;
+use shm_proto::internal::control::stat::SourceKind;
 
 const KEYS: &str = "source = \"unix-seqpacket:DIR/in\"\nmax_message = 50000";
 
@@ -40,7 +41,7 @@ fn each_packet_is_a_message_whatever_is_in_it() {
         rounds[number] += 1;
     }
     let input = daemon.until_state("listening, 3 clients");
-    assert_eq!((input.kind.as_str(), input.messages, input.errors), ("unix-seqpacket", 300, 0));
+    assert_eq!((input.kind, input.messages, input.errors), (SourceKind::UnixSeqpacket, 300, 0));
     drop(clients);
     daemon.until_state("listening, 0 clients");
     assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());

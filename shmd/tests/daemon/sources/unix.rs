@@ -6,6 +6,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 
 use nix::sys::signal::Signal;
 use shm_proto::Request;
+use shm_proto::internal::control::stat::SourceKind;
 
 use super::super::{Daemon, PATIENCE, joined, wait_for};
 use super::{next, refused};
@@ -60,7 +61,7 @@ fn clients_that_speak_in_turns_are_not_mixed() {
     clients.clear();
     assert_eq!(next(&mut reader), "last words");
     let input = daemon.until_state("listening, 0 clients of 128");
-    assert_eq!((input.kind.as_str(), input.messages, input.errors), ("unix", 51, 0));
+    assert_eq!((input.kind, input.messages, input.errors), (SourceKind::Unix, 51, 0));
     assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
     assert!(!daemon.path("in").exists());
     daemon.assert_gone();
@@ -79,7 +80,7 @@ fn a_client_with_bad_framing_is_dropped_counted_and_named_and_the_others_notice_
     short.write_all(b"\x09\0\0\0short").unwrap();
     short.shutdown(Shutdown::Write).unwrap();
     assert!(is_closed(short));
-    daemon.until_input(|input| input.errors == 2 && input.state.contains("1 client "));
+    daemon.until_input(|input| input.errors == 2 && input.state.to_string().contains("1 client "));
     good.write_all(b"lf\x05\0\0\0whole").unwrap();
     assert_eq!([next(&mut reader), next(&mut reader)], ["half", "whole"]);
     let (log, pid) = (daemon.log(), std::process::id());
@@ -262,14 +263,14 @@ fn a_line_that_is_too_long_is_passed_over_and_its_client_stays() {
             assert_eq!(next(&mut reader), expected);
         }
         let input = daemon.until_input(|input| input.errors == 2 && input.messages == 3);
-        assert!(input.state.contains("1 client of"), "{input:?}");
+        assert!(input.state.to_string().contains("1 client of"), "{input:?}");
         assert!(input.last_error.unwrap().contains("passed over: message 3 of the input"), "{}", daemon.log());
         write!(client, "four{end}").unwrap();
         assert_eq!(next(&mut reader), "four");
         // Also one whose end never comes.
         write!(client, "{longer}").unwrap();
         drop(client);
-        daemon.until_input(|input| input.errors == 3 && input.state.contains("0 clients of"));
+        daemon.until_input(|input| input.errors == 3 && input.state.to_string().contains("0 clients of"));
     }
 }
 

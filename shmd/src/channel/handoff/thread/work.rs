@@ -15,7 +15,7 @@ use shm_proto::internal::ring::{Message, Reader};
 use shm_proto::{ChannelName, HandoffError, OnFull, ReaderError};
 
 use super::{Answer, Order, Shared, State};
-use crate::operation_log::operation;
+use crate::operation_log::{LogEvent, operation};
 use crate::rate_limit::RateLimit;
 
 /// A message that cannot be handed over for now, for want of memory or with its mutex taken, is tried again after this time.
@@ -72,10 +72,11 @@ impl Work {
         if let Err(Stopped::By(error)) = self.serve(&mut feed)
             && !matches!(error, ReaderError::Closed { .. } | ReaderError::Disconnected { .. })
         {
-            operation("handoff-failed").on(&self.channel).reason(error).error();
+            operation(LogEvent::HandoffFailed).on(&self.channel).reason(error).error();
         }
         let Counters { messages, dropped, .. } = self.writer.counters();
-        let end = operation("handoff-end").on(&self.channel).number("messages", messages).number("dropped", dropped);
+        let end =
+            operation(LogEvent::HandoffEnd).on(&self.channel).number("messages", messages).number("dropped", dropped);
         end.number("withdrawn", u64::from(self.writer.on_offer().is_some())).info();
         *self.ends.shared.left.lock().unwrap_or_else(PoisonError::into_inner) = self.writer.close().err();
     }
@@ -89,7 +90,7 @@ impl Work {
                 Ok(false) => {}
                 // The daemon looks at the feed, and replaces it.
                 Err(Stopped::By(error @ ReaderError::Corrupt { .. })) => {
-                    operation("broken").on(&self.channel).text("part", "feed").reason(error).warn();
+                    operation(LogEvent::Broken).on(&self.channel).text("part", "feed").reason(error).warn();
                     self.ends.rung.ring();
                     continue;
                 }
@@ -150,7 +151,7 @@ impl Work {
     /// Waits a moment, unless there is something else to do.
     fn retry(&mut self, error: &HandoffError) -> Result<(), Stopped> {
         if let Some(left_out) = self.lines.admit(Instant::now()) {
-            operation("handoff-waits").on(&self.channel).reason(error).left_out(left_out).warn();
+            operation(LogEvent::HandoffWaits).on(&self.channel).reason(error).left_out(left_out).warn();
             self.ends.rung.ring();
         }
         let mut fds = [PollFd::new(self.ends.woken.as_fd(), PollFlags::POLLIN)];
@@ -223,14 +224,14 @@ impl Work {
         let mut told = false;
         let about = |event| operation(event).on(&self.channel);
         if now.capacity != then.capacity {
-            let event = if now.capacity > then.capacity { "grow" } else { "shrink" };
+            let event = if now.capacity > then.capacity { LogEvent::Grow } else { LogEvent::Shrink };
             about(event).number("old", then.capacity).number("new", now.capacity).text("by", by).info();
             told = true;
         }
         if counters.dropped != before.dropped
             && let Some(left_out) = self.overflow_lines.admit(Instant::now())
         {
-            let lost = about("overflow").number("dropped", counters.dropped);
+            let lost = about(LogEvent::Overflow).number("dropped", counters.dropped);
             lost.reason("no reader acknowledged in time").left_out(left_out).warn();
             told = true;
         }
@@ -238,7 +239,7 @@ impl Work {
         if trouble(counters) != trouble(before)
             && let Some(left_out) = self.lines.admit(Instant::now())
         {
-            let seen = about("handoff-trouble").number("offered_again", counters.offered_again);
+            let seen = about(LogEvent::HandoffTrouble).number("offered_again", counters.offered_again);
             let seen = seen.number("recovered", counters.recovered).number("repaired", counters.repaired);
             seen.number("stray_posts", counters.stray_posts).left_out(left_out).warn();
             told = true;
