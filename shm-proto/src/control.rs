@@ -26,8 +26,9 @@
 //! fields that it does not know, and over a whole [`ToReader`](crate::ring::link::ToReader), [`ToWriter`](crate::ring::link::ToWriter) or
 //! [`ToDaemon`](crate::ring::link::ToDaemon) of a kind that it does not know. A request that the daemon does not know is
 //! refused with `bad_request`, and the connection stays usable. A kind of refusal that a client does not know is
-//! [`ErrorKind::Unknown`](crate::ErrorKind::Unknown), with the daemon's message. A word in
-//! `stat`, in `list` or in the log that a client does not know is kept, and shown as it came. What an older peer must not pass over needs another version.
+//! [`ErrorKind::Unknown`](crate::ErrorKind::Unknown), with the daemon's message. A word in `stat`,
+//! in `list` or in the log that a client does not know is kept, and shown as it came. What an older peer must not pass over needs
+//! another version.
 
 mod conn;
 mod error;

@@ -65,15 +65,8 @@ impl Failure {
                 Error::Request(RequestError::Refused(refusal)) => match refusal.kind {
                     ErrorKind::NotPermitted => NOT_PERMITTED,
                     ErrorKind::BadConfig => BAD_CONFIG,
-                    ErrorKind::WriterTaken | ErrorKind::TooMany | ErrorKind::Busy | ErrorKind::TryLater => WOULD_BLOCK,
-                    ErrorKind::BadRequest
-                    | ErrorKind::BadVersion
-                    | ErrorKind::NoSuchChannel
-                    | ErrorKind::OutOfRange
-                    | ErrorKind::NoSpace
-                    | ErrorKind::NoSuchReader
-                    | ErrorKind::Internal
-                    | ErrorKind::Unknown => FAILED,
+                    kind if kind.is_temporary() => WOULD_BLOCK,
+                    _ => FAILED,
                 },
                 error => match error.system_reason() {
                     Some(reason) if reason.kind() == io::ErrorKind::PermissionDenied => NOT_PERMITTED,
@@ -176,7 +169,7 @@ mod tests {
 
     fn refused(kind: ErrorKind, message: &str, channels: &[&str]) -> Failure {
         let channels = channels.iter().map(|name| name.parse().unwrap()).collect();
-        RequestError::Refused(Refusal { channels, ..Refusal::new(kind, message) }).into()
+        RequestError::Refused(Refusal::new(kind, message).with_channels(channels)).into()
     }
 
     fn unacknowledged(ended: Option<&str>) -> Failure {

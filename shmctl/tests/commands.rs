@@ -96,13 +96,12 @@ fn a_channel_that_is_not_there_is_answered_with_those_that_are() {
 fn a_resize_tells_the_old_and_the_new_size() {
     let dir = Dir::new();
     dir.serve(|request| match request {
-        Request::Resize { channel, bytes } => ok(Done::Resize(Resized {
-            channel: channel.unwrap(),
-            old: 1 << 20,
-            asked: bytes,
-            new: bytes,
-            pending: bytes < 1 << 20,
-        })),
+        Request::Resize { channel, bytes } => {
+            let mut resized = Resized::new(channel.unwrap());
+            (resized.old, resized.asked, resized.new) = (1 << 20, bytes, bytes);
+            resized.pending = bytes < 1 << 20;
+            ok(Done::Resize(resized))
+        }
         _ => refuse(ErrorKind::BadRequest, "something else"),
     });
     dir.run("resize -c main --bytes 4MiB").prints("main: 1MiB -> 4MiB\n");
@@ -114,14 +113,11 @@ fn a_resize_tells_the_old_and_the_new_size() {
 #[test]
 fn the_operation_log_is_lines_for_people_and_objects_for_programs() {
     let dir = Dir::new();
-    let entry = LogEntry {
-        seq: 12,
-        time_ms: 1_700_000_000_123,
-        severity: Severity::Warn,
-        event: LogEvent::Overflow,
-        channel: Some("cam".parse().unwrap()),
-        fields: Fields(vec![("dropped".into(), Value::Number(7)), ("reason".into(), Value::Text("it is full".into()))]),
-    };
+    let mut entry = LogEntry::new(Severity::Warn, LogEvent::Overflow);
+    (entry.seq, entry.time_ms) = (12, 1_700_000_000_123);
+    entry.channel = Some("cam".parse().unwrap());
+    entry.fields =
+        Fields(vec![("dropped".into(), Value::Number(7)), ("reason".into(), Value::Text("it is full".into()))]);
     let sent = entry.clone();
     dir.serve(move |request| match request {
         Request::Log { last: Some(3), follow: false, .. } => ok(Done::Log(vec![sent.clone()])),
@@ -146,8 +142,9 @@ fn a_reload_that_leaves_keys_as_they_were_is_exit_code_3() {
     dir.serve(|_| {
         let why = Some("it is fixed while the channel exists".to_owned());
         let (old, new) = ("1MiB".to_owned(), "2MiB".to_owned());
-        let kept = Change { channel: Some("cam".parse().unwrap()), key: "capacity".to_owned(), old, new, why };
-        ok(Done::Reload(Reloaded { kept: vec![kept], ..Reloaded::default() }))
+        let mut reloaded = Reloaded::default();
+        reloaded.kept.push(Change::new(Some("cam".parse().unwrap()), "capacity", old, new, why));
+        ok(Done::Reload(reloaded))
     });
     for (words, out) in [("reload", "cam: capacity: stays 1MiB, not 2MiB"), ("reload --json", "\"key\":\"capacity\"")] {
         let ran = dir.run(words);
@@ -169,14 +166,10 @@ fn the_channel_can_come_from_the_environment() {
 fn a_list_is_a_table_for_people_and_an_array_for_programs() {
     let dir = Dir::new();
     dir.serve(|_| {
-        ok(Done::List(vec![Summary {
-            channel: "cam".parse().unwrap(),
-            mode: Mode::Ring,
-            capacity: 65_536,
-            readers: 1,
-            writer: WriterName::Nobody,
-            allowed: vec![Right::Read],
-        }]))
+        let mut summary = Summary::new("cam".parse().unwrap(), Mode::Ring, WriterName::Nobody);
+        (summary.capacity, summary.readers) = (65_536, 1);
+        summary.allowed.push(Right::Read);
+        ok(Done::List(vec![summary]))
     });
     dir.run("list")
         .prints("CHANNEL  MODE  CAPACITY  READERS  WRITER  ALLOWED\ncam      ring     64KiB        1  none    read\n");

@@ -204,14 +204,9 @@ impl Operation {
     fn tell(self, level: Level, severity: Severity) {
         // A clock before 1970 is set wrong; the entry's number still says its place.
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        let entry = LogEntry {
-            seq: 0,
-            time_ms: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
-            severity,
-            event: self.event,
-            channel: self.channel,
-            fields: Fields(self.fields),
-        };
+        let mut entry = LogEntry::new(severity, self.event);
+        entry.time_ms = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
+        (entry.channel, entry.fields) = (self.channel, Fields(self.fields));
         log::log!(level, "{entry}");
         ring().keep(entry);
     }
@@ -225,7 +220,7 @@ mod tests {
     use super::*;
 
     fn entry(event: LogEvent) -> LogEntry {
-        LogEntry { seq: 0, time_ms: 0, severity: Severity::Info, event, channel: None, fields: Fields::default() }
+        LogEntry::new(Severity::Info, event)
     }
 
     fn numbers(ring: &Ring, since: u64) -> Vec<u64> {

@@ -83,10 +83,8 @@ fn average(notes: &VecDeque<Totals>, now: Totals, time: Duration, apart: Duratio
         return Rate::default();
     };
     let seconds = age(base).clamp(SECOND, time + apart).as_secs_f64();
-    Rate {
-        messages_per_s: now.messages.saturating_sub(base.messages) as f64 / seconds,
-        bytes_per_s: now.bytes.saturating_sub(base.bytes) as f64 / seconds,
-    }
+    let a_second = |now: u64, base: u64| now.saturating_sub(base) as f64 / seconds;
+    Rate::new(a_second(now.messages, base.messages), a_second(now.bytes, base.bytes))
 }
 
 #[cfg(test)]

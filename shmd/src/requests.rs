@@ -52,12 +52,10 @@ pub(crate) fn handle(
     let Some(client) = connections.client(id) else { return };
     let peer = client.credentials.clone();
     let outcome = match request {
-        Request::Ping => Ok(Some(Done::Ping(Pong {
-            daemon: "shmd".to_owned(),
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            pid: std::process::id(),
-            prefix: prefix.to_string(),
-        }))),
+        Request::Ping => {
+            let version = env!("CARGO_PKG_VERSION").to_owned();
+            Ok(Some(Done::Ping(Pong::new(version, std::process::id(), prefix.to_string()))))
+        }
         Request::List => Ok(Some(list(channels, &peer))),
         Request::Stat { channel } => stat_of(connections, channels, channel.as_ref(), &peer).map(Some),
         Request::Attach { channel, program } => find(connections, channels, channel.as_ref(), &peer, Need::Read)
@@ -162,7 +160,7 @@ fn position(channels: &[Channel], name: Option<&ChannelName>, peer: &Credentials
         channels.iter().filter(|channel| may_see(channel, peer)).map(|channel| channel.config().name.clone()).collect()
     };
     let joined = |names: &[ChannelName]| names.iter().map(ChannelName::as_str).collect::<Vec<_>>().join(", ");
-    let no_such = |message: String, channels| Refusal { channels, ..Refusal::new(ErrorKind::NoSuchChannel, message) };
+    let no_such = |message: String, channels| Refusal::new(ErrorKind::NoSuchChannel, message).with_channels(channels);
     match name {
         None if channels.len() == 1 => Ok(0),
         None => {

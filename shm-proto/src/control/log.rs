@@ -26,6 +26,7 @@ words! {
 
 /// One operation of the daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct LogEntry {
     /// Its number: 1 for the daemon's first entry, and so on. Numbers of entries that the asking peer may not see are missing.
     pub seq: u64,
@@ -41,6 +42,14 @@ pub struct LogEntry {
     /// The particulars.
     #[serde(default)]
     pub fields: Fields,
+}
+
+impl LogEntry {
+    /// An entry without number, time, channel and particulars.
+    #[must_use]
+    pub fn new(severity: Severity, event: LogEvent) -> Self {
+        LogEntry { seq: 0, time_ms: 0, severity, event, channel: None, fields: Fields::default() }
+    }
 }
 
 impl fmt::Display for LogEntry {
@@ -69,6 +78,7 @@ impl Fields {
 /// One particular.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
+#[non_exhaustive]
 pub enum Value {
     /// A count, a size in bytes, a process number.
     Number(u64),

@@ -20,6 +20,8 @@ pub struct Envelope<T> {
 }
 
 /// What a client asks. `channel` may be left out while the daemon has exactly one.
+///
+/// Programs only make these, so a new kind breaks none. The daemon answers each, and the compiler says so if one is forgotten.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum Request {
@@ -102,6 +104,7 @@ pub enum Reply {
 /// The result of each request.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum Done {
     /// To `ping`.
     Ping(Pong),
@@ -127,6 +130,7 @@ pub enum Done {
 
 /// Who answers a `ping`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Pong {
     /// Always `shmd`.
     pub daemon: String,
@@ -138,8 +142,17 @@ pub struct Pong {
     pub prefix: String,
 }
 
+impl Pong {
+    /// The answer of a daemon.
+    #[must_use]
+    pub fn new(version: String, pid: u32, prefix: String) -> Self {
+        Pong { daemon: "shmd".to_owned(), version, pid, prefix }
+    }
+}
+
 /// A reader's attachment.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Attached {
     /// The reader's number, as `stat` shows it.
     pub reader: u32,
@@ -147,8 +160,17 @@ pub struct Attached {
     pub geometry: Geometry,
 }
 
+impl Attached {
+    /// The attachment of the reader with this number.
+    #[must_use]
+    pub fn new(reader: u32, geometry: Geometry) -> Self {
+        Attached { reader, geometry }
+    }
+}
+
 /// A reader's attachment to a handoff channel.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct HandoffAttached {
     /// The reader's number, as `stat` shows it.
     pub reader: u32,
@@ -162,8 +184,17 @@ pub struct HandoffAttached {
     pub ack_timeout_ms: u64,
 }
 
+impl HandoffAttached {
+    /// The attachment of the reader with this number, without the limits.
+    #[must_use]
+    pub fn new(reader: u32, channel: ChannelName, objects: Names) -> Self {
+        HandoffAttached { reader, channel, objects, max_message: 0, ack_timeout_ms: 0 }
+    }
+}
+
 /// The writer role, lent. Lines follow that name the readers; the lease page says while some are to come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Lent {
     /// The channel's fixed facts.
     pub geometry: Geometry,
@@ -173,8 +204,17 @@ pub struct Lent {
     pub capacity: u64,
 }
 
+impl Lent {
+    /// The writer role of a channel with this capacity, all of which has memory behind it.
+    #[must_use]
+    pub fn new(geometry: Geometry, capacity: u64) -> Self {
+        Lent { geometry, reserved: capacity, capacity }
+    }
+}
+
 /// What became of a resize.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Resized {
     /// Which channel.
     pub channel: ChannelName,
@@ -188,8 +228,17 @@ pub struct Resized {
     pub pending: bool,
 }
 
+impl Resized {
+    /// About this channel, without the sizes.
+    #[must_use]
+    pub fn new(channel: ChannelName) -> Self {
+        Resized { channel, old: 0, asked: 0, new: 0, pending: false }
+    }
+}
+
 /// What a new look at the configuration has led to.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Reloaded {
     /// Channels that are new.
     pub created: Vec<ChannelName>,
@@ -203,6 +252,7 @@ pub struct Reloaded {
 
 /// One setting that is written differently now. Values are as the configuration writes them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Change {
     /// Of this channel; of the daemon when absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -216,4 +266,12 @@ pub struct Change {
     /// Why it stays as it was, if it does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
+}
+
+impl Change {
+    /// What is known of a key of the channel, or of the daemon.
+    #[must_use]
+    pub fn new(channel: Option<ChannelName>, key: &str, old: String, new: String, why: Option<String>) -> Self {
+        Change { channel, key: key.to_owned(), old, new, why }
+    }
 }

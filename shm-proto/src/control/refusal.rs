@@ -9,6 +9,7 @@ use crate::name::ChannelName;
 /// Kinds of refusal; each has one exit code in `shmctl`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum ErrorKind {
     /// The request could not be understood.
     BadRequest,
@@ -41,8 +42,29 @@ pub enum ErrorKind {
     Unknown,
 }
 
+impl ErrorKind {
+    /// Whether the same request may succeed later, without anybody changing anything.
+    #[must_use]
+    pub fn is_temporary(self) -> bool {
+        match self {
+            ErrorKind::WriterTaken | ErrorKind::TooMany | ErrorKind::Busy | ErrorKind::TryLater => true,
+            ErrorKind::BadRequest
+            | ErrorKind::BadVersion
+            | ErrorKind::NoSuchChannel
+            | ErrorKind::NotPermitted
+            | ErrorKind::OutOfRange
+            | ErrorKind::NoSpace
+            | ErrorKind::NoSuchReader
+            | ErrorKind::BadConfig
+            | ErrorKind::Internal
+            | ErrorKind::Unknown => false,
+        }
+    }
+}
+
 /// Why the daemon said no.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Refusal {
     /// For programs.
     pub kind: ErrorKind,
@@ -60,6 +82,18 @@ impl Refusal {
     /// A refusal that names no channels and no time.
     pub fn new(kind: ErrorKind, message: impl Into<String>) -> Self {
         Refusal { kind, message: message.into(), channels: Vec::new(), retry_after_ms: None }
+    }
+
+    /// The same refusal, which names these channels.
+    #[must_use]
+    pub fn with_channels(self, channels: Vec<ChannelName>) -> Self {
+        Refusal { channels, ..self }
+    }
+
+    /// The same refusal, after which the request may succeed in so many milliseconds.
+    #[must_use]
+    pub fn with_retry_after_ms(self, millis: u64) -> Self {
+        Refusal { retry_after_ms: Some(millis), ..self }
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Ages and rates are computed by the daemon when it answers. Figures that a reader or a lent writer keeps itself are
 //! shown as it reports them, clamped to what is possible; nothing is decided by them.
+//!
+//! A newer version may add fields. To make one of these, call `new`, and set the fields that are known.
 
 mod source;
 #[cfg(test)]
@@ -14,9 +16,11 @@ pub use self::source::{SourceStat, SourceState};
 pub use self::words::{FullPolicy, Mode, ReaderState, Right, SourceKind, WriterName, WriterRole, WriterState};
 use crate::handoff::Names;
 use crate::name::ChannelName;
+use crate::ring::geometry::OnFull;
 
 /// One channel in `list`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Summary {
     /// The channel's name.
     pub channel: ChannelName,
@@ -32,8 +36,17 @@ pub struct Summary {
     pub allowed: Vec<Right>,
 }
 
+impl Summary {
+    /// A channel without readers, of which the asking peer may do nothing.
+    #[must_use]
+    pub fn new(channel: ChannelName, mode: Mode, writer: WriterName) -> Self {
+        Summary { channel, mode, capacity: 0, readers: 0, writer, allowed: Vec::new() }
+    }
+}
+
 /// One channel in `stat`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ChannelStat {
     /// The channel's name.
     pub channel: ChannelName,
@@ -103,8 +116,50 @@ pub struct ChannelStat {
     pub readers: Vec<ReaderStat>,
 }
 
+impl ChannelStat {
+    /// A channel of which nothing else is known.
+    #[must_use]
+    pub fn new(channel: ChannelName, mode: Mode, segment: String) -> Self {
+        ChannelStat {
+            channel,
+            segment,
+            mode,
+            on_full: FullPolicy::Known(OnFull::default()),
+            capacity: 0,
+            min: 0,
+            max: 0,
+            reserved: 0,
+            memory: 0,
+            memory_total: 0,
+            pending: None,
+            used: 0,
+            retained: 0,
+            max_message: 0,
+            align: 0,
+            messages: 0,
+            bytes: 0,
+            messages_per_s: 0.0,
+            bytes_per_s: 0.0,
+            last_minute: Rate::default(),
+            last_hour: Rate::default(),
+            dropped: 0,
+            overwritten: 0,
+            resizes: 0,
+            evicted: 0,
+            max_readers: 0,
+            stalled_after_ms: 0,
+            source: String::new(),
+            input: None,
+            handoff: None,
+            writer: None,
+            readers: Vec::new(),
+        }
+    }
+}
+
 /// The objects of a handoff channel, and what its peers did to them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct HandoffStat {
     /// Their names.
     pub objects: Names,
@@ -126,8 +181,27 @@ pub struct HandoffStat {
     pub stray_posts: u64,
 }
 
+impl HandoffStat {
+    /// Nothing has happened yet.
+    #[must_use]
+    pub fn new(objects: Names) -> Self {
+        HandoffStat {
+            objects,
+            on_offer: None,
+            on_offer_ms: None,
+            last_ack_ms: None,
+            stalled: false,
+            offered_again: 0,
+            recovered: 0,
+            repaired: 0,
+            stray_posts: 0,
+        }
+    }
+}
+
 /// An average over some time.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Rate {
     /// Messages a second.
     pub messages_per_s: f64,
@@ -135,8 +209,17 @@ pub struct Rate {
     pub bytes_per_s: f64,
 }
 
+impl Rate {
+    /// So many messages and payload bytes a second.
+    #[must_use]
+    pub fn new(messages_per_s: f64, bytes_per_s: f64) -> Self {
+        Rate { messages_per_s, bytes_per_s }
+    }
+}
+
 /// The holder of the writer role.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct WriterStat {
     /// Process number.
     pub pid: u32,
@@ -152,8 +235,17 @@ pub struct WriterStat {
     pub heartbeat_ms: u64,
 }
 
+impl WriterStat {
+    /// A writer that is active.
+    #[must_use]
+    pub fn new(role: WriterRole, pid: u32, program: String, user: String) -> Self {
+        WriterStat { pid, program, user, role, state: WriterState::Active, heartbeat_ms: 0 }
+    }
+}
+
 /// One attached reader.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ReaderStat {
     /// Its number, for `evict`.
     pub reader: u32,
@@ -175,4 +267,23 @@ pub struct ReaderStat {
     pub lost: u64,
     /// Milliseconds since the reader was last seen at work.
     pub heartbeat_ms: u64,
+}
+
+impl ReaderStat {
+    /// A reader that has received nothing and lost nothing.
+    #[must_use]
+    pub fn new(reader: u32, pid: u32, program: String, user: String, state: ReaderState) -> Self {
+        ReaderStat {
+            reader,
+            pid,
+            program,
+            user,
+            state,
+            lag_messages: 0,
+            lag_bytes: 0,
+            received: 0,
+            lost: 0,
+            heartbeat_ms: 0,
+        }
+    }
 }

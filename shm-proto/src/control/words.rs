@@ -22,6 +22,7 @@ macro_rules! words {
     ($(#[$about:meta])* pub enum $name:ident { $($(#[$doc:meta])* $variant:ident = $word:literal,)+ }) => {
         $(#[$about])*
         #[derive(Clone, Debug, PartialEq, Eq)]
+        #[non_exhaustive]
         pub enum $name {
             $($(#[$doc])* $variant,)+
             /// A word that this version does not know, from a newer peer.

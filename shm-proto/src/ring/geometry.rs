@@ -44,6 +44,7 @@ impl fmt::Display for OnFull {
 /// checked against them; the rest is for the writer, and a reload may change it
 /// ([`ToWriter::Policy`](super::link::ToWriter::Policy)).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct Geometry {
     /// The channel's name.
     pub channel: ChannelName,
@@ -75,4 +76,28 @@ pub struct Geometry {
     /// Whoever maps the segment enters the memory that is there into its page table at once.
     #[serde(default)]
     pub prefault: bool,
+}
+
+impl Geometry {
+    /// A channel in its first segment: payloads at multiples of 8, a writer that waits for the slowest of at most 64 readers
+    /// for as long as it takes, and nothing else.
+    #[must_use]
+    pub fn new(channel: ChannelName, instance: u64, max_capacity: u64, max_message: u64) -> Self {
+        Geometry {
+            channel,
+            instance,
+            lineage: instance,
+            max_capacity,
+            max_message,
+            align: 8,
+            on_full: OnFull::Block,
+            ack: false,
+            ack_timeout_ms: 1000,
+            evict_after_ms: 0,
+            wait_readers: 0,
+            max_readers: 64,
+            asymmetric: false,
+            prefault: false,
+        }
+    }
 }

@@ -9,7 +9,7 @@ use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
-use super::geometry::{Geometry, OnFull, Start};
+use super::geometry::{Geometry, Start};
 use super::layout::{DATA_OFFSET, LeasePage, OVER, ReaderPage, control};
 use super::link::{FromReader, Link, LinkError, ReaderLink, ToDaemon, ToReader, ToWriter};
 use super::published::Place;
@@ -101,21 +101,10 @@ pub(super) struct TestChannel {
 
 pub(super) fn geometry(max_capacity: u64) -> Geometry {
     Geometry {
-        channel: "test".parse().unwrap(),
-        instance: 42,
-        lineage: 42,
-        max_capacity,
-        max_message: super::record::largest_message(max_capacity, 8),
-        align: 8,
-        on_full: OnFull::Block,
-        ack: false,
-        ack_timeout_ms: 1000,
         // Longer than any reader needs. A reader whose thread has failed must not block the writer for ever.
         evict_after_ms: 60_000,
-        wait_readers: 0,
-        max_readers: 64,
         asymmetric: barrier::available(),
-        prefault: false,
+        ..Geometry::new("test".parse().unwrap(), 42, max_capacity, super::record::largest_message(max_capacity, 8))
     }
 }
 

@@ -17,7 +17,7 @@ use shm_proto::internal::ring::layout::{LeasePage, ReaderPage};
 use shm_proto::internal::ring::link::{Link, LinkError, ToDaemon, ToWriter};
 use shm_proto::internal::ring::record::largest_message;
 use shm_proto::internal::ring::{Owner, create_segment};
-use shm_proto::{Geometry, OnFull, Reader, Result, Start, Writer};
+use shm_proto::{Geometry, Reader, Result, Start, Writer};
 
 /// A ring of `capacity` bytes that loses nothing, with its writer and so many readers.
 pub(crate) fn channel(capacity: u64, readers: usize) -> (Writer, Vec<Reader>) {
@@ -32,22 +32,10 @@ pub(crate) fn pair(capacity: u64) -> (Writer, Reader) {
 
 fn try_channel(capacity: u64, readers: usize) -> Result<(Writer, Vec<Reader>)> {
     static INSTANCES: AtomicU64 = AtomicU64::new(1);
-    let geometry = Geometry {
-        channel: "steps".parse()?,
-        instance: INSTANCES.fetch_add(1, Ordering::Relaxed),
-        lineage: 42,
-        max_capacity: capacity,
-        max_message: largest_message(capacity, 8),
-        align: 8,
-        on_full: OnFull::Block,
-        ack: false,
-        ack_timeout_ms: 1000,
-        evict_after_ms: 0,
-        wait_readers: 0,
-        max_readers: 64,
-        asymmetric: barrier::available(),
-        prefault: true,
-    };
+    let instance = INSTANCES.fetch_add(1, Ordering::Relaxed);
+    let mut geometry = Geometry::new("steps".parse()?, instance, capacity, largest_message(capacity, 8));
+    geometry.asymmetric = barrier::available();
+    geometry.prefault = true;
     let segment = memfd_create("steps", MFdFlags::MFD_CLOEXEC).expect("a memfd for the segment");
     let owner = Owner { pid: std::process::id(), start: 0, boot_id: [0; 2] };
     create_segment(segment.as_fd(), &geometry, capacity, owner)?;

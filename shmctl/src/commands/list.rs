@@ -86,13 +86,11 @@ mod tests {
 
     #[test]
     fn a_line_a_channel() {
-        let summary = |name: &str, allowed: &[Right]| Summary {
-            channel: name.parse().unwrap(),
-            mode: Mode::Ring,
-            capacity: 1 << 20,
-            readers: 2,
-            writer: "camd (4711)".to_owned().into(),
-            allowed: allowed.to_vec(),
+        let summary = |name: &str, allowed: &[Right]| {
+            let mut summary = Summary::new(name.parse().unwrap(), Mode::Ring, "camd (4711)".to_owned().into());
+            (summary.capacity, summary.readers) = (1 << 20, 2);
+            summary.allowed = allowed.to_vec();
+            summary
         };
         let channels = [summary("main", &[Right::Read, Right::Write]), summary("cam.front", &[])];
         let text = table(&channels, None);

@@ -77,19 +77,15 @@ mod tests {
 
     #[test]
     fn what_changed_and_what_stays_is_a_line_each() {
-        let change = |channel: Option<&str>, key: &str, why: Option<&str>| Change {
-            channel: channel.map(|name| name.parse().unwrap()),
-            key: key.to_owned(),
-            old: "1".to_owned(),
-            new: "2".to_owned(),
-            why: why.map(str::to_owned),
+        let change = |channel: Option<&str>, key: &str, why: Option<&str>| {
+            let channel = channel.map(|name| name.parse().unwrap());
+            Change::new(channel, key, "1".to_owned(), "2".to_owned(), why.map(str::to_owned))
         };
-        let done = Reloaded {
-            created: vec!["new".parse().unwrap()],
-            removed: vec!["old".parse().unwrap()],
-            changed: vec![change(Some("main"), "max_readers", None), change(None, "max_clients", None)],
-            kept: vec![change(Some("main"), "align", Some("it is fixed"))],
-        };
+        let mut done = Reloaded::default();
+        done.created.push("new".parse().unwrap());
+        done.removed.push("old".parse().unwrap());
+        done.changed.extend([change(Some("main"), "max_readers", None), change(None, "max_clients", None)]);
+        done.kept.push(change(Some("main"), "align", Some("it is fixed")));
         assert_eq!(
             text(&done),
             "\

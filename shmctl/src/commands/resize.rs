@@ -41,7 +41,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> Result<()> {
 }
 
 fn told(resized: &Resized) -> String {
-    let Resized { channel, old, asked, new, pending } = resized;
+    let Resized { channel, old, asked, new, pending, .. } = resized;
     let mut line = format!("{channel}: {} -> {}", Bytes(*old), Bytes(*new));
     if new != asked {
         line += &format!(" ({} rounded up to whole pages)", Bytes(*asked));
@@ -58,8 +58,8 @@ mod tests {
 
     #[test]
     fn old_and_new_size_are_told_and_what_is_still_to_come() {
-        let mut resized =
-            Resized { channel: "main".parse().unwrap(), old: 1 << 20, asked: 4 << 20, new: 4 << 20, pending: false };
+        let mut resized = Resized::new("main".parse().unwrap());
+        (resized.old, resized.asked, resized.new) = (1 << 20, 4 << 20, 4 << 20);
         assert_eq!(told(&resized), "main: 1MiB -> 4MiB\n");
         resized.asked = 5000;
         resized.new = 8192;

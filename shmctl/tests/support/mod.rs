@@ -118,5 +118,5 @@ pub(crate) fn ok(done: Done) -> Reply {
 pub(crate) fn refuse(kind: ErrorKind, message: &str) -> Reply {
     let channels = vec!["cam".parse().unwrap(), "imu".parse().unwrap()];
     let channels = if kind == ErrorKind::NoSuchChannel { channels } else { Vec::new() };
-    Reply::Error(Refusal { channels, ..Refusal::new(kind, message) })
+    Reply::Error(Refusal::new(kind, message).with_channels(channels))
 }

@@ -176,8 +176,10 @@ impl HandoffChannel {
         for (client, asked, outcome) in answers {
             let answer = match outcome {
                 Ok(done) => {
-                    let channel = self.config.name.clone();
-                    Ok(Done::Resize(Resized { channel, old: done.old, asked, new: done.new, pending: done.pending }))
+                    let mut resized = Resized::new(self.config.name.clone());
+                    (resized.old, resized.asked, resized.new) = (done.old, asked, done.new);
+                    resized.pending = done.pending;
+                    Ok(Done::Resize(resized))
                 }
                 Err(e @ HandoffError::NoSpace { .. }) => Err(self.refusal(ErrorKind::NoSpace, &e)),
                 Err(e @ HandoffError::Locked { .. }) => Err(self.refusal(ErrorKind::Busy, &e)),
@@ -217,13 +219,9 @@ impl HandoffChannel {
             Ok((reader, page))
         });
         let (reader, page) = made.map_err(|e| self.feed.internal(&e))?;
-        let attached = HandoffAttached {
-            reader: number,
-            channel: self.config.name.clone(),
-            objects: self.names.clone(),
-            max_message: self.config.max_message,
-            ack_timeout_ms: u64::try_from(self.config.ack_timeout.as_millis()).unwrap_or(u64::MAX),
-        };
+        let mut attached = HandoffAttached::new(number, self.config.name.clone(), self.names.clone());
+        attached.max_message = self.config.max_message;
+        attached.ack_timeout_ms = u64::try_from(self.config.ack_timeout.as_millis()).unwrap_or(u64::MAX);
         if let Some(left_out) = self.feed.line() {
             reader.about(LogEvent::Attach, &self.config.name, number).left_out(left_out).info();
         }

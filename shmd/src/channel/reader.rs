@@ -199,18 +199,10 @@ impl Reader {
     /// For `stat`, as it reports itself: it can have received at most `most` messages. One that has not `started` is joining.
     pub(super) fn stat(&self, number: u32, started: bool, most: u64) -> ReaderStat {
         let Peer { pid, user, program, .. } = self.peer.clone();
-        ReaderStat {
-            reader: number,
-            pid,
-            program,
-            user,
-            state: self.state(started),
-            lag_messages: 0,
-            lag_bytes: 0,
-            received: self.received().min(most),
-            lost: 0,
-            heartbeat_ms: if self.heartbeat() == 0 { 0 } else { age_ms(self.heartbeat()) },
-        }
+        let mut stat = ReaderStat::new(number, pid, program, user, self.state(started));
+        stat.received = self.received().min(most);
+        stat.heartbeat_ms = if self.heartbeat() == 0 { 0 } else { age_ms(self.heartbeat()) };
+        stat
     }
 
     fn state(&self, started: bool) -> ReaderState {

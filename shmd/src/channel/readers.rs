@@ -180,7 +180,7 @@ impl Readers {
 fn later(message: String, wait: Duration) -> Refusal {
     // Rounded up, or it would be a little too early.
     let millis = u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
-    Refusal { retry_after_ms: Some(millis), ..refusal(ErrorKind::TryLater, message) }
+    refusal(ErrorKind::TryLater, message).with_retry_after_ms(millis)
 }
 
 /// A time for people, rounded up.

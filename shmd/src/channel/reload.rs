@@ -57,7 +57,7 @@ pub(super) fn merge(old: &ChannelConfig, new: ChannelConfig, refused: Option<Str
             key if take(&mut next, &new, key) => None,
             _ => Some(FIXED.to_owned()),
         };
-        outcome.add(Change { channel: Some(old.name.clone()), key: key.to_owned(), old: before, new: after, why });
+        outcome.add(Change::new(Some(old.name.clone()), key, before, after, why));
     }
     // Who may do what even where no key differs: the names may stand for other numbers by now.
     if refused.is_none() {
@@ -104,7 +104,7 @@ pub(super) fn in_other_mode(present: &ChannelConfig, new: ChannelConfig) -> (Cha
     let mut kept: Vec<Change> = others
         .map(|(key, old, new)| {
             let why = Some(if key == "mode" { FIXED } else { OTHER_MODE }.to_owned());
-            Change { channel: Some(present.name.clone()), key: key.to_owned(), old, new, why }
+            Change::new(Some(present.name.clone()), key, old, new, why)
         })
         .collect();
     kept.sort_by_key(|change| change.key != "mode");

@@ -75,7 +75,7 @@ impl RingChannel {
             reader.about(LogEvent::Attach, &self.ring.config().name, number).left_out(left_out).info();
         }
         self.ring.attached(connections, number, reader);
-        let attached = Attached { reader: number, geometry: self.ring.segments().geometry().clone() };
+        let attached = Attached::new(number, self.ring.segments().geometry().clone());
         connections.reply(client, Ok(Done::Attach(attached)), fds);
         Ok(())
     }
@@ -142,14 +142,11 @@ impl RingChannel {
     }
 
     pub(super) fn summary(&self, allowed: Vec<Right>) -> Summary {
-        Summary {
-            channel: self.config().name.clone(),
-            mode: Mode::Ring,
-            capacity: self.ring.size().capacity(),
-            readers: u32::try_from(self.reader_count()).unwrap_or(u32::MAX),
-            writer: self.ring.writer_name(),
-            allowed,
-        }
+        let mut summary = Summary::new(self.config().name.clone(), Mode::Ring, self.ring.writer_name());
+        summary.capacity = self.ring.size().capacity();
+        summary.readers = u32::try_from(self.reader_count()).unwrap_or(u32::MAX);
+        summary.allowed = allowed;
+        summary
     }
 
     /// Everything about it. Figures that a reader or a lent writer keeps itself are shown as it reports them, clamped to what is
@@ -158,40 +155,36 @@ impl RingChannel {
         let averages = self.history.averages(totals(Instant::now(), shot));
         let (ring, config) = (&self.ring, self.ring.config());
         let capacity = ring.size().capacity();
-        ChannelStat {
-            channel: config.name.clone(),
-            segment: ring.segments().current().name().to_owned(),
-            mode: Mode::Ring,
-            on_full: config.on_full.into(),
-            capacity,
-            min: config.min,
-            max: config.max,
-            reserved: capacity,
-            memory: self.memory(),
-            memory_total,
-            pending: ring.size().pending(),
-            used: ring.used(shot),
-            retained: shot.tail.pos.saturating_sub(shot.floor.pos).min(config.max),
-            max_message: config.max_message,
-            align: config.align,
-            messages: shot.tail.seq,
-            bytes: shot.tail.bytes,
-            messages_per_s: averages.second.messages_per_s,
-            bytes_per_s: averages.second.bytes_per_s,
-            last_minute: averages.minute,
-            last_hour: averages.hour,
-            dropped: shot.dropped,
-            overwritten: shot.overwritten,
-            resizes: ring.size().resizes(),
-            evicted: ring.readers().evicted(),
-            max_readers: config.max_readers,
-            stalled_after_ms: ring.stalled_after_ms(),
-            source: config.source.to_string(),
-            input: ring.fed().map(|report| report.stat()),
-            handoff: None,
-            writer: ring.writer_stat(shot),
-            readers: ring.readers().iter().map(|(number, reader)| reader_stat(number, reader, shot)).collect(),
-        }
+        let mut stat = ChannelStat::new(config.name.clone(), Mode::Ring, ring.segments().current().name().to_owned());
+        stat.on_full = config.on_full.into();
+        stat.capacity = capacity;
+        stat.min = config.min;
+        stat.max = config.max;
+        stat.reserved = capacity;
+        stat.memory = self.memory();
+        stat.memory_total = memory_total;
+        stat.pending = ring.size().pending();
+        stat.used = ring.used(shot);
+        stat.retained = shot.tail.pos.saturating_sub(shot.floor.pos).min(config.max);
+        stat.max_message = config.max_message;
+        stat.align = config.align;
+        stat.messages = shot.tail.seq;
+        stat.bytes = shot.tail.bytes;
+        stat.messages_per_s = averages.second.messages_per_s;
+        stat.bytes_per_s = averages.second.bytes_per_s;
+        stat.last_minute = averages.minute;
+        stat.last_hour = averages.hour;
+        stat.dropped = shot.dropped;
+        stat.overwritten = shot.overwritten;
+        stat.resizes = ring.size().resizes();
+        stat.evicted = ring.readers().evicted();
+        stat.max_readers = config.max_readers;
+        stat.stalled_after_ms = ring.stalled_after_ms();
+        stat.source = config.source.to_string();
+        stat.input = ring.fed().map(|report| report.stat());
+        stat.writer = ring.writer_stat(shot);
+        stat.readers = ring.readers().iter().map(|(number, reader)| reader_stat(number, reader, shot)).collect();
+        stat
     }
 }
 
@@ -206,10 +199,8 @@ fn reader_stat(number: u32, reader: &Reader, shot: &Snapshot) -> ReaderStat {
     let lag_bytes = shot.tail.pos.saturating_sub(cursor.max(shot.floor.pos));
     // By the number that it shows for its cursor; none where it has no bytes to read.
     let lag_messages = if lag_bytes == 0 { 0 } else { shot.tail.seq.saturating_sub(reader.seq().max(shot.floor.seq)) };
-    ReaderStat {
-        lag_messages,
-        lag_bytes,
-        lost: reader.lost().min(shot.tail.seq),
-        ..reader.stat(number, reader.cursor().is_some(), shot.tail.seq)
-    }
+    let mut stat = reader.stat(number, reader.cursor().is_some(), shot.tail.seq);
+    (stat.lag_messages, stat.lag_bytes) = (lag_messages, lag_bytes);
+    stat.lost = reader.lost().min(shot.tail.seq);
+    stat
 }

@@ -164,13 +164,9 @@ impl Daemon {
             done.created.push(channel.config().name.clone());
             let taken = self.channels.is_source_leaving(&channel.config().source);
             if let Some(reason) = channel.start_source_or_retry(&mut self.connections, taken) {
-                waiting.push(Change {
-                    channel: Some(channel.config().name.clone()),
-                    key: "source".to_owned(),
-                    old: format!("{:?}", "none"),
-                    new: format!("{:?}", channel.config().source.to_string()),
-                    why: Some(format!("{reason}; the daemon tries again every second")),
-                });
+                let (old, new) = (format!("{:?}", "none"), format!("{:?}", channel.config().source.to_string()));
+                let why = format!("{reason}; the daemon tries again every second");
+                waiting.push(Change::new(Some(channel.config().name.clone()), "source", old, new, Some(why)));
             }
             self.channels.add(channel);
         }
@@ -212,7 +208,7 @@ impl Daemon {
             if old != new {
                 let why = why.map(str::to_owned);
                 let list = if why.is_none() { &mut done.changed } else { &mut done.kept };
-                list.push(Change { channel: None, key: key.to_owned(), old, new, why });
+                list.push(Change::new(None, key, old, new, why));
             }
         };
         let dir = |dir: &std::path::Path| format!("{:?}", dir.display().to_string());

@@ -84,15 +84,12 @@ impl Report {
             (None, SourceState::Running { pid }) if has_ended(*pid) => SourceState::Draining { pid: *pid },
             (None, state) => state.clone(),
         };
-        SourceStat {
-            kind: self.kind.clone(),
-            object: self.object.clone(),
-            state,
-            bytes: self.bytes.load(Ordering::Relaxed),
-            messages: self.messages.load(Ordering::Relaxed),
-            errors: self.errors.load(Ordering::Relaxed),
-            last_error: words.last_error.clone(),
-        }
+        let mut stat = SourceStat::new(self.kind.clone(), self.object.clone(), state);
+        stat.bytes = self.bytes.load(Ordering::Relaxed);
+        stat.messages = self.messages.load(Ordering::Relaxed);
+        stat.errors = self.errors.load(Ordering::Relaxed);
+        stat.last_error.clone_from(&words.last_error);
+        stat
     }
 }
 

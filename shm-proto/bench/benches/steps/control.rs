@@ -3,30 +3,18 @@
 use divan::{Bencher, black_box};
 use shm_proto::internal::control::{Attached, Reply, decode, encode};
 use shm_proto::internal::ring::link::ToWriter;
-use shm_proto::{Done, Geometry, OnFull, Request};
+use shm_proto::{Done, Geometry, Request};
 
 fn request() -> Request {
     Request::Attach { channel: Some("camera".parse().unwrap()), program: Some("viewer".to_owned()) }
 }
 
 fn reply() -> Reply {
-    let geometry = Geometry {
-        channel: "camera".parse().unwrap(),
-        instance: 0x0123_4567_89ab_cdef,
-        lineage: 42,
-        max_capacity: 1 << 30,
-        max_message: 1 << 29,
-        align: 8,
-        on_full: OnFull::Block,
-        ack: false,
-        ack_timeout_ms: 1000,
-        evict_after_ms: 10_000,
-        wait_readers: 0,
-        max_readers: 64,
-        asymmetric: true,
-        prefault: false,
-    };
-    Reply::Ok(Done::Attach(Attached { reader: 7, geometry }))
+    let mut geometry = Geometry::new("camera".parse().unwrap(), 0x0123_4567_89ab_cdef, 1 << 30, 1 << 29);
+    geometry.lineage = 42;
+    geometry.evict_after_ms = 10_000;
+    geometry.asymmetric = true;
+    Reply::Ok(Done::Attach(Attached::new(7, geometry)))
 }
 
 fn line<T: serde::Serialize>(body: &T) -> String {

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use shm_proto::{Endpoint, Error, ErrorKind, Message, Reader, RequestError, Start, Writer};
+use shm_proto::{Endpoint, Error, Message, Reader, RequestError, Start, Writer};
 
 use super::Carrier;
 use crate::Result;
@@ -43,10 +43,7 @@ fn attach<T>(job: &Job, there: bool, how: impl Fn(&Endpoint, Option<&str>) -> sh
     loop {
         match how(&daemon, channel) {
             Err(Error::Request(RequestError::Refused(refusal)))
-                if matches!(
-                    refusal.kind,
-                    ErrorKind::WriterTaken | ErrorKind::TooMany | ErrorKind::Busy | ErrorKind::TryLater
-                ) && begun.elapsed() < PATIENCE =>
+                if refusal.kind.is_temporary() && begun.elapsed() < PATIENCE =>
             {
                 sleep(Duration::from_millis(1));
             }

@@ -9,6 +9,7 @@ use crate::control::words::travels_as_text;
 
 /// A source of the daemon's own.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct SourceStat {
     /// Its kind.
     pub kind: SourceKind,
@@ -27,8 +28,17 @@ pub struct SourceStat {
     pub last_error: Option<String>,
 }
 
+impl SourceStat {
+    /// A source that has read nothing.
+    #[must_use]
+    pub fn new(kind: SourceKind, object: Option<String>, state: SourceState) -> Self {
+        SourceStat { kind, object, state, bytes: 0, messages: 0, errors: 0, last_error: None }
+    }
+}
+
 /// What a source is doing.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum SourceState {
     /// Its thread has just been made.
     Starting,

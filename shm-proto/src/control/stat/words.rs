@@ -88,6 +88,7 @@ words! {
 /// What happens when the ring is full.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
+#[non_exhaustive]
 pub enum FullPolicy {
     /// One of the policies that this version knows.
     Known(OnFull),
@@ -112,6 +113,7 @@ impl fmt::Display for FullPolicy {
 
 /// Who holds the writer role, in a line of `list`.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum WriterName {
     /// Nobody: `none`.
     Nobody,

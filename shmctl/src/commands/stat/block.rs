@@ -122,7 +122,6 @@ fn readers(readers: &[ReaderStat]) -> Table {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use shm_proto::OnFull;
     use shm_proto::internal::control::stat::{
         Mode, Rate, ReaderState, SourceKind, SourceStat, SourceState, WriterRole, WriterStat, WriterState,
     };
@@ -130,40 +129,19 @@ pub(super) mod tests {
     use super::*;
 
     pub(in super::super) fn stat() -> ChannelStat {
-        ChannelStat {
-            channel: "cam".parse().unwrap(),
-            segment: "/shmd.cam".into(),
-            mode: Mode::Ring,
-            on_full: OnFull::Block.into(),
-            capacity: 1 << 20,
-            min: 64 << 10,
-            max: 256 << 20,
-            reserved: 1 << 20,
-            memory: (1 << 20) + 4096,
-            memory_total: 3 << 20,
-            pending: None,
-            used: 512 << 10,
-            retained: 1 << 20,
-            max_message: 64 << 20,
-            align: 8,
-            messages: 1_234_567,
-            bytes: 3 << 30,
-            messages_per_s: 12_345.0,
-            bytes_per_s: 1.5 * 1024.0 * 1024.0,
-            last_minute: Rate { messages_per_s: 1000.0, bytes_per_s: 1024.0 },
-            last_hour: Rate::default(),
-            dropped: 0,
-            overwritten: 7,
-            resizes: 2,
-            evicted: 1,
-            handoff: None,
-            max_readers: 64,
-            stalled_after_ms: 5000,
-            source: "none".into(),
-            input: None,
-            writer: None,
-            readers: Vec::new(),
-        }
+        let mut stat = ChannelStat::new("cam".parse().unwrap(), Mode::Ring, "/shmd.cam".into());
+        (stat.capacity, stat.min, stat.max) = (1 << 20, 64 << 10, 256 << 20);
+        stat.reserved = 1 << 20;
+        (stat.memory, stat.memory_total) = ((1 << 20) + 4096, 3 << 20);
+        (stat.used, stat.retained) = (512 << 10, 1 << 20);
+        (stat.max_message, stat.align) = (64 << 20, 8);
+        (stat.messages, stat.bytes) = (1_234_567, 3 << 30);
+        (stat.messages_per_s, stat.bytes_per_s) = (12_345.0, 1.5 * 1024.0 * 1024.0);
+        stat.last_minute = Rate::new(1000.0, 1024.0);
+        (stat.overwritten, stat.resizes, stat.evicted) = (7, 2, 1);
+        (stat.max_readers, stat.stalled_after_ms) = (64, 5000);
+        stat.source = "none".into();
+        stat
     }
 
     #[test]
@@ -192,21 +170,16 @@ cam  ring, on full: block
     fn a_source_is_shown_with_what_it_does_and_what_went_wrong_last() {
         let mut stat = stat();
         stat.source = "exec:camd --raw".into();
-        let input = SourceStat {
-            kind: SourceKind::Exec,
-            object: Some("camd --raw".into()),
-            state: SourceState::Restarting { seconds: 2 },
-            bytes: 2048,
-            messages: 1234,
-            errors: 0,
-            last_error: None,
-        };
+        let state = SourceState::Restarting { seconds: 2 };
+        let mut input = SourceStat::new(SourceKind::Exec, Some("camd --raw".into()), state);
+        (input.bytes, input.messages) = (2048, 1234);
         stat.input = Some(input.clone());
         let text = render(&stat, None);
         assert!(text.contains(
             "  source    exec:camd --raw\n  input     restarting in 2s; 1,234 messages, 2KiB read\n  writer"
         ));
-        stat.input = Some(SourceStat { errors: 2, last_error: Some("no\x1b[2J".into()), ..input });
+        (input.errors, input.last_error) = (2, Some("no\x1b[2J".into()));
+        stat.input = Some(input);
         let text = render(&stat, None);
         assert!(text.contains("2KiB read\n  errors    2, the last: no\\u{1b}[2J\n"), "{text}");
     }
@@ -215,26 +188,13 @@ cam  ring, on full: block
     fn writer_and_readers_are_shown_with_their_ages_and_a_pending_size_with_the_capacity() {
         let mut stat = stat();
         stat.pending = Some(64 << 10);
-        stat.writer = Some(WriterStat {
-            pid: 4711,
-            program: "camd".into(),
-            user: "video".into(),
-            role: WriterRole::Lent,
-            state: WriterState::Stalled,
-            heartbeat_ms: 12,
-        });
-        stat.readers.push(ReaderStat {
-            reader: 3,
-            pid: 4712,
-            program: "view\x1b[2Jer".into(),
-            user: "me".into(),
-            state: ReaderState::Sleeping,
-            lag_messages: 1200,
-            lag_bytes: 4096,
-            received: 99,
-            lost: 0,
-            heartbeat_ms: 1500,
-        });
+        let mut writer = WriterStat::new(WriterRole::Lent, 4711, "camd".into(), "video".into());
+        (writer.state, writer.heartbeat_ms) = (WriterState::Stalled, 12);
+        stat.writer = Some(writer);
+        let mut reader = ReaderStat::new(3, 4712, "view\x1b[2Jer".into(), "me".into(), ReaderState::Sleeping);
+        (reader.lag_messages, reader.lag_bytes) = (1200, 4096);
+        (reader.received, reader.heartbeat_ms) = (99, 1500);
+        stat.readers.push(reader);
         let text = render(&stat, None);
         assert!(text.contains("max 256MiB), 64KiB pending\n"), "{text}");
         assert!(text.contains("writer    camd (pid 4711, video), lent, stalled, seen 12ms ago\n"), "{text}");
@@ -256,18 +216,13 @@ cam  ring, on full: block
         let mut stat = stat();
         stat.source = "exec:/usr/lib/camd/camd --raw --device /dev/video0 --size 1920x1080 --rate 30".into();
         for number in 1..4 {
-            stat.readers.push(ReaderStat {
-                reader: number,
-                pid: 4_194_300,
-                program: "a-program-with-a-long-name-indeed".into(),
-                user: "somebody-with-a-long-name".into(),
-                state: ReaderState::Sleeping,
-                lag_messages: 1_234_567,
-                lag_bytes: 200 << 20,
-                received: 12_345_678_901,
-                lost: 1_234_567,
-                heartbeat_ms: 59_900,
-            });
+            let program = "a-program-with-a-long-name-indeed".into();
+            let user = "somebody-with-a-long-name".into();
+            let mut reader = ReaderStat::new(number, 4_194_300, program, user, ReaderState::Sleeping);
+            (reader.lag_messages, reader.lag_bytes) = (1_234_567, 200 << 20);
+            (reader.received, reader.lost) = (12_345_678_901, 1_234_567);
+            reader.heartbeat_ms = 59_900;
+            stat.readers.push(reader);
         }
         for columns in 20..120 {
             let text = render(&stat, Some(columns));

@@ -83,7 +83,12 @@ mod tests {
     const SCREEN: Size = Size { columns: 80, rows: 24 };
 
     fn channels(number: usize) -> Vec<ChannelStat> {
-        (0..number).map(|n| ChannelStat { channel: format!("channel-{n}").parse().unwrap(), ..stat() }).collect()
+        let numbered = |n| {
+            let mut stat = stat();
+            stat.channel = format!("channel-{n}").parse().unwrap();
+            stat
+        };
+        (0..number).map(numbered).collect()
     }
 
     #[test]
@@ -112,17 +117,11 @@ mod tests {
     fn of_many_readers_as_many_are_shown_as_fit() {
         let mut stat = stat();
         stat.readers = (1..=40)
-            .map(|reader| ReaderStat {
-                reader,
-                pid: 1000 + reader,
-                program: "view".into(),
-                user: "me".into(),
-                state: ReaderState::Reading,
-                lag_messages: 0,
-                lag_bytes: 0,
-                received: 1,
-                lost: 0,
-                heartbeat_ms: 1,
+            .map(|reader| {
+                let mut reader =
+                    ReaderStat::new(reader, 1000 + reader, "view".into(), "me".into(), ReaderState::Reading);
+                (reader.received, reader.heartbeat_ms) = (1, 1);
+                reader
             })
             .collect();
         let text = render(&[stat], SCREEN);

@@ -23,14 +23,11 @@ impl HandoffChannel {
     }
 
     pub(in crate::channel) fn summary(&self, allowed: Vec<Right>) -> Summary {
-        Summary {
-            channel: self.config.name.clone(),
-            mode: Mode::Handoff,
-            capacity: self.thread.state().capacity,
-            readers: u32::try_from(self.reader_count()).unwrap_or(u32::MAX),
-            writer: self.feed.writer_name(),
-            allowed,
-        }
+        let mut summary = Summary::new(self.config.name.clone(), Mode::Handoff, self.feed.writer_name());
+        summary.capacity = self.thread.state().capacity;
+        summary.readers = u32::try_from(self.reader_count()).unwrap_or(u32::MAX);
+        summary.allowed = allowed;
+        summary
     }
 
     /// Everything about it. Readers that attach to no daemon, C programs say, are nowhere to be seen.
@@ -42,53 +39,45 @@ impl HandoffChannel {
         let on_offer = state.on_offer.map(|(len, _)| len);
         // Each message may have been read by one reader, or again by another.
         let most = counters.messages + counters.dropped + counters.offered_again + 1;
-        ChannelStat {
-            channel: config.name.clone(),
-            segment: self.names.segment.clone(),
-            mode: Mode::Handoff,
-            on_full: config.on_full.into(),
-            capacity: state.capacity,
-            min: config.min,
-            max: config.max,
-            reserved: state.capacity,
-            memory: self.memory(),
-            memory_total,
-            pending: state.pending,
-            used: on_offer.unwrap_or(0),
-            retained: on_offer.unwrap_or(0),
-            max_message: config.max_message,
-            align: ALIGN,
-            messages: counters.messages,
-            bytes: counters.bytes,
-            messages_per_s: averages.second.messages_per_s,
-            bytes_per_s: averages.second.bytes_per_s,
-            last_minute: averages.minute,
-            last_hour: averages.hour,
-            dropped: counters.dropped,
-            overwritten: 0,
-            resizes: counters.resizes,
-            evicted: self.readers.evicted(),
-            max_readers: config.max_readers,
-            stalled_after_ms: self.feed.stalled_after_ms(),
-            source: config.source.to_string(),
-            input: self.feed.fed().map(|report| report.stat()),
-            handoff: Some(HandoffStat {
-                objects: self.names.clone(),
-                on_offer,
-                on_offer_ms: state.on_offer.map(|(_, since)| age(since)),
-                last_ack_ms: state.last_ack.map(age),
-                stalled: self.pulse.is_stalled(),
-                offered_again: counters.offered_again,
-                recovered: counters.recovered,
-                repaired: counters.repaired,
-                stray_posts: counters.stray_posts,
-            }),
-            writer: self.feed.writer_stat(shot),
-            readers: self
-                .readers
-                .iter()
-                .map(|(number, reader)| reader.stat(number, reader.heartbeat() != 0, most))
-                .collect(),
-        }
+        let mut handoff = HandoffStat::new(self.names.clone());
+        handoff.on_offer = on_offer;
+        handoff.on_offer_ms = state.on_offer.map(|(_, since)| age(since));
+        handoff.last_ack_ms = state.last_ack.map(age);
+        handoff.stalled = self.pulse.is_stalled();
+        handoff.offered_again = counters.offered_again;
+        handoff.recovered = counters.recovered;
+        handoff.repaired = counters.repaired;
+        handoff.stray_posts = counters.stray_posts;
+        let mut stat = ChannelStat::new(config.name.clone(), Mode::Handoff, self.names.segment.clone());
+        stat.on_full = config.on_full.into();
+        stat.capacity = state.capacity;
+        stat.min = config.min;
+        stat.max = config.max;
+        stat.reserved = state.capacity;
+        stat.memory = self.memory();
+        stat.memory_total = memory_total;
+        stat.pending = state.pending;
+        stat.used = on_offer.unwrap_or(0);
+        stat.retained = on_offer.unwrap_or(0);
+        stat.max_message = config.max_message;
+        stat.align = ALIGN;
+        stat.messages = counters.messages;
+        stat.bytes = counters.bytes;
+        stat.messages_per_s = averages.second.messages_per_s;
+        stat.bytes_per_s = averages.second.bytes_per_s;
+        stat.last_minute = averages.minute;
+        stat.last_hour = averages.hour;
+        stat.dropped = counters.dropped;
+        stat.resizes = counters.resizes;
+        stat.evicted = self.readers.evicted();
+        stat.max_readers = config.max_readers;
+        stat.stalled_after_ms = self.feed.stalled_after_ms();
+        stat.source = config.source.to_string();
+        stat.input = self.feed.fed().map(|report| report.stat());
+        stat.handoff = Some(handoff);
+        stat.writer = self.feed.writer_stat(shot);
+        stat.readers =
+            self.readers.iter().map(|(number, reader)| reader.stat(number, reader.heartbeat() != 0, most)).collect();
+        stat
     }
 }

@@ -135,7 +135,9 @@ impl Lease {
             To::Source(_) => (std::process::id(), "shmd".to_owned(), user.to_owned(), WriterRole::Source),
             To::Helper { .. } => return None,
         };
-        Some(WriterStat { pid, program, user, role, state, heartbeat_ms })
+        let mut stat = WriterStat::new(role, pid, program, user);
+        (stat.state, stat.heartbeat_ms) = (state, heartbeat_ms);
+        Some(stat)
     }
 
     /// Keeps a line for the writer; [`send`](Self::send) sends it.

@@ -115,7 +115,8 @@ impl Segment {
         reserve::in_child(object.file(), 0, DATA_OFFSET + capacity, &AtomicBool::new(false))
             .map_err(|e| no_room(config, e))?;
         let read_only = object.read_only()?;
-        let geometry = Geometry { instance: random::u64(), ..geometry.clone() };
+        let mut geometry = geometry.clone();
+        geometry.instance = random::u64();
         Ok(Unborn { object, read_only, name: self.name.clone(), geometry })
     }
 
@@ -294,23 +295,17 @@ impl Drop for Segment {
 
 pub(super) fn geometry(config: &ChannelConfig) -> Geometry {
     let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
-    let instance = random::u64();
-    Geometry {
-        channel: config.name.clone(),
-        instance,
-        lineage: instance,
-        max_capacity: config.max,
-        max_message: config.max_message,
-        align: config.align,
-        on_full: config.on_full,
-        ack: config.ack,
-        ack_timeout_ms: millis(config.ack_timeout),
-        evict_after_ms: config.evict_after.map_or(0, millis),
-        wait_readers: config.wait_readers,
-        max_readers: config.max_readers,
-        asymmetric: barrier::available(),
-        prefault: config.prefault,
-    }
+    let mut geometry = Geometry::new(config.name.clone(), random::u64(), config.max, config.max_message);
+    geometry.align = config.align;
+    geometry.on_full = config.on_full;
+    geometry.ack = config.ack;
+    geometry.ack_timeout_ms = millis(config.ack_timeout);
+    geometry.evict_after_ms = config.evict_after.map_or(0, millis);
+    geometry.wait_readers = config.wait_readers;
+    geometry.max_readers = config.max_readers;
+    geometry.asymmetric = barrier::available();
+    geometry.prefault = config.prefault;
+    geometry
 }
 
 fn no_room(config: &ChannelConfig, error: SystemError) -> SystemError {

@@ -188,7 +188,8 @@ impl Ring {
                     self.segments.current_mut().cut(to, after, |position| readers.are_past(position));
                 }
                 Action::Done { client, old, asked, new, pending } => {
-                    let resized = Resized { channel: self.config.name.clone(), old, asked, new, pending };
+                    let mut resized = Resized::new(self.config.name.clone());
+                    (resized.old, resized.asked, resized.new, resized.pending) = (old, asked, new, pending);
                     connections.reply(client, Ok(Done::Resize(resized)), Vec::new());
                 }
                 Action::Refuse { client, kind, message } => {

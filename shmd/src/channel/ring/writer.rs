@@ -114,7 +114,7 @@ impl Ring {
         let capacity = self.size.capacity();
         let to = if is_helper { To::Helper { client } } else { To::Program { client, peer } };
         self.prepare(&mut offer);
-        let lent = Lent { geometry: self.segments.geometry().clone(), reserved: capacity, capacity };
+        let lent = Lent::new(self.segments.geometry().clone(), capacity);
         connections.reply(client, Ok(Done::Publish(lent)), fds);
         self.begin(connections, offer.to(to));
         Ok(())
