@@ -3,6 +3,7 @@
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
 use clap::{ArgMatches, Args as _, CommandFactory, FromArgMatches, Parser};
 
@@ -61,7 +62,7 @@ pub(crate) struct Args {
     #[arg(long, env = "SHMD_EXIT_ON_EOF", value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
     exit_on_eof: Option<String>,
-    /// Set any key of any channel, for example --set cam.read=@video,alice
+    /// Set any key of any channel, for example --set main.align=64 or --set cam.read=@video,alice
     #[arg(long, value_name = "CHANNEL.KEY=VALUE")]
     set: Vec<String>,
     /// For the daemon's own use: see `maintenance`
@@ -71,9 +72,9 @@ pub(crate) struct Args {
     channel: ChannelArgs,
 }
 
-/// Keys of the only channel; with several channels use --set.
+/// Everyday keys of the only channel. For the others, and with several channels, there is --set.
 #[derive(Debug, clap::Args)]
-#[command(next_help_heading = "The only channel's settings (with several channels: --set)")]
+#[command(next_help_heading = "The only channel's everyday settings (other keys, and several channels: --set)")]
 struct ChannelArgs {
     /// Name of the channel [default: main]
     #[arg(long, env = "SHMD_NAME")]
@@ -81,18 +82,9 @@ struct ChannelArgs {
     /// Capacity at the start [default: 1MiB]
     #[arg(long, value_name = "SIZE", env = "SHMD_CAPACITY")]
     capacity: Option<String>,
-    /// Smallest capacity [default: 64KiB]
-    #[arg(long, value_name = "SIZE", env = "SHMD_MIN")]
-    min: Option<String>,
     /// Largest capacity [default: 256MiB]
     #[arg(long, value_name = "SIZE", env = "SHMD_MAX")]
     max: Option<String>,
-    /// Largest message [default: what fits into max]
-    #[arg(long, value_name = "SIZE", env = "SHMD_MAX_MESSAGE")]
-    max_message: Option<String>,
-    /// Alignment of payloads in bytes [default: 8]
-    #[arg(long, value_name = "BYTES", env = "SHMD_ALIGN")]
-    align: Option<String>,
     /// Policy when the channel is full and cannot grow: block, drop or overwrite [default: block]
     #[arg(long, value_name = "POLICY", env = "SHMD_ON_FULL")]
     on_full: Option<String>,
@@ -106,19 +98,6 @@ struct ChannelArgs {
     /// Publish nothing until N readers are attached [default: 0]
     #[arg(long, value_name = "N", env = "SHMD_WAIT_READERS")]
     wait_readers: Option<String>,
-    /// Most readers at a time [default: 64]
-    #[arg(long, value_name = "N", env = "SHMD_MAX_READERS")]
-    max_readers: Option<String>,
-    /// Evict a reader that holds the writer up for this long, 0 for never [default: 30s]
-    #[arg(long, value_name = "TIME", env = "SHMD_EVICT_AFTER")]
-    evict_after: Option<String>,
-    /// Give memory back after this time of low use, 0 for never [default: 60s]
-    #[arg(long, value_name = "TIME", env = "SHMD_SHRINK_AFTER")]
-    shrink_after: Option<String>,
-    /// Publishing waits until every reader has read the message [default: false]
-    #[arg(long, env = "SHMD_ACK", value_name = "BOOL", num_args = 0..=1, require_equals = true,
-          default_missing_value = "true")]
-    ack: Option<String>,
 }
 
 /// What the command line asks for.
@@ -147,7 +126,8 @@ where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
 {
-    let matches = Args::command().try_get_matches_from(line)?;
+    let matches = Args::command().try_get_matches_from(line).map_err(name_set)?;
+    refuse_variables_of_other_keys()?;
     let args = Args::from_arg_matches(&matches)?;
     let file = args.config.filter(|file| !file.is_empty());
     // In the background it is read again from another directory.
@@ -165,8 +145,8 @@ where
             text.value.parse().map_err(|_| text.bad(format!("{:?} is neither true nor false", text.value)))?;
         given.exit_on_eof = exit.then_some(text.origin);
     }
-    for id in ChannelArgs::augment_args(clap::Command::new("channel")).get_arguments().map(|arg| arg.get_id()) {
-        given.channel.extend(setting(&matches, id.as_str(), matches.get_one::<String>(id.as_str()).cloned()));
+    for key in everyday_keys() {
+        given.channel.extend(setting(&matches, &key, matches.get_one::<String>(&key).cloned()));
     }
     given.set = args.set.iter().map(|text| any_key(text)).collect::<Result<_, _>>()?;
     let log_target = setting(&matches, "log_target", args.log_target).map(|Setting { text, .. }| text);
@@ -191,9 +171,43 @@ where
     })
 }
 
+/// The keys that have a flag and a variable.
+fn everyday_keys() -> Vec<String> {
+    let command = ChannelArgs::augment_args(clap::Command::new("channel"));
+    command.get_arguments().map(|arg| arg.get_id().to_string()).collect()
+}
+
+/// To the complaint about a flag that would be another key's: how that key is set.
+fn name_set(mut error: clap::Error) -> clap::Error {
+    let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else { return error };
+    let flag = flag.trim_start_matches('-').replace('-', "_");
+    let key = flag.split('=').next().unwrap_or_default();
+    if error.kind() == ErrorKind::UnknownArgument && config::channel_keys().contains(&key) {
+        let tip = format!("this key has no flag of its own: use '--set CHANNEL.{key}=VALUE'");
+        error.remove(ContextKind::SuggestedArg);
+        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+        // That of the similar flag, so far.
+        error.insert(ContextKind::Usage, ContextValue::StyledStr(Args::command().render_usage()));
+    }
+    error
+}
+
+/// A variable that would be another key's must not be passed over in silence.
+fn refuse_variables_of_other_keys() -> Result<(), config::Error> {
+    let everyday = everyday_keys();
+    for key in config::channel_keys().iter().filter(|key| !everyday.iter().any(|known| known == *key)) {
+        let name = format!("SHMD_{}", key.to_ascii_uppercase());
+        if std::env::var_os(&name).is_some_and(|value| !value.is_empty()) {
+            let reason = format!("this key has no variable: use --set CHANNEL.{key}=VALUE, or write it to a file");
+            return Err(config::Error::Bad { origin: Origin::Variable(name), reason });
+        }
+    }
+    Ok(())
+}
+
 /// A usage error in clap's form, which goes to standard error with exit code 2.
 pub(crate) fn usage(message: impl std::fmt::Display) -> clap::Error {
-    Args::command().error(clap::error::ErrorKind::ValueValidation, message)
+    Args::command().error(ErrorKind::ValueValidation, message)
 }
 
 /// An empty variable counts as none: that is how a unit file or a shell takes a setting back.

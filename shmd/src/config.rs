@@ -33,6 +33,11 @@ pub(crate) use source::{CommandLine, Packets, SourceKind};
 use crate::access::Access;
 use crate::host::Host;
 
+/// Every key of a channel.
+pub(crate) fn channel_keys() -> &'static [&'static str] {
+    raw::Channel::KEYS
+}
+
 /// Reads and checks the configuration.
 ///
 /// # Errors

@@ -134,39 +134,54 @@ fn more_memory_than_there_is_ends_with_78_and_numbers() {
 
 #[test]
 fn the_command_line_wins_over_the_environment_and_that_over_the_files() {
-    let test = Test::new("[[channel]]\nalign = 16\nmax_readers = 16\nwait_readers = 1\n");
+    let test = Test::new("[[channel]]\ncapacity = \"1MiB\"\nwait_readers = 16\nalign = 16\nmax_readers = 40\n");
     let mut shmd = test.shmd();
-    shmd.env("SHMD_ALIGN", "32").env("SHMD_MAX_READERS", "32").args(["--check", "--align", "64"]);
+    shmd.env("SHMD_CAPACITY", "2MiB").env("SHMD_WAIT_READERS", "32");
+    shmd.args(["--check", "--capacity", "4MiB", "--set", "main.align=64"]);
     let table = Run::of(&mut shmd).good();
     let channel = &table["channel"][0];
-    let values = ["align", "max_readers", "wait_readers"].map(|key| channel[key].as_integer().unwrap());
-    assert_eq!(values, [64, 32, 1]);
+    assert_eq!(channel["capacity"].as_str(), Some("4MiB"));
+    let values = ["align", "wait_readers", "max_readers"].map(|key| channel[key].as_integer().unwrap());
+    assert_eq!(values, [64, 32, 40]);
 }
 
 #[test]
-fn every_flag_of_the_only_channel_has_its_variable() {
+fn every_flag_of_the_only_channel_has_its_variable_and_the_other_keys_have_set() {
     let test = Test::new("");
     for (key, text, shown) in [
         ("name", "cam", "\"cam\""),
         ("capacity", "128KiB", "\"128KiB\""),
-        ("min", "32KiB", "\"32KiB\""),
         ("max", "4MiB", "\"4MiB\""),
-        ("max_message", "100", "\"100\""),
-        ("align", "64", "64"),
         ("on_full", "overwrite", "\"overwrite\""),
         ("source", "stdin", "\"stdin\""),
         ("framing", "chunk=4KiB", "\"chunk=4KiB\""),
         ("wait_readers", "2", "2"),
-        ("max_readers", "3", "3"),
-        ("evict_after", "0", "\"0\""),
-        ("shrink_after", "5s", "\"5s\""),
-        ("ack", "true", "true"),
     ] {
         assert_eq!(test.check(&[&format!("--{}={text}", key.replace('_', "-"))]).value(key), shown);
         let variable = format!("SHMD_{}", key.to_uppercase());
         assert_eq!(Run::of(test.shmd().arg("--check").env(variable, text)).value(key), shown);
     }
-    assert_eq!(test.check(&["--ack"]).value("ack"), "true");
+    for (key, text, shown) in [
+        ("min", "32KiB", "\"32KiB\""),
+        ("max_message", "100", "\"100\""),
+        ("align", "64", "64"),
+        ("max_readers", "3", "3"),
+        ("evict_after", "0", "\"0\""),
+        ("shrink_after", "5s", "\"5s\""),
+        ("ack", "true", "true"),
+    ] {
+        assert_eq!(test.check(&["--set", &format!("main.{key}={text}")]).value(key), shown);
+        let way = format!("--set CHANNEL.{key}=VALUE");
+        let flag = format!("--{}", key.replace('_', "-"));
+        for flag in [vec![flag.as_str(), text], vec![&format!("{flag}={text}")]] {
+            let refused = test.check(&flag);
+            assert!(!refused.err.contains("similar"), "{refused:?}");
+            refused.refused(2, &[&format!("unexpected argument '{}'", flag[0].split('=').next().unwrap()), &way]);
+        }
+        let variable = format!("SHMD_{}", key.to_uppercase());
+        let run = Run::of(test.shmd().arg("--check").env(&variable, text));
+        run.refused(78, &[&format!("shmd: {variable}: "), &way]);
+    }
 }
 
 #[test]
@@ -184,13 +199,16 @@ fn a_bad_value_on_the_command_line_ends_with_2_and_one_in_the_environment_with_7
     let test = Test::new("");
     test.check(&["--capacity", "1TiB"]).refused(2, &["shmd: --capacity: \"1TiB\" is not a size", "64KiB"]);
     test.check(&["--set", "main.colour=red"]).refused(2, &["--set main.colour: unknown key"]);
-    test.check(&["--min", "2MiB", "--max", "1MiB"]).refused(2, &["--min: min 2MiB is more than max 1MiB (--max)"]);
+    test.check(&["--set", "main.min=2MiB", "--max", "1MiB"])
+        .refused(2, &["--set main.min: min 2MiB is more than max 1MiB (--max)"]);
+    test.check(&["--set", "main.evict_after=5"])
+        .refused(2, &["--set main.evict_after: ", "\"5\" is not a duration: write a number with its unit"]);
     test.check(&["--log", "loud"]).refused(2, &["--log: log \"loud\""]);
     test.check(&["--log-target", "nowhere"]).refused(2, &["--log-target: \"nowhere\" is not stderr"]);
     for (variable, value, reason) in [
         ("SHMD_CAPACITY", "1TiB", "\"1TiB\" is not a size"),
         ("SHMD_FRAMING", "chunk=0", "a chunk has at least 1 byte"),
-        ("SHMD_EVICT_AFTER", "5", "\"5\" is not a duration: write a number with its unit"),
+        ("SHMD_ON_FULL", "wait", "unknown variant `wait`"),
         ("SHMD_LOG_TARGET", "nowhere", "\"nowhere\" is not stderr"),
         ("SHMD_EXIT_ON_EOF", "perhaps", "\"perhaps\" is neither true nor false"),
         ("SHMD_EXIT_ON_EOF", "true", "this waits for the end of standard input"),
@@ -199,8 +217,8 @@ fn a_bad_value_on_the_command_line_ends_with_2_and_one_in_the_environment_with_7
         Run::of(test.shmd().arg("--check").env(variable, value)).refused(78, &[&place, reason]);
     }
     let two = Test::new("[[channel]]\nname = \"a\"\n[[channel]]\nname = \"b\"\n");
-    let run = Run::of(two.shmd().arg("--check").env("SHMD_ALIGN", "8"));
-    run.refused(78, &["SHMD_ALIGN: this is for the only channel", "a, b"]);
+    let run = Run::of(two.shmd().arg("--check").env("SHMD_MAX", "8MiB"));
+    run.refused(78, &["SHMD_MAX: this is for the only channel", "a, b"]);
 }
 
 #[test]

@@ -100,7 +100,7 @@ fn a_slow_reader_of_a_full_channel_is_neither_evicted_nor_called_stalled() {
 #[test]
 fn the_end_of_a_source_waits_for_a_slow_reader() {
     let (input, mut feed) = std::io::pipe().unwrap();
-    let setup = Setup::new("").args(&["--exit-on-eof", "--capacity=16MiB", "--max=16MiB", "--evict-after=2s"]);
+    let setup = Setup::new("").args(&["--exit-on-eof", "--capacity=16MiB", "--max=16MiB", "--set=main.evict_after=2s"]);
     let mut daemon = setup.stdin(input).start();
     let (reader, mut out) = read_into_pipe(&daemon);
     let sent: String = (0..2500).map(|number| line(number) + "\n").collect();

@@ -63,12 +63,12 @@ fn every_key_can_be_set_as_text() {
 
 #[test]
 fn a_setting_for_the_only_channel_is_refused_when_there_are_several() {
-    let setup = Setup::new("[[channel]]\nname = \"a\"\n[[channel]]\nname = \"b\"\n").flag("max_readers", "3");
+    let setup = Setup::new("[[channel]]\nname = \"a\"\n[[channel]]\nname = \"b\"\n").flag("wait_readers", "3");
     let error = setup.load().unwrap_err();
     assert!(error.is_usage());
     let message = error.to_string();
-    assert!(message.contains("--max-readers") && message.contains("a, b"), "{message}");
-    assert!(message.contains("--set CHANNEL.max_readers=3"), "{message}");
+    assert!(message.contains("--wait-readers") && message.contains("a, b"), "{message}");
+    assert!(message.contains("--set CHANNEL.wait_readers=3"), "{message}");
 }
 
 #[test]
