@@ -6,6 +6,7 @@
 
 mod action;
 mod waiters;
+mod wishes;
 
 use std::time::{Duration, Instant};
 
@@ -115,114 +116,6 @@ impl Sizing {
         let reply = self.waiters.deadline();
         let hold = (self.wanted > 0).then_some(shrink.since + SHRINK_HOLD);
         reply.into_iter().chain(hold).min()
-    }
-
-    /// An operator asks for a size. `free` is the available memory.
-    pub(crate) fn ask(&mut self, now: Instant, client: ClientId, asked: u64, free: &Free) -> Vec<Action> {
-        let mut out = Vec::new();
-        let Some(new) = self.bounds.fit(asked) else {
-            let message = format!(
-                "asked {}, allowed {} to {}: the channel's min and max",
-                Bytes(asked),
-                Bytes(self.bounds.min),
-                Bytes(self.bounds.max)
-            );
-            out.push(Action::Refuse { client, kind: ErrorKind::OutOfRange, message });
-            return out;
-        };
-        let old = self.capacity;
-        let joins = self.growing.as_ref().is_some_and(|g| (old..=g.goal).contains(&new));
-        if joins {
-            self.waiters.add(client, old, asked, new, now);
-            self.settle(&mut out);
-            return out;
-        }
-        self.take_back(&format!("a later request asked for {}", Bytes(new)), &mut out);
-        if new > old {
-            self.waiters.add(client, old, asked, new, now);
-            self.grow(new, By::Operator, free, now, &mut out);
-        } else {
-            self.shrink(new, By::Operator, now, &mut out);
-            self.waiters.add(client, old, asked, new, now);
-            if !self.writer && !self.waiters.expect_help() {
-                // Nobody is there to carry it out; the next writer will.
-                self.give_up_waiting(&mut out);
-            }
-            self.settle(&mut out);
-        }
-        out
-    }
-
-    /// The writer asks for at least `asked` bytes.
-    pub(crate) fn writer_asks(&mut self, now: Instant, asked: u64, free: &Free) -> Vec<Action> {
-        let mut out = Vec::new();
-        if self.growing.is_some() {
-            self.wanted = self.wanted.max(asked);
-            return out;
-        }
-        if let Some(shrink) = &self.shrinking {
-            if shrink.by == By::Operator && now.saturating_duration_since(shrink.since) < SHRINK_HOLD {
-                self.wanted = self.wanted.max(asked);
-                return out;
-            }
-            self.take_back("the writer needs the space", &mut out);
-            if asked <= self.capacity {
-                return out;
-            }
-        }
-        if asked <= self.capacity {
-            // It was on its way here while somebody else's growth was on its way there.
-            self.tell(ToWriter::Grown { capacity: self.capacity, done: false }, &mut out);
-            return out;
-        }
-        if let Some((until, reason)) = &self.refused
-            && now < *until
-        {
-            out.push(Action::Tell(ToWriter::NotGrown { reason: reason.clone() }));
-            return out;
-        }
-        match self.bounds.grown(self.capacity, asked, free.bytes) {
-            Some(goal) => self.grow(goal, By::Writer, free, now, &mut out),
-            None => {
-                let reason = format!(
-                    "asked {}, present {}, at most {}",
-                    Bytes(asked),
-                    Bytes(self.capacity),
-                    Bytes(self.bounds.max)
-                );
-                out.push(Action::Tell(ToWriter::NotGrown { reason }));
-            }
-        }
-        out
-    }
-
-    /// The policy gives memory back.
-    pub(crate) fn low_use(&mut self, now: Instant, target: u64) -> Vec<Action> {
-        let mut out = Vec::new();
-        if self.growing.is_none() && self.shrinking.is_none() && target < self.capacity && self.wanted == 0 {
-            self.shrink(target, By::LowUse, now, &mut out);
-        }
-        out
-    }
-
-    /// The channel has a new segment with memory behind `capacity` bytes. It grows from there to the size that it had, or was to
-    /// have: `goal`. Nobody writes.
-    pub(crate) fn replaced(&mut self, now: Instant, capacity: u64, goal: u64, free: &Free) -> Vec<Action> {
-        let mut out = Vec::new();
-        let growing = self.growing.take();
-        if growing.is_some() {
-            out.push(Action::CancelReservation);
-        }
-        if let Some(shrink) = self.shrinking.take() {
-            // Nothing lies above the target, nor anywhere else.
-            out.push(Action::Shrank { old: self.capacity, new: goal, by: shrink.by });
-        }
-        self.capacity = capacity;
-        self.settle(&mut out);
-        if goal > capacity {
-            self.grow(goal, growing.map_or(By::Move, |growing| growing.by), free, now, &mut out);
-        }
-        out
     }
 
     /// So many bytes have memory behind them.

@@ -367,5 +367,4 @@ fn read_until_full(input: &mut impl Input, slot: &mut [u8], mut filled: usize) -
 }
 
 #[cfg(test)]
-#[path = "pump_tests.rs"]
 mod tests;

@@ -70,12 +70,6 @@ impl Reader {
         &self.names
     }
 
-    /// Whether the objects are open.
-    #[must_use]
-    pub fn is_open(&self) -> bool {
-        self.objects.is_some()
-    }
-
     /// What is to be seen of the writer now; `None` while the objects are not open. The protocol has no word for a writer that was
     /// killed: its objects stay, and a reader waits on them for the next one. Without a lock this looks at every process.
     #[must_use]

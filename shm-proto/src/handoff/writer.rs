@@ -137,12 +137,6 @@ impl Writer {
         self.offer.map(|offer| offer.len)
     }
 
-    /// Whether nobody has taken the message on offer yet.
-    #[must_use]
-    pub fn is_unclaimed(&self) -> bool {
-        self.offer.is_some() && self.objects.avail.value() > 0
-    }
-
     /// Something to end waits with from other threads.
     #[must_use]
     pub fn waker(&self) -> Waker {

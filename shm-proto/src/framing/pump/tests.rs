@@ -1,7 +1,8 @@
+mod any_cut;
+mod passing_over;
+
 use std::collections::VecDeque;
 use std::io::Read;
-
-use proptest::prelude::*;
 
 use super::*;
 
@@ -125,6 +126,11 @@ fn refused(framing: Framing, max: u64, input: &[u8]) -> (String, usize) {
 
 fn with_length(message: &[u8]) -> Vec<u8> {
     [&u32::try_from(message.len()).unwrap().to_le_bytes(), message].concat()
+}
+
+/// Bytes that are neither a newline nor zero, different in every message.
+fn body(n: usize, len: usize) -> Vec<u8> {
+    (0..len).map(|i| b'!' + ((n * 31 + i) % 90) as u8).collect()
 }
 
 #[test]
@@ -264,64 +270,6 @@ fn an_input_that_fails_says_so() {
     assert!(error.to_string().contains("unplugged"), "{error}");
 }
 
-fn message_size() -> impl Strategy<Value = usize> {
-    prop_oneof![4 => 0usize..100, 2 => 0usize..3 * IN_PLACE, 1 => 0usize..2 * BUFFER]
-}
-
-fn piece_sizes() -> impl Strategy<Value = Vec<usize>> {
-    prop::collection::vec(prop_oneof![1usize..10, 1usize..2 * IN_PLACE, 1usize..2 * BUFFER], 1..8)
-}
-
-fn sizes() -> impl Strategy<Value = (Vec<usize>, Vec<usize>)> {
-    // Tiny pieces only for small inputs: a byte a step of a megabyte takes long and shows nothing new.
-    (prop::collection::vec(message_size(), 0..40), piece_sizes()).prop_map(|(messages, mut pieces)| {
-        if messages.iter().sum::<usize>() > 50_000 {
-            pieces.push(BUFFER);
-        }
-        (messages, pieces)
-    })
-}
-
-/// Bytes that are neither a newline nor zero, different in every message.
-fn body(n: usize, len: usize) -> Vec<u8> {
-    (0..len).map(|i| b'!' + ((n * 31 + i) % 90) as u8).collect()
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(60))]
-
-    #[test]
-    fn messages_come_out_as_they_went_in_however_the_input_is_cut(
-        (message_sizes, pieces) in sizes(), has_places: bool, knows: bool, which in 0..3
-    ) {
-        let messages: Vec<_> = message_sizes.iter().enumerate().map(|(n, &len)| body(n, len)).collect();
-        let (framing, input): (_, Vec<u8>) = match which {
-            0 => (Framing::Lines, messages.iter().flat_map(|m| [&m[..], b"\n"].concat()).collect()),
-            1 => (Framing::Nul, messages.iter().flat_map(|m| [&m[..], b"\0"].concat()).collect()),
-            _ => (Framing::Length, messages.iter().flat_map(|m| with_length(m)).collect()),
-        };
-        let max = message_sizes.iter().copied().max().unwrap_or(0) as u64;
-        let mut sink = List::new(has_places);
-        pump(framing, max, &mut Pieces::cut(&input, &pieces).that_knows(knows), &mut sink).unwrap();
-        prop_assert!(sink.messages == messages);
-    }
-
-    #[test]
-    fn chunks_put_together_are_the_input(
-        len in 0usize..300_000, size in prop_oneof![1000usize..5000, IN_PLACE - 2..5 * IN_PLACE], pieces in piece_sizes(),
-        has_places: bool, knows: bool
-    ) {
-        let input = body(0, len);
-        let mut pieces = pieces;
-        pieces.push(BUFFER);
-        let mut sink = List::new(has_places);
-        pump(Framing::Chunk(size as u64), size as u64, &mut Pieces::cut(&input, &pieces).that_knows(knows), &mut sink).unwrap();
-        prop_assert!(sink.messages.concat() == input);
-        prop_assert!(sink.messages.iter().rev().skip(1).all(|m| m.len() == size));
-        prop_assert!(sink.messages.iter().all(|m| !m.is_empty()));
-    }
-}
-
 #[test]
 fn a_kept_delimiter_is_part_of_every_message_and_of_its_length() {
     for (framing, input, expected) in [
@@ -346,66 +294,4 @@ fn a_kept_delimiter_is_part_of_every_message_and_of_its_length() {
         };
         assert!(end.unwrap_err().to_string().contains("4 bytes"), "{too_long:?}");
     }
-}
-
-/// What a pump publishes, and what it refuses and passes over.
-fn passing_over(framing: Framing, max: u64, input: &[u8], sizes: &[usize]) -> (Vec<Vec<u8>>, Vec<String>, bool) {
-    let mut pump = Pump::new(framing, max).unwrap().requiring_whole_chunks();
-    let (mut list, mut pieces) = (List::new(true), Pieces::cut(input, sizes));
-    let (mut refused, mut goes_on) = (Vec::new(), true);
-    loop {
-        match pump.step(&mut pieces, &mut list) {
-            Ok(Step::Eof) => return (list.messages, refused, goes_on),
-            Ok(_) => {}
-            Err(e) => {
-                refused.push(e.to_string());
-                goes_on = pump.pass_over();
-            }
-        }
-    }
-}
-
-#[test]
-fn a_line_that_is_too_long_is_passed_over_and_the_next_one_taken() {
-    for sizes in [&[1][..], &[3, 7], &[100]] {
-        let input = b"one\nthis is too long\ntwo\nand so is this one\n\nthree";
-        let (messages, refused, goes_on) = passing_over(Framing::Lines, 5, input, sizes);
-        assert_eq!(messages, [&b"one"[..], b"two", b"", b"three"], "{sizes:?}");
-        assert_eq!(refused.len(), 2, "{refused:?}");
-        assert!(goes_on);
-    }
-    let (messages, refused, _) = passing_over(Framing::Nul, 3, b"toolong", &[4, 3]);
-    assert!(messages.is_empty() && refused.len() == 1, "{refused:?}");
-}
-
-#[test]
-fn after_a_length_that_cannot_be_everything_is_passed_over() {
-    let mut input = Vec::new();
-    for message in [&b"good"[..], b"far too long", b"good"] {
-        input.extend((message.len() as u32).to_le_bytes());
-        input.extend(message);
-    }
-    let (messages, refused, goes_on) = passing_over(Framing::Length, 8, &input, &[3]);
-    assert_eq!((messages, refused.len(), goes_on), (vec![b"good".to_vec()], 1, false));
-}
-
-#[test]
-fn a_chunk_cut_short_is_an_error_where_whole_ones_are_required() {
-    for (chunk, len) in [(4, 7), (IN_PLACE + FIRST, IN_PLACE + FIRST + 5000), (IN_PLACE + FIRST, 2 * IN_PLACE)] {
-        let (messages, refused, _) = passing_over(Framing::Chunk(chunk as u64), 1 << 20, &vec![7; len], &[1000]);
-        assert_eq!(messages.concat(), vec![7; len / chunk * chunk]);
-        let wanted = format!("the input ends after {} of {chunk} bytes", len % chunk);
-        assert!(refused.len() == 1 && refused[0].contains(&wanted), "{refused:?}");
-    }
-}
-
-#[test]
-fn what_follows_a_message_that_was_passed_over_needs_no_input() {
-    let mut pump = Pump::new(Framing::Lines, 3).unwrap();
-    let (mut input, mut list) = (&b"a\nlonger\nb\nc\n"[..], List::new(false));
-    assert!(pump.step(&mut input, &mut list).is_err());
-    assert!(pump.pass_over() && pump.has_more());
-    assert_eq!(pump.step(&mut io::empty(), &mut list).unwrap(), Step::Published(2));
-    assert!(!pump.has_more());
-    assert_eq!(list.messages, [b"a", b"b", b"c"]);
 }
