@@ -6,12 +6,14 @@
 //! | `session` | a connection for requests |
 //! | `attach` | from a request to a [`Reader`](crate::Reader), a [`Writer`](crate::Writer) or a handoff |
 //! | `follower` | a reader that outlives attachments |
+//! | `comeback` | finding a daemon that has come in the place of one that died |
 //! | `link` | the connection of an attachment, as the ring sees it |
 //! | `handoff` | a reader of a handoff channel that the daemon knows of |
 //! | `error` | the sum of what every role can meet |
 //! | `sink` | a ring's writer as the destination of a byte stream |
 
 mod attach;
+mod comeback;
 mod endpoint;
 mod error;
 mod follower;
@@ -22,7 +24,8 @@ mod sink;
 
 pub use attach::Attachment;
 pub use endpoint::{
-    Endpoint, LOCK_NAME, RUNTIME_DIR_VARIABLE, SOCKET_NAME, SYSTEM_RUNTIME_DIR, default_prefix, default_runtime_dir,
+    Endpoint, LOCK_NAME, PATIENCE_VARIABLE, RUNTIME_DIR_VARIABLE, SOCKET_NAME, SYSTEM_RUNTIME_DIR, default_prefix,
+    default_runtime_dir,
 };
 pub use error::{Error, Result};
 pub use follower::{Follower, Notice};

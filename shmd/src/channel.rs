@@ -10,18 +10,19 @@ mod removal;
 mod ring;
 mod ring_channel;
 
+use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use shm_proto::internal::control::stat::{ChannelStat, Right, Summary};
 use shm_proto::internal::os::peer::Credentials;
-use shm_proto::{Refusal, Result};
+use shm_proto::{ErrorKind, Refusal, Result};
 
 pub(crate) use prepared::Prepared;
 pub(crate) use removal::Step;
 pub(crate) use ring::this_process;
 
 use crate::config::ChannelConfig;
-use crate::connections::Connections;
+use crate::connections::{Connections, channel_refusal};
 use crate::event_loop::{ChannelId, ClientId};
 use handoff::HandoffChannel;
 use reload::{Outcome, in_other_mode};
@@ -116,7 +117,7 @@ impl Channel {
     /// # Errors
     /// When the segment's header cannot be read.
     pub(crate) fn stat(&self, memory_total: u64) -> Result<ChannelStat> {
-        let shot = self.ring().segments().current().snapshot()?;
+        let shot = self.ring().snapshot()?;
         Ok(each!(self, channel => channel.stat(&shot, memory_total)))
     }
 
@@ -131,6 +132,26 @@ impl Channel {
         program: Option<&str>,
     ) -> Result<(), Refusal> {
         each!(self, channel => channel.attach(connections, client, program))
+    }
+
+    /// Takes a reader of a dead daemon in again, and answers it: the segment that it knows last, the moves that it has made, its page.
+    ///
+    /// # Errors
+    /// The refusal to send instead.
+    pub(crate) fn resume(
+        &mut self,
+        connections: &mut Connections,
+        client: ClientId,
+        program: Option<&str>,
+        place: (u64, u32, OwnedFd),
+    ) -> Result<(), Refusal> {
+        match self {
+            Channel::Ring(channel) => channel.resume(connections, client, program, place),
+            Channel::Handoff(channel) => {
+                let why = "a handoff keeps no place for its readers; attach again to go on";
+                Err(channel_refusal(&channel.config().name, ErrorKind::NoSuchReader, why))
+            }
+        }
     }
 
     /// A reader's connection is gone.

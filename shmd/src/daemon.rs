@@ -114,7 +114,7 @@ impl Daemon {
             .number("channels", config.channels.len())
             .info();
         sweep();
-        let owner = this_process().map_err(Error::from)?;
+        let owner = this_process(&config.runtime_dir).map_err(Error::from)?;
         let user = process::user_name(nix::unistd::geteuid().as_raw());
         let mut channels = Channels::default();
         let stdin_taken = config.channels.iter().any(|channel| channel.source == SourceKind::Stdin);
@@ -254,6 +254,11 @@ impl Daemon {
             Timer::Inspect(channel) => {
                 if let Some(channel) = self.channels.get_mut(channel) {
                     channel.ring_mut().inspect(&mut self.connections);
+                }
+            }
+            Timer::Returning(channel) => {
+                if let Some(channel) = self.channels.get_mut(channel) {
+                    channel.ring_mut().give_up_missing(&mut self.connections);
                 }
             }
             Timer::Resize(channel) => {

@@ -94,6 +94,8 @@ pub(crate) enum Timer {
     Leave(ChannelId),
     /// A channel's change of size is waited for.
     Resize(ChannelId),
+    /// Readers of the daemon before this one are waited for no longer.
+    Returning(ChannelId),
     /// A look at all records of a channel goes on.
     Inspect(ChannelId),
     /// A channel's source that could not be started is to be tried again.

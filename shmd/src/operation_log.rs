@@ -18,7 +18,7 @@ use crate::peer::Peer;
 use crate::rate_limit::LeftOut;
 
 /// Events that peers can make as many of as they like, by coming and going.
-const PASSING: [LogEvent; 4] = [LogEvent::Attach, LogEvent::Detach, LogEvent::Lend, LogEvent::Return];
+const PASSING: [LogEvent; 5] = [LogEvent::Attach, LogEvent::Detach, LogEvent::Lend, LogEvent::Return, LogEvent::Resume];
 
 /// An entry as it is sent. Written as JSON once, because it may be asked for a thousand times, a hundred thousand at once.
 #[derive(Debug)]

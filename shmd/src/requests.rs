@@ -1,5 +1,7 @@
 //! From a request to the channel's method: which channel is meant, and may this peer do that?
 
+use std::os::fd::OwnedFd;
+
 use nix::unistd::geteuid;
 use shm_proto::internal::control::Pong;
 use shm_proto::internal::control::stat::Right;
@@ -8,7 +10,7 @@ use shm_proto::{ChannelName, Done, ErrorKind, Prefix, Refusal, Request};
 
 use crate::channel::Channel;
 use crate::client::Role;
-use crate::connections::{Connections, channel_refusal};
+use crate::connections::{Connections, channel_refusal, refusal};
 use crate::event_loop::ClientId;
 use crate::operation_log::{LogEvent, operation};
 
@@ -48,6 +50,7 @@ pub(crate) fn handle(
     prefix: &Prefix,
     id: ClientId,
     request: Request,
+    fds: Vec<OwnedFd>,
 ) {
     let Some(client) = connections.client(id) else { return };
     let peer = client.credentials.clone();
@@ -67,6 +70,19 @@ pub(crate) fn handle(
             }),
         Request::Publish { channel, program } => find(connections, channels, channel.as_ref(), &peer, Need::Write)
             .and_then(|channel| channel.ring_mut().lend(connections, id, program.as_deref()).map(|()| None)),
+        Request::ResumeReader { channel, program, instance, moves } => {
+            find(connections, channels, Some(&channel), &peer, Need::Read).and_then(|channel| {
+                let [page] = descriptors(fds)?;
+                channel.resume(connections, id, program.as_deref(), (instance, moves, page)).map(|()| None)
+            })
+        }
+        Request::ResumeWriter { channel, program, instance, capacity } => {
+            find(connections, channels, Some(&channel), &peer, Need::Write).and_then(|channel| {
+                let (ring, place) = (channel.ring_mut(), (instance, capacity));
+                let given = descriptors(fds)?;
+                ring.resume_writer(connections, id, program.as_deref(), place, given).map(|()| None)
+            })
+        }
         Request::Evict { channel, reader } => find(connections, channels, channel.as_ref(), &peer, Need::Admin)
             .and_then(|channel| {
                 let by = connections.user(peer.uid);
@@ -89,6 +105,12 @@ pub(crate) fn handle(
         Ok(None) => {}
         Err(refusal) => connections.reply(id, Err(refusal), Vec::new()),
     }
+}
+
+/// The descriptors that have to come with a request.
+fn descriptors<const N: usize>(fds: Vec<OwnedFd>) -> Result<[OwnedFd; N], Refusal> {
+    let got = fds.len();
+    fds.try_into().map_err(|_| refusal(ErrorKind::BadRequest, format!("{got} descriptors came with it, not {N}")))
 }
 
 /// What this peer can do, by the channel's lists and by the permissions of the objects that it has to open itself.

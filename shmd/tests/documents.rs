@@ -135,8 +135,8 @@ fn variants(files: &[String], name: &str) -> Vec<String> {
     let variants =
         body.filter_map(|line| line.strip_prefix("    ")).filter(|line| line.starts_with(char::is_uppercase));
     let names = variants.map(|line| line.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default());
-    // A peer's word for what it does not know; nobody sends it.
-    names.filter(|name| *name != "Unknown").map(snake_case).collect()
+    // A peer's words for what it does not know, and for what has become of its connection; nobody sends them.
+    names.filter(|name| !["Unknown", "Resumed", "NotResumed"].contains(name)).map(snake_case).collect()
 }
 
 #[test]

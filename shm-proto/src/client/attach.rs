@@ -7,7 +7,7 @@ use super::handoff::Attached;
 use super::link::{LentLink, SocketLink};
 use super::{Client, Endpoint, Error, Result};
 use crate::control::{Done, Request};
-use crate::error::ProtocolError;
+use crate::error::{ProtocolError, SystemError};
 use crate::name::ChannelName;
 use crate::os::fds;
 use crate::os::page::SharedPage;
@@ -66,7 +66,8 @@ impl Attachment {
             (Done::Attach(attached), fds) => {
                 let [segment, page, bell] = descriptors(fds, "attach")?;
                 let geometry = attached.geometry;
-                let link = Box::new(SocketLink::new(client.into_conn()));
+                let kept = page.try_clone().map_err(|e| SystemError::new("duplicate a page's descriptor", e))?;
+                let link = Box::new(SocketLink::lasting(client.into_conn(), endpoint.clone(), &geometry, kept));
                 let reader = Reader::open(segment.as_fd(), page.as_fd(), bell, geometry, start, Some(link))?;
                 Ok(Attachment::Ring(Box::new(reader)))
             }
@@ -109,9 +110,10 @@ impl Writer {
         let (Done::Publish(lent), fds) = client.request_with_fds(&request)? else {
             return Err(ProtocolError::Broken("the daemon answered publish with something else".to_owned()).into());
         };
-        let [segment, lease] = descriptors(fds, "publish")?;
-        let link = LentLink::new(client.into_conn());
-        let lease = SharedPage::open(lease.as_fd())?;
+        let lent_as: [OwnedFd; 2] = descriptors(fds, "publish")?;
+        let lease = SharedPage::open(lent_as[1].as_fd())?;
+        let segment = lent_as[0].try_clone().map_err(|e| SystemError::new("duplicate a segment's descriptor", e))?;
+        let link = LentLink::new(client.into_conn(), endpoint.clone(), &lent, lent_as)?;
         let mut writer = Writer::open(segment.as_fd(), lease, Box::new(link), lent.geometry, lent.capacity)?;
         writer.know_all(ANSWER)?;
         Ok(writer)
@@ -124,7 +126,7 @@ fn name(channel: Option<&str>) -> Result<Option<ChannelName>> {
 }
 
 /// This program's name as `stat` shows it.
-fn program() -> Option<String> {
+pub(super) fn program() -> Option<String> {
     std::env::current_exe().ok()?.file_name().map(|name| name.to_string_lossy().into_owned())
 }
 

@@ -4,9 +4,11 @@ use std::env;
 use std::fs;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix::unistd::Uid;
 
+use crate::duration;
 use crate::name::Prefix;
 
 /// The control socket's file name in the runtime directory.
@@ -18,11 +20,17 @@ pub const SYSTEM_RUNTIME_DIR: &str = "/run/shmd";
 /// The environment variable that names the runtime directory.
 pub const RUNTIME_DIR_VARIABLE: &str = "SHMD_RUNTIME_DIR";
 
+/// The environment variable that says how long a program waits for a daemon to come in the place of one that died.
+pub const PATIENCE_VARIABLE: &str = "SHMD_PATIENCE";
+/// How long that is without the variable: a service manager that restarts the daemon again and again has given up by then.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 /// The address of a daemon.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Endpoint {
     /// The control socket.
     pub socket: PathBuf,
+    patience: Duration,
 }
 
 impl Endpoint {
@@ -37,7 +45,20 @@ impl Endpoint {
     /// The daemon whose runtime directory this is.
     #[must_use]
     pub fn in_dir(runtime_dir: &Path) -> Self {
-        Endpoint { socket: runtime_dir.join(SOCKET_NAME) }
+        Endpoint { socket: runtime_dir.join(SOCKET_NAME), patience: default_patience() }
+    }
+
+    /// How long an attached program waits for a daemon to come in the place of one that died, before it is told that the daemon is
+    /// gone. Without this call `SHMD_PATIENCE` says it (such as `5s`), and without that it is 30 s.
+    #[must_use]
+    pub fn with_patience(self, patience: Duration) -> Self {
+        Endpoint { patience, ..self }
+    }
+
+    /// See [`with_patience`](Self::with_patience).
+    #[must_use]
+    pub fn patience(&self) -> Duration {
+        self.patience
     }
 
     fn choose(named: Option<PathBuf>, own: PathBuf, serves: impl Fn(&Path) -> bool) -> Self {
@@ -62,6 +83,11 @@ pub fn default_runtime_dir() -> PathBuf {
 #[must_use]
 pub fn default_prefix() -> Prefix {
     default_prefix_of(Uid::effective().as_raw())
+}
+
+fn default_patience() -> Duration {
+    let named = env::var(PATIENCE_VARIABLE).ok();
+    named.and_then(|text| duration::parse(&text).ok()).unwrap_or(PATIENCE)
 }
 
 fn default_dir_of(uid: u32, xdg: Option<PathBuf>) -> PathBuf {

@@ -114,7 +114,10 @@ impl Attached {
                 Ok(Some((ToReader::Evicted { reason }, _))) => Some(End::Evicted(reason)),
                 Ok(Some((ToReader::Closing { .. }, _))) => Some(End::Closing),
                 // Rings move, handoffs do not.
-                Ok(Some((ToReader::Moved { .. } | ToReader::Unknown, _))) => None,
+                Ok(Some((
+                    ToReader::Moved { .. } | ToReader::Resumed | ToReader::NotResumed { .. } | ToReader::Unknown,
+                    _,
+                ))) => None,
                 Ok(None) => return,
                 Err(_) => Some(End::Disconnected),
             };

@@ -120,6 +120,16 @@ fn timed_out(socket: &Path, to_do: &str, waited: Duration) -> RequestError {
     RequestError::TimedOut { what: format!("the daemon at {} to {to_do}", socket.display()), waited }
 }
 
+/// A connection, if a daemon takes it at once.
+pub(super) fn open_now(path: &Path) -> Option<UnixStream> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let fd = socket::socket(AddressFamily::Unix, SockType::Stream, flags, None).ok()?;
+    let addr = UnixAddr::new(path).ok()?;
+    // With a full backlog this fails instead of waiting.
+    socket::connect(std::os::fd::AsRawFd::as_raw_fd(&fd), &addr).ok()?;
+    Some(UnixStream::from(fd))
+}
+
 fn open(path: &Path, timeout: Duration) -> Result<UnixStream, RequestError> {
     let action = || format!("cannot connect to the daemon at {}", path.display());
     let failed = |e: Errno| SystemError::new(action(), e);

@@ -53,6 +53,31 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         program: Option<String>,
     },
+    /// Stay a reader, of a daemon that was started in the place of the one that died. The reader's page comes with it.
+    ResumeReader {
+        /// Which channel.
+        channel: ChannelName,
+        /// The program's name as it wants to be shown.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        program: Option<String>,
+        /// The segment that it reads, or the last one that it was told of.
+        instance: u64,
+        /// The bits of its control word that count moves, as they are when it has gone to that segment.
+        moves: u32,
+    },
+    /// Keep the writer role, under a daemon that was started in the place of the one that died. The segment, by the descriptor
+    /// that the writer was lent, and the lease page come with it.
+    ResumeWriter {
+        /// Which channel.
+        channel: ChannelName,
+        /// The program's name as it wants to be shown.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        program: Option<String>,
+        /// The segment that it writes.
+        instance: u64,
+        /// The capacity that it was allowed last, in bytes.
+        capacity: u64,
+    },
     /// Change the capacity.
     Resize {
         /// Which channel.
@@ -112,11 +137,11 @@ pub enum Done {
     List(Vec<Summary>),
     /// To `stat`.
     Stat(Vec<ChannelStat>),
-    /// To `attach`; three descriptors come with it: segment, page, bell.
+    /// To `attach`; three descriptors come with it: segment, page, bell. To `resume_reader`; the bell comes with it.
     Attach(Attached),
     /// To `attach` on a handoff channel; one descriptor comes with it, the page. The objects are opened by name.
     Handoff(HandoffAttached),
-    /// To `publish`; two descriptors come with it: segment, lease page.
+    /// To `publish`; two descriptors come with it: segment, lease page. To `resume_writer`; none come with it.
     Publish(Lent),
     /// To `resize`.
     Resize(Resized),

@@ -8,6 +8,7 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, SockaddrLike, SockaddrStorage, getsockname, getsockopt,
     recv, send, shutdown, socketpair, sockopt,
@@ -78,6 +79,14 @@ impl Bell {
         rung
     }
 
+    /// Whether nobody has the other end any more. Only then, and rings that were not heard are heard still.
+    #[must_use]
+    pub fn is_alone(&self) -> bool {
+        let mut ends = [PollFd::new(self.0.as_fd(), PollFlags::empty())];
+        let polled = retry(|| poll(&mut ends, PollTimeout::ZERO)).is_ok_and(|ready| ready > 0);
+        polled && ends[0].revents().is_some_and(|said| said.contains(PollFlags::POLLHUP))
+    }
+
     /// A second descriptor of the same end, to hand on.
     ///
     /// # Errors
@@ -96,7 +105,6 @@ impl AsFd for Bell {
 #[cfg(test)]
 mod tests {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
-    use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
     use super::*;
     use crate::os::testing::eventually;
@@ -142,6 +150,19 @@ mod tests {
         let (_ringer, sleeper) = pair();
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
         assert_eq!(send(sleeper.as_fd().as_raw_fd(), &[1], flags), Err(Errno::EPIPE));
+    }
+
+    #[test]
+    fn an_end_knows_when_nobody_has_the_other() {
+        let (ringer, sleeper) = pair();
+        assert!(!ringer.is_alone() && !sleeper.is_alone());
+        ringer.ring();
+        assert!(!sleeper.is_alone(), "a ring is no end");
+        drop(ringer);
+        eventually(|| sleeper.is_alone());
+        let (ringer, sleeper) = pair();
+        drop(sleeper);
+        eventually(|| ringer.is_alone());
     }
 
     #[test]

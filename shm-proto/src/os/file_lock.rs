@@ -59,7 +59,7 @@ fn request(kind: i32, (start, len): (u64, u64)) -> libc::flock {
 }
 
 /// Sets or removes a lock; `false` if another description's is in the way.
-fn set(fd: &impl AsFd, kind: i32, bytes: (u64, u64)) -> Result<bool> {
+fn set(fd: &impl AsFd, kind: i32, bytes: (u64, u64)) -> Result<bool, SystemError> {
     match retry(|| fcntl(fd, FcntlArg::F_OFD_SETLK(&request(kind, bytes)))) {
         Ok(_) => Ok(true),
         Err(Errno::EAGAIN | Errno::EACCES) => Ok(false),
@@ -75,7 +75,7 @@ fn set(fd: &impl AsFd, kind: i32, bytes: (u64, u64)) -> Result<bool> {
 ///
 /// # Errors
 /// [`SystemError`] if the kernel refuses, for example because `fd` is read-only.
-pub fn try_lock(fd: impl AsFd, role: Role) -> Result<bool> {
+pub fn try_lock(fd: impl AsFd, role: Role) -> Result<bool, SystemError> {
     set(&fd, libc::F_WRLCK, role.bytes())
 }
 
@@ -84,16 +84,60 @@ pub fn try_lock(fd: impl AsFd, role: Role) -> Result<bool> {
 ///
 /// # Errors
 /// [`SystemError`] if the kernel refuses.
-pub fn is_locked(fd: impl AsFd, role: Role) -> Result<bool> {
+pub fn is_locked(fd: impl AsFd, role: Role) -> Result<bool, SystemError> {
+    Ok(locked(&fd, role.bytes())?.is_some())
+}
+
+/// A write lock of another description among the bytes: where it begins, and how many bytes it has, 0 for all that follow.
+fn locked(fd: &impl AsFd, bytes: (u64, u64)) -> Result<Option<(u64, u64)>, SystemError> {
     // Asked for a read lock, which only others' write locks are in the way of.
-    let mut lock = request(libc::F_RDLCK, role.bytes());
-    match retry(|| fcntl(&fd, FcntlArg::F_OFD_GETLK(&mut lock))) {
-        Ok(_) => Ok(i32::from(lock.l_type) != libc::F_UNLCK),
+    let mut lock = request(libc::F_RDLCK, bytes);
+    match retry(|| fcntl(fd, FcntlArg::F_OFD_GETLK(&mut lock))) {
+        Ok(_) if i32::from(lock.l_type) == libc::F_UNLCK => Ok(None),
+        Ok(_) => Ok(Some((lock.l_start as u64, lock.l_len as u64))),
         Err(error) => {
             let fd = fd.as_fd().as_raw_fd();
-            Err(SystemError::new(format!("ask whether descriptor {fd} is locked for role {role:?}"), error))
+            Err(SystemError::new(format!("ask for locks of descriptor {fd} from byte {}", bytes.0), error))
         }
     }
+}
+
+/// Whether the description of `theirs` has a writer's byte and nobody else has one, but for that of `ours`, which has those that
+/// are to be handed over. Both lead to the same object.
+///
+/// # Errors
+/// [`SystemError`] if the kernel refuses.
+pub fn is_only_writer(ours: impl AsFd, theirs: impl AsFd) -> Result<bool, SystemError> {
+    let Some((byte, 1)) = locked(&ours, Role::Writer.bytes())? else { return Ok(false) };
+    // The kernel gives one of the locks in the way, not the first.
+    let is_free = |from, len| Ok::<_, SystemError>(locked(&ours, (from, len))?.is_none());
+    let before = byte == FIRST_WRITER || is_free(FIRST_WRITER, byte - FIRST_WRITER)?;
+    Ok(before && is_free(byte + 1, 0)? && locked(&theirs, (byte, 1))?.is_none())
+}
+
+/// Takes the writers' bytes that nobody has, of an object that another daemon has left, and returns the first that can be handed
+/// over: it and all after it are taken. `None` if somebody who only reads is in the way.
+///
+/// # Errors
+/// [`SystemError`] if the kernel refuses.
+pub fn take_over(fd: impl AsFd) -> Result<Option<u64>, SystemError> {
+    let mut first = FIRST_WRITER;
+    for _ in 0..ATTEMPTS {
+        if set(&fd, libc::F_WRLCK, (first, 0))? {
+            return Ok(Some(first));
+        }
+        // Whose lock is in the way: a writer's is one byte, and stays.
+        let mut lock = request(libc::F_WRLCK, (first, 0));
+        if let Err(error) = retry(|| fcntl(&fd, FcntlArg::F_OFD_GETLK(&mut lock))) {
+            return Err(SystemError::new(format!("ask for the locks from byte {first} on"), error));
+        }
+        match i32::from(lock.l_type) {
+            libc::F_UNLCK => {}
+            libc::F_WRLCK if lock.l_len == 1 => first = (lock.l_start as u64).saturating_add(1).max(first),
+            _ => return Ok(None),
+        }
+    }
+    Ok(None)
 }
 
 /// Hands a writer's byte from the description of `from`, which has all from `first` on, to that of `to`. Returns the next that
@@ -101,7 +145,7 @@ pub fn is_locked(fd: impl AsFd, role: Role) -> Result<bool> {
 ///
 /// # Errors
 /// [`SystemError`] if the kernel refuses, and if readers have been faster each time.
-pub fn hand_over(from: impl AsFd, to: impl AsFd, first: u64) -> Result<u64> {
+pub fn hand_over(from: impl AsFd, to: impl AsFd, first: u64) -> Result<u64, SystemError> {
     for byte in (first..).take(ATTEMPTS as usize) {
         set(&from, libc::F_UNLCK, (byte, 1))?;
         if set(&to, libc::F_WRLCK, (byte, 1))? {
@@ -188,6 +232,33 @@ mod tests {
         assert!(is_locked(&asking, Role::Writer).unwrap());
         drop(handed);
         eventually(|| !is_locked(&asking, Role::Writer).unwrap());
+    }
+
+    #[test]
+    fn who_comes_after_the_keeper_takes_what_nobody_has_and_knows_the_writer_by_its_descriptor() {
+        let object = Object::new("lock-next");
+        let keeper = shm::create(&object.0, 0o600, None).unwrap();
+        assert!(try_lock(&keeper, Role::Writer).unwrap());
+        let (writer, other) = (shm::open(&object.0, true).unwrap(), shm::open(&object.0, true).unwrap());
+        let second = hand_over(&keeper, &writer, FIRST_WRITER).unwrap();
+        assert!(is_only_writer(&keeper, &writer).unwrap() && !is_only_writer(&keeper, &other).unwrap());
+        drop(keeper);
+        let next = shm::open(&object.0, true).unwrap();
+        eventually(|| take_over(&next).unwrap() == Some(second));
+        assert!(is_only_writer(&next, &writer).unwrap() && !is_only_writer(&next, &other).unwrap());
+        // The next one hands on as the first did; then there are two, and neither is the only one.
+        hand_over(&next, &other, second).unwrap();
+        assert!(!is_only_writer(&next, &writer).unwrap() && !is_only_writer(&next, &other).unwrap());
+        drop(other);
+        eventually(|| is_only_writer(&next, &writer).unwrap());
+        drop(writer);
+        eventually(|| !is_locked(&next, Role::Writer).unwrap());
+        drop(next);
+        // A reader that was faster is in the way, and nobody counts on the locks.
+        let reader = shm::open(&object.0, false).unwrap();
+        eventually(|| read_lock(&reader, (5, 1)));
+        let late = shm::open(&object.0, true).unwrap();
+        assert_eq!(take_over(&late).unwrap(), None);
     }
 
     #[test]

@@ -16,7 +16,7 @@ use std::sync::atomic::{Ordering, fence};
 use nix::sys::uio::pread;
 
 use super::chain::implausible;
-use super::layout::{Counters, DATA_OFFSET, Identity, LAYOUT_VERSION, MAGIC, MARK_EVERY, SegmentHeader};
+use super::layout::{Counters, DATA_OFFSET, Identity, LAYOUT_VERSION, MAGIC, MARK_EVERY, Notes, SegmentHeader};
 use super::published::Place;
 use super::record::{HEADER, Header, Kind, stride};
 use super::segment::{Owner, flags_of};
@@ -29,10 +29,18 @@ use crate::ring::geometry::Geometry;
 pub struct Snapshot {
     /// The magic number and layout version are this library's.
     pub is_segment: bool,
+    /// The layout's version; 0 without the magic number.
+    pub version: u64,
     /// The segment's random number.
     pub instance: u64,
     /// Who made it.
     pub owner: Owner,
+    /// See [`Identity::lineage`].
+    pub lineage: u64,
+    /// See [`Identity::previous`].
+    pub previous: u64,
+    /// Where the chain of records in this segment begins: position and number of the first.
+    pub began: (u64, u64),
     /// Largest capacity in bytes.
     pub max_capacity: u64,
     /// Largest message in bytes.
@@ -61,9 +69,11 @@ pub struct Snapshot {
     pub writer_pid: u64,
     /// `CLOCK_MONOTONIC` nanoseconds when the writer was last at work.
     pub writer_heartbeat: u64,
+    /// Attached readers that may stand in it, as the daemon notes for the one that comes after it.
+    pub readers: u64,
 }
 
-const BYTES: usize = offset_of!(SegmentHeader, counters) + size_of::<Counters>();
+const BYTES: usize = offset_of!(SegmentHeader, notes) + size_of::<Notes>();
 /// The walk to the tail is begun at most this many times: a fast writer may overwrite the records on the way.
 const MOST_WALKS: u32 = 4;
 /// How much of the data area is read at a time on the way to the tail: at first, where often nothing comes, and then.
@@ -87,6 +97,16 @@ impl Snapshot {
         Ok(shot)
     }
 
+    /// The same without the places, which a writer that is at work may replace faster than they can be read.
+    ///
+    /// # Errors
+    /// If the file cannot be read or is shorter than a header.
+    pub fn without_places(fd: BorrowedFd<'_>) -> Result<Snapshot> {
+        let mut page = [0u8; BYTES];
+        read_exact(fd, &mut page, 0)?;
+        Ok(Self::parse(&page))
+    }
+
     /// What is wrong with the header of a segment that is to be what `geometry` says, in a file with `length` bytes of data.
     #[must_use]
     pub fn fault(&self, geometry: &Geometry, length: u64) -> Option<String> {
@@ -106,6 +126,15 @@ impl Snapshot {
         if self.capacity > length.min(geometry.max_capacity) {
             let capacity = self.capacity;
             return Some(format!("capacity is {capacity}, there are {length} bytes of data"));
+        }
+        self.misplaced(geometry, length)
+    }
+
+    /// What is wrong with its places.
+    fn misplaced(&self, geometry: &Geometry, length: u64) -> Option<String> {
+        if (self.floor, self.tail) == <(Place, Place)>::default() {
+            // They were not read.
+            return None;
         }
         let place = |what: &str, place| implausible(place, geometry, length).map(|why| format!("{what}: {why}"));
         place("the floor", self.floor).or_else(|| place("the mark", self.tail)).or_else(|| self.gap(geometry))
@@ -129,15 +158,21 @@ impl Snapshot {
         let id = offset_of!(SegmentHeader, identity);
         let counters = offset_of!(SegmentHeader, counters);
         let low = |word: u64| word & u64::from(u32::MAX);
+        let is_ours = word(id + offset_of!(Identity, magic)) == MAGIC;
+        let version = if is_ours { low(word(id + offset_of!(Identity, version))) } else { 0 };
         Snapshot {
-            is_segment: word(id + offset_of!(Identity, magic)) == MAGIC
-                && low(word(id + offset_of!(Identity, version))) == u64::from(LAYOUT_VERSION),
+            is_segment: version == u64::from(LAYOUT_VERSION),
+            version,
             instance: word(id + offset_of!(Identity, instance)),
             owner: Owner {
                 pid: low(word(id + offset_of!(Identity, owner_pid))) as u32,
                 start: word(id + offset_of!(Identity, owner_start)),
                 boot_id: [word(id + offset_of!(Identity, boot_id)), word(id + offset_of!(Identity, boot_id) + 8)],
+                home: word(id + offset_of!(Identity, home)),
             },
+            lineage: word(id + offset_of!(Identity, lineage)),
+            previous: word(id + offset_of!(Identity, previous)),
+            began: (word(id + offset_of!(Identity, began_pos)), word(id + offset_of!(Identity, began_seq))),
             max_capacity: word(id + offset_of!(Identity, max_capacity)),
             max_message: word(id + offset_of!(Identity, max_message)),
             align: word(id + offset_of!(Identity, version)) >> 32,
@@ -152,6 +187,7 @@ impl Snapshot {
             pending: word(counters + offset_of!(Counters, pending)),
             writer_pid: word(counters + offset_of!(Counters, writer_pid)),
             writer_heartbeat: word(counters + offset_of!(Counters, writer_heartbeat)),
+            readers: word(offset_of!(SegmentHeader, notes) + offset_of!(Notes, readers)),
         }
     }
 }

@@ -9,14 +9,15 @@
 //! | 256 | 128 | floor: [`Published`] place of the oldest whole record | writer, before it overwrites |
 //! | 384 | 128 | [`Counters`]: capacity, dropped, overwritten, resizes, writer's pid, start and heartbeat | writer |
 //! | 512 | 128 | next floor: [`Published`] place that the floor is about to move to, otherwise equal to the floor | writer |
-//! | 640 | 3,456 | zero | |
+//! | 640 | 128 | [`Notes`]: readers that are attached | daemon |
+//! | 768 | 3,328 | zero | |
 //! | 4,096 | to the end | data area: records | writer |
 //!
 //! # Reader page: one sealed memfd a reader
 //!
 //! | offset | bytes | field | written by |
 //! |---|---|---|---|
-//! | 0 | 64 | cursor, sequence number, received, lost, heartbeat | reader |
+//! | 0 | 64 | cursor, sequence number, received, lost, heartbeat, process number and start | reader |
 //! | 64 | 64 | waiting: 0 awake, 1 asleep on `wake`, 2 asleep on the bell | reader sets, writer clears |
 //! | 128 | 8 | space wanted: the cursor that the writer sleeps for, 0 for none | writer |
 //! | 136 | 8 | give at: the reader publishes its cursor when a record ends at or after this offset | reader; writer and daemon store 0 |
@@ -46,13 +47,15 @@ use crate::os::sem::{Semaphore, SemaphoreCell};
 /// `SHMDRING`, little-endian.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"SHMDRING");
 /// The layout's version.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 /// Bytes before the data area.
 pub const DATA_OFFSET: u64 = 4096;
 /// The mark is at most so many bytes, or one message, before the tail.
 pub const MARK_EVERY: u64 = 64 << 10;
 /// Bytes of a cache line.
 pub const LINE: u64 = 64;
+/// A reader's process number when it has left.
+pub const PID_LEFT: u64 = u64::MAX;
 /// A cursor's value until the reader has chosen its start.
 pub const CURSOR_JOINING: u64 = u64::MAX;
 
@@ -80,8 +83,16 @@ pub struct Identity {
     pub owner_start: AtomicU64,
     /// The kernel's boot id.
     pub boot_id: [AtomicU64; 2],
-    /// Zero.
-    pub reserved: [AtomicU64; 5],
+    /// Which daemon may adopt it: a number made of its runtime directory.
+    pub home: AtomicU64,
+    /// The instance of the channel's first segment.
+    pub lineage: AtomicU64,
+    /// The instance of the segment that the channel was in before, 0 for none. It ended where this one begins:
+    pub previous: AtomicU64,
+    /// the position of the first record,
+    pub began_pos: AtomicU64,
+    /// and its number.
+    pub began_seq: AtomicU64,
 }
 
 /// What the writer counts.
@@ -110,6 +121,16 @@ pub struct Counters {
     pub reserved: [AtomicU64; 7],
 }
 
+/// What the daemon notes for the one that comes after it, by `pwrite`.
+#[repr(C, align(128))]
+#[derive(Debug)]
+pub struct Notes {
+    /// Attached readers that may stand in this segment.
+    pub readers: AtomicU64,
+    /// Zero.
+    pub reserved: [AtomicU64; 15],
+}
+
 /// The segment's first page.
 #[repr(C, align(4096))]
 #[derive(Debug)]
@@ -127,6 +148,8 @@ pub struct SegmentHeader {
     /// The place that the floor is about to move to; otherwise equal to [`floor`](Self::floor). A reader that attaches starts here
     /// or later: see [`advance`](super::floor::advance).
     pub next_floor: Published,
+    /// What the daemon notes for the one that comes after it.
+    pub notes: Notes,
 }
 
 /// A line that the reader alone writes.
@@ -143,6 +166,10 @@ pub struct ReaderLine {
     pub lost: AtomicU64,
     /// `CLOCK_MONOTONIC` nanoseconds when the reader was last at work.
     pub heartbeat: AtomicU64,
+    /// The reader's process: its number, [`PID_LEFT`] once it reads no more,
+    pub pid: AtomicU64,
+    /// and its start in clock ticks after boot. For a writer that has no daemon to tell it who is gone.
+    pub start: AtomicU64,
 }
 
 /// A flag or number on a cache line of its own.
@@ -246,6 +273,10 @@ const _: () = {
     assert!(offset_of!(Identity, max_capacity) == 24);
     assert!(offset_of!(Identity, flags) == 40);
     assert!(offset_of!(Identity, boot_id) == 64);
+    assert!(offset_of!(Identity, home) == 80);
+    assert!(offset_of!(Identity, began_seq) == 112);
+    assert!(size_of::<Identity>() == 128);
+    assert!(offset_of!(SegmentHeader, notes) == 640);
     assert!(offset_of!(Published, copies) == 64);
     assert!(size_of::<PlaceCell>() == 32);
     assert!(size_of::<Counters>() == 128);

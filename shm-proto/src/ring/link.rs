@@ -77,6 +77,10 @@ pub enum ToWriter {
         /// Why.
         reason: String,
     },
+    /// Not a line: the daemon died, and the writer has kept its role under one that has come in its place, which names the readers
+    /// anew.
+    #[serde(skip)]
+    Resumed,
     /// A line that this version does not know, from a newer daemon. The writer passes over it.
     #[serde(other)]
     Unknown,
@@ -181,6 +185,16 @@ pub enum ToReader {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         broken: Option<String>,
     },
+    /// Not a line: the daemon died, and the reader is attached to one that has come in its place. The reader's end of a new bell comes
+    /// with it.
+    #[serde(skip)]
+    Resumed,
+    /// Not a line: the daemon died, and one that has come in its place does not go on with this attachment.
+    #[serde(skip)]
+    NotResumed {
+        /// Why.
+        reason: String,
+    },
     /// A line that this version does not know, from a newer daemon. The reader passes over it.
     #[serde(other)]
     Unknown,
@@ -213,6 +227,17 @@ pub trait Link<In, Out>: Send + fmt::Debug {
 
     /// Readable when a line may have arrived; `None` for a link that has no descriptor.
     fn as_fd(&self) -> Option<BorrowedFd<'_>>;
+
+    /// Grows when [`as_fd`](Self::as_fd) has become another descriptor.
+    fn changes(&self) -> u64 {
+        0
+    }
+
+    /// Whether the daemon is gone and another is looked for; and when to look again although nothing is readable, `CLOCK_MONOTONIC`
+    /// nanoseconds.
+    fn looks_for_daemon(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// A writer's end.

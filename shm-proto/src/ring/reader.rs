@@ -51,6 +51,9 @@ use crate::os::page::SharedPage;
 use crate::ring::geometry::{Geometry, Start};
 use crate::ring::link::ReaderLink;
 
+/// A reader at work takes in what the daemon has said so often, when it gives space back.
+const LISTEN_NS: u64 = 5_000_000;
+
 /// Receives a channel's messages, each exactly once and in order.
 #[derive(Debug)]
 pub struct Reader {
@@ -67,6 +70,10 @@ pub struct Reader {
     spin: Spin,
     /// When it went to sleep in a poll loop, `CLOCK_MONOTONIC` nanoseconds; 0 when it has received since.
     armed_ns: u64,
+    /// How often it has looked and found nothing, wrapping.
+    looks: u32,
+    /// When it last took in what the daemon has said while it gave space back, `CLOCK_MONOTONIC` nanoseconds.
+    listened_ns: u64,
 }
 
 /// What came with a message that was copied out.
@@ -105,6 +112,8 @@ impl Reader {
             pause: Pause::new(),
             spin: Spin::default(),
             armed_ns: 0,
+            looks: 0,
+            listened_ns: monotonic_ns(),
         };
         match reader.join(start) {
             Ok(()) => {}
@@ -318,7 +327,13 @@ impl Reader {
     #[cold]
     #[inline(never)]
     fn give_back_now(&mut self) {
-        self.page.beat(monotonic_ns());
+        let now = monotonic_ns();
+        self.page.beat(now);
+        // A reader that never finds the ring empty learns here that the daemon has died and that another has come.
+        if now.saturating_sub(self.listened_ns) >= LISTEN_NS {
+            self.listened_ns = now;
+            self.listen();
+        }
         let capacity = self.position.look_at_capacity();
         let step = if self.geometry().ack { 0 } else { capacity / 8 };
         let next = self.position.off().saturating_add(step);
@@ -360,6 +375,7 @@ impl Drop for Reader {
     /// Shows how far it came: the daemon logs it.
     fn drop(&mut self) {
         self.give_back();
+        self.page.leave();
     }
 }
 

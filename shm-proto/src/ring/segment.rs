@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use nix::sys::uio::pwrite;
 
 use super::commit::Words;
-use super::layout::{self, Counters, DATA_OFFSET, Identity, LAYOUT_VERSION, MAGIC, SegmentHeader};
+use super::layout::{self, Counters, DATA_OFFSET, Identity, LAYOUT_VERSION, MAGIC, Notes, SegmentHeader};
 use super::published::{PlaceCell, Published};
 use super::record::{MAX_CAPACITY, align_header, largest_message};
 use crate::error::{Result, SystemError};
@@ -32,6 +32,8 @@ pub struct Owner {
     pub start: u64,
     /// The kernel's boot id.
     pub boot_id: [u64; 2],
+    /// See [`Identity::home`].
+    pub home: u64,
 }
 
 /// The word for [`Identity::flags`].
@@ -73,6 +75,8 @@ pub struct Beginning {
     pub resizes: u64,
     /// Readers evicted so far.
     pub evicted: u64,
+    /// The instance of the segment before, 0 for none.
+    pub previous: u64,
 }
 
 /// Writes the header of a segment that has its memory and that nobody has seen yet.
@@ -99,6 +103,11 @@ pub fn begin_segment(
     put(identity + offset_of!(Identity, owner_start), owner.start);
     put(identity + offset_of!(Identity, boot_id), owner.boot_id[0]);
     put(identity + offset_of!(Identity, boot_id) + 8, owner.boot_id[1]);
+    put(identity + offset_of!(Identity, home), owner.home);
+    put(identity + offset_of!(Identity, lineage), geometry.lineage);
+    put(identity + offset_of!(Identity, previous), beginning.previous);
+    put(identity + offset_of!(Identity, began_pos), beginning.pos);
+    put(identity + offset_of!(Identity, began_seq), beginning.seq);
     let base = align_header(0, u64::from(geometry.align));
     let floors = [offset_of!(SegmentHeader, floor), offset_of!(SegmentHeader, next_floor)];
     for place in floors.into_iter().chain([offset_of!(SegmentHeader, mark)]) {
@@ -120,6 +129,35 @@ pub fn begin_segment(
         return Err(SystemError::new(format!("write the segment's header: {written} of {} bytes", page.len()), short));
     }
     Ok(())
+}
+
+/// Writes another owner into the header of a segment whose owner is no more.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn own_segment(fd: BorrowedFd<'_>, owner: Owner) -> Result<()> {
+    const { assert!(offset_of!(Identity, owner_start) == offset_of!(Identity, owner_pid) + 8) };
+    let words = [u64::from(owner.pid), owner.start];
+    put_words(fd, offset_of!(SegmentHeader, identity) + offset_of!(Identity, owner_pid), &words)
+}
+
+/// Notes how many attached readers may stand in a segment, for the daemon that comes after this one.
+///
+/// # Errors
+/// When it cannot be written.
+pub fn note_readers(fd: BorrowedFd<'_>, readers: u64) -> Result<()> {
+    put_words(fd, offset_of!(SegmentHeader, notes) + offset_of!(Notes, readers), &[readers])
+}
+
+fn put_words(fd: BorrowedFd<'_>, at: usize, words: &[u64]) -> Result<()> {
+    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
+    match pwrite(fd, &bytes, at as i64) {
+        Ok(written) if written == bytes.len() => Ok(()),
+        Ok(_) => {
+            Err(SystemError::new("write the segment's header", std::io::Error::from(std::io::ErrorKind::WriteZero)))
+        }
+        Err(e) => Err(SystemError::new("write the segment's header", e)),
+    }
 }
 
 /// A segment mapped at its largest size, once; growing and shrinking never moves it.

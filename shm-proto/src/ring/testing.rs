@@ -111,7 +111,7 @@ pub(super) fn geometry(max_capacity: u64) -> Geometry {
 impl TestChannel {
     pub(super) fn new(capacity: u64, geometry: Geometry) -> TestChannel {
         let segment = memfd_create("test-segment", MFdFlags::MFD_CLOEXEC).unwrap();
-        let owner = Owner { pid: std::process::id(), start: 0, boot_id: [0; 2] };
+        let owner = Owner { pid: std::process::id(), start: 0, boot_id: [0; 2], home: 0 };
         create_segment(segment.as_fd(), &geometry, capacity, owner).unwrap();
         TestChannel {
             segment,
@@ -271,7 +271,7 @@ impl TestChannel {
         self.capacity = capacity;
         self.segment = memfd_create("test-segment", MFdFlags::MFD_CLOEXEC).unwrap();
         reserve::now(self.segment.as_fd(), DATA_OFFSET + capacity).unwrap();
-        let owner = Owner { pid: std::process::id(), start: 0, boot_id: [0; 2] };
+        let owner = Owner { pid: std::process::id(), start: 0, boot_id: [0; 2], home: 0 };
         let beginning = Beginning { pos, seq, bytes, ..Beginning::default() };
         begin_segment(self.segment.as_fd(), &self.geometry, capacity, owner, &beginning).unwrap();
         for reader in &mut self.readers {

@@ -262,10 +262,18 @@ impl Writer {
         Ok(())
     }
 
-    /// Readable when the daemon has something to say; `None` for a writer inside the daemon or one whose daemon is gone.
+    /// Readable when the daemon has something to say; `None` for a writer inside the daemon or one whose daemon is gone. It may be
+    /// another descriptor after each call of this writer's: ask for it before each wait.
     #[must_use]
     pub fn link_fd(&self) -> Option<BorrowedFd<'_>> {
         self.lease.as_fd()
+    }
+
+    /// Whether the daemon is gone, and none has come in its place for as long as the writer waited for one. What is published still
+    /// reaches the readers that are attached.
+    #[must_use]
+    pub fn is_disconnected(&self) -> bool {
+        !self.lease.has_daemon()
     }
 
     /// Whether a shrink waits for readers: call [`maintain`](Self::maintain) again soon.
@@ -314,6 +322,7 @@ impl Writer {
 
     /// Looks at every reader's cursor, and evicts the readers whose cursor is impossible.
     pub(in crate::ring) fn refresh(&mut self) {
+        self.peers.bury(self.lease.is_attended());
         while let Some((id, reason)) = self.peers.refresh(self.tail.pos())
             && self.evict(id, reason)
         {}

@@ -37,7 +37,7 @@ fn try_channel(capacity: u64, readers: usize) -> Result<(Writer, Vec<Reader>)> {
     geometry.asymmetric = barrier::available();
     geometry.prefault = true;
     let segment = memfd_create("steps", MFdFlags::MFD_CLOEXEC).expect("a memfd for the segment");
-    let owner = Owner { pid: std::process::id(), start: 0, boot_id: [0; 2] };
+    let owner = Owner { pid: std::process::id(), start: 0, boot_id: [0; 2], home: 0 };
     create_segment(segment.as_fd(), &geometry, capacity, owner)?;
     let mut joined = VecDeque::new();
     let attached = (1..)

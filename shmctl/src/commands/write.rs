@@ -190,16 +190,14 @@ fn wait(input: &Shared<OwnedFd>, writer: &mut Writer, signals: &Signals, daemon_
         fds.extend(writer.link_fd().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
     }
     wait_for(&mut fds, timeout)?;
-    let link = fds.get(2);
-    let gone = link.is_some_and(has_gone);
-    let input_only = has_news(&fds[0]) && !link.is_some_and(has_news);
-    if gone {
+    let input_only = has_news(&fds[0]) && !fds.get(2).is_some_and(|link| has_news(link) || has_gone(link));
+    if !input_only {
+        writer.maintain()?;
+    }
+    if *daemon_is_there && writer.is_disconnected() {
         // The readers that are attached have no need of it.
         note("the daemon is gone; readers that are attached still receive what is written");
         *daemon_is_there = false;
-    }
-    if !input_only {
-        writer.maintain()?;
     }
     Ok(())
 }

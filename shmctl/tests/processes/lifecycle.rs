@@ -87,17 +87,17 @@ fn two_daemons_with_one_prefix_do_not_take_each_others_objects() {
 }
 
 #[test]
-fn what_a_killed_daemon_left_is_replaced_at_the_next_start() {
+fn what_a_killed_daemon_left_is_taken_over_at_the_next_start() {
     let mut daemon = Daemon::start("");
     daemon.write_lines("old\n");
     daemon.kill();
     assert_eq!(shared_memory(&daemon.place.prefix), [daemon.place.segment("main")]);
     assert!(daemon.place.run_dir().join("shmd.sock").exists());
     daemon.launch(Setup::new(""));
-    daemon.until_log("event=replace");
-    assert_eq!(daemon.stat().messages, 0);
+    daemon.until_log("event=adopt");
+    assert_eq!(daemon.stat().messages, 1);
     daemon.write_lines("new\n");
-    assert_eq!(daemon.cli(&["read", "--from", "oldest", "-n", "1"]).quiet().text(), "new\n");
+    assert_eq!(daemon.cli(&["read", "--from", "oldest", "-n", "2"]).quiet().text(), "old\nnew\n");
     daemon.stop(Signal::SIGTERM);
 }
 

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use shm_proto::internal::handoff::{Names, Writer};
 use shm_proto::internal::ring::Owner;
-use shm_proto::{ChannelName, Error, Geometry, Prefix, Result};
+use shm_proto::{ChannelName, Error, Prefix, Result};
 
 use super::handoff;
-use super::ring::Segment;
+use super::ring::{Made, Segment};
 use crate::config::ChannelConfig;
 
 /// The objects of one channel; they go when this is dropped.
@@ -19,7 +19,7 @@ use crate::config::ChannelConfig;
 pub(crate) struct Prepared {
     pub(super) config: ChannelConfig,
     /// The segment of the ring, or of the feed.
-    pub(super) segment: (Segment, Geometry),
+    pub(super) segment: Made,
     /// What the feed is configured as, and what it feeds.
     pub(super) handoff: Option<(ChannelConfig, Names, Writer)>,
 }
@@ -39,11 +39,11 @@ impl Prepared {
     ) -> Result<Self> {
         let failed = |reason: String| Error::system(format!("channel {}", config.name), io::Error::other(reason));
         let Some(names) = config.handoff.clone() else {
-            let segment = Segment::create(prefix, &config, owner, ending).map_err(|e| failed(e.to_string()))?;
+            let segment = Segment::create(prefix, &config, owner, ending, true).map_err(|e| failed(e.to_string()))?;
             return Ok(Self { segment, handoff: None, config });
         };
         let feed = handoff::feed(&config);
-        let segment = Segment::create(prefix, &feed, owner, ending).map_err(|e| failed(e.to_string()))?;
+        let segment = Segment::create(prefix, &feed, owner, ending, false).map_err(|e| failed(e.to_string()))?;
         let settings = handoff::settings(&config, names.clone());
         let writer = Writer::create_within(settings, patience, ending).map_err(|e| failed(e.to_string()))?;
         Ok(Self { segment, handoff: Some((feed, names, writer)), config })

@@ -1,9 +1,10 @@
 //! One attached reader as the daemon sees it.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use nix::sys::stat::fstat;
 use shm_proto::Result;
 use shm_proto::internal::control::stat::{ReaderStat, ReaderState};
 use shm_proto::internal::control::{Conn, Received, decode};
@@ -55,6 +56,35 @@ impl Reader {
         let (bell, sleeper) = Bell::new()?;
         let pulse = Pulse::new(Instant::now());
         Ok((Self { to, peer, standing: Standing::default(), pulse, joined, page, page_fd, bell }, sleeper))
+    }
+
+    /// A reader of a dead daemon, which shows its page, and its end of a new bell. Whether it was evicted, or told that the channel
+    /// closes, is for the caller to look at.
+    ///
+    /// # Errors
+    /// When it is no such page, and when there is no memory or no descriptor to be had.
+    pub(super) fn resumed(to: To, peer: Peer, joined: u64, page_fd: OwnedFd) -> Result<(Self, OwnedFd)> {
+        let page = SharedPage::open(page_fd.as_fd())?;
+        let (bell, sleeper) = Bell::new()?;
+        let pulse = Pulse::new(Instant::now());
+        Ok((Self { to, peer, standing: Standing::default(), pulse, joined, page, page_fd, bell }, sleeper))
+    }
+
+    /// Whether its page says that it does not read any more.
+    pub(super) fn is_through(&self) -> bool {
+        self.page.control.value.load(Ordering::SeqCst) & (control::EVICTED | control::CLOSING) != 0
+    }
+
+    /// Which page it has: device and number of the file.
+    pub(super) fn page_id(&self) -> (u64, u64) {
+        page_id(&self.page_fd)
+    }
+
+    /// There are `count` moves to be made by a reader that has made those which `made` counts.
+    pub(super) fn set_moves(&self, made: u32, count: usize) {
+        let moves = made.wrapping_add(control::MOVE.wrapping_mul(count as u32)) & control::MOVES;
+        let set = |bits: u32| Some(bits & !control::MOVES | moves);
+        let _ = self.page.control.value.fetch_update(Ordering::SeqCst, Ordering::SeqCst, set);
     }
 
     /// Who it is.
@@ -223,6 +253,11 @@ impl Reader {
     pub(super) fn about(&self, event: LogEvent, channel: &shm_proto::ChannelName, number: u32) -> Operation {
         operation(event).on(channel).number("reader", number).peer(&self.peer)
     }
+}
+
+/// Which page a descriptor is of: device and number of the file; zeroes if the kernel does not tell.
+pub(super) fn page_id(page: &OwnedFd) -> (u64, u64) {
+    fstat(page).map_or((0, 0), |stat| (stat.st_dev, stat.st_ino))
 }
 
 /// Says that a peer has fallen silent, or that it is back.

@@ -9,7 +9,7 @@ use shm_proto::{ChannelName, ErrorKind, Refusal};
 
 use super::eviction::{Action, By};
 use super::reader::Reader;
-use crate::admission::{Conduct, Full, Held, Wait, place};
+use crate::admission::{self, Conduct, Full, Held, Wait};
 use crate::connections::{Connections, is_master, refusal};
 use crate::peer::Peer;
 
@@ -52,8 +52,17 @@ impl Readers {
                 later(format!("channel {channel}: {why}"), left)
             })?;
         }
+        self.place(channel, peer, most)
+    }
+
+    /// The number that one more reader may have, of at most `most`.
+    ///
+    /// # Errors
+    /// The refusal to send instead.
+    pub(super) fn place(&self, channel: &ChannelName, peer: &Peer, most: u32) -> Result<u32, Refusal> {
+        let (user, master) = (&peer.user, is_master(peer.uid));
         let held = Held::count(self.by_number.values().map(|reader| reader.peer().uid), peer.uid, is_master);
-        let why = match place(held, most, master) {
+        let why = match admission::place(held, most, master) {
             Ok(()) => return Ok(self.last + 1),
             Err(Full::All) => format!(
                 "{} readers are attached, all it takes (max_readers = {most}); evict one, or raise max_readers",
@@ -66,6 +75,11 @@ impl Readers {
             ),
         };
         Err(refusal(ErrorKind::TooMany, format!("channel {channel}: {why}")))
+    }
+
+    /// Whether one of them has this page.
+    pub(super) fn have(&self, page: (u64, u64)) -> bool {
+        self.by_number.values().any(|reader| reader.page_id() == page)
     }
 
     /// Takes a reader in, under the newest number.
@@ -92,6 +106,11 @@ impl Readers {
     /// A reader by its number.
     pub(super) fn get(&self, number: u32) -> Option<&Reader> {
         self.by_number.get(&number)
+    }
+
+    /// The same, to tell it something.
+    pub(super) fn get_mut(&mut self, number: u32) -> Option<&mut Reader> {
+        self.by_number.get_mut(&number)
     }
 
     /// All of them, in the order of their numbers.

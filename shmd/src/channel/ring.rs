@@ -1,10 +1,12 @@
 //! A ring with its writer and its readers: all of a ring channel, and the feed of a handoff.
 
+mod adopt;
 mod drain;
 mod health;
 mod lease;
 mod moving;
 mod name;
+mod returning;
 mod role;
 mod segment;
 mod segments;
@@ -13,17 +15,18 @@ mod source;
 mod watch;
 mod writer;
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use shm_proto::internal::control::stat::{WriterName, WriterStat};
 use shm_proto::internal::os::barrier;
 use shm_proto::internal::ring::Snapshot;
-use shm_proto::internal::ring::link::ToWriter;
-use shm_proto::{Error, ErrorKind, Geometry, Refusal};
+use shm_proto::internal::ring::link::{ToReader, ToWriter};
+use shm_proto::{Error, ErrorKind, OnFull, Refusal};
 
-pub(super) use segment::Segment;
 pub(crate) use segment::this_process;
+pub(super) use segment::{Made, Segment};
 
 use super::eviction::{Action, By};
 use super::reader::{Reader, age_ms};
@@ -38,6 +41,7 @@ use crate::policy::Bounds;
 use crate::rate_limit::{LeftOut, RateLimit};
 use crate::source::Report;
 use health::Health;
+use returning::Returning;
 use segments::Segments;
 use size::Size;
 use writer::Writer;
@@ -57,6 +61,7 @@ pub(crate) struct Ring {
     segments: Segments,
     health: Health,
     readers: Readers,
+    returning: Returning,
     /// The end of a source.
     size: Size,
     writer: Writer,
@@ -75,19 +80,30 @@ impl Ring {
         id: ChannelId,
         part: Option<&'static str>,
         config: ChannelConfig,
-        segment: (Segment, Geometry),
+        (segment, geometry, adopted): Made,
         user: &str,
     ) -> Self {
+        // A ring that may overwrite what nobody has read waits for nobody.
+        let waits = config.on_full != OnFull::Overwrite;
+        let returning = match adopted {
+            Some(adopted) if waits && !adopted.is_written => Returning::expect(adopted.shot.readers),
+            _ => Returning::default(),
+        };
+        let capacity = adopted.map_or(config.capacity, |adopted| adopted.shot.capacity);
         Self {
             id,
             part,
-            size: Size::new(Bounds { min: config.min, max: config.max }, config.capacity),
+            size: Size::new(Bounds { min: config.min, max: config.max }, capacity),
             config,
             user: user.to_owned(),
-            segments: Segments::new(segment.0, segment.1),
-            health: Health::default(),
+            segments: match &adopted {
+                None => Segments::new(segment, geometry),
+                Some(adopted) => Segments::adopted(segment, geometry, &adopted.shot),
+            },
+            health: adopted.map_or_else(Health::default, |adopted| Health::adopted(adopted.shot)),
             readers: Readers::default(),
-            writer: Writer::default(),
+            returning,
+            writer: Writer::expecting(adopted.is_some_and(|adopted| adopted.is_written)),
             fed: None,
             removal: Removal::default(),
             lines: RateLimit::new(LINES),
@@ -204,10 +220,28 @@ impl Ring {
     /// A reader that was let in is attached from now on.
     pub(super) fn attached(&mut self, connections: &mut Connections, number: u32, reader: Reader) {
         self.readers.add(number, reader);
+        self.segments.note_readers(self.readers.len());
         self.tell(connections, ToWriter::ReaderJoined { reader: number });
         // The writer looks at the generation without a barrier. After this one, at most the record that it is at was
         // begun without knowing the reader; the reader chooses its start after the answer.
         barrier::heavy();
+    }
+
+    /// The same of a reader of a dead daemon.
+    pub(super) fn came_back(&mut self, connections: &mut Connections, number: u32, reader: Reader) {
+        self.segments.came_back();
+        self.attached(connections, number, reader);
+        self.one_is_back(connections);
+    }
+
+    /// Tells a reader which moves it has to make.
+    pub(super) fn show_way(&mut self, connections: &mut Connections, number: u32, lines: Vec<(ToReader, OwnedFd)>) {
+        let Some(reader) = self.readers.get_mut(number) else { return };
+        for (line, fd) in lines {
+            reader.tell(connections, &line, vec![fd]);
+        }
+        // It may sleep, and the lines are there now.
+        reader.signal(0);
     }
 
     /// A reader that was taken out is attached no more.
@@ -215,6 +249,7 @@ impl Ring {
         if !reader.is_evicted() {
             self.tell(connections, ToWriter::ReaderLeft { reader: number });
         }
+        self.segments.note_readers(self.readers.len());
         // The writer may sleep for this very reader.
         reader.release_writer();
         self.settle_segment();

@@ -1,19 +1,20 @@
 //! A ring channel: every reader gets every message, in place. What its methods are for is said in [`Channel`](super::Channel).
 
+use std::os::fd::OwnedFd;
 use std::time::Instant;
 
 use shm_proto::internal::control::Attached;
 use shm_proto::internal::control::stat::{ChannelStat, Mode, ReaderStat, Right, Summary};
 use shm_proto::internal::ring::Snapshot;
-use shm_proto::{Done, Refusal};
+use shm_proto::{Done, Error, ErrorKind, Refusal};
 
 use super::eviction::By;
-use super::reader::{Reader, To};
+use super::reader::{Reader, To, page_id};
 use super::reload::{Outcome, merge};
 use super::ring::Ring;
 use crate::client::Role;
 use crate::config::ChannelConfig;
-use crate::connections::Connections;
+use crate::connections::{Connections, channel_refusal};
 use crate::event_loop::ClientId;
 use crate::operation_log::{LogEvent, Operation};
 use crate::rates::{History, Totals};
@@ -77,6 +78,53 @@ impl RingChannel {
         self.ring.attached(connections, number, reader);
         let attached = Attached::new(number, self.ring.segments().geometry().clone());
         connections.reply(client, Ok(Done::Attach(attached)), fds);
+        Ok(())
+    }
+
+    /// Takes a reader of a dead daemon in again, at the place where it stands.
+    pub(super) fn resume(
+        &mut self,
+        connections: &mut Connections,
+        client: ClientId,
+        program: Option<&str>,
+        (instance, made, page): (u64, u32, OwnedFd),
+    ) -> Result<(), Refusal> {
+        let Some(peer) = connections.peer(client, program) else { return Ok(()) };
+        let config = self.ring.config();
+        let refuse = |why: &str| {
+            let why = format!("{why}; attach again to go on");
+            Err(channel_refusal(&self.ring.config().name, ErrorKind::NoSuchReader, why))
+        };
+        let number = self.ring.readers().place(&config.name, &peer, config.max_readers)?;
+        let segments = self.ring.segments();
+        let Some(count) = segments.way_from(instance) else {
+            return refuse("the segment that the reader was in is no more");
+        };
+        let ways = segments.last_moves(count).map_err(|e| self.ring.internal(&e))?;
+        let Some(lines) = ways else { return refuse("the reader is more than one segment behind") };
+        if self.ring.readers().have(page_id(&page)) {
+            return refuse("another reader has this page");
+        }
+        let joined = segments.moves() - count as u64;
+        let resumed = Reader::resumed(To::Client(client), peer, joined, page);
+        let (reader, sleeper) = match resumed {
+            Err(Error::Protocol(why)) => return refuse(&why.to_string()),
+            resumed => resumed.map_err(|e| self.ring.internal(&e))?,
+        };
+        if reader.is_through() {
+            return refuse("the reader was evicted, or the channel was closing");
+        }
+        self.ring.check_for(connections)?;
+        connections.bind(client, Role::Reader(self.ring.id(), number)).map_err(|e| self.ring.internal(&e))?;
+        // Nobody writes to the segments before this one any more: what the reader finds there it may believe without this mark.
+        reader.set_moves(made, count);
+        if let Some(left_out) = self.ring.line() {
+            reader.about(LogEvent::Resume, &self.ring.config().name, number).left_out(left_out).info();
+        }
+        self.ring.came_back(connections, number, reader);
+        let attached = Attached::new(number, self.ring.segments().geometry().clone());
+        connections.reply(client, Ok(Done::Attach(attached)), vec![sleeper]);
+        self.ring.show_way(connections, number, lines);
         Ok(())
     }
 

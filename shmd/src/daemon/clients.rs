@@ -1,5 +1,6 @@
 //! What clients say, and burying those that are of no more use.
 
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use log::debug;
@@ -63,8 +64,8 @@ impl Daemon {
         let Some(client) = self.connections.client(id).filter(|client| client.listens()) else { return false };
         let role = client.role;
         match client.receive() {
-            Ok(Received::Line(line, _)) => {
-                self.take_line(id, role, &line);
+            Ok(Received::Line(line, fds)) => {
+                self.take_line(id, role, &line, fds);
                 return true;
             }
             Ok(Received::Nothing) => {}
@@ -75,7 +76,7 @@ impl Daemon {
         false
     }
 
-    fn take_line(&mut self, id: ClientId, role: Role, line: &str) {
+    fn take_line(&mut self, id: ClientId, role: Role, line: &str, fds: Vec<OwnedFd>) {
         let now = Instant::now();
         match role {
             Role::Asking => match decode::<Request>(line) {
@@ -88,7 +89,7 @@ impl Daemon {
                 Ok(Request::Reload) => self.reload_for(id),
                 Ok(Request::Log { channel, since, last, follow }) => self.show_log(id, channel, since, last, follow),
                 Ok(request) => {
-                    requests::handle(&mut self.connections, &mut self.channels, &self.prefix, id, request);
+                    requests::handle(&mut self.connections, &mut self.channels, &self.prefix, id, request, fds);
                     self.keep_ticking();
                 }
                 Err(e @ ProtocolError::Version { .. }) => {
@@ -201,6 +202,8 @@ fn only_asks(request: &Request) -> bool {
         | Request::Stat { .. }
         | Request::Attach { .. }
         | Request::Publish { .. }
+        | Request::ResumeReader { .. }
+        | Request::ResumeWriter { .. }
         | Request::Log { .. }
         | Request::Unknown => true,
         Request::Resize { .. } | Request::Evict { .. } | Request::Reload => false,

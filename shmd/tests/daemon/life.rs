@@ -45,14 +45,14 @@ fn a_start_that_fails_halfway_leaves_nothing_but_what_it_met() {
 }
 
 #[test]
-fn what_a_killed_daemon_left_is_replaced_and_the_log_says_so() {
+fn what_a_killed_daemon_left_is_taken_over_and_the_log_says_so() {
     let mut daemon = Daemon::start("stale", PLAIN);
     daemon.signal(Signal::SIGKILL);
     daemon.wait();
     assert!(daemon.object("main").exists());
     daemon.run(&[]);
     daemon.await_ready();
-    assert!(daemon.log().contains("event=replace segment="), "{}", daemon.log());
+    assert!(daemon.log().contains("event=adopt channel=main segment="), "{}", daemon.log());
     assert!(daemon.log().contains("event=replace socket="), "{}", daemon.log());
     assert_eq!(daemon.stop(), Some(0));
     // The directory was the killed daemon's, so it stays; only what is in it goes.

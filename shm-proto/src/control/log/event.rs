@@ -31,6 +31,8 @@ words! {
         Kept = "kept",
         /// A channel was created.
         Create = "create",
+        /// A channel goes on in the segment that a dead daemon has left.
+        Adopt = "adopt",
         /// A channel is removed.
         Remove = "remove",
         /// A channel goes on in a new segment.
@@ -55,6 +57,10 @@ words! {
         Recovered = "recovered",
         /// A program borrowed the writer role.
         Lend = "lend",
+        /// A reader or a writer of a dead daemon has come back.
+        Resume = "resume",
+        /// Readers of a dead daemon have not come back.
+        Missing = "missing",
         /// A program gave the writer role back.
         Return = "return",
         /// Messages are dropped or overwritten, or the writer waits.

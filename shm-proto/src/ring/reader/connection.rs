@@ -1,6 +1,6 @@
 //! A reader's connection to the daemon: what the daemon has said, and what it was told.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -18,6 +18,10 @@ pub(super) struct Connection {
     link: Option<ReaderLink>,
     was_connected: bool,
     farewell: Option<String>,
+    /// A daemon that has come in the place of one that died does not go on with this attachment.
+    was_refused: bool,
+    /// A new bell's end, from a daemon that has come in the place of one that died.
+    bell: Option<OwnedFd>,
     pub(super) moves: Moves,
     pub(super) trouble: Trouble,
 }
@@ -25,7 +29,15 @@ pub(super) struct Connection {
 impl Connection {
     pub(super) fn new(link: Option<ReaderLink>) -> Connection {
         let was_connected = link.is_some();
-        Connection { link, was_connected, farewell: None, moves: Moves::default(), trouble: Trouble::default() }
+        Connection {
+            link,
+            was_connected,
+            farewell: None,
+            was_refused: false,
+            bell: None,
+            moves: Moves::default(),
+            trouble: Trouble::default(),
+        }
     }
 
     /// Takes in what the daemon has said, without waiting.
@@ -38,6 +50,10 @@ impl Connection {
                 Ok(Some((ToReader::Evicted { reason } | ToReader::Closing { reason }, _))) => {
                     self.farewell = Some(reason);
                 }
+                Ok(Some((ToReader::NotResumed { reason }, _))) => {
+                    (self.farewell, self.was_refused) = (Some(reason), true);
+                }
+                Ok(Some((ToReader::Resumed, fds))) => self.bell = fds.into_iter().next(),
                 // Said where the line was read.
                 Ok(Some((ToReader::Unknown, _))) => {}
                 Ok(None) => return,
@@ -78,6 +94,21 @@ impl Connection {
         self.link.as_ref().and_then(|link| link.as_fd())
     }
 
+    /// A new bell's end, once.
+    pub(super) fn take_bell(&mut self) -> Option<OwnedFd> {
+        self.bell.take()
+    }
+
+    /// Grows when [`as_fd`](Self::as_fd) has become another descriptor.
+    pub(super) fn changes(&self) -> u64 {
+        self.link.as_ref().map_or(u64::MAX, |link| link.changes())
+    }
+
+    /// When to look again for a daemon to come in the place of the one that died, if that is so.
+    pub(super) fn looks_for_daemon(&self) -> Option<u64> {
+        self.link.as_ref().and_then(|link| link.looks_for_daemon())
+    }
+
     /// Whether there is nobody who could say anything.
     #[inline(always)]
     pub(super) fn is_mute(&self) -> bool {
@@ -88,6 +119,11 @@ impl Connection {
     #[inline(always)]
     pub(super) fn is_lost(&self) -> bool {
         self.was_connected && self.link.is_none()
+    }
+
+    /// Whether no daemon will go on with this attachment, whoever writes to its segment.
+    pub(super) fn was_refused(&self) -> bool {
+        self.was_refused
     }
 
     pub(super) fn farewell(&self) -> Option<&str> {

@@ -5,8 +5,9 @@ use std::sync::atomic::Ordering;
 
 use crate::os::bell::Bell;
 use crate::os::page::SharedPage;
+use crate::os::process;
 use crate::os::sem::Semaphore;
-use crate::ring::layout::{CURSOR_JOINING, ReaderPage};
+use crate::ring::layout::{CURSOR_JOINING, PID_LEFT, ReaderPage};
 use crate::ring::wake::{self, Barrier};
 
 #[derive(Debug)]
@@ -20,7 +21,17 @@ pub(super) struct Page {
 
 impl Page {
     pub(super) fn new(shared: SharedPage<ReaderPage>, bell: Bell, barrier: Barrier) -> Page {
+        let pid = std::process::id();
+        shared.line.start.store(process::start_ticks(pid).unwrap_or(0), Ordering::Relaxed);
+        // Release: pairs with the Acquire load in `Peer::process`.
+        shared.line.pid.store(u64::from(pid), Ordering::Release);
         Page { shared, bell, barrier, given_back: CURSOR_JOINING }
+    }
+
+    /// This reader reads no more.
+    pub(super) fn leave(&self) {
+        // Release: what it was reading it has read.
+        self.shared.line.pid.store(PID_LEFT, Ordering::Release);
     }
 
     /// The page, looked up once: a fence between two looks keeps the compiler from doing so.
@@ -97,6 +108,11 @@ impl Page {
     /// Sleeps until the writer or the daemon posts, or until the moment.
     pub(super) fn sleep(&self, until_ns: u64) {
         Semaphore::new(&self.shared.wake).wait_until(until_ns);
+    }
+
+    /// Another bell, whose ringing end a new daemon has.
+    pub(super) fn set_bell(&mut self, bell: Bell) {
+        self.bell = bell;
     }
 
     pub(super) fn bell(&self) -> &Bell {

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Reader;
 use super::connection::Connection;
 use super::moves::Standing;
+use crate::os::bell::Bell;
 use crate::os::clock::monotonic_ns;
 use crate::os::process;
 use crate::ring::holder;
@@ -15,9 +16,13 @@ use crate::ring::spin;
 
 /// A sleep is cut into slices, to show a heartbeat and to notice a daemon that died.
 const SLICE_NS: u64 = 1_000_000_000;
+/// While a daemon is looked for, this is the shortest sleep between two looks.
+const LOOK_NS: u64 = 1_000_000;
 /// Where the writer counts on `membarrier` and this process may not call it, a message can be missed when going to sleep; it
 /// is found after this time.
 const BLIND_SLICE_NS: u64 = 2_000_000;
+/// A reader that only polls takes in what the daemon has said once in so many looks.
+const LOOKS: u32 = 1 << 14;
 /// In a poll loop nobody looks again by the clock. There the look that comes before going to sleep is put off for so long: a
 /// store that no barrier hastens is visible after less than a microsecond, as a rule.
 const BLIND_PAUSE: Duration = Duration::from_micros(100);
@@ -62,7 +67,8 @@ impl Reader {
                 return Ok(false);
             }
             let slice = if self.page.is_told_at_once() { SLICE_NS } else { BLIND_SLICE_NS };
-            self.page.sleep((now + slice).min(deadline_ns));
+            let look = self.connection.looks_for_daemon().unwrap_or(u64::MAX).max(now + LOOK_NS);
+            self.page.sleep((now + slice).min(deadline_ns).min(look));
             self.page.disarm();
             // As a rule it is a message that has woken us; the system call can wait.
             if self.has_news() {
@@ -78,13 +84,24 @@ impl Reader {
     /// Whether a reader that polls has nothing to do but to look again, in the one case that is common: nothing is there, and
     /// nothing is to be given back or to be told. Everything else is [`on_empty`](Self::on_empty)'s.
     #[inline(always)]
-    pub(super) fn is_quiet(&self) -> bool {
+    pub(super) fn is_quiet(&mut self) -> bool {
+        self.looks = self.looks.wrapping_add(1);
+        if self.looks.is_multiple_of(LOOKS) {
+            self.listen_in();
+        }
         // While it is joined, no floor passes a reader that is not evicted.
         !self.position.has_come()
             && self.joined
             && self.page.given_back() == self.position.pos()
             && self.page.glance() & !control::REGISTERED == self.connection.moves.made()
             && !self.is_disconnected()
+    }
+
+    /// Whoever does nothing but look learns that the daemon has died and that another has come.
+    #[cold]
+    #[inline(never)]
+    fn listen_in(&mut self) {
+        self.listen();
     }
 
     /// Whether a look would find anything but silence: a message, a floor that passed us, a closed channel, another segment.
@@ -110,11 +127,12 @@ impl Reader {
     /// When there is no descriptor left to poll.
     pub fn arm(&mut self) -> Result<bool> {
         self.descriptor.over(self.page.bell_fd(), self.connection.as_fd())?;
-        self.connection.listen();
+        self.listen();
         if self.linger() {
             return Ok(false);
         }
         self.page.bell().drain();
+        self.descriptor.follow(self.connection.changes(), self.page.bell(), self.connection.as_fd());
         self.give_back();
         self.page.arm(waiting::BELL);
         if !self.page.is_told_at_once() {
@@ -148,6 +166,9 @@ impl Reader {
         if !self.is_disconnected() {
             return false;
         }
+        if self.connection.was_refused() {
+            return true;
+        }
         let counters = &self.position.header().counters;
         // What a killed writer published is visible, too: the kernel has switched away from it for good.
         let alive = |(pid, start)| u32::try_from(pid).is_ok_and(|pid| process::is_alive(pid, start));
@@ -157,6 +178,9 @@ impl Reader {
     /// Takes in what the daemon has said, without waiting. What follows from it is told by the next receive.
     pub(in crate::ring) fn listen(&mut self) {
         self.connection.listen();
+        if let Some(bell) = self.connection.take_bell().and_then(|fd| Bell::from_fd(fd).ok()) {
+            self.page.set_bell(bell);
+        }
     }
 
     /// What an empty ring means here: nothing, the end, or that this reader stands where it should not.

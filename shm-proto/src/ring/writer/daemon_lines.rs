@@ -19,14 +19,16 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
+use nix::sys::stat::fstat;
+
 use super::Writer;
+use super::peers::Named;
 use super::wait::{Patience, SLICE_NS};
-use crate::error::ProtocolError;
+use crate::error::{ProtocolError, SystemError};
 use crate::os::bell::Bell;
 use crate::os::clock::monotonic_ns;
 use crate::os::fds;
 use crate::os::page::SharedPage;
-use crate::ring::layout::ReaderPage;
 use crate::ring::link::{ToDaemon, ToWriter};
 use crate::ring::writer::error::{Result, WriterError};
 
@@ -36,6 +38,9 @@ impl Writer {
     /// # Errors
     /// [`WriterError::Revoked`] once the role was taken back.
     pub(super) fn daemon_lines(&mut self) -> Result<()> {
+        if self.lease.is_due(monotonic_ns()) {
+            return self.daemon_lines_now();
+        }
         if self.lease.is_current() { self.lease.check() } else { self.daemon_lines_now() }
     }
 
@@ -92,7 +97,7 @@ impl Writer {
     fn obey(&mut self, line: ToWriter, fds: Vec<OwnedFd>) {
         match line {
             ToWriter::ReaderJoined { reader } => match page_and_bell(fds) {
-                Ok((page, bell)) => self.peers.add(reader, page, bell, self.space.floor().pos),
+                Ok(named) => self.peers.add(reader, named, self.space.floor().pos),
                 Err(reason) => self.lease.tell(ToDaemon::Refused { reader, reason }),
             },
             ToWriter::ReaderLeft { reader } => drop(self.peers.remove(reader)),
@@ -108,6 +113,7 @@ impl Writer {
                 (geometry.evict_after_ms, geometry.wait_readers) = (evict_after_ms, wait_readers);
             }
             ToWriter::Revoked { reason } => self.lease.revoke(reason),
+            ToWriter::Resumed => self.peers.disown(),
             // Said where the line was read.
             ToWriter::Unknown => {}
         }
@@ -140,7 +146,7 @@ impl Writer {
 }
 
 /// What came with a reader's name; why not, with the way out, where it did not come or is of no use.
-fn page_and_bell(fds: Vec<OwnedFd>) -> Result<(SharedPage<ReaderPage>, Bell), String> {
+fn page_and_bell(fds: Vec<OwnedFd>) -> Result<Named, String> {
     let pid = std::process::id();
     let [page, bell] = <[OwnedFd; 2]>::try_from(fds).map_err(|_| {
         let limit = fds::limit();
@@ -151,5 +157,7 @@ fn page_and_bell(fds: Vec<OwnedFd>) -> Result<(SharedPage<ReaderPage>, Bell), St
     })?;
     let failed = |e: ProtocolError| format!("the writer, process {pid}, cannot serve it: {e}");
     // The page's descriptor is closed here: what is kept for each reader is its bell.
-    Ok((SharedPage::open(page.as_fd()).map_err(failed)?, Bell::from_fd(bell).map_err(failed)?))
+    let stat = fstat(&page).map_err(|e| failed(SystemError::new("look at a received page", e).into()))?;
+    let page = SharedPage::open(page.as_fd()).map_err(failed)?;
+    Ok(Named { page_id: (stat.st_dev, stat.st_ino), page, bell: Bell::from_fd(bell).map_err(failed)? })
 }

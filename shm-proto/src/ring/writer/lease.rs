@@ -11,6 +11,9 @@ use crate::ring::link::{LinkError, ToDaemon, ToWriter, WriterLink};
 use crate::ring::writer::error::{Result, WriterError};
 use crate::sync::AtomicU64;
 
+/// A writer at work reads its link so often at least.
+const READ_NS: u64 = 5_000_000;
+
 #[derive(Debug)]
 pub(super) struct Lease {
     page: SharedPage<LeasePage>,
@@ -18,13 +21,15 @@ pub(super) struct Lease {
     /// The page's generation when the link was last read.
     generation: u64,
     link: Option<WriterLink>,
+    /// When the link was last read, `CLOCK_MONOTONIC` nanoseconds.
+    read_ns: u64,
     revoked: Option<String>,
 }
 
 impl Lease {
     pub(super) fn new(page: SharedPage<LeasePage>, link: WriterLink, channel: ChannelName) -> Lease {
         // Whatever was sent before the page was ours is read at the first call.
-        Lease { page, channel, generation: u64::MAX, link: Some(link), revoked: None }
+        Lease { page, channel, generation: u64::MAX, link: Some(link), read_ns: 0, revoked: None }
     }
 
     /// Whether the daemon has announced nothing since the link was last read.
@@ -40,6 +45,22 @@ impl Lease {
         // SeqCst: a line sent between the last look and `want_space` was followed by the daemon's look at `space_wanted`: see the
         // daemon's kick.
         self.page.generation.value.load(Ordering::SeqCst) == self.generation
+    }
+
+    /// Whether the link is to be read although nothing is announced: a daemon that died announces nothing, and one that has come in
+    /// its place cannot before it is spoken to.
+    #[inline]
+    pub(super) fn is_due(&mut self, now: u64) -> bool {
+        let due = now.saturating_sub(self.read_ns) >= READ_NS;
+        if due {
+            self.read_ns = now;
+        }
+        due && self.as_fd().is_some()
+    }
+
+    /// Whether the daemon is there.
+    pub(super) fn is_attended(&self) -> bool {
+        self.link.as_ref().is_some_and(|link| link.looks_for_daemon().is_none())
     }
 
     /// Notes the present generation. Before the link is read: what is announced after this look is seen at the next.

@@ -6,8 +6,9 @@ use super::wakes::Wakes;
 use crate::os::bell::Bell;
 use crate::os::clock::monotonic_ns;
 use crate::os::page::SharedPage;
+use crate::os::process;
 use crate::os::sem::{Semaphore, Wait};
-use crate::ring::layout::{CURSOR_JOINING, ReaderPage, control, waiting};
+use crate::ring::layout::{CURSOR_JOINING, PID_LEFT, ReaderPage, control, waiting};
 use crate::ring::standstill::{Limit, Standstill};
 use crate::ring::wake;
 
@@ -15,6 +16,10 @@ use crate::ring::wake;
 #[derive(Debug)]
 pub(super) struct Peer {
     id: u32,
+    /// Which page it has: device and number of the file.
+    page_id: (u64, u64),
+    /// The daemon that named it is dead, and the one that has come in its place has not named it yet.
+    is_disowned: bool,
     page: SharedPage<ReaderPage>,
     bell: Bell,
     /// Everything before this position it has read; checked.
@@ -23,6 +28,17 @@ pub(super) struct Peer {
     hold: Option<u64>,
     standstill: Standstill,
     wakes: Wakes,
+    /// Its process, number and start, if that was found alive when it had chosen its start. What another PID namespace calls it means
+    /// nothing here.
+    process: Option<(u32, u64)>,
+}
+
+/// What comes with a reader's name.
+pub(super) struct Named {
+    /// As [`Peer::page_id`].
+    pub(super) page_id: (u64, u64),
+    pub(super) page: SharedPage<ReaderPage>,
+    pub(super) bell: Bell,
 }
 
 /// What the writer needs from its readers.
@@ -56,6 +72,7 @@ impl Peer {
             }
             self.hold = None;
             self.standstill.moved();
+            self.process = self.named_process().filter(|&(pid, start)| process::is_alive(pid, start));
         }
         if cursor < self.cursor || cursor > tail {
             return Err(format!("its cursor says {cursor}, possible are {} to {tail}", self.cursor));
@@ -65,6 +82,20 @@ impl Peer {
             self.standstill.moved();
         }
         Ok(())
+    }
+
+    /// The process that its page names.
+    fn named_process(&self) -> Option<(u32, u64)> {
+        // Acquire: pairs with the Release store, which the start comes before.
+        let pid = u32::try_from(self.page.line.pid.load(Ordering::Acquire)).ok().filter(|pid| *pid != 0)?;
+        Some((pid, self.page.line.start.load(Ordering::Relaxed)))
+    }
+
+    /// Whether it has said that it reads no more, or its process is dead.
+    fn is_gone(&self) -> bool {
+        // Acquire: pairs with the Release store in `Page::leave`.
+        self.page.line.pid.load(Ordering::Acquire) == PID_LEFT
+            || self.process.is_some_and(|(pid, start)| !process::is_alive(pid, start))
     }
 
     /// Whether it has not chosen its start yet.
@@ -161,12 +192,20 @@ impl Peers {
     }
 
     /// Registers a reader: nothing from the floor on is overwritten before it has been read.
-    pub(super) fn add(&mut self, id: u32, page: SharedPage<ReaderPage>, bell: Bell, floor: u64) {
+    pub(super) fn add(&mut self, id: u32, named: Named, floor: u64) {
+        let Named { page_id, page, bell } = named;
+        if let Some(peer) = self.list.iter_mut().find(|peer| peer.is_disowned && peer.page_id == page_id) {
+            // It has stayed through the daemon's death, and keeps its place.
+            (peer.id, peer.bell, peer.is_disowned) = (id, bell, false);
+            return;
+        }
         // Release, through SeqCst: pairs with the Acquire load in the reader's `is_intact`. Who sees the bit sees a floor that is
         // no older than this one.
         page.control.value.fetch_or(control::REGISTERED, Ordering::SeqCst);
         let (standstill, wakes) = (Standstill::default(), Wakes::new());
-        let peer = Peer { id, page, bell, cursor: floor, hold: Some(floor), standstill, wakes };
+        let (cursor, hold) = (floor, Some(floor));
+        let (is_disowned, process) = (false, None);
+        let peer = Peer { id, page_id, is_disowned, page, bell, cursor, hold, standstill, wakes, process };
         self.list.push(peer);
         self.least = self.least.min(floor);
     }
@@ -176,6 +215,23 @@ impl Peers {
         let peer = self.list.swap_remove(at);
         self.settle();
         Some(peer)
+    }
+
+    /// Another daemon has come in the place of one that died. It names the readers anew, under other numbers.
+    pub(super) fn disown(&mut self) {
+        for (peer, id) in self.list.iter_mut().zip((0..=u32::MAX).rev()) {
+            (peer.id, peer.is_disowned) = (id, true);
+        }
+    }
+
+    /// Lets go of readers that are dead, as nobody else would tell: all of them while there is no daemon, and those that the present
+    /// one has not named.
+    pub(super) fn bury(&mut self, has_daemon: bool) {
+        let before = self.list.len();
+        self.list.retain(|peer| (has_daemon && !peer.is_disowned) || !peer.is_gone());
+        if self.list.len() < before {
+            self.settle();
+        }
     }
 
     fn settle(&mut self) {

@@ -65,6 +65,8 @@ fn after_broken(trusted: Place, claims: impl Iterator<Item = (u64, u64)>, ring: 
 pub(super) struct Health {
     /// Where the segment begins, and what it said when it was last found to be right.
     began: Place,
+    /// That is not known, because the places of a segment that was adopted have not been seen yet.
+    is_unseen: bool,
     trusted: Option<Snapshot>,
     /// What is wrong with the segment, as long as there is no other.
     broken: Option<String>,
@@ -95,7 +97,7 @@ impl Health {
         }
         // Of the tail it is only known how far it has come at least.
         let before = self.trusted.map_or(self.began, |before| before.floor);
-        if follows(before, shot.floor) {
+        if follows(before, shot.floor) || (self.is_unseen && self.trusted.is_none()) {
             return Finding::Good(shot);
         }
         let place = |place: Place| format!("position {}, message {}", place.pos, place.seq);
@@ -108,10 +110,18 @@ impl Health {
         self.broken.is_some()
     }
 
+    /// What is known of a segment that a dead daemon has left.
+    pub(super) fn adopted(shot: Snapshot) -> Self {
+        // Without places: somebody writes, and the first look that sees them is believed.
+        let is_seen = shot.tail != Place::default();
+        Self { began: shot.floor, trusted: is_seen.then_some(shot), is_unseen: !is_seen, ..Self::default() }
+    }
+
     /// There is another segment, which begins here.
     pub(super) fn moved(&mut self, beginning: &Beginning) {
         let Beginning { pos, seq, bytes, .. } = *beginning;
         self.began = Place { pos, seq, bytes, ..Place::default() };
+        self.is_unseen = false;
         self.trusted = None;
     }
 
@@ -122,7 +132,7 @@ impl Health {
         let Place { pos, seq, bytes, .. } = after_broken(trusted, claims, capacity);
         let counted = self.trusted.map(|shot| (shot.dropped, shot.overwritten, shot.resizes, shot.evicted));
         let (dropped, overwritten, resizes, evicted) = counted.unwrap_or_default();
-        Beginning { pos, seq, bytes, dropped, overwritten, resizes, evicted }
+        Beginning { pos, seq, bytes, dropped, overwritten, resizes, evicted, previous: 0 }
     }
 }
 
@@ -150,6 +160,20 @@ impl Ring {
             Finding::Broken(reason) => {
                 Err(ReaderError::Corrupt { channel: self.config.name.to_string(), reason }.into())
             }
+        }
+    }
+
+    /// What the segment's header says now. Of a writer so fast that its places are never seen whole: what it said when they last were,
+    /// and without them if they never were.
+    ///
+    /// # Errors
+    /// When the file was cut short by a program that was lent the writer role.
+    pub(in crate::channel) fn snapshot(&self) -> Result<Snapshot, SystemError> {
+        match self.segments.current().snapshot() {
+            Err(e) if e.kind() == Io::ResourceBusy => {
+                self.health.trusted.map_or_else(|| self.segments.current().snapshot_without_places(), Ok)
+            }
+            shot => shot,
         }
     }
 

@@ -2,7 +2,7 @@
 
 mod outbox;
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{Ordering, fence};
 use std::time::{Duration, Instant};
 
@@ -66,9 +66,25 @@ impl Offer {
         Ok((Self { page, lines: Outbox::default() }, fd))
     }
 
+    /// For a program that shows the page of a lending whose daemon is dead. `None`: that lending was over before.
+    ///
+    /// # Errors
+    /// If it is no such page.
+    pub(super) fn resumed(page: BorrowedFd<'_>) -> Result<Option<Self>> {
+        let page = SharedPage::<LeasePage>::open(page)?;
+        let is_over = page.generation.value.load(Ordering::SeqCst) & OVER != 0;
+        Ok((!is_over).then(|| Self { page, lines: Outbox::default() }))
+    }
+
     /// The holder is to be told this, and its page says that something is to come.
     pub(super) fn put(&mut self, line: ToWriter) {
         self.lines.put(line);
+        hold_back(&self.page, &self.lines);
+    }
+
+    /// So many readers may come that the holder has to wait for.
+    pub(super) fn miss(&mut self, readers: u64) {
+        self.lines.miss(readers);
         hold_back(&self.page, &self.lines);
     }
 
@@ -143,6 +159,11 @@ impl Lease {
     /// Keeps a line for the writer; [`send`](Self::send) sends it.
     pub(super) fn put(&mut self, line: ToWriter) {
         self.lines.put(line);
+    }
+
+    /// So many readers may come that the writer has to wait for.
+    pub(super) fn miss(&mut self, readers: u64) {
+        self.lines.miss(readers);
     }
 
     /// The writer has taken this number of lines.

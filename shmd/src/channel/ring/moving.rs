@@ -32,6 +32,8 @@ const LOOK: Duration = Duration::from_micros(500);
 enum Why {
     /// Somebody can still write to the segment.
     Held(String),
+    /// Somebody may read the segment whom the daemon does not know: readers of a dead daemon that have not come back.
+    Strangers,
     /// The segment makes no sense.
     Broken(String),
 }
@@ -40,6 +42,7 @@ impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Why::Held(reason) => f.write_str(reason),
+            Why::Strangers => f.write_str("readers of the daemon before this one may still read the old segment"),
             Why::Broken(reason) => write!(f, "the old segment is broken: {reason}"),
         }
     }
@@ -52,6 +55,9 @@ impl Ring {
     /// # Errors
     /// When it would have to move and cannot.
     pub(super) fn claim_segment(&mut self, connections: &mut Connections) -> Result<()> {
+        if self.segments.have_strangers() {
+            return self.move_or_heal(connections, &Why::Strangers);
+        }
         let last = self.writer.last_program();
         let patience = if last.is_some_and(|last| process::is_alive(last.pid, last.start)) { ALIVE } else { DEAD };
         let until = Instant::now() + patience;
@@ -59,14 +65,18 @@ impl Ring {
             if Instant::now() >= until {
                 let who = last.map_or_else(String::new, |last| format!(", pid {},", last.pid));
                 let why = format!("its former writer{who} can still write to the old segment");
-                return match self.move_on(connections, &Why::Held(why)) {
-                    Err(Error::Reader(ReaderError::Corrupt { reason, .. })) => self.heal(connections, &reason),
-                    moved => moved,
-                };
+                return self.move_or_heal(connections, &Why::Held(why));
             }
             std::thread::sleep(LOOK);
         }
         Ok(())
+    }
+
+    fn move_or_heal(&mut self, connections: &mut Connections, why: &Why) -> Result<()> {
+        match self.move_on(connections, why) {
+            Err(Error::Reader(ReaderError::Corrupt { reason, .. })) => self.heal(connections, &reason),
+            moved => moved,
+        }
     }
 
     /// Leaves a broken segment.
@@ -97,7 +107,7 @@ impl Ring {
         // A reader that sees a record stored after the look below sees the mark above.
         barrier::heavy();
         let end = match why {
-            Why::Held(_) => self.segments.end(),
+            Why::Held(_) | Why::Strangers => self.segments.end(),
             Why::Broken(_) => {
                 let most = self.segments.geometry().max_capacity;
                 Ok(self.health.beginning_after_broken(&self.readers, most))
@@ -114,6 +124,7 @@ impl Ring {
             }
         })?;
         self.health.moved(&beginning);
+        self.segments.note_readers(self.readers.len());
         self.about(LogEvent::Move)
             .text("segment", self.segments.current().name())
             .number("message", beginning.seq)
@@ -121,7 +132,7 @@ impl Ring {
             .reason(why)
             .warn();
         let broken = match why {
-            Why::Held(_) => None,
+            Why::Held(_) | Why::Strangers => None,
             Why::Broken(reason) => Some(reason.clone()),
         };
         self.tell_moved(connections, beginning.pos, beginning.seq, broken);

@@ -1,4 +1,4 @@
-//! A channel's name in `/dev/shm`: what a dead daemon has left under it makes way, what anybody else has does not.
+//! A channel's name in `/dev/shm`: what a dead daemon has left under it is adopted or makes way, what anybody else has does not.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,6 +15,7 @@ use shm_proto::internal::os::shm;
 use shm_proto::internal::os::shm::Leftover;
 use shm_proto::internal::ring::{Owner, Snapshot};
 
+use super::adopt::Left;
 use crate::operation_log::{LogEvent, operation};
 
 /// How long a killed daemon's lock is waited for.
@@ -37,17 +38,23 @@ pub(super) fn publish(object: &shm::Unnamed, name: &str) -> Result<(), SystemErr
     loop {
         match object.publish() {
             // Somebody was faster. Only what a dead daemon left makes way.
-            Err(error) if error.kind() == ErrorKind::AlreadyExists => make_way(name)?,
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+                make_way(name, |_| Ok(Err::<(), _>("another segment has been made meanwhile".to_owned())))?;
+            }
             published => return published,
         }
     }
 }
 
-/// Removes what lies under the name if a daemon that is no more has left it there.
+/// Gives what lies under the name, if a daemon that is no more has left it there, to `adopt`, which says what comes of it or why
+/// it cannot go on; then it is removed. Nothing when the name is free.
 ///
 /// Daemons that start at the same time with one prefix may all find it. Its owner's lock goes to one of them; the others find
 /// it locked, or that the name leads elsewhere by now, and look again.
-pub(super) fn make_way(name: &str) -> Result<(), SystemError> {
+pub(super) fn make_way<T>(
+    name: &str,
+    mut adopt: impl FnMut(Left<'_>) -> Result<Result<T, String>, SystemError>,
+) -> Result<Option<T>, SystemError> {
     let until = Instant::now() + RELEASE;
     let refuse = |reason: String| {
         let taken = std::io::Error::new(ErrorKind::AlreadyExists, reason);
@@ -58,7 +65,7 @@ pub(super) fn make_way(name: &str) -> Result<(), SystemError> {
             Leftover::Removed => {
                 let reason = "it was empty: a start that was killed left it";
                 operation(LogEvent::Replace).text("segment", name).reason(reason).warn();
-                return Ok(());
+                return Ok(None);
             }
             Leftover::InUse if Instant::now() < until => {
                 std::thread::sleep(LOOK);
@@ -73,7 +80,7 @@ pub(super) fn make_way(name: &str) -> Result<(), SystemError> {
         }
         let there = match shm::open(name, false) {
             Ok(there) => there,
-            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(()),
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) if is_passing(&error.source) => continue,
             Err(e) => return refuse(format!("somebody else's object has this name ({e}); choose another --prefix")),
         };
@@ -84,14 +91,16 @@ pub(super) fn make_way(name: &str) -> Result<(), SystemError> {
             return refuse(format!("user {user}'s object has this name; choose another --prefix"));
         }
         let found = match Snapshot::read(there.as_fd()) {
-            Ok(found) if found.is_segment => found,
+            Ok(found) if found.version != 0 => found,
+            // A program that a dead daemon has lent the role writes so fast that its places are never seen whole.
+            Err(error) if error.kind() == ErrorKind::ResourceBusy => Snapshot::without_places(there.as_fd())?,
             _ => {
                 return refuse(
                     "an object that is not shmd's has this name; remove it, or choose another --prefix".into(),
                 );
             }
         };
-        let Owner { pid, start, boot_id } = found.owner;
+        let Owner { pid, start, boot_id, .. } = found.owner;
         if process::boot_id()? == boot_id && process::is_alive(pid, start) {
             return refuse(format!("the shmd with pid {pid} uses it; stop that one, or choose another --prefix"));
         }
@@ -99,19 +108,28 @@ pub(super) fn make_way(name: &str) -> Result<(), SystemError> {
             Err(error) if is_passing(&error.source) => continue,
             claimed => claimed?,
         };
-        let Some(_claimed) = claimed else {
+        let Some(file) = claimed else {
             let reason = "another shmd has its lock, in another PID namespace or because it is just starting; stop that one, \
                           or choose another --prefix";
             return refuse(reason.to_owned());
         };
         // Looked at once more: what is not this one by now is looked at from the beginning.
+        if !shm::leads_to(name, &there) {
+            continue;
+        }
+        let copies = file.try_clone().and_then(|file| Ok((file, there.try_clone()?)));
+        let (claim, read_only) = copies.map_err(|e| SystemError::new("duplicate a segment's descriptor", e))?;
+        let why = match adopt(Left { name, file: claim, read_only, found })? {
+            Ok(adopted) => return Ok(Some(adopted)),
+            Err(why) => why,
+        };
         let removed = remove_this(Path::new(&shm::path(name)), &there);
         if !removed.map_err(|e| SystemError::new(format!("unlink shared memory {name}"), e))? {
             continue;
         }
-        let reason = format!("its daemon, pid {pid}, is no more");
+        let reason = format!("its daemon, pid {pid}, is no more, and {why}");
         operation(LogEvent::Replace).text("segment", name).reason(reason).number("messages", found.tail.seq).warn();
-        return Ok(());
+        return Ok(None);
     }
 }
 

@@ -5,6 +5,8 @@
 
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
 use std::sync::atomic::AtomicBool;
 
 use nix::sys::stat::{Mode, fchmod, fstat};
@@ -17,23 +19,37 @@ use shm_proto::internal::ring::layout::DATA_OFFSET;
 use shm_proto::internal::ring::{Beginning, Owner, Snapshot, begin_segment, create_segment};
 use shm_proto::{Bytes, Prefix, SystemError};
 
+use super::adopt::{Adopted, Left};
 use super::name::{lock, make_way, publish};
 use crate::cleanup;
 use crate::config::ChannelConfig;
 use crate::operation_log::{LogEvent, operation};
 
-/// The daemon's own process, as a segment's header names it.
+/// The daemon's own process, as a segment's header names it. One with the same runtime directory may go on in its segments.
 ///
 /// # Errors
 /// When `/proc` does not tell.
-pub(crate) fn this_process() -> Result<Owner, SystemError> {
+pub(crate) fn this_process(runtime_dir: &Path) -> Result<Owner, SystemError> {
     let pid = std::process::id();
     let start = process::start_ticks(pid).ok_or_else(|| {
         let missing = std::io::Error::from(ErrorKind::NotFound);
         SystemError::new(format!("read this process's start from /proc/{pid}/stat"), missing)
     })?;
-    Ok(Owner { pid, start, boot_id: process::boot_id()? })
+    Ok(Owner { pid, start, boot_id: process::boot_id()?, home: home(runtime_dir) })
 }
+
+/// A number made of a runtime directory (FNV-1a), the same in every build.
+fn home(runtime_dir: &Path) -> u64 {
+    let path = runtime_dir.canonicalize().unwrap_or_else(|_| runtime_dir.to_owned());
+    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+    path.as_os_str().as_bytes().iter().fold(0xcbf2_9ce4_8422_2325, step)
+}
+
+/// What a channel begins with: its segment, and what is known of it if a dead daemon has left it.
+pub(in crate::channel) type Made = (Segment, Geometry, Option<Adopted>);
+
+/// Why a handoff's feed is made anew.
+const NOT_ADOPTED: &str = "what it fed is handed over anew";
 
 /// The object of one channel; unlinked when dropped.
 #[derive(Debug)]
@@ -47,8 +63,11 @@ pub(crate) struct Segment {
     /// Memory above the capacity was given back, but the file keeps its length until no reader stands before this
     /// position any more.
     standing: Option<u64>,
-    /// The byte whose lock the next writer gets.
-    next_lock: u64,
+    /// The byte whose lock the next writer gets. None where the daemon has no such locks, because somebody was in the way.
+    next_lock: Option<u64>,
+    owner: Owner,
+    /// A dead daemon has left it. Readers of that one may stand anywhere in the file, which is never cut.
+    is_adopted: bool,
 }
 
 /// A segment that has memory and nothing else yet.
@@ -61,8 +80,8 @@ pub(super) struct Unborn {
 }
 
 impl Segment {
-    /// Makes the object of a channel. What a daemon that is no more has left under its name is replaced. Memory is waited for,
-    /// unless `ending` says that it is not wanted any more.
+    /// Makes the object of a channel. What a daemon that is no more has left under its name is adopted, or replaced. Memory is waited
+    /// for, unless `ending` says that it is not wanted any more. `adopts` is false where what was left is of no use.
     ///
     /// # Errors
     /// When the name belongs to a living daemon or to somebody else, and when there is no memory.
@@ -71,18 +90,22 @@ impl Segment {
         config: &ChannelConfig,
         owner: Owner,
         ending: &AtomicBool,
-    ) -> Result<(Self, Geometry), SystemError> {
+        adopts: bool,
+    ) -> Result<Made, SystemError> {
         let name = config.object(prefix);
         let gid = config.group.as_ref().map(|(_, gid)| *gid);
         // Before memory is reserved: a dead daemon's object may hold what is needed.
-        make_way(&name)?;
+        let adopt = |left: Left<'_>| if adopts { left.adopt(config, owner) } else { Ok(Err(NOT_ADOPTED.to_owned())) };
+        if let Some((segment, geometry, adopted)) = make_way(&name, adopt)? {
+            return Ok((segment, geometry, Some(adopted)));
+        }
         let object = shm::Unnamed::create(&name, config.mode, gid)?;
         let geometry = geometry(config);
         reserve::in_child(object.file(), 0, DATA_OFFSET + config.capacity, ending).map_err(|e| no_room(config, e))?;
         create_segment(object.file(), &geometry, config.capacity, owner)?;
         let read_only = object.read_only()?;
         publish(&object, &name)?;
-        let segment = Self::new(name, object.into_file(), read_only, config.capacity);
+        let segment = Self::new(name, object.into_file(), read_only, config.capacity, owner);
         operation(LogEvent::Create)
             .on(&config.name)
             .text("segment", &segment.name)
@@ -91,13 +114,33 @@ impl Segment {
             .number("max", config.max)
             .text("mode", format_args!("{:04o}", config.mode))
             .info();
-        Ok((segment, geometry))
+        Ok((segment, geometry, None))
     }
 
     /// The object that has this name now.
-    fn new(name: String, file: OwnedFd, read_only: OwnedFd, length: u64) -> Self {
+    fn new(name: String, file: OwnedFd, read_only: OwnedFd, length: u64, owner: Owner) -> Self {
         let read_only = shm::by_name(&name, read_only);
-        Self { name, file, read_only, length, standing: None, next_lock: file_lock::FIRST_WRITER }
+        let (next_lock, is_adopted) = (Some(file_lock::FIRST_WRITER), false);
+        Self { name, file, read_only, length, standing: None, next_lock, owner, is_adopted }
+    }
+
+    /// The object that another daemon has left under this name.
+    pub(super) fn adopted(
+        name: String,
+        file: OwnedFd,
+        read_only: OwnedFd,
+        length: u64,
+        next_lock: Option<u64>,
+        owner: Owner,
+    ) -> Self {
+        let mut segment = Self::new(name, file, read_only, length, owner);
+        (segment.next_lock, segment.is_adopted) = (next_lock, true);
+        segment
+    }
+
+    /// The daemon, as the header names it.
+    pub(super) fn owner(&self) -> Owner {
+        self.owner
     }
 
     /// A segment that is to take this one's place, with memory behind `capacity` bytes.
@@ -128,17 +171,40 @@ impl Segment {
     /// Gives the memory back when no reader needs it any more. A program that still writes to it takes its memory anew, and
     /// harms nobody.
     pub(super) fn release(self) {
+        if self.is_adopted {
+            // Readers that have not come back may still read it, and the memory goes with the last of them.
+            return;
+        }
         let end = reserve::length(self.file()).unwrap_or(DATA_OFFSET);
         if let Err(e) = reserve::punch(self.file(), DATA_OFFSET, end) {
             operation(LogEvent::PunchFailed).number("from", 0).number("to", end).reason(e).warn();
         }
     }
 
-    /// Whether somebody whom the role was lent to can still write to it.
+    /// Whether somebody whom the role was lent to can still write to it, or that can never be told.
     ///
     /// # Errors
     /// When the kernel does not tell.
     pub(super) fn is_held(&self) -> Result<bool, SystemError> {
+        Ok(self.next_lock.is_none() || self.is_locked()?)
+    }
+
+    /// Whether this is the segment's file, by a descriptor that the one program has which may still write to it.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub(super) fn is_lent_as(&self, file: BorrowedFd<'_>) -> Result<bool, SystemError> {
+        let looked = |e| SystemError::new(format!("look at shared memory {}", self.name), e);
+        let [ours, theirs] = [fstat(&self.file).map_err(looked)?, fstat(file).map_err(looked)?];
+        let is_same = (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino);
+        Ok(is_same && file_lock::is_only_writer(&self.file, file)?)
+    }
+
+    /// Whether a program that was lent the writer role can still write to it.
+    ///
+    /// # Errors
+    /// When the kernel does not tell.
+    pub(super) fn is_locked(&self) -> Result<bool, SystemError> {
         file_lock::is_locked(&self.file, file_lock::Role::Writer)
     }
 
@@ -158,6 +224,14 @@ impl Segment {
     /// When the file was cut short by a program that was lent the writer role.
     pub(crate) fn snapshot(&self) -> Result<Snapshot, SystemError> {
         Snapshot::read(self.read_only.as_fd())
+    }
+
+    /// The same, but for the places.
+    ///
+    /// # Errors
+    /// As [`snapshot`](Self::snapshot).
+    pub(super) fn snapshot_without_places(&self) -> Result<Snapshot, SystemError> {
+        Snapshot::without_places(self.read_only.as_fd())
     }
 
     /// Bytes of data that the file has, whatever was reserved.
@@ -188,7 +262,11 @@ impl Segment {
             let other = std::io::Error::other("the name leads to another object");
             return Err(SystemError::new(format!("open shared memory {} for a writer", self.name), other));
         }
-        self.next_lock = file_lock::hand_over(&self.file, &writer, self.next_lock)?;
+        let Some(next) = self.next_lock else {
+            let reason = std::io::Error::other("a reader has locked it");
+            return Err(SystemError::new(format!("lock shared memory {} for a writer", self.name), reason));
+        };
+        self.next_lock = Some(file_lock::hand_over(&self.file, &writer, next)?);
         Ok(writer)
     }
 
@@ -226,7 +304,7 @@ impl Segment {
         self.length = reserve::length(self.file()).map_or(self.length, |len| len.saturating_sub(DATA_OFFSET));
         if self.length <= to {
             self.standing = None;
-        } else if self.standing.is_none_or(is_clear) {
+        } else if !self.is_adopted && self.standing.is_none_or(is_clear) {
             self.truncate(to);
         } else if let Err(e) = reserve::punch(self.file(), DATA_OFFSET + to, DATA_OFFSET + self.length) {
             let part = operation(LogEvent::PunchFailed).text("segment", &self.name).number("from", to);
@@ -236,7 +314,7 @@ impl Segment {
 
     /// Cuts what an earlier [`cut`](Self::cut) had to leave, if the readers have gone on.
     pub(crate) fn settle(&mut self, capacity: u64, is_clear: impl Fn(u64) -> bool) {
-        if self.standing.is_some_and(is_clear) {
+        if !self.is_adopted && self.standing.is_some_and(is_clear) {
             self.truncate(capacity);
         }
     }
@@ -271,7 +349,7 @@ impl Unborn {
         begin_segment(self.object.file(), &self.geometry, capacity, owner, beginning)?;
         lock(&self.object)?;
         self.object.replace()?;
-        Ok((Segment::new(self.name, self.object.into_file(), self.read_only, capacity), self.geometry))
+        Ok((Segment::new(self.name, self.object.into_file(), self.read_only, capacity, owner), self.geometry))
     }
 }
 

@@ -1,11 +1,13 @@
 //! The segments of a ring: the one in use, and those that readers have not left.
 
 use shm_proto::internal::ring::layout::Place;
-use shm_proto::internal::ring::link::ToWriter;
-use shm_proto::internal::ring::{Beginning, Walk, WalkFrom, Walked};
+use std::os::fd::OwnedFd;
+
+use shm_proto::internal::ring::link::{ToReader, ToWriter};
+use shm_proto::internal::ring::{Beginning, Snapshot, Walk, WalkFrom, Walked, note_readers};
 use shm_proto::{Geometry, ReaderError, Result, SystemError};
 
-use super::segment::{self, Segment, Unborn, this_process};
+use super::segment::{self, Segment, Unborn};
 use crate::channel::readers::Readers;
 use crate::config::ChannelConfig;
 
@@ -37,12 +39,76 @@ pub(in crate::channel) struct Segments {
     formers: Vec<Former>,
     /// How many it has left in all.
     moves: u64,
+    /// Those that it has left one after the other, and where each ended: its instance, position, number.
+    trail: Vec<(u64, u64, u64)>,
+    /// Readers of a dead daemon that may stand in the present one and have not come back.
+    strangers: u64,
 }
 
 impl Segments {
     /// The first one.
     pub(super) fn new(current: Segment, geometry: Geometry) -> Self {
-        Self { current, geometry, formers: Vec::new(), moves: 0 }
+        Self { current, geometry, formers: Vec::new(), moves: 0, trail: Vec::new(), strangers: 0 }
+    }
+
+    /// One that a dead daemon has left.
+    pub(super) fn adopted(current: Segment, geometry: Geometry, shot: &Snapshot) -> Self {
+        let mut segments = Self::new(current, geometry);
+        if shot.previous != 0 {
+            // It has made that move, and may not have told every reader.
+            segments.trail.push((shot.previous, shot.began.0, shot.began.1));
+            segments.moves = 1;
+        }
+        segments.strangers = shot.readers;
+        segments
+    }
+
+    /// Whether somebody may read the present segment whom the daemon does not know: nothing may be overwritten there.
+    pub(super) fn have_strangers(&self) -> bool {
+        self.strangers > 0
+    }
+
+    /// One of them has come back.
+    pub(super) fn came_back(&mut self) {
+        self.strangers = self.strangers.saturating_sub(1);
+    }
+
+    /// The way from a segment to the present one: how many moves it takes, if it can be gone.
+    pub(in crate::channel) fn way_from(&self, instance: u64) -> Option<usize> {
+        if instance == self.geometry.instance {
+            return Some(0);
+        }
+        self.trail.iter().position(|(left, ..)| *left == instance).map(|at| self.trail.len() - at)
+    }
+
+    /// What a reader is told that has to make the last so many moves, with the descriptors that go with it; `None` if a segment on the
+    /// way is gone.
+    ///
+    /// # Errors
+    /// When the descriptors have run out.
+    pub(in crate::channel) fn last_moves(&self, count: usize) -> Result<Option<Vec<(ToReader, OwnedFd)>>> {
+        let mut lines = Vec::new();
+        for at in self.trail.len() - count..self.trail.len() {
+            let (_, pos, seq) = self.trail[at];
+            let (instance, segment) = match self.trail.get(at + 1) {
+                None => (self.geometry.instance, &self.current),
+                Some((next, ..)) => match self.formers.iter().find(|former| former.number == at as u64 + 1) {
+                    Some(former) => (*next, &former.segment),
+                    None => return Ok(None),
+                },
+            };
+            let mut geometry = self.geometry.clone();
+            geometry.instance = instance;
+            lines.push((ToReader::Moved { geometry, pos, seq, broken: None }, segment.for_reader()?));
+        }
+        Ok(Some(lines))
+    }
+
+    /// Notes how many readers there are, for the daemon that comes after this one.
+    pub(super) fn note_readers(&self, readers: usize) {
+        if let Err(e) = note_readers(self.current.file(), self.strangers + readers as u64) {
+            log::debug!("event=no-note segment={} reason={:?}", self.current.name(), e.to_string());
+        }
     }
 
     /// The one in use.
@@ -97,8 +163,8 @@ impl Segments {
                 return Err(ReaderError::Corrupt { channel: self.geometry.channel.to_string(), reason }.into());
             }
         };
-        let (dropped, overwritten) = (shot.dropped, shot.overwritten);
-        Ok(Beginning { pos, seq, bytes, dropped, overwritten, resizes: shot.resizes, evicted: shot.evicted })
+        let Snapshot { dropped, overwritten, resizes, evicted, .. } = shot;
+        Ok(Beginning { pos, seq, bytes, dropped, overwritten, resizes, evicted, previous: 0 })
     }
 
     /// A segment that is to take the present one's place.
@@ -114,10 +180,14 @@ impl Segments {
     /// # Errors
     /// When the kernel refuses.
     pub(super) fn enter(&mut self, unborn: Unborn, capacity: u64, beginning: &Beginning) -> Result<()> {
-        let (segment, geometry) = unborn.begin(capacity, this_process()?, beginning)?;
+        let previous = self.geometry.instance;
+        let (segment, geometry) =
+            unborn.begin(capacity, self.current.owner(), &Beginning { previous, ..*beginning })?;
         let mut old = std::mem::replace(&mut self.current, segment);
         old.retire();
         self.geometry = geometry;
+        self.trail.push((previous, beginning.pos, beginning.seq));
+        self.strangers = 0;
         self.formers.push(Former { number: self.moves, end: beginning.pos, segment: old });
         self.moves += 1;
         Ok(())

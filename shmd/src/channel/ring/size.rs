@@ -62,6 +62,11 @@ impl Size {
         self.sizing.shrinking().is_some()
     }
 
+    /// A writer that was allowed so much by a dead daemon goes on.
+    pub(super) fn resume(&mut self, capacity: u64) {
+        self.sizing = Sizing::new(self.sizing.bounds(), capacity);
+    }
+
     /// Other limits. What is outside them stays until it changes.
     pub(super) fn set_bounds(&mut self, bounds: Bounds) {
         self.sizing.set_bounds(bounds);

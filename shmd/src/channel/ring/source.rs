@@ -24,6 +24,7 @@ impl Ring {
     /// What a writer inside the daemon starts from, and the daemon's side of its page.
     fn opening(&mut self, connections: &mut Connections) -> Result<(Opening, Offer)> {
         self.check(connections)?;
+        self.await_former()?;
         self.claim_segment(connections)?;
         let (mut offer, page) = Offer::new()?;
         let segment = self.segments.current_mut().for_writer()?;

@@ -1,7 +1,9 @@
 //! Lending a ring's writer role, to a child of the daemon too, which shrinks a ring that nobody writes; and what the writer has
 //! to say. Who holds the role is decided in [`role`](super::role).
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use std::os::fd::{AsFd, OwnedFd};
 
 use shm_proto::internal::control::Lent;
 use shm_proto::internal::os::process;
@@ -18,6 +20,10 @@ use crate::event_loop::{ClientId, Interest, Timer, Token};
 use crate::maintenance::Helper;
 use crate::operation_log::LogEvent;
 use crate::source::Inside;
+
+/// So long a program that was lent the role by a daemon that died has to come back. It asks some dozen times a second, unless it
+/// is stopped; then the channel moves, and somebody else may write.
+const RETURN: Duration = Duration::from_secs(10);
 
 /// Characters of a reason given by a writer that are repeated.
 const REASON_CHARS: usize = 200;
@@ -38,9 +44,16 @@ pub(in crate::channel) struct Writer {
     /// The child that the role knows by its number.
     helper: Option<Helper>,
     last: Option<LastProgram>,
+    /// A program that was lent the role by a dead daemon may come back until then.
+    expected: Option<Instant>,
 }
 
 impl Writer {
+    /// Nobody holds the role; one that a dead daemon lent it to may.
+    pub(super) fn expecting(somebody: bool) -> Self {
+        Self { expected: somebody.then(|| Instant::now() + RETURN), ..Self::default() }
+    }
+
     /// The lease, while somebody holds the role.
     pub(in crate::channel) fn lease(&self) -> Option<&Lease> {
         self.lease.as_ref()
@@ -100,6 +113,7 @@ impl Ring {
             self.make_way(connections);
         }
         self.check_for(connections)?;
+        self.await_former().map_err(|e| self.cannot_claim(&e))?;
         self.claim_segment(connections).map_err(|e| self.cannot_claim(&e))?;
         let made = Offer::new().and_then(|(offer, page)| {
             let fds = vec![self.segments.current_mut().for_writer()?, page];
@@ -120,6 +134,76 @@ impl Ring {
         Ok(())
     }
 
+    /// Whether somebody else can have the role: not while a program that has it from a dead daemon may come back.
+    ///
+    /// # Errors
+    /// That it has to be waited for.
+    pub(super) fn await_former(&mut self) -> Result<()> {
+        let Some(until) = self.writer.expected else { return Ok(()) };
+        if Instant::now() < until && self.segments.current().is_locked()? {
+            let reason = format!(
+                "a program that was lent the writer role before the daemon was started again has not come back; it may within \
+                 {} s",
+                until.saturating_duration_since(Instant::now()).as_secs() + 1
+            );
+            let busy = std::io::Error::new(std::io::ErrorKind::ResourceBusy, reason);
+            return Err(Error::system(format!("lend the writer role of channel {}", self.config.name), busy));
+        }
+        self.writer.expected = None;
+        Ok(())
+    }
+
+    /// Lets a program keep the role that a dead daemon lent to it, and answers it: the segment that it writes and its descriptor, the
+    /// capacity that it was allowed, and its page.
+    ///
+    /// # Errors
+    /// The refusal to send instead: the program has lost the role.
+    pub(crate) fn resume_writer(
+        &mut self,
+        connections: &mut Connections,
+        client: ClientId,
+        program: Option<&str>,
+        (instance, capacity): (u64, u64),
+        [segment, page]: [OwnedFd; 2],
+    ) -> Result<(), Refusal> {
+        if let Some(lease) = self.writer.lease().filter(|_| self.has_writer()) {
+            return self.refuse(ErrorKind::WriterTaken, lease.refusal());
+        }
+        let Some(peer) = connections.peer(client, program) else { return Ok(()) };
+        let is_lent = instance == self.segments.geometry().instance
+            && self.segments.current().is_lent_as(segment.as_fd()).map_err(|e| self.internal(&e.into()))?;
+        if !is_lent {
+            let why =
+                "the segment that it was lent for is no more, or somebody else may write to it; borrow the role again";
+            return self.refuse(ErrorKind::WriterTaken, why);
+        }
+        let offer = match Offer::resumed(page.as_fd()) {
+            Err(why) => return self.refuse(ErrorKind::BadRequest, why.to_string()),
+            Ok(offer) => offer,
+        };
+        let Some(mut offer) = offer else {
+            return self.refuse(ErrorKind::WriterTaken, "the lending was over before");
+        };
+        self.check_for(connections)?;
+        self.make_way(connections);
+        connections.bind(client, client::Role::Writer(self.id)).map_err(|e| self.internal(&e))?;
+        if let Some(left_out) = self.lines.admit(Instant::now()) {
+            self.about(LogEvent::Resume).text("role", "writer").peer(&peer).left_out(left_out).info();
+        }
+        self.writer.last = process::start_ticks(peer.pid).map(|start| LastProgram { pid: peer.pid, start });
+        self.writer.expected = None;
+        let most = self.segments.current().data_length().map_err(|e| self.internal(&e.into()))?.min(self.config.max);
+        let capacity = capacity.clamp(self.size.capacity().min(most), most);
+        self.size.resume(capacity);
+        self.prepare(&mut offer);
+        // It takes back a shrink that the dead daemon asked for, and answers a wish to grow.
+        offer.put(ToWriter::Grown { capacity, done: true });
+        let lent = Lent::new(self.segments.geometry().clone(), capacity);
+        connections.reply(client, Ok(Done::Publish(lent)), Vec::new());
+        self.begin(connections, offer.to(To::Program { client, peer }));
+        Ok(())
+    }
+
     fn cannot_claim(&self, error: &Error) -> Refusal {
         match error {
             Error::System(system) if system.kind() == std::io::ErrorKind::ResourceBusy => {
@@ -134,13 +218,45 @@ impl Ring {
     pub(super) fn prepare(&mut self, offer: &mut Offer) {
         self.readers.standing().for_each(|(reader, _)| offer.put(ToWriter::ReaderJoined { reader }));
         self.size.writer_came().for_each(|line| offer.put(line));
+        offer.miss(self.returning.missing());
     }
 
     /// Somebody else holds the role from now on.
     pub(super) fn begin(&mut self, connections: &mut Connections, lease: Lease) {
         self.writer.role.lent(lease.holder());
         self.writer.lease = Some(lease);
+        if let Some(until) = self.returning.begin(Instant::now()) {
+            connections.events.set_timer(Timer::Returning(self.id), Some(until));
+        }
         self.send_lines(connections);
+    }
+
+    /// Readers of the daemon before this one are all back, or waited for no longer.
+    fn miss_nobody(&mut self, connections: &mut Connections) {
+        connections.events.set_timer(Timer::Returning(self.id), None);
+        if let Some(lease) = &mut self.writer.lease {
+            lease.miss(0);
+            self.send_lines(connections);
+        }
+    }
+
+    /// They had their time.
+    pub(crate) fn give_up_missing(&mut self, connections: &mut Connections) {
+        let missing = self.returning.give_up();
+        if missing > 0 {
+            let reason = "they were attached to the daemon before this one and have not come back";
+            self.about(LogEvent::Missing).number("readers", missing).reason(reason).warn();
+            self.miss_nobody(connections);
+        }
+    }
+
+    /// A reader of the daemon before this one has come back.
+    pub(super) fn one_is_back(&mut self, connections: &mut Connections) {
+        if self.returning.came() {
+            self.miss_nobody(connections);
+        } else if let Some(lease) = &mut self.writer.lease {
+            lease.miss(self.returning.missing());
+        }
     }
 
     /// Does what the role's machine has decided. `why` is for whoever the role is taken from, or for the log.

@@ -18,6 +18,8 @@ pub(crate) struct Outbox {
     policy: Option<ToWriter>,
     sent: u64,
     taken: u64,
+    /// Readers that are to be named, but have not come yet.
+    missing: u64,
 }
 
 impl Outbox {
@@ -44,7 +46,7 @@ impl Outbox {
             ToWriter::Policy { .. } => self.policy = Some(line),
             ToWriter::Revoked { .. } => self.revoked = Some(line),
             // Only read, never sent.
-            ToWriter::Unknown => {}
+            ToWriter::Resumed | ToWriter::Unknown => {}
         }
     }
 
@@ -75,10 +77,15 @@ impl Outbox {
         self.taken = lines.clamp(self.taken, self.sent);
     }
 
-    /// Lines that wait.
+    /// So many readers may come that the writer has to wait for.
+    pub(crate) fn miss(&mut self, readers: u64) {
+        self.missing = readers;
+    }
+
+    /// Lines that wait, or are to come.
     pub(crate) fn len(&self) -> usize {
         let single = usize::from(self.revoked.is_some()) + usize::from(self.policy.is_some());
-        self.left.len() + self.joined.len() + self.sizes.len() + single
+        self.missing as usize + self.left.len() + self.joined.len() + self.sizes.len() + single
     }
 
     /// Whether some of them have to wait until the writer has taken others.

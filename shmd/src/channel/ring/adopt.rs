@@ -1,0 +1,101 @@
+//! Going on in the segment that a dead daemon has left: whether it can be trusted, and what is known of it then.
+//!
+//! Everything is looked at by `pread` and nothing is believed without a check: a program that was lent the writer role may have
+//! written anything. A segment that fails is replaced by an empty one, and the log says why.
+
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, OwnedFd};
+
+use shm_proto::internal::os::file_lock::{self, Role};
+use shm_proto::internal::os::reserve;
+use shm_proto::internal::ring::layout::{DATA_OFFSET, LAYOUT_VERSION};
+use shm_proto::internal::ring::{Owner, Snapshot, Walk, WalkFrom, Walked, own_segment};
+use shm_proto::{Bytes, Geometry, SystemError};
+
+use super::segment::{Segment, geometry};
+use crate::config::ChannelConfig;
+use crate::operation_log::{LogEvent, operation};
+
+/// A segment whose daemon is no more.
+pub(super) struct Left<'a> {
+    /// Its name for `shm_open`.
+    pub(super) name: &'a str,
+    /// Open for writing, with its owner's lock unless a reader is in the way of that.
+    pub(super) file: OwnedFd,
+    /// Open for reading only.
+    pub(super) read_only: OwnedFd,
+    /// What its header says.
+    pub(super) found: Snapshot,
+}
+
+/// What is known of a segment that was adopted.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::channel) struct Adopted {
+    pub(super) shot: Snapshot,
+    /// A program that was lent the writer role lives, and may still write.
+    pub(super) is_written: bool,
+}
+
+impl Left<'_> {
+    /// Makes it the segment of the channel that is configured so.
+    ///
+    /// # Errors
+    /// Why it cannot be that, in words; or what the kernel refused.
+    pub(super) fn adopt(
+        self,
+        config: &ChannelConfig,
+        owner: Owner,
+    ) -> Result<Result<(Segment, Geometry, Adopted), String>, SystemError> {
+        let Left { name, file, read_only, found } = self;
+        if !found.is_segment {
+            return Ok(Err(format!("its layout has version {}, this program's has {LAYOUT_VERSION}", found.version)));
+        }
+        if found.owner.boot_id != owner.boot_id {
+            return Ok(Err("it is of another boot".to_owned()));
+        }
+        if found.owner.home != owner.home {
+            return Ok(Err("the daemon had another runtime directory".to_owned()));
+        }
+        let mut geometry = geometry(config);
+        (geometry.instance, geometry.lineage) = (found.instance, found.lineage);
+        let length = reserve::length(file.as_fd())?.saturating_sub(DATA_OFFSET);
+        if let Some(fault) = found.fault(&geometry, length) {
+            return Ok(Err(format!("it does not fit the configuration, or was written over: {fault}")));
+        }
+        if found.capacity < config.min.min(DATA_OFFSET) {
+            return Ok(Err(format!("its capacity is {}", Bytes(found.capacity))));
+        }
+        let is_written = file_lock::is_locked(&file, Role::Writer)?;
+        let walked = Walk::begin(file.as_fd(), WalkFrom::Floor)
+            .and_then(|mut walk| walk.go_on(file.as_fd(), &geometry, u64::MAX));
+        match walked {
+            Ok(Walked::Broken(reason)) => return Ok(Err(format!("its records are broken: {reason}"))),
+            Ok(Walked::Tail(_)) => {}
+            // Somebody writes, and faster than the records can be looked at.
+            Ok(Walked::Overtaken) if is_written => {}
+            Err(e) if is_written && e.kind() == ErrorKind::ResourceBusy => {}
+            Ok(other) => return Ok(Err(format!("its records have no end: {other:?}"))),
+            Err(e) => return Err(e),
+        }
+        own_segment(file.as_fd(), owner)?;
+        // Without the lock, the channel moves to a segment that has it before anybody else is lent the role.
+        let next_lock = file_lock::take_over(&file)?;
+        if !is_written && length > found.capacity {
+            // Of a growth that was under way, or of a shrink whose readers had not left yet; those see that they were overtaken.
+            reserve::punch(file.as_fd(), DATA_OFFSET + found.capacity, DATA_OFFSET + length)?;
+        }
+        let segment = Segment::adopted(name.to_owned(), file, read_only, length, next_lock, owner);
+        let gid = config.group.as_ref().map(|(_, gid)| *gid);
+        segment.set_access(config.mode, gid)?;
+        operation(LogEvent::Adopt)
+            .on(&config.name)
+            .text("segment", name)
+            .number("capacity", found.capacity)
+            .number("messages", found.tail.seq)
+            .number("readers", found.readers)
+            .text("writer", if is_written { "alive" } else { "none" })
+            .reason(format_args!("its daemon, pid {}, is no more", found.owner.pid))
+            .warn();
+        Ok(Ok((segment, geometry, Adopted { shot: found, is_written })))
+    }
+}

@@ -1,0 +1,413 @@
+//! A daemon that is killed and started again: what it finds it goes on with, and who is attached stays.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
+use shm_proto::internal::os::page::SharedPage;
+use shm_proto::internal::os::shm;
+use shm_proto::internal::ring::layout::{LeasePage, ReaderPage, control};
+use shm_proto::{Client, Done, Reader, Refusal, Request, Start, Writer};
+
+use super::{Daemon, PATIENCE, joined, wait_for};
+
+const LENT: &str = "[[channel]]\nname = \"main\"\ncapacity = \"64KiB\"\nmin = \"64KiB\"\nmax = \"1MiB\"\n";
+
+/// How often a daemon is killed under load, if `SHMD_KILLS` does not say it.
+const KILLS: u32 = 5;
+
+impl Daemon {
+    fn die(&mut self) {
+        self.signal(Signal::SIGKILL);
+        self.wait();
+    }
+
+    fn come_back(&mut self) {
+        self.run(&[]);
+        self.await_ready();
+    }
+}
+
+fn number(reader: &mut Reader) -> u64 {
+    let mut bytes = Vec::new();
+    let received = reader.recv_into(&mut bytes, Some(PATIENCE)).unwrap();
+    assert_eq!(received.lost_before, 0);
+    let number = u64::from_le_bytes(bytes.try_into().unwrap());
+    assert_eq!(number, received.seq);
+    number
+}
+
+fn publish(writer: &mut Writer, numbers: std::ops::Range<u64>) {
+    for n in numbers {
+        assert_eq!(writer.publish(&n.to_le_bytes()).unwrap(), Some(n));
+    }
+}
+
+#[test]
+fn what_nobody_was_reading_is_still_there() {
+    let mut daemon = Daemon::start("adopt-kept", LENT);
+    let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
+    publish(&mut writer, 0..100);
+    let lineage = writer.geometry().lineage;
+    drop(writer);
+    daemon.die();
+    daemon.come_back();
+    assert!(daemon.log().contains("event=adopt channel=main "), "{}", daemon.log());
+    let mut reader = Reader::attach(&daemon.endpoint(), None, Start::Oldest).unwrap();
+    assert_eq!(reader.geometry().lineage, lineage);
+    assert!((0..100).all(|n| number(&mut reader) == n));
+    let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
+    publish(&mut writer, 100..200);
+    assert!((100..200).all(|n| number(&mut reader) == n));
+    assert_eq!(daemon.stat().messages, 200);
+    drop(writer);
+    assert_eq!(daemon.stop(), Some(0));
+    assert!(!daemon.object("main").exists());
+}
+
+#[test]
+fn a_reader_stays_and_the_next_writer_overwrites_nothing_that_it_has_not_read() {
+    let mut daemon = Daemon::start("adopt-reader", LENT);
+    let mut reader = Reader::attach(&daemon.endpoint(), None, Start::Oldest).unwrap();
+    let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
+    publish(&mut writer, 0..1000);
+    drop(writer);
+    assert!((0..500).all(|n| number(&mut reader) == n));
+    daemon.die();
+    daemon.come_back();
+    // Before the reader has said a word: it may be stopped for a moment.
+    let endpoint = daemon.endpoint();
+    let publishing = thread::spawn(move || {
+        let mut writer = Writer::attach(&endpoint, None).unwrap();
+        publish(&mut writer, 1000..100_000);
+        writer
+    });
+    wait_for(|| daemon.log().matches("event=lend").count() == 2, || daemon.log());
+    assert!((500..100_000).all(|n| number(&mut reader) == n));
+    drop(joined(publishing));
+    assert!(daemon.log().contains("event=resume channel=main reader=1"), "{}", daemon.log());
+    assert!(daemon.log().contains("event=move channel=main"), "{}", daemon.log());
+    assert_eq!((reader.received(), reader.lost()), (100_000, 0));
+    assert_eq!(daemon.stop(), Some(0));
+    assert!(matches!(reader.recv(Some(PATIENCE)), Err(e) if e.to_string().contains("closed")));
+    assert!(!daemon.object("main").exists());
+}
+
+#[test]
+fn a_reader_that_came_back_in_time_costs_no_other_segment() {
+    let mut daemon = Daemon::start("adopt-in-place", LENT);
+    let mut reader = Reader::attach(&daemon.endpoint(), None, Start::Oldest).unwrap();
+    daemon.die();
+    daemon.come_back();
+    assert!(matches!(reader.recv(Some(Duration::from_millis(1500))), Err(e) if e.to_string().contains("timed out")));
+    assert_eq!(daemon.stat().readers.len(), 1);
+    let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
+    publish(&mut writer, 0..10);
+    assert!((0..10).all(|n| number(&mut reader) == n));
+    assert!(!daemon.log().contains("event=move"), "{}", daemon.log());
+}
+
+#[test]
+fn a_reader_in_a_poll_loop_stays_on_one_descriptor() {
+    let mut daemon = Daemon::start("adopt-poll", LENT);
+    let mut reader = Reader::attach(&daemon.endpoint(), None, Start::Oldest).unwrap();
+    let next = |reader: &mut Reader| loop {
+        if let Some(message) = reader.try_recv().unwrap() {
+            let seq = message.seq();
+            message.finish().unwrap();
+            return seq;
+        }
+        if reader.arm().unwrap() {
+            poll(&mut [PollFd::new(reader.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE).unwrap();
+        }
+    };
+    for round in 0..3u64 {
+        let endpoint = daemon.endpoint();
+        let publishing = thread::spawn(move || {
+            let mut writer = Writer::attach(&endpoint, None).unwrap();
+            publish(&mut writer, round * 10..round * 10 + 10);
+        });
+        assert!((round * 10..round * 10 + 10).all(|n| next(&mut reader) == n));
+        joined(publishing);
+        daemon.die();
+        // It finds nothing, and goes to sleep until the next attempt.
+        assert!(reader.try_recv().unwrap().is_none() && reader.arm().unwrap());
+        daemon.come_back();
+        let readers = |reader: &mut Reader| {
+            assert!(reader.try_recv().unwrap().is_none());
+            let _ = reader.arm().unwrap();
+        };
+        wait_for(
+            || {
+                readers(&mut reader);
+                daemon.stat().readers.len() == 1
+            },
+            || daemon.log(),
+        );
+    }
+    assert_eq!(reader.received(), 30);
+}
+
+#[test]
+fn a_writer_keeps_its_role_and_is_the_only_one() {
+    let mut daemon = Daemon::start("adopt-writer", LENT);
+    let mut reader = Reader::attach(&daemon.endpoint(), None, Start::Oldest).unwrap();
+    let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
+    publish(&mut writer, 0..10);
+    daemon.die();
+    publish(&mut writer, 10..20);
+    assert!((0..20).all(|n| number(&mut reader) == n), "it needs no daemon for that");
+    daemon.come_back();
+    let taken = daemon.refused(&Request::Publish { channel: None, program: None });
+    assert!(taken.contains("has not come back; it may within"), "{taken}");
+    wait_for(
+        || {
+            writer.maintain().unwrap();
+            daemon.stat().writer.is_some()
+        },
+        || daemon.log(),
+    );
+    let taken = daemon.refused(&Request::Publish { channel: None, program: None });
+    assert!(taken.contains("has borrowed the writer role"), "{taken}");
+    // One that attaches now is served, and so is one that has not come back yet.
+    let mut late = Reader::attach(&daemon.endpoint(), None, Start::New).unwrap();
+    publish(&mut writer, 20..30);
+    assert!((20..30).all(|n| number(&mut late) == n) && (20..30).all(|n| number(&mut reader) == n));
+    assert!(!daemon.log().contains("event=move"), "{}", daemon.log());
+    assert_eq!(writer.readers(), 2);
+    drop(writer);
+    wait_for(|| daemon.stat().writer.is_none(), || daemon.log());
+    assert_eq!(daemon.stop(), Some(0));
+}
+
+#[test]
+fn a_writer_at_work_notices_both_and_lets_go_of_readers_that_died_meanwhile() {
+    let mut daemon = Daemon::start("adopt-busy", &format!("{LENT}evict_after = \"0s\"\n"));
+    let reader = Reader::attach(&daemon.endpoint(), None, Start::Oldest).unwrap();
+    let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
+    let end = std::sync::Arc::new(AtomicBool::new(false));
+    let over = std::sync::Arc::clone(&end);
+    daemon.die();
+    // Nobody tells the writer that this reader is gone, and it has read nothing.
+    drop(reader);
+    let publishing = thread::spawn(move || {
+        while !over.load(Ordering::Relaxed) {
+            writer.publish(&[0; 1000]).unwrap();
+        }
+        writer.messages()
+    });
+    daemon.come_back();
+    wait_for(|| daemon.stat().writer.is_some_and(|_| daemon.stat().messages > 10_000), || daemon.log());
+    end.store(true, Ordering::Relaxed);
+    assert!(joined(publishing) > 10_000);
+}
+
+#[test]
+fn a_source_goes_on_in_a_new_segment_and_its_reader_follows() {
+    let mut daemon = Daemon::configured("adopt-source", "");
+    let file = daemon.dir.join("file");
+    fs::write(&file, "").unwrap();
+    daemon.config = format!("{LENT}source = \"tail:{}\"\n", file.display());
+    daemon.come_back();
+    let mut reader = Reader::attach(&daemon.endpoint(), None, Start::Oldest).unwrap();
+    let append = |text: &str| {
+        use std::io::Write;
+        fs::OpenOptions::new().append(true).open(&file).unwrap().write_all(text.as_bytes()).unwrap();
+    };
+    let mut bytes = Vec::new();
+    for round in 0..3 {
+        append(&format!("line {round}\n"));
+        let received = reader.recv_into(&mut bytes, Some(PATIENCE)).unwrap();
+        assert_eq!((received.seq, received.lost_before), (round, 0));
+        assert_eq!(bytes, format!("line {round}").as_bytes());
+        daemon.die();
+        daemon.come_back();
+    }
+    assert_eq!(reader.lost(), 0);
+}
+
+#[test]
+fn what_is_not_this_daemons_or_makes_no_sense_is_replaced_and_the_log_says_why() {
+    let mut daemon = Daemon::start("adopt-not", LENT);
+    let replaced = |daemon: &mut Daemon, change: &dyn Fn(&mut Daemon), why: &str| {
+        publish(&mut Writer::attach(&daemon.endpoint(), None).unwrap(), 0..10);
+        daemon.die();
+        change(daemon);
+        daemon.come_back();
+        let log = daemon.log();
+        let line = log.lines().rev().find(|line| line.contains("event=replace segment=")).unwrap_or(&log).to_owned();
+        assert!(line.contains(why), "{line}");
+        assert_eq!(daemon.stat().messages, 0);
+    };
+    replaced(&mut daemon, &|daemon| daemon.config = LENT.replace("1MiB", "2MiB"), "maximum capacity");
+    let write = |at: u64| {
+        move |daemon: &mut Daemon| {
+            let file = fs::OpenOptions::new().write(true).open(daemon.object("main")).unwrap();
+            file.write_all_at(&[0xa5; 8], at).unwrap();
+        }
+    };
+    replaced(&mut daemon, &write(64), "of another boot");
+    replaced(&mut daemon, &write(80), "another runtime directory");
+    replaced(&mut daemon, &write(4096), "records are broken");
+    replaced(&mut daemon, &write(256 + 64), "written over");
+    let cut = |daemon: &mut Daemon| {
+        fs::OpenOptions::new().write(true).open(daemon.object("main")).unwrap().set_len(8192).unwrap();
+    };
+    replaced(&mut daemon, &cut, "capacity is 65536, there are 4096 bytes");
+    // Another daemon with the same prefix, when this one is dead.
+    daemon.die();
+    let mut other = Daemon::configured("adopt-other", LENT);
+    let own = std::mem::replace(&mut other.prefix, daemon.prefix.clone());
+    other.come_back();
+    assert!(other.log().contains("another runtime directory"), "{}", other.log());
+    assert_eq!(other.stop(), Some(0));
+    other.prefix = own;
+}
+
+#[test]
+fn whoever_was_in_a_segment_that_was_replaced_is_told() {
+    let mut daemon = Daemon::start("adopt-told", LENT);
+    let mut reader = Reader::attach(&daemon.endpoint(), None, Start::Oldest).unwrap();
+    let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
+    publish(&mut writer, 0..10);
+    daemon.die();
+    daemon.config = LENT.replace("1MiB", "2MiB");
+    daemon.come_back();
+    assert!((0..10).all(|n| number(&mut reader) == n), "what was published before can be read");
+    wait_for(
+        || matches!(reader.recv(Some(Duration::from_millis(10))), Err(e) if e.to_string().contains("is gone")),
+        || daemon.log(),
+    );
+    wait_for(
+        || matches!(writer.maintain(), Err(e) if e.to_string().contains("borrow the role again")),
+        || daemon.log(),
+    );
+    let mut reader = Reader::attach(&daemon.endpoint(), None, Start::Oldest).unwrap();
+    let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
+    publish(&mut writer, 0..10);
+    assert!((0..10).all(|n| number(&mut reader) == n));
+}
+
+#[test]
+fn a_daemon_that_does_not_come_back_is_gone_after_a_while() {
+    for patience in [Duration::ZERO, Duration::from_millis(200)] {
+        let mut daemon = Daemon::start("adopt-gone", LENT);
+        let endpoint = daemon.endpoint().with_patience(patience);
+        let mut reader = Reader::attach(&endpoint, None, Start::Oldest).unwrap();
+        daemon.die();
+        let error = reader.recv(Some(PATIENCE)).map(|message| message.seq()).unwrap_err();
+        assert!(error.to_string().contains("the daemon of channel main is gone"), "{error}");
+        assert!(reader.is_disconnected());
+    }
+}
+
+/// What a resuming client sends, by hand.
+fn resume(daemon: &Daemon, request: &Request, fds: &[&OwnedFd]) -> Result<Done, Refusal> {
+    let mut conn = Client::connect(&daemon.endpoint(), PATIENCE).unwrap().into_conn();
+    let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+    conn.send(request, &fds).unwrap();
+    let mut answer = None;
+    wait_for(
+        || {
+            use shm_proto::internal::control::{Received, Reply, decode};
+            match conn.receive().unwrap() {
+                Received::Line(line, _) => answer = Some(decode::<Reply>(&line).unwrap()),
+                Received::Nothing => {}
+                Received::Closed => panic!("closed: {}", daemon.log()),
+            }
+            answer.is_some()
+        },
+        || daemon.log(),
+    );
+    match answer.unwrap() {
+        shm_proto::internal::control::Reply::Ok(done) => Ok(done),
+        shm_proto::internal::control::Reply::Error(refusal) => Err(refusal),
+    }
+}
+
+#[test]
+fn nobody_becomes_a_reader_or_a_writer_by_claiming_to_have_been_one() {
+    let daemon = Daemon::start("adopt-claims", LENT);
+    let instance = Reader::attach(&daemon.endpoint(), None, Start::New).unwrap().geometry().instance;
+    let channel = || "main".parse().unwrap();
+    let reader = |instance| Request::ResumeReader { channel: channel(), program: None, instance, moves: 0 };
+    let refused = |request: &Request, fds: &[&OwnedFd]| resume(&daemon, request, fds).unwrap_err().to_string();
+    let (page, page_fd) = SharedPage::<ReaderPage>::create("claim").unwrap();
+    let null = OwnedFd::from(fs::File::open("/dev/null").unwrap());
+    assert!(refused(&reader(instance), &[]).contains("0 descriptors came with it"));
+    assert!(refused(&reader(instance), &[&null]).contains("a shared page has 4096 bytes"));
+    assert!(refused(&reader(instance ^ 1), &[&page_fd]).contains("is no more"));
+    page.control.value.store(control::EVICTED, Ordering::Relaxed);
+    assert!(refused(&reader(instance), &[&page_fd]).contains("was evicted"));
+    page.control.value.store(0, Ordering::Relaxed);
+    let mut held = Client::connect(&daemon.endpoint(), PATIENCE).unwrap().into_conn();
+    held.send(&reader(instance), &[page_fd.as_fd()]).unwrap();
+    wait_for(|| daemon.stat().readers.len() == 1, || daemon.log());
+    assert!(refused(&reader(instance), &[&page_fd]).contains("another reader has this page"));
+
+    let writer = |instance| Request::ResumeWriter { channel: channel(), program: None, instance, capacity: u64::MAX };
+    let (_lease, lease_fd) = SharedPage::<LeasePage>::create("claim").unwrap();
+    let segment = shm::open(&format!("/{}.main", daemon.prefix), true).unwrap();
+    for fd in [&null, &segment] {
+        assert!(refused(&writer(instance), &[fd, &lease_fd]).contains("is no more, or somebody else may write"));
+    }
+    assert!(daemon.stat().writer.is_none());
+    let held_role = Writer::attach(&daemon.endpoint(), None).unwrap();
+    assert!(refused(&writer(instance), &[&segment, &lease_fd]).contains("has borrowed the writer role"));
+    drop(held_role);
+}
+
+/// Kills the daemon again and again while a program writes as fast as it can and two read.
+#[test]
+fn nothing_is_lost_or_doubled_while_the_daemon_dies_again_and_again() {
+    let kills = std::env::var("SHMD_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(KILLS);
+    let mut daemon = Daemon::start("adopt-kills", LENT);
+    let end = std::sync::Arc::new(AtomicBool::new(false));
+    let over = std::sync::Arc::clone(&end);
+    let readers: Vec<_> = (0..2)
+        .map(|_| {
+            let mut reader = Reader::attach(&daemon.endpoint(), None, Start::Oldest).unwrap();
+            thread::spawn(move || {
+                let (mut next, mut bytes) = (0, Vec::new());
+                loop {
+                    match reader.recv_into(&mut bytes, Some(PATIENCE)) {
+                        Ok(received) => assert_eq!((received.seq, received.lost_before), (next, 0)),
+                        Err(error) => return (next, error.to_string()),
+                    }
+                    assert_eq!(bytes, next.to_le_bytes());
+                    next += 1;
+                }
+            })
+        })
+        .collect();
+    let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
+    let writing = thread::spawn(move || {
+        let mut n = 0u64;
+        while !over.load(Ordering::Relaxed) {
+            publish(&mut writer, n..n + 100);
+            n += 100;
+        }
+        (n, writer)
+    });
+    for kill in 0..kills {
+        thread::sleep(Duration::from_millis(u64::from(kill * 37 % 90)));
+        daemon.die();
+        thread::sleep(Duration::from_millis(u64::from(kill * 53 % 60)));
+        daemon.come_back();
+    }
+    wait_for(|| daemon.stat().readers.len() == 2 && daemon.stat().writer.is_some(), || daemon.log());
+    end.store(true, Ordering::Relaxed);
+    let (published, writer) = joined(writing);
+    assert!(published > 0);
+    drop(writer);
+    wait_for(|| daemon.stat().writer.is_none(), || daemon.log());
+    assert_eq!(daemon.stop(), Some(0));
+    for reader in readers {
+        assert_eq!(joined(reader), (published, "channel main is closed".to_owned()));
+    }
+}
