@@ -114,6 +114,10 @@ impl Comeback {
                     return self.later(now);
                 }
                 self.asked = Some((conn, now.saturating_add(ANSWER_NS)));
+                if let Some(timer) = &self.timer {
+                    // One that has gone off would be readable for ever.
+                    let _ = timer.unset();
+                }
                 self.next_ns = now + PAUSE_NS;
                 Found::Nothing
             }

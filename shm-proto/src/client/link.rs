@@ -74,6 +74,11 @@ impl SocketLink {
         self.changes += 1;
         match found {
             Found::Nothing => Ok(None),
+            // Without a descriptor to spare it comes without the bell: try again.
+            Found::Daemon(done, fds, _) if matches!(*done, Done::Attach(_)) && fds.len() != 1 => {
+                back.comeback.lost();
+                Ok(None)
+            }
             Found::Daemon(done, fds, conn) if matches!(*done, Done::Attach(_)) => {
                 log::info!(
                     "attached again to channel {}: a daemon has come in the place of the one that died",

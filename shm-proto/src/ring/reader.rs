@@ -12,6 +12,7 @@
 //!
 //! The [`Reader`] asks one after the other.
 
+mod batch;
 mod connection;
 mod descriptor;
 mod error;
@@ -30,6 +31,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+pub use self::batch::Batch;
 use self::connection::Connection;
 use self::descriptor::Descriptor;
 pub use self::error::ReaderError;
@@ -262,7 +264,7 @@ impl Reader {
 
     /// Receives up to `most` messages that are available now, and gives their space back at the end at the latest.
     pub fn batch(&mut self, most: usize) -> Batch<'_> {
-        Batch { reader: self, left: most }
+        Batch::new(self, most)
     }
 
     /// Goes to the oldest whole record, and counts what is lost by that.
@@ -376,35 +378,5 @@ impl Drop for Reader {
     fn drop(&mut self) {
         self.give_back();
         self.page.leave();
-    }
-}
-
-/// Messages received one after the other; see [`Reader::batch`]. The space is given back when it is dropped.
-#[derive(Debug)]
-#[must_use = "a batch receives nothing by itself"]
-pub struct Batch<'a> {
-    reader: &'a mut Reader,
-    left: usize,
-}
-
-impl Batch<'_> {
-    /// The next message, or `None` when the batch is full or there is nothing more.
-    ///
-    /// # Errors
-    /// As [`Reader::try_recv`].
-    #[inline]
-    #[allow(clippy::should_implement_trait)]
-    pub fn next(&mut self) -> Result<Option<Message<'_>>> {
-        if self.left == 0 {
-            return Ok(None);
-        }
-        self.left -= 1;
-        self.reader.try_recv()
-    }
-}
-
-impl Drop for Batch<'_> {
-    fn drop(&mut self) {
-        self.reader.give_back();
     }
 }

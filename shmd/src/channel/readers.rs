@@ -38,10 +38,7 @@ impl Readers {
     ) -> Result<u32, Refusal> {
         let (user, master, now) = (&peer.user, is_master(peer.uid), Instant::now());
         if !master {
-            connections.attaching.attach(peer.uid, now).map_err(|wait| {
-                let why = format!("user {user} attaches too often; try again in {}", told(wait));
-                later(format!("channel {channel}: {why}"), wait)
-            })?;
+            Self::pace(connections, channel, peer)?;
             self.conduct.attach(peer.uid, now).map_err(|Wait { left, evictions, ago }| {
                 let times = if evictions == 1 { "once".to_owned() } else { format!("{evictions} times") };
                 let why = format!(
@@ -53,6 +50,20 @@ impl Readers {
             })?;
         }
         self.place(channel, peer, most)
+    }
+
+    /// That a user does not attach too often.
+    ///
+    /// # Errors
+    /// The refusal to send instead.
+    pub(super) fn pace(connections: &mut Connections, channel: &ChannelName, peer: &Peer) -> Result<(), Refusal> {
+        if is_master(peer.uid) {
+            return Ok(());
+        }
+        connections.attaching.attach(peer.uid, Instant::now()).map_err(|wait| {
+            let why = format!("user {} attaches too often; try again in {}", peer.user, told(wait));
+            later(format!("channel {channel}: {why}"), wait)
+        })
     }
 
     /// The number that one more reader may have, of at most `most`.

@@ -6,6 +6,7 @@ mod health;
 mod lease;
 mod moving;
 mod name;
+mod resume;
 mod returning;
 mod role;
 mod segment;
@@ -86,7 +87,7 @@ impl Ring {
         // A ring that may overwrite what nobody has read waits for nobody.
         let waits = config.on_full != OnFull::Overwrite;
         let returning = match adopted {
-            Some(adopted) if waits && !adopted.is_written => Returning::expect(adopted.shot.readers),
+            Some(adopted) if waits => Returning::expect(adopted.shot.readers),
             _ => Returning::default(),
         };
         let capacity = adopted.map_or(config.capacity, |adopted| adopted.shot.capacity);

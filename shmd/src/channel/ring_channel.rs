@@ -10,6 +10,7 @@ use shm_proto::{Done, Error, ErrorKind, Refusal};
 
 use super::eviction::By;
 use super::reader::{Reader, To, page_id};
+use super::readers::Readers;
 use super::reload::{Outcome, merge};
 use super::ring::Ring;
 use crate::client::Role;
@@ -90,7 +91,10 @@ impl RingChannel {
         (instance, made, page): (u64, u32, OwnedFd),
     ) -> Result<(), Refusal> {
         let Some(peer) = connections.peer(client, program) else { return Ok(()) };
+        // Before anything is compared: the segment may be replaced by that.
+        self.ring.check_for(connections)?;
         let config = self.ring.config();
+        Readers::pace(connections, &config.name, &peer)?;
         let refuse = |why: &str| {
             let why = format!("{why}; attach again to go on");
             Err(channel_refusal(&self.ring.config().name, ErrorKind::NoSuchReader, why))
@@ -114,7 +118,6 @@ impl RingChannel {
         if reader.is_through() {
             return refuse("the reader was evicted, or the channel was closing");
         }
-        self.ring.check_for(connections)?;
         connections.bind(client, Role::Reader(self.ring.id(), number)).map_err(|e| self.ring.internal(&e))?;
         // Nobody writes to the segments before this one any more: what the reader finds there it may believe without this mark.
         reader.set_moves(made, count);

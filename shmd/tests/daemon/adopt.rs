@@ -1,7 +1,7 @@
 //! A daemon that is killed and started again: what it finds it goes on with, and who is attached stays.
 
 use std::fs;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -9,10 +9,7 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use shm_proto::internal::os::page::SharedPage;
-use shm_proto::internal::os::shm;
-use shm_proto::internal::ring::layout::{LeasePage, ReaderPage, control};
-use shm_proto::{Client, Done, Reader, Refusal, Request, Start, Writer};
+use shm_proto::{Reader, Request, Start, Writer};
 
 use super::{Daemon, PATIENCE, joined, wait_for};
 
@@ -146,6 +143,14 @@ fn a_reader_in_a_poll_loop_stays_on_one_descriptor() {
             || {
                 readers(&mut reader);
                 daemon.stat().readers.len() == 1
+            },
+            || daemon.log(),
+        );
+        // And it sleeps as it did before.
+        wait_for(
+            || {
+                readers(&mut reader);
+                poll(&mut [PollFd::new(reader.as_fd(), PollFlags::POLLIN)], PollTimeout::from(100u8)) == Ok(0)
             },
             || daemon.log(),
         );
@@ -304,62 +309,6 @@ fn a_daemon_that_does_not_come_back_is_gone_after_a_while() {
         assert!(error.to_string().contains("the daemon of channel main is gone"), "{error}");
         assert!(reader.is_disconnected());
     }
-}
-
-/// What a resuming client sends, by hand.
-fn resume(daemon: &Daemon, request: &Request, fds: &[&OwnedFd]) -> Result<Done, Refusal> {
-    let mut conn = Client::connect(&daemon.endpoint(), PATIENCE).unwrap().into_conn();
-    let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
-    conn.send(request, &fds).unwrap();
-    let mut answer = None;
-    wait_for(
-        || {
-            use shm_proto::internal::control::{Received, Reply, decode};
-            match conn.receive().unwrap() {
-                Received::Line(line, _) => answer = Some(decode::<Reply>(&line).unwrap()),
-                Received::Nothing => {}
-                Received::Closed => panic!("closed: {}", daemon.log()),
-            }
-            answer.is_some()
-        },
-        || daemon.log(),
-    );
-    match answer.unwrap() {
-        shm_proto::internal::control::Reply::Ok(done) => Ok(done),
-        shm_proto::internal::control::Reply::Error(refusal) => Err(refusal),
-    }
-}
-
-#[test]
-fn nobody_becomes_a_reader_or_a_writer_by_claiming_to_have_been_one() {
-    let daemon = Daemon::start("adopt-claims", LENT);
-    let instance = Reader::attach(&daemon.endpoint(), None, Start::New).unwrap().geometry().instance;
-    let channel = || "main".parse().unwrap();
-    let reader = |instance| Request::ResumeReader { channel: channel(), program: None, instance, moves: 0 };
-    let refused = |request: &Request, fds: &[&OwnedFd]| resume(&daemon, request, fds).unwrap_err().to_string();
-    let (page, page_fd) = SharedPage::<ReaderPage>::create("claim").unwrap();
-    let null = OwnedFd::from(fs::File::open("/dev/null").unwrap());
-    assert!(refused(&reader(instance), &[]).contains("0 descriptors came with it"));
-    assert!(refused(&reader(instance), &[&null]).contains("a shared page has 4096 bytes"));
-    assert!(refused(&reader(instance ^ 1), &[&page_fd]).contains("is no more"));
-    page.control.value.store(control::EVICTED, Ordering::Relaxed);
-    assert!(refused(&reader(instance), &[&page_fd]).contains("was evicted"));
-    page.control.value.store(0, Ordering::Relaxed);
-    let mut held = Client::connect(&daemon.endpoint(), PATIENCE).unwrap().into_conn();
-    held.send(&reader(instance), &[page_fd.as_fd()]).unwrap();
-    wait_for(|| daemon.stat().readers.len() == 1, || daemon.log());
-    assert!(refused(&reader(instance), &[&page_fd]).contains("another reader has this page"));
-
-    let writer = |instance| Request::ResumeWriter { channel: channel(), program: None, instance, capacity: u64::MAX };
-    let (_lease, lease_fd) = SharedPage::<LeasePage>::create("claim").unwrap();
-    let segment = shm::open(&format!("/{}.main", daemon.prefix), true).unwrap();
-    for fd in [&null, &segment] {
-        assert!(refused(&writer(instance), &[fd, &lease_fd]).contains("is no more, or somebody else may write"));
-    }
-    assert!(daemon.stat().writer.is_none());
-    let held_role = Writer::attach(&daemon.endpoint(), None).unwrap();
-    assert!(refused(&writer(instance), &[&segment, &lease_fd]).contains("has borrowed the writer role"));
-    drop(held_role);
 }
 
 /// Kills the daemon again and again while a program writes as fast as it can and two read.

@@ -2,6 +2,7 @@
 
 mod adopt;
 mod broken;
+mod claims;
 mod clients;
 mod crowd;
 mod handoff;

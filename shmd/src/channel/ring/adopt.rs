@@ -46,7 +46,7 @@ impl Left<'_> {
         config: &ChannelConfig,
         owner: Owner,
     ) -> Result<Result<(Segment, Geometry, Adopted), String>, SystemError> {
-        let Left { name, file, read_only, found } = self;
+        let Left { name, file, read_only, mut found } = self;
         if !found.is_segment {
             return Ok(Err(format!("its layout has version {}, this program's has {LAYOUT_VERSION}", found.version)));
         }
@@ -62,6 +62,7 @@ impl Left<'_> {
         if let Some(fault) = found.fault(&geometry, length) {
             return Ok(Err(format!("it does not fit the configuration, or was written over: {fault}")));
         }
+        found.readers = found.readers.min(u64::from(config.max_readers));
         if found.capacity < config.min.min(DATA_OFFSET) {
             return Ok(Err(format!("its capacity is {}", Bytes(found.capacity))));
         }

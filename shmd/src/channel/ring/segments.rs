@@ -204,12 +204,18 @@ impl Segments {
         now.ack_timeout_ms = fresh.ack_timeout_ms;
         now.wait_readers = fresh.wait_readers;
         now.prefault = fresh.prefault;
-        (*now != before).then_some(ToWriter::Policy {
+        (*now != before).then(|| self.policy())
+    }
+
+    /// What a writer is told of it.
+    pub(super) fn policy(&self) -> ToWriter {
+        let now = &self.geometry;
+        ToWriter::Policy {
             ack: now.ack,
             ack_timeout_ms: now.ack_timeout_ms,
             evict_after_ms: now.evict_after_ms,
             wait_readers: now.wait_readers,
-        })
+        }
     }
 }
 

@@ -3,8 +3,6 @@
 
 use std::time::{Duration, Instant};
 
-use std::os::fd::{AsFd, OwnedFd};
-
 use shm_proto::internal::control::Lent;
 use shm_proto::internal::os::process;
 use shm_proto::internal::ring::link::{ToDaemon, ToWriter};
@@ -74,6 +72,21 @@ impl Writer {
         self.last
     }
 
+    /// The role is lent to this program.
+    pub(super) fn note_program(&mut self, pid: u32) {
+        self.last = process::start_ticks(pid).map(|start| LastProgram { pid, start });
+    }
+
+    /// Until when a program that was lent the role by a dead daemon may come back, if one may.
+    pub(super) fn expected(&self) -> Option<Instant> {
+        self.expected
+    }
+
+    /// It has come back, or is waited for no longer.
+    pub(super) fn expect_nobody(&mut self) {
+        self.expected = None;
+    }
+
     /// Whether a source that ended because its segment was broken can be started now.
     pub(super) fn may_resume(&self) -> bool {
         self.role.may_resume()
@@ -124,83 +137,13 @@ impl Ring {
         if !is_helper && let Some(left_out) = self.lines.admit(Instant::now()) {
             self.about(LogEvent::Lend).peer(&peer).left_out(left_out).info();
         }
-        self.writer.last = process::start_ticks(peer.pid).map(|start| LastProgram { pid: peer.pid, start });
+        self.writer.note_program(peer.pid);
         let capacity = self.size.capacity();
         let to = if is_helper { To::Helper { client } } else { To::Program { client, peer } };
         self.prepare(&mut offer);
         let lent = Lent::new(self.segments.geometry().clone(), capacity);
         connections.reply(client, Ok(Done::Publish(lent)), fds);
         self.begin(connections, offer.to(to));
-        Ok(())
-    }
-
-    /// Whether somebody else can have the role: not while a program that has it from a dead daemon may come back.
-    ///
-    /// # Errors
-    /// That it has to be waited for.
-    pub(super) fn await_former(&mut self) -> Result<()> {
-        let Some(until) = self.writer.expected else { return Ok(()) };
-        if Instant::now() < until && self.segments.current().is_locked()? {
-            let reason = format!(
-                "a program that was lent the writer role before the daemon was started again has not come back; it may within \
-                 {} s",
-                until.saturating_duration_since(Instant::now()).as_secs() + 1
-            );
-            let busy = std::io::Error::new(std::io::ErrorKind::ResourceBusy, reason);
-            return Err(Error::system(format!("lend the writer role of channel {}", self.config.name), busy));
-        }
-        self.writer.expected = None;
-        Ok(())
-    }
-
-    /// Lets a program keep the role that a dead daemon lent to it, and answers it: the segment that it writes and its descriptor, the
-    /// capacity that it was allowed, and its page.
-    ///
-    /// # Errors
-    /// The refusal to send instead: the program has lost the role.
-    pub(crate) fn resume_writer(
-        &mut self,
-        connections: &mut Connections,
-        client: ClientId,
-        program: Option<&str>,
-        (instance, capacity): (u64, u64),
-        [segment, page]: [OwnedFd; 2],
-    ) -> Result<(), Refusal> {
-        if let Some(lease) = self.writer.lease().filter(|_| self.has_writer()) {
-            return self.refuse(ErrorKind::WriterTaken, lease.refusal());
-        }
-        let Some(peer) = connections.peer(client, program) else { return Ok(()) };
-        let is_lent = instance == self.segments.geometry().instance
-            && self.segments.current().is_lent_as(segment.as_fd()).map_err(|e| self.internal(&e.into()))?;
-        if !is_lent {
-            let why =
-                "the segment that it was lent for is no more, or somebody else may write to it; borrow the role again";
-            return self.refuse(ErrorKind::WriterTaken, why);
-        }
-        let offer = match Offer::resumed(page.as_fd()) {
-            Err(why) => return self.refuse(ErrorKind::BadRequest, why.to_string()),
-            Ok(offer) => offer,
-        };
-        let Some(mut offer) = offer else {
-            return self.refuse(ErrorKind::WriterTaken, "the lending was over before");
-        };
-        self.check_for(connections)?;
-        self.make_way(connections);
-        connections.bind(client, client::Role::Writer(self.id)).map_err(|e| self.internal(&e))?;
-        if let Some(left_out) = self.lines.admit(Instant::now()) {
-            self.about(LogEvent::Resume).text("role", "writer").peer(&peer).left_out(left_out).info();
-        }
-        self.writer.last = process::start_ticks(peer.pid).map(|start| LastProgram { pid: peer.pid, start });
-        self.writer.expected = None;
-        let most = self.segments.current().data_length().map_err(|e| self.internal(&e.into()))?.min(self.config.max);
-        let capacity = capacity.clamp(self.size.capacity().min(most), most);
-        self.size.resume(capacity);
-        self.prepare(&mut offer);
-        // It takes back a shrink that the dead daemon asked for, and answers a wish to grow.
-        offer.put(ToWriter::Grown { capacity, done: true });
-        let lent = Lent::new(self.segments.geometry().clone(), capacity);
-        connections.reply(client, Ok(Done::Publish(lent)), Vec::new());
-        self.begin(connections, offer.to(To::Program { client, peer }));
         Ok(())
     }
 
@@ -229,34 +172,6 @@ impl Ring {
             connections.events.set_timer(Timer::Returning(self.id), Some(until));
         }
         self.send_lines(connections);
-    }
-
-    /// Readers of the daemon before this one are all back, or waited for no longer.
-    fn miss_nobody(&mut self, connections: &mut Connections) {
-        connections.events.set_timer(Timer::Returning(self.id), None);
-        if let Some(lease) = &mut self.writer.lease {
-            lease.miss(0);
-            self.send_lines(connections);
-        }
-    }
-
-    /// They had their time.
-    pub(crate) fn give_up_missing(&mut self, connections: &mut Connections) {
-        let missing = self.returning.give_up();
-        if missing > 0 {
-            let reason = "they were attached to the daemon before this one and have not come back";
-            self.about(LogEvent::Missing).number("readers", missing).reason(reason).warn();
-            self.miss_nobody(connections);
-        }
-    }
-
-    /// A reader of the daemon before this one has come back.
-    pub(super) fn one_is_back(&mut self, connections: &mut Connections) {
-        if self.returning.came() {
-            self.miss_nobody(connections);
-        } else if let Some(lease) = &mut self.writer.lease {
-            lease.miss(self.returning.missing());
-        }
     }
 
     /// Does what the role's machine has decided. `why` is for whoever the role is taken from, or for the log.

@@ -1,0 +1,70 @@
+//! Who claims to have been a reader or a writer of a daemon that died.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering;
+
+use shm_proto::internal::os::page::SharedPage;
+use shm_proto::internal::os::shm;
+use shm_proto::internal::ring::layout::{LeasePage, ReaderPage, control};
+use shm_proto::{Client, Done, Reader, Refusal, Request, Start, Writer};
+
+use super::{Daemon, PATIENCE, wait_for};
+
+const LENT: &str = "[[channel]]\nname = \"main\"\n";
+
+/// What a resuming client sends, by hand.
+fn resume(daemon: &Daemon, request: &Request, fds: &[&OwnedFd]) -> Result<Done, Refusal> {
+    let mut conn = Client::connect(&daemon.endpoint(), PATIENCE).unwrap().into_conn();
+    let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+    conn.send(request, &fds).unwrap();
+    let mut answer = None;
+    wait_for(
+        || {
+            use shm_proto::internal::control::{Received, Reply, decode};
+            match conn.receive().unwrap() {
+                Received::Line(line, _) => answer = Some(decode::<Reply>(&line).unwrap()),
+                Received::Nothing => {}
+                Received::Closed => panic!("closed: {}", daemon.log()),
+            }
+            answer.is_some()
+        },
+        || daemon.log(),
+    );
+    match answer.unwrap() {
+        shm_proto::internal::control::Reply::Ok(done) => Ok(done),
+        shm_proto::internal::control::Reply::Error(refusal) => Err(refusal),
+    }
+}
+
+#[test]
+fn nobody_becomes_a_reader_or_a_writer_by_claiming_to_have_been_one() {
+    let daemon = Daemon::start("adopt-claims", LENT);
+    let instance = Reader::attach(&daemon.endpoint(), None, Start::New).unwrap().geometry().instance;
+    let channel = || "main".parse().unwrap();
+    let reader = |instance| Request::ResumeReader { channel: channel(), program: None, instance, moves: 0 };
+    let refused = |request: &Request, fds: &[&OwnedFd]| resume(&daemon, request, fds).unwrap_err().to_string();
+    let (page, page_fd) = SharedPage::<ReaderPage>::create("claim").unwrap();
+    let null = OwnedFd::from(fs::File::open("/dev/null").unwrap());
+    assert!(refused(&reader(instance), &[]).contains("0 descriptors came with it"));
+    assert!(refused(&reader(instance), &[&null]).contains("a shared page has 4096 bytes"));
+    assert!(refused(&reader(instance ^ 1), &[&page_fd]).contains("is no more"));
+    page.control.value.store(control::EVICTED, Ordering::Relaxed);
+    assert!(refused(&reader(instance), &[&page_fd]).contains("was evicted"));
+    page.control.value.store(0, Ordering::Relaxed);
+    let mut held = Client::connect(&daemon.endpoint(), PATIENCE).unwrap().into_conn();
+    held.send(&reader(instance), &[page_fd.as_fd()]).unwrap();
+    wait_for(|| daemon.stat().readers.len() == 1, || daemon.log());
+    assert!(refused(&reader(instance), &[&page_fd]).contains("another reader has this page"));
+
+    let writer = |instance| Request::ResumeWriter { channel: channel(), program: None, instance, capacity: u64::MAX };
+    let (_lease, lease_fd) = SharedPage::<LeasePage>::create("claim").unwrap();
+    let segment = shm::open(&format!("/{}.main", daemon.prefix), true).unwrap();
+    for fd in [&null, &segment] {
+        assert!(refused(&writer(instance), &[fd, &lease_fd]).contains("is no more, or somebody else may write"));
+    }
+    assert!(daemon.stat().writer.is_none());
+    let held_role = Writer::attach(&daemon.endpoint(), None).unwrap();
+    assert!(refused(&writer(instance), &[&segment, &lease_fd]).contains("has borrowed the writer role"));
+    drop(held_role);
+}
