@@ -215,9 +215,14 @@ impl Segment {
         let data = (length - DATA_OFFSET).min(max);
         let segment = Segment { start, max_capacity: geometry.max_capacity, length: data, _map: map };
         let id = &segment.header().identity;
+        let version = id.version.load(Ordering::Relaxed);
+        if id.magic.load(Ordering::Relaxed) == MAGIC && version != LAYOUT_VERSION {
+            return Err(corrupt(format!(
+                "its layout has version {version}, this program's has {LAYOUT_VERSION}; use programs of one release"
+            )));
+        }
         let expect = [
             ("magic", id.magic.load(Ordering::Relaxed), MAGIC),
-            ("layout version", u64::from(id.version.load(Ordering::Relaxed)), u64::from(LAYOUT_VERSION)),
             ("alignment", u64::from(id.align.load(Ordering::Relaxed)), align),
             ("instance", id.instance.load(Ordering::Relaxed), geometry.instance),
             ("maximum capacity", id.max_capacity.load(Ordering::Relaxed), geometry.max_capacity),

@@ -113,3 +113,17 @@ fn a_geometry_that_no_header_can_describe_is_refused() {
         assert!(matches!(error, WriterError::Corrupt { .. }), "{error}");
     }
 }
+
+#[test]
+fn a_segment_of_another_layout_is_refused_with_both_versions_and_the_way_out() {
+    let mut channel = TestChannel::new(4096, geometry(4096));
+    nix::sys::uio::pwrite(&channel.segment, &7u32.to_le_bytes(), 8).unwrap();
+    let read = channel.try_reader(Start::New).unwrap_err().to_string();
+    let written = WritableSegment::open(channel.segment.as_fd(), &channel.geometry).unwrap_err().to_string();
+    for error in [read, written] {
+        assert!(
+            error.contains("its layout has version 7, this program's has 2; use programs of one release"),
+            "{error}"
+        );
+    }
+}
