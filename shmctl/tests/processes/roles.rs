@@ -1,6 +1,6 @@
 //! Who holds the writer role, and what becomes of those who lose it.
 
-use shm_proto::{Reader, ReaderError, Start};
+use shm_proto::{Error, Reader, ReaderError, Start};
 
 use crate::common::{Daemon, PATIENCE, wait_until};
 use crate::helpers;
@@ -20,9 +20,15 @@ fn a_writer_without_descriptors_refuses_the_next_reader_and_goes_on() {
     narrow.until_err_has("limit ");
     let mut served = [daemon.reader(Start::New), daemon.reader(Start::New)];
     let before = served.each_mut().map(number);
-    let mut refused = daemon.reader(Start::New);
+    // The writer may be faster than the reader is attached.
+    let mut refused = Reader::attach(&daemon.endpoint(), None, Start::New);
     let reason = loop {
-        match refused.recv(Some(PATIENCE)).map(drop) {
+        let received = match &mut refused {
+            Ok(reader) => reader.recv(Some(PATIENCE)).map(drop),
+            Err(Error::Reader(ReaderError::Evicted { reason, .. })) => break reason.clone(),
+            Err(e) => panic!("{e}"),
+        };
+        match received {
             Ok(()) => {}
             Err(ReaderError::Evicted { reason, .. }) => break reason,
             Err(e) => panic!("{e}"),
@@ -45,5 +51,8 @@ fn a_writer_without_descriptors_refuses_the_next_reader_and_goes_on() {
     // There is room again as soon as the writer has heard that one of the others has gone.
     let [first, _second] = served;
     drop((first, refused));
-    wait_until("another reader is served", || daemon.reader(Start::New).recv(Some(PATIENCE)).is_ok());
+    wait_until("another reader is served", || {
+        let another = Reader::attach(&daemon.endpoint(), None, Start::New);
+        another.is_ok_and(|mut reader| reader.recv(Some(PATIENCE)).is_ok())
+    });
 }
