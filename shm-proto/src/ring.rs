@@ -61,6 +61,6 @@ pub use self::{
     chain::{Walk, WalkFrom, Walked},
     inspect::Snapshot,
     reader::{Batch as ReadBatch, Message, Reader, ReaderError, Received, Words},
-    segment::{Beginning, Owner, begin_segment, create_segment, note_readers, own_segment},
+    segment::{Beginning, Owner, begin_segment, create_segment, note_readers, noted_pages, own_segment},
     writer::{Batch, Slot, Writer, WriterError},
 };

@@ -73,7 +73,7 @@ pub struct Snapshot {
     pub readers: u64,
 }
 
-const BYTES: usize = offset_of!(SegmentHeader, notes) + size_of::<Notes>();
+const BYTES: usize = offset_of!(SegmentHeader, notes) + offset_of!(Notes, pages);
 /// The walk to the tail is begun at most this many times: a fast writer may overwrite the records on the way.
 const MOST_WALKS: u32 = 4;
 /// How much of the data area is read at a time on the way to the tail: at first, where often nothing comes, and then.

@@ -9,8 +9,7 @@
 //! | 256 | 128 | floor: [`Published`] place of the oldest whole record | writer, before it overwrites |
 //! | 384 | 128 | [`Counters`]: capacity, dropped, overwritten, resizes, writer's pid, start and heartbeat | writer |
 //! | 512 | 128 | next floor: [`Published`] place that the floor is about to move to, otherwise equal to the floor | writer |
-//! | 640 | 128 | [`Notes`]: readers that are attached | daemon |
-//! | 768 | 3,328 | zero | |
+//! | 640 | 3,456 | [`Notes`]: readers that are attached, and their pages | daemon |
 //! | 4,096 | to the end | data area: records | writer |
 //!
 //! # Reader page: one sealed memfd a reader
@@ -56,6 +55,8 @@ pub const MARK_EVERY: u64 = 64 << 10;
 pub const LINE: u64 = 64;
 /// A reader's process number when it has left.
 pub const PID_LEFT: u64 = u64::MAX;
+/// So many readers' pages are noted. Of more readers nobody can prove to have been one.
+pub const NOTED: usize = 431;
 /// A cursor's value until the reader has chosen its start.
 pub const CURSOR_JOINING: u64 = u64::MAX;
 
@@ -127,8 +128,9 @@ pub struct Counters {
 pub struct Notes {
     /// Attached readers that may stand in this segment.
     pub readers: AtomicU64,
-    /// Zero.
-    pub reserved: [AtomicU64; 15],
+    /// Whose pages these are, by the numbers of their files; 0 for none. Nobody can make a page with a number that he wants, so a
+    /// reader that shows a page of this list is one of them.
+    pub pages: [AtomicU64; NOTED],
 }
 
 /// The segment's first page.

@@ -1,6 +1,7 @@
 //! A mapped segment, and how one is made.
 #![allow(unsafe_code)]
 
+use std::collections::BTreeSet;
 use std::mem::offset_of;
 use std::ops::Deref;
 use std::os::fd::BorrowedFd;
@@ -10,9 +11,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use nix::sys::uio::pwrite;
 
 use super::commit::Words;
-use super::layout::{self, Counters, DATA_OFFSET, Identity, LAYOUT_VERSION, MAGIC, Notes, SegmentHeader};
+use super::layout::{self, Counters, DATA_OFFSET, Identity, LAYOUT_VERSION, MAGIC, NOTED, Notes, SegmentHeader};
 use super::published::{PlaceCell, Published};
 use super::record::{MAX_CAPACITY, align_header, largest_message};
+use super::segment_file::{read_exact, word};
 use crate::error::{Result, SystemError};
 use crate::os::map::Mapping;
 use crate::os::prefetch::prefetch;
@@ -141,12 +143,27 @@ pub fn own_segment(fd: BorrowedFd<'_>, owner: Owner) -> Result<()> {
     put_words(fd, offset_of!(SegmentHeader, identity) + offset_of!(Identity, owner_pid), &words)
 }
 
-/// Notes how many attached readers may stand in a segment, for the daemon that comes after this one.
+/// Notes how many attached readers may stand in a segment, and the numbers of their pages' files, for the daemon that comes after
+/// this one.
 ///
 /// # Errors
 /// When it cannot be written.
-pub fn note_readers(fd: BorrowedFd<'_>, readers: u64) -> Result<()> {
-    put_words(fd, offset_of!(SegmentHeader, notes) + offset_of!(Notes, readers), &[readers])
+pub fn note_readers(fd: BorrowedFd<'_>, readers: u64, pages: impl Iterator<Item = u64>) -> Result<()> {
+    const { assert!(offset_of!(Notes, pages) == offset_of!(Notes, readers) + 8) };
+    let mut words = [0; 1 + NOTED];
+    words[0] = readers;
+    words[1..].iter_mut().zip(pages).for_each(|(word, page)| *word = page);
+    put_words(fd, offset_of!(SegmentHeader, notes) + offset_of!(Notes, readers), &words)
+}
+
+/// The numbers of the noted pages' files.
+///
+/// # Errors
+/// When the file cannot be read or is shorter than a header.
+pub fn noted_pages(fd: BorrowedFd<'_>) -> Result<BTreeSet<u64>> {
+    let mut bytes = [0u8; 8 * NOTED];
+    read_exact(fd, &mut bytes, offset_of!(SegmentHeader, notes) + offset_of!(Notes, pages))?;
+    Ok((0..NOTED).map(|n| word(&bytes, 8 * n)).filter(|page| *page != 0).collect())
 }
 
 fn put_words(fd: BorrowedFd<'_>, at: usize, words: &[u64]) -> Result<()> {

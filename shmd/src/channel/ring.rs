@@ -41,6 +41,7 @@ use crate::operation_log::{LogEvent, Operation, operation};
 use crate::policy::Bounds;
 use crate::rate_limit::{LeftOut, RateLimit};
 use crate::source::Report;
+use adopt::Adopted;
 use health::Health;
 use returning::Returning;
 use segments::Segments;
@@ -86,25 +87,27 @@ impl Ring {
     ) -> Self {
         // A ring that may overwrite what nobody has read waits for nobody.
         let waits = config.on_full != OnFull::Overwrite;
-        let returning = match adopted {
-            Some(adopted) if waits => Returning::expect(adopted.shot.readers),
-            _ => Returning::default(),
+        let (found, returning) = match adopted {
+            None => (None, Returning::default()),
+            Some(Adopted { shot, pages, is_written }) => {
+                (Some((shot, is_written)), Returning::expect(shot.readers, pages, waits))
+            }
         };
-        let capacity = adopted.map_or(config.capacity, |adopted| adopted.shot.capacity);
+        let capacity = found.map_or(config.capacity, |(shot, _)| shot.capacity);
         Self {
             id,
             part,
             size: Size::new(Bounds { min: config.min, max: config.max }, capacity),
             config,
             user: user.to_owned(),
-            segments: match &adopted {
+            segments: match &found {
                 None => Segments::new(segment, geometry),
-                Some(adopted) => Segments::adopted(segment, geometry, &adopted.shot),
+                Some((shot, _)) => Segments::adopted(segment, geometry, shot),
             },
-            health: adopted.map_or_else(Health::default, |adopted| Health::adopted(adopted.shot)),
+            health: found.map_or_else(Health::default, |(shot, _)| Health::adopted(shot)),
             readers: Readers::default(),
             returning,
-            writer: Writer::expecting(adopted.is_some_and(|adopted| adopted.is_written)),
+            writer: Writer::expecting(found.is_some_and(|(_, is_written)| is_written)),
             fed: None,
             removal: Removal::default(),
             lines: RateLimit::new(LINES),
@@ -221,7 +224,7 @@ impl Ring {
     /// A reader that was let in is attached from now on.
     pub(super) fn attached(&mut self, connections: &mut Connections, number: u32, reader: Reader) {
         self.readers.add(number, reader);
-        self.segments.note_readers(self.readers.len());
+        self.segments.note_readers(&self.readers, &self.returning);
         self.tell(connections, ToWriter::ReaderJoined { reader: number });
         // The writer looks at the generation without a barrier. After this one, at most the record that it is at was
         // begun without knowing the reader; the reader chooses its start after the answer.
@@ -230,9 +233,10 @@ impl Ring {
 
     /// The same of a reader of a dead daemon.
     pub(super) fn came_back(&mut self, connections: &mut Connections, number: u32, reader: Reader) {
-        self.segments.came_back();
+        let (_, page) = reader.page_id();
         self.attached(connections, number, reader);
-        self.one_is_back(connections);
+        self.one_is_back(connections, page);
+        self.segments.note_readers(&self.readers, &self.returning);
     }
 
     /// Tells a reader which moves it has to make.
@@ -250,7 +254,7 @@ impl Ring {
         if !reader.is_evicted() {
             self.tell(connections, ToWriter::ReaderLeft { reader: number });
         }
-        self.segments.note_readers(self.readers.len());
+        self.segments.note_readers(&self.readers, &self.returning);
         // The writer may sleep for this very reader.
         reader.release_writer();
         self.settle_segment();

@@ -11,6 +11,32 @@ use shm_proto::{Client, Done, Reader, Refusal, Request, Start, Writer};
 
 use super::{Daemon, PATIENCE, wait_for};
 
+/// A page of one's own proves nothing: the reader that was attached is still waited for, and nothing is overwritten in its segment.
+#[test]
+fn whoever_was_no_reader_takes_no_readers_place() {
+    let mut daemon = Daemon::start("claims-place", LENT);
+    let endpoint = daemon.endpoint();
+    let stopped = Reader::attach(&endpoint, None, Start::Oldest).unwrap();
+    let instance = stopped.geometry().instance;
+    daemon.signal(nix::sys::signal::Signal::SIGKILL);
+    daemon.wait();
+    daemon.run(&[]);
+    daemon.await_ready();
+    // It says nothing, and somebody else claims to be it.
+    let (_page, page_fd) = SharedPage::<ReaderPage>::create("claim").unwrap();
+    let mut forged = Client::connect(&endpoint, PATIENCE).unwrap().into_conn();
+    let channel = "main".parse().unwrap();
+    let request = Request::ResumeReader { channel, program: None, instance, moves: 0 };
+    forged.send(&request, &[page_fd.as_fd()]).unwrap();
+    wait_for(|| daemon.stat().readers.len() == 1, || daemon.log());
+    let lending = std::thread::spawn(move || Writer::attach(&endpoint, None).map(drop));
+    wait_for(|| daemon.log().contains("event=lend"), || daemon.log());
+    assert!(daemon.log().contains("event=move channel=main"), "{}", daemon.log());
+    wait_for(|| daemon.log().contains("event=missing channel=main readers=1"), || daemon.log());
+    super::joined(lending).unwrap();
+    drop(stopped);
+}
+
 const LENT: &str = "[[channel]]\nname = \"main\"\n";
 
 /// What a resuming client sends, by hand.

@@ -3,13 +3,14 @@
 //! Everything is looked at by `pread` and nothing is believed without a check: a program that was lent the writer role may have
 //! written anything. A segment that fails is replaced by an empty one, and the log says why.
 
+use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, OwnedFd};
 
 use shm_proto::internal::os::file_lock::{self, Role};
 use shm_proto::internal::os::reserve;
 use shm_proto::internal::ring::layout::{DATA_OFFSET, LAYOUT_VERSION};
-use shm_proto::internal::ring::{Owner, Snapshot, Walk, WalkFrom, Walked, own_segment};
+use shm_proto::internal::ring::{Owner, Snapshot, Walk, WalkFrom, Walked, noted_pages, own_segment};
 use shm_proto::{Bytes, Geometry, SystemError};
 
 use super::segment::{Segment, geometry};
@@ -29,9 +30,11 @@ pub(super) struct Left<'a> {
 }
 
 /// What is known of a segment that was adopted.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(in crate::channel) struct Adopted {
     pub(super) shot: Snapshot,
+    /// The numbers of the files of its readers' pages.
+    pub(super) pages: BTreeSet<u64>,
     /// A program that was lent the writer role lives, and may still write.
     pub(super) is_written: bool,
 }
@@ -78,6 +81,7 @@ impl Left<'_> {
             Ok(other) => return Ok(Err(format!("its records have no end: {other:?}"))),
             Err(e) => return Err(e),
         }
+        let pages = noted_pages(file.as_fd())?;
         own_segment(file.as_fd(), owner)?;
         // Without the lock, the channel moves to a segment that has it before anybody else is lent the role.
         let next_lock = file_lock::take_over(&file)?;
@@ -97,6 +101,6 @@ impl Left<'_> {
             .text("writer", if is_written { "alive" } else { "none" })
             .reason(format_args!("its daemon, pid {}, is no more", found.owner.pid))
             .warn();
-        Ok(Ok((segment, geometry, Adopted { shot: found, is_written })))
+        Ok(Ok((segment, geometry, Adopted { shot: found, pages, is_written })))
     }
 }

@@ -124,7 +124,7 @@ impl Ring {
             }
         })?;
         self.health.moved(&beginning);
-        self.segments.note_readers(self.readers.len());
+        self.segments.note_readers(&self.readers, &self.returning);
         self.about(LogEvent::Move)
             .text("segment", self.segments.current().name())
             .number("message", beginning.seq)

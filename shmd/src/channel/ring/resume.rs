@@ -108,12 +108,20 @@ impl Ring {
         }
     }
 
-    /// A reader of the daemon before this one has come back.
-    pub(super) fn one_is_back(&mut self, connections: &mut Connections) {
-        if self.returning.came() {
-            self.miss_nobody(connections);
-        } else if let Some(lease) = self.writer.lease_mut() {
-            lease.miss(self.returning.missing());
+    /// A reader with this page has come, which may be one of the daemon before this one.
+    pub(super) fn one_is_back(&mut self, connections: &mut Connections, page: u64) {
+        let before = self.returning.missing();
+        if !self.returning.came(page) {
+            return;
+        }
+        self.segments.came_back();
+        match self.returning.missing() {
+            0 if before > 0 => self.miss_nobody(connections),
+            missing => {
+                if let Some(lease) = self.writer.lease_mut() {
+                    lease.miss(missing);
+                }
+            }
         }
     }
 }

@@ -7,6 +7,7 @@ use shm_proto::internal::ring::link::{ToReader, ToWriter};
 use shm_proto::internal::ring::{Beginning, Snapshot, Walk, WalkFrom, Walked, note_readers};
 use shm_proto::{Geometry, ReaderError, Result, SystemError};
 
+use super::returning::Returning;
 use super::segment::{self, Segment, Unborn};
 use crate::channel::readers::Readers;
 use crate::config::ChannelConfig;
@@ -104,9 +105,12 @@ impl Segments {
         Ok(Some(lines))
     }
 
-    /// Notes how many readers there are, for the daemon that comes after this one.
-    pub(super) fn note_readers(&self, readers: usize) {
-        if let Err(e) = note_readers(self.current.file(), self.strangers + readers as u64) {
+    /// Notes who reads, for the daemon that comes after this one.
+    pub(super) fn note_readers(&self, readers: &Readers, returning: &Returning) {
+        // Those that this daemon waits for as well: it may die before they are back.
+        let count = self.strangers.max(returning.missing()) + readers.len() as u64;
+        let pages = readers.iter().map(|(_, reader)| reader.page_id().1).chain(returning.pages());
+        if let Err(e) = note_readers(self.current.file(), count, pages) {
             log::debug!("event=no-note segment={} reason={:?}", self.current.name(), e.to_string());
         }
     }
