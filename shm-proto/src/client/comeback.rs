@@ -13,11 +13,14 @@ use std::time::Duration;
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
+use serde::Serialize;
+
 use super::Endpoint;
 use super::session;
 use crate::control::{Conn, Done, MAX_REPLY, Received, Reply, Request, decode};
 use crate::control::{ErrorKind, Refusal};
 use crate::os::clock::monotonic_ns;
+use crate::ring::link::LinkError;
 
 /// Between two attempts.
 const PAUSE_NS: u64 = 25_000_000;
@@ -26,7 +29,7 @@ const ANSWER_NS: u64 = 5_000_000_000;
 
 /// An attachment that is looked for again when its daemon dies.
 #[derive(Debug)]
-pub(super) struct Comeback {
+struct Comeback {
     endpoint: Endpoint,
     lost_ns: u64,
     next_ns: u64,
@@ -37,24 +40,127 @@ pub(super) struct Comeback {
 
 /// What has come of it so far.
 #[derive(Debug)]
-pub(super) enum Found {
+enum Found {
     /// Nothing: look again later.
     Nothing,
     /// A daemon, which has answered so; the connection is the attachment again.
     Daemon(Box<Done>, Vec<OwnedFd>, Conn),
     /// A daemon, which does not take the attachment over, and why.
     Refusal(String),
-    /// No daemon, for so long.
+    /// No daemon has come within this time.
     Nobody(Duration),
 }
 
+/// A connection to the daemon, and the search for another daemon once it is lost.
+#[derive(Debug)]
+pub(super) struct Lasting {
+    conn: Option<Conn>,
+    /// `None`: nobody is looked for.
+    comeback: Option<Comeback>,
+    changes: u64,
+}
+
+impl Lasting {
+    /// With an endpoint, another daemon is looked for there.
+    pub(super) fn new(conn: Conn, endpoint: Option<Endpoint>) -> Self {
+        Lasting { conn: Some(conn), comeback: endpoint.map(Comeback::new), changes: 0 }
+    }
+
+    /// The connection, while there is one.
+    pub(super) fn conn(&mut self) -> Option<&mut Conn> {
+        self.conn.as_mut()
+    }
+
+    /// The connection has ended. Whether another daemon is looked for, if this attachment may go on with one.
+    pub(super) fn lost(&mut self, may_go_on: bool) -> Result<(), LinkError> {
+        self.conn = None;
+        self.changes += 1;
+        match &mut self.comeback {
+            Some(comeback) if may_go_on => {
+                comeback.lost();
+                Ok(())
+            }
+            _ => Err(LinkError::Disconnected),
+        }
+    }
+
+    /// Looks for another daemon. What an answer that is not a refusal comes with has to be right, by `is_right`, or it is asked again.
+    ///
+    /// # Errors
+    /// That nobody is looked for any more.
+    pub(super) fn look(
+        &mut self,
+        request: impl FnOnce() -> Option<(Request, Vec<OwnedFd>)>,
+        is_right: impl FnOnce(&Done, &[OwnedFd]) -> bool,
+    ) -> Result<Looked, LinkError> {
+        let Some(comeback) = &mut self.comeback else { return Err(LinkError::Disconnected) };
+        self.changes += 1;
+        match comeback.go_on(request) {
+            Found::Nothing => Ok(Looked::Nothing),
+            Found::Daemon(done, fds, conn) if is_right(&done, &fds) => {
+                self.conn = Some(conn);
+                Ok(Looked::Attached(fds))
+            }
+            // This process has no descriptor left for what came, perhaps.
+            Found::Daemon(..) => {
+                comeback.later(monotonic_ns());
+                Ok(Looked::Nothing)
+            }
+            Found::Refusal(reason) => {
+                self.comeback = None;
+                Ok(Looked::Refused(reason))
+            }
+            Found::Nobody(patience) => {
+                log::info!("no daemon has come in the place of the one that died for {patience:?}");
+                self.comeback = None;
+                Err(LinkError::Disconnected)
+            }
+        }
+    }
+
+    /// Sends a line. One that is said while there is no daemon is lost; a connection that has just ended is noticed by the next look.
+    pub(super) fn send<T: Serialize>(&mut self, line: &T) -> Result<(), LinkError> {
+        let Some(conn) = &mut self.conn else { return Ok(()) };
+        conn.queue(line, Vec::new())?;
+        match conn.flush() {
+            Err(_) if self.comeback.is_none() => Err(LinkError::Disconnected),
+            _ => Ok(()),
+        }
+    }
+
+    pub(super) fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        let search = || self.comeback.as_ref().and_then(Comeback::as_fd);
+        self.conn.as_ref().map(AsFd::as_fd).or_else(search)
+    }
+
+    /// See [`Link::changes`](crate::ring::link::Link::changes).
+    pub(super) fn changes(&self) -> u64 {
+        self.changes
+    }
+
+    /// See [`Link::looks_for_daemon`](crate::ring::link::Link::looks_for_daemon).
+    pub(super) fn looks_for_daemon(&self) -> Option<u64> {
+        self.comeback.as_ref().filter(|_| self.conn.is_none()).map(Comeback::look_at_ns)
+    }
+}
+
+/// What a look for another daemon has come to.
+pub(super) enum Looked {
+    /// Nothing yet.
+    Nothing,
+    /// It is attached again; these descriptors came with the answer.
+    Attached(Vec<OwnedFd>),
+    /// A daemon does not take the attachment over, and why.
+    Refused(String),
+}
+
 impl Comeback {
-    pub(super) fn new(endpoint: Endpoint) -> Self {
+    fn new(endpoint: Endpoint) -> Self {
         Comeback { endpoint, lost_ns: 0, next_ns: 0, asked: None, timer: None }
     }
 
     /// The daemon is gone.
-    pub(super) fn lost(&mut self) {
+    fn lost(&mut self) {
         (self.lost_ns, self.next_ns, self.asked) = (monotonic_ns(), 0, None);
         if self.timer.is_none() {
             // Without one, a program that sleeps in a poll loop looks when it wakes up for another reason.
@@ -64,12 +170,12 @@ impl Comeback {
     }
 
     /// When to look again, `CLOCK_MONOTONIC` nanoseconds.
-    pub(super) fn look_at_ns(&self) -> u64 {
+    fn look_at_ns(&self) -> u64 {
         self.next_ns
     }
 
     /// Readable when there is something to look at.
-    pub(super) fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
         match (&self.asked, &self.timer) {
             (Some((conn, _)), _) => Some(conn.as_fd()),
             (None, Some(timer)) => Some(timer.as_fd()),
@@ -78,7 +184,7 @@ impl Comeback {
     }
 
     /// Goes on. `request` gives what to ask the daemon, and the descriptors that go with it.
-    pub(super) fn go_on(&mut self, request: impl FnOnce() -> Option<(Request, Vec<OwnedFd>)>) -> Found {
+    fn go_on(&mut self, request: impl FnOnce() -> Option<(Request, Vec<OwnedFd>)>) -> Found {
         let now = monotonic_ns();
         if let Some((mut conn, until)) = self.asked.take() {
             match conn.receive() {

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use super::Endpoint;
 use super::attach::program;
-use super::comeback::{Comeback, Found};
+use super::comeback::{Lasting, Looked};
 use crate::control::{Conn, Done, Lent, Received, Request, decode, excerpt};
 use crate::error::ProtocolError;
 use crate::name::ChannelName;
@@ -17,17 +17,15 @@ use crate::ring::link::{FromReader, Link, LinkError, ToDaemon, ToReader, ToWrite
 /// The link of a reader: its connection.
 #[derive(Debug)]
 pub struct SocketLink {
-    conn: Option<Conn>,
+    line: Lasting,
     /// The daemon has said that this attachment ends.
     is_over: bool,
-    back: Option<ReaderBack>,
-    changes: u64,
+    claim: Option<ReaderClaim>,
 }
 
 /// What a reader shows a daemon that comes in the place of its own.
 #[derive(Debug)]
-struct ReaderBack {
-    comeback: Comeback,
+struct ReaderClaim {
     channel: ChannelName,
     page: OwnedFd,
     /// The newest segment that the reader was told of, and the bits of its control word that count the moves to it.
@@ -36,87 +34,55 @@ struct ReaderBack {
 }
 
 impl SocketLink {
-    /// The connection of a reader of this channel, which ends with the daemon.
+    /// The connection of a reader, which ends with the daemon.
     #[must_use]
     pub fn new(conn: Conn) -> Self {
-        SocketLink { conn: Some(conn), is_over: false, back: None, changes: 0 }
+        SocketLink { line: Lasting::new(conn, None), is_over: false, claim: None }
     }
 
     /// The connection of a reader that stays when the daemon dies and another comes in its place. `page` is the reader's.
     pub(super) fn lasting(conn: Conn, endpoint: Endpoint, geometry: &Geometry, page: OwnedFd) -> Self {
         let (channel, instance) = (geometry.channel.clone(), geometry.instance);
-        let back = ReaderBack { comeback: Comeback::new(endpoint), channel, page, instance, moves: 0 };
-        SocketLink { back: Some(back), ..Self::new(conn) }
-    }
-
-    /// The connection has ended. Whether another daemon is looked for.
-    fn lost(&mut self) -> Result<(), LinkError> {
-        self.conn = None;
-        self.changes += 1;
-        match &mut self.back {
-            Some(back) if !self.is_over => {
-                back.comeback.lost();
-                Ok(())
-            }
-            _ => Err(LinkError::Disconnected),
-        }
+        let claim = Some(ReaderClaim { channel, page, instance, moves: 0 });
+        SocketLink { line: Lasting::new(conn, Some(endpoint)), is_over: false, claim }
     }
 
     /// Looks for another daemon.
     fn look(&mut self) -> Result<Option<(ToReader, Vec<OwnedFd>)>, LinkError> {
-        let Some(back) = &mut self.back else { return Err(LinkError::Disconnected) };
-        let (page, instance, moves) = (&back.page, back.instance, back.moves);
-        let found = back.comeback.go_on(|| {
-            let channel = back.channel.clone();
+        let Some(ReaderClaim { channel, page, instance, moves }) = &self.claim else {
+            return Err(LinkError::Disconnected);
+        };
+        let request = || {
+            let (channel, instance, moves) = (channel.clone(), *instance, *moves);
             let request = Request::ResumeReader { channel, program: program(), instance, moves };
             Some((request, vec![page.try_clone().ok()?]))
-        });
-        self.changes += 1;
-        match found {
-            Found::Nothing => Ok(None),
-            // Without a descriptor to spare it comes without the bell: try again.
-            Found::Daemon(done, fds, _) if matches!(*done, Done::Attach(_)) && fds.len() != 1 => {
-                back.comeback.lost();
-                Ok(None)
+        };
+        // The bell comes with it.
+        let looked = self.line.look(request, |done, fds| matches!(done, Done::Attach(_)) && fds.len() == 1)?;
+        Ok(match looked {
+            Looked::Nothing => None,
+            Looked::Refused(reason) => Some((ToReader::NotResumed { reason }, Vec::new())),
+            Looked::Attached(fds) => {
+                log::info!("attached again to channel {channel}: a daemon has come in the place of the one that died");
+                Some((ToReader::Resumed, fds))
             }
-            Found::Daemon(done, fds, conn) if matches!(*done, Done::Attach(_)) => {
-                log::info!(
-                    "attached again to channel {}: a daemon has come in the place of the one that died",
-                    back.channel
-                );
-                self.conn = Some(conn);
-                Ok(Some((ToReader::Resumed, fds)))
-            }
-            Found::Daemon(..) => Err(LinkError::Disconnected),
-            Found::Refusal(reason) => {
-                self.back = None;
-                Ok(Some((ToReader::NotResumed { reason }, Vec::new())))
-            }
-            Found::Nobody(patience) => {
-                log::info!(
-                    "channel {}: no daemon has come in the place of the one that died for {patience:?}",
-                    back.channel
-                );
-                self.back = None;
-                Err(LinkError::Disconnected)
-            }
-        }
+        })
     }
 }
 
 impl Link<ToReader, FromReader> for SocketLink {
     fn receive(&mut self) -> Result<Option<(ToReader, Vec<OwnedFd>)>, LinkError> {
         loop {
-            let Some(conn) = &mut self.conn else { return self.look() };
+            let Some(conn) = self.line.conn() else { return self.look() };
             match conn.receive()? {
                 Received::Line(line, fds) => match decode(&line) {
                     Ok(ToReader::Unknown) => log::debug!("passed over a line from a newer daemon: {}", excerpt(&line)),
                     Ok(decoded) => {
-                        match (&decoded, &mut self.back) {
+                        match (&decoded, &mut self.claim) {
                             (ToReader::Evicted { .. } | ToReader::Closing { .. }, _) => self.is_over = true,
-                            (ToReader::Moved { geometry, .. }, Some(back)) => {
-                                (back.instance, back.moves) =
-                                    (geometry.instance, back.moves.wrapping_add(control::MOVE));
+                            (ToReader::Moved { geometry, .. }, Some(claim)) => {
+                                claim.instance = geometry.instance;
+                                claim.moves = claim.moves.wrapping_add(control::MOVE);
                             }
                             _ => {}
                         }
@@ -125,42 +91,33 @@ impl Link<ToReader, FromReader> for SocketLink {
                     Err(e) => log::debug!("a line from the daemon was not understood: {e}"),
                 },
                 Received::Nothing => return Ok(None),
-                Received::Closed => self.lost()?,
+                Received::Closed => self.line.lost(!self.is_over)?,
             }
         }
     }
 
     fn send(&mut self, line: FromReader) -> Result<(), LinkError> {
-        // A daemon that is gone is noticed by the next look.
-        let Some(conn) = &mut self.conn else { return Ok(()) };
-        conn.queue(&line, Vec::new())?;
-        match conn.flush() {
-            Err(_) if self.back.is_none() => Err(LinkError::Disconnected),
-            _ => Ok(()),
-        }
+        self.line.send(&line)
     }
 
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
-        let back = || self.back.as_ref().and_then(|back| back.comeback.as_fd());
-        self.conn.as_ref().map(AsFd::as_fd).or_else(back)
+        self.line.as_fd()
     }
 
     fn changes(&self) -> u64 {
-        self.changes
+        self.line.changes()
     }
 
     fn looks_for_daemon(&self) -> Option<u64> {
-        let back = self.back.as_ref().filter(|_| self.conn.is_none())?;
-        Some(back.comeback.look_at_ns())
+        self.line.looks_for_daemon()
     }
 }
 
 /// The link of a program that was lent the writer role: its connection.
 #[derive(Debug)]
 pub(super) struct LentLink {
-    conn: Option<Conn>,
-    back: Option<WriterBack>,
-    changes: u64,
+    line: Lasting,
+    claim: WriterClaim,
     /// Lines taken, and so many of them the daemon knows of.
     taken: u64,
     told: u64,
@@ -168,8 +125,7 @@ pub(super) struct LentLink {
 
 /// What a writer shows a daemon that comes in the place of its own.
 #[derive(Debug)]
-struct WriterBack {
-    comeback: Comeback,
+struct WriterClaim {
     channel: ChannelName,
     /// As it was lent: the lock is this descriptor's.
     segment: OwnedFd,
@@ -189,64 +145,35 @@ impl LentLink {
     ) -> Result<Self, ProtocolError> {
         let lease = SharedPage::open(page.as_fd())?;
         let (channel, instance) = (lent.geometry.channel.clone(), lent.geometry.instance);
-        let (comeback, capacity) = (Comeback::new(endpoint), lent.capacity);
-        let back = Some(WriterBack { comeback, channel, segment, page, lease, instance, capacity });
-        Ok(LentLink { conn: Some(conn), back, changes: 0, taken: 0, told: 0 })
-    }
-
-    /// The connection has ended. Whether another daemon is looked for: not by a writer that has lost its role.
-    fn lost(&mut self) -> Result<(), LinkError> {
-        self.conn = None;
-        self.changes += 1;
-        match &mut self.back {
-            // Acquire: the bit is set before the connection is closed.
-            Some(back) if back.lease.generation.value.load(Ordering::Acquire) & OVER == 0 => {
-                back.comeback.lost();
-                Ok(())
-            }
-            _ => Err(LinkError::Disconnected),
-        }
+        let claim = WriterClaim { channel, segment, page, lease, instance, capacity: lent.capacity };
+        Ok(LentLink { line: Lasting::new(conn, Some(endpoint)), claim, taken: 0, told: 0 })
     }
 
     /// Looks for another daemon.
     fn look(&mut self) -> Result<Option<(ToWriter, Vec<OwnedFd>)>, LinkError> {
-        let Some(back) = &mut self.back else { return Err(LinkError::Disconnected) };
-        let (instance, capacity) = (back.instance, back.capacity);
-        let found = back.comeback.go_on(|| {
-            let channel = back.channel.clone();
+        let WriterClaim { channel, segment, page, instance, capacity, .. } = &self.claim;
+        let request = || {
+            let (channel, instance, capacity) = (channel.clone(), *instance, *capacity);
             let request = Request::ResumeWriter { channel, program: program(), instance, capacity };
-            Some((request, vec![back.segment.try_clone().ok()?, back.page.try_clone().ok()?]))
-        });
-        self.changes += 1;
-        match found {
-            Found::Nothing => Ok(None),
-            Found::Daemon(done, _, conn) if matches!(*done, Done::Publish(_)) => {
+            Some((request, vec![segment.try_clone().ok()?, page.try_clone().ok()?]))
+        };
+        let line = match self.line.look(request, |done, _| matches!(done, Done::Publish(_)))? {
+            Looked::Nothing => return Ok(None),
+            Looked::Refused(reason) => ToWriter::Revoked { reason },
+            Looked::Attached(_) => {
                 log::info!(
-                    "the writer role of channel {} is kept: a daemon has come in the place of the one that died",
-                    back.channel
+                    "the writer role of channel {channel} is kept: a daemon has come in the place of the one that died"
                 );
-                (self.conn, self.taken, self.told) = (Some(conn), 0, 0);
-                Ok(Some((ToWriter::Resumed, Vec::new())))
+                (self.taken, self.told) = (0, 0);
+                ToWriter::Resumed
             }
-            Found::Daemon(..) => Err(LinkError::Disconnected),
-            Found::Refusal(reason) => {
-                self.back = None;
-                Ok(Some((ToWriter::Revoked { reason }, Vec::new())))
-            }
-            Found::Nobody(patience) => {
-                log::info!(
-                    "channel {}: no daemon has come in the place of the one that died for {patience:?}",
-                    back.channel
-                );
-                self.back = None;
-                Err(LinkError::Disconnected)
-            }
-        }
+        };
+        Ok(Some((line, Vec::new())))
     }
 
     /// Lets the daemon send more.
     fn acknowledge(&mut self) {
-        let Some(conn) = &mut self.conn else { return };
+        let Some(conn) = self.line.conn() else { return };
         if self.told < self.taken {
             self.told = self.taken;
             // A daemon that is gone is noticed by the next look.
@@ -260,13 +187,13 @@ impl LentLink {
 
 impl Link<ToWriter, ToDaemon> for LentLink {
     fn receive(&mut self) -> Result<Option<(ToWriter, Vec<OwnedFd>)>, LinkError> {
-        let Some(conn) = &mut self.conn else { return self.look() };
+        let Some(conn) = self.line.conn() else { return self.look() };
         match conn.receive()? {
             Received::Line(line, fds) => {
                 self.taken += 1;
                 let decoded = decode(&line)?;
-                if let (ToWriter::Grown { capacity, .. }, Some(back)) = (&decoded, &mut self.back) {
-                    back.capacity = *capacity;
+                if let ToWriter::Grown { capacity, .. } = &decoded {
+                    self.claim.capacity = *capacity;
                 }
                 if decoded == ToWriter::Unknown {
                     log::debug!("passed over a line from a newer daemon: {}", excerpt(&line));
@@ -278,7 +205,9 @@ impl Link<ToWriter, ToDaemon> for LentLink {
                 Ok(None)
             }
             Received::Closed => {
-                self.lost()?;
+                // Acquire: the bit is set before the connection is closed. Without the role there is nothing to go on with.
+                let is_over = self.claim.lease.generation.value.load(Ordering::Acquire) & OVER != 0;
+                self.line.lost(!is_over)?;
                 self.look()
             }
         }
@@ -286,25 +215,18 @@ impl Link<ToWriter, ToDaemon> for LentLink {
 
     fn send(&mut self, line: ToDaemon) -> Result<(), LinkError> {
         // What is said while there is no daemon is asked for again: see `ToWriter::Resumed`.
-        let Some(conn) = &mut self.conn else { return Ok(()) };
-        conn.queue(&line, Vec::new())?;
-        match conn.flush() {
-            Err(_) if self.back.is_none() => Err(LinkError::Disconnected),
-            _ => Ok(()),
-        }
+        self.line.send(&line)
     }
 
     fn as_fd(&self) -> Option<BorrowedFd<'_>> {
-        let back = || self.back.as_ref().and_then(|back| back.comeback.as_fd());
-        self.conn.as_ref().map(AsFd::as_fd).or_else(back)
+        self.line.as_fd()
     }
 
     fn changes(&self) -> u64 {
-        self.changes
+        self.line.changes()
     }
 
     fn looks_for_daemon(&self) -> Option<u64> {
-        let back = self.back.as_ref().filter(|_| self.conn.is_none())?;
-        Some(back.comeback.look_at_ns())
+        self.line.looks_for_daemon()
     }
 }

@@ -25,7 +25,7 @@ impl Bell {
     /// A new bell: the ringing end, for the daemon and (cloned) for the writer, and the descriptor for the sleeper.
     ///
     /// # Errors
-    /// [`SystemError`] when no descriptors are to be had.
+    /// [`SystemError`] when there are no descriptors left.
     pub fn new() -> Result<(Self, OwnedFd)> {
         let (ringer, sleeper) =
             socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK)
@@ -90,7 +90,7 @@ impl Bell {
     /// A second descriptor of the same end, to hand on.
     ///
     /// # Errors
-    /// [`SystemError`] when no descriptor is to be had.
+    /// [`SystemError`] when there is no descriptor left.
     pub fn try_clone_fd(&self) -> Result<OwnedFd> {
         self.0.try_clone().map_err(|error| SystemError::new("duplicate a bell's descriptor", error))
     }

@@ -55,7 +55,7 @@ impl<T: PageLayout> SharedPage<T> {
     /// `name` is what `/proc/PID/maps` shows of it.
     ///
     /// # Errors
-    /// [`SystemError`] when there is no memory or no descriptor to be had.
+    /// [`SystemError`] when there is no memory or no descriptor left.
     pub fn create(name: &str) -> Result<(Self, OwnedFd)> {
         let failed = |step: &str| {
             let action = format!("{step} the shared page {name:?} of {PAGE_SIZE} bytes");

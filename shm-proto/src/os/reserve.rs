@@ -77,7 +77,7 @@ impl Reservation {
     /// Call it from a thread that lives as long as the process: the kernel ends the child with the thread.
     ///
     /// # Errors
-    /// [`SystemError`] when no pipe or process is to be had.
+    /// [`SystemError`] when the system gives no pipe or no process.
     pub fn start(fd: BorrowedFd<'_>, from: u64, to: u64, step: u64) -> Result<Self> {
         let failed = |error: Errno| {
             SystemError::new(
@@ -185,7 +185,7 @@ impl Drop for Reservation {
 /// [`in_child`] or as a [`Reservation`].
 ///
 /// # Errors
-/// [`SystemError`], its source `ENOSPC` when there is not so much; the length is then unchanged.
+/// [`SystemError`], its source `ENOSPC` when there is too little; the length is then unchanged.
 pub fn now(fd: BorrowedFd<'_>, len: u64) -> Result<()> {
     retry(|| fallocate(fd, FallocateFlags::empty(), 0, len as i64)).map_err(|error| {
         SystemError::new(

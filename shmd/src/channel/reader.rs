@@ -50,7 +50,7 @@ impl Reader {
     /// A page and a bell for a new reader, and the reader's end of the bell.
     ///
     /// # Errors
-    /// When there is no memory or no descriptor to be had.
+    /// When there is no memory or no descriptor left.
     pub(super) fn new(to: To, peer: Peer, joined: u64) -> Result<(Self, OwnedFd)> {
         let (page, page_fd) = SharedPage::create("shmd-reader")?;
         let (bell, sleeper) = Bell::new()?;
@@ -62,7 +62,7 @@ impl Reader {
     /// closes, is for the caller to look at.
     ///
     /// # Errors
-    /// When it is no such page, and when there is no memory or no descriptor to be had.
+    /// When the descriptor is not such a page, and when there is no memory or no descriptor left.
     pub(super) fn resumed(to: To, peer: Peer, joined: u64, page_fd: OwnedFd) -> Result<(Self, OwnedFd)> {
         let page = SharedPage::open(page_fd.as_fd())?;
         let (bell, sleeper) = Bell::new()?;

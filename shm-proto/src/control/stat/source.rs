@@ -67,7 +67,7 @@ pub enum SourceState {
     },
     /// The child has ended and is started again.
     Restarting {
-        /// In so many seconds, rounded up.
+        /// Seconds until then, rounded up.
         seconds: u64,
     },
     /// Appended bytes are read.

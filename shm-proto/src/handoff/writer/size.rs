@@ -25,7 +25,7 @@ impl Writer {
     /// reader in C keeps its longer mapping and is not harmed: it touches no more than the header and the message.
     ///
     /// # Errors
-    /// [`HandoffError::NoSpace`] when there is not so much memory, [`HandoffError::Locked`], [`HandoffError::System`].
+    /// [`HandoffError::NoSpace`] when there is too little memory, [`HandoffError::Locked`], [`HandoffError::System`].
     pub fn resize(&mut self, bytes: u64) -> Result<Resized> {
         let wanted = bytes.max(1).checked_next_multiple_of(PAGE).unwrap_or(u64::MAX);
         let new = wanted.min(self.settings.max_capacity);

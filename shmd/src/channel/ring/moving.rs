@@ -82,7 +82,7 @@ impl Ring {
     /// Leaves a broken segment.
     ///
     /// # Errors
-    /// When there is no new one to be had.
+    /// When no new one can be made.
     pub(super) fn leave_broken(&mut self, connections: &mut Connections, reason: &str) -> Result<()> {
         self.move_on(connections, &Why::Broken(reason.to_owned()))
     }
