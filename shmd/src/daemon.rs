@@ -256,6 +256,11 @@ impl Daemon {
                     channel.ring_mut().inspect(&mut self.connections);
                 }
             }
+            Timer::Claim(channel) => {
+                if let Some(channel) = self.channels.get_mut(channel) {
+                    channel.ring_mut().claim_due(&mut self.connections);
+                }
+            }
             Timer::Returning(channel) => {
                 if let Some(channel) = self.channels.get_mut(channel) {
                     channel.ring_mut().give_up_missing(&mut self.connections);

@@ -94,6 +94,8 @@ pub(crate) enum Timer {
     Leave(ChannelId),
     /// A channel's change of size is waited for.
     Resize(ChannelId),
+    /// Programs wait for the writer role of a channel until its former writer has let go of the segment.
+    Claim(ChannelId),
     /// Readers of the daemon before this one are waited for no longer.
     Returning(ChannelId),
     /// A look at all records of a channel goes on.

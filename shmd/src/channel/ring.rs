@@ -1,6 +1,7 @@
 //! A ring with its writer and its readers: all of a ring channel, and the feed of a handoff.
 
 mod adopt;
+mod claim;
 mod drain;
 mod health;
 mod lease;
@@ -42,6 +43,7 @@ use crate::policy::Bounds;
 use crate::rate_limit::{LeftOut, RateLimit};
 use crate::source::Report;
 use adopt::Adopted;
+use claim::Claiming;
 use health::Health;
 use returning::Returning;
 use segments::Segments;
@@ -67,6 +69,7 @@ pub(crate) struct Ring {
     /// The end of a source.
     size: Size,
     writer: Writer,
+    claiming: Claiming,
     /// How the source is doing, or did.
     fed: Option<Arc<Report>>,
     removal: Removal,
@@ -108,6 +111,7 @@ impl Ring {
             readers: Readers::default(),
             returning,
             writer: Writer::expecting(found.is_some_and(|(_, is_written)| is_written)),
+            claiming: Claiming::default(),
             fed: None,
             removal: Removal::default(),
             lines: RateLimit::new(LINES),

@@ -4,9 +4,10 @@ use std::fs;
 use std::net::Shutdown;
 use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
+use std::thread;
 use std::time::{Duration, Instant};
 
-use shm_proto::{Reader, Start, Writer, WriterError};
+use shm_proto::{Error, ErrorKind, Reader, Start, Writer, WriterError};
 
 use super::{Daemon, PATIENCE, wait_for};
 
@@ -157,4 +158,25 @@ fn the_channel_moves_when_a_former_writer_can_still_write_and_readers_follow() {
         wait_for(|| daemon.stat().memory <= (2 << 20) + (64 << 10), || format!("{:?}", daemon.stat()));
         drop(first);
     }
+}
+
+#[test]
+fn of_those_who_ask_while_the_former_writer_can_still_write_one_gets_the_role() {
+    let daemon = Daemon::start("queue", "[[channel]]\nname = \"main\"\n");
+    let mut first = Writer::attach(&daemon.endpoint(), None).unwrap();
+    first.publish(b"0").unwrap();
+    let link = link(&first);
+    let slot = first.reserve(8).unwrap().unwrap();
+    link.shutdown(Shutdown::Both).unwrap();
+    wait_for(|| daemon.stat().writer.is_none(), || daemon.log());
+    let all: Vec<_> = thread::scope(|scope| {
+        let ask = || scope.spawn(|| Writer::attach(&daemon.endpoint(), None));
+        let asking: Vec<_> = (0..4).map(|_| ask()).collect();
+        asking.into_iter().map(|one| one.join().unwrap()).collect()
+    });
+    let is_taken = |one: &Result<Writer, Error>| matches!(one, Err(e) if e.refusal() == Some(ErrorKind::WriterTaken));
+    assert_eq!(all.iter().filter(|one| one.is_ok()).count(), 1, "{all:?}");
+    assert_eq!(all.iter().filter(|one| is_taken(one)).count(), 3, "{all:?}");
+    assert_eq!(daemon.log().matches("event=move ").count(), 1, "{}", daemon.log());
+    assert!(matches!(slot.commit(8), Err(WriterError::Revoked { .. })));
 }

@@ -6,9 +6,9 @@
 //! is in the library: `ring/reader/moves.rs`.
 
 use std::fmt;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use shm_proto::internal::os::{barrier, process};
+use shm_proto::internal::os::barrier;
 use shm_proto::internal::ring::link::ToReader;
 use shm_proto::{Error, ReaderError, Result};
 
@@ -20,16 +20,10 @@ use crate::operation_log::LogEvent;
 
 /// Memory of a new segment that is taken at once, in the event loop; the rest is reserved as for any growth.
 const AT_ONCE: u64 = 1 << 20;
-/// A process that has ended holds its memory for a moment longer.
-const DEAD: Duration = Duration::from_millis(100);
-/// One that lives may be giving it back.
-const ALIVE: Duration = Duration::from_millis(3);
-/// How often it is looked at meanwhile.
-const LOOK: Duration = Duration::from_micros(500);
 
 /// Why a channel moves.
 #[derive(Debug)]
-enum Why {
+pub(super) enum Why {
     /// Somebody can still write to the segment.
     Held(String),
     /// Somebody may read the segment whom the daemon does not know: readers of a dead daemon that have not come back.
@@ -49,30 +43,11 @@ impl fmt::Display for Why {
 }
 
 impl Ring {
-    /// Makes sure that nobody but the next writer can write to the segment. A channel whose segment somebody else can write to
-    /// moves.
+    /// Moves to a new segment; if the end of the old one is not to be found, to one that begins anew.
     ///
     /// # Errors
-    /// When it would have to move and cannot.
-    pub(super) fn claim_segment(&mut self, connections: &mut Connections) -> Result<()> {
-        if self.segments.have_strangers() {
-            return self.move_or_heal(connections, &Why::Strangers);
-        }
-        let last = self.writer.last_program();
-        let patience = if last.is_some_and(|last| process::is_alive(last.pid, last.start)) { ALIVE } else { DEAD };
-        let until = Instant::now() + patience;
-        while self.segments.current().is_held()? {
-            if Instant::now() >= until {
-                let who = last.map_or_else(String::new, |last| format!(", pid {},", last.pid));
-                let why = format!("its former writer{who} can still write to the old segment");
-                return self.move_or_heal(connections, &Why::Held(why));
-            }
-            std::thread::sleep(LOOK);
-        }
-        Ok(())
-    }
-
-    fn move_or_heal(&mut self, connections: &mut Connections, why: &Why) -> Result<()> {
+    /// When no new one can be made.
+    pub(super) fn move_or_heal(&mut self, connections: &mut Connections, why: &Why) -> Result<()> {
         match self.move_on(connections, why) {
             Err(Error::Reader(ReaderError::Corrupt { reason, .. })) => self.heal(connections, &reason),
             moved => moved,

@@ -118,6 +118,7 @@ impl Ring {
     /// A client that waits for an answer is gone.
     pub(crate) fn forget(&mut self, client: ClientId) {
         self.size.sizing.forget(client);
+        self.stops_asking(client);
     }
 
     /// Something happens to the size: its machine decides, and this ring does it.

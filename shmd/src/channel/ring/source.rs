@@ -9,6 +9,7 @@ use shm_proto::internal::os::page::SharedPage;
 use shm_proto::{Error, Result, SystemError};
 
 use super::Ring;
+use super::claim::{self, Claim};
 use super::lease::{Lease, Offer, To};
 use super::role::Action;
 use crate::config::SourceKind;
@@ -21,11 +22,8 @@ use crate::source::{self, Cutting, FromSource, Opening, Report};
 const RETRY: Duration = Duration::from_secs(1);
 
 impl Ring {
-    /// What a writer inside the daemon starts from, and the daemon's side of its page.
-    fn opening(&mut self, connections: &mut Connections) -> Result<(Opening, Offer)> {
-        self.check(connections)?;
-        self.await_former()?;
-        self.claim_segment(connections)?;
+    /// What a writer inside the daemon starts from, and the daemon's side of its page. The segment is claimed.
+    fn opening(&mut self) -> Result<(Opening, Offer)> {
         let (mut offer, page) = Offer::new()?;
         let segment = self.segments.current_mut().for_writer()?;
         self.prepare(&mut offer);
@@ -104,8 +102,18 @@ impl Ring {
         }
         let fresh = || Arc::new(Report::new(&self.config.source));
         let report = Arc::clone(self.fed.get_or_insert_with(fresh));
+        if let Err(former) = self.await_former() {
+            report.error(former.to_string());
+            self.retry_later(connections);
+            return Ok(());
+        }
         match self.open_source(connections, &report) {
-            Ok(lease) => {
+            Ok(None) => {
+                report.set(SourceState::Retrying);
+                connections.events.set_timer(Timer::Source(self.id), Some(Instant::now() + claim::LOOK));
+                Ok(())
+            }
+            Ok(Some(lease)) => {
                 self.begin(connections, lease);
                 let about = self.about(LogEvent::Source).text("source", &self.config.source);
                 let framed = self.config.source.is_framed();
@@ -121,8 +129,13 @@ impl Ring {
         }
     }
 
-    fn open_source(&mut self, connections: &mut Connections, report: &Arc<Report>) -> Result<Lease> {
-        let (opening, offer) = self.opening(connections)?;
+    /// `None` when the segment cannot be claimed yet.
+    fn open_source(&mut self, connections: &mut Connections, report: &Arc<Report>) -> Result<Option<Lease>> {
+        self.check(connections)?;
+        if self.claim_segment(connections)? == Claim::NotYet {
+            return Ok(None);
+        }
+        let (opening, offer) = self.opening()?;
         let cutting = Cutting {
             framing: self.config.framing,
             keep_delimiter: self.config.keep_delimiter,
@@ -130,7 +143,7 @@ impl Ring {
         };
         let inside = source::start(&self.config.source, opening, cutting, &self.config.write, report)?;
         connections.events.add(inside.bell(), Token::Source(self.id), Interest::READ)?;
-        Ok(offer.to(To::Source(inside)))
+        Ok(Some(offer.to(To::Source(inside))))
     }
 
     /// The source's thread has said something. When it has ended: messages published, or why it failed.

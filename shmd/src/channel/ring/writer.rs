@@ -9,6 +9,7 @@ use shm_proto::internal::ring::link::{ToDaemon, ToWriter};
 use shm_proto::{Done, Error, ErrorKind, Refusal, Result};
 
 use super::Ring;
+use super::claim::Claim;
 use super::lease::{Lease, Offer, To};
 use super::role::{Action, Role};
 use crate::channel::eviction::By;
@@ -31,6 +32,8 @@ const REASON_CHARS: usize = 200;
 pub(super) struct LastProgram {
     pub(super) pid: u32,
     pub(super) start: u64,
+    /// It was killed because somebody else wanted the role.
+    pub(super) made_way: bool,
 }
 
 /// A ring's writer: the role, and the lease while somebody holds it.
@@ -74,7 +77,7 @@ impl Writer {
 
     /// The role is lent to this program.
     pub(super) fn note_program(&mut self, pid: u32) {
-        self.last = process::start_ticks(pid).map(|start| LastProgram { pid, start });
+        self.last = process::start_ticks(pid).map(|start| LastProgram { pid, start, made_way: false });
     }
 
     /// Until when a program that was lent the role by a dead daemon may come back, if one may.
@@ -107,7 +110,7 @@ impl Writer {
 }
 
 impl Ring {
-    /// Lends the writer role to a client, and answers it.
+    /// Lends the writer role to a client, and answers it, at once or when nobody else can write any more.
     ///
     /// # Errors
     /// The refusal to send instead.
@@ -127,7 +130,10 @@ impl Ring {
         }
         self.check_for(connections)?;
         self.await_former().map_err(|e| self.cannot_claim(&e))?;
-        self.claim_segment(connections).map_err(|e| self.cannot_claim(&e))?;
+        if self.claim_segment(connections).map_err(|e| self.cannot_claim(&e))? == Claim::NotYet {
+            self.keep_asking(connections, client, program);
+            return Ok(());
+        }
         let made = Offer::new().and_then(|(offer, page)| {
             let fds = vec![self.segments.current_mut().for_writer()?, page];
             connections.bind(client, client::Role::Writer(self.id))?;
@@ -212,6 +218,9 @@ impl Ring {
     /// Somebody else wants the role: a helper that has it makes way.
     pub(super) fn make_way(&mut self, connections: &mut Connections) {
         let actions = self.writer.role.make_way();
+        if let Some(last) = self.writer.last.as_mut().filter(|_| !actions.is_empty()) {
+            last.made_way = true;
+        }
         self.perform(connections, actions, "");
     }
 
@@ -347,6 +356,7 @@ impl Ring {
         connections.events.set_timer(Timer::Source(self.id), None);
         self.give_reason(reason);
         self.change_size(connections, |sizing, _| sizing.close(reason));
+        self.refuse_asking(connections, reason);
         self.make_way(connections);
         self.tell(connections, ToWriter::Revoked { reason: reason.to_owned() });
     }

@@ -1,0 +1,110 @@
+//! Before somebody new writes: nobody else can write to the segment any more, or the channel moves.
+//!
+//! By the kernel's word ([`file_lock`](shm_proto::internal::os::file_lock)). A process that has lost the role, or has died, may take
+//! a moment to give its memory back, and a busy machine makes that longer. It is waited for beside everything else: who asks
+//! for the role meanwhile is answered when it is over.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use shm_proto::Result;
+use shm_proto::internal::os::process;
+
+use super::Ring;
+use super::moving::Why;
+use crate::client;
+use crate::connections::{Connections, channel_refusal};
+use crate::event_loop::{ClientId, Timer};
+
+/// A helper that made way was killed, so it surely ends.
+const KILLED: Duration = Duration::from_secs(5);
+/// A process that has ended holds its memory for a moment longer.
+const DEAD: Duration = Duration::from_millis(100);
+/// One that lives may be giving it back, or be stopped.
+const ALIVE: Duration = Duration::from_millis(10);
+/// How often it is looked at meanwhile.
+pub(super) const LOOK: Duration = Duration::from_millis(1);
+
+/// Whether the next writer may begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Claim {
+    Mine,
+    /// Somebody can still write to the segment; it is looked at again soon.
+    NotYet,
+}
+
+/// The wait for a former writer.
+#[derive(Debug, Default)]
+pub(super) struct Claiming {
+    until: Option<Instant>,
+    /// Programs that have asked for the role meanwhile, with their names.
+    asking: VecDeque<(ClientId, Option<String>)>,
+}
+
+impl Ring {
+    /// Makes sure that nobody but the next writer can write to the segment. A channel whose segment somebody else can write to
+    /// moves, after a while.
+    ///
+    /// # Errors
+    /// When it would have to move and cannot.
+    pub(super) fn claim_segment(&mut self, connections: &mut Connections) -> Result<Claim> {
+        if self.segments.have_strangers() {
+            self.move_or_heal(connections, &Why::Strangers)?;
+        } else if self.segments.current().is_held()? {
+            let until = match self.claiming.until {
+                Some(until) => until,
+                None => *self.claiming.until.insert(Instant::now() + self.patience()),
+            };
+            if Instant::now() < until {
+                return Ok(Claim::NotYet);
+            }
+            self.claiming.until = None;
+            let who = self.writer.last_program().map_or_else(String::new, |last| format!(", pid {},", last.pid));
+            let why = format!("its former writer{who} can still write to the old segment");
+            self.move_or_heal(connections, &Why::Held(why))?;
+        }
+        self.claiming.until = None;
+        Ok(Claim::Mine)
+    }
+
+    fn patience(&self) -> Duration {
+        match self.writer.last_program() {
+            Some(last) if last.made_way => KILLED,
+            Some(last) if process::is_alive(last.pid, last.start) => ALIVE,
+            _ => DEAD,
+        }
+    }
+
+    /// A program that wants the role waits until the segment can be had.
+    pub(super) fn keep_asking(&mut self, connections: &mut Connections, client: ClientId, program: Option<&str>) {
+        if let Some(client) = connections.client(client) {
+            client.role = client::Role::Waiting(Some(self.id));
+        }
+        self.claiming.asking.push_back((client, program.map(str::to_owned)));
+        connections.events.start_timer(Timer::Claim(self.id), Instant::now() + LOOK);
+    }
+
+    /// It is looked at again: the first of those who wait gets the role, and the others hear who has it.
+    pub(crate) fn claim_due(&mut self, connections: &mut Connections) {
+        connections.events.set_timer(Timer::Claim(self.id), None);
+        for (client, program) in std::mem::take(&mut self.claiming.asking) {
+            if let Err(refusal) = self.lend(connections, client, program.as_deref()) {
+                connections.reply(client, Err(refusal), Vec::new());
+            }
+        }
+    }
+
+    /// A program that waited for the role is gone.
+    pub(super) fn stops_asking(&mut self, client: ClientId) {
+        self.claiming.asking.retain(|(asking, _)| *asking != client);
+    }
+
+    /// Nobody is lent the role any more.
+    pub(super) fn refuse_asking(&mut self, connections: &mut Connections, reason: &str) {
+        connections.events.set_timer(Timer::Claim(self.id), None);
+        for (client, _) in std::mem::take(&mut self.claiming.asking) {
+            let refusal = channel_refusal(&self.config.name, shm_proto::ErrorKind::Busy, reason);
+            connections.reply(client, Err(refusal), Vec::new());
+        }
+    }
+}
