@@ -49,8 +49,6 @@ pub mod reserve;
 pub mod sem;
 pub mod shm;
 pub mod slots;
-#[cfg(test)]
-pub(crate) mod testing;
 
 use nix::errno::Errno;
 

@@ -1,12 +1,6 @@
 //! Exit codes, messages and output of the real program, against a stand-in for the daemon.
 
-#[allow(dead_code)]
-#[path = "processes/common/process.rs"]
-mod process;
 mod support;
-#[allow(dead_code)]
-#[path = "processes/common/wait.rs"]
-mod wait;
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
@@ -16,10 +10,8 @@ use shm_proto::internal::control::log::{Fields, LogEntry, LogEvent, Severity, Va
 use shm_proto::internal::control::stat::{Mode, Right, Summary, WriterName};
 use shm_proto::internal::control::{Change, Reloaded, Resized};
 use shm_proto::{Done, ErrorKind, Request};
-
-use process::Proc;
-use support::{Dir, Ran, ok, refuse};
-use wait::wait_for;
+use shm_test_support::{Proc, Run, wait_for};
+use support::{Dir, ok, refuse};
 
 const COMMANDS: [&str; 9] =
     ["read", "write", "stat", "list", "resize --bytes 1MiB", "evict --reader 1", "log", "log --follow", "reload"];
@@ -29,7 +21,7 @@ fn without_a_daemon_every_command_ends_with_69_and_names_the_socket_and_the_way_
     let dir = Dir::new();
     for command in COMMANDS {
         dir.run(command)
-            .fails(69, &["no daemon at", dir.socket().to_str().unwrap(), "no such socket", "--runtime-dir"]);
+            .refused(69, &["no daemon at", dir.socket().to_str().unwrap(), "no such socket", "--runtime-dir"]);
     }
 }
 
@@ -37,13 +29,13 @@ fn without_a_daemon_every_command_ends_with_69_and_names_the_socket_and_the_way_
 fn a_socket_that_a_dead_daemon_left_is_no_daemon() {
     let dir = Dir::new();
     drop(UnixListener::bind(dir.socket()).unwrap());
-    dir.run("list").fails(69, &["left behind"]);
+    dir.run("list").refused(69, &["left behind"]);
 }
 
 #[test]
 fn a_runtime_directory_on_the_command_line_comes_before_the_environments() {
     let dir = Dir::new();
-    dir.run("list --runtime-dir /none/such").fails(69, &["/none/such/shmd.sock"]);
+    dir.run("list --runtime-dir /none/such").refused(69, &["/none/such/shmd.sock"]);
 }
 
 #[test]
@@ -62,7 +54,7 @@ fn wrong_usage_ends_with_2_before_any_daemon_is_looked_for() {
         ("write --framing chunk=0", "at least 1 byte"),
         ("bench --sizes 4", "4 bytes"),
     ] {
-        dir.run(words).fails(2, &[text]);
+        dir.run(words).refused(2, &[text]);
     }
 }
 
@@ -78,7 +70,7 @@ fn the_daemons_refusals_have_their_exit_codes_and_are_told_in_its_words() {
         let dir = Dir::new();
         dir.serve(move |_| refuse(kind, "because of 42"));
         for command in COMMANDS {
-            dir.run(command).fails(code, &["shmctl: error: because of 42\n"]);
+            dir.run(command).refused(code, &["shmctl: error: because of 42\n"]);
         }
     }
 }
@@ -88,7 +80,7 @@ fn a_channel_that_is_not_there_is_answered_with_those_that_are() {
     let dir = Dir::new();
     dir.serve(|_| refuse(ErrorKind::NoSuchChannel, "no channel named nope"));
     for command in ["read -c nope", "read --follow -c nope", "write -c nope", "stat -c nope", "list -c nope"] {
-        dir.run(command).fails(1, &["nope", "cam, imu"]);
+        dir.run(command).refused(1, &["nope", "cam, imu"]);
     }
 }
 
@@ -106,7 +98,7 @@ fn a_resize_tells_the_old_and_the_new_size() {
     });
     dir.run("resize -c main --bytes 4MiB").prints("main: 1MiB -> 4MiB\n");
     let pending = dir.run("resize -c main --bytes 64KiB");
-    assert!(pending.out.starts_with("main: 1MiB -> 64KiB, pending"), "{pending:?}");
+    assert!(pending.text().starts_with("main: 1MiB -> 64KiB, pending"), "{pending:?}");
     assert_eq!(pending.code, Some(0));
 }
 
@@ -125,7 +117,7 @@ fn the_operation_log_is_lines_for_people_and_objects_for_programs() {
     });
     dir.run("log -n 3")
         .prints("2023-11-14T22:13:20.123Z     12 warn  event=overflow channel=cam dropped=7 reason=\"it is full\"\n");
-    let json: LogEntry = serde_json::from_str(&dir.run("log -n 3 --json").out).unwrap();
+    let json: LogEntry = serde_json::from_str(&dir.run("log -n 3 --json").text()).unwrap();
     assert_eq!(json, entry);
 }
 
@@ -133,7 +125,7 @@ fn the_operation_log_is_lines_for_people_and_objects_for_programs() {
 fn a_configuration_that_the_daemon_refuses_is_exit_code_78() {
     let dir = Dir::new();
     dir.serve(|_| refuse(ErrorKind::BadConfig, "nothing was changed: shmd.toml:3: no"));
-    dir.run("reload").fails(78, &["nothing was changed", "shmd.toml:3"]);
+    dir.run("reload").refused(78, &["nothing was changed", "shmd.toml:3"]);
 }
 
 #[test]
@@ -149,7 +141,7 @@ fn a_reload_that_leaves_keys_as_they_were_is_exit_code_3() {
     for (words, out) in [("reload", "cam: capacity: stays 1MiB, not 2MiB"), ("reload --json", "\"key\":\"capacity\"")] {
         let ran = dir.run(words);
         assert_eq!(ran.code, Some(3), "{ran:?}");
-        assert!(ran.out.contains(out) && ran.err.contains("1 key was not changed"), "{ran:?}");
+        assert!(ran.text().contains(out) && ran.err.contains("1 key was not changed"), "{ran:?}");
     }
 }
 
@@ -159,7 +151,7 @@ fn the_channel_can_come_from_the_environment() {
     dir.serve(|request| refuse(ErrorKind::Internal, &format!("{request:?}")));
     let mut command = dir.shmctl("evict --reader 7");
     command.env("SHMD_CHANNEL", "cam");
-    Ran::of("evict", Proc::spawn(command)).fails(1, &["cam", "reader: 7"]);
+    Run::of(command).refused(1, &["cam", "reader: 7"]);
 }
 
 #[test]
@@ -173,7 +165,7 @@ fn a_list_is_a_table_for_people_and_an_array_for_programs() {
     });
     dir.run("list")
         .prints("CHANNEL  MODE  CAPACITY  READERS  WRITER  ALLOWED\ncam      ring     64KiB        1  none    read\n");
-    let json: serde_json::Value = serde_json::from_str(&dir.run("list --json").out).unwrap();
+    let json: serde_json::Value = serde_json::from_str(&dir.run("list --json").text()).unwrap();
     assert_eq!(json[0]["capacity"], 65_536);
 }
 
@@ -188,7 +180,7 @@ fn an_output_that_is_closed_is_a_quiet_end() {
     ours.read_exact(&mut [0]).unwrap();
     // Long before the next line is due: nothing is written that could fail.
     drop(ours);
-    Ran::of("stat --watch", watch).prints("");
+    watch.wait().prints("");
 }
 
 #[test]
@@ -198,7 +190,7 @@ fn sigint_ends_a_watch_and_a_waiting_follower_with_0() {
     let mut watch = dir.start("stat --json --watch 600");
     watch.until_out_has("[]\n");
     watch.signal(Signal::SIGINT);
-    Ran::of("stat --watch", watch).prints("[]\n");
+    watch.wait().prints("[]\n");
 
     let empty = Dir::new();
     let mut follower = empty.start("read --follow");
@@ -210,7 +202,7 @@ fn sigint_ends_a_watch_and_a_waiting_follower_with_0() {
 #[test]
 fn a_follower_that_hears_nothing_for_its_timeout_ends_with_75() {
     let dir = Dir::new();
-    dir.run("read --follow --timeout 200ms").fails(75, &["waiting for it", "timed out after 200ms", "0 messages"]);
+    dir.run("read --follow --timeout 200ms").refused(75, &["waiting for it", "timed out after 200ms", "0 messages"]);
 }
 
 #[test]
@@ -229,6 +221,6 @@ fn a_daemon_that_answers_nonsense_or_another_version_is_told_apart_from_none() {
         listener.set_nonblocking(true).unwrap();
         let (mut socket, _) = wait_for("it connects", || listener.accept().ok());
         socket.write_all(answer.as_bytes()).unwrap();
-        Ran::of("list", asks).fails(1, &["control protocol", text]);
+        asks.wait().refused(1, &["control protocol", text]);
     }
 }

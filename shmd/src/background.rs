@@ -132,7 +132,7 @@ impl Drop for PidFile {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::TempDir;
+    use shm_test_support::TempDir;
 
     #[test]
     fn a_verdict_is_what_was_told_and_silence_is_a_failure() {

@@ -32,8 +32,6 @@ mod sizing;
 mod socket;
 mod source;
 mod taking;
-#[cfg(test)]
-mod testing;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -113,7 +113,7 @@ fn open(name: &OsStr) -> std::io::Result<(UnixDatagram, SocketAddr)> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::TempDir;
+    use shm_test_support::TempDir;
 
     fn manager(address: &SocketAddr, name: &str) -> (UnixDatagram, Notifier) {
         let socket = UnixDatagram::bind_addr(address).unwrap();

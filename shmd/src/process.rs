@@ -199,11 +199,11 @@ mod tests {
     use shm_proto::internal::os::process::start_ticks;
 
     use super::*;
-    use crate::testing;
+    use shm_test_support::TempDir;
 
     #[test]
     fn the_directory_and_the_lock_file_are_gone_after_the_instance() {
-        let parent = testing::TempDir::new();
+        let parent = TempDir::new();
         let dir = parent.path().join("run");
         let instance = Instance::take(&dir).unwrap();
         let expected = if geteuid().is_root() { 0o755 } else { 0o700 };
@@ -217,14 +217,14 @@ mod tests {
 
     #[test]
     fn a_directory_that_was_there_stays_without_the_lock_file() {
-        let parent = testing::TempDir::new();
+        let parent = TempDir::new();
         drop(Instance::take(parent.path()).unwrap());
         assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 0);
     }
 
     #[test]
     fn the_second_instance_is_told_who_holds_the_lock() {
-        let parent = testing::TempDir::new();
+        let parent = TempDir::new();
         let dir = parent.path().join("run");
         let first = Instance::take(&dir).unwrap();
         let message = Instance::take(&dir).unwrap_err().to_string();
@@ -238,7 +238,7 @@ mod tests {
 
     #[test]
     fn a_lock_file_left_by_a_dead_daemon_is_taken_over() {
-        let parent = testing::TempDir::new();
+        let parent = TempDir::new();
         fs::write(parent.path().join(LOCK_NAME), "1 123456789012345678901234567890\nand more\n").unwrap();
         let _instance = Instance::take(parent.path()).unwrap();
         let text = fs::read_to_string(parent.path().join(LOCK_NAME)).unwrap();
@@ -247,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_lock_file_that_took_the_place_of_ours_is_not_removed() {
-        let parent = testing::TempDir::new();
+        let parent = TempDir::new();
         let instance = Instance::take(parent.path()).unwrap();
         let lock = parent.path().join(LOCK_NAME);
         fs::remove_file(&lock).unwrap();
@@ -258,7 +258,7 @@ mod tests {
 
     #[test]
     fn a_directory_that_others_may_write_in_is_refused_with_the_way_out() {
-        let parent = testing::TempDir::new();
+        let parent = TempDir::new();
         fs::set_permissions(parent.path(), Permissions::from_mode(0o775)).unwrap();
         let message = Instance::take(parent.path()).unwrap_err().to_string();
         assert!(message.contains("0775") && message.contains("chmod go-w"), "{message}");
@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn a_link_is_not_taken_for_a_directory() {
-        let parent = testing::TempDir::new();
+        let parent = TempDir::new();
         let link = parent.path().join("run");
         std::os::unix::fs::symlink(parent.path(), &link).unwrap();
         assert!(matches!(Instance::take(&link), Err(Error::System { .. })));
@@ -287,7 +287,7 @@ mod tests {
 
     #[test]
     fn many_that_start_and_end_at_once_never_hold_the_lock_together() {
-        let parent = testing::TempDir::new();
+        let parent = TempDir::new();
         let dir = parent.path().join("run");
         let holders = std::sync::atomic::AtomicU32::new(0);
         let taken = std::sync::atomic::AtomicU32::new(0);

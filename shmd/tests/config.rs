@@ -3,29 +3,19 @@
 //! Every run has a directory, a runtime directory and a prefix of its own, an environment without `SHMD_*`, and a named
 //! configuration file, so that nothing of the machine's own configuration comes in.
 
-#[allow(dead_code)]
-#[path = "../../shmctl/tests/processes/common/process.rs"]
-mod process;
-#[allow(dead_code)]
-#[path = "../../shmctl/tests/processes/common/wait.rs"]
-mod wait;
-
 use std::fs::{self, File};
-use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+
+use shm_test_support::{Proc, Run, TempDir, clean, program};
 
 struct Test {
-    dir: PathBuf,
+    dir: TempDir,
 }
 
 impl Test {
     fn new(text: &str) -> Self {
-        static NUMBER: AtomicU32 = AtomicU32::new(0);
-        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let dir = std::env::temp_dir().join(format!("shmd-config-{}-{number}", std::process::id()));
-        fs::DirBuilder::new().mode(0o700).create(&dir).unwrap();
+        let dir = TempDir::new();
         fs::write(dir.join("shmd.toml"), text).unwrap();
         Test { dir }
     }
@@ -36,7 +26,7 @@ impl Test {
 
     /// The program, told nothing but its configuration file.
     fn shmd(&self) -> Command {
-        let mut command = process::clean(env!("CARGO_BIN_EXE_shmd"));
+        let mut command = clean(program("shmd"));
         command.env("XDG_RUNTIME_DIR", &self.dir).arg("--config").arg(self.path("shmd.toml"));
         command
     }
@@ -46,45 +36,17 @@ impl Test {
     }
 }
 
-impl Drop for Test {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.dir);
-    }
+/// The table that a run has printed, which ended with 0 and had nothing else to say.
+#[track_caller]
+fn good(run: Run) -> toml::Table {
+    let text = run.quiet().text();
+    text.parse().unwrap_or_else(|e| panic!("{e}\n{text}"))
 }
 
-/// What a run left behind.
-#[derive(Debug)]
-struct Run {
-    code: Option<i32>,
-    out: String,
-    err: String,
-}
-
-impl Run {
-    fn of(command: &mut Command) -> Self {
-        let run = process::Run::of(std::mem::replace(command, Command::new("true")));
-        Run { code: run.code, out: run.text(), err: run.err }
-    }
-
-    #[track_caller]
-    fn good(self) -> toml::Table {
-        assert!(self.code == Some(0) && self.err.is_empty(), "{self:?}");
-        self.out.parse().unwrap_or_else(|e| panic!("{e}\n{}", self.out))
-    }
-
-    /// One channel's value of a key, as TOML.
-    #[track_caller]
-    fn value(self, key: &str) -> String {
-        self.good()["channel"][0][key].to_string()
-    }
-
-    #[track_caller]
-    fn refused(self, code: i32, parts: &[&str]) {
-        assert!(self.code == Some(code) && self.out.is_empty(), "{self:?}");
-        for part in parts {
-            assert!(self.err.contains(part), "{part:?} is not in {self:?}");
-        }
-    }
+/// One channel's value of a key, as TOML.
+#[track_caller]
+fn value(run: Run, key: &str) -> String {
+    good(run)["channel"][0][key].to_string()
 }
 
 #[test]
@@ -94,9 +56,9 @@ fn check_prints_the_resolved_configuration_as_toml_with_its_files() {
     fs::write(test.path("shmd.d/10-more.toml"), "[[channel]]\nname = \"mic\"\non_full = \"drop\"\n").unwrap();
     let run = test.check(&[]);
     for file in ["shmd.toml", "shmd.d/10-more.toml"] {
-        assert!(run.out.contains(&format!("#   {}\n", test.path(file).display())), "{run:?}");
+        assert!(run.text().contains(&format!("#   {}\n", test.path(file).display())), "{run:?}");
     }
-    let table = run.good();
+    let table = good(run);
     assert_eq!(table["log"].as_str(), Some("warn"));
     assert_eq!(table["channel"][1]["name"].as_str(), Some("mic"));
     assert_eq!(table["channel"][1]["on_full"].as_str(), Some("drop"));
@@ -106,9 +68,9 @@ fn check_prints_the_resolved_configuration_as_toml_with_its_files() {
 #[test]
 fn what_check_prints_can_be_used_again() {
     let test = Test::new("[[channel]]\nname = \"cam\"\nread = [\"*\"]\nsource = \"stdin\"\n");
-    let first = test.check(&["--prefix", "own", "--capacity", "2MiB"]).good();
+    let first = good(test.check(&["--prefix", "own", "--capacity", "2MiB"]));
     fs::write(test.path("shmd.toml"), first.to_string()).unwrap();
-    assert_eq!(test.check(&[]).good(), first);
+    assert_eq!(good(test.check(&[])), first);
 }
 
 #[test]
@@ -116,7 +78,7 @@ fn bad_configuration_ends_with_78_and_file_line_reason() {
     let test = Test::new("# first line\n[[channel]]\nname = \"a/b\"\n");
     let place = format!("shmd: {}:3: ", test.path("shmd.toml").display());
     test.check(&[]).refused(78, &[&place, "'/'"]);
-    Run::of(&mut test.shmd()).refused(78, &[&place]);
+    Run::of(test.shmd()).refused(78, &[&place]);
 }
 
 #[test]
@@ -138,7 +100,7 @@ fn the_command_line_wins_over_the_environment_and_that_over_the_files() {
     let mut shmd = test.shmd();
     shmd.env("SHMD_CAPACITY", "2MiB").env("SHMD_WAIT_READERS", "32");
     shmd.args(["--check", "--capacity", "4MiB", "--set", "main.align=64"]);
-    let table = Run::of(&mut shmd).good();
+    let table = good(Run::of(&mut shmd));
     let channel = &table["channel"][0];
     assert_eq!(channel["capacity"].as_str(), Some("4MiB"));
     let values = ["align", "wait_readers", "max_readers"].map(|key| channel[key].as_integer().unwrap());
@@ -157,9 +119,9 @@ fn every_flag_of_the_only_channel_has_its_variable_and_the_other_keys_have_set()
         ("framing", "chunk=4KiB", "\"chunk=4KiB\""),
         ("wait_readers", "2", "2"),
     ] {
-        assert_eq!(test.check(&[&format!("--{}={text}", key.replace('_', "-"))]).value(key), shown);
+        assert_eq!(value(test.check(&[&format!("--{}={text}", key.replace('_', "-"))]), key), shown);
         let variable = format!("SHMD_{}", key.to_uppercase());
-        assert_eq!(Run::of(test.shmd().arg("--check").env(variable, text)).value(key), shown);
+        assert_eq!(value(Run::of(test.shmd().arg("--check").env(variable, text)), key), shown);
     }
     for (key, text, shown) in [
         ("min", "32KiB", "\"32KiB\""),
@@ -170,7 +132,7 @@ fn every_flag_of_the_only_channel_has_its_variable_and_the_other_keys_have_set()
         ("shrink_after", "5s", "\"5s\""),
         ("ack", "true", "true"),
     ] {
-        assert_eq!(test.check(&["--set", &format!("main.{key}={text}")]).value(key), shown);
+        assert_eq!(value(test.check(&["--set", &format!("main.{key}={text}")]), key), shown);
         let way = format!("--set CHANNEL.{key}=VALUE");
         let flag = format!("--{}", key.replace('_', "-"));
         for flag in [vec![flag.as_str(), text], vec![&format!("{flag}={text}")]] {
@@ -191,7 +153,7 @@ fn an_empty_variable_is_none() {
     for name in ["RUNTIME_DIR", "PREFIX", "LOG", "CAPACITY", "ACK", "EXIT_ON_EOF"] {
         shmd.env(format!("SHMD_{name}"), "");
     }
-    assert_eq!(Run::of(shmd.arg("--check")).good(), test.check(&[]).good());
+    assert_eq!(good(Run::of(shmd.arg("--check"))), good(test.check(&[])));
 }
 
 #[test]
@@ -231,15 +193,15 @@ fn a_command_line_that_means_nothing_ends_with_2() {
     test.check(&["--exit-on-eof=perhaps"]).refused(2, &["\"perhaps\" is neither true nor false"]);
     test.check(&["--exit-on-eof"])
         .refused(2, &["--exit-on-eof: this waits for the end of standard input", "--source stdin"]);
-    test.check(&["--exit-on-eof", "--set", "a.source=stdin"]).good();
-    let table = test.check(&["--set", "b.read=@0,7"]).good();
+    good(test.check(&["--exit-on-eof", "--set", "a.source=stdin"]));
+    let table = good(test.check(&["--set", "b.read=@0,7"]));
     assert_eq!(table["channel"][1]["read"].to_string(), "[\"@0\", \"7\"]");
 }
 
 #[test]
 fn a_relative_runtime_directory_is_meant_from_here() {
     let test = Test::new("");
-    let table = Run::of(test.shmd().current_dir(&test.dir).args(["--check", "--runtime-dir", "run"])).good();
+    let table = good(Run::of(test.shmd().current_dir(&test.dir).args(["--check", "--runtime-dir", "run"])));
     assert_eq!(Path::new(table["runtime_dir"].as_str().unwrap()), test.path("run"));
 }
 
@@ -248,14 +210,14 @@ fn help_and_version_end_with_0() {
     let test = Test::new("");
     for flag in ["--help", "--version"] {
         let run = test.check(&[flag]);
-        assert!(run.code == Some(0) && run.out.contains("shmd"), "{run:?}");
+        assert!(run.code == Some(0) && run.text().contains("shmd"), "{run:?}");
     }
 }
 
 #[test]
 fn standard_input_is_the_source_when_bytes_can_come_from_it() {
     let test = Test::new("");
-    let source = |stdin: Stdio| Run::of(test.shmd().arg("--check").stdin(stdin)).value("source");
+    let source = |stdin: Stdio| value(Run::of(test.shmd().arg("--check").stdin(stdin)), "source");
     assert_eq!(source(Stdio::null()), "\"none\"");
     assert_eq!(source(Stdio::piped()), "\"stdin\"");
     assert_eq!(source(File::open(test.path("shmd.toml")).unwrap().into()), "\"stdin\"");
@@ -271,5 +233,5 @@ fn standard_output_that_takes_nothing_is_a_failure() {
     let full = File::options().write(true).open("/dev/full").unwrap();
     let mut command = test.shmd();
     command.arg("--check").stdout(full);
-    process::Proc::spawn_as_is(command).wait().fails(1, &["shmd: standard output: No space left"]);
+    Proc::spawn_as_is(command).wait().fails(1, &["shmd: standard output: No space left"]);
 }

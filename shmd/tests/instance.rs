@@ -1,46 +1,27 @@
 //! One daemon for each runtime directory, with the real program.
 
-#[allow(dead_code)]
-#[path = "../../shmctl/tests/processes/common/process.rs"]
-mod process;
-#[allow(dead_code)]
-#[path = "../../shmctl/tests/processes/common/wait.rs"]
-mod wait;
-
 use std::fs;
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::sys::signal::Signal;
+use shm_test_support::{NOBODY, Place, Proc, Run, may_change_user, wait_until};
 
-use process::{Proc, Run, clean};
-use wait::wait_until;
-
-/// A directory of one test's own with an empty configuration in it.
-struct Test {
-    dir: PathBuf,
-    prefix: String,
-}
+/// A place for a daemon with an empty configuration.
+struct Test(Place);
 
 impl Test {
     fn new(name: &str) -> Self {
-        let prefix = format!("shmd-instance-{name}-{}", std::process::id());
-        let dir = std::env::temp_dir().join(&prefix);
-        fs::DirBuilder::new().mode(0o700).create(&dir).unwrap();
-        fs::write(dir.join("shmd.toml"), "").unwrap();
-        Test { dir, prefix }
+        Test(Place::named(name))
     }
 
     fn shmd(&self) -> Command {
-        let mut command = clean(env!("CARGO_BIN_EXE_shmd"));
-        command.arg("--config").arg(self.dir.join("shmd.toml")).arg("--runtime-dir").arg(self.run_dir());
-        command.args(["--prefix", &self.prefix]);
-        command
+        self.0.shmd("")
     }
 
     fn run_dir(&self) -> PathBuf {
-        self.dir.join("run")
+        self.0.run_dir()
     }
 
     /// A daemon that is ready: killed before that, it could leave its objects half made.
@@ -50,13 +31,6 @@ impl Test {
         let wanted = format!("{} ", daemon.pid());
         assert!(read(&self.run_dir().join("shmd.lock")).starts_with(&wanted));
         daemon
-    }
-}
-
-impl Drop for Test {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.dir);
-        let _ = fs::remove_file(format!("/dev/shm/{}.main", self.prefix));
     }
 }
 
@@ -107,34 +81,29 @@ fn a_directory_open_to_others_is_refused_with_77() {
     Run::of(test.shmd()).fails(77, &["chmod go-w"]);
 }
 
-/// A command run as user and group `nobody`; `None`, with a note, when this is not root.
-fn as_nobody(program: &str, arguments: &[&str]) -> Option<Command> {
-    if !nix::unistd::geteuid().is_root() {
-        println!("skipped: only root can become another user");
-        return None;
-    }
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid=65534", "--regid=65534", "--clear-groups", program]).args(arguments);
-    Some(command)
-}
-
 #[test]
 fn another_user_can_neither_open_the_lock_file_nor_stop_a_restart_by_waiting_for_it() {
+    if !may_change_user() {
+        return;
+    }
     let test = Test::new("stranger");
-    fs::set_permissions(&test.dir, PermissionsExt::from_mode(0o755)).unwrap();
     let lock = test.run_dir().join("shmd.lock");
     let path = lock.to_str().unwrap();
     // As an earlier version made it.
     fs::create_dir(test.run_dir()).unwrap();
     fs::write(&lock, "1 1\n").unwrap();
     fs::set_permissions(&lock, PermissionsExt::from_mode(0o644)).unwrap();
-    let Some(wait) = as_nobody("flock", &["--no-fork", path, "sleep", "1000"]) else { return };
-    let stranger = Proc::spawn_as_is(wait);
+    let as_nobody = |program: &str, arguments: &[&str]| {
+        let mut command = NOBODY.command(&test.0.dir, program.as_ref());
+        command.args(arguments);
+        command
+    };
+    let stranger = Proc::spawn_as_is(as_nobody("flock", &["--no-fork", path, "sleep", "1000"]));
     let found = fs::metadata(&lock).unwrap();
     wait_until("flock to lock", || shm_proto::internal::os::process::is_locked(found.dev(), found.ino()));
     let daemon = test.start();
     assert_eq!(fs::metadata(&lock).unwrap().mode() & 0o7777, 0o600);
-    let read = as_nobody("cat", &[path]).unwrap().status().unwrap();
+    let read = as_nobody("cat", &[path]).status().unwrap();
     assert!(!read.success(), "another user can read it");
     // The stranger waits for the file that it has, and gets nothing from it when the daemon is killed.
     stopped(daemon, Signal::SIGKILL);
@@ -144,13 +113,13 @@ fn another_user_can_neither_open_the_lock_file_nor_stop_a_restart_by_waiting_for
 
 #[test]
 fn a_lock_file_of_another_user_is_refused_with_the_way_out() {
+    if !may_change_user() {
+        return;
+    }
     let test = Test::new("foreign-lock");
     let lock = test.run_dir().join("shmd.lock");
     fs::create_dir(test.run_dir()).unwrap();
     fs::write(&lock, "").unwrap();
-    if as_nobody("true", &[]).is_none() {
-        return;
-    }
-    std::os::unix::fs::chown(&lock, Some(65534), Some(65534)).unwrap();
+    std::os::unix::fs::chown(&lock, Some(NOBODY.uid), Some(NOBODY.gid)).unwrap();
     Run::of(test.shmd()).fails(77, &["its shmd.lock belongs to nobody, this daemon runs as root; remove "]);
 }

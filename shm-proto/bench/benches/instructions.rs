@@ -14,9 +14,7 @@ use std::ops::ControlFlow;
 use std::process::{Command, ExitCode};
 
 use shm_proto::{Message, Reader, Writer};
-
-#[path = "../../tests/support/mod.rs"]
-mod support;
+use shm_test_support::pair;
 
 const CAPACITY: u64 = 256 << 10;
 const MESSAGES: u64 = 20_000;
@@ -128,7 +126,7 @@ fn count(case: &Case, messages: u64) -> Result<u64> {
 
 /// Publishes and receives so many messages; whole batches of them.
 fn exchange(name: &str, size: usize, messages: u64) -> Result<()> {
-    let (mut writer, mut reader) = support::pair(CAPACITY);
+    let (mut writer, mut reader) = pair(CAPACITY);
     let mut message = vec![0; size];
     let sum = match name {
         "single" => one_by_one(&mut writer, &mut reader, &mut message, messages),

@@ -1,30 +1,22 @@
-use std::fs;
 use std::os::unix::net::UnixListener;
 use std::thread;
 
 use nix::sys::socket::{Backlog, listen};
+use shm_test_support::TempDir;
 
 use super::*;
 use crate::control::{ErrorKind, MAX_REQUEST, Pong, Refusal};
 
-/// A directory of this test's own, removed with it.
-struct Dir(PathBuf);
+/// Where a daemon could be.
+struct Dir(TempDir);
 
 impl Dir {
-    fn new(name: &str) -> Self {
-        let dir = std::env::temp_dir().join(format!("shm-proto-{}-{name}", std::process::id()));
-        fs::create_dir_all(&dir).unwrap();
-        Dir(dir)
+    fn new() -> Self {
+        Dir(TempDir::new())
     }
 
     fn endpoint(&self) -> Endpoint {
-        Endpoint::in_dir(&self.0)
-    }
-}
-
-impl Drop for Dir {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
+        Endpoint::in_dir(self.0.path())
     }
 }
 
@@ -50,7 +42,7 @@ fn serve(dir: &Dir, mut answer: impl FnMut(Request) -> Option<Reply> + Send + 's
 
 #[test]
 fn requests_are_answered_one_after_the_other() {
-    let dir = Dir::new("answered");
+    let dir = Dir::new();
     let pong = Pong { daemon: "shmd".into(), version: "0".into(), pid: 7, prefix: "p".into() };
     let expected = pong.clone();
     let server = serve(&dir, move |request| {
@@ -69,7 +61,7 @@ fn requests_are_answered_one_after_the_other() {
 
 #[test]
 fn no_socket_and_a_socket_that_was_left_behind_are_both_no_daemon_and_told_apart() {
-    let dir = Dir::new("absent");
+    let dir = Dir::new();
     let reason = |endpoint: &Endpoint| match Client::connect(endpoint, LONG) {
         Err(RequestError::NoDaemon { reason, socket }) => {
             assert_eq!(socket, endpoint.socket);
@@ -92,7 +84,7 @@ fn a_path_that_no_socket_can_have_is_said_to_be_too_long() {
 
 #[test]
 fn a_daemon_that_hangs_up_instead_of_answering_is_no_daemon() {
-    let dir = Dir::new("hangs-up");
+    let dir = Dir::new();
     let server = serve(&dir, |_| None);
     let mut client = Client::connect(&dir.endpoint(), LONG).unwrap();
     assert!(matches!(client.request(&Request::Ping), Err(RequestError::NoDaemon { .. })));
@@ -101,7 +93,7 @@ fn a_daemon_that_hangs_up_instead_of_answering_is_no_daemon() {
 
 #[test]
 fn a_client_that_is_turned_away_before_it_asks_learns_why() {
-    let dir = Dir::new("turned-away");
+    let dir = Dir::new();
     let listener = UnixListener::bind(dir.endpoint().socket).unwrap();
     let mut client = Client::connect(&dir.endpoint(), LONG).unwrap();
     let mut conn = Conn::new(listener.accept().unwrap().0, MAX_REQUEST);
@@ -113,7 +105,7 @@ fn a_client_that_is_turned_away_before_it_asks_learns_why() {
 
 #[test]
 fn a_daemon_that_does_not_answer_or_does_not_accept_is_timed_out() {
-    let dir = Dir::new("silent");
+    let dir = Dir::new();
     let short = Duration::from_millis(50);
     let listener = UnixListener::bind(dir.endpoint().socket).unwrap();
     let mut client = Client::connect(&dir.endpoint(), short).unwrap();

@@ -4,7 +4,7 @@ use std::net::Shutdown;
 
 use super::*;
 use crate::control::{MAX_REQUEST, Request, decode};
-use crate::os::testing::eventually;
+use shm_test_support::wait_until;
 
 const LIMIT: usize = 1024;
 
@@ -131,7 +131,7 @@ fn lines_before_a_close_are_taken_and_half_a_line_is_not() {
     peer.write_all(b"last\nhal").unwrap();
     drop(peer);
     assert_eq!(line_of(&mut conn).as_deref(), Some("last"));
-    eventually(|| matches!(conn.receive().unwrap(), Received::Closed));
+    wait_until("the connection is closed", || matches!(conn.receive().unwrap(), Received::Closed));
     assert!(matches!(conn.receive().unwrap(), Received::Closed));
 }
 
@@ -140,7 +140,7 @@ fn a_peer_that_closes_without_reading_is_a_close_and_not_an_error() {
     let (peer, mut conn) = pair();
     conn.send(&Request::Ping, &[]).unwrap();
     drop(peer);
-    eventually(|| matches!(conn.receive().unwrap(), Received::Closed));
+    wait_until("the connection is closed", || matches!(conn.receive().unwrap(), Received::Closed));
     assert!(matches!(conn.send(&Request::Ping, &[]), Err(ProtocolError::System { .. })));
     conn.queue(&Request::Ping, Vec::new()).unwrap();
     assert_eq!(conn.flush().unwrap_err().kind(), io::ErrorKind::BrokenPipe);

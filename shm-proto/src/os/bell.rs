@@ -107,7 +107,7 @@ mod tests {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
     use super::*;
-    use crate::os::testing::eventually;
+    use shm_test_support::wait_until;
 
     fn is_readable(bell: &Bell) -> bool {
         let mut ready = [PollFd::new(bell.as_fd(), PollFlags::POLLIN)];
@@ -159,10 +159,10 @@ mod tests {
         ringer.ring();
         assert!(!sleeper.is_alone(), "a ring is no end");
         drop(ringer);
-        eventually(|| sleeper.is_alone());
+        wait_until("the other end is closed", || sleeper.is_alone());
         let (ringer, sleeper) = pair();
         drop(sleeper);
-        eventually(|| ringer.is_alone());
+        wait_until("the other end is closed", || ringer.is_alone());
     }
 
     #[test]
@@ -171,7 +171,7 @@ mod tests {
         ringer.ring();
         drop(ringer);
         assert!(sleeper.drain());
-        eventually(|| is_readable(&sleeper));
+        wait_until("the bell rings", || is_readable(&sleeper));
         assert!(!sleeper.drain());
     }
 

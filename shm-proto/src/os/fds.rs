@@ -131,7 +131,7 @@ mod tests {
     use nix::sys::resource::setrlimit;
 
     use super::*;
-    use crate::os::testing::{eventually, in_child};
+    use shm_test_support::{in_child, wait_until};
 
     #[test]
     fn descriptors_arrive_with_their_bytes_and_are_closed_on_exec() {
@@ -226,7 +226,9 @@ mod tests {
     fn a_peer_that_is_gone_is_an_error_or_the_end_and_no_signal() {
         let (ours, theirs) = UnixStream::pair().unwrap();
         drop(theirs);
-        eventually(|| send(ours.as_fd(), b"x", &[]).is_err_and(|error| error.kind() == ErrorKind::BrokenPipe));
+        wait_until("the other end is closed", || {
+            send(ours.as_fd(), b"x", &[]).is_err_and(|error| error.kind() == ErrorKind::BrokenPipe)
+        });
         assert_eq!(receive(ours.as_fd(), &mut [0], &mut Vec::new(), true).unwrap(), 0);
     }
 

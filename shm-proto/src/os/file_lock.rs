@@ -162,7 +162,7 @@ mod tests {
 
     use super::*;
     use crate::os::shm;
-    use crate::os::testing::{Object, eventually, in_child};
+    use shm_test_support::{Object, in_child, wait_until};
 
     fn read_lock(fd: &OwnedFd, bytes: (u64, u64)) -> bool {
         set(fd, libc::F_RDLCK, bytes).unwrap()
@@ -180,7 +180,7 @@ mod tests {
         assert!(!is_locked(&first, Role::Owner).unwrap(), "only another's lock counts");
         assert!(try_lock(&second, Role::Writer).unwrap(), "the roles do not exclude each other");
         drop(first);
-        eventually(|| !is_locked(&reader, Role::Owner).unwrap());
+        wait_until("the lock is given up", || !is_locked(&reader, Role::Owner).unwrap());
     }
 
     #[test]
@@ -210,7 +210,7 @@ mod tests {
             next = hand_over(&keeper, &writer, next).unwrap();
             assert!(is_locked(&keeper, Role::Writer).unwrap() && is_locked(&reader, Role::Writer).unwrap());
             drop(writer);
-            eventually(|| !is_locked(&keeper, Role::Writer).unwrap());
+            wait_until("the lock is given up", || !is_locked(&keeper, Role::Writer).unwrap());
             // What was handed over is free for readers, and of no use any more.
             assert!(read_lock(&reader, (next - 1, 1)));
         }
@@ -231,7 +231,7 @@ mod tests {
         let asking = shm::open(&object.0, false).unwrap();
         assert!(is_locked(&asking, Role::Writer).unwrap());
         drop(handed);
-        eventually(|| !is_locked(&asking, Role::Writer).unwrap());
+        wait_until("the lock is given up", || !is_locked(&asking, Role::Writer).unwrap());
     }
 
     #[test]
@@ -244,19 +244,19 @@ mod tests {
         assert!(is_only_writer(&keeper, &writer).unwrap() && !is_only_writer(&keeper, &other).unwrap());
         drop(keeper);
         let next = shm::open(&object.0, true).unwrap();
-        eventually(|| take_over(&next).unwrap() == Some(second));
+        wait_until("the lock is free", || take_over(&next).unwrap() == Some(second));
         assert!(is_only_writer(&next, &writer).unwrap() && !is_only_writer(&next, &other).unwrap());
         // The next one hands on as the first did; then there are two, and neither is the only one.
         hand_over(&next, &other, second).unwrap();
         assert!(!is_only_writer(&next, &writer).unwrap() && !is_only_writer(&next, &other).unwrap());
         drop(other);
-        eventually(|| is_only_writer(&next, &writer).unwrap());
+        wait_until("no other writer has it", || is_only_writer(&next, &writer).unwrap());
         drop(writer);
-        eventually(|| !is_locked(&next, Role::Writer).unwrap());
+        wait_until("the lock is given up", || !is_locked(&next, Role::Writer).unwrap());
         drop(next);
         // A reader that was faster is in the way, and nobody counts on the locks.
         let reader = shm::open(&object.0, false).unwrap();
-        eventually(|| read_lock(&reader, (5, 1)));
+        wait_until("the lock is free", || read_lock(&reader, (5, 1)));
         let late = shm::open(&object.0, true).unwrap();
         assert_eq!(take_over(&late).unwrap(), None);
     }
@@ -272,6 +272,6 @@ mod tests {
         drop(writer);
         assert!(is_locked(&keeper, Role::Writer).unwrap());
         drop(mapping);
-        eventually(|| !is_locked(&keeper, Role::Writer).unwrap());
+        wait_until("the lock is given up", || !is_locked(&keeper, Role::Writer).unwrap());
     }
 }

@@ -35,7 +35,7 @@ pub fn is_alone(file: impl AsFd) -> Result<bool> {
 mod tests {
     use super::*;
     use crate::os::shm;
-    use crate::os::testing::{Object, eventually, in_child};
+    use shm_test_support::{Object, in_child, wait_until};
 
     #[test]
     fn a_file_that_is_open_or_mapped_elsewhere_is_not_alone() {
@@ -50,7 +50,7 @@ mod tests {
             assert!(!is_alone(&file).unwrap(), "a mapping is as good as a descriptor");
             drop(mapping);
         }
-        eventually(|| is_alone(&file).unwrap());
+        wait_until("nobody else has the file", || is_alone(&file).unwrap());
     }
 
     #[test]
@@ -58,7 +58,7 @@ mod tests {
         let name = Object::new("lease-broken");
         drop(shm::create(&name.0, 0o600, None).unwrap());
         let file = shm::open(&name.0, true).unwrap();
-        eventually(|| is_alone(&file).unwrap());
+        wait_until("nobody else has the file", || is_alone(&file).unwrap());
         let told = in_child(|| match shm::open(&name.0, true) {
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => 0,
             _ => 1,

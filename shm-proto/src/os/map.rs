@@ -133,7 +133,7 @@ mod tests {
 
     use super::*;
     use crate::os::reserve;
-    use crate::os::testing::memory;
+    use shm_test_support::memory;
 
     #[test]
     fn sixty_four_gigabytes_over_a_small_object_follow_its_growth() {

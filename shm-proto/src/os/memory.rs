@@ -121,7 +121,7 @@ mod tests {
     use nix::sys::resource::setrlimit;
 
     use super::*;
-    use crate::os::testing::in_child;
+    use shm_test_support::in_child;
 
     #[test]
     fn the_least_of_all_limits_counts_and_is_named() {

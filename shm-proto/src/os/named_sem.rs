@@ -147,7 +147,7 @@ mod tests {
 
     use super::*;
     use crate::os::clock::monotonic_ns;
-    use crate::os::testing::{in_child, unique};
+    use shm_test_support::{in_child, unique};
 
     struct Name(String);
 

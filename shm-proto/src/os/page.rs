@@ -129,8 +129,8 @@ impl<T: PageLayout + fmt::Debug> fmt::Debug for SharedPage<T> {
 mod tests {
     use super::*;
     use crate::os::reserve;
-    use crate::os::testing::memory;
     use crate::ring::layout::{CURSOR_JOINING, LeasePage, ReaderPage};
+    use shm_test_support::memory;
     use std::sync::atomic::Ordering;
 
     #[test]
@@ -169,10 +169,10 @@ mod tests {
         fcntl(&unsealed, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW)).unwrap();
         assert!(refusal(&unsealed).contains("can still be resized"), "more seals could be added");
 
-        let path = std::env::temp_dir().join(crate::os::testing::unique("page"));
+        let dir = shm_test_support::TempDir::new();
+        let path = dir.join("page");
         std::fs::write(&path, [0; PAGE_SIZE]).unwrap();
         let file = OwnedFd::from(std::fs::File::options().read(true).write(true).open(&path).unwrap());
-        std::fs::remove_file(&path).unwrap();
         assert!(SharedPage::<ReaderPage>::open(file.as_fd()).is_err());
     }
 }

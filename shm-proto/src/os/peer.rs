@@ -118,7 +118,7 @@ mod tests {
 
     use super::*;
     use crate::os::fds;
-    use crate::os::testing::{in_child, may_change_user};
+    use shm_test_support::{in_child, may_change_user};
 
     fn is_readable(fd: &OwnedFd, timeout: PollTimeout) -> bool {
         poll(&mut [PollFd::new(fd.as_fd(), PollFlags::POLLIN)], timeout).unwrap() == 1

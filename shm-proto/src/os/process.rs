@@ -134,7 +134,23 @@ mod tests {
     use std::process::id;
 
     use super::*;
-    use crate::os::testing::{Sleeper, wait_until};
+    use shm_test_support::{TempDir, wait_until};
+
+    /// A program that sleeps for longer than any test takes. It is killed at the end of the test.
+    struct Sleeper(std::process::Child);
+
+    impl Sleeper {
+        fn start() -> Self {
+            Self(std::process::Command::new("sleep").arg("1000").spawn().unwrap())
+        }
+    }
+
+    impl Drop for Sleeper {
+        fn drop(&mut self) {
+            let _ = self.0.kill();
+            let _ = self.0.wait();
+        }
+    }
 
     #[test]
     fn a_program_name_with_spaces_parentheses_and_odd_bytes_does_not_confuse_the_fields() {
@@ -170,7 +186,7 @@ mod tests {
         let start = start_ticks(child.id()).unwrap();
         assert!(is_alive(child.id(), start));
         child.kill().unwrap();
-        wait_until(|| !is_alive(child.id(), start));
+        wait_until("the child is a zombie", || !is_alive(child.id(), start));
         assert_eq!(start_ticks(child.id()), Some(start), "it is not reaped yet");
         child.wait().unwrap();
         assert_eq!(start_ticks(child.id()), None);
@@ -180,15 +196,14 @@ mod tests {
     fn a_lock_is_seen_as_long_as_it_is_held() {
         use nix::fcntl::{Flock, FlockArg};
         use std::os::unix::fs::MetadataExt;
-        let path = std::env::temp_dir().join(format!("shm-proto-locked-{}", id()));
-        let file = fs::File::create(&path).unwrap();
+        let dir = TempDir::new();
+        let file = fs::File::create(dir.join("locked")).unwrap();
         let found = file.metadata().unwrap();
         assert!(!is_locked(found.dev(), found.ino()));
         let lock = Flock::lock(file, FlockArg::LockExclusive).unwrap();
         assert!(is_locked(found.dev(), found.ino()));
         drop(lock);
         assert!(!is_locked(found.dev(), found.ino()));
-        fs::remove_file(path).unwrap();
     }
 
     #[test]

@@ -53,35 +53,25 @@ mod tests {
     use std::fs::File;
 
     use super::*;
-    use crate::os::testing::unique;
-
-    struct Dir(std::path::PathBuf);
-
-    impl Drop for Dir {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
-        }
-    }
+    use shm_test_support::TempDir;
 
     #[test]
     fn only_this_file_loses_its_name() {
-        let dir = Dir(std::env::temp_dir().join(unique("remove")));
-        fs::create_dir(&dir.0).unwrap();
-        let path = dir.0.join("x");
+        let dir = TempDir::new();
+        let path = dir.join("x");
         let file = File::create(&path).unwrap();
         assert!(remove_this(&path, &file).unwrap());
         assert!(!remove_this(&path, &file).unwrap(), "there is none");
         fs::write(&path, "another").unwrap();
         assert!(!remove_this(&path, &file).unwrap());
         assert_eq!(fs::read(&path).unwrap(), b"another");
-        assert_eq!(fs::read_dir(&dir.0).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
     }
 
     #[test]
     fn a_file_that_takes_its_place_meanwhile_keeps_the_name() {
-        let dir = Dir(std::env::temp_dir().join(unique("remove-race")));
-        fs::create_dir(&dir.0).unwrap();
-        let path = dir.0.join("x");
+        let dir = TempDir::new();
+        let path = dir.join("x");
         for _ in 0..200 {
             let stale = File::create(&path).unwrap();
             let won: Vec<bool> = std::thread::scope(|scope| {

@@ -117,7 +117,7 @@ mod tests {
     use super::*;
     use crate::os::map::Mapping;
     use crate::os::reserve;
-    use crate::os::testing::{NOBODY, Object, as_nobody, in_child, may_change_user};
+    use shm_test_support::{NOBODY, Object, as_nobody, in_child, may_change_user};
 
     #[test]
     fn the_mode_is_exact_under_any_umask() {
@@ -167,8 +167,8 @@ mod tests {
             return;
         }
         let name = Object::new("given");
-        let fd = create(&name.0, 0o640, Some(NOBODY)).unwrap();
-        assert_eq!(fstat(&fd).unwrap().st_gid, NOBODY);
+        let fd = create(&name.0, 0o640, Some(NOBODY.gid)).unwrap();
+        assert_eq!(fstat(&fd).unwrap().st_gid, NOBODY.gid);
     }
 
     #[test]
@@ -177,7 +177,7 @@ mod tests {
             return;
         }
         let name = Object::new("readonly");
-        let fd = create(&name.0, 0o640, Some(NOBODY)).unwrap();
+        let fd = create(&name.0, 0o640, Some(NOBODY.gid)).unwrap();
         reserve::now(fd.as_fd(), 4096).unwrap();
         let code = as_nobody(|| {
             let Ok(read) = open(&name.0, false) else { return 1 };

@@ -303,7 +303,7 @@ mod tests {
         assert!(SlotReader::open(fd.as_fd(), shape(64, 8, 100), 0).is_err());
         assert!(SlotReader::open(fd.as_fd(), made, 1).unwrap_err().to_string().contains("no reader 1"));
         assert!(create(shape(64, 7, 1)).is_err() && create(shape(63, 8, 1)).is_err());
-        let fd = crate::os::testing::memory("unsealed");
+        let fd = shm_test_support::memory("unsealed");
         reserve::now(fd.as_fd(), 4096 + 64).unwrap();
         assert!(SlotReader::open(fd.as_fd(), shape(64, 1, 1), 0).unwrap_err().to_string().contains("cut short"));
     }

@@ -20,6 +20,8 @@ use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use shm_test_support::wait_until;
+
 use super::layout::DATA_OFFSET;
 use super::link::{ToDaemon, ToWriter};
 use super::testing::{TestChannel, geometry};
@@ -53,15 +55,6 @@ fn receive(reader: &mut Reader) -> Vec<u8> {
     let mut out = Vec::new();
     reader.recv_into(&mut out, SOON).unwrap();
     out
-}
-
-/// Runs `step` until it says that it is enough.
-fn until(what: &str, mut step: impl FnMut() -> bool) {
-    let end = Instant::now() + Duration::from_secs(60);
-    while !step() {
-        assert!(Instant::now() < end, "waited in vain: {what}");
-        std::thread::yield_now();
-    }
 }
 
 #[test]

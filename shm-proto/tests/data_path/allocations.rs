@@ -4,7 +4,7 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
-use crate::{CAPACITY, exchange, support};
+use crate::{CAPACITY, exchange};
 
 /// The system's allocator, which counts what each thread asks of it: tests run side by side.
 struct Counting;
@@ -50,7 +50,7 @@ unsafe impl GlobalAlloc for Counting {
 
 #[test]
 fn neither_publishing_nor_receiving_allocates() {
-    let (mut writer, mut reader) = support::pair(CAPACITY);
+    let (mut writer, mut reader) = shm_test_support::pair(CAPACITY);
     let mut out = Vec::with_capacity(4096);
     let before = ALLOCATIONS.get();
     assert!(before > 0, "what it took to make the channel was counted");

@@ -1,8 +1,6 @@
 //! What publishing and receiving do not do while nobody sleeps: allocate, and call the kernel.
 
 mod allocations;
-#[path = "../support/mod.rs"]
-mod support;
 mod system_calls;
 
 use shm_proto::{Reader, Result, Writer};

@@ -9,10 +9,10 @@ use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{self, Command, Output, Stdio};
 
-use nix::errno::Errno;
 use nix::libc;
+use shm_test_support::Filter;
 
-use crate::{CAPACITY, exchange, support};
+use crate::{CAPACITY, exchange};
 
 /// Says to the test which part it has: that of the process that is forbidden everything.
 const PART: &str = "SHM_PROTO_TEST_PART";
@@ -59,7 +59,7 @@ fn run(part: &str) -> Output {
 }
 
 fn messages_without_the_kernel() -> ! {
-    let (mut writer, mut reader) = support::pair(CAPACITY);
+    let (mut writer, mut reader) = shm_test_support::pair(CAPACITY);
     let mut out = Vec::with_capacity(4096);
     // Once around with everything allowed: what is done once, as mapping the thread's memory, is no cost of a message.
     exchange(&mut writer, &mut reader, &mut out, 100).unwrap();
@@ -85,25 +85,12 @@ fn say_and_end(text: &str) -> ! {
 
 /// From here on any system call of this thread but `write` and `exit_group` ends the process with SIGSYS.
 fn forbid_all_but_the_end() {
-    let instruction = |code: u32, jt: u8, jf: u8, k: u32| libc::sock_filter { code: code as u16, jt, jf, k };
-    let is =
-        |call: libc::c_long, then: u8| instruction(libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K, then, 0, call as u32);
-    let answer = |answer: u32| instruction(libc::BPF_RET | libc::BPF_K, 0, 0, answer);
-    // The call's number is the first word of what a filter sees.
-    let mut program = [
-        instruction(libc::BPF_LD | libc::BPF_W | libc::BPF_ABS, 0, 0, 0),
-        is(libc::SYS_write, 2),
-        is(libc::SYS_exit_group, 1),
-        answer(libc::SECCOMP_RET_KILL_PROCESS),
-        answer(libc::SECCOMP_RET_ALLOW),
-    ];
-    let filter = libc::sock_fprog { len: program.len() as u16, filter: program.as_mut_ptr() };
-    // SAFETY: takes plain numbers; a process that may gain no privileges may filter its own calls.
-    let privileges = unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) };
-    // SAFETY: the filter and its program live until the call returns; the kernel copies them.
-    let filtered = unsafe { libc::prctl(libc::PR_SET_SECCOMP, libc::SECCOMP_MODE_FILTER, &raw const filter) };
-    if (privileges, filtered) != (0, 0) {
-        println!("a process may not filter its own system calls here: {}", Errno::last());
+    let allowed = [libc::SYS_write, libc::SYS_exit_group].map(|call| (call, libc::SECCOMP_RET_ALLOW));
+    let mut filter = Filter::new(&allowed, libc::SECCOMP_RET_KILL_PROCESS);
+    if let Err(e) = filter.install() {
+        println!("a process may not filter its own system calls here: {e}");
         process::exit(NOT_ALLOWED);
     }
+    // Giving memory back may be a call.
+    std::mem::forget(filter);
 }

@@ -6,13 +6,13 @@ use shm_proto::HandoffError;
 use shm_proto::internal::handoff::{Progress, Reader, Settings, Writer};
 use shm_proto::internal::os::clock::monotonic_ns;
 
-use crate::peer::{Place, has_peers, pattern, soon};
+use shm_test_support::{Handoff, pattern, soon};
 
 const LONG: Option<Duration> = Some(Duration::from_secs(60));
 const SHORT: Duration = Duration::from_millis(50);
 
 /// Impatient with peers that have died.
-fn writer(place: &Place) -> Writer {
+fn writer(place: &Handoff) -> Writer {
     Writer::create(Settings { ack_timeout: SHORT, ..place.settings() }).unwrap()
 }
 
@@ -26,7 +26,7 @@ fn offered_again(writer: &mut Writer) {
 }
 
 /// Waits until the message on offer is acknowledged by a C reader that reads one message.
-fn acknowledged_by_the_next(place: &Place, writer: &mut Writer, len: usize) {
+fn acknowledged_by_the_next(place: &Handoff, writer: &mut Writer, len: usize) {
     // Patient with one that lives, however slow the machine is.
     writer.set_policy(false, place.settings().ack_timeout);
     let mut next = place.peer("read", &["1", "0"]);
@@ -38,11 +38,11 @@ fn acknowledged_by_the_next(place: &Place, writer: &mut Writer, len: usize) {
 
 #[test]
 fn a_reader_killed_at_any_step_does_not_stop_the_writer_and_the_next_one_gets_the_message() {
-    if !has_peers() {
+    if !Handoff::has_peers() {
         return;
     }
     for (step, recovered) in [("claimed", 0), ("cleared", 0), ("locked", 1)] {
-        let place = Place::new();
+        let place = Handoff::new();
         let mut writer = writer(&place);
         writer.offer(&pattern(0, 100)).unwrap();
         let mut dies = place.peer("stop", &[step]);
@@ -57,10 +57,10 @@ fn a_reader_killed_at_any_step_does_not_stop_the_writer_and_the_next_one_gets_th
 
 #[test]
 fn where_the_policy_is_to_drop_a_message_that_a_killed_reader_took_is_dropped_and_counted() {
-    if !has_peers() {
+    if !Handoff::has_peers() {
         return;
     }
-    let place = Place::new();
+    let place = Handoff::new();
     let drops = Settings { drop_late: true, ack_timeout: SHORT, ..place.settings() };
     let mut writer = Writer::create(drops).unwrap();
     writer.offer(&pattern(0, 100)).unwrap();
@@ -73,10 +73,10 @@ fn where_the_policy_is_to_drop_a_message_that_a_killed_reader_took_is_dropped_an
 
 #[test]
 fn a_peer_killed_inside_the_mutex_or_during_its_recovery_is_recovered_before_the_next_message() {
-    if !has_peers() {
+    if !Handoff::has_peers() {
         return;
     }
-    let place = Place::new();
+    let place = Handoff::new();
     let mut writer = writer(&place);
     for step in ["inside", "recovering"] {
         let mut dies = place.peer("stop", &[step]);
@@ -90,10 +90,10 @@ fn a_peer_killed_inside_the_mutex_or_during_its_recovery_is_recovered_before_the
 
 #[test]
 fn a_reader_recovers_the_mutex_too_and_says_so() {
-    if !has_peers() {
+    if !Handoff::has_peers() {
         return;
     }
-    let place = Place::new();
+    let place = Handoff::new();
     let mut writer = writer(&place);
     writer.offer(b"x").unwrap();
     let mut dies = place.peer("stop", &["inside"]);
@@ -107,10 +107,10 @@ fn a_reader_recovers_the_mutex_too_and_says_so() {
 
 #[test]
 fn a_mutex_that_was_released_without_repair_is_made_anew_by_the_writer() {
-    if !has_peers() {
+    if !Handoff::has_peers() {
         return;
     }
-    let place = Place::new();
+    let place = Handoff::new();
     let mut writer = writer(&place);
     let mut dies = place.peer("stop", &["inside"]);
     dies.says("inside");
@@ -123,10 +123,10 @@ fn a_mutex_that_was_released_without_repair_is_made_anew_by_the_writer() {
 
 #[test]
 fn a_living_peer_that_stays_in_the_mutex_is_named_and_waited_for_only_so_long() {
-    if !has_peers() {
+    if !Handoff::has_peers() {
         return;
     }
-    let place = Place::new();
+    let place = Handoff::new();
     let mut writer = writer(&place);
     let mut stays = place.peer("stop", &["inside"]);
     stays.says("inside");
@@ -139,10 +139,10 @@ fn a_living_peer_that_stays_in_the_mutex_is_named_and_waited_for_only_so_long() 
 
 #[test]
 fn a_writer_in_c_killed_inside_its_mutex_ends_the_readers_wait_with_its_number() {
-    if !has_peers() {
+    if !Handoff::has_peers() {
         return;
     }
-    let place = Place::new();
+    let place = Handoff::new();
     let mut c_writer = place.peer("write", &["10", "10"]);
     c_writer.says("open");
     let mut reader = Reader::new(place.0.clone());
@@ -158,10 +158,10 @@ fn a_writer_in_c_killed_inside_its_mutex_ends_the_readers_wait_with_its_number()
 
 #[test]
 fn two_readers_share_the_messages_and_no_message_is_read_twice() {
-    if !has_peers() {
+    if !Handoff::has_peers() {
         return;
     }
-    let place = Place::new();
+    let place = Handoff::new();
     let mut writer = Writer::create(place.settings()).unwrap();
     let names = place.0.clone();
     let ours = std::thread::spawn(move || {
@@ -201,10 +201,10 @@ fn two_readers_share_the_messages_and_no_message_is_read_twice() {
 
 #[test]
 fn posts_that_belong_to_no_message_acknowledge_nothing_and_wake_nobody_for_long() {
-    if !has_peers() {
+    if !Handoff::has_peers() {
         return;
     }
-    let place = Place::new();
+    let place = Handoff::new();
     let mut writer = Writer::create(place.settings()).unwrap();
     place.peer("post", &["done", "1000"]).ends();
     place.peer("post", &["avail", "1000"]).ends();
@@ -226,10 +226,10 @@ fn posts_that_belong_to_no_message_acknowledge_nothing_and_wake_nobody_for_long(
 
 #[test]
 fn a_length_that_the_segment_cannot_hold_is_an_error_with_both_numbers() {
-    if !has_peers() {
+    if !Handoff::has_peers() {
         return;
     }
-    let place = Place::new();
+    let place = Handoff::new();
     let _writer = Writer::create(place.settings()).unwrap();
     place.peer("lie", &[]).ends();
     let error = Reader::new(place.0.clone()).recv(&mut Vec::new(), LONG).unwrap_err();

@@ -8,22 +8,22 @@ use shm_proto::internal::os::clock::monotonic_ns;
 use shm_proto::internal::os::named_sem::NamedSemaphore;
 use shm_proto::{Blocked, HandoffError};
 
-use crate::peer::{Place, has_peers, pattern, soon};
+use shm_test_support::{Handoff, pattern, soon};
 
 const LONG: Option<Duration> = Some(Duration::from_secs(60));
 
 /// Publishes message number `number` and sees the peer check it.
-fn check(writer: &mut Writer, reader: &mut crate::peer::Peer, number: usize, len: usize) {
+fn check(writer: &mut Writer, reader: &mut shm_test_support::Peer, number: usize, len: usize) {
     assert_eq!(writer.publish(&pattern(number, len), LONG).unwrap(), Progress::Acknowledged);
     reader.says(&format!("{len} good"));
 }
 
 #[test]
 fn a_reader_in_c_follows_growth_in_the_middle() {
-    if !has_peers() {
+    if !Handoff::has_peers() {
         return;
     }
-    let place = Place::new();
+    let place = Handoff::new();
     let mut writer = Writer::create(place.settings()).unwrap();
     let mut reader = place.peer("read", &["8", "0"]);
     reader.says("open");
@@ -41,10 +41,10 @@ fn a_reader_in_c_follows_growth_in_the_middle() {
 
 #[test]
 fn a_reader_in_c_is_not_harmed_by_shrinking_and_growing_again() {
-    if !has_peers() {
+    if !Handoff::has_peers() {
         return;
     }
-    let place = Place::new();
+    let place = Handoff::new();
     let mut writer = Writer::create(Settings { capacity: 1 << 20, ..place.settings() }).unwrap();
     let mut reader = place.peer("read", &["6", "0"]);
     reader.says("open");
@@ -64,10 +64,10 @@ fn a_reader_in_c_is_not_harmed_by_shrinking_and_growing_again() {
 
 #[test]
 fn a_growth_while_a_message_is_on_offer_is_told_after_the_next_one() {
-    if !has_peers() {
+    if !Handoff::has_peers() {
         return;
     }
-    let place = Place::new();
+    let place = Handoff::new();
     let mut writer = Writer::create(place.settings()).unwrap();
     let mut reader = place.peer("read", &["3", "0"]);
     reader.says("open");
@@ -83,7 +83,7 @@ fn a_growth_while_a_message_is_on_offer_is_told_after_the_next_one() {
 
 #[test]
 fn a_shrink_with_a_message_on_offer_waits_for_its_acknowledgement() {
-    let place = Place::new();
+    let place = Handoff::new();
     let mut writer = Writer::create(Settings { capacity: 1 << 20, ..place.settings() }).unwrap();
     let mut reader = Reader::new(place.0.clone());
     writer.offer(&pattern(0, 100_000)).unwrap();
@@ -99,10 +99,10 @@ fn a_shrink_with_a_message_on_offer_waits_for_its_acknowledgement() {
 
 #[test]
 fn a_writer_in_c_is_read_through_its_growth_started_after_the_reader() {
-    if !has_peers() {
+    if !Handoff::has_peers() {
         return;
     }
-    let place = Place::new();
+    let place = Handoff::new();
     let mut reader = Reader::new(place.0.clone());
     let mut bytes = Vec::new();
     let error = reader.recv(&mut bytes, Some(Duration::from_millis(50))).unwrap_err();
@@ -133,7 +133,7 @@ fn a_writer_in_c_is_read_through_its_growth_started_after_the_reader() {
 
 #[test]
 fn sixty_four_megabytes_and_nothing_at_all_are_messages() {
-    let place = Place::new();
+    let place = Handoff::new();
     let mut writer = Writer::create(place.settings()).unwrap();
     let names = place.0.clone();
     let reading = std::thread::spawn(move || {
@@ -153,7 +153,7 @@ fn sixty_four_megabytes_and_nothing_at_all_are_messages() {
 
 #[test]
 fn a_message_over_the_limit_is_refused_with_both_numbers_and_the_next_one_goes_through() {
-    let place = Place::new();
+    let place = Handoff::new();
     let mut writer = Writer::create(Settings { max_capacity: 8192, ..place.settings() }).unwrap();
     let error = writer.offer(&[0; 8129]).unwrap_err();
     assert!(matches!(error, HandoffError::TooLarge { len: 8129, limit: 8128, .. }), "{error}");
@@ -166,7 +166,7 @@ fn a_message_over_the_limit_is_refused_with_both_numbers_and_the_next_one_goes_t
 
 #[test]
 fn without_a_reader_a_message_is_withdrawn_in_time_or_stays_on_offer() {
-    let place = Place::new();
+    let place = Handoff::new();
     let short = Duration::from_millis(20);
     let drops = Settings { drop_late: true, ack_timeout: short, ..place.settings() };
     let mut writer = Writer::create(drops).unwrap();
@@ -181,7 +181,7 @@ fn without_a_reader_a_message_is_withdrawn_in_time_or_stays_on_offer() {
 
 #[test]
 fn a_wait_for_an_acknowledgement_can_be_ended_from_another_thread() {
-    let place = Place::new();
+    let place = Handoff::new();
     let mut writer = Writer::create(place.settings()).unwrap();
     writer.offer(b"x").unwrap();
     let waker = writer.waker();
@@ -199,7 +199,7 @@ fn a_wait_for_an_acknowledgement_can_be_ended_from_another_thread() {
 
 #[test]
 fn a_growth_is_broken_off_when_the_writer_is_to_end_and_takes_nothing() {
-    let place = Place::new();
+    let place = Handoff::new();
     let mut writer = Writer::create(place.settings()).unwrap();
     let capacity = writer.capacity();
     writer.waker().end();
@@ -214,7 +214,7 @@ fn a_growth_is_broken_off_when_the_writer_is_to_end_and_takes_nothing() {
 
 #[test]
 fn a_flood_of_acknowledgements_that_belong_to_nothing_does_not_hold_a_deadline_up() {
-    let place = Place::new();
+    let place = Handoff::new();
     let settings = Settings { ack_timeout: Duration::from_millis(50), drop_late: true, ..place.settings() };
     let mut writer = Writer::create(settings).unwrap();
     let done = NamedSemaphore::open(&place.0.done).unwrap();

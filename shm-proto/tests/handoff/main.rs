@@ -4,4 +4,3 @@ mod deaths;
 mod exchange;
 mod layout;
 mod objects;
-mod peer;

@@ -8,7 +8,7 @@ use shm_proto::internal::handoff::{Origin, Progress, Reader, Settings, Writer};
 use shm_proto::internal::os::{named_sem, reserve, shm};
 use shm_proto::{HandoffError, SystemError};
 
-use crate::peer::{Place, has_peers, pattern, soon};
+use shm_test_support::{Handoff, NOBODY, may_change_user, pattern, soon};
 
 const LONG: Option<Duration> = Some(Duration::from_secs(60));
 
@@ -25,7 +25,7 @@ fn refusal(settings: Settings) -> String {
 
 #[test]
 fn the_objects_have_exactly_the_mode_asked_for_and_go_with_the_writer() {
-    let place = Place::new();
+    let place = Handoff::new();
     let writer = Writer::create(Settings { mode: 0o666, ..place.settings() }).unwrap();
     assert_eq!(writer.origin(), Origin::Created);
     let paths =
@@ -39,7 +39,7 @@ fn the_objects_have_exactly_the_mode_asked_for_and_go_with_the_writer() {
 
 #[test]
 fn a_second_writer_is_refused_while_the_first_one_lives() {
-    let place = Place::new();
+    let place = Handoff::new();
     let _first = Writer::create(place.settings()).unwrap();
     let message = refusal(place.settings());
     assert!(message.contains(&place.0.segment) && message.contains("another writer"), "{message}");
@@ -47,10 +47,10 @@ fn a_second_writer_is_refused_while_the_first_one_lives() {
 
 #[test]
 fn what_a_killed_writer_left_is_adopted_and_a_waiting_reader_in_c_goes_on() {
-    if !has_peers() {
+    if !Handoff::has_peers() {
         return;
     }
-    let place = Place::new();
+    let place = Handoff::new();
     let mut first = Writer::create(place.settings()).unwrap();
     let mut reader = place.peer("read", &["2", "0"]);
     reader.says("open");
@@ -67,7 +67,7 @@ fn what_a_killed_writer_left_is_adopted_and_a_waiting_reader_in_c_goes_on() {
 
 #[test]
 fn a_message_that_a_killed_writer_left_on_offer_is_withdrawn_with_its_counts() {
-    let place = Place::new();
+    let place = Handoff::new();
     let mut first = Writer::create(place.settings()).unwrap();
     first.offer(b"never read").unwrap();
     leave(first);
@@ -106,10 +106,10 @@ fn leave(writer: Writer) {
 
 #[test]
 fn what_a_writer_in_c_left_is_replaced_when_nobody_uses_it_and_refused_when_somebody_does() {
-    if !has_peers() {
+    if !Handoff::has_peers() {
         return;
     }
-    let place = Place::new();
+    let place = Handoff::new();
     let mut c_writer = place.peer("write", &["10"]);
     c_writer.says("open");
     let message = refusal(place.settings());
@@ -123,7 +123,7 @@ fn what_a_writer_in_c_left_is_replaced_when_nobody_uses_it_and_refused_when_some
 
 #[test]
 fn a_left_over_semaphore_count_reaches_no_reader() {
-    let place = Place::new();
+    let place = Handoff::new();
     let left = named_sem::NamedSemaphore::create(&place.0.avail, 0o600, None).unwrap();
     (0..5).for_each(|_| left.post());
     let mut writer = Writer::create(place.settings()).unwrap();
@@ -138,10 +138,10 @@ fn a_left_over_semaphore_count_reaches_no_reader() {
 
 #[test]
 fn a_reader_started_on_stale_semaphores_changes_to_the_new_ones() {
-    if !has_peers() {
+    if !Handoff::has_peers() {
         return;
     }
-    let place = Place::new();
+    let place = Handoff::new();
     let mut killed = place.peer("write", &["10", "20"]);
     killed.says("open");
     let mut reader = Reader::new(place.0.clone());
@@ -166,16 +166,15 @@ fn a_reader_started_on_stale_semaphores_changes_to_the_new_ones() {
 
 #[test]
 fn a_page_of_something_else_under_the_name_is_replaced_only_when_it_is_ours() {
-    let place = Place::new();
+    let place = Handoff::new();
     let file = shm::create(&place.0.segment, 0o600, None).unwrap();
     reserve::now(file.as_fd(), 100).unwrap();
     assert_eq!(Writer::create(place.settings()).unwrap().origin(), Origin::Replaced);
-    if !nix::unistd::geteuid().is_root() {
-        println!("skipped: only root can make another user's object");
+    if !may_change_user() {
         return;
     }
     let file = shm::create(&place.0.segment, 0o666, None).unwrap();
-    nix::unistd::fchown(&file, Some(65534.into()), None).unwrap();
+    nix::unistd::fchown(&file, Some(NOBODY.uid.into()), None).unwrap();
     let message = refusal(place.settings());
     assert!(message.contains("user nobody's object"), "{message}");
 }

@@ -7,7 +7,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use shm_proto::{Blocked, Error, ErrorKind, Reader, ReaderError, Start, Writer, WriterError};
 
-use crate::common::{Daemon, PATIENCE};
+use shm_test_support::{Daemon, PATIENCE};
 
 #[track_caller]
 fn receive(reader: &mut Reader) -> Vec<u8> {

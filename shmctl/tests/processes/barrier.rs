@@ -8,11 +8,11 @@ use serde_json::Value;
 use shm_proto::Start;
 use shm_proto::internal::control::stat::ReaderState;
 
-use crate::common::{
-    Daemon, Place, Proc, Run, clean, has_membarrier, heavy, shmctl, skip, wait_for, wait_until,
+use crate::helpers;
+use shm_test_support::{
+    Daemon, Place, Proc, Run, clean, has_membarrier, heavy, program, skip, wait_for, wait_until,
     without_membarrier as sandboxed,
 };
-use crate::helpers;
 
 /// Runs `start` in a sandbox without `membarrier`, or as it is.
 fn started<T: Send>(blind: bool, start: impl FnOnce() -> T + Send) -> Option<T> {
@@ -168,7 +168,7 @@ fn a_bench_without_membarrier_says_so_and_has_its_figures() {
     let _turn = heavy();
     let place = Place::new();
     let bench = |args: &[&str]| -> Command {
-        let mut command = clean(shmctl());
+        let mut command = clean(program("shmctl"));
         command.args(["bench", "--quick", "--json", "--alone"]).args(args);
         command.env("TMPDIR", &place.dir);
         command

@@ -8,11 +8,11 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::common::{Daemon, Place, Proc, Run, clean, heavy, shared_memory, shmctl, wait_until};
+use shm_test_support::{Daemon, Place, Proc, Run, clean, heavy, program, shared_memory, wait_until};
 
 /// A bench whose directory for temporary files is the test's own, so that what it leaves can be seen.
 fn bench(place: &Place, args: &[&str]) -> Command {
-    let mut command = clean(shmctl());
+    let mut command = clean(program("shmctl"));
     command.arg("bench").args(args).env("TMPDIR", &place.dir);
     command
 }

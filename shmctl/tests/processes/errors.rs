@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 
 use nix::sys::signal::Signal;
 
-use crate::common::{Daemon, Place, Proc, Run, Setup, clean, shmctl};
+use shm_test_support::{Daemon, Place, Proc, Run, Setup, clean, program};
 
 const TWO: &str = "[[channel]]\nname = \"cam\"\n[[channel]]\nname = \"imu\"\n";
 
@@ -21,7 +21,7 @@ fn without_a_daemon_every_command_ends_with_69_and_says_where_it_looked() {
         &["resize", "--bytes", "1MiB"],
         &["evict", "--reader", "1"],
     ] {
-        let mut command = clean(shmctl());
+        let mut command = clean(program("shmctl"));
         command.arg("--runtime-dir").arg(place.run_dir()).args(args);
         Run::of(command).fails(69, &["no daemon at", socket.to_str().unwrap(), "start shmd", "--runtime-dir"]);
     }
@@ -101,7 +101,7 @@ fn a_read_that_waits_too_long_ends_with_75() {
         .fails(75, &["timed out", "150ms", "1 message was received"]);
     assert_eq!(run.text(), "one\n", "what had come before is written");
     let place = Place::new();
-    let mut nobody = clean(shmctl());
+    let mut nobody = clean(program("shmctl"));
     nobody.arg("--runtime-dir").arg(place.run_dir()).args(["read", "--follow", "--timeout", "150ms"]);
     Run::of(nobody).fails(75, &["timed out"]);
 }
@@ -237,7 +237,7 @@ fn head_ends_a_flood_quietly() {
     let daemon = Daemon::start("");
     daemon.write_lines(&"a line\n".repeat(20_000));
     let mut shell = clean("sh");
-    shell.arg("-c").arg("{ \"$0\" read --from oldest; echo \"code $?\" >&2; } | head -n 1").arg(shmctl());
+    shell.arg("-c").arg("{ \"$0\" read --from oldest; echo \"code $?\" >&2; } | head -n 1").arg(program("shmctl"));
     shell.env("SHMD_RUNTIME_DIR", daemon.place.run_dir());
     let run = Run::of(shell).ok();
     assert_eq!((run.text().as_str(), run.err.as_str()), ("a line\n", "code 0\n"));
@@ -276,6 +276,6 @@ fn an_output_that_takes_nothing_is_a_failure() {
     for args in [&["read", "--from", "oldest", "-n", "1"][..], &["stat"], &["list", "--json"]] {
         let mut command = daemon.shmctl(args);
         command.stdout(std::fs::File::options().write(true).open("/dev/full").unwrap());
-        crate::common::Proc::spawn_as_is(command).wait().fails(1, &["standard output", "No space left"]);
+        shm_test_support::Proc::spawn_as_is(command).wait().fails(1, &["standard output", "No space left"]);
     }
 }

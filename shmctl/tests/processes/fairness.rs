@@ -2,8 +2,8 @@
 
 use shm_proto::Start;
 
-use crate::common::{Daemon, PATIENCE, Proc, User, shmctl, skip_without_root, wait_until};
 use crate::helpers;
+use shm_test_support::{Daemon, PATIENCE, Proc, User, program, skip_without_root, wait_until};
 
 const USER: User = User { uid: 61_401, gid: 61_401 };
 const SECOND: User = User { uid: 61_402, gid: 61_402 };
@@ -109,7 +109,7 @@ fn following_waits_as_long_as_the_daemon_says_after_an_eviction() {
         return;
     }
     let daemon = Daemon::start("[[channel]]\nread = [\"*\"]\n");
-    let mut command = USER.command(&daemon.place, &shmctl());
+    let mut command = USER.command(&daemon.place.dir, &program("shmctl"));
     command.env("SHMD_RUNTIME_DIR", daemon.place.run_dir()).args(["read", "--follow"]);
     let mut follower = Proc::spawn(command);
     for number in 1..=2 {
@@ -125,7 +125,7 @@ fn following_waits_as_long_as_the_daemon_says_after_an_eviction() {
     // Without --follow it is told, and the exit code says that it may try again.
     daemon.cli(&["evict", "--reader", "3"]).quiet();
     follower.until_err_has("was evicted 3 times");
-    let mut command = USER.command(&daemon.place, &shmctl());
+    let mut command = USER.command(&daemon.place.dir, &program("shmctl"));
     command.env("SHMD_RUNTIME_DIR", daemon.place.run_dir()).arg("read");
-    crate::common::Run::of(command).fails(75, &["channel main", "the user may attach again in "]);
+    shm_test_support::Run::of(command).fails(75, &["channel main", "the user may attach again in "]);
 }

@@ -9,7 +9,7 @@ use shm_proto::{
     Attachment, Endpoint, Error, ErrorKind, Follower, HandoffError, Notice, ReaderError, RequestError, Start,
 };
 
-use crate::common::{Daemon, PATIENCE, Place, Setup};
+use shm_test_support::{Daemon, PATIENCE, Place, Setup};
 
 /// The next message's text, number, and losses before it.
 #[track_caller]

@@ -1,6 +1,6 @@
 //! How messages are cut out of a stream and how they are written.
 
-use crate::common::{Daemon, Setup};
+use shm_test_support::{Daemon, Setup};
 
 /// What comes out of `shmctl read` with these arguments after `input` went in with this framing.
 #[track_caller]
@@ -105,7 +105,7 @@ fn the_daemons_own_source_cuts_as_shmctl_does() {
 
 #[test]
 fn a_source_that_ends_within_a_record_keeps_what_was_whole_and_fails_with_exit_on_eof() {
-    let place = crate::common::Place::new();
+    let place = shm_test_support::Place::new();
     let file = place.path("input");
     std::fs::write(&file, b"\x01\0\0\0a\x05\0\0\0bc").unwrap();
     let source = std::fs::File::open(&file).unwrap();

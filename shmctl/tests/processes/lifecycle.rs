@@ -6,8 +6,8 @@ use std::os::unix::fs::PermissionsExt;
 use nix::sys::signal::Signal;
 use shm_proto::{ReaderError, Request, Start};
 
-use crate::common::{Daemon, PATIENCE, Place, Setup, shared_memory, skip_without_root};
 use crate::helpers;
+use shm_test_support::{Daemon, PATIENCE, Place, Setup, program, shared_memory, skip_without_root};
 
 #[test]
 fn a_signal_ends_the_daemon_its_readers_are_told_and_nothing_is_left() {
@@ -62,11 +62,11 @@ fn the_second_daemon_is_told_who_holds_the_directory() {
     let daemon = Daemon::start("");
     let other = Place::new();
     fs::write(other.path("shmd.toml"), "").unwrap();
-    let mut command = crate::common::clean(crate::common::shmd());
+    let mut command = shm_test_support::clean(program("shmd"));
     command.arg("--config").arg(other.path("shmd.toml")).args(["--prefix", &other.prefix]);
     command.arg("--runtime-dir").arg(daemon.place.run_dir());
     let pid = format!("pid {}", daemon.pid());
-    crate::common::Run::of(command).fails(1, &["another shmd", &pid, "--runtime-dir"]);
+    shm_test_support::Run::of(command).fails(1, &["another shmd", &pid, "--runtime-dir"]);
     assert!(other.leftovers().is_empty());
     daemon.stat();
 }
@@ -77,11 +77,11 @@ fn two_daemons_with_one_prefix_do_not_take_each_others_objects() {
     daemon.write_lines("mine\n");
     let other = Place::new();
     fs::write(other.path("shmd.toml"), "").unwrap();
-    let mut command = crate::common::clean(crate::common::shmd());
+    let mut command = shm_test_support::clean(program("shmd"));
     command.arg("--config").arg(other.path("shmd.toml")).args(["--prefix", &daemon.place.prefix]);
     command.arg("--runtime-dir").arg(other.run_dir());
     let pid = format!("pid {}", daemon.pid());
-    crate::common::Run::of(command).fails(1, &[&format!("{}.main", daemon.place.prefix), &pid, "--prefix"]);
+    shm_test_support::Run::of(command).fails(1, &[&format!("{}.main", daemon.place.prefix), &pid, "--prefix"]);
     assert!(!other.run_dir().exists());
     assert_eq!(daemon.cli(&["read", "--from", "oldest", "-n", "1"]).quiet().text(), "mine\n");
 }
@@ -91,7 +91,7 @@ fn what_a_killed_daemon_left_is_taken_over_at_the_next_start() {
     let mut daemon = Daemon::start("");
     daemon.write_lines("old\n");
     daemon.kill();
-    assert_eq!(shared_memory(&daemon.place.prefix), [daemon.place.segment("main")]);
+    assert_eq!(shared_memory(&daemon.place.prefix), [daemon.place.object("main")]);
     assert!(daemon.place.run_dir().join("shmd.sock").exists());
     daemon.launch(Setup::new(""));
     daemon.until_log("event=adopt");
@@ -104,7 +104,7 @@ fn what_a_killed_daemon_left_is_taken_over_at_the_next_start() {
 #[test]
 fn somebody_elses_object_of_the_same_name_is_refused_and_left_alone() {
     let place = Place::new();
-    let object = place.segment("main");
+    let object = place.object("main");
     fs::write(&object, "not a segment").unwrap();
     fs::set_permissions(&object, fs::Permissions::from_mode(0o600)).unwrap();
     let name = format!("{}.main", place.prefix);
@@ -127,7 +127,7 @@ fn another_users_object_of_the_same_name_is_refused_with_the_owner() {
         return;
     }
     let place = Place::new();
-    let object = place.segment("main");
+    let object = place.object("main");
     fs::write(&object, vec![0; 1 << 20]).unwrap();
     std::os::unix::fs::chown(&object, Some(61_200), Some(61_200)).unwrap();
     Setup::new("").run_in(&place).fails(1, &["61200", "--prefix"]);
@@ -157,9 +157,9 @@ fn a_following_reader_goes_on_after_a_restart_and_after_a_crash() {
 #[test]
 fn a_following_reader_waits_for_a_daemon_that_is_not_there_yet() {
     let place = Place::new();
-    let mut command = crate::common::clean(crate::common::shmctl());
+    let mut command = shm_test_support::clean(program("shmctl"));
     command.env("SHMD_RUNTIME_DIR", place.run_dir()).args(["read", "--follow", "--from", "oldest", "-n", "1"]);
-    let mut reader = crate::common::Proc::spawn(command);
+    let mut reader = shm_test_support::Proc::spawn(command);
     reader.until_err_has("waiting");
     let daemon = Setup::new("").start_in(place);
     daemon.write_lines("at last\n");
@@ -213,7 +213,7 @@ fn a_killed_reader_frees_its_space_and_the_blocked_writer_goes_on() {
 }
 
 /// Feeds the text to a process from a thread, which ends with the process.
-fn feed_all(mut proc: crate::common::Proc, text: &str) -> crate::common::Proc {
+fn feed_all(mut proc: shm_test_support::Proc, text: &str) -> shm_test_support::Proc {
     let (mut stdin, text) = (proc.take_stdin(), text.to_owned());
     std::thread::spawn(move || drop(std::io::Write::write_all(&mut stdin, text.as_bytes())));
     proc

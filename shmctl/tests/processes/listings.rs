@@ -5,11 +5,10 @@
 use std::fs::{self, File};
 use std::io::{PipeWriter, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use nix::fcntl::{Flock, FlockArg};
 
-use crate::common::{Daemon, Place, Proc, Setup, clean, shmctl, wait_until};
+use shm_test_support::{Daemon, Place, Proc, Setup, clean, compile, program, wait_until};
 
 /// Names the document: each block of C stands under a heading that ends in its file's name.
 const VARIABLE: &str = "SHMD_HANDOFF_LISTINGS";
@@ -51,12 +50,8 @@ fn listings() -> Option<Listings> {
     extract(&fs::read_to_string(document).unwrap(), &listings.place.dir);
     for name in ["process_a", "process_b"] {
         let (source, to) = (listings.place.path(&format!("{name}.c")), listings.place.path(name));
-        match Command::new("gcc").args(["-O2", "-pthread"]).arg(&source).arg("-o").arg(&to).status() {
-            Ok(status) => assert!(status.success(), "gcc does not compile {}", source.display()),
-            Err(e) => {
-                println!("skipped: gcc cannot be started ({e})");
-                return None;
-            }
+        if !compile(&source, &to) {
+            return None;
         }
     }
     Some(listings)
@@ -101,7 +96,7 @@ impl Listings {
     }
 
     fn shmctl(&self, command: &str, rest: &[&str]) -> Proc {
-        let mut shmctl = clean(shmctl());
+        let mut shmctl = clean(program("shmctl"));
         shmctl.arg(command).args(NAMED).args(rest).stdin(std::process::Stdio::piped());
         Proc::spawn(shmctl)
     }

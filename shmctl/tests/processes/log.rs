@@ -5,13 +5,13 @@ use std::process::Stdio;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use crate::common::{Daemon, Proc};
+use shm_test_support::{Daemon, Proc, program};
 
 #[test]
 fn a_follower_ends_quietly_when_its_output_is_closed_though_nothing_more_happens() {
     let daemon = Daemon::start("");
-    let mut pipeline = crate::common::clean("sh");
-    pipeline.arg("-c").arg("\"$0\" log --follow | head -n 1; echo \"end\"").arg(crate::common::shmctl());
+    let mut pipeline = shm_test_support::clean("sh");
+    pipeline.arg("-c").arg("\"$0\" log --follow | head -n 1; echo \"end\"").arg(program("shmctl"));
     pipeline.env("SHMD_RUNTIME_DIR", daemon.place.run_dir()).stdin(Stdio::null());
     let run = Proc::spawn(pipeline).wait().quiet();
     let text = run.text();

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use shm_proto::WriterError;
 
-use crate::common::{Daemon, PATIENCE, Run};
 use crate::helpers;
+use shm_test_support::{Daemon, PATIENCE, Run};
 
 const SENT: u64 = 200_000;
 

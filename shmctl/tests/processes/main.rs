@@ -7,7 +7,6 @@
 mod api;
 mod barrier;
 mod bench;
-mod common;
 mod content;
 mod errors;
 mod fairness;

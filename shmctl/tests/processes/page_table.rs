@@ -5,7 +5,7 @@ use std::path::Path;
 
 use shm_proto::internal::control::stat::ReaderState;
 
-use crate::common::{Daemon, Proc, skip};
+use shm_test_support::{Daemon, Proc, skip};
 
 const CAPACITY_KIB: u64 = 16 << 10;
 const CHANNEL: &str = "[[channel]]\ncapacity = \"16MiB\"\nmin = \"16MiB\"\nmax = \"64MiB\"\n";
@@ -21,7 +21,7 @@ impl Mapped {
     #[track_caller]
     fn of(proc: &Proc, daemon: &Daemon) -> Self {
         let smaps = fs::read_to_string(format!("/proc/{}/smaps", proc.pid())).unwrap();
-        let object = daemon.place.segment("main");
+        let object = daemon.place.object("main");
         // From the line that ends with the object's path on, up to the last line of that mapping.
         let mut ours = smaps.lines().skip_while(|line| !line.ends_with(object.to_str().unwrap()));
         let mut field = |name: &str| {

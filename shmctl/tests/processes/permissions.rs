@@ -2,8 +2,8 @@
 
 use shm_proto::Start;
 
-use crate::common::{Daemon, PATIENCE, Run, User, shmctl, skip_without_root};
 use crate::helpers;
+use shm_test_support::{Daemon, PATIENCE, Run, User, program, skip_without_root};
 
 const GROUP: u32 = 61_001;
 /// In the channel's group.
@@ -29,7 +29,7 @@ fn daemon() -> Daemon {
 fn cli_as(user: User, daemon: &Daemon, args: &[&str], input: &str) -> Run {
     let file = daemon.place.path("input");
     std::fs::write(&file, input).unwrap();
-    let mut command = user.command(&daemon.place, &shmctl());
+    let mut command = user.command(&daemon.place.dir, &program("shmctl"));
     command.env("SHMD_RUNTIME_DIR", daemon.place.run_dir()).args(args).stdin(std::fs::File::open(&file).unwrap());
     Run::of(command)
 }
@@ -41,7 +41,7 @@ fn a_reader_of_another_user_cannot_write_truncate_or_map_the_segment_writable() 
     }
     let daemon = daemon();
     daemon.write_lines("before\n");
-    let object = daemon.place.segment("main");
+    let object = daemon.place.object("main");
     let length = std::fs::metadata(&object).unwrap().len();
     let run = helpers::start_as(MEMBER, &daemon, "intrude", &[object.to_str().unwrap()]).wait().ok();
     assert!(!run.err.contains("ALLOWED"), "{run:?}");
@@ -64,7 +64,7 @@ fn the_segment_has_exactly_the_mode_and_group_of_its_channel() {
         return;
     }
     let daemon = daemon();
-    let meta = std::fs::metadata(daemon.place.segment("main")).unwrap();
+    let meta = std::fs::metadata(daemon.place.object("main")).unwrap();
     assert_eq!((meta.mode() & 0o7777, meta.gid(), meta.uid()), (0o640, GROUP, 0));
 }
 
@@ -85,8 +85,8 @@ fn who_is_outside_the_group_can_neither_attach_nor_open_the_object() {
     assert_eq!(list.text(), "[]\n", "what one may not touch is not shown");
     assert!(list.err.contains("no channel here that this user may"), "{list:?}");
 
-    let mut cat = STRANGER.command(&daemon.place, "cat".as_ref());
-    cat.arg(daemon.place.segment("main"));
+    let mut cat = STRANGER.command(&daemon.place.dir, "cat".as_ref());
+    cat.arg(daemon.place.object("main"));
     Run::of(cat).fails(1, &["Permission denied"]);
     assert_eq!(daemon.stat().messages, 1);
 }
@@ -131,19 +131,22 @@ fn a_daemon_of_another_user_serves_that_user_and_root_alone() {
     if skip_without_root("a_daemon_of_another_user_serves_that_user_and_root_alone") {
         return;
     }
-    let place = crate::common::Place::new();
+    let place = shm_test_support::Place::new();
     std::fs::write(place.path("shmd.toml"), "").unwrap();
     // Its runtime directory is made by the daemon below one that the user owns.
     let home = place.path("home");
     std::fs::create_dir(&home).unwrap();
     std::os::unix::fs::chown(&home, Some(MEMBER.uid), Some(MEMBER.gid)).unwrap();
-    let mut command = MEMBER.command(&place, &crate::common::shmd());
+    let mut command = MEMBER.command(&place.dir, &program("shmd"));
     command.arg("--config").arg(place.path("shmd.toml")).args(["--prefix", &place.prefix]);
     command.arg("--runtime-dir").arg(home.join("run"));
-    let mut daemon = crate::common::Proc::spawn(command);
+    let mut daemon = shm_test_support::Proc::spawn(command);
     daemon.until_err_has("event=ready");
     let shmctl_as = |user: Option<User>, args: &[&str]| {
-        let mut command = user.map_or_else(|| crate::common::clean(shmctl()), |user| user.command(&place, &shmctl()));
+        let mut command = user.map_or_else(
+            || shm_test_support::clean(program("shmctl")),
+            |user| user.command(&place.dir, &program("shmctl")),
+        );
         command.env("SHMD_RUNTIME_DIR", home.join("run")).args(args);
         Run::of(command)
     };
@@ -195,10 +198,10 @@ fn a_group_that_the_daemons_user_is_not_in_is_bad_configuration_and_says_what_to
     if skip_without_root("a_group_that_the_daemons_user_is_not_in_is_bad_configuration_and_says_what_to_do") {
         return;
     }
-    let place = crate::common::Place::new();
+    let place = shm_test_support::Place::new();
     let check = |group: u32| {
         std::fs::write(place.path("shmd.toml"), format!("[[channel]]\ngroup = \"{group}\"\n")).unwrap();
-        let mut command = MEMBER.command(&place, &crate::common::shmd());
+        let mut command = MEMBER.command(&place.dir, &program("shmd"));
         command.arg("--check").arg("--config").arg(place.path("shmd.toml"));
         Run::of(command)
     };

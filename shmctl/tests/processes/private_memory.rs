@@ -5,7 +5,7 @@
 
 use shm_proto::{Start, WriterError};
 
-use crate::common::{Daemon, PATIENCE, Run, Setup, clean, skip};
+use shm_test_support::{Daemon, PATIENCE, Run, Setup, clean, skip};
 
 /// 8 MiB, of which another file has 4.
 const MOUNT: &str = "mount -t tmpfs -o size=8m tmpfs /dev/shm\nhead -c 4194304 /dev/zero > /dev/shm/filler";
@@ -88,7 +88,7 @@ fn a_daemon_that_finds_no_memory_says_so_and_leaves_nothing() {
     if start(test).is_none() {
         return;
     }
-    let place = crate::common::Place::new();
+    let place = shm_test_support::Place::new();
     // The same configuration is good where nobody else has taken the memory.
     let script = format!("{MOUNT}\nhead -c 3500000 /dev/zero > /dev/shm/more");
     let config = CONFIG.replace("capacity = \"1MiB\"", "capacity = \"2MiB\"");

@@ -7,8 +7,8 @@ use std::path::Path;
 use nix::sys::signal::Signal;
 use shm_proto::Start;
 
-use crate::common::{Daemon, Place, Setup, heavy};
 use crate::content::mix;
+use shm_test_support::{Daemon, Place, Setup, heavy};
 
 const FILE_BYTES: u64 = 100 << 20;
 
@@ -84,7 +84,7 @@ fn through_shmctl_write(framing: &str, format: &str) {
     let readers = outputs.each_ref().map(|output| daemon.spawn_to_file(&["read", "--format", format], output));
     let mut write = daemon.shmctl(&["write", "--framing", framing]);
     write.stdin(File::open(&file).unwrap());
-    crate::common::Run::of(write).quiet();
+    shm_test_support::Run::of(write).quiet();
     // The readers are told, and read what is left before they end.
     daemon.stop(Signal::SIGTERM);
     for (reader, output) in readers.into_iter().zip(&outputs) {
@@ -130,12 +130,12 @@ fn exit_on_eof_waits_for_a_reader_that_is_behind() {
     let mut received = String::new();
     let mut line = Vec::new();
     for _ in 0..1000 {
-        reader.recv_into(&mut line, Some(crate::common::PATIENCE)).unwrap();
+        reader.recv_into(&mut line, Some(shm_test_support::PATIENCE)).unwrap();
         received.push_str(std::str::from_utf8(&line).unwrap());
         received.push('\n');
     }
     assert_eq!(received, text);
-    assert!(matches!(reader.recv(Some(crate::common::PATIENCE)), Err(shm_proto::ReaderError::Closed { .. })));
+    assert!(matches!(reader.recv(Some(shm_test_support::PATIENCE)), Err(shm_proto::ReaderError::Closed { .. })));
     drop(reader);
     daemon.until_end();
 }

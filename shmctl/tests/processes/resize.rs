@@ -3,7 +3,7 @@
 use shm_proto::internal::control::stat::ReaderState;
 use shm_proto::{Start, WriterError};
 
-use crate::common::{Daemon, PATIENCE, Proc, wait_until};
+use shm_test_support::{Daemon, PATIENCE, Proc, wait_until};
 
 const SMALL: &str =
     "[[channel]]\ncapacity = \"64KiB\"\nmin = \"64KiB\"\nmax = \"8MiB\"\nevict_after = \"0\"\nshrink_after = \"0\"\n";
@@ -11,7 +11,7 @@ const SMALL: &str =
 #[test]
 fn resize_tells_the_old_and_the_new_size_and_the_file_follows() {
     let daemon = Daemon::start("");
-    let bytes = || std::fs::metadata(daemon.place.segment("main")).unwrap().len();
+    let bytes = || std::fs::metadata(daemon.place.object("main")).unwrap().len();
     assert_eq!(daemon.cli(&["resize", "--bytes", "4MiB"]).quiet().text(), "main: 1MiB -> 4MiB\n");
     assert_eq!(bytes(), 4096 + (4 << 20));
     assert_eq!(
@@ -71,7 +71,7 @@ fn a_shrink_waits_for_a_stopped_reader_says_so_and_takes_effect_when_it_goes_on(
     reader.until_out_has(&"y".repeat(1024));
     assert!(reader.out_so_far() == "x".repeat(700 << 10) + &"y".repeat(1024));
     wait_until("the file is cut", || {
-        std::fs::metadata(daemon.place.segment("main")).unwrap().len() == 4096 + (64 << 10)
+        std::fs::metadata(daemon.place.object("main")).unwrap().len() == 4096 + (64 << 10)
     });
 }
 

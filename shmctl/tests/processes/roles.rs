@@ -2,8 +2,8 @@
 
 use shm_proto::{Error, Reader, ReaderError, Start};
 
-use crate::common::{Daemon, PATIENCE, wait_until};
 use crate::helpers;
+use shm_test_support::{Daemon, PATIENCE, wait_until};
 
 /// A message of the roles that number them.
 fn number(reader: &mut Reader) -> u64 {

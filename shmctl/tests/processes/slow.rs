@@ -8,7 +8,7 @@ use shm_proto::internal::control::stat::ChannelStat;
 use shm_proto::internal::control::stat::ReaderState;
 use shm_proto::{Start, WriterError};
 
-use crate::common::{Daemon, PATIENCE, Proc, Setup, wait_until};
+use shm_test_support::{Daemon, PATIENCE, Proc, Setup, wait_until};
 
 /// No reader here needs this long for a message, however busy the machine is. The tests run for several times as long.
 const EVICT_AFTER: Duration = Duration::from_secs(2);

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use shm_proto::Bytes;
 
-use crate::common::{Daemon, PATIENCE, Raise, heavy, wait_for};
 use crate::content::Content;
 use crate::helpers;
+use shm_test_support::{Daemon, PATIENCE, Raise, heavy, wait_for};
 
 const MESSAGES: u64 = 1_000_000;
 /// At least so many changes of the capacity fall between the first message and the last.

@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 use shm_proto::internal::os::process::user_name;
 
-use crate::common::Daemon;
+use shm_test_support::Daemon;
 
 #[track_caller]
 fn json(daemon: &Daemon, args: &[&str]) -> Value {
@@ -110,7 +110,7 @@ fn stat_shows_capacity_use_totals_the_writer_and_each_reader() {
 fn rates_are_shown_while_messages_flow() {
     let daemon = Daemon::start("");
     let mut write = daemon.spawn_piped(&["write"]);
-    let stat = crate::common::wait_for("a rate", || {
+    let stat = shm_test_support::wait_for("a rate", || {
         write.feed(&b"0123456789\n".repeat(10));
         Some(daemon.stat()).filter(|stat| stat.messages_per_s > 0.0 && stat.bytes_per_s > 0.0)
     });
@@ -124,7 +124,7 @@ fn watch_prints_again_and_again_until_a_signal() {
     let mut watch = daemon.spawn(&["stat", "--watch", "0.05"]);
     let mut lines = daemon.spawn(&["stat", "--json", "--watch", "0.05"]);
     daemon.write_lines("one\ntwo\n");
-    crate::common::wait_until("both have printed the change and gone on", || {
+    shm_test_support::wait_until("both have printed the change and gone on", || {
         watch.out_so_far().matches("main  ring").count() > 3
             && watch.out_so_far().contains("messages  2,")
             && lines.out_so_far().lines().filter(|line| line.contains("\"messages\":2")).count() > 3
@@ -153,7 +153,7 @@ fn list_shows_every_channel_its_readers_its_writer_and_what_one_may_do() {
     let daemon = Daemon::start("[[channel]]\nname = \"cam\"\n[[channel]]\nname = \"imu\"\ncapacity = \"2MiB\"\n");
     let write = daemon.spawn_piped(&["write", "--channel", "cam"]);
     let _reader = daemon.spawn(&["read", "--channel", "cam"]);
-    let list = crate::common::wait_for("writer and reader are listed", || {
+    let list = shm_test_support::wait_for("writer and reader are listed", || {
         let list = json(&daemon, &["list", "--json"]);
         (list[0]["readers"] == 1 && list[0]["writer"] != "none").then_some(list)
     });

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 use shm_proto::Start;
 use shm_proto::internal::os::inq::readable_bytes;
 
-use crate::common::{Daemon, Proc, Terminal, wait_until};
+use shm_test_support::{Daemon, Proc, Terminal, wait_until};
 
 const SMALL: &str = "[[channel]]\ncapacity = \"64KiB\"\nmax = \"64KiB\"\nevict_after = \"0\"\n";
 

@@ -13,10 +13,10 @@ use std::time::{Duration, Instant};
 
 use shm_proto::internal::os::fds;
 
-use crate::common::{Daemon, Proc, heavy, wait_for, wait_until};
 use crate::content::mix;
 use crate::helpers;
 use crate::helpers::storm::{BATCH, END, read_tally};
+use shm_test_support::{Daemon, Proc, heavy, wait_for, wait_until};
 
 const WRITERS: usize = 3;
 const READERS: [&str; 3] = ["wait", "copy", "poll"];
@@ -189,7 +189,7 @@ fn a_storm_of_scribbling_writers_kills_nobody() {
             reader
         })
         .collect();
-    let (end, path) = (Instant::now() + length(), daemon.place.segment("main"));
+    let (end, path) = (Instant::now() + length(), daemon.place.object("main"));
     let mut scribbled = 0u64;
     while Instant::now() < end {
         helpers::start(&daemon, "scribble", &[path.to_str().unwrap(), &scribbled.to_string()]).wait().ok();

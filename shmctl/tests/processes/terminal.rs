@@ -2,7 +2,7 @@
 
 use nix::sys::signal::Signal;
 
-use crate::common::{Daemon, Place, Proc, Screen, Terminal, clean, heavy, shmctl, wait_for};
+use shm_test_support::{Daemon, Place, Proc, Screen, Terminal, clean, heavy, program, wait_for};
 
 const FOUR: &str = "[[channel]]\nname = \"cam\"\n[[channel]]\nname = \"imu\"\n[[channel]]\nname = \"gps\"\n[[channel]]\n\
                     name = \"a-channel-whose-name-is-as-long-as-a-name-can-be-or-very-nearly\"\nmax = \"8MiB\"\n";
@@ -82,7 +82,7 @@ fn a_bench_leaves_nothing_of_its_progress_on_the_terminal() {
     let _turn = heavy();
     let place = Place::new();
     let terminal = Terminal::new(24, 80);
-    let mut command = clean(shmctl());
+    let mut command = clean(program("shmctl"));
     command.args(["bench", "--quick", "--duration", "3ms", "--measure", "throughput"]).env("TMPDIR", &place.dir);
     command.stdout(std::process::Stdio::null()).stderr(terminal.stdio());
     Proc::spawn_untouched(command).wait().ok();

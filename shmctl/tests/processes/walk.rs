@@ -6,7 +6,7 @@ use std::path::Path;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 
-use crate::common::{Place, Proc, clean, shmctl, wait_until};
+use shm_test_support::{Place, Proc, clean, program, wait_until};
 
 /// The path of the manual's FIFO.
 const INPUT: &str = "/run/user/1000/in";
@@ -77,7 +77,7 @@ struct Shell {
 impl Shell {
     fn start() -> Self {
         let place = Place::new();
-        let programs = shmctl().parent().unwrap().display().to_string();
+        let programs = program("shmctl").parent().unwrap().display().to_string();
         let path = std::env::var("PATH").unwrap_or_default();
         let mut command = clean("bash");
         command.process_group(0).stdin(std::process::Stdio::piped());
@@ -101,14 +101,14 @@ impl Shell {
 
     /// Readers that have chosen their start: what is published from now on is theirs.
     fn readers(&self) -> usize {
-        let mut stat = clean(shmctl());
+        let mut stat = clean(program("shmctl"));
         stat.args(["stat", "--json", "--runtime-dir"]).arg(self.place.run_dir());
         let stat = String::from_utf8_lossy(&stat.output().unwrap().stdout).into_owned();
         stat.matches("\"reader\":").count() - stat.matches("\"state\":\"joining\"").count()
     }
 
     fn answers(&self) -> bool {
-        let mut list = clean(shmctl());
+        let mut list = clean(program("shmctl"));
         list.arg("list").arg("--runtime-dir").arg(self.place.run_dir());
         list.output().unwrap().status.success()
     }

@@ -12,7 +12,7 @@ use shm_proto::Bytes;
 
 use super::{ChannelConfig, Config, Error, Given, Located, Origin, Setting, load};
 use crate::host::{Groups, Host, Shm};
-use crate::testing::TempDir;
+use shm_test_support::TempDir;
 
 /// A machine with 16 GiB of memory and half of it for shared memory, and no standard input.
 fn host() -> Host {

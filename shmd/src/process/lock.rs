@@ -146,7 +146,7 @@ mod tests {
 
     use super::*;
     use crate::process::Instance;
-    use crate::testing::TempDir;
+    use shm_test_support::TempDir;
 
     /// The lock file of an earlier version with a text in it.
     fn of_earlier_version(dir: &TempDir, text: &str) -> std::path::PathBuf {

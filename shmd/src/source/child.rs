@@ -219,7 +219,7 @@ mod tests {
     use shm_proto::internal::framing::input::NonBlocking;
 
     use super::*;
-    use crate::testing::wait_until;
+    use shm_test_support::wait_until;
 
     fn start(words: &[&str]) -> Running {
         let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
@@ -233,7 +233,7 @@ mod tests {
     /// What the child writes, until its end or until `is_enough` says so.
     fn output_until(running: &Running, is_enough: impl Fn(&[u8]) -> bool) -> String {
         let mut text = Vec::new();
-        wait_until(|| {
+        wait_until("the child has said enough, or has ended", || {
             let mut bytes = [0; 256];
             match NonBlocking(running.stdout()).read(&mut bytes) {
                 Ok(0) => return true,
@@ -261,7 +261,7 @@ mod tests {
         let start = shm_proto::internal::os::process::start_ticks(grandchild).unwrap();
         let status = running.finish().unwrap();
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
-        wait_until(|| !shm_proto::internal::os::process::is_alive(grandchild, start));
+        wait_until("the grandchild is gone", || !shm_proto::internal::os::process::is_alive(grandchild, start));
     }
 
     #[test]

@@ -79,7 +79,7 @@ pub(super) fn wrong_kind(path: &Path, found: FileType, wanted: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::TempDir;
+    use shm_test_support::TempDir;
 
     #[test]
     fn only_the_file_that_was_made_is_removed() {

@@ -290,7 +290,7 @@ fn open(path: &Path) -> Result<Option<Followed>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::testing::TempDir;
+    use shm_test_support::TempDir;
 
     #[test]
     fn a_file_is_left_when_it_has_a_successor_with_content_or_no_name_at_all() {

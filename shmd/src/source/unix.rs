@@ -88,7 +88,7 @@ mod tests {
     use std::os::unix::net::{UnixDatagram, UnixStream};
 
     use super::*;
-    use crate::testing::TempDir;
+    use shm_test_support::TempDir;
 
     #[test]
     fn a_socket_is_there_for_everybody_while_it_is_listened_at() {

@@ -20,36 +20,39 @@ mod sources;
 
 use std::fs;
 use std::io::Write;
-use std::os::unix::fs::DirBuilderExt;
-use std::path::{Path, PathBuf};
+use std::ops::{Deref, DerefMut};
 use std::process::{Child, Command, Stdio};
-use std::thread::sleep;
-use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use shm_proto::internal::control::stat::ChannelStat;
-use shm_proto::internal::os::clock::monotonic_ns;
-use shm_proto::{Client, Done, Endpoint, Request, RequestError};
+use shm_proto::Request;
+use shm_test_support::{PATIENCE, Place, joined, shared_memory, soon, wait_until};
 
-/// Long enough for a loaded machine; nothing is asserted about how long things take.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// A daemon with a directory and a prefix of its own; killed and cleaned up after at the end.
+/// A daemon in a place of its own; killed at the end. Its log is a file, which holds what all daemons of the place have logged.
 struct Daemon {
-    dir: PathBuf,
-    prefix: String,
+    place: Place,
     config: String,
     child: Option<Child>,
+}
+
+impl Deref for Daemon {
+    type Target = Place;
+
+    fn deref(&self) -> &Place {
+        &self.place
+    }
+}
+
+impl DerefMut for Daemon {
+    fn deref_mut(&mut self) -> &mut Place {
+        &mut self.place
+    }
 }
 
 impl Daemon {
     /// Not started yet.
     fn configured(name: &str, config: &str) -> Self {
-        let prefix = format!("shmd-test-{name}-{}", std::process::id());
-        let dir = std::env::temp_dir().join(&prefix);
-        fs::DirBuilder::new().mode(0o700).create(&dir).unwrap();
-        Daemon { dir, prefix, config: config.to_owned(), child: None }
+        Daemon { place: Place::named(name), config: config.to_owned(), child: None }
     }
 
     /// Started and ready.
@@ -67,15 +70,8 @@ impl Daemon {
 
     /// The program with this daemon's configuration, directory, prefix and log.
     fn command(&self, arguments: &[&str]) -> Command {
-        fs::write(self.dir.join("shmd.toml"), &self.config).unwrap();
-        let mut command = Command::new(env!("CARGO_BIN_EXE_shmd"));
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("SHMD_") {
-                command.env_remove(name);
-            }
-        }
-        command.arg("--config").arg(self.dir.join("shmd.toml")).arg("--runtime-dir").arg(self.run_dir());
-        command.args(["--prefix", &self.prefix]).args(arguments);
+        let mut command = self.shmd(&self.config);
+        command.args(arguments);
         let log = fs::OpenOptions::new().create(true).append(true).open(self.dir.join("log")).unwrap();
         command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(log);
         command
@@ -112,36 +108,9 @@ impl Daemon {
         wait_for(|| said(&self.log()), || self.log());
     }
 
-    fn run_dir(&self) -> PathBuf {
-        self.dir.join("run")
-    }
-
-    fn object(&self, channel: &str) -> PathBuf {
-        Path::new("/dev/shm").join(format!("{}.{channel}", self.prefix))
-    }
-
-    fn endpoint(&self) -> Endpoint {
-        Endpoint::in_dir(&self.run_dir())
-    }
-
-    fn client(&self) -> Client {
-        Client::connect(&self.endpoint(), PATIENCE).unwrap()
-    }
-
-    fn ask(&self, request: &Request) -> Result<Done, RequestError> {
-        self.client().request(request)
-    }
-
     /// The reason for which a request was refused.
     fn refused(&self, request: &Request) -> String {
         self.ask(request).unwrap_err().to_string()
-    }
-
-    fn stat(&self) -> ChannelStat {
-        match self.ask(&Request::Stat { channel: None }) {
-            Ok(Done::Stat(mut stats)) => stats.remove(0),
-            other => panic!("{other:?}: {}", self.log()),
-        }
     }
 
     fn log(&self) -> String {
@@ -163,17 +132,12 @@ impl Daemon {
 
     /// Waits for the end; its exit code, if it was not killed.
     fn wait(&mut self) -> Option<i32> {
-        let mut child = self.child.take().unwrap();
-        let until = Instant::now() + PATIENCE;
-        while Instant::now() < until {
-            if let Some(status) = child.try_wait().unwrap() {
-                return status.code();
-            }
-            sleep(Duration::from_millis(5));
-        }
-        let _ = child.kill();
-        let _ = child.wait();
-        panic!("the daemon does not end: {}", self.log());
+        let log = self.path("log");
+        let child = self.child.as_mut().unwrap();
+        let log = || format!("the daemon ends: {}", fs::read_to_string(&log).unwrap_or_default());
+        let status = shm_test_support::wait_for(log, || child.try_wait().unwrap());
+        self.child = None;
+        status.code()
     }
 
     fn stop(&mut self) -> Option<i32> {
@@ -184,8 +148,7 @@ impl Daemon {
     /// That nothing of the daemon is left but its log.
     fn assert_gone(&self) {
         assert!(!self.run_dir().exists(), "{}", self.log());
-        let left: Vec<_> = fs::read_dir("/dev/shm").unwrap().map(|entry| entry.unwrap().file_name()).collect();
-        assert!(!left.iter().any(|name| name.to_string_lossy().starts_with(&self.prefix)), "{left:?}");
+        assert_eq!(shared_memory(&self.prefix), Vec::<std::path::PathBuf>::new());
     }
 }
 
@@ -195,33 +158,14 @@ impl Drop for Daemon {
             let _ = child.kill();
             let _ = child.wait();
         }
-        for entry in fs::read_dir("/dev/shm").into_iter().flatten().flatten() {
-            let name = entry.file_name().to_string_lossy().into_owned();
-            if name.trim_start_matches("sem.").starts_with(&format!("{}.", self.prefix)) {
-                let _ = fs::remove_file(entry.path());
-            }
+        if std::thread::panicking() {
+            eprintln!("--- the daemon's log:\n{}", self.log());
         }
-        let _ = fs::remove_dir_all(&self.dir);
     }
-}
-
-/// What a thread returns, which has to end by itself.
-#[track_caller]
-fn joined<T>(thread: std::thread::JoinHandle<T>) -> T {
-    wait_for(|| thread.is_finished(), || "a thread of the test does not end".to_owned());
-    thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
-}
-
-/// The moment at which patience is at its end, for calls that take one.
-fn soon() -> u64 {
-    monotonic_ns() + u64::try_from(PATIENCE.as_nanos()).unwrap()
 }
 
 /// Waits until something is so; `context` is printed if it never is.
-fn wait_for(mut so: impl FnMut() -> bool, context: impl Fn() -> String) {
-    let until = Instant::now() + PATIENCE;
-    while !so() {
-        assert!(Instant::now() < until, "waited in vain: {}", context());
-        sleep(Duration::from_millis(5));
-    }
+#[track_caller]
+fn wait_for(so: impl FnMut() -> bool, context: impl Fn() -> String) {
+    wait_until(context, so);
 }

@@ -5,13 +5,11 @@
 //! instructions of a step cost, and a change of the code shows here first. What passes between two processes, and that is
 //! most of the time of a real message, is measured by `shmctl bench`.
 //!
-//! The ring has no daemon behind it (see `tests/support`), so nothing has to be started or built before.
+//! The ring has no daemon behind it (see `shm-test-support`), so nothing has to be started or built before.
 
 mod control;
 mod framing;
 mod ring;
-#[path = "../../../tests/support/mod.rs"]
-mod support;
 mod wake;
 
 fn main() {

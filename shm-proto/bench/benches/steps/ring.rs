@@ -4,8 +4,6 @@ use divan::counter::{BytesCount, ItemsCount};
 use divan::{Bencher, black_box};
 use shm_proto::{Reader, Writer};
 
-use crate::support;
-
 /// Stays in the second-level cache.
 const CAPACITY: u64 = 1 << 20;
 /// Messages in one look at the clock: they fit into the ring, so that nobody has to receive or publish in between.
@@ -35,7 +33,7 @@ fn drain(readers: &mut [Reader]) {
 
 #[divan::bench(args = SIZES, sample_size = SAMPLE)]
 fn publish(bencher: Bencher<'_, '_>, size: usize) {
-    let (mut writer, _) = support::channel(CAPACITY, 0);
+    let (mut writer, _) = shm_test_support::channel(CAPACITY, 0);
     let message = message(size);
     bencher.counter(BytesCount::new(size)).bench_local(|| writer.publish(black_box(&message)).unwrap());
 }
@@ -43,7 +41,7 @@ fn publish(bencher: Bencher<'_, '_>, size: usize) {
 /// 64 bytes to readers that are awake: the writer looks at each one's page.
 #[divan::bench(args = [1, 4, 16, 64], sample_size = SAMPLE)]
 fn publish_to_readers(bencher: Bencher<'_, '_>, readers: usize) {
-    let (mut writer, mut readers) = support::channel(CAPACITY, readers);
+    let (mut writer, mut readers) = shm_test_support::channel(CAPACITY, readers);
     let message = message(64);
     // Before each look at the clock the readers take what is there.
     let bencher = bencher.with_inputs(|| drain(&mut readers));
@@ -53,7 +51,7 @@ fn publish_to_readers(bencher: Bencher<'_, '_>, readers: usize) {
 /// Made in the program's memory and copied into the ring: to be compared with the next one.
 #[divan::bench(args = SIZES, sample_size = SAMPLE)]
 fn fill_and_publish(bencher: Bencher<'_, '_>, size: usize) {
-    let (mut writer, _) = support::channel(CAPACITY, 0);
+    let (mut writer, _) = shm_test_support::channel(CAPACITY, 0);
     let mut message = message(size);
     bencher.counter(BytesCount::new(size)).bench_local(|| {
         black_box(&mut message[..]).fill(black_box(7));
@@ -64,7 +62,7 @@ fn fill_and_publish(bencher: Bencher<'_, '_>, size: usize) {
 /// Made where it is to lie.
 #[divan::bench(args = SIZES, sample_size = SAMPLE)]
 fn fill_in_place(bencher: Bencher<'_, '_>, size: usize) {
-    let (mut writer, _) = support::channel(CAPACITY, 0);
+    let (mut writer, _) = shm_test_support::channel(CAPACITY, 0);
     bencher.counter(BytesCount::new(size)).bench_local(|| {
         let mut slot = writer.reserve(size).unwrap().expect("a block channel drops nothing");
         slot.fill(black_box(7));
@@ -75,7 +73,7 @@ fn fill_in_place(bencher: Bencher<'_, '_>, size: usize) {
 /// Messages of 64 bytes that become visible together.
 #[divan::bench(args = [1, 8, 64, 256], sample_size = 64)]
 fn publish_batch(bencher: Bencher<'_, '_>, messages: usize) {
-    let (mut writer, _) = support::channel(CAPACITY, 0);
+    let (mut writer, _) = shm_test_support::channel(CAPACITY, 0);
     let message = message(64);
     bencher.counter(ItemsCount::new(messages)).bench_local(|| {
         let mut batch = writer.batch();
@@ -87,7 +85,7 @@ fn publish_batch(bencher: Bencher<'_, '_>, messages: usize) {
 }
 
 fn published(size: usize) -> (impl FnMut(), Reader) {
-    let (mut writer, reader): (Writer, Reader) = support::pair(CAPACITY);
+    let (mut writer, reader): (Writer, Reader) = shm_test_support::pair(CAPACITY);
     let message = message(size);
     let publish = move || {
         writer.publish(&message).unwrap();
@@ -115,7 +113,7 @@ fn receive_copy(bencher: Bencher<'_, '_>, size: usize) {
 /// One message there and out again.
 #[divan::bench(args = SIZES, sample_size = SAMPLE)]
 fn publish_and_receive(bencher: Bencher<'_, '_>, size: usize) {
-    let (mut writer, mut reader) = support::pair(CAPACITY);
+    let (mut writer, mut reader) = shm_test_support::pair(CAPACITY);
     let message = message(size);
     bencher.counter(BytesCount::new(size)).bench_local(|| {
         writer.publish(black_box(&message)).unwrap();
@@ -126,7 +124,7 @@ fn publish_and_receive(bencher: Bencher<'_, '_>, size: usize) {
 /// A look at a ring that has nothing.
 #[divan::bench(sample_size = SAMPLE)]
 fn poll_nothing(bencher: Bencher<'_, '_>) {
-    let (mut writer, mut reader) = support::pair(CAPACITY);
+    let (mut writer, mut reader) = shm_test_support::pair(CAPACITY);
     // A reader that has not received anything has more to look at.
     writer.publish(b"first").unwrap();
     reader.try_recv().unwrap().unwrap().finish().unwrap();

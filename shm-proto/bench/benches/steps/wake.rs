@@ -10,8 +10,6 @@ use shm_proto::internal::os::sem::{Semaphore, Wait};
 use shm_proto::internal::ring::layout::ReaderPage;
 use shm_proto::internal::ring::wake::Barrier;
 
-use crate::support;
-
 fn page() -> SharedPage<ReaderPage> {
     SharedPage::create("steps-wake").unwrap().0
 }
@@ -47,7 +45,7 @@ fn barrier_heavy() {
 /// A reader prepares for sleeping in a poll loop.
 #[divan::bench(sample_size = 64)]
 fn arm(bencher: Bencher<'_, '_>) {
-    let (_writer, mut reader) = support::pair(1 << 20);
+    let (_writer, mut reader) = shm_test_support::pair(1 << 20);
     bencher.bench_local(|| assert!(reader.arm().unwrap(), "there is nothing to read"));
 }
 

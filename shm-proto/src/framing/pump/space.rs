@@ -89,7 +89,7 @@ mod tests {
     use super::*;
     use crate::framing::pump::tests::{List, Pieces};
     use crate::framing::{Framing, Step};
-    use crate::os::testing::in_child;
+    use shm_test_support::in_child;
 
     #[test]
     fn the_buffer_of_an_unfinished_message_is_not_much_larger_than_what_has_come_of_it() {

@@ -95,7 +95,7 @@ fn free_of(directory: &Path, version: Version) -> Option<Free> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::os::testing::unique;
+    use shm_test_support::TempDir;
 
     const UNIFIED: &str = "24 1 0:22 / /sys rw - sysfs sysfs rw\n\
                            30 24 0:26 / /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw,nsdelegate\n";
@@ -128,13 +128,13 @@ mod tests {
     }
 
     /// Directories with files like a control group's.
-    struct Groups(PathBuf);
+    struct Groups(TempDir);
 
     impl Groups {
         fn new() -> Self {
-            let path = std::env::temp_dir().join(unique("cgroup"));
-            fs::create_dir_all(path.join("inner")).unwrap();
-            Self(path)
+            let dir = TempDir::new();
+            fs::create_dir(dir.join("inner")).unwrap();
+            Self(dir)
         }
 
         fn write(&self, group: &str, files: &[(&str, &str)]) {
@@ -144,13 +144,7 @@ mod tests {
         }
 
         fn free(&self, version: Version) -> Option<Free> {
-            free_in(&[(self.0.join("inner"), version), (self.0.clone(), version)])
-        }
-    }
-
-    impl Drop for Groups {
-        fn drop(&mut self) {
-            let _ = fs::remove_dir_all(&self.0);
+            free_in(&[(self.0.join("inner"), version), (self.0.to_owned(), version)])
         }
     }
 

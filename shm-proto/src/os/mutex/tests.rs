@@ -5,7 +5,7 @@ use super::*;
 use crate::os::clock::monotonic_ns;
 use crate::os::map::Mapping;
 use crate::os::reserve;
-use crate::os::testing::{in_child, memory, wait_until};
+use shm_test_support::{in_child, memory, wait_until};
 
 const SECOND: u64 = 1_000_000_000;
 
@@ -97,7 +97,7 @@ fn a_wait_for_a_living_holder_ends_at_its_deadline_and_names_it() {
         std::thread::sleep(Duration::from_secs(1000));
         0
     });
-    wait_until(|| mutex.holder().is_some());
+    wait_until("the mutex is locked", || mutex.holder().is_some());
     assert_eq!(mutex.holder(), Some(child.pid()));
     let start = monotonic_ns();
     assert!(matches!(mutex.lock_until(start + SECOND / 20).unwrap(), Lock::TimedOut));

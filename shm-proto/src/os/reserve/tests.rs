@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicBool;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::*;
-use crate::os::testing::{memory, unique};
+use shm_test_support::{memory, unique};
 
 /// Follows a reservation to its end; every length reported on the way.
 fn follow(reservation: &mut Reservation) -> (Vec<u64>, Progress) {

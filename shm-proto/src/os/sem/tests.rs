@@ -5,8 +5,8 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 
 use super::*;
 use crate::os::page::SharedPage;
-use crate::os::testing::{Raise, in_child, wait_until};
 use crate::ring::layout::ReaderPage;
+use shm_test_support::{Raise, in_child, wait_until};
 
 /// Longer than any test may take.
 const LONG: Duration = Duration::from_secs(60);
@@ -109,7 +109,7 @@ fn a_program_with_the_c_librarys_semaphores_can_be_the_other_side() {
         unsafe { libc::sem_post(sem(&page.wake)) | libc::sem_wait(sem(&page.space)) }
     });
     assert_eq!(Semaphore::new(&page.wake).wait_until(after(LONG)), Wait::Posted);
-    wait_until(|| fields(&page.space).1 != 0);
+    wait_until("it sleeps", || fields(&page.space).1 != 0);
     Semaphore::new(&page.space).post();
     assert_eq!(child.exit_code(), 0);
     assert_eq!(fields(&page.space).0, 0);

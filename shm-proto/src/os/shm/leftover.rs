@@ -142,8 +142,8 @@ mod tests {
 
     use super::*;
     use crate::os::shm::Unnamed;
-    use crate::os::testing::{Object, as_nobody, eventually, in_child, may_change_user};
     use crate::os::{random, reserve, shm};
+    use shm_test_support::{Object, as_nobody, in_child, may_change_user, wait_until};
 
     /// What an earlier version that is killed in the middle leaves: made with mode 0, then with a mode, then with memory.
     fn blank(name: &str, mode: u32, len: u64) {
@@ -159,7 +159,7 @@ mod tests {
         assert_eq!(remove_blank(&name.0).unwrap(), Leftover::None);
         for (mode, len) in [(0o000, 0), (0o640, 0), (0o640, 100), (0o600, 1 << 20)] {
             blank(&name.0, mode, len);
-            eventually(|| remove_blank(&name.0).unwrap() == Leftover::Removed);
+            wait_until("it is removed", || remove_blank(&name.0).unwrap() == Leftover::Removed);
             assert!(!shm::exists(&name.0).unwrap());
         }
     }
@@ -206,7 +206,9 @@ mod tests {
             blank(&name.0, 0o600, 4096);
             std::thread::scope(|scope| {
                 for _ in 0..4 {
-                    scope.spawn(|| eventually(|| remove_blank(&name.0).unwrap() != Leftover::InUse));
+                    scope.spawn(|| {
+                        wait_until("it is not in use", || remove_blank(&name.0).unwrap() != Leftover::InUse);
+                    });
                 }
             });
             assert!(!shm::exists(&name.0).unwrap());
@@ -229,7 +231,7 @@ mod tests {
         let user = shm::create(&linked.0, 0o600, None).unwrap();
         let own = Object::new("sem-own-name");
         fs::hard_link(linked.path(), own.path()).unwrap();
-        eventually(|| {
+        wait_until("what is left over is removed", || {
             sweep().unwrap();
             ![ours, semaphore, linked].iter().any(|name| shm::exists(&name.0).unwrap())
         });
@@ -271,7 +273,7 @@ mod tests {
                 own && is_temporary(&entry.file_name().to_string_lossy(), BEFORE)
             })
         };
-        eventually(|| {
+        wait_until("nothing is left", || {
             sweep().unwrap();
             !left()
         });

@@ -192,8 +192,8 @@ mod tests {
     use nix::sys::stat::umask;
 
     use super::*;
-    use crate::os::testing::{Object, in_child};
     use crate::os::{reserve, shm};
+    use shm_test_support::{Object, in_child};
 
     /// Both kinds, of the same name and mode.
     fn both(name: &str, mode: u32) -> [Unnamed; 2] {

@@ -126,7 +126,7 @@ fn a_shrink_while_a_message_waits_for_acknowledgement_evicts_nobody() {
         // Everybody is sent behind the message that is waited for.
         // The position after the message: the jump takes readers beyond it.
         let behind = 100_000 + 8 + 16;
-        until("the reader has followed the jump", || {
+        wait_until("the reader has followed the jump", || {
             assert!(first.try_recv().unwrap().is_none());
             channel.readers[0].page.line.cursor.load(Ordering::SeqCst) > behind
         });

@@ -5,7 +5,7 @@ use std::io::ErrorKind;
 use super::published::Place;
 use super::segment::WritableSegment;
 use super::*;
-use crate::os::testing::Raise;
+use shm_test_support::Raise;
 
 /// Where the writer says that the floor is.
 fn lie(segment: &WritableSegment, pos: u64, off: u64, seq: u64) {

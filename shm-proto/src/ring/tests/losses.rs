@@ -1,7 +1,7 @@
 //! What is dropped and what is overwritten, counted.
 
 use super::*;
-use crate::os::testing::Raise;
+use shm_test_support::Raise;
 
 #[test]
 fn a_drop_channel_counts_what_it_drops() {

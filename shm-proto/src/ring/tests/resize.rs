@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::*;
-use crate::os::testing::Raise;
+use shm_test_support::Raise;
 
 #[test]
 fn a_channel_grows_for_a_message_and_for_a_slow_reader_before_it_blocks() {

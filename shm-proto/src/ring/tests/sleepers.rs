@@ -8,7 +8,6 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::*;
 use crate::control::{Conn, MAX_REPLY, MAX_REQUEST};
 use crate::os::sem::Semaphore;
-use crate::os::testing::eventually;
 use crate::ring::layout::waiting;
 use crate::ring::link::ToReader;
 
@@ -104,7 +103,7 @@ fn one_descriptor_tells_of_messages_and_of_the_daemon() {
     assert!(reader.arm().unwrap() && !rings(&reader), "there is nothing to receive");
     assert_eq!((reader.farewell(), reader.is_disconnected()), (Some("the end"), false));
     drop(daemon);
-    eventually(|| rings(&reader));
+    wait_until("the end of the connection is seen", || rings(&reader));
     assert!(reader.arm().unwrap() && !rings(&reader), "the writer goes on");
     assert!(reader.is_disconnected() && reader.as_fd().as_raw_fd() == descriptor);
     writer.publish(b"another").unwrap();

@@ -43,7 +43,7 @@ fn a_reader_that_stands_still_is_evicted_by_many_short_waits() {
     let mut writer = channel.writer();
     while writer.try_publish(&[7; 64]).is_ok() {}
     let mut waits = 0;
-    until("it is evicted", || {
+    wait_until("it is evicted", || {
         waits += 1;
         writer.publish_within(&[7; 64], Duration::from_millis(2)).is_ok()
     });
@@ -70,7 +70,7 @@ fn a_stopped_reader_of_a_drop_channel_is_evicted_and_the_others_receive_again() 
         sent
     };
     let mut gone = Vec::new();
-    until("it is evicted", || {
+    wait_until("it is evicted", || {
         if publish(&mut writer) {
             kept += 1
         } else {
@@ -119,7 +119,7 @@ fn a_stopped_reader_does_not_hold_up_for_ever_what_waits_for_a_smaller_and_then_
     });
     // The daemon does not answer the request to grow until the shrink has taken effect.
     let mut asked = None;
-    until("the message is published", || {
+    wait_until("the message is published", || {
         for line in channel.hear() {
             match line {
                 ToDaemon::Grow { capacity } => asked = Some(capacity),

@@ -13,7 +13,7 @@ use shm_proto::{Client, Done, Endpoint, Request};
 
 /// Attaches and tries everything; a line for each attempt, `denied` or `ALLOWED`. `object` is the segment's path.
 pub(crate) fn intrude(endpoint: &Endpoint, object: &str) {
-    let mut client = Client::connect(endpoint, crate::common::PATIENCE).unwrap();
+    let mut client = Client::connect(endpoint, shm_test_support::PATIENCE).unwrap();
     let (done, fds) = client.request_with_fds(&Request::Attach { channel: None, program: None }).unwrap();
     assert!(matches!(done, Done::Attach(_)), "{done:?}");
     let [segment, page, _bell] = <[_; 3]>::try_from(fds).unwrap();

@@ -15,8 +15,8 @@ use std::time::{Duration, Instant};
 use nix::sys::resource::{Resource, setrlimit};
 use shm_proto::{Endpoint, Reader, ReaderError, Start, Writer};
 
-use crate::common::{Daemon, Proc, User, clean};
 use crate::content::Content;
+use shm_test_support::{Daemon, Proc, User, clean};
 
 const ROLE: &str = "SHM_TEST_ROLE";
 const SEPARATOR: char = '\u{1f}';
@@ -28,7 +28,7 @@ pub(crate) fn start(daemon: &Daemon, role: &str, args: &[&str]) -> Proc {
 
 /// The same, run by somebody else.
 pub(crate) fn start_as(user: User, daemon: &Daemon, role: &str, args: &[&str]) -> Proc {
-    Proc::spawn(prepare(user.command(&daemon.place, &std::env::current_exe().unwrap()), daemon, role, args))
+    Proc::spawn(prepare(user.command(&daemon.place.dir, &std::env::current_exe().unwrap()), daemon, role, args))
 }
 
 fn prepare(mut command: Command, daemon: &Daemon, role: &str, args: &[&str]) -> Command {

@@ -15,8 +15,8 @@ use shm_proto::internal::ring::record::Header;
 use shm_proto::internal::ring::{Received, Snapshot};
 use shm_proto::{Endpoint, Error, Reader, ReaderError, RequestError, Start, Writer, WriterError};
 
-use crate::common::PATIENCE;
 use crate::content::{Content, mix};
+use shm_test_support::PATIENCE;
 
 /// One message in so many is as large as a megabyte.
 pub(crate) const LARGE_ONE_IN: u64 = 5000;

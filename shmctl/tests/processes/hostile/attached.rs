@@ -11,7 +11,7 @@ use shm_proto::internal::ring::layout::ReaderPage;
 use shm_proto::{Client, Done, Request, Start};
 
 use super::{connect, last_words};
-use crate::common::{Daemon, PATIENCE, Raise};
+use shm_test_support::{Daemon, PATIENCE, Raise};
 
 #[test]
 fn a_lent_writer_of_a_newer_release_keeps_the_role_whatever_else_it_says() {

@@ -3,8 +3,8 @@
 use shm_proto::{Reader, Start};
 
 use super::{connect, last_words, refusal};
-use crate::common::{Setup, User, skip_without_root, wait_for, wait_until};
 use crate::helpers;
+use shm_test_support::{Setup, User, skip_without_root, wait_for, wait_until};
 
 #[test]
 fn more_connections_than_the_daemon_takes_are_turned_away_and_counted() {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 use super::{connect, last_words, refusal};
-use crate::common::{Daemon, wait_until};
+use shm_test_support::{Daemon, wait_until};
 
 #[test]
 fn a_silent_client_is_dropped_within_the_daemons_deadline_while_others_are_served() {

@@ -9,7 +9,7 @@ use std::os::unix::net::UnixStream;
 
 use serde_json::Value;
 
-use crate::common::{Daemon, PATIENCE};
+use shm_test_support::{Daemon, PATIENCE};
 
 fn connect(daemon: &Daemon) -> UnixStream {
     let stream = UnixStream::connect(daemon.place.run_dir().join("shmd.sock")).unwrap();

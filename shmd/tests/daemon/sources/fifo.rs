@@ -209,8 +209,8 @@ fn the_permissions_are_those_that_write_asks_for() {
 #[test]
 fn a_channel_is_resized_while_its_source_waits_and_while_its_ring_is_full() {
     let mut daemon = Daemon::fed("fifo-resize", &format!("{KEYS}\ncapacity = \"64KiB\"\nmax = \"4MiB\""));
-    assert_eq!(daemon.resize(2 << 20), 2 << 20);
-    assert_eq!(daemon.resize(128 << 10), 128 << 10);
+    assert_eq!(daemon.resize(2 << 20).unwrap().new, 2 << 20);
+    assert_eq!(daemon.resize(128 << 10).unwrap().new, 128 << 10);
     wait_for(|| daemon.stat().pending.is_none(), || daemon.log());
     let mut reader = daemon.reader();
     let mut open = open(&daemon);

@@ -6,11 +6,9 @@ mod packets;
 mod tail;
 mod unix;
 
-use std::path::PathBuf;
-
 use shm_proto::Reader;
+use shm_proto::Start;
 use shm_proto::internal::control::stat::SourceStat;
-use shm_proto::{Done, Request, Start};
 
 use super::{Daemon, PATIENCE, wait_for};
 
@@ -30,10 +28,6 @@ impl Daemon {
         daemon
     }
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.dir.join(name)
-    }
-
     fn reader(&self) -> Reader {
         Reader::attach(&self.endpoint(), None, Start::Oldest).unwrap()
     }
@@ -50,13 +44,6 @@ impl Daemon {
 
     fn until_state(&self, state: &str) -> SourceStat {
         self.until_input(|input| input.state.to_string().contains(state))
-    }
-
-    fn resize(&self, bytes: u64) -> u64 {
-        match self.ask(&Request::Resize { channel: None, bytes }) {
-            Ok(Done::Resize(done)) => done.new,
-            other => panic!("{other:?}: {}", self.log()),
-        }
     }
 }
 

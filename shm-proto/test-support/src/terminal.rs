@@ -10,14 +10,14 @@ use nix::pty::{Winsize, openpty};
 
 /// A pseudo-terminal: `master` is the person in front of it.
 #[derive(Debug)]
-pub(crate) struct Terminal {
+pub struct Terminal {
     master: File,
     slave: OwnedFd,
     screen: Arc<Mutex<Screen>>,
 }
 
 impl Terminal {
-    pub(crate) fn new(rows: u16, columns: u16) -> Self {
+    pub fn new(rows: u16, columns: u16) -> Self {
         let size = Winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
         let pair = openpty(&size, None).unwrap();
         let master = File::from(pair.master);
@@ -34,35 +34,35 @@ impl Terminal {
     }
 
     /// The terminal as a program's input or output.
-    pub(crate) fn stdio(&self) -> Stdio {
+    pub fn stdio(&self) -> Stdio {
         self.slave.try_clone().unwrap().into()
     }
 
     /// Types this.
-    pub(crate) fn type_in(&mut self, text: &str) {
+    pub fn type_in(&mut self, text: &str) {
         self.master.write_all(text.as_bytes()).unwrap();
     }
 
     /// What there is to see now.
-    pub(crate) fn screen(&self) -> Screen {
+    pub fn screen(&self) -> Screen {
         self.screen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 /// As much of a terminal as the programs use: letters, the cursor at the left and at the top, clearing, colours.
 #[derive(Clone, Debug)]
-pub(crate) struct Screen {
+pub struct Screen {
     cells: Vec<Vec<char>>,
     row: usize,
     column: usize,
     /// What has come so far of a control sequence or of a letter of several bytes.
     pending: Vec<u8>,
     /// What lines held when they were begun anew.
-    pub(crate) overwritten: Vec<String>,
+    pub overwritten: Vec<String>,
     /// Lines that have left the screen at its top.
-    pub(crate) scrolled: usize,
+    pub scrolled: usize,
     /// Lines that were too long.
-    pub(crate) wrapped: usize,
+    pub wrapped: usize,
 }
 
 impl Screen {
@@ -72,11 +72,11 @@ impl Screen {
     }
 
     /// The lines, without blanks at their ends.
-    pub(crate) fn lines(&self) -> Vec<String> {
+    pub fn lines(&self) -> Vec<String> {
         self.cells.iter().map(|row| row.iter().collect::<String>().trim_end().to_owned()).collect()
     }
 
-    pub(crate) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         self.lines().join("\n")
     }
 

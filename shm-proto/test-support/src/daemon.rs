@@ -1,25 +1,23 @@
 //! A daemon of a test's own.
 
 use std::ffi::OsStr;
-use std::fs::{self, File};
+use std::fs::File;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use shm_proto::internal::control::Resized;
-use shm_proto::internal::control::stat::ChannelStat;
-use shm_proto::internal::control::stat::ReaderState;
-use shm_proto::{Client, Done, Endpoint, Reader, Request, Start, Writer};
+use shm_proto::internal::control::stat::{ChannelStat, ReaderState};
+use shm_proto::{Done, Endpoint, Reader, Request, RequestError, Start, Writer};
 
-use super::place::Place;
-use super::process::{Proc, Run, clean};
-use super::programs::{shmctl, shmd};
-use super::wait::{PATIENCE, wait_for, wait_until};
+use crate::place::Place;
+use crate::process::{Proc, Run, clean, program};
+use crate::wait::{wait_for, wait_until};
 
 /// How a daemon is to be started.
 #[derive(Debug)]
-pub(crate) struct Setup {
+pub struct Setup {
     config: String,
     args: Vec<String>,
     stdin: Stdio,
@@ -28,35 +26,35 @@ pub(crate) struct Setup {
 
 impl Setup {
     /// With this configuration, in TOML.
-    pub(crate) fn new(config: &str) -> Self {
+    pub fn new(config: &str) -> Self {
         Setup { config: config.to_owned(), args: Vec::new(), stdin: Stdio::null(), before: None }
     }
 
-    pub(crate) fn args(mut self, args: &[&str]) -> Self {
+    pub fn args(mut self, args: &[&str]) -> Self {
         self.args.extend(args.iter().map(|&arg| arg.to_owned()));
         self
     }
 
-    pub(crate) fn stdin(mut self, stdin: impl Into<Stdio>) -> Self {
+    pub fn stdin(mut self, stdin: impl Into<Stdio>) -> Self {
         self.stdin = stdin.into();
         self
     }
 
     /// In a mount namespace of its own, after these shell commands there.
-    pub(crate) fn after_private_mounts(mut self, script: &str) -> Self {
+    pub fn after_private_mounts(mut self, script: &str) -> Self {
         self.before = Some(script.to_owned());
         self
     }
 
     /// Starts it and waits until it answers.
     #[track_caller]
-    pub(crate) fn start(self) -> Daemon {
+    pub fn start(self) -> Daemon {
         self.start_in(Place::new())
     }
 
     /// The same, in a place that is there already.
     #[track_caller]
-    pub(crate) fn start_in(self, place: Place) -> Daemon {
+    pub fn start_in(self, place: Place) -> Daemon {
         let mut daemon = Daemon { proc: None, place };
         daemon.launch(self);
         daemon
@@ -64,22 +62,21 @@ impl Setup {
 
     /// Runs it to its end, which is expected to come by itself.
     #[track_caller]
-    pub(crate) fn run_in(self, place: &Place) -> Run {
+    pub fn run_in(self, place: &Place) -> Run {
         Run::of(self.command(place))
     }
 
     fn command(self, place: &Place) -> Command {
-        fs::write(place.path("shmd.toml"), &self.config).unwrap();
         let mut command = match &self.before {
-            None => clean(shmd()),
+            None => clean(program("shmd")),
             Some(script) => {
                 let mut command = clean("unshare");
-                command.args(["--mount", "sh", "-ec"]).arg(format!("{script}\nexec \"$0\" \"$@\"")).arg(shmd());
+                let script = format!("{script}\nexec \"$0\" \"$@\"");
+                command.args(["--mount", "sh", "-ec"]).arg(script).arg(program("shmd"));
                 command
             }
         };
-        command.arg("--config").arg(place.path("shmd.toml"));
-        command.arg("--runtime-dir").arg(place.run_dir()).args(["--prefix", &place.prefix]);
+        place.configured(&mut command, &self.config);
         command.args(&self.args).stdin(self.stdin).env("XDG_RUNTIME_DIR", &place.dir);
         command
     }
@@ -87,131 +84,119 @@ impl Setup {
 
 /// A daemon that answers. When the test lets go of it, it is stopped and nothing may be left.
 #[derive(Debug)]
-pub(crate) struct Daemon {
+pub struct Daemon {
     proc: Option<Proc>,
-    pub(crate) place: Place,
+    pub place: Place,
 }
 
 impl Daemon {
     /// One with this configuration.
     #[track_caller]
-    pub(crate) fn start(config: &str) -> Self {
+    pub fn start(config: &str) -> Self {
         Setup::new(config).start()
     }
 
     /// Starts another daemon where one has ended.
     #[track_caller]
-    pub(crate) fn launch(&mut self, setup: Setup) {
+    pub fn launch(&mut self, setup: Setup) {
         assert!(self.proc.is_none(), "there is a daemon already");
         let mut command = setup.command(&self.place);
         command.stdout(Stdio::null());
         let mut proc = Proc::spawn_as_is(command);
         wait_until("the daemon answers", || {
             assert!(proc.is_running(), "the daemon has ended:\n{}", proc.err_so_far());
-            self.ask(&Request::Ping).is_some()
+            self.place.ask(&Request::Ping).is_ok()
         });
         self.proc = Some(proc);
     }
 
-    pub(crate) fn pid(&self) -> u32 {
+    pub fn pid(&self) -> u32 {
         self.proc.as_ref().map_or(0, Proc::pid)
     }
 
     /// Its log so far.
-    pub(crate) fn log(&self) -> String {
+    pub fn log(&self) -> String {
         self.proc.as_ref().map(Proc::err_so_far).unwrap_or_default()
     }
 
     /// Waits until its log holds `text`.
     #[track_caller]
-    pub(crate) fn until_log(&self, text: &str) {
+    pub fn until_log(&self, text: &str) {
         wait_until(&format!("{text:?} is in the daemon's log"), || self.log().contains(text));
     }
 
-    pub(crate) fn endpoint(&self) -> Endpoint {
-        Endpoint::in_dir(&self.place.run_dir())
+    pub fn endpoint(&self) -> Endpoint {
+        self.place.endpoint()
     }
 
     /// An attached reader in this process.
     #[track_caller]
-    pub(crate) fn reader(&self, start: Start) -> Reader {
+    pub fn reader(&self, start: Start) -> Reader {
         Reader::attach(&self.endpoint(), None, start).unwrap()
     }
 
     /// The writer role, lent to this process.
     #[track_caller]
-    pub(crate) fn writer(&self) -> Writer {
+    pub fn writer(&self) -> Writer {
         Writer::attach(&self.endpoint(), None).unwrap()
-    }
-
-    fn ask(&self, request: &Request) -> Option<Done> {
-        Client::connect(&self.endpoint(), PATIENCE).ok()?.request(request).ok()
     }
 
     /// The figures of its only channel.
     #[track_caller]
-    pub(crate) fn stat(&self) -> ChannelStat {
-        let mut client = Client::connect(&self.endpoint(), PATIENCE).unwrap();
-        match client.request(&Request::Stat { channel: None }).unwrap() {
-            Done::Stat(mut channels) => channels.remove(0),
-            other => panic!("{other:?}"),
-        }
+    pub fn stat(&self) -> ChannelStat {
+        self.place.stat()
     }
 
     /// Waits until the figures of its only channel are as wanted, and returns them.
     #[track_caller]
-    pub(crate) fn until_stat(&self, what: &str, wanted: impl Fn(&ChannelStat) -> bool) -> ChannelStat {
+    pub fn until_stat(&self, what: &str, wanted: impl Fn(&ChannelStat) -> bool) -> ChannelStat {
         wait_for(what, || Some(self.stat()).filter(|stat| wanted(stat)))
     }
 
     /// Waits until the figures of all channels are as wanted.
     #[track_caller]
-    pub(crate) fn until_all_stat(&self, what: &str, wanted: impl Fn(&[ChannelStat]) -> bool) {
-        wait_for(what, || match self.ask(&Request::Stat { channel: None }) {
-            Some(Done::Stat(channels)) => wanted(&channels).then_some(()),
+    pub fn until_all_stat(&self, what: &str, wanted: impl Fn(&[ChannelStat]) -> bool) {
+        wait_for(what, || match self.place.ask(&Request::Stat { channel: None }) {
+            Ok(Done::Stat(channels)) => wanted(&channels).then_some(()),
             other => panic!("{other:?}"),
         });
     }
 
     /// Waits until so many readers have chosen their start.
     #[track_caller]
-    pub(crate) fn until_readers(&self, count: usize) -> ChannelStat {
+    pub fn until_readers(&self, count: usize) -> ChannelStat {
         self.until_stat(&format!("{count} readers are attached"), |stat| {
             stat.readers.len() == count && stat.readers.iter().all(|reader| reader.state != ReaderState::Joining)
         })
     }
 
     /// Asks for a capacity.
-    pub(crate) fn resize(&self, bytes: u64) -> Result<Resized, shm_proto::RequestError> {
-        let mut client = Client::connect(&self.endpoint(), PATIENCE)?;
-        match client.request(&Request::Resize { channel: None, bytes })? {
-            Done::Resize(resized) => Ok(resized),
-            other => panic!("{other:?}"),
-        }
+    pub fn resize(&self, bytes: u64) -> Result<Resized, RequestError> {
+        self.place.resize(bytes)
     }
 
     /// A `shmctl` that talks to it.
-    pub(crate) fn shmctl<S: AsRef<OsStr>>(&self, args: &[S]) -> Command {
-        let mut command = clean(shmctl());
+    pub fn shmctl<S: AsRef<OsStr>>(&self, args: &[S]) -> Command {
+        let mut command = clean(program("shmctl"));
         command.env("SHMD_RUNTIME_DIR", self.place.run_dir()).args(args);
         command
     }
 
     /// Runs `shmctl` to its end.
     #[track_caller]
-    pub(crate) fn cli(&self, args: &[&str]) -> Run {
+    pub fn cli(&self, args: &[&str]) -> Run {
         Run::of(self.shmctl(args))
     }
 
     /// Starts `shmctl`.
     #[track_caller]
-    pub(crate) fn spawn(&self, args: &[&str]) -> Proc {
+    pub fn spawn(&self, args: &[&str]) -> Proc {
         Proc::spawn(self.shmctl(args))
     }
 
     /// Starts `shmctl` with a pipe as its standard input.
     #[track_caller]
-    pub(crate) fn spawn_piped(&self, args: &[&str]) -> Proc {
+    pub fn spawn_piped(&self, args: &[&str]) -> Proc {
         let mut command = self.shmctl(args);
         command.stdin(Stdio::piped());
         Proc::spawn(command)
@@ -219,7 +204,7 @@ impl Daemon {
 
     /// Runs `shmctl` with its standard output going to a file.
     #[track_caller]
-    pub(crate) fn spawn_to_file(&self, args: &[&str], file: &Path) -> Proc {
+    pub fn spawn_to_file(&self, args: &[&str], file: &Path) -> Proc {
         let mut command = self.shmctl(args);
         command.stdout(File::create(file).unwrap());
         Proc::spawn_as_is(command)
@@ -227,7 +212,7 @@ impl Daemon {
 
     /// Runs `shmctl` to its end with `input` on its standard input.
     #[track_caller]
-    pub(crate) fn cli_with_input(&self, args: &[&str], input: &[u8]) -> Run {
+    pub fn cli_with_input(&self, args: &[&str], input: &[u8]) -> Run {
         let mut proc = self.spawn_piped(args);
         let mut stdin = proc.take_stdin();
         std::thread::scope(|scope| {
@@ -239,13 +224,13 @@ impl Daemon {
 
     /// Publishes the lines of `input` through `shmctl write`.
     #[track_caller]
-    pub(crate) fn write_lines(&self, input: &str) {
+    pub fn write_lines(&self, input: &str) {
         self.cli_with_input(&["write"], input.as_bytes()).quiet();
     }
 
     /// Ends it with a signal, expects 0 and nothing left, and returns what it has logged.
     #[track_caller]
-    pub(crate) fn stop(&mut self, signal: Signal) -> String {
+    pub fn stop(&mut self, signal: Signal) -> String {
         let mut proc = self.proc.take().expect("the daemon runs");
         proc.signal(signal);
         self.ended(proc)
@@ -253,7 +238,7 @@ impl Daemon {
 
     /// Waits for the end that it comes to by itself: 0 and nothing left.
     #[track_caller]
-    pub(crate) fn until_end(&mut self) -> String {
+    pub fn until_end(&mut self) -> String {
         let proc = self.proc.take().expect("the daemon runs");
         self.ended(proc)
     }
@@ -268,15 +253,15 @@ impl Daemon {
 
     /// Ends it with SIGKILL.
     #[track_caller]
-    pub(crate) fn kill(&mut self) {
+    pub fn kill(&mut self) {
         self.proc.take().expect("the daemon runs").kill();
     }
 
     /// Waits so long that the daemon's answers to something else have surely had their turn. For conditions that must
     /// *not* come about; nothing is concluded from how long it took.
-    pub(crate) fn let_pass(&self, time: Duration) {
+    pub fn let_pass(&self, time: Duration) {
         std::thread::sleep(time);
-        self.ask(&Request::Ping).expect("the daemon answers");
+        self.place.ask(&Request::Ping).expect("the daemon answers");
     }
 }
 

@@ -1,9 +1,7 @@
 //! A channel in one process: writer and readers of a ring with no daemon behind it.
 //!
-//! Whoever looks at the steps of the data path does not want a daemon, a socket and a second process beside them. The daemon
-//! makes a segment and a page for each reader, tells the writer of the readers, and is off the data path from then on; what it
-//! does for that is public ([`create_segment`], [`Writer::open`], [`Reader::open`], [`Link`]), so this does the same. Nothing
-//! of the library is opened up for it.
+//! Tests and benches of the data path want no daemon, no socket and no second process beside them. The daemon makes a segment
+//! and a page for each reader, names the readers to the writer, and is off the data path from then on. This does the same.
 
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,13 +17,13 @@ use shm_proto::internal::ring::record::largest_message;
 use shm_proto::internal::ring::{Owner, create_segment};
 use shm_proto::{Geometry, Reader, Result, Start, Writer};
 
-/// A ring of `capacity` bytes that loses nothing, with its writer and so many readers.
-pub(crate) fn channel(capacity: u64, readers: usize) -> (Writer, Vec<Reader>) {
+/// A ring of `capacity` bytes that loses nothing, with its writer and as many readers.
+pub fn channel(capacity: u64, readers: usize) -> (Writer, Vec<Reader>) {
     try_channel(capacity, readers).expect("a channel in this process: memory for the segment, and descriptors")
 }
 
 /// A ring with one reader.
-pub(crate) fn pair(capacity: u64) -> (Writer, Reader) {
+pub fn pair(capacity: u64) -> (Writer, Reader) {
     let (writer, mut readers) = channel(capacity, 1);
     (writer, readers.remove(0))
 }

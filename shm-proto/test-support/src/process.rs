@@ -1,8 +1,9 @@
 //! Programs that run and what they leave behind.
 
+use std::borrow::BorrowMut;
 use std::io::{Read, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{JoinHandle, sleep, spawn};
@@ -11,10 +12,18 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::wait::{PATIENCE, wait_until};
+use crate::wait::{PATIENCE, wait_for, wait_until};
+
+/// A program of the workspace, which cargo puts one directory above the test program.
+pub fn program(name: &str) -> PathBuf {
+    let path = std::env::current_exe().unwrap().ancestors().nth(2).unwrap().join(name);
+    let missing = "is missing: these tests need all programs, run them with `cargo test --workspace`";
+    assert!(path.is_file(), "{} {missing}", path.display());
+    path
+}
 
 /// A command without anything of this machine's settings in its environment.
-pub(crate) fn clean(program: impl AsRef<Path>) -> Command {
+pub fn clean(program: impl AsRef<Path>) -> Command {
     let mut command = Command::new(program.as_ref());
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("SHMD_") {
@@ -51,17 +60,22 @@ impl Capture {
         self.bytes.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn rest(&mut self) -> Vec<u8> {
+    /// Reads to the end of the pipe.
+    fn finish(&mut self) {
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
+    }
+
+    fn rest(&mut self) -> Vec<u8> {
+        self.finish();
         std::mem::take(&mut self.bytes.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 
 /// A program that runs. It is killed when the test lets go of it.
 #[derive(Debug)]
-pub(crate) struct Proc {
+pub struct Proc {
     what: String,
     child: Child,
     ended: Option<ExitStatus>,
@@ -72,58 +86,59 @@ pub(crate) struct Proc {
 impl Proc {
     /// Starts it with its output captured; standard input stays what the command says.
     #[track_caller]
-    pub(crate) fn spawn(mut command: Command) -> Self {
-        command.stdout(Stdio::piped());
+    pub fn spawn(mut command: impl BorrowMut<Command>) -> Self {
+        command.borrow_mut().stdout(Stdio::piped());
         Self::spawn_as_is(command)
     }
 
     /// Starts it with its errors captured; standard input and output stay what the command says.
     #[track_caller]
-    pub(crate) fn spawn_as_is(mut command: Command) -> Self {
-        command.stderr(Stdio::piped());
+    pub fn spawn_as_is(mut command: impl BorrowMut<Command>) -> Self {
+        command.borrow_mut().stderr(Stdio::piped());
         Self::spawn_untouched(command)
     }
 
     /// Starts it; standard input, output and error stay what the command says.
     #[track_caller]
-    pub(crate) fn spawn_untouched(mut command: Command) -> Self {
+    pub fn spawn_untouched(mut command: impl BorrowMut<Command>) -> Self {
+        let command = command.borrow_mut();
         let what = format!("{command:?}");
         let mut child = command.spawn().unwrap_or_else(|e| panic!("{what}: {e}"));
         let (out, err) = (Capture::of(child.stdout.take()), Capture::of(child.stderr.take()));
         Proc { what, child, ended: None, out, err }
     }
 
-    pub(crate) fn pid(&self) -> u32 {
+    pub fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Writes to its standard input, which has to be a pipe.
     #[track_caller]
-    pub(crate) fn feed(&mut self, bytes: &[u8]) {
+    pub fn feed(&mut self, bytes: &[u8]) {
         let stdin = self.child.stdin.as_mut().expect("standard input is a pipe and open");
         stdin.write_all(bytes).and_then(|()| stdin.flush()).unwrap_or_else(|e| panic!("{}: {e}", self.what));
     }
 
     /// Ends its standard input.
-    pub(crate) fn end_input(&mut self) {
+    pub fn end_input(&mut self) {
         self.child.stdin = None;
     }
 
     /// Takes over its standard input.
-    pub(crate) fn take_stdin(&mut self) -> std::process::ChildStdin {
+    pub fn take_stdin(&mut self) -> std::process::ChildStdin {
         self.child.stdin.take().expect("standard input is a pipe and open")
     }
 
     /// Sends a signal, to this process and no other: it has not been waited for.
     #[track_caller]
-    pub(crate) fn signal(&mut self, signal: Signal) {
+    pub fn signal(&mut self, signal: Signal) {
         assert!(self.is_running(), "{} has ended: {:?}\n{}", self.what, self.ended, self.err_so_far());
         kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
     }
 
     /// Stops it as a debugger or a frozen control group would, and returns when it stands.
     #[track_caller]
-    pub(crate) fn freeze(&mut self) {
+    pub fn freeze(&mut self) {
         self.signal(Signal::SIGSTOP);
         let stat = format!("/proc/{}/stat", self.pid());
         wait_until("the process stands", || {
@@ -134,62 +149,70 @@ impl Proc {
 
     /// Lets it go on.
     #[track_caller]
-    pub(crate) fn thaw(&mut self) {
+    pub fn thaw(&mut self) {
         self.signal(Signal::SIGCONT);
     }
 
-    pub(crate) fn is_running(&mut self) -> bool {
+    pub fn is_running(&mut self) -> bool {
         if self.ended.is_none() {
             self.ended = self.child.try_wait().unwrap();
         }
         self.ended.is_none()
     }
 
-    pub(crate) fn out_so_far(&self) -> String {
+    pub fn out_so_far(&self) -> String {
         String::from_utf8_lossy(&self.out.so_far()).into_owned()
     }
 
-    pub(crate) fn err_so_far(&self) -> String {
+    pub fn err_so_far(&self) -> String {
         String::from_utf8_lossy(&self.err.so_far()).into_owned()
     }
 
     /// Waits until its standard output holds `text`.
     #[track_caller]
-    pub(crate) fn until_out_has(&mut self, text: &str) {
-        let end = Instant::now() + PATIENCE;
-        while !self.out_so_far().contains(text) {
-            let late = Instant::now() >= end;
-            assert!(!late && (self.is_running() || self.out_so_far().contains(text)), "no {text:?} from {self:?}");
-            sleep(Duration::from_millis(3));
-        }
+    pub fn until_out_has(&mut self, text: &str) {
+        self.until_has(text, Self::out_so_far);
     }
 
     /// Waits until its standard error holds `text`.
     #[track_caller]
-    pub(crate) fn until_err_has(&mut self, text: &str) {
-        let end = Instant::now() + PATIENCE;
-        while !self.err_so_far().contains(text) {
-            let late = Instant::now() >= end;
-            assert!(!late && (self.is_running() || self.err_so_far().contains(text)), "no {text:?} from {self:?}");
-            sleep(Duration::from_millis(3));
-        }
+    pub fn until_err_has(&mut self, text: &str) {
+        self.until_has(text, Self::err_so_far);
+    }
+
+    #[track_caller]
+    fn until_has(&mut self, text: &str, so_far: fn(&Self) -> String) {
+        let found = wait_for(&format!("{text:?} from {}", self.what), || {
+            let running = self.is_running();
+            let said = so_far(self).contains(text);
+            (said || !running).then_some(said)
+        });
+        // The rest of what a program printed is read after its end.
+        assert!(
+            found || {
+                self.out.finish();
+                self.err.finish();
+                so_far(self).contains(text)
+            },
+            "no {text:?} from {self:?}"
+        );
     }
 
     /// Kills it with SIGKILL and waits for that.
     #[track_caller]
-    pub(crate) fn kill(mut self) -> Run {
+    pub fn kill(mut self) -> Run {
         self.signal(Signal::SIGKILL);
         self.wait()
     }
 
     /// Waits for its end.
     #[track_caller]
-    pub(crate) fn wait(mut self) -> Run {
+    pub fn wait(mut self) -> Run {
         self.child.stdin = None;
         let end = Instant::now() + PATIENCE;
         while self.is_running() {
             assert!(Instant::now() < end, "still running after {PATIENCE:?}: {self:?}");
-            sleep(Duration::from_millis(3));
+            sleep(Duration::from_millis(1));
         }
         let status = self.ended.unwrap();
         Run {
@@ -215,12 +238,12 @@ impl Drop for Proc {
 }
 
 /// What a program has left behind.
-pub(crate) struct Run {
+pub struct Run {
     what: String,
-    pub(crate) code: Option<i32>,
-    pub(crate) signal: Option<i32>,
-    pub(crate) out: Vec<u8>,
-    pub(crate) err: String,
+    pub code: Option<i32>,
+    pub signal: Option<i32>,
+    pub out: Vec<u8>,
+    pub err: String,
 }
 
 impl std::fmt::Debug for Run {
@@ -233,36 +256,49 @@ impl std::fmt::Debug for Run {
 impl Run {
     /// Starts a command and waits for its end.
     #[track_caller]
-    pub(crate) fn of(command: Command) -> Self {
+    pub fn of(command: impl BorrowMut<Command>) -> Self {
         Proc::spawn(command).wait()
     }
 
     /// Its standard output as text.
-    pub(crate) fn text(&self) -> String {
+    pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.out).into_owned()
     }
 
     /// It ended with 0.
     #[track_caller]
-    pub(crate) fn ok(self) -> Self {
+    pub fn ok(self) -> Self {
         assert_eq!(self.code, Some(0), "{self:?}");
         self
     }
 
+    /// It ended with 0, wrote this, and had nothing to say on standard error.
+    #[track_caller]
+    pub fn prints(self, out: &str) {
+        assert_eq!(self.quiet().text(), out);
+    }
+
     /// It ended with 0 and had nothing to say on standard error.
     #[track_caller]
-    pub(crate) fn quiet(self) -> Self {
+    pub fn quiet(self) -> Self {
         assert!(self.code == Some(0) && self.err.is_empty(), "{self:?}");
         self
     }
 
     /// It ended with this code and a message that holds all of `parts`.
     #[track_caller]
-    pub(crate) fn fails(self, code: i32, parts: &[&str]) -> Self {
+    pub fn fails(self, code: i32, parts: &[&str]) -> Self {
         assert_eq!(self.code, Some(code), "{self:?}");
         for part in parts {
             assert!(self.err.contains(part), "{part:?} is not in the message of {self:?}");
         }
         self
+    }
+
+    /// As [`fails`](Self::fails), with nothing on standard output.
+    #[track_caller]
+    pub fn refused(self, code: i32, parts: &[&str]) {
+        assert!(self.out.is_empty(), "{self:?}");
+        self.fails(code, parts);
     }
 }
