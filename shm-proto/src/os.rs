@@ -13,7 +13,6 @@
 //! | [`shm`] | POSIX shared memory objects |
 //! | [`lease`] | whether anybody else has a file open |
 //! | [`file_lock`] | locks that say which process owns an object or writes to it |
-//! | [`slots`] | fixed slots between two processes, to measure the ring against |
 //! | [`remove`] | removing a name that may become another file's at the same moment |
 //! | [`memory`] | how much memory there is before it is taken |
 //! | [`reserve`] | puts memory behind an object before anyone touches it |
@@ -48,7 +47,6 @@ pub mod remove;
 pub mod reserve;
 pub mod sem;
 pub mod shm;
-pub mod slots;
 
 use nix::errno::Errno;
 

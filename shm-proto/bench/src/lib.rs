@@ -15,6 +15,7 @@
 //! | [`outcome`], [`figures`] | the median of several runs, as data and as text |
 //! | [`job`] | what passes between the program and its workers: a [`Job`](job::Job) goes out, a [`Measured`](outcome::Measured) comes back |
 //! | [`payload`], [`flow`] | what a message holds; when to send, what to check, when to read the clock |
+//! | `slots` | fixed slots in shared memory: the least that passing messages on takes |
 //! | `carrier` | one file for each thing that carries messages: a sender and a receiver that the flow drives |
 //! | [`worker`] | a process of a measurement |
 //! | [`crew`] | the worker processes: started, told to go, listened to, ended in any case |
@@ -45,6 +46,7 @@ pub mod outcome;
 pub mod payload;
 pub mod pipeline;
 pub mod plan;
+mod slots;
 pub mod stop;
 pub mod worker;
 

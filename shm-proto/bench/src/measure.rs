@@ -9,7 +9,6 @@ use nix::fcntl::OFlag;
 use nix::unistd::pipe2;
 use shm_proto::Error;
 use shm_proto::internal::os::page::SharedPage;
-use shm_proto::internal::os::slots;
 use shm_proto::internal::ring::layout::ReaderPage;
 
 use crate::carrier::slots_of;
@@ -20,6 +19,7 @@ use crate::job::{Job, Role};
 use crate::outcome::{Measured, Outcome, Sample};
 use crate::pipeline;
 use crate::plan::{Case, Measure, Transport};
+use crate::slots;
 use crate::stop::Stop;
 use crate::{Failure, Result};
 

@@ -8,13 +8,13 @@ use shm_proto::ReaderError;
 use shm_proto::internal::os::clock::monotonic_ns;
 use shm_proto::internal::os::page::SharedPage;
 use shm_proto::internal::os::sem::{Semaphore, Wait as Woken};
-use shm_proto::internal::os::slots::{Shape, SlotReader, SlotWriter};
 use shm_proto::internal::ring::layout::ReaderPage;
 
 use super::Carrier;
 use crate::flow::{Receiver, Sender};
 use crate::job::{Job, Parent, Role};
 use crate::plan::Case;
+use crate::slots::{Shape, SlotReader, SlotWriter};
 use crate::{Result, payload};
 
 /// A longer message is passed on in pieces of this size, so that copying and reading overlap.

@@ -1,7 +1,7 @@
 //! Fixed slots between a writer and its readers: the least that passing bytes through shared memory takes, to measure against.
 //!
-//! One writer copies bytes into the next slot and publishes an index, every reader sums them where they lie. All spin, all
-//! trust each other, nothing is of variable length, nobody attaches or leaves. `shmctl bench` compares the ring with it.
+//! The writer copies bytes into the next slot and publishes an index. Every reader sums the bytes where they lie. All sides spin
+//! and trust each other, every slot has the same size, and nobody attaches or leaves.
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -12,36 +12,36 @@ use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::fstat;
 
-use super::map::Mapping;
-use super::prefetch::{AHEAD, prefetch};
-use super::reserve;
-use crate::error::{ProtocolError, SystemError};
+use shm_proto::internal::os::map::Mapping;
+use shm_proto::internal::os::page::PAGE_SIZE;
+use shm_proto::internal::os::prefetch::{AHEAD, prefetch};
+use shm_proto::internal::os::reserve;
+use shm_proto::{ProtocolError, SystemError};
 
-/// The writer's index, and behind it each reader's, each on lines of its own.
+/// The offset of the writer's index. The index of each reader follows, each on cache lines of its own.
 const HEAD: usize = 0;
 const LINES: usize = 128;
-const PAGE: usize = 4096;
-/// Looks at an index before the processor is offered to whoever may be waited for.
+/// The number of looks at an index before the processor is offered to the process that is waited for.
 const LOOKS: u32 = 1000;
 
 /// What the memory holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shape {
+pub(crate) struct Shape {
     /// Bytes of a slot: a multiple of 64.
-    pub size: usize,
-    /// How many there are: a power of two.
-    pub count: u64,
-    /// Who read them: each reads all.
-    pub readers: u32,
+    pub(crate) size: usize,
+    /// The number of slots: a power of two.
+    pub(crate) count: u64,
+    /// The number of readers; each reads all slots.
+    pub(crate) readers: u32,
 }
 
 impl Shape {
     /// Where the first slot begins.
     fn data(self) -> usize {
-        (LINES * (self.readers as usize + 1)).next_multiple_of(PAGE)
+        (LINES * (self.readers as usize + 1)).next_multiple_of(PAGE_SIZE)
     }
 
-    /// Bytes of memory that they take.
+    /// Bytes of memory that the indices and the slots take.
     fn len(self) -> Result<usize, ProtocolError> {
         let data = usize::try_from(self.count).ok().and_then(|count| count.checked_mul(self.size));
         let whole = self.size > 0 && self.size.is_multiple_of(64) && self.count.is_power_of_two();
@@ -78,7 +78,7 @@ impl Slots {
     }
 
     fn index(&self, offset: usize) -> &AtomicU64 {
-        // SAFETY: an atomic before the slots, which is mapped for writing and has memory for ever (sealed).
+        // SAFETY: an aligned atomic before the slots. The mapping is writable, and a seal keeps the memory behind it.
         unsafe { self.mapping.view(offset) }
     }
 
@@ -91,8 +91,8 @@ impl Slots {
 /// Memory for slots of this shape.
 ///
 /// # Errors
-/// [`ProtocolError::System`] when there is no memory, [`ProtocolError::Broken`] for impossible numbers.
-pub fn create(shape: Shape) -> Result<OwnedFd, ProtocolError> {
+/// [`ProtocolError::System`] if there is no memory, [`ProtocolError::Broken`] if the shape is impossible.
+pub(crate) fn create(shape: Shape) -> Result<OwnedFd, ProtocolError> {
     let len = shape.len()?;
     let failed = |step: &'static str| move |error| SystemError::new(format!("{step} {len} bytes of slots"), error);
     let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
@@ -104,7 +104,7 @@ pub fn create(shape: Shape) -> Result<OwnedFd, ProtocolError> {
 
 /// The side that fills slots.
 #[derive(Debug)]
-pub struct SlotWriter {
+pub(crate) struct SlotWriter {
     slots: Slots,
     head: u64,
     published: u64,
@@ -113,28 +113,28 @@ pub struct SlotWriter {
 }
 
 impl SlotWriter {
-    /// Maps what [`create`] made of the same shape; the index is published after every `batch` slots.
+    /// Maps what [`create`] made of the same shape. The index is published after every `batch` slots.
     ///
     /// # Errors
-    /// [`ProtocolError::Broken`] when it is something else, [`ProtocolError::System`] when it cannot be mapped.
-    pub fn open(fd: BorrowedFd<'_>, shape: Shape, batch: u64) -> Result<Self, ProtocolError> {
+    /// [`ProtocolError::Broken`] if the memory has another shape, [`ProtocolError::System`] if it cannot be mapped.
+    pub(crate) fn open(fd: BorrowedFd<'_>, shape: Shape, batch: u64) -> Result<Self, ProtocolError> {
         let slots = Slots::map(fd, shape)?;
         Ok(SlotWriter { slots, head: 0, published: 0, tail_seen: 0, batch: batch.clamp(1, shape.count) })
     }
 
-    /// Copies `bytes` into the next slot; spins while all are full.
+    /// Copies `bytes` into the next slot. Spins while all slots are full.
     ///
     /// # Panics
-    /// When they are more than a slot holds.
+    /// If a slot is too small for `bytes`.
     #[inline]
-    pub fn put(&mut self, bytes: &[u8]) {
+    pub(crate) fn put(&mut self, bytes: &[u8]) {
         let Shape { size, count, .. } = self.slots.shape;
         assert!(bytes.len() <= size, "{} bytes in a slot of {size}", bytes.len());
         if self.head.wrapping_sub(self.tail_seen) >= count {
             self.await_space();
         }
-        // SAFETY: `place` masks the index, so the slot lies in the mapping, which is writable and has memory for ever; the
-        // bytes fit; `bytes` is not shared memory, or it would not be a slice.
+        // SAFETY: `place` masks the index, so the slot lies in the mapping, which is writable and keeps its memory. The bytes
+        // fit. `bytes` is a slice, so it is not shared memory and does not overlap the slot.
         unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), self.slots.place(self.head), bytes.len()) };
         self.head += 1;
         if self.head - self.published >= self.batch {
@@ -144,10 +144,10 @@ impl SlotWriter {
 
     #[inline(never)]
     fn await_space(&mut self) {
-        // The readers cannot free what they have not been shown.
+        // The readers can free only slots that they have been shown.
         self.flush();
         let Shape { count, readers, .. } = self.slots.shape;
-        // Acquire pairs with the Release in `give_back`: the slot has been read before it is written again.
+        // Acquire pairs with the Release in `give_back`: a slot is read before it is written again.
         let slowest = || (1..=readers as usize).map(|n| self.slots.index(n * LINES).load(Ordering::Acquire)).min();
         let head = self.head;
         self.tail_seen = await_index(|| slowest().unwrap_or(head), |tail| head.wrapping_sub(tail) < count);
@@ -155,18 +155,18 @@ impl SlotWriter {
 
     /// Shows the readers everything.
     #[inline]
-    pub fn flush(&mut self) {
+    pub(crate) fn flush(&mut self) {
         self.published = self.head;
-        // Release pairs with the Acquire in `sum`: the bytes are there before the index is.
+        // Release pairs with the Acquire in `sum`: a reader that sees the index sees the bytes.
         self.slots.index(HEAD).store(self.head, Ordering::Release);
     }
 }
 
 /// The side that reads slots.
 #[derive(Debug)]
-pub struct SlotReader {
+pub(crate) struct SlotReader {
     slots: Slots,
-    /// Where this reader's index is.
+    /// The offset of this reader's index.
     own: usize,
     tail: u64,
     head_seen: u64,
@@ -174,12 +174,12 @@ pub struct SlotReader {
 }
 
 impl SlotReader {
-    /// Maps what [`create`] made of the same shape, as reader `n` of those, from 0.
+    /// Maps what [`create`] made of the same shape, as reader `n`, counted from 0.
     ///
     /// # Errors
-    /// [`ProtocolError::Broken`] when it is something else or has no such reader, [`ProtocolError::System`] when it cannot be
+    /// [`ProtocolError::Broken`] if the memory has another shape or no such reader, [`ProtocolError::System`] if it cannot be
     /// mapped.
-    pub fn open(fd: BorrowedFd<'_>, shape: Shape, n: u32) -> Result<Self, ProtocolError> {
+    pub(crate) fn open(fd: BorrowedFd<'_>, shape: Shape, n: u32) -> Result<Self, ProtocolError> {
         if n >= shape.readers {
             return Err(ProtocolError::Broken(format!("slots for {} readers have no reader {n}", shape.readers)));
         }
@@ -187,13 +187,13 @@ impl SlotReader {
         Ok(SlotReader { slots: Slots::map(fd, shape)?, own, tail: 0, head_seen: 0, given_back: 0 })
     }
 
-    /// The wrapping sum of the next slot's first `len` bytes as 8-byte words, the last padded with zeroes; spins until
-    /// there is one.
+    /// The wrapping sum of the next slot's first `len` bytes as 8-byte words, the last word padded with zeroes. Spins until there
+    /// is a next slot.
     ///
     /// # Panics
-    /// When a slot has fewer bytes.
+    /// If a slot has fewer bytes.
     #[inline]
-    pub fn sum(&mut self, len: usize) -> u64 {
+    pub(crate) fn sum(&mut self, len: usize) -> u64 {
         let Shape { size, count, .. } = self.slots.shape;
         assert!(len <= size, "{len} bytes of a slot of {size}");
         if self.tail == self.head_seen {
@@ -204,9 +204,9 @@ impl SlotReader {
         }
         let place = self.slots.place(self.tail).cast_const();
         let mut sum = 0u64;
-        // Plain loads, which the Acquire load of the head comes before, and the Release store of the tail after.
-        // SAFETY: inside the slot, which is 64-aligned and lies in the mapping; the writer does not touch it until the tail
-        // has passed it. A writer that breaks that makes the sum wrong: any bits are a u64.
+        // SAFETY: the word is inside the slot, which is aligned to 64 bytes and lies in the mapping. These are plain loads, after
+        // the Acquire load of the head and before the Release store of the tail, so the writer does not write the slot meanwhile.
+        // A writer that does so all the same makes the sum wrong: any bits are a u64.
         let word = |n: usize| unsafe { place.cast::<u64>().add(n).read() };
         let (lines, words) = (len / 64, len / 8);
         for line in 0..lines {
@@ -222,7 +222,7 @@ impl SlotReader {
         }
         if !len.is_multiple_of(8) {
             let mut last = [0; 8];
-            // SAFETY: as above; fewer than 8 bytes go to 8 of our own.
+            // SAFETY: as above. Fewer than 8 bytes go to 8 bytes of our own.
             unsafe { ptr::copy_nonoverlapping(place.add(len / 8 * 8), last.as_mut_ptr(), len % 8) };
             sum = sum.wrapping_add(u64::from_ne_bytes(last));
         }
@@ -236,12 +236,12 @@ impl SlotReader {
     #[inline]
     fn give_back(&mut self) {
         self.given_back = self.tail;
-        // Release pairs with the Acquire in `put`.
+        // Release pairs with the Acquire in `await_space`: the slots are read before the index says so.
         self.slots.index(self.own).store(self.tail, Ordering::Release);
     }
 }
 
-/// Spins until the index is as it should be; with more processes than processors it may be theirs that are needed for that.
+/// Spins until the index is good. With more processes than processors, the process that changes the index may need this processor.
 #[inline]
 fn await_index(load: impl Fn() -> u64, is_good: impl Fn(u64) -> bool) -> u64 {
     loop {
