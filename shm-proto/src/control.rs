@@ -35,10 +35,10 @@ mod error;
 mod line;
 pub mod log;
 mod message;
-#[cfg(test)]
-mod newer_tests;
 mod refusal;
 pub mod stat;
+#[cfg(test)]
+mod tests;
 mod words;
 
 pub use conn::{Conn, Incoming, MAX_FDS_A_LINE, Received};

@@ -21,6 +21,8 @@
 //! | [`child`] | a child process that does not outlive its parent |
 //! | [`prefetch`] | asking for cache lines before they are read |
 //! | [`inq`] | how much a socket has to read, and its peer |
+//! | [`file_id`] | which file it is, whatever its name |
+//! | [`poll`] | waiting until a descriptor is ready |
 //! | [`fds`] | bytes and descriptors over a Unix socket |
 //! | [`random`] | a number nobody can guess |
 //!
@@ -31,6 +33,7 @@ pub mod bell;
 pub mod child;
 pub mod clock;
 pub mod fds;
+pub mod file_id;
 pub mod file_lock;
 pub mod inq;
 pub mod lease;
@@ -40,6 +43,7 @@ pub mod mutex;
 pub mod named_sem;
 pub mod page;
 pub mod peer;
+pub mod poll;
 pub mod prefetch;
 pub mod process;
 pub mod random;

@@ -6,11 +6,10 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
 use nix::fcntl::OFlag;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use shm_proto::Error;
 use shm_proto::internal::framing::input::widen;
+use shm_proto::internal::os::poll::{PollFd, PollFlags, poll};
 
 use crate::error::{Failure, Result, note};
 use crate::signals::Signals;
@@ -36,12 +35,8 @@ pub(crate) fn print_json(value: &impl serde::Serialize) -> Result<()> {
 
 /// Waits for one of `fds`, at most `timeout`, and says which have something to tell. An interrupted wait tells nothing.
 pub(crate) fn wait_for(fds: &mut [PollFd<'_>], timeout: Duration) -> Result<()> {
-    // Rounded up, so that a wait for the rest of a time does not end just before it.
-    let timeout = PollTimeout::try_from(timeout.saturating_add(Duration::from_micros(999))).unwrap_or(PollTimeout::MAX);
-    match poll(fds, timeout) {
-        Ok(_) | Err(Errno::EINTR) => Ok(()),
-        Err(e) => Err(Error::system("cannot wait for input, output and signals", e).into()),
-    }
+    poll(fds, Some(timeout)).map_err(|e| Error::system("cannot wait for input, output and signals", e))?;
+    Ok(())
 }
 
 /// Whether a descriptor polled for nothing in particular says that the other side has gone.

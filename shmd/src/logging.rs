@@ -12,7 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use env_logger::{Builder, WriteStyle};
 use log::{Level, LevelFilter};
-use nix::sys::stat::fstat;
+use shm_proto::internal::os::file_id::FileId;
 
 /// Where syslog listens.
 const SYSLOG: &str = "/dev/log";
@@ -191,7 +191,7 @@ fn is_journal(stream: Option<&OsStr>, fd: impl AsFd) -> bool {
     let Some((Ok(device), Ok(inode))) = named.map(|(device, inode)| (device.parse(), inode.parse())) else {
         return false;
     };
-    fstat(fd).is_ok_and(|stat| (stat.st_dev, stat.st_ino) == (device, inode))
+    FileId::of(fd) == Ok(FileId { device, inode })
 }
 
 #[cfg(test)]
@@ -201,8 +201,8 @@ mod tests {
     #[test]
     fn only_the_stream_that_systemd_names_is_the_journal() {
         let file = std::fs::File::open("/dev/null").unwrap();
-        let stat = fstat(&file).unwrap();
-        let named = format!("{}:{}", stat.st_dev, stat.st_ino);
+        let id = FileId::of(&file).unwrap();
+        let named = format!("{}:{}", id.device, id.inode);
         assert!(is_journal(Some(named.as_ref()), &file));
         for other in [None, Some("1:2"), Some("journal"), Some("")] {
             assert!(!is_journal(other.map(OsStr::new), &file), "{other:?}");

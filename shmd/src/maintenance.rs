@@ -12,10 +12,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use shm_proto::internal::client::RUNTIME_DIR_VARIABLE;
 use shm_proto::internal::os::peer::pidfd;
+use shm_proto::internal::os::poll::readable;
 use shm_proto::{ChannelName, Endpoint, Error, ErrorKind, Result, Writer, WriterError};
 
 /// The option that makes this program the child.
@@ -123,11 +122,7 @@ pub(crate) fn finish_shrink(channel: &str) -> Result<()> {
     };
     while writer.is_shrinking() {
         let Some(link) = writer.link_fd() else { return Ok(()) };
-        let timeout = PollTimeout::try_from(LOOK).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(link, PollFlags::POLLIN)], timeout) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(e) => return Err(Error::system("wait for the daemon", e)),
-        }
+        readable(link, Some(LOOK)).map_err(|e| Error::system("wait for the daemon", e))?;
         match writer.maintain() {
             Err(WriterError::Revoked { .. }) => return Ok(()),
             other => other?,

@@ -4,8 +4,10 @@
 
 use std::time::{Duration, Instant};
 
+use shm_proto::internal::os::page::PAGE_SIZE;
+
 /// What the kernel gives memory in, in bytes.
-pub(crate) const PAGE: u64 = 4096;
+pub(crate) const PAGE: u64 = PAGE_SIZE as u64;
 
 /// The sizes a channel may have, in bytes; both multiples of a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

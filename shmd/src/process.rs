@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, OFlag};
 use nix::unistd::geteuid;
 use shm_proto::internal::client::LOCK_NAME;
+use shm_proto::internal::os::file_id::FileId;
 use shm_proto::internal::os::process::user_name;
 use shm_proto::internal::os::remove::remove_this;
 
@@ -188,10 +189,7 @@ fn check_owner(path: &Path, owner: u32, mode: u32) -> Result<(), Error> {
 
 /// Whether the path still leads to this very file.
 fn is_at(file: &File, path: &Path) -> bool {
-    match (file.metadata(), fs::symlink_metadata(path)) {
-        (Ok(open), Ok(named)) => (open.dev(), open.ino()) == (named.dev(), named.ino()),
-        _ => false,
-    }
+    FileId::at(path).is_ok_and(|named| FileId::of(file) == Ok(named))
 }
 
 #[cfg(test)]

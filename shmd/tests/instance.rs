@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use nix::sys::signal::Signal;
+use shm_proto::internal::os::file_id::FileId;
+use shm_proto::internal::os::process::is_locked;
 use shm_test_support::{NOBODY, Place, Proc, Run, may_change_user, wait_until};
 
 /// A place for a daemon with an empty configuration.
@@ -99,8 +101,8 @@ fn another_user_can_neither_open_the_lock_file_nor_stop_a_restart_by_waiting_for
         command
     };
     let stranger = Proc::spawn_as_is(as_nobody("flock", &["--no-fork", path, "sleep", "1000"]));
-    let found = fs::metadata(&lock).unwrap();
-    wait_until("flock to lock", || shm_proto::internal::os::process::is_locked(found.dev(), found.ino()));
+    let found = FileId::at(&lock).unwrap();
+    wait_until("flock to lock", || is_locked(found));
     let daemon = test.start();
     assert_eq!(fs::metadata(&lock).unwrap().mode() & 0o7777, 0o600);
     let read = as_nobody("cat", &[path]).status().unwrap();

@@ -8,9 +8,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::{Deserialize, Serialize};
 use shm_proto::internal::control::{Conn, Received, decode};
+use shm_proto::internal::os::poll::readable;
 use shm_proto::{ChannelName, Error};
 
 use crate::outcome::Measured;
@@ -146,11 +146,7 @@ impl Parent {
                 }
                 Received::Closed => return Err(Failure::Other("the program that measures has gone".to_owned())),
                 Received::Nothing => {
-                    let mut fds = [PollFd::new(self.conn.as_fd(), PollFlags::POLLIN)];
-                    match poll(&mut fds, PollTimeout::NONE) {
-                        Ok(_) | Err(nix::Error::EINTR) => {}
-                        Err(e) => return Err(Error::system("wait for the parent", e).into()),
-                    }
+                    readable(self.conn.as_fd(), None).map_err(|e| Error::system("wait for the parent", e))?;
                 }
             }
         }

@@ -3,9 +3,8 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use shm_proto::Error;
+use shm_proto::internal::os::poll::{PollFd, PollFlags, poll};
 
 use crate::{Failure, Result};
 
@@ -44,13 +43,8 @@ impl<'a> Stop<'a> {
     pub fn wait_beside<'b>(self, others: impl IntoIterator<Item = BorrowedFd<'b>>, most: Duration) -> Result<()> {
         let mut fds = vec![PollFd::new(self.0, PollFlags::POLLIN)];
         fds.extend(others.into_iter().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
-        // Rounded up, so that a wait for the rest of a time does not end just before it.
-        let most = PollTimeout::try_from(most.saturating_add(Duration::from_micros(999))).unwrap_or(PollTimeout::MAX);
-        match poll(&mut fds, most) {
-            Ok(_) if fds[0].any() == Some(true) => Err(Failure::Stopped),
-            Ok(_) | Err(Errno::EINTR) => Ok(()),
-            Err(e) => Err(Error::system("wait for the processes of a measurement", e).into()),
-        }
+        poll(&mut fds, Some(most)).map_err(|e| Error::system("wait for the processes of a measurement", e))?;
+        if fds[0].any() == Some(true) { Err(Failure::Stopped) } else { Ok(()) }
     }
 }
 

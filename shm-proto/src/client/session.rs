@@ -8,13 +8,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::Endpoint;
 use crate::control::{Conn, Done, MAX_REPLY, Received, Reply, Request, RequestError, decode};
 use crate::error::SystemError;
+use crate::os::poll::readable;
 
 /// A connection to the daemon.
 ///
@@ -99,12 +99,9 @@ impl Client {
         if left.is_zero() {
             return Err(self.timed_out("answer a request"));
         }
-        // Rounded up: waking a little early would only poll again with nothing left.
-        let timeout = PollTimeout::try_from(left + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX);
-        match poll(&mut [PollFd::new(self.conn.as_fd(), PollFlags::POLLIN)], timeout) {
-            Ok(_) | Err(Errno::EINTR) => Ok(()),
-            Err(e) => Err(SystemError::new("cannot wait for the daemon's answer", e).into()),
-        }
+        readable(self.conn.as_fd(), Some(left))
+            .map_err(|e| SystemError::new("cannot wait for the daemon's answer", e))?;
+        Ok(())
     }
 
     fn no_daemon(&self, reason: &str) -> RequestError {
@@ -160,5 +157,4 @@ fn open(path: &Path, timeout: Duration) -> Result<UnixStream, RequestError> {
 }
 
 #[cfg(test)]
-#[path = "session_tests.rs"]
 mod tests;

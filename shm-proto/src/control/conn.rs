@@ -9,13 +9,13 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use serde::Serialize;
 
 use super::line::{self, excerpt};
 use crate::error::{ProtocolError, SystemError};
 use crate::os::fds;
 use crate::os::inq::unread_by_peer;
+use crate::os::poll::{self, PollFd, PollFlags};
 
 /// Most descriptors that one line may bring.
 pub const MAX_FDS_A_LINE: usize = fds::MAX_FDS;
@@ -235,10 +235,8 @@ impl Conn {
     }
 
     fn wait(&self, events: PollFlags) -> io::Result<()> {
-        match poll(&mut [PollFd::new(self.socket.as_fd(), events)], PollTimeout::NONE) {
-            Ok(_) | Err(nix::Error::EINTR) => Ok(()),
-            Err(e) => Err(e.into()),
-        }
+        poll::poll(&mut [PollFd::new(self.socket.as_fd(), events)], None)?;
+        Ok(())
     }
 }
 
@@ -348,5 +346,4 @@ impl Input {
 }
 
 #[cfg(test)]
-#[path = "conn_tests.rs"]
 mod tests;

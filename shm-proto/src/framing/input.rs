@@ -2,13 +2,14 @@
 
 use std::io::{self, Read};
 use std::os::fd::{AsFd, BorrowedFd};
+use std::time::Duration;
 
 use nix::fcntl::{FcntlArg, fcntl};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{SFlag, fstat};
 
 use crate::error::{Result, SystemError};
 use crate::os::inq::readable_bytes;
+use crate::os::poll;
 
 /// What a pipe is made to hold. One of the usual 64 KiB holds a message or two of a fast producer, who then goes to sleep for
 /// each; with more, producer and reader run side by side.
@@ -80,11 +81,8 @@ impl<T: AsFd> AsFd for Shared<T> {
 
 impl<T: AsFd> Read for Shared<T> {
     fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        if !self.is_file {
-            let mut fds = [PollFd::new(self.fd.as_fd(), PollFlags::POLLIN)];
-            if poll(&mut fds, PollTimeout::ZERO)? == 0 {
-                return Err(io::ErrorKind::WouldBlock.into());
-            }
+        if !self.is_file && !poll::readable(self.fd.as_fd(), Some(Duration::ZERO))? {
+            return Err(io::ErrorKind::WouldBlock.into());
         }
         Ok(nix::unistd::read(&self.fd, into)?)
     }

@@ -1,21 +1,21 @@
 //! Changing who may open the objects of a writer that is at work.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 
-use nix::sys::stat::{Mode, fchmod, fstat};
+use nix::sys::stat::{Mode, fchmod};
 use nix::unistd::{Gid, fchown, getegid};
 
 use super::Names;
 use super::objects::Objects;
 use crate::error::{Result, SystemError};
-use crate::os::named_sem::{self, Identity};
 use crate::os::shm;
+use crate::os::{file_id::FileId, named_sem};
 
 /// Mode and group of a writer's objects, from any thread.
 #[derive(Clone, Debug)]
 pub struct Access {
     /// Each object's name for `shm_open`, and which file it has to be.
-    objects: [(String, Identity); 3],
+    objects: [(String, FileId); 3],
 }
 
 impl Access {
@@ -23,9 +23,9 @@ impl Access {
         let Names { segment, avail, done } = &objects.names;
         Self {
             objects: [
-                (segment.clone(), objects.segment.identity()),
-                (named_sem::object(avail), objects.avail.identity()),
-                (named_sem::object(done), objects.done.identity()),
+                (segment.clone(), objects.segment.id()),
+                (named_sem::object(avail), objects.avail.id()),
+                (named_sem::object(done), objects.done.id()),
             ],
         }
     }
@@ -36,7 +36,7 @@ impl Access {
     /// [`SystemError`], its source of kind `NotFound` when a name leads nowhere or elsewhere, and `PermissionDenied` when
     /// this user may not give files to the group. The mode is not changed then.
     pub fn set(&self, mode: u32, gid: Option<u32>) -> Result<()> {
-        let open = self.objects.iter().map(|(name, identity)| open(name, *identity)).collect::<Result<Vec<_>>>()?;
+        let open = self.objects.iter().map(|(name, id)| open(name, *id)).collect::<Result<Vec<_>>>()?;
         let gid = gid.map_or_else(getegid, Gid::from_raw);
         let failed = |step: &str, name: &str| {
             let action = format!("{step} of handoff object {name}");
@@ -52,10 +52,10 @@ impl Access {
     }
 }
 
-fn open(name: &str, identity: Identity) -> Result<OwnedFd> {
+fn open(name: &str, id: FileId) -> Result<OwnedFd> {
     let file = shm::open(name, true)?;
-    let stat = fstat(file.as_fd()).map_err(|e| SystemError::new(format!("look at shared memory {name}"), e))?;
-    if (stat.st_dev, stat.st_ino) != identity {
+    let found = FileId::of(&file).map_err(|e| SystemError::new(format!("look at shared memory {name}"), e))?;
+    if found != id {
         let gone = std::io::Error::new(std::io::ErrorKind::NotFound, "another object has its name now");
         return Err(SystemError::new(format!("find handoff object {name}"), gone));
     }

@@ -14,6 +14,7 @@ use std::mem::{offset_of, size_of};
 use std::sync::atomic::{AtomicI32, AtomicU64};
 
 use crate::os::mutex::{MUTEX_BYTES, MutexCell};
+use crate::os::page::PAGE_SIZE;
 
 /// What stands at the start of the segment. All but the mutex is protected by it.
 #[repr(C)]
@@ -34,7 +35,7 @@ pub const DATA: u64 = (MUTEX_BYTES + 20) as u64;
 /// What C programs call `sizeof(struct shm_header)`, and take off the capacity.
 pub const HEADER_SIZE: u64 = (MUTEX_BYTES + 24) as u64;
 /// The smallest object: one page.
-pub const PAGE: u64 = 4096;
+pub const PAGE: u64 = PAGE_SIZE as u64;
 
 const _: () = {
     assert!(offset_of!(Header, mutex) == 0);

@@ -8,16 +8,16 @@ use std::os::unix::fs::{FileExt, MetadataExt};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use nix::sys::stat::fstat;
 use nix::unistd::{AccessFlags, eaccess, geteuid};
 
 use super::Names;
 use super::layout::{DATA, HEADER_SIZE, Header, PAGE};
 use crate::error::SystemError;
 use crate::handoff::error::{HandoffError, Result};
+use crate::os::file_id::FileId;
 use crate::os::map::Mapping;
 use crate::os::mutex::{Guard, Lock, MUTEX_BYTES, RobustMutex};
-use crate::os::named_sem::{self, Identity, NamedSemaphore};
+use crate::os::named_sem::{self, NamedSemaphore};
 use crate::os::{process, reserve, shm};
 
 /// The segment, its header mapped.
@@ -26,7 +26,7 @@ pub(super) struct Segment {
     name: String,
     file: fs::File,
     mapping: Mapping,
-    identity: Identity,
+    id: FileId,
 }
 
 /// All three.
@@ -76,9 +76,9 @@ pub(super) fn is_missing(error: &SystemError) -> bool {
 impl Segment {
     /// Maps the header of a segment that is at least a page long.
     pub(super) fn map(name: &str, file: OwnedFd) -> Result<Self, SystemError> {
-        let stat = fstat(&file).map_err(|e| SystemError::new(format!("look at shared memory {name}"), e))?;
+        let id = FileId::of(&file).map_err(|e| SystemError::new(format!("look at shared memory {name}"), e))?;
         let mapping = Mapping::read_write(file.as_fd(), PAGE as usize)?;
-        Ok(Self { name: name.to_owned(), file: file.into(), mapping, identity: (stat.st_dev, stat.st_ino) })
+        Ok(Self { name: name.to_owned(), file: file.into(), mapping, id })
     }
 
     pub(super) fn header(&self) -> &Header {
@@ -92,8 +92,8 @@ impl Segment {
     }
 
     /// Which file it is.
-    pub(super) fn identity(&self) -> Identity {
-        self.identity
+    pub(super) fn id(&self) -> FileId {
+        self.id
     }
 
     pub(super) fn mutex(&self) -> RobustMutex<'_> {
@@ -162,7 +162,7 @@ impl Segment {
 
     /// Whether the name still leads here.
     pub(super) fn is_current(&self) -> bool {
-        named_sem::identity(&path(&self.name)) == Some(self.identity)
+        FileId::at(path(&self.name)).is_ok_and(|there| there == self.id)
     }
 }
 
@@ -201,7 +201,7 @@ impl Objects {
     /// Whether at least one name leads nowhere.
     pub(super) fn is_one_missing(&self) -> bool {
         let paths = [path(&self.names.segment), named_sem::path(&self.names.avail), named_sem::path(&self.names.done)];
-        paths.iter().any(|path| named_sem::identity(path).is_none())
+        paths.iter().any(|path| FileId::at(path).is_err())
     }
 
     /// Removes those names that still lead here.

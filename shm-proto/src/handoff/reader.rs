@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Names;
 use super::objects::Objects;
 use crate::handoff::error::{HandoffError, Result};
-use crate::os::clock::monotonic_ns;
+use crate::os::clock::{self, monotonic_ns};
 use crate::os::process;
 use crate::os::sem::Wait;
 
@@ -74,10 +74,10 @@ impl Reader {
     /// killed: its objects stay, and a reader waits on them for the next one. Without a lock this looks at every process.
     #[must_use]
     pub fn writer_sign(&self) -> Option<WriterSign> {
-        let (device, inode) = self.objects.as_ref()?.segment.identity();
+        let file = self.objects.as_ref()?.segment.id();
         Some(match () {
-            () if process::is_locked(device, inode) => WriterSign::Lock,
-            () if process::mapped_by(device, inode).is_empty() => WriterSign::Nothing,
+            () if process::is_locked(file) => WriterSign::Lock,
+            () if process::mapped_by(file).is_empty() => WriterSign::Nothing,
             () => WriterSign::Mapped,
         })
     }
@@ -108,9 +108,7 @@ impl Reader {
     /// # Errors
     /// [`HandoffError::TimedOut`], and those of [`recv_until`](Self::recv_until).
     pub fn recv(&mut self, into: &mut Vec<u8>, timeout: Option<Duration>) -> Result<Received> {
-        let until = timeout.map_or(u64::MAX, |timeout| {
-            monotonic_ns().saturating_add(u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX))
-        });
+        let until = clock::deadline(timeout);
         loop {
             match self.recv_until(into, until)? {
                 Some(received) => return Ok(received),

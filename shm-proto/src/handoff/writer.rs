@@ -17,7 +17,7 @@ use super::layout::{HEADER_SIZE, PAGE};
 use super::objects::Objects;
 use crate::error::{Blocked, SystemError};
 use crate::handoff::error::{HandoffError, Result};
-use crate::os::clock::monotonic_ns;
+use crate::os::clock::{self, monotonic_ns};
 use crate::os::sem::Wait;
 
 pub use end::Waker;
@@ -225,8 +225,7 @@ impl Writer {
     }
 
     fn ack_deadline(&self) -> u64 {
-        let patience = u64::try_from(self.settings.ack_timeout.as_nanos()).unwrap_or(u64::MAX);
-        monotonic_ns().saturating_add(patience)
+        clock::after(self.settings.ack_timeout)
     }
 
     /// Takes away posts that belong to no message. A waker's is not lost: its flag stays.
@@ -341,9 +340,7 @@ impl Writer {
     /// Those of [`offer`](Self::offer) and [`progress`](Self::progress); [`HandoffError::TimedOut`] when nobody has acknowledged
     /// it in that time: it is withdrawn.
     pub fn publish(&mut self, message: &[u8], timeout: Option<Duration>) -> Result<Progress> {
-        let until = timeout.map_or(u64::MAX, |timeout| {
-            monotonic_ns().saturating_add(u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX))
-        });
+        let until = clock::deadline(timeout);
         self.offer(message)?;
         loop {
             match self.progress(until)? {

@@ -1,6 +1,8 @@
 //! The one clock of the data path.
 #![allow(unsafe_code)]
 
+use std::time::Duration;
+
 use nix::libc;
 
 /// `CLOCK_MONOTONIC` in nanoseconds: the same in every process of the machine, never set back, stops in suspend.
@@ -12,10 +14,21 @@ pub fn monotonic_ns() -> u64 {
     now.tv_sec as u64 * 1_000_000_000 + now.tv_nsec as u64
 }
 
+/// The moment `time` from now, as [`monotonic_ns`] will show it. A time that is too long to count never ends.
+#[must_use]
+pub fn after(time: Duration) -> u64 {
+    monotonic_ns().saturating_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
+}
+
+/// The moment at which a wait ends. Without a timeout it never does.
+#[must_use]
+pub fn deadline(timeout: Option<Duration>) -> u64 {
+    timeout.map_or(u64::MAX, after)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::time::Duration;
 
     #[test]
     fn the_clock_advances_by_at_least_what_was_slept() {

@@ -5,9 +5,10 @@
 #![allow(unsafe_code)]
 
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
 
+use super::file_id::FileId;
 use super::map::Mapping;
+use super::page::PAGE_SIZE;
 use super::reserve;
 use super::sem::{Semaphore, SemaphoreCell, Wait};
 use super::shm;
@@ -15,17 +16,12 @@ use crate::error::{Result, SystemError};
 
 /// Bytes of the file: one `sem_t`.
 const LEN: u64 = 32;
-/// What is mapped.
-const PAGE: usize = 4096;
-
-/// Which file an object is: device and inode number.
-pub type Identity = (u64, u64);
 
 /// A named semaphore, mapped; unmapped when dropped. Its name stays until [`unlink`].
 #[derive(Debug)]
 pub struct NamedSemaphore {
     mapping: Mapping,
-    identity: Identity,
+    id: FileId,
 }
 
 /// The name for `shm_open` of the file that holds semaphore `name`.
@@ -37,12 +33,6 @@ pub(crate) fn object(name: &str) -> String {
 #[must_use]
 pub fn path(name: &str) -> String {
     format!("/dev/shm{}", object(name))
-}
-
-/// Which file is under a path now, if there is one.
-#[must_use]
-pub fn identity(path: &str) -> Option<Identity> {
-    std::fs::symlink_metadata(path).ok().map(|found| (found.dev(), found.ino()))
 }
 
 impl NamedSemaphore {
@@ -78,9 +68,8 @@ impl NamedSemaphore {
     }
 
     fn map(file: std::os::fd::BorrowedFd<'_>, name: &str) -> Result<Self> {
-        let stat = nix::sys::stat::fstat(file)
-            .map_err(|error| SystemError::new(format!("look at semaphore {name}"), error))?;
-        Ok(Self { mapping: Mapping::read_write(file, PAGE)?, identity: (stat.st_dev, stat.st_ino) })
+        let id = FileId::of(file).map_err(|error| SystemError::new(format!("look at semaphore {name}"), error))?;
+        Ok(Self { mapping: Mapping::read_write(file, PAGE_SIZE)?, id })
     }
 
     fn semaphore(&self) -> Semaphore<'_> {
@@ -91,14 +80,14 @@ impl NamedSemaphore {
 
     /// Which file it is, to be compared with what is under the name later.
     #[must_use]
-    pub fn identity(&self) -> Identity {
-        self.identity
+    pub fn id(&self) -> FileId {
+        self.id
     }
 
     /// Whether the name still leads here.
     #[must_use]
     pub fn is_current(&self, name: &str) -> bool {
-        identity(&path(name)) == Some(self.identity)
+        FileId::at(path(name)).is_ok_and(|there| there == self.id)
     }
 
     /// See [`Semaphore::post`].
@@ -143,6 +132,8 @@ mod tests {
     use std::io::ErrorKind;
 
     use nix::libc;
+    use std::os::unix::fs::MetadataExt;
+
     use nix::sys::stat::{Mode, umask};
 
     use super::*;
@@ -201,7 +192,7 @@ mod tests {
         assert!(!first.is_current(&name.0));
         let second = NamedSemaphore::create(&name.0, 0o600, None).unwrap();
         assert!(second.is_current(&name.0) && !first.is_current(&name.0));
-        assert_eq!(NamedSemaphore::open(&name.0).unwrap().identity(), second.identity());
+        assert_eq!(NamedSemaphore::open(&name.0).unwrap().id(), second.id());
         unlink(&name.0).unwrap();
         assert_eq!(NamedSemaphore::open(&name.0).unwrap_err().kind(), ErrorKind::NotFound);
     }

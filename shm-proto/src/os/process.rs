@@ -7,6 +7,7 @@ use nix::errno::Errno;
 use nix::sys::signal::kill;
 use nix::unistd::{Gid, Group, Pid, Uid, User};
 
+use super::file_id::FileId;
 use crate::error::{Result, SystemError};
 
 /// State letter and start time from the text of `/proc/PID/stat`.
@@ -97,9 +98,10 @@ pub fn is_alive(pid: u32, start: u64) -> bool {
     }
 }
 
-/// Whether somebody holds an `flock` on the file of this device and inode number, as far as `/proc` shows it.
+/// Whether somebody holds an `flock` on the file, as far as `/proc` shows it.
 #[must_use]
-pub fn is_locked(device: u64, inode: u64) -> bool {
+pub fn is_locked(file: FileId) -> bool {
+    let FileId { device, inode } = file;
     let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
     let wanted = format!("{major:02x}:{minor:02x}:{inode}");
     // 1: FLOCK  ADVISORY  WRITE 4711 00:1a:12345 0 EOF
@@ -111,9 +113,10 @@ pub fn is_locked(device: u64, inode: u64) -> bool {
     })
 }
 
-/// Processes other than this one that have the file of this device and inode number mapped, as far as `/proc` shows them.
+/// Processes other than this one that have the file mapped, as far as `/proc` shows them.
 #[must_use]
-pub fn mapped_by(device: u64, inode: u64) -> Vec<u32> {
+pub fn mapped_by(file: FileId) -> Vec<u32> {
+    let FileId { device, inode } = file;
     let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
     let wanted = (format!("{major:02x}:{minor:02x}"), inode.to_string());
     let maps_it = |pid: &u32| {
@@ -195,15 +198,14 @@ mod tests {
     #[test]
     fn a_lock_is_seen_as_long_as_it_is_held() {
         use nix::fcntl::{Flock, FlockArg};
-        use std::os::unix::fs::MetadataExt;
         let dir = TempDir::new();
         let file = fs::File::create(dir.join("locked")).unwrap();
-        let found = file.metadata().unwrap();
-        assert!(!is_locked(found.dev(), found.ino()));
+        let found = FileId::of(&file).unwrap();
+        assert!(!is_locked(found));
         let lock = Flock::lock(file, FlockArg::LockExclusive).unwrap();
-        assert!(is_locked(found.dev(), found.ino()));
+        assert!(is_locked(found));
         drop(lock);
-        assert!(!is_locked(found.dev(), found.ino()));
+        assert!(!is_locked(found));
     }
 
     #[test]

@@ -1,13 +1,12 @@
 //! Removing a name that may become another file's at the same moment.
 
 use std::os::fd::AsFd;
-use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::{fs, io};
 
 use nix::errno::Errno;
-use nix::sys::stat::fstat;
 
+use super::file_id::FileId;
 use super::random;
 
 /// Removes the name `path` if it leads to the file that is open as `file`; returns whether it did.
@@ -18,11 +17,8 @@ use super::random;
 /// # Errors
 /// What the system says; the name is then as it was.
 pub fn remove_this(path: &Path, file: impl AsFd) -> io::Result<bool> {
-    let this = fstat(&file)?;
-    let leads_to_this = |path: &Path| -> io::Result<bool> {
-        let found = fs::symlink_metadata(path)?;
-        Ok((found.dev(), found.ino()) == (this.st_dev, this.st_ino))
-    };
+    let this = FileId::of(&file)?;
+    let leads_to_this = |path: &Path| -> io::Result<bool> { Ok(FileId::at(path)? == this) };
     let missing = |e: &io::Error| e.kind() == io::ErrorKind::NotFound;
     match leads_to_this(path) {
         Ok(true) => {}

@@ -5,13 +5,13 @@ mod unnamed;
 
 use std::fmt::Display;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::MetadataExt;
 
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::mman::{shm_open, shm_unlink};
 use nix::sys::stat::{Mode, SFlag, fstat};
 
+use super::file_id::FileId;
 use super::retry;
 use crate::error::{Result, SystemError};
 
@@ -42,19 +42,13 @@ pub fn by_name(name: &str, object: OwnedFd) -> OwnedFd {
 }
 
 fn is_same(one: &OwnedFd, other: &OwnedFd) -> bool {
-    match (fstat(one), fstat(other)) {
-        (Ok(one), Ok(other)) => (one.st_dev, one.st_ino) == (other.st_dev, other.st_ino),
-        _ => false,
-    }
+    FileId::of(one).is_ok_and(|one| FileId::of(other) == Ok(one))
 }
 
 /// Whether the name leads to this very object. It is looked at by its path, which takes no descriptor: there may be none left.
 #[must_use]
 pub fn leads_to(name: &str, object: impl AsFd) -> bool {
-    match (std::fs::symlink_metadata(path(name)), fstat(object)) {
-        (Ok(there), Ok(object)) => (there.dev(), there.ino()) == (object.st_dev, object.st_ino),
-        _ => false,
-    }
+    FileId::at(path(name)).is_ok_and(|there| FileId::of(object) == Ok(there))
 }
 
 /// Creates the object `name` (`/PREFIX.NAME`), empty and open for reading and writing. What is to be filled before anybody

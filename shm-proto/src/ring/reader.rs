@@ -48,7 +48,7 @@ use super::spin::Spin;
 use super::wake::Barrier;
 use crate::error::SystemError;
 use crate::os::bell::Bell;
-use crate::os::clock::monotonic_ns;
+use crate::os::clock::{self, monotonic_ns};
 use crate::os::page::SharedPage;
 use crate::ring::geometry::{Geometry, Start};
 use crate::ring::link::ReaderLink;
@@ -217,7 +217,7 @@ impl Reader {
         {
             return Ok(found);
         }
-        let deadline = wait::deadline(timeout);
+        let deadline = clock::deadline(timeout);
         // When there is nothing this gives back what was read, which the writer may wait for.
         if let Some(found) = self.next_record()? {
             return Ok(found);
@@ -246,7 +246,7 @@ impl Reader {
     /// # Errors
     /// As [`recv`](Self::recv).
     pub fn recv_into(&mut self, out: &mut Vec<u8>, timeout: Option<Duration>) -> Result<Received> {
-        let deadline = wait::deadline(timeout);
+        let deadline = clock::deadline(timeout);
         let mut lost_before = 0;
         loop {
             let left = timeout.map(|_| Duration::from_nanos(deadline.saturating_sub(monotonic_ns())));

@@ -4,12 +4,12 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use nix::sys::stat::fstat;
 use shm_proto::Result;
 use shm_proto::internal::control::stat::{ReaderStat, ReaderState};
 use shm_proto::internal::control::{Conn, Received, decode};
 use shm_proto::internal::os::bell::Bell;
 use shm_proto::internal::os::clock::monotonic_ns;
+use shm_proto::internal::os::file_id::FileId;
 use shm_proto::internal::os::page::SharedPage;
 use shm_proto::internal::os::sem::Semaphore;
 use shm_proto::internal::ring::layout::{CURSOR_JOINING, ReaderPage, control, waiting};
@@ -76,7 +76,7 @@ impl Reader {
     }
 
     /// Which page it has: device and number of the file.
-    pub(super) fn page_id(&self) -> (u64, u64) {
+    pub(super) fn page_id(&self) -> FileId {
         page_id(&self.page_fd)
     }
 
@@ -256,8 +256,8 @@ impl Reader {
 }
 
 /// Which page a descriptor is of: device and number of the file; zeroes if the kernel does not tell.
-pub(super) fn page_id(page: &OwnedFd) -> (u64, u64) {
-    fstat(page).map_or((0, 0), |stat| (stat.st_dev, stat.st_ino))
+pub(super) fn page_id(page: &OwnedFd) -> FileId {
+    FileId::of(page).unwrap_or_default()
 }
 
 /// Says that a peer has fallen silent, or that it is back.

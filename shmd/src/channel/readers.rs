@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use shm_proto::internal::os::file_id::FileId;
 use shm_proto::internal::ring::layout::control;
 use shm_proto::internal::ring::link::ToReader;
 use shm_proto::{ChannelName, ErrorKind, Refusal};
@@ -89,7 +90,7 @@ impl Readers {
     }
 
     /// Whether one of them has this page.
-    pub(super) fn have(&self, page: (u64, u64)) -> bool {
+    pub(super) fn have(&self, page: FileId) -> bool {
         self.by_number.values().any(|reader| reader.page_id() == page)
     }
 

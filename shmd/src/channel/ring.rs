@@ -237,7 +237,7 @@ impl Ring {
 
     /// The same of a reader of a dead daemon.
     pub(super) fn came_back(&mut self, connections: &mut Connections, number: u32, reader: Reader) {
-        let (_, page) = reader.page_id();
+        let page = reader.page_id().inode;
         self.attached(connections, number, reader);
         self.one_is_back(connections, page);
         self.segments.note_readers(&self.readers, &self.returning);

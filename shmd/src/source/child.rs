@@ -7,11 +7,11 @@ use std::time::{Duration, Instant};
 
 use log::info;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use shm_proto::ChannelName;
 use shm_proto::internal::framing::input::widen;
+use shm_proto::internal::os::poll::readable;
 use shm_proto::internal::os::{child, peer};
 
 use crate::config::CommandLine;
@@ -101,13 +101,12 @@ impl Running {
     pub(super) fn has_ended(&self, within: Duration) -> bool {
         let until = Instant::now() + within;
         loop {
-            let left = until.saturating_duration_since(Instant::now()) + Duration::from_micros(999);
-            let mut fds = [PollFd::new(self.ended.as_fd(), PollFlags::POLLIN)];
-            match poll(&mut fds, PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX)) {
-                Ok(0) => return false,
-                Ok(_) => return true,
-                Err(_) if Instant::now() >= until => return false,
-                Err(_) => {}
+            let left = until.saturating_duration_since(Instant::now());
+            if readable(self.ended.as_fd(), Some(left)) == Ok(true) {
+                return true;
+            }
+            if Instant::now() >= until {
+                return false;
             }
         }
     }

@@ -20,11 +20,12 @@ use nix::unistd::mkfifo;
 use nix::unistd::{Gid, fchown, geteuid};
 use shm_proto::internal::control::stat::SourceState;
 use shm_proto::internal::framing::input::{NonBlocking, widen};
+use shm_proto::internal::os::file_id::FileId;
 use shm_proto::{Error, FramingError, Result};
 
 use super::Input;
 use super::feed::{Feed, Stepped, is_ready};
-use super::file_id::{FileId, Made, wrong_kind};
+use super::file_id::{Made, wrong_kind};
 use crate::access::FileAccess;
 use crate::operation_log::{LogEvent, operation};
 
@@ -55,7 +56,7 @@ impl Fifo {
     /// Whether the path still leads to the FIFO that is open.
     fn is_in_place(&self) -> bool {
         match (self.file.metadata(), fs::metadata(&self.path)) {
-            (Ok(open), Ok(named)) => FileId::of(&open) == FileId::of(&named),
+            (Ok(open), Ok(named)) => FileId::from(&open) == FileId::from(&named),
             _ => false,
         }
     }
@@ -154,7 +155,7 @@ fn open_or_make(path: &Path, access: FileAccess, marked: Marked) -> Result<(File
         Ok(found) if marked == Marked::IsLeft && is_marked(&found) => {
             // Where a link leads to is another's, whose permissions and name are left alone.
             let named = fs::symlink_metadata(path).map_err(failed("look at"))?;
-            made = (FileId::of(&named) == FileId::of(&found)).then(|| Made::known(path, &found));
+            made = (FileId::from(&named) == FileId::from(&found)).then(|| Made::known(path, &found));
         }
         Ok(_) => {}
         Err(e) if e.kind() == io::ErrorKind::NotFound => {

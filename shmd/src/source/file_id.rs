@@ -2,10 +2,11 @@
 
 use std::fs::{self, FileType, Metadata};
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
 use shm_proto::Error;
+use shm_proto::internal::os::file_id::FileId;
 
 use crate::cleanup;
 
@@ -16,44 +17,29 @@ pub(super) struct Made {
     id: FileId,
 }
 
-/// Which file it is, whatever its name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct FileId {
-    device: u64,
-    inode: u64,
-}
-
-impl FileId {
-    /// From what the system says about the file.
-    pub(super) fn of(file: &Metadata) -> Self {
-        Self { device: file.dev(), inode: file.ino() }
-    }
-}
-
 impl Made {
     /// The file that is at `path` now was just made here.
     ///
     /// # Errors
     /// When it is gone already.
     pub(super) fn at(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: path.to_owned(), id: FileId::of(&fs::symlink_metadata(path)?) })
+        Ok(Self { path: path.to_owned(), id: FileId::at(path)? })
     }
 
     /// The file that is, or was, at `path` was made here.
     pub(super) fn known(path: &Path, file: &Metadata) -> Self {
-        Self { path: path.to_owned(), id: FileId::of(file) }
+        Self { path: path.to_owned(), id: FileId::from(file) }
     }
 
     /// Whether this is the file.
     pub(super) fn is(&self, file: &Metadata) -> bool {
-        FileId::of(file) == self.id
+        FileId::from(file) == self.id
     }
 }
 
 impl Drop for Made {
     fn drop(&mut self) {
-        let Ok(found) = fs::symlink_metadata(&self.path) else { return };
-        if FileId::of(&found) == self.id
+        if FileId::at(&self.path).is_ok_and(|found| found == self.id)
             && let Err(e) = fs::remove_file(&self.path)
         {
             cleanup::failed(None, self.path.display(), e);

@@ -3,10 +3,9 @@
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use shm_proto::internal::framing::{MessageSink, Slotted};
 use shm_proto::internal::os::bell::Bell;
+use shm_proto::internal::os::poll::{PollFd, PollFlags, poll};
 use shm_proto::internal::ring::Writer;
 use shm_proto::{ChannelName, Error, Result, WriterError};
 
@@ -55,14 +54,7 @@ impl<'a> Sink<'a> {
     pub(super) fn wait(&mut self, fds: &mut [PollFd<'_>], most: Option<Duration>) -> Result<()> {
         let most =
             if self.writer.is_shrinking() { Some(most.map_or(SHRINK_POLL, |m| m.min(SHRINK_POLL))) } else { most };
-        // Rounded up, or the last part of a millisecond would be waited for by spinning.
-        let timeout = most.map_or(PollTimeout::NONE, |most| {
-            PollTimeout::try_from(most + Duration::from_micros(999)).unwrap_or(PollTimeout::MAX)
-        });
-        match poll(fds, timeout) {
-            Ok(_) | Err(Errno::EINTR) => {}
-            Err(e) => return Err(Error::system("wait for input", e)),
-        }
+        poll(fds, most).map_err(|e| Error::system("wait for input", e))?;
         // Before the look at the link: a line that comes later rings again.
         self.woken.drain();
         Ok(self.writer.maintain()?)

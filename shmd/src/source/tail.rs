@@ -27,11 +27,12 @@ use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 use shm_proto::internal::control::stat::SourceState;
 use shm_proto::internal::framing;
 use shm_proto::internal::framing::{Framing, Pump};
+use shm_proto::internal::os::file_id::FileId;
 use shm_proto::{Error, FramingError, Result};
 
 use super::Input;
 use super::feed::{Feed, Stepped};
-use super::file_id::{FileId, wrong_kind};
+use super::file_id::wrong_kind;
 use crate::operation_log::{LogEvent, operation};
 
 /// How often the name is looked at.
@@ -265,7 +266,7 @@ impl framing::Input for Followed {
 fn look(followed: &Followed, path: &Path) -> Turn {
     let Ok(open) = followed.file.metadata() else { return Turn::Leave };
     let here = Here { id: followed.id, at: followed.at, len: open.len(), names: open.nlink() };
-    turn(here, fs::metadata(path).ok().map(|named| (FileId::of(&named), named.len())))
+    turn(here, fs::metadata(path).ok().map(|named| (FileId::from(&named), named.len())))
 }
 
 fn failed(path: &Path, e: io::Error) -> Error {
@@ -284,7 +285,7 @@ fn open(path: &Path) -> Result<Option<Followed>> {
     if !found.is_file() {
         return Err(wrong_kind(path, found.file_type(), "a regular file"));
     }
-    Ok(Some(Followed { file, id: FileId::of(&found), at: 0, stop: Stop::Never }))
+    Ok(Some(Followed { file, id: FileId::from(&found), at: 0, stop: Stop::Never }))
 }
 
 #[cfg(test)]
@@ -298,7 +299,7 @@ mod tests {
         let [old, new] = ["old", "new"].map(|name| {
             let path = dir.path().join(name);
             fs::write(&path, "x").unwrap();
-            FileId::of(&fs::metadata(path).unwrap())
+            FileId::at(path).unwrap()
         });
         let here = |len, names| Here { id: old, at: 10, len, names };
         for (len, names, named, expected) in [

@@ -17,7 +17,8 @@ use crate::error::SystemError;
 use crate::handoff::error::{HandoffError, Result};
 use crate::handoff::layout::{HEADER_SIZE, PAGE};
 use crate::handoff::objects::{Objects, Segment, is_missing};
-use crate::os::clock::monotonic_ns;
+use crate::os::clock;
+use crate::os::file_id::FileId;
 use crate::os::named_sem::{self, NamedSemaphore};
 use crate::os::shm::Leftover;
 use crate::os::{process, reserve, shm};
@@ -75,7 +76,7 @@ fn take_over(settings: &Settings, patience: Duration, ending: &AtomicBool) -> Re
         let user = process::user_name(stat.st_uid);
         return Err(refuse(name, &format!("user {user}'s object has this name; choose another, or have it removed")));
     }
-    let users = || users(process::mapped_by(stat.st_dev, stat.st_ino));
+    let users = || users(process::mapped_by(FileId::from(&stat)));
     let Some(owner) = own_within(name, there.as_fd(), patience)? else {
         let way = "end that one, or choose another name";
         return Err(refuse(
@@ -91,7 +92,7 @@ fn take_over(settings: &Settings, patience: Duration, ending: &AtomicBool) -> Re
         Adoption::Adopted(objects, pending) if usual => {
             return Ok(Some(Made { objects, origin: Origin::Adopted { pending }, owner }));
         }
-        Adoption::Foreign if !process::mapped_by(stat.st_dev, stat.st_ino).is_empty() => {
+        Adoption::Foreign if !process::mapped_by(FileId::from(&stat)).is_empty() => {
             let reason = format!(
                 "it was made by a program that is not shmd's and that still uses it: {}; end that one, or choose another name",
                 users()
@@ -133,7 +134,7 @@ fn adopt(settings: &Settings, file: OwnedFd, patience: Duration) -> Result<Adopt
         Ok((avail, Arc::new(done)))
     });
     let Ok((avail, done)) = opened else { return Ok(Adoption::Broken) };
-    let until = monotonic_ns().saturating_add(u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX));
+    let until = clock::after(patience);
     let pending = match segment.lock(until)? {
         None => return Ok(Adoption::Broken),
         Some(_guard) => {

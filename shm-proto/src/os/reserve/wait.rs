@@ -3,21 +3,20 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-
-use nix::errno::Errno;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::time::{Duration, Instant};
 
 use super::{Progress, Reservation, truncate};
 use crate::error::{Result, SystemError};
 use crate::os::memory;
+use crate::os::poll::readable;
 use crate::size::Bytes;
 
 /// Memory is reserved in steps of this many bytes.
 const STEP: u64 = 16 << 20;
-/// A child that makes no step for this time is given up, in milliseconds.
-const STUCK: u32 = 30_000;
-/// How often it is looked whether the wait is to end, in milliseconds.
-const LOOK: u16 = 50;
+/// A child that makes no step for this time is given up.
+const STUCK: Duration = Duration::from_secs(30);
+/// The time between two looks at whether the wait is to end.
+const LOOK: Duration = Duration::from_millis(50);
 
 /// Puts memory behind bytes `from..to` of the object, which makes it so long, by a child process: this process is not the
 /// one to be killed where a memory limit is reached. Nothing is tried where it is known that there is not so much.
@@ -50,7 +49,7 @@ pub fn in_child(fd: BorrowedFd<'_>, from: u64, to: u64, ending: &AtomicBool) -> 
 }
 
 fn wait(reservation: &mut Reservation, ending: &AtomicBool) -> io::Result<()> {
-    let mut waited = 0;
+    let mut waited = Duration::ZERO;
     loop {
         if ending.load(Ordering::Acquire) {
             return Err(io::Error::new(io::ErrorKind::Interrupted, "it is not wanted any more"));
@@ -60,15 +59,16 @@ fn wait(reservation: &mut Reservation, ending: &AtomicBool) -> io::Result<()> {
             Progress::Failed { source, .. } => return Err(source),
             Progress::Reserved(_) | Progress::NotYet => {}
         }
-        match poll(&mut [PollFd::new(reservation.as_fd(), PollFlags::POLLIN)], PollTimeout::from(LOOK)) {
-            Ok(0) if waited >= STUCK => {
-                let reason = format!("the process that reserves it made no progress for {} s", STUCK / 1000);
-                return Err(io::Error::new(io::ErrorKind::TimedOut, reason));
-            }
-            Ok(0) => waited += u32::from(LOOK),
-            Ok(_) => waited = 0,
-            Err(Errno::EINTR) => {}
-            Err(error) => return Err(error.into()),
+        let begun = Instant::now();
+        if readable(reservation.as_fd(), Some(LOOK))? {
+            waited = Duration::ZERO;
+        } else if begun.elapsed() < LOOK {
+            // A signal has ended the wait.
+        } else if waited >= STUCK {
+            let reason = format!("the process that reserves it made no progress for {} s", STUCK.as_secs());
+            return Err(io::Error::new(io::ErrorKind::TimedOut, reason));
+        } else {
+            waited += LOOK;
         }
     }
 }

@@ -4,16 +4,13 @@ use std::time::Duration;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
 use super::*;
+use crate::os::clock::after;
 use crate::os::page::SharedPage;
 use crate::ring::layout::ReaderPage;
 use shm_test_support::{Raise, in_child, wait_until};
 
 /// Longer than any test may take.
 const LONG: Duration = Duration::from_secs(60);
-
-fn after(wait: Duration) -> u64 {
-    clock::monotonic_ns() + wait.as_nanos() as u64
-}
 
 fn page() -> SharedPage<ReaderPage> {
     SharedPage::create("semaphores").unwrap().0

@@ -15,11 +15,12 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, open, renameat};
 use nix::sys::mman::{shm_open, shm_unlink};
-use nix::sys::stat::{Mode, fchmod, fstat, stat};
+use nix::sys::stat::{Mode, fchmod, stat};
 use nix::unistd::{Gid, fchown, linkat};
 
 use super::{DIRECTORY, failed, path};
 use crate::error::Result;
+use crate::os::file_id::FileId;
 use crate::os::{random, retry};
 
 /// Before the random part of a temporary name.
@@ -179,8 +180,8 @@ fn unnamed() -> nix::Result<OwnedFd> {
     let file = retry(|| open(DIRECTORY, flags, private()))?;
     // The umask may have taken bits that `read_only` needs.
     fchmod(&file, private())?;
-    let (made, seen) = (fstat(&file)?, stat(link(&file).as_str()).map_err(|_| Errno::ENOENT)?);
-    if (made.st_dev, made.st_ino) == (seen.st_dev, seen.st_ino) { Ok(file) } else { Err(Errno::ENOENT) }
+    let seen = stat(link(&file).as_str()).map_err(|_| Errno::ENOENT)?;
+    if FileId::of(&file)? == FileId::from(&seen) { Ok(file) } else { Err(Errno::ENOENT) }
 }
 
 #[cfg(test)]
@@ -189,7 +190,7 @@ mod tests {
     use std::io::ErrorKind;
     use std::os::unix::fs::MetadataExt;
 
-    use nix::sys::stat::umask;
+    use nix::sys::stat::{fstat, umask};
 
     use super::*;
     use crate::os::{reserve, shm};
@@ -270,7 +271,7 @@ mod tests {
         assert_eq!(child.exit_code(), 0);
         let object = Unnamed::temporary(&name.0, 0o000).unwrap();
         let reader = object.read_only().unwrap();
-        assert_eq!(fstat(&reader).unwrap().st_ino, fstat(object.file()).unwrap().st_ino);
+        assert_eq!(FileId::of(&reader), FileId::of(object.file()));
         assert!(reserve::now(reader.as_fd(), 4096).is_err());
     }
 }

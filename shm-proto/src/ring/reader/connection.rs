@@ -1,11 +1,11 @@
 //! A reader's connection to the daemon: what the daemon has said, and what it was told.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
-
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use std::time::Duration;
 
 use super::moves::Moves;
 use super::trouble::Trouble;
+use crate::os::poll;
 use crate::ring::link::{FromReader, ReaderLink, ToReader};
 
 /// How long a wait for a line may last before the connection is looked at again.
@@ -78,8 +78,8 @@ impl Connection {
 
     fn wait(&self, ms: u8) {
         if let Some(fd) = self.as_fd() {
-            // Interrupted or not, it is looked at again.
-            let _ = poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], PollTimeout::from(ms));
+            // The caller looks again whether the wait failed or not.
+            let _ = poll::readable(fd, Some(Duration::from_millis(ms.into())));
         }
     }
 

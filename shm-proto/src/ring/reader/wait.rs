@@ -249,10 +249,3 @@ impl AsFd for Reader {
         self.descriptor.over(bell, self.connection.as_fd()).unwrap_or(bell)
     }
 }
-
-/// The moment after a timeout; without one, never.
-pub(super) fn deadline(timeout: Option<Duration>) -> u64 {
-    timeout.map_or(u64::MAX, |timeout| {
-        monotonic_ns().saturating_add(u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX))
-    })
-}

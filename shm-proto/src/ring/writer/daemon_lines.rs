@@ -19,8 +19,6 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use nix::sys::stat::fstat;
-
 use super::Writer;
 use super::peers::Named;
 use super::wait::{Patience, SLICE_NS};
@@ -28,6 +26,7 @@ use crate::error::{ProtocolError, SystemError};
 use crate::os::bell::Bell;
 use crate::os::clock::monotonic_ns;
 use crate::os::fds;
+use crate::os::file_id::FileId;
 use crate::os::page::SharedPage;
 use crate::ring::link::{ToDaemon, ToWriter};
 use crate::ring::writer::error::{Result, WriterError};
@@ -157,7 +156,7 @@ fn page_and_bell(fds: Vec<OwnedFd>) -> Result<Named, String> {
     })?;
     let failed = |e: ProtocolError| format!("the writer, process {pid}, cannot serve it: {e}");
     // The page's descriptor is closed here: what is kept for each reader is its bell.
-    let stat = fstat(&page).map_err(|e| failed(SystemError::new("look at a received page", e).into()))?;
+    let page_id = FileId::of(&page).map_err(|e| failed(SystemError::new("look at a received page", e).into()))?;
     let page = SharedPage::open(page.as_fd()).map_err(failed)?;
-    Ok(Named { page_id: (stat.st_dev, stat.st_ino), page, bell: Bell::from_fd(bell).map_err(failed)? })
+    Ok(Named { page_id, page, bell: Bell::from_fd(bell).map_err(failed)? })
 }

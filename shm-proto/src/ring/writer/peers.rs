@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use super::wakes::Wakes;
 use crate::os::bell::Bell;
 use crate::os::clock::monotonic_ns;
+use crate::os::file_id::FileId;
 use crate::os::page::SharedPage;
 use crate::os::process;
 use crate::os::sem::{Semaphore, Wait};
@@ -17,7 +18,7 @@ use crate::ring::wake;
 pub(super) struct Peer {
     id: u32,
     /// Which page it has: device and number of the file.
-    page_id: (u64, u64),
+    page_id: FileId,
     /// The daemon that named it is dead, and the one that has come in its place has not named it yet.
     is_disowned: bool,
     page: SharedPage<ReaderPage>,
@@ -36,7 +37,7 @@ pub(super) struct Peer {
 /// What comes with a reader's name.
 pub(super) struct Named {
     /// As [`Peer::page_id`].
-    pub(super) page_id: (u64, u64),
+    pub(super) page_id: FileId,
     pub(super) page: SharedPage<ReaderPage>,
     pub(super) bell: Bell,
 }

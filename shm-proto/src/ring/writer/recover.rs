@@ -4,8 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-
+use crate::os::poll;
 use crate::ring::chain::implausible;
 use crate::ring::commit::{Words, look};
 use crate::ring::geometry::Geometry;
@@ -109,9 +108,8 @@ pub(super) fn report(mut link: WriterLink, error: WriterError) -> WriterError {
         && link.receive().is_ok()
         && let Some(fd) = link.as_fd()
     {
-        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
-        // Interrupted or not, it is looked at again.
-        let _ = poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], timeout);
+        // The loop looks again whether the wait failed or not.
+        let _ = poll::readable(fd, Some(left));
     }
     error
 }

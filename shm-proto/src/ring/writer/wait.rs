@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::peers::{Need, Peer};
 use super::{Writer, beat};
 use crate::error::Blocked;
-use crate::os::clock::monotonic_ns;
+use crate::os::clock::{self, monotonic_ns};
 use crate::os::sem::Wait;
 use crate::ring::spin;
 use crate::ring::standstill::Limit;
@@ -32,8 +32,7 @@ const DOZE_NS: u64 = 1_000_000;
 
 impl Patience {
     pub(super) fn until(timeout: Duration) -> Patience {
-        let nanos = u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX);
-        Patience::Until { deadline_ns: monotonic_ns().saturating_add(nanos), timeout }
+        Patience::Until { deadline_ns: clock::after(timeout), timeout }
     }
 
     pub(super) fn deadline_ns(self) -> u64 {

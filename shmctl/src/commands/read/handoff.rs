@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags};
 use shm_proto::HandoffReader as Attached;
 use shm_proto::internal::handoff::{Names, Reader, Received, WriterSign};
-use shm_proto::internal::os::clock::monotonic_ns;
+use shm_proto::internal::os::clock;
 use shm_proto::{Error, HandoffError};
 
 use super::session::{End, Session};
@@ -77,7 +77,7 @@ impl Session {
         let (mut bytes, mut watch) = (Vec::new(), WriterWatch::default());
         loop {
             let wait = self.until_silence().min(LOOK);
-            let until = monotonic_ns() + u64::try_from(wait.as_nanos()).unwrap_or(u64::MAX);
+            let until = clock::after(wait);
             let received = reader.recv_until(&mut bytes, until)?;
             // Once with the first message, whose writer is there, and then while nothing comes.
             if (received.is_none() || !watch.has_looked()) && watch.notices(Instant::now(), || reader.writer()) {

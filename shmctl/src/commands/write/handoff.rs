@@ -6,7 +6,7 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags};
 use shm_proto::internal::framing::{MessageSink, Pump, Slotted, Step};
 use shm_proto::internal::handoff::{Names, Origin, Progress, Settings, Writer};
-use shm_proto::internal::os::clock::monotonic_ns;
+use shm_proto::internal::os::clock::{self, monotonic_ns};
 use shm_proto::{Error, HandoffError, WriterError};
 
 use super::stopped::{End, Stopped};
@@ -31,9 +31,7 @@ struct Sink<'a> {
 impl Sink<'_> {
     /// Waits until the message on offer is acknowledged or dropped.
     fn await_end(&mut self) -> Result<(), Error> {
-        let until = self
-            .timeout
-            .map_or(u64::MAX, |most| monotonic_ns().saturating_add(u64::try_from(most.as_nanos()).unwrap_or(u64::MAX)));
+        let until = clock::deadline(self.timeout);
         while self.writer.progress(until.min(monotonic_ns() + LOOK))? == Progress::Waiting {
             if self.signals.came() {
                 return Err(WriterError::Interrupted { what: self.waited_for() }.into());

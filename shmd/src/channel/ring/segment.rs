@@ -12,6 +12,7 @@ use std::sync::atomic::AtomicBool;
 use nix::sys::stat::{Mode, fchmod, fstat};
 use nix::unistd::{Gid, fchown, getegid};
 use shm_proto::Geometry;
+use shm_proto::internal::os::file_id::FileId;
 use shm_proto::internal::os::memory;
 use shm_proto::internal::os::memory::Free;
 use shm_proto::internal::os::{barrier, file_lock, process, random, reserve, shm};
@@ -195,8 +196,7 @@ impl Segment {
     /// When the kernel does not tell.
     pub(super) fn is_lent_as(&self, file: BorrowedFd<'_>) -> Result<bool, SystemError> {
         let looked = |e| SystemError::new(format!("look at shared memory {}", self.name), e);
-        let [ours, theirs] = [fstat(&self.file).map_err(looked)?, fstat(file).map_err(looked)?];
-        let is_same = (ours.st_dev, ours.st_ino) == (theirs.st_dev, theirs.st_ino);
+        let is_same = FileId::of(&self.file).map_err(looked)? == FileId::of(file).map_err(looked)?;
         Ok(is_same && file_lock::is_only_writer(&self.file, file)?)
     }
 
@@ -257,8 +257,7 @@ impl Segment {
     pub(crate) fn for_writer(&mut self) -> Result<OwnedFd, SystemError> {
         let writer = shm::open(&self.name, true)?;
         let looked = |e| SystemError::new(format!("look at shared memory {}", self.name), e);
-        let [ours, found] = [fstat(&self.file).map_err(looked)?, fstat(&writer).map_err(looked)?];
-        if (ours.st_dev, ours.st_ino) != (found.st_dev, found.st_ino) {
+        if FileId::of(&self.file).map_err(looked)? != FileId::of(&writer).map_err(looked)? {
             let other = std::io::Error::other("the name leads to another object");
             return Err(SystemError::new(format!("open shared memory {} for a writer", self.name), other));
         }

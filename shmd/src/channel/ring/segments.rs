@@ -109,7 +109,7 @@ impl Segments {
     pub(super) fn note_readers(&self, readers: &Readers, returning: &Returning) {
         // Those that this daemon waits for as well: it may die before they are back.
         let count = self.strangers.max(returning.missing()) + readers.len() as u64;
-        let pages = readers.iter().map(|(_, reader)| reader.page_id().1).chain(returning.pages());
+        let pages = readers.iter().map(|(_, reader)| reader.page_id().inode).chain(returning.pages());
         if let Err(e) = note_readers(self.current.file(), count, pages) {
             log::debug!("event=no-note segment={} reason={:?}", self.current.name(), e.to_string());
         }

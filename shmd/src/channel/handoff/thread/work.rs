@@ -7,10 +7,10 @@ use std::sync::{Arc, PoisonError, atomic::Ordering};
 use std::time::{Duration, Instant};
 
 use log::debug;
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use shm_proto::internal::handoff::layout::HEADER_SIZE;
 use shm_proto::internal::handoff::{Counters, Progress, Resized, Writer};
 use shm_proto::internal::os::bell::Bell;
+use shm_proto::internal::os::poll::{PollFd, PollFlags, poll, readable};
 use shm_proto::internal::ring::{Message, Reader};
 use shm_proto::{ChannelName, HandoffError, OnFull, ReaderError};
 
@@ -98,8 +98,8 @@ impl Work {
             }
             if feed.arm().map_err(Stopped::By)? {
                 let mut fds = [feed.as_fd(), self.ends.woken.as_fd()].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
-                // An interrupted or failed wait is followed by another look.
-                if let Err(e) = poll(&mut fds, PollTimeout::NONE) {
+                // A failed wait is followed by another look.
+                if let Err(e) = poll(&mut fds, None) {
                     debug!("event=handoff-wait channel={} reason={e}", self.channel);
                 }
                 self.ends.woken.drain();
@@ -154,8 +154,7 @@ impl Work {
             operation(LogEvent::HandoffWaits).on(&self.channel).reason(error).left_out(left_out).warn();
             self.ends.rung.ring();
         }
-        let mut fds = [PollFd::new(self.ends.woken.as_fd(), PollFlags::POLLIN)];
-        if poll(&mut fds, PollTimeout::try_from(RETRY).unwrap_or(PollTimeout::MAX)).is_ok_and(|woken| woken > 0) {
+        if readable(self.ends.woken.as_fd(), Some(RETRY)) == Ok(true) {
             self.ends.woken.drain();
         }
         self.obey()

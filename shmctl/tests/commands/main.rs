@@ -1,6 +1,6 @@
 //! Exit codes, messages and output of the real program, against a stand-in for the daemon.
 
-mod support;
+mod stand_in;
 
 use std::io::{Read, Write};
 use std::os::unix::net::UnixListener;
@@ -11,7 +11,7 @@ use shm_proto::internal::control::stat::{Mode, Right, Summary, WriterName};
 use shm_proto::internal::control::{Change, Reloaded, Resized};
 use shm_proto::{Done, ErrorKind, Request};
 use shm_test_support::{Proc, Run, wait_for};
-use support::{Dir, ok, refuse};
+use stand_in::{Dir, ok, refuse};
 
 const COMMANDS: [&str; 9] =
     ["read", "write", "stat", "list", "resize --bytes 1MiB", "evict --reader 1", "log", "log --follow", "reload"];
