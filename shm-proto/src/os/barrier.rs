@@ -1,9 +1,9 @@
-//! A memory barrier between processes whose whole price one side pays: `membarrier(2)`, `GLOBAL_EXPEDITED`.
+//! A memory barrier between processes for which one side pays the whole price: `membarrier(2)`, `GLOBAL_EXPEDITED`.
 //!
-//! The light side (the one that runs often) calls [`register`] once and then needs only a compiler barrier; the heavy
-//! side (the one about to sleep) calls [`heavy`], which makes every processor that runs a registered process execute a
-//! full fence. Where the kernel or a sandbox has no such call, both sides need fences of their own. x86-64 and 64-bit Arm both
-//! have the call, with the same promise.
+//! The light side, which runs often, calls [`register`] once and then needs only a compiler barrier. The heavy side, which is
+//! about to sleep, calls [`heavy`]: every processor that runs a registered process executes a full fence. If the kernel or a
+//! sandbox does not allow the call, both sides need fences of their own. x86-64 and 64-bit Arm have the call, with the same
+//! promise.
 #![allow(unsafe_code)]
 
 use std::sync::OnceLock;
@@ -20,9 +20,9 @@ fn membarrier(command: libc::c_long) -> libc::c_long {
     unsafe { libc::syscall(libc::SYS_membarrier, command, 0, 0) }
 }
 
-/// Makes this process one that [`heavy`] reaches; lasts until `exec`. The answer is remembered.
+/// Registers this process for [`heavy`] until `exec`. The answer is remembered.
 ///
-/// `false` where the kernel refuses: then this process may not be the light side.
+/// Returns `false` if the kernel refuses: then this process must not be the light side.
 pub fn register() -> bool {
     static REGISTERED: OnceLock<bool> = OnceLock::new();
     *REGISTERED.get_or_init(|| available() && membarrier(REGISTER_GLOBAL_EXPEDITED) == 0)
@@ -38,7 +38,7 @@ pub fn available() -> bool {
     })
 }
 
-/// A full fence here and in every running thread of every registered process; only the one here where not [`available`].
+/// A full fence in this thread and in every running thread of every registered process; only in this thread if not [`available`].
 ///
 /// Pairs with a compiler fence on the light side: either that side's store before its fence is visible after this
 /// call, or this side's store before this call is visible after that fence.

@@ -1,9 +1,9 @@
 //! Wakes a process that waits in `poll` beside other descriptors.
 //!
-//! A bell is a one-way pair of Unix sockets: whoever publishes holds the one end, the sleeper polls the other. It is
-//! not an eventfd, because both sides would share that descriptor's open file: a hostile sleeper could fill the counter,
-//! clear `O_NONBLOCK`, and stop the publisher inside its next write for ever. Here each side has an open file of its own
-//! and every call says itself that it will not wait.
+//! A bell is a one-way pair of Unix sockets: the publisher rings one end, the sleeper polls the other. A bell is not an eventfd,
+//! because the two sides of an eventfd share one open file: a hostile sleeper could fill the counter, clear `O_NONBLOCK`, and
+//! block the publisher in its next write for ever. Each end of a socket pair is an open file of its own, and every call passes
+//! the flag that it must not wait.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -18,7 +18,7 @@ use super::poll::{PollFd, PollFlags, poll};
 use super::retry;
 use crate::error::{ProtocolError, Result, SystemError};
 
-/// One end of a bell: the one that [`ring`](Self::ring)s or the one that is polled and [`drain`](Self::drain)ed.
+/// One end of a bell: [`ring`](Self::ring) is for the publisher's end, [`drain`](Self::drain) for the sleeper's.
 #[derive(Debug)]
 pub struct Bell(OwnedFd);
 
@@ -26,12 +26,12 @@ impl Bell {
     /// A new bell: the ringing end, for the daemon and (cloned) for the writer, and the descriptor for the sleeper.
     ///
     /// # Errors
-    /// [`SystemError`] when there are no descriptors left.
+    /// [`SystemError`] if there are no descriptors left.
     pub fn new() -> Result<(Self, OwnedFd)> {
         let (ringer, sleeper) =
             socketpair(AddressFamily::Unix, SockType::Stream, None, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK)
                 .map_err(|error| SystemError::new("create a bell", error))?;
-        // Nobody reads here, so nobody shall be able to leave bytes or descriptors here either.
+        // Nobody reads from this end, so a hostile sleeper must not be able to send bytes or descriptors to it.
         shutdown(ringer.as_raw_fd(), Shutdown::Read).map_err(|error| SystemError::new("make a bell one-way", error))?;
         Ok((Self(ringer), sleeper))
     }
@@ -50,17 +50,16 @@ impl Bell {
         }
     }
 
-    /// Makes the other end readable; never waits. A bell that is full has not been heard yet, and one whose other end
-    /// is gone has nobody to hear it: both are no error.
+    /// Makes the other end readable. Never waits. Neither a bell that is full, which the sleeper will still hear, nor a bell
+    /// whose other end is closed is an error.
     pub fn ring(&self) {
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
         let _ = retry(|| send(self.0.as_raw_fd(), &[1], flags));
     }
 
-    /// Forgets the rings so far; never waits. `true` when there was one.
+    /// Takes all rings so far, and returns whether there was one. Never waits.
     ///
-    /// When every ringing end is closed, so that no ring will ever come, the descriptor stays readable and this is
-    /// `false`.
+    /// Once every ringing end is closed, no more rings can come: the descriptor stays readable, and this returns `false`.
     pub fn drain(&self) -> bool {
         let mut rung = false;
         let mut bytes = [0u8; 256];
@@ -80,7 +79,7 @@ impl Bell {
         rung
     }
 
-    /// Whether nobody has the other end any more. Only then, and rings that were not heard are heard still.
+    /// Whether the other end is closed in every process. Rings from before can still be taken.
     #[must_use]
     pub fn is_alone(&self) -> bool {
         let mut ends = [PollFd::new(self.0.as_fd(), PollFlags::empty())];

@@ -1,4 +1,4 @@
-//! A child process that takes nothing along and does not outlive its parent.
+//! A child process that inherits no descriptors and does not outlive its parent.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -8,23 +8,23 @@ use std::process::{Child, Command};
 use nix::errno::Errno;
 use nix::libc;
 
-/// Programs that use `select` can handle so many descriptors; one that needs more raises its limit itself.
+/// `select` handles no more descriptors than this. A program that needs more raises its limit itself.
 const DESCRIPTORS: libc::rlim_t = 1024;
 
 /// Starts `command` as the leader of a process group of its own, which the kernel kills with SIGKILL when the *thread* that
 /// called this ends, however it ends. The child's own children are not killed with it.
 ///
-/// The child has standard input, output and error as the command says and no other descriptor, not even one that was
-/// inherited by this process without close-on-exec; the soft limit of descriptors is 1024 again, where this process raised
-/// it. Signals are as std has them for a child: none blocked, SIGPIPE as by default.
+/// The child gets standard input, output and error as the command says, and no other descriptor, not even one that this process
+/// inherited without close-on-exec. If this process has raised the soft limit of descriptors, the child's limit is 1024 again.
+/// Signals are as `std` sets them for a child: none is blocked, and SIGPIPE has its default action.
 ///
 /// # Errors
-/// What the system says, that of the program's execution included.
+/// What the system says, including errors of executing the program.
 pub fn spawn(command: &mut Command) -> io::Result<Child> {
     let parent = std::process::id();
     command.process_group(0);
-    // SAFETY: the closure runs in the child of a fork and calls only async-signal-safe functions, on numbers and a local
-    // buffer; it allocates nothing, takes no lock and cannot panic.
+    // SAFETY: the closure runs in the child of a fork. It calls only async-signal-safe functions with numbers and a local buffer,
+    // allocates nothing, takes no lock and cannot panic.
     unsafe { command.pre_exec(move || prepare(parent)) };
     command.spawn()
 }
@@ -32,13 +32,13 @@ pub fn spawn(command: &mut Command) -> io::Result<Child> {
 fn prepare(parent: u32) -> io::Result<()> {
     // SAFETY: the call takes numbers.
     Errno::result(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL) })?;
-    // The parent may have died before the call above, and then nobody tells.
+    // If the parent died before the call above, no signal will come.
     // SAFETY: the call takes nothing and cannot fail.
     if unsafe { libc::getppid() }.cast_unsigned() != parent {
         return Err(Errno::ESRCH.into());
     }
-    // Marked and not closed, because std reports a failed exec through a descriptor of its own. Kernels before 5.11 cannot;
-    // there only what this process inherited itself goes along.
+    // The descriptors are marked close-on-exec and not closed, because `std` reports a failed exec through one of them. Kernels
+    // before 5.11 cannot do that; there the child also gets what this process has inherited.
     // SAFETY: the call takes numbers and changes this process's own table.
     unsafe { libc::syscall(libc::SYS_close_range, 3, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC) };
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };

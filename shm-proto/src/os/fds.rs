@@ -16,17 +16,17 @@ use super::retry;
 /// The most descriptors in one call, either way.
 pub const MAX_FDS: usize = 4;
 
-/// Sends as many of `bytes` as the socket takes, the descriptors with the first of them; how many bytes went.
+/// Sends as many of `bytes` as the socket takes, with the descriptors beside the first byte. Returns the number of bytes sent.
 ///
-/// Waits as the socket is set to. A peer that is gone is `BrokenPipe`, never a signal.
+/// Waits if the socket is blocking. A closed peer is `BrokenPipe`, never a signal.
 ///
 /// # Errors
-/// What the system says; `InvalidInput` for descriptors without a byte to carry them, or over [`MAX_FDS`].
+/// What the system says; `InvalidInput` for descriptors without a byte to carry them, or for more than [`MAX_FDS`].
 pub fn send(sock: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
     send_flags(sock, bytes, fds, MsgFlags::MSG_NOSIGNAL)
 }
 
-/// As [`send`], but never waits: `WouldBlock` when the socket is full.
+/// As [`send`], but never waits: `WouldBlock` if the socket is full.
 ///
 /// # Errors
 /// As [`send`].
@@ -45,7 +45,7 @@ fn send_flags(sock: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>], flags:
     Ok(retry(|| sendmsg::<()>(sock.as_raw_fd(), &[IoSlice::new(bytes)], control, flags, None))?)
 }
 
-/// Room for one control message with [`MAX_FDS`] descriptors, aligned as its header needs it.
+/// A buffer for one control message with [`MAX_FDS`] descriptors, aligned for the message's header.
 #[repr(C, align(8))]
 struct ControlBuffer([u8; CONTROL_LEN]);
 
@@ -53,16 +53,16 @@ struct ControlBuffer([u8; CONTROL_LEN]);
 const CONTROL_LEN: usize = unsafe { libc::CMSG_SPACE((MAX_FDS * size_of::<RawFd>()) as u32) } as usize;
 const _: () = assert!(align_of::<ControlBuffer>() >= align_of::<libc::cmsghdr>());
 
-/// Receives what is there into `buf` and appends the descriptors that came with it, all close-on-exec; 0 at the end.
+/// Receives bytes into `buf`, and appends the descriptors that came with them, all close-on-exec. Returns 0 at the end.
 ///
-/// Does not wait when `wait` is false, and otherwise as the socket is set to.
+/// Waits only if `wait` is true and the socket is blocking.
 ///
 /// # Errors
-/// What the system says; `WouldBlock` when nothing is there; `InvalidData` when more than [`MAX_FDS`] descriptors came:
-/// then those that came are closed, and `fds` is as it was.
+/// What the system says; `WouldBlock` if there is nothing to receive; `InvalidData` if more than [`MAX_FDS`] descriptors came. In
+/// that case they are closed, and `fds` is unchanged.
 ///
-/// Descriptors for which this process has no room any more are no error: the bytes come without them, and those that did
-/// find room are closed. Whoever expects descriptors with the bytes sees that they are missing; see [`limit`].
+/// If this process has too few free descriptors, that is not an error: the bytes arrive, and the descriptors that did arrive are
+/// closed. A caller that expects descriptors with the bytes sees that they are missing; see [`limit`].
 pub fn receive(sock: BorrowedFd<'_>, buf: &mut [u8], fds: &mut Vec<OwnedFd>, wait: bool) -> io::Result<usize> {
     let mut control = ControlBuffer([0; CONTROL_LEN]);
     let mut part = libc::iovec { iov_base: buf.as_mut_ptr().cast(), iov_len: buf.len() };
@@ -88,16 +88,16 @@ pub fn receive(sock: BorrowedFd<'_>, buf: &mut [u8], fds: &mut Vec<OwnedFd>, wai
     Ok(got as usize)
 }
 
-/// How many descriptors this process may have open at a time.
+/// The number of descriptors that this process may have open at a time.
 #[must_use]
 pub fn limit() -> u64 {
     getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft)
 }
 
-/// Every descriptor in the control messages: collected even when the message is to be refused, so that they are closed.
+/// Every descriptor in the control messages. A caller that refuses the message drops them, which closes them.
 ///
 /// # Safety
-/// `message` was filled by a successful `recvmsg`, its control buffer is alive, and nobody took the descriptors before.
+/// `message` was filled by a successful `recvmsg`, its control buffer is alive, and its descriptors have not been taken yet.
 unsafe fn take_rights(message: &libc::msghdr) -> Vec<OwnedFd> {
     let mut taken = Vec::new();
     // SAFETY: the kernel wrote well-formed control messages and their total length.

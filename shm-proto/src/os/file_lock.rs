@@ -10,10 +10,10 @@
 //!
 //! # What readers can do
 //!
-//! A write lock needs a descriptor that is open for writing, so a process that may only read the object cannot take one. A
-//! *read* lock it can take, and that one would keep others from taking a write lock. So nobody believes read locks
-//! ([`is_locked`] sees write locks alone), and the daemon has all bytes [locked](try_lock) before anybody else can open the object
-//! and [hands](hand_over) single ones on.
+//! A write lock needs a descriptor that is open for writing, so a process that may only read the object cannot take one. It can
+//! take a *read* lock, and a read lock keeps others from taking a write lock. Therefore read locks mean nothing ([`is_locked`]
+//! sees only write locks), and the daemon [locks](try_lock) all bytes before any other process can open the object, and
+//! [hands](hand_over) single bytes on.
 
 use std::os::fd::{AsFd, AsRawFd};
 
@@ -24,7 +24,7 @@ use nix::libc;
 use super::retry;
 use crate::error::{Result, SystemError};
 
-/// What a lock says about whoever holds it.
+/// What a lock says about the process that holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
     /// The daemon that made the object, or one that is about to replace it.
@@ -33,13 +33,13 @@ pub enum Role {
     Writer,
 }
 
-/// A reader that takes a byte in the moment between two calls costs one more attempt, and the byte.
+/// Attempts to hand a byte over. A reader that locks a byte between the two calls costs one attempt and that byte.
 const ATTEMPTS: u64 = 1000;
 /// The first byte that can be handed to a writer.
 pub const FIRST_WRITER: u64 = 1;
 
 impl Role {
-    /// First byte, and how many; 0 for all that follow.
+    /// The first byte, and the number of bytes; 0 for all that follow.
     fn bytes(self) -> (u64, u64) {
         match self {
             Role::Owner => (0, 1),
@@ -58,7 +58,7 @@ fn request(kind: i32, (start, len): (u64, u64)) -> libc::flock {
     }
 }
 
-/// Sets or removes a lock; `false` if another description's is in the way.
+/// Sets or removes a lock. Returns `false` if a lock of another description is in the way.
 fn set(fd: &impl AsFd, kind: i32, bytes: (u64, u64)) -> Result<bool, SystemError> {
     match retry(|| fcntl(fd, FcntlArg::F_OFD_SETLK(&request(kind, bytes)))) {
         Ok(_) => Ok(true),
@@ -70,8 +70,9 @@ fn set(fd: &impl AsFd, kind: i32, bytes: (u64, u64)) -> Result<bool, SystemError
     }
 }
 
-/// Takes the lock for the open file description of `fd`, which must be open for writing: of the writers' bytes, all. Returns
-/// `false` if another description has it, or a part of it; never waits. Taking it twice is taking it once.
+/// Takes the lock for the open file description of `fd`, which must be open for writing. For the writers, that is a lock on all
+/// of their bytes. Returns `false` if another description has a lock on any of the bytes. Never waits. A second call for the
+/// same description changes nothing.
 ///
 /// # Errors
 /// [`SystemError`] if the kernel refuses, for example because `fd` is read-only.
@@ -79,8 +80,9 @@ pub fn try_lock(fd: impl AsFd, role: Role) -> Result<bool, SystemError> {
     set(&fd, libc::F_WRLCK, role.bytes())
 }
 
-/// Whether another open file description has the lock: of the writers' bytes, any. Any descriptor of the object may ask. Only
-/// write locks count: a read lock, which is in the way of [`try_lock`] as well, can be taken by whoever may read the object.
+/// Whether another open file description has the lock; for the writers, a lock on any of their bytes. Any descriptor of the
+/// object will do. Only write locks count: every process that may read the object can take a read lock, although a read lock
+/// makes [`try_lock`] fail, too.
 ///
 /// # Errors
 /// [`SystemError`] if the kernel refuses.
@@ -88,9 +90,9 @@ pub fn is_locked(fd: impl AsFd, role: Role) -> Result<bool, SystemError> {
     Ok(locked(&fd, role.bytes())?.is_some())
 }
 
-/// A write lock of another description among the bytes: where it begins, and how many bytes it has, 0 for all that follow.
+/// A write lock of another description on any of the bytes: its first byte, and its number of bytes, 0 for all that follow.
 fn locked(fd: &impl AsFd, bytes: (u64, u64)) -> Result<Option<(u64, u64)>, SystemError> {
-    // Asked for a read lock, which only others' write locks are in the way of.
+    // The question is for a read lock: only write locks of others would be in its way.
     let mut lock = request(libc::F_RDLCK, bytes);
     match retry(|| fcntl(fd, FcntlArg::F_OFD_GETLK(&mut lock))) {
         Ok(_) if i32::from(lock.l_type) == libc::F_UNLCK => Ok(None),
@@ -102,21 +104,21 @@ fn locked(fd: &impl AsFd, bytes: (u64, u64)) -> Result<Option<(u64, u64)>, Syste
     }
 }
 
-/// Whether the description of `theirs` has a writer's byte and nobody else has one, but for that of `ours`, which has those that
-/// are to be handed over. Both lead to the same object.
+/// Whether the description of `theirs` has a writer's byte and no other description has one, except that of `ours`, which has the
+/// bytes that have not been handed over. Both lead to the same object.
 ///
 /// # Errors
 /// [`SystemError`] if the kernel refuses.
 pub fn is_only_writer(ours: impl AsFd, theirs: impl AsFd) -> Result<bool, SystemError> {
     let Some((byte, 1)) = locked(&ours, Role::Writer.bytes())? else { return Ok(false) };
-    // The kernel gives one of the locks in the way, not the first.
+    // The kernel returns any one of the locks that are in the way, not the first.
     let is_free = |from, len| Ok::<_, SystemError>(locked(&ours, (from, len))?.is_none());
     let before = byte == FIRST_WRITER || is_free(FIRST_WRITER, byte - FIRST_WRITER)?;
     Ok(before && is_free(byte + 1, 0)? && locked(&theirs, (byte, 1))?.is_none())
 }
 
-/// Takes the writers' bytes that nobody has, of an object that another daemon has left, and returns the first that can be handed
-/// over: it and all after it are taken. `None` if somebody who only reads is in the way.
+/// Takes the free bytes of the writers, of an object that another daemon has left. Returns the first byte that can be handed
+/// over: it and all bytes after it are taken. `None` if a read lock is in the way.
 ///
 /// # Errors
 /// [`SystemError`] if the kernel refuses.
@@ -126,7 +128,7 @@ pub fn take_over(fd: impl AsFd) -> Result<Option<u64>, SystemError> {
         if set(&fd, libc::F_WRLCK, (first, 0))? {
             return Ok(Some(first));
         }
-        // Whose lock is in the way: a writer's is one byte, and stays.
+        // A lock of one byte belongs to a writer, and stays.
         let mut lock = request(libc::F_WRLCK, (first, 0));
         if let Err(error) = retry(|| fcntl(&fd, FcntlArg::F_OFD_GETLK(&mut lock))) {
             return Err(SystemError::new(format!("ask for the locks from byte {first} on"), error));
@@ -140,11 +142,11 @@ pub fn take_over(fd: impl AsFd) -> Result<Option<u64>, SystemError> {
     Ok(None)
 }
 
-/// Hands a writer's byte from the description of `from`, which has all from `first` on, to that of `to`. Returns the next that
-/// can be handed over.
+/// Hands a writer's byte from the description of `from`, which has all bytes from `first` on, to the description of `to`. Returns
+/// the next byte that can be handed over.
 ///
 /// # Errors
-/// [`SystemError`] if the kernel refuses, and if readers have been faster each time.
+/// [`SystemError`] if the kernel refuses, or if a reader has locked the byte at each attempt.
 pub fn hand_over(from: impl AsFd, to: impl AsFd, first: u64) -> Result<u64, SystemError> {
     for byte in (first..).take(ATTEMPTS as usize) {
         set(&from, libc::F_UNLCK, (byte, 1))?;

@@ -1,4 +1,4 @@
-//! How much a socket or a pipe has to read, and how much of what was sent the other side has not read.
+//! The bytes that a socket or a pipe has to read, and the bytes that were sent and that the other side has not read.
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsRawFd, BorrowedFd};
@@ -14,8 +14,8 @@ pub fn readable_bytes(fd: BorrowedFd<'_>) -> nix::Result<usize> {
     ask(fd, libc::FIONREAD)
 }
 
-/// Bytes of memory that hold what was sent on a Unix socket and what the other side has not read yet. They are given back a
-/// piece at a time, as it was sent, when all of it was read.
+/// Bytes of memory for what was sent on a Unix socket and the other side has not read yet. The kernel frees the memory of each
+/// send when all of that send has been read.
 ///
 /// # Errors
 /// What the system says.
@@ -25,7 +25,7 @@ pub fn unread_by_peer(sock: BorrowedFd<'_>) -> nix::Result<usize> {
 
 fn ask(fd: BorrowedFd<'_>, request: libc::Ioctl) -> nix::Result<usize> {
     let mut bytes: libc::c_int = 0;
-    // SAFETY: both requests store one int, and `bytes` is one that lives.
+    // SAFETY: both requests store one int, and `bytes` is a live int.
     Errno::result(unsafe { libc::ioctl(fd.as_raw_fd(), request, &raw mut bytes) })?;
     Ok(usize::try_from(bytes).unwrap_or(0))
 }

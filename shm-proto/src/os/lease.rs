@@ -1,4 +1,4 @@
-//! Whether anybody else has a file open, by the kernel's word: a lease for writing is given to the only one.
+//! Whether any other process has a file open. The kernel tells: it gives a write lease only to the one open file description.
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsFd, AsRawFd};
@@ -8,18 +8,19 @@ use nix::libc;
 
 use crate::error::{Result, SystemError};
 
-/// Not in the `libc` crate: which signal tells of a lease that is to be broken.
+/// Sets the signal for a lease that is being broken. Not in the `libc` crate.
 const F_SETSIG: i32 = 10;
 
-/// Takes a lease on a file of this user's that `file` has open for reading and writing. Returns `false` if another open file
-/// description leads to it, in whichever process, or if another lease does. Who opens it from now on waits until `file` is
-/// closed, or is told `EWOULDBLOCK`: close it soon.
+/// Takes a lease on a file of this user, which `file` has open for reading and writing. Returns `false` if any process has
+/// another open file description of it, or a lease on it. A process that opens the file from now on waits until `file` is
+/// closed, or fails with `EWOULDBLOCK`: close `file` soon.
 ///
 /// # Errors
 /// [`SystemError`] if the kernel or the file system gives no leases.
 pub fn is_alone(file: impl AsFd) -> Result<bool> {
     let fd = file.as_fd().as_raw_fd();
-    // Who opens the file makes the kernel send a signal. SIGIO, the default, would end the process; SIGURG is ignored.
+    // The kernel sends a signal when another process opens the file. The default, SIGIO, would end this process; SIGURG is
+    // ignored.
     // SAFETY: two calls of fcntl with integers and a descriptor that is open.
     let leased = unsafe {
         libc::fcntl(fd, F_SETSIG, libc::SIGURG) == 0 && libc::fcntl(fd, libc::F_SETLEASE, libc::F_WRLCK) == 0

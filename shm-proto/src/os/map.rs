@@ -1,8 +1,8 @@
 //! Mappings of shared memory.
 //!
-//! A segment is mapped once, at the largest size it may ever have: 64 GiB over a 1 MiB object costs microseconds and no
-//! memory, growth needs no remapping and no address ever changes. Touching what lies beyond the object's end is a
-//! SIGBUS, so every access is checked against the published capacity first.
+//! A segment is mapped once, at the largest size that it may have. A mapping of 64 GiB over an object of 1 MiB costs microseconds
+//! and no memory, growth needs no other mapping, and no address ever changes. An access behind the end of the object is a SIGBUS,
+//! so every access is checked against the published capacity first.
 #![allow(unsafe_code)]
 
 use std::ffi::c_void;
@@ -31,10 +31,10 @@ unsafe impl Send for Mapping {}
 unsafe impl Sync for Mapping {}
 
 impl Mapping {
-    /// Maps `len` bytes for reading; writing through the pointer is a SIGSEGV.
+    /// Maps `len` bytes for reading. A write through the pointer is a SIGSEGV.
     ///
     /// # Errors
-    /// [`SystemError`] when the kernel refuses, for instance over a limit on address space (`ulimit -v`).
+    /// [`SystemError`] if the kernel refuses, for instance because of a limit on address space (`ulimit -v`).
     pub fn read_only(fd: BorrowedFd<'_>, len: usize) -> Result<Self> {
         Self::new(fd, len, ProtFlags::PROT_READ)
     }
@@ -63,8 +63,8 @@ impl Mapping {
 
     /// Asks for huge pages behind the mapping: fewer address translations to look up for large rings.
     ///
-    /// The kernel gives them where shared memory may have them (`huge=advise` on `/dev/shm`'s mount, or a stronger setting) and
-    /// the range is aligned and long enough; elsewhere this changes nothing, and a refusal is no error.
+    /// The kernel gives huge pages if shared memory may have them (`huge=advise` or a stronger setting on the mount of
+    /// `/dev/shm`) and the range is aligned and long enough. Otherwise this changes nothing. A refusal is not an error.
     pub fn advise_huge(&self) {
         // SAFETY: the range is this mapping's, and the advice changes no contents.
         let advised = unsafe { madvise(self.start, self.len, MmapAdvise::MADV_HUGEPAGE) };
@@ -74,9 +74,9 @@ impl Mapping {
     }
 
     /// Enters the first `len` bytes into this process's page table now, so that their first use costs no page fault (0.25 to
-    /// 1 us for every 4 KiB). There has to be memory behind them.
+    /// 1 us for every 4 KiB). They must have memory behind them.
     ///
-    /// Needs Linux 5.14; before that, and when the kernel refuses for another reason, the faults come one by one as ever.
+    /// Needs Linux 5.14. If the kernel refuses, each first use costs its page fault.
     pub fn populate(&self, len: usize, writable: bool) {
         let advice = if writable { libc::MADV_POPULATE_WRITE } else { libc::MADV_POPULATE_READ };
         let len = len.min(self.len);
@@ -107,21 +107,21 @@ impl Mapping {
     /// when the mapping is read-only.
     ///
     /// # Panics
-    /// When the structure does not lie inside the mapping or is not aligned.
+    /// If the structure does not lie inside the mapping or is not aligned.
     #[must_use]
     pub unsafe fn view<T>(&self, offset: usize) -> &T {
         let end = offset.checked_add(size_of::<T>());
         assert!(end.is_some_and(|end| end <= self.len), "{offset} + {} of {}", size_of::<T>(), self.len);
         let place = self.ptr().wrapping_add(offset).cast::<T>();
         assert!((place as usize).is_multiple_of(align_of::<T>()), "{offset} for alignment {}", align_of::<T>());
-        // SAFETY: inside the mapping and aligned, as just checked; the rest is the caller's promise.
+        // SAFETY: the structure is inside the mapping and aligned, as just checked. The caller promises the rest.
         unsafe { &*place }
     }
 }
 
 impl Drop for Mapping {
     fn drop(&mut self) {
-        // SAFETY: exactly the range that `new` mapped; references into it borrow `self` and are gone.
+        // SAFETY: this is exactly the range that `new` mapped. References into it borrow `self`, so none is left.
         let _ = unsafe { munmap(self.start, self.len) };
     }
 }

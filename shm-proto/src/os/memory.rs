@@ -1,4 +1,4 @@
-//! How much memory there is before it is taken, by all limits behind which the kernel kills somebody.
+//! How much memory can be taken before a limit is reached at which the kernel kills a process.
 //!
 //! | limit | of shared memory | of this process's own |
 //! |---|---|---|
@@ -7,7 +7,7 @@
 //! | `MemAvailable` and `SwapFree` of the machine | x | x |
 //! | `RLIMIT_AS`, the address space | | x |
 //!
-//! Page cache that the kernel can drop counts as free, swap space of a control group does not.
+//! Page cache that the kernel can drop counts as free. Swap space of a control group does not.
 
 mod cgroup;
 
@@ -22,17 +22,17 @@ use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 use super::reserve;
 use crate::size::Bytes;
 
-/// Left for everything that asks nobody: tables, stacks, descriptors, the process that reserves.
+/// Left free for memory that is taken without asking here: tables, stacks, descriptors, the process that reserves.
 const MARGIN: u64 = 4 << 20;
-/// [`take`] looks anew after this time. A large message takes memory many times while it comes in.
+/// [`take`] measures again after this time. A large message takes memory many times while it comes in.
 pub(crate) const FRESH: Duration = Duration::from_millis(50);
 
-/// How many bytes can still be taken, and which limit says so.
+/// The bytes that can still be taken, and the limit that says so.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Free {
     /// Bytes.
     pub bytes: u64,
-    /// Where, and for a limit how much of it is in use.
+    /// The limit, and how much of it is in use.
     place: String,
 }
 
@@ -40,7 +40,7 @@ impl Free {
     /// No limit is known.
     pub const UNLIMITED: Self = Self { bytes: u64::MAX, place: String::new() };
 
-    /// So many bytes in the file system of shared memory.
+    /// This many bytes in the file system of shared memory.
     #[must_use]
     pub fn in_shm(bytes: u64) -> Self {
         Self { bytes, place: "in /dev/shm".to_owned() }
@@ -53,14 +53,14 @@ impl fmt::Display for Free {
     }
 }
 
-/// What the object `fd` in `/dev/shm` can still grow by.
+/// The bytes by which the object `fd` in `/dev/shm` can still grow.
 #[must_use]
 pub fn shared(fd: BorrowedFd<'_>) -> Free {
     let in_shm = reserve::free(fd).map_or(Free::UNLIMITED, Free::in_shm);
     least([Some(in_shm), cgroup::free(), machine()])
 }
 
-/// What this process can still take for itself.
+/// The bytes that this process can still take for itself.
 #[must_use]
 pub fn own() -> Free {
     least([cgroup::free(), machine(), address_space()])
@@ -69,10 +69,10 @@ pub fn own() -> Free {
 /// Asks for `bytes` of this process's own memory before they are allocated.
 ///
 /// # Errors
-/// What there is instead.
+/// The bytes that can be taken, if they are fewer.
 pub fn take(bytes: u64) -> Result<(), Free> {
     static LAST: Mutex<Option<(Instant, Free)>> = Mutex::new(None);
-    // Whoever finds it taken looks for itself.
+    // A thread that finds the figure in use measures by itself.
     let mut last = LAST.try_lock().ok();
     if let Some(Some((at, free))) = last.as_deref_mut()
         && at.elapsed() < FRESH

@@ -1,8 +1,9 @@
-//! A `pthread_mutex_t` between processes, robust against the death of whoever holds it.
+//! A `pthread_mutex_t` between processes that survives the death of its holder.
 //!
-//! The C library's own operations are used, because C programs use them on the same mutex. They trust its memory: every
-//! process that can write it can make another one's call fail, wait until its deadline or abort. It is for peers that
-//! trust each other, and they must share one PID namespace, because the mutex names its holder by thread number.
+//! These are the operations of the C library, because C programs use them on the same mutex. The operations trust the memory of
+//! the mutex: every process that can write it can make a call of another process fail, wait until its deadline or abort. So the
+//! mutex is for peers that trust each other. They must share one PID namespace, because the mutex names its holder by thread
+//! number.
 //!
 //! | offset | bytes | field (glibc, 64-bit) |
 //! |---|---|---|
@@ -26,7 +27,7 @@ unsafe extern "C" {
     fn pthread_mutex_clocklock(mutex: *mut pthread_mutex_t, clock: clockid_t, deadline: *const timespec) -> c_int;
 }
 
-/// Bits of the kind that any mutex of the protocol may have: a type from 0 to 3, robust, process-shared.
+/// The bits that the kind of a mutex of the protocol may have: a type from 0 to 3, robust, process-shared.
 const KNOWN_KIND: u32 = 3 | ROBUST | SHARED;
 const ROBUST: u32 = 16;
 const SHARED: u32 = 128;
@@ -73,7 +74,7 @@ pub enum Lock<'a> {
     Held(Guard<'a>),
     /// The deadline passed first.
     TimedOut,
-    /// Its holder died and somebody released it without repairing it. Only [`RobustMutex::init`] helps.
+    /// The holder died, and a later holder released the mutex without repairing it. Only [`RobustMutex::init`] helps.
     Unrecoverable,
 }
 
@@ -84,7 +85,7 @@ pub struct RobustMutex<'a> {
 }
 
 impl<'a> RobustMutex<'a> {
-    /// The mutex in `cell`, which somebody has initialised or will.
+    /// The mutex in `cell`, which may still have to be initialised.
     #[must_use]
     pub fn new(cell: &'a MutexCell) -> Self {
         Self { cell }
@@ -94,8 +95,8 @@ impl<'a> RobustMutex<'a> {
         ptr::from_ref(self.cell).cast_mut().cast()
     }
 
-    /// Makes the cell an unlocked mutex, process-shared and robust. For the owner, before anybody uses it or once it is
-    /// [`Lock::Unrecoverable`], when every call on it fails at once and so nobody is inside.
+    /// Makes the cell an unlocked mutex, process-shared and robust. Only the owner may call this, either before any process uses
+    /// the mutex or once it is [`Lock::Unrecoverable`]: then every call on it fails at once, so no process holds it.
     ///
     /// # Errors
     /// [`SystemError`] when the C library refuses.
@@ -125,8 +126,8 @@ impl<'a> RobustMutex<'a> {
         (self.cell.opaque[word].load(Ordering::Relaxed) & 0xffff_ffff) as u32
     }
 
-    /// Whether the mutex survives the death of its holder. One that a program built without `pthread_mutexattr_setrobust`
-    /// has initialised does not.
+    /// Whether the mutex survives the death of its holder. A mutex that was initialised without `pthread_mutexattr_setrobust`
+    /// does not.
     #[must_use]
     pub fn is_robust(self) -> bool {
         self.half(2) & ROBUST != 0
@@ -138,30 +139,30 @@ impl<'a> RobustMutex<'a> {
         self.half(2) & !KNOWN_KIND == 0
     }
 
-    /// The number of the thread that holds it now; a process's main thread has the process's number.
+    /// The number of the thread that holds the mutex now. The main thread of a process has the number of the process.
     #[must_use]
     pub fn holder(self) -> Option<u32> {
-        // One that is not robust has only "locked" and "waited for" in its first word.
+        // The first word of a mutex that is not robust says only "locked" and "waited for".
         let thread = if self.is_robust() { self.half(0) & THREAD } else { self.half(1) };
         (self.half(0) & THREAD != 0 && thread != 0).then_some(thread)
     }
 
-    /// Takes the mutex, waiting until `CLOCK_MONOTONIC` has reached `deadline_ns` at most. Where its holder has died, it
-    /// is repaired first, and the guard says so.
+    /// Takes the mutex. Waits until `CLOCK_MONOTONIC` reaches `deadline_ns` at the latest. If the holder has died, the mutex is
+    /// repaired first, and the guard says so.
     ///
     /// # Errors
-    /// [`SystemError`] for anything else that the C library says, `EDEADLK` or `EINVAL` on memory that holds no mutex.
+    /// [`SystemError`] for any other error of the C library, such as `EDEADLK` or `EINVAL` on memory that holds no mutex.
     pub fn lock_until(self, deadline_ns: u64) -> Result<Lock<'a>> {
         let deadline = timespec {
             tv_sec: (deadline_ns / 1_000_000_000) as libc::time_t,
             tv_nsec: (deadline_ns % 1_000_000_000) as libc::c_long,
         };
-        // SAFETY: the cell is live, large and aligned enough; that it holds an initialised mutex is what the peers of one
-        // channel trust each other for.
+        // SAFETY: the cell is live, large enough and aligned. The peers of a channel trust each other that it holds an
+        // initialised mutex.
         let code = unsafe { pthread_mutex_clocklock(self.ptr(), libc::CLOCK_MONOTONIC, &deadline) };
         let recovered = match code {
             0 => false,
-            // SAFETY: as above; this thread holds the mutex, which is what EOWNERDEAD says.
+            // SAFETY: as above. EOWNERDEAD says that this thread holds the mutex.
             libc::EOWNERDEAD => match unsafe { libc::pthread_mutex_consistent(self.ptr()) } {
                 0 => true,
                 code => return Err(SystemError::new("repair a mutex whose holder died", Errno::from_raw(code))),
@@ -193,8 +194,8 @@ impl Guard<'_> {
 
 impl Drop for Guard<'_> {
     fn drop(&mut self) {
-        // SAFETY: this thread took the mutex and the cell is still mapped, because the guard borrows it. A peer that has
-        // initialised it anew meanwhile makes the call fail, which changes nothing.
+        // SAFETY: this thread took the mutex, and the cell is still mapped, because the guard borrows it. If a peer has
+        // initialised the mutex again meanwhile, the call fails and changes nothing.
         let _ = unsafe { libc::pthread_mutex_unlock(self.mutex.ptr()) };
     }
 }

@@ -1,7 +1,7 @@
 //! POSIX named semaphores: `sem_t` in a file `/dev/shm/sem.NAME`, where C programs find them with `sem_open`.
 //!
-//! The file is made and mapped here, not by `sem_open`: that one applies the umask to the mode, and returns the mapping
-//! it made before when a name was removed and made anew in a moment. The bytes in the file are the same.
+//! This module makes and maps the file itself. `sem_open` would apply the umask to the mode, and it returns an older mapping if
+//! a name was removed and made again shortly after. The bytes in the file are the same.
 #![allow(unsafe_code)]
 
 use std::os::fd::AsFd;
@@ -17,7 +17,7 @@ use crate::error::{Result, SystemError};
 /// Bytes of the file: one `sem_t`.
 const LEN: u64 = 32;
 
-/// A named semaphore, mapped; unmapped when dropped. Its name stays until [`unlink`].
+/// A mapped named semaphore. Dropping it unmaps it; its name stays until [`unlink`].
 #[derive(Debug)]
 pub struct NamedSemaphore {
     mapping: Mapping,
@@ -36,7 +36,7 @@ pub fn path(name: &str) -> String {
 }
 
 impl NamedSemaphore {
-    /// Makes the semaphore `name` (`/NAME`) of value 0 with exactly this mode and group. It appears under its name whole.
+    /// Makes the semaphore `name` (`/NAME`) of value 0 with exactly this mode and group. When its name appears, it is complete.
     ///
     /// # Errors
     /// [`SystemError`]; its source is of kind `AlreadyExists` when there is one of this name.
@@ -73,18 +73,18 @@ impl NamedSemaphore {
     }
 
     fn semaphore(&self) -> Semaphore<'_> {
-        // SAFETY: a cell of atomics at the start of a page that the file has memory behind; those who can write the file
-        // are trusted not to cut it.
+        // SAFETY: a cell of atomics at the start of a page. The file has memory behind it, and the processes that can write the
+        // file are trusted not to cut it.
         Semaphore::new(unsafe { self.mapping.view::<SemaphoreCell>(0) })
     }
 
-    /// Which file it is, to be compared with what is under the name later.
+    /// The semaphore's file, to be compared with what has the name later.
     #[must_use]
     pub fn id(&self) -> FileId {
         self.id
     }
 
-    /// Whether the name still leads here.
+    /// Whether the name still leads to this semaphore.
     #[must_use]
     pub fn is_current(&self, name: &str) -> bool {
         FileId::at(path(name)).is_ok_and(|there| there == self.id)
@@ -118,7 +118,7 @@ impl NamedSemaphore {
     }
 }
 
-/// Removes the name; who has the semaphore open keeps it.
+/// Removes the name. Processes that have the semaphore open keep it.
 ///
 /// # Errors
 /// [`SystemError`], its source of kind `NotFound` when there is none.

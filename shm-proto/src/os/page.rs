@@ -1,7 +1,7 @@
-//! One page of memory between two processes, which neither can take away from the other.
+//! One page of memory that two processes share and that neither of them can take away from the other.
 //!
-//! A page is a memfd with memory behind it, sealed against shrinking, growing and further seals. Whoever holds it may
-//! write any byte of it, but can never make an access of the other side fault.
+//! A page is a memfd with memory behind it, sealed against shrinking, growing and further seals. Each side may write any byte
+//! of the page, but cannot make an access of the other side fault.
 #![allow(unsafe_code)]
 
 use std::fmt;
@@ -22,7 +22,7 @@ use crate::error::{ProtocolError, Result, SystemError};
 /// Bytes of a page.
 pub const PAGE_SIZE: usize = 4096;
 
-/// What a page may hold.
+/// The contents of a page.
 ///
 /// # Safety
 /// The type is [`PAGE_SIZE`] bytes of atomics and padding, for which all zeroes is a value.
@@ -30,19 +30,19 @@ pub unsafe trait PageLayout {
     /// Turns a fresh page of zeroes into a page that may be handed out.
     ///
     /// # Errors
-    /// When a semaphore in it cannot be made.
+    /// If a semaphore in the page cannot be made.
     fn prepare(&self) -> Result<()>;
 }
 
-/// A sealed one-page memfd, mapped for reading and writing; unmapped when dropped.
+/// A sealed memfd of one page, mapped for reading and writing. Dropping it unmaps it.
 pub struct SharedPage<T> {
-    /// The first byte of the mapping, looked up once: the page is looked at for every message.
+    /// The first byte of the mapping, looked up once, because every message looks at the page.
     page: NonNull<T>,
     _mapping: Mapping,
 }
 
-// SAFETY: the pointer is into the mapping that this value owns and that belongs to the process, not to a thread; what it
-// points to is atomics.
+// SAFETY: the pointer leads into the mapping, which this value owns. A mapping belongs to the process and not to a thread, and it
+// contains only atomics.
 unsafe impl<T: PageLayout> Send for SharedPage<T> {}
 // SAFETY: as above.
 unsafe impl<T: PageLayout> Sync for SharedPage<T> {}
@@ -50,19 +50,17 @@ unsafe impl<T: PageLayout> Sync for SharedPage<T> {}
 const SEALS: SealFlag = SealFlag::F_SEAL_SHRINK.union(SealFlag::F_SEAL_GROW).union(SealFlag::F_SEAL_SEAL);
 
 impl<T: PageLayout> SharedPage<T> {
-    /// A new page, prepared as its layout says, with the descriptor to hand on.
-    ///
-    /// `name` is what `/proc/PID/maps` shows of it.
+    /// A new page, prepared as its layout says, and the descriptor to hand on. `/proc/PID/maps` shows `name`.
     ///
     /// # Errors
-    /// [`SystemError`] when there is no memory or no descriptor left.
+    /// [`SystemError`] if there is no memory or no descriptor left.
     pub fn create(name: &str) -> Result<(Self, OwnedFd)> {
         let failed = |step: &str| {
             let action = format!("{step} the shared page {name:?} of {PAGE_SIZE} bytes");
             move |error: Errno| SystemError::new(action, error)
         };
         let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-        // Kernels before 6.3 do not know the flag; the page could then be executed by its holders, themselves.
+        // Kernels before 6.3 do not know the flag. The processes that hold the page could then execute it.
         let not_executable = MFdFlags::from_bits_retain(nix::libc::MFD_NOEXEC_SEAL);
         let fd = match memfd_create(name, flags | not_executable) {
             Err(Errno::EINVAL) => memfd_create(name, flags),
@@ -80,7 +78,7 @@ impl<T: PageLayout> SharedPage<T> {
     /// Maps a page that another process made, after checking that nobody can resize it.
     ///
     /// # Errors
-    /// [`ProtocolError::Broken`] when the descriptor is not such a page, [`ProtocolError::System`] when it cannot be mapped.
+    /// [`ProtocolError::Broken`] if the descriptor is not such a page, [`ProtocolError::System`] if it cannot be mapped.
     pub fn open(fd: BorrowedFd<'_>) -> Result<Self, ProtocolError> {
         let size = fstat(fd).map_err(|error| SystemError::new("look at a received page", error))?.st_size;
         if size != PAGE_SIZE as i64 {
@@ -88,7 +86,7 @@ impl<T: PageLayout> SharedPage<T> {
                 "a shared page has {PAGE_SIZE} bytes, the one received has {size}"
             )));
         }
-        // Only a memfd has seals, so this refuses files, devices and everything else of the right size too.
+        // Only a memfd has seals, so this also refuses files, devices and everything else of the right size.
         let seals = fcntl(fd, FcntlArg::F_GET_SEALS)
             .map_err(|error| ProtocolError::Broken(format!("the page received is not a memfd: {error}")))?;
         let seals = SealFlag::from_bits_retain(seals);
@@ -102,8 +100,8 @@ impl<T: PageLayout> SharedPage<T> {
 
     fn map(fd: BorrowedFd<'_>) -> Result<Self> {
         let mapping = Mapping::read_write(fd, PAGE_SIZE)?;
-        // SAFETY: `T` is a page of atomics (contract of `Layout`); the memfd has this size for ever, because the seals
-        // were set or checked before it was mapped; the mapping is writable.
+        // SAFETY: `T` is a page of atomics (the contract of `PageLayout`). The memfd keeps this size, because the seals were
+        // set or checked before it was mapped. The mapping is writable.
         let page = NonNull::from(unsafe { mapping.view::<T>(0) });
         Ok(Self { page, _mapping: mapping })
     }
@@ -114,7 +112,7 @@ impl<T: PageLayout> Deref for SharedPage<T> {
 
     #[inline(always)]
     fn deref(&self) -> &T {
-        // SAFETY: made from a reference into the mapping, which lives as long as this value and never moves.
+        // SAFETY: the pointer was made from a reference into the mapping, which lives as long as this value and never moves.
         unsafe { self.page.as_ref() }
     }
 }

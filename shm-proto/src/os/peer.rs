@@ -1,4 +1,4 @@
-//! Who is at the other end of a Unix socket, as the kernel knows it.
+//! The process at the other end of a Unix socket, as the kernel knows it.
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
@@ -9,10 +9,10 @@ use nix::sys::socket::{getsockopt, sockopt};
 
 use crate::error::{Result, SystemError};
 
-/// A peer when it connected. Its process may have passed the socket on since, or be gone.
+/// A peer at the moment at which it connected. The process may have passed the socket on since, or have ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credentials {
-    /// Process number in this PID namespace, 0 when it has none here.
+    /// Process number in this PID namespace; 0 if it has none here.
     pub pid: u32,
     /// Effective user.
     pub uid: u32,
@@ -23,18 +23,18 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// Whether `gid` is the peer's group or among its supplementary ones.
+    /// Whether `gid` is the peer's group or one of its supplementary groups.
     #[must_use]
     pub fn is_in_group(&self, gid: u32) -> bool {
         self.gid == gid || self.groups.contains(&gid)
     }
 }
 
-/// `getsockopt` at level `SOL_SOCKET` into `value`; the number of elements that the kernel filled, or would fill.
+/// `getsockopt` at level `SOL_SOCKET` into `value`. Returns the number of elements that the kernel filled, or would fill.
 fn option<T: Copy>(sock: BorrowedFd<'_>, name: libc::c_int, value: &mut [T]) -> (usize, nix::Result<()>) {
     let mut bytes = size_of_val(value) as libc::socklen_t;
-    // SAFETY: the kernel writes at most `bytes` bytes to `value`, which has that size, and the new length to `bytes`;
-    // the callers' types are plain numbers, for which any bytes are a value.
+    // SAFETY: the kernel writes at most `bytes` bytes to `value`, which has that size, and the new length to `bytes`. The
+    // callers' types are plain numbers, so any bytes are a valid value.
     let result =
         unsafe { libc::getsockopt(sock.as_raw_fd(), libc::SOL_SOCKET, name, value.as_mut_ptr().cast(), &mut bytes) };
     (bytes as usize / size_of::<T>(), Errno::result(result).map(drop))
@@ -48,7 +48,7 @@ fn groups(sock: BorrowedFd<'_>) -> nix::Result<Vec<u32>> {
                 groups.truncate(len);
                 return Ok(groups);
             }
-            // The kernel says how many there are; 65,536 are its own limit.
+            // The kernel says how many groups there are, at most 65,536.
             (len, Err(Errno::ERANGE)) if len > groups.len() => groups.resize(len, 0),
             (_, Err(error)) => return Err(error),
         }
@@ -63,7 +63,7 @@ pub fn credentials(sock: BorrowedFd<'_>) -> Result<Credentials> {
     let peer = getsockopt(&sock, sockopt::PeerCredentials)
         .map_err(|error| SystemError::new("ask who is at the other end of a socket", error))?;
     let groups = match groups(sock) {
-        // Kernels before 4.13 do not tell; a peer without known groups is only let in by its user or first group.
+        // Kernels before 4.13 do not tell the groups. Then only the peer's user and its first group can let it in.
         Err(Errno::ENOPROTOOPT) => Vec::new(),
         result => result.map_err(|error| {
             SystemError::new(
@@ -78,12 +78,12 @@ pub fn credentials(sock: BorrowedFd<'_>) -> Result<Credentials> {
 /// A descriptor that becomes readable when process `pid` ends.
 ///
 /// # Errors
-/// [`SystemError`], with `ESRCH` when there is no such process.
+/// [`SystemError`], with `ESRCH` if there is no such process.
 pub fn pidfd(pid: u32) -> Result<OwnedFd> {
     // SAFETY: the call takes plain numbers; a descriptor that it returns is new and owned by nobody else.
     let result = unsafe { libc::syscall(libc::SYS_pidfd_open, libc::c_long::from(pid), 0) };
     match Errno::result(result) {
-        // SAFETY: as above. The kernel makes it close-on-exec.
+        // SAFETY: as above. The kernel makes the descriptor close-on-exec.
         Ok(fd) => Ok(unsafe { OwnedFd::from_raw_fd(fd as RawFd) }),
         Err(error) => Err(SystemError::new(format!("open a descriptor of process {pid}"), error)),
     }
@@ -91,11 +91,11 @@ pub fn pidfd(pid: u32) -> Result<OwnedFd> {
 
 /// A descriptor that becomes readable when the process that connected `sock` ends.
 ///
-/// From Linux 6.5 on the kernel names the very process; before, this goes by its number, which may have been given to
-/// another process if the first is already gone.
+/// From Linux 6.5 on, the kernel gives a descriptor of that very process. Before, this uses the process number, which may
+/// belong to another process if the first has ended.
 ///
 /// # Errors
-/// [`SystemError`] when that process is gone or `sock` is not a connected Unix socket.
+/// [`SystemError`] if that process has ended or `sock` is not a connected Unix socket.
 pub fn peer_pidfd(sock: BorrowedFd<'_>) -> Result<OwnedFd> {
     let mut fd: [RawFd; 1] = [-1];
     match option(sock, libc::SO_PEERPIDFD, &mut fd).1 {

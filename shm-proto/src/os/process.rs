@@ -12,8 +12,8 @@ use crate::error::{Result, SystemError};
 
 /// State letter and start time from the text of `/proc/PID/stat`.
 ///
-/// The second field is the program's name in parentheses and may hold anything, spaces, parentheses and bytes that are
-/// not UTF-8 included; the last closing parenthesis ends it.
+/// The second field is the program's name in parentheses. It may contain any bytes, including spaces and parentheses; the last
+/// closing parenthesis ends it.
 fn parse_stat(stat: &[u8]) -> Option<(u8, u64)> {
     let end = stat.iter().rposition(|&byte| byte == b')')?;
     let rest = std::str::from_utf8(&stat[end + 1..]).ok()?;
@@ -28,21 +28,20 @@ fn stat(pid: u32) -> Option<(u8, u64)> {
     parse_stat(&fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// When process `pid` started, in clock ticks after boot: with the number and the boot id it names one process for ever.
-/// `None` when there is no such process or it may not be looked at.
+/// When process `pid` started, in clock ticks after boot. Number, start and boot id together name one process for ever. `None` if
+/// there is no such process, or if this process may not look at it.
 #[must_use]
 pub fn start_ticks(pid: u32) -> Option<u64> {
     stat(pid).map(|(_, start)| start)
 }
 
-/// The name of the program that process `pid` runs, at most 15 bytes of it, fit for a terminal and a log line: what is
-/// not printable ASCII is a `?`.
+/// At most 15 bytes of the name of the program that process `pid` runs. A byte that is not printable ASCII is shown as `?`.
 #[must_use]
 pub fn program(pid: u32) -> Option<String> {
     fs::read(format!("/proc/{pid}/comm")).ok().map(|name| printable(&name))
 }
 
-/// The process chooses its name: escape sequences in it must not reach the operator's terminal.
+/// A process chooses its own name, and escape sequences in it must not reach the operator's terminal.
 fn printable(name: &[u8]) -> String {
     let name = name.strip_suffix(b"\n").unwrap_or(name);
     let shown = |&byte: &u8| if byte == b' ' || byte.is_ascii_graphic() { char::from(byte) } else { '?' };
@@ -52,7 +51,7 @@ fn printable(name: &[u8]) -> String {
 /// The kernel's random number of this boot, as two halves.
 ///
 /// # Errors
-/// [`SystemError`] when `/proc` does not tell.
+/// [`SystemError`] if `/proc` does not tell.
 pub fn boot_id() -> Result<[u64; 2]> {
     const PATH: &str = "/proc/sys/kernel/random/boot_id";
     let text = fs::read_to_string(PATH).map_err(|error| SystemError::new(format!("read {PATH}"), error))?;
@@ -66,7 +65,7 @@ pub fn boot_id() -> Result<[u64; 2]> {
     }
 }
 
-/// The name of user `uid`, or the number where it has no name.
+/// The name of user `uid`, or the number if the user has no name.
 #[must_use]
 pub fn user_name(uid: u32) -> String {
     match User::from_uid(Uid::from_raw(uid)) {
@@ -86,7 +85,8 @@ pub fn group_name(gid: u32) -> String {
 
 /// Whether the process `pid` that started at `start` (see [`start_ticks`]) still runs. A zombie does not.
 ///
-/// Where `/proc` hides a process that exists, it counts as this one: better to refuse than to take from the living.
+/// A process that exists but that `/proc` hides counts as this one: it is better to refuse than to take an object from a process
+/// that is alive.
 #[must_use]
 pub fn is_alive(pid: u32, start: u64) -> bool {
     match stat(pid) {
@@ -98,7 +98,7 @@ pub fn is_alive(pid: u32, start: u64) -> bool {
     }
 }
 
-/// Whether somebody holds an `flock` on the file, as far as `/proc` shows it.
+/// Whether any process holds an `flock` on the file, as far as `/proc` shows it.
 #[must_use]
 pub fn is_locked(file: FileId) -> bool {
     let FileId { device, inode } = file;
@@ -108,7 +108,7 @@ pub fn is_locked(file: FileId) -> bool {
     let locks = fs::read_to_string("/proc/locks").unwrap_or_default();
     locks.lines().any(|line| {
         let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-        // With an arrow after the number it only waits for one.
+        // A process that waits for the lock has an arrow after the number.
         fields.get(1) == Some(&"FLOCK") && fields.get(5) == Some(&wanted.as_str())
     })
 }
@@ -120,7 +120,7 @@ pub fn mapped_by(file: FileId) -> Vec<u32> {
     let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
     let wanted = (format!("{major:02x}:{minor:02x}"), inode.to_string());
     let maps_it = |pid: &u32| {
-        // A process may end, or belong to somebody else, while it is looked at.
+        // A process may end meanwhile, or belong to another user.
         let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
         maps.lines().any(|line| {
             let mut fields = line.split_ascii_whitespace().skip(3);

@@ -8,7 +8,7 @@ use nix::libc;
 /// Eight bytes from the kernel's random number generator.
 ///
 /// # Panics
-/// When the kernel has no `getrandom` (before 3.17) or a sandbox forbids it: there is nothing safe to go on with.
+/// If the kernel has no `getrandom` (before 3.17) or a sandbox forbids it: there is no safe replacement.
 #[must_use]
 pub fn u64() -> u64 {
     let mut bytes = [0u8; 8];
@@ -19,7 +19,7 @@ pub fn u64() -> u64 {
             return u64::from_ne_bytes(bytes);
         }
         let error = io::Error::last_os_error();
-        // Up to 256 bytes come whole or not at all, so a short answer cannot happen.
+        // The kernel gives up to 256 bytes whole or not at all, so a short answer cannot happen.
         assert!(got >= 0 || error.kind() == io::ErrorKind::Interrupted, "getrandom for 8 bytes: {error}");
     }
 }

@@ -9,13 +9,13 @@ use nix::errno::Errno;
 use super::file_id::FileId;
 use super::random;
 
-/// Removes the name `path` if it leads to the file that is open as `file`; returns whether it did.
+/// Removes the name `path` if it leads to the file that is open as `file`. Returns whether it did.
 ///
-/// Between a look at a name and its removal the name may be given to another file. So the name is moved away first, and what
-/// was moved is looked at; another file gets its name back at once.
+/// Between a look at a name and its removal, another process may give the name to another file. So the name is moved away first,
+/// and then the moved file is looked at. If it is another file, it gets its name back at once.
 ///
 /// # Errors
-/// What the system says; the name is then as it was.
+/// What the system says. The name is then unchanged.
 pub fn remove_this(path: &Path, file: impl AsFd) -> io::Result<bool> {
     let this = FileId::of(&file)?;
     let leads_to_this = |path: &Path| -> io::Result<bool> { Ok(FileId::at(path)? == this) };
@@ -26,7 +26,7 @@ pub fn remove_this(path: &Path, file: impl AsFd) -> io::Result<bool> {
         Err(e) if missing(&e) => return Ok(false),
         Err(e) => return Err(e),
     }
-    // A name that a sweep recognises, should this process be killed now.
+    // A sweep recognises this name if this process is killed now.
     let away = path.with_file_name(format!(".shmd-{:016x}.new", random::u64()));
     match fs::rename(path, &away) {
         Err(e) if missing(&e) => return Ok(false),

@@ -1,10 +1,10 @@
 //! Puts memory behind an object before anyone touches it.
 //!
-//! Never by `ftruncate`: on a full tmpfs, or over a control group's limit, that succeeds, and the first touch of a page
-//! that is not to be had is a SIGBUS. `fallocate` takes the memory or says `ENOSPC`, and leaves the length as it was.
+//! `ftruncate` is not enough: on a full tmpfs, or over the limit of a control group, it succeeds, and the first access to a page
+//! without memory is a SIGBUS. `fallocate` takes the memory, or fails with `ENOSPC` and leaves the length as it was.
 //!
-//! A gigabyte takes a fifth of a second, and where a memory limit is reached the kernel kills somebody. So a short-lived
-//! child does it, step by step, with the highest OOM score: it is the one to be killed, and its steps so far remain.
+//! A gigabyte takes a fifth of a second, and if a memory limit is reached, the kernel kills a process. So a short-lived child
+//! reserves the memory, step by step, with the highest OOM score: the kernel kills the child, and the steps so far remain.
 //!
 //! For a service: systemd's `OOMPolicy=` must be `continue`, or the child's death stops the whole unit.
 #![allow(unsafe_code)]
@@ -35,16 +35,16 @@ pub use wait::in_child;
 /// How far a reservation has come.
 #[derive(Debug)]
 pub enum Progress {
-    /// The object has memory behind this many bytes now; more is under way.
+    /// The object has memory behind this many bytes now, and the child goes on.
     Reserved(u64),
-    /// Everything asked for is there: this many bytes.
+    /// The object has memory behind all bytes that were asked for: this many.
     Done(u64),
-    /// No more is to be had.
+    /// There is no more memory.
     Failed {
-        /// Bytes that do have memory behind them. The object itself may be a step longer when the child was killed
-        /// before it could tell; [`truncate`] to this, or to what was there before.
+        /// Bytes that have memory behind them. The object may be a step longer if the child was killed before it could tell.
+        /// [`truncate`] the object to this length, or to the length before.
         reserved: u64,
-        /// Why it stopped: `ENOSPC`, or of kind `OutOfMemory` when the kernel killed the child.
+        /// Why the reservation ended: `ENOSPC`, or an error of kind `OutOfMemory` if the kernel killed the child.
         source: io::Error,
     },
     /// Nothing new.
@@ -60,7 +60,7 @@ enum End {
     Unknown,
 }
 
-/// A growth under way in a child process. Dropping it kills the child; what was reserved stays.
+/// A reservation that a child process carries out. Dropping it kills the child; memory that is reserved stays.
 #[derive(Debug)]
 pub struct Reservation {
     pipe: OwnedFd,
@@ -74,10 +74,10 @@ pub struct Reservation {
 impl Reservation {
     /// Starts putting memory behind bytes `from..to` of the object, `step` bytes at a time.
     ///
-    /// Call it from a thread that lives as long as the process: the kernel ends the child with the thread.
+    /// Call this from a thread that lives as long as the process: the kernel kills the child when the thread ends.
     ///
     /// # Errors
-    /// [`SystemError`] when the system gives no pipe or no process.
+    /// [`SystemError`] if the system gives no pipe or no process.
     pub fn start(fd: BorrowedFd<'_>, from: u64, to: u64, step: u64) -> Result<Self> {
         let failed = |error: Errno| {
             SystemError::new(
@@ -89,9 +89,9 @@ impl Reservation {
         fcntl(&reader, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).map_err(failed)?;
         let plan =
             Plan { object: fd.as_raw_fd(), report: writer.as_raw_fd(), parent: getpid().as_raw(), from, to, step };
-        // A handler of this program that ran in the child would write to this program's pipes.
+        // A signal handler of this program, run in the child, would write to this program's pipes.
         let mask = SigSet::all().thread_swap_mask(SigmaskHow::SIG_SETMASK).map_err(failed)?;
-        // SAFETY: the child runs `Plan::carry_out` only, which keeps to async-signal-safe calls and never returns.
+        // SAFETY: the child only runs `Plan::carry_out`, which makes only async-signal-safe calls and never returns.
         let forked = unsafe { fork() };
         if let Ok(ForkResult::Child) = forked {
             plan.carry_out();
@@ -105,10 +105,10 @@ impl Reservation {
         }
     }
 
-    /// What came about since the last call; never waits. The end is told again by every later call.
+    /// The progress since the last call. Never waits. After the end, every call returns the end again.
     ///
     /// # Errors
-    /// [`SystemError`] when the pipe cannot be read.
+    /// [`SystemError`] if the pipe cannot be read.
     pub fn advance(&mut self) -> Result<Progress> {
         let before = self.reserved;
         while self.end.is_none() {
@@ -134,7 +134,7 @@ impl Reservation {
         })
     }
 
-    /// The pipe is closed, so the child is gone or about to be.
+    /// The pipe is closed, so the child has ended or is about to.
     fn finish(&mut self) {
         let status = self.child.take().map(|child| retry(|| waitpid(child, None)));
         self.end = Some(match (status, self.errno) {
@@ -173,19 +173,19 @@ impl AsFd for Reservation {
 impl Drop for Reservation {
     fn drop(&mut self) {
         if let Some(child) = self.child.take() {
-            // Not reaped yet, so the number is still this child's.
+            // The child has not been reaped, so the number is still its own.
             let _ = kill(child, Signal::SIGKILL);
             let _ = retry(|| waitpid(child, None));
         }
     }
 }
 
-/// Puts memory behind the first `len` bytes at once and makes the object at least that long. For a page or less, and for
-/// measurements: the caller takes the consequences of a memory limit itself. Everything else is reserved by a child, with
-/// [`in_child`] or as a [`Reservation`].
+/// Puts memory behind the first `len` bytes at once and makes the object at least that long. If a memory limit is reached, the
+/// kernel may kill this process, so this is for at most a page, and for measurements. A child reserves everything else: see
+/// [`in_child`] and [`Reservation`].
 ///
 /// # Errors
-/// [`SystemError`], its source `ENOSPC` when there is too little; the length is then unchanged.
+/// [`SystemError`], with the source `ENOSPC` if there is too little memory. The length is then unchanged.
 pub fn now(fd: BorrowedFd<'_>, len: u64) -> Result<()> {
     retry(|| fallocate(fd, FallocateFlags::empty(), 0, len as i64)).map_err(|error| {
         SystemError::new(
@@ -195,7 +195,7 @@ pub fn now(fd: BorrowedFd<'_>, len: u64) -> Result<()> {
     })
 }
 
-/// Cuts the object to `len` bytes. Whoever touches what lay above gets a SIGBUS.
+/// Cuts the object to `len` bytes. An access to what lay above is a SIGBUS.
 ///
 /// # Errors
 /// [`SystemError`] when the kernel refuses.
@@ -204,8 +204,7 @@ pub fn truncate(fd: BorrowedFd<'_>, len: u64) -> Result<()> {
         .map_err(|error| SystemError::new(format!("cut shared memory to {}", Bytes(len)), error))
 }
 
-/// Gives the memory behind bytes `from..to` back and keeps the length: what is read there is zero, and whoever writes
-/// there takes memory anew.
+/// Gives the memory behind bytes `from..to` back and keeps the length. A read there gives zeroes, and a write takes memory again.
 ///
 /// # Errors
 /// [`SystemError`] when the kernel refuses.
@@ -215,13 +214,13 @@ pub fn punch(fd: BorrowedFd<'_>, from: u64, to: u64) -> Result<()> {
         .map_err(|error| SystemError::new(format!("give back the shared memory from {from} to {to}"), error))
 }
 
-/// Bytes that the object's file system can still give to this user; `u64::MAX` where it has no limit of its own.
+/// Bytes that the object's file system can still give to this user; `u64::MAX` if it has no limit of its own.
 ///
 /// # Errors
 /// [`SystemError`] when the kernel does not tell.
 pub fn free(fd: BorrowedFd<'_>) -> Result<u64> {
     let fs = fstatvfs(fd).map_err(|error| SystemError::new("ask how much shared memory is free", error))?;
-    // A tmpfs that is mounted without a limit says 0 of 0.
+    // A tmpfs without a limit reports 0 of 0.
     Ok(if fs.blocks() == 0 { u64::MAX } else { fs.blocks_available().saturating_mul(fs.fragment_size()) })
 }
 

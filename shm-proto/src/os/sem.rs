@@ -4,12 +4,12 @@
 //!
 //! | offset | bytes | field |
 //! |---|---|---|
-//! | 0 | 8 | low half the value, high half how many wait |
-//! | 8 | 4 | `private`: which futex operation glibc is to use |
+//! | 0 | 8 | low half: the value; high half: the number of waiters |
+//! | 8 | 4 | `private`: the kind of futex operation that glibc uses |
 //! | 12 | 20 | unused |
 //!
-//! The operations are nevertheless our own. glibc's trust the field `private`: whoever can write the cell makes the
-//! other side's `sem_post` abort its process or sleep without end. Here that field is written once and never read, a
+//! This module still has its own operations. The operations of glibc trust the field `private`: a peer that writes the cell can
+//! make `sem_post` on the other side abort the process, or sleep without end. Here that field is written once and never read, a
 //! post takes a fixed number of steps, and a wait ends at its deadline whatever the cell holds.
 #![allow(unsafe_code)]
 
@@ -29,7 +29,7 @@ const VALUE_MAX: u64 = 0x7fff_ffff;
 const VALUE_MASK: u64 = 0xffff_ffff;
 /// One waiting thread.
 const WAITER: u64 = 1 << 32;
-/// A peer that changes the word all the time makes an exchange fail as often as this, and no oftener.
+/// The number of attempts at an exchange. A peer that keeps changing the word makes all of them fail, but no more.
 const ATTEMPTS: usize = 64;
 
 const _: () = {
@@ -39,7 +39,7 @@ const _: () = {
     assert!(align_of::<libc::sem_t>() <= align_of::<SemaphoreCell>());
 };
 
-/// Room for a `sem_t` (32 bytes in glibc on 64-bit Linux) on a cache line of its own.
+/// Space for a `sem_t` (32 bytes in glibc on 64-bit Linux) on a cache line of its own.
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct SemaphoreCell {
@@ -65,7 +65,7 @@ pub struct Semaphore<'a> {
 }
 
 impl<'a> Semaphore<'a> {
-    /// The semaphore in `cell`, which somebody has initialised or will.
+    /// The semaphore in `cell`, which may still have to be initialised.
     #[must_use]
     pub fn new(cell: &'a SemaphoreCell) -> Self {
         Self { cell }
@@ -78,39 +78,39 @@ impl<'a> Semaphore<'a> {
     /// Makes the cell a process-shared `sem_t` of value 0. Only for a cell that nobody else can see yet.
     ///
     /// # Errors
-    /// [`SystemError`] when the C library refuses.
+    /// [`SystemError`] if the C library refuses.
     pub fn init(&self) -> Result<()> {
         let sem = ptr::from_ref(self.cell).cast_mut().cast::<libc::sem_t>();
-        // SAFETY: the cell is large and aligned enough (asserted above) and consists of atomics, so it may be written
-        // through a shared reference; the caller has not shared it with another thread or process yet.
+        // SAFETY: the cell is large enough and aligned (asserted above) and consists of atomics, so it may be written through a
+        // shared reference. The caller has not shared it with another thread or process yet.
         match unsafe { libc::sem_init(sem, 1, 0) } {
             0 => Ok(()),
             _ => Err(SystemError::new("initialise a process-shared semaphore", std::io::Error::last_os_error())),
         }
     }
 
-    /// Adds one and wakes a waiter if there is one. A value that is already at its largest stays as it is.
+    /// Adds one to the value, and wakes a waiter if there is one. A value that is already the largest stays as it is.
     pub fn post(&self) {
         if self.word().load(Ordering::Relaxed) & VALUE_MASK >= VALUE_MAX {
             return;
         }
-        // Release: what was written before the post is visible to whoever takes it (Acquire in `take`). One addition
-        // instead of an exchange, so that a peer that keeps changing the word cannot hold the poster up. (Before Arm v8.1 an
-        // addition is a loop of two instructions, too, in which the processor is fair to both.)
+        // Release pairs with the Acquire in `take`: a thread that takes the post sees what was written before it. This is one
+        // addition and not a loop of exchanges, so a peer that keeps changing the word cannot delay the poster. (Before Arm
+        // v8.1 an addition is a loop of two instructions, too, but there the processor is fair to both sides.)
         let before = self.word().fetch_add(1, Ordering::Release);
         if before >= WAITER {
-            // It can only fail where a peer misuses the futex, and then that peer's own side sleeps on.
+            // The wake-up can fail only if a peer misuses the futex, and then only that peer keeps sleeping.
             let _ = self.futex(libc::FUTEX_WAKE, 1, None);
         }
     }
 
-    /// Takes one if the value is not 0; never waits.
+    /// Takes one if the value is not 0. Never waits.
     #[must_use = "when it is false nothing was taken"]
     pub fn try_wait(&self) -> bool {
         self.take(0)
     }
 
-    /// Waits until somebody posts or `CLOCK_MONOTONIC` has reached `deadline_ns`.
+    /// Waits until a peer posts or `CLOCK_MONOTONIC` reaches `deadline_ns`.
     pub fn wait_until(&self, deadline_ns: u64) -> Wait {
         if self.try_wait() {
             return Wait::Posted;
@@ -119,8 +119,8 @@ impl<'a> Semaphore<'a> {
             tv_sec: (deadline_ns / 1_000_000_000) as libc::time_t,
             tv_nsec: (deadline_ns % 1_000_000_000) as libc::c_long,
         };
-        // Being counted must be visible before the futex looks at the value; both are accesses to the same word, and no
-        // processor reorders those, though the kernel looks at one half of it. glibc relies on the same.
+        // This waiter must be counted before the futex looks at the value. Both are accesses to the same word, which no processor
+        // reorders, although the kernel looks at only one half of the word. glibc relies on the same.
         self.word().fetch_add(WAITER, Ordering::Relaxed);
         loop {
             if self.take(WAITER) {
@@ -128,39 +128,39 @@ impl<'a> Semaphore<'a> {
             }
             let end = match self.futex(libc::FUTEX_WAIT_BITSET, 0, Some(&deadline)) {
                 Err(Errno::EINTR) => Wait::Interrupted,
-                // EAGAIN means that the value is not 0; a peer that changes it all the time gains no time by that.
+                // EAGAIN means that the value is not 0. A peer that keeps changing the value cannot extend the wait by that.
                 Ok(()) | Err(Errno::EAGAIN) if clock::monotonic_ns() < deadline_ns => continue,
                 _ => Wait::TimedOut,
             };
-            // A post may have come between the end of the sleep and here; it is not lost, the value keeps it.
+            // A post between the end of the sleep and here is not lost: the value keeps it.
             self.word().fetch_sub(WAITER, Ordering::Relaxed);
             return end;
         }
     }
 
-    /// The value: how many may pass without waiting.
+    /// The value: the number of posts that can be taken without waiting.
     #[must_use]
     pub fn value(&self) -> u32 {
         (self.word().load(Ordering::Relaxed) & VALUE_MASK) as u32
     }
 
-    /// Takes everything from the value, and returns how much that was; who waits goes on waiting.
+    /// Takes everything from the value, and returns how much that was. Waiters keep waiting.
     pub fn take_all(&self) -> u32 {
-        // Acquire: as if each had been taken by itself.
+        // Acquire pairs with the Release of each of these posts.
         (self.word().fetch_and(!VALUE_MASK, Ordering::Acquire) & VALUE_MASK) as u32
     }
 
-    /// Takes one from the value, and `waiter` from the count of waiters with it.
+    /// Takes one from the value and, in the same step, `waiter` from the count of waiters.
     fn take(&self, waiter: u64) -> bool {
         let mut seen = self.word().load(Ordering::Relaxed);
         for _ in 0..ATTEMPTS {
             if seen & VALUE_MASK == 0 {
                 return false;
             }
-            // Acquire pairs with the Release of `post`. Wrapping, because a peer may have set the count to anything. Weak, because
-            // on an Arm processor without the atomic instructions of v8.1 a strong exchange is a loop that a peer can keep
-            // going; one that fails for no reason costs a turn of this loop, or in `wait_until` a system call that returns
-            // at once.
+            // Acquire pairs with the Release of `post`. The subtraction wraps, because a peer may have set the count to
+            // anything. The exchange is a weak one, because on an Arm processor without the atomic instructions of v8.1 a
+            // strong exchange is a loop that a peer can keep going. An exchange that fails for no reason costs a turn of this
+            // loop, or in `wait_until` a system call that returns at once.
             let next = (seen - 1).wrapping_sub(waiter);
             match self.word().compare_exchange_weak(seen, next, Ordering::Acquire, Ordering::Relaxed) {
                 Ok(_) => return true,
@@ -175,8 +175,8 @@ impl<'a> Semaphore<'a> {
         let half = if cfg!(target_endian = "big") { 4 } else { 0 };
         let address = self.word().as_ptr().cast::<u8>().wrapping_add(half);
         let timeout = deadline.map_or(ptr::null(), ptr::from_ref);
-        // SAFETY: `address` is one half of a live, aligned 8-byte atomic; the timeout is null or a live timespec; the
-        // kernel changes no memory in these operations.
+        // SAFETY: `address` is one half of a live, aligned 8-byte atomic. The timeout is null or a live timespec. The kernel
+        // changes no memory in these operations.
         let result = unsafe {
             libc::syscall(
                 libc::SYS_futex,

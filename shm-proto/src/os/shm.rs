@@ -31,8 +31,8 @@ pub fn path(name: &str) -> String {
     format!("{DIRECTORY}{name}")
 }
 
-/// The object opened for reading by its name, if the name leads to `object`; otherwise `object`, a descriptor of the same
-/// object. Mappings of one that was opened before it had a name are shown as `#123 (deleted)` by `/proc` and by what reads it.
+/// Opens the object by its name for reading, if the name leads to `object`; otherwise returns `object`. `/proc` shows mappings
+/// of a descriptor that was opened before the object had its name as `#123 (deleted)`.
 #[must_use]
 pub fn by_name(name: &str, object: OwnedFd) -> OwnedFd {
     match open(name, false) {
@@ -45,31 +45,31 @@ fn is_same(one: &OwnedFd, other: &OwnedFd) -> bool {
     FileId::of(one).is_ok_and(|one| FileId::of(other) == Ok(one))
 }
 
-/// Whether the name leads to this very object. It is looked at by its path, which takes no descriptor: there may be none left.
+/// Whether the name leads to this very object. This looks at the path and needs no descriptor: there may be none left.
 #[must_use]
 pub fn leads_to(name: &str, object: impl AsFd) -> bool {
     FileId::at(path(name)).is_ok_and(|there| FileId::of(object) == Ok(there))
 }
 
-/// Creates the object `name` (`/PREFIX.NAME`), empty and open for reading and writing. What is to be filled before anybody
-/// sees it starts as an [`Unnamed`].
+/// Creates the object `name` (`/PREFIX.NAME`), empty and open for reading and writing. An object that must be complete before
+/// other processes see it starts as an [`Unnamed`].
 ///
 /// # Errors
-/// [`SystemError`]; its source is of kind `AlreadyExists` when there is an object of this name, and
-/// `PermissionDenied` when this user may not give files to group `gid`.
+/// [`SystemError`]; its source is of kind `AlreadyExists` if there is an object of this name, and
+/// `PermissionDenied` if this user may not give files to group `gid`.
 pub fn create(name: &str, mode: u32, gid: Option<u32>) -> Result<OwnedFd> {
     let object = Unnamed::create(name, mode, gid)?;
     object.publish()?;
     Ok(object.into_file())
 }
 
-/// Opens the object `name`; follows no symbolic link and opens nothing but a regular file.
+/// Opens the object `name`. Follows no symbolic link, and opens only regular files.
 ///
 /// # Errors
 /// [`SystemError`], its source of kind `NotFound` when there is no such object.
 pub fn open(name: &str, writable: bool) -> Result<OwnedFd> {
     let access = if writable { OFlag::O_RDWR } else { OFlag::O_RDONLY };
-    // Without O_NONBLOCK a FIFO that somebody left under this name would hold the caller up. It has no effect on files.
+    // Without O_NONBLOCK, a FIFO under this name would block the caller. The flag has no effect on files.
     let flags = access | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK;
     let what = if writable { "open for writing" } else { "open for reading" };
     let fd = retry(|| shm_open(name, flags, Mode::empty())).map_err(|error| failed(what, name, error))?;
@@ -80,7 +80,7 @@ pub fn open(name: &str, writable: bool) -> Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Removes the name; the memory stays as long as somebody has it open or mapped.
+/// Removes the name. The memory stays as long as any process has the object open or mapped.
 ///
 /// # Errors
 /// [`SystemError`], its source of kind `NotFound` when there is no such object.
@@ -88,10 +88,10 @@ pub fn unlink(name: &str) -> Result<()> {
     shm_unlink(name).map_err(|error| failed("unlink", name, error))
 }
 
-/// Whether there is anything under this name, whoever it belongs to and whether it can be opened or not.
+/// Whether anything has this name, also if it belongs to another user or cannot be opened.
 ///
 /// # Errors
-/// [`SystemError`] when that cannot be found out.
+/// [`SystemError`] if the kernel does not tell.
 pub fn exists(name: &str) -> Result<bool> {
     match retry(|| shm_open(name, OFlag::O_RDONLY | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK, Mode::empty())) {
         Ok(_) | Err(Errno::EACCES | Errno::ELOOP | Errno::ENXIO | Errno::EISDIR) => Ok(true),

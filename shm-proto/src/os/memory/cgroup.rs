@@ -6,14 +6,14 @@ use std::path::{Component, Path, PathBuf};
 use super::{Free, MARGIN};
 use crate::size::Bytes;
 
-/// Which files tell.
+/// The version of control groups, which decides the names of the files.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Version {
     One,
     Two,
 }
 
-/// What the tightest of the groups leaves; nothing where none has a limit.
+/// What the tightest of the groups leaves; `None` if no group has a limit.
 pub(super) fn free() -> Option<Free> {
     let mounts = fs::read_to_string("/proc/self/mountinfo").ok()?;
     let groups = fs::read_to_string("/proc/self/cgroup").ok()?;
@@ -38,7 +38,7 @@ fn find(mounts: &str, groups: &str) -> Vec<(PathBuf, Version)> {
             _ => continue,
         };
         let Some((root, point)) = mounts.lines().find_map(|line| mount(line, version)) else { continue };
-        // What is outside the part that is mounted cannot be looked at, as in a container without its own namespace.
+        // Groups above the mounted part cannot be looked at, for example in a container without a namespace of its own.
         let inside = Path::new(group).strip_prefix(&root).ok();
         let inside = inside.filter(|inside| inside.components().all(|part| part != Component::ParentDir));
         let directory: PathBuf = point.components().chain(inside.unwrap_or(Path::new("")).components()).collect();
@@ -60,7 +60,7 @@ fn mount(line: &str, version: Version) -> Option<(PathBuf, PathBuf)> {
         Version::Two => kind == "cgroup2",
         Version::One => kind == "cgroup" && options.split(',').any(|option| option == "memory"),
     };
-    // A blank in a path is `\040` there; nobody mounts control groups so.
+    // A blank in a path would be `\040`. No system mounts control groups at such a path.
     fits.then(|| (root.into(), point.into()))
 }
 
@@ -68,7 +68,7 @@ fn free_of(directory: &Path, version: Version) -> Option<Free> {
     let read = |name: &str| fs::read_to_string(directory.join(name)).ok();
     let number = |name: &str| read(name)?.trim().parse::<u64>().ok();
     let (limits, usage, cache) = match version {
-        // "max" is no number, and no limit.
+        // "max" is not a number and means no limit.
         Version::Two => (["memory.max", "memory.high"], "memory.current", ["active_file", "inactive_file"]),
         Version::One => (
             ["memory.limit_in_bytes", "memory.limit_in_bytes"],
@@ -77,7 +77,7 @@ fn free_of(directory: &Path, version: Version) -> Option<Free> {
         ),
     };
     let limit = limits.into_iter().filter_map(number).min()?;
-    // The first version has a number of 63 bits for no limit.
+    // In version 1, a number of 63 bits means no limit.
     if limit > i64::MAX as u64 / 2 {
         return None;
     }

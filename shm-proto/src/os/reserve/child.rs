@@ -1,4 +1,4 @@
-//! The child that reserves: only async-signal-safe calls, on numbers and local buffers.
+//! The child that reserves memory. It makes only async-signal-safe calls, with numbers and local buffers.
 #![allow(unsafe_code)]
 
 use std::os::fd::RawFd;
@@ -8,8 +8,8 @@ use nix::libc;
 /// In a record from the child: the rest is an `errno`, not a length.
 pub(super) const FAILED: u64 = 1 << 63;
 
-/// What the child needs, as plain numbers: it may not allocate, because another thread may have held the allocator's
-/// lock at the fork.
+/// What the child needs, as plain numbers. The child must not allocate, because another thread may have held the lock of the
+/// allocator at the fork.
 #[derive(Clone, Copy)]
 pub(super) struct Plan {
     pub(super) object: RawFd,
@@ -21,10 +21,10 @@ pub(super) struct Plan {
 }
 
 impl Plan {
-    /// The child's whole life.
+    /// Everything that the child does.
     pub(super) fn carry_out(self) -> ! {
-        // SAFETY: the calls from here on are async-signal-safe and take numbers and live local buffers only; nothing
-        // is allocated, no lock is taken and nothing can panic. `_exit` runs no destructor of the parent's.
+        // SAFETY: all calls from here on are async-signal-safe and take only numbers and live local buffers. Nothing allocates,
+        // takes a lock or can panic. `_exit` runs no destructors of the parent.
         unsafe {
             self.become_expendable();
             let mut at = self.from;
@@ -57,7 +57,7 @@ impl Plan {
             let mut none: libc::sigset_t = std::mem::zeroed();
             libc::sigemptyset(&mut none);
             libc::sigprocmask(libc::SIG_SETMASK, &none, std::ptr::null_mut());
-            // Copies of the parent's sockets would keep connections open that the parent closes meanwhile.
+            // Copies of the parent's sockets would keep connections open that the parent closes.
             let (low, high) = (self.object.min(self.report), self.object.max(self.report));
             self.close_between(-1, low);
             self.close_between(low, high);
@@ -70,7 +70,7 @@ impl Plan {
         }
     }
 
-    /// Closes the descriptors between the two, without either. Kernels before 5.9 cannot; then they stay open.
+    /// Closes the descriptors between the two, both excluded. Kernels before 5.9 cannot; there they stay open.
     ///
     /// # Safety
     /// Only in the child of a fork.
@@ -85,7 +85,7 @@ impl Plan {
     /// Only in the child of a fork.
     unsafe fn tell(self, record: u64) {
         let bytes = record.to_le_bytes();
-        // SAFETY: a live local buffer of the length given. Eight bytes go into a pipe whole or not at all.
+        // SAFETY: a live local buffer of the given length. Eight bytes go into a pipe whole or not at all.
         unsafe {
             while libc::write(self.report, bytes.as_ptr().cast(), bytes.len()) < 0 {
                 if *libc::__errno_location() != libc::EINTR {

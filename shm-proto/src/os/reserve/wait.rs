@@ -1,4 +1,4 @@
-//! A reservation that is waited for.
+//! Reserving memory and waiting until it is done.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -13,18 +13,19 @@ use crate::size::Bytes;
 
 /// Memory is reserved in steps of this many bytes.
 const STEP: u64 = 16 << 20;
-/// A child that makes no step for this time is given up.
+/// A child that makes no progress for this time is given up.
 const STUCK: Duration = Duration::from_secs(30);
 /// The time between two looks at whether the wait is to end.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// Puts memory behind bytes `from..to` of the object, which makes it so long, by a child process: this process is not the
-/// one to be killed where a memory limit is reached. Nothing is tried where it is known that there is not so much.
+/// Puts memory behind bytes `from..to` of the object, which makes the object `to` bytes long. A child process does this, so
+/// that the kernel does not kill this process if a memory limit is reached. Fails at once if too little memory is known to be
+/// free.
 ///
-/// Waits until it is done, or until `ending` says that it is not wanted any more.
+/// Waits until the memory is reserved, or until `ending` says that it is not wanted any more.
 ///
 /// # Errors
-/// [`SystemError`] with what was asked for and what there is; the object is `from` bytes long then. Its source is of kind
+/// [`SystemError`] with what was asked for and what is free. The object is then `from` bytes long. The source is of kind
 /// `OutOfMemory`, or what the kernel says.
 pub fn in_child(fd: BorrowedFd<'_>, from: u64, to: u64, ending: &AtomicBool) -> Result<()> {
     let asked = to.saturating_sub(from);
@@ -40,7 +41,7 @@ pub fn in_child(fd: BorrowedFd<'_>, from: u64, to: u64, ending: &AtomicBool) -> 
     match wait(&mut reservation, ending) {
         Ok(()) => Ok(()),
         Err(error) => {
-            // The child is gone first. What it has taken is given back; nobody has been told of it.
+            // The child ends first. Then the memory that it has taken is given back; no process uses it yet.
             drop(reservation);
             truncate(fd, from)?;
             Err(failed(&memory::shared(fd), error))

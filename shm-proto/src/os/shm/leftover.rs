@@ -1,6 +1,6 @@
-//! What starts that were killed have left: blank objects under the names of channels, and temporary names.
+//! Removes what daemons left that were killed while they started: blank objects with the names of channels, and temporary names.
 //!
-//! Nothing that some process has open is touched, and nothing of another user's.
+//! Objects that a process has open, and objects of other users, are not touched.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -25,21 +25,21 @@ const SEMAPHORE: i64 = 32;
 /// What is under a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Leftover {
-    /// A blank object of this user's was there, and is no more.
+    /// A blank object of this user was there, and has been removed.
     Removed,
-    /// Such an object is there, and some process has it open: its maker, perhaps.
+    /// A blank object of this user is there, and a process has it open, perhaps the one that made it.
     InUse,
-    /// Nothing, or something that is no leftover.
+    /// There is no object, or one that is not a leftover.
     None,
 }
 
-/// Removes the object `name` if it is of this user, blank (empty, or its first page zero), and if no process has it open.
+/// Removes the object `name` if it belongs to this user, is blank (empty, or its first page is zero), and no process has it open.
 ///
-/// Objects that are made as [`Unnamed`](super::Unnamed) are never blank. This is for those of programs that name an object
-/// first and fill it afterwards, as earlier versions did.
+/// Objects that are made as [`Unnamed`](super::Unnamed) are never blank. This is for objects of programs that give an object
+/// its name first and fill it afterwards, as earlier versions did.
 ///
 /// # Errors
-/// If it cannot be removed, or the kernel does not say who has it open.
+/// If the object cannot be removed, or the kernel does not tell whether a process has it open.
 pub fn remove_blank(name: &str) -> Result<Leftover> {
     let file = match open_own(name)? {
         Opened::File(file) => file,
@@ -54,10 +54,10 @@ pub fn remove_blank(name: &str) -> Result<Leftover> {
     remove_unopened(name, &file)
 }
 
-/// Removes the temporary names of this user's that no process uses. Returns them.
+/// Removes the temporary names of this user that no process uses, and returns them.
 ///
 /// # Errors
-/// If one of them cannot be removed; the others are.
+/// If one of them cannot be removed. The others are removed all the same.
 pub fn sweep() -> Result<Vec<String>> {
     let mut removed = Vec::new();
     let mut result = Ok(());
@@ -84,7 +84,7 @@ fn remove_temporary(name: &str, is_semaphore: bool) -> Result<Leftover> {
         return Ok(Leftover::None);
     }
     if stat.st_nlink > 1 {
-        // It has its own name already: whoever uses it needs this one no more.
+        // The object has its own name already, so nobody needs the temporary name any more.
         return unlink(name).map(|()| Leftover::Removed);
     }
     remove_unopened(name, &file)
@@ -94,7 +94,7 @@ fn remove_unopened(name: &str, file: &OwnedFd) -> Result<Leftover> {
     if !is_alone(file)? {
         return Ok(Leftover::InUse);
     }
-    // While the lease is held nobody else can find this file and remove it, so the name stays what it is.
+    // While this process holds the lease, no other process finds and removes the file, so the name keeps leading to it.
     if !leads_to(name, file) {
         return Ok(Leftover::None);
     }
@@ -103,13 +103,13 @@ fn remove_unopened(name: &str, file: &OwnedFd) -> Result<Leftover> {
 
 enum Opened {
     File(OwnedFd),
-    /// Somebody else is looking whether it is in use.
+    /// Another process is checking whether the file is in use.
     Leased,
-    /// There is none, or none of this user's.
+    /// There is no such file, or it belongs to another user.
     None,
 }
 
-/// Opens a regular file of this user's for reading and writing.
+/// Opens a regular file of this user for reading and writing.
 fn open_own(name: &str) -> Result<Opened> {
     let flags = OFlag::O_PATH | OFlag::O_CLOEXEC | OFlag::O_NOFOLLOW;
     let Ok(there) = retry(|| open_path(path(name).as_str(), flags, Mode::empty())) else { return Ok(Opened::None) };

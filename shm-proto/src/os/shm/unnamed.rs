@@ -34,7 +34,7 @@ pub(super) fn is_temporary(file_name: &str, before: &str) -> bool {
     random.is_some_and(|digits| digits.len() == 16 && digits.bytes().all(|c| matches!(c, b'0'..=b'9' | b'a'..=b'f')))
 }
 
-/// Permissions until [`Unnamed::publish`] sets those asked for.
+/// The permissions until [`Unnamed::publish`] sets the final ones.
 fn private() -> Mode {
     Mode::S_IRUSR | Mode::S_IWUSR
 }
@@ -45,7 +45,7 @@ pub struct Unnamed {
     file: OwnedFd,
     name: String,
     mode: u32,
-    /// Where one is needed.
+    /// A temporary name, if the file system or the kernel needs one.
     temporary: Option<Temporary>,
 }
 
@@ -56,8 +56,8 @@ struct Temporary(String);
 impl Unnamed {
     /// Makes an object that will be called `name` (`/PREFIX.NAME`), empty and open for reading and writing.
     ///
-    /// The group is set at once, so that a group that may not be given is known before anything else is done; `mode` is set
-    /// by [`publish`](Self::publish), exactly and whatever the umask is.
+    /// The group is set at once, so that a group that this user may not give is refused before anything else is done.
+    /// [`publish`](Self::publish) sets exactly `mode`, whatever the umask is.
     ///
     /// # Errors
     /// [`SystemError`]; its source is of kind `PermissionDenied` if this user may not give files to
@@ -65,7 +65,7 @@ impl Unnamed {
     pub fn create(name: &str, mode: u32, gid: Option<u32>) -> Result<Self> {
         let made = match unnamed() {
             Ok(file) => Self { file, name: name.to_owned(), mode, temporary: None },
-            // What a file system, a kernel or a container says that does not have it, or that shows no descriptors.
+            // The errors of a file system, kernel or container that has no unnamed files or does not show descriptors.
             Err(Errno::EOPNOTSUPP | Errno::EISDIR | Errno::EINVAL | Errno::ENOENT) => Self::temporary(name, mode)?,
             Err(error) => return Err(failed("create", name, error)),
         };
@@ -87,14 +87,14 @@ impl Unnamed {
         Ok(Self { file, name: name.to_owned(), mode, temporary: Some(Temporary(temporary)) })
     }
 
-    /// The descriptor to fill it by.
+    /// The descriptor to fill the object with.
     #[must_use]
     pub fn file(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
 
-    /// A read-only descriptor with an open file description of its own. To be taken before [`publish`](Self::publish), after
-    /// which the mode may not allow it.
+    /// A read-only descriptor with an open file description of its own. Take it before [`publish`](Self::publish), because the
+    /// final mode may not allow it.
     ///
     /// # Errors
     /// [`SystemError`] if descriptors have run out.
@@ -107,11 +107,11 @@ impl Unnamed {
         opened.map_err(|error| failed("open for reading", &self.name, error))
     }
 
-    /// Gives the object its mode and its name. Until then nobody else can open it, from then on everybody whom the mode lets.
+    /// Gives the object its mode and its name. From then on, every process that the mode allows can open it.
     ///
     /// # Errors
-    /// [`SystemError`]; its source is of kind `AlreadyExists` if there is an object of this name. It
-    /// may be tried again.
+    /// [`SystemError`]; its source is of kind `AlreadyExists` if there is an object of this name. Then
+    /// the call may be repeated.
     pub fn publish(&self) -> Result<()> {
         self.open_up()?;
         let to = path(&self.name);
@@ -124,8 +124,7 @@ impl Unnamed {
         linked.map_err(|error| failed("create", &self.name, error))
     }
 
-    /// As [`publish`](Self::publish), in the place of an object that has the name: at every moment the name leads to the one or
-    /// to the other.
+    /// As [`publish`](Self::publish), but replaces an object that has the name. At every moment the name leads to one of the two.
     ///
     /// # Errors
     /// [`SystemError`].
@@ -145,7 +144,7 @@ impl Unnamed {
             .map_err(|error| failed("replace", &self.name, error))
     }
 
-    /// Lets others open it once it has a name.
+    /// Lets other processes open the object once it has a name.
     fn open_up(&self) -> Result<()> {
         retry(|| fchmod(&self.file, Mode::from_bits_truncate(self.mode)))
             .map_err(|error| failed(format_args!("set mode {:04o} on the new", self.mode), &self.name, error))
@@ -161,7 +160,7 @@ impl Unnamed {
 impl Drop for Temporary {
     fn drop(&mut self) {
         if let Err(error) = shm_unlink(self.0.as_str())
-            // A sweep may be faster once the object has its own name.
+            // A sweep may have removed the name already, once the object has its own name.
             && error != Errno::ENOENT
         {
             log::warn!("event=unlink-failed segment={} reason={error}", self.0);
