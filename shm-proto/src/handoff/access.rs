@@ -1,4 +1,4 @@
-//! Changing who may open the objects of a writer that is at work.
+//! Changing the mode and the group of the objects while their writer works.
 
 use std::os::fd::OwnedFd;
 
@@ -14,7 +14,7 @@ use crate::os::{file_id::FileId, named_sem};
 /// Mode and group of a writer's objects, from any thread.
 #[derive(Clone, Debug)]
 pub struct Access {
-    /// Each object's name for `shm_open`, and which file it has to be.
+    /// Each object's name for `shm_open`, and the file that must have the name.
     objects: [(String, FileId); 3],
 }
 
@@ -30,11 +30,12 @@ impl Access {
         }
     }
 
-    /// Gives all three this mode and group; `None` is this process's group. Who has them open keeps them.
+    /// Gives all three objects this mode and group; `None` is the group of this process. Processes that have the objects open
+    /// keep them.
     ///
     /// # Errors
-    /// [`SystemError`], its source of kind `NotFound` when a name leads nowhere or elsewhere, and `PermissionDenied` when
-    /// this user may not give files to the group. The mode is not changed then.
+    /// [`SystemError`], with a source of kind `NotFound` if a name leads to no object or to another one, and `PermissionDenied`
+    /// if this user may not give files to the group. The mode is not changed then.
     pub fn set(&self, mode: u32, gid: Option<u32>) -> Result<()> {
         let open = self.objects.iter().map(|(name, id)| open(name, *id)).collect::<Result<Vec<_>>>()?;
         let gid = gid.map_or_else(getegid, Gid::from_raw);

@@ -1,4 +1,4 @@
-//! What handing messages over can meet.
+//! The errors of handing messages over.
 
 use std::time::Duration;
 
@@ -28,7 +28,7 @@ pub enum HandoffError {
     Locked {
         /// The segment's name.
         segment: String,
-        /// The holder, as far as the mutex tells, and the way out.
+        /// The holder, as far as the mutex tells, and what to do.
         holder: String,
     },
     /// A wait timed out. From a writer: the message is withdrawn.

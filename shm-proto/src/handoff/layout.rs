@@ -16,23 +16,23 @@ use std::sync::atomic::{AtomicI32, AtomicU64};
 use crate::os::mutex::{MUTEX_BYTES, MutexCell};
 use crate::os::page::PAGE_SIZE;
 
-/// What stands at the start of the segment. All but the mutex is protected by it.
+/// The start of the segment. The mutex protects the other fields.
 #[repr(C)]
 #[derive(Debug)]
 pub struct Header {
     /// `pthread_mutex_t`, process-shared.
     pub mutex: MutexCell,
-    /// `size_t`: the object's whole length in bytes as readers have been told.
+    /// `size_t`: the length of the whole object that readers have been told, in bytes.
     pub capacity: AtomicU64,
     /// `size_t`: bytes of the message.
     pub data_size: AtomicU64,
-    /// `int`: 1 from the moment a message is there until a reader has read it.
+    /// `int`: 1 while there is a message that no reader has read.
     pub ready_flag: AtomicI32,
 }
 
-/// Where the message starts: right behind the flag, without the padding.
+/// Where the message starts: directly behind the flag, inside the header's padding.
 pub const DATA: u64 = (MUTEX_BYTES + 20) as u64;
-/// What C programs call `sizeof(struct shm_header)`, and take off the capacity.
+/// `sizeof(struct shm_header)` in C programs, which they subtract from the capacity.
 pub const HEADER_SIZE: u64 = (MUTEX_BYTES + 24) as u64;
 /// The smallest object: one page.
 pub const PAGE: u64 = PAGE_SIZE as u64;

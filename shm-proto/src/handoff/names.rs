@@ -10,7 +10,7 @@ use crate::name::{ChannelName, Prefix};
 /// `/dev/shm` file names have at most 255 bytes; a semaphore's has `sem.` before it.
 const MAX_LEN: usize = 250;
 
-/// Segment and semaphores by the names that `shm_open` and `sem_open` know them by: a slash, then no more slashes.
+/// The names of segment and semaphores for `shm_open` and `sem_open`: one slash at the start, and no other.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Names {
     /// The segment.
@@ -25,7 +25,7 @@ impl Names {
     /// Checks three names.
     ///
     /// # Errors
-    /// [`BadObjectName`] for a name that the C library would refuse, or two semaphores of one name.
+    /// [`BadObjectName`] for a name that the C library would refuse, or if two objects would have one name.
     pub fn new(segment: &str, avail: &str, done: &str) -> Result<Self, BadObjectName> {
         check("segment", segment)?;
         check("semaphore", avail)?;
@@ -44,7 +44,7 @@ impl Names {
         Ok(Self { segment: segment.to_owned(), avail: avail.to_owned(), done: done.to_owned() })
     }
 
-    /// What a channel's objects are called when nothing else is said: `/PREFIX.NAME`, with `.avail` and `.done`.
+    /// The default names of a channel's objects: `/PREFIX.NAME`, and the same with `.avail` and `.done`.
     #[must_use]
     pub fn of_channel(prefix: &Prefix, channel: &ChannelName) -> Self {
         let segment = prefix.segment_name(channel);

@@ -20,7 +20,7 @@ use crate::os::mutex::{Guard, Lock, MUTEX_BYTES, RobustMutex};
 use crate::os::named_sem::{self, NamedSemaphore};
 use crate::os::{process, reserve, shm};
 
-/// The segment, its header mapped.
+/// The segment, with its header mapped.
 #[derive(Debug)]
 pub(super) struct Segment {
     name: String,
@@ -29,7 +29,7 @@ pub(super) struct Segment {
     id: FileId,
 }
 
-/// All three.
+/// All three objects.
 #[derive(Debug)]
 pub(super) struct Objects {
     pub(super) names: Names,
@@ -82,8 +82,8 @@ impl Segment {
     }
 
     pub(super) fn header(&self) -> &Header {
-        // SAFETY: atomics at the start of the first page, which the file had when it was mapped; those who can write the
-        // file are trusted not to cut it (the module's documentation).
+        // SAFETY: atomics at the start of the first page, which the file had when it was mapped. The processes that can write the
+        // file are trusted not to cut it (see the documentation of the module).
         unsafe { self.mapping.view::<Header>(0) }
     }
 
@@ -105,7 +105,7 @@ impl Segment {
         reserve::length(self.fd())
     }
 
-    /// Takes the mutex, until `deadline_ns` at most. `None` when it is not recoverable.
+    /// Takes the mutex, waiting until `deadline_ns` at the latest. `None` if the mutex is not recoverable.
     pub(super) fn lock(&self, deadline_ns: u64) -> Result<Option<Guard<'_>>> {
         if !self.mutex().is_sane() {
             let reason = format!(
@@ -138,7 +138,7 @@ impl Segment {
         HandoffError::Corrupt { channel: self.name.clone(), reason }
     }
 
-    /// Copies the message out, as far as the file has it. The mutex is held.
+    /// Copies the message out, as far as the file is long enough. The caller holds the mutex.
     pub(super) fn copy_out(&self, into: &mut Vec<u8>) -> Result<()> {
         let (size, len) = (self.header().data_size.load(Ordering::Relaxed), self.len()?);
         let most = len.saturating_sub(DATA);
@@ -151,8 +151,8 @@ impl Segment {
         Ok(read.map_err(|e| SystemError::new(format!("read {size} bytes from {}", self.name), e))?)
     }
 
-    /// Copies a part of a message in, from byte `at` of the message on; the file is long enough. The mutex is held, which keeps
-    /// this apart from the last reader's copying: see `is_read` in the writer.
+    /// Copies a part of a message in, from byte `at` of the message on. The file is long enough. The caller holds the mutex, so
+    /// the last reader does not copy at the same time: see `is_read` in the writer.
     pub(super) fn copy_in(&self, at: u64, part: &[u8]) -> Result<(), SystemError> {
         let len = part.len();
         self.file
@@ -160,17 +160,17 @@ impl Segment {
             .map_err(|e| SystemError::new(format!("write {len} bytes to {}", self.name), e))
     }
 
-    /// Whether the name still leads here.
+    /// Whether the name still leads to this segment.
     pub(super) fn is_current(&self) -> bool {
         FileId::at(path(&self.name)).is_ok_and(|there| there == self.id)
     }
 }
 
 impl Objects {
-    /// Opens what a writer has made; `None` while it is not there as a whole.
+    /// Opens the objects of a writer. `None` while they are not complete.
     ///
     /// # Errors
-    /// For anything but a missing object, no permission say.
+    /// For anything but a missing object, for example a missing permission.
     pub(super) fn open(names: &Names) -> Result<Option<Self>, SystemError> {
         let opened = (|| {
             let file = shm::open(&names.segment, true)?;
@@ -178,7 +178,7 @@ impl Objects {
                 return Ok(None);
             }
             let segment = Segment::map(&names.segment, file)?;
-            // A writer says the capacity when the mutex is ready.
+            // A writer stores the capacity after the mutex is ready.
             if segment.header().capacity.load(Ordering::Acquire) < HEADER_SIZE {
                 return Ok(None);
             }
@@ -193,18 +193,18 @@ impl Objects {
         }
     }
 
-    /// Whether all names still lead here.
+    /// Whether all names still lead to these objects.
     pub(super) fn are_current(&self) -> bool {
         self.segment.is_current() && self.avail.is_current(&self.names.avail) && self.done.is_current(&self.names.done)
     }
 
-    /// Whether at least one name leads nowhere.
+    /// Whether at least one name is missing.
     pub(super) fn is_one_missing(&self) -> bool {
         let paths = [path(&self.names.segment), named_sem::path(&self.names.avail), named_sem::path(&self.names.done)];
         paths.iter().any(|path| FileId::at(path).is_err())
     }
 
-    /// Removes those names that still lead here.
+    /// Removes the names that still lead to these objects.
     pub(super) fn unlink(&self) -> Result<(), SystemError> {
         let mut result = Ok(());
         if self.segment.is_current() {

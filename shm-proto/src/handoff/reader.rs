@@ -1,4 +1,4 @@
-//! Role B: waits for messages, copies them out, acknowledges each.
+//! Role B: waits for messages, copies them out, and acknowledges each one.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -11,45 +11,47 @@ use crate::os::process;
 use crate::os::sem::Wait;
 
 const MILLISECOND: u64 = 1_000_000;
-/// How often a reader that waits looks whether the names still lead to what it has open.
+/// The time between two checks of a waiting reader that the names still lead to the objects that it has open.
 const LOOK: u64 = 250 * MILLISECOND;
-/// How often it looks for objects that are not there yet.
+/// The time between two looks for objects that do not exist yet.
 const SEARCH: u64 = 20 * MILLISECOND;
-/// A writer that starts removes the semaphores and makes new ones; names that stay away for longer are gone.
+/// A writer that starts removes the semaphores and makes new ones. If the names are missing for longer than this, the writer is
+/// gone.
 const GRACE: u64 = 100 * MILLISECOND;
-/// How long a message may be kept from this reader by somebody in the mutex.
+/// How long a peer that holds the mutex may keep a message from this reader.
 const LOCK: u64 = 5_000 * MILLISECOND;
 
 /// A message was received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {
-    /// Its number, counted from 0 by this reader: the protocol has none.
+    /// The number of the message, counted from 0 by this reader. The protocol has no numbers.
     pub seq: u64,
-    /// A peer had died inside the mutex, which was recovered to read this one.
+    /// A peer had died while it held the mutex, and the mutex was recovered to read this message.
     pub recovered: bool,
 }
 
-/// What a reader can see of the writer without its word.
+/// The signs of a writer that a reader can see without a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WriterSign {
-    /// Somebody holds the lock that a [`Writer`](super::Writer) holds on its segment. Programs in C hold none.
+    /// A process holds the lock that a [`Writer`](super::Writer) holds on its segment. Programs in C hold no lock.
     Lock,
     /// Another process has the segment mapped: a writer, or another reader.
     Mapped,
-    /// Neither, as far as `/proc` shows this user. The writer was killed, or nobody has come yet.
+    /// Neither, as far as `/proc` shows it to this user. The writer was killed, or has not started yet.
     Nothing,
 }
 
 /// A reader of a handoff channel.
 ///
-/// It acknowledges a message when it is told to, when the next one is asked for, and when it is dropped.
+/// The reader acknowledges a message when [`acknowledge`](Self::acknowledge) is called, when the next message is asked for, and
+/// when the reader is dropped.
 #[derive(Debug)]
 pub struct Reader {
     names: Names,
     objects: Option<Objects>,
-    /// `avail` was taken for a message that is not copied yet.
+    /// `avail` was taken for a message that has not been copied yet.
     claimed: bool,
-    /// Since when the mutex was tried for it.
+    /// When the first attempt was made to lock the mutex for that message.
     trying_since: Option<u64>,
     unacknowledged: bool,
     received: u64,
@@ -57,7 +59,7 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// A reader of these objects, which need not be there yet.
+    /// A reader of these objects, which need not exist yet.
     #[must_use]
     pub fn new(names: Names) -> Self {
         let (objects, trying_since) = (None, None);
@@ -70,8 +72,8 @@ impl Reader {
         &self.names
     }
 
-    /// What is to be seen of the writer now; `None` while the objects are not open. The protocol has no word for a writer that was
-    /// killed: its objects stay, and a reader waits on them for the next one. Without a lock this looks at every process.
+    /// The signs of the writer now; `None` while the objects are not open. The protocol does not say that a writer was killed:
+    /// the objects stay, and a reader waits for the next writer. If no lock is held, this looks at every process in `/proc`.
     #[must_use]
     pub fn writer_sign(&self) -> Option<WriterSign> {
         let file = self.objects.as_ref()?.segment.id();
@@ -88,13 +90,13 @@ impl Reader {
         self.received
     }
 
-    /// Posts of `avail` for which there was no message: another reader had it, or there were too many.
+    /// Posts of `avail` without a message: another reader took the message, or there were too many posts.
     #[must_use]
     pub fn stray_posts(&self) -> u64 {
         self.stray_posts
     }
 
-    /// Tells the writer that the last message has been read, unless it has been told.
+    /// Tells the writer that the last message has been read, unless the writer has been told already.
     pub fn acknowledge(&mut self) {
         if std::mem::take(&mut self.unacknowledged)
             && let Some(objects) = &self.objects
@@ -103,7 +105,7 @@ impl Reader {
         }
     }
 
-    /// Waits for a message and copies it to `into`, which it replaces; `None` waits for as long as it takes.
+    /// Waits for a message and replaces the contents of `into` with it. Without a timeout the wait has no limit.
     ///
     /// # Errors
     /// [`HandoffError::TimedOut`], and those of [`recv_until`](Self::recv_until).
@@ -124,13 +126,13 @@ impl Reader {
         }
     }
 
-    /// As [`recv`](Self::recv) until `CLOCK_MONOTONIC` has reached `until_ns` or a signal handler runs: then it is `None`.
+    /// As [`recv`](Self::recv), but returns `None` when `CLOCK_MONOTONIC` reaches `until_ns` or a signal handler runs.
     ///
     /// # Errors
-    /// [`HandoffError::Closed`] when the writer has removed the objects (a later call waits for new ones),
-    /// [`HandoffError::Locked`] when somebody has kept the message from this reader for five seconds,
-    /// [`HandoffError::Corrupt`] for a `data_size` that the segment cannot hold, [`HandoffError::System`] when the objects may
-    /// not be opened.
+    /// [`HandoffError::Closed`] if the writer has removed the objects (a later call waits for new ones),
+    /// [`HandoffError::Locked`] if a peer has held the mutex for five seconds while there was a message,
+    /// [`HandoffError::Corrupt`] for a `data_size` that the segment cannot hold, [`HandoffError::System`] if this user may not
+    /// open the objects.
     pub fn recv_until(&mut self, into: &mut Vec<u8>, until_ns: u64) -> Result<Option<Received>> {
         self.acknowledge();
         loop {
@@ -161,7 +163,7 @@ impl Reader {
             match self.take(into) {
                 Ok(Some(received)) => return Ok(Some(received)),
                 Ok(None) => {}
-                // Not for as long as the caller's whole time: it may have signals to look at.
+                // Not until the end of the caller's time: the caller may have to look at signals.
                 Err(HandoffError::Locked { .. }) if self.may_try_on() => {}
                 Err(error) => {
                     self.give_up();
@@ -174,13 +176,13 @@ impl Reader {
         }
     }
 
-    /// Copies the message that `avail` was taken for; `None` when there is none, or the mutex cannot be had yet.
+    /// Copies the message that `avail` was taken for. `None` if there is no message, or if the mutex is not free yet.
     fn take(&mut self, into: &mut Vec<u8>) -> Result<Option<Received>> {
         let Some(objects) = &self.objects else { return Ok(None) };
         let now = monotonic_ns();
         self.trying_since.get_or_insert(now);
         let Some(guard) = objects.segment.lock(now + LOOK)? else {
-            // Released without repair: only the writer can make it anew, and does so when it offers the message again.
+            // A peer released the mutex without repairing it. The writer initialises it when it offers the message again.
             pause(now + SEARCH);
             let holder = "nobody any more, and cannot be recovered: its holder died and the next one let it go without repair; a \
                           writer of shmd's makes it anew with its next message"
@@ -209,7 +211,7 @@ impl Reader {
         self.trying_since.is_some_and(|since| monotonic_ns() < since.saturating_add(LOCK))
     }
 
-    /// Puts the claim back, so that the message is not lost to other readers.
+    /// Posts `avail` again, so that another reader can take the message.
     fn give_up(&mut self) {
         if let (true, Some(objects)) = (std::mem::take(&mut self.claimed), &self.objects) {
             objects.avail.post();
@@ -217,7 +219,7 @@ impl Reader {
         self.trying_since = None;
     }
 
-    /// Nothing has come for a while: are these still the writer's objects?
+    /// Checks, after a while without messages, that these are still the writer's objects.
     fn look(&mut self) -> Result<()> {
         let Some(objects) = &self.objects else { return Ok(()) };
         if objects.are_current() {

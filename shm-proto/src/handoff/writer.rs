@@ -1,4 +1,4 @@
-//! Role A: makes the objects, offers one message at a time, waits for its acknowledgement.
+//! Role A: makes the objects, offers one message at a time, and waits for its acknowledgement.
 
 mod create;
 mod end;
@@ -24,9 +24,9 @@ pub use end::Waker;
 pub use settings::{Counters, Origin, Settings};
 pub use size::Resized;
 
-/// How long the mutex is waited for, in nanoseconds: nobody holds it for longer than a copy takes.
+/// How long to wait for the mutex, in nanoseconds. A correct peer holds it no longer than a copy takes.
 const LOCK: u64 = 1_000_000_000;
-/// A mutex that has to be made anew oftener than this in one go is being broken all the time.
+/// The number of times to initialise the mutex in one call. If that is not enough, a peer keeps breaking it.
 const REPAIRS: u32 = 8;
 
 /// What became of a message so far.
@@ -37,7 +37,7 @@ pub enum Progress {
     Acknowledged,
     /// It is on offer.
     Waiting,
-    /// Nobody acknowledged it in time, and the policy is to drop.
+    /// No reader acknowledged it in time, and the policy is to drop.
     Dropped,
 }
 
@@ -45,13 +45,13 @@ pub enum Progress {
 #[derive(Clone, Copy, Debug)]
 struct Offer {
     len: u64,
-    /// The file's length when it was offered: whoever reads it has seen that.
+    /// The file's length when the message was offered. A reader of the message has seen this length.
     seen: u64,
     deadline: u64,
 }
 
-/// The writer of a handoff channel. Dropping it withdraws what is on offer and removes the objects; [`close`](Self::close)
-/// does the same and tells of failure.
+/// The writer of a handoff channel. Dropping the writer withdraws the message on offer and removes the objects;
+/// [`close`](Self::close) does the same and returns errors.
 #[derive(Debug)]
 pub struct Writer {
     settings: Settings,
@@ -73,18 +73,18 @@ impl Writer {
     /// Makes the objects, or takes over stale ones of this user.
     ///
     /// # Errors
-    /// [`HandoffError::System`] of kind `AlreadyExists` when another writer or another user has one of the names, or a program
-    /// that is not shmd's still uses the segment; [`HandoffError::Locked`] when a peer sits in the mutex of a stale segment for a
+    /// [`HandoffError::System`] of kind `AlreadyExists` if another writer or another user has one of the names, or if a program
+    /// that is not shmd's still uses the segment; [`HandoffError::Locked`] if a peer holds the mutex of a stale segment for a
     /// second; otherwise what the system says.
     pub fn create(settings: Settings) -> Result<Self> {
         Self::create_within(settings, Duration::from_nanos(LOCK), &AtomicBool::new(false))
     }
 
-    /// [`create`](Self::create) that waits no longer than `patience` for the mutex of a stale segment, and for memory until
-    /// `ending` says that it is not wanted any more.
+    /// As [`create`](Self::create), but waits no longer than `patience` for the mutex of a stale segment, and for memory only
+    /// until `ending` says that the writer is not wanted any more.
     ///
     /// # Errors
-    /// As there.
+    /// As [`create`](Self::create).
     pub fn create_within(settings: Settings, patience: Duration, ending: &AtomicBool) -> Result<Self> {
         let mut settings = settings;
         settings.max_capacity = (settings.max_capacity / PAGE * PAGE).max(PAGE);
@@ -119,7 +119,7 @@ impl Writer {
         self.counters
     }
 
-    /// The segment's length in bytes; a message of [`HEADER_SIZE`] bytes less fits without growing.
+    /// The segment's length in bytes. A message that is [`HEADER_SIZE`] bytes shorter fits without growing.
     #[must_use]
     pub fn capacity(&self) -> u64 {
         self.len
@@ -137,7 +137,7 @@ impl Writer {
         self.offer.map(|offer| offer.len)
     }
 
-    /// Something to end waits with from other threads.
+    /// A handle that ends waits of this writer from other threads.
     #[must_use]
     pub fn waker(&self) -> Waker {
         let (woken, ending) = (Arc::clone(&self.woken), Arc::clone(&self.ending));
@@ -150,14 +150,15 @@ impl Writer {
         Access::of(&self.objects)
     }
 
-    /// Another policy for messages that are not acknowledged in time, the one on offer included: its time starts anew.
+    /// Sets the policy for messages that are not acknowledged in time. This includes the message on offer, whose time starts
+    /// again.
     pub fn set_policy(&mut self, drop_late: bool, ack_timeout: Duration) {
         (self.settings.drop_late, self.settings.ack_timeout) = (drop_late, ack_timeout);
         let deadline = self.ack_deadline();
         self.offer = self.offer.map(|offer| Offer { deadline, ..offer });
     }
 
-    /// Does `work` with the mutex held, recovering it as needed.
+    /// Does `work` while holding the mutex, which is recovered if necessary.
     fn locked<R>(&mut self, work: impl FnOnce(&Objects) -> R) -> Result<R> {
         for _ in 0..REPAIRS {
             match self.objects.segment.lock(monotonic_ns() + LOCK)? {
@@ -174,22 +175,22 @@ impl Writer {
         Err(self.objects.segment.corrupt("its mutex is broken again as soon as it is made anew".to_owned()))
     }
 
-    /// Puts a message on offer and returns at once; [`progress`](Self::progress) says what becomes of it.
+    /// Offers a message and returns at once. [`progress`](Self::progress) says what happens to the message.
     ///
     /// # Errors
-    /// [`HandoffError::WouldBlock`] while another one is on offer, [`HandoffError::TooLarge`], [`HandoffError::NoSpace`] when
-    /// the segment cannot grow, [`HandoffError::Locked`]; the message is then not on offer.
+    /// [`HandoffError::WouldBlock`] while another message is on offer, [`HandoffError::TooLarge`], [`HandoffError::NoSpace`] if
+    /// the segment cannot grow, [`HandoffError::Locked`]. The message is then not on offer.
     pub fn offer(&mut self, message: &[u8]) -> Result<()> {
         self.offer_parts(message.len() as u64, |put| put(message))
     }
 
-    /// [`offer`](Self::offer) for a message of `len` bytes that does not lie in one piece: `parts` puts one after another.
+    /// As [`offer`](Self::offer), for a message of `len` bytes in several pieces, which `parts` puts one after another.
     ///
     /// # Errors
-    /// As there, and what `parts` says.
+    /// As [`offer`](Self::offer), and what `parts` returns.
     ///
     /// # Panics
-    /// When `parts` puts more than `len` bytes.
+    /// If `parts` puts more than `len` bytes.
     pub fn offer_parts(
         &mut self,
         len: u64,
@@ -215,7 +216,7 @@ impl Writer {
             })?;
             let header = objects.segment.header();
             header.data_size.store(len, Ordering::Relaxed);
-            // Release: the reader's Acquire load; a C program's order comes from the mutex.
+            // Release pairs with the Acquire load of a reader of this library. The mutex orders this for C programs.
             header.ready_flag.store(1, Ordering::Release);
             Ok::<(), SystemError>(())
         })??;
@@ -228,27 +229,27 @@ impl Writer {
         clock::after(self.settings.ack_timeout)
     }
 
-    /// Takes away posts that belong to no message. A waker's is not lost: its flag stays.
+    /// Takes away posts that belong to no message. The post of a waker is not lost, because the waker's flag stays.
     fn clear_posts(&mut self) {
         let posts = u64::from(self.objects.avail.take_all()) + u64::from(self.objects.done.take_all());
         let waker = u64::from(self.woken.load(Ordering::Acquire));
         self.counters.stray_posts += posts.saturating_sub(waker);
     }
 
-    /// Whether a reader says that it has read what is on offer.
+    /// Whether a reader says that it has read the message on offer.
     fn is_read(&self) -> bool {
-        // Acquire: pairs with the Release of a reader of ours. A reader in C stores the flag as any other variable, and on 64-bit
-        // Arm the store may be visible before it has copied the message; but it is still in the mutex then, and nothing is
-        // changed here before the mutex was taken: see `offer_parts`.
+        // Acquire pairs with the Release of a reader of this library. A reader in C stores the flag like any other variable, so
+        // on 64-bit Arm the store may become visible before the reader has copied the message. But that reader still holds the
+        // mutex then, and the writer changes nothing before it has taken the mutex: see `offer_parts`.
         self.objects.segment.header().ready_flag.load(Ordering::Acquire) == 0
     }
 
-    /// Waits until the message on offer is acknowledged, dropped or offered again, a [`Waker`] wakes, a signal handler
-    /// runs, or `CLOCK_MONOTONIC` has reached `until_ns`. With nothing on offer it is [`Progress::Acknowledged`] at once.
+    /// Waits until the message on offer is acknowledged, dropped or offered again, a [`Waker`] wakes the writer, a signal handler
+    /// runs, or `CLOCK_MONOTONIC` reaches `until_ns`. If no message is on offer, returns [`Progress::Acknowledged`] at once.
     ///
     /// # Errors
-    /// [`HandoffError::Locked`] when the message should have been offered again or withdrawn and a peer sits in the mutex; the
-    /// next call goes on.
+    /// [`HandoffError::Locked`] if the message should have been offered again or withdrawn, but a peer holds the mutex. The
+    /// next call tries again.
     pub fn progress(&mut self, until_ns: u64) -> Result<Progress> {
         loop {
             let Some(offer) = self.offer else { return Ok(Progress::Acknowledged) };
@@ -262,7 +263,7 @@ impl Writer {
                 Wait::Interrupted => return Ok(Progress::Waiting),
                 Wait::TimedOut => {}
             }
-            // After a post as well: one that posts all the time must not hold the deadlines up.
+            // This is checked after a post, too: a peer that posts all the time must not delay the deadlines.
             let now = monotonic_ns();
             if now >= offer.deadline {
                 return self.overdue(offer);
@@ -277,7 +278,7 @@ impl Writer {
         self.offer = None;
         self.counters.messages += 1;
         self.counters.bytes += offer.len;
-        // A peer that sits in the mutex only delays these: the next acknowledgement tries again.
+        // A peer that holds the mutex only delays these steps: the next acknowledgement tries again.
         let told = self.tell_capacity(offer.seen);
         if let (Ok(()), Some(new)) = (told, self.shrink_to)
             && self.shrink(new).is_err()
@@ -294,7 +295,7 @@ impl Writer {
             return self.withdraw().map(|()| Progress::Dropped);
         }
         if self.objects.avail.value() > 0 {
-            // Nobody has come for it yet.
+            // No reader has come for the message yet.
             return Ok(Progress::Waiting);
         }
         self.locked(|objects| {
@@ -307,15 +308,15 @@ impl Writer {
         Ok(Progress::Waiting)
     }
 
-    /// Takes back what is on offer, if anything is, and counts it as dropped.
+    /// Withdraws the message on offer, if there is one, and counts it as dropped.
     ///
     /// # Errors
-    /// [`HandoffError::Locked`]: it is still on offer.
+    /// [`HandoffError::Locked`]: the message is still on offer.
     pub fn withdraw(&mut self) -> Result<()> {
         if self.offer.is_none() {
             return Ok(());
         }
-        // First, so that no reader comes in between for nothing.
+        // First of all, so that no reader comes for a message that is about to go.
         self.objects.avail.take_all();
         self.locked(|objects| objects.segment.header().ready_flag.store(0, Ordering::Relaxed))?;
         self.offer = None;
@@ -326,7 +327,7 @@ impl Writer {
         }
     }
 
-    /// Offers a message and waits until it is acknowledged or dropped; `None` waits as long as the policy does.
+    /// Offers a message and waits until it is acknowledged or dropped. Without a timeout, only the policy limits the wait.
     ///
     /// ```no_run
     /// use shm_proto::internal::handoff::{Names, Settings, Writer};
@@ -337,8 +338,8 @@ impl Writer {
     /// ```
     ///
     /// # Errors
-    /// Those of [`offer`](Self::offer) and [`progress`](Self::progress); [`HandoffError::TimedOut`] when nobody has acknowledged
-    /// it in that time: it is withdrawn.
+    /// Those of [`offer`](Self::offer) and [`progress`](Self::progress); [`HandoffError::TimedOut`] if no reader has
+    /// acknowledged the message within the timeout. The message is then withdrawn.
     pub fn publish(&mut self, message: &[u8], timeout: Option<Duration>) -> Result<Progress> {
         let until = clock::deadline(timeout);
         self.offer(message)?;

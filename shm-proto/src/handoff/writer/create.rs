@@ -1,4 +1,4 @@
-//! Making the objects, and what to do with those that are there already.
+//! Making the objects, and taking over or replacing those that exist already.
 
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -23,7 +23,7 @@ use crate::os::named_sem::{self, NamedSemaphore};
 use crate::os::shm::Leftover;
 use crate::os::{process, reserve, shm};
 
-/// How often a lock that is taken is looked at.
+/// The time between two attempts to take a lock that another process holds.
 const LOOK: Duration = Duration::from_millis(5);
 
 /// The objects with the lock that marks their writer.
@@ -36,10 +36,11 @@ pub(super) struct Made {
 
 /// Makes the three objects, or takes over those that a writer of this kind has left.
 ///
-/// The segment comes first, complete but for its capacity, and locked: of several writers that begin at the same time one
-/// gives it its name, and everything else is that one's. Its capacity comes last, so that readers find all three or nothing.
+/// The segment comes first, locked and complete except for its capacity: of several writers that start at the same time, one
+/// gives its segment the name, and that writer makes everything else. The capacity is stored last, so that readers find all
+/// three objects or nothing.
 ///
-/// Lock and mutex of a segment that was left are waited for as long as `patience`.
+/// Waits for the lock and the mutex of a segment that was left for up to `patience` each.
 pub(super) fn make(settings: &Settings, patience: Duration, ending: &AtomicBool) -> Result<Made> {
     match shm::sweep() {
         Ok(removed) => removed.iter().for_each(|name| log::warn!("event=sweep object={name}")),
@@ -52,7 +53,7 @@ pub(super) fn make(settings: &Settings, patience: Duration, ending: &AtomicBool)
     }
 }
 
-/// `None`: the objects have changed hands meanwhile.
+/// `None` if the objects have changed hands meanwhile.
 fn take_over(settings: &Settings, patience: Duration, ending: &AtomicBool) -> Result<Option<Made>> {
     let name = &settings.names.segment;
     let left = shm::remove_blank(name)?;
@@ -62,7 +63,7 @@ fn take_over(settings: &Settings, patience: Duration, ending: &AtomicBool) -> Re
             let origin = if left == Leftover::Removed { Origin::Replaced } else { Origin::Created };
             return fresh(settings, origin, ending);
         }
-        // Another writer is looking whether somebody uses it.
+        // Another writer is checking whether a process uses the segment.
         Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
         Err(error) => {
             return Err(refuse(
@@ -111,7 +112,7 @@ enum Adoption {
     Adopted(Objects, Option<u64>),
     /// A writer of this kind left it, but it cannot be used.
     Broken,
-    /// Made by a program that knows no robust mutex.
+    /// Made by a program that does not use a robust mutex.
     Foreign,
 }
 
@@ -150,7 +151,7 @@ fn adopt(settings: &Settings, file: OwnedFd, patience: Duration) -> Result<Adopt
     Ok(Adoption::Adopted(Objects { names, segment, avail, done }, pending))
 }
 
-/// `None` when another writer was faster.
+/// `None` if another writer was faster.
 fn fresh(settings: &Settings, origin: Origin, ending: &AtomicBool) -> Result<Option<Made>> {
     let names = &settings.names;
     let object = shm::Unnamed::create(&names.segment, settings.mode, settings.gid)?;
@@ -171,12 +172,12 @@ fn fresh(settings: &Settings, origin: Origin, ending: &AtomicBool) -> Result<Opt
         made.push(&names.avail);
         let done = Arc::new(NamedSemaphore::create(&names.done, settings.mode, settings.gid)?);
         made.push(&names.done);
-        // Last, with Release: a reader that sees it finds all the rest.
+        // Last, with Release: a reader that sees the capacity finds everything else.
         segment.header().capacity.store(settings.capacity, Ordering::Release);
         Ok(Some(Made { objects: Objects { names: names.clone(), segment, avail, done }, origin, owner }))
     })();
     if built.is_err() {
-        // The error is what matters; what cannot be removed now is recognised as stale later.
+        // The caller needs the first error. Objects that cannot be removed now are recognised as stale later.
         for name in made {
             let _ = named_sem::unlink(name);
         }
@@ -185,8 +186,8 @@ fn fresh(settings: &Settings, origin: Origin, ending: &AtomicBool) -> Result<Opt
     built
 }
 
-/// Takes the lock that marks the writer of a segment that was there; `None` when somebody else keeps it. A writer that was killed
-/// has it until the last of its threads and children is gone.
+/// Takes the lock that marks the writer of a segment that exists already. `None` if another process keeps the lock. A writer
+/// that was killed has the lock until the last of its threads and children has ended.
 fn own_within(name: &str, file: BorrowedFd<'_>, patience: Duration) -> Result<Option<Flock<OwnedFd>>, SystemError> {
     let until = Instant::now() + patience;
     loop {
@@ -209,7 +210,7 @@ fn own(name: &str, file: BorrowedFd<'_>) -> Result<Flock<OwnedFd>, SystemError> 
     Flock::lock(file, FlockArg::LockExclusiveNonblock).map_err(|(_, errno): (OwnedFd, Errno)| failed(errno.into()))
 }
 
-/// Removes semaphores that are there without a segment, or that a stale one had.
+/// Removes semaphores without a segment, and those of a stale segment.
 fn clear_semaphores(settings: &Settings) -> Result<()> {
     let own = geteuid().as_raw();
     for name in [&settings.names.avail, &settings.names.done] {

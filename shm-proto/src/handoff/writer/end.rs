@@ -1,4 +1,4 @@
-//! The end of a writer: asked for from another thread, and carried out.
+//! The end of a writer: another thread asks for it, and the writer carries it out.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -23,8 +23,8 @@ impl Waker {
         }
     }
 
-    /// Wakes the writer as [`wake`](Self::wake) does, and breaks off a growth that is under way, now and from now on: for a
-    /// writer that is about to be dropped. A wait for the mutex goes on for as long as it takes, a second at most.
+    /// Wakes the writer as [`wake`](Self::wake) does, and aborts growths from now on, including one that is under way. For a
+    /// writer that is about to be dropped. A wait for the mutex is not ended, but takes at most a second.
     pub fn end(&self) {
         self.ending.store(true, Ordering::Release);
         self.wake();
@@ -32,15 +32,15 @@ impl Waker {
 }
 
 impl Writer {
-    /// Withdraws what is on offer and removes the objects, as dropping does, and says whether that could be done.
+    /// Withdraws the message on offer and removes the objects, as dropping the writer does, and returns errors.
     ///
     /// # Errors
-    /// When an object could not be removed.
+    /// If an object could not be removed.
     pub fn close(mut self) -> Result<()> {
         self.remove()
     }
 
-    /// The second time does nothing.
+    /// A second call does nothing.
     fn remove(&mut self) -> Result<()> {
         if std::mem::replace(&mut self.removed, true) {
             return Ok(());

@@ -1,33 +1,34 @@
-//! What a writer is told at its start, and what it tells.
+//! The settings of a writer, and its counters.
 
 use std::time::Duration;
 
 use crate::handoff::Names;
 use crate::handoff::layout::{HEADER_SIZE, PAGE};
 
-/// How a writer is to be.
+/// The settings of a writer.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     /// The objects' names.
     pub names: Names,
-    /// Permission bits of all three, whatever the umask; both sides need to read and write.
+    /// Permission bits of all three objects, whatever the umask is. Both sides need to read and write.
     pub mode: u32,
-    /// Their group; `None` leaves the process's.
+    /// The group of the objects; `None` is the group of the process.
     pub gid: Option<u32>,
     /// The segment's length at the start, in bytes; rounded up to whole pages.
     pub capacity: u64,
-    /// The longest that it may grow to, in bytes; rounded down to whole pages.
+    /// The largest length of the segment, in bytes; rounded down to whole pages.
     pub max_capacity: u64,
     /// The largest message, in bytes; at most `max_capacity` less [`HEADER_SIZE`].
     pub max_message: u64,
-    /// What to do with a message that is not acknowledged in time: drop it, or offer it until it is.
+    /// Whether a message that is not acknowledged in time is dropped, and not offered again.
     pub drop_late: bool,
     /// How long an acknowledgement may take before the message is offered again or dropped.
     pub ack_timeout: Duration,
 }
 
 impl Settings {
-    /// One page at the start, as much as 256 MiB, never drops, offers again after a second, for the owner alone.
+    /// One page at the start and at most 256 MiB. The writer offers a message again after a second and never drops it. Only the
+    /// owner has access.
     #[must_use]
     pub fn new(names: Names) -> Self {
         let max_capacity = 256 << 20;
@@ -47,14 +48,14 @@ impl Settings {
 /// Where a writer's objects come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// There were none.
+    /// There were no objects.
     Created,
-    /// A writer that is no more left them, and readers that wait on them go on.
+    /// A writer that has ended left them. Readers that wait on them go on.
     Adopted {
-        /// Bytes of a message that was on offer and never acknowledged; it is withdrawn.
+        /// Bytes of a message that was on offer and never acknowledged. It has been withdrawn.
         pending: Option<u64>,
     },
-    /// Stale ones that could not be used were removed.
+    /// Stale objects that could not be used were removed.
     Replaced,
 }
 
@@ -69,9 +70,9 @@ pub struct Counters {
     pub offered_again: u64,
     /// Messages given up.
     pub dropped: u64,
-    /// Times that a peer died inside the mutex and it was recovered.
+    /// Times that a peer died while it held the mutex, and the mutex was recovered.
     pub recovered: u64,
-    /// Times that the mutex had to be initialised anew.
+    /// Times that the mutex had to be initialised again.
     pub repaired: u64,
     /// Posts of `avail` and `done` that belonged to no message.
     pub stray_posts: u64,

@@ -1,4 +1,4 @@
-//! Making the segment longer and shorter under readers that may be C programs.
+//! Making the segment longer and shorter while readers use it, which may be C programs.
 
 use std::sync::atomic::Ordering;
 
@@ -7,25 +7,25 @@ use crate::handoff::error::{HandoffError, Result};
 use crate::handoff::layout::{HEADER_SIZE, PAGE};
 use crate::os::reserve;
 
-/// What became of a request for another size, in bytes of the whole segment.
+/// The result of a request for another size, in bytes of the whole segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Resized {
     /// Before.
     pub old: u64,
     /// Now, or when the message on offer has been acknowledged.
     pub new: u64,
-    /// It is to be cut as soon as no message is on offer.
+    /// The segment is cut as soon as no message is on offer.
     pub pending: bool,
 }
 
 impl Writer {
     /// Makes the segment `bytes` long, rounded up to whole pages, from one page to the largest capacity.
     ///
-    /// Longer is at once. Shorter is at once when no message is on offer; otherwise it waits for the acknowledgement. A
-    /// reader in C keeps its longer mapping and is not harmed: it touches no more than the header and the message.
+    /// The segment grows at once. It shrinks at once if no message is on offer, and otherwise after the acknowledgement. A
+    /// reader in C keeps its longer mapping and is not harmed, because it accesses only the header and the message.
     ///
     /// # Errors
-    /// [`HandoffError::NoSpace`] when there is too little memory, [`HandoffError::Locked`], [`HandoffError::System`].
+    /// [`HandoffError::NoSpace`] if there is too little memory, [`HandoffError::Locked`], [`HandoffError::System`].
     pub fn resize(&mut self, bytes: u64) -> Result<Resized> {
         let wanted = bytes.max(1).checked_next_multiple_of(PAGE).unwrap_or(u64::MAX);
         let new = wanted.min(self.settings.max_capacity);
@@ -41,7 +41,7 @@ impl Writer {
         Ok(Resized { old, new, pending: self.shrink_to.is_some() })
     }
 
-    /// Makes room for a message of `len` bytes: doubles until it fits.
+    /// Makes the segment large enough for a message of `len` bytes, by doubling.
     pub(super) fn make_room(&mut self, len: u64) -> Result<()> {
         let needed = len.saturating_add(HEADER_SIZE);
         if needed <= self.len {
@@ -74,7 +74,7 @@ impl Writer {
         self.shrink_to = None;
         self.locked(|objects| {
             let capacity = &objects.segment.header().capacity;
-            // A reader's mapping is never shorter than the capacity it was told; that stays true.
+            // A reader's mapping is never shorter than the capacity that it was told. This stays true.
             capacity.store(capacity.load(Ordering::Relaxed).min(new), Ordering::Relaxed);
             reserve::truncate(objects.segment.fd(), new)
         })??;
@@ -83,7 +83,7 @@ impl Writer {
         Ok(())
     }
 
-    /// After an acknowledgement: the reader has seen a file of `len` bytes, so it may be told of them.
+    /// After an acknowledgement. The reader has seen a file of `len` bytes, so readers may be told this capacity.
     pub(super) fn tell_capacity(&mut self, len: u64) -> Result<()> {
         if self.objects.segment.header().capacity.load(Ordering::Relaxed) == len {
             return Ok(());
