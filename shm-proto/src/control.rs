@@ -1,4 +1,4 @@
-//! The control protocol: one line of JSON a request, one line a reply, over a Unix stream socket.
+//! The control protocol: one line of JSON per request and one per reply, over a Unix stream socket.
 //!
 //! | direction | line | descriptors that travel with it |
 //! |---|---|---|
@@ -22,13 +22,13 @@
 //!
 //! # Newer and older peers
 //!
-//! Both sides may be of different releases as long as the version in `"v"` is the same. Whoever receives a line passes over
-//! fields that it does not know, and over a whole [`ToReader`](crate::ring::link::ToReader), [`ToWriter`](crate::ring::link::ToWriter) or
+//! The two sides may be of different releases as long as the version in `"v"` is the same. The receiver of a line ignores fields
+//! that it does not know, and a whole [`ToReader`](crate::ring::link::ToReader), [`ToWriter`](crate::ring::link::ToWriter) or
 //! [`ToDaemon`](crate::ring::link::ToDaemon) of a kind that it does not know. A request that the daemon does not know is
 //! refused with `bad_request`, and the connection stays usable. A kind of refusal that a client does not know is
 //! [`ErrorKind::Unknown`](crate::ErrorKind::Unknown), with the daemon's message. A word in `stat`,
-//! in `list` or in the log that a client does not know is kept, and shown as it came. What an older peer must not pass over needs
-//! another version.
+//! in `list` or in the log that a client does not know is kept, and shown as it came. A change that an older
+//! peer must not ignore needs another version.
 
 mod conn;
 mod error;

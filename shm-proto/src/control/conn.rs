@@ -1,8 +1,8 @@
 //! Lines and the descriptors that travel with them, over one Unix stream socket.
 //!
-//! A descriptor travels with the first byte of its line, and a line that has descriptors is sent by itself. The kernel
-//! ends a `recvmsg` where bytes with descriptors end, so what came with a piece of input belongs to the line in which
-//! that piece ends, however the stream was cut.
+//! A descriptor travels with the first byte of its line, and a line with descriptors is sent by itself. The kernel ends a
+//! `recvmsg` where bytes with descriptors end. So descriptors belong to the line in which their piece of input ends, however
+//! the stream was cut.
 
 use std::collections::VecDeque;
 use std::io;
@@ -19,30 +19,31 @@ use crate::os::poll::{self, PollFd, PollFlags};
 
 /// Most descriptors that one line may bring.
 pub const MAX_FDS_A_LINE: usize = fds::MAX_FDS;
-/// Input stops being read while so many descriptors wait to be taken: whoever sends can make this many, no more.
+/// While this many descriptors wait to be taken, no input is read: a peer cannot make this process hold more.
 const MAX_FDS_WAITING: usize = 64;
-/// Most bytes that one call sends: a peer that reads slowly is seen to do so after so many bytes, see `untaken_bytes`.
+/// Most bytes that one call sends. After this many bytes, `untaken_bytes` shows that a peer reads slowly.
 const PIECE: usize = 8 << 10;
 /// The input buffer's first size, and the size to which it is given back.
 const SMALL_BUFFER: usize = 4096;
 
-/// Whether the other side may say more.
+/// Whether the other side may send more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Incoming {
     /// Nothing more is there now.
     Open,
-    /// The other side will say nothing more; complete lines that came before can still be taken.
+    /// The other side will send nothing more. Complete lines that came before can still be taken.
     Closed,
 }
 
 /// What a look at the connection found.
 #[derive(Debug)]
 pub enum Received {
-    /// A line, without its newline, and the descriptors that came with it: none when this process had no room for them.
+    /// A line, without its newline, and the descriptors that came with it. There are none if this process had no free
+    /// descriptors.
     Line(String, Vec<OwnedFd>),
     /// No complete line yet.
     Nothing,
-    /// Everything was taken and the other side will say nothing more.
+    /// Everything was taken, and the other side will send nothing more.
     Closed,
 }
 
@@ -55,8 +56,8 @@ enum Read {
 
 /// One end of a control connection.
 ///
-/// Reading never waits, whatever the socket's mode. Writing waits with [`send`](Self::send) and does not with
-/// [`queue`](Self::queue) and [`flush`](Self::flush).
+/// Reading never waits, whatever the mode of the socket is. [`send`](Self::send) waits; [`queue`](Self::queue) and
+/// [`flush`](Self::flush) do not.
 #[derive(Debug)]
 pub struct Conn {
     socket: UnixStream,
@@ -72,8 +73,8 @@ struct Outgoing {
 }
 
 impl Conn {
-    /// Takes over a connected socket. An incoming line may have `max_line_in` bytes, its newline included; no more
-    /// than that is ever held.
+    /// Takes over a connected socket. An incoming line may have `max_line_in` bytes, including its newline. The connection
+    /// never holds more input than that.
     #[must_use]
     pub fn new(socket: UnixStream, max_line_in: usize) -> Self {
         Conn { socket, input: Input::new(max_line_in), output: VecDeque::new() }
@@ -88,7 +89,7 @@ impl Conn {
     /// Sends one line and waits until the socket has taken it, after everything that was queued.
     ///
     /// # Errors
-    /// [`ProtocolError::System`] when the connection is closed or the socket's send timeout has passed.
+    /// [`ProtocolError::System`] if the connection is closed or the send timeout of the socket has passed.
     pub fn send<T: Serialize>(&mut self, body: &T, fds: &[BorrowedFd<'_>]) -> Result<(), ProtocolError> {
         let bytes = line::encode(body)?;
         let failed =
@@ -119,7 +120,7 @@ impl Conn {
         Ok(())
     }
 
-    /// Puts a line in the queue that was [encoded](super::encode) before, its newline included.
+    /// Puts a line in the queue that was [encoded](super::encode) before, with its newline.
     pub fn queue_line(&mut self, line: Vec<u8>) {
         self.put(line, Vec::new());
     }
@@ -131,10 +132,10 @@ impl Conn {
         }
     }
 
-    /// Sends what the socket takes without waiting. `true` when nothing is left in the queue.
+    /// Sends what the socket takes without waiting. Returns whether the queue is empty.
     ///
     /// # Errors
-    /// Whatever the socket says other than that it is full: nothing more can be sent.
+    /// What the socket says, other than that it is full. Nothing more can be sent then.
     pub fn flush(&mut self) -> io::Result<bool> {
         while let Some(out) = self.output.front_mut() {
             let with: Vec<_> = out.fds.iter().map(AsFd::as_fd).collect();
@@ -161,25 +162,25 @@ impl Conn {
         self.output.iter().map(|out| out.bytes.len() - out.sent).sum()
     }
 
-    /// Bytes in the queue, and the memory that holds what the socket has taken and the peer has not read. While nothing is
-    /// queued this falls as the peer reads, in steps of some kilobytes.
+    /// Bytes in the queue, and the memory for bytes that the socket has taken and the peer has not read. While nothing is
+    /// queued, this falls as the peer reads, in steps of some kilobytes.
     #[must_use]
     pub fn untaken_bytes(&self) -> usize {
-        // A socket that does not say has nothing to say about.
+        // A socket that cannot tell holds nothing unread.
         self.queued_bytes() + unread_by_peer(self.socket.as_fd()).unwrap_or(0)
     }
 
-    /// Bytes received that are not a complete line yet, or were not taken: zero says that no request is under way.
+    /// Bytes that were received and not taken, including incomplete lines. Zero means that no request is under way.
     #[must_use]
     pub fn unread_bytes(&self) -> usize {
         self.input.unread().len()
     }
 
-    /// Reads what is there, up to what may be held; take the lines with [`next_line`](Self::next_line) and call again
-    /// when the socket is readable. [`receive`](Self::receive) does both, and reads no more than it needs.
+    /// Reads the input that is there, up to the limit of what may be held. Take the lines with [`next_line`](Self::next_line),
+    /// and call again when the socket is readable. [`receive`](Self::receive) does both, and reads no more than it needs.
     ///
     /// # Errors
-    /// Whatever the socket says, and more descriptors at once than a line may bring.
+    /// What the socket says. Also if more descriptors come at once than a line may bring.
     pub fn fill(&mut self) -> io::Result<Incoming> {
         while !self.input.is_full() {
             match self.read()? {
@@ -194,20 +195,21 @@ impl Conn {
     /// The next complete line, without its newline, and the descriptors that came with it.
     ///
     /// # Errors
-    /// [`ProtocolError::Broken`] when a line is over the limit, is not UTF-8 or brings too many descriptors: the connection
-    /// is of no more use.
+    /// [`ProtocolError::Broken`] if a line is over the limit, is not UTF-8 or brings too many descriptors. The connection
+    /// cannot be used any more then.
     pub fn next_line(&mut self) -> Result<Option<(String, Vec<OwnedFd>)>, ProtocolError> {
         self.input.next_line()
     }
 
-    /// The next line if one has arrived completely. Never waits; repeat until it is [`Received::Nothing`].
+    /// The next line, if it has arrived completely. Never waits. Repeat until the result is [`Received::Nothing`].
     ///
-    /// Reads no further than it has to: descriptors of later lines stay in the socket until those of this one are dealt with.
+    /// Reads no further than necessary: descriptors of later lines stay in the socket until the caller has dealt with those of
+    /// this line.
     ///
     /// # Errors
     /// Those of [`fill`](Self::fill) and [`next_line`](Self::next_line).
     pub fn receive(&mut self) -> Result<Received, ProtocolError> {
-        // A piece at a time: what other lines the peer has sent stays in the socket until it is wanted.
+        // One piece at a time: other lines that the peer has sent stay in the socket until they are wanted.
         loop {
             if let Some((line, fds)) = self.next_line()? {
                 return Ok(Received::Line(line, fds));
@@ -227,7 +229,7 @@ impl Conn {
                 Ok(_) => Ok(Read::Some),
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => continue,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(Read::Nothing),
-                // What the other side sent before it closed with something unread has been delivered by now.
+                // The other side closed while it had unread input. Everything that it sent before has been delivered by now.
                 Err(e) if e.kind() == io::ErrorKind::ConnectionReset => Ok(Read::End),
                 Err(e) => Err(e),
             };
@@ -253,11 +255,11 @@ struct Input {
     buffer: Vec<u8>,
     start: usize,
     end: usize,
-    /// How much of `unread()` is known to hold no newline, so that a line arriving byte by byte is searched once.
+    /// The bytes of `unread()` that are known to hold no newline, so that a line that arrives byte by byte is searched once.
     searched: usize,
     /// The stream position of `start`.
     position: u64,
-    /// Each with the stream position after the last byte it came with.
+    /// Each descriptor with the stream position after the last byte that it came with.
     fds: VecDeque<(u64, OwnedFd)>,
 }
 

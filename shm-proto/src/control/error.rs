@@ -1,4 +1,4 @@
-//! What asking the daemon can meet.
+//! The errors of asking the daemon.
 
 use std::path::PathBuf;
 use std::time::Duration;

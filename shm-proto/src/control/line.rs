@@ -8,7 +8,7 @@ use crate::error::ProtocolError;
 
 const EXCERPT_CHARS: usize = 80;
 
-/// The line that carries `body`: the version beside it, a newline at the end, none inside.
+/// The line that carries `body`, with the version beside it and a newline at the end. There is no other newline.
 ///
 /// # Errors
 /// [`ProtocolError::Broken`] for a body that JSON cannot express.
@@ -19,12 +19,11 @@ pub fn encode<T: Serialize>(body: &T) -> Result<Vec<u8>, ProtocolError> {
     Ok(line)
 }
 
-/// What `line` carries. The version is looked at before anything else, so that a line of another version is told from
-/// a faulty one.
+/// The content of `line`. The version is checked first, so that a line of another version has another error than an invalid line.
 ///
 /// # Errors
-/// [`ProtocolError::Version`] when the line is of another version, [`ProtocolError::Broken`] when it is not what was expected;
-/// both name what was found.
+/// [`ProtocolError::Version`] if the line is of another version, [`ProtocolError::Broken`] if it is not what was expected.
+/// Both name what was found.
 pub fn decode<T: DeserializeOwned>(line: &str) -> Result<T, ProtocolError> {
     #[derive(Deserialize)]
     struct Probe {
@@ -39,7 +38,7 @@ pub fn decode<T: DeserializeOwned>(line: &str) -> Result<T, ProtocolError> {
     serde_json::from_str::<Envelope<T>>(line).map(|envelope| envelope.body).map_err(bad)
 }
 
-/// The beginning of a line, printable: what a stranger sent goes to a log or a terminal.
+/// The beginning of a line, made printable, because what a stranger sent goes to a log or a terminal.
 pub(crate) fn excerpt(line: &str) -> String {
     let short: String = line.chars().take(EXCERPT_CHARS).collect();
     let more =

@@ -1,4 +1,4 @@
-//! What goes over the control socket, as types. The JSON is what serde makes of them.
+//! The messages on the control socket, as types. serde makes the JSON.
 
 use serde::{Deserialize, Serialize};
 
@@ -21,7 +21,8 @@ pub struct Envelope<T> {
 
 /// What a client asks. `channel` may be left out while the daemon has exactly one.
 ///
-/// Programs only make these, so a new kind breaks none. The daemon answers each, and the compiler says so if one is forgotten.
+/// Programs only make requests, so a new kind of request breaks no program. The daemon matches on every kind, so the compiler
+/// finds a kind that it does not answer.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum Request {
@@ -98,16 +99,16 @@ pub enum Request {
     Reload,
     /// The newest operations, as far as the client may see their channels.
     Log {
-        /// Of this channel alone.
+        /// Only entries of this channel.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         channel: Option<ChannelName>,
-        /// Those with a number above this one.
+        /// Only entries with a number above this one.
         #[serde(default)]
         since: u64,
-        /// At most so many, the newest.
+        /// At most this many entries, the newest.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         last: Option<u32>,
-        /// Then one [`LogEntry`] a line as they happen, until the connection closes.
+        /// Afterwards one [`LogEntry`] per line as operations happen, until the connection closes.
         #[serde(default)]
         follow: bool,
     },
@@ -120,9 +121,9 @@ pub enum Request {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Reply {
-    /// It worked.
+    /// The request was carried out.
     Ok(Done),
-    /// It did not, and why.
+    /// The request was refused, and why.
     Error(Refusal),
 }
 
@@ -217,7 +218,7 @@ impl HandoffAttached {
     }
 }
 
-/// The writer role, lent. Lines follow that name the readers; the lease page says while some are to come.
+/// The writer role, lent. Lines follow that name the readers. The lease page says whether more of these lines are to come.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Lent {
@@ -237,7 +238,7 @@ impl Lent {
     }
 }
 
-/// What became of a resize.
+/// The result of a resize.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Resized {
@@ -247,9 +248,9 @@ pub struct Resized {
     pub old: u64,
     /// Capacity asked for, in bytes.
     pub asked: u64,
-    /// Capacity it is now, or will be, in bytes: what was asked for, rounded up to whole pages.
+    /// The capacity now or soon, in bytes: what was asked for, rounded up to whole pages.
     pub new: u64,
-    /// A shrink that takes effect when the readers have passed the memory to be given back.
+    /// Whether this is a shrink that takes effect later, when the readers have left the memory that is to be given back.
     pub pending: bool,
 }
 
@@ -261,17 +262,17 @@ impl Resized {
     }
 }
 
-/// What a new look at the configuration has led to.
+/// The result of reading the configuration again.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Reloaded {
     /// Channels that are new.
     pub created: Vec<ChannelName>,
-    /// Channels that are no more; their readers were told.
+    /// Channels that were removed. Their readers were told.
     pub removed: Vec<ChannelName>,
     /// Settings that have changed.
     pub changed: Vec<Change>,
-    /// Settings that are written differently now and stay as they were.
+    /// Settings that are written differently now, but were not changed.
     pub kept: Vec<Change>,
 }
 
@@ -288,7 +289,7 @@ pub struct Change {
     pub old: String,
     /// The value that is written now.
     pub new: String,
-    /// Why it stays as it was, if it does.
+    /// Why the setting was not changed, if it was not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
 }

@@ -13,15 +13,15 @@ use crate::name::ChannelName;
 pub enum ErrorKind {
     /// The request could not be understood.
     BadRequest,
-    /// The request's version is not spoken here.
+    /// The daemon does not speak the version of the request.
     BadVersion,
-    /// No channel of that name, or none named where there are several.
+    /// There is no channel of that name, or the request names none and there are several.
     NoSuchChannel,
     /// The peer's credentials do not allow it.
     NotPermitted,
-    /// Somebody else holds the writer role.
+    /// Another writer holds the role.
     WriterTaken,
-    /// The channel has as many readers as it takes, or the daemon as many clients.
+    /// The channel has its largest number of readers, or the daemon its largest number of clients.
     TooMany,
     /// The size asked for is outside the channel's bounds, or smaller than what is in use.
     OutOfRange,
@@ -43,7 +43,7 @@ pub enum ErrorKind {
 }
 
 impl ErrorKind {
-    /// Whether the same request may succeed later, without anybody changing anything.
+    /// Whether the same request may succeed later without any change by an administrator.
     #[must_use]
     pub fn is_temporary(self) -> bool {
         match self {
@@ -68,12 +68,12 @@ impl ErrorKind {
 pub struct Refusal {
     /// For programs.
     pub kind: ErrorKind,
-    /// For people: the object, the numbers, the cause and the way out.
+    /// For people: the object, the numbers, the cause and what to do.
     pub message: String,
     /// The daemon's channels, where naming one would help.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub channels: Vec<ChannelName>,
-    /// The request may succeed after so many milliseconds, and not before.
+    /// The request may succeed after this many milliseconds, and not before.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
 }
@@ -90,7 +90,7 @@ impl Refusal {
         Refusal { channels, ..self }
     }
 
-    /// The same refusal, after which the request may succeed in so many milliseconds.
+    /// The same refusal, which says that the request may succeed after this many milliseconds.
     #[must_use]
     pub fn with_retry_after_ms(self, millis: u64) -> Self {
         Refusal { retry_after_ms: Some(millis), ..self }

@@ -1,9 +1,9 @@
 //! What `stat` and `list` show, as data.
 //!
-//! Ages and rates are computed by the daemon when it answers. Figures that a reader or a lent writer keeps itself are
-//! shown as it reports them, clamped to what is possible; nothing is decided by them.
+//! The daemon computes ages and rates when it answers. It shows figures that a reader or a lent writer counts as the peer reports
+//! them, clamped to what is possible. It decides nothing by these figures.
 //!
-//! A newer version may add fields. To make one of these, call `new`, and set the fields that are known.
+//! A newer version may add fields. To make one of these values, call `new`, and set the fields that are known.
 
 mod source;
 #[cfg(test)]
@@ -37,7 +37,7 @@ pub struct Summary {
 }
 
 impl Summary {
-    /// A channel without readers, of which the asking peer may do nothing.
+    /// A channel without readers, to which the asking peer has no rights.
     #[must_use]
     pub fn new(channel: ChannelName, mode: Mode, writer: WriterName) -> Self {
         Summary { channel, mode, capacity: 0, readers: 0, writer, allowed: Vec::new() }
@@ -82,9 +82,9 @@ pub struct ChannelStat {
     pub messages: u64,
     /// Payload bytes published since the segment was made.
     pub bytes: u64,
-    /// Messages a second, over the last second or more.
+    /// Messages per second, over the last second or more.
     pub messages_per_s: f64,
-    /// Payload bytes a second, over the last second or more.
+    /// Payload bytes per second, over the last second or more.
     pub bytes_per_s: f64,
     /// Over the last minute, or since the channel was made.
     pub last_minute: Rate,
@@ -117,7 +117,7 @@ pub struct ChannelStat {
 }
 
 impl ChannelStat {
-    /// A channel of which nothing else is known.
+    /// A channel with this name and no figures.
     #[must_use]
     pub fn new(channel: ChannelName, mode: Mode, segment: String) -> Self {
         ChannelStat {
@@ -173,7 +173,7 @@ pub struct HandoffStat {
     pub stalled: bool,
     /// Times that a message was offered again because a reader took it and did not acknowledge it.
     pub offered_again: u64,
-    /// Times that a peer died inside the mutex and it was recovered.
+    /// Times that a peer died while it held the mutex, and the mutex was recovered.
     pub recovered: u64,
     /// Times that the mutex had to be initialised again.
     pub repaired: u64,
@@ -210,7 +210,7 @@ pub struct Rate {
 }
 
 impl Rate {
-    /// So many messages and payload bytes a second.
+    /// This many messages and payload bytes per second.
     #[must_use]
     pub fn new(messages_per_s: f64, bytes_per_s: f64) -> Self {
         Rate { messages_per_s, bytes_per_s }

@@ -1,4 +1,4 @@
-//! Values that travel as a word. A word of a newer peer is kept: it is shown and passed on as it came.
+//! Values that are words on the wire. A word of a newer peer is kept, and shown and passed on as it came.
 
 /// Lets a type that is shown as text, and made from any text, travel as that text.
 macro_rules! travels_as_text {

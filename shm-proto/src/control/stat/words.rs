@@ -42,9 +42,9 @@ words! {
 words! {
     /// Whether a writer shows signs of life.
     pub enum WriterState {
-        /// It does, or none is due.
+        /// It shows signs of life, or no sign is due.
         Active = "active",
-        /// None for the channel's `stalled_after`.
+        /// It has shown no sign of life for the channel's `stalled_after`.
         Stalled = "stalled",
     }
 }
@@ -115,7 +115,7 @@ impl fmt::Display for FullPolicy {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WriterName {
-    /// Nobody: `none`.
+    /// No writer: `none`.
     Nobody,
     /// A source of the daemon's own: its kind. A word that this version does not know is one of these.
     Source(SourceKind),
@@ -149,7 +149,7 @@ impl From<String> for WriterName {
             let (program, user) = (program.to_owned(), user.to_owned());
             Some(WriterName::Program { program, pid: pid.parse().ok()?, user })
         };
-        // "pid 07" would be another text than was sent.
+        // "pid 07" would be shown as another text than was sent.
         match program().filter(|name| name.to_string() == text) {
             Some(name) => name,
             None if text == "none" => WriterName::Nobody,
