@@ -1,10 +1,10 @@
-//! Who holds the writer role, for readers whose daemon is gone. Generic over the atomics, so that loom checks the code that
+//! The holder of the writer role, for readers whose daemon has died. Generic over the atomics, so that loom checks the code that
 //! runs.
 //!
 //! While the daemon lives, it tells the readers when a channel ends. Without it, a reader that finds the ring empty looks at
-//! these two words. If they name no writer, the reader looks at the ring once more, and only then reports the end. So the
-//! words must not run ahead of the records: on 64-bit Arm a plain store may become visible before the header stored earlier,
-//! and two plain loads may be made in either order. x86-64 does neither.
+//! these two words. If they name no writer, the reader looks at the ring once more, and only then reports the end. So the words
+//! must not become visible before the records: on 64-bit Arm, a plain store may become visible before the header that was stored
+//! earlier, and two plain loads may happen in either order. x86-64 does neither.
 
 use crate::sync::{AtomicU64, Ordering, fence};
 
@@ -15,7 +15,7 @@ pub fn take_up(writer_pid: &AtomicU64, writer_start: &AtomicU64, (pid, start): (
     writer_pid.store(pid, Ordering::Release);
 }
 
-/// Writer, after its last record: nobody holds the role.
+/// Writer, after its last record: says that no process holds the role.
 pub fn give_up(writer_pid: &AtomicU64) {
     // Release: pairs with the Acquire fence in `holder`; a reader that sees the 0 sees every record published before it.
     writer_pid.store(0, Ordering::Release);
@@ -41,7 +41,8 @@ mod tests {
     use crate::ring::loom_tests::Ring;
     use crate::ring::record::{Header, Kind};
 
-    /// The daemon is gone. A reader that has found the ring empty and then finds no writer looks once more before it reports the end.
+    /// The daemon is gone. A reader that has found the ring empty and then finds no writer looks once more before it reports
+    /// the end.
     #[test]
     fn a_reader_that_finds_no_writer_finds_the_last_record() {
         loom::model(|| {

@@ -1,13 +1,13 @@
-//! What a segment's header says, read without mapping it.
+//! Reading the header of a segment without mapping it.
 //!
-//! A program that was lent the writer role may cut the file short, and whoever touches mapped memory past its end dies of
-//! SIGBUS. `pread` fails instead, so the daemon looks at lent channels this way only.
+//! A program that was lent the writer role may truncate the file, and a process that accesses mapped memory behind the end of
+//! the file dies of SIGBUS. `pread` fails instead, so the daemon looks at lent channels only this way.
 //!
-//! Within one `pread` nothing is said about the order in which the kernel copies, on x86-64 (`rep movsb`) no more than on 64-bit
-//! Arm, nor whether it copies words in one piece. So what has to be seen in order is read by several calls with fences in
-//! between, and a version that was read in pieces differs from the next one read. On the way to the tail, bytes from before a
-//! header was cleared may be read behind a header that came later; they are passed over unless they carry the right number. A
-//! [walk](super::chain) that is to be relied on reads such a place again before it calls it broken.
+//! Nothing says in which order one `pread` copies, neither on x86-64 (`rep movsb`) nor on 64-bit Arm, or that it copies a word
+//! in one piece. So values that must be seen in order are read by several calls with fences between them, and a version that
+//! was read in pieces differs from the version that is read next. On the way to the tail, a read may find bytes from before a
+//! header was cleared behind a header that is newer. Such bytes are ignored unless they carry the right number. A
+//! [walk](super::chain) that must be reliable reads such a place again before it calls the place broken.
 
 use std::mem::offset_of;
 use std::os::fd::BorrowedFd;
@@ -24,7 +24,7 @@ use super::segment_file::{At, published, read_exact, word};
 use crate::error::Result;
 use crate::ring::geometry::Geometry;
 
-/// A segment at one moment. Each figure is right by itself; two may be a few messages apart.
+/// A segment at one moment. Each figure is correct for itself; two figures may be a few messages apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Snapshot {
     /// The magic number and layout version are this library's.
@@ -33,7 +33,7 @@ pub struct Snapshot {
     pub version: u64,
     /// The segment's random number.
     pub instance: u64,
-    /// Who made it.
+    /// The process that made the segment.
     pub owner: Owner,
     /// See [`Identity::lineage`].
     pub lineage: u64,
@@ -69,20 +69,20 @@ pub struct Snapshot {
     pub writer_pid: u64,
     /// `CLOCK_MONOTONIC` nanoseconds when the writer was last at work.
     pub writer_heartbeat: u64,
-    /// Attached readers that may stand in it, as the daemon notes for the one that comes after it.
+    /// Attached readers that may stand in the segment. The daemon notes them for the daemon that comes after it.
     pub readers: u64,
 }
 
 const BYTES: usize = offset_of!(SegmentHeader, notes) + offset_of!(Notes, pages);
-/// The walk to the tail is begun at most this many times: a fast writer may overwrite the records on the way.
+/// The largest number of attempts to walk to the tail: a fast writer may overwrite the records on the way.
 const MOST_WALKS: u32 = 4;
-/// How much of the data area is read at a time on the way to the tail: at first, where often nothing comes, and then.
+/// Bytes of the data area to read at a time on the way to the tail: at first, because often nothing follows, and then.
 const LOOKS: [usize; 2] = [512, 32 << 10];
-/// So many times at most: an honest writer's tail is closer.
+/// The largest number of such reads: the tail of a correct writer is closer.
 const MOST_LOOKS: u32 = 16;
 
 impl Snapshot {
-    /// Reads the header of the segment behind `fd`. A writer that is at work meanwhile never tears a published place.
+    /// Reads the header of the segment behind `fd`. The published places are whole, also while a writer works.
     ///
     /// # Errors
     /// If the file cannot be read or is shorter than a header. If the writer replaced a place during every one of many reads,
@@ -97,7 +97,7 @@ impl Snapshot {
         Ok(shot)
     }
 
-    /// The same without the places, which a writer that is at work may replace faster than they can be read.
+    /// The same without the places, which a working writer may replace faster than they can be read.
     ///
     /// # Errors
     /// If the file cannot be read or is shorter than a header.
@@ -107,7 +107,7 @@ impl Snapshot {
         Ok(Self::parse(&page))
     }
 
-    /// What is wrong with the header of a segment that is to be what `geometry` says, in a file with `length` bytes of data.
+    /// What is wrong with the header of a segment that should be as `geometry` says, in a file with `length` bytes of data.
     #[must_use]
     pub fn fault(&self, geometry: &Geometry, length: u64) -> Option<String> {
         if !self.is_segment {
@@ -130,7 +130,7 @@ impl Snapshot {
         self.misplaced(geometry, length)
     }
 
-    /// What is wrong with its places.
+    /// What is wrong with the places of the segment.
     fn misplaced(&self, geometry: &Geometry, length: u64) -> Option<String> {
         if (self.floor, self.tail) == <(Place, Place)>::default() {
             // They were not read.
@@ -197,8 +197,8 @@ fn ends(fd: BorrowedFd<'_>, align: u64) -> Result<(Place, Place)> {
     let mut from = published(fd, At::Mark)?;
     for _ in 0..MOST_WALKS {
         let tail = walk(fd, from, align);
-        // Acquire: pairs with the Release fence that ends `Published::store` of the floor. If the walk has seen an overwriting
-        // byte, the floor below has passed it.
+        // Acquire pairs with the Release fence that ends `Published::store` of the floor: if the walk has seen a byte that
+        // overwrote a record, the floor that is read below has passed that record.
         fence(Ordering::Acquire);
         let floor = published(fd, At::Floor)?;
         // The writer moves the floor before it overwrites records. If the floor has not passed the beginning of the walk, every
@@ -219,7 +219,7 @@ fn align_of(page: &[u8; BYTES]) -> u64 {
     (both >> 32).max(HEADER)
 }
 
-/// Follows the chain from the mark to the tail, or as far as makes sense behind a writer that is at work.
+/// Follows the chain from the mark to the tail, or as far as it is valid while a writer works.
 fn walk(fd: BorrowedFd<'_>, mark: Place, align: u64) -> Place {
     let mut at = mark;
     if !align.is_power_of_two() || align > DATA_OFFSET {
@@ -243,7 +243,7 @@ fn walk(fd: BorrowedFd<'_>, mark: Place, align: u64) -> Place {
     at
 }
 
-/// Goes over the records whose headers are in `bytes`, which stand from offset `begin` on. `None` when the first is none.
+/// Passes the records whose headers are in `bytes`, which are from offset `begin` on. `None` if there is no header at the start.
 fn hop(bytes: &[u8], begin: u64, mut at: Place, align: u64) -> Option<Place> {
     let mut moved = false;
     while let Some(ahead) = at.off.checked_sub(begin).and_then(|ahead| usize::try_from(ahead).ok())

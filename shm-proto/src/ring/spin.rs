@@ -1,47 +1,49 @@
-//! How long to look before going to sleep.
+//! How long to spin before going to sleep.
 //!
-//! Whoever waits spins for a few microseconds. By the clock: a `spin_loop` hint takes 10 ns on one processor and 60 on another.
+//! A thread that waits spins for a few microseconds. The clock limits this, because a `spin_loop` hint takes 10 ns on one
+//! processor and 60 ns on another.
 //!
-//! Going to sleep and being woken costs both sides: system calls, a barrier that interrupts a running writer, and until the
-//! sleeper runs again some 50 us on a virtual machine. Where the other side is only a little slower, both fall asleep again
-//! and again, and the rate drops to a third. So a wait that is likely to be short is spent looking, for about as long as a
-//! wake-up would take. It is likely after another short one; a look that was in vain makes the next one rarer, and nobody
-//! who waits for long looks at all. An idle reader costs nothing, and a stream that is a little too slow to look for next to
+//! Sleep costs both sides: system calls, a barrier that interrupts a running writer, and on a virtual machine some 50 us until
+//! the sleeper runs again. If the other side is only a little slower, both sides fall asleep again and again, and the rate
+//! drops to a third. So a thread spins through a wait that is likely to be short, for about as long as a wake-up would take. A
+//! wait is likely to be short if the last one was. Spinning in vain makes the next attempt rarer, and a thread whose waits are
+//! long does not spin at all. So an idle reader costs nothing, and a reader of a stream that is a little too slow costs next to
 //! nothing.
 //!
-//! Between looks the processor is offered to whoever wants it: with more processes than processors it may be the very one
-//! that is waited for, and to take turns is cheaper than to sleep and to be woken. Somebody else's long work may take it, too,
-//! which a sleeper would have interrupted: that is paid once, and then not again for long.
+//! While it spins, a thread offers the processor to other threads. With more processes than processors, the process that it waits
+//! for may need this very processor, and taking turns is cheaper than sleeping and being woken. A long computation of an
+//! unrelated process may also take the processor; a sleeper would have interrupted it. That happens once, and then not again for
+//! a long time.
 
 use std::thread::yield_now;
 
 use crate::os::clock::monotonic_ns;
 
-/// A look takes so long at most, without what others have had of the processor: about what being woken takes.
+/// The longest time to spin, without the time that other threads had the processor: about as long as a wake-up takes.
 const LOOK_NS: u64 = 50_000;
-/// After a wait of this length, sleep included, the next may be short enough to be looked for.
+/// After a wait of at most this length, including sleep, the next wait may be short enough to spin.
 const SHORT_NS: u64 = 500_000;
-/// The processor was taken if offering it took so long.
+/// If offering the processor takes this long, another thread took it.
 const TAKEN_NS: u64 = 10_000;
-/// It was taken by somebody who is in no hurry to give it back: a time slice is 3 to 10 ms, as a rule. Dozens of peers that take
-/// turns are through sooner.
+/// If offering the processor takes this long, a thread took it that computes for a long time: a time slice is 3 to 10 ms, as a
+/// rule. Dozens of peers that take turns are faster.
 const HELD_NS: u64 = 2_000_000;
-/// A look ends when the processor was taken so often.
+/// Spinning ends when the processor was taken this many times.
 const MOST_TAKEN: u32 = 4;
-/// Glances between two offers of the processor.
+/// Looks between two offers of the processor.
 const GLANCES: u32 = 8;
-/// Waits that go without a look after looks in vain, at most.
+/// The largest number of waits without spinning after spinning in vain.
 const MOST_FORFEIT: u32 = 127;
-/// Waits that go without a look when the processor was held: after the first time, and at most. That is minutes at the pace at
-/// which looks are worth it.
+/// Waits without spinning after another thread held the processor: after the first time, and at most. That is minutes at the pace
+/// at which spinning pays.
 const BAN: (u32, u32) = (1 << 10, 1 << 20);
-/// So many looks without that make the next time a first one again.
+/// After spinning this many times without that, the next time counts as a first one again.
 const TRUST: u32 = 1 << 8;
 
-/// Everybody looks for so long before going to sleep, and takes the processor for it.
+/// Every thread spins this long before going to sleep, without offering the processor.
 pub(super) const SPIN_NS: u64 = 3_000;
 
-/// Looks for some microseconds: whether `look` has seen something.
+/// Spins for some microseconds. Returns whether `look` has seen something.
 #[inline]
 pub(super) fn spin(mut look: impl FnMut() -> bool) -> bool {
     let mut until = None;
@@ -63,18 +65,19 @@ pub(super) fn spin(mut look: impl FnMut() -> bool) -> bool {
 pub(super) struct Spin {
     /// The last wait was short.
     short: bool,
-    /// Waits to go without a look.
+    /// Waits that are still to go without spinning.
     passed_over: u32,
-    /// The waits that the last look in vain has cost.
+    /// The number of waits without spinning after the last spinning in vain.
     forfeit: u32,
-    /// The waits that it has cost when the processor was last held.
+    /// The number of waits without spinning after another thread last held the processor.
     ban: u32,
-    /// Looks since.
+    /// Times of spinning since then.
     trust: u32,
 }
 
 impl Spin {
-    /// Looks for a while, if that is promising, and not beyond the moment: whether `look` has seen something.
+    /// Spins for a while if the wait is likely to be short, but not beyond the given moment. Returns whether `look` has seen
+    /// something.
     pub(super) fn look_on(&mut self, until_ns: u64, look: impl FnMut() -> bool) -> bool {
         let offer = || {
             yield_now();
@@ -83,7 +86,7 @@ impl Spin {
         self.is_promising() && self.look_from(monotonic_ns(), until_ns, look, offer)
     }
 
-    /// Whether to look this time; each time that it is not, the next comes nearer.
+    /// Whether to spin this time. Each time without spinning counts towards the next time with it.
     fn is_promising(&mut self) -> bool {
         let passed_over = self.passed_over;
         if self.short {
@@ -92,7 +95,7 @@ impl Spin {
         self.short && passed_over == 0
     }
 
-    /// Looks, beginning at `before`. `offer` gives the processor to whoever wants it and says what time it is afterwards.
+    /// Spins from `before` on. `offer` gives the processor to any thread that wants it, and returns the time afterwards.
     fn look_from(
         &mut self,
         mut before: u64,

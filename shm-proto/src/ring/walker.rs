@@ -1,12 +1,12 @@
-//! Somebody who goes along the chain of records: the writer at the tail, a reader behind it.
+//! A place that moves along the chain of records: the tail of the writer, or the place of a reader.
 
 use super::published::Place;
 use super::record::HEADER;
 
 /// A place in the chain that moves with every message.
 ///
-/// Offset and position grow together until the next jump. So only the offset is counted, and the position is the offset and
-/// a constant: a store less for every message, on both sides.
+/// Offset and position grow together until the next jump. So only the offset is counted, and the position is the offset plus a
+/// constant. This saves each side one store per message.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Walker {
     /// Offset of the header in the data area.
@@ -28,7 +28,7 @@ impl Walker {
         self.off.wrapping_add(self.shift)
     }
 
-    /// Goes over a record; returns where it was.
+    /// Passes a record, and returns the place before it.
     #[inline(always)]
     pub(super) fn pass(&mut self, stride: u64) -> Walker {
         let before = *self;
