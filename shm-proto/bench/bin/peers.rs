@@ -28,14 +28,14 @@ pub(crate) struct Args {
     /// One short run of each case: shows whether the comparison works.
     #[arg(long, conflicts_with_all = ["runs", "duration"])]
     quick: bool,
-    /// One JSON document.
+    /// Print one JSON document.
     #[arg(long)]
     json: bool,
 }
 
 const CARRIERS: [Transport; 4] = [Transport::Ring, Transport::Iceoryx2, Transport::Ringfire, Transport::Pipe];
 
-/// Every case for every carrier that can do it, those of the same work one after the other.
+/// Every case for every carrier that supports it. Cases of the same work follow each other.
 fn cases() -> Vec<Case> {
     let throughput = |size, readers, batch| {
         let case = Case::new(Measure::Throughput, Transport::Ring, size, Bytes::MIB);

@@ -21,15 +21,15 @@ Examples:
   shm-bench sweep --out results --only channels,grow
   shm-bench sweep --out /tmp/try --quick
 
-Writes sweep.md with a table for each, and size.svg, readers.svg, channels.svg, idle.svg, capacity.svg and grow.svg. Takes \
-some minutes, and up to 8 GiB of memory: capacities that do not fit into what is free are left out, and the table says so. \
-Each step starts a daemon of its own.";
+Writes sweep.md with one table for each thing that grows, and the plots size.svg, readers.svg, channels.svg, idle.svg, \
+capacity.svg and grow.svg. A sweep takes some minutes and up to 8 GiB of memory. Capacities that do not fit into free memory are \
+left out, and the table says so. Each step starts a daemon of its own.";
 
 /// Measure how the cost grows, and write tables (Markdown) and plots (SVG).
 #[derive(Debug, ClapArgs)]
 #[command(after_help = HELP)]
 pub(crate) struct Args {
-    /// The directory for the files; made if it is missing.
+    /// The directory for the files. It is created if it does not exist.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// What grows.
@@ -65,7 +65,7 @@ struct Sweep<'a> {
 }
 
 impl Sweep<'_> {
-    /// One of two, by how thorough the sweep is to be.
+    /// One of two values: for a quick or for a full sweep.
     fn choose<T>(self, quick: T, full: T) -> T {
         if self.quick { quick } else { full }
     }

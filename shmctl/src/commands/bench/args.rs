@@ -19,20 +19,21 @@ Examples:
   shmctl bench --measure latency --wait busy --cpu 2,3 --duration 5s
   shmctl bench --channel cam --sizes 64   on a channel of the daemon that runs
 
-Every process is a process of its own. The writer writes every byte, every reader adds up every byte and checks every \
-message's number; nothing may be lost. A pipe and a socket have what the kernel gives them (64 KiB, about 200 KiB), and one \
-for each reader. SLOTS is the least that it takes: fixed slots in shared memory, of 64 KiB for larger messages, processes that spin, and \
-nothing else. For a latency it is two cache lines, or a semaphore.
+The writer and each reader are processes. The writer writes every byte. Every reader adds up all bytes and checks the number \
+of every message; no message may be lost. A pipe and a socket have the kernel's default sizes (64 KiB, about 200 KiB), and \
+each reader has its own. SLOTS is the least that passing messages on takes: slots of a fixed size in shared memory (64 KiB for \
+larger messages) and processes that spin. For latency, SLOTS is two cache lines, or a semaphore.
 
-Throughput: what the slowest reader received after a warm-up; readers of shmd sleep when there is nothing for some \
-microseconds. Latency with a busy reader: half of a round trip over two channels, one look at the clock a round. With a \
-sleeping reader: from just before sending to just after receiving, a message every --pace. Pipeline: a producer's pipe into \
-shmd, or into shmctl write, and shmctl read for each reader, against cat, or tee and a cat for each reader.
+Throughput is what the slowest reader received after a warm-up. Readers of shmd sleep if nothing comes for some microseconds. \
+Latency with a busy reader is half of a round trip over two channels; the clock is read once per round. Latency with a sleeping \
+reader is the time from just before sending until just after receiving, with one message per --pace. A pipeline is a producer \
+that pipes into shmd, or into shmctl write, with one shmctl read per reader. It is compared with cat, or with tee and one cat per \
+reader.
 
-Other work on this machine is in the figures: compare ratios of one run. The runs of all transports alternate. Without \
---channel a daemon of its own is measured and gone afterwards. With --channel the channel is flooded: its other readers get \
-messages of this test, and latency has a look at the clock on both sides. SIGINT and SIGTERM end it with what was measured so \
-far.";
+Other programs on this machine influence the figures, so compare ratios within one run: the runs of all transports alternate. \
+Without --channel, shmctl starts a daemon for the measurement and stops it afterwards. With --channel, the channel is flooded: \
+its other readers receive the messages of this test, and for latency both sides read the clock. SIGINT and SIGTERM end the \
+measurement, and shmctl prints the results so far.";
 
 /// Measure throughput and latency on this host, beside a pipe and a Unix socket.
 #[derive(Debug, ClapArgs)]
@@ -47,28 +48,28 @@ pub(crate) struct Args {
     /// Numbers of readers, for throughput and pipelines [default: 1,4].
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=1000))]
     readers: Vec<u32>,
-    /// Messages that are sent together; several numbers are for sizes to 4KiB [default: 1,64].
+    /// Messages per batch; batches of several messages are for sizes up to 4KiB [default: 1,64].
     #[arg(long, value_name = "LIST", value_delimiter = ',', value_parser = clap::value_parser!(u32).range(1..=65_536))]
     batch: Vec<u32>,
-    /// Fill messages where they are to lie in the ring, instead of copying them there.
+    /// Fill messages in place in the ring, instead of copying them into it.
     #[arg(long)]
     in_place: bool,
-    /// How the reader of a latency waits.
+    /// How the reader waits when latency is measured.
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',', default_values_t = Wait::value_variants().to_vec())]
     wait: Vec<Wait>,
-    /// Size of the messages of a latency.
+    /// Size of the messages when latency is measured.
     #[arg(long, value_name = "SIZE", default_value = "64")]
     latency_size: Bytes,
-    /// A sleeping reader gets a message so often.
+    /// The interval between messages to a sleeping reader.
     #[arg(long, value_name = "TIME", default_value = "1ms", value_parser = human::duration)]
     pace: Duration,
     /// The channels' capacity [default: 1MiB, room for 32 messages to 8MiB, for 4 beyond; 256KiB for latency].
     #[arg(long, value_name = "SIZE")]
     capacity: Option<Bytes>,
-    /// How long each run takes, after the warm-up [default: 200ms].
+    /// The duration of each run, after the warm-up [default: 200ms].
     #[arg(long, value_name = "TIME", value_parser = human::duration, conflicts_with = "messages")]
     duration: Option<Duration>,
-    /// Messages of each run, instead of a time.
+    /// The number of messages per run, instead of a duration.
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u64).range(1..))]
     messages: Option<u64>,
     /// Runs of each case; the median counts [default: 3].
@@ -80,15 +81,15 @@ pub(crate) struct Args {
     /// Only shmd: no pipe, no socket, no limit.
     #[arg(long)]
     alone: bool,
-    /// Short runs of few cases: says whether it works, not how fast it is.
+    /// Few cases and short runs: shows whether the measurement works, not how fast the ring is.
     #[arg(long)]
     quick: bool,
-    /// One JSON document.
+    /// Print one JSON document.
     #[arg(long)]
     pub(super) json: bool,
 }
 
-/// What may be asked for.
+/// What can be measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum What {
     Throughput,
