@@ -14,6 +14,7 @@ use nix::sys::socket::{
     recv, send, shutdown, socketpair, sockopt,
 };
 
+use super::clock::monotonic_ns;
 use super::poll::{PollFd, PollFlags, poll};
 use super::retry;
 use crate::error::{ProtocolError, Result, SystemError};
@@ -79,6 +80,15 @@ impl Bell {
         rung
     }
 
+    /// Waits until the bell rings, something is to be read from `other`, or `CLOCK_MONOTONIC` has reached `until_ns`. A signal
+    /// handler that runs in this thread ends the wait, too.
+    pub fn wait(&self, other: BorrowedFd<'_>, until_ns: u64) {
+        let left = Duration::from_nanos(until_ns.saturating_sub(monotonic_ns()));
+        let both = &mut [self.as_fd(), other].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
+        // Whoever waits looks again in any case.
+        let _ = poll(both, Some(left));
+    }
+
     /// Whether the other end is closed in every process. Rings from before can still be taken.
     #[must_use]
     pub fn is_alone(&self) -> bool {
@@ -128,6 +138,21 @@ mod tests {
         assert!(is_readable(&sleeper));
         assert!(sleeper.drain());
         assert!(!is_readable(&sleeper) && !sleeper.drain());
+    }
+
+    #[test]
+    fn a_wait_ends_with_a_ring_with_something_from_the_other_or_in_time() {
+        let ((ringer, sleeper), (other_ringer, other)) = (pair(), pair());
+        sleeper.wait(other.as_fd(), 0);
+        sleeper.wait(other.as_fd(), monotonic_ns() + 1_000_000);
+        ringer.ring();
+        sleeper.wait(other.as_fd(), u64::MAX);
+        assert!(sleeper.drain() && !other.drain());
+        other_ringer.ring();
+        sleeper.wait(other.as_fd(), u64::MAX);
+        assert!(!sleeper.drain() && other.drain());
+        drop(other_ringer);
+        sleeper.wait(other.as_fd(), u64::MAX);
     }
 
     #[test]

@@ -3,21 +3,22 @@
 use std::time::Duration;
 
 use nix::errno::Errno;
-use nix::poll::PollTimeout;
 pub use nix::poll::{PollFd, PollFlags};
+use nix::sys::time::TimeSpec;
+
+/// As long as for ever, and in the range of the kernel's numbers: 100 years.
+const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// Waits until one of the descriptors is ready, for up to `most` (`None`: without a limit). Returns whether one is ready.
 ///
-/// A signal ends the wait early: then no descriptor is ready, and the caller looks again. The time is rounded up to whole
-/// milliseconds, so that a caller that waits for the rest of a time does not spin through the last part of a millisecond.
+/// A signal ends the wait early: then no descriptor is ready, and the caller looks again.
 ///
 /// # Errors
 /// What the kernel says, other than `EINTR`.
 pub fn poll(fds: &mut [PollFd<'_>], most: Option<Duration>) -> nix::Result<bool> {
-    let timeout = most.map_or(PollTimeout::NONE, |most| {
-        PollTimeout::try_from(most.saturating_add(Duration::from_nanos(999_999))).unwrap_or(PollTimeout::MAX)
-    });
-    match nix::poll::poll(fds, timeout) {
+    // With `poll`, which counts milliseconds, whoever waits for the rest of a time would spin through the last of them.
+    let timeout = most.map(|most| TimeSpec::from_duration(most.min(LONGEST)));
+    match nix::poll::ppoll(fds, timeout, None) {
         Err(Errno::EINTR) => Ok(false),
         ready => Ok(ready? > 0),
     }

@@ -94,6 +94,11 @@ impl Connection {
         self.link.as_ref().and_then(|link| link.as_fd())
     }
 
+    /// The connection to a daemon that lives, as far as is known.
+    pub(super) fn daemon(&self) -> Option<BorrowedFd<'_>> {
+        self.as_fd().filter(|_| self.looks_for_daemon().is_none())
+    }
+
     /// A new bell's end, once.
     pub(super) fn take_bell(&mut self) -> Option<OwnedFd> {
         self.bell.take()

@@ -110,6 +110,12 @@ impl Page {
         Semaphore::new(&self.shared.wake).wait_until(until_ns);
     }
 
+    /// Sleeps until the bell rings, something is to be read from `other`, or until the moment.
+    pub(super) fn doze(&self, other: BorrowedFd<'_>, until_ns: u64) {
+        self.bell.wait(other, until_ns);
+        self.bell.drain();
+    }
+
     /// Another bell, whose ringing end a new daemon has.
     pub(super) fn set_bell(&mut self, bell: Bell) {
         self.bell = bell;

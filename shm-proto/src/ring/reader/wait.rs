@@ -16,6 +16,9 @@ use crate::ring::spin;
 
 /// A sleep is cut into slices, to show a heartbeat and to notice a daemon that died.
 const SLICE_NS: u64 = 1_000_000_000;
+/// Who has waited for so long sleeps on the bell and the connection from then on. That takes a little longer to wake from than the
+/// semaphore, which matters in a stream and not after such a gap, and ends at once when the daemon dies.
+const DOZE_NS: u64 = 50_000_000;
 /// While a daemon is looked for, this is the shortest sleep between two looks.
 const LOOK_NS: u64 = 1_000_000;
 /// Where the writer counts on `membarrier` and this process may not call it, a message can be missed when going to sleep; it
@@ -54,8 +57,10 @@ impl Reader {
 
     /// Waits until there is something to look at, or until the moment. False when the moment came first.
     pub(super) fn wait_until(&mut self, deadline_ns: u64) -> Result<bool> {
+        let begun = monotonic_ns();
         loop {
-            self.page.arm(waiting::SEMAPHORE);
+            let dozes = monotonic_ns() - begun >= DOZE_NS && self.connection.daemon().is_some();
+            self.page.arm(if dozes { waiting::BELL } else { waiting::SEMAPHORE });
             if self.has_news() {
                 self.page.disarm();
                 return Ok(true);
@@ -67,8 +72,15 @@ impl Reader {
                 return Ok(false);
             }
             let slice = if self.page.is_told_at_once() { SLICE_NS } else { BLIND_SLICE_NS };
-            let look = self.connection.looks_for_daemon().unwrap_or(u64::MAX).max(now + LOOK_NS);
-            self.page.sleep((now + slice).min(deadline_ns).min(look));
+            let until = (now + slice).min(deadline_ns);
+            match self.connection.daemon() {
+                Some(connection) if dozes => self.page.doze(connection, until),
+                Some(_) => self.page.sleep(until.min(begun + DOZE_NS)),
+                None => {
+                    let look = self.connection.looks_for_daemon().unwrap_or(u64::MAX).max(now + LOOK_NS);
+                    self.page.sleep(until.min(look));
+                }
+            }
             self.page.disarm();
             // As a rule it is a message that has woken us; the system call can wait.
             if self.has_news() {

@@ -2,6 +2,8 @@
 
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
+use std::thread;
+use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -109,4 +111,32 @@ fn one_descriptor_tells_of_messages_and_of_the_daemon() {
     writer.publish(b"another").unwrap();
     assert!(rings(&reader));
     assert_eq!(receive(&mut reader), b"another");
+}
+
+/// Asleep for long, it hears of the daemon's end from the connection, not when the slice of its sleep is over.
+#[test]
+fn a_reader_that_waits_for_long_sleeps_on_its_bell_and_its_connection() {
+    let mut channel = TestChannel::new(65536, geometry(65536));
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    let daemon = Conn::new(ours, MAX_REQUEST);
+    let mut reader = channel.reader_on(Start::Oldest, Some(Conn::new(theirs, MAX_REPLY)));
+    let mut writer = channel.writer();
+    let flag = |channel: &TestChannel| channel.readers[0].page.waiting.value.load(Ordering::SeqCst);
+    thread::scope(|scope| {
+        let received = scope.spawn(move || {
+            let mut bytes = Vec::new();
+            let first = reader.recv_into(&mut bytes, Some(Duration::from_secs(60))).map(|_| bytes.clone());
+            let second = reader.recv_into(&mut bytes, Some(Duration::from_secs(60))).map(|_| bytes.clone());
+            (first, second)
+        });
+        wait_until("the reader sleeps", || flag(&channel) == waiting::BELL);
+        writer.publish(b"now").unwrap();
+        wait_until("the reader sleeps", || flag(&channel) == waiting::BELL);
+        // Without a daemon it sleeps on its semaphore; nobody but the connection has told it.
+        drop(daemon);
+        wait_until("the reader sleeps", || flag(&channel) == waiting::SEMAPHORE);
+        writer.publish(b"goes on").unwrap();
+        let (first, second) = received.join().unwrap();
+        assert_eq!((first.unwrap(), second.unwrap()), (b"now".to_vec(), b"goes on".to_vec()));
+    });
 }
