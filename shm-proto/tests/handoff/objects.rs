@@ -8,7 +8,7 @@ use shm_proto::internal::handoff::{Origin, Progress, Reader, Settings, Writer};
 use shm_proto::internal::os::{named_sem, reserve, shm};
 use shm_proto::{HandoffError, SystemError};
 
-use shm_test_support::{Handoff, NOBODY, may_change_user, pattern, soon};
+use shm_test_support::{Handoff, NOBODY, may_change_user, pattern, soon, wait_until};
 
 const LONG: Option<Duration> = Some(Duration::from_secs(60));
 
@@ -55,6 +55,8 @@ fn what_a_killed_writer_left_is_adopted_and_a_waiting_reader_in_c_goes_on() {
     let mut reader = place.peer("read", &["2", "0"]);
     reader.says("open");
     assert_eq!(first.publish(&pattern(0, 10), LONG).unwrap(), Progress::Acknowledged);
+    // Asleep, so that its semaphore says so when it is copied.
+    wait_until("the reader waits", || std::fs::read(named_sem::path(&place.0.avail)).unwrap()[4..8] != [0; 4]);
     // As if it had been killed: the names stay, the lock goes.
     leave(first);
     let mut second = Writer::create(place.settings()).unwrap();
