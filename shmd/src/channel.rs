@@ -19,7 +19,7 @@ use shm_proto::{ErrorKind, Refusal, Result};
 
 pub(crate) use prepared::Prepared;
 pub(crate) use removal::Step;
-pub(crate) use ring::this_process;
+pub(crate) use ring::{remove_orphans, this_process};
 
 use crate::config::ChannelConfig;
 use crate::connections::{Connections, channel_refusal};
@@ -72,6 +72,11 @@ impl Channel {
     /// The same, to work with it.
     pub(crate) fn ring_mut(&mut self) -> &mut Ring {
         each!(self, channel => channel.ring_mut())
+    }
+
+    /// Whether its ring is in the segment of this name.
+    pub(crate) fn has_segment(&self, name: &str) -> bool {
+        self.ring().segments().current().name() == name
     }
 
     /// Its place in the daemon's list.

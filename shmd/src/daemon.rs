@@ -21,7 +21,7 @@ use shm_proto::internal::ring::Owner;
 use shm_proto::{Error, Prefix};
 
 use crate::background::PidFile;
-use crate::channel::{Channel, Prepared, this_process};
+use crate::channel::{Channel, Prepared, remove_orphans, this_process};
 use crate::channels::Channels;
 use crate::config::{Config, Given, SourceKind};
 use crate::connections::Connections;
@@ -123,6 +123,7 @@ impl Daemon {
             let prepared = Prepared::make(channel, &config.prefix, owner, PATIENCE, &AtomicBool::new(false))?;
             channels.add(Channel::create(id, prepared, &user)?);
         }
+        remove_orphans(&config.prefix, owner, |name| channels.iter().any(|channel| channel.has_segment(name)));
         let socket = Socket::bind(config.runtime_dir.join(SOCKET_NAME))?;
         connections.listen(&socket.listener)?;
         let mut daemon = Self {

@@ -27,6 +27,7 @@ use shm_proto::internal::ring::Snapshot;
 use shm_proto::internal::ring::link::{ToReader, ToWriter};
 use shm_proto::{Error, ErrorKind, OnFull, Refusal};
 
+pub(crate) use name::remove_orphans;
 pub(crate) use segment::this_process;
 pub(super) use segment::{Made, Segment};
 

@@ -6,7 +6,6 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nix::sys::stat::fstat;
-use shm_proto::SystemError;
 use shm_proto::internal::os::file_lock;
 use shm_proto::internal::os::file_lock::Role;
 use shm_proto::internal::os::process;
@@ -14,6 +13,7 @@ use shm_proto::internal::os::remove::remove_this;
 use shm_proto::internal::os::shm;
 use shm_proto::internal::os::shm::Leftover;
 use shm_proto::internal::ring::{Owner, Snapshot};
+use shm_proto::{Prefix, SystemError};
 
 use super::adopt::Left;
 use crate::operation_log::{LogEvent, operation};
@@ -130,6 +130,26 @@ pub(super) fn make_way<T>(
         let reason = format!("its daemon, pid {pid}, is no more, and {why}");
         operation(LogEvent::Replace).text("segment", name).reason(reason).number("messages", found.tail.seq).warn();
         return Ok(None);
+    }
+}
+
+/// Removes the segments that a daemon with this prefix and this runtime directory has left for channels that are not configured any
+/// more; `used` says which names are in use. What is anybody else's stays, without a word.
+pub(crate) fn remove_orphans(prefix: &Prefix, owner: Owner, used: impl Fn(&str) -> bool) {
+    let begin = format!("{prefix}.");
+    let names = std::fs::read_dir(shm::path("/")).into_iter().flatten().flatten();
+    let names = names.filter_map(|entry| entry.file_name().into_string().ok());
+    for name in names.filter(|name| name.starts_with(&begin)).map(|name| format!("/{name}")) {
+        if used(&name) {
+            continue;
+        }
+        let left = make_way(&name, |left| match left.found.owner.home == owner.home {
+            true => Ok(Err("no channel has this name any more".to_owned())),
+            false => Ok(Ok(())),
+        });
+        if let Err(e) = left {
+            log::debug!("event=kept segment={name} reason={:?}", e.to_string());
+        }
     }
 }
 
