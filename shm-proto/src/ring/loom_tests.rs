@@ -4,7 +4,9 @@
 //! loom's atomics in place of the machine's; the semaphore is modelled by a mutex and a condition variable, and a
 //! `membarrier` by what it stands for, a fence on both sides.
 
+mod attachments;
 mod overwriting;
+mod planted;
 mod sleeping;
 
 use loom::sync::{Arc, Condvar, Mutex};
