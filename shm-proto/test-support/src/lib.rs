@@ -19,6 +19,7 @@ mod object;
 mod place;
 mod process;
 mod seccomp;
+mod step;
 mod terminal;
 mod user;
 mod wait;
@@ -34,6 +35,7 @@ pub use self::{
     place::{Place, shared_memory},
     process::{Proc, Run, clean, program},
     seccomp::{Filter, has_membarrier, without_membarrier},
+    step::{here, killed_after, killed_after_and},
     terminal::{Screen, Terminal},
     user::{NOBODY, User, may_change_user, skip, skip_without_root},
     wait::{PATIENCE, Raise, heavy, joined, soon, wait_for, wait_until},

@@ -5,6 +5,7 @@ mod broken;
 mod claims;
 mod clients;
 mod crowd;
+mod faults;
 mod handoff;
 mod killed;
 mod lease;
@@ -17,6 +18,7 @@ mod removal;
 mod service;
 mod sizes;
 mod sources;
+mod steps;
 
 use std::fs;
 use std::io::Write;
