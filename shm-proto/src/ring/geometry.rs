@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::layout::{FIRST_LAYOUT, KNOWN_FEATURES, LAYOUT_VERSION};
+use super::record::LEAST_ALIGN;
 use crate::name::ChannelName;
 
 /// Where a reader starts.
@@ -48,6 +50,12 @@ impl fmt::Display for OnFull {
 pub struct Geometry {
     /// The channel's name.
     pub channel: ChannelName,
+    /// The version of the segment's layout.
+    #[serde(default = "first_layout")]
+    pub layout: u32,
+    /// What records have beyond that layout, as bits.
+    #[serde(default)]
+    pub features: u64,
     /// The identity of this segment: random, new with every creation.
     pub instance: u64,
     /// The instance of the channel's first segment. Messages are numbered on from one segment to the next of the same lineage.
@@ -56,7 +64,7 @@ pub struct Geometry {
     pub max_capacity: u64,
     /// Largest message in bytes.
     pub max_message: u64,
-    /// Alignment of every payload in bytes: a power of two from 8 to 4096.
+    /// Alignment of every payload in bytes: a power of two from 16 to 4096.
     pub align: u32,
     /// What happens when the ring is full.
     pub on_full: OnFull,
@@ -78,18 +86,25 @@ pub struct Geometry {
     pub prefault: bool,
 }
 
+/// The layout of a peer that does not name one.
+pub(crate) fn first_layout() -> u32 {
+    FIRST_LAYOUT
+}
+
 impl Geometry {
-    /// A channel in its first segment: payloads at multiples of 8, a writer that waits for the slowest of at most 64 readers
+    /// A channel in its first segment: payloads at multiples of 16, a writer that waits for the slowest of at most 64 readers
     /// for as long as it takes, and nothing else.
     #[must_use]
     pub fn new(channel: ChannelName, instance: u64, max_capacity: u64, max_message: u64) -> Self {
         Geometry {
             channel,
+            layout: LAYOUT_VERSION,
+            features: KNOWN_FEATURES,
             instance,
             lineage: instance,
             max_capacity,
             max_message,
-            align: 8,
+            align: LEAST_ALIGN as u32,
             on_full: OnFull::Block,
             ack: false,
             ack_timeout_ms: 1000,
@@ -99,5 +114,24 @@ impl Geometry {
             asymmetric: false,
             prefault: false,
         }
+    }
+
+    /// Why this library cannot use the segment, whatever is in it: the daemon is of another release.
+    #[must_use]
+    pub fn misfit(&self) -> Option<String> {
+        let (theirs, ours) = (self.layout, LAYOUT_VERSION);
+        if theirs != ours {
+            return Some(format!(
+                "the daemon's segment has layout {theirs}, and this program understands layout {ours}; use a program and a \
+                 daemon of the same release"
+            ));
+        }
+        let unknown = self.features & !KNOWN_FEATURES;
+        (unknown != 0).then(|| {
+            format!(
+                "the daemon's segment of layout {theirs} has features {unknown:#x}, which this program does not know; use a \
+                 program of the daemon's release"
+            )
+        })
     }
 }

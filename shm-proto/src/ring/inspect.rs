@@ -18,7 +18,7 @@ use nix::sys::uio::pread;
 use super::chain::implausible;
 use super::layout::{Counters, DATA_OFFSET, Identity, LAYOUT_VERSION, MAGIC, MARK_EVERY, Notes, SegmentHeader};
 use super::published::Place;
-use super::record::{HEADER, Header, Kind, stride};
+use super::record::{HEADER, Header, Kind, LEAST_ALIGN, is_alignment, stride};
 use super::segment::{Owner, flags_of};
 use super::segment_file::{At, published, read_exact, word};
 use crate::error::Result;
@@ -49,6 +49,8 @@ pub struct Snapshot {
     pub align: u64,
     /// See [`Identity::flags`].
     pub flags: u64,
+    /// See [`Identity::features`].
+    pub features: u64,
     /// The place after the newest record.
     pub tail: Place,
     /// The oldest whole record.
@@ -119,6 +121,7 @@ impl Snapshot {
             ("largest message", self.max_message, geometry.max_message),
             ("alignment", self.align, u64::from(geometry.align)),
             ("flags", self.flags, flags_of(geometry)),
+            ("features", self.features, geometry.features),
         ];
         if let Some((what, is, expected)) = expected.into_iter().find(|(_, is, expected)| is != expected) {
             return Some(format!("{what} is {is:#x}, it was {expected:#x}"));
@@ -145,8 +148,7 @@ impl Snapshot {
         let (floor, tail) = (self.floor, self.tail);
         let bytes = tail.pos.checked_sub(floor.pos).filter(|bytes| *bytes <= geometry.max_capacity);
         let messages = tail.seq.checked_sub(floor.seq);
-        // The smallest message takes as much as a header.
-        let fits = bytes.zip(messages).is_some_and(|(bytes, messages)| messages <= bytes / HEADER);
+        let fits = bytes.zip(messages).is_some_and(|(bytes, messages)| messages <= bytes / LEAST_ALIGN);
         (!fits).then(|| {
             let place = |place: Place| format!("position {}, message {}", place.pos, place.seq);
             format!("no chain leads from the floor ({}) to the mark ({})", place(floor), place(tail))
@@ -177,6 +179,7 @@ impl Snapshot {
             max_message: word(id + offset_of!(Identity, max_message)),
             align: word(id + offset_of!(Identity, version)) >> 32,
             flags: word(id + offset_of!(Identity, flags)),
+            features: word(id + offset_of!(Identity, features)),
             tail: Place::default(),
             floor: Place::default(),
             capacity: word(counters + offset_of!(Counters, capacity)),
@@ -216,13 +219,13 @@ fn ends(fd: BorrowedFd<'_>, align: u64) -> Result<(Place, Place)> {
 
 fn align_of(page: &[u8; BYTES]) -> u64 {
     let both = word(page, offset_of!(SegmentHeader, identity) + offset_of!(Identity, version));
-    (both >> 32).max(HEADER)
+    both >> 32
 }
 
 /// Follows the chain from the mark to the tail, or as far as it is valid while a writer works.
 fn walk(fd: BorrowedFd<'_>, mark: Place, align: u64) -> Place {
     let mut at = mark;
-    if !align.is_power_of_two() || align > DATA_OFFSET {
+    if !is_alignment(align) {
         return at;
     }
     let mut buffer = [0u8; LOOKS[1]];

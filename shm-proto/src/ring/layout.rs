@@ -45,8 +45,13 @@ use crate::os::sem::{Semaphore, SemaphoreCell};
 
 /// `SHMDRING`, little-endian.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"SHMDRING");
-/// The layout's version.
+/// The layout's version. Peers understand each other's segments only if it is the same: see
+/// [`Geometry::misfit`](super::geometry::Geometry::misfit).
 pub const LAYOUT_VERSION: u32 = 2;
+/// The layout of peers that do not say which one they have.
+pub const FIRST_LAYOUT: u32 = 1;
+/// Bits of [`Identity::features`] that this library understands: none yet.
+pub const KNOWN_FEATURES: u64 = 0;
 /// Bytes before the data area.
 pub const DATA_OFFSET: u64 = 4096;
 /// The mark is at most so many bytes, or one message, before the tail.
@@ -94,6 +99,8 @@ pub struct Identity {
     pub began_pos: AtomicU64,
     /// and its number.
     pub began_seq: AtomicU64,
+    /// What records have beyond this layout, as bits. Whoever does not know one of them cannot use the segment.
+    pub features: AtomicU64,
 }
 
 /// What the writer counts.
@@ -277,8 +284,10 @@ const _: () = {
     assert!(offset_of!(Identity, boot_id) == 64);
     assert!(offset_of!(Identity, home) == 80);
     assert!(offset_of!(Identity, began_seq) == 112);
+    assert!(offset_of!(Identity, features) == 120);
     assert!(size_of::<Identity>() == 128);
     assert!(offset_of!(SegmentHeader, notes) == 640);
+    assert!(offset_of!(Published, checks) == 48);
     assert!(offset_of!(Published, copies) == 64);
     assert!(size_of::<PlaceCell>() == 32);
     assert!(size_of::<Counters>() == 128);

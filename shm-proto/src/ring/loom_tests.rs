@@ -16,7 +16,7 @@ use super::commit::{self, Words};
 use super::record::{Header, Kind};
 use crate::sync::{AtomicU64, Ordering};
 
-/// A data area of a few words: every record is a header and one word of payload.
+/// A data area of a few words: every record is a header and one word of payload, the first at offset 8.
 pub(super) struct Ring {
     words: Vec<AtomicU64>,
 }
@@ -66,23 +66,23 @@ impl Semaphore {
 #[test]
 fn who_sees_a_header_sees_its_payload_and_the_cleared_header_behind_it() {
     loom::model(|| {
-        let ring = Arc::new(Ring::new(6));
+        let ring = Arc::new(Ring::new(7));
         // Old bytes where headers will be looked for.
-        ring.word(16).store(u64::MAX, Ordering::Relaxed);
-        ring.word(32).store(u64::MAX, Ordering::Relaxed);
+        ring.word(24).store(u64::MAX, Ordering::Relaxed);
+        ring.word(40).store(u64::MAX, Ordering::Relaxed);
         let writer = {
             let ring = ring.clone();
             thread::spawn(move || {
                 for n in 0..2u64 {
-                    ring.put(n * 16, 100 + n);
-                    commit::commit(&*ring, n * 16, Header::data(8, n), n * 16 + 16);
+                    ring.put(8 + n * 16, 100 + n);
+                    commit::commit(&*ring, 8 + n * 16, Header::data(8, n), 24 + n * 16);
                 }
             })
         };
         for n in 0..3u64 {
-            match commit::look(&*ring, n * 16).kind() {
+            match commit::look(&*ring, 8 + n * 16).kind() {
                 Kind::Empty => break,
-                Kind::Data { len: 8 } => assert_eq!(ring.get(n * 16), 100 + n),
+                Kind::Data { len: 8 } => assert_eq!(ring.get(8 + n * 16), 100 + n),
                 other => panic!("{other:?}"),
             }
         }
@@ -93,25 +93,25 @@ fn who_sees_a_header_sees_its_payload_and_the_cleared_header_behind_it() {
 #[test]
 fn who_sees_the_first_of_a_batch_sees_all_of_it() {
     loom::model(|| {
-        let ring = Arc::new(Ring::new(7));
-        ring.word(16).store(u64::MAX, Ordering::Relaxed);
-        ring.word(32).store(u64::MAX, Ordering::Relaxed);
+        let ring = Arc::new(Ring::new(8));
+        ring.word(24).store(u64::MAX, Ordering::Relaxed);
+        ring.word(40).store(u64::MAX, Ordering::Relaxed);
         let writer = {
             let ring = ring.clone();
             thread::spawn(move || {
-                ring.put(0, 100);
-                commit::clear(&*ring, 16);
-                ring.put(16, 101);
-                commit::clear(&*ring, 32);
-                commit::stage(&*ring, 16, Header::data(8, 1));
-                commit::release(&*ring, 0, Header::data(8, 0));
+                ring.put(8, 100);
+                commit::clear(&*ring, 24);
+                ring.put(24, 101);
+                commit::clear(&*ring, 40);
+                commit::stage(&*ring, 24, Header::data(8, 1));
+                commit::release(&*ring, 8, Header::data(8, 0));
             })
         };
-        if commit::look(&*ring, 0).kind() != Kind::Empty {
-            assert_eq!(ring.get(0), 100);
-            assert_eq!(commit::look(&*ring, 16), Header::data(8, 1));
-            assert_eq!(ring.get(16), 101);
-            assert_eq!(commit::look(&*ring, 32).kind(), Kind::Empty);
+        if commit::look(&*ring, 8).kind() != Kind::Empty {
+            assert_eq!(ring.get(8), 100);
+            assert_eq!(commit::look(&*ring, 24), Header::data(8, 1));
+            assert_eq!(ring.get(24), 101);
+            assert_eq!(commit::look(&*ring, 40).kind(), Kind::Empty);
         }
         writer.join().unwrap();
     });
@@ -120,17 +120,17 @@ fn who_sees_the_first_of_a_batch_sees_all_of_it() {
 #[test]
 fn a_jump_leads_to_a_cleared_header_or_a_whole_record() {
     loom::model(|| {
-        let ring = Arc::new(Ring::new(6));
-        ring.word(0).store(u64::MAX, Ordering::Relaxed);
+        let ring = Arc::new(Ring::new(7));
+        ring.word(8).store(u64::MAX, Ordering::Relaxed);
         let writer = {
             let ring = ring.clone();
             thread::spawn(move || {
-                commit::commit(&*ring, 32, Header::jump(0, 5), 0);
-                ring.put(0, 105);
-                commit::commit(&*ring, 0, Header::data(8, 5), 16);
+                commit::commit(&*ring, 40, Header::jump(8, 5), 8);
+                ring.put(8, 105);
+                commit::commit(&*ring, 8, Header::data(8, 5), 24);
             })
         };
-        if let Kind::Jump { target } = commit::look(&*ring, 32).kind() {
+        if let Kind::Jump { target } = commit::look(&*ring, 40).kind() {
             match commit::look(&*ring, target).kind() {
                 Kind::Empty => {}
                 Kind::Data { len: 8 } => assert_eq!(ring.get(target), 105),

@@ -15,7 +15,7 @@
 use std::collections::VecDeque;
 
 use super::published::Place;
-use super::record::{HEADER, align_header};
+use super::record::{HEADER, align_header, first_header};
 
 /// Most extents at a time; with that many the writer waits instead of jumping once more.
 pub const MAX_EXTENTS: usize = 32;
@@ -87,7 +87,7 @@ impl Plan {
     /// Offset of the lowest header place.
     #[must_use]
     pub fn base(&self) -> u64 {
-        align_header(0, self.align)
+        first_header(self.align)
     }
 
     fn newest(&self) -> Extent {
@@ -215,7 +215,7 @@ impl Plan {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::ring::record::{largest_message, stride};
+    use crate::ring::record::{first_header, largest_message, stride};
     use proptest::prelude::*;
 
     fn tail(off: u64) -> Place {
@@ -224,39 +224,39 @@ mod tests {
 
     #[test]
     fn a_full_ring_waits_and_a_read_one_wraps() {
-        let mut plan = Plan::new(4096, 8, tail(0));
-        for _ in 0..56 {
-            assert_eq!(plan.place(72), Placement::Here { limit: 4096 });
-            plan.push(72);
+        let mut plan = Plan::new(4096, 16, tail(56));
+        for _ in 0..50 {
+            assert_eq!(plan.place(80), Placement::Here { limit: 4096 });
+            plan.push(80);
         }
-        assert_eq!(plan.place(72), Placement::Full);
-        plan.release(1000 + 72);
-        assert_eq!(plan.place(72), Placement::Full, "a record needs room for the header behind it");
-        plan.release(1000 + 144);
-        assert_eq!(plan.place(72), Placement::Jump { target: 0 });
-        plan.jump(0);
-        assert_eq!(plan.place(72), Placement::Here { limit: 144 });
+        assert_eq!(plan.place(80), Placement::Full);
+        plan.release(1000 + 80);
+        assert_eq!(plan.place(80), Placement::Full, "a record needs room for the header behind it");
+        plan.release(1000 + 160);
+        assert_eq!(plan.place(80), Placement::Jump { target: 56 });
+        plan.jump(56);
+        assert_eq!(plan.place(80), Placement::Here { limit: 216 });
     }
 
     #[test]
     fn a_grown_ring_is_used_at_once_although_the_bottom_is_unread() {
-        let mut plan = Plan::new(4096, 8, tail(2048));
-        plan.push(2000);
-        plan.jump(0);
-        plan.push(2000);
-        assert_eq!(plan.place(72), Placement::Full);
+        let mut plan = Plan::new(4096, 16, tail(2056));
+        plan.push(1968);
+        plan.jump(56);
+        plan.push(1968);
+        assert_eq!(plan.place(80), Placement::Full);
         plan.set_capacity(8192);
-        assert_eq!(plan.place(72), Placement::Jump { target: 4056 });
+        assert_eq!(plan.place(80), Placement::Jump { target: 4040 });
     }
 
     #[test]
     fn a_shrunk_ring_leaves_the_upper_part() {
-        let mut plan = Plan::new(8192, 8, tail(6000));
-        plan.push(100);
+        let mut plan = Plan::new(8192, 16, tail(6008));
+        plan.push(96);
         plan.set_capacity(4096);
         assert!(plan.highest() > 4096);
-        assert_eq!(plan.place(8), Placement::Jump { target: 0 });
-        plan.jump(0);
+        assert_eq!(plan.place(16), Placement::Jump { target: 56 });
+        plan.jump(56);
         assert!(plan.highest() > 4096);
         plan.release(plan.tail_pos());
         assert!(plan.highest() <= 4096);
@@ -264,9 +264,9 @@ mod tests {
 
     #[test]
     fn the_largest_message_gets_through_from_any_tail() {
-        for align in [8u64, 256] {
+        for align in [16u64, 256] {
             let largest = stride(largest_message(8192, align), align);
-            for off in (align_header(0, align)..8000).step_by(align as usize) {
+            for off in (first_header(align)..8000).step_by(align as usize) {
                 let mut plan = Plan::new(8192, align, tail(off));
                 let mut jumps = 0;
                 while let Placement::Jump { target } = plan.place(largest) {
@@ -299,8 +299,8 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_live_byte_is_ever_written(steps in steps(), align in prop_oneof![Just(8u64), Just(64), Just(512)]) {
-            let base = align_header(0, align);
+        fn no_live_byte_is_ever_written(steps in steps(), align in prop_oneof![Just(16u64), Just(64), Just(512)]) {
+            let base = first_header(align);
             let mut plan = Plan::new(8192, align, tail(base));
             // (end position, offset, bytes) of everything live, oldest first; jumps included
             let mut live: VecDeque<(u64, u64, u64)> = VecDeque::new();

@@ -2,6 +2,9 @@
 //!
 //! There are two copies, and a version that says which copy is valid. A writer that dies at any instruction leaves the valid copy
 //! whole, so no process ever waits for a dead process to finish a store. A seqlock could not promise that.
+//!
+//! Each copy has a check word. A process that reads the header with a system call for each look cannot look at the version twice
+//! in the time that the writer takes for two stores; it knows by the check word that a copy is whole.
 
 use crate::sync::{AtomicU32, AtomicU64, Ordering, fence, spin};
 
@@ -52,6 +55,17 @@ impl PlaceCell {
 }
 
 impl Place {
+    /// A word that is another one, but for one chance in 2^64 or so, if some fields are of one place and some of another.
+    #[inline]
+    pub fn check(self) -> u64 {
+        // A polynomial of the fields at an odd number without a pattern: small differences do not cancel each other out. The
+        // first term tells zeroed memory from a place.
+        const AT: u64 = 0x9e37_79b9_7f4a_7c15;
+        [self.pos, self.off, self.seq, self.bytes]
+            .into_iter()
+            .fold(AT, |check, field| check.wrapping_mul(AT).wrapping_add(field))
+    }
+
     /// No chain gets this far, in bytes or messages: 2^63 bytes are 29 years at 10 GB/s. A place beyond this limit is invalid, so
     /// arithmetic on valid places does not overflow.
     pub const FARTHEST: u64 = 1 << 63;
@@ -73,7 +87,9 @@ pub struct Published {
     /// Copy `version % 2` is the one to read.
     pub version: AtomicU64,
     /// Keeps the copies on a cache line of their own.
-    pub reserved: [AtomicU64; 7],
+    pub reserved: [AtomicU64; 5],
+    /// Of each copy its [check word](Place::check).
+    pub checks: [AtomicU64; 2],
     /// The two copies.
     pub copies: [PlaceCell; 2],
 }
@@ -84,6 +100,8 @@ impl Published {
     pub fn store(&self, place: Place) {
         let version = self.version.load(Ordering::Relaxed).wrapping_add(1);
         self.copies[(version & 1) as usize].store(place);
+        // A process that reads the check word compares it with the copy that it has seen, so its order does not matter.
+        self.checks[(version & 1) as usize].store(place.check(), Ordering::Relaxed);
         // Release pairs with the first Acquire fence in `try_load`: a process that sees this version sees its copy.
         self.version.store(version, Ordering::Release);
         // Release pairs with the second Acquire fence in `try_load`, and with those in `has_passed` and `is_unchanged`. A
@@ -142,4 +160,33 @@ pub fn is_unchanged(control: &AtomicU32, bits: u32, expected: u32) -> bool {
     // `reader::moves`.
     fence(Ordering::Acquire);
     control.load(Ordering::Relaxed) & bits == expected
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_check_word_is_the_documented_polynomial_and_tells_a_mixture_of_two_places() {
+        let x = 0x9e37_79b9_7f4a_7c15u64;
+        let place = |n: u64| Place { pos: n * 4096, off: n * 4096 % 65_536 + 56, seq: n * 64, bytes: n * 3000 };
+        for n in 0..1000 {
+            let (old, new) = (place(n), place(n + 1));
+            let terms = [(old.pos, 3), (old.off, 2), (old.seq, 1), (old.bytes, 0)];
+            let sum = terms.iter().fold(x.wrapping_pow(5), |sum, (field, power)| {
+                sum.wrapping_add(field.wrapping_mul(x.wrapping_pow(*power)))
+            });
+            assert_eq!(old.check(), sum);
+            for newer in 1..15 {
+                let pick = |bit: u32, old: u64, new: u64| if newer >> bit & 1 == 1 { new } else { old };
+                let mixed = Place {
+                    pos: pick(0, old.pos, new.pos),
+                    off: pick(1, old.off, new.off),
+                    seq: pick(2, old.seq, new.seq),
+                    bytes: pick(3, old.bytes, new.bytes),
+                };
+                assert!(![old.check(), new.check()].contains(&mixed.check()), "{mixed:?}");
+            }
+        }
+    }
 }

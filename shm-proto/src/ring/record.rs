@@ -2,22 +2,30 @@
 //!
 //! | bits | field |
 //! |---|---|
-//! | 0..4 | kind: 0 nothing yet, 1 data, 2 jump |
-//! | 4..44 | data: payload bytes; jump: offset of the next header in the data area, in units of 8 bytes |
-//! | 44..64 | low 20 bits of the sequence number of this message, or of the next one for a jump |
+//! | 0..2 | kind: 0 nothing yet, 1 data, 2 jump |
+//! | 2..40 | data: payload bytes; jump: offset of the next header in the data area, in units of 16 bytes, rounded down |
+//! | 40..64 | low 24 bits of the sequence number of this message, or of the next one for a jump |
 //!
 //! A header stands where the payload behind it is aligned: at offsets that are `align - 8` modulo `align`. A record takes
-//! `align` bytes or a multiple. The header after the newest record is always zero.
+//! `align` bytes or a multiple. The header after the newest record is always zero. The lowest header of a data area stands at 56,
+//! or at `align - 8` where that is more: see [`first_header`].
 
 /// Bytes of a header.
 pub const HEADER: u64 = 8;
-/// Largest payload a header can describe, in bytes (1 TiB less one).
+/// The least alignment of payloads, and so the least that a record takes, in bytes.
+pub const LEAST_ALIGN: u64 = 16;
+/// The largest alignment of payloads in bytes.
+pub const MOST_ALIGN: u64 = 4096;
+/// Largest payload a header can describe, in bytes (256 GiB less one).
 pub const MAX_PAYLOAD: u64 = (1 << VALUE_BITS) - 1;
-/// Largest data area that a jump can lead through, in bytes (8 TiB).
-pub const MAX_CAPACITY: u64 = (MAX_PAYLOAD + 1) * 8;
+/// Largest data area that a jump can lead through, in bytes (4 TiB).
+pub const MAX_CAPACITY: u64 = (MAX_PAYLOAD + 1) * LEAST_ALIGN;
 
-const KIND_BITS: u32 = 4;
-const VALUE_BITS: u32 = 40;
+/// No payload begins before this offset.
+const LOWEST_PAYLOAD: u64 = 64;
+
+const KIND_BITS: u32 = 2;
+const VALUE_BITS: u32 = 38;
 const SEQ_SHIFT: u32 = KIND_BITS + VALUE_BITS;
 const KIND_DATA: u64 = 1;
 const KIND_JUMP: u64 = 2;
@@ -25,8 +33,16 @@ const KIND_JUMP: u64 = 2;
 const _: () = {
     assert!(KIND_BITS + VALUE_BITS < u64::BITS);
     assert!(KIND_DATA < 1 << KIND_BITS && KIND_JUMP < 1 << KIND_BITS);
-    assert!(MAX_CAPACITY == 8 << VALUE_BITS);
+    assert!(MAX_CAPACITY == LEAST_ALIGN << VALUE_BITS);
+    // Every header stands at this offset modulo the least alignment, so a jump need not say it.
+    assert!(align_header(0, LEAST_ALIGN) == LEAST_ALIGN - HEADER);
 };
+
+/// Whether payloads can be aligned so.
+#[must_use]
+pub const fn is_alignment(align: u64) -> bool {
+    align.is_power_of_two() && align >= LEAST_ALIGN && align <= MOST_ALIGN
+}
 
 /// A header word.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,8 +82,8 @@ impl Header {
     /// The next header stands at `target`, and the next message has sequence number `seq`.
     #[must_use]
     pub fn jump(target: u64, seq: u64) -> Header {
-        debug_assert!(target.is_multiple_of(8) && target / 8 <= MAX_PAYLOAD);
-        Header(KIND_JUMP | (target / 8) << KIND_BITS | seq << SEQ_SHIFT)
+        debug_assert!(align_header(target, LEAST_ALIGN) == target && target < MAX_CAPACITY);
+        Header(KIND_JUMP | (target / LEAST_ALIGN) << KIND_BITS | seq << SEQ_SHIFT)
     }
 
     /// What the header says.
@@ -75,10 +91,10 @@ impl Header {
     #[must_use]
     pub fn kind(self) -> Kind {
         let value = self.0 >> KIND_BITS & MAX_PAYLOAD;
-        match self.0 & 0xf {
+        match self.0 & ((1 << KIND_BITS) - 1) {
             0 if self.0 == 0 => Kind::Empty,
             KIND_DATA => Kind::Data { len: value },
-            KIND_JUMP => Kind::Jump { target: value * 8 },
+            KIND_JUMP => Kind::Jump { target: align_header(value * LEAST_ALIGN, LEAST_ALIGN) },
             _ => Kind::Bad,
         }
     }
@@ -107,10 +123,10 @@ pub struct Strides {
 }
 
 impl Strides {
-    /// For payloads at multiples of `align`, a power of two of 8 or more.
+    /// For payloads at multiples of `align`, an [alignment](is_alignment).
     #[must_use]
     pub fn new(align: u64) -> Strides {
-        debug_assert!(align.is_power_of_two() && align >= HEADER);
+        debug_assert!(is_alignment(align));
         Strides { add: HEADER + align - 1, mask: !(align - 1) }
     }
 
@@ -138,14 +154,29 @@ pub fn stride(len: u64, align: u64) -> u64 {
 /// The first place at or after `off` where a header may stand.
 #[inline]
 #[must_use]
-pub fn align_header(off: u64, align: u64) -> u64 {
+pub const fn align_header(off: u64, align: u64) -> u64 {
     ((off + HEADER + align - 1) & !(align - 1)) - HEADER
+}
+
+/// The lowest place for a header: the first record of every lap. Its payload begins with a cache line, and is not at the first
+/// bytes of a page: a copy to a place that is 1 to 31 bytes further in its page than the source takes more than ten times as
+/// long on some processors, and large buffers of programs begin with a page, or 16 bytes later.
+#[inline]
+#[must_use]
+pub const fn first_header(align: u64) -> u64 {
+    align_header(LOWEST_PAYLOAD - HEADER, align)
+}
+
+/// What the largest message leaves of a ring whose capacity is a multiple of the largest alignment, in bytes.
+#[must_use]
+pub const fn overhead(align: u64) -> u64 {
+    first_header(align) + 2 * HEADER
 }
 
 /// The largest message that a ring of this capacity takes when it is empty, in bytes.
 #[must_use]
 pub fn largest_message(capacity: u64, align: u64) -> u64 {
-    let usable = capacity.saturating_sub(align_header(0, align) + HEADER) & !(align - 1);
+    let usable = capacity.saturating_sub(first_header(align) + HEADER) & !(align - 1);
     usable.saturating_sub(HEADER).min(MAX_PAYLOAD)
 }
 
@@ -156,7 +187,7 @@ mod tests {
     #[test]
     fn a_header_gives_back_what_it_was_made_of() {
         for len in [0, 1, 64, 1 << 20, MAX_PAYLOAD] {
-            for seq in [0, 1, 0xfffff, 0x100000, u64::MAX] {
+            for seq in [0, 1, 0xff_ffff, 0x100_0000, u64::MAX] {
                 let header = Header::data(len, seq);
                 assert_eq!(header.kind(), Kind::Data { len });
                 assert!(header.is_for(seq));
@@ -165,8 +196,8 @@ mod tests {
                 assert!(!header.is_for(seq.wrapping_add(1)));
             }
         }
-        let jump = Header::jump(64 << 30, 7);
-        assert_eq!(jump.kind(), Kind::Jump { target: 64 << 30 });
+        let jump = Header::jump((64 << 30) + 8, 7);
+        assert_eq!(jump.kind(), Kind::Jump { target: (64 << 30) + 8 });
         assert!(jump.is_for(7));
         assert_eq!(jump.len_of(7), None);
         assert_eq!(Header::EMPTY.len_of(0), None);
@@ -176,13 +207,14 @@ mod tests {
     fn only_the_zero_word_is_empty() {
         assert_eq!(Header::EMPTY.kind(), Kind::Empty);
         assert_eq!(Header(1 << 44).kind(), Kind::Bad);
-        assert_eq!(Header(15).kind(), Kind::Bad);
+        assert_eq!(Header(3).kind(), Kind::Bad);
     }
 
     #[test]
     fn payloads_stay_aligned_along_a_chain() {
-        for align in [8, 64, 4096] {
-            let mut off = align_header(0, align);
+        for align in [16, 64, 4096] {
+            let mut off = first_header(align);
+            assert_eq!(off + HEADER, align.max(64));
             let strides = Strides::new(align);
             assert_eq!(strides.align(), align);
             for len in [0, 1, 8, 63, 64, 4097] {
@@ -195,12 +227,13 @@ mod tests {
 
     #[test]
     fn the_largest_message_fits_exactly() {
-        for align in [8, 64, 4096] {
+        for align in [16, 64, 4096] {
             for capacity in [8192u64, 12288, 65536, 1 << 20] {
                 let len = largest_message(capacity, align);
-                let first = align_header(0, align);
+                let first = first_header(align);
                 assert!(first + stride(len, align) + HEADER <= capacity);
                 assert!(first + stride(len + 1, align) + HEADER > capacity);
+                assert_eq!(len, capacity - overhead(align));
             }
         }
     }

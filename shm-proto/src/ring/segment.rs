@@ -12,8 +12,8 @@ use nix::sys::uio::pwrite;
 
 use super::commit::Words;
 use super::layout::{self, Counters, DATA_OFFSET, Identity, LAYOUT_VERSION, MAGIC, NOTED, Notes, SegmentHeader};
-use super::published::{PlaceCell, Published};
-use super::record::{MAX_CAPACITY, align_header, largest_message};
+use super::published::{Place, PlaceCell, Published};
+use super::record::{LEAST_ALIGN, MAX_CAPACITY, MOST_ALIGN, first_header, is_alignment, largest_message};
 use super::segment_file::{read_exact, word};
 use crate::error::{Result, SystemError};
 use crate::os::map::Mapping;
@@ -110,14 +110,17 @@ pub fn begin_segment(
     put(identity + offset_of!(Identity, previous), beginning.previous);
     put(identity + offset_of!(Identity, began_pos), beginning.pos);
     put(identity + offset_of!(Identity, began_seq), beginning.seq);
-    let base = align_header(0, u64::from(geometry.align));
+    put(identity + offset_of!(Identity, features), geometry.features);
+    let base = first_header(u64::from(geometry.align));
     let floors = [offset_of!(SegmentHeader, floor), offset_of!(SegmentHeader, next_floor)];
+    let first = Place { pos: beginning.pos, off: base, seq: beginning.seq, bytes: beginning.bytes };
     for place in floors.into_iter().chain([offset_of!(SegmentHeader, mark)]) {
         let copy = place + offset_of!(Published, copies);
-        put(copy + offset_of!(PlaceCell, pos), beginning.pos);
-        put(copy + offset_of!(PlaceCell, off), base);
-        put(copy + offset_of!(PlaceCell, seq), beginning.seq);
-        put(copy + offset_of!(PlaceCell, bytes), beginning.bytes);
+        put(copy + offset_of!(PlaceCell, pos), first.pos);
+        put(copy + offset_of!(PlaceCell, off), first.off);
+        put(copy + offset_of!(PlaceCell, seq), first.seq);
+        put(copy + offset_of!(PlaceCell, bytes), first.bytes);
+        put(place + offset_of!(Published, checks), first.check());
     }
     let counters = offset_of!(SegmentHeader, counters);
     put(counters + offset_of!(Counters, capacity), capacity);
@@ -195,8 +198,11 @@ unsafe impl Send for Segment {}
 impl Segment {
     /// Maps a segment for reading after comparing its header with the geometry that the daemon announced.
     pub(super) fn open(fd: BorrowedFd<'_>, geometry: &Geometry) -> Result<Segment, ReaderError> {
-        let channel = || geometry.channel.to_string();
-        Self::map(fd, geometry, false, |reason| ReaderError::Corrupt { channel: channel(), reason })
+        let channel = geometry.channel.as_str();
+        if let Some(reason) = geometry.misfit() {
+            return Err(ReaderError::OtherLayout { channel: channel.to_owned(), reason });
+        }
+        Self::map(fd, geometry, false, |reason| ReaderError::Corrupt { channel: channel.to_owned(), reason })
     }
 
     fn map<E: From<SystemError>>(
@@ -210,8 +216,8 @@ impl Segment {
             return Err(corrupt(format!("{length} bytes are too short for a header and data")));
         }
         let align = u64::from(geometry.align);
-        if !align.is_power_of_two() || !(8..=4096).contains(&align) {
-            return Err(corrupt(format!("alignment {align} is not a power of two from 8 to 4096")));
+        if !is_alignment(align) {
+            return Err(corrupt(format!("alignment {align} is not a power of two from {LEAST_ALIGN} to {MOST_ALIGN}")));
         }
         let max = geometry.max_capacity;
         let total = max.checked_add(DATA_OFFSET).and_then(|n| usize::try_from(n).ok());
@@ -232,14 +238,10 @@ impl Segment {
         let data = (length - DATA_OFFSET).min(max);
         let segment = Segment { start, max_capacity: geometry.max_capacity, length: data, _map: map };
         let id = &segment.header().identity;
-        let version = id.version.load(Ordering::Relaxed);
-        if id.magic.load(Ordering::Relaxed) == MAGIC && version != LAYOUT_VERSION {
-            return Err(corrupt(format!(
-                "its layout has version {version}, this program's has {LAYOUT_VERSION}; use programs of one release"
-            )));
-        }
         let expect = [
             ("magic", id.magic.load(Ordering::Relaxed), MAGIC),
+            ("layout", u64::from(id.version.load(Ordering::Relaxed)), u64::from(geometry.layout)),
+            ("features", id.features.load(Ordering::Relaxed), geometry.features),
             ("alignment", u64::from(id.align.load(Ordering::Relaxed)), align),
             ("instance", id.instance.load(Ordering::Relaxed), geometry.instance),
             ("maximum capacity", id.max_capacity.load(Ordering::Relaxed), geometry.max_capacity),
@@ -351,8 +353,11 @@ impl Words for WritableSegment {
 impl WritableSegment {
     /// Maps a segment for reading and writing; see [`Segment::open`].
     pub(super) fn open(fd: BorrowedFd<'_>, geometry: &Geometry) -> Result<WritableSegment, WriterError> {
-        let channel = || geometry.channel.to_string();
-        Segment::map(fd, geometry, true, |reason| WriterError::Corrupt { channel: channel(), reason })
+        let channel = geometry.channel.as_str();
+        if let Some(reason) = geometry.misfit() {
+            return Err(WriterError::OtherLayout { channel: channel.to_owned(), reason });
+        }
+        Segment::map(fd, geometry, true, |reason| WriterError::Corrupt { channel: channel.to_owned(), reason })
             .map(WritableSegment)
     }
 

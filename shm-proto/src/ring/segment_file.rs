@@ -10,8 +10,8 @@ use super::layout::SegmentHeader;
 use super::published::{Place, PlaceCell, Published};
 use crate::error::{Result, SystemError};
 
-/// A place is read at most this many times. One read takes about a microsecond, and a correct writer replaces a place once
-/// per 64 KiB, or once per reader that it wakes, so a few reads nearly always suffice.
+/// A place is read at most this many times. A correct writer that replaces it meanwhile spoils a read only if it stores the very
+/// copy in the few nanoseconds in which the kernel copies it.
 const MOST_READS: u32 = 256;
 
 /// A place that a segment's header publishes.
@@ -23,9 +23,8 @@ pub(super) enum At {
     Floor,
 }
 
-/// A published place, whole.
-///
-/// Its version was the same before and after its copy was read.
+/// A published place, whole: its check word says so, or the version was the same before and after. It is the one of the version
+/// that was read first, or of a later one.
 pub(super) fn published(fd: BorrowedFd<'_>, at: At) -> Result<Place> {
     let at = match at {
         At::Mark => offset_of!(SegmentHeader, mark),
@@ -36,25 +35,32 @@ pub(super) fn published(fd: BorrowedFd<'_>, at: At) -> Result<Place> {
         read_exact(fd, &mut bytes, at + offset_of!(Published, version))?;
         Ok(u64::from_le_bytes(bytes))
     };
+    const FROM: usize = offset_of!(Published, checks);
     let mut before = version()?;
     for _ in 0..MOST_READS {
         // The order of two system calls says nothing about the order in which the processor loads what they copy.
-        // Acquire: pairs with the Release store of the version in `Published::store`.
+        // Acquire: pairs with the Release store of the version in `Published::store`. What is read below is of this version or of
+        // a later one, or some of each; then the check word is of neither.
         fence(Ordering::Acquire);
-        let copy = at + offset_of!(Published, copies) + (before & 1) as usize * size_of::<PlaceCell>();
-        let mut bytes = [0u8; size_of::<PlaceCell>()];
-        read_exact(fd, &mut bytes, copy)?;
+        let mut bytes = [0u8; size_of::<Published>() - FROM];
+        read_exact(fd, &mut bytes, at + FROM)?;
+        let copy = (before & 1) as usize;
+        let first = offset_of!(Published, copies) - FROM + copy * size_of::<PlaceCell>();
+        let place = Place {
+            pos: word(&bytes, first + offset_of!(PlaceCell, pos)),
+            off: word(&bytes, first + offset_of!(PlaceCell, off)),
+            seq: word(&bytes, first + offset_of!(PlaceCell, seq)),
+            bytes: word(&bytes, first + offset_of!(PlaceCell, bytes)),
+        };
+        if word(&bytes, copy * size_of::<u64>()) == place.check() {
+            return Ok(place);
+        }
         // Acquire: pairs with the Release fence in `Published::store`. If any word came from a later copy, the version has
-        // moved.
+        // moved. If it has not, the place is what the writer says, whatever the check word is: the caller judges it.
         fence(Ordering::Acquire);
         let after = version()?;
         if before == after {
-            return Ok(Place {
-                pos: word(&bytes, offset_of!(PlaceCell, pos)),
-                off: word(&bytes, offset_of!(PlaceCell, off)),
-                seq: word(&bytes, offset_of!(PlaceCell, seq)),
-                bytes: word(&bytes, offset_of!(PlaceCell, bytes)),
-            });
+            return Ok(place);
         }
         before = after;
     }

@@ -104,7 +104,12 @@ pub(super) fn geometry(max_capacity: u64) -> Geometry {
         // Longer than any reader needs. A reader whose thread has failed must not block the writer for ever.
         evict_after_ms: 60_000,
         asymmetric: barrier::available(),
-        ..Geometry::new("test".parse().unwrap(), 42, max_capacity, super::record::largest_message(max_capacity, 8))
+        ..Geometry::new(
+            "test".parse().unwrap(),
+            42,
+            max_capacity,
+            super::record::largest_message(max_capacity, super::record::LEAST_ALIGN),
+        )
     }
 }
 

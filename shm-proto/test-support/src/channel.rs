@@ -13,7 +13,7 @@ use shm_proto::internal::os::bell::Bell;
 use shm_proto::internal::os::page::SharedPage;
 use shm_proto::internal::ring::layout::{LeasePage, ReaderPage};
 use shm_proto::internal::ring::link::{Link, LinkError, ToDaemon, ToWriter};
-use shm_proto::internal::ring::record::largest_message;
+use shm_proto::internal::ring::record::{LEAST_ALIGN, largest_message};
 use shm_proto::internal::ring::{Owner, create_segment};
 use shm_proto::{Geometry, Reader, Result, Start, Writer};
 
@@ -31,7 +31,7 @@ pub fn pair(capacity: u64) -> (Writer, Reader) {
 fn try_channel(capacity: u64, readers: usize) -> Result<(Writer, Vec<Reader>)> {
     static INSTANCES: AtomicU64 = AtomicU64::new(1);
     let instance = INSTANCES.fetch_add(1, Ordering::Relaxed);
-    let mut geometry = Geometry::new("steps".parse()?, instance, capacity, largest_message(capacity, 8));
+    let mut geometry = Geometry::new("steps".parse()?, instance, capacity, largest_message(capacity, LEAST_ALIGN));
     geometry.asymmetric = barrier::available();
     geometry.prefault = true;
     let segment = memfd_create("steps", MFdFlags::MFD_CLOEXEC).expect("a memfd for the segment");

@@ -37,7 +37,7 @@ use crate::event_loop::{ClientId, Interest, Token};
 use crate::liveness::Pulse;
 use crate::operation_log::{LogEvent, Operation, operation};
 use crate::peer::Peer;
-use crate::policy::{Bounds, LowUse};
+use crate::policy::{Bounds, LowUse, PAGE};
 use crate::rates::History;
 use thread::HandoffThread;
 
@@ -68,12 +68,14 @@ pub(crate) struct HandoffChannel {
     history: History,
 }
 
-/// The configuration of the ring that feeds a handoff channel.
+/// The configuration of the ring that feeds a handoff channel. It may be a page larger than the segment where messages are handed
+/// over, because the largest message leaves more of a ring than of that segment.
 pub(super) fn feed(config: &ChannelConfig) -> ChannelConfig {
     let min = FEED.min(config.max);
     ChannelConfig {
         capacity: min,
         min,
+        max: config.max + PAGE,
         on_full: OnFull::Block,
         max_readers: 1,
         evict_after: None,

@@ -11,8 +11,10 @@ use super::sizes::Sizes;
 /// A ring's segment: readers only read it.
 const RING: u32 = 0o640;
 /// A handoff channel's objects: both sides write them.
-const HANDOFF: u32 = 0o600;
-const HANDOFF_WITH_GROUP: u32 = 0o660;
+const OBJECTS: u32 = 0o600;
+const OBJECTS_WITH_GROUP: u32 = 0o660;
+/// The word for `mode`.
+pub(super) const HANDOFF: &str = "handoff";
 
 /// What the keys `mode`, `permissions`, `segment`, `avail` and `done` come to.
 pub(super) struct Mode {
@@ -24,7 +26,7 @@ impl Mode {
     pub(super) fn check(raw: &Channel, prefix: &Prefix, name: &ChannelName, has_group: bool) -> Result<Self, Error> {
         let is_handoff = match raw.mode.as_ref().map(|mode| (mode, mode.value.as_str())) {
             None | Some((_, "ring")) => false,
-            Some((_, "handoff")) => true,
+            Some((_, HANDOFF)) => true,
             Some((mode, word)) => {
                 return Err(mode.bad(format!("mode {word:?} is neither \"ring\" nor \"handoff\"")));
             }
@@ -32,8 +34,8 @@ impl Mode {
         let permissions = match &raw.permissions {
             Some(written) => permissions(written, is_handoff)?,
             None if !is_handoff => RING,
-            None if has_group => HANDOFF_WITH_GROUP,
-            None => HANDOFF,
+            None if has_group => OBJECTS_WITH_GROUP,
+            None => OBJECTS,
         };
         let handoff = if is_handoff { Some(names(raw, prefix, name)?) } else { None };
         if is_handoff {

@@ -1,7 +1,11 @@
 //! A channel's sizes: given values, defaults, and whether they fit each other.
 
 use shm_proto::Bytes;
+use shm_proto::internal::ring::record::{
+    LEAST_ALIGN, MAX_CAPACITY, MOST_ALIGN, is_alignment, largest_message, overhead,
+};
 
+use super::handoff::HANDOFF;
 use super::memory;
 use super::origin::{Error, Located};
 use super::raw::Channel;
@@ -11,11 +15,6 @@ use crate::policy::PAGE;
 const CAPACITY: u64 = Bytes::MIB;
 const MIN: u64 = 64 * Bytes::KIB;
 const MAX: u64 = 256 * Bytes::MIB;
-const ALIGN: u32 = 8;
-/// Record headers around a message: its own and the next one's.
-const HEADERS: u64 = 16;
-/// A record header counts payload bytes in 40 bits.
-const MOST_PAYLOAD: u64 = (1 << 40) - 1;
 
 /// Checked sizes in bytes.
 pub(super) struct Sizes {
@@ -51,6 +50,13 @@ impl Sizes {
             )));
         }
         memory::one_fits(raw, most, host)?;
+        if let Some(written) = raw.max.as_ref().filter(|max| max.value.get() > MAX_CAPACITY) {
+            return Err(written.bad(format!(
+                "max {} is more than a ring can have, {}",
+                written.value,
+                Bytes(MAX_CAPACITY)
+            )));
+        }
         let align = align(raw)?;
         let max_message = max_message(raw, most, align)?;
         Ok(Sizes { capacity: start, min: least, max: most, align, max_message })
@@ -75,17 +81,20 @@ fn show(written: &Option<Located<Bytes>>, used: u64) -> String {
 
 fn align(raw: &Channel) -> Result<u32, Error> {
     match &raw.align {
-        Some(align) if !align.value.is_power_of_two() || !(8..=4096).contains(&align.value) => {
-            Err(align.bad(format!("align {} is not a power of two from 8 to 4096", align.value)))
+        Some(align) if !is_alignment(align.value.into()) => {
+            Err(align.bad(format!("align {} is not a power of two from {LEAST_ALIGN} to {MOST_ALIGN}", align.value)))
         }
-        align => Ok(align.as_ref().map_or(ALIGN, |align| align.value)),
+        align => Ok(align.as_ref().map_or(LEAST_ALIGN as u32, |align| align.value)),
     }
 }
 
-/// At most what fits into an otherwise empty ring of `max` bytes.
+/// At most what fits into an otherwise empty ring of `max` bytes. A [handoff](super::handoff::max_message) has another limit.
 fn max_message(raw: &Channel, max: u64, align: u32) -> Result<u64, Error> {
-    let overhead = u64::from(align) + HEADERS;
-    let limit = max.checked_sub(overhead).map(|room| (room & !7).min(MOST_PAYLOAD & !7));
+    if raw.mode.as_ref().is_some_and(|mode| mode.value == HANDOFF) {
+        return Ok(raw.max_message.as_ref().map_or(u64::MAX, |asked| asked.value.get()));
+    }
+    let overhead = overhead(align.into());
+    let limit = (max >= overhead).then(|| largest_message(max, align.into()));
     match (&raw.max_message, limit) {
         (None, Some(limit)) => Ok(limit),
         (Some(asked), Some(limit)) if asked.value.get() <= limit => Ok(asked.value.get()),

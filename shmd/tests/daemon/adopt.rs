@@ -258,8 +258,9 @@ fn what_is_not_this_daemons_or_makes_no_sense_is_replaced_and_the_log_says_why()
     };
     replaced(&mut daemon, &write(64), "of another boot");
     replaced(&mut daemon, &write(80), "another runtime directory");
-    replaced(&mut daemon, &write(4096), "records are broken");
+    replaced(&mut daemon, &write(4096 + 56), "records are broken");
     replaced(&mut daemon, &write(256 + 64), "written over");
+    replaced(&mut daemon, &write(120), "features");
     let cut = |daemon: &mut Daemon| {
         fs::OpenOptions::new().write(true).open(daemon.object("main")).unwrap().set_len(8192).unwrap();
     };

@@ -48,13 +48,13 @@ fn a_scribbled_record_costs_its_writer_the_role_and_readers_go_on_in_a_new_segme
     let [near, far] = &mut readers;
     (0..100u64).for_each(|n| assert_eq!(receive(near), n.to_le_bytes()));
     (0..10u64).for_each(|n| assert_eq!(receive(far), n.to_le_bytes()));
-    scribble(&segment(&daemon), 10 * 16);
+    scribble(&segment(&daemon), 56 + 10 * 16);
     let reason = until_told(far);
-    assert!(reason.contains("0xdeadbeef at offset 160"), "{reason}");
+    assert!(reason.contains("0xdeadbeef at offset 216"), "{reason}");
     daemon.await_log(|log| log.contains("event=move channel=main"));
     let log = daemon.log();
     let told: Vec<_> = log.lines().filter(|line| line.contains("event=broken channel=main")).collect();
-    assert!(told.len() == 1 && told[0].contains("0xdeadbeef at offset 160") && told[0].contains("ERROR"), "{log}");
+    assert!(told.len() == 1 && told[0].contains("0xdeadbeef at offset 216") && told[0].contains("ERROR"), "{log}");
     wait_for(
         || matches!(writer.publish(b"more"), Err(WriterError::Revoked { .. } | WriterError::Superseded { .. })),
         || daemon.log(),
@@ -66,7 +66,7 @@ fn a_scribbled_record_costs_its_writer_the_role_and_readers_go_on_in_a_new_segme
     assert_eq!(receive(far), b"next");
     // This one had nothing to read that was wrong, and is told all the same that messages may be missing.
     let reason = until_told(near);
-    assert!(reason.contains("0xdeadbeef at offset 160"), "{reason}");
+    assert!(reason.contains("0xdeadbeef at offset 216"), "{reason}");
     assert_eq!(receive(near), b"next");
     assert_eq!((near.received(), near.lost(), far.received(), far.lost()), (101, 0, 11, 0));
     assert_eq!((daemon.stat().readers.len(), daemon.stat().evicted), (2, 0));

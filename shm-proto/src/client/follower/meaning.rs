@@ -30,7 +30,7 @@ pub(super) fn meaning(error: &Error) -> Meaning {
             ReaderError::Closed { .. } | ReaderError::Disconnected { .. } | ReaderError::Evicted { .. } => {
                 Return::Possible
             }
-            ReaderError::Protocol(_) | ReaderError::System(_) => Return::Never,
+            ReaderError::OtherLayout { .. } | ReaderError::Protocol(_) | ReaderError::System(_) => Return::Never,
         },
         Error::Handoff(error) => match error {
             HandoffError::TimedOut { .. } => return Meaning::Message,

@@ -36,20 +36,20 @@ fn a_published_place_is_never_a_mixture() {
 #[test]
 fn what_was_overwritten_while_it_was_read_is_noticed_by_the_floor() {
     loom::model(|| {
-        let ring = Arc::new(Ring::new(4));
+        let ring = Arc::new(Ring::new(5));
         let floor = Arc::new(Published::default());
-        ring.put(0, 100);
-        commit::commit(&*ring, 0, Header::data(8, 0), 16);
+        ring.put(8, 100);
+        commit::commit(&*ring, 8, Header::data(8, 0), 24);
         let writer = {
             let (ring, floor) = (ring.clone(), floor.clone());
             thread::spawn(move || {
-                floor.store(Place { pos: 16, off: 16, seq: 1, bytes: 8 });
-                commit::clear(&*ring, 0);
-                ring.put(0, 999);
+                floor.store(Place { pos: 16, off: 24, seq: 1, bytes: 8 });
+                commit::clear(&*ring, 8);
+                ring.put(8, 999);
             })
         };
-        let header = commit::look(&*ring, 0);
-        let payload = ring.get(0);
+        let header = commit::look(&*ring, 8);
+        let payload = ring.get(8);
         if !floor.has_passed(0) {
             assert_eq!((header, payload), (Header::data(8, 0), 100));
         }
@@ -60,23 +60,23 @@ fn what_was_overwritten_while_it_was_read_is_noticed_by_the_floor() {
 #[test]
 fn what_was_overwritten_after_an_eviction_is_noticed_by_the_bit() {
     loom::model(|| {
-        let ring = Arc::new(Ring::new(4));
+        let ring = Arc::new(Ring::new(5));
         let floor = Arc::new(Published::default());
         let control = Arc::new(AtomicU32::new(1));
-        ring.put(0, 100);
-        commit::commit(&*ring, 0, Header::data(8, 0), 16);
+        ring.put(8, 100);
+        commit::commit(&*ring, 8, Header::data(8, 0), 24);
         let writer = {
             let (ring, floor, control) = (ring.clone(), floor.clone(), control.clone());
             thread::spawn(move || {
                 // Relaxed is enough: the fence that ends the floor's store makes the order.
                 control.fetch_or(2, Ordering::Relaxed);
-                floor.store(Place { pos: 16, off: 16, seq: 1, bytes: 8 });
-                commit::clear(&*ring, 0);
-                ring.put(0, 999);
+                floor.store(Place { pos: 16, off: 24, seq: 1, bytes: 8 });
+                commit::clear(&*ring, 8);
+                ring.put(8, 999);
             })
         };
-        let header = commit::look(&*ring, 0);
-        let payload = ring.get(0);
+        let header = commit::look(&*ring, 8);
+        let payload = ring.get(8);
         if is_unchanged(&control, 2, 0) {
             assert_eq!((header, payload), (Header::data(8, 0), 100));
         }
@@ -88,16 +88,16 @@ fn what_was_overwritten_after_an_eviction_is_noticed_by_the_bit() {
 #[test]
 fn a_reader_that_sees_itself_registered_and_not_passed_need_not_look_at_the_floor_again() {
     loom::model(|| {
-        let ring = Arc::new(Ring::new(4));
+        let ring = Arc::new(Ring::new(5));
         let floor = Arc::new(Published::default());
         let control = Arc::new(AtomicU32::new(0));
-        ring.put(0, 100);
-        commit::commit(&*ring, 0, Header::data(8, 0), 16);
+        ring.put(8, 100);
+        commit::commit(&*ring, 8, Header::data(8, 0), 24);
         let writer = {
             let (ring, floor, control) = (ring.clone(), floor.clone(), control.clone());
             thread::spawn(move || {
-                floor.store(Place { pos: 16, off: 16, seq: 1, bytes: 8 });
-                ring.put(0, 999);
+                floor.store(Place { pos: 16, off: 24, seq: 1, bytes: 8 });
+                ring.put(8, 999);
                 control.fetch_or(1, Ordering::SeqCst);
             })
         };
@@ -106,7 +106,7 @@ fn a_reader_that_sees_itself_registered_and_not_passed_need_not_look_at_the_floo
             assert!(floor.has_passed(0));
         } else if !floor.has_passed(0) {
             // Not joined: what is read now is looked at again before it is believed.
-            let payload = ring.get(0);
+            let payload = ring.get(8);
             assert!(payload == 100 || floor.has_passed(0));
         }
         writer.join().unwrap();
@@ -116,18 +116,18 @@ fn a_reader_that_sees_itself_registered_and_not_passed_need_not_look_at_the_floo
 #[test]
 fn space_that_was_given_back_is_not_read_any_more() {
     loom::model(|| {
-        let ring = Arc::new(Ring::new(4));
+        let ring = Arc::new(Ring::new(5));
         let (cursor, wanted) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
-        ring.put(0, 100);
+        ring.put(8, 100);
         let writer = {
             let (ring, cursor) = (ring.clone(), cursor.clone());
             thread::spawn(move || {
                 if cursor.load(Ordering::Acquire) == 16 {
-                    ring.put(0, 999);
+                    ring.put(8, 999);
                 }
             })
         };
-        assert_eq!(ring.get(0), 100);
+        assert_eq!(ring.get(8), 100);
         wake::publish_cursor(&cursor, &wanted, &AtomicU64::new(0), 16, 0);
         writer.join().unwrap();
     });
@@ -141,7 +141,7 @@ fn attach_while_the_floor_moves(looks: bool) {
         let generation = Arc::new(AtomicU64::new(0));
         // Of the record at position 0.
         let payload = Arc::new(AtomicU64::new(100));
-        let moved_to = Place { pos: 16, off: 16, seq: 1, bytes: 8 };
+        let moved_to = Place { pos: 16, off: 24, seq: 1, bytes: 8 };
         let writer = {
             let (floor, next_floor) = (floor.clone(), next_floor.clone());
             let (generation, payload) = (generation.clone(), payload.clone());

@@ -15,10 +15,10 @@ use crate::sync::{AtomicU32, AtomicU64, Ordering};
 /// everything, and then publishes the second record.
 fn sleep_and_wake(barrier: Barrier) {
     loom::model(move || {
-        let ring = Arc::new(Ring::new(6));
+        let ring = Arc::new(Ring::new(7));
         let (waiting, cursor) = (Arc::new(AtomicU32::new(0)), Arc::new(AtomicU64::new(0)));
         let wake = Arc::new(Semaphore::default());
-        commit::commit(&*ring, 0, Header::data(8, 0), 16);
+        commit::commit(&*ring, 8, Header::data(8, 0), 24);
         let writer = {
             let (ring, waiting, cursor, wake) = (ring.clone(), waiting.clone(), cursor.clone(), wake.clone());
             thread::spawn(move || {
@@ -29,23 +29,23 @@ fn sleep_and_wake(barrier: Barrier) {
                     }
                 };
                 rouse(16);
-                ring.put(16, 101);
-                commit::commit(&*ring, 16, Header::data(8, 1), 32);
+                ring.put(24, 101);
+                commit::commit(&*ring, 24, Header::data(8, 1), 40);
                 rouse(32);
             })
         };
-        assert_eq!(commit::look(&*ring, 0), Header::data(8, 0));
+        assert_eq!(commit::look(&*ring, 8), Header::data(8, 0));
         wake::publish_cursor(&cursor, &AtomicU64::new(0), &AtomicU64::new(0), 16, 0);
-        if commit::look(&*ring, 16).kind() == Kind::Empty {
+        if commit::look(&*ring, 24).kind() == Kind::Empty {
             wake::arm(&waiting, 1, barrier);
-            if commit::look(&*ring, 16).kind() == Kind::Empty {
+            if commit::look(&*ring, 24).kind() == Kind::Empty {
                 // A reader that is woken has something to read.
                 wake.wait();
             }
             wake::disarm(&waiting);
         }
-        assert_eq!(commit::look(&*ring, 16), Header::data(8, 1));
-        assert_eq!(ring.get(16), 101);
+        assert_eq!(commit::look(&*ring, 24), Header::data(8, 1));
+        assert_eq!(ring.get(24), 101);
         writer.join().unwrap();
     });
 }

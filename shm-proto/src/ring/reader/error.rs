@@ -55,6 +55,14 @@ pub enum ReaderError {
         /// The number that the message would have had.
         seq: u64,
     },
+    /// The daemon is of another release, whose segments this library does not understand; nothing was read from it.
+    #[error("channel {channel}: {reason}")]
+    OtherLayout {
+        /// Which channel.
+        channel: String,
+        /// What each side has, and the way out.
+        reason: String,
+    },
     /// The segment or a record in it is not what the layout allows; nothing was read from it.
     #[error("segment of channel {channel}: {reason}")]
     Corrupt {

@@ -23,7 +23,7 @@ use crate::ring::geometry::Geometry;
 use crate::ring::layout::control;
 use crate::ring::published::Place;
 use crate::ring::reader::error::Result;
-use crate::ring::record::align_header;
+use crate::ring::record::first_header;
 
 /// A segment that the channel has moved to.
 #[derive(Debug)]
@@ -174,7 +174,7 @@ impl Reader {
         let Some(next) = moves.ahead.front() else { return Ok(()) };
         // Tried again by the next call if there is no memory to map it.
         let mapped = Mapped::open(next.file.as_fd(), &next.geometry)?;
-        let off = align_header(0, u64::from(next.geometry.align));
+        let off = first_header(u64::from(next.geometry.align));
         let place = Place { pos: next.pos, off, seq: next.seq, bytes: 0 };
         if let Some(reason) = mapped.implausible(place, &next.geometry) {
             return Err(ProtocolError::Broken(format!("the daemon sent a reader to a new segment: {reason}")).into());

@@ -2,9 +2,9 @@
 //! only part of the reader that needs unsafe code.
 //!
 //! The unsafe code relies on one fact about the private fields of [`Position`], which only this file changes: the header at `at`
-//! lies inside the data area, at a multiple of 8. Whatever moves `at` checks that before: [`Position::go_to`] and
+//! lies inside the data area, at 8 modulo 16. Whatever moves `at` checks that before: [`Position::go_to`] and
 //! [`Position::jump`] by themselves, [`Position::pass`] because it takes a [`Found`], which says that the header behind the record
-//! lies inside, too; strides are multiples of 8.
+//! lies inside, too; strides are multiples of 16.
 //!
 //! Published places, jumps and records are also checked against the file, because memory past its end must not be touched. The
 //! length that is `known` is looked up when something lies beyond it. It is never more than the capacity that the writer shows,
@@ -21,7 +21,7 @@ use crate::ring::geometry::Geometry;
 use crate::ring::layout::{DATA_OFFSET, LINE, SegmentHeader};
 use crate::ring::published::Place;
 use crate::ring::reader::error::{ReaderError, Result};
-use crate::ring::record::{HEADER, Header, Kind, Strides, align_header};
+use crate::ring::record::{HEADER, Header, Kind, LEAST_ALIGN, Strides, align_header};
 use crate::ring::segment::Segment;
 use crate::ring::walker::Walker;
 
@@ -220,7 +220,7 @@ impl Position {
     /// If no header can stand there.
     pub(super) fn go_to(&mut self, place: Place) {
         let inside = place.off <= self.segment.max_capacity() - HEADER;
-        assert!(inside && place.off.is_multiple_of(8), "a reader at offset {}", place.off);
+        assert!(inside && align_header(place.off, LEAST_ALIGN) == place.off, "a reader at offset {}", place.off);
         self.at = Walker::at(place);
     }
 

@@ -125,7 +125,7 @@ fn a_shrink_while_a_message_waits_for_acknowledgement_evicts_nobody() {
         channel.shrink(8192);
         // Everybody is sent behind the message that is waited for.
         // The position after the message: the jump takes readers beyond it.
-        let behind = 100_000 + 8 + 16;
+        let behind = record::stride(100_000, record::LEAST_ALIGN) + record::stride(1, record::LEAST_ALIGN);
         wait_until("the reader has followed the jump", || {
             assert!(first.try_recv().unwrap().is_none());
             channel.readers[0].page.line.cursor.load(Ordering::SeqCst) > behind

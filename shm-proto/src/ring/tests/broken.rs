@@ -7,6 +7,9 @@ use crate::ring::published::Place;
 use crate::ring::segment::WritableSegment;
 use crate::ring::testing::TestChannel;
 
+/// Where the first record of a segment stands.
+const FIRST: u64 = record::first_header(record::LEAST_ALIGN);
+
 fn scribble(channel: &TestChannel, off: u64, word: u64) {
     nix::sys::uio::pwrite(&channel.segment, &word.to_le_bytes(), (DATA_OFFSET + off) as i64).unwrap();
 }
@@ -27,7 +30,7 @@ fn a_reader_tells_its_program_and_the_daemon_once_and_goes_on_in_the_next_segmen
     for n in 0..5u64 {
         assert_eq!(receive(&mut reader), n.to_le_bytes());
     }
-    scribble(&channel, 5 * 16, 0xdead_beef);
+    scribble(&channel, FIRST + 5 * 16, 0xdead_beef);
     let error = reader.recv(NOW).unwrap_err();
     assert!(matches!(&error, ReaderError::Corrupt { reason, .. } if reason.contains("0xdeadbeef")), "{error}");
     // While the daemon looks there is nothing to receive, and nothing is said again.
@@ -78,7 +81,7 @@ fn a_reader_that_has_met_nothing_wrong_reads_on_as_far_as_it_can_and_is_told_the
 fn without_a_verdict_a_reader_says_so_again() {
     let mut channel = TestChannel::new(4096, geometry(4096));
     let mut alone = channel.reader(Start::Oldest);
-    scribble(&channel, 0, 7);
+    scribble(&channel, FIRST, 7);
     for _ in 0..3 {
         assert!(matches!(alone.try_recv(), Err(ReaderError::Corrupt { .. })), "nobody else would say it");
     }
@@ -90,9 +93,9 @@ fn nothing_between_the_files_end_and_the_largest_capacity_is_touched() {
     let (file, max) = (8192, 1 << 20);
     let lies: [fn(&WritableSegment); 4] = [
         |segment| segment.header().floor.store(Place { pos: 64 << 10, off: 64 << 10, seq: 9, bytes: 0 }),
-        |segment| commit::commit(segment, 0, record::Header::jump(64 << 10, 0), 16),
-        |segment| commit::commit(segment, 0, record::Header::data(64 << 10, 0), 16),
-        |segment| commit::commit(segment, 0, record::Header::data(8192 - 8, 0), 16),
+        |segment| commit::commit(segment, FIRST, record::Header::jump((64 << 10) + 8, 0), FIRST + 16),
+        |segment| commit::commit(segment, FIRST, record::Header::data(64 << 10, 0), FIRST + 16),
+        |segment| commit::commit(segment, FIRST, record::Header::data(8192 - 8 - FIRST, 0), FIRST + 16),
     ];
     for (n, lie) in lies.into_iter().enumerate() {
         let mut channel = TestChannel::new(file, geometry(max));
@@ -193,7 +196,7 @@ fn a_walk_finds_the_end_of_a_good_chain_and_what_is_wrong_with_a_bad_one() {
     for (off, word, says) in [
         (floor.off, 7, "is no header of"),
         (floor.off, record::Header::data(1 << 30, floor.seq).0, "impossible length"),
-        (floor.off, record::Header::jump(1 << 30, floor.seq).0, "outside the 65536 bytes"),
+        (floor.off, record::Header::jump((1 << 30) + 8, floor.seq).0, "outside the 65536 bytes"),
         (floor.off, record::Header::jump(floor.off, floor.seq).0, "in circles"),
         (floor.off, record::Header::jump(tail.off, floor.seq).0, "Tail"),
     ] {

@@ -110,12 +110,13 @@ fn a_second_writer_goes_on_where_the_first_stopped() {
 fn a_chain_that_makes_no_sense_is_refused_with_its_place() {
     let no_kind = 7;
     let longer_than_the_segment = record::Header::data(1 << 30, 0).0;
-    let in_a_circle = record::Header::jump(0, 0).0;
-    let out_of_the_segment = record::Header::jump(1 << 40, 0).0;
+    let first = record::first_header(record::LEAST_ALIGN);
+    let in_a_circle = record::Header::jump(first, 0).0;
+    let out_of_the_segment = record::Header::jump((1 << 40) + 8, 0).0;
     let of_another_message = record::Header::data(8, 1).0;
     for word in [no_kind, longer_than_the_segment, in_a_circle, out_of_the_segment, of_another_message] {
         let mut channel = TestChannel::new(4096, geometry(4096));
-        nix::sys::uio::pwrite(&channel.segment, &u64::to_le_bytes(word), DATA_OFFSET as i64).unwrap();
+        nix::sys::uio::pwrite(&channel.segment, &u64::to_le_bytes(word), (DATA_OFFSET + first) as i64).unwrap();
         let error = channel.try_writer().unwrap_err();
         assert!(matches!(error, WriterError::Corrupt { .. }), "{error}");
         let mut reader = channel.reader(Start::Oldest);

@@ -81,7 +81,7 @@ fn a_stopped_reader_of_a_drop_channel_is_evicted_and_the_others_receive_again() 
     });
     let [(1, reason)] = &gone[..] else { panic!("{gone:?}") };
     assert!(reason.contains("there was no space for") && reason.contains("bytes behind"), "{reason}");
-    assert!(dropped > 0 && kept > 4096 / 80, "{dropped} {kept}");
+    assert!(dropped > 0 && kept >= (4096 - 64) / 80, "{dropped} {kept}");
     assert!((0..1000).all(|_| publish(&mut writer)), "there is nobody left to drop a message for");
     assert!(matches!(stuck.recv(NOW), Err(ReaderError::Evicted { .. })));
 }

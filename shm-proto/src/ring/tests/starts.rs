@@ -33,7 +33,7 @@ fn a_reader_that_attaches_while_the_floor_is_about_to_move_starts_with_what_stay
         while let Ok(Some(_)) = writer.try_publish(&messages.to_le_bytes().repeat(8)) {
             messages += 1;
         }
-        lock(&channel).readers[0].page.line.cursor.store(10 * 72 + 8, Ordering::SeqCst);
+        lock(&channel).readers[0].page.line.cursor.store(10 * 80 + 8, Ordering::SeqCst);
         drop(writer.publish_within(&[0; 64], Duration::from_millis(1)));
         let mut reader = lock(&attached).take().expect("the liar was evicted, and a reader has attached");
         let first = reader.seq();
@@ -98,7 +98,7 @@ fn a_writer_that_died_while_it_moved_the_floor_leaves_nothing_to_be_missed() {
     }
     std::mem::forget(writer);
     let segment = WritableSegment::open(channel.segment.as_fd(), &channel.geometry).unwrap();
-    segment.header().next_floor.store(Place { pos: 64, off: 64, seq: 4, bytes: 32 });
+    segment.header().next_floor.store(Place { pos: 64, off: 120, seq: 4, bytes: 32 });
     // One reader attaches before the next writer, one after it.
     let mut early = channel.reader(Start::Oldest);
     let mut writer = channel.writer();

@@ -99,6 +99,14 @@ pub enum WriterError {
         /// The message's number, or that of the first of its batch.
         seq: u64,
     },
+    /// The daemon is of another release, whose segments this library does not understand; nothing was written to it, and the daemon keeps it.
+    #[error("channel {channel}: {reason}")]
+    OtherLayout {
+        /// Which channel.
+        channel: String,
+        /// What each side has, and the way out.
+        reason: String,
+    },
     /// The segment or a record in it is not what the layout allows.
     #[error("segment of channel {channel}: {reason}")]
     Corrupt {

@@ -13,7 +13,7 @@ use crate::ring::link::ToDaemon;
 use crate::ring::marks::Marks;
 use crate::ring::plan::{Placement, Plan};
 use crate::ring::published::Place;
-use crate::ring::record::{HEADER, align_header};
+use crate::ring::record::{HEADER, first_header};
 use crate::ring::wake::Barrier;
 
 /// A refused growth is asked for again after this time.
@@ -97,7 +97,7 @@ impl Space {
 
     /// The least capacity in which a record of this stride has space.
     pub(super) fn needed_for(&self, stride: u64) -> u64 {
-        align_header(0, self.align) + stride + HEADER
+        first_header(self.align) + stride + HEADER
     }
 
     /// Brings the plan up to the tail.

@@ -2,8 +2,8 @@
 //!
 //! Everything that the unsafe code relies on is in the private fields of [`Tail`], and only this file changes them:
 //!
-//! - The header at `at` lies inside the data area, at a multiple of 8. [`Tail::new`] and [`Tail::jump`] check that. Behind a
-//!   record it follows from the next line, because strides are multiples of 8.
+//! - The header at `at` lies inside the data area, at 8 modulo 16. [`Tail::new`] and [`Tail::jump`] check that. Behind a
+//!   record it follows from the next line, because strides are multiples of 16.
 //! - `limit` is at or below the end of the data area. From the header at `at` up to `limit` the [`Plan`] has found everything
 //!   free: [`Tail::open`] asks it.
 //!
@@ -20,7 +20,7 @@ use crate::ring::geometry::Geometry;
 use crate::ring::layout::{Counters, SegmentHeader};
 use crate::ring::plan::{Placement, Plan};
 use crate::ring::published::Place;
-use crate::ring::record::{HEADER, Header, Strides};
+use crate::ring::record::{HEADER, Header, LEAST_ALIGN, Strides, align_header};
 use crate::ring::segment::{SMALL, Segment, Unchecked, WritableSegment};
 use crate::ring::walker::Walker;
 
@@ -76,7 +76,7 @@ impl Tail {
     /// If no header can stand there.
     pub(super) fn new(segment: WritableSegment, geometry: &Geometry, place: Place) -> Tail {
         let fits = segment.max_capacity().checked_sub(HEADER).is_some_and(|last| place.off <= last);
-        assert!(fits && place.off.is_multiple_of(8), "a tail at offset {}", place.off);
+        assert!(fits && align_header(place.off, LEAST_ALIGN) == place.off, "a tail at offset {}", place.off);
         Tail {
             strides: Strides::new(u64::from(geometry.align)),
             max_message: geometry.max_message,
@@ -162,7 +162,7 @@ impl Tail {
     /// If no header can stand there.
     #[inline]
     pub(super) fn jump(&mut self, target: u64) {
-        assert!(target.is_multiple_of(8), "a jump to offset {target}");
+        assert!(align_header(target, LEAST_ALIGN) == target, "a jump to offset {target}");
         // Checks that both headers lie inside the data area.
         commit::commit(&self.segment, self.at.off, Header::jump(target, self.at.seq), target);
         self.at.jump(target);

@@ -217,7 +217,7 @@ pub(crate) fn scribble(endpoint: &Endpoint, path: &str, seed: u64) {
     let data = segment.metadata().unwrap().len() - DATA_OFFSET;
     for _ in 0..3 {
         // Often something that would be right if the file were as long as the mapping.
-        let off = (data + random(8 << 20)) & !7;
+        let off = (data + random(8 << 20)) & !15 | 8;
         let words = [off, random(u64::MAX), Header::jump(off, tail.seq).0, Header::data(off & 0xff_ffff, tail.seq).0];
         let word = words[random(4) as usize];
         let at = match random(3) {

@@ -51,7 +51,10 @@ impl Left<'_> {
     ) -> Result<Result<(Segment, Geometry, Adopted), String>, SystemError> {
         let Left { name, file, read_only, mut found } = self;
         if !found.is_segment {
-            return Ok(Err(format!("its layout has version {}, this program's has {LAYOUT_VERSION}", found.version)));
+            return Ok(Err(format!(
+                "it has layout {}, and this daemon understands layout {LAYOUT_VERSION}",
+                found.version
+            )));
         }
         if found.owner.boot_id != owner.boot_id {
             return Ok(Err("it is of another boot".to_owned()));

@@ -12,6 +12,7 @@ use std::io::ErrorKind as Io;
 use std::time::{Duration, Instant};
 
 use shm_proto::internal::ring::layout::Place;
+use shm_proto::internal::ring::record::LEAST_ALIGN;
 use shm_proto::internal::ring::{Beginning, Snapshot, Walk, WalkFrom, Walked};
 use shm_proto::{Error, ErrorKind, ReaderError, Refusal, Result, SystemError};
 
@@ -56,8 +57,8 @@ fn after_broken(trusted: Place, claims: impl Iterator<Item = (u64, u64)>, ring: 
             (pos, seq) = (pos.max(cursor), seq.max(number));
         }
     }
-    // The smallest message takes 8 bytes.
-    Place { pos: pos.next_multiple_of(8) + ring, seq: seq + ring / 8, ..trusted }
+    // The smallest message takes as much as the least alignment.
+    Place { pos: pos.next_multiple_of(LEAST_ALIGN) + ring, seq: seq + ring / LEAST_ALIGN, ..trusted }
 }
 
 /// What is known of a segment's state.
@@ -281,8 +282,8 @@ mod tests {
             assert_eq!(place.bytes, 77);
             (place.pos, place.seq)
         };
-        assert_eq!(begins(&[]), (1000 + RING, 10 + RING / 8));
-        assert_eq!(begins(&[(500, 5), (3001, 40), (2000, 30)]), (3008 + RING, 40 + RING / 8));
+        assert_eq!(begins(&[]), (1008 + RING, 10 + RING / 16));
+        assert_eq!(begins(&[(500, 5), (3001, 40), (2000, 30)]), (3008 + RING, 40 + RING / 16));
     }
 
     #[test]
@@ -291,7 +292,7 @@ mod tests {
             [(u64::MAX - 1, 20), (2000, u64::MAX), (1000 + CREDIBLE + 1, 20), (u64::MAX / 2, 1 << 62)]
         {
             let place = after_broken(TRUSTED, [(cursor, number), (2000, 20)].into_iter(), RING);
-            assert_eq!((place.pos, place.seq), (2000 + RING, 20 + RING / 8), "{cursor} {number}");
+            assert_eq!((place.pos, place.seq), (2000 + RING, 20 + RING / 16), "{cursor} {number}");
         }
         let most = after_broken(TRUSTED, [(1000 + CREDIBLE, 10 + CREDIBLE)].into_iter(), RING);
         assert!(most.is_plausible() && most.pos <= 1000 + 2 * CREDIBLE);

@@ -51,7 +51,7 @@ fn the_defaults_are_the_documented_ones() {
     let channel = &config.channels[0];
     assert_eq!(channel.name.as_str(), "main");
     assert_eq!((channel.min, channel.capacity, channel.max), (64 << 10, 1 << 20, 256 << 20));
-    assert_eq!((channel.max_message, channel.align), ((256 << 20) - 24, 8));
+    assert_eq!((channel.max_message, channel.align), ((256 << 20) - 72, 16));
     assert_eq!((channel.on_full, channel.max_readers, channel.wait_readers), (OnFull::Block, 64, 0));
     assert_eq!(channel.evict_after, Some(Duration::from_secs(30)));
     assert_eq!(channel.shrink_after, Some(Duration::from_secs(60)));
@@ -99,7 +99,7 @@ fn the_default_of_max_fits_a_small_machine() {
 
 #[test]
 fn the_largest_message_leaves_room_for_headers_and_alignment() {
-    for (max, align, limit) in [(4096, 8, 4072), (8192, 4096, 4080), (65536, 64, 65456)] {
+    for (max, align, limit) in [(4096, 16, 4024), (8192, 4096, 4088), (65536, 64, 65464)] {
         let text = format!("[[channel]]\nmax = {max}\nalign = {align}\n");
         assert_eq!(Setup::new(&text).channel().max_message, limit);
         let asked = |n: u64| Setup::new(&format!("{text}max_message = {n}\n"));

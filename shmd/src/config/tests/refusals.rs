@@ -29,7 +29,7 @@ fn what_cannot_be_is_refused_with_its_line_and_the_reason() {
         "[[channel]]\nmax = \"9GiB\" #!is more than the whole of /nonexistent, 8589934592 bytes",
         "[[channel]]\nmax = \"17179869183GiB\" #!is more than any file can have",
         "[[channel]]\ncapacity = \"8GiB\" #!but only 7516192768 bytes are free in /nonexistent",
-        "[[channel]]\nalign = 4 #!align 4 is not a power of two from 8 to 4096",
+        "[[channel]]\nalign = 8 #!align 8 is not a power of two from 16 to 4096",
         "[[channel]]\nalign = 24 #!align 24 is not a power of two",
         "[[channel]]\nalign = 8192 #!align 8192 is not a power of two",
         "[[channel]]\nmax = 4096\nalign = 4096 #!holds no message at all with align 4096",
