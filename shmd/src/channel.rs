@@ -104,6 +104,11 @@ impl Channel {
         self.ring().has_writer()
     }
 
+    /// Whether readers map its segment.
+    pub(crate) fn is_ring(&self) -> bool {
+        matches!(self, Channel::Ring(_))
+    }
+
     /// Why a peer that may read it cannot, if it cannot; `owner` is the objects' user.
     pub(crate) fn shuts_out(&self, owner: u32, peer: &Credentials) -> Option<String> {
         match self {

@@ -6,6 +6,7 @@ use nix::unistd::geteuid;
 use shm_proto::internal::control::Pong;
 use shm_proto::internal::control::stat::Right;
 use shm_proto::internal::os::peer::Credentials;
+use shm_proto::internal::ring::layout::LAYOUT_VERSION;
 use shm_proto::{ChannelName, Done, ErrorKind, Prefix, Refusal, Request};
 
 use crate::channel::Channel;
@@ -61,23 +62,33 @@ pub(crate) fn handle(
         }
         Request::List => Ok(Some(list(channels, &peer))),
         Request::Stat { channel } => stat_of(connections, channels, channel.as_ref(), &peer).map(Some),
-        Request::Attach { channel, program } => find(connections, channels, channel.as_ref(), &peer, Need::Read)
-            .and_then(|channel| {
+        Request::Attach { channel, program, layout } => {
+            find(connections, channels, channel.as_ref(), &peer, Need::Read).and_then(|channel| {
+                if channel.is_ring() {
+                    check_layout(channel, layout)?;
+                }
                 if let Some(why) = shut_out(channel, &peer) {
                     return Err(channel_refusal(&channel.config().name, ErrorKind::NotPermitted, why));
                 }
                 channel.attach(connections, id, program.as_deref()).map(|()| None)
-            }),
-        Request::Publish { channel, program } => find(connections, channels, channel.as_ref(), &peer, Need::Write)
-            .and_then(|channel| channel.ring_mut().lend(connections, id, program.as_deref()).map(|()| None)),
-        Request::ResumeReader { channel, program, instance, moves } => {
+            })
+        }
+        Request::Publish { channel, program, layout } => {
+            find(connections, channels, channel.as_ref(), &peer, Need::Write).and_then(|channel| {
+                check_layout(channel, layout)?;
+                channel.ring_mut().lend(connections, id, program.as_deref()).map(|()| None)
+            })
+        }
+        Request::ResumeReader { channel, program, layout, instance, moves } => {
             find(connections, channels, Some(&channel), &peer, Need::Read).and_then(|channel| {
+                check_layout(channel, layout)?;
                 let [page] = descriptors(fds)?;
                 channel.resume(connections, id, program.as_deref(), (instance, moves, page)).map(|()| None)
             })
         }
-        Request::ResumeWriter { channel, program, instance, capacity } => {
+        Request::ResumeWriter { channel, program, layout, instance, capacity } => {
             find(connections, channels, Some(&channel), &peer, Need::Write).and_then(|channel| {
+                check_layout(channel, layout)?;
                 let (ring, place) = (channel.ring_mut(), (instance, capacity));
                 let given = descriptors(fds)?;
                 ring.resume_writer(connections, id, program.as_deref(), place, given).map(|()| None)
@@ -105,6 +116,20 @@ pub(crate) fn handle(
         Ok(None) => {}
         Err(refusal) => connections.reply(id, Err(refusal), Vec::new()),
     }
+}
+
+/// Refuses a program that does not understand the layout of the channel's segment. Given the segment, it could only report that it
+/// is broken, and the daemon would replace it.
+fn check_layout(channel: &Channel, layout: u32) -> Result<(), Refusal> {
+    if layout == LAYOUT_VERSION {
+        return Ok(());
+    }
+    let release = env!("CARGO_PKG_VERSION");
+    let why = format!(
+        "its segment has layout {LAYOUT_VERSION}, and the program understands layout {layout}; use a program and a daemon of the \
+         same release (this is shmd {release})"
+    );
+    Err(channel_refusal(&channel.config().name, ErrorKind::BadVersion, why))
 }
 
 /// The descriptors that have to come with a request.

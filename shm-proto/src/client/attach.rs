@@ -12,6 +12,7 @@ use crate::name::ChannelName;
 use crate::os::fds;
 use crate::os::page::SharedPage;
 use crate::ring::geometry::Start;
+use crate::ring::layout::LAYOUT_VERSION;
 use crate::ring::{Reader, Writer, WriterError};
 
 /// How long the daemon may take to answer.
@@ -61,7 +62,7 @@ impl Attachment {
     pub fn open(endpoint: &Endpoint, channel: Option<&str>, start: Start) -> Result<Self> {
         let channel = name(channel)?;
         let mut client = Client::connect(endpoint, ANSWER)?;
-        let request = Request::Attach { channel, program: program() };
+        let request = Request::Attach { channel, program: program(), layout: LAYOUT_VERSION };
         match client.request_with_fds(&request)? {
             (Done::Attach(attached), fds) => {
                 let [segment, page, bell] = descriptors(fds, "attach")?;
@@ -106,7 +107,7 @@ impl Writer {
 
     fn borrow_role(endpoint: &Endpoint, channel: Option<&ChannelName>) -> Result<Writer> {
         let mut client = Client::connect(endpoint, ANSWER)?;
-        let request = Request::Publish { channel: channel.cloned(), program: program() };
+        let request = Request::Publish { channel: channel.cloned(), program: program(), layout: LAYOUT_VERSION };
         let (Done::Publish(lent), fds) = client.request_with_fds(&request)? else {
             return Err(ProtocolError::Broken("the daemon answered publish with something else".to_owned()).into());
         };

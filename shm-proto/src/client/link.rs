@@ -11,7 +11,7 @@ use crate::error::ProtocolError;
 use crate::name::ChannelName;
 use crate::os::page::SharedPage;
 use crate::ring::geometry::Geometry;
-use crate::ring::layout::{LeasePage, OVER, control};
+use crate::ring::layout::{LAYOUT_VERSION, LeasePage, OVER, control};
 use crate::ring::link::{FromReader, Link, LinkError, ToDaemon, ToReader, ToWriter};
 
 /// The link of a reader: its connection.
@@ -54,7 +54,8 @@ impl SocketLink {
         };
         let request = || {
             let (channel, instance, moves) = (channel.clone(), *instance, *moves);
-            let request = Request::ResumeReader { channel, program: program(), instance, moves };
+            let request =
+                Request::ResumeReader { channel, program: program(), layout: LAYOUT_VERSION, instance, moves };
             Some((request, vec![page.try_clone().ok()?]))
         };
         // The bell comes with it.
@@ -154,7 +155,8 @@ impl LentLink {
         let WriterClaim { channel, segment, page, instance, capacity, .. } = &self.claim;
         let request = || {
             let (channel, instance, capacity) = (channel.clone(), *instance, *capacity);
-            let request = Request::ResumeWriter { channel, program: program(), instance, capacity };
+            let request =
+                Request::ResumeWriter { channel, program: program(), layout: LAYOUT_VERSION, instance, capacity };
             Some((request, vec![segment.try_clone().ok()?, page.try_clone().ok()?]))
         };
         let line = match self.line.look(request, |done, _| matches!(done, Done::Publish(_)))? {

@@ -7,7 +7,7 @@ use super::log::LogEntry;
 use super::stat::{ChannelStat, Summary};
 use crate::handoff::Names;
 use crate::name::ChannelName;
-use crate::ring::geometry::Geometry;
+use crate::ring::geometry::{Geometry, first_layout};
 
 /// One line on the socket: the protocol's version beside the content.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -44,6 +44,9 @@ pub enum Request {
         /// The program's name as it wants to be shown.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         program: Option<String>,
+        /// The layout of segments that the program understands.
+        #[serde(default = "first_layout")]
+        layout: u32,
     },
     /// Borrow the writer role.
     Publish {
@@ -53,6 +56,9 @@ pub enum Request {
         /// The program's name as it wants to be shown.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         program: Option<String>,
+        /// The layout of segments that the program understands.
+        #[serde(default = "first_layout")]
+        layout: u32,
     },
     /// Stay a reader, of a daemon that was started in the place of the one that died. The reader's page comes with it.
     ResumeReader {
@@ -61,6 +67,9 @@ pub enum Request {
         /// The program's name as it wants to be shown.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         program: Option<String>,
+        /// The layout of segments that the program understands.
+        #[serde(default = "first_layout")]
+        layout: u32,
         /// The segment that it reads, or the last one that it was told of.
         instance: u64,
         /// The bits of its control word that count moves, as they are when it has gone to that segment.
@@ -74,6 +83,9 @@ pub enum Request {
         /// The program's name as it wants to be shown.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         program: Option<String>,
+        /// The layout of segments that the program understands.
+        #[serde(default = "first_layout")]
+        layout: u32,
         /// The segment that it writes.
         instance: u64,
         /// The capacity that it was allowed last, in bytes.

@@ -39,9 +39,31 @@ fn requests_of_an_unknown_kind_and_with_new_fields_are_understood_as_far_as_they
     let unknown = r#"{"v":1,"op":"fly","channel":"cam","height":[1]}"#;
     assert_eq!(decode::<Request>(unknown).unwrap(), Request::Unknown);
     let attach = r#"{"v":1,"op":"attach","program":"x","resume":{"page":1,"seq":7},"content":"json"}"#;
-    assert_eq!(decode::<Request>(attach).unwrap(), Request::Attach { channel: None, program: Some("x".into()) });
+    assert_eq!(
+        decode::<Request>(attach).unwrap(),
+        Request::Attach { channel: None, program: Some("x".into()), layout: 1 }
+    );
     let ping = r#"{"v":1,"op":"ping","channel":["not","a","name"]}"#;
     assert_eq!(decode::<Request>(ping).unwrap(), Request::Ping);
+}
+
+#[test]
+fn who_names_no_layout_has_the_first_and_no_features() {
+    for op in ["attach", "publish"] {
+        let line = format!(r#"{{"v":1,"op":"{op}"}}"#);
+        let layout = match decode::<Request>(&line).unwrap() {
+            Request::Attach { layout, .. } | Request::Publish { layout, .. } => layout,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(layout, 1, "{line}");
+    }
+    let geometry = r#""channel":"main","instance":7,"lineage":7,"max_capacity":4096,"max_message":8,"align":8,"on_full":"block",
+        "ack":false,"ack_timeout_ms":1,"evict_after_ms":0,"wait_readers":0,"max_readers":1,"asymmetric":false"#;
+    let attached = format!(r#"{{"v":1,"ok":{{"attach":{{"reader":1,"geometry":{{{geometry}}}}}}}}}"#);
+    let Reply::Ok(Done::Attach(attached)) = decode(&attached).unwrap() else { panic!("{attached}") };
+    assert_eq!((attached.geometry.layout, attached.geometry.features), (1, 0));
+    let misfit = attached.geometry.misfit().unwrap();
+    assert!(misfit.contains("has layout 1, and this program understands layout 2"), "{misfit}");
 }
 
 #[test]

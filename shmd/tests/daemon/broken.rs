@@ -5,7 +5,7 @@ use std::os::unix::fs::FileExt;
 
 use shm_proto::internal::control::Resized;
 use shm_proto::internal::ring::Snapshot;
-use shm_proto::internal::ring::layout::DATA_OFFSET;
+use shm_proto::internal::ring::layout::{DATA_OFFSET, LAYOUT_VERSION};
 use shm_proto::{Done, Reader, ReaderError, Request, Start, Writer, WriterError};
 
 use super::{Daemon, PATIENCE, wait_for};
@@ -158,7 +158,7 @@ fn a_reader_that_cries_wolf_changes_nothing_and_is_sent_away_if_it_does_not_stop
         writer.publish(&[7; 1000]).unwrap();
     }
     let mut client = Client::connect(&daemon.endpoint(), PATIENCE).unwrap();
-    client.request(&Request::Attach { channel: None, program: None }).unwrap();
+    client.request(&Request::Attach { channel: None, program: None, layout: LAYOUT_VERSION }).unwrap();
     let mut conn = client.into_conn();
     let line = FromReader::Broken { reason: "wolf\u{1b}[2J".to_owned() };
     wait_for(|| conn.send(&line, &[]).is_err(), || daemon.log());

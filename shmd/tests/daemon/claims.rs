@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 
 use shm_proto::internal::os::page::SharedPage;
 use shm_proto::internal::os::shm;
-use shm_proto::internal::ring::layout::{LeasePage, ReaderPage, control};
+use shm_proto::internal::ring::layout::{LAYOUT_VERSION, LeasePage, ReaderPage, control};
 use shm_proto::{Client, Done, Reader, Refusal, Request, Start, Writer};
 
 use super::{Daemon, PATIENCE, wait_for};
@@ -26,7 +26,7 @@ fn whoever_was_no_reader_takes_no_readers_place() {
     let (_page, page_fd) = SharedPage::<ReaderPage>::create("claim").unwrap();
     let mut forged = Client::connect(&endpoint, PATIENCE).unwrap().into_conn();
     let channel = "main".parse().unwrap();
-    let request = Request::ResumeReader { channel, program: None, instance, moves: 0 };
+    let request = Request::ResumeReader { channel, program: None, layout: LAYOUT_VERSION, instance, moves: 0 };
     forged.send(&request, &[page_fd.as_fd()]).unwrap();
     wait_for(|| daemon.stat().readers.len() == 1, || daemon.log());
     let lending = std::thread::spawn(move || Writer::attach(&endpoint, None).map(drop));
@@ -68,7 +68,13 @@ fn nobody_becomes_a_reader_or_a_writer_by_claiming_to_have_been_one() {
     let daemon = Daemon::start("adopt-claims", LENT);
     let instance = Reader::attach(&daemon.endpoint(), None, Start::New).unwrap().geometry().instance;
     let channel = || "main".parse().unwrap();
-    let reader = |instance| Request::ResumeReader { channel: channel(), program: None, instance, moves: 0 };
+    let reader = |instance| Request::ResumeReader {
+        channel: channel(),
+        program: None,
+        layout: LAYOUT_VERSION,
+        instance,
+        moves: 0,
+    };
     let refused = |request: &Request, fds: &[&OwnedFd]| resume(&daemon, request, fds).unwrap_err().to_string();
     let (page, page_fd) = SharedPage::<ReaderPage>::create("claim").unwrap();
     let null = OwnedFd::from(fs::File::open("/dev/null").unwrap());
@@ -83,7 +89,13 @@ fn nobody_becomes_a_reader_or_a_writer_by_claiming_to_have_been_one() {
     wait_for(|| daemon.stat().readers.len() == 1, || daemon.log());
     assert!(refused(&reader(instance), &[&page_fd]).contains("another reader has this page"));
 
-    let writer = |instance| Request::ResumeWriter { channel: channel(), program: None, instance, capacity: u64::MAX };
+    let writer = |instance| Request::ResumeWriter {
+        channel: channel(),
+        program: None,
+        layout: LAYOUT_VERSION,
+        instance,
+        capacity: u64::MAX,
+    };
     let (_lease, lease_fd) = SharedPage::<LeasePage>::create("claim").unwrap();
     let segment = shm::open(&format!("/{}.main", daemon.prefix), true).unwrap();
     for fd in [&null, &segment] {

@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::os::unix::net::UnixStream;
 
 use shm_proto::internal::control::stat::{ReaderState, WriterRole};
+use shm_proto::internal::ring::layout::LAYOUT_VERSION;
 use shm_proto::internal::ring::{Reader, Writer};
 use shm_proto::{Done, Request, Start};
 use shm_proto::{ReaderError, WriterError};
@@ -73,7 +74,7 @@ fn requests_in_one_write_are_answered_in_order_even_when_one_takes_time() {
 fn an_attached_reader_that_talks_is_detached() {
     let daemon = Daemon::start("talker", ONE);
     let mut client = connect(&daemon);
-    client.write_all(b"{\"v\":1,\"op\":\"attach\",\"program\":\"x\\nevent=stop\"}\nhello\n").unwrap();
+    client.write_all(b"{\"v\":1,\"op\":\"attach\",\"layout\":2,\"program\":\"x\\nevent=stop\"}\nhello\n").unwrap();
     assert!(hear(&client).contains("nothing to ask"));
     wait_for(|| daemon.stat().readers.is_empty(), || daemon.log());
     assert!(daemon.log().contains("program=x?event?stop"), "{}", daemon.log());
@@ -107,7 +108,7 @@ fn a_reader_that_goes_frees_its_space_and_its_number_is_not_used_again() {
 fn the_writer_role_is_one_programs_until_it_gives_it_back() {
     let daemon = Daemon::start("role", ONE);
     let writer = Writer::attach(&daemon.endpoint(), None).unwrap();
-    let taken = daemon.refused(&Request::Publish { channel: None, program: None });
+    let taken = daemon.refused(&Request::Publish { channel: None, program: None, layout: LAYOUT_VERSION });
     let (pid, start) = (std::process::id(), "channel main: program ");
     assert!(taken.starts_with(start) && taken.contains(&format!("(pid {pid}, user ")), "{taken}");
     assert!(taken.contains(") has borrowed the writer role; "), "{taken}");
@@ -143,7 +144,7 @@ fn a_writer_that_comes_later_knows_the_readers_that_are_there() {
 fn more_readers_than_allowed_are_refused_with_the_number() {
     let daemon = Daemon::start("many", ONE);
     let _readers: Vec<Reader> = (0..2).map(|_| Reader::attach(&daemon.endpoint(), None, Start::New).unwrap()).collect();
-    let refused = daemon.refused(&Request::Attach { channel: None, program: None });
+    let refused = daemon.refused(&Request::Attach { channel: None, program: None, layout: LAYOUT_VERSION });
     assert!(
         refused.contains("channel main: 2 readers are attached") && refused.contains("max_readers = 2"),
         "{refused}"
@@ -175,7 +176,8 @@ fn with_several_channels_one_has_to_be_named() {
     let daemon = Daemon::start("several", TWO);
     let unnamed = daemon.refused(&Request::Resize { channel: None, bytes: 65_536 });
     assert_eq!(unnamed, "several channels: name one of a, b");
-    let wrong = daemon.refused(&Request::Attach { channel: Some("c".parse().unwrap()), program: None });
+    let wrong =
+        daemon.refused(&Request::Attach { channel: Some("c".parse().unwrap()), program: None, layout: LAYOUT_VERSION });
     assert_eq!(wrong, "no channel named c; channels: a, b");
     let Ok(Done::List(list)) = daemon.ask(&Request::List) else { panic!("{}", daemon.log()) };
     assert_eq!(list.iter().map(|summary| summary.channel.as_str()).collect::<Vec<_>>(), ["a", "b"]);

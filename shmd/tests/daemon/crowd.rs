@@ -55,7 +55,7 @@ fn what_a_client_asks_and_does_not_stay_to_hear_is_not_answered_and_what_it_orde
     daemon.freeze();
     for op in ["attach", "publish", "stat", "resize\",\"bytes\":2097152,\"x\":\"", "attach"] {
         let mut client = UnixStream::connect(daemon.endpoint().socket).unwrap();
-        client.write_all(format!("{{\"v\":1,\"op\":\"{op}\"}}\n").repeat(100).as_bytes()).unwrap();
+        client.write_all(format!("{{\"v\":1,\"layout\":2,\"op\":\"{op}\"}}\n").repeat(100).as_bytes()).unwrap();
     }
     daemon.signal(Signal::SIGCONT);
     wait_for(|| daemon.stat().capacity == 2 << 20, || daemon.log());

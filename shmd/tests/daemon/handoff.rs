@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 use shm_proto::internal::control::stat::{Mode, ReaderState};
 use shm_proto::internal::handoff::{Names, Reader};
 use shm_proto::internal::os::clock::monotonic_ns;
+use shm_proto::internal::ring::layout::LAYOUT_VERSION;
 use shm_proto::{Attachment, Done, Error, HandoffError, Request, Start, Writer, WriterError};
 
 use super::{Daemon, PATIENCE, joined, soon, wait_for};
@@ -206,7 +207,11 @@ fn a_reload_changes_policies_and_permissions_under_a_message_on_offer_and_names_
     assert_eq!([&segment, &avail, &done].map(|path| mode(path)), [0o666; 3]);
     assert!(daemon.refused(&Request::Resize { channel: None, bytes: 4096 }).contains("8KiB"));
     let attached = Attachment::open(&daemon.endpoint(), None, Start::New).unwrap();
-    assert!(daemon.refused(&Request::Attach { channel: None, program: None }).contains("max_readers = 1"));
+    assert!(
+        daemon
+            .refused(&Request::Attach { channel: None, program: None, layout: LAYOUT_VERSION })
+            .contains("max_readers = 1")
+    );
     drop(attached);
     // Another mode is named, and the channel stays as it is.
     let ring = daemon.reload("[[channel]]\nname = \"main\"\nwrite = [\"*\"]\n").unwrap();

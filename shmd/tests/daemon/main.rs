@@ -8,6 +8,7 @@ mod crowd;
 mod faults;
 mod handoff;
 mod killed;
+mod layouts;
 mod lease;
 mod life;
 mod limits;

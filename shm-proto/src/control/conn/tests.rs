@@ -206,7 +206,9 @@ fn a_full_socket_leaves_the_rest_in_the_queue_and_nothing_is_lost() {
     let (mut sender, mut receiver) = (Conn::new(ours, LIMIT), Conn::new(peer, MAX_REQUEST));
     let program = "p".repeat(60_000);
     for _ in 0..40 {
-        sender.queue(&Request::Attach { channel: None, program: Some(program.clone()) }, Vec::new()).unwrap();
+        sender
+            .queue(&Request::Attach { channel: None, program: Some(program.clone()), layout: 2 }, Vec::new())
+            .unwrap();
     }
     sender.queue(&Request::Ping, vec![temporary("end")]).unwrap();
     assert!(!sender.flush().unwrap());
@@ -245,7 +247,7 @@ fn sending_waits_for_room_even_on_a_socket_in_nonblocking_mode() {
             }
         }
     });
-    let request = Request::Attach { channel: None, program: Some("p".repeat(60_000)) };
+    let request = Request::Attach { channel: None, program: Some("p".repeat(60_000)), layout: 2 };
     for _ in 0..40 {
         sender.send(&request, &[]).unwrap();
     }

@@ -9,12 +9,14 @@ use std::os::unix::fs::PermissionsExt;
 use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, SealFlag, fallocate, fcntl};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap, mprotect};
 use nix::unistd::ftruncate;
+use shm_proto::internal::ring::layout::LAYOUT_VERSION;
 use shm_proto::{Client, Done, Endpoint, Request};
 
 /// Attaches and tries everything; a line for each attempt, `denied` or `ALLOWED`. `object` is the segment's path.
 pub(crate) fn intrude(endpoint: &Endpoint, object: &str) {
     let mut client = Client::connect(endpoint, shm_test_support::PATIENCE).unwrap();
-    let (done, fds) = client.request_with_fds(&Request::Attach { channel: None, program: None }).unwrap();
+    let (done, fds) =
+        client.request_with_fds(&Request::Attach { channel: None, program: None, layout: LAYOUT_VERSION }).unwrap();
     assert!(matches!(done, Done::Attach(_)), "{done:?}");
     let [segment, page, _bell] = <[_; 3]>::try_from(fds).unwrap();
     let segment = segment.as_fd();

@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use shm_proto::internal::control::stat::ReaderState;
 use shm_proto::internal::os::page::SharedPage;
-use shm_proto::internal::ring::layout::ReaderPage;
+use shm_proto::internal::ring::layout::{LAYOUT_VERSION, ReaderPage};
 use shm_proto::{Client, Done, Request, Start};
 
 use super::{connect, last_words};
@@ -17,7 +17,7 @@ use shm_test_support::{Daemon, PATIENCE, Raise};
 fn a_lent_writer_of_a_newer_release_keeps_the_role_whatever_else_it_says() {
     let daemon = Daemon::start("");
     let mut stream = connect(&daemon);
-    stream.write_all(b"{\"v\":1,\"op\":\"publish\",\"wants\":[\"taken\"]}\n").unwrap();
+    stream.write_all(b"{\"v\":1,\"op\":\"publish\",\"layout\":2,\"wants\":[\"taken\"]}\n").unwrap();
     daemon.until_stat("it has the role", |stat| stat.writer.is_some());
     stream.write_all(b"{\"v\":1,\"event\":\"checkpoint\",\"at\":[7]}\n").unwrap();
     stream.write_all(b"{\"v\":1,\"event\":\"grow\",\"capacity\":2097152,\"urgent\":true}\n").unwrap();
@@ -29,7 +29,7 @@ fn a_lent_writer_of_a_newer_release_keeps_the_role_whatever_else_it_says() {
 fn an_attached_reader_that_talks_out_of_turn_is_detached() {
     let daemon = Daemon::start("");
     let mut stream = connect(&daemon);
-    stream.write_all(b"{\"v\":1,\"op\":\"attach\",\"program\":\"chatty\"}\n").unwrap();
+    stream.write_all(b"{\"v\":1,\"op\":\"attach\",\"layout\":2,\"program\":\"chatty\"}\n").unwrap();
     assert_eq!(daemon.until_stat("it is attached", |stat| stat.readers.len() == 1).readers[0].program, "chatty");
     stream.write_all(b"{\"v\":1,\"op\":\"stat\"}\n").unwrap();
     assert!(last_words(stream).contains("nothing to ask"));
@@ -40,7 +40,7 @@ fn an_attached_reader_that_talks_out_of_turn_is_detached() {
 fn a_lent_writer_that_sends_garbage_loses_the_role() {
     let daemon = Daemon::start("");
     let mut stream = connect(&daemon);
-    stream.write_all(b"{\"v\":1,\"op\":\"publish\"}\n").unwrap();
+    stream.write_all(b"{\"v\":1,\"op\":\"publish\",\"layout\":2}\n").unwrap();
     daemon.until_stat("it has the role", |stat| stat.writer.is_some());
     stream.write_all(b"{\"v\":1,\"event\":\"shrunk\"}\n").unwrap();
     last_words(stream);
@@ -54,7 +54,7 @@ fn a_lent_writer_that_lies_about_sizes_and_readers_changes_nothing() {
     let reader = daemon.spawn(&["read", "-n", "1"]);
     daemon.until_readers(1);
     let mut stream = connect(&daemon);
-    stream.write_all(b"{\"v\":1,\"op\":\"publish\"}\n").unwrap();
+    stream.write_all(b"{\"v\":1,\"op\":\"publish\",\"layout\":2}\n").unwrap();
     daemon.until_stat("it has the role", |stat| stat.writer.is_some());
     for lie in [
         "{\"v\":1,\"event\":\"shrunk\",\"capacity\":0,\"id\":1,\"after\":0}\n",
@@ -80,7 +80,7 @@ fn a_lent_writer_that_lies_about_sizes_and_readers_changes_nothing() {
 fn a_lent_writer_that_cuts_the_segment_off_does_not_take_the_daemon_with_it() {
     let daemon = Daemon::start("[[channel]]\nname = \"bad\"\n[[channel]]\nname = \"good\"\n");
     let mut client = Client::connect(&daemon.endpoint(), PATIENCE).unwrap();
-    let request = Request::Publish { channel: Some("bad".parse().unwrap()), program: None };
+    let request = Request::Publish { channel: Some("bad".parse().unwrap()), program: None, layout: LAYOUT_VERSION };
     let (_, fds) = client.request_with_fds(&request).unwrap();
     nix::unistd::ftruncate(&fds[0], 0).unwrap();
     drop((client, fds));
@@ -99,7 +99,7 @@ fn a_reader_with_an_impossible_cursor_is_evicted_and_the_others_go_on() {
         let mut daemon = Daemon::start("[[channel]]\ncapacity = \"64KiB\"\nmax = \"64KiB\"\n");
         let mut honest = daemon.reader(Start::New);
         let mut client = Client::connect(&daemon.endpoint(), PATIENCE).unwrap();
-        let request = Request::Attach { channel: None, program: Some("liar".into()) };
+        let request = Request::Attach { channel: None, program: Some("liar".into()), layout: LAYOUT_VERSION };
         let (done, fds) = client.request_with_fds(&request).unwrap();
         let Done::Attach(attached) = done else { panic!("{done:?}") };
         let page: SharedPage<ReaderPage> = SharedPage::open(std::os::fd::AsFd::as_fd(&fds[1])).unwrap();
@@ -129,7 +129,8 @@ fn a_reader_that_scribbles_over_its_page_harms_only_itself() {
     let daemon = Daemon::start("[[channel]]\ncapacity = \"64KiB\"\nmax = \"64KiB\"\nevict_after = \"300ms\"\n");
     let mut honest = daemon.reader(Start::New);
     let mut client = Client::connect(&daemon.endpoint(), PATIENCE).unwrap();
-    let (_, fds) = client.request_with_fds(&Request::Attach { channel: None, program: None }).unwrap();
+    let (_, fds) =
+        client.request_with_fds(&Request::Attach { channel: None, program: None, layout: LAYOUT_VERSION }).unwrap();
     let stop = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -159,7 +160,7 @@ fn a_program_name_cannot_forge_a_line_in_the_log_or_command_a_terminal() {
     let mut daemon = Daemon::start("");
     let mut client = Client::connect(&daemon.endpoint(), PATIENCE).unwrap();
     let program = Some("\u{1b}[2Jx\nevent=forged".to_owned());
-    client.request(&Request::Attach { channel: None, program }).unwrap();
+    client.request(&Request::Attach { channel: None, program, layout: LAYOUT_VERSION }).unwrap();
     let text = daemon.cli(&["stat"]).quiet().text();
     assert!(!text.contains('\u{1b}') && !text.contains("\nevent="), "{text}");
     let log = daemon.stop(Signal::SIGTERM);
