@@ -17,6 +17,8 @@
 #[cfg(not(loom))]
 mod chain;
 pub mod commit;
+#[cfg(not(loom))]
+mod copy;
 pub mod floor;
 #[cfg(not(loom))]
 pub mod geometry;

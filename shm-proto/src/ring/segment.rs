@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use nix::sys::uio::pwrite;
 
 use super::commit::Words;
+use super::copy::{self, SMALL};
 use super::layout::{self, Counters, DATA_OFFSET, Identity, LAYOUT_VERSION, MAGIC, NOTED, Notes, SegmentHeader};
 use super::published::{Place, PlaceCell, Published};
 use super::record::{LEAST_ALIGN, MAX_CAPACITY, MOST_ALIGN, first_header, is_alignment, largest_message};
@@ -21,9 +22,6 @@ use crate::os::prefetch::prefetch;
 use crate::os::reserve;
 use crate::ring::geometry::{Geometry, OnFull};
 use crate::ring::{ReaderError, WriterError};
-
-/// Up to so many bytes a message is copied word by word, from the last to the first.
-pub(super) const SMALL: usize = 256;
 
 /// The process that makes a segment, so that a later one can tell whether it still lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -374,11 +372,11 @@ impl WritableSegment {
         if message.len() <= SMALL {
             // SAFETY: the bytes are inside the mapping, which is writable, with the whole of the last word; the address is a
             // multiple of 8, as the offset and the mapping's start are.
-            unsafe { copy_words(message, to.cast()) };
+            unsafe { copy::words(message, to.cast()) };
         } else {
             // SAFETY: inside the mapping, as above, and writable. The two do not overlap: `&mut self` says that nobody has a
             // reference into this mapping, so `message` lies elsewhere.
-            unsafe { std::ptr::copy_nonoverlapping(message.as_ptr(), to, message.len()) };
+            unsafe { copy::bytes(message.as_ptr(), to, message.len()) };
         }
     }
 
@@ -393,29 +391,5 @@ impl WritableSegment {
         // SAFETY: inside the mapping, as the caller promises, and backed by memory up to the capacity (the daemon reserves before it
         // announces); other processes map the segment read-only, and the caller is the only writer.
         unsafe { std::slice::from_raw_parts_mut(self.payload_unchecked(off), len) }
-    }
-}
-
-/// Copies a small message word by word, from the last, which is padded with zeros, to the first.
-///
-/// The order is that of all that is stored of a record, for the reason that `writer::tail` gives. Only speed depends on it: on
-/// 64-bit Arm the stores may become visible in any order, but before the header, which is a Release store.
-/// A small message was often written a moment ago, field by field. Word loads are served from the stores that are still
-/// under way; the wide loads of memcpy would have to wait for them. And a call costs as much as the copy.
-///
-/// # Safety
-/// `to` is 8-aligned and valid for writing `message`'s length rounded up to 8 bytes, which nobody else writes.
-#[inline(always)]
-unsafe fn copy_words(message: &[u8], to: *mut u64) {
-    // SAFETY: word `n` lies inside the rounded length, by the loops below.
-    let put = |n: usize, word: u64| unsafe { AtomicU64::from_ptr(to.add(n)) }.store(word, Ordering::Relaxed);
-    let (words, rest) = message.as_chunks::<8>();
-    if !rest.is_empty() {
-        let mut word = [0; 8];
-        word[..rest.len()].copy_from_slice(rest);
-        put(words.len(), u64::from_ne_bytes(word));
-    }
-    for (n, word) in words.iter().enumerate().rev() {
-        put(n, u64::from_ne_bytes(*word));
     }
 }

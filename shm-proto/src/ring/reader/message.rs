@@ -9,6 +9,7 @@ use super::moves::Standing;
 use super::next_record::State;
 use super::position::Found;
 use crate::os::prefetch::{AHEAD, prefetch};
+use crate::ring::copy;
 use crate::ring::reader::error::{ReaderError, Result};
 
 /// A message in the shared memory, borrowed from the reader; the next one is received after this is dropped.
@@ -92,7 +93,7 @@ impl<'a> Message<'a> {
         // SAFETY: a `Found` lies in the data area with all its bytes, and nobody has moved the reader, which is borrowed since, and the destination has as many. The two do not overlap:
         // `out` is this program's alone, and the mapping is nobody's to write through. The bytes may change while they are
         // copied; they are plain bytes and nothing is concluded from them here.
-        unsafe { std::ptr::copy_nonoverlapping(self.as_ptr(), out.as_mut_ptr(), out.len()) };
+        unsafe { copy::bytes(self.as_ptr(), out.as_mut_ptr(), out.len()) };
         self.len()
     }
 
@@ -103,7 +104,7 @@ impl<'a> Message<'a> {
     pub fn copy_part(&self, from: usize, out: &mut [u8]) {
         assert!(from <= self.len() && out.len() <= self.len() - from, "a part outside the message");
         // SAFETY: by the assertion the bytes are among the message's; otherwise as in `copy_to`.
-        unsafe { std::ptr::copy_nonoverlapping(self.as_ptr().add(from), out.as_mut_ptr(), out.len()) };
+        unsafe { copy::bytes(self.as_ptr().add(from), out.as_mut_ptr(), out.len()) };
     }
 
     /// Replaces the contents of `out` with the bytes; allocates only when `out` is too small.
@@ -118,7 +119,7 @@ impl<'a> Message<'a> {
         out.reserve(len);
         // SAFETY: as in `copy_to`; `reserve` made room for `len` more bytes, which are initialised by the copy.
         unsafe {
-            std::ptr::copy_nonoverlapping(self.as_ptr(), out.as_mut_ptr().add(out.len()), len);
+            copy::bytes(self.as_ptr(), out.as_mut_ptr().add(out.len()), len);
             out.set_len(out.len() + len);
         }
     }

@@ -16,12 +16,13 @@
 #![allow(unsafe_code)]
 
 use crate::ring::commit;
+use crate::ring::copy::SMALL;
 use crate::ring::geometry::Geometry;
 use crate::ring::layout::{Counters, SegmentHeader};
 use crate::ring::plan::{Placement, Plan};
 use crate::ring::published::Place;
 use crate::ring::record::{HEADER, Header, LEAST_ALIGN, Strides, align_header};
-use crate::ring::segment::{SMALL, Segment, Unchecked, WritableSegment};
+use crate::ring::segment::{Segment, Unchecked, WritableSegment};
 use crate::ring::walker::Walker;
 
 #[derive(Debug)]
