@@ -6,10 +6,44 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// Attachments of one user that come one right after the other, and the time after which there may be another one. A shell
-/// loop that starts a program each time stays below that.
-const BURST: u32 = 500;
-const EVERY: Duration = Duration::from_millis(4);
+/// What a user may do so often one right after the other, and then once in a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Deed {
+    /// Becoming a reader, of whichever channel.
+    Attach,
+    /// Asking for the writer role. It costs descriptors and a page, and perhaps the channel a move to a new segment.
+    Borrow,
+    /// Asking for another capacity. It costs a child of the daemon, and time in which the channel cannot be resized otherwise.
+    Resize,
+}
+
+impl Deed {
+    /// How often, and the time after which it may be done once more. A shell loop that starts a program each time stays below
+    /// the first two, and an operator below the third.
+    pub(crate) fn allowance(self) -> (u32, Duration) {
+        match self {
+            Deed::Attach | Deed::Borrow => (500, Duration::from_millis(4)),
+            Deed::Resize => (30, Duration::from_millis(200)),
+        }
+    }
+
+    /// What a user is told who has to wait.
+    pub(crate) fn too_often(self, user: &str, wait: Duration) -> String {
+        let what = match self {
+            Deed::Attach => "attaches",
+            Deed::Borrow => "asks for the writer role",
+            Deed::Resize => "asks for another capacity",
+        };
+        let (burst, every) = self.allowance();
+        let per_second = 1000 / every.as_millis();
+        format!(
+            "user {user} {what} too often: one user may {burst} times at once, and {per_second} times a second from then on; \
+             try again in {}",
+            told(wait)
+        )
+    }
+}
+
 /// How long a user waits after the first eviction, and after many if the channel's readers are evicted quickly.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
@@ -21,6 +55,14 @@ const NO_LONGER_THAN: Duration = Duration::from_secs(3600);
 const TIMES_WAITED: u32 = 10;
 /// Most users that are remembered; the one whose last deed is longest ago makes room.
 const MOST_USERS: usize = 1024;
+
+/// A time for people, rounded up.
+pub(crate) fn told(time: Duration) -> String {
+    match time.as_nanos().div_ceil(1_000_000) {
+        millis @ ..1000 => format!("{millis} ms"),
+        millis => format!("{} s", millis.div_ceil(1000)),
+    }
+}
 
 /// How many places are taken, and by whom.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,28 +115,29 @@ pub(crate) fn place(held: Held, most: u32, is_master: bool) -> Result<(), Full> 
     }
 }
 
-/// How often each user attaches.
+/// How often each user does what costs the daemon something.
 #[derive(Debug, Default)]
 pub(crate) struct Rate {
-    /// When the user's attachments so far would have been through, had they come at intervals.
-    through: HashMap<u32, Instant>,
+    /// When the user's deeds of a kind so far would have been through, had they come at intervals.
+    through: HashMap<(u32, Deed), Instant>,
 }
 
 impl Rate {
-    /// The user attaches.
+    /// The user does it.
     ///
     /// # Errors
     /// How long to wait before the next attempt; this one does not count.
-    pub(crate) fn attach(&mut self, user: u32, now: Instant) -> Result<(), Duration> {
+    pub(crate) fn admit(&mut self, user: u32, deed: Deed, now: Instant) -> Result<(), Duration> {
         if self.through.len() >= MOST_USERS {
             self.through.retain(|_, through| *through > now);
         }
-        let through = self.through.get(&user).map_or(now, |&through| through.max(now));
-        let early = through.saturating_duration_since(now).saturating_sub(EVERY * (BURST - 1));
+        let (burst, every) = deed.allowance();
+        let through = self.through.get(&(user, deed)).map_or(now, |&through| through.max(now));
+        let early = through.saturating_duration_since(now).saturating_sub(every * (burst - 1));
         if !early.is_zero() {
             return Err(early);
         }
-        self.through.insert(user, through + EVERY);
+        self.through.insert((user, deed), through + every);
         Ok(())
     }
 }
@@ -195,28 +238,36 @@ mod tests {
         assert_eq!(held, Held { all: 5, masters: 2, own: 2 });
     }
 
+    const DEEDS: [Deed; 3] = [Deed::Attach, Deed::Borrow, Deed::Resize];
+
     #[test]
-    fn a_burst_of_attachments_is_let_through_and_then_so_many_in_a_time() {
+    fn a_burst_is_let_through_and_then_so_many_in_a_time_and_one_kind_does_not_count_for_another() {
         let now = Instant::now();
         let mut rate = Rate::default();
-        (0..BURST).for_each(|n| assert_eq!(rate.attach(USER, now), Ok(()), "{n}"));
-        assert_eq!(rate.attach(USER, now), Err(EVERY));
-        assert_eq!(rate.attach(USER, now + EVERY / 2), Err(EVERY / 2));
-        assert_eq!(rate.attach(OTHER, now), Ok(()));
-        assert_eq!(rate.attach(USER, now + EVERY), Ok(()));
-        assert_eq!(rate.attach(USER, now + EVERY), Err(EVERY));
-        // An hour of rest is no more than one burst.
-        let later = now + SECOND * 3600;
-        assert_eq!((0..2 * BURST).filter(|_| rate.attach(USER, later).is_ok()).count(), BURST as usize);
+        for deed in DEEDS {
+            let (burst, every) = deed.allowance();
+            (0..burst).for_each(|n| assert_eq!(rate.admit(USER, deed, now), Ok(()), "{n}"));
+            assert_eq!(rate.admit(USER, deed, now), Err(every));
+            assert_eq!(rate.admit(USER, deed, now + every / 2), Err(every / 2));
+            assert_eq!(rate.admit(OTHER, deed, now), Ok(()));
+            assert_eq!(rate.admit(USER, deed, now + every), Ok(()));
+            assert_eq!(rate.admit(USER, deed, now + every), Err(every));
+            // An hour of rest is no more than one burst.
+            let later = now + SECOND * 3600;
+            assert_eq!((0..2 * burst).filter(|_| rate.admit(USER, deed, later).is_ok()).count(), burst as usize);
+        }
     }
 
     #[test]
-    fn each_attachment_at_its_time_is_never_refused() {
-        let mut now = Instant::now();
-        let mut rate = Rate::default();
-        for _ in 0..10 * BURST {
-            assert_eq!(rate.attach(USER, now), Ok(()));
-            now += EVERY;
+    fn each_deed_at_its_time_is_never_refused() {
+        for deed in DEEDS {
+            let mut now = Instant::now();
+            let mut rate = Rate::default();
+            let (burst, every) = deed.allowance();
+            for _ in 0..10 * burst {
+                assert_eq!(rate.admit(USER, deed, now), Ok(()));
+                now += every;
+            }
         }
     }
 
@@ -225,8 +276,8 @@ mod tests {
         let mut now = Instant::now();
         let mut rate = Rate::default();
         for user in 0..10 * MOST_USERS as u32 {
-            assert_eq!(rate.attach(user, now), Ok(()));
-            now += EVERY;
+            assert_eq!(rate.admit(user, Deed::Attach, now), Ok(()));
+            now += Deed::Attach.allowance().1;
         }
         assert!(rate.through.len() <= MOST_USERS);
     }

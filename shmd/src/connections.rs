@@ -17,7 +17,7 @@ use shm_proto::internal::os::peer::Credentials;
 use shm_proto::internal::os::process;
 use shm_proto::{ChannelName, Done, ErrorKind, Refusal};
 
-use crate::admission::{self, Full, Held, Rate};
+use crate::admission::{self, Deed, Full, Held, Rate};
 use crate::client::{Client, Overdue, Role};
 use crate::event_loop::{ClientId, Event, EventLoop, Interest, Timer, Token};
 use crate::maintenance::Helpers;
@@ -46,8 +46,8 @@ pub(crate) struct Connections {
     clients: HashMap<ClientId, Client>,
     per_user: HashMap<u32, u32>,
     names: HashMap<u32, String>,
-    /// How often users attach, to whichever channel.
-    pub(crate) attaching: Rate,
+    /// How often users do what costs something.
+    rate: Rate,
     next: ClientId,
     most: u32,
     /// Connections that are of no more use; the daemon buries them.
@@ -65,6 +65,13 @@ pub(crate) fn refusal(kind: ErrorKind, message: impl Into<String>) -> Refusal {
 /// The same about a channel.
 pub(crate) fn channel_refusal(channel: &ChannelName, kind: ErrorKind, why: impl Display) -> Refusal {
     refusal(kind, format!("channel {channel}: {why}"))
+}
+
+/// A refusal because somebody has to wait.
+pub(crate) fn later(channel: &ChannelName, why: impl Display, wait: Duration) -> Refusal {
+    // Rounded up, or it would be a little too early.
+    let millis = u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
+    channel_refusal(channel, ErrorKind::TryLater, why).with_retry_after_ms(millis)
 }
 
 /// Whether this is root or the daemon's own user, whom no other user's doings keep out.
@@ -85,7 +92,7 @@ impl Connections {
             clients: HashMap::new(),
             per_user: HashMap::new(),
             names: HashMap::new(),
-            attaching: Rate::default(),
+            rate: Rate::default(),
             next: 0,
             most,
             doomed: Vec::new(),
@@ -180,6 +187,24 @@ impl Connections {
             ),
         };
         Some(refusal(ErrorKind::TooMany, message))
+    }
+
+    /// That a user does not do something too often. The masters may.
+    ///
+    /// # Errors
+    /// The refusal to send instead. A limited number per second is logged.
+    pub(crate) fn pace(&mut self, channel: &ChannelName, uid: u32, deed: Deed) -> Result<(), Refusal> {
+        let now = Instant::now();
+        let Some(wait) = (!is_master(uid)).then(|| self.rate.admit(uid, deed, now).err()).flatten() else {
+            return Ok(());
+        };
+        let why = deed.too_often(&self.user(uid), wait);
+        self.turned_away += 1;
+        if let Some(left_out) = self.lines.admit(now) {
+            let turned_away = operation(LogEvent::TurnedAway).on(channel).number("uid", uid);
+            turned_away.number("total", self.turned_away).reason(&why).left_out(left_out).warn();
+        }
+        Err(later(channel, why, wait))
     }
 
     /// A client by its number, if it is still there.

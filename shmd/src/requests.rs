@@ -9,6 +9,7 @@ use shm_proto::internal::os::peer::Credentials;
 use shm_proto::internal::ring::layout::LAYOUT_VERSION;
 use shm_proto::{ChannelName, Done, ErrorKind, Prefix, Refusal, Request};
 
+use crate::admission::Deed;
 use crate::channel::Channel;
 use crate::client::Role;
 use crate::connections::{Connections, channel_refusal, refusal};
@@ -76,6 +77,7 @@ pub(crate) fn handle(
         Request::Publish { channel, program, layout } => {
             find(connections, channels, channel.as_ref(), &peer, Need::Write).and_then(|channel| {
                 check_layout(channel, layout)?;
+                connections.pace(&channel.config().name, peer.uid, Deed::Borrow)?;
                 channel.ring_mut().lend(connections, id, program.as_deref()).map(|()| None)
             })
         }
@@ -89,6 +91,7 @@ pub(crate) fn handle(
         Request::ResumeWriter { channel, program, layout, instance, capacity } => {
             find(connections, channels, Some(&channel), &peer, Need::Write).and_then(|channel| {
                 check_layout(channel, layout)?;
+                connections.pace(&channel.config().name, peer.uid, Deed::Borrow)?;
                 let (ring, place) = (channel.ring_mut(), (instance, capacity));
                 let given = descriptors(fds)?;
                 ring.resume_writer(connections, id, program.as_deref(), place, given).map(|()| None)
@@ -101,15 +104,15 @@ pub(crate) fn handle(
             }),
         // The daemon as a whole answers these.
         Request::Reload | Request::Log { .. } | Request::Unknown => return,
-        Request::Resize { channel, bytes } => {
-            find(connections, channels, channel.as_ref(), &peer, Need::Admin).map(|channel| {
+        Request::Resize { channel, bytes } => find(connections, channels, channel.as_ref(), &peer, Need::Admin)
+            .and_then(|channel| {
+                connections.pace(&channel.config().name, peer.uid, Deed::Resize)?;
                 if let Some(client) = connections.client(id) {
                     client.role = Role::Waiting(Some(channel.id()));
                 }
                 channel.resize(connections, id, bytes);
-                None
-            })
-        }
+                Ok(None)
+            }),
     };
     match outcome {
         Ok(Some(done)) => connections.reply(id, Ok(done), Vec::new()),

@@ -129,3 +129,62 @@ fn following_waits_as_long_as_the_daemon_says_after_an_eviction() {
     command.env("SHMD_RUNTIME_DIR", daemon.place.run_dir()).arg("read");
     shm_test_support::Run::of(command).fails(75, &["channel main", "the user may attach again in "]);
 }
+
+/// Sends a request as often as one user may at once, and ten times more; what is said about those.
+#[track_caller]
+fn ask_too_often(daemon: &Daemon, line: &str, burst: usize) -> String {
+    let said = helpers::start_as(USER, daemon, "ask", &[line, &(burst + 1000).to_string()]).wait().ok().err;
+    let figures = said.rsplit("done ").next().unwrap().trim_end();
+    let (done, refused) = figures.split_once(", refused ").unwrap();
+    let (done, refused): (usize, usize) = (done.parse().unwrap(), refused.parse().unwrap());
+    assert!(done >= burst && refused > 0, "{done} were served, {refused} were refused");
+    said
+}
+
+#[test]
+fn one_user_asks_for_the_writer_role_only_so_often_and_others_get_it() {
+    if skip_without_root("one_user_asks_for_the_writer_role_only_so_often_and_others_get_it") {
+        return;
+    }
+    let daemon = Daemon::start("[[channel]]\nwrite = [\"*\"]\n");
+    // Somebody has it, so that nothing comes of the requests but the answers.
+    let writer = daemon.writer();
+    let said = helpers::start_as(USER, &daemon, "ask", &["{\"v\":1,\"op\":\"publish\",\"layout\":2}", "20000"]).wait().ok().err;
+    assert!(said.contains("writer_taken") && said.contains("\"retry_after_ms\":"), "{}", &said[said.len() - 500..]);
+    let why = "channel main: user 61401 asks for the writer role too often: one user may 500 times at once, and 250 times a second";
+    assert!(said.contains(why), "{}", &said[said.len() - 500..]);
+    // Ten lines a second at most, and what is left out is counted.
+    let log = daemon.log();
+    let lines = log.lines().filter(|line| line.contains("event=turned-away")).count();
+    assert!(log.contains("uid=61401") && lines >= 1, "{log}");
+    assert!(said.matches("too often").count() > lines, "{lines} lines for as many refusals");
+    drop(writer);
+    daemon.until_stat("the role is free", |stat| stat.writer.is_none());
+    daemon.write_lines("mine\n");
+}
+
+#[test]
+fn one_user_resizes_only_so_often_and_root_whenever_it_likes() {
+    if skip_without_root("one_user_resizes_only_so_often_and_root_whenever_it_likes") {
+        return;
+    }
+    let daemon = Daemon::start("[[channel]]\nadmin = [\"*\"]\n");
+    let said = ask_too_often(&daemon, "{\"v\":1,\"op\":\"resize\",\"bytes\":1048576}", 30);
+    assert!(said.contains("user 61401 asks for another capacity too often: one user may 30 times at once"), "{said}");
+    for _ in 0..40 {
+        daemon.cli(&["resize", "--bytes", "2MiB"]).quiet();
+    }
+}
+
+#[test]
+fn nobody_but_the_daemons_user_and_root_creates_channels() {
+    if skip_without_root("nobody_but_the_daemons_user_and_root_creates_channels") {
+        return;
+    }
+    let daemon = Daemon::start("[[channel]]\nname = \"main\"\nread = [\"*\"]\nwrite = [\"*\"]\nadmin = [\"*\"]\n");
+    std::fs::write(daemon.place.path("shmd.toml"), "[[channel]]\nname = \"main\"\n[[channel]]\nname = \"other\"\n")
+        .unwrap();
+    let said = helpers::start_as(USER, &daemon, "ask", &["{\"v\":1,\"op\":\"reload\"}", "3"]).wait().ok().err;
+    assert!(said.contains("done 0, refused 3") && said.contains("not_permitted"), "{said}");
+    assert!(!daemon.place.object("other").exists());
+}

@@ -58,6 +58,7 @@ pub(crate) fn play() {
         ["intrude", object] => intruder::intrude(&endpoint, object),
         ["crowd", how, most] => crowd::crowd(&endpoint, how, most.parse().unwrap()),
         ["cling"] => crowd::cling(&endpoint),
+        ["ask", line, times] => crowd::ask(&endpoint, line, times.parse().unwrap()),
         ["hog", connections] => hog(&endpoint, connections.parse().unwrap()),
         _ => panic!("no such role: {parts:?}"),
     }

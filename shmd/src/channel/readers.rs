@@ -10,8 +10,8 @@ use shm_proto::{ChannelName, ErrorKind, Refusal};
 
 use super::eviction::{Action, By};
 use super::reader::Reader;
-use crate::admission::{self, Conduct, Full, Held, Wait};
-use crate::connections::{Connections, is_master, refusal};
+use crate::admission::{self, Conduct, Deed, Full, Held, Wait, told};
+use crate::connections::{Connections, is_master, later, refusal};
 use crate::peer::Peer;
 
 /// The readers of a ring, or of a handoff.
@@ -39,7 +39,7 @@ impl Readers {
     ) -> Result<u32, Refusal> {
         let (user, master, now) = (&peer.user, is_master(peer.uid), Instant::now());
         if !master {
-            Self::pace(connections, channel, peer)?;
+            connections.pace(channel, peer.uid, Deed::Attach)?;
             self.conduct.attach(peer.uid, now).map_err(|Wait { left, evictions, ago }| {
                 let times = if evictions == 1 { "once".to_owned() } else { format!("{evictions} times") };
                 let why = format!(
@@ -47,24 +47,10 @@ impl Readers {
                     told(ago),
                     told(left)
                 );
-                later(format!("channel {channel}: {why}"), left)
+                later(channel, why, left)
             })?;
         }
         self.place(channel, peer, most)
-    }
-
-    /// That a user does not attach too often.
-    ///
-    /// # Errors
-    /// The refusal to send instead.
-    pub(super) fn pace(connections: &mut Connections, channel: &ChannelName, peer: &Peer) -> Result<(), Refusal> {
-        if is_master(peer.uid) {
-            return Ok(());
-        }
-        connections.attaching.attach(peer.uid, Instant::now()).map_err(|wait| {
-            let why = format!("user {} attaches too often; try again in {}", peer.user, told(wait));
-            later(format!("channel {channel}: {why}"), wait)
-        })
     }
 
     /// The number that one more reader may have, of at most `most`.
@@ -205,19 +191,5 @@ impl Readers {
             numbers => format!("readers: {}", numbers.join(", ")),
         };
         refusal(ErrorKind::NoSuchReader, format!("channel {channel}: no reader {number}; {present}"))
-    }
-}
-
-fn later(message: String, wait: Duration) -> Refusal {
-    // Rounded up, or it would be a little too early.
-    let millis = u64::try_from(wait.as_nanos().div_ceil(1_000_000)).unwrap_or(u64::MAX);
-    refusal(ErrorKind::TryLater, message).with_retry_after_ms(millis)
-}
-
-/// A time for people, rounded up.
-fn told(time: Duration) -> String {
-    match time.as_nanos().div_ceil(1_000_000) {
-        millis @ ..1000 => format!("{millis} ms"),
-        millis => format!("{} s", millis.div_ceil(1000)),
     }
 }

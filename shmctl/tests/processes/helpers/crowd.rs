@@ -1,5 +1,7 @@
 //! Readers that take what they can get.
 
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use shm_proto::{Endpoint, Error, Reader, RequestError, Start, Writer};
@@ -22,6 +24,24 @@ pub(crate) fn crowd(endpoint: &Endpoint, how: &str, most: usize) {
     loop {
         std::thread::sleep(Duration::from_secs(3600));
     }
+}
+
+/// Sends the same request so often, a connection for each, and tells of every refusal, and of how many there were.
+pub(crate) fn ask(endpoint: &Endpoint, line: &str, times: usize) {
+    let (mut done, mut refused) = (0, 0);
+    for _ in 0..times {
+        let mut stream = UnixStream::connect(&endpoint.socket).unwrap();
+        stream.write_all(format!("{line}\n").as_bytes()).unwrap();
+        let mut answer = String::new();
+        BufReader::new(&stream).read_line(&mut answer).unwrap();
+        if answer.contains("\"ok\"") {
+            done += 1;
+        } else {
+            refused += 1;
+            eprintln!("refused: {answer}");
+        }
+    }
+    eprintln!("done {done}, refused {refused}");
 }
 
 /// Attaches, reads nothing until it is evicted, and attaches again, for ever. Tells of every attempt.
