@@ -28,6 +28,8 @@ const LAPS: u32 = 16;
 pub enum WalkFrom {
     /// At the oldest whole record.
     Floor,
+    /// Where a reader begins that attaches now and wants everything: the floor, or the place that the floor is about to move to.
+    NextFloor,
     /// Near the tail.
     Mark,
 }
@@ -168,12 +170,13 @@ impl Walk {
     }
 }
 
-/// Where a walk begins now. The floor may be ahead of the mark for a moment.
+/// Where a walk begins now. The floor may be ahead of the other places for a moment.
 fn start(fd: BorrowedFd<'_>, from: WalkFrom) -> Result<Place> {
     let floor = published(fd, At::Floor)?;
-    if from == WalkFrom::Floor {
-        return Ok(floor);
-    }
-    let mark = published(fd, At::Mark)?;
-    Ok(if mark.pos >= floor.pos { mark } else { floor })
+    let other = match from {
+        WalkFrom::Floor => return Ok(floor),
+        WalkFrom::NextFloor => published(fd, At::NextFloor)?,
+        WalkFrom::Mark => published(fd, At::Mark)?,
+    };
+    Ok(if other.pos >= floor.pos { other } else { floor })
 }

@@ -21,6 +21,8 @@ pub(super) enum At {
     Mark,
     /// The oldest whole record.
     Floor,
+    /// Where the floor is about to move to.
+    NextFloor,
 }
 
 /// A published place, whole: its check word says so, or the version was the same before and after. It is the one of the version
@@ -29,6 +31,7 @@ pub(super) fn published(fd: BorrowedFd<'_>, at: At) -> Result<Place> {
     let at = match at {
         At::Mark => offset_of!(SegmentHeader, mark),
         At::Floor => offset_of!(SegmentHeader, floor),
+        At::NextFloor => offset_of!(SegmentHeader, next_floor),
     };
     let version = || -> Result<u64> {
         let mut bytes = [0u8; 8];

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use shm_proto::internal::os::file_lock::{self, Role};
 use shm_proto::internal::os::reserve;
@@ -73,16 +73,10 @@ impl Left<'_> {
             return Ok(Err(format!("its capacity is {}", Bytes(found.capacity))));
         }
         let is_written = file_lock::is_locked(&file, Role::Writer)?;
-        let walked = Walk::begin(file.as_fd(), WalkFrom::Floor)
-            .and_then(|mut walk| walk.go_on(file.as_fd(), &geometry, u64::MAX));
-        match walked {
-            Ok(Walked::Broken(reason)) => return Ok(Err(format!("its records are broken: {reason}"))),
-            Ok(Walked::Tail(_)) => {}
-            // Somebody writes, and faster than the records can be looked at.
-            Ok(Walked::Overtaken) if is_written => {}
-            Err(e) if is_written && e.kind() == ErrorKind::ResourceBusy => {}
-            Ok(other) => return Ok(Err(format!("its records have no end: {other:?}"))),
-            Err(e) => return Err(e),
+        let whole =
+            if is_written { flows(file.as_fd(), &geometry)? } else { rests(file.as_fd(), &geometry, found.capacity)? };
+        if let Err(reason) = whole {
+            return Ok(Err(format!("its records are broken: {reason}")));
         }
         let pages = noted_pages(file.as_fd())?;
         own_segment(file.as_fd(), owner)?;
@@ -106,4 +100,42 @@ impl Left<'_> {
             .warn();
         Ok(Ok((segment, geometry, Adopted { shot: found, pages, is_written })))
     }
+}
+
+/// Looks at the records while somebody writes, perhaps faster than they can be looked at.
+///
+/// # Errors
+/// If the file cannot be read. What is wrong with the records is in the result.
+fn flows(segment: BorrowedFd<'_>, geometry: &Geometry) -> Result<Result<(), String>, SystemError> {
+    match Walk::begin(segment, WalkFrom::Floor).and_then(|mut walk| walk.go_on(segment, geometry, u64::MAX)) {
+        Ok(Walked::Tail(_) | Walked::Overtaken) => Ok(Ok(())),
+        Ok(Walked::Broken(reason)) => Ok(Err(reason)),
+        Ok(Walked::More) => Ok(Err("they have no end".to_owned())),
+        Err(e) if e.kind() == ErrorKind::ResourceBusy => Ok(Ok(())),
+        Err(e) => Err(e),
+    }
+}
+
+/// Looks at the records while nobody writes: wherever a reader begins, it has to come to the same end, and below the capacity,
+/// because the memory above is given back.
+///
+/// # Errors
+/// If the file cannot be read. What is wrong with the records is in the result.
+fn rests(segment: BorrowedFd<'_>, geometry: &Geometry, capacity: u64) -> Result<Result<(), String>, SystemError> {
+    let mut below = geometry.clone();
+    below.max_capacity = capacity;
+    let mut ends = Vec::new();
+    for from in [WalkFrom::Floor, WalkFrom::NextFloor, WalkFrom::Mark] {
+        match Walk::begin(segment, from)?.go_on(segment, &below, u64::MAX)? {
+            Walked::Tail(end) => ends.push((end.pos, end.off, end.seq)),
+            Walked::Broken(reason) => return Ok(Err(reason)),
+            other => return Ok(Err(format!("they have no end: {other:?}"))),
+        }
+    }
+    let differ = ends.iter().any(|end| *end != ends[0]);
+    Ok(if differ {
+        Err(format!("from floor, next floor and mark they end at different places: {ends:?}"))
+    } else {
+        Ok(())
+    })
 }
