@@ -19,7 +19,7 @@ use shm_proto::{ErrorKind, Refusal, Result};
 
 pub(crate) use prepared::Prepared;
 pub(crate) use removal::Step;
-pub(crate) use ring::{remove_orphans, this_process};
+pub(crate) use ring::{adopt_nameless, geometry, remove_orphans, this_process};
 
 use crate::config::ChannelConfig;
 use crate::connections::{Connections, channel_refusal};

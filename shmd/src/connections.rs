@@ -102,6 +102,11 @@ impl Connections {
         })
     }
 
+    /// Connections that there are.
+    pub(crate) fn len(&self) -> usize {
+        self.clients.len()
+    }
+
     /// Most connections at a time.
     pub(crate) fn most(&self) -> u32 {
         self.most

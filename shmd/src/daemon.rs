@@ -4,6 +4,7 @@
 //! the one who made it when it is dropped, so a start that fails halfway leaves no more behind than an end that was asked for.
 
 mod clients;
+pub(crate) mod fuzzing;
 mod operation_log;
 mod preparation;
 mod reload;

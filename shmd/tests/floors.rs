@@ -17,7 +17,8 @@ const DAEMON: &Floors = &[
     &["channel", "exit"],
     &["background", "channels", "requests"],
     &["args", "daemon"],
-    &["main"],
+    &["fuzzing"],
+    &["lib", "main"],
 ];
 const CHANNEL: &Floors = &[
     &["eviction", "reload", "removal"],

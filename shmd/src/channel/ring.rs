@@ -27,9 +27,10 @@ use shm_proto::internal::ring::Snapshot;
 use shm_proto::internal::ring::link::{ToReader, ToWriter};
 use shm_proto::{Error, ErrorKind, OnFull, Refusal};
 
+pub(crate) use adopt::adopt_nameless;
 pub(crate) use name::remove_orphans;
-pub(crate) use segment::this_process;
 pub(super) use segment::{Made, Segment};
+pub(crate) use segment::{geometry, this_process};
 
 use super::eviction::{Action, By};
 use super::reader::{Reader, age_ms};

@@ -139,3 +139,17 @@ fn rests(segment: BorrowedFd<'_>, geometry: &Geometry, capacity: u64) -> Result<
         Ok(())
     })
 }
+
+/// [Adopts](Left::adopt) a file that has no name, for [fuzzing](crate::fuzzing): the facts and the capacity of what would be adopted.
+///
+/// # Errors
+/// As [`Left::adopt`].
+pub(crate) fn adopt_nameless(
+    (file, read_only): (OwnedFd, OwnedFd),
+    config: &ChannelConfig,
+    owner: Owner,
+) -> Result<Result<(Geometry, u64), String>, SystemError> {
+    let found = Snapshot::read(file.as_fd())?;
+    let left = Left { name: "", file, read_only, found };
+    Ok(left.adopt(config, owner)?.map(|(_, geometry, adopted)| (geometry, adopted.shot.capacity)))
+}

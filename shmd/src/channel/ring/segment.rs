@@ -370,7 +370,8 @@ impl Drop for Segment {
     }
 }
 
-pub(super) fn geometry(config: &ChannelConfig) -> Geometry {
+/// The facts of a new segment of a channel that is configured so.
+pub(crate) fn geometry(config: &ChannelConfig) -> Geometry {
     let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
     let mut geometry = Geometry::new(config.name.clone(), random::u64(), config.max, config.max_message);
     geometry.align = config.align;

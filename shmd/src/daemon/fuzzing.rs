@@ -1,0 +1,62 @@
+//! A daemon that works only when it is told to, in the thread of whoever tells it: for [fuzzing](crate::fuzzing).
+
+use std::path::Path;
+
+use super::{Daemon, Origin};
+use crate::config::{self, Given, Located};
+use crate::event_loop::{Event, Timer};
+use crate::host::Host;
+
+/// So many rounds of events without a moment of rest, and the daemon is going round in circles.
+const MOST_ROUNDS: u32 = 10_000;
+
+/// A daemon with everything that it has, but for the waiting.
+#[derive(Debug)]
+pub struct Stepwise(Daemon);
+
+impl Stepwise {
+    /// Starts with the configuration in this file.
+    #[must_use]
+    pub fn start(file: &Path) -> Self {
+        let config = Located { origin: config::Origin::Flag("--config".to_owned()), value: file.to_owned() };
+        let given = Given { config: Some(config), ..Given::default() };
+        let host = Host { stdin_feeds: false, ..Host::look() };
+        let checked = config::load(&given, &host).unwrap_or_else(|e| panic!("{e}"));
+        let origin = Origin { given, stdin_feeds: false, pid_file: None };
+        Self(Daemon::start(checked, origin).unwrap_or_else(|e| panic!("{e}")))
+    }
+
+    /// Does everything that can be done without waiting.
+    pub fn settle(&mut self) {
+        let Self(daemon) = self;
+        for _ in 0..MOST_ROUNDS {
+            // Ends the wait at once; nothing is due by it.
+            let last = Event::Due(Timer::Status);
+            daemon.connections.events.post(last);
+            let mut events = Vec::new();
+            daemon.connections.events.wait(&mut events).expect("the daemon can wait");
+            let rests = events == [last];
+            for event in events {
+                daemon.dispatch(event);
+                daemon.bury();
+            }
+            daemon.inform_followers();
+            if rests {
+                return;
+            }
+        }
+        panic!("the daemon finds something to do in {MOST_ROUNDS} rounds");
+    }
+
+    /// Does what is done once a second.
+    pub fn tick(&mut self) {
+        self.0.dispatch(Event::Due(Timer::Tick));
+        self.settle();
+    }
+
+    /// Connections and attached readers that it knows of.
+    #[must_use]
+    pub fn peers(&self) -> (usize, usize) {
+        (self.0.connections.len(), self.0.channels.iter().map(|channel| channel.reader_count()).sum())
+    }
+}
