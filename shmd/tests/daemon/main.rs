@@ -17,6 +17,7 @@ mod memory;
 mod reload;
 mod removal;
 mod service;
+mod siege;
 mod sizes;
 mod sources;
 mod steps;
