@@ -34,6 +34,7 @@ pub(crate) fn start_as(user: User, daemon: &Daemon, role: &str, args: &[&str]) -
 fn prepare(mut command: Command, daemon: &Daemon, role: &str, args: &[&str]) -> Command {
     let role: Vec<_> = [role].into_iter().chain(args.iter().copied()).collect();
     command.env(ROLE, role.join(&SEPARATOR.to_string())).env("SHMD_RUNTIME_DIR", daemon.place.run_dir());
+    command.env(intruder::DAEMON, daemon.pid().to_string());
     command.args(["--exact", "helper_process", "--nocapture", "--test-threads=1"]);
     command
 }

@@ -3,6 +3,7 @@
 mod attached;
 mod crowds;
 mod lines;
+mod mutations;
 
 use std::io::{ErrorKind, Read};
 use std::os::unix::net::UnixStream;
