@@ -3,18 +3,31 @@
 
 use std::io;
 
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit};
+
 /// A result of the operating system's floor.
 pub(crate) type Result<T, E = SystemError> = std::result::Result<T, E>;
 
 /// A system call failed.
 #[derive(Debug, thiserror::Error)]
-#[error("{action}: {source}")]
+#[error("{action}: {source}{}", numbers(source))]
 #[non_exhaustive]
 pub struct SystemError {
     /// What was tried, on which object, with which numbers.
     pub action: String,
     /// The system's reason.
     pub source: io::Error,
+}
+
+/// What a system's reason leaves out: which limit it is, and how to raise it.
+fn numbers(source: &io::Error) -> String {
+    if source.raw_os_error() != Some(Errno::EMFILE as i32) {
+        return String::new();
+    }
+    let limit =
+        getrlimit(Resource::RLIMIT_NOFILE).map_or_else(|_| "all".to_owned(), |(limit, _)| format!("all {limit}"));
+    format!("; {limit} descriptors that this process may have are open, raise the limit (ulimit -n, LimitNOFILE=)")
 }
 
 impl SystemError {

@@ -15,6 +15,7 @@ use nix::errno::Errno;
 use nix::libc;
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap, munmap};
 
+use super::memory::address_space;
 use crate::error::{Result, SystemError};
 use crate::size::Bytes;
 
@@ -56,8 +57,13 @@ impl Mapping {
         // Swap is not reserved for the whole length: most of it may never exist.
         let flags = MapFlags::MAP_SHARED | MapFlags::MAP_NORESERVE;
         // SAFETY: the kernel chooses a free range, so no memory of this process is replaced.
-        let start =
-            unsafe { mmap(None, size, protection, flags, fd, 0) }.map_err(|error| SystemError::new(what(), error))?;
+        let start = unsafe { mmap(None, size, protection, flags, fd, 0) }.map_err(|error| match address_space() {
+            Some(free) if error == nix::Error::ENOMEM => {
+                let reason = format!("{}, free {free}", error.desc());
+                SystemError::new(what(), std::io::Error::new(std::io::ErrorKind::OutOfMemory, reason))
+            }
+            _ => SystemError::new(what(), error),
+        })?;
         Ok(Self { start, len })
     }
 

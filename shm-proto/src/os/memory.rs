@@ -105,7 +105,8 @@ fn field(text: &str, name: &str) -> Option<u64> {
     rest.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()?.checked_mul(1024)
 }
 
-fn address_space() -> Option<Free> {
+/// What this process's limit on address space leaves, if it has one.
+pub(super) fn address_space() -> Option<Free> {
     let (limit, _) = getrlimit(Resource::RLIMIT_AS).ok()?;
     if limit == RLIM_INFINITY {
         return None;

@@ -10,6 +10,7 @@ use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::mman::{shm_open, shm_unlink};
 use nix::sys::stat::{Mode, SFlag, fstat};
+use nix::sys::statvfs::statvfs;
 
 use super::file_id::FileId;
 use super::retry;
@@ -22,7 +23,15 @@ pub use unnamed::Unnamed;
 const DIRECTORY: &str = "/dev/shm";
 
 fn failed(step: impl Display, name: &str, error: Errno) -> SystemError {
-    SystemError::new(format!("{step} shared memory {name}"), error)
+    let action = format!("{step} shared memory {name}");
+    match statvfs(DIRECTORY) {
+        Ok(fs) if error == Errno::ENOSPC && fs.files_free() == 0 && fs.files() > 0 => {
+            let (files, way) = (fs.files(), "raise that limit (mount -o remount,nr_inodes=N), or remove objects");
+            let reason = format!("asked 1 inode, free 0 in {DIRECTORY} (limit {files}); {way}");
+            SystemError::new(action, std::io::Error::new(std::io::ErrorKind::StorageFull, reason))
+        }
+        _ => SystemError::new(action, error),
+    }
 }
 
 /// The path of the object `name` (`/PREFIX.NAME`).

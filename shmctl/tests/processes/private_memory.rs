@@ -98,3 +98,32 @@ fn a_daemon_that_finds_no_memory_says_so_and_leaves_nothing() {
         .fails(78, &["main 2MiB", "bytes are free in /dev/shm", "lower capacity"]);
     assert!(place.leftovers().is_empty());
 }
+
+#[test]
+fn without_inodes_a_new_channel_is_refused_with_numbers_and_the_others_go_on() {
+    let test = "without_inodes_a_new_channel_is_refused_with_numbers_and_the_others_go_on";
+    if start(test).is_none() {
+        return;
+    }
+    // One for the directory, one for the channel that there is, one to spare.
+    let daemon =
+        Setup::new(CONFIG).after_private_mounts("mount -t tmpfs -o size=8m,nr_inodes=3 tmpfs /dev/shm").start();
+    let mut reader = daemon.reader(Start::New);
+    let mut writer = daemon.writer();
+    let more = format!(
+        "{CONFIG}[[channel]]\nname = \"second\"\nmax = \"1MiB\"\n[[channel]]\nname = \"third\"\nmax = \"1MiB\"\n"
+    );
+    std::fs::write(daemon.place.path("shmd.toml"), more).unwrap();
+    daemon
+        .cli(&["reload"])
+        .fails(1, &["create shared memory", "asked 1 inode, free 0 in /dev/shm (limit 3)", "nr_inodes"]);
+    assert!(daemon.log().contains("event=reload-failed"), "{}", daemon.log());
+    // Neither of them is there, and what was taken for the first is free again.
+    assert_eq!(daemon.cli(&["list", "--json"]).quiet().text().matches("\"channel\"").count(), 1);
+    daemon.cli(&["resize", "--bytes", "2MiB"]).quiet();
+    writer.publish(b"still here").unwrap();
+    assert_eq!(reader.recv(Some(PATIENCE)).unwrap().len(), 10);
+    std::fs::write(daemon.place.path("shmd.toml"), format!("{CONFIG}[[channel]]\nname = \"second\"\nmax = \"1MiB\"\n"))
+        .unwrap();
+    daemon.cli(&["reload"]).ok();
+}

@@ -141,3 +141,37 @@ fn with_enough_descriptors_nothing_is_said() {
     daemon.await_ready();
     assert!(!daemon.log().contains("few-descriptors"), "{}", daemon.log());
 }
+
+#[test]
+fn readers_beyond_the_descriptors_are_refused_with_the_limit_and_the_others_go_on() {
+    let mut daemon = Daemon::configured("descriptors-readers", "[[channel]]\nname = \"main\"\n");
+    daemon.run_with_descriptors(48);
+    daemon.await_ready();
+    let mut first = Reader::attach(&daemon.endpoint(), None, Start::New).unwrap();
+    let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
+    let before = std::fs::read_dir(format!("/proc/{}/fd", daemon.child.as_ref().unwrap().id())).unwrap().count();
+    // Each connection leaves less for the next. A connection is accepted as long as there is one descriptor.
+    let mut readers = Vec::new();
+    let refused = loop {
+        match Reader::attach(&daemon.endpoint(), None, Start::New) {
+            Ok(reader) => readers.push(reader),
+            Err(e) => break e.to_string(),
+        }
+        assert!(readers.len() < 48, "as many readers as descriptors");
+    };
+    assert!(refused.contains("all 48 descriptors that this process may have are open"), "{refused}: {}", daemon.log());
+    let mut bytes = Vec::new();
+    for n in 0..1000u32 {
+        writer.publish(&n.to_le_bytes()).unwrap();
+        for reader in readers.iter_mut().chain([&mut first]) {
+            reader.recv_into(&mut bytes, Some(PATIENCE)).unwrap();
+            assert_eq!(bytes, n.to_le_bytes());
+        }
+    }
+    drop(readers);
+    let now = || std::fs::read_dir(format!("/proc/{}/fd", daemon.child.as_ref().unwrap().id())).unwrap().count();
+    super::wait_for(|| now() <= before, || daemon.log());
+    drop(Reader::attach(&daemon.endpoint(), None, Start::New).unwrap());
+    drop((first, writer));
+    assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
+}

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -210,4 +211,34 @@ fn a_message_that_does_not_fit_into_the_address_space_costs_its_client_the_conne
     };
     hoard_until_refused(&daemon, "of address space (limit 600000KiB, in use ", others);
     assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
+}
+
+#[test]
+fn a_channel_that_does_not_fit_into_the_address_space_says_so_and_the_others_go_on() {
+    let mut daemon = Daemon::configured("ulimit-reload", SMALL);
+    daemon.run_within(&["sh", "-c", "ulimit -v 400000 && exec \"$0\" \"$@\""], &[]);
+    daemon.await_ready();
+    let mut reader = Reader::attach(&daemon.endpoint(), None, Start::New).unwrap();
+    let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
+    // Its source maps all of it as soon as there is something to publish.
+    let fifo = daemon.dir.join("in");
+    let large = format!("[[channel]]\nname = \"large\"\nsource = \"fifo:{}\"\nmax = \"4GiB\"\n", fifo.display());
+    daemon.reload(&(SMALL.to_owned() + &large)).unwrap();
+    let refused = || {
+        // The source makes the FIFO and opens it when it likes.
+        let input = fs::File::options().write(true).custom_flags(nix::libc::O_NONBLOCK).open(&fifo);
+        let _ = input.and_then(|mut input| input.write_all(b"one\n"));
+        daemon.log().contains("of address space (limit 400000KiB, in use ")
+    };
+    wait_for(refused, || daemon.log());
+    daemon.ask(&Request::Resize { channel: Some("small".parse().unwrap()), bytes: 2 << 20 }).unwrap();
+    let mut bytes = Vec::new();
+    for n in 0..1000u32 {
+        writer.publish(&n.to_le_bytes()).unwrap();
+        reader.recv_into(&mut bytes, Some(PATIENCE)).unwrap();
+        assert_eq!(bytes, n.to_le_bytes());
+    }
+    drop((reader, writer));
+    assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
+    daemon.assert_gone();
 }
