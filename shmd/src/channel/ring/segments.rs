@@ -15,6 +15,10 @@ use crate::config::ChannelConfig;
 /// So many segments that readers have not left are kept; then the role is not lent before they have.
 pub(super) const MOST_FORMER: usize = 16;
 
+/// So many segments that the channel has left are known by their instances: more than are kept. A program that borrows the role and
+/// loses it again and again adds to them.
+const MOST_TRAIL: usize = 4 * MOST_FORMER;
+
 /// A segment that the channel has left.
 #[derive(Debug)]
 struct Former {
@@ -40,7 +44,7 @@ pub(in crate::channel) struct Segments {
     formers: Vec<Former>,
     /// How many it has left in all.
     moves: u64,
-    /// Those that it has left one after the other, and where each ended: its instance, position, number.
+    /// The last of those that it has left, one after the other, and where each ended: its instance, position, number.
     trail: Vec<(u64, u64, u64)>,
     /// Readers of a dead daemon that may stand in the present one and have not come back.
     strangers: u64,
@@ -89,11 +93,13 @@ impl Segments {
     /// When the descriptors have run out.
     pub(in crate::channel) fn last_moves(&self, count: usize) -> Result<Option<Vec<(ToReader, OwnedFd)>>> {
         let mut lines = Vec::new();
+        let forgotten = self.moves - self.trail.len() as u64;
         for at in self.trail.len() - count..self.trail.len() {
             let (_, pos, seq) = self.trail[at];
             let (instance, segment) = match self.trail.get(at + 1) {
                 None => (self.geometry.instance, &self.current),
-                Some((next, ..)) => match self.formers.iter().find(|former| former.number == at as u64 + 1) {
+                Some((next, ..)) => match self.formers.iter().find(|former| former.number == forgotten + at as u64 + 1)
+                {
                     Some(former) => (*next, &former.segment),
                     None => return Ok(None),
                 },
@@ -190,6 +196,9 @@ impl Segments {
         let mut old = std::mem::replace(&mut self.current, segment);
         old.retire();
         self.geometry = geometry;
+        if self.trail.len() == MOST_TRAIL {
+            self.trail.remove(0);
+        }
         self.trail.push((previous, beginning.pos, beginning.seq));
         self.strangers = 0;
         self.formers.push(Former { number: self.moves, end: beginning.pos, segment: old });
