@@ -4,6 +4,7 @@ mod attached;
 mod crowds;
 mod lines;
 mod mutations;
+mod squatters;
 
 use std::io::{ErrorKind, Read};
 use std::os::unix::net::UnixStream;
