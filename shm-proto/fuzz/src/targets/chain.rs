@@ -40,8 +40,10 @@ pub(super) fn run(input: &[u8]) {
     let _ = noted_pages(segment);
     let near_tail = Walk::begin(segment, WalkFrom::Mark).and_then(|mut walk| walk.go_on(segment, geometry, u64::MAX));
     assert_ne!(near_tail.ok(), Some(Walked::More));
-    let floor = Walk::begin(segment, WalkFrom::Floor).map(|walk| walk.at());
-    let whole = Walk::begin(segment, WalkFrom::Floor).and_then(|mut walk| {
+    let from_floor = Walk::begin(segment, WalkFrom::Floor).and_then(|mut walk| walk.go_on(segment, geometry, u64::MAX));
+    assert_ne!(from_floor.ok(), Some(Walked::More));
+    let oldest = Walk::begin(segment, WalkFrom::NextFloor).map(|walk| walk.at());
+    let whole = Walk::begin(segment, WalkFrom::NextFloor).and_then(|mut walk| {
         // In parts, as the daemon does.
         loop {
             match walk.go_on(segment, geometry, 1)? {
@@ -62,9 +64,8 @@ pub(super) fn run(input: &[u8]) {
             readable = Some(received);
         }
     }
-    if let (Ok(floor), Ok(Walked::Tail(tail)), Some(Ok((from, received)))) = (floor, whole, readable)
-        && (floor.seq..=tail.seq).contains(&from)
-    {
+    if let (Ok(oldest), Ok(Walked::Tail(tail)), Some(Ok((from, received)))) = (oldest, whole, readable) {
+        assert_eq!(from, oldest.seq, "a walk begins at {oldest:?}, a reader elsewhere");
         match received {
             Ok(messages) => assert_eq!(from + messages, tail.seq, "a walk ends at {tail:?}, a reader elsewhere"),
             // Losses are counted and reported.
