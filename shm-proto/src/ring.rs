@@ -60,7 +60,7 @@ mod writer;
 pub(crate) use self::reader::Ready;
 #[cfg(not(loom))]
 pub use self::{
-    chain::{Walk, WalkFrom, Walked},
+    chain::{Walk, WalkFrom, Walked, misplaced},
     inspect::Snapshot,
     reader::{Batch as ReadBatch, Message, Reader, ReaderError, Received, Words},
     segment::{Beginning, Owner, begin_segment, create_segment, note_readers, noted_pages, own_segment},

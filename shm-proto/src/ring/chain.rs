@@ -170,6 +170,20 @@ impl Walk {
     }
 }
 
+/// Why a reader that attaches now cannot believe one of the places in the header, whether or not it would begin there.
+///
+/// # Errors
+/// When the file cannot be read.
+pub fn misplaced(fd: BorrowedFd<'_>, geometry: &Geometry) -> Result<Option<String>> {
+    let length = reserve::length(fd)?.saturating_sub(DATA_OFFSET);
+    for (what, at) in [("floor", At::Floor), ("next floor", At::NextFloor), ("mark", At::Mark)] {
+        if let Some(reason) = implausible(published(fd, at)?, geometry, length) {
+            return Ok(Some(format!("the {what}: {reason}")));
+        }
+    }
+    Ok(None)
+}
+
 /// Where a walk begins now. The floor may be ahead of the other places for a moment.
 fn start(fd: BorrowedFd<'_>, from: WalkFrom) -> Result<Place> {
     let floor = published(fd, At::Floor)?;

@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use shm_proto::internal::os::file_lock::{self, Role};
 use shm_proto::internal::os::reserve;
 use shm_proto::internal::ring::layout::{DATA_OFFSET, LAYOUT_VERSION};
-use shm_proto::internal::ring::{Owner, Snapshot, Walk, WalkFrom, Walked, noted_pages, own_segment};
+use shm_proto::internal::ring::{Owner, Snapshot, Walk, WalkFrom, Walked, misplaced, noted_pages, own_segment};
 use shm_proto::{Bytes, Geometry, SystemError};
 
 use super::segment::{Segment, geometry};
@@ -124,6 +124,9 @@ fn flows(segment: BorrowedFd<'_>, geometry: &Geometry) -> Result<Result<(), Stri
 fn rests(segment: BorrowedFd<'_>, geometry: &Geometry, capacity: u64) -> Result<Result<(), String>, SystemError> {
     let mut below = geometry.clone();
     below.max_capacity = capacity;
+    if let Some(reason) = misplaced(segment, &below)? {
+        return Ok(Err(reason));
+    }
     let mut ends = Vec::new();
     for from in [WalkFrom::Floor, WalkFrom::NextFloor, WalkFrom::Mark] {
         match Walk::begin(segment, from)?.go_on(segment, &below, u64::MAX)? {
