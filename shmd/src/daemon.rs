@@ -30,7 +30,7 @@ use crate::descriptors;
 use crate::event_loop::{ChannelId, Event, Timer, Token};
 use crate::exit::Failure;
 use crate::notify::Notifier;
-use crate::operation_log::{LogEvent, operation};
+use crate::operation_log::{LogEvent, Saved, operation, save_in};
 use crate::process::Instance;
 use crate::signals::{self, Signals};
 use crate::socket::Socket;
@@ -98,6 +98,7 @@ struct Daemon {
     /// The signal that came meanwhile.
     reload_again: Option<String>,
     _pid_file: Option<PidFile>,
+    saved: Saved,
     _instance: Instance,
 }
 
@@ -107,6 +108,7 @@ impl Daemon {
         let mut connections = Connections::new(config.max_clients, config.runtime_dir.clone())?;
         let signals = Signals::hear(&connections.events)?;
         let instance = Instance::take(&config.runtime_dir)?;
+        let saved = save_in(instance.dir()?, config.runtime_dir.clone());
         let pid_file = origin.pid_file.as_deref().map(PidFile::write).transpose()?;
         operation(LogEvent::Start)
             .number("pid", std::process::id())
@@ -148,6 +150,7 @@ impl Daemon {
             reloading: None,
             reload_again: None,
             _pid_file: pid_file,
+            saved,
             _instance: instance,
         };
         for channel in daemon.channels.iter_mut() {
@@ -163,6 +166,7 @@ impl Daemon {
                 operation(LogEvent::Ready).number("pid", std::process::id()).text("socket", socket.path.display());
             ready.text("barrier", barrier).info();
         }
+        daemon.saved.is_ready();
         Ok(daemon)
     }
 

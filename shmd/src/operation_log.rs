@@ -3,6 +3,9 @@
 //! Like the log itself there is one for the process: threads and objects that know nothing of the daemon have something to
 //! say, and the last words are said when most of the daemon is gone.
 
+mod file;
+mod saving;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,6 +16,8 @@ use shm_proto::ChannelName;
 use shm_proto::internal::control::VERSION;
 pub(crate) use shm_proto::internal::control::log::LogEvent;
 use shm_proto::internal::control::log::{Fields, LogEntry, Severity, Value};
+
+pub(crate) use saving::{Saved, save_in};
 
 use crate::peer::Peer;
 use crate::rate_limit::LeftOut;
@@ -36,6 +41,11 @@ impl Kept {
         // Texts and numbers can always be written.
         let json = serde_json::to_string(&entry).unwrap_or_else(|e| unreachable!("{e}")).into();
         Self { seq: entry.seq, channel: entry.channel, json }
+    }
+
+    /// The entry as an object.
+    fn json(&self) -> &str {
+        &self.json
     }
 
     /// The line that a follower gets.
@@ -84,11 +94,25 @@ impl Ring {
     }
 
     fn keep(&mut self, mut entry: LogEntry) {
-        self.seq += 1;
-        entry.seq = self.seq;
+        entry.seq = self.seq + 1;
+        self.add(entry);
+    }
+
+    /// Keeps an entry that has a number.
+    fn add(&mut self, entry: LogEntry) {
+        self.seq = entry.seq;
         let passes = PASSING.contains(&entry.event);
         if passes { &mut self.passing } else { &mut self.entries }.push_back(Arc::new(Kept::new(entry)));
         self.trim();
+    }
+
+    /// The entries of a daemon that died come before this one's own, with `died` in between. Nobody has been shown any yet.
+    fn restore(&mut self, before: Vec<LogEntry>, died: LogEntry) {
+        // What was written can be read.
+        let own: Vec<LogEntry> = self.after(0).filter_map(|kept| serde_json::from_str(kept.json()).ok()).collect();
+        *self = Self::new(self.most);
+        before.into_iter().for_each(|entry| self.add(entry));
+        [died].into_iter().chain(own).for_each(|entry| self.keep(entry));
     }
 
     fn trim(&mut self) {
@@ -202,13 +226,19 @@ impl Operation {
     }
 
     fn tell(self, level: Level, severity: Severity) {
+        let entry = self.entry(severity);
+        log::log!(level, "{entry}");
+        ring().keep(entry);
+        saving::told();
+    }
+
+    fn entry(self, severity: Severity) -> LogEntry {
         // A clock before 1970 is set wrong; the entry's number still says its place.
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut entry = LogEntry::new(severity, self.event);
         entry.time_ms = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
         (entry.channel, entry.fields) = (self.channel, Fields(self.fields));
-        log::log!(level, "{entry}");
-        ring().keep(entry);
+        entry
     }
 }
 
@@ -254,6 +284,30 @@ mod tests {
         ring.most = 0;
         ring.trim();
         assert!(numbers(&ring, 0).is_empty());
+    }
+
+    #[test]
+    fn what_a_dead_daemon_has_told_comes_first_and_numbers_go_on() {
+        let mut ring = Ring::new(10);
+        (0..2).for_each(|_| ring.keep(entry(LogEvent::Kept)));
+        let numbered = |seq, event| {
+            let mut numbered = entry(event);
+            numbered.seq = seq;
+            numbered
+        };
+        let before =
+            vec![numbered(40, LogEvent::Reload), numbered(44, LogEvent::Attach), numbered(45, LogEvent::Reload)];
+        ring.restore(before, entry(LogEvent::Died));
+        assert_eq!(numbers(&ring, 0), [40, 44, 45, 46, 47, 48]);
+        let events = |ring: &Ring| {
+            let read = |kept: &Arc<Kept>| serde_json::from_str::<LogEntry>(kept.json()).unwrap().event;
+            ring.after(0).map(read).collect::<Vec<_>>()
+        };
+        use LogEvent::{Attach, Died, Kept as Setting, Reload};
+        assert_eq!(events(&ring), [Reload, Attach, Reload, Died, Setting.clone(), Setting]);
+        let mut ring = Ring::new(2);
+        ring.restore((1..10).map(|seq| numbered(seq, LogEvent::Reload)).collect(), entry(LogEvent::Died));
+        assert_eq!(numbers(&ring, 0), [9, 10]);
     }
 
     #[test]

@@ -4,6 +4,7 @@ mod lock;
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -68,8 +69,9 @@ impl Error {
 /// process made it and nothing else is left in it.
 #[derive(Debug)]
 pub(crate) struct Instance {
+    dir: OwnedFd,
     /// Goes after the lock file, and before the lock is given up.
-    _dir: RuntimeDir,
+    _made: RuntimeDir,
     lock: Flock<File>,
     lock_path: PathBuf,
 }
@@ -89,7 +91,7 @@ impl Instance {
     pub(crate) fn take(runtime_dir: &Path) -> Result<Self, Error> {
         let lock_path = runtime_dir.join(LOCK_NAME);
         for _ in 0..TRIES {
-            let dir = RuntimeDir::open(runtime_dir)?;
+            let (made, dir) = RuntimeDir::open(runtime_dir)?;
             let file = match lock::open(&lock_path) {
                 // The last daemon has just removed the directory that it had made.
                 Err(e) if e.kind() == io::ErrorKind::NotFound => continue,
@@ -115,10 +117,17 @@ impl Instance {
                 Lock::Taken(_) | Lock::Obstructed(_) => continue,
             };
             lock::write_holder(&mut lock).map_err(Error::system("write the lock file", &lock_path))?;
-            log::debug!("event=locked lock={} created_dir={}", lock_path.display(), dir.created);
-            return Ok(Instance { _dir: dir, lock, lock_path });
+            log::debug!("event=locked lock={} created_dir={}", lock_path.display(), made.created);
+            return Ok(Instance { dir, _made: made, lock, lock_path });
         }
         Err(Error::system("lock", &lock_path)(io::Error::other("other daemons keep starting and ending there")))
+    }
+}
+
+impl Instance {
+    /// The runtime directory, which nobody else may write in.
+    pub(crate) fn dir(&self) -> Result<OwnedFd, io::Error> {
+        self.dir.try_clone()
     }
 }
 
@@ -134,7 +143,7 @@ impl Drop for Instance {
 }
 
 impl RuntimeDir {
-    fn open(path: &Path) -> Result<Self, Error> {
+    fn open(path: &Path) -> Result<(Self, OwnedFd), Error> {
         let mode = if geteuid().is_root() { 0o755 } else { 0o700 };
         let created = match DirBuilder::new().mode(mode).create(path) {
             Ok(()) => true,
@@ -154,7 +163,7 @@ impl RuntimeDir {
         }
         let found = dir.metadata().map_err(Error::system("look at the runtime directory", path))?;
         check_owner(path, found.uid(), found.mode() & 0o7777)?;
-        Ok(this)
+        Ok((this, dir.into()))
     }
 }
 

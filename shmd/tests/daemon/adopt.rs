@@ -20,12 +20,12 @@ const LENT: &str = "[[channel]]\nname = \"main\"\ncapacity = \"64KiB\"\nmin = \"
 const KILLS: u32 = 5;
 
 impl Daemon {
-    fn die(&mut self) {
+    pub(super) fn die(&mut self) {
         self.signal(Signal::SIGKILL);
         self.wait();
     }
 
-    fn come_back(&mut self) {
+    pub(super) fn come_back(&mut self) {
         self.run(&[]);
         self.await_ready();
     }

@@ -16,7 +16,7 @@ fn request(since: u64, last: Option<u32>, follow: bool) -> Request {
     Request::Log { channel: None, since, last, follow }
 }
 
-fn entries(daemon: &Daemon, since: u64, last: Option<u32>) -> Vec<LogEntry> {
+pub(super) fn entries(daemon: &Daemon, since: u64, last: Option<u32>) -> Vec<LogEntry> {
     match daemon.ask(&request(since, last, false)) {
         Ok(Done::Log(entries)) => entries,
         other => panic!("{other:?}"),

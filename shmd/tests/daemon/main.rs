@@ -4,6 +4,7 @@ mod adopt;
 mod broken;
 mod claims;
 mod clients;
+mod crashed;
 mod crowd;
 mod faults;
 mod handoff;

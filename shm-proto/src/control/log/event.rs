@@ -15,6 +15,10 @@ words! {
         StopLate = "stop-late",
         /// The daemon ends because something failed.
         Failed = "failed",
+        /// The daemon before this one ended without being stopped.
+        Died = "died",
+        /// The operation log could not be kept for a daemon that comes after a crash.
+        LogUnsaved = "log-unsaved",
         /// Something that a killed start had left was removed.
         Sweep = "sweep",
         /// The search for leftovers failed.

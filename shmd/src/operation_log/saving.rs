@@ -1,0 +1,143 @@
+//! Keeping the operation log in its file, for the daemon that comes after one that dies.
+//!
+//! Where the file lies in memory (tmpfs, as under systemd), whoever tells something writes it there at once. A disk may make a
+//! writer wait, so there a thread does it, a moment later.
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::thread::{self, Thread};
+use std::time::Instant;
+
+use super::file::{self, Left, LogFile, NAME};
+use super::{LogEvent, Severity, operation, ring};
+use crate::cleanup;
+
+/// Who writes new entries to the file.
+#[derive(Debug)]
+enum By {
+    Nobody,
+    Teller,
+    Thread(Thread),
+}
+
+static BY: Mutex<By> = Mutex::new(By::Nobody);
+static FILE: Mutex<Option<LogFile>> = Mutex::new(None);
+
+fn by() -> MutexGuard<'static, By> {
+    BY.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn file() -> MutexGuard<'static, Option<LogFile>> {
+    FILE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Something was told.
+pub(super) fn told() {
+    match &*by() {
+        By::Nobody => return,
+        By::Thread(thread) => return thread.unpark(),
+        By::Teller => {}
+    }
+    save();
+}
+
+fn save() {
+    let saved = file().as_mut().map_or(Ok(()), |file| file.catch_up(Instant::now()));
+    if let Err(e) = saved {
+        operation(LogEvent::LogUnsaved).reason(format_args!("{e}; it is tried again from time to time")).warn();
+    }
+}
+
+/// The log is in a file as long as this lives.
+#[derive(Debug)]
+pub(crate) struct Saved {
+    path: PathBuf,
+    /// The file stays: this daemon has not become ready, and the one before it died.
+    stays: bool,
+}
+
+/// Goes on with the log that a dead daemon has left in the runtime directory `dir`, whose path is `path`, and keeps it there from
+/// now on. What is wrong with the file is told and stops nobody.
+pub(crate) fn save_in(dir: OwnedFd, path: PathBuf) -> Saved {
+    let stays = match file::read(&dir) {
+        Ok(None) => false,
+        Ok(Some(left)) => {
+            take_over(left);
+            true
+        }
+        Err(reason) => {
+            set_aside(&dir, &reason);
+            false
+        }
+    };
+    let is_in_memory = file::is_in_memory(&dir);
+    match LogFile::create(dir) {
+        Ok(created) => {
+            *file() = Some(created);
+            *by() = if is_in_memory { By::Teller } else { by_thread() };
+            // What was told between these lines.
+            told();
+        }
+        Err(e) => operation(LogEvent::LogUnsaved).reason(e).warn(),
+    }
+    Saved { path: path.join(NAME), stays }
+}
+
+fn by_thread() -> By {
+    let work = || {
+        loop {
+            thread::park();
+            if matches!(*by(), By::Nobody) {
+                return;
+            }
+            save();
+        }
+    };
+    match thread::Builder::new().name("operations".to_owned()).spawn(work) {
+        Ok(thread) => By::Thread(thread.thread().clone()),
+        Err(_) => By::Teller,
+    }
+}
+
+fn take_over(left: Left) {
+    let Left { pid, entries, is_torn } = left;
+    let died = operation(LogEvent::Died).number("pid", pid).number("entries", entries.len());
+    let died = if is_torn { died.text("unfinished", "the last entry") } else { died };
+    let reason =
+        format!("that daemon ended without being stopped; this one, pid {}, takes its place", std::process::id());
+    let died = died.reason(reason).entry(Severity::Warn);
+    log::warn!("{died}");
+    ring().restore(entries, died);
+}
+
+fn set_aside(dir: &OwnedFd, reason: &str) {
+    let entry = operation(LogEvent::Replace).text("file", NAME);
+    let entry = match file::set_aside(dir) {
+        Ok(aside) => entry.text("kept_as", aside),
+        Err(e) => entry.text("not_kept", e),
+    };
+    entry.reason(format_args!("the operation log of a daemon that died cannot be trusted: {reason}")).warn();
+}
+
+impl Saved {
+    /// The daemon is ready: its end is told apart from its death by the file, which goes then.
+    pub(crate) fn is_ready(&mut self) {
+        self.stays = false;
+    }
+}
+
+impl Drop for Saved {
+    fn drop(&mut self) {
+        let before = std::mem::replace(&mut *by(), By::Nobody);
+        let file = file().take();
+        if let By::Thread(thread) = before {
+            thread.unpark();
+        }
+        if !self.stays
+            && let Some(Err(e)) = file.map(LogFile::remove)
+        {
+            cleanup::failed(None, self.path.display(), e);
+        }
+    }
+}

@@ -1,0 +1,3 @@
+//! What else a daemon that died leaves to the next one.
+
+mod log;
