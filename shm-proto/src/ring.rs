@@ -33,6 +33,8 @@ pub mod link;
 mod loom_tests;
 #[cfg(not(loom))]
 mod marks;
+#[cfg(not(loom))]
+mod notes;
 pub mod plan;
 pub mod published;
 #[cfg(not(loom))]
@@ -62,7 +64,10 @@ pub(crate) use self::reader::Ready;
 pub use self::{
     chain::{Walk, WalkFrom, Walked, misplaced},
     inspect::Snapshot,
+    notes::{
+        SizeNote, SourceNote, copy_notes, note_readers, note_size, note_source, noted_pages, noted_size, noted_source,
+    },
     reader::{Batch as ReadBatch, Message, Reader, ReaderError, Received, Words},
-    segment::{Beginning, Owner, begin_segment, create_segment, note_readers, noted_pages, own_segment},
+    segment::{Beginning, Owner, begin_segment, create_segment, own_segment},
     writer::{Batch, Slot, Writer, WriterError},
 };

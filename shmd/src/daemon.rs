@@ -24,6 +24,7 @@ use shm_proto::{Error, Prefix};
 use crate::background::PidFile;
 use crate::channel::{Channel, Prepared, remove_orphans, this_process};
 use crate::channels::Channels;
+use crate::cleanup;
 use crate::config::{Config, Given, SourceKind};
 use crate::connections::Connections;
 use crate::descriptors;
@@ -108,7 +109,7 @@ impl Daemon {
         let mut connections = Connections::new(config.max_clients, config.runtime_dir.clone())?;
         let signals = Signals::hear(&connections.events)?;
         let instance = Instance::take(&config.runtime_dir)?;
-        let saved = save_in(instance.dir()?, config.runtime_dir.clone());
+        let saved = save_in(instance.dir()?, &config.runtime_dir, |path, e| cleanup::failed(None, path.display(), e));
         let pid_file = origin.pid_file.as_deref().map(PidFile::write).transpose()?;
         operation(LogEvent::Start)
             .number("pid", std::process::id())

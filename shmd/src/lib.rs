@@ -18,6 +18,7 @@ mod event_loop;
 mod exit;
 #[doc(hidden)]
 pub mod fuzzing;
+mod hash;
 mod host;
 mod liveness;
 mod logging;

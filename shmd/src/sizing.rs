@@ -100,6 +100,12 @@ impl Sizing {
         growing.or(self.shrinking.as_ref().map(|s| s.target))
     }
 
+    /// The size of a change that has not ended and been told, and who wants it.
+    pub(crate) fn wish(&self) -> Option<(u64, By)> {
+        let growing = self.growing.as_ref().map(|g| (g.goal, g.by));
+        growing.or(self.shrinking.as_ref().map(|s| (s.target, s.by)))
+    }
+
     /// The size a shrink waits for.
     pub(crate) fn shrinking(&self) -> Option<u64> {
         self.shrinking.as_ref().map(|s| s.target)
@@ -306,5 +312,7 @@ impl Sizing {
     }
 }
 
+#[cfg(test)]
+mod adoption_tests;
 #[cfg(test)]
 mod tests;

@@ -49,9 +49,9 @@ use shm_proto::Geometry;
 use shm_proto::internal::control::stat::{self, SourceState};
 use shm_proto::internal::os::bell::Bell;
 use shm_proto::internal::os::page::SharedPage;
-use shm_proto::internal::ring::Writer;
 use shm_proto::internal::ring::layout::LeasePage;
 use shm_proto::internal::ring::link::{Link, LinkError, ToDaemon, ToWriter, WriterLink};
+use shm_proto::internal::ring::{SourceNote, Writer};
 use shm_proto::{Error, Result, WriterError};
 
 pub(crate) use feed::Cutting;
@@ -84,11 +84,17 @@ pub(crate) struct Opening {
     pub(crate) geometry: Geometry,
     /// What may be used now, in bytes.
     pub(crate) capacity: u64,
+    /// How far the source had read its file before.
+    pub(crate) left: SourceNote,
+    /// Messages published and dropped so far, and payload bytes.
+    pub(crate) counts: (u64, u64, u64),
 }
 
 impl Opening {
-    fn open(self, link: WriterLink) -> Result<Writer, WriterError> {
-        Writer::open(self.segment.as_fd(), self.lease, link, self.geometry, self.capacity)
+    /// The writer, and the segment to take notes in.
+    fn open(self, link: WriterLink) -> Result<(Writer, OwnedFd), WriterError> {
+        let writer = Writer::open(self.segment.as_fd(), self.lease, link, self.geometry, self.capacity)?;
+        Ok((writer, self.segment))
     }
 }
 
@@ -242,7 +248,12 @@ pub(crate) fn start(
             Box::new(clients::Clients::new(listener, *packets, Arc::clone(&write)))
         }
         SourceKind::Exec(command) => Box::new(exec::Exec::new(command.clone())),
-        SourceKind::Tail(path) => Box::new(tail::Tail::open(path)?),
+        SourceKind::Tail(path) => {
+            let tail = tail::Tail::open(path, cutting, opening.left)?;
+            // Before anybody is told that the file is followed.
+            tail.note(opening.segment.as_fd(), cutting, opening.counts)?;
+            Box::new(tail)
+        }
     };
     spawn(source.kind(), input, opening, cutting, write, Arc::clone(report))
 }
@@ -266,7 +277,8 @@ fn spawn(
     let run = move || {
         let link = ThreadLink { from_daemon, to_daemon, bell: link_bell, taken: 0, told: 0 };
         let work = AssertUnwindSafe(|| {
-            let mut feed = Feed::new(opening.open(Box::new(link))?, &woken, cutting, &report);
+            let (writer, segment) = opening.open(Box::new(link))?;
+            let mut feed = Feed::new(writer, segment, &woken, cutting, &report);
             input.run(&mut feed)
         });
         let outcome = catch_unwind(work).unwrap_or_else(|_| {

@@ -9,8 +9,8 @@ type Floors = [&'static [&'static str]];
 
 /// The floors, from the ground up.
 const DAEMON: &Floors = &[
-    &["access", "admission", "event_loop", "host", "liveness", "logging", "maintenance", "peer", "policy"],
-    &["rate_limit", "rates", "taking"],
+    &["access", "admission", "event_loop", "hash", "host", "liveness", "logging", "maintenance", "peer"],
+    &["policy", "rate_limit", "rates", "taking"],
     &["client", "config", "notify", "operation_log", "signals", "sizing"],
     &["cleanup", "connections", "descriptors"],
     &["process", "socket", "source"],

@@ -102,7 +102,7 @@ pub(crate) fn written(geometry: &Geometry, owner: Owner) -> Vec<u8> {
 /// The facts of the segment that is made here, of one kind or another.
 pub(crate) fn geometry(kind: u8) -> Geometry {
     let mut geometry = Geometry::new("fuzz".parse().expect("a name"), 42, MAX, 4000);
-    geometry.align = [8, 64, 16, 4096][usize::from(kind & 3)];
+    geometry.align = [16, 64, 32, 4096][usize::from(kind & 3)];
     geometry.on_full = [OnFull::Overwrite, OnFull::Block, OnFull::Drop, OnFull::Overwrite][usize::from(kind >> 2 & 3)];
     geometry
 }

@@ -216,6 +216,10 @@ impl Link<ToWriter, ToDaemon> for LentLink {
     }
 
     fn send(&mut self, line: ToDaemon) -> Result<(), LinkError> {
+        if let ToDaemon::Shrunk { capacity, .. } = line {
+            // Also when nobody hears it: the next daemon is told so.
+            self.claim.capacity = capacity;
+        }
         // What is said while there is no daemon is asked for again: see `ToWriter::Resumed`.
         self.line.send(&line)
     }

@@ -9,7 +9,7 @@
 //! | 256 | 128 | floor: [`Published`] place of the oldest whole record | writer, before it overwrites |
 //! | 384 | 128 | [`Counters`]: capacity, dropped, overwritten, resizes, writer's pid, start and heartbeat | writer |
 //! | 512 | 128 | next floor: [`Published`] place that the floor is about to move to, otherwise equal to the floor | writer |
-//! | 640 | 3,456 | [`Notes`]: readers that are attached, and their pages | daemon |
+//! | 640 | 3,456 | [`Notes`]: readers that are attached, and their pages; a resize under way; a source's place | daemon |
 //! | 4,096 | to the end | data area: records | writer |
 //!
 //! # Reader page: one sealed memfd a reader
@@ -61,7 +61,11 @@ pub const LINE: u64 = 64;
 /// A reader's process number when it has left.
 pub const PID_LEFT: u64 = u64::MAX;
 /// So many readers' pages are noted. Of more readers nobody can prove to have been one.
-pub const NOTED: usize = 431;
+pub const NOTED: usize = 400;
+/// Words of the note about the capacity.
+pub const SIZE_WORDS: usize = 4;
+/// Words of the note about a source's place.
+pub const SOURCE_WORDS: usize = 8;
 /// A cursor's value until the reader has chosen its start.
 pub const CURSOR_JOINING: u64 = u64::MAX;
 
@@ -138,6 +142,12 @@ pub struct Notes {
     /// Whose pages these are, by the numbers of their files; 0 for none. Nobody can make a page with a number that he wants, so a
     /// reader that shows a page of this list is one of them.
     pub pages: [AtomicU64; NOTED],
+    /// What is being done about the capacity: see [`SizeNote`](super::SizeNote).
+    pub size: [AtomicU64; SIZE_WORDS],
+    /// How far a source has read its file: see [`SourceNote`](super::SourceNote).
+    pub source: [AtomicU64; SOURCE_WORDS],
+    /// Zero.
+    pub reserved: [AtomicU64; 19],
 }
 
 /// The segment's first page.

@@ -1,7 +1,6 @@
 //! A mapped segment, and how one is made.
 #![allow(unsafe_code)]
 
-use std::collections::BTreeSet;
 use std::mem::offset_of;
 use std::ops::Deref;
 use std::os::fd::BorrowedFd;
@@ -12,10 +11,10 @@ use nix::sys::uio::pwrite;
 
 use super::commit::Words;
 use super::copy::{self, SMALL};
-use super::layout::{self, Counters, DATA_OFFSET, Identity, LAYOUT_VERSION, MAGIC, NOTED, Notes, SegmentHeader};
+use super::layout::{self, Counters, DATA_OFFSET, Identity, LAYOUT_VERSION, MAGIC, SegmentHeader};
+use super::notes::put_words;
 use super::published::{Place, PlaceCell, Published};
 use super::record::{LEAST_ALIGN, MAX_CAPACITY, MOST_ALIGN, first_header, is_alignment, largest_message};
-use super::segment_file::{read_exact, word};
 use crate::error::{Result, SystemError};
 use crate::os::map::Mapping;
 use crate::os::prefetch::prefetch;
@@ -142,40 +141,6 @@ pub fn own_segment(fd: BorrowedFd<'_>, owner: Owner) -> Result<()> {
     const { assert!(offset_of!(Identity, owner_start) == offset_of!(Identity, owner_pid) + 8) };
     let words = [u64::from(owner.pid), owner.start];
     put_words(fd, offset_of!(SegmentHeader, identity) + offset_of!(Identity, owner_pid), &words)
-}
-
-/// Notes how many attached readers may stand in a segment, and the numbers of their pages' files, for the daemon that comes after
-/// this one.
-///
-/// # Errors
-/// When it cannot be written.
-pub fn note_readers(fd: BorrowedFd<'_>, readers: u64, pages: impl Iterator<Item = u64>) -> Result<()> {
-    const { assert!(offset_of!(Notes, pages) == offset_of!(Notes, readers) + 8) };
-    let mut words = [0; 1 + NOTED];
-    words[0] = readers;
-    words[1..].iter_mut().zip(pages).for_each(|(word, page)| *word = page);
-    put_words(fd, offset_of!(SegmentHeader, notes) + offset_of!(Notes, readers), &words)
-}
-
-/// The numbers of the noted pages' files.
-///
-/// # Errors
-/// When the file cannot be read or is shorter than a header.
-pub fn noted_pages(fd: BorrowedFd<'_>) -> Result<BTreeSet<u64>> {
-    let mut bytes = [0u8; 8 * NOTED];
-    read_exact(fd, &mut bytes, offset_of!(SegmentHeader, notes) + offset_of!(Notes, pages))?;
-    Ok((0..NOTED).map(|n| word(&bytes, 8 * n)).filter(|page| *page != 0).collect())
-}
-
-fn put_words(fd: BorrowedFd<'_>, at: usize, words: &[u64]) -> Result<()> {
-    let bytes: Vec<u8> = words.iter().flat_map(|word| word.to_le_bytes()).collect();
-    match pwrite(fd, &bytes, at as i64) {
-        Ok(written) if written == bytes.len() => Ok(()),
-        Ok(_) => {
-            Err(SystemError::new("write the segment's header", std::io::Error::from(std::io::ErrorKind::WriteZero)))
-        }
-        Err(e) => Err(SystemError::new("write the segment's header", e)),
-    }
 }
 
 /// A segment mapped at its largest size, once; growing and shrinking never moves it.

@@ -300,6 +300,12 @@ impl Writer {
         self.tail.place().bytes
     }
 
+    /// Messages dropped since the channel was made, because the ring was full.
+    #[must_use]
+    pub fn dropped(&self) -> u64 {
+        self.tail.counters().dropped.load(Ordering::Relaxed)
+    }
+
     /// While `flag` is raised, every wait ends with [`WriterError::Interrupted`]. Calls that need no wait
     /// still succeed. A signal handler that raises the flag in the writer's thread ends a wait at once; from another thread it
     /// takes up to a second.

@@ -26,6 +26,11 @@ pub(super) struct Readers {
 }
 
 impl Readers {
+    /// Of a channel that has evicted so many under a daemon that died.
+    pub(super) fn after(evicted: u64) -> Self {
+        Self { evicted, ..Self::default() }
+    }
+
     /// Lets a peer in that wants to become one of at most `most` readers. Gives the number it may have.
     ///
     /// # Errors
@@ -150,7 +155,7 @@ impl Readers {
     /// A reader is evicted: what that takes. Nothing if there is no such reader, or if it was evicted before.
     pub(super) fn evict(&mut self, number: u32, by: By<'_>) -> Vec<Action> {
         let actions = self.by_number.get_mut(&number).map(|reader| reader.standing_mut().evict(by)).unwrap_or_default();
-        self.evicted += u64::from(!actions.is_empty());
+        self.evicted = self.evicted.saturating_add(u64::from(!actions.is_empty()));
         actions
     }
 

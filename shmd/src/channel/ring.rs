@@ -92,17 +92,20 @@ impl Ring {
     ) -> Self {
         // A ring that may overwrite what nobody has read waits for nobody.
         let waits = config.on_full != OnFull::Overwrite;
-        let (found, returning) = match adopted {
-            None => (None, Returning::default()),
-            Some(Adopted { shot, pages, is_written }) => {
-                (Some((shot, is_written)), Returning::expect(shot.readers, pages, waits))
-            }
+        let bounds = Bounds { min: config.min, max: config.max };
+        let (found, returning, size, readers) = match adopted {
+            None => (None, Returning::default(), Size::new(bounds, config.capacity), Readers::default()),
+            Some(Adopted { shot, pages, size, is_written }) => (
+                Some((shot, is_written)),
+                Returning::expect(shot.readers, pages, waits),
+                Size::adopted(bounds, shot.capacity, size),
+                Readers::after(size.evicted),
+            ),
         };
-        let capacity = found.map_or(config.capacity, |(shot, _)| shot.capacity);
         Self {
             id,
             part,
-            size: Size::new(Bounds { min: config.min, max: config.max }, capacity),
+            size,
             config,
             user: user.to_owned(),
             segments: match &found {
@@ -110,7 +113,7 @@ impl Ring {
                 Some((shot, _)) => Segments::adopted(segment, geometry, shot),
             },
             health: found.map_or_else(Health::default, |(shot, _)| Health::adopted(shot)),
-            readers: Readers::default(),
+            readers,
             returning,
             writer: Writer::expecting(found.is_some_and(|(_, is_written)| is_written)),
             claiming: Claiming::default(),
@@ -203,7 +206,10 @@ impl Ring {
     /// Whether there is something to look after once a second although nobody uses it.
     pub(super) fn is_unsettled(&self) -> bool {
         let large = self.size.capacity() > self.config.min;
-        self.health.is_broken() || (self.config.shrink_after.is_some() && large) || self.size.is_shrinking()
+        self.health.is_broken()
+            || (self.config.shrink_after.is_some() && large)
+            || self.size.is_shrinking()
+            || self.size.has_left_over()
     }
 
     /// Bytes that the slowest reader in good standing has not read yet.
@@ -270,7 +276,10 @@ impl Ring {
     /// Evicts a reader, and says why in the log.
     pub(super) fn evict(&mut self, connections: &mut Connections, number: u32, reason: &str, by: By<'_>) {
         let mut wait = None;
-        for action in self.readers.evict(number, by) {
+        let actions = self.readers.evict(number, by);
+        self.note_size();
+        self.segments.note_readers(&self.readers, &self.returning);
+        for action in actions {
             match action {
                 Action::Tell => self.readers.tell_evicted(connections, number, reason),
                 Action::Penalise => wait = self.readers.penalise(number, self.config.evict_after),

@@ -116,7 +116,10 @@ impl RingChannel {
             resumed => resumed.map_err(|e| self.ring.internal(&e))?,
         };
         if reader.is_through() {
-            return refuse("the reader was evicted, or the channel was closing");
+            let refused = refuse("the reader was evicted, or the channel was closing");
+            // Nothing is kept for it any more.
+            self.ring.one_is_back(connections, reader.page_id().inode);
+            return refused;
         }
         connections.bind(client, Role::Reader(self.ring.id(), number)).map_err(|e| self.ring.internal(&e))?;
         // Nobody writes to the segments before this one any more: what the reader finds there it may believe without this mark.

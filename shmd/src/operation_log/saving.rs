@@ -4,14 +4,15 @@
 //! writer wait, so there a thread does it, a moment later.
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{self, Thread};
 use std::time::Instant;
 
+use nix::errno::Errno;
+
 use super::file::{self, Left, LogFile, NAME};
 use super::{LogEvent, Severity, operation, ring};
-use crate::cleanup;
 
 /// Who writes new entries to the file.
 #[derive(Debug)]
@@ -55,11 +56,13 @@ pub(crate) struct Saved {
     path: PathBuf,
     /// The file stays: this daemon has not become ready, and the one before it died.
     stays: bool,
+    /// Told when the file cannot be removed.
+    left: fn(&Path, Errno),
 }
 
 /// Goes on with the log that a dead daemon has left in the runtime directory `dir`, whose path is `path`, and keeps it there from
-/// now on. What is wrong with the file is told and stops nobody.
-pub(crate) fn save_in(dir: OwnedFd, path: PathBuf) -> Saved {
+/// now on. What is wrong with the file is told and stops nobody. `left` is told when the file cannot be removed at the end.
+pub(crate) fn save_in(dir: OwnedFd, path: &Path, left: fn(&Path, Errno)) -> Saved {
     let stays = match file::read(&dir) {
         Ok(None) => false,
         Ok(Some(left)) => {
@@ -81,7 +84,7 @@ pub(crate) fn save_in(dir: OwnedFd, path: PathBuf) -> Saved {
         }
         Err(e) => operation(LogEvent::LogUnsaved).reason(e).warn(),
     }
-    Saved { path: path.join(NAME), stays }
+    Saved { path: path.join(NAME), stays, left }
 }
 
 fn by_thread() -> By {
@@ -137,7 +140,7 @@ impl Drop for Saved {
         if !self.stays
             && let Some(Err(e)) = file.map(LogFile::remove)
         {
-            cleanup::failed(None, self.path.display(), e);
+            (self.left)(&self.path, e);
         }
     }
 }

@@ -16,9 +16,28 @@ pub(crate) enum By {
     Operator,
     /// A move to a new segment, which begins small.
     Move,
+    /// The size that the channel had when its daemon died, and of which its last writer did not know.
+    Adoption,
 }
 
 impl By {
+    /// For the note to the next daemon.
+    pub(crate) fn number(self) -> u64 {
+        match self {
+            By::Writer => 1,
+            By::LowUse => 2,
+            By::Operator => 3,
+            By::Move => 4,
+            By::Adoption => 5,
+        }
+    }
+
+    /// The other way round.
+    pub(crate) fn of_number(number: u64) -> Option<Self> {
+        let all = [By::Writer, By::LowUse, By::Operator, By::Move, By::Adoption];
+        all.into_iter().find(|by| by.number() == number)
+    }
+
     /// For the log.
     pub(crate) fn as_str(self) -> &'static str {
         match self {
@@ -26,6 +45,7 @@ impl By {
             By::LowUse => "low-use",
             By::Operator => "operator",
             By::Move => "move",
+            By::Adoption => "adoption",
         }
     }
 }

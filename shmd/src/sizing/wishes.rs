@@ -98,6 +98,34 @@ impl Sizing {
         out
     }
 
+    /// A daemon that died was about to make the channel larger, and nothing else has been asked for since.
+    pub(crate) fn take_up_growth(&mut self, now: Instant, goal: u64, by: By, free: &Free) -> Vec<Action> {
+        let mut out = Vec::new();
+        if self.growing.is_none() && self.shrinking.is_none() && goal > self.capacity {
+            self.grow(goal, by, free, now, &mut out);
+        }
+        out
+    }
+
+    /// A daemon that died was about to make the channel smaller. Nobody writes; whoever does next is told.
+    pub(crate) fn take_up_shrink(&mut self, now: Instant, target: u64, by: By) {
+        self.shrink(target, by, now, &mut Vec::new());
+    }
+
+    /// A writer that was lent the role by a daemon that died goes on with `capacity` bytes: it may have finished a shrink since.
+    pub(crate) fn resumed(&mut self, capacity: u64) -> Vec<Action> {
+        let mut out = Vec::new();
+        let old = std::mem::replace(&mut self.capacity, capacity);
+        if self.growing.is_none() {
+            out.push(Action::Cut { to: capacity, after: None });
+        }
+        if let Some(shrink) = self.shrinking.take_if(|shrink| shrink.target >= capacity) {
+            out.push(Action::Shrank { old, new: capacity, by: shrink.by });
+        }
+        self.settle(&mut out);
+        out
+    }
+
     /// The channel has a new segment with memory behind `capacity` bytes. It grows from there to the size that it had, or was to
     /// have: `goal`. Nobody writes.
     pub(crate) fn replaced(&mut self, now: Instant, capacity: u64, goal: u64, free: &Free) -> Vec<Action> {

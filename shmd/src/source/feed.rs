@@ -1,14 +1,15 @@
 //! What all sources do alike: move bytes into the ring, count, say what went wrong, and wait.
 
 use std::io::{self, Read};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use log::debug;
 use nix::poll::{PollFd, PollFlags};
 use shm_proto::internal::control::stat::SourceState;
 use shm_proto::internal::framing::{Framing, Input, MessageSink, Pump, Slotted, Step};
 use shm_proto::internal::os::bell::Bell;
-use shm_proto::internal::ring::Writer;
+use shm_proto::internal::ring::{SourceNote, Writer, note_source};
 use shm_proto::{ChannelName, Error, FramingError, Result};
 
 use super::report::Report;
@@ -63,11 +64,52 @@ pub(super) struct Feed<'a> {
     cutting: Cutting,
     report: &'a Report,
     lines: RateLimit,
+    segment: OwnedFd,
+    noted: SourceNote,
 }
 
 impl<'a> Feed<'a> {
-    pub(super) fn new(writer: Writer, woken: &'a Bell, cutting: Cutting, report: &'a Report) -> Self {
-        Self { sink: Sink::new(writer, woken), cutting, report, lines: RateLimit::new(LINES) }
+    pub(super) fn new(writer: Writer, segment: OwnedFd, woken: &'a Bell, cutting: Cutting, report: &'a Report) -> Self {
+        let (lines, noted) = (RateLimit::new(LINES), SourceNote::default());
+        Self { sink: Sink::new(writer, woken), cutting, report, lines, segment, noted }
+    }
+
+    /// Messages of the channel since an input was where the note says; nothing if the note cannot be of this channel.
+    pub(super) fn since(&self, note: &SourceNote) -> Option<u64> {
+        let (seq, dropped, _) = self.sink.counts();
+        seq.checked_sub(note.seq)?.checked_add(dropped.checked_sub(note.dropped)?)
+    }
+
+    /// An input that was where the note says is at least so long if what was published since came from it: of the messages, all
+    /// but perhaps the last had a delimiter.
+    pub(super) fn least_end(&self, note: &SourceNote) -> u64 {
+        let ((.., bytes), messages) = (self.sink.counts(), self.since(note).unwrap_or(0));
+        let delimiters = if self.cutting.keep_delimiter { 0 } else { messages };
+        let most = bytes.saturating_sub(note.bytes).saturating_add(delimiters);
+        note.offset.saturating_add(most.saturating_sub(u64::from(messages > 0)))
+    }
+
+    /// The next messages of the input are published already.
+    pub(super) fn pass(&mut self, messages: u64) {
+        self.sink.pass(messages);
+    }
+
+    /// Before anything of it is published: the next message begins here, by all but the numbers in the note. For the daemon that
+    /// comes after this one.
+    pub(super) fn note(&mut self, place: SourceNote) {
+        if self.sink.passes() > 0 {
+            // The note of the daemon before this one counts from where that one was.
+            return;
+        }
+        let (seq, dropped, bytes) = self.sink.counts();
+        let note = SourceNote { seq, dropped, bytes, ..place };
+        if note == self.noted {
+            return;
+        }
+        match note_source(self.segment.as_fd(), note) {
+            Ok(()) => self.noted = note,
+            Err(e) => debug!("event=no-note channel={} reason={:?}", self.channel(), e.to_string()),
+        }
     }
 
     /// How the input is cut.
@@ -110,10 +152,11 @@ impl<'a> Feed<'a> {
     /// # Errors
     /// Everything that is not this input's fault: it ends the source.
     pub(super) fn step(&mut self, pump: &mut Pump, input: &mut impl Input) -> Result<Stepped> {
-        let before = pump.published();
+        let before = (pump.published(), self.sink.passes());
         let mut input = Metered { input, report: self.report, failed: false };
         let outcome = pump.step(&mut input, &mut self.sink);
-        self.report.moved(0, pump.published() - before);
+        let passed = before.1 - self.sink.passes();
+        self.report.moved(0, (pump.published() - before.0).saturating_sub(passed));
         match outcome {
             Ok(Step::Published(_)) => Ok(Stepped::Moved),
             Ok(Step::WouldBlock) => Ok(Stepped::Idle),

@@ -24,12 +24,14 @@ pub(super) struct Sink<'a> {
     woken: &'a Bell,
     channel: ChannelName,
     lines: RateLimit,
+    /// So many messages are published already.
+    passes: u64,
 }
 
 impl<'a> Sink<'a> {
     pub(super) fn new(writer: Writer, woken: &'a Bell) -> Self {
         let channel = writer.geometry().channel.clone();
-        Self { writer, woken, channel, lines: RateLimit::new(1) }
+        Self { writer, woken, channel, lines: RateLimit::new(1), passes: 0 }
     }
 
     /// The channel that it is the ring of.
@@ -40,6 +42,22 @@ impl<'a> Sink<'a> {
     /// The largest message in bytes.
     pub(super) fn max_message(&self) -> u64 {
         self.writer.geometry().max_message
+    }
+
+    /// Passes over the next messages, which were published or dropped before. For inputs whose messages are not published in
+    /// place.
+    pub(super) fn pass(&mut self, messages: u64) {
+        self.passes = messages;
+    }
+
+    /// How many are still to be passed over.
+    pub(super) fn passes(&self) -> u64 {
+        self.passes
+    }
+
+    /// Messages published and dropped in the life of the channel, and payload bytes.
+    pub(super) fn counts(&self) -> (u64, u64, u64) {
+        (self.writer.messages(), self.writer.dropped(), self.writer.bytes())
     }
 
     /// Readable when the daemon has something to say.
@@ -115,6 +133,9 @@ impl MessageSink for Sink<'_> {
     fn publish_all<'m>(&mut self, messages: impl Iterator<Item = &'m [u8]>) -> Result<u64> {
         let mut messages = messages.peekable();
         let mut taken = 0;
+        while self.passes > 0 && messages.next().is_some() {
+            (self.passes, taken) = (self.passes - 1, taken + 1);
+        }
         while messages.peek().is_some() {
             let mut batch = self.writer.batch();
             let mut failed = None;

@@ -1,4 +1,5 @@
-//! A file that is followed as it grows, from its end at the start of the daemon, across rotation.
+//! A file that is followed as it grows, from its end at the start of the daemon, across rotation. After the daemon's death it is
+//! followed from where it was: see [`place`].
 //!
 //! | what happens to the file | what comes of it |
 //! |---|---|
@@ -13,10 +14,13 @@
 //! inotify says when there is something to read; names are looked at once a second besides, which also serves file systems
 //! that have no inotify.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+mod followed;
+mod place;
+
+use std::fs::{self, OpenOptions};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -25,47 +29,32 @@ use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
 use shm_proto::internal::control::stat::SourceState;
-use shm_proto::internal::framing;
-use shm_proto::internal::framing::{Framing, Pump};
+use shm_proto::internal::framing::Pump;
 use shm_proto::internal::os::file_id::FileId;
+use shm_proto::internal::ring::{SourceNote, note_source};
 use shm_proto::{Error, FramingError, Result};
 
-use super::Input;
+use self::followed::{Followed, Stop};
+use self::place::Begin;
 use super::feed::{Feed, Stepped};
 use super::file_id::wrong_kind;
+use super::{Cutting, Input};
 use crate::operation_log::{LogEvent, operation};
 
 /// How often the name is looked at.
 const LOOK: Duration = Duration::from_secs(1);
+/// One step publishes no more messages than the pump's buffer has bytes: `max_message` and less than this.
+const STEP: u64 = 1 << 20;
 
 /// The file, if it is there.
 #[derive(Debug)]
 pub(super) struct Tail {
     path: PathBuf,
+    begin: Begin,
     file: Option<Followed>,
     watch: Option<Inotify>,
     /// The file that inotify watches.
     watched: Option<WatchDescriptor>,
-}
-
-#[derive(Debug)]
-struct Followed {
-    file: File,
-    id: FileId,
-    /// Where the next read begins.
-    at: u64,
-    stop: Stop,
-}
-
-/// When a file that gives no more bytes has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stop {
-    /// Not at all: it may grow.
-    Never,
-    /// When it has been read to its end.
-    AtEnd,
-    /// At once.
-    Now,
 }
 
 /// What to do about a file that has nothing more to read.
@@ -101,21 +90,38 @@ fn turn(here: Here, named: Option<(FileId, u64)>) -> Turn {
 }
 
 impl Tail {
-    /// Opens the file at its end, if it is there.
+    /// Opens the file at its end, if it is there; or the file that the note is about, at the place where the next message begins.
     ///
     /// # Errors
     /// When it is there and is no regular file, or may not be read.
-    pub(super) fn open(path: &Path) -> Result<Self> {
-        let file = match open(path)? {
-            Some(mut file) => {
-                file.at = file.file.metadata().map_err(|e| failed(path, e))?.len();
-                Some(file)
-            }
-            None => None,
-        };
+    pub(super) fn open(path: &Path, cutting: Cutting, left: SourceNote) -> Result<Self> {
+        let (mut file, begin) = place::find(left, path, cutting, open(path)?)?;
+        if let (Some(file), Begin::Fresh) = (&mut file, &begin) {
+            file.go_to_end(path)?;
+        }
         let flags = InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK;
         let watch = Inotify::init(flags).inspect_err(|e| debug!("event=no-inotify reason={e}")).ok();
-        Ok(Self { path: path.to_owned(), file, watch, watched: None })
+        Ok(Self { path: path.to_owned(), begin, file, watch, watched: None })
+    }
+
+    /// Notes where it begins, unless the segment says so already.
+    ///
+    /// # Errors
+    /// When the segment cannot be written.
+    pub(super) fn note(
+        &self,
+        segment: BorrowedFd<'_>,
+        cutting: Cutting,
+        (seq, dropped, bytes): (u64, u64, u64),
+    ) -> Result<()> {
+        let is_passing = match self.begin {
+            Begin::Noted { .. } => return Ok(()),
+            Begin::Fresh => !self.file.as_ref().is_none_or(|file| file.is_at_beginning_of_message(cutting.framing)),
+            Begin::Anew(_) => false,
+        };
+        let at = self.file.as_ref().map_or(0, |file| file.at);
+        let place = place::note_at(self.file.as_ref(), at, is_passing, &self.path, cutting);
+        Ok(note_source(segment, SourceNote { seq, dropped, bytes, ..place })?)
     }
 
     /// Has inotify tell when the file grows, or changes its name, and nothing of the file before it.
@@ -137,6 +143,44 @@ impl Tail {
             // Fails for a file that is gone, whose watch went with it.
             let _ = watch.rm_watch(watched);
         }
+    }
+
+    /// Finds the first message.
+    fn begin(&mut self, feed: &mut Feed<'_>, pump: &mut Pump) -> Result<()> {
+        let Some(followed) = &mut self.file else { return Ok(()) };
+        let about = || operation(LogEvent::Follow).on(feed.channel()).text("file", self.path.display());
+        match self.begin {
+            Begin::Fresh => {}
+            Begin::Anew(reason) => {
+                about().number("offset", 0u32).reason(reason).warn();
+                return Ok(());
+            }
+            Begin::Noted { note, is_passing, counts } => {
+                let len = followed.file.metadata().map_err(|e| failed(&self.path, e))?.len();
+                if counts && len < feed.least_end(&note) {
+                    followed.at = 0;
+                    about().number("offset", 0u32).reason(place::CUT).warn();
+                    return Ok(());
+                }
+                let published = if counts { feed.since(&note) } else { Some(0) };
+                let most = feed.max_message() + STEP;
+                if let Some(published) = published.filter(|published| *published <= most) {
+                    let about = about().number("offset", note.offset).number("published", published);
+                    about.reason("the daemon before this one had read to here").info();
+                    feed.pass(published);
+                    if is_passing {
+                        pump.pass_over();
+                    }
+                    return Ok(());
+                }
+                about().reason("what the daemon before this one has noted makes no sense; the end is followed").warn();
+                followed.go_to_end(&self.path)?;
+            }
+        }
+        if !followed.is_at_beginning_of_message(feed.cutting().framing) {
+            pump.pass_over();
+        }
+        Ok(())
     }
 
     fn wait(&self, feed: &mut Feed<'_>) -> Result<()> {
@@ -178,6 +222,7 @@ impl Tail {
         let mut rewind = false;
         loop {
             let Some(followed) = &mut self.file else { return Ok(false) };
+            feed.note(place::note(followed, pump, &self.path, feed.cutting()));
             match feed.step(pump, followed)? {
                 Stepped::Moved => {}
                 Stepped::Idle => match look(followed, &self.path) {
@@ -203,11 +248,7 @@ impl Tail {
 impl Input for Tail {
     fn run(mut self: Box<Self>, feed: &mut Feed<'_>) -> Result<()> {
         let mut pump = feed.pump()?;
-        if let Some(followed) = &self.file
-            && !followed.is_at_beginning_of_message(feed.cutting().framing)
-        {
-            pump.pass_over();
-        }
+        self.begin(feed, &mut pump)?;
         loop {
             if self.file.is_none() {
                 self.find(feed)?;
@@ -215,6 +256,8 @@ impl Input for Tail {
             }
             self.watch();
             let rewind = self.follow(feed, &mut pump)?;
+            // What was to be passed over was in this file.
+            feed.pass(0);
             let rewound = self.file.take().filter(|_| rewind).map(Followed::rewound);
             if rewound.is_some() {
                 operation(LogEvent::Rewind).on(feed.channel()).text("file", self.path.display()).info();
@@ -222,44 +265,6 @@ impl Input for Tail {
                 pump = feed.pump()?;
             }
         }
-    }
-}
-
-impl Followed {
-    /// Whether the byte before the place ends a message.
-    fn is_at_beginning_of_message(&self, framing: Framing) -> bool {
-        let delimiter = if framing == Framing::Nul { 0 } else { b'\n' };
-        let mut byte = [0];
-        match self.at.checked_sub(1) {
-            None => true,
-            Some(before) => self.file.read_exact_at(&mut byte, before).is_ok() && byte[0] == delimiter,
-        }
-    }
-
-    /// From its beginning.
-    fn rewound(self) -> Self {
-        Self { at: 0, stop: Stop::Never, ..self }
-    }
-}
-
-impl Read for Followed {
-    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        if self.stop == Stop::Now {
-            return Ok(0);
-        }
-        let n = self.file.read_at(buffer, self.at)?;
-        self.at += n as u64;
-        if n == 0 && self.stop == Stop::Never {
-            return Err(io::ErrorKind::WouldBlock.into());
-        }
-        Ok(n)
-    }
-}
-
-impl framing::Input for Followed {
-    fn readable(&self) -> Option<usize> {
-        let left = self.file.metadata().ok()?.len().saturating_sub(self.at);
-        Some(if self.stop == Stop::Now { 0 } else { usize::try_from(left).unwrap_or(usize::MAX) })
     }
 }
 
@@ -275,8 +280,12 @@ fn failed(path: &Path, e: io::Error) -> Error {
 
 /// At its beginning. Nothing when there is none.
 fn open(path: &Path) -> Result<Option<Followed>> {
+    open_with(path, OFlag::empty())
+}
+
+fn open_with(path: &Path, flags: OFlag) -> Result<Option<Followed>> {
     // Not waiting, in case that it is a FIFO after all.
-    let file = match OpenOptions::new().read(true).custom_flags(OFlag::O_NONBLOCK.bits()).open(path) {
+    let file = match OpenOptions::new().read(true).custom_flags((OFlag::O_NONBLOCK | flags).bits()).open(path) {
         Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(e) => return Err(failed(path, e)),
@@ -285,11 +294,13 @@ fn open(path: &Path) -> Result<Option<Followed>> {
     if !found.is_file() {
         return Err(wrong_kind(path, found.file_type(), "a regular file"));
     }
-    Ok(Some(Followed { file, id: FileId::from(&found), at: 0, stop: Stop::Never }))
+    Ok(Some(Followed { id: FileId::from(&found), born_ns: place::born_ns(&found), file, at: 0, stop: Stop::Never }))
 }
 
 #[cfg(test)]
 mod tests {
+    use shm_proto::internal::framing::Framing;
+
     use super::*;
     use shm_test_support::TempDir;
 
@@ -329,7 +340,8 @@ mod tests {
             ("a\0", Framing::Nul, true),
         ] {
             fs::write(&path, text).unwrap();
-            let tail = Tail::open(&path).unwrap().file.unwrap();
+            let cutting = Cutting { framing, keep_delimiter: false, max_message: 100 };
+            let tail = Tail::open(&path, cutting, SourceNote::default()).unwrap().file.unwrap();
             assert_eq!(tail.at, text.len() as u64);
             assert_eq!(tail.is_at_beginning_of_message(framing), expected, "{text:?} {framing}");
         }
@@ -338,8 +350,10 @@ mod tests {
     #[test]
     fn what_is_no_file_is_refused_and_what_is_not_there_is_not() {
         let dir = TempDir::new();
-        assert!(Tail::open(&dir.path().join("x")).unwrap().file.is_none());
-        let refused = Tail::open(dir.path()).unwrap_err().to_string();
+        let cutting = Cutting { framing: Framing::Lines, keep_delimiter: false, max_message: 100 };
+        let open = |path: &Path| Tail::open(path, cutting, SourceNote::default());
+        assert!(open(&dir.path().join("x")).unwrap().file.is_none());
+        let refused = open(dir.path()).unwrap_err().to_string();
         assert!(refused.contains("it is a directory and not a regular file"), "{refused}");
     }
 }

@@ -1,3 +1,6 @@
 //! What else a daemon that died leaves to the next one.
 
+mod evicted;
 mod log;
+mod size;
+mod tail;

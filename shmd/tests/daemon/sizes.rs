@@ -23,7 +23,7 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const CHANNEL: &str = "[[channel]]\nname = \"main\"\nsource = \"none\"\nmax = \"32MiB\"\n";
 
-fn resize(daemon: &Daemon, bytes: u64) -> Resized {
+pub(super) fn resize(daemon: &Daemon, bytes: u64) -> Resized {
     match daemon.ask(&Request::Resize { channel: None, bytes }) {
         Ok(Done::Resize(resized)) => resized,
         other => panic!("{other:?}: {}", daemon.log()),

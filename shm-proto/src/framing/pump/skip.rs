@@ -37,6 +37,12 @@ impl Pump {
         self.look_again
     }
 
+    /// Whether what comes next belongs to a message that is thrown away.
+    #[must_use]
+    pub fn is_passing_over(&self) -> bool {
+        self.skip != Skip::Nothing
+    }
+
     /// Takes what is skipped off the front of what was read.
     pub(super) fn throw_away(&mut self) {
         let delimiter = match self.skip {

@@ -94,8 +94,10 @@ impl Peer {
 
     /// Whether it has said that it reads no more, or its process is dead.
     fn is_gone(&self) -> bool {
-        // Acquire: pairs with the Release store in `Page::leave`.
+        // Acquire: pairs with the Release store in `Page::leave`. The daemon may have died before it told that it evicted this
+        // reader.
         self.page.line.pid.load(Ordering::Acquire) == PID_LEFT
+            || self.page.control.value.load(Ordering::SeqCst) & control::EVICTED != 0
             || self.process.is_some_and(|(pid, start)| !process::is_alive(pid, start))
     }
 

@@ -10,7 +10,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use shm_proto::internal::os::file_lock::{self, Role};
 use shm_proto::internal::os::reserve;
 use shm_proto::internal::ring::layout::{DATA_OFFSET, LAYOUT_VERSION};
-use shm_proto::internal::ring::{Owner, Snapshot, Walk, WalkFrom, Walked, misplaced, noted_pages, own_segment};
+use shm_proto::internal::ring::{
+    Owner, SizeNote, Snapshot, Walk, WalkFrom, Walked, misplaced, noted_pages, noted_size, own_segment,
+};
 use shm_proto::{Bytes, Geometry, SystemError};
 
 use super::segment::{Segment, geometry};
@@ -35,6 +37,8 @@ pub(in crate::channel) struct Adopted {
     pub(super) shot: Snapshot,
     /// The numbers of the files of its readers' pages.
     pub(super) pages: BTreeSet<u64>,
+    /// What was being done about the size.
+    pub(super) size: SizeNote,
     /// A program that was lent the writer role lives, and may still write.
     pub(super) is_written: bool,
 }
@@ -78,7 +82,7 @@ impl Left<'_> {
         if let Err(reason) = whole {
             return Ok(Err(format!("its records are broken: {reason}")));
         }
-        let pages = noted_pages(file.as_fd())?;
+        let (pages, size) = (noted_pages(file.as_fd())?, noted_size(file.as_fd())?);
         own_segment(file.as_fd(), owner)?;
         // Without the lock, the channel moves to a segment that has it before anybody else is lent the role.
         let next_lock = file_lock::take_over(&file)?;
@@ -98,7 +102,7 @@ impl Left<'_> {
             .text("writer", if is_written { "alive" } else { "none" })
             .reason(format_args!("its daemon, pid {}, is no more", found.owner.pid))
             .warn();
-        Ok(Ok((segment, geometry, Adopted { shot: found, pages, is_written })))
+        Ok(Ok((segment, geometry, Adopted { shot: found, pages, size, is_written })))
     }
 }
 

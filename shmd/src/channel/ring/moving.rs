@@ -64,6 +64,10 @@ impl Ring {
 
     /// Goes on in a new segment. Nobody holds the writer role, or who does has been told that it is over.
     fn move_on(&mut self, connections: &mut Connections, why: &Why) -> Result<()> {
+        if let Why::Broken(_) = why {
+            // The numbers do not go on from where they were.
+            self.segments.forget_source();
+        }
         self.segments.forget_formers(&self.readers);
         if self.segments.are_too_many() {
             let slowest = self.readers.standing().min_by_key(|(_, reader)| reader.cursor());

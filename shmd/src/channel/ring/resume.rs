@@ -76,16 +76,17 @@ impl Ring {
         self.writer.expect_nobody();
         let most = self.segments.current().data_length().map_err(|e| self.internal(&e.into()))?.min(self.config.max);
         let capacity = capacity.clamp(self.size.capacity().min(most), most);
-        self.size.resume(capacity);
+        self.change_size(connections, |sizing, _| sizing.resumed(capacity));
         // It knows its readers by itself.
         self.returning.give_up();
-        self.prepare(&mut offer);
         offer.put(self.segments.policy());
-        // It takes back a shrink that the dead daemon asked for, and answers a wish to grow.
+        // It takes back a shrink that the dead daemon asked for, and answers a wish to grow. A shrink that still is to be follows.
         offer.put(ToWriter::Grown { capacity, done: true });
+        self.prepare(&mut offer);
         let lent = Lent::new(self.segments.geometry().clone(), capacity);
         connections.reply(client, Ok(Done::Publish(lent)), Vec::new());
         self.begin(connections, offer.to(To::Program { client, peer }));
+        self.take_up_growth(connections);
         Ok(())
     }
 
@@ -108,8 +109,8 @@ impl Ring {
         }
     }
 
-    /// A reader with this page has come, which may be one of the daemon before this one.
-    pub(super) fn one_is_back(&mut self, connections: &mut Connections, page: u64) {
+    /// A reader with this page has come, or has shown that it reads no more. It may be one of the daemon before this one.
+    pub(in crate::channel) fn one_is_back(&mut self, connections: &mut Connections, page: u64) {
         let before = self.returning.missing();
         if !self.returning.came(page) {
             return;

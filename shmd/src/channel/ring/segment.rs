@@ -17,13 +17,14 @@ use shm_proto::internal::os::memory;
 use shm_proto::internal::os::memory::Free;
 use shm_proto::internal::os::{barrier, file_lock, process, random, reserve, shm};
 use shm_proto::internal::ring::layout::DATA_OFFSET;
-use shm_proto::internal::ring::{Beginning, Owner, Snapshot, begin_segment, create_segment};
+use shm_proto::internal::ring::{Beginning, Owner, Snapshot, begin_segment, copy_notes, create_segment};
 use shm_proto::{Bytes, Prefix, SystemError};
 
 use super::adopt::{Adopted, Left};
 use super::name::{lock, make_way, publish};
 use crate::cleanup;
 use crate::config::ChannelConfig;
+use crate::hash::fnv;
 use crate::operation_log::{LogEvent, operation};
 
 /// The daemon's own process, as a segment's header names it. One with the same runtime directory may go on in its segments.
@@ -39,11 +40,10 @@ pub(crate) fn this_process(runtime_dir: &Path) -> Result<Owner, SystemError> {
     Ok(Owner { pid, start, boot_id: process::boot_id()?, home: home(runtime_dir) })
 }
 
-/// A number made of a runtime directory (FNV-1a), the same in every build.
+/// A number made of a runtime directory.
 fn home(runtime_dir: &Path) -> u64 {
     let path = runtime_dir.canonicalize().unwrap_or_else(|_| runtime_dir.to_owned());
-    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-    path.as_os_str().as_bytes().iter().fold(0xcbf2_9ce4_8422_2325, step)
+    fnv(path.as_os_str().as_bytes())
 }
 
 /// What a channel begins with: its segment, and what is known of it if a dead daemon has left it.
@@ -137,11 +137,6 @@ impl Segment {
         let mut segment = Self::new(name, file, read_only, length, owner);
         (segment.next_lock, segment.is_adopted) = (next_lock, true);
         segment
-    }
-
-    /// The daemon, as the header names it.
-    pub(super) fn owner(&self) -> Owner {
-        self.owner
     }
 
     /// A segment that is to take this one's place, with memory behind `capacity` bytes.
@@ -335,17 +330,22 @@ impl Segment {
 }
 
 impl Unborn {
-    /// It takes the place of the one before it: its chain begins here, and its name leads to it.
+    /// It takes the place of the one before it: its chain begins here, what the daemon has noted goes on, and its name leads to
+    /// it.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub(super) fn begin(
         mut self,
         capacity: u64,
-        owner: Owner,
+        before: &Segment,
         beginning: &Beginning,
     ) -> Result<(Segment, Geometry), SystemError> {
+        let owner = before.owner;
         begin_segment(self.object.file(), &self.geometry, capacity, owner, beginning)?;
+        if let Err(e) = copy_notes(before.file(), self.object.file()) {
+            log::debug!("event=no-note segment={} reason={:?}", self.name, e.to_string());
+        }
         lock(&self.object)?;
         self.object.replace()?;
         Ok((Segment::new(self.name, self.object.into_file(), self.read_only, capacity, owner), self.geometry))

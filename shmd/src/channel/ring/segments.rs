@@ -4,7 +4,9 @@ use shm_proto::internal::ring::layout::Place;
 use std::os::fd::OwnedFd;
 
 use shm_proto::internal::ring::link::{ToReader, ToWriter};
-use shm_proto::internal::ring::{Beginning, Snapshot, Walk, WalkFrom, Walked, note_readers};
+use shm_proto::internal::ring::{
+    Beginning, Snapshot, SourceNote, Walk, WalkFrom, Walked, note_readers, note_source, noted_source,
+};
 use shm_proto::{Geometry, ReaderError, Result, SystemError};
 
 use super::returning::Returning;
@@ -114,9 +116,24 @@ impl Segments {
     /// Notes who reads, for the daemon that comes after this one.
     pub(super) fn note_readers(&self, readers: &Readers, returning: &Returning) {
         // Those that this daemon waits for as well: it may die before they are back.
-        let count = self.strangers.max(returning.missing()) + readers.len() as u64;
-        let pages = readers.iter().map(|(_, reader)| reader.page_id().inode).chain(returning.pages());
+        // One that was evicted does not come back.
+        let count = self.strangers.max(returning.missing()) + readers.standing().count() as u64;
+        let pages = readers.standing().map(|(_, reader)| reader.page_id().inode).chain(returning.pages());
         if let Err(e) = note_readers(self.current.file(), count, pages) {
+            log::debug!("event=no-note segment={} reason={:?}", self.current.name(), e.to_string());
+        }
+    }
+
+    /// How far a source had read its file when the messages in the present segment were published.
+    pub(super) fn source(&self) -> SourceNote {
+        noted_source(self.current.file()).unwrap_or_default()
+    }
+
+    /// That is of no use any more, because somebody else publishes.
+    pub(super) fn forget_source(&self) {
+        if self.source() != SourceNote::default()
+            && let Err(e) = note_source(self.current.file(), SourceNote::default())
+        {
             log::debug!("event=no-note segment={} reason={:?}", self.current.name(), e.to_string());
         }
     }
@@ -191,8 +208,7 @@ impl Segments {
     /// When the kernel refuses.
     pub(super) fn enter(&mut self, unborn: Unborn, capacity: u64, beginning: &Beginning) -> Result<()> {
         let previous = self.geometry.instance;
-        let (segment, geometry) =
-            unborn.begin(capacity, self.current.owner(), &Beginning { previous, ..*beginning })?;
+        let (segment, geometry) = unborn.begin(capacity, &self.current, &Beginning { previous, ..*beginning })?;
         let mut old = std::mem::replace(&mut self.current, segment);
         old.retire();
         self.geometry = geometry;

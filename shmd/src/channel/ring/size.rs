@@ -6,9 +6,9 @@ use std::time::Instant;
 use shm_proto::internal::control::Resized;
 use shm_proto::internal::os::memory::Free;
 use shm_proto::internal::os::reserve::{Progress, Reservation};
-use shm_proto::internal::ring::Snapshot;
 use shm_proto::internal::ring::layout::DATA_OFFSET;
 use shm_proto::internal::ring::link::ToWriter;
+use shm_proto::internal::ring::{SizeNote, Snapshot, note_size};
 use shm_proto::{Done, Error};
 
 use super::Ring;
@@ -16,7 +16,7 @@ use crate::connections::{Connections, channel_refusal};
 use crate::event_loop::{ClientId, Interest, Timer, Token};
 use crate::operation_log::{LogEvent, Operation};
 use crate::policy::{Bounds, LowUse};
-use crate::sizing::{Action, Sizing};
+use crate::sizing::{Action, By, Sizing};
 
 /// Memory is reserved in steps of this many bytes; the writer may use each as soon as it is there.
 const STEP: u64 = 16 << 20;
@@ -28,13 +28,30 @@ pub(in crate::channel) struct Size {
     reservation: Option<Reservation>,
     resizes: u64,
     low_use: LowUse,
+    /// A growth that a dead daemon had begun.
+    left: Option<(u64, By)>,
+    /// What the next daemon is told, and in which segment.
+    noted: (u64, SizeNote),
 }
 
 impl Size {
     /// All of `capacity` has memory behind it.
     pub(super) fn new(bounds: Bounds, capacity: u64) -> Self {
-        let sizing = Sizing::new(bounds, capacity);
-        Self { sizing, reservation: None, resizes: 0, low_use: LowUse::default() }
+        let (sizing, noted) = (Sizing::new(bounds, capacity), (0, SizeNote::default()));
+        Self { sizing, reservation: None, resizes: 0, low_use: LowUse::default(), left: None, noted }
+    }
+
+    /// The same of a segment that a dead daemon has left with this note. A size that the bounds do not allow now is not made.
+    pub(super) fn adopted(bounds: Bounds, capacity: u64, note: SizeNote) -> Self {
+        let mut size = Self::new(bounds, capacity);
+        size.resizes = note.resizes;
+        match (bounds.fit(note.goal), By::of_number(note.by)) {
+            (Some(goal), by) if goal > capacity => size.left = Some((goal, by.unwrap_or(By::Adoption))),
+            // The next writer is told of it.
+            (Some(goal), Some(by)) => size.sizing.take_up_shrink(Instant::now(), goal, by),
+            _ => {}
+        }
+        size
     }
 
     /// What the writer may use now.
@@ -44,7 +61,12 @@ impl Size {
 
     /// The size that is not in effect yet.
     pub(in crate::channel) fn pending(&self) -> Option<u64> {
-        self.sizing.pending()
+        self.sizing.pending().or(self.left.map(|(goal, _)| goal))
+    }
+
+    /// Whether a dead daemon has left something to do.
+    pub(super) fn has_left_over(&self) -> bool {
+        self.left.is_some()
     }
 
     /// Changes that took effect.
@@ -54,17 +76,12 @@ impl Size {
 
     /// The size that the ring has, or is to have.
     pub(super) fn goal(&self) -> u64 {
-        self.sizing.pending().unwrap_or(self.sizing.capacity())
+        self.pending().unwrap_or(self.sizing.capacity())
     }
 
     /// Whether a shrink is under way.
     pub(super) fn is_shrinking(&self) -> bool {
         self.sizing.shrinking().is_some()
-    }
-
-    /// A writer that was allowed so much by a dead daemon goes on.
-    pub(super) fn resume(&mut self, capacity: u64) {
-        self.sizing = Sizing::new(self.sizing.bounds(), capacity);
     }
 
     /// Other limits. What is outside them stays until it changes.
@@ -109,6 +126,8 @@ impl Ring {
         if let Err(refusal) = self.check_for(connections) {
             return connections.reply(client, Err(refusal), Vec::new());
         }
+        // The newest order wins.
+        self.size.left = None;
         if bytes < self.size.capacity() && self.size.sizing.bounds().fit(bytes).is_some() {
             self.start_helper(connections);
         }
@@ -134,6 +153,9 @@ impl Ring {
     /// Once a second, while it is in use or there is memory to give back.
     pub(in crate::channel) fn look_after_size(&mut self, connections: &mut Connections, now: Instant, shot: &Snapshot) {
         self.settle_segment();
+        if self.writer.expected().is_none_or(|until| now >= until) {
+            self.take_up_growth(connections);
+        }
         self.resume_shrink(connections, now);
         let Some(after) = self.config.shrink_after else { return };
         // Where nobody can carry it out now, the time for it has not come.
@@ -145,6 +167,28 @@ impl Ring {
         if let Some(target) = low_use.sample(now, sizing.bounds(), sizing.capacity(), used, after) {
             self.start_helper(connections);
             self.change_size(connections, |sizing, _| sizing.low_use(now, target));
+        }
+    }
+
+    /// Goes on with a growth that a dead daemon had begun.
+    pub(super) fn take_up_growth(&mut self, connections: &mut Connections) {
+        if let Some((goal, by)) = self.size.left.take() {
+            self.change_size(connections, |sizing, free| sizing.take_up_growth(Instant::now(), goal, by, free));
+        }
+    }
+
+    /// Notes for the next daemon what is being done, if that has changed.
+    pub(super) fn note_size(&mut self) {
+        let wish = self.size.left.or(self.size.sizing.wish());
+        let (goal, by) = wish.map_or((self.size.capacity(), 0), |(goal, by)| (goal, by.number()));
+        let note = SizeNote { goal, by, resizes: self.size.resizes, evicted: self.readers.evicted() };
+        let noted = (self.segments.geometry().instance, note);
+        if noted == self.size.noted {
+            return;
+        }
+        match note_size(self.segments.current().file(), note) {
+            Ok(()) => self.size.noted = noted,
+            Err(e) => log::debug!("event=no-note channel={} reason={:?}", self.config.name, e.to_string()),
         }
     }
 
@@ -202,6 +246,8 @@ impl Ring {
                     let refusal = channel_refusal(&self.config.name, kind, message);
                     connections.reply(client, Err(refusal), Vec::new());
                 }
+                // It had that size before.
+                Action::Grew { by: By::Adoption, .. } => {}
                 Action::Grew { old, new, by } => self.resized(LogEvent::Grow, old, new).text("by", by.as_str()).info(),
                 Action::Shrank { old, new, by } => {
                     self.resized(LogEvent::Shrink, old, new).text("by", by.as_str()).info()
@@ -211,11 +257,12 @@ impl Ring {
                 }
             }
         }
+        self.note_size();
         connections.events.set_timer(Timer::Resize(self.id), self.size.sizing.deadline());
     }
 
     fn resized(&mut self, event: LogEvent, old: u64, new: u64) -> Operation {
-        self.size.resizes += 1;
+        self.size.resizes = self.size.resizes.saturating_add(1);
         let resized = self.about(event);
         let resized = match self.part {
             Some(part) => resized.text("part", part),

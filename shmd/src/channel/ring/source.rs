@@ -24,6 +24,7 @@ const RETRY: Duration = Duration::from_secs(1);
 impl Ring {
     /// What a writer inside the daemon starts from, and the daemon's side of its page. The segment is claimed.
     fn opening(&mut self) -> Result<(Opening, Offer)> {
+        let shot = self.snapshot()?;
         let (mut offer, page) = Offer::new()?;
         let segment = self.segments.current_mut().for_writer()?;
         self.prepare(&mut offer);
@@ -32,6 +33,8 @@ impl Ring {
             lease: SharedPage::open(page.as_fd())?,
             geometry: self.segments.geometry().clone(),
             capacity: self.size.capacity(),
+            left: self.segments.source(),
+            counts: (shot.tail.seq, shot.dropped, shot.tail.bytes),
         };
         Ok((opening, offer))
     }
@@ -97,6 +100,9 @@ impl Ring {
     }
 
     fn try_source(&mut self, connections: &mut Connections) -> Result<()> {
+        if self.writer.expected().is_none() {
+            self.take_up_growth(connections);
+        }
         if self.config.source == SourceKind::None {
             return Ok(());
         }

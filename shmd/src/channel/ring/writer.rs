@@ -143,6 +143,9 @@ impl Ring {
         if !is_helper && let Some(left_out) = self.lines.admit(Instant::now()) {
             self.about(LogEvent::Lend).peer(&peer).left_out(left_out).info();
         }
+        if !is_helper {
+            self.segments.forget_source();
+        }
         self.writer.note_program(peer.pid);
         let capacity = self.size.capacity();
         let to = if is_helper { To::Helper { client } } else { To::Program { client, peer } };
@@ -263,7 +266,9 @@ impl Ring {
 
     /// Looks for a shrink that nobody carries out.
     pub(super) fn resume_shrink(&mut self, connections: &mut Connections, now: Instant) {
-        if self.writer.role.has_rested(now) {
+        // Whoever carries it out before readers of a dead daemon are back makes the channel move.
+        let waits = self.returning.begin(now).is_some_and(|until| now < until);
+        if self.writer.role.has_rested(now) && !waits {
             self.finish_shrink(connections);
         }
     }

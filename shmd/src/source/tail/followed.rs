@@ -1,0 +1,76 @@
+//! An open file that is read from some place on.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::unix::fs::FileExt;
+use std::path::Path;
+
+use shm_proto::Result;
+use shm_proto::internal::framing::{self, Framing};
+
+use super::failed;
+use shm_proto::internal::os::file_id::FileId;
+
+#[derive(Debug)]
+pub(super) struct Followed {
+    pub(super) file: File,
+    pub(super) id: FileId,
+    pub(super) born_ns: u64,
+    /// Where the next read begins.
+    pub(super) at: u64,
+    pub(super) stop: Stop,
+}
+
+/// When a file that gives no more bytes has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stop {
+    /// Not at all: it may grow.
+    Never,
+    /// When it has been read to its end.
+    AtEnd,
+    /// At once.
+    Now,
+}
+
+impl Followed {
+    /// Whether the byte before the place ends a message.
+    pub(super) fn is_at_beginning_of_message(&self, framing: Framing) -> bool {
+        let delimiter = if framing == Framing::Nul { 0 } else { b'\n' };
+        let mut byte = [0];
+        match self.at.checked_sub(1) {
+            None => true,
+            Some(before) => self.file.read_exact_at(&mut byte, before).is_ok() && byte[0] == delimiter,
+        }
+    }
+
+    pub(super) fn go_to_end(&mut self, path: &Path) -> Result<()> {
+        self.at = self.file.metadata().map_err(|e| failed(path, e))?.len();
+        Ok(())
+    }
+
+    /// From its beginning.
+    pub(super) fn rewound(self) -> Self {
+        Self { at: 0, stop: Stop::Never, ..self }
+    }
+}
+
+impl Read for Followed {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.stop == Stop::Now {
+            return Ok(0);
+        }
+        let n = self.file.read_at(buffer, self.at)?;
+        self.at += n as u64;
+        if n == 0 && self.stop == Stop::Never {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        Ok(n)
+    }
+}
+
+impl framing::Input for Followed {
+    fn readable(&self) -> Option<usize> {
+        let left = self.file.metadata().ok()?.len().saturating_sub(self.at);
+        Some(if self.stop == Stop::Now { 0 } else { usize::try_from(left).unwrap_or(usize::MAX) })
+    }
+}
