@@ -75,7 +75,7 @@ impl Attachment {
             (Done::Handoff(facts), fds) => {
                 let [page] = descriptors(fds, "attach")?;
                 let page = SharedPage::open(page.as_fd())?;
-                Ok(Attachment::Handoff(Box::new(Attached::new(facts, page, client.into_conn()))))
+                Ok(Attachment::Handoff(Box::new(Attached::new(facts, page, client.into_conn(), endpoint.clone()))))
             }
             _ => Err(ProtocolError::Broken("the daemon answered attach with something else".to_owned()).into()),
         }

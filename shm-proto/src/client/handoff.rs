@@ -1,27 +1,31 @@
 //! A handoff reader that the daemon knows of: the connection is the attachment, the messages come through the objects.
 
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
-use super::link::SocketLink;
-use crate::control::{Conn, HandoffAttached};
+use super::Endpoint;
+use super::attach::program;
+use super::comeback::{Lasting, Looked};
+use crate::control::{Conn, Done, HandoffAttached, Received as Heard, Request, decode};
 use crate::handoff::{HandoffError, Names, Reader, Received};
 use crate::os::clock::monotonic_ns;
 use crate::os::page::SharedPage;
-use crate::ring::layout::{ReaderPage, waiting};
-use crate::ring::link::{Link, ToReader};
+use crate::ring::layout::{LAYOUT_VERSION, ReaderPage, waiting};
+use crate::ring::link::ToReader;
 
 /// How often the connection is looked at and a sign of life given while a message is waited for, in nanoseconds.
 const LISTEN: u64 = 250_000_000;
 
 /// A reader of a daemon's handoff channel. The daemon shows it in `stat`, can evict it, and says why it closes.
 ///
+/// When the daemon dies, the reader waits for the next one and attaches again. It goes on with the objects, which that one adopts.
+///
 /// The protocol itself says nothing of who reads. What `stat` shows is on a page that this reader shares with the daemon: the
 /// one that a ring's reader has, of which only heartbeat, received and the waiting flag are used.
 #[derive(Debug)]
 pub struct Attached {
     reader: Reader,
-    link: SocketLink,
+    line: Lasting,
     page: SharedPage<ReaderPage>,
     facts: HandoffAttached,
     /// The connection has ended, or said what ends this reading.
@@ -36,9 +40,9 @@ enum End {
 }
 
 impl Attached {
-    pub(super) fn new(facts: HandoffAttached, page: SharedPage<ReaderPage>, conn: Conn) -> Self {
-        let link = SocketLink::new(conn);
-        let attached = Self { reader: Reader::new(facts.objects.clone()), link, page, facts, end: None };
+    pub(super) fn new(facts: HandoffAttached, page: SharedPage<ReaderPage>, conn: Conn, endpoint: Endpoint) -> Self {
+        let line = Lasting::new(conn, Some(endpoint));
+        let attached = Self { reader: Reader::new(facts.objects.clone()), line, page, facts, end: None };
         attached.beat();
         attached
     }
@@ -64,7 +68,7 @@ impl Attached {
     /// The connection to the daemon: readable when it says something or is gone.
     #[must_use]
     pub fn connection_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.link.as_fd()
+        self.line.as_fd()
     }
 
     /// See [`Reader::acknowledge`].
@@ -110,17 +114,52 @@ impl Attached {
 
     fn listen(&mut self) {
         while self.end.is_none() {
-            self.end = match self.link.receive() {
-                Ok(Some((ToReader::Evicted { reason }, _))) => Some(End::Evicted(reason)),
-                Ok(Some((ToReader::Closing { .. }, _))) => Some(End::Closing),
-                // Rings move, handoffs do not.
-                Ok(Some((
-                    ToReader::Moved { .. } | ToReader::Resumed | ToReader::NotResumed { .. } | ToReader::Unknown,
-                    _,
-                ))) => None,
-                Ok(None) => return,
-                Err(_) => Some(End::Disconnected),
+            let Some(conn) = self.line.conn() else { return self.look() };
+            self.end = match conn.receive() {
+                Ok(Heard::Nothing) => return,
+                Ok(Heard::Line(line, _)) => match decode(&line) {
+                    Ok(ToReader::Evicted { reason }) => Some(End::Evicted(reason)),
+                    Ok(ToReader::Closing { .. }) => Some(End::Closing),
+                    // Rings move, handoffs do not.
+                    Ok(
+                        ToReader::Moved { .. } | ToReader::Resumed | ToReader::NotResumed { .. } | ToReader::Unknown,
+                    ) => None,
+                    Err(e) => {
+                        log::debug!("a line from the daemon was not understood: {e}");
+                        None
+                    }
+                },
+                Ok(Heard::Closed) | Err(_) => self.line.lost(true).err().map(|_| End::Disconnected),
             };
+        }
+    }
+
+    /// Looks for another daemon, and attaches to it.
+    fn look(&mut self) {
+        let channel = self.facts.channel.clone();
+        let request = || {
+            let channel = Some(channel);
+            Some((Request::Attach { channel, program: program(), layout: LAYOUT_VERSION }, Vec::new()))
+        };
+        let mut found = None;
+        let is_right = |done: &Done, fds: &[OwnedFd]| {
+            if let (Done::Handoff(facts), [page]) = (done, fds) {
+                found = SharedPage::open(page.as_fd()).ok().map(|page| (facts.clone(), page));
+            }
+            found.is_some()
+        };
+        let looked = self.line.look(request, is_right);
+        match (looked, found) {
+            (Ok(Looked::Attached(_)), Some((facts, page))) => {
+                if facts.objects != self.facts.objects {
+                    self.reader = Reader::new(facts.objects.clone());
+                }
+                (self.facts, self.page) = (facts, page);
+                self.page.waiting.value.store(waiting::SEMAPHORE, Ordering::Relaxed);
+                self.beat();
+            }
+            (Ok(Looked::Nothing | Looked::Attached(_)), _) => {}
+            (Ok(Looked::Refused(_)) | Err(_), _) => self.end = Some(End::Disconnected),
         }
     }
 }

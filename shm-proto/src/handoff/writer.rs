@@ -225,6 +225,29 @@ impl Writer {
         Ok(())
     }
 
+    /// Puts the message on offer that was on offer when the writer before this one died, and that nobody has read. Returns whether
+    /// there is one.
+    ///
+    /// # Errors
+    /// [`HandoffError::Locked`]; it is not on offer then.
+    pub fn offer_again(&mut self) -> Result<bool> {
+        let Origin::Adopted { pending: Some(len) } = self.origin else { return Ok(false) };
+        if self.offer.is_some() || len > self.len - HEADER_SIZE {
+            return Ok(false);
+        }
+        self.locked(|objects| {
+            let header = objects.segment.header();
+            header.data_size.store(len, Ordering::Relaxed);
+            // Release: as in `offer_parts`.
+            header.ready_flag.store(1, Ordering::Release);
+        })?;
+        self.origin = Origin::Adopted { pending: None };
+        self.counters.offered_again += 1;
+        self.offer = Some(Offer { len, seen: self.len, deadline: self.ack_deadline() });
+        self.objects.avail.post();
+        Ok(true)
+    }
+
     fn ack_deadline(&self) -> u64 {
         clock::after(self.settings.ack_timeout)
     }

@@ -108,7 +108,7 @@ impl HandoffChannel {
             Origin::Created => created.text("origin", "created"),
             Origin::Replaced => created.text("origin", "replaced"),
             Origin::Adopted { pending: None } => created.text("origin", "adopted"),
-            Origin::Adopted { pending: Some(len) } => created.text("origin", "adopted").number("withdrawn_bytes", len),
+            Origin::Adopted { pending: Some(len) } => created.text("origin", "adopted").number("on_offer_bytes", len),
         }
         .info();
         let (pid, uid) = (std::process::id(), nix::unistd::geteuid().as_raw());

@@ -83,6 +83,7 @@ impl Work {
 
     fn serve(&mut self, feed: &mut Reader) -> Result<(), Stopped> {
         let mut part = vec![0; PART];
+        self.hand_over_left()?;
         loop {
             self.obey()?;
             match self.take(feed, &mut part) {
@@ -136,6 +137,23 @@ impl Work {
                 Err(error) => self.retry(&error)?,
             }
         }
+        self.await_end()
+    }
+
+    /// Hands over what a daemon that died had on offer.
+    fn hand_over_left(&mut self) -> Result<(), Stopped> {
+        loop {
+            self.obey()?;
+            match self.writer.offer_again() {
+                Ok(true) => return self.await_end(),
+                Ok(false) => return Ok(()),
+                Err(error) => self.retry(&error)?,
+            }
+        }
+    }
+
+    /// Waits until what is on offer is acknowledged or dropped.
+    fn await_end(&mut self) -> Result<(), Stopped> {
         self.show("writer");
         loop {
             let progress = self.writer.progress(u64::MAX);
