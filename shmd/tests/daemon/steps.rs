@@ -29,7 +29,7 @@ fn at_every_step(mut kill: impl FnMut(u64) -> bool) {
         bound *= 2;
     }
     let every = if whole { 1 } else { (bound / SAMPLE).max(1) };
-    let mut at = if whole { 0 } else { std::process::id() as u64 % every };
+    let mut at = if whole { 0 } else { u64::from(std::process::id()) % every };
     let mut kills = 0;
     while kill(at) {
         at += every;
