@@ -29,7 +29,8 @@ use shmd::fuzzing::Stepwise;
 
 use crate::scratch::{self, Directory};
 
-/// The capacity never changes: a child of the daemon that shrinks a channel would be this program.
+/// The capacity never changes: a child of the daemon that shrinks a channel would be this program. A request that is rounded up to the
+/// present capacity starts such a child all the same, which finds no target and ends.
 const CONFIGURATION: &str =
     "[[channel]]\nname = \"main\"\nsource = \"none\"\ncapacity = \"16KiB\"\nmin = \"16KiB\"\nmax = \"16KiB\"\n";
 /// Steps that are carried out of one input.
