@@ -78,7 +78,7 @@ fn a_reader_stays_and_the_next_writer_overwrites_nothing_that_it_has_not_read() 
     assert!((0..500).all(|n| number(&mut reader) == n));
     daemon.die();
     daemon.come_back();
-    // Before the reader has said a word: it may be stopped for a moment.
+    // Before the reader has said a word, and it says none before the writer is there: it may be stopped for a moment.
     let endpoint = daemon.endpoint();
     let publishing = thread::spawn(move || {
         let mut writer = Writer::attach(&endpoint, None).unwrap();

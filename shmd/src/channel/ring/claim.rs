@@ -22,6 +22,8 @@ const KILLED: Duration = Duration::from_secs(5);
 const DEAD: Duration = Duration::from_millis(100);
 /// One that lives may be giving it back, or be stopped.
 const ALIVE: Duration = Duration::from_millis(10);
+/// Readers of the daemon before this one ask some dozen times a second. While they are not back, whoever writes needs a new segment.
+const COMEBACK: Duration = Duration::from_secs(1);
 /// How often it is looked at meanwhile.
 pub(super) const LOOK: Duration = Duration::from_millis(1);
 
@@ -33,37 +35,39 @@ pub(super) enum Claim {
     NotYet,
 }
 
-/// The wait for a former writer.
+/// The wait for a former writer, and for readers that come back.
 #[derive(Debug, Default)]
 pub(super) struct Claiming {
-    until: Option<Instant>,
+    former_until: Option<Instant>,
+    readers_until: Option<Instant>,
     /// Programs that have asked for the role meanwhile, with their names.
     asking: VecDeque<(ClientId, Option<String>)>,
 }
 
 impl Ring {
-    /// Makes sure that nobody but the next writer can write to the segment. A channel whose segment somebody else can write to
-    /// moves, after a while.
+    /// Makes sure that nobody but the next writer can write to the segment, and that the daemon knows everybody who reads it. After
+    /// a while, a channel with anybody else in its segment moves.
     ///
     /// # Errors
     /// When it would have to move and cannot.
     pub(super) fn claim_segment(&mut self, connections: &mut Connections) -> Result<Claim> {
+        let now = Instant::now();
         if self.segments.have_strangers() {
-            self.move_or_heal(connections, &Why::Strangers)?;
-        } else if self.segments.current().is_held()? {
-            let until = match self.claiming.until {
-                Some(until) => until,
-                None => *self.claiming.until.insert(Instant::now() + self.patience()),
-            };
-            if Instant::now() < until {
+            if now < *self.claiming.readers_until.get_or_insert(now + COMEBACK) {
                 return Ok(Claim::NotYet);
             }
-            self.claiming.until = None;
+            self.move_or_heal(connections, &Why::Strangers)?;
+        } else if self.segments.current().is_held()? {
+            let patience = self.patience();
+            if now < *self.claiming.former_until.get_or_insert(now + patience) {
+                return Ok(Claim::NotYet);
+            }
+            self.claiming.former_until = None;
             let who = self.writer.last_program().map_or_else(String::new, |last| format!(", pid {},", last.pid));
             let why = format!("its former writer{who} can still write to the old segment");
             self.move_or_heal(connections, &Why::Held(why))?;
         }
-        self.claiming.until = None;
+        (self.claiming.former_until, self.claiming.readers_until) = (None, None);
         Ok(Claim::Mine)
     }
 
