@@ -149,7 +149,10 @@ fn one_user_asks_for_the_writer_role_only_so_often_and_others_get_it() {
     let daemon = Daemon::start("[[channel]]\nwrite = [\"*\"]\n");
     // Somebody has it, so that nothing comes of the requests but the answers.
     let writer = daemon.writer();
-    let said = helpers::start_as(USER, &daemon, "ask", &["{\"v\":1,\"op\":\"publish\",\"layout\":2}", "20000"]).wait().ok().err;
+    let said = helpers::start_as(USER, &daemon, "ask", &["{\"v\":1,\"op\":\"publish\",\"layout\":2}", "20000"])
+        .wait()
+        .ok()
+        .err;
     assert!(said.contains("writer_taken") && said.contains("\"retry_after_ms\":"), "{}", &said[said.len() - 500..]);
     let why = "channel main: user 61401 asks for the writer role too often: one user may 500 times at once, and 250 times a second";
     assert!(said.contains(why), "{}", &said[said.len() - 500..]);

@@ -16,7 +16,7 @@ use shm_test_support::shared_memory;
 use super::{Daemon, wait_for};
 
 /// Faults of a kind, without `SHMD_STEPS`.
-const SAMPLE: usize = 12;
+const SAMPLE: usize = 8;
 const CHANNEL: &str = "[[channel]]\nname = \"main\"\ncapacity = \"64KiB\"\nmax = \"1MiB\"\nsource = \"none\"\n";
 const ANOTHER: &str = "[[channel]]\nname = \"other\"\ncapacity = \"64KiB\"\n";
 /// What fails how. A failed `mmap` is left out: the C library's own loader makes most of them, and ends the process.
