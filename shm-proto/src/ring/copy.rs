@@ -5,33 +5,35 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::os::page::PAGE_SIZE;
 
-/// Up to so many bytes a message is copied word by word, from the last to the first.
+/// The largest message that is copied word by word, from the last word to the first.
 pub(super) const SMALL: usize = 256;
-/// Up to so many bytes are copied at once to an [unlucky](is_unlucky) place. For more, `memcpy` of the C library may use `rep movsb`.
+/// The size of the pieces of a copy to an [unlucky](is_unlucky) place. For more bytes at once, the C library's `memcpy`
+/// may use `rep movsb`.
 const PIECE: usize = 2048;
-/// A processor's vector, in bytes.
+/// The size of a processor's vector register, in bytes.
 const VECTOR: usize = 32;
 
-/// Whether the destination is less than a vector further in its page than the source. The processor takes each load for one of
-/// what was stored just before, because it compares the place in the page only. `rep movsb` then makes 3 GB/s on Zen 4
-/// where it makes 45 otherwise; copies in pieces of 2 KiB, which do without it, make 15 to 39.
+/// Whether the destination is less than a vector further in its page than the source. The processor then takes each
+/// load for a load of bytes that were stored just before, because it compares only the offset in the page. On Zen 4,
+/// `rep movsb` then copies 3 GB/s instead of 45 GB/s. Copies in pieces of 2 KiB, which do not use `rep movsb`, reach 15
+/// to 39 GB/s.
 #[inline(always)]
 fn is_unlucky(from: *const u8, to: *mut u8) -> bool {
     let ahead = (to as usize).wrapping_sub(from as usize) % PAGE_SIZE;
     ahead.wrapping_sub(1) < VECTOR - 1
 }
 
-/// `memcpy`, but not many times slower than that between some places.
+/// `memcpy`, without being many times slower between certain places.
 ///
 /// # Safety
 /// As for [`std::ptr::copy_nonoverlapping`].
 #[inline(always)]
 pub(super) unsafe fn bytes(from: *const u8, to: *mut u8, len: usize) {
     if len > PIECE && is_unlucky(from, to) {
-        // SAFETY: the caller's promise.
+        // SAFETY: promised by the caller.
         unsafe { pieces(from, to, len) };
     } else {
-        // SAFETY: the caller's promise.
+        // SAFETY: promised by the caller.
         unsafe { std::ptr::copy_nonoverlapping(from, to, len) };
     }
 }
@@ -42,23 +44,25 @@ pub(super) unsafe fn bytes(from: *const u8, to: *mut u8, len: usize) {
 #[inline(never)]
 unsafe fn pieces(from: *const u8, to: *mut u8, len: usize) {
     for at in (0..len).step_by(PIECE) {
-        // SAFETY: `at` is less than `len`, and no piece ends after it.
+        // SAFETY: `at` is less than `len`, and no piece ends after `len`.
         unsafe { std::ptr::copy_nonoverlapping(from.add(at), to.add(at), PIECE.min(len - at)) };
     }
 }
 
-/// Copies a small message word by word, from the last, which is padded with zeros, to the first.
+/// Copies a small message word by word, from the last word, which is padded with zeros, to the first.
 ///
-/// The order is that of all that is stored of a record, for the reason that `writer::tail` gives. Only speed depends on it: on
-/// 64-bit Arm the stores may become visible in any order, but before the header, which is a Release store.
-/// A small message was often written a moment ago, field by field. Word loads are served from the stores that are still
-/// under way; the wide loads of memcpy would have to wait for them. And a call costs as much as the copy.
+/// The words are stored in the order that `writer::tail` uses for the whole record, and for the same reason. Only speed
+/// depends on the order: on 64-bit Arm, the stores may become visible in any order, but before the header, which is a
+/// Release store. Often, the program wrote a small message a moment ago, field by field. The processor can serve word
+/// loads from stores that are still in progress, whereas the wide loads of `memcpy` would have to wait for them.
+/// Besides, the call of `memcpy` takes as long as the copy.
 ///
 /// # Safety
-/// `to` is 8-aligned and valid for writing `message`'s length rounded up to 8 bytes, which nobody else writes.
+/// `to` is 8-aligned and valid for writes of `message`'s length rounded up to 8 bytes, and no other code writes these
+/// bytes.
 #[inline(always)]
 pub(super) unsafe fn words(message: &[u8], to: *mut u64) {
-    // SAFETY: word `n` lies inside the rounded length, by the loops below.
+    // SAFETY: word `n` lies inside the rounded length, because of the loops below.
     let put = |n: usize, word: u64| unsafe { AtomicU64::from_ptr(to.add(n)) }.store(word, Ordering::Relaxed);
     let (words, rest) = message.as_chunks::<8>();
     if !rest.is_empty() {
@@ -86,7 +90,8 @@ mod tests {
                 let begin = same + ahead;
                 let place = to[begin..begin + len].as_mut_ptr();
                 unlucky += usize::from(is_unlucky(from.as_ptr(), place));
-                // SAFETY: both have `len` bytes from there on, by the slice above and by the length of `from`.
+                // SAFETY: both have `len` bytes from there on: the destination because of the slice above, the source
+                // because of the length of `from`.
                 unsafe { bytes(from.as_ptr(), place, len) };
                 assert!(to[begin..begin + len] == from[..len], "{len} bytes, {ahead} ahead");
                 assert!(to[..begin].iter().chain(&to[begin + len..]).all(|byte| *byte == 0xff));

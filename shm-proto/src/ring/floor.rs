@@ -17,8 +17,8 @@ use super::published::{Place, Published};
 use super::wake::Barrier;
 use crate::sync::{AtomicU64, Ordering};
 
-/// Writer: moves the floor from one place to another, unless the daemon has raised the generation from `known`. Returns false
-/// if the floor has not moved; the writer has to read its link first.
+/// Writer: moves the floor from one place to another, unless the daemon has raised the generation from `known`. Returns
+/// false if the floor has not moved; the writer must read its link first.
 pub fn advance(
     next_floor: &Published,
     floor: &Published,
@@ -28,13 +28,14 @@ pub fn advance(
 ) -> bool {
     next_floor.store(to);
     barrier.light();
-    // Acquire: pairs with the daemon's increment; the line that it announces is on the link.
+    // Acquire pairs with the daemon's increment of the generation: the line that the increment announces is on the
+    // link.
     if generation.load(Ordering::Acquire) != known {
-        // A reader that has seen the place meanwhile starts there, which is a whole record, too.
+        // A reader that has seen the next floor in the meantime starts there, which is also at a whole record.
         next_floor.store(from);
         return false;
     }
-    // Ends with a Release fence: a reader that sees a byte written below the new floor also sees the new floor.
+    // This ends with a Release fence: a reader that sees a byte written below the new floor also sees the new floor.
     floor.store(to);
     true
 }

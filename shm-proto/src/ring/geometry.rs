@@ -1,4 +1,4 @@
-//! What a channel is, as far as its two sides have to agree on it.
+//! The facts about a channel that its two sides must agree on.
 
 use std::fmt;
 
@@ -23,12 +23,12 @@ pub enum Start {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum OnFull {
-    /// The writer waits for the slowest reader; nothing is lost.
+    /// The writer waits for the slowest reader; no message is lost.
     #[default]
     Block,
     /// The new message is dropped and counted.
     Drop,
-    /// The oldest messages are overwritten; a reader that was lapped learns how many it lost.
+    /// The oldest messages are overwritten. A reader that was lapped is told how many messages it lost.
     Overwrite,
 }
 
@@ -42,9 +42,9 @@ impl fmt::Display for OnFull {
     }
 }
 
-/// A channel's fixed facts, agreed at attach. Identity, sizes, alignment and `on_full` are in the segment's header, which is
-/// checked against them; the rest is for the writer, and a reload may change it
-/// ([`ToWriter::Policy`](super::link::ToWriter::Policy)).
+/// The fixed facts about a channel, agreed on when a peer attaches. Identity, sizes, alignment and `on_full` are also
+/// in the segment's header, which is checked against this structure. The rest is for the writer, and a reload may
+/// change it ([`ToWriter::Policy`](super::link::ToWriter::Policy)).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Geometry {
@@ -53,14 +53,15 @@ pub struct Geometry {
     /// The version of the segment's layout.
     #[serde(default = "first_layout")]
     pub layout: u32,
-    /// What records have beyond that layout, as bits.
+    /// Features of the records beyond that layout, as bits.
     #[serde(default)]
     pub features: u64,
-    /// The identity of this segment: random, new with every creation.
+    /// The identity of this segment: a new random number for every segment.
     pub instance: u64,
-    /// The instance of the channel's first segment. Messages are numbered on from one segment to the next of the same lineage.
+    /// The instance of the channel's first segment. The numbers of messages continue from one segment to the next of
+    /// the same lineage.
     pub lineage: u64,
-    /// Largest capacity of the data area in bytes; what a peer maps, besides the header.
+    /// The largest capacity of the data area in bytes. Peers map this many bytes, and the header.
     pub max_capacity: u64,
     /// Largest message in bytes.
     pub max_message: u64,
@@ -70,30 +71,30 @@ pub struct Geometry {
     pub on_full: OnFull,
     /// Every publish waits until all attached readers have read.
     pub ack: bool,
-    /// The longest such a wait, in milliseconds.
+    /// The longest such wait, in milliseconds.
     pub ack_timeout_ms: u64,
-    /// In milliseconds: a reader is evicted if it passes no message for this long while publishing waits for it or messages are
-    /// dropped because of it; 0 for never.
+    /// A reader is evicted if it passes no message for this many milliseconds while a publish waits for it or messages
+    /// are dropped because of it; 0 for never.
     pub evict_after_ms: u64,
     /// Publishing waits while fewer readers than this are attached.
     pub wait_readers: u32,
-    /// Most readers at a time.
+    /// The largest number of readers at a time.
     pub max_readers: u32,
     /// The reader, not the writer, pays for the full barrier (`membarrier`).
     pub asymmetric: bool,
-    /// Whoever maps the segment enters the memory that is there into its page table at once.
+    /// A peer that maps the segment immediately enters the existing memory into its page table.
     #[serde(default)]
     pub prefault: bool,
 }
 
-/// The layout of a peer that does not name one.
+/// The layout of a peer that does not state one.
 pub(crate) fn first_layout() -> u32 {
     FIRST_LAYOUT
 }
 
 impl Geometry {
-    /// A channel in its first segment: payloads at multiples of 16, a writer that waits for the slowest of at most 64 readers
-    /// for as long as it takes, and nothing else.
+    /// A channel in its first segment: payloads at multiples of 16, at most 64 readers, a writer that waits for the
+    /// slowest of them without a time limit, and no other features.
     #[must_use]
     pub fn new(channel: ChannelName, instance: u64, max_capacity: u64, max_message: u64) -> Self {
         Geometry {
@@ -116,7 +117,7 @@ impl Geometry {
         }
     }
 
-    /// Why this library cannot use the segment, whatever is in it: the daemon is of another release.
+    /// Why this library cannot use the segment, whatever it contains: the daemon is from another release.
     #[must_use]
     pub fn misfit(&self) -> Option<String> {
         let (theirs, ours) = (self.layout, LAYOUT_VERSION);

@@ -1,4 +1,4 @@
-//! The bytes in shared memory, as `repr(C)` structures whose offsets are checked when the crate is compiled.
+//! The bytes in shared memory, as `repr(C)` structures whose offsets are checked at compile time.
 //!
 //! # Segment: `[header page][data area]`
 //!
@@ -12,7 +12,7 @@
 //! | 640 | 3,456 | [`Notes`]: readers that are attached, and their pages; a resize under way; a source's place | daemon |
 //! | 4,096 | to the end | data area: records | writer |
 //!
-//! # Reader page: one sealed memfd a reader
+//! # Reader page: one sealed memfd per reader
 //!
 //! | offset | bytes | field | written by |
 //! |---|---|---|---|
@@ -24,16 +24,16 @@
 //! | 256 | 32 | semaphore `wake`: writer to reader | both |
 //! | 320 | 32 | semaphore `space`: reader to writer | both |
 //!
-//! # Lease page: one sealed memfd for each lending of the writer role
+//! # Lease page: one sealed memfd for each time that the writer role is lent
 //!
 //! | offset | bytes | field | written by |
 //! |---|---|---|---|
-//! | 0 | 8 | generation: grows with every line sent to the writer; bit 63: the lending is over | daemon |
+//! | 0 | 8 | generation: grows with every line sent to the writer; bit 63: the lease is over | daemon |
 //! | 64 | 4 | waiting: the writer sleeps on `wake` | writer sets, daemon clears |
-//! | 128 | 8 | pending: lines that the daemon holds back until the writer has taken those that it was sent | daemon |
+//! | 128 | 8 | pending: lines that the daemon holds back until the writer has taken the lines that were sent | daemon |
 //! | 192 | 32 | semaphore `wake` | both |
 //!
-//! Nobody believes what somebody else may write: see [`Reader`](super::Reader) and [`Writer`](super::Writer).
+//! No process trusts bytes that another process may write: see [`Reader`](super::Reader) and [`Writer`](super::Writer).
 
 use std::mem::{offset_of, size_of};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
@@ -45,22 +45,22 @@ use crate::os::sem::{Semaphore, SemaphoreCell};
 
 /// `SHMDRING`, little-endian.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"SHMDRING");
-/// The layout's version. Peers understand each other's segments only if it is the same: see
+/// The version of the layout. Peers can use each other's segments only if this version is the same: see
 /// [`Geometry::misfit`](super::geometry::Geometry::misfit).
 pub const LAYOUT_VERSION: u32 = 2;
-/// The layout of peers that do not say which one they have.
+/// The layout of peers that do not state a version.
 pub const FIRST_LAYOUT: u32 = 1;
 /// Bits of [`Identity::features`] that this library understands: none yet.
 pub const KNOWN_FEATURES: u64 = 0;
 /// Bytes before the data area.
 pub const DATA_OFFSET: u64 = 4096;
-/// The mark is at most so many bytes, or one message, before the tail.
+/// The mark is at most this many bytes, or one message, before the tail.
 pub const MARK_EVERY: u64 = 64 << 10;
 /// Bytes of a cache line.
 pub const LINE: u64 = 64;
 /// A reader's process number when it has left.
 pub const PID_LEFT: u64 = u64::MAX;
-/// So many readers' pages are noted. Of more readers nobody can prove to have been one.
+/// The number of readers whose pages are noted. A reader that is not noted cannot prove that it was attached.
 pub const NOTED: usize = 400;
 /// Words of the note about the capacity.
 pub const SIZE_WORDS: usize = 4;
@@ -69,7 +69,7 @@ pub const SOURCE_WORDS: usize = 8;
 /// A cursor's value until the reader has chosen its start.
 pub const CURSOR_JOINING: u64 = u64::MAX;
 
-/// Facts that are fixed when the segment is made.
+/// Facts that are fixed when the segment is created.
 #[repr(C, align(128))]
 #[derive(Debug)]
 pub struct Identity {
@@ -87,23 +87,24 @@ pub struct Identity {
     pub max_message: AtomicU64,
     /// 0 block, 1 drop, 2 overwrite; bit 8 asymmetric barrier.
     pub flags: AtomicU64,
-    /// The daemon that made it: process number,
+    /// The daemon that created the segment: its process number,
     pub owner_pid: AtomicU64,
     /// and that process's start, in clock ticks after boot.
     pub owner_start: AtomicU64,
     /// The kernel's boot id.
     pub boot_id: [AtomicU64; 2],
-    /// Which daemon may adopt it: a number made of its runtime directory.
+    /// Which daemon may adopt the segment: a number derived from the daemon's runtime directory.
     pub home: AtomicU64,
     /// The instance of the channel's first segment.
     pub lineage: AtomicU64,
-    /// The instance of the segment that the channel was in before, 0 for none. It ended where this one begins:
+    /// The instance of the channel's previous segment, 0 for none. That segment ended where this one begins:
     pub previous: AtomicU64,
     /// the position of the first record,
     pub began_pos: AtomicU64,
     /// and its number.
     pub began_seq: AtomicU64,
-    /// What records have beyond this layout, as bits. Whoever does not know one of them cannot use the segment.
+    /// Features of the records beyond this layout, as bits. A peer that does not know one of the bits cannot use the
+    /// segment.
     pub features: AtomicU64,
 }
 
@@ -111,7 +112,7 @@ pub struct Identity {
 #[repr(C, align(128))]
 #[derive(Debug)]
 pub struct Counters {
-    /// Capacity in use, in bytes: the writer places no record's end above it.
+    /// Capacity in use, in bytes. The writer places no record that ends above it.
     pub capacity: AtomicU64,
     /// Messages dropped because the ring was full.
     pub dropped: AtomicU64,
@@ -121,28 +122,29 @@ pub struct Counters {
     pub resizes: AtomicU64,
     /// The writer's process number, 0 for none: see [`holder`](super::holder).
     pub writer_pid: AtomicU64,
-    /// `CLOCK_MONOTONIC` nanoseconds when the writer was last at work.
+    /// `CLOCK_MONOTONIC` nanoseconds when the writer last updated its heartbeat.
     pub writer_heartbeat: AtomicU64,
     /// Readers evicted by the writer.
     pub evicted: AtomicU64,
-    /// A smaller capacity that waits for the readers, 0 for none.
+    /// A smaller capacity that waits for readers, 0 for none.
     pub pending: AtomicU64,
-    /// The writer's process's start, in clock ticks after boot: with the number, proof of life.
+    /// The start of the writer's process, in clock ticks after boot. Together with the process number, it shows whether
+    /// the writer is alive.
     pub writer_start: AtomicU64,
     /// Zero.
     pub reserved: [AtomicU64; 7],
 }
 
-/// What the daemon notes for the one that comes after it, by `pwrite`.
+/// What the daemon notes for the next daemon, with `pwrite`.
 #[repr(C, align(128))]
 #[derive(Debug)]
 pub struct Notes {
-    /// Attached readers that may stand in this segment.
+    /// Number of attached readers that may stand in this segment.
     pub readers: AtomicU64,
-    /// Whose pages these are, by the numbers of their files; 0 for none. Nobody can make a page with a number that he wants, so a
-    /// reader that shows a page of this list is one of them.
+    /// The inode numbers of the readers' pages; 0 for none. No process can create a page with an inode number of its
+    /// choice, so a reader that shows a page of this list was attached.
     pub pages: [AtomicU64; NOTED],
-    /// What is being done about the capacity: see [`SizeNote`](super::SizeNote).
+    /// The change of the capacity that is in progress: see [`SizeNote`](super::SizeNote).
     pub size: [AtomicU64; SIZE_WORDS],
     /// How far a source has read its file: see [`SourceNote`](super::SourceNote).
     pub source: [AtomicU64; SOURCE_WORDS],
@@ -154,44 +156,44 @@ pub struct Notes {
 #[repr(C, align(4096))]
 #[derive(Debug)]
 pub struct SegmentHeader {
-    /// Who made it and what it is.
+    /// Who created the segment and what it is.
     pub identity: Identity,
-    /// A record near the tail: at most [`MARK_EVERY`], a 64th of the capacity (but 4 KiB at least) or a message before it.
-    /// How far the writer is, is for nobody to be seen at a glance: a word that it stored with every message would cost it a
-    /// tenth of a small one. Who wants to know walks from here.
+    /// A record near the tail. The mark is at most [`MARK_EVERY`], a 64th of the capacity (but at least 4 KiB) or one
+    /// message before the tail. The header does not state the tail itself: to store it with every message would make a
+    /// small message take a tenth longer. A process that needs the tail walks there from the mark.
     pub mark: Published,
     /// The oldest whole record.
     pub floor: Published,
     /// What the writer counts.
     pub counters: Counters,
-    /// The place that the floor is about to move to; otherwise equal to [`floor`](Self::floor). A reader that attaches starts here
-    /// or later: see [`advance`](super::floor::advance).
+    /// The place that the floor is about to move to; otherwise equal to [`floor`](Self::floor). A reader that attaches
+    /// starts here or later: see [`advance`](super::floor::advance).
     pub next_floor: Published,
-    /// What the daemon notes for the one that comes after it.
+    /// What the daemon notes for the next daemon.
     pub notes: Notes,
 }
 
-/// A line that the reader alone writes.
+/// A cache line that only the reader writes.
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct ReaderLine {
-    /// Everything before this position is read; [`CURSOR_JOINING`] until the start is chosen.
+    /// The reader has read everything before this position; [`CURSOR_JOINING`] until the reader has chosen its start.
     pub cursor: AtomicU64,
-    /// Number of the message at the cursor. For `stat` alone.
+    /// Number of the message at the cursor. Only `stat` uses it.
     pub seq: AtomicU64,
     /// Messages read.
     pub received: AtomicU64,
     /// Messages lost to overwriting.
     pub lost: AtomicU64,
-    /// `CLOCK_MONOTONIC` nanoseconds when the reader was last at work.
+    /// `CLOCK_MONOTONIC` nanoseconds when the reader last updated its heartbeat.
     pub heartbeat: AtomicU64,
-    /// The reader's process: its number, [`PID_LEFT`] once it reads no more,
+    /// The reader's process: its number, or [`PID_LEFT`] once the reader has left,
     pub pid: AtomicU64,
-    /// and its start in clock ticks after boot. For a writer that has no daemon to tell it who is gone.
+    /// and its start in clock ticks after boot. A writer without a daemon uses both to find out which readers are gone.
     pub start: AtomicU64,
 }
 
-/// A flag or number on a cache line of its own.
+/// A flag or a number on its own cache line.
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct Lone<T> {
@@ -203,11 +205,11 @@ pub struct Lone<T> {
 #[repr(C, align(64))]
 #[derive(Debug)]
 pub struct SpaceWanted {
-    /// The cursor that lets a sleeping writer go on, 0 for none.
+    /// The cursor at which a sleeping writer can continue, 0 for none.
     pub value: AtomicU64,
-    /// The reader publishes its cursor when a record ends at or after this offset, and then sets the offset an eighth of the
-    /// capacity ahead. The writer and the daemon store 0 to make the reader publish after its current message: see
-    /// [`ask_for_cursor`](super::wake::ask_for_cursor).
+    /// The reader publishes its cursor when a record ends at or after this offset, and then sets the offset an eighth
+    /// of the capacity ahead. The writer and the daemon store 0 to make the reader publish its cursor after its current
+    /// message: see [`ask_for_cursor`](super::wake::ask_for_cursor).
     pub give_at: AtomicU64,
 }
 
@@ -233,20 +235,23 @@ pub struct ReaderPage {
 #[repr(C, align(4096))]
 #[derive(Debug)]
 pub struct LeasePage {
-    /// Grows with every line the daemon sends to the writer; [`OVER`] is its highest bit.
+    /// Grows with every line that the daemon sends to the writer; [`OVER`] is its highest bit.
     pub generation: Lone<AtomicU64>,
     /// 1 while the writer sleeps on `wake`.
     pub waiting: Lone<AtomicU32>,
-    /// Lines that the daemon holds back: the link has its fill until [`ToDaemon::Taken`](super::link::ToDaemon::Taken) comes.
-    /// While there are any the writer may not know everybody who reads, and gives nothing up.
+    /// Number of lines that the daemon holds back, because the link is full until
+    /// [`ToDaemon::Taken`](super::link::ToDaemon::Taken) arrives. While this is not 0, the writer may not know every
+    /// reader, so it gives up no space.
     pub pending: Lone<AtomicU64>,
-    /// Posted by the daemon with every line it sends.
+    /// Posted by the daemon with every line that it sends.
     pub wake: SemaphoreCell,
 }
 
-/// Bit of [`LeasePage::generation`]: the lending has ended, somebody else may hold the role, nothing may be written any more.
+/// Bit of [`LeasePage::generation`]: the lease has ended. Another process may hold the role, so this writer must not
+/// write any more.
 ///
-/// The daemon sets it before it closes the connection. A connection that is closed without it says that the daemon died.
+/// The daemon sets the bit before it closes the connection. If the connection closes and the bit is not set, the daemon
+/// has died.
 pub const OVER: u64 = 1 << 63;
 
 /// Values of [`ReaderPage::waiting`].
@@ -261,21 +266,21 @@ pub mod waiting {
 
 /// Bits of [`ReaderPage::control`].
 pub mod control {
-    /// A writer knows this reader and writes over nothing it still needs.
+    /// A writer knows this reader, and overwrites nothing that the reader still needs.
     pub const REGISTERED: u32 = 1;
-    /// Evicted: what it reads may be overwritten.
+    /// Evicted: the writer may overwrite what this reader is reading.
     pub const EVICTED: u32 = 2;
-    /// The channel is closing: read what is there, then stop.
+    /// The channel is closing: the reader reads the rest of the messages, then stops.
     pub const CLOSING: u32 = 4;
-    /// One more move of the channel to a new segment: the bits from this one on count them.
+    /// Adding this counts one more move of the channel to a new segment. The count uses the bits from this one on.
     pub const MOVE: u32 = 1 << 8;
-    /// The bits that count the moves since the reader attached.
+    /// The bits that hold the number of moves since the reader attached.
     pub const MOVES: u32 = !(MOVE - 1);
 }
 
 /// Bits of [`Identity::flags`].
 pub mod flags {
-    /// Which bits hold the `on_full` policy.
+    /// The bits that hold the `on_full` policy.
     pub const ON_FULL: u64 = 3;
     /// The sleeper pays for the barrier.
     pub const ASYMMETRIC: u64 = 1 << 8;
@@ -314,7 +319,7 @@ const _: () = {
     assert!(offset_of!(LeasePage, wake) == 192);
 };
 
-// SAFETY: the size is asserted above, and every field is an atomic or an array of them.
+// SAFETY: the size is asserted above, and every field is an atomic or an array of atomics.
 #[allow(unsafe_code)]
 unsafe impl PageLayout for ReaderPage {
     fn prepare(&self) -> Result<()> {
@@ -324,7 +329,7 @@ unsafe impl PageLayout for ReaderPage {
     }
 }
 
-// SAFETY: as above.
+// SAFETY: as for `ReaderPage`.
 #[allow(unsafe_code)]
 unsafe impl PageLayout for LeasePage {
     fn prepare(&self) -> Result<()> {
@@ -332,18 +337,19 @@ unsafe impl PageLayout for LeasePage {
     }
 }
 
-/// A line, as sizes are given here, and two, which some processors fetch together.
+/// The size of a cache line, and of two, because some processors fetch lines in pairs.
 const ONE: usize = LINE as usize;
 const PAIR: usize = 2 * ONE;
 
-/// Whether a field has all of its lines for itself: it begins with one and ends with one.
+/// Whether a field shares no cache line with other fields: it begins and ends at a line boundary.
 const fn is_alone(offset: usize, size: usize, line: usize) -> bool {
     offset.is_multiple_of(line) && size.is_multiple_of(line) && size > 0
 }
 
-// No false sharing: what different parties write lies on different lines, so that nobody loses a line to somebody who only
-// wanted its neighbour. Readers look at the segment's header while the writer writes records, so there it is pairs. On the
-// few Arm processors whose lines have 128 bytes, neighbours in a reader's or a lease page share one: slower, not wrong.
+// No false sharing: what different parties write lies on different cache lines, so that no party loses a line to
+// another party that accesses only a neighbouring field. Readers look at the segment's header while the writer writes
+// records, so fields there are aligned to pairs of lines. A few Arm processors have lines of 128 bytes. There,
+// neighbours in a reader page or a lease page share a line, which is slower but not wrong.
 const _: () = {
     assert!(is_alone(offset_of!(SegmentHeader, identity), size_of::<Identity>(), PAIR));
     assert!(is_alone(offset_of!(SegmentHeader, mark), size_of::<Published>(), PAIR));
@@ -351,15 +357,16 @@ const _: () = {
     assert!(is_alone(offset_of!(SegmentHeader, counters), size_of::<Counters>(), PAIR));
     assert!(is_alone(offset_of!(SegmentHeader, next_floor), size_of::<Published>(), PAIR));
     assert!((DATA_OFFSET as usize).is_multiple_of(PAIR));
-    // The reader's line; what both sides of a sleep change; the writer's requests, which the reader loads after every message
-    // and which seldom change; what writer and daemon say; the semaphores.
+    // The reader's line; the flag that both sides of a sleep change; the writer's requests, which the reader loads
+    // after every message and which seldom change; what the writer and the daemon say; the semaphores.
     assert!(is_alone(offset_of!(ReaderPage, line), size_of::<ReaderLine>(), ONE));
     assert!(is_alone(offset_of!(ReaderPage, waiting), size_of::<Lone<AtomicU32>>(), ONE));
     assert!(is_alone(offset_of!(ReaderPage, space_wanted), size_of::<SpaceWanted>(), ONE));
     assert!(is_alone(offset_of!(ReaderPage, control), size_of::<Lone<AtomicU32>>(), ONE));
     assert!(is_alone(offset_of!(ReaderPage, wake), size_of::<SemaphoreCell>(), ONE));
     assert!(is_alone(offset_of!(ReaderPage, space), size_of::<SemaphoreCell>(), ONE));
-    // The daemon's number, which the writer looks at before every message; the writer's flag; what is held back; the semaphore.
+    // The daemon's generation, which the writer loads before every message; the writer's flag; the number of lines that
+    // are held back; the semaphore.
     assert!(is_alone(offset_of!(LeasePage, generation), size_of::<Lone<AtomicU64>>(), ONE));
     assert!(is_alone(offset_of!(LeasePage, waiting), size_of::<Lone<AtomicU32>>(), ONE));
     assert!(is_alone(offset_of!(LeasePage, pending), size_of::<Lone<AtomicU64>>(), ONE));

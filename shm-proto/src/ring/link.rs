@@ -1,18 +1,19 @@
-//! What passes between the daemon and those who are attached: whoever holds the writer role, which is a thread of the daemon or
-//! another program, and readers.
+//! The lines between the daemon and its peers: the holder of the writer role, which is a thread of the daemon or
+//! another program, and the readers.
 //!
-//! The daemon stays off the data path. It puts a line on the link, raises [`LeasePage::generation`] and posts the page's
-//! semaphore; the writer looks at the generation with one load before every publish and reads the link when it changed.
+//! The daemon stays off the data path. To tell the writer something, the daemon puts a line on the link, raises
+//! [`LeasePage::generation`] and posts the page's semaphore. The writer loads the generation before every publish, and
+//! reads the link if the generation has changed.
 //!
 //! # Flow control
 //!
-//! A writer may be stopped for hours, and readers come and go meanwhile. The daemon has at most [`MOST_UNTAKEN`] lines on the
-//! link that the writer has not taken; what else there is to say it keeps, and a reader that comes and goes meanwhile is never
-//! mentioned. [`LeasePage::pending`] says that there is more. The writer's end of the link answers with
-//! [`ToDaemon::Taken`] whenever it has taken what was there.
+//! A writer may be stopped for hours while readers come and go. The link holds at most [`MOST_UNTAKEN`] lines that the
+//! writer has not taken. The daemon keeps all further lines, and never mentions a reader that comes and goes in the
+//! meantime. [`LeasePage::pending`] says that there are more lines. The writer's end of the link answers with
+//! [`ToDaemon::Taken`] whenever it has taken the lines that were there.
 //!
-//! A reader whose line is held back has been answered all the same, and reads. So a writer that sees `pending` gives up nothing
-//! of the ring until it has the line: see `Peers::withhold`.
+//! A reader whose line is held back has already got its answer, and reads. So a writer that sees `pending` gives up no
+//! space in the ring until it has the line: see `Peers::withhold`.
 //!
 //! [`LeasePage::generation`]: super::layout::LeasePage::generation
 //! [`LeasePage::pending`]: super::layout::LeasePage::pending
@@ -25,7 +26,8 @@ use serde::{Deserialize, Serialize};
 use super::geometry::Geometry;
 use crate::error::ProtocolError;
 
-/// Most lines to the writer that are on their way; the daemon keeps the others. Each may carry two descriptors.
+/// The largest number of lines to the writer that are in transit; the daemon keeps the others. Each line may carry two
+/// descriptors.
 pub const MOST_UNTAKEN: u64 = 16;
 
 /// From the daemon to the writer. `reader_joined` comes with two descriptors: the reader's page and its bell.
@@ -37,28 +39,28 @@ pub enum ToWriter {
         /// Its number.
         reader: u32,
     },
-    /// A reader is gone; its page means nothing any more.
+    /// A reader is gone; its page is no longer valid.
     ReaderLeft {
         /// Its number.
         reader: u32,
     },
-    /// So many bytes of the data area have memory behind them, and the writer may use them up to this capacity.
+    /// The data area has memory up to this capacity, and the writer may use it.
     Grown {
         /// New capacity in bytes.
         capacity: u64,
         /// This was the last step of the growth.
         done: bool,
     },
-    /// Growth was asked for and is not to be had; ask again no sooner than in a second.
+    /// Growth was requested and is not possible. Ask again after a second at the earliest.
     NotGrown {
         /// Why, with numbers.
         reason: String,
     },
-    /// Use no more than this; say [`ToDaemon::Shrunk`] when nothing above it is needed by anyone.
+    /// Use no more than this capacity, and send [`ToDaemon::Shrunk`] when no process needs anything above it.
     Shrink {
         /// New capacity in bytes.
         capacity: u64,
-        /// Comes back with [`ToDaemon::Shrunk`], so that an answer that crossed a later line is not believed.
+        /// [`ToDaemon::Shrunk`] returns this number, so that the daemon ignores an answer that crossed a later line.
         id: u32,
     },
     /// The channel's policy has changed.
@@ -72,16 +74,16 @@ pub enum ToWriter {
         /// As [`Geometry::wait_readers`](super::geometry::Geometry::wait_readers).
         wait_readers: u32,
     },
-    /// Give the role back: publish nothing more.
+    /// Give the role back: publish no more messages.
     Revoked {
         /// Why.
         reason: String,
     },
-    /// Not a line: the daemon died, and the writer has kept its role under one that has come in its place, which names the readers
-    /// anew.
+    /// Not a line: the daemon died, and the writer has kept its role under the daemon that came in its place, which
+    /// names the readers again.
     #[serde(skip)]
     Resumed,
-    /// A line that this version does not know, from a newer daemon. The writer passes over it.
+    /// A line from a newer daemon that this version does not know. The writer ignores it.
     #[serde(other)]
     Unknown,
 }
@@ -90,55 +92,59 @@ pub enum ToWriter {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum ToDaemon {
-    /// The ring is pressed, or a message needs more than the present capacity.
+    /// The ring is full, or a message needs more than the current capacity.
     Grow {
-        /// The least capacity that would help, in bytes.
+        /// The smallest capacity that would help, in bytes.
         capacity: u64,
     },
-    /// A shrink is in effect: nothing that the writer or a reader in good standing needs lies at or above this capacity.
+    /// A shrink is in effect: nothing that the writer or a reader in good standing needs lies at or above this
+    /// capacity.
     ///
-    /// Readers whose cursor is below `after` (evicted or lapped) may still stand there: cut the file when they have gone.
+    /// Readers whose cursor is below `after` (evicted or lapped) may still stand there: truncate the file when they
+    /// have gone.
     Shrunk {
         /// Capacity in bytes.
         capacity: u64,
-        /// Of the [`ToWriter::Shrink`] that this answers. The daemon cuts nothing when it has sent another line about the
-        /// capacity since.
+        /// The number of the [`ToWriter::Shrink`] that this answers. If the daemon has sent another line about the
+        /// capacity since then, it does not truncate the file.
         id: u32,
         /// No record at or after this position lies above the capacity.
         after: u64,
     },
-    /// The writer has taken so many lines since it was lent the role. Sent by its end of the link, not by the writer.
+    /// The number of lines that the writer has taken since it was lent the role. The writer's end of the link sends
+    /// this, not the writer.
     Taken {
-        /// All of them, not those since the last time.
+        /// The total, not the number since the last such line.
         lines: u64,
     },
-    /// The writer cannot serve a reader that it was told of: the daemon evicts the reader.
+    /// The writer cannot serve a reader that the daemon named. The daemon then evicts the reader.
     Refused {
         /// Its number.
         reader: u32,
         /// Why, and what to do about it.
         reason: String,
     },
-    /// What stands in the ring makes no sense, and nothing can be published: the daemon replaces the segment.
+    /// The contents of the ring are invalid, and the writer cannot publish. The daemon then replaces the segment.
     Broken {
-        /// What the writer has found, and where.
+        /// What the writer found, and where.
         reason: String,
     },
-    /// A reader was evicted; its page says so already.
+    /// A reader was evicted, and its page already says so.
     Evicted {
         /// Its number.
         reader: u32,
         /// Why, with numbers.
         reason: String,
     },
-    /// Messages are being dropped or overwritten, or the writer waits: said when it begins, and at most once a second.
+    /// Messages are being dropped or overwritten, or the writer waits. Sent when this begins, and at most once per
+    /// second.
     Overflow {
         /// Messages dropped so far.
         dropped: u64,
         /// Messages overwritten so far.
         overwritten: u64,
     },
-    /// A line that this version does not know, from a newer writer. The daemon passes over it.
+    /// A line from a newer writer that this version does not know. The daemon ignores it.
     #[serde(other)]
     Unknown,
 }
@@ -147,12 +153,12 @@ pub enum ToDaemon {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum FromReader {
-    /// What stands in the segment makes no sense. The daemon looks for itself before it believes that.
+    /// The contents of the segment are invalid. The daemon looks for itself before it believes that.
     Broken {
-        /// What the reader has found, and where.
+        /// What the reader found, and where.
         reason: String,
     },
-    /// A line that this version does not know, from a newer reader. The daemon passes over it.
+    /// A line from a newer reader that this version does not know. The daemon ignores it.
     #[serde(other)]
     Unknown,
 }
@@ -163,16 +169,16 @@ pub enum FromReader {
 pub enum ToReader {
     /// The reader was evicted.
     Evicted {
-        /// By whom and why.
+        /// Who evicted the reader, and why.
         reason: String,
     },
-    /// The channel is closing; what is in it can still be read.
+    /// The channel is closing; the messages in it can still be read.
     Closing {
         /// Why.
         reason: String,
     },
-    /// The channel goes on in a new segment, whose read-only descriptor comes with this line. What stands in the old segment
-    /// at or after the position is no message.
+    /// The channel continues in a new segment, whose read-only descriptor comes with this line. Whatever is in the old
+    /// segment at or after the position is not a message.
     Moved {
         /// The channel's facts, with the new segment's identity.
         geometry: Geometry,
@@ -180,27 +186,27 @@ pub enum ToReader {
         pos: u64,
         /// The number of the first message of the new segment.
         seq: u64,
-        /// What was wrong with the old segment, if that is why the channel goes on in a new one. Messages may be missing then, nobody
-        /// knows how many, and numbers are left out.
+        /// What was wrong with the old segment, if that is why the channel continues in a new one. In that case,
+        /// messages may be missing, it is not known how many, and their numbers are skipped.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         broken: Option<String>,
     },
-    /// Not a line: the daemon died, and the reader is attached to one that has come in its place. The reader's end of a new bell comes
-    /// with it.
+    /// Not a line: the daemon died, and the reader is attached to the daemon that came in its place. The reader's end
+    /// of a new bell comes with it.
     #[serde(skip)]
     Resumed,
-    /// Not a line: the daemon died, and one that has come in its place does not go on with this attachment.
+    /// Not a line: the daemon died, and the daemon that came in its place does not continue this attachment.
     #[serde(skip)]
     NotResumed {
         /// Why.
         reason: String,
     },
-    /// A line that this version does not know, from a newer daemon. The reader passes over it.
+    /// A line from a newer daemon that this version does not know. The reader ignores it.
     #[serde(other)]
     Unknown,
 }
 
-/// Why nothing passes.
+/// Why a link carries no more lines.
 #[derive(Debug, thiserror::Error)]
 pub enum LinkError {
     /// The daemon is gone.
@@ -211,30 +217,30 @@ pub enum LinkError {
     Protocol(#[from] ProtocolError),
 }
 
-/// The end of a link that a writer or a reader has. `In` comes from the daemon, and `Out` goes to it.
+/// A writer's or a reader's end of a link. `In` comes from the daemon, and `Out` goes to the daemon.
 pub trait Link<In, Out>: Send + fmt::Debug {
-    /// The next line from the daemon, if one has arrived; never waits.
+    /// The next line from the daemon, if one has arrived. Never waits.
     ///
     /// # Errors
-    /// [`LinkError::Disconnected`] when there will never be another one.
+    /// [`LinkError::Disconnected`] if no further line can arrive.
     fn receive(&mut self) -> Result<Option<(In, Vec<OwnedFd>)>, LinkError>;
 
-    /// Puts a line on its way to the daemon; never waits.
+    /// Sends a line to the daemon. Never waits.
     ///
     /// # Errors
-    /// [`LinkError::Disconnected`] when the daemon is gone.
+    /// [`LinkError::Disconnected`] if the daemon is gone.
     fn send(&mut self, line: Out) -> Result<(), LinkError>;
 
-    /// Readable when a line may have arrived; `None` for a link that has no descriptor.
+    /// A descriptor that is readable when a line may have arrived; `None` for a link without a descriptor.
     fn as_fd(&self) -> Option<BorrowedFd<'_>>;
 
-    /// Grows when [`as_fd`](Self::as_fd) has become another descriptor.
+    /// A number that grows whenever [`as_fd`](Self::as_fd) changes to another descriptor.
     fn changes(&self) -> u64 {
         0
     }
 
-    /// Whether the daemon is gone and another is looked for; and when to look again although nothing is readable, `CLOCK_MONOTONIC`
-    /// nanoseconds.
+    /// `Some` while the daemon is gone and the link looks for another one. The value is the `CLOCK_MONOTONIC` time in
+    /// nanoseconds when to call the link again although nothing is readable.
     fn looks_for_daemon(&self) -> Option<u64> {
         None
     }

@@ -1,4 +1,4 @@
-//! Record boundaries kept at intervals, so that the floor can move without walking every record.
+//! Record boundaries at intervals, so that the floor can move without a walk over every record.
 
 use std::collections::VecDeque;
 
@@ -6,10 +6,10 @@ use super::published::Place;
 use crate::ring::geometry::OnFull;
 
 const MOST: usize = 128;
-/// A mark every so many bytes at least: below that walking is as cheap.
+/// The smallest number of bytes between two marks. Below that, walking costs no more.
 const LEAST_INTERVAL: u64 = 4096;
-/// Parts of the capacity between marks. A publish that makes one takes some 150 ns longer, so they should be fewer than one
-/// in a hundred small messages, but what is overwritten goes away a part at a time.
+/// The number of intervals in the capacity. A publish that makes a mark takes about 150 ns longer, so fewer than one in
+/// a hundred small messages should make a mark. On the other hand, overwriting frees one interval at a time.
 const PARTS: u64 = 8;
 const PARTS_TO_OVERWRITE: u64 = 64;
 
@@ -39,7 +39,7 @@ impl Marks {
         self.interval
     }
 
-    /// Notes a boundary when the last one is an interval away.
+    /// Notes a boundary if the last one is an interval or more away.
     pub(super) fn note(&mut self, tail: Place) {
         if tail.pos - self.last < self.interval {
             return;

@@ -1,7 +1,8 @@
-//! What a daemon notes in a segment's header for the one that comes after it, by `pwrite`.
+//! What a daemon notes in a segment's header for the next daemon, with `pwrite`.
 //!
-//! A note lies in one page, so a daemon that is killed has written all of it or nothing. A program that was lent the writer role
-//! may have written over it: whoever reads a note checks it against what the note is about.
+//! A note lies in one page, so a daemon that is killed has written the whole note or nothing. A program that was lent
+//! the writer role may have overwritten a note, so a process that reads a note checks it against the facts that the
+//! note is about.
 
 use std::collections::BTreeSet;
 use std::mem::offset_of;
@@ -13,12 +14,13 @@ use super::layout::{NOTED, Notes, SIZE_WORDS, SOURCE_WORDS, SegmentHeader};
 use super::segment_file::{read_exact, word};
 use crate::error::{Result, SystemError};
 
-/// A change of the capacity that is under way, and what the daemon has counted.
+/// A change of the capacity that is in progress, and the daemon's counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SizeNote {
-    /// The capacity that the channel has, or is to have; 0 for no note. The header has what the last writer knew of it.
+    /// The capacity that the channel has, or is to have; 0 for no note. The header has the value that the last writer
+    /// knew.
     pub goal: u64,
-    /// Who wants that, by a number of the daemon's; 0 if the channel has it.
+    /// Who wants that capacity, as a number that the daemon defines; 0 if the channel already has it.
     pub by: u64,
     /// Changes of the capacity that took effect.
     pub resizes: u64,
@@ -31,26 +33,26 @@ pub struct SizeNote {
 pub struct SourceNote {
     /// The device of the file.
     pub device: u64,
-    /// The file's number there, 0 for no note.
+    /// The inode number of the file on that device, 0 for no note.
     pub inode: u64,
-    /// When the file was made, in nanoseconds since 1970; 0 if the file system does not tell.
+    /// When the file was created, in nanoseconds since 1970; 0 if the file system does not record that.
     pub born_ns: u64,
-    /// Where what was not published yet begins.
+    /// The offset of the first byte that has not been published yet.
     pub offset: u64,
     /// The number of the next message.
     pub seq: u64,
-    /// Messages dropped before, because the ring was full.
+    /// Messages dropped before that offset, because the ring was full.
     pub dropped: u64,
-    /// Payload bytes published before.
+    /// Payload bytes published before that offset.
     pub bytes: u64,
-    /// How the file is cut into messages, by a number of the daemon's.
+    /// How the file is split into messages, as a number that the daemon defines.
     pub cutting: u64,
 }
 
-/// Notes how many attached readers may stand in a segment, and the numbers of their pages' files.
+/// Notes how many attached readers may stand in a segment, and the inode numbers of their pages.
 ///
 /// # Errors
-/// When it cannot be written.
+/// If the note cannot be written.
 pub fn note_readers(fd: BorrowedFd<'_>, readers: u64, pages: impl Iterator<Item = u64>) -> Result<()> {
     const { assert!(offset_of!(Notes, pages) == offset_of!(Notes, readers) + 8) };
     let mut words = [0; 1 + NOTED];
@@ -59,29 +61,29 @@ pub fn note_readers(fd: BorrowedFd<'_>, readers: u64, pages: impl Iterator<Item 
     put_words(fd, offset_of!(SegmentHeader, notes) + offset_of!(Notes, readers), &words)
 }
 
-/// The numbers of the noted pages' files.
+/// The inode numbers of the noted pages.
 ///
 /// # Errors
-/// When the file cannot be read or is shorter than a header.
+/// If the file cannot be read or is shorter than a header.
 pub fn noted_pages(fd: BorrowedFd<'_>) -> Result<BTreeSet<u64>> {
     let pages: [u64; NOTED] = words(fd, offset_of!(Notes, pages))?;
     Ok(pages.into_iter().filter(|page| *page != 0).collect())
 }
 
-/// Notes what is being done about the capacity.
+/// Notes the change of the capacity that is in progress.
 ///
 /// # Errors
-/// When it cannot be written.
+/// If the note cannot be written.
 pub fn note_size(fd: BorrowedFd<'_>, note: SizeNote) -> Result<()> {
     let SizeNote { goal, by, resizes, evicted } = note;
     let words: [u64; SIZE_WORDS] = [goal, by, resizes, evicted];
     put_words(fd, offset_of!(SegmentHeader, notes) + offset_of!(Notes, size), &words)
 }
 
-/// What was being done about the capacity.
+/// The change of the capacity that was in progress.
 ///
 /// # Errors
-/// When the file cannot be read or is shorter than a header.
+/// If the file cannot be read or is shorter than a header.
 pub fn noted_size(fd: BorrowedFd<'_>) -> Result<SizeNote> {
     let [goal, by, resizes, evicted]: [u64; SIZE_WORDS] = words(fd, offset_of!(Notes, size))?;
     Ok(SizeNote { goal, by, resizes, evicted })
@@ -90,7 +92,7 @@ pub fn noted_size(fd: BorrowedFd<'_>) -> Result<SizeNote> {
 /// Notes how far a source has read its file.
 ///
 /// # Errors
-/// When it cannot be written.
+/// If the note cannot be written.
 pub fn note_source(fd: BorrowedFd<'_>, note: SourceNote) -> Result<()> {
     let SourceNote { device, inode, born_ns, offset, seq, dropped, bytes, cutting } = note;
     let words: [u64; SOURCE_WORDS] = [device, inode, born_ns, offset, seq, dropped, bytes, cutting];
@@ -100,17 +102,17 @@ pub fn note_source(fd: BorrowedFd<'_>, note: SourceNote) -> Result<()> {
 /// How far a source had read its file.
 ///
 /// # Errors
-/// When the file cannot be read or is shorter than a header.
+/// If the file cannot be read or is shorter than a header.
 pub fn noted_source(fd: BorrowedFd<'_>) -> Result<SourceNote> {
     let [device, inode, born_ns, offset, seq, dropped, bytes, cutting]: [u64; SOURCE_WORDS] =
         words(fd, offset_of!(Notes, source))?;
     Ok(SourceNote { device, inode, born_ns, offset, seq, dropped, bytes, cutting })
 }
 
-/// Copies all notes from one segment to another that nobody has seen yet.
+/// Copies all notes from one segment to another that no other process has seen yet.
 ///
 /// # Errors
-/// When they cannot be read or written.
+/// If the notes cannot be read or written.
 pub fn copy_notes(from: BorrowedFd<'_>, to: BorrowedFd<'_>) -> Result<()> {
     let notes: [u64; size_of::<Notes>() / 8] = words(from, 0)?;
     put_words(to, offset_of!(SegmentHeader, notes), &notes)

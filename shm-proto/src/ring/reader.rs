@@ -1,16 +1,16 @@
-//! A reader: polls the one header it stands at, and gives space back in steps.
+//! A reader polls one header, the next one it expects, and gives space back in steps.
 //!
-//! The segment is mapped read-only. What stands in it was written by a program that may be hostile, so headers are checked
-//! before they are followed and payloads are copied out; see [`Message`].
+//! The segment is mapped read-only. The program that wrote it may be hostile, so the reader checks headers before it
+//! follows them and copies payloads out; see [`Message`].
 //!
-//! | part | what only it may change |
+//! | part | what only this part may change |
 //! |---|---|
 //! | [`Position`] | the mapped segment and where the reader stands there |
 //! | [`Losses`] | what was not received |
 //! | [`Connection`] | the link to the daemon, moves to new segments, trouble |
 //! | [`Page`] | what the writer sees of the reader, and how the reader sleeps |
 //!
-//! The [`Reader`] asks one after the other.
+//! The [`Reader`] calls the parts in turn.
 
 mod batch;
 mod connection;
@@ -53,7 +53,7 @@ use crate::os::page::SharedPage;
 use crate::ring::geometry::{Geometry, Start};
 use crate::ring::link::ReaderLink;
 
-/// A reader at work takes in what the daemon has said so often, when it gives space back.
+/// How often a busy reader, when it gives space back, also reads what the daemon has sent.
 const LISTEN_NS: u64 = 5_000_000;
 
 /// Receives a channel's messages, each exactly once and in order.
@@ -63,22 +63,25 @@ pub struct Reader {
     losses: Losses,
     connection: Connection,
     page: Page,
-    /// The channel loses nothing, the writer holds the floor for this reader, and the floor has been looked at since.
+    /// The channel is lossless, the writer holds the floor for this reader, and the reader has looked at the floor
+    /// since then.
     joined: bool,
-    /// The record at the present place, if the program is done with it and nobody knows whether it was one.
+    /// The record at the current place, if the program has finished with it before it was known whether the record is a
+    /// message.
     left: Option<Found>,
     descriptor: Descriptor,
     pause: Pause,
     spin: Spin,
-    /// When it went to sleep in a poll loop, `CLOCK_MONOTONIC` nanoseconds; 0 when it has received since.
+    /// When the reader went to sleep in a poll loop, in `CLOCK_MONOTONIC` nanoseconds; 0 if it has received a message
+    /// since.
     armed_ns: u64,
-    /// How often it has looked and found nothing, wrapping.
+    /// Number of looks that found nothing; wraps around.
     looks: u32,
-    /// When it last took in what the daemon has said while it gave space back, `CLOCK_MONOTONIC` nanoseconds.
+    /// When the reader last read what the daemon had sent while giving space back, in `CLOCK_MONOTONIC` nanoseconds.
     listened_ns: u64,
 }
 
-/// What came with a message that was copied out.
+/// The facts about a message that was copied out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Received {
     /// The message's number.
@@ -88,10 +91,11 @@ pub struct Received {
 }
 
 impl Reader {
-    /// Maps what the daemon has handed out and chooses the start. `link` is the connection that is the attachment.
+    /// Maps the objects that the daemon has handed out, and chooses the start. `link` is the connection that represents
+    /// the attachment.
     ///
     /// # Errors
-    /// [`ReaderError::Corrupt`] when the segment is not what the geometry says.
+    /// [`ReaderError::Corrupt`] if the segment is not as the geometry says.
     pub fn open(
         segment: BorrowedFd<'_>,
         page: BorrowedFd<'_>,
@@ -125,7 +129,7 @@ impl Reader {
         Ok(reader)
     }
 
-    /// The segment is broken: the start is that of the next one, if the daemon makes one.
+    /// The segment is broken: the reader starts at the beginning of the next segment, if the daemon makes one.
     #[cold]
     fn join_later(&mut self, error: ReaderError) -> Result<()> {
         let (instance, deadline) = (self.geometry().instance, monotonic_ns().saturating_add(trouble::VERDICT_NS));
@@ -145,12 +149,12 @@ impl Reader {
         Ok(())
     }
 
-    /// Chooses the start. The writer may not know of this reader yet, and the publish that is under way may overwrite what lies
+    /// Chooses the start. The writer may not know this reader yet, and a publish in progress may overwrite what lies
     /// before the next floor: see [`floor`](super::floor).
     fn join(&mut self, start: Start) -> Result<()> {
         let position = &mut self.position;
         let mut place = position.believe(position.header().next_floor.load())?;
-        // With one writer the floor is never after the next floor.
+        // With a single writer, the floor is never after the next floor.
         let floor = position.believe(position.header().floor.load())?;
         let mark = if start == Start::New { position.believe(position.header().mark.load())? } else { floor };
         for other in [floor, mark] {
@@ -161,8 +165,8 @@ impl Reader {
         position.go_to(place);
         self.losses.begin(place.seq);
         self.give_back_now();
-        // The mark is somewhat before the tail: walk there, but not after a writer that is faster. Being overtaken on the way
-        // moves us forward, too.
+        // The mark is somewhat before the tail. Walk from the mark to the tail, but do not chase a writer that is
+        // faster. If the floor passes the reader on the way, the reader also moves forward.
         while start == Start::New && self.position.pos() - place.pos <= MARK_EVERY {
             match self.look_ahead()? {
                 Some(found) => self.position.pass(found),
@@ -170,7 +174,7 @@ impl Reader {
                 None => break,
             }
         }
-        // Losses while the start was chosen do not count.
+        // Messages that were lost while the reader chose its start do not count.
         self.losses.begin(self.seq());
         self.page.show_lost(0);
         self.pause.begin(self.position.at());
@@ -178,11 +182,11 @@ impl Reader {
         Ok(())
     }
 
-    /// The next message, or `None` when there is none yet. Never waits.
+    /// The next message, or `None` if there is none yet. Never waits.
     ///
     /// # Errors
-    /// [`ReaderError::Closed`] and [`ReaderError::Disconnected`] when there will be none any more, [`ReaderError::Evicted`],
-    /// [`ReaderError::Corrupt`] when the writer broke the layout.
+    /// [`ReaderError::Closed`] and [`ReaderError::Disconnected`] if there will be no more messages,
+    /// [`ReaderError::Evicted`], and [`ReaderError::Corrupt`] if the writer broke the layout.
     #[inline]
     pub fn try_recv(&mut self) -> Result<Option<Message<'_>>> {
         let found = match self.at_hand() {
@@ -196,7 +200,7 @@ impl Reader {
         Ok(Some(Message::new(self, found)))
     }
 
-    /// The next message, waiting for it; without a timeout, for as long as it takes.
+    /// Waits for the next message; without a timeout, with no time limit.
     ///
     /// # Errors
     /// As [`try_recv`](Self::try_recv), and [`ReaderError::TimedOut`].
@@ -218,7 +222,7 @@ impl Reader {
             return Ok(found);
         }
         let deadline = clock::deadline(timeout);
-        // When there is nothing this gives back what was read, which the writer may wait for.
+        // If there is nothing to read, this gives back what was read. The writer may be waiting for that space.
         if let Some(found) = self.next_record()? {
             return Ok(found);
         }
@@ -240,8 +244,8 @@ impl Reader {
         }
     }
 
-    /// Receives by copying: replaces the contents of `out`. What was overwritten while it was copied is counted as lost and
-    /// the next message taken instead.
+    /// Copies the next message out and replaces the contents of `out` with it. If a message is overwritten during the
+    /// copy, it counts as lost, and the next message is received instead.
     ///
     /// # Errors
     /// As [`recv`](Self::recv).
@@ -262,22 +266,23 @@ impl Reader {
         }
     }
 
-    /// Receives up to `most` messages that are available now, and gives their space back at the end at the latest.
+    /// Receives up to `most` messages that are available now. Their space is given back at the end of the batch at the
+    /// latest.
     pub fn batch(&mut self, most: usize) -> Batch<'_> {
         Batch::new(self, most)
     }
 
-    /// Goes to the oldest whole record, and counts what is lost by that.
+    /// Moves the reader to the oldest whole record, and counts the messages that are lost by that.
     fn catch_up(&mut self) -> Result<()> {
         let floor = self.position.believe(self.position.header().floor.load())?;
-        // It was seen to have passed this reader. Going forward only, a reader comes to an end whatever the writer does, and
-        // the numbers below do not overflow.
+        // The caller saw that the floor had passed this reader. Because a reader only moves forward, it comes to an end
+        // whatever the writer does, and the subtractions below do not overflow.
         if floor.pos <= self.position.pos() || floor.seq < self.seq() {
             let reason = format!("the floor went back to position {}, message {}", floor.pos, floor.seq);
             return Err(self.position.broken(reason));
         }
         if self.connection.moves.end().is_some_and(|end| floor.pos > end) {
-            // A writer that had lost its role has gone further than the channel has.
+            // A writer that had lost its role has written beyond the end of the segment.
             return self.go_over();
         }
         self.lose(floor.seq - self.seq());
@@ -286,7 +291,7 @@ impl Reader {
         Ok(())
     }
 
-    /// So many messages from the present place on are lost.
+    /// Counts the next `lost` messages, from the current place on, as lost.
     fn lose(&mut self, lost: u64) {
         if lost > 0 {
             self.losses.lose(self.position.seq(), lost);
@@ -294,17 +299,18 @@ impl Reader {
         }
     }
 
-    /// [Passes](Self::pass) the record at the present place if it is [settled](Self::is_settled). Returns whether it is.
+    /// [Passes](Self::pass) the record at the current place if the record is [settled](Self::is_settled). Returns
+    /// whether it is.
     #[inline(always)]
     fn pass_settled(&mut self, found: Found) -> bool {
-        // Looked up once here, because the fence keeps the compiler from doing so.
+        // Looked up only once, because the fence keeps the compiler from combining two lookups.
         let page: &ReaderPage = self.page.shared();
         let made = self.connection.moves.made();
         if !self.joined || !is_unchanged(&page.control.value, control::EVICTED | control::MOVES, made) {
             return false;
         }
         self.position.pass(found);
-        // Relaxed: as in `Page::is_due`.
+        // Relaxed, for the same reason as in `Page::is_due`.
         if self.position.off() >= page.space_wanted.give_at.load(Ordering::Relaxed) {
             self.give_back_now();
         }
@@ -319,7 +325,7 @@ impl Reader {
         }
     }
 
-    /// Gives back what was read, if anything was since the last time.
+    /// Gives back what was read since the last time, if anything.
     fn give_back(&mut self) {
         if self.position.pos() != self.page.given_back() {
             self.give_back_now();
@@ -331,7 +337,7 @@ impl Reader {
     fn give_back_now(&mut self) {
         let now = monotonic_ns();
         self.page.beat(now);
-        // A reader that never finds the ring empty learns here that the daemon has died and that another has come.
+        // A reader that never finds the ring empty learns here that the daemon has died and that another one has come.
         if now.saturating_sub(self.listened_ns) >= LISTEN_NS {
             self.listened_ns = now;
             self.listen();
@@ -348,7 +354,7 @@ impl Reader {
         self.position.geometry()
     }
 
-    /// The number of the message to be received next.
+    /// The number of the next message to receive.
     #[must_use]
     pub fn seq(&self) -> u64 {
         self.position.seq()
@@ -366,7 +372,7 @@ impl Reader {
         self.losses.lost()
     }
 
-    /// Why the daemon ended the attachment, once it has.
+    /// The reason why the daemon ended the attachment, if it has.
     #[must_use]
     pub fn farewell(&self) -> Option<&str> {
         self.connection.farewell()
@@ -374,7 +380,7 @@ impl Reader {
 }
 
 impl Drop for Reader {
-    /// Shows how far it came: the daemon logs it.
+    /// Shows how far the reader came, because the daemon logs that.
     fn drop(&mut self) {
         self.give_back();
         self.page.leave();

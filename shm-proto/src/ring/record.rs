@@ -6,19 +6,19 @@
 //! | 2..40 | data: payload bytes; jump: offset of the next header in the data area, in units of 16 bytes, rounded down |
 //! | 40..64 | low 24 bits of the sequence number of this message, or of the next one for a jump |
 //!
-//! A header stands where the payload behind it is aligned: at offsets that are `align - 8` modulo `align`. A record takes
-//! `align` bytes or a multiple. The header after the newest record is always zero. The lowest header of a data area stands at 56,
-//! or at `align - 8` where that is more: see [`first_header`].
+//! A header is placed so that the payload behind it is aligned: at offsets that are `align - 8` modulo `align`. A
+//! record takes `align` bytes or a multiple. The header after the newest record is always zero. The lowest header of a
+//! data area is at offset 56, or at `align - 8` if that is more: see [`first_header`].
 
 /// Bytes of a header.
 pub const HEADER: u64 = 8;
-/// The least alignment of payloads, and so the least that a record takes, in bytes.
+/// The smallest alignment of payloads, and therefore the smallest size of a record, in bytes.
 pub const LEAST_ALIGN: u64 = 16;
 /// The largest alignment of payloads in bytes.
 pub const MOST_ALIGN: u64 = 4096;
 /// Largest payload a header can describe, in bytes (256 GiB less one).
 pub const MAX_PAYLOAD: u64 = (1 << VALUE_BITS) - 1;
-/// Largest data area that a jump can lead through, in bytes (4 TiB).
+/// The largest data area that a jump can address, in bytes (4 TiB).
 pub const MAX_CAPACITY: u64 = (MAX_PAYLOAD + 1) * LEAST_ALIGN;
 
 /// No payload begins before this offset.
@@ -34,11 +34,11 @@ const _: () = {
     assert!(KIND_BITS + VALUE_BITS < u64::BITS);
     assert!(KIND_DATA < 1 << KIND_BITS && KIND_JUMP < 1 << KIND_BITS);
     assert!(MAX_CAPACITY == LEAST_ALIGN << VALUE_BITS);
-    // Every header stands at this offset modulo the least alignment, so a jump need not say it.
+    // Every header is at this offset modulo the smallest alignment, so a jump need not store it.
     assert!(align_header(0, LEAST_ALIGN) == LEAST_ALIGN - HEADER);
 };
 
-/// Whether payloads can be aligned so.
+/// Whether `align` is a valid alignment of payloads.
 #[must_use]
 pub const fn is_alignment(align: u64) -> bool {
     align.is_power_of_two() && align >= LEAST_ALIGN && align <= MOST_ALIGN
@@ -51,9 +51,9 @@ pub struct Header(pub u64);
 /// What a header says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Nothing was committed here yet.
+    /// Nothing has been committed here yet.
     Empty,
-    /// A message of so many bytes follows.
+    /// A message follows.
     Data {
         /// Payload bytes.
         len: u64,
@@ -63,7 +63,7 @@ pub enum Kind {
         /// Its offset in the data area.
         target: u64,
     },
-    /// No writer of this version stores such a word.
+    /// A writer of this version never stores such a word.
     Bad,
 }
 
@@ -79,7 +79,7 @@ impl Header {
         Header(KIND_DATA | len << KIND_BITS | seq << SEQ_SHIFT)
     }
 
-    /// The next header stands at `target`, and the next message has sequence number `seq`.
+    /// The next header is at `target`, and the next message has sequence number `seq`.
     #[must_use]
     pub fn jump(target: u64, seq: u64) -> Header {
         debug_assert!(align_header(target, LEAST_ALIGN) == target && target < MAX_CAPACITY);
@@ -115,7 +115,7 @@ impl Header {
     }
 }
 
-/// [`stride`] for one alignment, with what it takes worked out beforehand.
+/// [`stride`] for one alignment, with its constants computed in advance.
 #[derive(Clone, Copy, Debug)]
 pub struct Strides {
     add: u64,
@@ -130,7 +130,8 @@ impl Strides {
         Strides { add: HEADER + align - 1, mask: !(align - 1) }
     }
 
-    /// Bytes a message of `len` bytes takes. Of a length that no message can have, and that is refused for that, some number.
+    /// Bytes that a message of `len` bytes takes in the ring. For a length that no message can have, the result is
+    /// arbitrary; the caller refuses such a length anyway.
     #[inline(always)]
     #[must_use]
     pub fn of(self, len: u64) -> u64 {
@@ -144,7 +145,7 @@ impl Strides {
     }
 }
 
-/// Bytes a message takes in the ring, header and padding included.
+/// Bytes that a message takes in the ring, including header and padding.
 #[inline]
 #[must_use]
 pub fn stride(len: u64, align: u64) -> u64 {
@@ -158,22 +159,24 @@ pub const fn align_header(off: u64, align: u64) -> u64 {
     ((off + HEADER + align - 1) & !(align - 1)) - HEADER
 }
 
-/// The lowest place for a header: the first record of every lap. Its payload begins with a cache line, and is not at the first
-/// bytes of a page: a copy to a place that is 1 to 31 bytes further in its page than the source takes more than ten times as
-/// long on some processors, and large buffers of programs begin with a page, or 16 bytes later.
+/// The lowest place for a header, where the first record of every lap goes. Its payload begins at a cache line, but not
+/// in the first bytes of a page. The reason: on some processors, a copy takes more than ten times as long if the
+/// destination is 1 to 31 bytes further in its page than the source, and large buffers of programs begin at the start
+/// of a page, or 16 bytes later.
 #[inline]
 #[must_use]
 pub const fn first_header(align: u64) -> u64 {
     align_header(LOWEST_PAYLOAD - HEADER, align)
 }
 
-/// What the largest message leaves of a ring whose capacity is a multiple of the largest alignment, in bytes.
+/// The difference between the capacity and the largest message, in bytes, if the capacity is a multiple of the largest
+/// alignment.
 #[must_use]
 pub const fn overhead(align: u64) -> u64 {
     first_header(align) + 2 * HEADER
 }
 
-/// The largest message that a ring of this capacity takes when it is empty, in bytes.
+/// The largest message that fits into an empty ring of this capacity, in bytes.
 #[must_use]
 pub fn largest_message(capacity: u64, align: u64) -> u64 {
     let usable = capacity.saturating_sub(first_header(align) + HEADER) & !(align - 1);

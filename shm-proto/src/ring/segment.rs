@@ -1,4 +1,4 @@
-//! A mapped segment, and how one is made.
+//! A mapped segment, and how to create one.
 #![allow(unsafe_code)]
 
 use std::mem::offset_of;
@@ -22,7 +22,7 @@ use crate::os::reserve;
 use crate::ring::geometry::{Geometry, OnFull};
 use crate::ring::{ReaderError, WriterError};
 
-/// The process that makes a segment, so that a later one can tell whether it still lives.
+/// The process that creates a segment, so that a later process can find out whether it is still alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Owner {
     /// Process number.
@@ -45,11 +45,11 @@ pub(super) fn flags_of(geometry: &Geometry) -> u64 {
     on_full | if geometry.asymmetric { layout::flags::ASYMMETRIC } else { 0 }
 }
 
-/// Writes the header of a new segment. The file has to be nobody else's yet, and either empty, then memory is reserved for
-/// it, or as long as it will be, with memory behind it.
+/// Writes the header of a new segment. No other process may use the file yet. The file is either empty, and then this
+/// function reserves memory for it, or it already has its length and its memory.
 ///
 /// # Errors
-/// When there is no memory for `capacity` bytes and the header page.
+/// If there is no memory for the header page and `capacity` bytes.
 pub fn create_segment(fd: BorrowedFd<'_>, geometry: &Geometry, capacity: u64, owner: Owner) -> Result<()> {
     if reserve::length(fd)? < DATA_OFFSET + capacity {
         reserve::in_child(fd, 0, DATA_OFFSET + capacity, &AtomicBool::new(false))?;
@@ -57,7 +57,7 @@ pub fn create_segment(fd: BorrowedFd<'_>, geometry: &Geometry, capacity: u64, ow
     begin_segment(fd, geometry, capacity, owner, &Beginning::default())
 }
 
-/// Where the chain of records in a segment begins, and what was counted before.
+/// Where the chain of records in a segment begins, and the counts before it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Beginning {
     /// Position of the first record.
@@ -74,14 +74,14 @@ pub struct Beginning {
     pub resizes: u64,
     /// Readers evicted so far.
     pub evicted: u64,
-    /// The instance of the segment before, 0 for none.
+    /// The instance of the previous segment, 0 for none.
     pub previous: u64,
 }
 
-/// Writes the header of a segment that has its memory and that nobody has seen yet.
+/// Writes the header of a segment that has its memory and that no other process has seen yet.
 ///
 /// # Errors
-/// When it cannot be written.
+/// If the header cannot be written.
 pub fn begin_segment(
     fd: BorrowedFd<'_>,
     geometry: &Geometry,
@@ -133,33 +133,33 @@ pub fn begin_segment(
     Ok(())
 }
 
-/// Writes another owner into the header of a segment whose owner is no more.
+/// Writes a new owner into the header of a segment whose owner no longer exists.
 ///
 /// # Errors
-/// When it cannot be written.
+/// If the header cannot be written.
 pub fn own_segment(fd: BorrowedFd<'_>, owner: Owner) -> Result<()> {
     const { assert!(offset_of!(Identity, owner_start) == offset_of!(Identity, owner_pid) + 8) };
     let words = [u64::from(owner.pid), owner.start];
     put_words(fd, offset_of!(SegmentHeader, identity) + offset_of!(Identity, owner_pid), &words)
 }
 
-/// A segment mapped at its largest size, once; growing and shrinking never moves it.
+/// A segment, mapped once at its largest size. Growing and shrinking never move the mapping.
 #[derive(Debug)]
 pub(super) struct Segment {
     /// The first byte of the mapping.
     start: NonNull<u8>,
     max_capacity: u64,
-    /// Bytes of data that the file had when it was mapped.
+    /// Bytes of data in the file when it was mapped.
     length: u64,
     _map: Mapping,
 }
 
-// SAFETY: the pointer is into the mapping that this value owns and that belongs to the process, not to a thread; `&Segment`
-// gives atomics and raw pointers only.
+// SAFETY: the pointer is into the mapping that this value owns. The mapping belongs to the process, not to a thread,
+// and `&Segment` gives access only to atomics and raw pointers.
 unsafe impl Send for Segment {}
 
 impl Segment {
-    /// Maps a segment for reading after comparing its header with the geometry that the daemon announced.
+    /// Maps a segment for reading, and compares its header with the geometry that the daemon announced.
     pub(super) fn open(fd: BorrowedFd<'_>, geometry: &Geometry) -> Result<Segment, ReaderError> {
         let channel = geometry.channel.as_str();
         if let Some(reason) = geometry.misfit() {
@@ -225,7 +225,7 @@ impl Segment {
         self.max_capacity
     }
 
-    /// Bytes of data that the file had when it was mapped.
+    /// Bytes of data in the file when it was mapped.
     pub(super) fn length(&self) -> u64 {
         self.length
     }
@@ -233,38 +233,38 @@ impl Segment {
     /// The first page.
     #[inline(always)]
     pub(super) fn header(&self) -> &SegmentHeader {
-        // SAFETY: the mapping starts page-aligned and `map` found the file longer than the header; the structure is all
-        // atomics, valid for any bytes and for changes by other processes.
+        // SAFETY: the mapping is page-aligned, and `map` checked that the file is longer than the header. The structure
+        // has only atomics, which are valid for any bytes, also while other processes change them.
         unsafe { self.start.cast().as_ref() }
     }
 
-    /// Asks for the cache line at this offset, if there is one: reading it soon will take less time.
+    /// Prefetches the cache line at this offset, if there is one, so that a read soon after takes less time.
     #[inline(always)]
     pub(super) fn prefetch(&self, off: u64) {
         prefetch(self.start.as_ptr().wrapping_add((DATA_OFFSET + off) as usize));
     }
 
-    /// Where a payload lies.
+    /// The address of a payload.
     ///
     /// # Safety
-    /// `off` is inside the data area, its end included.
+    /// `off` is inside the data area or at its end.
     #[inline(always)]
     pub(super) unsafe fn payload_unchecked(&self, off: u64) -> *mut u8 {
         debug_assert!(off <= self.max_capacity);
-        // SAFETY: the mapping is DATA_OFFSET and the data area long; the caller promises the rest.
+        // SAFETY: the mapping is as long as DATA_OFFSET and the data area together; the caller promises the rest.
         unsafe { self.start.as_ptr().add((DATA_OFFSET + off) as usize) }
     }
 }
 
-/// The header words of a segment without a check of each offset.
+/// The header words of a segment, without a check of each offset.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Unchecked<'a>(&'a Segment);
 
 impl Segment {
-    /// The header words, for offsets that were checked before.
+    /// The header words, for offsets that are checked elsewhere.
     ///
     /// # Safety
-    /// Every offset that is looked up lies in the data area and is a multiple of 8.
+    /// Every offset that is looked up is a multiple of 8 inside the data area.
     #[inline(always)]
     pub(super) unsafe fn unchecked(&self) -> Unchecked<'_> {
         Unchecked(self)
@@ -275,7 +275,7 @@ impl Words for Unchecked<'_> {
     #[inline(always)]
     fn word(&self, off: u64) -> &AtomicU64 {
         debug_assert!(off.is_multiple_of(8) && off < self.0.max_capacity);
-        // SAFETY: by the promise made to `unchecked`; otherwise as for `Segment`.
+        // SAFETY: the caller of `unchecked` promised that the offset is valid; otherwise as in the impl for `Segment`.
         unsafe { &*self.0.start.as_ptr().add((DATA_OFFSET + off) as usize).cast() }
     }
 }
@@ -283,17 +283,18 @@ impl Words for Unchecked<'_> {
 impl Words for Segment {
     #[inline(always)]
     fn word(&self, off: u64) -> &AtomicU64 {
-        // Offsets are multiples of 8. Making them so costs less than a check, and nothing else has to be trusted for it.
+        // Offsets are multiples of 8. The mask costs less than a check, and the proof below then depends on nothing
+        // else.
         let off = off & !7;
         assert!(off < self.max_capacity, "header outside the data area");
-        // SAFETY: 8-aligned, as is the mapping's start; inside the data area, whose length is a multiple of 8. Nothing is
-        // stored through it where the mapping is read-only: `clear`, `stage` and `release` are called by `Writer` alone. What
-        // `look` does is fit for read-only memory.
+        // SAFETY: the address is 8-aligned, because the offset and the start of the mapping are. It is inside the data
+        // area, whose length is a multiple of 8. Nothing is stored through it if the mapping is read-only: only
+        // `Writer` calls `clear`, `stage` and `release`. The loads in `look` are allowed on read-only memory.
         unsafe { &*self.start.as_ptr().add((DATA_OFFSET + off) as usize).cast() }
     }
 }
 
-/// A segment mapped for reading and writing: the writer's.
+/// The writer's segment, mapped for reading and writing.
 #[derive(Debug)]
 pub(super) struct WritableSegment(Segment);
 
@@ -324,37 +325,39 @@ impl WritableSegment {
             .map(WritableSegment)
     }
 
-    /// Copies a payload in.
+    /// Copies a payload into the segment.
     ///
     /// # Safety
-    /// The caller is the one writer, `off` is a multiple of 8, and the plan has given it the message's bytes from there on,
-    /// rounded up to a multiple of 8: they lie in the data area, and no committed record in them.
+    /// The caller is the only writer, and `off` is a multiple of 8. The plan has given the caller the bytes of the
+    /// message from `off` on, rounded up to a multiple of 8: they lie in the data area, and no committed record lies in
+    /// them.
     #[inline(always)]
     pub(super) unsafe fn fill(&mut self, off: u64, message: &[u8]) {
         debug_assert!(off.is_multiple_of(8) && off + message.len() as u64 <= self.max_capacity);
-        // SAFETY: inside the data area, as the caller promises.
+        // SAFETY: `off` is inside the data area, as the caller promises.
         let to = unsafe { self.payload_unchecked(off) };
         if message.len() <= SMALL {
-            // SAFETY: the bytes are inside the mapping, which is writable, with the whole of the last word; the address is a
-            // multiple of 8, as the offset and the mapping's start are.
+            // SAFETY: the bytes, including the whole last word, are inside the mapping, which is writable. The address
+            // is a multiple of 8, because the offset and the start of the mapping are.
             unsafe { copy::words(message, to.cast()) };
         } else {
-            // SAFETY: inside the mapping, as above, and writable. The two do not overlap: `&mut self` says that nobody has a
-            // reference into this mapping, so `message` lies elsewhere.
+            // SAFETY: the bytes are inside the mapping, as above, and writable. Source and destination do not overlap:
+            // `&mut self` means that nothing else holds a reference into this mapping, so `message` lies elsewhere.
             unsafe { copy::bytes(message.as_ptr(), to, message.len()) };
         }
     }
 
-    /// Bytes of payload that the writer may fill.
+    /// The payload bytes that the writer may fill.
     ///
     /// # Safety
-    /// The caller is the one writer, the bytes lie in the data area, and the plan has given them to the caller: no committed record
-    /// lies in them.
+    /// The caller is the only writer. The bytes lie in the data area, and the plan has given them to the caller: no
+    /// committed record lies in them.
     #[inline(always)]
     pub(super) unsafe fn payload_mut(&mut self, off: u64, len: usize) -> &mut [u8] {
         debug_assert!(off + len as u64 <= self.max_capacity);
-        // SAFETY: inside the mapping, as the caller promises, and backed by memory up to the capacity (the daemon reserves before it
-        // announces); other processes map the segment read-only, and the caller is the only writer.
+        // SAFETY: the bytes are inside the mapping, as the caller promises, and have memory up to the capacity, because
+        // the daemon reserves memory before it announces a capacity. Other processes map the segment read-only, and the
+        // caller is the only writer.
         unsafe { std::slice::from_raw_parts_mut(self.payload_unchecked(off), len) }
     }
 }

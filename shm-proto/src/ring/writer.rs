@@ -1,17 +1,17 @@
 //! The writer: appends messages to a ring.
 //!
-//! A publish is, as long as nothing changes, one load (has the daemon said anything?), one comparison (does the message fit before
-//! the next thing to look out for?), the payload, two header words, and a look at each reader's waiting flag. Everything else
-//! happens in `admit` when one of the comparisons fails.
+//! As long as nothing changes, a publish is one load (has the daemon said anything?), one comparison (does the message
+//! end before the next offset that needs a closer look?), the payload, two header words, and one look at the waiting
+//! flag of each reader. Everything else happens in `admit`, when the load or the comparison fails.
 //!
-//! | part | what only it may change |
+//! | part | what only this part may change |
 //! |---|---|
 //! | [`Tail`] | the mapped segment and where the next record goes: all of the unsafe code |
 //! | [`Lease`] | the link to the daemon, and whether the role has ended |
 //! | [`Peers`] | the readers, as far as they have read |
 //! | [`Space`] | the plan of the data area, the floor, changes of capacity |
 //!
-//! The [`Writer`] asks one after the other.
+//! The [`Writer`] calls the parts in turn.
 
 mod ack;
 mod admit;
@@ -51,12 +51,12 @@ use crate::os::page::SharedPage;
 use crate::os::{barrier, process};
 use crate::ring::geometry::Geometry;
 
-/// Appends messages to a channel. There is one at a time; the daemon sees to it.
+/// Appends messages to a channel. A channel has one writer at a time; the daemon makes sure of that.
 ///
-/// All waiting is bounded or can be ended by the daemon; a dead or hostile reader cannot keep a writer for longer than the
-/// channel's `evict_after`, and the 100 ms at most before that until the reader is asked for its cursor. A reader that passes a
-/// message within `evict_after` is never evicted. While messages are refused for want of space (by `try_publish` or a timeout),
-/// the time between them counts as waiting, too.
+/// Every wait is bounded, or the daemon can end it. A dead or hostile reader cannot hold the writer up for longer than
+/// the channel's `evict_after`, plus the 100 ms at most that pass before the writer asks the reader for its cursor. A
+/// reader that passes a message within `evict_after` is never evicted. While messages are refused for lack of space (by
+/// `try_publish` or a timeout), the time between them also counts as waiting.
 #[derive(Debug)]
 pub struct Writer {
     geometry: Geometry,
@@ -66,29 +66,29 @@ pub struct Writer {
     space: Space,
     barrier: Barrier,
     spin: Spin,
-    /// What became of the present batch when the role ended under it.
+    /// What happened to the current batch when the role ended before its commit.
     undone: Option<Undone>,
-    /// Raised by the program to end every wait.
+    /// The program sets this flag to end every wait.
     interrupt: Option<Arc<AtomicBool>>,
 }
 
 /// Why a batch was not committed.
 #[derive(Clone, Copy, Debug)]
 enum Undone {
-    /// Nobody has seen anything of it.
+    /// No reader has seen any message of the batch.
     Discarded,
-    /// Readers may receive it, from this message on.
+    /// Readers may receive the batch from this message on.
     Unknown(u64),
 }
 
 impl Writer {
-    /// Takes a ring over: maps it and walks the chain that the last writer left.
+    /// Takes over a ring: maps the segment and walks the chain of records that the last writer left.
     ///
-    /// `segment` is open for reading and writing, `lease` is the page shared with the daemon, `capacity` what the daemon
-    /// allows to be used now, in bytes.
+    /// `segment` is open for reading and writing, `lease` is the page shared with the daemon, and `capacity` is the
+    /// number of bytes that the daemon allows to use now.
     ///
     /// # Errors
-    /// [`WriterError::Corrupt`] when header or chain are not what the geometry says; the daemon has been told.
+    /// [`WriterError::Corrupt`] if the header or the chain is not as the geometry says. The daemon has then been told.
     pub fn open(
         segment: BorrowedFd<'_>,
         lease: SharedPage<LeasePage>,
@@ -96,7 +96,7 @@ impl Writer {
         geometry: Geometry,
         capacity: u64,
     ) -> Result<Writer> {
-        // No more than is mapped, whatever is allowed.
+        // Never more than what is mapped, whatever the daemon allows.
         let capacity = capacity.min(geometry.max_capacity);
         let taken_over = WritableSegment::open(segment, &geometry)
             .and_then(|segment| Ok((recover::recover(&segment, &geometry, capacity)?, segment)));
@@ -108,8 +108,8 @@ impl Writer {
         let barrier = if registered { Barrier::Asymmetric } else { Barrier::Symmetric };
         let tail = Tail::new(segment, &geometry, recovered.tail);
         let header = tail.header();
-        // A writer that died may have left the next floor ahead of the floor. Readers that started there meanwhile started at a
-        // whole record.
+        // A writer that died may have left the next floor ahead of the floor. Readers that started there in the
+        // meantime started at a whole record.
         header.next_floor.store(recovered.floor);
         header.counters.capacity.store(capacity, Ordering::Relaxed);
         header.counters.pending.store(0, Ordering::Relaxed);
@@ -139,16 +139,17 @@ impl Writer {
         &self.geometry
     }
 
-    /// Publishes a message; returns its sequence number, or `None` when the channel's `on_full = "drop"` dropped it.
+    /// Publishes a message and returns its sequence number, or `None` if the channel has `on_full = "drop"` and dropped
+    /// the message.
     ///
-    /// On a `block` channel this waits for space as long as it takes.
+    /// On a `block` channel, this waits for space without a time limit.
     ///
     /// # Errors
-    /// [`WriterError::TooLarge`] for a message over the channel's limit,
-    /// [`WriterError::Revoked`] when the role was taken back; nothing is published with any of these.
-    /// [`WriterError::Superseded`] when the role was taken back in the same moment: readers receive the
-    /// message or not. On a channel with `ack` [`WriterError::Unacknowledged`] when not every reader
-    /// has read within `ack_timeout`: the message *is* published then.
+    /// [`WriterError::TooLarge`] if the message is over the channel's limit, and [`WriterError::Revoked`] if the daemon
+    /// took the role back: the message is not published. [`WriterError::Superseded`] if the daemon took the role back
+    /// at the same moment: readers may or may not receive the message. On a channel with `ack`,
+    /// [`WriterError::Unacknowledged`] if not every reader has read the message within `ack_timeout`: the message *is*
+    /// published.
     #[inline(always)]
     pub fn publish(&mut self, message: &[u8]) -> Result<Option<u64>> {
         if self.lease.is_current()
@@ -163,27 +164,27 @@ impl Writer {
     /// Like [`publish`](Self::publish), but the whole call waits no longer than `timeout`.
     ///
     /// # Errors
-    /// Also [`WriterError::TimedOut`] if there was no space, or fewer readers than `wait_readers`; the message
-    /// is not published then.
+    /// Also [`WriterError::TimedOut`] if there was no space, or if fewer readers than `wait_readers` were attached. The
+    /// message is not published then.
     pub fn publish_within(&mut self, message: &[u8], timeout: Duration) -> Result<Option<u64>> {
         self.publish_with(message, Patience::until(timeout))
     }
 
-    /// Like [`publish`](Self::publish), but never waits: neither for space, nor for `wait_readers`, nor for acknowledgement on a
-    /// channel with `ack`.
+    /// Like [`publish`](Self::publish), but never waits: not for space, not for `wait_readers`, and on a channel with
+    /// `ack` not for acknowledgements.
     ///
     /// # Errors
-    /// Also [`WriterError::WouldBlock`] with the reason; the message is not published then.
+    /// Also [`WriterError::WouldBlock`] with the reason. The message is not published then.
     pub fn try_publish(&mut self, message: &[u8]) -> Result<Option<u64>> {
         self.publish_with(message, Patience::None)
     }
 
-    /// Publishes and waits until every attached reader has read the message, whatever the channel's `ack` says.
+    /// Publishes a message and waits until every attached reader has read it, whatever the channel's `ack` says.
     ///
     /// # Errors
-    /// [`WriterError::Unacknowledged`] if some reader has not read the message within `timeout`: the
-    /// message *is* published then. [`WriterError::Superseded`] as for [`publish`](Self::publish). With every
-    /// other error it is not published.
+    /// [`WriterError::Unacknowledged`] if a reader has not read the message within `timeout`: the message *is*
+    /// published. [`WriterError::Superseded`] as for [`publish`](Self::publish). With any other error, the message is
+    /// not published.
     pub fn publish_acked(&mut self, message: &[u8], timeout: Duration) -> Result<Option<u64>> {
         let patience = Patience::until(timeout);
         if !self.fill(message, patience)? {
@@ -209,12 +210,13 @@ impl Writer {
         self.tail.put(message).map(|seq| self.announced(seq)).transpose()
     }
 
-    /// Copies a message to the tail; false when the policy drops it.
+    /// Copies a message to the tail. Returns false if the policy drops the message.
     fn fill(&mut self, message: &[u8], patience: Patience) -> Result<bool> {
         Ok(self.admit(message.len() as u64, patience)? && self.tail.fill(message))
     }
 
-    /// Reserves up to `len` bytes in the ring, to be filled in place and committed. `None` when the policy drops it.
+    /// Reserves `len` bytes in the ring. The caller fills up to `len` bytes in place and commits them. Returns `None`
+    /// if the policy drops the message.
     ///
     /// # Errors
     /// As [`publish`](Self::publish).
@@ -236,19 +238,19 @@ impl Writer {
         Ok(if admitted { self.tail.stage(message) } else { None })
     }
 
-    /// Begins a batch: messages that become visible together, with one look at the readers.
+    /// Begins a batch: messages that become visible together, with only one look at the readers.
     pub fn batch(&mut self) -> Batch<'_> {
-        // Flush a batch that was leaked with `mem::forget`. If the role has ended, the next push says so.
+        // Flush a batch that was leaked with `mem::forget`. If the role has ended, the next push returns the error.
         let _ = self.flush();
         self.undone = None;
         Batch::new(self)
     }
 
-    /// Reads what the daemon has sent, goes on with a resize, shows a heartbeat. Call it when [`link_fd`](Self::link_fd)
-    /// is readable, and about once a second while there is nothing to publish.
+    /// Reads the lines that the daemon has sent, continues a resize, and updates the heartbeat. Call this when
+    /// [`link_fd`](Self::link_fd) is readable, and about once per second while there is nothing to publish.
     ///
     /// # Errors
-    /// [`WriterError::Revoked`] when the daemon has taken the role back.
+    /// [`WriterError::Revoked`] if the daemon has taken the role back.
     pub fn maintain(&mut self) -> Result<()> {
         self.flush()?;
         self.beat();
@@ -256,27 +258,28 @@ impl Writer {
         self.refresh();
         self.go_on_shrinking();
         self.show_tail();
-        // Also wakes readers that are seldom woken otherwise, so that none sleeps before a message for long.
+        // This also wakes readers that the writer wakes less often, so that no reader sleeps for long although there is
+        // a message.
         self.barrier.light();
         self.peers.wake(self.tail.pos(), true);
         Ok(())
     }
 
-    /// Readable when the daemon has something to say; `None` for a writer inside the daemon or one whose daemon is gone. It may be
-    /// another descriptor after each call of this writer's: ask for it before each wait.
+    /// The descriptor is readable when the daemon has sent something. `None` for a writer inside the daemon, and for a
+    /// writer whose daemon is gone. Any call of this writer may change the descriptor: ask for it before each wait.
     #[must_use]
     pub fn link_fd(&self) -> Option<BorrowedFd<'_>> {
         self.lease.as_fd()
     }
 
-    /// Whether the daemon is gone, and none has come in its place for as long as the writer waited for one. What is published still
-    /// reaches the readers that are attached.
+    /// Whether the daemon is gone, and no other daemon has come while the writer waited for one. Messages still reach
+    /// the readers that are attached.
     #[must_use]
     pub fn is_disconnected(&self) -> bool {
         !self.lease.has_daemon()
     }
 
-    /// Whether a shrink waits for readers: call [`maintain`](Self::maintain) again soon.
+    /// Whether a shrink is waiting for readers. Then call [`maintain`](Self::maintain) again soon.
     #[must_use]
     pub fn is_shrinking(&self) -> bool {
         self.space.is_shrinking()
@@ -300,20 +303,21 @@ impl Writer {
         self.tail.place().bytes
     }
 
-    /// Messages dropped since the channel was made, because the ring was full.
+    /// Messages dropped since the channel was created, because the ring was full.
     #[must_use]
     pub fn dropped(&self) -> u64 {
         self.tail.counters().dropped.load(Ordering::Relaxed)
     }
 
-    /// While `flag` is raised, every wait ends with [`WriterError::Interrupted`]. Calls that need no wait
-    /// still succeed. A signal handler that raises the flag in the writer's thread ends a wait at once; from another thread it
-    /// takes up to a second.
+    /// While `flag` is set, every wait ends with [`WriterError::Interrupted`]. Calls that need not wait still succeed.
+    /// If a signal handler sets the flag in the writer's thread, a wait ends at once. If another thread sets the flag,
+    /// this takes up to a second.
     pub fn interrupt_on(&mut self, flag: Arc<AtomicBool>) {
         self.interrupt = Some(flag);
     }
 
-    /// Whether every attached reader has read everything. A writer whose role has ended knows of no readers.
+    /// Whether every attached reader has read everything. Returns true if the role has ended, because the writer then
+    /// knows of no readers.
     pub fn is_drained(&mut self) -> bool {
         if self.lease.is_over() {
             return true;
@@ -326,7 +330,7 @@ impl Writer {
         beat(&self.tail);
     }
 
-    /// Looks at every reader's cursor, and evicts the readers whose cursor is impossible.
+    /// Looks at every reader's cursor, and evicts readers whose cursor is impossible.
     pub(in crate::ring) fn refresh(&mut self) {
         self.peers.bury(self.lease.is_attended());
         while let Some((id, reason)) = self.peers.refresh(self.tail.pos())
@@ -334,11 +338,12 @@ impl Writer {
         {}
     }
 
-    /// Detaches a reader for the others' good. Returns false, and detaches nobody, if the role has ended.
+    /// Evicts a reader for the sake of the others. Returns false, and evicts nobody, if the role has ended.
     #[cold]
     fn evict(&mut self, id: u32, reason: String) -> bool {
-        // A reader that follows the next writer stands where this one has never been. Whoever sees its cursor there sees OVER:
-        // the daemon set it before it lent the role again, and this is looked at after the cursor was.
+        // A reader that follows the next writer may have a cursor at a position that this writer has never reached. If
+        // this writer sees such a cursor, it also sees OVER here: the daemon set OVER before it lent the role again,
+        // and this check comes after the look at the cursor.
         if self.lease.is_over() {
             return false;
         }
@@ -352,7 +357,7 @@ impl Writer {
     }
 }
 
-/// Shows that the writer is at work.
+/// Updates the heartbeat.
 fn beat(tail: &Tail) {
     tail.counters().writer_heartbeat.store(monotonic_ns(), Ordering::Relaxed);
 }
@@ -362,7 +367,7 @@ impl Drop for Writer {
         if self.lease.is_over() {
             return;
         }
-        // The role may end at any moment; then it is the next writer's number that counts.
+        // The role may end at any moment. Then the process number of the next writer is the one that counts.
         let _ = self.flush();
         holder::give_up(&self.tail.counters().writer_pid);
     }
