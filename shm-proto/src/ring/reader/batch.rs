@@ -3,7 +3,7 @@
 use super::{Message, Reader};
 use crate::ring::reader::error::Result;
 
-/// Messages received one after the other; see [`Reader::batch`]. The space is given back when it is dropped.
+/// Messages received one after the other; see [`Reader::batch`]. Dropping the batch gives their space back.
 #[derive(Debug)]
 #[must_use = "a batch receives nothing by itself"]
 pub struct Batch<'a> {
@@ -18,7 +18,7 @@ impl<'a> Batch<'a> {
 }
 
 impl Batch<'_> {
-    /// The next message, or `None` when the batch is full or there is nothing more.
+    /// The next message, or `None` if the batch is full or there are no more messages.
     ///
     /// # Errors
     /// As [`Reader::try_recv`].

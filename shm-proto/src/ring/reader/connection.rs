@@ -1,4 +1,4 @@
-//! A reader's connection to the daemon: what the daemon has said, and what it was told.
+//! A reader's connection to the daemon: the lines from the daemon, and the reader's reports.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
@@ -8,9 +8,9 @@ use super::trouble::Trouble;
 use crate::os::poll;
 use crate::ring::link::{FromReader, ReaderLink, ToReader};
 
-/// How long a wait for a line may last before the connection is looked at again.
+/// The longest wait for a line before the reader looks at the connection again.
 const SLICE_MS: u8 = 100;
-/// How long the daemon may take to say why it evicted us.
+/// How long to wait for the daemon's reason after an eviction.
 const REASON_MS: u8 = 200;
 
 #[derive(Debug)]
@@ -18,9 +18,9 @@ pub(super) struct Connection {
     link: Option<ReaderLink>,
     was_connected: bool,
     farewell: Option<String>,
-    /// A daemon that has come in the place of one that died does not go on with this attachment.
+    /// The daemon that came in the place of a dead one does not continue this attachment.
     was_refused: bool,
-    /// A new bell's end, from a daemon that has come in the place of one that died.
+    /// The reader's end of a new bell, from the daemon that came in the place of a dead one.
     bell: Option<OwnedFd>,
     pub(super) moves: Moves,
     pub(super) trouble: Trouble,
@@ -40,7 +40,7 @@ impl Connection {
         }
     }
 
-    /// Takes in what the daemon has said, without waiting.
+    /// Reads what the daemon has sent, without waiting.
     pub(super) fn listen(&mut self) {
         while let Some(link) = &mut self.link {
             match link.receive() {
@@ -54,7 +54,7 @@ impl Connection {
                     (self.farewell, self.was_refused) = (Some(reason), true);
                 }
                 Ok(Some((ToReader::Resumed, fds))) => self.bell = fds.into_iter().next(),
-                // Said where the line was read.
+                // Reported where the line was read.
                 Ok(Some((ToReader::Unknown, _))) => {}
                 Ok(None) => return,
                 Err(_) => self.link = None,
@@ -62,12 +62,12 @@ impl Connection {
         }
     }
 
-    /// Waits a moment for the daemon to say something.
+    /// Waits a moment for a line from the daemon.
     pub(super) fn await_line(&self) {
         self.wait(SLICE_MS);
     }
 
-    /// Waits a moment for the daemon's reason: the bit in the page is faster than the line on the socket.
+    /// Waits a moment for the daemon's reason, because the bit in the page is faster than the line on the socket.
     pub(super) fn hear_why(&mut self) {
         self.listen();
         if self.farewell.is_none() && self.link.is_some() {
@@ -78,12 +78,12 @@ impl Connection {
 
     fn wait(&self, ms: u8) {
         if let Some(fd) = self.as_fd() {
-            // The caller looks again whether the wait failed or not.
+            // The caller looks again, whether the wait failed or not.
             let _ = poll::readable(fd, Some(Duration::from_millis(ms.into())));
         }
     }
 
-    /// Tells the daemon that the segment is broken. A daemon that is gone is noticed by the next look.
+    /// Tells the daemon that the segment is broken. If the daemon is gone, the next look notices that.
     pub(super) fn report_broken(&mut self, reason: String) {
         if let Some(link) = &mut self.link {
             let _ = link.send(FromReader::Broken { reason });
@@ -94,39 +94,39 @@ impl Connection {
         self.link.as_ref().and_then(|link| link.as_fd())
     }
 
-    /// The connection to a daemon that lives, as far as is known.
+    /// The connection to a daemon that is alive, as far as is known.
     pub(super) fn daemon(&self) -> Option<BorrowedFd<'_>> {
         self.as_fd().filter(|_| self.looks_for_daemon().is_none())
     }
 
-    /// A new bell's end, once.
+    /// The reader's end of a new bell, returned once.
     pub(super) fn take_bell(&mut self) -> Option<OwnedFd> {
         self.bell.take()
     }
 
-    /// Grows when [`as_fd`](Self::as_fd) has become another descriptor.
+    /// A number that grows whenever [`as_fd`](Self::as_fd) changes to another descriptor.
     pub(super) fn changes(&self) -> u64 {
         self.link.as_ref().map_or(u64::MAX, |link| link.changes())
     }
 
-    /// When to look again for a daemon to come in the place of the one that died, if that is so.
+    /// If the daemon has died, when to look again for the daemon that comes in its place.
     pub(super) fn looks_for_daemon(&self) -> Option<u64> {
         self.link.as_ref().and_then(|link| link.looks_for_daemon())
     }
 
-    /// Whether there is nobody who could say anything.
+    /// Whether no daemon can send anything any more.
     #[inline(always)]
     pub(super) fn is_mute(&self) -> bool {
         self.link.is_none()
     }
 
-    /// Whether the daemon went away without a word.
+    /// Whether the connection to the daemon was lost without a farewell.
     #[inline(always)]
     pub(super) fn is_lost(&self) -> bool {
         self.was_connected && self.link.is_none()
     }
 
-    /// Whether no daemon will go on with this attachment, whoever writes to its segment.
+    /// Whether no daemon will continue this attachment, whichever process writes to its segment.
     pub(super) fn was_refused(&self) -> bool {
         self.was_refused
     }
@@ -135,7 +135,7 @@ impl Connection {
         self.farewell.as_deref()
     }
 
-    /// Whether the program knows of the trouble, and the daemon has time to do something about it.
+    /// Whether the program has been told of the trouble, and the daemon still has time to act.
     pub(super) fn awaits_verdict(&self) -> bool {
         self.trouble.is_fresh() && self.link.is_some()
     }

@@ -9,16 +9,17 @@ use crate::error::SystemError;
 use crate::os::bell::Bell;
 use crate::ring::reader::error::Result;
 
-/// Made at the first look, so that a reader that is never polled needs no descriptor for it.
+/// Created at the first use, so that a reader that is never polled needs no descriptor for it.
 #[derive(Debug, Default)]
 pub(super) struct Descriptor {
     epoll: OnceCell<Epoll>,
-    /// How often the connection had changed when it was brought up to date.
+    /// The connection's number of changes when the descriptor was last updated.
     changes: u64,
 }
 
 impl Descriptor {
-    /// The descriptor, which is readable while one of these is. The kernel forgets one that is closed.
+    /// The descriptor, which is readable while the bell or the connection is. The kernel removes a descriptor that is
+    /// closed.
     pub(super) fn over(&self, bell: BorrowedFd<'_>, connection: Option<BorrowedFd<'_>>) -> Result<BorrowedFd<'_>> {
         if let Some(epoll) = self.epoll.get() {
             return Ok(epoll.0.as_fd());
@@ -31,12 +32,14 @@ impl Descriptor {
         Ok(self.epoll.get_or_init(|| epoll).0.as_fd())
     }
 
-    /// Brings it up to date with a connection that has changed. A bell that nobody can ring any more would be readable for ever.
+    /// Updates the descriptor after the connection has changed. A bell that no process can ring any more would be
+    /// readable forever.
     pub(super) fn follow(&mut self, changes: u64, bell: &Bell, connection: Option<BorrowedFd<'_>>) {
         let Some(epoll) = self.epoll.get().filter(|_| changes != self.changes) else { return };
         self.changes = changes;
         for fd in [(!bell.is_alone()).then(|| bell.as_fd()), connection].into_iter().flatten() {
-            // One that is there already is left alone. Without memory for it, the reader is woken by the other.
+            // A descriptor that is already there stays. If there is no memory to add a descriptor, the other one wakes
+            // the reader.
             let _ = epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, 0));
         }
         if bell.is_alone() {

@@ -1,4 +1,4 @@
-//! What receiving can meet.
+//! The errors of receiving.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use crate::error::{ProtocolError, SystemError, counted};
 
 pub(super) type Result<T, E = ReaderError> = std::result::Result<T, E>;
 
-/// Why a [`Reader`](crate::Reader) did not receive, or what was received cannot be believed.
+/// Why a [`Reader`](crate::Reader) did not receive a message, or why a received message is invalid.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ReaderError {
@@ -18,19 +18,19 @@ pub enum ReaderError {
         /// How long.
         waited: Duration,
     },
-    /// The channel is closed and everything in it was read.
+    /// The channel is closed, and this reader has read everything in it.
     #[error("channel {channel} is closed")]
     Closed {
         /// Which channel.
         channel: String,
     },
-    /// The daemon is gone, and so is the writer. Everything that was published has been read.
+    /// The daemon and the writer are gone. This reader has read everything that was published.
     #[error("the daemon of channel {channel} is gone")]
     Disconnected {
         /// Which channel.
         channel: String,
     },
-    /// This reader held a lossless channel up for too long and was detached by the writer or an administrator.
+    /// This reader held up a lossless channel for too long, and the writer or an administrator detached it.
     #[error("evicted from channel {channel}: {reason}; attach again to go on")]
     Evicted {
         /// Which channel.
@@ -46,8 +46,8 @@ pub enum ReaderError {
         /// How many messages this reader will never see.
         lost: u64,
     },
-    /// The record just read is not a message of the channel: its writer had lost the role before it stored the record. The next
-    /// message has this number.
+    /// The record just read is not a message of the channel: its writer had lost the role before it stored the record.
+    /// The next message has the number that this one would have had.
     #[error("message {seq} of channel {channel} was withdrawn: its writer had lost its role; receive again")]
     Withdrawn {
         /// Which channel.
@@ -55,15 +55,16 @@ pub enum ReaderError {
         /// The number that the message would have had.
         seq: u64,
     },
-    /// The daemon is of another release, whose segments this library does not understand; nothing was read from it.
+    /// The daemon is from another release, whose segments this library does not understand. Nothing was read from the
+    /// segment.
     #[error("channel {channel}: {reason}")]
     OtherLayout {
         /// Which channel.
         channel: String,
-        /// What each side has, and the way out.
+        /// What each side has, and what to do.
         reason: String,
     },
-    /// The segment or a record in it is not what the layout allows; nothing was read from it.
+    /// The segment or a record in it is not as the layout requires. Nothing was read from it.
     #[error("segment of channel {channel}: {reason}")]
     Corrupt {
         /// Which channel.

@@ -1,35 +1,35 @@
 //! What a reader has not received.
 
-/// Messages lost, and numbers left out.
+/// Messages lost, and numbers skipped.
 #[derive(Debug, Default)]
 pub(super) struct Losses {
-    /// The first message that could be received.
+    /// The first message that this reader could receive.
     first: u64,
     /// The program has the messages before this one from an earlier attachment.
     known: u64,
     lost: u64,
-    /// Lost just before message `found`.
+    /// Messages lost just before message `found`.
     lost_before: u64,
     /// The message after the last loss.
     found: u64,
-    /// Numbers left out with a broken segment, just before this message.
+    /// How many numbers were skipped with a broken segment, and the message just after them.
     skipped: (u64, u64),
 }
 
 impl Losses {
-    /// Begins anew: message `first` is the first that can be received, and nothing is lost.
+    /// Starts again: message `first` is the first that can be received, and nothing is lost.
     pub(super) fn begin(&mut self, first: u64) {
         *self = Losses { first, ..Losses::default() };
     }
 
-    /// Message `first` is the first that can be received, whatever was left out before.
+    /// Message `first` is the first that can be received, whatever was skipped before.
     pub(super) fn begin_at(&mut self, first: u64) {
         self.first = first;
         self.skipped = (0, 0);
     }
 
-    /// Goes on for an earlier attachment, after which message `next` was to come. This reader stands at message `seq`. What
-    /// lies between is lost, but was not lost by this attachment.
+    /// Continues an earlier attachment, after which message `next` was expected. This reader stands at message `seq`.
+    /// The messages between are lost, but this attachment did not lose them.
     pub(super) fn go_on(&mut self, next: u64, seq: u64) {
         self.begin(next.max(seq));
         self.known = next;
@@ -41,13 +41,13 @@ impl Losses {
         seq < self.known
     }
 
-    /// The message with which a later attachment goes on, if this one ends before message `seq` is received. Every message
-    /// before it was received, or its loss was reported.
+    /// The message with which a later attachment continues if this one ends before it has received message `seq`. Every
+    /// earlier message was received, or its loss was reported.
     pub(super) fn next(&self, seq: u64) -> u64 {
         (seq - self.lost_before(seq)).max(self.known)
     }
 
-    /// So many messages from number `seq` on are lost, except for known ones.
+    /// Counts `lost` messages from number `seq` on as lost, except for known ones.
     pub(super) fn lose(&mut self, seq: u64, lost: u64) {
         if lost > 0 {
             let after = seq + lost;
@@ -58,13 +58,14 @@ impl Losses {
         }
     }
 
-    /// What was lost before the present message has been told with it; the next one tells what was lost since.
+    /// Notes that the losses before the current message have been reported with it. The next message reports only later
+    /// losses.
     pub(super) fn told(&mut self) {
         self.found = u64::MAX;
     }
 
-    /// A broken segment was left at message `from`, and message `to` is the next. How many messages there were in between
-    /// nobody knows, so they count as no loss: `before` is what was [lost](Self::so_far) before.
+    /// A broken segment was left at message `from`, and message `to` is the next. It is not known how many messages
+    /// there were in between, so they do not count as lost: `before` is what was [lost](Self::so_far) earlier.
     pub(super) fn skip(&mut self, from: u64, to: u64, before: (u64, u64)) {
         let skipped = to.saturating_sub(from.max(self.known));
         (self.lost, self.lost_before) = before;
@@ -73,12 +74,12 @@ impl Losses {
         self.skipped = (skipped, to);
     }
 
-    /// Messages lost altogether.
+    /// Total number of messages lost.
     pub(super) fn lost(&self) -> u64 {
         self.lost
     }
 
-    /// Messages lost altogether, and just before message `seq`.
+    /// Total number of messages lost, and the number lost just before message `seq`.
     pub(super) fn so_far(&self, seq: u64) -> (u64, u64) {
         (self.lost, self.lost_before(seq))
     }
@@ -88,7 +89,7 @@ impl Losses {
         if self.found == seq { self.lost_before } else { 0 }
     }
 
-    /// Numbers left out just before message `seq`.
+    /// Numbers skipped just before message `seq`.
     pub(super) fn skipped_before(&self, seq: u64) -> u64 {
         let (skipped, before) = self.skipped;
         if before == seq { skipped } else { 0 }
@@ -131,7 +132,7 @@ mod tests {
     fn what_lies_between_two_attachments_is_lost_before_the_first_message_of_the_second() {
         let mut losses = going_on(10, 14);
         assert_eq!((losses.lost_before(14), losses.lost(), losses.received(14)), (4, 0, 0));
-        // It goes on with the same message if it ends before it has received any.
+        // The next attachment continues with the same message if this one ends before it has received any.
         assert_eq!(losses.next(14), 10);
         losses.lose(14, 2);
         assert_eq!((losses.lost_before(16), losses.lost(), losses.next(16)), (6, 2, 10));
@@ -159,7 +160,7 @@ mod tests {
         losses.skip(8, 20, before);
         assert_eq!((losses.skipped_before(20), losses.lost_before(20), losses.lost()), (12, 3, 3));
         assert_eq!(losses.received(21), 6, "0 to 4, and 20");
-        // Of numbers that the program knows it is known what they were.
+        // Numbers of messages that the program already has do not count as skipped.
         let mut losses = going_on(10, 3);
         losses.skip(3, 15, losses.so_far(3));
         assert_eq!((losses.skipped_before(15), losses.received(16)), (5, 1));

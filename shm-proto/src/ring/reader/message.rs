@@ -1,4 +1,4 @@
-//! A message where it lies.
+//! A message in shared memory.
 #![allow(unsafe_code)]
 
 use std::mem::ManuallyDrop;
@@ -12,40 +12,42 @@ use crate::os::prefetch::{AHEAD, prefetch};
 use crate::ring::copy;
 use crate::ring::reader::error::{ReaderError, Result};
 
-/// A message in the shared memory, borrowed from the reader; the next one is received after this is dropped.
+/// A message in the shared memory, borrowed from the reader. The next message can be received after this one is
+/// dropped.
 ///
-/// The bytes belong to the writer. On a `block` or `drop` channel they stay what they are as long as the message lives,
-/// unless this reader is evicted meanwhile; on an `overwrite` channel they may change at any time. So there is no `&[u8]`:
-/// the bytes are copied or loaded out, and [`finish`](Message::finish) says afterwards whether what was seen can be believed.
+/// The bytes belong to the writer. On a `block` or `drop` channel, they do not change while the message lives, unless
+/// this reader is evicted in the meantime. On an `overwrite` channel, they may change at any time. So there is no
+/// `&[u8]`: copy or load the bytes, and then ask [`finish`](Message::finish) whether they were valid.
 #[derive(Debug)]
 #[must_use = "a message that is dropped is passed without a word about whether it was overwritten: see `finish`"]
 pub struct Message<'a> {
-    // Three words, so that receiving one costs no memory traffic: everything else follows from where the reader stands.
+    // Three words, so that receiving a message costs no memory traffic. Everything else follows from the reader's
+    // position.
     reader: &'a mut Reader,
     found: Found,
 }
 
 impl<'a> Message<'a> {
-    /// The record that the reader stands at.
+    /// The record at the reader's current place.
     #[inline(always)]
     pub(super) fn new(reader: &'a mut Reader, found: Found) -> Message<'a> {
         Message { reader, found }
     }
 
-    /// The message's number: counted from 0 when the segment was made, without gaps.
+    /// The message's number: numbers start at 0 when the segment is created, and have no gaps.
     #[must_use]
     pub fn seq(&self) -> u64 {
         self.reader.position.seq()
     }
 
-    /// How many messages between the one received before and this one were lost to overwriting.
+    /// How many messages were lost to overwriting between the previous received message and this one.
     #[must_use]
     pub fn lost_before(&self) -> u64 {
         self.reader.losses.lost_before(self.seq())
     }
 
-    /// How many numbers were left out just before this message, because a broken segment was replaced: of those messages it is
-    /// not known whether there were any, and they count as no loss.
+    /// How many numbers were skipped just before this message because a broken segment was replaced. It is not known
+    /// whether there were messages with these numbers, and they do not count as lost.
     #[must_use]
     pub fn skipped_before(&self) -> u64 {
         self.reader.losses.skipped_before(self.seq())
@@ -63,8 +65,8 @@ impl<'a> Message<'a> {
         self.len() == 0
     }
 
-    /// The first byte, aligned as the channel says. Reading through it is up to the caller; the memory stays mapped as long
-    /// as the [`Reader`] lives, but another process writes it.
+    /// The address of the first byte, aligned as the channel says. The memory stays mapped as long as the [`Reader`]
+    /// lives, but another process writes it, so reading through the pointer is the caller's responsibility.
     #[inline]
     #[must_use]
     pub fn as_ptr(&self) -> *const u8 {
@@ -74,40 +76,43 @@ impl<'a> Message<'a> {
     /// The bytes as a slice, for channels whose writer is trusted.
     ///
     /// # Safety
-    /// The bytes must not change while the slice lives: the channel is `block` or `drop`, its writer keeps to the protocol,
-    /// and this reader is not evicted meanwhile (`evict_after = "0"`, or a message is done with sooner).
+    /// The bytes must not change while the slice lives: the channel is `block` or `drop`, its writer follows the
+    /// protocol, and this reader is not evicted in the meantime (`evict_after = "0"`, or the program finishes with a
+    /// message sooner).
     #[inline]
     #[must_use]
     pub unsafe fn as_slice(&self) -> &[u8] {
-        // SAFETY: a `Found` lies in the data area with all its bytes, and nobody has moved the reader, which is borrowed since; the caller promises the rest.
+        // SAFETY: a `Found` lies in the data area with all its bytes, and the reader, which is borrowed, has not moved
+        // since; the caller promises the rest.
         unsafe { std::slice::from_raw_parts(self.as_ptr(), self.len()) }
     }
 
-    /// Copies the bytes to the front of `out`; returns how many.
+    /// Copies the bytes to the front of `out`, and returns their number.
     ///
     /// # Panics
-    /// When `out` is shorter than the message.
+    /// If `out` is shorter than the message.
     #[inline]
     pub fn copy_to(&self, out: &mut [u8]) -> usize {
         let out = &mut out[..self.len()];
-        // SAFETY: a `Found` lies in the data area with all its bytes, and nobody has moved the reader, which is borrowed since, and the destination has as many. The two do not overlap:
-        // `out` is this program's alone, and the mapping is nobody's to write through. The bytes may change while they are
-        // copied; they are plain bytes and nothing is concluded from them here.
+        // SAFETY: a `Found` lies in the data area with all its bytes, and the reader, which is borrowed, has not moved
+        // since. The destination has as many bytes. The two do not overlap: only this program can access `out`, and
+        // nothing may be written through the mapping. The bytes may change during the copy; they are plain bytes, and
+        // nothing is concluded from them here.
         unsafe { copy::bytes(self.as_ptr(), out.as_mut_ptr(), out.len()) };
         self.len()
     }
 
-    /// Fills `out` with the bytes from byte `from` on: for messages that are to be gone through in pieces.
+    /// Fills `out` with the bytes from byte `from` on, for messages that are processed in pieces.
     ///
     /// # Panics
     /// If the message has fewer bytes.
     pub fn copy_part(&self, from: usize, out: &mut [u8]) {
         assert!(from <= self.len() && out.len() <= self.len() - from, "a part outside the message");
-        // SAFETY: by the assertion the bytes are among the message's; otherwise as in `copy_to`.
+        // SAFETY: the assertion shows that the bytes are part of the message; otherwise as in `copy_to`.
         unsafe { copy::bytes(self.as_ptr().add(from), out.as_mut_ptr(), out.len()) };
     }
 
-    /// Replaces the contents of `out` with the bytes; allocates only when `out` is too small.
+    /// Replaces the contents of `out` with the bytes. Allocates only if `out` is too small.
     pub fn copy_to_vec(&self, out: &mut Vec<u8>) {
         out.clear();
         self.append_to(out);
@@ -117,25 +122,27 @@ impl<'a> Message<'a> {
     pub fn append_to(&self, out: &mut Vec<u8>) {
         let len = self.len();
         out.reserve(len);
-        // SAFETY: as in `copy_to`; `reserve` made room for `len` more bytes, which are initialised by the copy.
+        // SAFETY: as in `copy_to`. `reserve` made room for `len` more bytes, and the copy initialises them.
         unsafe {
             copy::bytes(self.as_ptr(), out.as_mut_ptr().add(out.len()), len);
             out.set_len(out.len() + len);
         }
     }
 
-    /// The bytes as little-endian 8-byte words, each loaded once from where it lies; the last is padded with zeros.
+    /// The bytes as little-endian 8-byte words, each loaded once from shared memory; the last word is padded with
+    /// zeros.
     #[inline]
     #[must_use]
     pub fn words(&self) -> Words<'_> {
         Words { ptr: self.as_ptr(), left: self.len(), message: std::marker::PhantomData }
     }
 
-    /// Says that the message is done with, and whether what was seen of it can be believed.
+    /// Finishes with the message, and says whether the bytes that were read are valid.
     ///
     /// # Errors
-    /// [`ReaderError::Lapped`] when it was overwritten meanwhile, [`ReaderError::Evicted`] when this reader was.
-    /// [`ReaderError::Withdrawn`] when it was no message: the next one is received in its place.
+    /// [`ReaderError::Lapped`] if the message was overwritten in the meantime, and [`ReaderError::Evicted`] if this
+    /// reader was evicted. [`ReaderError::Withdrawn`] if the record was not a message: the next message is received in
+    /// its place.
     #[inline(always)]
     pub fn finish(self) -> Result<()> {
         let mut this = ManuallyDrop::new(self);
@@ -157,20 +164,20 @@ impl Drop for Message<'_> {
 }
 
 impl Reader {
-    /// Leaves the record at the present place behind without a word about what was seen. The next call tells what follows
-    /// from it.
+    /// Leaves the record at the current place without a result for the program. The next call reports what follows from
+    /// it.
     #[cold]
     #[inline(never)]
     fn leave(&mut self, found: Found) {
         match self.standing() {
-            // Nothing is waited for here.
+            // This call must not wait.
             Ok(Standing::Unknown) => self.left = Some(found),
             _ => drop(self.finish(found)),
         }
     }
 
-    /// Leaves the record at the present place behind, if it was one. Whatever it was, the losses before it have been told with it;
-    /// the next one tells what was lost since.
+    /// Leaves the record at the current place, and passes it if it was a message. In any case, the losses before it
+    /// have been reported with it, and the next message reports only later losses.
     #[cold]
     #[inline(never)]
     fn finish(&mut self, found: Found) -> Result<()> {
@@ -204,7 +211,7 @@ impl Reader {
             }
             Err(e) => {
                 self.losses.told();
-                // It is not known what was read, so it was not received.
+                // It is not known what was read, so it does not count as received.
                 let seq = self.seq();
                 self.pass(found);
                 self.losses.lose(seq, 1);
@@ -223,29 +230,30 @@ pub struct Words<'a> {
 }
 
 impl Words<'_> {
-    /// The word `n` words ahead. The caller has at least one byte of it left.
+    /// Loads the word `n` words ahead. The caller checks that at least one byte of it is left.
     #[inline]
     fn load(&self, n: usize) -> u64 {
         debug_assert!(n * 8 < self.left);
-        // SAFETY: payloads are 8-aligned and padded to 8 bytes inside the mapping, so a whole word can be loaded as long as
-        // one byte of it is left. The load is atomic: the word may be written by another process at this moment. It is
-        // relaxed, as it has to be on read-only memory, and nothing is stored.
+        // SAFETY: payloads are 8-aligned and padded to 8 bytes inside the mapping, so a whole word can be loaded if at
+        // least one byte of it is left. The load is atomic, because another process may be writing the word. It is
+        // relaxed, which is required on read-only memory, and nothing is stored.
         let word = unsafe { &*self.ptr.wrapping_add(n * 8).cast::<AtomicU64>() };
         u64::from_le(word.load(Ordering::Relaxed))
     }
 
-    /// The next eight words. The caller has all of them left.
+    /// Loads the next eight words. The caller checks that all of them are left.
     ///
-    /// Four loads instead of eight, and the compiler may go on with vectors: a large message is read a tenth faster. Assembly,
-    /// because these loads must be made once each, like atomic ones, and there are no atomic vectors.
+    /// These are four loads instead of eight, and the compiler can continue with vectors, so that reading a large
+    /// message takes a tenth less time. This is assembly, because each load must happen exactly once, like an atomic
+    /// load, and there are no atomic vectors.
     #[cfg(target_arch = "x86_64")]
     #[inline]
     fn load_line(&self) -> [u64; 8] {
         use std::arch::{asm, x86_64::__m128i};
         debug_assert!(self.left >= 64);
         let (a, b, c, d): (__m128i, __m128i, __m128i, __m128i);
-        // SAFETY: the 64 bytes are left of the payload, so they lie inside the mapping. The compiler does not see the loads,
-        // so it concludes nothing from memory that another process may write at this moment. Every x86-64 has SSE2.
+        // SAFETY: the payload has 64 more bytes, so they lie inside the mapping. The compiler does not see the loads,
+        // so it concludes nothing from memory that another process may be writing. Every x86-64 processor has SSE2.
         unsafe {
             asm!(
                 "movdqu {a}, [{line}]",
@@ -259,15 +267,15 @@ impl Words<'_> {
                 d = out(xmm_reg) d,
                 options(readonly, nostack, preserves_flags),
             );
-            // SAFETY: both are 64 bytes of integers, in the order of their addresses.
+            // SAFETY: both types are 64 bytes of integers, in the order of their addresses.
             std::mem::transmute::<[__m128i; 4], [u64; 8]>([a, b, c, d])
         }
     }
 
-    /// The next eight words. The caller has all of them left.
+    /// Loads the next eight words. The caller checks that all of them are left.
     ///
-    /// Word by word: in which order the processor loads them means nothing, because the fence in `look` comes before all of them
-    /// and the one in `is_unchanged` or `has_passed` after.
+    /// Word by word. The order in which the processor loads them does not matter, because the fence in `look` comes
+    /// before all of them, and the fence in `is_unchanged` or `has_passed` comes after them.
     #[cfg(not(target_arch = "x86_64"))]
     #[inline]
     fn load_line(&self) -> [u64; 8] {
@@ -305,12 +313,12 @@ impl Iterator for Words<'_> {
         (words, Some(words))
     }
 
-    /// A line at a time: what `sum`, `for_each` and the like use.
+    /// Reads a cache line at a time. `sum`, `for_each` and similar methods use this.
     #[inline]
     fn fold<B, F: FnMut(B, u64) -> B>(mut self, init: B, mut f: F) -> B {
         let mut folded = init;
         while self.left >= 64 {
-            // Not behind the message: the writer may be about to write there.
+            // Do not prefetch behind the message: the writer may be about to write there.
             if self.left > AHEAD {
                 prefetch(self.ptr.wrapping_add(AHEAD));
             }

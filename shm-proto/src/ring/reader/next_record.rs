@@ -1,4 +1,4 @@
-//! Looking for the next record, and whether what was seen can be believed.
+//! Finding the next record, and whether what was read is valid.
 
 use super::Reader;
 use super::moves::Standing;
@@ -10,32 +10,32 @@ use crate::ring::published::is_unchanged;
 use crate::ring::reader::error::Result;
 use crate::ring::record::Kind;
 
-/// Jumps in a row that an honest writer never makes.
+/// A correct writer never makes this many jumps in a row.
 const MOST_JUMPS: u32 = 64;
 
-/// What has become of a record.
+/// The state of a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum State {
-    /// It is what it was.
+    /// The record is unchanged.
     Whole,
-    /// It may have been overwritten before it was read.
+    /// The record may have been overwritten before it was read.
     Overwritten,
-    /// It is no message: its writer had lost the role.
+    /// The record is not a message: its writer had lost the role.
     Withdrawn,
-    /// It may be withdrawn; the daemon's line will say.
+    /// The record may be withdrawn. The daemon's line will say so.
     Unknown,
 }
 
 impl Reader {
-    /// The record that this reader stands at, in the one case that is common: it is there, it is the right one, and the
-    /// writer holds the floor for this reader. Everything else is [`next_record`](Self::next_record)'s. Whether the reader was
-    /// evicted meanwhile is looked at when the message is done with.
+    /// The record at the reader's current place, in the most common case: the record has arrived, it is the next
+    /// message, and the writer holds the floor for this reader. [`next_record`](Self::next_record) handles all other
+    /// cases. Whether the reader has been evicted is checked when the program has finished with the message.
     #[inline(always)]
     pub(super) fn at_hand(&mut self) -> Option<Found> {
         self.position.at_hand().filter(|_| self.joined)
     }
 
-    /// The record to receive next, which this reader stands at then; `None` when there is none yet.
+    /// The next record to receive, at which this reader then stands. `None` if there is none yet.
     #[inline(never)]
     pub(super) fn next_record(&mut self) -> Result<Option<Found>> {
         loop {
@@ -63,7 +63,8 @@ impl Reader {
         }
     }
 
-    /// Whether the sleep that ends with this record was short: then looking is worth it the next time.
+    /// Records how long the sleep was that ends with this record. After a short sleep, it is worth looking for longer
+    /// the next time.
     fn note_sleep(&mut self) {
         if self.armed_ns != 0 {
             self.spin.slept(monotonic_ns() - self.armed_ns);
@@ -71,7 +72,7 @@ impl Reader {
         }
     }
 
-    /// The record at the present place, following jumps; `None` when there is nothing there.
+    /// The record at the current place, after any jumps. `None` if there is nothing there.
     pub(super) fn look_ahead(&mut self) -> Result<Option<Found>> {
         let mut jumps = 0;
         if self.left.is_some() && !self.settle_up()? {
@@ -105,7 +106,7 @@ impl Reader {
                 Kind::Jump { target } if jumps < MOST_JUMPS => {
                     jumps += 1;
                     self.position.jump(target)?;
-                    // The offset says no more how much was read since space was given back.
+                    // After a jump, the offset no longer says how much was read since space was given back.
                     self.page.set_due(self.position.off());
                 }
                 _ => return Err(self.position.corrupt(header)),
@@ -113,15 +114,15 @@ impl Reader {
         }
     }
 
-    /// Whether what was just read cannot have been overwritten, in the one case that is common: on a channel that loses
-    /// nothing, by a reader that is registered and not evicted.
+    /// Whether what was just read cannot have been overwritten, in the most common case: on a lossless channel, by a
+    /// reader that is registered and not evicted.
     #[inline(always)]
     pub(super) fn is_settled(&self) -> bool {
         let (control, made) = (&self.page.shared().control.value, self.connection.moves.made());
         self.joined && is_unchanged(control, control::EVICTED | control::MOVES, made)
     }
 
-    /// What has become of the record at the present place that was just read, or is about to be followed.
+    /// The state of the record at the current place that was just read, or of the jump that is about to be followed.
     pub(super) fn state(&mut self) -> Result<State> {
         if self.is_settled() {
             return Ok(State::Whole);
@@ -134,15 +135,16 @@ impl Reader {
         })
     }
 
-    /// Whether what was just read at the present place was not overwritten before it was read.
+    /// Whether what was just read at the current place had not been overwritten before it was read.
     fn is_intact(&mut self) -> Result<bool> {
-        // Acquire: pairs with the writer's setting REGISTERED, which comes after every floor that it published before it knew of
-        // this reader.
+        // Acquire pairs with the writer's setting of REGISTERED, which comes after every floor that the writer
+        // published before it knew this reader.
         let bits = self.page.control();
         if bits & control::EVICTED != 0 {
             return Err(self.evicted());
         }
-        // The bit is looked at before the floor: once the writer holds the floor, it stays where it is seen here or below.
+        // The bit is read before the floor: once the writer holds the floor for this reader, the floor stays where it
+        // is read here, or below.
         let registered = bits & control::REGISTERED != 0;
         let intact = !self.position.is_passed();
         let stays = registered && !self.connection.moves.has_moved(bits);

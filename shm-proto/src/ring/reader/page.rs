@@ -23,25 +23,25 @@ impl Page {
     pub(super) fn new(shared: SharedPage<ReaderPage>, bell: Bell, barrier: Barrier) -> Page {
         let pid = std::process::id();
         shared.line.start.store(process::start_ticks(pid).unwrap_or(0), Ordering::Relaxed);
-        // Release: pairs with the Acquire load in `Peer::process`.
+        // Release pairs with the Acquire load in `Peer::named_process`.
         shared.line.pid.store(u64::from(pid), Ordering::Release);
         Page { shared, bell, barrier, given_back: CURSOR_JOINING }
     }
 
-    /// This reader reads no more.
+    /// Says that this reader reads no more.
     pub(super) fn leave(&self) {
-        // Release: what it was reading it has read.
+        // Release: the reads of this reader come before the store.
         self.shared.line.pid.store(PID_LEFT, Ordering::Release);
     }
 
-    /// The page, looked up once: a fence between two looks keeps the compiler from doing so.
+    /// The page, looked up only once: a fence between two lookups keeps the compiler from combining them.
     #[inline(always)]
     pub(super) fn shared(&self) -> &ReaderPage {
         &self.shared
     }
 
-    /// The control word: what the writer and the daemon have said. Acquire: pairs with the writer's and the daemon's SeqCst. Who sees
-    /// a bit or the number of moves sees what was published before it.
+    /// The control word, in which the writer and the daemon set bits. Acquire pairs with the SeqCst operations of the
+    /// writer and the daemon: a reader that sees a bit or the number of moves also sees what was published before it.
     #[inline(always)]
     pub(super) fn control(&self) -> u32 {
         self.shared.control.value.load(Ordering::Acquire)
@@ -59,19 +59,19 @@ impl Page {
         self.given_back
     }
 
-    /// Whether space is to be given back at this offset. Relaxed: the value only decides whether the cursor is published now.
+    /// Whether to give space back at this offset. Relaxed: the value only decides whether the cursor is published now.
     #[inline(always)]
     pub(super) fn is_due(&self, off: u64) -> bool {
         off >= self.shared.space_wanted.give_at.load(Ordering::Relaxed)
     }
 
-    /// Space is given back at this offset the next time.
+    /// Sets the offset at which to give space back next.
     pub(super) fn set_due(&self, off: u64) {
         self.shared.space_wanted.give_at.store(off, Ordering::Relaxed);
     }
 
-    /// Gives everything before the position back, and does so again at offset `next`. With it goes how far this reader has come, in
-    /// messages.
+    /// Gives back everything before the position, and sets the next offset at which to do so to `next`. Also shows how
+    /// many messages this reader has passed and received.
     pub(super) fn give_back(&mut self, pos: u64, next: u64, (seq, received): (u64, u64)) {
         self.given_back = pos;
         let line = &self.shared.line;
@@ -96,7 +96,7 @@ impl Page {
         self.barrier.is_heavy()
     }
 
-    /// Announces a sleep, and how. Look once more before sleeping.
+    /// Announces a sleep of this kind. The caller must look once more before it sleeps.
     pub(super) fn arm(&self, how: u32) {
         wake::arm(&self.shared.waiting.value, how, self.barrier);
     }
@@ -105,18 +105,18 @@ impl Page {
         wake::disarm(&self.shared.waiting.value);
     }
 
-    /// Sleeps until the writer or the daemon posts, or until the moment.
+    /// Sleeps until the writer or the daemon posts the semaphore, or until the given time.
     pub(super) fn sleep(&self, until_ns: u64) {
         Semaphore::new(&self.shared.wake).wait_until(until_ns);
     }
 
-    /// Sleeps until the bell rings, something is to be read from `other`, or until the moment.
+    /// Sleeps until the bell rings, `other` is readable, or the given time comes.
     pub(super) fn doze(&self, other: BorrowedFd<'_>, until_ns: u64) {
         self.bell.wait(other, until_ns);
         self.bell.drain();
     }
 
-    /// Another bell, whose ringing end a new daemon has.
+    /// Sets another bell, whose ringing end a new daemon has.
     pub(super) fn set_bell(&mut self, bell: Bell) {
         self.bell = bell;
     }

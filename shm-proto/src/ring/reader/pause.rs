@@ -1,22 +1,24 @@
 //! Hanging back behind a fast writer.
 //!
-//! A reader that runs close behind a fast writer takes away the cache line that the writer is about to write, message after
-//! message; one that hangs back for a moment finds several messages, and costs the writer nothing. So a reader that has read
-//! everything pauses before it looks, for the longer the more messages came without a pause. In a ping-pong that is one
-//! pause, some 50 ns. And it pauses no longer than the ring has room for: while it is full the writer waits, too.
+//! A reader that runs close behind a fast writer takes away the cache line that the writer is about to write, for every
+//! message. A reader that hangs back for a moment finds several messages at once, and costs the writer nothing. So a
+//! reader that has read everything pauses before it looks again. The more messages came without a pause, the longer the
+//! pause. In a ping-pong, the pause has length one, about 50 ns. The pause is never longer than the ring has room for,
+//! because the writer must wait, too, while the ring is full.
 
 use crate::ring::walker::Walker;
 
-/// The most a reader hangs back, in `spin_loop` hints: 2 to 13 us. The hint is `pause` on x86-64 and `isb` on 64-bit Arm, which
+/// The longest pause, in `spin_loop` hints: 2 to 13 us. The hint is `pause` on x86-64 and `isb` on 64-bit Arm, which
 /// takes about as long.
 const LONGEST: u64 = 256;
 
 #[derive(Debug)]
 pub(super) struct Pause {
-    /// Where the last pause was.
+    /// The message at which the last pause was.
     seq: u64,
     pos: u64,
-    /// In hints; halved when a run of messages filled half of the ring, doubled when it was less than a quarter.
+    /// The current limit, in hints. Halved if a run of messages filled half of the ring, doubled if it filled less than
+    /// a quarter.
     longest: u64,
 }
 
@@ -25,12 +27,13 @@ impl Pause {
         Pause { seq: 0, pos: 0, longest: LONGEST }
     }
 
-    /// Begins anew at this place.
+    /// Starts again at this place.
     pub(super) fn begin(&mut self, at: &Walker) {
         (self.seq, self.pos) = (at.seq, at.pos());
     }
 
-    /// How long to hang back, in `spin_loop` hints, after reading everything before this place in a ring of this capacity.
+    /// The length of the pause, in `spin_loop` hints, after the reader has read everything before this place in a ring
+    /// of this capacity.
     #[inline]
     pub(super) fn at(&mut self, at: &Walker, capacity: u64) -> u64 {
         let (messages, bytes) = (at.seq - self.seq, at.pos() - self.pos);

@@ -1,14 +1,15 @@
-//! Where a reader stands in the segment. Together with [`Message`](super::Message), which looks at the payload there, this is the
-//! only part of the reader that needs unsafe code.
+//! Where a reader stands in the segment. This file and [`Message`](super::Message), which reads the payload there, are
+//! the only parts of the reader that need unsafe code.
 //!
-//! The unsafe code relies on one fact about the private fields of [`Position`], which only this file changes: the header at `at`
-//! lies inside the data area, at 8 modulo 16. Whatever moves `at` checks that before: [`Position::go_to`] and
-//! [`Position::jump`] by themselves, [`Position::pass`] because it takes a [`Found`], which says that the header behind the record
-//! lies inside, too; strides are multiples of 16.
+//! The unsafe code relies on one fact about the private fields of [`Position`], which only this file changes: the
+//! header at `at` lies inside the data area, at 8 modulo 16. Every function that moves `at` ensures that first:
+//! [`Position::go_to`] and [`Position::jump`] check it themselves. [`Position::pass`] takes a [`Found`], which proves
+//! that the header behind the record also lies inside; strides are multiples of 16.
 //!
-//! Published places, jumps and records are also checked against the file, because memory past its end must not be touched. The
-//! length that is `known` is looked up when something lies beyond it. It is never more than the capacity that the writer shows,
-//! unless the reader itself stands above that: a writer that has made the ring smaller says so before the daemon cuts the file.
+//! Published places, jumps and records are also checked against the length of the file, because memory behind its end
+//! must not be accessed. If something lies beyond the `known` length, the length is looked up again. `known` is never
+//! more than the capacity that the writer shows, unless the reader itself stands above that: a writer that has made the
+//! ring smaller shows the new capacity before the daemon truncates the file.
 #![allow(unsafe_code)]
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -25,29 +26,30 @@ use crate::ring::record::{HEADER, Header, Kind, LEAST_ALIGN, Strides, align_head
 use crate::ring::segment::Segment;
 use crate::ring::walker::Walker;
 
-/// Records to this size, in bytes, mostly lie on two lines.
+/// Records up to this size, in bytes, usually lie on two cache lines.
 const SMALL: u64 = 2 * LINE;
 
 #[derive(Debug)]
 pub(super) struct Position {
     segment: Segment,
-    /// The segment's descriptor: how long it is, changes.
+    /// The segment's descriptor, to look up the length of the file, which changes.
     file: OwnedFd,
     geometry: Geometry,
     strides: Strides,
     /// The header to look at next.
     at: Walker,
-    /// Bytes of data that are known to be there: never more than are mapped.
+    /// Bytes of data that are known to be in the file, never more than are mapped.
     known: u64,
     /// The ring's capacity when it was last looked at, in bytes.
     capacity: u64,
-    /// Bytes that the last record took.
+    /// Size of the last record in the ring, in bytes.
     last: u64,
 }
 
-/// A record that a reader stands at: payload bytes, and bytes altogether. Both, and the header behind them, lie in the data area.
+/// A record at the reader's current place: payload bytes, and bytes in total. The whole record and the header behind it
+/// lie in the data area.
 ///
-/// It is made for the present place, and holds until the reader moves on.
+/// A `Found` is made for the current place, and is valid until the reader moves.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Found {
     len: u64,
@@ -62,12 +64,12 @@ impl Found {
     }
 }
 
-/// Bytes of data that the file has, as far as they are mapped.
+/// Bytes of data in the file, as far as they are mapped.
 fn data_length(file: BorrowedFd<'_>, geometry: &Geometry) -> Result<u64> {
     Ok(reserve::length(file)?.saturating_sub(DATA_OFFSET).min(geometry.max_capacity))
 }
 
-/// A segment that a reader may go over to.
+/// A segment that a reader may change to.
 #[derive(Debug)]
 pub(super) struct Mapped {
     segment: Segment,
@@ -79,14 +81,14 @@ impl Mapped {
         Ok(Mapped { segment: Segment::open(file, geometry)?, known: data_length(file, geometry)? })
     }
 
-    /// Why no reader may go to this place of it.
+    /// Why no reader may go to this place in the segment.
     pub(super) fn implausible(&self, place: Place, geometry: &Geometry) -> Option<String> {
         implausible(place, geometry, self.known)
     }
 }
 
 impl Position {
-    /// Stands at the beginning of a segment's data. `file` and `geometry` are what the segment was mapped with.
+    /// Stands at the beginning of a segment's data. `file` and `geometry` are those that the segment was mapped with.
     pub(super) fn new(mapped: Mapped, file: OwnedFd, geometry: Geometry) -> Position {
         let Mapped { segment, known } = mapped;
         assert_eq!(segment.max_capacity(), geometry.max_capacity);
@@ -94,7 +96,7 @@ impl Position {
         Position { segment, file, geometry, strides, at: Walker::default(), known, capacity: 0, last: 0 }
     }
 
-    /// The present place, as one that moves with every message.
+    /// The current place, in a form that is cheap to move with every message.
     #[inline(always)]
     pub(super) fn at(&self) -> &Walker {
         &self.at
@@ -125,29 +127,29 @@ impl Position {
         self.segment.header()
     }
 
-    /// The floor has passed the present place: what was read here before may have been overwritten.
+    /// Whether the floor has passed the current place. Then what was read here before may have been overwritten.
     #[inline]
     pub(super) fn is_passed(&self) -> bool {
         self.segment.header().floor.has_passed(self.at.pos())
     }
 
-    /// The header that this reader stands at.
+    /// The header at the current place.
     #[inline(always)]
     pub(super) fn look(&self) -> Header {
-        // SAFETY: the header at the present place lies in the data area, at a multiple of 8: see the invariant above.
+        // SAFETY: the header at the current place lies in the data area, at a multiple of 8: see the invariant above.
         look(&unsafe { self.segment.unchecked() }, self.at.off)
     }
 
-    /// Whether there is anything at the present place.
+    /// Whether there is nothing at the current place.
     pub(super) fn is_empty(&self) -> bool {
         self.look().kind() == Kind::Empty
     }
 
-    /// Whether there is anything yet where this reader stands.
+    /// Whether something has arrived at the current place.
     ///
-    /// While there is nothing, and messages are small, the line behind the header's is asked for, too: the message will end
-    /// there, and the two lines come from the writer side by side instead of one after the other. A larger one has other
-    /// lines on their way by the time, and the writer would only be disturbed.
+    /// While there is nothing and messages are small, this also prefetches the next cache line: the message will end
+    /// there, so that both lines come from the writer in parallel instead of one after the other. For larger messages,
+    /// the other lines are already in transit by that time, and a prefetch would only disturb the writer.
     #[inline(always)]
     pub(super) fn has_come(&self) -> bool {
         let come = self.look().kind() != Kind::Empty;
@@ -157,14 +159,14 @@ impl Position {
         come
     }
 
-    /// The record at the present place, if its header is that of the next message.
+    /// The record at the current place, if its header is the header of the next message.
     #[inline(always)]
     pub(super) fn at_hand(&self) -> Option<Found> {
         self.fit(self.look().len_of(self.at.seq)?)
     }
 
-    /// A record of this many payload bytes at the present place, if the record and the header behind it lie in what is known of the
-    /// file.
+    /// A record of this many payload bytes at the current place, if the record and the header behind it lie within the
+    /// known length of the file.
     #[inline(always)]
     fn fit(&self, len: u64) -> Option<Found> {
         let stride = self.strides.of(len);
@@ -172,26 +174,27 @@ impl Position {
         fits.then_some(Found { len, stride })
     }
 
-    /// Whether a record of this size lies at the present place with the header behind it, in what is known of the file.
+    /// Whether a record of this size at the current place, and the header behind it, lie within the known length of the
+    /// file.
     #[inline(always)]
     pub(super) fn holds(&self, found: Found) -> bool {
         self.at.off + found.stride + HEADER <= self.known
     }
 
-    /// Like [`fit`](Self::fit), after another look at the file: it may have grown.
+    /// Like [`fit`](Self::fit), but looks at the file again, because the file may have grown.
     pub(super) fn find(&mut self, len: u64) -> Option<Found> {
         let end = self.at.off.saturating_add(self.strides.of(len)).saturating_add(HEADER);
         if self.reaches(end) { self.fit(len) } else { None }
     }
 
-    /// Where the payload of a record at the present place lies.
+    /// The address of the payload of a record at the current place.
     #[inline(always)]
     pub(super) fn payload(&self, _: &Found) -> *const u8 {
-        // SAFETY: behind the header at the present place, which lies in the data area.
+        // SAFETY: the address is directly behind the header at the current place, which lies in the data area.
         unsafe { self.segment.payload_unchecked(self.at.off + HEADER) }
     }
 
-    /// Leaves the record at the present place behind.
+    /// Moves behind the record at the current place.
     #[inline(always)]
     pub(super) fn pass(&mut self, found: Found) {
         debug_assert!(self.at.off + found.stride + HEADER <= self.geometry.max_capacity);
@@ -199,7 +202,7 @@ impl Position {
         self.last = found.stride;
     }
 
-    /// Follows the jump at the present place.
+    /// Follows the jump at the current place.
     pub(super) fn jump(&mut self, target: u64) -> Result<()> {
         let max_capacity = self.geometry.max_capacity;
         if target > max_capacity - HEADER || align_header(target, self.strides.align()) != target {
@@ -214,7 +217,7 @@ impl Position {
         Ok(())
     }
 
-    /// Goes to a place that was [believed](Self::believe).
+    /// Goes to a place that [`believe`](Self::believe) has accepted.
     ///
     /// # Panics
     /// If no header can stand there.
@@ -224,7 +227,8 @@ impl Position {
         self.at = Walker::at(place);
     }
 
-    /// A place that the writer or the daemon has published, if a reader may go there. The file is looked at in any case.
+    /// Checks whether a reader may go to a place that the writer or the daemon has published. Always looks at the file
+    /// again.
     pub(super) fn believe(&mut self, place: Option<Place>) -> Result<Place> {
         let place = place.ok_or_else(|| self.broken("a published place changes all the time".to_owned()))?;
         self.known = data_length(self.file.as_fd(), &self.geometry)?;
@@ -234,7 +238,7 @@ impl Position {
         }
     }
 
-    /// Whether the file has data up to `end`, as far as is known or after another look at the file.
+    /// Whether the file has data up to `end`, either according to the known length or after another look at the file.
     fn reaches(&mut self, end: u64) -> bool {
         if end > self.known
             && let Ok(length) = data_length(self.file.as_fd(), &self.geometry)
@@ -260,7 +264,8 @@ impl Position {
         capacity
     }
 
-    /// The writer shows another capacity, or this reader has come below it.
+    /// Lowers the known length, after the writer has shown another capacity or this reader may have come below the
+    /// capacity.
     fn know_less(&mut self) {
         self.known = self.known.min(self.capacity.max(self.at.off.saturating_add(HEADER)));
     }

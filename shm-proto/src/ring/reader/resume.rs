@@ -1,4 +1,4 @@
-//! Going on where an earlier attachment to the same channel has ended: for a follower, which outlives attachments.
+//! Continuing where an earlier attachment to the same channel ended, for a follower, which outlives attachments.
 
 use std::time::{Duration, Instant};
 
@@ -7,33 +7,34 @@ use super::error::{ReaderError, Result};
 use super::message::Message;
 use super::position::Found;
 
-/// The next message is there, and the reader stands at it.
+/// The next message has arrived, and the reader stands at it.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Ready(Found);
 
 impl Reader {
-    /// Goes on for an earlier attachment to the same lineage, after which message `next` was to come: earlier messages are
-    /// passed over, and later ones that are not there any more count as lost before the first message.
+    /// Continues an earlier attachment to the same lineage, after which message `next` was expected. Earlier messages
+    /// are skipped. If later messages are no longer there, they count as lost before the first message.
     pub(crate) fn go_on_at(&mut self, next: u64) {
         self.losses.go_on(next, self.seq());
     }
 
-    /// The message with which a later attachment to the same lineage goes on, if this one ends now.
+    /// The message with which a later attachment to the same lineage continues if this attachment ends now.
     pub(crate) fn next_to_receive(&mut self) -> u64 {
-        // What cannot be settled was not received.
+        // A record that cannot be settled was not received.
         let _ = self.settle_up();
         self.losses.next(self.seq())
     }
 
-    /// What [`find`](Self::find) finds, in the one case that is common: see [`at_hand`](Self::at_hand).
+    /// The result of [`find`](Self::find) in the most common case: see [`at_hand`](Self::at_hand).
     #[inline(always)]
     pub(crate) fn find_at_hand(&mut self) -> Option<Ready> {
         let found = self.at_hand()?;
         (!self.losses.knows(self.seq())).then_some(Ready(found))
     }
 
-    /// Like [`try_recv`](Self::try_recv) without the message, and passes over what is known from before.
+    /// Like [`try_recv`](Self::try_recv), but does not return the message, and skips messages that the program already
+    /// has.
     #[inline]
     pub(crate) fn find(&mut self) -> Result<Option<Ready>> {
         loop {
@@ -51,7 +52,8 @@ impl Reader {
         }
     }
 
-    /// Like [`find`](Self::find), and waits: until `deadline`, without one for as long as it takes. `None`: nothing came.
+    /// Like [`find`](Self::find), but waits until `deadline`, or without a time limit if there is none. `None` if no
+    /// message came.
     pub(crate) fn await_next(&mut self, deadline: Option<Instant>) -> Result<Option<Ready>> {
         loop {
             if let Some(ready) = self.find()? {
@@ -66,13 +68,13 @@ impl Reader {
         }
     }
 
-    /// The message that was found ready. Nothing may be asked of the reader in between.
+    /// The message that was found ready. The caller must not use the reader in between.
     ///
     /// # Panics
     /// If the reader stands where no such message can be.
     #[inline]
     pub(crate) fn message(&mut self, Ready(found): Ready) -> Message<'_> {
-        // Whoever has a `Found` relies on this: see `position`.
+        // The holder of a `Found` relies on this: see `position`.
         assert!(self.position.holds(found), "a message that is not there");
         Message::new(self, found)
     }

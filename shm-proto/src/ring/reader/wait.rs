@@ -1,4 +1,4 @@
-//! Waiting for a message: spinning, sleeping on the page's semaphore, or in somebody's poll loop.
+//! Waiting for a message: spinning, sleeping on the page's semaphore, or sleeping in the program's poll loop.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
@@ -14,24 +14,25 @@ use crate::ring::layout::{control, waiting};
 use crate::ring::reader::error::{ReaderError, Result};
 use crate::ring::spin;
 
-/// A sleep is cut into slices, to show a heartbeat and to notice a daemon that died.
+/// A sleep is divided into slices, so that the reader updates its heartbeat and notices if the daemon has died.
 const SLICE_NS: u64 = 1_000_000_000;
-/// Who has waited for so long sleeps on the bell and the connection from then on. That takes a little longer to wake from than the
-/// semaphore, which matters in a stream and not after such a gap, and ends at once when the daemon dies.
+/// A reader that has waited this long sleeps on the bell and the connection from then on. Waking up from that takes a
+/// little longer than from the semaphore, which matters in a stream but not after such a gap. In return, the sleep ends
+/// at once if the daemon dies.
 const DOZE_NS: u64 = 50_000_000;
-/// While a daemon is looked for, this is the shortest sleep between two looks.
+/// The shortest sleep between two looks while the connection looks for a daemon.
 const LOOK_NS: u64 = 1_000_000;
-/// Where the writer counts on `membarrier` and this process may not call it, a message can be missed when going to sleep; it
-/// is found after this time.
+/// If the writer relies on `membarrier` and this process may not call it, a reader that goes to sleep may miss a
+/// message. It finds the message after this time.
 const BLIND_SLICE_NS: u64 = 2_000_000;
-/// A reader that only polls takes in what the daemon has said once in so many looks.
+/// A reader that only polls reads what the daemon has sent once per this many looks.
 const LOOKS: u32 = 1 << 14;
-/// In a poll loop nobody looks again by the clock. There the look that comes before going to sleep is put off for so long: a
-/// store that no barrier hastens is visible after less than a microsecond, as a rule.
+/// In a poll loop, no timer triggers another look. So the look before the sleep is delayed by this time: usually, a
+/// store becomes visible after less than a microsecond, even if no barrier speeds it up.
 const BLIND_PAUSE: Duration = Duration::from_micros(100);
 
 impl Reader {
-    /// Looks at the header for some microseconds, after a [pause](super::pause). False when nothing came.
+    /// Looks at the header for some microseconds, after a [pause](super::pause). Returns false if nothing came.
     #[inline]
     pub(super) fn spin(&mut self) -> bool {
         for _ in 1..self.pause.at(self.position.at(), self.position.capacity()) {
@@ -45,17 +46,18 @@ impl Reader {
         self.spin.look_on(until_ns, || self.position.has_come())
     }
 
-    /// Looks for a message for as long as that is promising: some microseconds, and longer after waits that were short. True:
-    /// there is something to receive.
+    /// Looks for a message as long as that is promising: for some microseconds, and for longer after short waits.
+    /// Returns true if there is something to receive.
     ///
-    /// Before going to sleep in a poll loop: to sleep and to be woken takes longer than the gaps of a fast stream.
+    /// Called before going to sleep in a poll loop, because a sleep and a wake-up take longer than the gaps of a fast
+    /// stream.
     pub(in crate::ring) fn linger(&mut self) -> bool {
         let Connection { moves, trouble, .. } = &self.connection;
         let waits_for_the_daemon = trouble.is_told() || (!moves.may_move() && moves.has_moved(self.page.glance()));
         !waits_for_the_daemon && (self.spin() || self.look_on(u64::MAX))
     }
 
-    /// Waits until there is something to look at, or until the moment. False when the moment came first.
+    /// Waits until there is something to look at, or until the deadline. Returns false if the deadline came first.
     pub(super) fn wait_until(&mut self, deadline_ns: u64) -> Result<bool> {
         let begun = monotonic_ns();
         loop {
@@ -82,7 +84,7 @@ impl Reader {
                 }
             }
             self.page.disarm();
-            // As a rule it is a message that has woken us; the system call can wait.
+            // Usually, a message has woken this reader, and then no system call is needed.
             if self.has_news() {
                 return Ok(true);
             }
@@ -93,15 +95,15 @@ impl Reader {
         }
     }
 
-    /// Whether a reader that polls has nothing to do but to look again, in the one case that is common: nothing is there, and
-    /// nothing is to be given back or to be told. Everything else is [`on_empty`](Self::on_empty)'s.
+    /// Whether a polling reader need only look again, in the most common case: there is no message, nothing to give
+    /// back and nothing to report. [`on_empty`](Self::on_empty) handles all other cases.
     #[inline(always)]
     pub(super) fn is_quiet(&mut self) -> bool {
         self.looks = self.looks.wrapping_add(1);
         if self.looks.is_multiple_of(LOOKS) {
             self.listen_in();
         }
-        // While it is joined, no floor passes a reader that is not evicted.
+        // While the reader is joined, no floor passes it unless it is evicted.
         !self.position.has_come()
             && self.joined
             && self.page.given_back() == self.position.pos()
@@ -109,18 +111,20 @@ impl Reader {
             && !self.is_disconnected()
     }
 
-    /// Whoever does nothing but look learns that the daemon has died and that another has come.
+    /// A reader that only polls learns here that the daemon has died and that another one has come.
     #[cold]
     #[inline(never)]
     fn listen_in(&mut self) {
         self.listen();
     }
 
-    /// Whether a look would find anything but silence: a message, a floor that passed us, a closed channel, another segment.
+    /// Whether a look would find anything new: a message, a floor that has passed this reader, a closed channel, or
+    /// another segment.
     fn has_news(&self) -> bool {
         let (bits, connection) = (self.page.control(), &self.connection);
         if connection.moves.has_moved(bits) && bits & control::EVICTED == 0 {
-            // Until the line has come, what stands here says nothing. The daemon wakes this reader when it has sent it.
+            // Until the line has arrived, the header here means nothing. The daemon wakes this reader after it has sent
+            // the line.
             return connection.moves.may_move() || connection.is_mute();
         }
         if connection.trouble.is_told() && bits & (control::EVICTED | control::CLOSING) == 0 {
@@ -129,14 +133,14 @@ impl Reader {
         !self.position.is_empty() || bits & (control::EVICTED | control::CLOSING) != 0 || self.position.is_passed()
     }
 
-    /// Prepares for sleeping in a poll loop on [`as_fd`](AsFd::as_fd). True: there is nothing to read, the descriptor will
-    /// become readable when there may be. False: receive first.
+    /// Prepares for a sleep in a poll loop on [`as_fd`](AsFd::as_fd). Returns true if there is nothing to read: the
+    /// descriptor becomes readable when there may be. Returns false if the program must receive first.
     ///
-    /// Looks for a message for some microseconds before it says that there is none, because the gaps of a fast stream are not worth
-    /// going to sleep for.
+    /// Looks for a message for some microseconds before it returns true, because the gaps of a fast stream are too
+    /// short for a sleep.
     ///
     /// # Errors
-    /// When there is no descriptor left to poll.
+    /// If no descriptor is available to poll on.
     pub fn arm(&mut self) -> Result<bool> {
         self.descriptor.over(self.page.bell_fd(), self.connection.as_fd())?;
         self.listen();
@@ -155,7 +159,7 @@ impl Reader {
             self.page.disarm();
             return Ok(false);
         }
-        // The next record is looked at twice, and says how long this sleep was: see `next_record`.
+        // The next record is looked at twice. The second look, in `next_record`, records how long this sleep was.
         self.joined = false;
         if self.armed_ns == 0 {
             self.armed_ns = monotonic_ns();
@@ -163,16 +167,16 @@ impl Reader {
         Ok(true)
     }
 
-    /// Whether the daemon went away without a word.
+    /// Whether the connection to the daemon was lost without a farewell.
     #[must_use]
     pub fn is_disconnected(&self) -> bool {
         self.connection.is_lost()
     }
 
-    /// Whether nobody is left who could publish: the daemon is gone, and so is the writer. A program that was lent the role
-    /// before the daemon died goes on, and its readers with it.
+    /// Whether no process is left that could publish: the daemon and the writer are gone. If the role was lent to a
+    /// program before the daemon died, that program continues, and so do its readers.
     ///
-    /// Once the daemon is gone nobody tells of the writer's end; look about once a second.
+    /// Once the daemon is gone, nothing reports the end of the writer. Call this about once per second.
     #[must_use]
     pub fn is_abandoned(&self) -> bool {
         if !self.is_disconnected() {
@@ -182,12 +186,12 @@ impl Reader {
             return true;
         }
         let counters = &self.position.header().counters;
-        // What a killed writer published is visible, too: the kernel has switched away from it for good.
+        // What a killed writer published is also visible: the kernel has switched away from that process for good.
         let alive = |(pid, start)| u32::try_from(pid).is_ok_and(|pid| process::is_alive(pid, start));
         !holder::holder(&counters.writer_pid, &counters.writer_start).is_some_and(alive)
     }
 
-    /// Takes in what the daemon has said, without waiting. What follows from it is told by the next receive.
+    /// Reads what the daemon has sent, without waiting. The next receive reports what follows from it.
     pub(in crate::ring) fn listen(&mut self) {
         self.connection.listen();
         if let Some(bell) = self.connection.take_bell().and_then(|fd| Bell::from_fd(fd).ok()) {
@@ -195,7 +199,8 @@ impl Reader {
         }
     }
 
-    /// What an empty ring means here: nothing, the end, or that this reader stands where it should not.
+    /// Finds out what an empty ring means: nothing, the end, or that this reader stands at an invalid place. Returns
+    /// true if the caller should look again.
     #[cold]
     #[inline(never)]
     pub(super) fn on_empty(&mut self) -> Result<bool> {
@@ -217,7 +222,7 @@ impl Reader {
             return Ok(true);
         }
         if let Some(end) = self.connection.moves.end() {
-            // Whatever was before the end was visible when the line was sent.
+            // Everything before the end was visible when the daemon sent the line.
             if !self.position.is_empty() {
                 return Ok(true);
             }
@@ -229,8 +234,8 @@ impl Reader {
         if bits & control::CLOSING == 0 && !self.is_abandoned() {
             return Ok(false);
         }
-        // Looked at before the bit or the hang-up was, the ring may have been given its last message in between. The bit comes with
-        // Acquire, and so does the absence of a writer: see `holder`.
+        // The last message may have been published between the look at the ring and the look at the bit or the
+        // connection. The bit is read with Acquire, and so is the absence of a writer: see `holder`.
         if !self.position.is_empty() {
             return Ok(true);
         }
@@ -253,11 +258,12 @@ impl Reader {
 }
 
 impl AsFd for Reader {
-    /// The one descriptor to wait on, the same for as long as the reader lives. After a true [`arm`](Reader::arm) it is readable when a
-    /// message may have come, or the daemon has said something or is gone, and it stays so until the next `arm`.
+    /// The only descriptor to wait on. It stays the same as long as the reader lives. After [`arm`](Reader::arm) has
+    /// returned true, it is readable when a message may have come, or when the daemon has sent something or is gone. It
+    /// stays readable until the next `arm`.
     fn as_fd(&self) -> BorrowedFd<'_> {
         let bell = self.page.bell_fd();
-        // Without a descriptor `arm` fails, so nobody sleeps on the bell alone.
+        // Without a descriptor, `arm` fails, so no program sleeps on the bell alone.
         self.descriptor.over(bell, self.connection.as_fd()).unwrap_or(bell)
     }
 }
