@@ -22,13 +22,13 @@ impl Writer {
         Ok(seq)
     }
 
-    /// Before a message becomes visible: makes every reader publish its cursor as soon as it has read that message, also a
-    /// reader that attached when the channel had no `ack`.
+    /// Called before a message becomes visible: makes every reader publish its cursor as soon as it has read that
+    /// message, including a reader that attached when the channel had no `ack`.
     pub(super) fn expect_ack(&mut self) {
         self.peers.ask_all();
     }
 
-    /// Waits until every reader has read, but no longer than `ack_timeout` or the patience.
+    /// Waits until every reader has read everything, but no longer than `ack_timeout` or the patience.
     pub(super) fn acknowledged(&mut self, patience: Patience) -> Result<()> {
         if patience == Patience::None {
             return Ok(());
@@ -40,7 +40,7 @@ impl Writer {
     /// Waits until every attached reader has passed the tail.
     ///
     /// # Errors
-    /// [`WriterError::Unacknowledged`], and nothing else: the message is published.
+    /// Only [`WriterError::Unacknowledged`]: the message is published.
     pub(super) fn await_ack(&mut self, patience: Patience) -> Result<()> {
         let target = self.tail.pos();
         let need = Need::Ack { target };
@@ -48,9 +48,10 @@ impl Writer {
         let deadline_ns = patience.deadline_ns();
         let spin_until_ns = monotonic_ns() + spin::SPIN_NS;
         loop {
-            // Cursors are checked against the present tail: a shrink may have sent readers beyond this message meanwhile.
+            // Cursors are checked against the current tail: in the meantime, a shrink may have sent readers beyond this
+            // message.
             self.refresh();
-            // Readers whose lines the daemon holds back must read the message, too.
+            // Readers whose lines the daemon holds back must also read the message.
             if self.peers.wanting(need).is_none() && !self.peers.is_withheld() {
                 return Ok(());
             }

@@ -1,5 +1,5 @@
-//! Letting a message in when it does not fit at once: jumps, giving old records up, asking for growth, and what the channel does
-//! when none of that helps.
+//! Making space for a message that does not fit at once: jumps, giving up old records, requests for growth, and the
+//! channel's policy if none of these helps.
 
 use std::sync::atomic::Ordering;
 
@@ -15,17 +15,17 @@ use crate::ring::plan::Placement;
 use crate::ring::published::Place;
 use crate::ring::writer::error::{Result, WriterError};
 
-/// While growth waits for a shrink, the readers are looked at that often.
+/// How often to look at the readers while growth waits for a shrink.
 const SHRINK_LOOK_NS: u64 = 2_000_000;
 
-/// Whether to go on after the ring was found full.
+/// What to do after the ring was found full.
 enum Pressed {
     Retry,
     Drop,
 }
 
 impl Writer {
-    /// Makes sure that a message of `len` bytes fits at the tail. False when the channel's policy drops it.
+    /// Ensures that a message of `len` bytes fits at the tail. Returns false if the channel's policy drops the message.
     #[inline]
     pub(super) fn admit(&mut self, len: u64, patience: Patience) -> Result<bool> {
         if self.lease.is_current() && self.tail.has_space(len) {
@@ -46,7 +46,7 @@ impl Writer {
         let mut waiting = Waiting::default();
         loop {
             self.daemon_lines()?;
-            // Whoever went while this message waited for space counts, too.
+            // Readers that left while this message waited for space also count.
             self.await_readers(patience)?;
             self.settle();
             let full = match self.space.place(&mut self.tail, len) {
@@ -83,14 +83,14 @@ impl Writer {
         }
     }
 
-    /// Sends everybody to another offset.
+    /// Makes all readers continue at another offset.
     fn jump(&mut self, target: u64) {
         self.space.jump(&mut self.tail, target);
-        // A reader that sleeps in front of a jump has to follow it before the space behind it can be reused.
+        // A reader that sleeps in front of a jump must follow it before the space behind that reader can be reused.
         self.announce();
     }
 
-    /// Moves the floor to the last record boundary up to which every reader has read: walks there.
+    /// Moves the floor to the last record boundary up to which every reader has read, by walking there.
     fn give_up_rest(&mut self) -> Result<Floor> {
         let read = self.read();
         if read <= self.space.floor().pos {
@@ -100,7 +100,7 @@ impl Writer {
         Ok(self.space.move_floor(&self.tail, &self.lease, place))
     }
 
-    /// The last record boundary at or before `pos`. Evicts the readers whose cursor is between two.
+    /// The last record boundary at or before `pos`. Evicts the readers whose cursor is between two boundaries.
     fn boundary(&mut self, pos: u64) -> Result<Place> {
         let found = self.space.boundary(&self.tail, &self.geometry, pos);
         let place = found.map_err(|reason| self.lease.broken(reason))?;
@@ -112,22 +112,22 @@ impl Writer {
         Ok(place)
     }
 
-    /// Nothing fits, and the readers as last seen need everything that is there.
+    /// Handles a message that does not fit although the readers, as last seen, need everything in the ring.
     fn pressed(&mut self, len: u64, full: bool, waiting: &mut Waiting, patience: Patience) -> Result<Pressed> {
         let before = self.peers.least();
         self.refresh();
         if full && self.peers.least() > before {
             return Ok(Pressed::Retry);
         }
-        // Only now: readers that have gone on since the last look spare the walk.
+        // Not earlier: if readers have moved since the last look, the walk is unnecessary.
         if full && self.give_up_rest()? != Floor::Stays {
             return Ok(Pressed::Retry);
         }
         let on_full = self.geometry.on_full;
         if full && let Some(since) = self.peers.withheld_since_ns() {
             let now = monotonic_ns();
-            // Readers that are not known yet may need what is there. A channel that never holds its writer up waits no longer for
-            // the daemon than it does when it wants to grow.
+            // Readers that are not known yet may need the records in the ring. A channel that never holds up its writer
+            // waits for the daemon no longer than it does for growth.
             if on_full == OnFull::Block || now < since.saturating_add(ANSWER_NS) {
                 self.check_patience(patience, now)?;
                 self.await_lines(patience.deadline_ns())?;
@@ -135,11 +135,12 @@ impl Writer {
             }
         }
         let (needed, capacity) = (self.space.needed_for(self.tail.stride_of(len)), self.space.capacity());
-        // A ring that is being made smaller on request is full for that reason; only a message that cannot wait undoes it.
+        // A ring that is shrinking on request is full for that reason. Only a message that cannot wait undoes the
+        // shrink.
         let growing =
             (!full || !self.space.is_shrinking()) && self.space.ask_to_grow(&mut self.lease, needed.max(capacity + 1));
         if growing && patience != Patience::None && (!full || on_full != OnFull::Block) {
-            // Only the daemon can help. A channel that never holds its writer up does not wait for it for long.
+            // Only the daemon can help. A channel that never holds up its writer does not wait long for the daemon.
             self.await_growth(patience)?;
             return Ok(Pressed::Retry);
         }
@@ -183,7 +184,8 @@ impl Writer {
         } else if now >= until {
             self.space.not_grown("the daemon does not answer".to_owned());
         } else {
-            // The daemon may hold the answer back until a shrink is in effect, and that goes on only as the readers move.
+            // The daemon may delay its answer until a shrink is in effect, and the shrink proceeds only as the readers
+            // move.
             let look = if self.space.is_shrinking() { now + SHRINK_LOOK_NS } else { u64::MAX };
             let until = until.min(patience.deadline_ns()).min(look);
             self.lease.doze(until);
@@ -197,7 +199,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Gives up the oldest records although some reader has not read them.
+    /// Gives up the oldest records although a reader may not have read them.
     fn overwrite_oldest(&mut self) -> Result<()> {
         let (target, floor, read) = (self.space.next_boundary(&self.tail), self.space.floor(), self.read());
         let first_unread = if read > floor.pos { self.boundary(read)?.seq } else { floor.seq };
@@ -212,7 +214,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Leaves the memory above a smaller capacity as far as the readers allow, and says so when it is free.
+    /// Leaves the memory above a smaller capacity as far as the readers allow, and tells the daemon when that memory is
+    /// free.
     pub(super) fn go_on_shrinking(&mut self) {
         if !self.space.is_shrinking() {
             return;
@@ -229,7 +232,7 @@ impl Writer {
             }
         }
         let Some(shrink) = self.space.end_shrink() else { return };
-        // The last mark may lie above, and a reader that attaches from now on must not be sent there.
+        // The last mark may lie above the new capacity, and must not lead a reader there that attaches from now on.
         self.show_tail();
         let counters = self.tail.counters();
         counters.pending.store(0, Ordering::Relaxed);
@@ -239,8 +242,8 @@ impl Writer {
         self.lease.tell(ToDaemon::Shrunk { capacity, id, after });
     }
 
-    /// Moves the floor as far as the readers allow: to one mark, or by the whole rest. Returns false if the floor is there already,
-    /// or if the link has to be read first.
+    /// Moves the floor as far as the readers allow: to one mark, or over the whole rest. Returns false if the floor is
+    /// already there, or if the link must be read first.
     fn give_up(&mut self) -> bool {
         self.space.give_up_part(&self.tail, &self.lease, self.read()) == Floor::Moved
             || self.give_up_rest().is_ok_and(|floor| floor == Floor::Moved)

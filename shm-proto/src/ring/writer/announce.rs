@@ -1,4 +1,4 @@
-//! What follows when something becomes visible: wake-ups, the end of the role, the mark.
+//! What follows after something has become visible: wake-ups, a check for the end of the role, and the mark.
 
 use super::{Undone, Writer};
 use crate::ring::writer::error::Result;
@@ -7,23 +7,24 @@ impl Writer {
     /// Commits the message at the tail, which is filled; returns its sequence number.
     ///
     /// # Errors
-    /// [`WriterError::Superseded`] when the role had ended by then.
+    /// [`WriterError::Superseded`] if the role had ended by then.
     #[inline(always)]
     pub(super) fn commit(&mut self, len: u64) -> Result<u64> {
         let seq = self.tail.commit(len);
         self.announced(seq)
     }
 
-    /// After message `seq` became visible: see [`announce`](Self::announce).
+    /// Called after message `seq` has become visible: see [`announce`](Self::announce).
     #[inline(always)]
     pub(super) fn announced(&mut self, seq: u64) -> Result<u64> {
         if self.announce() { Ok(seq) } else { Err(self.superseded(seq)) }
     }
 
-    /// After something became visible: wakes who sleeps. False, and nobody's page is touched, if the role has ended by now.
+    /// Called after something has become visible: wakes the readers that sleep. Returns false, and touches no reader's
+    /// page, if the role has ended by now.
     ///
-    /// The daemon sets OVER, runs a heavy barrier and only then looks at the ring to find its end. So what this writer made
-    /// visible without seeing OVER here is before that end, and readers receive it.
+    /// The daemon sets OVER, runs a heavy barrier, and only then reads the ring to find its end. So everything that
+    /// this writer made visible before it found OVER unset here is before that end, and readers receive it.
     #[inline(always)]
     pub(super) fn announce(&mut self) -> bool {
         self.barrier.light();
@@ -40,7 +41,8 @@ impl Writer {
     #[inline(never)]
     fn wake(&mut self) {
         if self.peers.wake(self.tail.pos(), false) {
-            // The reader had read everything, so messages are rare, and readers of the mark may as well see all of them.
+            // The reader had read everything. So messages are rare, and processes that read the mark may as well see
+            // all of them.
             self.show_tail();
         }
     }
@@ -48,8 +50,7 @@ impl Writer {
     /// Makes a batch visible, unless the role has ended.
     ///
     /// # Errors
-    /// [`WriterError::Revoked`]: nothing of it was made visible;
-    /// [`WriterError::Superseded`].
+    /// [`WriterError::Revoked`]: nothing of the batch was made visible; [`WriterError::Superseded`].
     #[inline(always)]
     pub(super) fn flush(&mut self) -> Result<()> {
         match self.tail.staged() {
@@ -59,7 +60,7 @@ impl Writer {
     }
 
     fn flush_from(&mut self, seq: u64) -> Result<()> {
-        // Any time may have passed since the last look.
+        // Any amount of time may have passed since the last look.
         if self.lease.is_over() {
             self.tail.discard_staged();
             self.undone = Some(Undone::Discarded);
@@ -71,7 +72,7 @@ impl Writer {
 
     /// Moves the mark to the tail.
     pub(super) fn show_tail(&mut self) {
-        // A batch that was forgotten; nobody is to be sent behind what is not visible.
+        // A leaked batch may be staged. The mark must not lead readers behind records that are not visible.
         if self.flush().is_ok() {
             self.tail.show();
         }

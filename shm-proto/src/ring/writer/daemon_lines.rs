@@ -1,20 +1,22 @@
-//! What the daemon says to the writer, and resizing.
+//! The daemon's lines to the writer, and resizing.
 //!
 //! # Joining without the writer's help
 //!
-//! The daemon (1) sends `reader_joined`, (2) raises the generation, (3) runs a heavy barrier, (4) answers the reader, which
-//! (5) reads floor and mark and chooses its start. The writer looks at the generation before every record. After (3) at most
-//! the one publish that had already looked is under way; the next one reads the link first, registers the page, and from
-//! then on holds the floor for it. What that one publish may have overwritten, the reader notices by the floor, and
-//! starts at the floor instead. What that one publish made visible after the reader had looked and gone to sleep, nobody
-//! has woken it for; so the writer looks at the readers' flags once it has registered them. A slot that is reserved is such a
-//! publish, and may be under way for long. So an idle or stopped writer keeps nobody from attaching.
+//! The daemon (1) sends `reader_joined`, (2) raises the generation, (3) runs a heavy barrier, and (4) answers the
+//! reader, which (5) reads floor and mark and chooses its start. The writer looks at the generation before every
+//! record. After (3), at most one publish is in progress, which had already looked. The next publish first reads the
+//! link and registers the page, and from then on the writer holds the floor for the reader. If that one publish
+//! overwrites something, the reader notices by the floor, and starts at the floor instead. If that one publish makes
+//! something visible after the reader has looked and gone to sleep, the writer does not wake the reader for it. So the
+//! writer looks at the readers' flags after it has registered them. A reserved slot is such a publish, and may be in
+//! progress for a long time. Therefore an idle or stopped writer prevents no reader from attaching.
 //!
-//! Of a writer that does not read its link the daemon keeps the lines (see [`link`](crate::ring::link)), and (1) is that the
-//! lease page says so. Such a writer moves no floor before it has them.
+//! If a writer does not read its link, the daemon keeps the lines (see [`link`](crate::ring::link)), and (1) means that
+//! the lease page says so. Such a writer moves no floor before it has the lines.
 //!
-//! "At most one" needs a full barrier on the writer's side between one record and the look before the next: `membarrier`
-//! executes it at (3) wherever the writer is; without `membarrier`, `announce` runs a fence after every record.
+//! "At most one" requires a full barrier on the writer's side, between one record and the look before the next:
+//! `membarrier` executes it at (3), wherever the writer is. Without `membarrier`, `announce` runs a fence after every
+//! record.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
@@ -35,7 +37,7 @@ impl Writer {
     /// Reads the link if the daemon has raised the generation.
     ///
     /// # Errors
-    /// [`WriterError::Revoked`] once the role was taken back.
+    /// [`WriterError::Revoked`] once the daemon has taken the role back.
     pub(super) fn daemon_lines(&mut self) -> Result<()> {
         if self.lease.is_due(monotonic_ns()) {
             return self.daemon_lines_now();
@@ -43,7 +45,8 @@ impl Writer {
         if self.lease.is_current() { self.lease.check() } else { self.daemon_lines_now() }
     }
 
-    /// Reads the link whether or not there is word of anything on it: a daemon that died has raised no generation.
+    /// Reads the link, whether or not the generation announces a line: a daemon that died has not raised the
+    /// generation.
     ///
     /// # Errors
     /// As [`daemon_lines`](Self::daemon_lines).
@@ -62,7 +65,7 @@ impl Writer {
         self.tail.close();
     }
 
-    /// The daemon has ended the lending. Why nothing is published any more.
+    /// The daemon has ended the lease. Returns the reason why nothing can be published any more.
     #[cold]
     #[inline(never)]
     pub(super) fn deposed(&mut self) -> WriterError {
@@ -70,7 +73,7 @@ impl Writer {
         self.lease.revocation()
     }
 
-    /// The daemon ended the lending while this message was made visible.
+    /// The daemon ended the lease while this message was made visible.
     #[cold]
     #[inline(never)]
     pub(super) fn superseded(&mut self, seq: u64) -> WriterError {
@@ -79,16 +82,16 @@ impl Writer {
     }
 
     fn read_link(&mut self) -> Result<()> {
-        // Before the lines as well: a shrink among them may move the floor.
+        // This is also needed before the lines: a shrink among them may move the floor.
         self.withhold();
         while let Some((line, fds)) = self.lease.receive()? {
             self.obey(line, fds);
         }
         self.withhold();
-        // The readers are not what they were, or the daemon has said something: the next message looks at everything anew.
+        // The readers may have changed, or the daemon has sent something: the next message checks everything again.
         self.tail.close();
-        // A reader that has attached may have gone to sleep before the record that was under way meanwhile, and nobody knew
-        // of it when that became visible.
+        // A reader that has attached may have gone to sleep before the record that was in progress at that time. The
+        // writer did not know the reader when that record became visible.
         self.announce();
         Ok(())
     }
@@ -113,12 +116,12 @@ impl Writer {
             }
             ToWriter::Revoked { reason } => self.lease.revoke(reason),
             ToWriter::Resumed => self.peers.disown(),
-            // Said where the line was read.
+            // Reported where the line was read.
             ToWriter::Unknown => {}
         }
     }
 
-    /// Gives up nothing while the daemon holds lines back: they may name readers.
+    /// Gives up no space while the daemon holds back lines, because they may name readers.
     fn withhold(&mut self) {
         self.peers.withhold(self.lease.lacks_lines().then_some(self.space.floor().pos));
     }
@@ -130,7 +133,7 @@ impl Writer {
         self.daemon_lines_now()
     }
 
-    /// Waits until the daemon has named everybody who reads.
+    /// Waits until the daemon has named all readers.
     pub(crate) fn know_all(&mut self, timeout: Duration) -> Result<()> {
         let patience = Patience::until(timeout);
         while self.peers.is_withheld() {
@@ -144,7 +147,7 @@ impl Writer {
     }
 }
 
-/// What came with a reader's name; why not, with the way out, where it did not come or is of no use.
+/// The objects that came with a reader's name. If they did not come or cannot be used: the reason, and what to do.
 fn page_and_bell(fds: Vec<OwnedFd>) -> Result<Named, String> {
     let pid = std::process::id();
     let [page, bell] = <[OwnedFd; 2]>::try_from(fds).map_err(|_| {
@@ -155,7 +158,7 @@ fn page_and_bell(fds: Vec<OwnedFd>) -> Result<Named, String> {
         )
     })?;
     let failed = |e: ProtocolError| format!("the writer, process {pid}, cannot serve it: {e}");
-    // The page's descriptor is closed here: what is kept for each reader is its bell.
+    // The page's descriptor is closed here; only the bell of each reader stays open.
     let page_id = FileId::of(&page).map_err(|e| failed(SystemError::new("look at a received page", e).into()))?;
     let page = SharedPage::open(page.as_fd()).map_err(failed)?;
     Ok(Named { page_id, page, bell: Bell::from_fd(bell).map_err(failed)? })

@@ -1,4 +1,4 @@
-//! What publishing can meet.
+//! The errors of publishing.
 
 use std::time::Duration;
 
@@ -6,14 +6,14 @@ use crate::error::{Blocked, ProtocolError, SystemError};
 
 pub(super) type Result<T, E = WriterError> = std::result::Result<T, E>;
 
-/// Why a [`Writer`](crate::Writer) did not publish, or did not see that every reader has read.
+/// Why a [`Writer`](crate::Writer) did not publish a message, or did not see that every reader has read it.
 ///
-/// The message *is* published with [`Unacknowledged`](Self::Unacknowledged), may be with [`Superseded`](Self::Superseded), and is
-/// not with any other error.
+/// The message *is* published with [`Unacknowledged`](Self::Unacknowledged), may be published with
+/// [`Superseded`](Self::Superseded), and is not published with any other error.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WriterError {
-    /// The message is larger than the channel will ever take.
+    /// The message is larger than the channel's limit.
     #[error("a message of {len} bytes is over channel {channel}'s limit of {limit} bytes")]
     TooLarge {
         /// Which channel.
@@ -31,7 +31,7 @@ pub enum WriterError {
         /// How long.
         waited: Duration,
     },
-    /// The call would have to wait, and the caller asked not to.
+    /// The call would have to wait, and the caller asked it not to.
     #[error("channel {channel} {reason}")]
     WouldBlock {
         /// Which channel.
@@ -39,28 +39,27 @@ pub enum WriterError {
         /// What the call would have to wait for.
         reason: Blocked,
     },
-    /// The program has ended a wait with the flag that it gave to
-    /// [`Writer::interrupt_on`](crate::Writer::interrupt_on).
+    /// The program ended a wait with the flag that it passed to [`Writer::interrupt_on`](crate::Writer::interrupt_on).
     #[error("interrupted while waiting for {what}")]
     Interrupted {
         /// What was waited for: space or readers.
         what: String,
     },
-    /// The message needs more capacity than the channel has, and growing is not possible now.
+    /// The message needs more capacity than the channel has, and the channel cannot grow now.
     #[error(
         "channel {channel}: a message needs {needed} bytes of capacity, there are {capacity}, and growing failed: {reason}"
     )]
     NoSpace {
         /// Which channel.
         channel: String,
-        /// Capacity that would do, in bytes.
+        /// The capacity that would be enough, in bytes.
         needed: u64,
-        /// Present capacity in bytes.
+        /// The current capacity in bytes.
         capacity: u64,
-        /// Why it cannot grow.
+        /// Why the channel cannot grow.
         reason: String,
     },
-    /// A message is published, but not every reader has read it yet.
+    /// The message is published, but not every reader has read it yet.
     #[error(
         "message {seq} of channel {channel} is published, but {behind} of {readers} readers {} not read it {}",
         if *behind == 1 { "has" } else { "have" },
@@ -71,16 +70,16 @@ pub enum WriterError {
         channel: String,
         /// The number of the message, or of the last one of a batch.
         seq: u64,
-        /// Readers that have not read it.
+        /// The number of readers that have not read it.
         behind: usize,
-        /// Readers that are attached.
+        /// The number of attached readers.
         readers: usize,
-        /// How long publishing may wait for them.
+        /// How long the publish could wait for the readers.
         waited: Duration,
         /// Why the wait ended early, if it did; for example because the writer role was taken back.
         ended: Option<String>,
     },
-    /// The writer role was taken back by the daemon.
+    /// The daemon took the writer role back.
     #[error("the writer role of channel {channel} was taken back: {reason}")]
     Revoked {
         /// Which channel.
@@ -88,7 +87,7 @@ pub enum WriterError {
         /// Why.
         reason: String,
     },
-    /// The writer role ended in the moment in which a message was published: it may be in the ring for the readers or not.
+    /// The writer role ended at the moment when a message was published: readers may or may not receive the message.
     #[error(
         "the writer role of channel {channel} ended while message {seq} was published: readers may receive it, and what \
          followed it in its batch, or not"
@@ -99,15 +98,16 @@ pub enum WriterError {
         /// The message's number, or that of the first of its batch.
         seq: u64,
     },
-    /// The daemon is of another release, whose segments this library does not understand; nothing was written to it, and the daemon keeps it.
+    /// The daemon is from another release, whose segments this library does not understand. Nothing was written to the
+    /// segment, and the daemon keeps it.
     #[error("channel {channel}: {reason}")]
     OtherLayout {
         /// Which channel.
         channel: String,
-        /// What each side has, and the way out.
+        /// What each side has, and what to do.
         reason: String,
     },
-    /// The segment or a record in it is not what the layout allows.
+    /// The segment or a record in it is not as the layout requires.
     #[error("segment of channel {channel}: {reason}")]
     Corrupt {
         /// Which channel.

@@ -1,4 +1,4 @@
-//! The writer role: what the daemon has lent, what it says, and whether it has ended the lending.
+//! The writer role: the lease from the daemon, the daemon's lines, and whether the daemon has ended the lease.
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{Ordering, fence};
@@ -11,7 +11,7 @@ use crate::ring::link::{LinkError, ToDaemon, ToWriter, WriterLink};
 use crate::ring::writer::error::{Result, WriterError};
 use crate::sync::AtomicU64;
 
-/// A writer at work reads its link so often at least.
+/// A busy writer reads its link at least this often.
 const READ_NS: u64 = 5_000_000;
 
 #[derive(Debug)]
@@ -21,34 +21,35 @@ pub(super) struct Lease {
     /// The page's generation when the link was last read.
     generation: u64,
     link: Option<WriterLink>,
-    /// When the link was last read, `CLOCK_MONOTONIC` nanoseconds.
+    /// When the link was last read, in `CLOCK_MONOTONIC` nanoseconds.
     read_ns: u64,
     revoked: Option<String>,
 }
 
 impl Lease {
     pub(super) fn new(page: SharedPage<LeasePage>, link: WriterLink, channel: ChannelName) -> Lease {
-        // Whatever was sent before the page was ours is read at the first call.
+        // Lines that were sent before this writer had the page are read at the first call.
         Lease { page, channel, generation: u64::MAX, link: Some(link), read_ns: 0, revoked: None }
     }
 
     /// Whether the daemon has announced nothing since the link was last read.
     #[inline(always)]
     pub(super) fn is_current(&self) -> bool {
-        // Acquire: pairs with the daemon's increment; the line that it announces is on the link. A reader that attaches relies on
-        // this look coming before the record: see `daemon_lines`.
+        // Acquire pairs with the daemon's increment: the line that the increment announces is on the link. A reader
+        // that attaches relies on this look coming before the record: see `daemon_lines`.
         self.page.generation.value.load(Ordering::Acquire) == self.generation
     }
 
-    /// Like [`is_current`](Self::is_current), between [`want_space`](crate::ring::wake::want_space) and the sleep.
+    /// Like [`is_current`](Self::is_current), for a look between [`want_space`](crate::ring::wake::want_space) and the
+    /// sleep.
     pub(super) fn is_current_before_sleep(&self) -> bool {
-        // SeqCst: a line sent between the last look and `want_space` was followed by the daemon's look at `space_wanted`: see the
-        // daemon's kick.
+        // SeqCst: if the daemon sent a line between the last look and `want_space`, the daemon then looked at
+        // `space_wanted`: see the daemon's kick.
         self.page.generation.value.load(Ordering::SeqCst) == self.generation
     }
 
-    /// Whether the link is to be read although nothing is announced: a daemon that died announces nothing, and one that has come in
-    /// its place cannot before it is spoken to.
+    /// Whether to read the link although nothing is announced. A daemon that died announces nothing, and the daemon
+    /// that comes in its place can announce nothing before the writer has spoken to it.
     #[inline]
     pub(super) fn is_due(&mut self, now: u64) -> bool {
         let due = now.saturating_sub(self.read_ns) >= READ_NS;
@@ -58,37 +59,39 @@ impl Lease {
         due && self.as_fd().is_some()
     }
 
-    /// Whether the daemon is there.
+    /// Whether there is a daemon.
     pub(super) fn is_attended(&self) -> bool {
         self.link.as_ref().is_some_and(|link| link.looks_for_daemon().is_none())
     }
 
-    /// Notes the present generation. Before the link is read: what is announced after this look is seen at the next.
+    /// Notes the current generation. Call this before reading the link: the next look then sees whatever is announced
+    /// after this one.
     pub(super) fn renew(&mut self) {
-        // Acquire: as in `is_current`.
+        // Acquire, for the same reason as in `is_current`.
         self.generation = self.page.generation.value.load(Ordering::Acquire);
     }
 
-    /// The page's generation, and what it is as far as is known: for [`floor::advance`](crate::ring::floor::advance).
+    /// The page's generation, and its last known value, for [`floor::advance`](crate::ring::floor::advance).
     #[inline]
     pub(super) fn generations(&self) -> (&AtomicU64, u64) {
         (&self.page.generation.value, self.generation)
     }
 
-    /// Whether the daemon has ended the lending: the ring may be another writer's by now.
+    /// Whether the daemon has ended the lease: the ring may belong to another writer by now.
     #[inline(always)]
     pub(super) fn is_over(&self) -> bool {
         self.page.generation.value.load(Ordering::Acquire) & OVER != 0
     }
 
-    /// Like [`is_over`](Self::is_over), after something became visible and [`light`](crate::ring::wake::Barrier::light).
+    /// Like [`is_over`](Self::is_over), after something has become visible and after
+    /// [`light`](crate::ring::wake::Barrier::light).
     #[inline(always)]
     pub(super) fn was_over(&self) -> bool {
-        // Relaxed: the barrier pairs with the daemon's.
+        // Relaxed: the barrier pairs with the daemon's barrier.
         self.page.generation.value.load(Ordering::Relaxed) & OVER != 0
     }
 
-    /// Gives up the role, which the daemon has ended.
+    /// Gives up the role, after the daemon has ended the lease.
     pub(super) fn give_up(&mut self) {
         self.link = None;
         self.revoked.get_or_insert_with(|| "the daemon has closed the connection that it was lent over".to_owned());
@@ -99,7 +102,7 @@ impl Lease {
         self.revoked = Some(reason);
     }
 
-    /// Fails once the role was taken back.
+    /// Fails once the daemon has taken the role back.
     #[inline]
     pub(super) fn check(&self) -> Result<()> {
         if self.revoked.is_none() { Ok(()) } else { Err(self.revocation()) }
@@ -110,13 +113,13 @@ impl Lease {
         WriterError::Revoked { channel: self.channel.to_string(), reason }
     }
 
-    /// The next line from the daemon. A daemon that is gone without having ended the lending sends no more, and the readers that are
-    /// attached go on being served.
+    /// The next line from the daemon. If the daemon is gone without having ended the lease, no more lines come, and the
+    /// writer continues to serve the readers that are attached.
     pub(super) fn receive(&mut self) -> Result<Option<(ToWriter, Vec<OwnedFd>)>> {
         let Some(link) = &mut self.link else { return Ok(None) };
         match link.receive() {
             Err(LinkError::Disconnected) => {
-                // Looked at anew: the bit is set before the connection is closed.
+                // Loaded again: the daemon sets the bit before it closes the connection.
                 if self.is_over() {
                     self.give_up();
                 }
@@ -136,7 +139,7 @@ impl Lease {
         }
     }
 
-    /// The ring is not what it should be. The daemon is told, which replaces it.
+    /// The contents of the ring are invalid. Tells the daemon, which replaces the ring.
     #[cold]
     pub(super) fn broken(&mut self, reason: String) -> WriterError {
         self.tell(ToDaemon::Broken { reason: reason.clone() });
@@ -152,17 +155,17 @@ impl Lease {
         self.link.as_ref().and_then(|link| link.as_fd())
     }
 
-    /// Whether the daemon holds lines back, which may name readers. One that is gone sends no more.
+    /// Whether the daemon holds back lines, which may name readers. A daemon that is gone sends no more lines.
     pub(super) fn lacks_lines(&self) -> bool {
-        // Acquire: pairs with the daemon's store, which comes before the generation is raised when there is more to come, and
-        // after it when nothing is.
+        // Acquire pairs with the daemon's store. That store comes before the generation is raised if there are more
+        // lines to come, and after it if there are none.
         self.link.is_some() && self.page.pending.value.load(Ordering::Acquire) > 0
     }
 
-    /// Waits for a line from the daemon, at most until then.
+    /// Waits for a line from the daemon, until the given time at the latest.
     pub(super) fn doze(&self, until_ns: u64) {
         self.page.waiting.value.store(1, Ordering::Relaxed);
-        // SeqCst: pairs with the daemon's fence between raising the generation and looking at this flag.
+        // SeqCst pairs with the daemon's fence between raising the generation and looking at this flag.
         fence(Ordering::SeqCst);
         if self.page.generation.value.load(Ordering::Relaxed) == self.generation {
             Semaphore::new(&self.page.wake).wait_until(until_ns);

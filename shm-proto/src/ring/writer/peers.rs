@@ -1,4 +1,4 @@
-//! The readers as the writer sees them. Their pages are hostile input: one load, one check, then a decision.
+//! The readers as the writer sees them. Their pages are hostile input: load once, check once, then decide.
 
 use std::sync::atomic::Ordering;
 
@@ -17,20 +17,21 @@ use crate::ring::wake;
 #[derive(Debug)]
 pub(super) struct Peer {
     id: u32,
-    /// Which page it has: device and number of the file.
+    /// The reader's page: device and inode number of the file.
     page_id: FileId,
-    /// The daemon that named it is dead, and the one that has come in its place has not named it yet.
+    /// The daemon that named this reader is dead, and the daemon that came in its place has not named it yet.
     is_disowned: bool,
     page: SharedPage<ReaderPage>,
     bell: Bell,
-    /// Everything before this position it has read; checked.
+    /// The reader has read everything before this position. Checked.
     cursor: u64,
-    /// While joining: the floor when it was registered. Its start may still be chosen, at this place or later.
+    /// While the reader is joining: the floor when it was registered. The reader may still choose this place or a later
+    /// one as its start.
     hold: Option<u64>,
     standstill: Standstill,
     wakes: Wakes,
-    /// Its process, number and start, if that was found alive when it had chosen its start. What another PID namespace calls it means
-    /// nothing here.
+    /// The reader's process, number and start, if it was found alive when the reader had chosen its start. A process
+    /// number from another PID namespace means nothing here.
     process: Option<(u32, u64)>,
 }
 
@@ -45,12 +46,12 @@ pub(super) struct Named {
 /// What the writer needs from its readers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Need {
-    /// Space: the slowest reader has to give some back.
+    /// Space: the slowest reader must give some back.
     Space {
         /// Position of the tail.
         tail: u64,
     },
-    /// Acknowledgement: every reader has to read a message.
+    /// Acknowledgement: every reader must read a message.
     Ack {
         /// Position after the message.
         target: u64,
@@ -58,14 +59,15 @@ pub(super) enum Need {
 }
 
 impl Peer {
-    /// The position up to which it has read everything, as last seen.
+    /// The position up to which the reader has read everything, as last seen.
     pub(super) fn cursor(&self) -> u64 {
         self.cursor
     }
 
     /// Takes one look at the cursor. `Err` says what is wrong with it.
     fn look(&mut self, tail: u64) -> Result<(), String> {
-        // Acquire: pairs with the Release in `publish_cursor`; the reader is done with what lies before.
+        // Acquire pairs with the Release in `publish_cursor`: the reader has finished with everything before the
+        // cursor.
         let cursor = self.page.line.cursor.load(Ordering::Acquire);
         if let Some(hold) = self.hold {
             if cursor == CURSOR_JOINING || cursor < hold {
@@ -85,25 +87,25 @@ impl Peer {
         Ok(())
     }
 
-    /// The process that its page names.
+    /// The process that the reader's page names.
     fn named_process(&self) -> Option<(u32, u64)> {
-        // Acquire: pairs with the Release store, which the start comes before.
+        // Acquire pairs with the Release store of the number, before which the reader stores the start.
         let pid = u32::try_from(self.page.line.pid.load(Ordering::Acquire)).ok().filter(|pid| *pid != 0)?;
         Some((pid, self.page.line.start.load(Ordering::Relaxed)))
     }
 
-    /// Whether it has said that it reads no more, or its process is dead.
+    /// Whether the reader has said that it reads no more, or was evicted, or its process is dead.
     fn is_gone(&self) -> bool {
-        // Acquire: pairs with the Release store in `Page::leave`. The daemon may have died before it told that it evicted this
-        // reader.
+        // Acquire pairs with the Release store in `Page::leave`. The daemon may have died before it could report that
+        // it had evicted this reader.
         self.page.line.pid.load(Ordering::Acquire) == PID_LEFT
             || self.page.control.value.load(Ordering::SeqCst) & control::EVICTED != 0
             || self.process.is_some_and(|(pid, start)| !process::is_alive(pid, start))
     }
 
-    /// Whether it has not chosen its start yet.
+    /// Whether the reader has not chosen its start yet.
     pub(super) fn is_joining(&self) -> bool {
-        // Relaxed: the value alone counts. Space is given up only for a cursor that `look` has loaded.
+        // Relaxed: only the value itself matters. Space is given up only for a cursor that `look` has loaded.
         self.hold.is_some() && self.page.line.cursor.load(Ordering::Relaxed) == CURSOR_JOINING
     }
 
@@ -121,8 +123,8 @@ impl Peer {
         wake::ask_for_cursor(&self.page.space_wanted.give_at);
     }
 
-    /// Sleeps until the cursor reaches `wanted` or the moment comes, unless the cursor is there already or `may_sleep` says no.
-    /// `None` if the cursor is there.
+    /// Sleeps until the cursor reaches `wanted` or the given time comes, unless the cursor is already there or
+    /// `may_sleep` returns false. Returns `None` if the cursor is there.
     pub(super) fn sleep_until_read(
         &self,
         wanted: u64,
@@ -138,7 +140,7 @@ impl Peer {
         Some(woken)
     }
 
-    /// Wakes it in the way it sleeps.
+    /// Wakes the reader in the way in which it sleeps.
     #[cold]
     fn wake(&self, how: u32) {
         match how {
@@ -147,10 +149,10 @@ impl Peer {
         }
     }
 
-    /// Tells it that it is evicted. From here on its bytes may be overwritten.
+    /// Tells the reader that it is evicted. After this, its bytes may be overwritten.
     pub(super) fn mark_evicted(&self) {
-        // What this reader holds is overwritten only after the floor has been replaced, and the Release fence in that store
-        // comes after this: it pairs with the Acquire fence in `is_unchanged`.
+        // What this reader holds is overwritten only after the floor has been replaced. The Release fence in that store
+        // comes after this operation, and pairs with the Acquire fence in `is_unchanged`.
         self.page.control.value.fetch_or(control::EVICTED, Ordering::SeqCst);
         Semaphore::new(&self.page.wake).post();
         self.bell.ring();
@@ -161,12 +163,12 @@ impl Peer {
 #[derive(Debug)]
 pub(super) struct Peers {
     list: Vec<Peer>,
-    /// The least checked cursor; `u64::MAX` without readers.
+    /// The smallest checked cursor; `u64::MAX` without readers.
     least: u64,
-    /// Where the floor stood when lines began to be held back that may name readers; and when that was, `CLOCK_MONOTONIC`
-    /// nanoseconds.
+    /// The floor when the daemon began to hold back lines that may name readers, and when that was, in
+    /// `CLOCK_MONOTONIC` nanoseconds.
     withheld: Option<(u64, u64)>,
-    /// When time was last counted against readers that stand still, `CLOCK_MONOTONIC` nanoseconds.
+    /// When time was last counted against readers that stand still, in `CLOCK_MONOTONIC` nanoseconds.
     counted_ns: u64,
 }
 
@@ -179,31 +181,31 @@ impl Peers {
         self.list.len()
     }
 
-    /// The readers whose cursor is exactly here.
+    /// The readers whose cursor is exactly at this position.
     pub(super) fn at(&self, pos: u64) -> Vec<u32> {
         self.list.iter().filter(|peer| peer.cursor == pos).map(|peer| peer.id).collect()
     }
 
-    /// The least cursor as last seen.
+    /// The smallest cursor as last seen.
     pub(super) fn least(&self) -> u64 {
         self.least
     }
 
-    /// How many have chosen their start.
+    /// The number of readers that have chosen their start.
     pub(super) fn joined(&self) -> usize {
         self.list.iter().filter(|peer| !peer.is_joining()).count()
     }
 
-    /// Registers a reader: nothing from the floor on is overwritten before it has been read.
+    /// Registers a reader: from now on, nothing at or after the floor is overwritten before the reader has read it.
     pub(super) fn add(&mut self, id: u32, named: Named, floor: u64) {
         let Named { page_id, page, bell } = named;
         if let Some(peer) = self.list.iter_mut().find(|peer| peer.is_disowned && peer.page_id == page_id) {
-            // It has stayed through the daemon's death, and keeps its place.
+            // The reader has outlived the daemon's death, and keeps its place.
             (peer.id, peer.bell, peer.is_disowned) = (id, bell, false);
             return;
         }
-        // Release, through SeqCst: pairs with the Acquire load in the reader's `is_intact`. Who sees the bit sees a floor that is
-        // no older than this one.
+        // Release, as part of SeqCst, pairs with the Acquire load in the reader's `is_intact`: a reader that sees the
+        // bit sees a floor that is no older than this one.
         page.control.value.fetch_or(control::REGISTERED, Ordering::SeqCst);
         let (standstill, wakes) = (Standstill::default(), Wakes::new());
         let (cursor, hold) = (floor, Some(floor));
@@ -220,15 +222,15 @@ impl Peers {
         Some(peer)
     }
 
-    /// Another daemon has come in the place of one that died. It names the readers anew, under other numbers.
+    /// Another daemon has come in the place of a dead one. It names the readers again, with other numbers.
     pub(super) fn disown(&mut self) {
         for (peer, id) in self.list.iter_mut().zip((0..=u32::MAX).rev()) {
             (peer.id, peer.is_disowned) = (id, true);
         }
     }
 
-    /// Lets go of readers that are dead, as nobody else would tell: all of them while there is no daemon, and those that the present
-    /// one has not named.
+    /// Removes readers that are dead and that no daemon would report: any dead reader while there is no daemon, and
+    /// dead readers that the current daemon has not named.
     pub(super) fn bury(&mut self, has_daemon: bool) {
         let before = self.list.len();
         self.list.retain(|peer| (has_daemon && !peer.is_disowned) || !peer.is_gone());
@@ -242,23 +244,23 @@ impl Peers {
         self.least = self.withheld.map_or(least, |(floor, _)| least.min(floor));
     }
 
-    /// Counts as if somebody stood at `floor`, until it is `None`: not everybody who reads may be known.
+    /// Until called with `None`, acts as if a reader stood at `floor`, because not all readers may be known.
     pub(super) fn withhold(&mut self, floor: Option<u64>) {
         self.withheld = floor.map(|floor| self.withheld.unwrap_or_else(|| (floor, monotonic_ns())));
         self.settle();
     }
 
-    /// Whether lines are held back.
+    /// Whether the daemon holds back lines.
     pub(super) fn is_withheld(&self) -> bool {
         self.withheld.is_some()
     }
 
-    /// Since when lines have been held back.
+    /// Since when the daemon has held back lines.
     pub(super) fn withheld_since_ns(&self) -> Option<u64> {
         self.withheld.map(|(_, since)| since)
     }
 
-    /// Looks at every cursor. Gives the number of a reader whose cursor is impossible, and why.
+    /// Looks at every cursor. Returns a reader whose cursor is impossible, and the reason.
     pub(super) fn refresh(&mut self, tail: u64) -> Option<(u32, String)> {
         let mut bad = None;
         for peer in &mut self.list {
@@ -270,7 +272,7 @@ impl Peers {
         bad
     }
 
-    /// The reader that holds everything up.
+    /// The reader that holds up all others.
     pub(super) fn slowest(&self) -> Option<&Peer> {
         self.list.iter().min_by_key(|peer| peer.cursor)
     }
@@ -280,7 +282,7 @@ impl Peers {
         self.list.iter().find(|peer| peer.is_wanting(need))
     }
 
-    /// How many readers have not come as far as the writer needs.
+    /// The number of readers that have not come as far as the writer needs.
     pub(super) fn count_wanting(&self, need: Need) -> usize {
         self.list.iter().filter(|peer| peer.is_wanting(need)).count()
     }
@@ -293,12 +295,13 @@ impl Peers {
         }
     }
 
-    /// Counts a wait of the writer against the readers that have not come as far as the writer needs, and asks them for their
-    /// cursors now and then. The wait is counted from when it began to now, or to when it was meant to end: if it took longer than
-    /// that, this process was stopped, and the readers may have been stopped with it.
+    /// Counts a wait of the writer against the readers that have not come as far as the writer needs, and asks them for
+    /// their cursors from time to time. The wait counts from its beginning to now, or to its planned end if that is
+    /// earlier: if the wait took longer than planned, this process was stopped, and the readers may have been stopped
+    /// with it.
     ///
-    /// A wait for space counts against all of them, not only the slowest: of several stopped readers each would otherwise hold the
-    /// writer up for `evict_after`, one after the other.
+    /// A wait for space counts against all of these readers, not only against the slowest. Otherwise, several stopped
+    /// readers would hold up the writer for `evict_after` each, one after the other.
     pub(super) fn waited(&mut self, need: Need, begun_ns: u64, until_ns: u64, limit: Limit) {
         let now = monotonic_ns();
         let waited = now.min(until_ns).saturating_sub(begun_ns);
@@ -306,7 +309,7 @@ impl Peers {
         self.counted_ns = now;
     }
 
-    /// Like [`waited`](Self::waited), for a message that is about to be dropped or refused for want of space.
+    /// Like [`waited`](Self::waited), for a message that is about to be dropped or refused for lack of space.
     pub(super) fn refused(&mut self, need: Need, now: u64, limit: Limit) {
         let since = if self.counted_ns == 0 { 0 } else { now.saturating_sub(self.counted_ns) };
         self.stood(need, |standstill| standstill.refused(since, limit));
@@ -321,18 +324,18 @@ impl Peers {
         }
     }
 
-    /// The readers that the writer waits for right now.
+    /// The readers that the writer is waiting for now.
     fn holding_up(&self, need: Need) -> impl Iterator<Item = &Peer> {
         let slowest = move |peer: &Peer| peer.cursor == self.least || matches!(need, Need::Ack { .. });
         self.list.iter().filter(move |peer| peer.is_wanting(need) && slowest(peer))
     }
 
-    /// How long to wait until one of them has to be asked or evicted.
+    /// The time until one of these readers must be asked or evicted.
     pub(super) fn left_ns(&self, need: Need, limit: Limit) -> u64 {
         self.holding_up(need).map(|peer| peer.standstill.left_ns(limit)).min().unwrap_or(u64::MAX)
     }
 
-    /// One of them that has stood still for `evict_after`, and what to say when it is evicted.
+    /// One of these readers that has stood still for `evict_after`, and the reason for its eviction.
     pub(super) fn overdue(&self, need: Need, limit: Limit, tail: u64) -> Option<(u32, String)> {
         let peer = self.holding_up(need).find(|peer| peer.standstill.is_over(limit))?;
         let lag = tail - peer.cursor;
@@ -347,16 +350,16 @@ impl Peers {
         Some((peer.id, reason))
     }
 
-    /// Whether [`wake`](Self::wake) may have anything to do. After [`Barrier::light`](wake::Barrier::light).
+    /// Whether [`wake`](Self::wake) may have anything to do. Call this after [`Barrier::light`](wake::Barrier::light).
     #[inline(always)]
     pub(super) fn anybody_waits(&self) -> bool {
-        // Relaxed: the barrier before makes sure that a flag is not missed; `sleeps_before` loads it again, with Acquire, before
-        // it looks at anything that belongs to it.
+        // Relaxed: the preceding barrier ensures that no flag is missed. `sleeps_before` loads the flag again, with
+        // Acquire, before it looks at anything that belongs to the flag.
         self.list.iter().any(|peer| peer.page.waiting.value.load(Ordering::Relaxed) != waiting::NO)
     }
 
-    /// Wakes the readers that sleep before the tail; returns whether there were any. `all` includes the readers that were often
-    /// woken in vain.
+    /// Wakes the readers that sleep before the tail; returns whether there were any. `all` includes readers that were
+    /// often woken without effect.
     pub(super) fn wake(&mut self, tail: u64, all: bool) -> bool {
         let mut woken = false;
         for peer in &mut self.list {

@@ -1,6 +1,6 @@
-//! Taking over a ring: walking the chain of records that the last writer left.
+//! Taking over a ring, by walking the chain of records that the last writer left.
 //!
-//! What it left is hostile input: every header is checked before it is followed.
+//! The chain is hostile input: every header is checked before it is followed.
 
 use std::time::{Duration, Instant};
 
@@ -16,10 +16,10 @@ use crate::ring::record::{HEADER, Kind, stride};
 use crate::ring::segment::Segment;
 use crate::ring::writer::error::{Result, WriterError};
 
-/// How long the daemon may take to replace a segment.
+/// How long to wait for the daemon to replace a segment.
 const CLOSED: Duration = Duration::from_secs(10);
 
-/// What the chain says.
+/// The state that was rebuilt from the chain.
 #[derive(Debug)]
 pub(super) struct Recovered {
     pub(super) plan: Plan,
@@ -59,12 +59,12 @@ pub(super) fn step(
     Ok(Some(next))
 }
 
-/// Whether a header may stand at this place at all.
+/// Checks that a header may stand at this place.
 fn check(place: Place, geometry: &Geometry, length: u64) -> Result<(), String> {
     implausible(place, geometry, length).map_or(Ok(()), Err)
 }
 
-/// Rebuilds the writer's bookkeeping from the floor on.
+/// Rebuilds the writer's bookkeeping, starting at the floor.
 pub(super) fn recover(segment: &Segment, geometry: &Geometry, capacity: u64) -> Result<Recovered> {
     let length = segment.length();
     let corrupt = |reason: String| WriterError::Corrupt { channel: geometry.channel.to_string(), reason };
@@ -78,7 +78,7 @@ pub(super) fn recover(segment: &Segment, geometry: &Geometry, capacity: u64) -> 
     let mut tail = floor;
     let mut jumps = 0;
     while let Some(next) = step(segment, tail, geometry, length).map_err(corrupt)? {
-        // A whole chain is no longer than the data area; a longer one goes round in circles.
+        // A whole chain is no longer than the data area. A longer chain runs in circles.
         if next.pos - floor.pos > geometry.max_capacity {
             return Err(corrupt(format!("the records from offset {} go round in circles", floor.off)));
         }
@@ -97,7 +97,7 @@ pub(super) fn recover(segment: &Segment, geometry: &Geometry, capacity: u64) -> 
     Ok(Recovered { plan, marks, floor, tail })
 }
 
-/// Tells the daemon that a ring cannot be taken over, and waits until it has done something about that: it closes the link.
+/// Tells the daemon that a ring cannot be taken over, and waits until the daemon has acted, which closes the link.
 pub(super) fn report(mut link: WriterLink, error: WriterError) -> WriterError {
     let WriterError::Corrupt { reason, .. } = &error else { return error };
     if link.send(ToDaemon::Broken { reason: reason.clone() }).is_err() {
@@ -108,7 +108,7 @@ pub(super) fn report(mut link: WriterLink, error: WriterError) -> WriterError {
         && link.receive().is_ok()
         && let Some(fd) = link.as_fd()
     {
-        // The loop looks again whether the wait failed or not.
+        // The loop looks again, whether the wait failed or not.
         let _ = poll::readable(fd, Some(left));
     }
     error

@@ -7,9 +7,9 @@ use super::wait::Patience;
 use super::{Undone, Writer};
 use crate::ring::writer::error::Result;
 
-/// Bytes reserved in the ring. Dropping it aborts: nothing was ever visible.
+/// Bytes reserved in the ring. Dropping the slot aborts the message: nothing of it was ever visible.
 ///
-/// The bytes are whatever was there before; commit only what you have written.
+/// The bytes contain whatever was there before. Commit only bytes that you have written.
 #[derive(Debug)]
 #[must_use = "nothing is published before `commit`"]
 pub struct Slot<'a> {
@@ -22,23 +22,23 @@ impl<'a> Slot<'a> {
         Slot { writer, reserved }
     }
 
-    /// Gives the bytes up; the same as dropping the slot.
+    /// Gives up the bytes, which is the same as dropping the slot.
     pub fn abort(self) {}
 
     /// Publishes the first `len` bytes as one message; returns its sequence number.
     ///
     /// # Errors
-    /// [`WriterError::Revoked`](crate::WriterError::Revoked) when the role has ended since it was reserved: nothing was
-    /// published; [`WriterError::Superseded`](crate::WriterError::Superseded);
-    /// [`WriterError::Unacknowledged`](crate::WriterError::Unacknowledged) on a channel with `ack`, as for [`Writer::publish`].
+    /// [`WriterError::Revoked`](crate::WriterError::Revoked) if the role has ended since the bytes were reserved:
+    /// nothing was published. [`WriterError::Superseded`](crate::WriterError::Superseded). On a channel with `ack`,
+    /// [`WriterError::Unacknowledged`](crate::WriterError::Unacknowledged) as for [`Writer::publish`].
     ///
     /// # Panics
-    /// When `len` is more than was reserved.
+    /// If `len` is more than was reserved.
     #[inline(always)]
     pub fn commit(self, len: usize) -> Result<u64> {
         let Slot { writer, reserved } = self;
         let reserved = reserved.first(len);
-        // Filling it may have taken any time.
+        // Filling the slot may have taken any amount of time.
         if writer.lease.is_over() {
             return Err(writer.deposed());
         }
@@ -65,11 +65,12 @@ impl DerefMut for Slot<'_> {
     }
 }
 
-/// Messages that become visible together: at [`commit`](Batch::commit), when it is dropped, or earlier when the ring has to
-/// be made free in between.
+/// Messages that become visible together: at [`commit`](Batch::commit), when the batch is dropped, or earlier if the
+/// writer must free space in the ring in between.
 ///
-/// One that is forgotten (`mem::forget`) keeps what it holds, and what is published after it, from the readers until the next
-/// batch or [`maintain`](Writer::maintain) at the latest. Once the role has ended, nothing of a batch becomes visible any more.
+/// If a batch is leaked with `mem::forget`, its messages and those published after it stay invisible to the readers,
+/// until the next batch or [`maintain`](Writer::maintain) at the latest. Once the role has ended, nothing of a batch
+/// becomes visible any more.
 #[derive(Debug)]
 #[must_use = "only `commit` says whether the messages were published"]
 pub struct Batch<'a> {
@@ -81,10 +82,10 @@ impl<'a> Batch<'a> {
         Batch { writer }
     }
 
-    /// Adds a message; returns its sequence number, or `None` when the channel's policy dropped it.
+    /// Adds a message; returns its sequence number, or `None` if the channel's policy dropped it.
     ///
     /// # Errors
-    /// As [`Writer::publish`]; the messages before stay in the batch.
+    /// As [`Writer::publish`]. The earlier messages stay in the batch.
     #[inline(always)]
     pub fn push(&mut self, message: &[u8]) -> Result<Option<u64>> {
         if self.writer.lease.is_current()
@@ -110,9 +111,9 @@ impl<'a> Batch<'a> {
     /// Makes the messages visible.
     ///
     /// # Errors
-    /// [`WriterError::Revoked`](crate::WriterError::Revoked) when the role has ended: nothing was published that was not before;
-    /// [`WriterError::Superseded`](crate::WriterError::Superseded);
-    /// [`WriterError::Unacknowledged`](crate::WriterError::Unacknowledged) on a channel with `ack`, as for [`Writer::publish`].
+    /// [`WriterError::Revoked`](crate::WriterError::Revoked) if the role has ended: nothing was published, except what
+    /// was already visible. [`WriterError::Superseded`](crate::WriterError::Superseded). On a channel with `ack`,
+    /// [`WriterError::Unacknowledged`](crate::WriterError::Unacknowledged) as for [`Writer::publish`].
     pub fn commit(self) -> Result<()> {
         if self.writer.geometry.ack {
             self.writer.expect_ack();
@@ -129,7 +130,7 @@ impl<'a> Batch<'a> {
 
 impl Drop for Batch<'_> {
     fn drop(&mut self) {
-        // If the role has ended, the writer's next call says so.
+        // If the role has ended, the writer's next call returns the error.
         let _ = self.writer.flush();
     }
 }

@@ -1,4 +1,4 @@
-//! The space in the ring: where the next record goes, what may be given up, and changes of capacity.
+//! The space in the ring: where the next record goes, which records may be given up, and changes of capacity.
 
 use std::sync::atomic::Ordering;
 
@@ -16,27 +16,27 @@ use crate::ring::published::Place;
 use crate::ring::record::{HEADER, first_header};
 use crate::ring::wake::Barrier;
 
-/// A refused growth is asked for again after this time.
+/// How long to wait after a refusal before growth is requested again.
 const ASK_AGAIN_NS: u64 = 1_000_000_000;
 /// How long a channel that does not block waits for the daemon's answer about growth.
 pub(super) const ANSWER_NS: u64 = 1_000_000_000;
-/// What the writer sends when the ring is full is told at most this often.
+/// The shortest time between two lines to the daemon about a full ring.
 const OVERFLOW_INTERVAL_NS: u64 = 1_000_000_000;
 
-/// What is known about growing.
+/// What is known about growth.
 #[derive(Debug, Default)]
 struct Growth {
-    /// Asked at this time, not answered yet.
+    /// When growth was requested, if there is no answer yet.
     asked_ns: Option<u64>,
-    /// What was asked for last, in bytes.
+    /// The capacity requested last, in bytes.
     capacity: u64,
-    /// Refused: not before this time again, unless it is for less.
+    /// After a refusal, do not request again before this time, unless for less.
     not_before_ns: u64,
-    /// Why it was refused last.
+    /// The reason for the last refusal.
     refusal: Option<String>,
 }
 
-/// A smaller capacity that waits for the readers, and the number the daemon gave the request.
+/// A smaller capacity that waits for the readers, and the daemon's number for the request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Shrink {
     pub(super) capacity: u64,
@@ -46,11 +46,11 @@ pub(super) struct Shrink {
 /// The result of an attempt to move the floor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Floor {
-    /// It has moved.
+    /// The floor has moved.
     Moved,
-    /// Some reader still needs the oldest message.
+    /// A reader still needs the oldest message.
     Stays,
-    /// The link has to be read first: a reader may be attaching.
+    /// The link must be read first, because a reader may be attaching.
     News,
 }
 
@@ -95,7 +95,7 @@ impl Space {
         self.plan.capacity()
     }
 
-    /// The least capacity in which a record of this stride has space.
+    /// The smallest capacity in which a record of this stride has space.
     pub(super) fn needed_for(&self, stride: u64) -> u64 {
         first_header(self.align) + stride + HEADER
     }
@@ -109,27 +109,27 @@ impl Space {
         }
     }
 
-    /// Brings the plan up to the tail, and notes a boundary when one is due.
+    /// Brings the plan up to the tail, and notes a boundary if one is due.
     #[inline]
     pub(super) fn settle(&mut self, tail: &Tail) {
         self.catch_up(tail);
         self.marks.note(tail.place());
     }
 
-    /// Where a message of `len` bytes goes. If that is at the tail, the tail is opened for it, and for others until the next mark
-    /// is due.
+    /// Where a message of `len` bytes goes. If that is at the tail, this opens the tail for it, and for other messages
+    /// until the next mark is due.
     #[inline]
     pub(super) fn place(&self, tail: &mut Tail, len: u64) -> Placement {
         tail.open(&self.plan, len, self.marks.interval().min(MARK_EVERY))
     }
 
-    /// Sends everybody to another offset. A reader that sleeps in front of a jump has to be woken for it.
+    /// Makes all readers continue at another offset. The caller must wake readers that sleep in front of the jump.
     pub(super) fn jump(&mut self, tail: &mut Tail, target: u64) {
         tail.jump(target);
         self.plan.jump(target);
     }
 
-    /// Moves the floor to the next mark, or to the tail, if either is `allowed`.
+    /// Moves the floor to the next mark, or to the tail, if that is not beyond `allowed`.
     #[inline]
     pub(super) fn give_up_part(&mut self, tail: &Tail, lease: &Lease, allowed: u64) -> Floor {
         let place = match self.marks.after(self.floor.pos) {
@@ -144,7 +144,7 @@ impl Space {
     pub(super) fn boundary(&self, tail: &Tail, geometry: &Geometry, pos: u64) -> Result<Place, String> {
         let mut place = self.floor;
         while place.pos < pos {
-            // Within what the daemon lets this writer use, or did before a shrink.
+            // Records lie within the capacity that the daemon allows, or allowed before a shrink.
             match step(tail.segment(), place, geometry, self.max_capacity)? {
                 Some(next) if next.pos <= pos => place = next,
                 _ => break,
@@ -153,12 +153,12 @@ impl Space {
         Ok(place)
     }
 
-    /// The first boundary after the floor that is noted, or the tail.
+    /// The first noted boundary after the floor, or the tail.
     pub(super) fn next_boundary(&mut self, tail: &Tail) -> Place {
         self.marks.after(self.floor.pos).unwrap_or_else(|| tail.place())
     }
 
-    /// Moves the floor, unless it is there already.
+    /// Moves the floor, unless it is already there.
     #[inline]
     pub(super) fn move_floor(&mut self, tail: &Tail, lease: &Lease, to: Place) -> Floor {
         if to.pos <= self.floor.pos {
@@ -173,7 +173,7 @@ impl Space {
         Floor::Moved
     }
 
-    /// Places nothing above this from now on.
+    /// From now on, places nothing above this capacity.
     fn use_capacity(&mut self, tail: &mut Tail, capacity: u64) {
         let capacity = capacity.min(self.max_capacity);
         self.plan.set_capacity(capacity);
@@ -181,7 +181,7 @@ impl Space {
         tail.close();
     }
 
-    /// The daemon lets the writer use more.
+    /// The daemon allows the writer to use more.
     pub(super) fn grown(&mut self, tail: &mut Tail, capacity: u64, done: bool) {
         self.shrink = None;
         self.use_capacity(tail, capacity);
@@ -201,7 +201,7 @@ impl Space {
         self.growth.refusal = Some(reason);
     }
 
-    /// Why growth was refused last.
+    /// The reason for the last refusal of growth.
     pub(super) fn refusal(&self) -> Option<String> {
         self.growth.refusal.clone()
     }
@@ -211,8 +211,8 @@ impl Space {
         self.growth.asked_ns
     }
 
-    /// Asks the daemon for at least this capacity unless it has been asked, or has refused a moment ago. False when growing
-    /// is out of the question for now.
+    /// Asks the daemon for at least this capacity, unless it has already been asked, or has just refused. Returns false
+    /// if growth is impossible for now.
     pub(super) fn ask_to_grow(&mut self, lease: &mut Lease, capacity: u64) -> bool {
         let growth = &mut self.growth;
         if growth.asked_ns.is_some() {
@@ -233,7 +233,7 @@ impl Space {
     pub(super) fn begin_shrink(&mut self, tail: &mut Tail, capacity: u64, id: u32) {
         let capacity = capacity.min(self.max_capacity);
         self.shrink = Some(Shrink { capacity, id });
-        // A refusal that was about the old capacity says nothing any more.
+        // A refusal for the old capacity no longer says anything.
         (self.growth.not_before_ns, self.growth.refusal) = (0, None);
         self.use_capacity(tail, capacity);
         tail.counters().pending.store(capacity, Ordering::Relaxed);
@@ -251,8 +251,8 @@ impl Space {
         self.shrink.is_some_and(|shrink| self.plan.highest() > shrink.capacity)
     }
 
-    /// Moves the tail out of the memory above the smaller capacity, if it is there and there is space below. Returns whether it has
-    /// moved.
+    /// Moves the tail out of the memory above the smaller capacity, if it is there and there is space below. Returns
+    /// whether the tail has moved.
     pub(super) fn come_down(&mut self, tail: &mut Tail) -> bool {
         let Some(Shrink { capacity, .. }) = self.shrink else { return false };
         if self.plan.tail_off() + HEADER > capacity
@@ -264,13 +264,13 @@ impl Space {
         false
     }
 
-    /// The shrink is in effect: nothing is above the smaller capacity.
+    /// Ends the shrink, which is in effect: nothing is above the smaller capacity.
     pub(super) fn end_shrink(&mut self) -> Option<Shrink> {
         debug_assert!(!self.is_above());
         self.shrink.take()
     }
 
-    /// Tells the daemon that messages are dropped or overwritten, now and then.
+    /// Tells the daemon from time to time that messages are dropped or overwritten.
     pub(super) fn tell_overflow(&mut self, tail: &Tail, lease: &mut Lease) {
         let now = monotonic_ns();
         if now - self.overflow_told_ns < OVERFLOW_INTERVAL_NS && self.overflow_told_ns != 0 {

@@ -1,18 +1,20 @@
-//! The tail: where the next record goes, and the bytes there. This is the only part of the writer that needs unsafe code.
+//! The tail: where the next record goes, and the bytes there. This is the only part of the writer that needs unsafe
+//! code.
 //!
 //! Everything that the unsafe code relies on is in the private fields of [`Tail`], and only this file changes them:
 //!
-//! - The header at `at` lies inside the data area, at 8 modulo 16. [`Tail::new`] and [`Tail::jump`] check that. Behind a
-//!   record it follows from the next line, because strides are multiples of 16.
-//! - `limit` is at or below the end of the data area. From the header at `at` up to `limit` the [`Plan`] has found everything
-//!   free: [`Tail::open`] asks it.
+//! - The header at `at` lies inside the data area, at 8 modulo 16. [`Tail::new`] and [`Tail::jump`] check that. For the
+//!   header behind a record, this follows from the next item, because strides are multiples of 16.
+//! - `limit` is at or below the end of the data area. The [`Plan`] has found everything from the header at `at` up to
+//!   `limit` free: [`Tail::open`] asks the plan.
 //!
-//! So a record that ends, with the header behind it, at or before `limit` may be filled: see [`Fit`].
+//! So a record may be filled if the record and the header behind it end at or before `limit`: see [`Fit`].
 //!
-//! A small record is stored from its end to its beginning. A reader that waits holds the cache line with the header; it gets
-//! that line back as soon as it has lost it, and a payload that began there would have to fetch the line once more for the
-//! header. So that line comes last. With more than a few lines nothing is gained: they take longer than the line's way back and
-//! forth, and reader and processor are best at following forwards.
+//! A small record is stored from its end to its beginning. A reader that waits holds the cache line with the header,
+//! and fetches that line again as soon as it has lost it. If the payload at the beginning of the line were stored
+//! first, the writer would have to fetch the line a second time for the header. So that line comes last. For records of
+//! more than a few lines, this gains nothing: they take longer than the line takes to go back and forth, and both the
+//! reader and the processor are best at following forwards.
 #![allow(unsafe_code)]
 
 use crate::ring::commit;
@@ -34,32 +36,33 @@ pub(super) struct Tail {
     at: Walker,
     /// Payload bytes before the tail.
     bytes: u64,
-    /// A record that ends at or before this offset, together with the header behind it, needs no further look.
+    /// A record that ends at or before this offset, together with the header behind it, needs no further check.
     limit: u64,
-    /// The first record of a batch: in place, not visible yet.
+    /// The first record of a batch: in place, but not visible yet.
     staged: Option<(Walker, Header)>,
 }
 
-/// A record that has space at the tail: payload bytes, and bytes altogether.
+/// A record that has space at the tail: payload bytes, and bytes in total.
 ///
-/// The record and the header behind it lie between the tail and `limit`. A `Fit` holds until the tail moves, so it is made and
-/// used up within one method of [`Tail`].
+/// The record and the header behind it lie between the tail and `limit`. A `Fit` is valid until the tail moves, so each
+/// is made and used up within one method of [`Tail`].
 #[derive(Debug)]
 struct Fit {
     len: u64,
     stride: u64,
 }
 
-/// Payload bytes at the tail that a [`Slot`](super::Slot) holds, as a [`Fit`] does within one method.
+/// Payload bytes at the tail that a [`Slot`](super::Slot) holds. A `Reserved` says the same as a [`Fit`], but outlives
+/// one method.
 ///
-/// The slot borrows the writer and thereby the tail, which has not moved since these bytes were reserved.
+/// The slot borrows the writer and thereby the tail, so the tail has not moved since these bytes were reserved.
 #[derive(Debug)]
 pub(super) struct Reserved {
     len: usize,
 }
 
 impl Reserved {
-    /// The first `len` bytes. A shorter record fits where a longer one does.
+    /// The first `len` bytes. A shorter record fits wherever a longer record fits.
     ///
     /// # Panics
     /// If `len` is more than was reserved.
@@ -129,21 +132,22 @@ impl Tail {
         &self.segment.header().counters
     }
 
-    /// Publishes the place at the tail as the mark. Nothing may be staged: nobody is to be sent behind what is not visible.
+    /// Publishes the place at the tail as the mark. Nothing may be staged: the mark must not lead readers behind
+    /// records that are not visible.
     #[inline]
     pub(super) fn show(&self) {
         debug_assert!(self.staged.is_none());
         self.segment.header().mark.store(self.place());
     }
 
-    /// No message fits until [`open`](Self::open) has looked again.
+    /// From now on, no message fits until [`open`](Self::open) has checked the plan again.
     #[inline]
     pub(super) fn close(&mut self) {
         self.limit = 0;
     }
 
-    /// Looks where the plan places a message of `len` bytes. If that is here, the message fits from now on, and so do others that
-    /// end at most `ahead` bytes from the tail.
+    /// Checks where the plan places a message of `len` bytes. If that is here, the message fits from now on, and so do
+    /// other messages that end at most `ahead` bytes from the tail.
     #[inline]
     pub(super) fn open(&mut self, plan: &Plan, len: u64, ahead: u64) -> Placement {
         debug_assert!(self.at.off == plan.tail_off());
@@ -157,14 +161,14 @@ impl Tail {
         placement
     }
 
-    /// Sends everybody to another offset.
+    /// Makes all readers continue at another offset.
     ///
     /// # Panics
     /// If no header can stand there.
     #[inline]
     pub(super) fn jump(&mut self, target: u64) {
         assert!(align_header(target, LEAST_ALIGN) == target, "a jump to offset {target}");
-        // Checks that both headers lie inside the data area.
+        // `commit` checks that both headers lie inside the data area.
         commit::commit(&self.segment, self.at.off, Header::jump(target, self.at.seq), target);
         self.at.jump(target);
         self.limit = 0;
@@ -189,8 +193,8 @@ impl Tail {
         fits.then_some(Fit { len, stride })
     }
 
-    /// Puts a message at the tail and makes it visible; returns its sequence number. `None` if it does not fit without another
-    /// look.
+    /// Puts a message at the tail and makes it visible; returns its sequence number. `None` if the message does not fit
+    /// without another look at the plan.
     #[inline(always)]
     pub(super) fn put(&mut self, message: &[u8]) -> Option<u64> {
         let fit = self.fit(message.len() as u64)?;
@@ -198,7 +202,7 @@ impl Tail {
         Some(self.release(&fit))
     }
 
-    /// Like [`put`](Self::put), behind other messages of a batch: visible with them.
+    /// Like [`put`](Self::put), but behind other messages of a batch, and visible together with them.
     #[inline(always)]
     pub(super) fn stage(&mut self, message: &[u8]) -> Option<u64> {
         let fit = self.fit(message.len() as u64)?;
@@ -218,7 +222,8 @@ impl Tail {
         self.stage_record(&fit)
     }
 
-    /// Copies a message to the tail. It is no record before [`commit`](Self::commit). False if the message does not fit.
+    /// Copies a message to the tail. The message does not become a record before [`commit`](Self::commit). False if it
+    /// does not fit.
     #[inline]
     pub(super) fn fill(&mut self, message: &[u8]) -> bool {
         let fit = self.fit(message.len() as u64);
@@ -231,19 +236,20 @@ impl Tail {
     /// The payload bytes that are reserved at the tail.
     #[inline(always)]
     pub(super) fn payload(&self, reserved: &Reserved) -> &[u8] {
-        // SAFETY: inside the data area, by what a `Reserved` says. This is the one writer, so nobody writes these bytes while the
-        // reference lives. They are plain bytes of a mapping, always initialised.
+        // SAFETY: the bytes lie inside the data area, as a `Reserved` says. This is the only writer, so nothing writes
+        // these bytes while the reference lives. They are plain bytes of a mapping, which are always initialised.
         unsafe { std::slice::from_raw_parts(self.segment.payload_unchecked(self.at.off + HEADER), reserved.len) }
     }
 
     /// The payload bytes that are reserved at the tail, to be filled.
     #[inline(always)]
     pub(super) fn payload_mut(&mut self, reserved: &mut Reserved) -> &mut [u8] {
-        // SAFETY: inside the data area, by what a `Reserved` says, and `&mut self` is the one writer.
+        // SAFETY: the bytes lie inside the data area, as a `Reserved` says, and `&mut self` is the only writer.
         unsafe { self.segment.payload_mut(self.at.off + HEADER, reserved.len) }
     }
 
-    /// Makes the bytes that are reserved at the tail a message that is visible at once; returns its sequence number.
+    /// Turns the bytes that are reserved at the tail into a message that is visible at once; returns its sequence
+    /// number.
     #[inline(always)]
     pub(super) fn commit_reserved(&mut self, reserved: Reserved) -> u64 {
         let len = reserved.len as u64;
@@ -253,7 +259,11 @@ impl Tail {
         self.release(&fit)
     }
 
-    /// Makes the first `len` bytes at the tail, which are [filled](Self::fill), a message that is visible at once; returns its sequence number.
+    /// Turns the first `len` bytes at the tail, which are [filled](Self::fill), into a message that is visible at once;
+    /// returns its sequence number.
+    ///
+    /// # Panics
+    /// If there is no space for the message.
     ///
     /// # Panics
     /// If there is no space for it.
@@ -264,13 +274,13 @@ impl Tail {
         self.release(&fit)
     }
 
-    /// The number of the first message that is staged.
+    /// The number of the first staged message.
     #[inline(always)]
     pub(super) fn staged(&self) -> Option<u64> {
         self.staged.as_ref().map(|(at, _)| at.seq)
     }
 
-    /// Nothing that is staged becomes visible.
+    /// Discards everything that is staged, so that it never becomes visible.
     pub(super) fn discard_staged(&mut self) {
         self.staged = None;
     }
@@ -283,21 +293,22 @@ impl Tail {
         }
     }
 
-    /// Copies the payload in and [ends](Self::end_record) the record.
+    /// Copies the payload to the tail and [ends](Self::end_record) the record.
     #[inline(always)]
     fn fill_record(&mut self, message: &[u8], fit: &Fit) {
         debug_assert_eq!(message.len() as u64, fit.len);
         if message.len() <= SMALL {
             self.end_record(fit);
         }
-        // SAFETY: `&mut self` is the one writer, and the `Fit` says that the bytes lie inside the data area and are free.
+        // SAFETY: `&mut self` is the only writer, and the `Fit` says that the bytes lie inside the data area and are
+        // free.
         unsafe { self.segment.fill(self.at.off + HEADER, message) };
         if message.len() > SMALL {
             self.end_record(fit);
         }
     }
 
-    /// Clears the header behind the record, before the record is released or staged.
+    /// Clears the header behind the record. Call this before the record is released or staged.
     #[inline(always)]
     fn end_record(&mut self, fit: &Fit) {
         commit::clear(&self.headers(), self.at.off + fit.stride);
@@ -317,7 +328,7 @@ impl Tail {
         let at = self.advance(fit);
         let header = Header::data(fit.len, at.seq);
         if self.staged.is_none() {
-            // The first record's own header stays zero until the whole batch is released by it.
+            // The header of the first record stays zero until the release of that header makes the whole batch visible.
             self.staged = Some((at, header));
         } else {
             commit::stage(&self.headers(), at.off, header);
@@ -325,23 +336,23 @@ impl Tail {
         at.seq
     }
 
-    /// Moves the tail behind a record; returns where it was.
+    /// Moves the tail behind a record; returns where the tail was.
     #[inline(always)]
     fn advance(&mut self, fit: &Fit) -> Walker {
         self.bytes = self.bytes.wrapping_add(fit.len);
         self.at.pass(fit.stride)
     }
 
-    /// The header words, for those at both ends of a [`Fit`].
+    /// The header words at both ends of a [`Fit`].
     #[inline(always)]
     fn headers(&self) -> Unchecked<'_> {
-        // SAFETY: the one lies where the tail is or was, the other before `limit`. Both are inside the data area and at multiples of
-        // 8: see the invariants above.
+        // SAFETY: one word is where the tail is or was, and the other lies before `limit`. Both are inside the data
+        // area, at multiples of 8: see the invariants above.
         unsafe { self.segment.unchecked() }
     }
 }
 
-/// A slot or a message is committed that was not given space, which the rest of the writer never does.
+/// Panics because a slot or a message without space is committed, which the rest of the writer never does.
 #[cold]
 #[inline(never)]
 fn no_space(len: u64) -> ! {

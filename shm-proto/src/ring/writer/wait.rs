@@ -1,4 +1,4 @@
-//! How long the writer may wait, and waiting for readers: for space, and for readers to come.
+//! How long the writer may wait, and waiting for readers: for them to free space, and for them to attach.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -15,19 +15,21 @@ use crate::ring::writer::error::{Result, WriterError};
 /// How long to wait for space.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Patience {
-    /// As the channel's `on_full` says.
+    /// As long as the channel's `on_full` says.
     Policy,
-    /// Until this moment, with the timeout it was made from.
+    /// Until this moment, with the timeout that it was computed from.
     Until { deadline_ns: u64, timeout: Duration },
     /// Not at all.
     None,
 }
 
-/// Sleeps are cut into slices, so that a daemon that died, or a post that a hostile reader withheld, costs no more.
+/// Sleeps are divided into slices of this length. A daemon that died, or a hostile reader that withholds its post,
+/// costs no more than one slice.
 pub(super) const SLICE_NS: u64 = 50_000_000;
-/// Semaphore returns without any progress after which the writer sleeps by the clock: somebody posts without reading.
+/// The number of semaphore wake-ups without progress after which the writer sleeps by the clock, because a reader posts
+/// without reading.
 const SPURIOUS: u32 = 16;
-/// How long it sleeps by the clock.
+/// How long the writer sleeps by the clock.
 const DOZE_NS: u64 = 1_000_000;
 
 impl Patience {
@@ -43,7 +45,7 @@ impl Patience {
         }
     }
 
-    /// The timeout that it was made from.
+    /// The timeout that the deadline was computed from.
     pub(super) fn timeout(self) -> Duration {
         if let Patience::Until { timeout, .. } = self { timeout } else { Duration::ZERO }
     }
@@ -66,7 +68,7 @@ impl Waiting {
 }
 
 impl Writer {
-    /// Waits a while for the slowest reader to move, or for the daemon to say something. Evicts a reader whose time is up.
+    /// Waits a while for the slowest reader to move, or for a line from the daemon. Evicts a reader whose time is up.
     pub(super) fn wait_for_space(&mut self, waiting: &mut Waiting, patience: Patience) -> Result<()> {
         let need = Need::Space { tail: self.tail.pos() };
         let Some(before) = self.peers.slowest().map(Peer::cursor) else { return Ok(()) };
@@ -121,26 +123,26 @@ impl Writer {
         Limit::new(self.geometry.evict_after_ms)
     }
 
-    /// Counts a message that is about to be dropped or refused for want of space. Returns true if a reader was evicted instead:
-    /// try again.
+    /// Counts a message that is about to be dropped or refused for lack of space. Returns true if a reader was evicted
+    /// instead; the caller then tries again.
     pub(super) fn count_refusal(&mut self, now: u64) -> bool {
         let need = Need::Space { tail: self.tail.pos() };
         self.peers.refused(need, now, self.limit());
         self.evict_overdue(need)
     }
 
-    /// Evicts a reader that holds the writer up and has stood still for `evict_after`. Returns whether there was one.
+    /// Evicts a reader that holds up the writer and has stood still for `evict_after`. Returns whether there was one.
     pub(super) fn evict_overdue(&mut self, need: Need) -> bool {
         let Some((id, reason)) = self.peers.overdue(need, self.limit(), self.tail.pos()) else { return false };
         self.evict(id, reason)
     }
 
-    /// Whether the program has raised its flag.
+    /// Whether the program has set its flag.
     pub(super) fn is_interrupted(&self) -> bool {
         self.interrupt.as_ref().is_some_and(|flag| flag.load(Ordering::Relaxed))
     }
 
-    /// Called before a wait for `what`. Fails if the program has raised its flag.
+    /// Called before a wait for `what`. Fails if the program has set its flag.
     fn check_interrupt(&self, what: impl FnOnce() -> String) -> Result<()> {
         if self.is_interrupted() { Err(WriterError::Interrupted { what: what() }) } else { Ok(()) }
     }
@@ -173,7 +175,7 @@ impl Writer {
         self.tail.pos() - self.read()
     }
 
-    /// Waits until as many readers are attached as the channel wants.
+    /// Waits until as many readers are attached as the channel requires.
     pub(super) fn await_readers(&mut self, patience: Patience) -> Result<()> {
         let wanted = self.geometry.wait_readers as usize;
         if wanted == 0 {
@@ -195,7 +197,7 @@ impl Writer {
             if now >= patience.deadline_ns() {
                 return Err(WriterError::TimedOut { what: what(), waited: patience.timeout() });
             }
-            // A reader that is attached but has not chosen its start posts nobody; it takes microseconds.
+            // A reader that is attached but has not chosen its start posts no semaphore. Choosing takes microseconds.
             let slice = if have < self.peers.len() { 1_000_000 } else { 1_000_000_000 };
             self.lease.doze((now + slice).min(patience.deadline_ns()));
             self.daemon_lines_now()?;

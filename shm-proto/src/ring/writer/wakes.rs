@@ -1,14 +1,14 @@
 //! How often the writer wakes a reader that claims to sleep: pure.
 //!
-//! An honest reader moves between two wakes. A reader that raises its flag again and again and reads nothing would cost the
-//! writer a system call for every message. After a few wakes in vain such a reader is woken about once a millisecond, and the
-//! writer looks at the clock only every few dozen messages. The reader is not evicted for this.
+//! A correct reader moves between two wakes. A reader that sets its flag again and again and reads nothing would cost
+//! the writer a system call for every message. After a few wakes without effect, the writer wakes such a reader about
+//! once per millisecond, and looks at the clock only every few dozen messages. The reader is not evicted for this.
 
-/// After this many wakes in vain the writer wakes the reader less often.
+/// The number of wakes without effect after which the writer wakes the reader less often.
 const IN_VAIN: u32 = 16;
-/// Then the writer looks at the clock once in this many messages.
+/// The writer then looks at the clock once per this many messages.
 const MESSAGES: u32 = 64;
-/// At least this much time passes between two such wakes.
+/// The shortest time between two such wakes.
 const PAUSE_NS: u64 = 1_000_000;
 
 /// The wakes of one reader.
@@ -68,7 +68,7 @@ mod tests {
         for message in 0..100_000u64 {
             let now = || {
                 looks += 1;
-                // 10 ns a message: a millisecond altogether.
+                // 10 ns per message: a millisecond in total.
                 begun + 10 * message
             };
             woken += u32::from(wakes.is_due(7, now));
