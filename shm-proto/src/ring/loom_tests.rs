@@ -1,8 +1,8 @@
 //! Every interleaving, and every value that the memory model lets a load return, of the lock-free steps.
 //!
-//! Run with `RUSTFLAGS="--cfg loom" cargo test -p shm-proto --release --lib`. What is checked is the code that runs, with
-//! loom's atomics in place of the machine's; the semaphore is modelled by a mutex and a condition variable, and a
-//! `membarrier` by what it stands for, a fence on both sides.
+//! Run with `RUSTFLAGS="--cfg loom" cargo test -p shm-proto --release --lib`. The models check the code that runs, with
+//! loom's atomics in place of the machine's. A mutex and a condition variable model the semaphore, and a fence on both
+//! sides models a `membarrier`.
 
 mod attachments;
 mod overwriting;
@@ -16,7 +16,7 @@ use super::commit::{self, Words};
 use super::record::{Header, Kind};
 use crate::sync::{AtomicU64, Ordering};
 
-/// A data area of a few words: every record is a header and one word of payload, the first at offset 8.
+/// A data area of a few words: every record is a header and one word of payload, and the first header is at offset 8.
 pub(super) struct Ring {
     words: Vec<AtomicU64>,
 }
@@ -53,7 +53,7 @@ impl Semaphore {
         self.posted.notify_one();
     }
 
-    /// For ever: a wake-up that got lost is a deadlock, which loom reports.
+    /// Waits forever: a lost wake-up is a deadlock, which loom reports.
     fn wait(&self) {
         let mut value = self.value.lock().unwrap();
         while *value == 0 {

@@ -25,7 +25,7 @@ use crate::os::{barrier, reserve};
 
 type Line = (ToWriter, Vec<OwnedFd>);
 
-/// Called in the writer's thread with each line that the writer sends, in the middle of what the writer is doing.
+/// Called in the writer's thread with each line that the writer sends, in the middle of the writer's work.
 #[derive(Clone)]
 pub(super) struct Overheard(pub(super) Arc<dyn Fn(&ToDaemon) + Send + Sync>);
 
@@ -71,7 +71,7 @@ struct Lease {
     from_writer: Receiver<ToDaemon>,
 }
 
-/// A reader as the daemon holds it.
+/// A reader, seen from the daemon.
 #[derive(Debug)]
 pub(super) struct Attached {
     pub(super) id: u32,
@@ -82,7 +82,7 @@ pub(super) struct Attached {
     conn: Option<Conn>,
 }
 
-/// What the daemon would hold.
+/// The objects that the daemon would hold.
 #[derive(Debug)]
 pub(super) struct TestChannel {
     pub(super) segment: OwnedFd,
@@ -90,7 +90,7 @@ pub(super) struct TestChannel {
     pub(super) capacity: u64,
     pub(super) readers: Vec<Attached>,
     lease: Option<Lease>,
-    /// The shrink that the writer was told last, if nothing else about the capacity was since.
+    /// The shrink that the writer was told last, if no other line about the capacity followed.
     shrinking: Option<u32>,
     next_id: u32,
     /// Given to the next writer.
@@ -101,7 +101,7 @@ pub(super) struct TestChannel {
 
 pub(super) fn geometry(max_capacity: u64) -> Geometry {
     Geometry {
-        // Longer than any reader needs. A reader whose thread has failed must not block the writer for ever.
+        // Longer than any reader needs. A reader whose thread has failed must not block the writer forever.
         evict_after_ms: 60_000,
         asymmetric: barrier::available(),
         ..Geometry::new(
@@ -170,7 +170,7 @@ impl TestChannel {
         self.lease = None;
     }
 
-    /// The daemon gives the writer's connection up.
+    /// The daemon closes the writer's connection.
     pub(super) fn end_lease(&mut self) {
         if let Some(lease) = self.lease.take() {
             lease.page.generation.value.fetch_or(OVER, Ordering::SeqCst);
@@ -182,7 +182,7 @@ impl TestChannel {
         self.reader_on(start, None)
     }
 
-    /// A reader that hears of moves.
+    /// A reader that is told of moves.
     pub(super) fn connected_reader(&mut self, start: Start) -> Reader {
         let (ours, theirs) = UnixStream::pair().unwrap();
         let reader = self.reader_on(start, Some(Conn::new(theirs, MAX_REPLY)));
@@ -216,14 +216,15 @@ impl TestChannel {
         Ok(reader)
     }
 
-    /// The daemon holds back so many lines, and says so.
+    /// The daemon holds back this many lines, and says so.
     pub(super) fn hold_back(&self, lines: u64) {
         let Some(lease) = &self.lease else { return };
         lease.page.pending.value.store(lines, Ordering::SeqCst);
         lease.page.generation.value.fetch_add(1, Ordering::SeqCst);
     }
 
-    /// A reader that is answered while the line that names it is held back; it comes with [`name`](Self::name).
+    /// A reader that gets its answer while the line that names it is held back. The line comes with
+    /// [`name`](Self::name).
     pub(super) fn unnamed_reader(&mut self, start: Start) -> Reader {
         let lease = self.lease.take();
         let reader = self.reader(start);
@@ -251,7 +252,7 @@ impl TestChannel {
         lines
     }
 
-    /// Readers see that the channel moves.
+    /// Shows readers that the channel moves.
     pub(super) fn mark_moved(&self) {
         for reader in &self.readers {
             reader.page.control.value.fetch_add(control::MOVE, Ordering::SeqCst);
@@ -259,7 +260,7 @@ impl TestChannel {
         barrier::heavy();
     }
 
-    /// The first half of a move: readers see it, and it is settled where the old segment ends.
+    /// The first half of a move: readers see it, and the end of the old segment is settled.
     pub(super) fn begin_move(&mut self) -> Place {
         self.mark_moved();
         let mut walk = Walk::begin(self.segment.as_fd(), WalkFrom::Mark).unwrap();
@@ -269,7 +270,7 @@ impl TestChannel {
         }
     }
 
-    /// The second half: the new segment is there, and readers are told.
+    /// The second half of a move: the new segment exists, and readers are told.
     pub(super) fn finish_move(&mut self, end: Place, capacity: u64) {
         let Place { pos, seq, bytes, .. } = end;
         self.geometry.instance += 1;
@@ -290,7 +291,7 @@ impl TestChannel {
         }
     }
 
-    /// Readers are told of a move, and the descriptor does not arrive.
+    /// Tells readers of a move, but without the descriptor.
     pub(super) fn tell_of_a_move_without_descriptor(&mut self) {
         for conn in self.readers.iter_mut().filter_map(|reader| reader.conn.as_mut()) {
             let line = ToReader::Moved { geometry: self.geometry.clone(), pos: 16, seq: 1, broken: None };
@@ -298,7 +299,7 @@ impl TestChannel {
         }
     }
 
-    /// The writer's role is ended, and the channel goes on in a new segment.
+    /// Ends the writer's role and continues the channel in a new segment.
     pub(super) fn move_on(&mut self) {
         self.end_lease();
         let end = self.begin_move();
@@ -331,12 +332,12 @@ impl TestChannel {
         self.send(ToWriter::Shrink { capacity, id: self.next_id }, Vec::new());
     }
 
-    /// What the writer has said.
+    /// The lines that the writer has sent.
     pub(super) fn hear(&self) -> Vec<ToDaemon> {
         self.lease.as_ref().map_or_else(Vec::new, |lease| lease.from_writer.try_iter().collect())
     }
 
-    /// What the writer has said, carried out as the daemon would.
+    /// The lines that the writer has sent, carried out as the daemon would.
     pub(super) fn obey(&mut self) -> Vec<ToDaemon> {
         let lines = self.hear();
         for line in &lines {
@@ -368,7 +369,7 @@ impl TestChannel {
 }
 
 impl Attached {
-    /// Its page once more.
+    /// The reader's page again.
     pub(super) fn page_again(&self) -> SharedPage<ReaderPage> {
         SharedPage::open(self.page_fd.as_fd()).unwrap()
     }

@@ -1,4 +1,4 @@
-//! Writer and reader together, over real shared memory, with the daemon's part played by the test.
+//! Writer and reader together, over real shared memory. The test plays the daemon.
 
 mod acks;
 mod broken;

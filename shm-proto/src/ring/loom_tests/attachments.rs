@@ -1,4 +1,4 @@
-//! Who comes, leaves, comes back after the daemon's death, and what happens to memory meanwhile.
+//! Peers that come, leave, and come back after the daemon's death, and what happens to memory in the meantime.
 
 use loom::sync::{Arc, Mutex};
 use loom::thread;
@@ -11,7 +11,7 @@ use crate::ring::record::{Header, Kind};
 use crate::ring::wake::{self, Barrier};
 use crate::sync::{AtomicU64, Ordering};
 
-/// What a reader that has left shows in place of its process: `PID_LEFT` of the layout.
+/// What a reader that has left shows instead of its process: `PID_LEFT` of the layout.
 const PID_LEFT: u64 = u64::MAX;
 /// A place behind the first record.
 const BEHIND: Place = Place { pos: 16, off: 16, seq: 1, bytes: 8 };
@@ -52,7 +52,7 @@ fn a_reader_that_says_it_left_before_it_has_is_found() {
     leave(true);
 }
 
-/// Memory that is there before the writer is told of it is there for whoever reads what the writer puts into it.
+/// Memory that exists before the writer is told of it also exists for a reader of what the writer puts into it.
 fn grow(fault: bool) {
     loom::model(move || {
         let (ring, memory) = (Arc::new(Ring::new(6)), Arc::new(AtomicU64::new(0)));
@@ -95,21 +95,22 @@ fn a_size_that_is_told_before_there_is_memory_is_found() {
     grow(true);
 }
 
-/// A shrink: the writer jumps back, the reader follows and gives back what was above, and only then the memory goes.
+/// A shrink: the writer jumps back, the reader follows and gives back the space above, and only then is the memory
+/// removed.
 fn shrink(fault: bool) {
     loom::model(move || {
         let ring = Arc::new(Ring::new(6));
         let cursor = Arc::new(AtomicU64::new(0));
-        // The record above the new size, which nobody has read.
+        // The record above the new size, which no reader has read.
         ring.put(16, 101);
         commit::commit(&*ring, 16, Header::data(8, 1), 32);
         let writer = {
             let (ring, cursor) = (ring.clone(), cursor.clone());
             thread::spawn(move || {
                 commit::commit(&*ring, 32, Header::jump(0, 2), 0);
-                // Position 32 is the jump's.
+                // Position 32 is the position of the jump.
                 if fault || cursor.load(Ordering::Acquire) > 32 {
-                    // The daemon is told, and takes the memory: it reads as zeros from now on.
+                    // The daemon is told, and removes the memory: from now on it reads as zeros.
                     ring.put(16, 0);
                     commit::clear(&*ring, 32);
                 }
@@ -137,14 +138,14 @@ fn a_shrink_that_waits_for_nobody_is_found() {
 /// How the daemon tells the writer of a reader that has come back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Naming {
-    /// The line, the generation, and then that no more lines are to come.
+    /// First the line, then the generation, then that there are no more lines to come.
     InOrder,
-    /// That no more are to come, before the generation.
+    /// That there are no more lines to come, before the generation.
     TooEarly,
 }
 
-/// A daemon has died. A reader stands at the first record; the new daemon's writer does not know it yet, but knows that lines are to
-/// come, and moves no floor before it has them. Then the reader is named.
+/// A daemon has died. A reader stands at the first record. The new daemon's writer does not know the reader yet, but
+/// knows that there are lines to come, and moves no floor before it has them. Then the reader is named.
 fn resume(naming: Naming) {
     loom::model(move || {
         let payload = Arc::new(AtomicU64::new(100));

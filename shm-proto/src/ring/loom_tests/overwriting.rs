@@ -1,4 +1,4 @@
-//! What is overwritten while somebody reads it or attaches.
+//! Records that are overwritten while a reader reads them or attaches.
 
 use loom::sync::Arc;
 use loom::thread;
@@ -68,7 +68,7 @@ fn what_was_overwritten_after_an_eviction_is_noticed_by_the_bit() {
         let writer = {
             let (ring, floor, control) = (ring.clone(), floor.clone(), control.clone());
             thread::spawn(move || {
-                // Relaxed is enough: the fence that ends the floor's store makes the order.
+                // Relaxed is enough: the fence that ends the floor's store provides the order.
                 control.fetch_or(2, Ordering::Relaxed);
                 floor.store(Place { pos: 16, off: 24, seq: 1, bytes: 8 });
                 commit::clear(&*ring, 8);
@@ -84,7 +84,7 @@ fn what_was_overwritten_after_an_eviction_is_noticed_by_the_bit() {
     });
 }
 
-/// A record is under way, and may overwrite, while a reader attaches; from the registration on the floor is held.
+/// A record in progress may overwrite old records while a reader attaches. From the registration on, the floor is held.
 #[test]
 fn a_reader_that_sees_itself_registered_and_not_passed_need_not_look_at_the_floor_again() {
     loom::model(|| {
@@ -105,7 +105,7 @@ fn a_reader_that_sees_itself_registered_and_not_passed_need_not_look_at_the_floo
         if registered {
             assert!(floor.has_passed(0));
         } else if !floor.has_passed(0) {
-            // Not joined: what is read now is looked at again before it is believed.
+            // Not joined, so what is read now is checked again before it is used.
             let payload = ring.get(8);
             assert!(payload == 100 || floor.has_passed(0));
         }
@@ -133,13 +133,13 @@ fn space_that_was_given_back_is_not_read_any_more() {
     });
 }
 
-/// A writer that has to move the floor for its next record, and a reader that attaches meanwhile, as the real ones do. Without
-/// `looks` the writer does not look at the generation once more.
+/// A writer that must move the floor for its next record, and a reader that attaches in the meantime, as the real ones
+/// do. Without `looks`, the writer does not look at the generation once more.
 fn attach_while_the_floor_moves(looks: bool) {
     loom::model(move || {
         let (floor, next_floor) = (Arc::new(Published::default()), Arc::new(Published::default()));
         let generation = Arc::new(AtomicU64::new(0));
-        // Of the record at position 0.
+        // The payload of the record at position 0.
         let payload = Arc::new(AtomicU64::new(100));
         let moved_to = Place { pos: 16, off: 24, seq: 1, bytes: 8 };
         let writer = {
@@ -152,10 +152,10 @@ fn attach_while_the_floor_moves(looks: bool) {
                 if floor::advance(&next_floor, &floor, places, (generation, 0), Barrier::Symmetric) {
                     payload.store(999, Ordering::Relaxed);
                 }
-                // Otherwise it registers the reader, and holds the floor for it.
+                // Otherwise, the writer registers the reader, and holds the floor for it.
             })
         };
-        // The daemon; its answer to the reader comes after this.
+        // The daemon, whose answer to the reader comes after this.
         generation.store(1, Ordering::SeqCst);
         Barrier::Symmetric.heavy();
         // The reader: the records from its start on are whole, and stay whole.
@@ -174,7 +174,7 @@ fn nothing_that_a_reader_starts_with_is_overwritten() {
     attach_while_the_floor_moves(true);
 }
 
-/// The model finds the fault that it is there for.
+/// The model finds the fault that it exists for.
 #[test]
 #[should_panic(expected = "the reader would report a loss")]
 fn without_the_second_look_a_reader_loses_what_it_starts_with() {

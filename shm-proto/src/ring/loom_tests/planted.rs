@@ -1,6 +1,6 @@
-//! The faults that the models are there for: each is planted in a copy of one side, and the model has to find it.
+//! The faults that the models exist for: each is planted in a copy of one side, and the model must find it.
 //!
-//! A model that passes proves nothing if it passes with the fault, too.
+//! A model that passes proves nothing if it also passes with the fault.
 
 use loom::sync::Arc;
 use loom::thread;
@@ -12,12 +12,12 @@ use crate::ring::record::{Header, Kind};
 use crate::ring::wake::{self, Barrier};
 use crate::sync::{AtomicU32, AtomicU64, Ordering, fence};
 
-/// Runs one side in a thread, and the other one here.
+/// Runs one side in a thread, and the other side in this thread.
 fn both<T: Send + Sync + 'static>(make: impl Fn() -> T + Send + Sync + 'static, theirs: fn(&T), ours: fn(&T)) {
     both_and_then(make, theirs, ours, |_| ());
 }
 
-/// The same, with a look at what has come of it.
+/// The same, and then checks the result.
 fn both_and_then<T: Send + Sync + 'static>(
     make: impl Fn() -> T + Send + Sync + 'static,
     theirs: fn(&T),
@@ -115,7 +115,8 @@ fn a_jump_that_is_visible_before_its_target_is_cleared() {
     );
 }
 
-/// What goes to sleep and what wakes it. Nobody really sleeps here: that a post never came is seen at the end.
+/// What goes to sleep and what wakes it. No thread really sleeps here: the model checks at the end whether a post is
+/// missing.
 #[derive(Default)]
 struct Sleep {
     word: AtomicU64,
@@ -223,7 +224,7 @@ fn a_place_whose_version_is_stored_before_its_copy() {
     );
 }
 
-/// A record at position 0, and the floor that says whether it is still there.
+/// A record at position 0, and the floor that says whether the record is still there.
 struct Lapped {
     ring: Ring,
     floor: Published,

@@ -1,4 +1,4 @@
-//! Nobody sleeps through what it waits for.
+//! No side sleeps through the event that it waits for.
 
 use loom::sync::Arc;
 use loom::thread;
@@ -9,10 +9,10 @@ use crate::ring::record::{Header, Kind};
 use crate::ring::wake::{self, Barrier};
 use crate::sync::{AtomicU32, AtomicU64, Ordering};
 
-/// A reader that goes to sleep as the real one does, and a writer that wakes it as the real one does.
+/// A reader that goes to sleep and a writer that wakes it, both as the real ones do.
 ///
-/// The first record is visible and unread. The writer first calls what `maintain` calls, which wakes nobody that has read
-/// everything, and then publishes the second record.
+/// The first record is visible and unread. The writer first calls what `maintain` calls, which wakes no reader that has
+/// read everything, and then publishes the second record.
 fn sleep_and_wake(barrier: Barrier) {
     loom::model(move || {
         let ring = Arc::new(Ring::new(7));

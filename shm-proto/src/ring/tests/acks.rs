@@ -55,7 +55,7 @@ fn publishing_without_waiting_waits_for_nothing() {
     assert!(matches!(&error, WriterError::WouldBlock { reason: r, .. } if *r == reason), "{error:?}");
     assert_eq!(error.to_string(), "channel test waits for 2 readers: 1 attached");
     let mut other = channel.reader(Start::Oldest);
-    // Neither reader has read the message, and the call returns.
+    // Neither reader has read the message, but the call returns.
     assert_eq!(writer.try_publish(b"x").unwrap(), Some(0));
     let error = writer.try_publish(&[0; 100_000]).unwrap_err();
     assert!(matches!(error, WriterError::WouldBlock { reason: Blocked::Growing { .. }, .. }), "{error}");
@@ -83,7 +83,7 @@ fn the_end_of_the_role_while_a_message_waits_for_acknowledgement_says_that_it_is
 
 #[test]
 fn a_stopped_reader_that_publishing_waits_for_is_evicted_after_several_waits() {
-    // There is enough space that no reader is evicted for want of it.
+    // There is enough space that no reader is evicted for lack of it.
     let mut channel = TestChannel::new(1 << 20, Geometry { evict_after_ms: 100, ..acked(1 << 20) });
     let (mut stuck, mut good) = (channel.reader(Start::Oldest), channel.reader(Start::Oldest));
     let mut writer = channel.writer();
@@ -116,15 +116,14 @@ fn a_shrink_while_a_message_waits_for_acknowledgement_evicts_nobody() {
     writer.publish(&[1; 100_000]).unwrap();
     for reader in [&mut first, &mut second] {
         assert_eq!(receive(reader).len(), 100_000);
-        // Gives back the space, so that the writer can jump.
+        // This gives the space back, so that the writer can jump.
         assert!(reader.try_recv().unwrap().is_none());
     }
     std::thread::scope(|scope| {
         let publishing = scope.spawn(move || writer.publish_acked(b"x", Duration::from_secs(60)).map(|_| writer));
         assert_eq!(receive(&mut first), b"x");
         channel.shrink(8192);
-        // Everybody is sent behind the message that is waited for.
-        // The position after the message: the jump takes readers beyond it.
+        // The position after the message that is waited for. The jump takes both readers beyond this position.
         let behind = record::stride(100_000, record::LEAST_ALIGN) + record::stride(1, record::LEAST_ALIGN);
         wait_until("the reader has followed the jump", || {
             assert!(first.try_recv().unwrap().is_none());

@@ -1,4 +1,4 @@
-//! Segments that somebody has scribbled over.
+//! Segments that a process has overwritten with garbage.
 
 use super::*;
 use crate::ring::layout::DATA_OFFSET;
@@ -7,14 +7,14 @@ use crate::ring::published::Place;
 use crate::ring::segment::WritableSegment;
 use crate::ring::testing::TestChannel;
 
-/// Where the first record of a segment stands.
+/// The offset of the first record of a segment.
 const FIRST: u64 = record::first_header(record::LEAST_ALIGN);
 
 fn scribble(channel: &TestChannel, off: u64, word: u64) {
     nix::sys::uio::pwrite(&channel.segment, &word.to_le_bytes(), (DATA_OFFSET + off) as i64).unwrap();
 }
 
-/// What the reader with a connection has told the daemon.
+/// What a reader with a connection has told the daemon.
 fn reports(channel: &mut TestChannel) -> Vec<FromReader> {
     channel.lines_of_readers()
 }
@@ -33,7 +33,7 @@ fn a_reader_tells_its_program_and_the_daemon_once_and_goes_on_in_the_next_segmen
     scribble(&channel, FIRST + 5 * 16, 0xdead_beef);
     let error = reader.recv(NOW).unwrap_err();
     assert!(matches!(&error, ReaderError::Corrupt { reason, .. } if reason.contains("0xdeadbeef")), "{error}");
-    // While the daemon looks there is nothing to receive, and nothing is said again.
+    // While the daemon looks, there is nothing to receive, and the error is not reported again.
     for _ in 0..3 {
         assert!(reader.try_recv().unwrap().is_none());
         assert!(matches!(reader.recv(NOW), Err(ReaderError::TimedOut { .. })));
@@ -89,7 +89,7 @@ fn without_a_verdict_a_reader_says_so_again() {
 
 #[test]
 fn nothing_between_the_files_end_and_the_largest_capacity_is_touched() {
-    // The mapping is larger than the file: touching what lies between is a SIGBUS.
+    // The mapping is larger than the file: access to the pages in between raises SIGBUS.
     let (file, max) = (8192, 1 << 20);
     let lies: [fn(&WritableSegment); 4] = [
         |segment| segment.header().floor.store(Place { pos: 64 << 10, off: 64 << 10, seq: 9, bytes: 0 }),
@@ -141,7 +141,7 @@ fn readers_follow_a_file_that_grows_and_shrinks_under_them() {
             writer.publish(&message(n, 3000)).unwrap();
             let expected = message(n, 3000);
             assert_eq!(receive(&mut reader), expected, "message {n}");
-            // It gives back what it has read when there is nothing more.
+            // The reader gives back what it has read if there is nothing more.
             assert!(reader.try_recv().unwrap().is_none());
             n += 1;
             writer.maintain().unwrap();

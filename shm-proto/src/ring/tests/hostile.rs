@@ -1,4 +1,4 @@
-//! A segment whose places lie.
+//! A segment whose published places are false.
 
 use std::io::ErrorKind;
 
@@ -7,7 +7,7 @@ use super::segment::WritableSegment;
 use super::*;
 use shm_test_support::Raise;
 
-/// Where the writer says that the floor is.
+/// The place that the writer publishes as the floor.
 fn lie(segment: &WritableSegment, pos: u64, off: u64, seq: u64) {
     segment.header().floor.store(Place { pos, off, seq, bytes: 0 });
 }
@@ -71,7 +71,7 @@ fn a_reader_is_not_held_up_by_a_floor_that_changes_all_the_time() {
 
 #[test]
 fn a_place_is_seen_whole_or_not_at_all_while_it_is_replaced() {
-    // A correct writer, one that replaces its place between any two looks, and one that does nothing else.
+    // A correct writer, a writer that replaces its place between any two looks, and a writer that does nothing else.
     for pause in [200, 3, 0] {
         let channel = TestChannel::new(4096, geometry(4096));
         let segment = WritableSegment::open(channel.segment.as_fd(), &channel.geometry).unwrap();
@@ -95,7 +95,7 @@ fn a_place_is_seen_whole_or_not_at_all_while_it_is_replaced() {
             for _ in 0..20_000 {
                 match look() {
                     Ok(()) => {}
-                    // The check word tells a whole copy, however often the version changes meanwhile.
+                    // The check word identifies a whole copy, however often the version changes in the meantime.
                     Err(error) if pause == 0 && error.kind() == ErrorKind::ResourceBusy => {}
                     Err(e) => panic!("{e}"),
                 }

@@ -1,4 +1,4 @@
-//! Programs that end their writer's waits.
+//! Programs that end the waits of their writer.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ fn a_raised_flag_ends_every_wait_of_the_writer_and_nothing_that_needs_none() {
         WriterError::Interrupted { what } => what.clone(),
         other => panic!("{other}"),
     };
-    // Published all the same.
+    // The message is published anyway.
     let unacknowledged =
         |error: &WriterError| assert!(matches!(error, WriterError::Unacknowledged { ended: Some(_), .. }), "{error}");
     let flag = Arc::new(AtomicBool::new(true));
@@ -31,7 +31,7 @@ fn a_raised_flag_ends_every_wait_of_the_writer_and_nothing_that_needs_none() {
     for n in 0..writer.messages() {
         assert_eq!(receive(&mut reader), [7; 100], "message {n}");
     }
-    // Once more with a flag that is raised while the writer waits.
+    // The same with a flag that is set while the writer waits.
     std::thread::scope(|scope| {
         scope.spawn(|| {
             std::thread::sleep(Duration::from_millis(20));

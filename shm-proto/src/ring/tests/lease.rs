@@ -69,7 +69,7 @@ fn acknowledged_publishing_waits_for_readers_that_are_not_named_yet() {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             assert_eq!(receive(&mut reader), b"two");
-            // It says how far it has come when there is nothing more.
+            // The reader shows how far it has come if there is nothing more.
             assert!(reader.try_recv().unwrap().is_none());
         });
         assert_eq!(writer.publish_acked(b"two", Duration::from_secs(60)).unwrap(), Some(2));
@@ -97,12 +97,12 @@ fn a_reader_that_comes_without_its_descriptors_is_refused_and_the_writer_goes_on
     }
 }
 
-/// The messages in the ring, in a channel whose readers have not been told anything.
+/// The messages in the ring of a channel whose readers have not been told anything.
 fn messages(channel: &TestChannel) -> u64 {
     Snapshot::read(channel.segment.as_fd()).unwrap().tail.seq
 }
 
-/// A way to hold something while the role ends.
+/// A way to hold a message back while the role ends.
 type Way = fn(&mut TestChannel, &mut Writer) -> Result<(), WriterError>;
 
 #[test]
@@ -163,7 +163,7 @@ fn what_is_held_when_the_role_ends_is_not_published() {
     }
 }
 
-/// Publishes until the role has ended. How many messages are published for certain, and how many more may be.
+/// Publishes until the role has ended. Returns how many messages are certainly published, and how many more may be.
 fn publish_to_the_end(writer: &mut Writer, batch: u64, started: &AtomicBool) -> (u64, u64) {
     let mut published = 0;
     loop {
@@ -179,7 +179,7 @@ fn publish_to_the_end(writer: &mut Writer, batch: u64, started: &AtomicBool) -> 
                 assert!((published..published + batch.max(1)).contains(&seq), "{seq} after {published}");
                 return (published, batch.max(1));
             }
-            // Of a batch a part may have been made visible before the rest was refused.
+            // A part of a batch may have become visible before the rest was refused.
             Err(WriterError::Revoked { .. }) => return (published, batch),
             Err(e) => panic!("{e}"),
         }

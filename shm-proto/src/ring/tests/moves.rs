@@ -1,4 +1,5 @@
-//! Readers follow a channel to a new segment: nothing lost, nothing twice, and nothing of a writer that has lost its role.
+//! Readers follow a channel to a new segment: no message is lost, none comes twice, and none comes from a writer that
+//! has lost its role.
 
 use super::*;
 use crate::ring::layout::control;
@@ -9,7 +10,7 @@ fn number(reader: &mut Reader) -> u64 {
     u64::from_le_bytes(receive(reader).try_into().unwrap())
 }
 
-/// A record at the tail of a segment, stored by somebody who should not.
+/// Stores a record at the tail of a segment, as a writer without the role might.
 fn store_stale(segment: &WritableSegment, tail: published::Place) {
     commit::commit(segment, tail.off, record::Header::data(8, tail.seq), tail.off + 16);
 }
@@ -24,7 +25,7 @@ fn readers_at_any_place_follow_in_order() {
         for _ in 0..round {
             writer.publish(&n.to_le_bytes()).unwrap();
             n += 1;
-            // Each is behind by another number.
+            // Each reader is behind by a different number.
             for (behind, reader) in readers.iter_mut().enumerate() {
                 while reader.seq() + 7 * (behind as u64) < n {
                     let expected = reader.seq();
@@ -64,13 +65,13 @@ fn what_a_writer_stores_after_the_end_of_its_segment_is_no_message() {
     channel.end_lease();
     let end = channel.begin_move();
     store_stale(&old, end);
-    // One meets it before it is known where the segment ends, and does not ask what it was.
+    // One reader finds the record before it knows where the segment ends, and does not ask what it was.
     assert_eq!(first.try_recv().unwrap().unwrap().seq(), 2);
     assert!(first.try_recv().unwrap().is_none());
-    // Others have seen the move before.
+    // The others have seen the move before.
     assert!(second.arm().unwrap() && second.try_recv().unwrap().is_none());
     assert!(matches!(third.recv(NOW), Err(ReaderError::TimedOut { .. })));
-    // One has begun to read it when it sees the move, and asks before it is known where the segment ends.
+    // One reader has begun to read the record when it sees the move, and asks before it knows where the segment ends.
     let page = channel.readers[4].page_again();
     page.control.value.fetch_sub(control::MOVE, Ordering::SeqCst);
     let held = fourth.recv(SOON).unwrap();
@@ -148,7 +149,7 @@ fn a_reader_without_a_descriptor_to_spare_says_why_it_cannot_follow() {
     writer.publish(&0u64.to_le_bytes()).unwrap();
     channel.mark_moved();
     channel.tell_of_a_move_without_descriptor();
-    // Where the segment ends is not known to it, so nothing of it can be believed.
+    // The reader does not know where the segment ends, so nothing there is valid.
     for _ in 0..2 {
         let error = reader.recv(NOW).map(drop).unwrap_err().to_string();
         assert!(error.contains("new segment") && error.contains("ulimit -n"), "{error}");
@@ -167,7 +168,8 @@ fn a_writer_without_the_role_evicts_no_reader_that_is_ahead_of_it() {
         receive(&mut reader);
         writer.publish(b"after").unwrap();
     }
-    // As if it was in the middle of a look at its readers when the role ended: the cursor is beyond everything that it wrote.
+    // As if the writer were looking at its readers when the role ended: the cursor is beyond everything that the writer
+    // wrote.
     former.refresh();
     assert!(matches!(former.publish(b"stale"), Err(WriterError::Revoked { .. })));
     receive(&mut reader);

@@ -1,4 +1,4 @@
-//! A daemon of a newer release says what this one does not know.
+//! A daemon of a newer release sends lines that this release does not know.
 
 use std::io::Write;
 use std::os::unix::net::UnixStream;

@@ -1,4 +1,4 @@
-//! Odd uses of the safe interface: nothing of it may do more than be refused, or panic.
+//! Unusual uses of the safe interface. Each may only be refused, or panic.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

@@ -6,7 +6,7 @@ use super::*;
 
 #[test]
 fn an_acknowledged_publish_waits_for_every_reader() {
-    // On a busy machine a reader may not run for a second.
+    // On a busy machine, a reader may not run for a second.
     let mut channel = TestChannel::new(4096, Geometry { ack: true, ack_timeout_ms: 60_000, ..geometry(4096) });
     let mut readers = [channel.reader(Start::Oldest), channel.reader(Start::Oldest)];
     let mut writer = channel.writer();
@@ -34,7 +34,7 @@ fn a_reader_that_stands_still_is_evicted_and_told_so() {
     let mut stuck = channel.reader(Start::Oldest);
     let mut good = channel.reader(Start::Oldest);
     let mut writer = channel.writer();
-    // In the writer's thread: on a busy machine a second thread might stand still for 50 ms, too.
+    // In the writer's thread, because on a busy machine a second thread might also stand still for 50 ms.
     let mut next = 0u64;
     for n in 0..1000u64 {
         if let Err(WriterError::WouldBlock { .. }) = writer.try_publish(&n.to_le_bytes()) {
@@ -93,7 +93,7 @@ fn a_second_writer_goes_on_where_the_first_stopped() {
                 }
             }
         }
-        // It dies with a slot half filled and never gets to clean up.
+        // The writer dies with a half-filled slot and does not clean up.
         let mut slot = writer.reserve(300).unwrap().unwrap();
         slot.fill(0x5a);
         slot.abort();
@@ -207,7 +207,7 @@ fn an_evicted_reader_is_none_of_those_that_publishing_waits_for() {
         assert!(Instant::now() < patience, "it is not evicted, or publishing goes on without a reader");
         match writer.publish_within(b"12345678", Duration::from_millis(300)) {
             Ok(_) => {}
-            // On a busy machine this time-out may come before the eviction.
+            // On a busy machine, this timeout may come before the eviction.
             Err(WriterError::TimedOut { what, .. }) if what.contains("space") => {}
             Err(e) => break e.to_string(),
         }
@@ -216,7 +216,7 @@ fn an_evicted_reader_is_none_of_those_that_publishing_waits_for() {
     assert!(writer.messages() < 4096 / 16, "{}", writer.messages());
 }
 
-/// The record was begun before the reader was known, and becomes visible after the reader has gone to sleep.
+/// The record was begun before the writer knew the reader, and becomes visible after the reader has gone to sleep.
 #[test]
 fn a_reader_that_attaches_while_a_slot_is_filled_is_woken_for_it() {
     use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -245,7 +245,7 @@ fn lingering_sees_a_message_and_ends_when_there_is_none() {
         assert!(!reader.linger(), "nothing is there");
         assert!(reader.arm().unwrap());
         writer.publish(&n.to_le_bytes()).unwrap();
-        // The second time after a sleep that was short, and so for longer.
+        // The second time follows a short sleep, so the reader looks for longer.
         assert!(reader.linger() && reader.linger(), "message {n} is there");
         assert_eq!(receive(&mut reader), n.to_le_bytes());
         assert!(reader.try_recv().unwrap().is_none());

@@ -57,7 +57,7 @@ fn a_shrink_waits_for_the_readers_and_then_gives_the_memory_back() {
     }
     assert!(reader.try_recv().unwrap().is_none());
     writer.maintain().unwrap();
-    // The reader has to follow the jump out of the upper part, too.
+    // The reader must also follow the jump out of the upper part.
     assert!(reader.try_recv().unwrap().is_none());
     writer.maintain().unwrap();
     assert!(matches!(channel.obey()[..], [ToDaemon::Shrunk { capacity: 8192, .. }]));

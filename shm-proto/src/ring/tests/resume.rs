@@ -1,4 +1,4 @@
-//! One attachment goes on for another: in order, no message twice, and every loss counted.
+//! One attachment continues another: in order, no message twice, and every loss counted.
 
 use super::*;
 
@@ -30,7 +30,7 @@ fn known_messages_are_passed_over_and_new_ones_come_once() {
     second.go_on_at(first.next_to_receive());
     assert_eq!(all(&mut second), [(6, 0), (7, 0), (8, 0), (9, 0)]);
     assert_eq!((second.received(), second.lost(), second.next_to_receive()), (4, 0, 10));
-    // It has received nothing, and the next one still goes on at the right place.
+    // The attachment has received nothing, and the next one still continues at the right place.
     let mut third = channel.reader(Start::Oldest);
     third.go_on_at(6);
     assert_eq!((third.received(), third.next_to_receive()), (0, 6));
@@ -53,14 +53,14 @@ fn what_was_overwritten_between_two_attachments_and_after_is_counted_before_one_
     publish(1000);
     let mut second = channel.reader(Start::Oldest);
     second.go_on_at(first.next_to_receive());
-    // Lapped before it has received anything, and again after.
+    // Lapped before it has received anything, and again afterwards.
     publish(1000);
     let (seq, lost) = next(&mut second).unwrap();
     assert_eq!(seq, 5 + lost);
     publish(1000);
     let (later, lost) = next(&mut second).unwrap();
     assert_eq!(later, seq + 1 + lost);
-    // A reader that is lapped among messages that it knows has not lost these.
+    // If a reader is lapped among messages that it already has, these are not lost.
     let mut third = channel.reader(Start::Oldest);
     let known = third.seq() + 3;
     third.go_on_at(known);

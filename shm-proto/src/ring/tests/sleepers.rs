@@ -1,4 +1,4 @@
-//! Readers that sleep, or pretend to: when they are woken.
+//! Readers that sleep, or pretend to sleep: when they are woken.
 
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
@@ -18,7 +18,7 @@ fn rings(reader: &Reader) -> bool {
     poll(&mut [PollFd::new(reader.as_fd(), PollFlags::POLLIN)], PollTimeout::ZERO) == Ok(1)
 }
 
-/// Posts of the reader's semaphore that nobody has taken yet.
+/// Posts of the reader's semaphore that have not been taken yet.
 fn posts(channel: &TestChannel, reader: usize) -> u32 {
     Semaphore::new(&channel.readers[reader].page.wake).value()
 }
@@ -35,7 +35,7 @@ fn a_writer_with_nothing_to_publish_wakes_nobody_and_evicts_nobody() {
     channel.readers[1].page.waiting.value.store(waiting::SEMAPHORE, Ordering::SeqCst);
     for n in 0..20_000 {
         if n % 2 == 0 {
-            // Any line from the daemon; readers that attach and detach cause such lines.
+            // Any line from the daemon will do; readers that attach and detach cause such lines.
             channel.send(ToWriter::NotGrown { reason: "nobody has asked".to_owned() }, Vec::new());
         }
         writer.maintain().unwrap();
@@ -113,7 +113,8 @@ fn one_descriptor_tells_of_messages_and_of_the_daemon() {
     assert_eq!(receive(&mut reader), b"another");
 }
 
-/// Asleep for long, it hears of the daemon's end from the connection, not when the slice of its sleep is over.
+/// A reader that has slept for long learns of the daemon's death from the connection, not at the end of a slice of its
+/// sleep.
 #[test]
 fn a_reader_that_waits_for_long_sleeps_on_its_bell_and_its_connection() {
     let mut channel = TestChannel::new(65536, geometry(65536));
@@ -132,7 +133,7 @@ fn a_reader_that_waits_for_long_sleeps_on_its_bell_and_its_connection() {
         wait_until("the reader sleeps", || flag(&channel) == waiting::BELL);
         writer.publish(b"now").unwrap();
         wait_until("the reader sleeps", || flag(&channel) == waiting::BELL);
-        // Without a daemon it sleeps on its semaphore; nobody but the connection has told it.
+        // Without a daemon, the reader sleeps on its semaphore; only the connection has told it.
         drop(daemon);
         wait_until("the reader sleeps", || flag(&channel) == waiting::SEMAPHORE);
         writer.publish(b"goes on").unwrap();

@@ -1,5 +1,5 @@
-//! Slow readers, which the writer waits for, and readers that stand still, which it evicts. Nothing here depends on the speed
-//! of the machine: only the writer's waits count, and each wait counts for no longer than it was meant to take.
+//! Slow readers, which the writer waits for, and readers that stand still, which it evicts. Nothing here depends on the
+//! speed of the machine: only the writer's waits count, and each wait counts for no longer than it was planned to take.
 
 use super::*;
 
@@ -7,7 +7,7 @@ fn channel(on_full: OnFull, capacity: u64, evict_after_ms: u64) -> TestChannel {
     TestChannel::new(capacity, Geometry { on_full, evict_after_ms, ..geometry(capacity) })
 }
 
-/// What the writer has evicted, and why.
+/// Which readers the writer has evicted, and why.
 fn evicted(channel: &mut TestChannel) -> Vec<(u32, String)> {
     let line = |line| match line {
         ToDaemon::Evicted { reader, reason } => Some((reader, reason)),
@@ -18,7 +18,8 @@ fn evicted(channel: &mut TestChannel) -> Vec<(u32, String)> {
 
 #[test]
 fn a_reader_that_moves_a_message_at_a_time_is_never_evicted() {
-    // Without being asked the reader publishes its cursor once in an eighth of this, more than a hundred messages.
+    // Without a request, the reader publishes its cursor once per eighth of this, which is more than a hundred
+    // messages.
     let mut channel = channel(OnFull::Block, 64 << 10, 80);
     let mut reader = channel.reader(Start::Oldest);
     let mut writer = channel.writer();

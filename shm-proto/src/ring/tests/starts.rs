@@ -9,8 +9,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The writer has looked at the generation and is about to move the floor when a reader attaches. The test gets in between
-/// through the line that the writer sends when it finds a cursor inside a message.
+/// The writer has looked at the generation and is about to move the floor when a reader attaches. The test acts in
+/// between by means of the line that the writer sends when it finds a cursor inside a message.
 #[test]
 fn a_reader_that_attaches_while_the_floor_is_about_to_move_starts_with_what_stays() {
     for on_full in [OnFull::Block, OnFull::Drop] {
@@ -44,7 +44,7 @@ fn a_reader_that_attaches_while_the_floor_is_about_to_move_starts_with_what_stay
     }
 }
 
-/// The publish that is under way does not know of the reader yet, and may need the space at which the reader starts.
+/// The publish in progress does not know the reader yet, and may need the space at which the reader starts.
 #[test]
 fn a_reader_that_attaches_under_load_misses_nothing_that_it_starts_with() {
     for on_full in [OnFull::Block, OnFull::Drop] {
@@ -78,7 +78,7 @@ fn a_reader_that_attaches_under_load_misses_nothing_that_it_starts_with() {
     }
 }
 
-/// Stops a test's second thread, also if the test fails.
+/// Stops the second thread of a test, also if the test fails.
 struct Stop<'a>(&'a AtomicBool);
 
 impl Drop for Stop<'_> {
