@@ -1,7 +1,7 @@
 //! Walking the chain of records in a segment's file, without mapping it.
 //!
-//! What stands there was written by a program that may be hostile: every header is checked before it is followed. A walk can be
-//! made in parts, so that whoever makes it has time for others.
+//! The program that wrote the records may be hostile, so every header is checked before it is followed. A walk can be
+//! made in parts, so that its thread has time for other work.
 
 use std::os::fd::BorrowedFd;
 use std::sync::atomic::{Ordering, fence};
@@ -16,11 +16,11 @@ use crate::error::{Result, SystemError};
 use crate::os::reserve;
 use crate::ring::geometry::Geometry;
 
-/// How much of the file is read at a time.
+/// Bytes of the file to read at a time.
 const LOOK: usize = 32 << 10;
-/// A header that makes no sense is read again so many times: the writer may have been storing it.
+/// How often to read an invalid header again: the writer may have been storing it.
 const AGAIN: u32 = 3;
-/// A walk that the writer overtakes is begun anew so many times; then the rest of it is not worth looking at.
+/// How often a walk that the writer overtakes starts again. After that, the rest of the walk is not worth it.
 const LAPS: u32 = 16;
 
 /// Where a walk begins.
@@ -28,7 +28,8 @@ const LAPS: u32 = 16;
 pub enum WalkFrom {
     /// At the oldest whole record.
     Floor,
-    /// Where a reader begins that attaches now and wants everything: the floor, or the place that the floor is about to move to.
+    /// Where a reader would begin that attaches now and wants everything: the floor, or the place that the floor is
+    /// about to move to.
     NextFloor,
     /// Near the tail.
     Mark,
@@ -39,11 +40,11 @@ pub enum WalkFrom {
 pub enum Walked {
     /// The place after the newest record.
     Tail(Place),
-    /// Nothing wrong so far; there is more.
+    /// Nothing is wrong so far, and there is more.
     More,
-    /// The writer overwrites faster than this walk goes.
+    /// The writer overwrites records faster than this walk passes them.
     Overtaken,
-    /// A record, or a published place, is not what the layout allows: where and why.
+    /// A record or a published place is not as the layout requires: where and why.
     Broken(String),
 }
 
@@ -76,21 +77,21 @@ impl Walk {
     /// Begins a walk in the segment behind `fd`.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// If the file cannot be read.
     pub fn begin(fd: BorrowedFd<'_>, from: WalkFrom) -> Result<Walk> {
         Ok(Walk { from, at: start(fd, from)?, laps: 0, again: 0 })
     }
 
-    /// How far it has come.
+    /// The place that the walk has reached.
     #[must_use]
     pub fn at(&self) -> Place {
         self.at
     }
 
-    /// Goes on for about `most` bytes of the file.
+    /// Continues the walk for about `most` bytes of the file.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// If the file cannot be read.
     pub fn go_on(&mut self, fd: BorrowedFd<'_>, geometry: &Geometry, most: u64) -> Result<Walked> {
         let mut buffer = vec![0u8; LOOK];
         let mut read = 0;
@@ -98,8 +99,8 @@ impl Walk {
             read += LOOK as u64;
             let before = self.at;
             let found = self.look(fd, geometry, &mut buffer)?;
-            // Acquire: pairs with the Release fence that ends `Published::store` of the floor. If an overwriting byte was read,
-            // the floor below has passed the place where reading began.
+            // Acquire pairs with the Release fence that ends `Published::store` of the floor: if a byte was read that
+            // overwrote a record, the floor that is read below has passed the place where reading began.
             fence(Ordering::Acquire);
             let floor = published(fd, At::Floor)?;
             if floor.pos <= before.pos && self.at.pos - floor.pos > geometry.max_capacity {
@@ -123,7 +124,7 @@ impl Walk {
         Ok(Walked::More)
     }
 
-    /// Reads once, and goes over the records whose headers were read.
+    /// Reads once, and passes the records whose headers were read.
     fn look(&mut self, fd: BorrowedFd<'_>, geometry: &Geometry, buffer: &mut [u8]) -> Result<Walked> {
         let length = reserve::length(fd)?.saturating_sub(DATA_OFFSET);
         if let Some(reason) = implausible(self.at, geometry, length) {
@@ -170,10 +171,11 @@ impl Walk {
     }
 }
 
-/// Why a reader that attaches now cannot believe one of the places in the header, whether or not it would begin there.
+/// Why one of the places in the header is invalid for a reader that attaches now, whether or not the reader would begin
+/// there.
 ///
 /// # Errors
-/// When the file cannot be read.
+/// If the file cannot be read.
 pub fn misplaced(fd: BorrowedFd<'_>, geometry: &Geometry) -> Result<Option<String>> {
     let length = reserve::length(fd)?.saturating_sub(DATA_OFFSET);
     for (what, at) in [("floor", At::Floor), ("next floor", At::NextFloor), ("mark", At::Mark)] {

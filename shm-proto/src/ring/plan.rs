@@ -1,6 +1,7 @@
-//! Where the next record goes: pure bookkeeping of the data area, known to the writer alone.
+//! Where the next record goes: pure bookkeeping of the data area, which only the writer has.
 //!
-//! The chain of records from the floor (the oldest whole record) to the tail lies in *extents*, runs without a jump inside:
+//! The chain of records from the floor (the oldest whole record) to the tail lies in *extents*, which are runs without
+//! a jump inside:
 //!
 //! ```text
 //!            base                                            capacity
@@ -8,26 +9,27 @@
 //!                                       ^tail   ^floor
 //! ```
 //!
-//! A record may be placed at the tail as long as it, and the header after it, end before the next extent or the capacity.
-//! Otherwise the writer jumps: to the largest hole between extents. Wrapping around, using new space after a growth and
-//! leaving the upper part before a shrink are all this one rule, with another capacity.
+//! A record may be placed at the tail if the record and the header behind it end before the next extent and the
+//! capacity. Otherwise, the writer jumps to the largest hole between extents. Wrapping around, using new space after a
+//! growth, and leaving the upper part before a shrink all follow this one rule, with different capacities.
 
 use std::collections::VecDeque;
 
 use super::published::Place;
 use super::record::{HEADER, align_header, first_header};
 
-/// Most extents at a time; with that many the writer waits instead of jumping once more.
+/// The largest number of extents at a time. With that many, the writer waits instead of jumping once more.
 pub const MAX_EXTENTS: usize = 32;
 
-/// A run of records: contiguous in offset and in position. All but the newest end with the header of a jump.
+/// A run of records that is contiguous in offset and in position. All extents except the newest end with the header of
+/// a jump.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Extent {
-    /// Position of its first header.
+    /// Position of the first header.
     pub pos: u64,
-    /// Offset of its first header.
+    /// Offset of the first header.
     pub off: u64,
-    /// Bytes, the final jump included.
+    /// Length in bytes, including the final jump.
     pub len: u64,
 }
 
@@ -40,19 +42,19 @@ impl Extent {
 /// What to do with a record of a given stride.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Placement {
-    /// It fits at the tail; everything up to `limit` is free.
+    /// The record fits at the tail; everything up to `limit` is free.
     Here {
-        /// First offset that may not be written.
+        /// First offset that must not be written.
         limit: u64,
     },
-    /// It fits after a jump.
+    /// The record fits after a jump.
     Jump {
-        /// Where to.
+        /// The offset to jump to.
         target: u64,
     },
-    /// It fits nowhere until older records are given up.
+    /// The record fits nowhere until older records are given up.
     Full,
-    /// It would not fit into an empty ring of this capacity.
+    /// The record would not fit into an empty ring of this capacity.
     TooLarge,
 }
 
@@ -65,7 +67,7 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// A ring with nothing in it but a tail.
+    /// An empty ring with this tail.
     #[must_use]
     pub fn new(capacity: u64, align: u64, tail: Place) -> Plan {
         let mut extents = VecDeque::with_capacity(MAX_EXTENTS + 1);
@@ -73,13 +75,13 @@ impl Plan {
         Plan { extents, capacity, align }
     }
 
-    /// Capacity that placement respects, in bytes.
+    /// The capacity that placement respects, in bytes.
     #[must_use]
     pub fn capacity(&self) -> u64 {
         self.capacity
     }
 
-    /// Changes the capacity. Records above a smaller one stay until the floor has passed them.
+    /// Changes the capacity. Records above a smaller capacity stay until the floor has passed them.
     pub fn set_capacity(&mut self, capacity: u64) {
         self.capacity = capacity;
     }
@@ -107,14 +109,14 @@ impl Plan {
         newest.pos + newest.len
     }
 
-    /// The end of what may not be touched: live records, and the header place at the tail.
+    /// The end of the bytes that must not be touched: live records, and the place of the header at the tail.
     #[must_use]
     pub fn highest(&self) -> u64 {
         let live = self.extents.iter().map(|e| e.end()).max().unwrap_or(0);
         live.max(self.tail_off() + HEADER)
     }
 
-    /// First offset at or after `off` that is live or past the capacity.
+    /// First offset at or after `off` that is live or beyond the capacity.
     fn limit_from(&self, off: u64) -> u64 {
         let tail = self.tail_off();
         let mut limit = if tail >= off { self.capacity.min(tail) } else { self.capacity };
@@ -126,7 +128,7 @@ impl Plan {
         limit
     }
 
-    /// Whether something live covers `off`.
+    /// Whether a live extent or the tail covers `off`.
     fn is_live(&self, off: u64) -> bool {
         let tail = self.tail_off();
         (tail..tail + HEADER).contains(&off) || self.extents.iter().any(|e| (e.off..e.end()).contains(&off))
@@ -156,13 +158,14 @@ impl Plan {
             .max();
         match hole {
             Some((room, target)) if room >= need => Placement::Jump { target },
-            // The empty ring's tail cuts the free space in two. Once it stands at the base the space is whole again.
+            // The tail of the empty ring divides the free space in two. Once the tail is at the base, the space is
+            // whole again.
             _ if self.is_drained() && tail >= base + HEADER => Placement::Jump { target: base },
             _ => Placement::Full,
         }
     }
 
-    /// Whether nothing is live but the tail.
+    /// Whether nothing is live except the tail.
     #[must_use]
     pub fn is_drained(&self) -> bool {
         self.extents.len() == 1 && self.newest().len == 0
@@ -196,7 +199,7 @@ impl Plan {
         }
     }
 
-    /// Where the header at a position stands. A position at the end of an extent is the start of the next.
+    /// The offset of the header at a position. A position at the end of an extent is the start of the next one.
     #[must_use]
     pub fn offset_of(&self, pos: u64) -> Option<u64> {
         let last = self.extents.len() - 1;
@@ -280,7 +283,8 @@ mod tests {
         }
     }
 
-    /// The plan against a map of every byte: nothing live is ever written over, nothing is placed above the capacity.
+    /// Compares the plan with a map of every byte: nothing live is ever overwritten, and nothing is placed above the
+    /// capacity.
     #[derive(Clone, Debug)]
     enum Step {
         Push(u64),

@@ -10,8 +10,8 @@ use super::layout::SegmentHeader;
 use super::published::{Place, PlaceCell, Published};
 use crate::error::{Result, SystemError};
 
-/// A place is read at most this many times. A correct writer that replaces it meanwhile spoils a read only if it stores the very
-/// copy in the few nanoseconds in which the kernel copies it.
+/// The largest number of reads of a place. A correct writer that replaces the place in the meantime spoils a read only
+/// if it stores the same copy in the few nanoseconds in which the kernel copies it.
 const MOST_READS: u32 = 256;
 
 /// A place that a segment's header publishes.
@@ -25,8 +25,8 @@ pub(super) enum At {
     NextFloor,
 }
 
-/// A published place, whole: its check word says so, or the version was the same before and after. It is the one of the version
-/// that was read first, or of a later one.
+/// A whole published place: either its check word says so, or the version was the same before and after. The place
+/// belongs to the version that was read first, or to a later one.
 pub(super) fn published(fd: BorrowedFd<'_>, at: At) -> Result<Place> {
     let at = match at {
         At::Mark => offset_of!(SegmentHeader, mark),
@@ -41,9 +41,9 @@ pub(super) fn published(fd: BorrowedFd<'_>, at: At) -> Result<Place> {
     const FROM: usize = offset_of!(Published, checks);
     let mut before = version()?;
     for _ in 0..MOST_READS {
-        // The order of two system calls says nothing about the order in which the processor loads what they copy.
-        // Acquire: pairs with the Release store of the version in `Published::store`. What is read below is of this version or of
-        // a later one, or some of each; then the check word is of neither.
+        // The order of two system calls does not determine the order in which the processor loads what they copy.
+        // Acquire pairs with the Release store of the version in `Published::store`. What is read below is of this
+        // version or of a later one, or a mixture; in a mixture, the check word matches neither.
         fence(Ordering::Acquire);
         let mut bytes = [0u8; size_of::<Published>() - FROM];
         read_exact(fd, &mut bytes, at + FROM)?;
@@ -58,8 +58,9 @@ pub(super) fn published(fd: BorrowedFd<'_>, at: At) -> Result<Place> {
         if word(&bytes, copy * size_of::<u64>()) == place.check() {
             return Ok(place);
         }
-        // Acquire: pairs with the Release fence in `Published::store`. If any word came from a later copy, the version has
-        // moved. If it has not, the place is what the writer says, whatever the check word is: the caller judges it.
+        // Acquire pairs with the Release fence in `Published::store`: if any word came from a later copy, the version
+        // has changed. If the version has not changed, the place is what the writer stored, whatever the check word is,
+        // and the caller judges it.
         fence(Ordering::Acquire);
         let after = version()?;
         if before == after {
@@ -82,12 +83,12 @@ pub(super) fn read_exact(fd: BorrowedFd<'_>, into: &mut [u8], at: usize) -> Resu
     Ok(())
 }
 
-/// The word at an offset, 0 if it is not all there.
+/// The word at an offset, or 0 if not all of its bytes are there.
 pub(super) fn word(bytes: &[u8], at: usize) -> u64 {
     word_at(bytes, at).unwrap_or(0)
 }
 
-/// The word at an offset, if it is all there.
+/// The word at an offset, if all of its bytes are there.
 pub(super) fn word_at(bytes: &[u8], at: usize) -> Option<u64> {
     bytes.get(at..at + 8).and_then(|word| word.try_into().ok()).map(u64::from_le_bytes)
 }

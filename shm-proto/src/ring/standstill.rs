@@ -1,11 +1,11 @@
-//! When a reader that holds the writer up is asked for its cursor, and when it is evicted: pure.
+//! When a reader that holds up the writer is asked for its cursor, and when it is evicted: pure.
 //!
 //! A reader publishes its cursor in steps, so a cursor that does not change proves nothing by itself. The reader is therefore
 //! [asked](super::wake::ask_for_cursor) to publish its cursor after its current message. Only the time after that request
 //! counts: a reader that passes one message within `evict_after` is never evicted, however slow it is.
 //!
-//! A wait counts for no longer than it was meant to take. Otherwise a machine or a program that was stopped for an hour would
-//! evict every reader when it continues.
+//! A wait counts for no longer than it was planned to take. Otherwise, a machine or a program that was stopped for an
+//! hour would evict every reader when it continues.
 
 /// A reader is asked after the writer has waited for it for this long, and then again at this interval; sooner if `evict_after`
 /// is short.
@@ -34,7 +34,8 @@ impl Limit {
         }
     }
 
-    /// The most that counts of the time between two looks if nobody waited in between, so that no single look evicts a reader.
+    /// The most that counts of the time between two looks if the writer did not wait in between, so that no single look
+    /// evicts a reader.
     #[must_use]
     pub fn most_between_looks_ns(self) -> u64 {
         match self.evict_after_ns {
@@ -44,7 +45,7 @@ impl Limit {
     }
 }
 
-/// How long one reader has stood still while somebody waited for it.
+/// How long one reader has stood still while the writer waited for it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Standstill {
     /// Time spent waiting for the reader since it last moved.
@@ -100,7 +101,7 @@ impl Standstill {
         limit.evict_after_ns > 0 && self.asked_ns.is_some() && self.stood_ns() >= limit.evict_after_ns
     }
 
-    /// How long to wait until the reader has to be asked or evicted.
+    /// The time until the reader must be asked or evicted.
     #[must_use]
     pub fn left_ns(&self, limit: Limit) -> u64 {
         let ask = self.ask_at_ns.unwrap_or(limit.ask_every_ns()).saturating_sub(self.waited_ns);
@@ -123,8 +124,8 @@ mod tests {
 
     const MS: u64 = 1_000_000;
 
-    /// Waits as the writer does, in slices that end when something is due. Returns the times at which the reader was asked, and
-    /// the time at which it is to be evicted, in milliseconds.
+    /// Waits as the writer does, in slices that end when something is due. Returns the times at which the reader was
+    /// asked, and the time at which it must be evicted, in milliseconds.
     fn wait(standstill: &mut Standstill, limit: Limit, slice_ms: u64, most_ms: u64) -> (Vec<u64>, Option<u64>) {
         let (mut now, mut asked) = (0, Vec::new());
         while now < most_ms * MS {
