@@ -1,7 +1,8 @@
-//! Going on in the segment that a dead daemon has left: whether it can be trusted, and what is known of it then.
+//! Continuing in a segment that a dead daemon has left: whether the segment can be trusted, and what is then known
+//! about it.
 //!
-//! Everything is looked at by `pread` and nothing is believed without a check: a program that was lent the writer role may have
-//! written anything. A segment that fails is replaced by an empty one, and the log says why.
+//! Everything is read with `pread`, and nothing is believed without a check, because a program that was lent the writer
+//! role may have written anything. A segment that fails a check is replaced by an empty one, and the log says why.
 
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
@@ -19,35 +20,35 @@ use super::segment::{Segment, geometry};
 use crate::config::ChannelConfig;
 use crate::operation_log::{LogEvent, operation};
 
-/// A segment whose daemon is no more.
+/// A segment whose daemon no longer exists.
 pub(super) struct Left<'a> {
-    /// Its name for `shm_open`.
+    /// The segment's name for `shm_open`.
     pub(super) name: &'a str,
-    /// Open for writing, with its owner's lock unless a reader is in the way of that.
+    /// Open for writing, with the owner's lock unless a reader is in the way of the lock.
     pub(super) file: OwnedFd,
     /// Open for reading only.
     pub(super) read_only: OwnedFd,
-    /// What its header says.
+    /// What the segment's header says.
     pub(super) found: Snapshot,
 }
 
-/// What is known of a segment that was adopted.
+/// What is known about a segment that was adopted.
 #[derive(Clone, Debug)]
 pub(in crate::channel) struct Adopted {
     pub(super) shot: Snapshot,
-    /// The numbers of the files of its readers' pages.
+    /// The inode numbers of the readers' pages.
     pub(super) pages: BTreeSet<u64>,
-    /// What was being done about the size.
+    /// The change of size that was in progress.
     pub(super) size: SizeNote,
-    /// A program that was lent the writer role lives, and may still write.
+    /// A program that was lent the writer role is alive, and may still write.
     pub(super) is_written: bool,
 }
 
 impl Left<'_> {
-    /// Makes it the segment of the channel that is configured so.
+    /// Makes it the segment of a channel with this configuration.
     ///
     /// # Errors
-    /// Why it cannot be that, in words; or what the kernel refused.
+    /// In the inner result: why it cannot be that segment, in words. In the outer result: what the kernel refused.
     pub(super) fn adopt(
         self,
         config: &ChannelConfig,
@@ -84,10 +85,11 @@ impl Left<'_> {
         }
         let (pages, size) = (noted_pages(file.as_fd())?, noted_size(file.as_fd())?);
         own_segment(file.as_fd(), owner)?;
-        // Without the lock, the channel moves to a segment that has it before anybody else is lent the role.
+        // Without the lock, the channel moves to a segment with the lock before the role is lent again.
         let next_lock = file_lock::take_over(&file)?;
         if !is_written && length > found.capacity {
-            // Of a growth that was under way, or of a shrink whose readers had not left yet; those see that they were overtaken.
+            // This memory is from a growth in progress, or from a shrink whose readers had not left yet. Those readers
+            // see that they were overtaken.
             reserve::punch(file.as_fd(), DATA_OFFSET + found.capacity, DATA_OFFSET + length)?;
         }
         let segment = Segment::adopted(name.to_owned(), file, read_only, length, next_lock, owner);
@@ -106,10 +108,10 @@ impl Left<'_> {
     }
 }
 
-/// Looks at the records while somebody writes, perhaps faster than they can be looked at.
+/// Checks the records while a writer works, perhaps faster than they can be checked.
 ///
 /// # Errors
-/// If the file cannot be read. What is wrong with the records is in the result.
+/// If the file cannot be read. The inner result says what is wrong with the records.
 fn flows(segment: BorrowedFd<'_>, geometry: &Geometry) -> Result<Result<(), String>, SystemError> {
     match Walk::begin(segment, WalkFrom::Floor).and_then(|mut walk| walk.go_on(segment, geometry, u64::MAX)) {
         Ok(Walked::Tail(_) | Walked::Overtaken) => Ok(Ok(())),
@@ -120,11 +122,11 @@ fn flows(segment: BorrowedFd<'_>, geometry: &Geometry) -> Result<Result<(), Stri
     }
 }
 
-/// Looks at the records while nobody writes: wherever a reader begins, it has to come to the same end, and below the capacity,
-/// because the memory above is given back.
+/// Checks the records while nobody writes: wherever a reader begins, it must come to the same end, and that end must be
+/// below the capacity, because the memory above is given back.
 ///
 /// # Errors
-/// If the file cannot be read. What is wrong with the records is in the result.
+/// If the file cannot be read. The inner result says what is wrong with the records.
 fn rests(segment: BorrowedFd<'_>, geometry: &Geometry, capacity: u64) -> Result<Result<(), String>, SystemError> {
     let mut below = geometry.clone();
     below.max_capacity = capacity;
@@ -147,7 +149,8 @@ fn rests(segment: BorrowedFd<'_>, geometry: &Geometry, capacity: u64) -> Result<
     })
 }
 
-/// [Adopts](Left::adopt) a file that has no name, for [fuzzing](crate::fuzzing): the facts and the capacity of what would be adopted.
+/// [Adopts](Left::adopt) a file that has no name, for [fuzzing](crate::fuzzing). Returns the facts and the capacity of
+/// the segment that would be adopted.
 ///
 /// # Errors
 /// As [`Left::adopt`].

@@ -1,8 +1,8 @@
-//! Before somebody new writes: nobody else can write to the segment any more, or the channel moves.
+//! Before a new writer begins: either no other process can write to the segment any more, or the channel moves.
 //!
-//! By the kernel's word ([`file_lock`](shm_proto::internal::os::file_lock)). A process that has lost the role, or has died, may take
-//! a moment to give its memory back, and a busy machine makes that longer. It is waited for beside everything else: who asks
-//! for the role meanwhile is answered when it is over.
+//! The kernel answers that question ([`file_lock`](shm_proto::internal::os::file_lock)). A process that has lost the
+//! role, or has died, may take a moment to give its memory back, and longer on a busy machine. The daemon waits for
+//! that process while it serves others, and then answers the programs that asked for the role in the meantime.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -16,22 +16,23 @@ use crate::client;
 use crate::connections::{Connections, channel_refusal};
 use crate::event_loop::{ClientId, Timer};
 
-/// A helper that made way was killed, so it surely ends.
+/// For a helper that made way: it was killed, so it certainly ends.
 const KILLED: Duration = Duration::from_secs(5);
-/// A process that has ended holds its memory for a moment longer.
+/// For a process that has ended: it holds its memory for a moment longer.
 const DEAD: Duration = Duration::from_millis(100);
-/// One that lives may be giving it back, or be stopped.
+/// For a process that is alive: it may be giving the memory back, or be stopped.
 const ALIVE: Duration = Duration::from_millis(10);
-/// Readers of the daemon before this one ask some dozen times a second. While they are not back, whoever writes needs a new segment.
+/// Readers of the previous daemon ask a few dozen times per second. While they are not back, any writer needs a new
+/// segment.
 const COMEBACK: Duration = Duration::from_secs(1);
-/// How often it is looked at meanwhile.
+/// The time between two looks during such a wait.
 pub(super) const LOOK: Duration = Duration::from_millis(1);
 
 /// Whether the next writer may begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Claim {
     Mine,
-    /// Somebody can still write to the segment; it is looked at again soon.
+    /// Another process can still write to the segment. The daemon looks again soon.
     NotYet,
 }
 
@@ -40,16 +41,16 @@ pub(super) enum Claim {
 pub(super) struct Claiming {
     former_until: Option<Instant>,
     readers_until: Option<Instant>,
-    /// Programs that have asked for the role meanwhile, with their names.
+    /// Programs that have asked for the role in the meantime, with their names.
     asking: VecDeque<(ClientId, Option<String>)>,
 }
 
 impl Ring {
-    /// Makes sure that nobody but the next writer can write to the segment, and that the daemon knows everybody who reads it. After
-    /// a while, a channel with anybody else in its segment moves.
+    /// Ensures that only the next writer can write to the segment, and that the daemon knows all readers of the
+    /// segment. If another process is still in the segment after a while, the channel moves.
     ///
     /// # Errors
-    /// When it would have to move and cannot.
+    /// If the channel would have to move and cannot.
     pub(super) fn claim_segment(&mut self, connections: &mut Connections) -> Result<Claim> {
         let now = Instant::now();
         if self.segments.have_strangers() {
@@ -79,7 +80,7 @@ impl Ring {
         }
     }
 
-    /// A program that wants the role waits until the segment can be had.
+    /// Makes a program that wants the role wait until the segment can be claimed.
     pub(super) fn keep_asking(&mut self, connections: &mut Connections, client: ClientId, program: Option<&str>) {
         if let Some(client) = connections.client(client) {
             client.role = client::Role::Waiting(Some(self.id));
@@ -88,7 +89,7 @@ impl Ring {
         connections.events.start_timer(Timer::Claim(self.id), Instant::now() + LOOK);
     }
 
-    /// It is looked at again: the first of those who wait gets the role, and the others hear who has it.
+    /// Looks again: the first of the waiting programs gets the role, and the others are told who has it.
     pub(crate) fn claim_due(&mut self, connections: &mut Connections) {
         connections.events.set_timer(Timer::Claim(self.id), None);
         for (client, program) in std::mem::take(&mut self.claiming.asking) {
@@ -103,7 +104,7 @@ impl Ring {
         self.claiming.asking.retain(|(asking, _)| *asking != client);
     }
 
-    /// Nobody is lent the role any more.
+    /// Refuses all waiting programs, because the role is not lent any more.
     pub(super) fn refuse_asking(&mut self, connections: &mut Connections, reason: &str) {
         connections.events.set_timer(Timer::Claim(self.id), None);
         for (client, _) in std::mem::take(&mut self.claiming.asking) {

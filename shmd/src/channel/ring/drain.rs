@@ -9,8 +9,8 @@ use crate::channel::eviction::{By, Verdict};
 use crate::connections::Connections;
 
 impl Ring {
-    /// Whether every reader has read everything; to be called repeatedly until it has. Evicts a reader that has not moved for
-    /// `evict_after`, as the writer would.
+    /// Whether every reader has read everything. The caller repeats the call until this is true. Evicts a reader that
+    /// has not moved for `evict_after`, as the writer would.
     pub(crate) fn is_drained(&mut self, connections: &mut Connections, now: Instant) -> bool {
         let tail = match self.segments.current().snapshot() {
             Ok(shot) => shot.tail.pos,

@@ -1,12 +1,12 @@
-//! A segment that somebody has scribbled over: finding out, and going on in a new one.
+//! Broken segments: detecting them, and continuing in a new segment.
 //!
-//! | who finds it | what is looked at before it is believed |
+//! | who finds the fault | what is checked before the report is believed |
 //! |---|---|
-//! | the daemon, once a second and before anybody is let in | header, published places, capacity, the file's length |
-//! | a reader, which says so on its connection | every record, in parts, at most once a second |
-//! | a program or source that takes the writer role over and fails | nothing: it may write what it likes |
+//! | the daemon, once per second and before a peer is let in | header, published places, capacity, the file's length |
+//! | a reader, which says so on its connection | every record, in parts, at most once per second |
+//! | a program or source that takes over the writer role and fails | nothing: it may write what it likes |
 //!
-//! Everything is looked at by `pread`. Then the lease ends, and the channel moves: see [`moving`](super::moving).
+//! All checks use `pread`. Then the lease ends, and the channel moves: see [`moving`](super::moving).
 
 use std::io::ErrorKind as Io;
 use std::time::{Duration, Instant};
@@ -23,33 +23,33 @@ use crate::connections::Connections;
 use crate::event_loop::Timer;
 use crate::operation_log::LogEvent;
 
-/// Bytes of a file that are looked at at a time, and how long others have their turn then.
+/// Bytes of a file to check at a time, and the pause after each part, in which the daemon serves others.
 const PART: u64 = 1 << 20;
 const REST: Duration = Duration::from_millis(5);
-/// Readers' reports lead to one look at all records in this time.
+/// Reports from readers lead to at most one check of all records in this time.
 const BETWEEN_LOOKS: Duration = Duration::from_secs(1);
-/// What a reader claims about its place counts up to here from the last place that the daemon trusts: more than is written
-/// between two looks.
+/// The largest credible distance between a reader's claimed place and the last place that the daemon trusts. This is
+/// more than is written between two looks.
 const CREDIBLE: u64 = 1 << 40;
 
-/// What a look at the header has found.
+/// The result of a look at the header.
 #[derive(Debug)]
 enum Finding {
     Good(Snapshot),
-    /// It cannot be told now.
+    /// The state cannot be determined now.
     Unknown(Error),
     Broken(String),
 }
 
-/// Whether a chain can have come from the one place to the other since the daemon looked last.
+/// Whether a chain can have moved from one place to the other since the daemon's last look.
 fn follows(before: Place, after: Place) -> bool {
     let ahead = |before: u64, after: u64| (before..=before.saturating_add(CREDIBLE)).contains(&after);
     ahead(before.pos, after.pos) && ahead(before.seq, after.seq)
 }
 
-/// Where the segment after a broken one begins: behind every place that an honest reader can stand at. `claims` are positions
-/// and numbers that readers have published; each may have read on by as much as the ring holds. Nobody knows how many messages
-/// are left out.
+/// Where the segment after a broken one begins: behind every place at which an honest reader can stand. `claims` are
+/// positions and numbers that readers have published. Each reader may have read further by as much as the ring holds.
+/// It is not known how many messages are skipped.
 fn after_broken(trusted: Place, claims: impl Iterator<Item = (u64, u64)>, ring: u64) -> Place {
     let (mut pos, mut seq) = (trusted.pos, trusted.seq);
     for (cursor, number) in claims {
@@ -57,27 +57,27 @@ fn after_broken(trusted: Place, claims: impl Iterator<Item = (u64, u64)>, ring: 
             (pos, seq) = (pos.max(cursor), seq.max(number));
         }
     }
-    // The smallest message takes as much as the least alignment.
+    // The smallest message takes as many bytes as the smallest alignment.
     Place { pos: pos.next_multiple_of(LEAST_ALIGN) + ring, seq: seq + ring / LEAST_ALIGN, ..trusted }
 }
 
-/// What is known of a segment's state.
+/// What is known about a segment's state.
 #[derive(Debug, Default)]
 pub(super) struct Health {
-    /// Where the segment begins, and what it said when it was last found to be right.
+    /// Where the segment begins, and its header when it was last found valid.
     began: Place,
-    /// That is not known, because the places of a segment that was adopted have not been seen yet.
+    /// `began` is not known, because the places of an adopted segment have not been seen yet.
     is_unseen: bool,
     trusted: Option<Snapshot>,
-    /// What is wrong with the segment, as long as there is no other.
+    /// What is wrong with the segment, while there is no replacement.
     broken: Option<String>,
-    /// A look at all records that is under way, and when the last one began.
+    /// A check of all records that is in progress, and when the last one began.
     inspection: Option<Walk>,
     inspected: Option<Instant>,
 }
 
 impl Health {
-    /// Looks at the header of a segment that `capacity` bytes were reserved for.
+    /// Checks the header of a segment for which `capacity` bytes were reserved.
     fn examine(&self, segments: &Segments, capacity: u64) -> Finding {
         let shot = match segments.current().snapshot() {
             Ok(shot) => shot,
@@ -96,7 +96,7 @@ impl Health {
         if let Some(fault) = shot.fault(segments.geometry(), length) {
             return Finding::Broken(fault);
         }
-        // Of the tail it is only known how far it has come at least.
+        // Of the tail, only a lower bound is known.
         let before = self.trusted.map_or(self.began, |before| before.floor);
         if follows(before, shot.floor) || (self.is_unseen && self.trusted.is_none()) {
             return Finding::Good(shot);
@@ -106,19 +106,19 @@ impl Health {
         Finding::Broken(format!("the floor was at {was}, and is at {is}"))
     }
 
-    /// Whether the segment is broken and there is no other.
+    /// Whether the segment is broken and there is no replacement.
     pub(super) fn is_broken(&self) -> bool {
         self.broken.is_some()
     }
 
-    /// What is known of a segment that a dead daemon has left.
+    /// What is known about a segment that a dead daemon has left.
     pub(super) fn adopted(shot: Snapshot) -> Self {
-        // Without places: somebody writes, and the first look that sees them is believed.
+        // A snapshot without places: a writer is working, and the first look that sees the places is believed.
         let is_seen = shot.tail != Place::default();
         Self { began: shot.floor, trusted: is_seen.then_some(shot), is_unseen: !is_seen, ..Self::default() }
     }
 
-    /// There is another segment, which begins here.
+    /// Notes that there is a new segment, which begins here.
     pub(super) fn moved(&mut self, beginning: &Beginning) {
         let Beginning { pos, seq, bytes, .. } = *beginning;
         self.began = Place { pos, seq, bytes, ..Place::default() };
@@ -138,14 +138,14 @@ impl Health {
 }
 
 impl Ring {
-    /// Looks at the segment, and replaces it if it is broken. What its header says.
+    /// Checks the segment, and replaces it if it is broken. Returns what its header says.
     ///
     /// # Errors
-    /// Why nobody can be let in.
+    /// Why no peer can be let in.
     pub(super) fn check(&mut self, connections: &mut Connections) -> Result<Snapshot> {
         let mut found = self.examine();
         if let Finding::Broken(_) = found {
-            // Each word is read at one moment, but not all at the same.
+            // Each word is read at one moment, but not all words at the same moment.
             found = self.examine();
         }
         if let Finding::Broken(reason) = found {
@@ -164,11 +164,11 @@ impl Ring {
         }
     }
 
-    /// What the segment's header says now. Of a writer so fast that its places are never seen whole: what it said when they last were,
-    /// and without them if they never were.
+    /// What the segment's header says now. If the writer is so fast that its places are never seen whole: what the
+    /// header said when they last were, or the header without places if they never were.
     ///
     /// # Errors
-    /// When the file was cut short by a program that was lent the writer role.
+    /// If a program that was lent the writer role has truncated the file.
     pub(in crate::channel) fn snapshot(&self) -> Result<Snapshot, SystemError> {
         match self.segments.current().snapshot() {
             Err(e) if e.kind() == Io::ResourceBusy => {
@@ -182,20 +182,20 @@ impl Ring {
         self.health.examine(&self.segments, self.size.capacity())
     }
 
-    /// The same, for somebody who wants to be let in.
+    /// The same, for a peer that wants to be let in.
     pub(in crate::channel) fn check_for(&mut self, connections: &mut Connections) -> Result<(), Refusal> {
         match self.check(connections) {
-            // A writer that is busy with its places is none of a reader's troubles.
+            // A writer that keeps replacing its places is no problem for a reader.
             Ok(_) => Ok(()),
             Err(Error::System(error)) if error.kind() == Io::ResourceBusy && !self.health.is_broken() => Ok(()),
             Err(e) => self.refuse(ErrorKind::Internal, format!("its segment is broken and cannot be replaced: {e}")),
         }
     }
 
-    /// The segment is broken: ends the lease and goes on in a new one.
+    /// Ends the lease of a broken segment, and continues in a new one.
     ///
     /// # Errors
-    /// If no new segment can be made. The daemon tries again once a second.
+    /// If no new segment can be made. The daemon tries again once per second.
     pub(super) fn heal(&mut self, connections: &mut Connections, reason: &str) -> Result<()> {
         if !self.health.is_broken() {
             self.about(LogEvent::Broken).text("segment", self.segments.current().name()).reason(reason).error();
@@ -211,7 +211,7 @@ impl Ring {
         Ok(())
     }
 
-    /// Tries again to replace a broken segment. Whether there is none any more.
+    /// Tries again to replace a broken segment. Returns whether there is no broken segment any more.
     pub(super) fn retry_healing(&mut self, connections: &mut Connections, now: Instant) -> bool {
         let Some(reason) = self.health.broken.clone() else { return true };
         match self.heal(connections, &reason) {
@@ -225,14 +225,14 @@ impl Ring {
         }
     }
 
-    /// The same for somebody who has just found it broken.
+    /// Replaces a segment that has just been found broken, or logs why that failed.
     pub(super) fn heal_or_log(&mut self, connections: &mut Connections, reason: &str) {
         if let Err(e) = self.heal(connections, reason) {
             self.about(LogEvent::Broken).reason(e).error();
         }
     }
 
-    /// A reader says that something is wrong. All records are looked at before it is believed.
+    /// Handles a reader's report of a fault. All records are checked before the report is believed.
     pub(crate) fn suspect(&mut self, connections: &mut Connections, now: Instant) {
         let lately = self.health.inspected.is_some_and(|at| now.saturating_duration_since(at) < BETWEEN_LOOKS);
         if self.health.inspection.is_some() || lately || self.removal.is_closed() {
@@ -244,12 +244,12 @@ impl Ring {
                 self.health.inspection = Some(walk);
                 self.inspect(connections);
             }
-            // The next tick says what that is.
+            // The next tick reports the reason.
             Err(e) => self.no_inspection(&e),
         }
     }
 
-    /// Goes on looking at the records.
+    /// Continues the check of the records.
     pub(crate) fn inspect(&mut self, connections: &mut Connections) {
         let Some(walk) = &mut self.health.inspection else { return };
         match walk.go_on(self.segments.current().file(), self.segments.geometry(), PART) {

@@ -1,4 +1,4 @@
-//! The lease of a ring's writer role: the daemon's end of the link to whoever holds it.
+//! The lease of a ring's writer role: the daemon's end of the link to the holder.
 
 mod outbox;
 
@@ -26,14 +26,14 @@ use crate::peer::Peer;
 use crate::source::Inside;
 use outbox::Outbox;
 
-/// What the holder is told by.
+/// How the daemon reaches the holder.
 #[derive(Debug)]
 pub(super) enum To {
     /// A program, over its connection.
     Program { client: ClientId, peer: Peer },
     /// A source's thread.
     Source(Inside),
-    /// A child of the daemon that carries a shrink out, over its connection.
+    /// A child of the daemon that carries out a shrink, over its connection.
     Helper { client: ClientId },
 }
 
@@ -41,15 +41,15 @@ pub(super) enum To {
 #[derive(Debug)]
 pub(super) struct Lease {
     to: To,
-    /// Signs of life of a program that holds it.
+    /// Signs of life of a program that holds the role.
     pulse: Pulse,
     page: SharedPage<LeasePage>,
     lines: Outbox,
-    /// The writer has seen that lines are to come, or may have.
+    /// The writer has seen that there are lines to come, or may have.
     held_back: bool,
 }
 
-/// The writer role before it is held, with the lines that the holder needs first.
+/// The writer role before it is held, with the first lines for the holder.
 #[derive(Debug)]
 pub(super) struct Offer {
     page: SharedPage<LeasePage>,
@@ -57,38 +57,38 @@ pub(super) struct Offer {
 }
 
 impl Offer {
-    /// With nothing to tell, and the page's descriptor for the writer.
+    /// An offer without lines, and the page's descriptor for the writer.
     ///
     /// # Errors
-    /// If there is no memory or no descriptor left.
+    /// If no memory or no descriptor is left.
     pub(super) fn new() -> Result<(Self, OwnedFd)> {
         let (page, fd) = SharedPage::create("shmd-lease")?;
         Ok((Self { page, lines: Outbox::default() }, fd))
     }
 
-    /// For a program that shows the page of a lending whose daemon is dead. `None`: that lending was over before.
+    /// An offer for a program that shows the page of a lease from a dead daemon. `None` if that lease was already over.
     ///
     /// # Errors
-    /// If it is no such page.
+    /// If the page is not a lease page.
     pub(super) fn resumed(page: BorrowedFd<'_>) -> Result<Option<Self>> {
         let page = SharedPage::<LeasePage>::open(page)?;
         let is_over = page.generation.value.load(Ordering::SeqCst) & OVER != 0;
         Ok((!is_over).then(|| Self { page, lines: Outbox::default() }))
     }
 
-    /// The holder is to be told this, and its page says that something is to come.
+    /// Keeps a line for the holder. The holder's page says that there is a line to come.
     pub(super) fn put(&mut self, line: ToWriter) {
         self.lines.put(line);
         hold_back(&self.page, &self.lines);
     }
 
-    /// So many readers may come that the holder has to wait for.
+    /// Notes how many readers may come back that the holder must wait for.
     pub(super) fn miss(&mut self, readers: u64) {
         self.lines.miss(readers);
         hold_back(&self.page, &self.lines);
     }
 
-    /// The role is held from now on. The lines are [sent](Lease::send) now.
+    /// Turns the offer into a lease: the role is held from now on. The caller must now [send](Lease::send) the lines.
     pub(super) fn to(self, to: To) -> Lease {
         let held_back = self.lines.len() > 0;
         Lease { to, pulse: Pulse::new(Instant::now()), page: self.page, lines: self.lines, held_back }
@@ -96,7 +96,7 @@ impl Offer {
 }
 
 impl Lease {
-    /// Who holds the role.
+    /// The holder of the role.
     pub(super) fn holder(&self) -> Holder {
         match self.to {
             To::Program { client, .. } => Holder::Program(client),
@@ -105,37 +105,37 @@ impl Lease {
         }
     }
 
-    /// The program, if one holds the role.
+    /// The program that holds the role, if any.
     pub(super) fn program(&self) -> Option<&Peer> {
         if let To::Program { peer, .. } = &self.to { Some(peer) } else { None }
     }
 
-    /// The source, if one holds the role.
+    /// The source that holds the role, if any.
     pub(super) fn source(&self) -> Option<&Inside> {
         if let To::Source(inside) = &self.to { Some(inside) } else { None }
     }
 
-    /// The source of a role that is given up.
+    /// The source of a lease that is given up.
     pub(super) fn into_source(self) -> Option<Inside> {
         if let To::Source(inside) = self.to { Some(inside) } else { None }
     }
 
-    /// Closes a program's connection once everything is sent.
+    /// Closes a program's connection after everything has been sent.
     pub(super) fn hang_up(&self, connections: &mut Connections) {
         if let To::Program { client, .. } = &self.to {
             connections.end(*client);
         }
     }
 
-    /// Leaves a source's thread behind that does not end.
+    /// Leaves behind a source's thread that does not end.
     pub(super) fn abandon(&mut self) {
         if let To::Source(inside) = &mut self.to {
             inside.abandon();
         }
     }
 
-    /// Looks for signs of life of a program: its position, or its heartbeat. A source's thread sleeps until there is input, and
-    /// lives and dies with the daemon.
+    /// Looks for signs of life of a program: its position, or its heartbeat. A source's thread sleeps until there is
+    /// input, and lives and dies with the daemon.
     pub(super) fn look(&mut self, now: Instant, shot: &Snapshot, patience: Option<Duration>) -> Found {
         match self.to {
             To::Program { .. } => self.pulse.look(now, shot.tail.pos, shot.writer_heartbeat, true, patience),
@@ -161,7 +161,7 @@ impl Lease {
         self.lines.put(line);
     }
 
-    /// So many readers may come that the writer has to wait for.
+    /// Notes how many readers may come back that the writer must wait for.
     pub(super) fn miss(&mut self, readers: u64) {
         self.lines.miss(readers);
     }
@@ -176,10 +176,10 @@ impl Lease {
         self.lines.len() > 0
     }
 
-    /// Puts lines on the link, as many as the writer is to be sent at a time, and makes it look. The others wait until it has
-    /// taken these, however long that is; it gives nothing up meanwhile.
+    /// Puts lines on the link, as many as may be in transit, and makes the writer look. The other lines wait until the
+    /// writer has taken these, however long that takes. In the meantime, the writer gives up no space.
     pub(super) fn send(&mut self, connections: &mut Connections, readers: &Readers) {
-        // Before the generation is raised, where more is to come than goes out now: see `Writer::withhold`.
+        // If more lines remain than go out now, this comes before the generation is raised: see `Writer::withhold`.
         if self.lines.is_held_up() {
             self.hold_back();
         }
@@ -205,7 +205,7 @@ impl Lease {
         }
         announce(&self.page);
         if self.held_back {
-            // After the lines have gone out. A writer that saw the old number waits for the generation to change.
+            // After the lines have been sent. A writer that saw the old number waits for the generation to change.
             self.hold_back();
             announce(&self.page);
         }
@@ -214,21 +214,22 @@ impl Lease {
         }
     }
 
-    /// Lets the writer see how many lines are to come.
+    /// Shows the writer how many lines are to come.
     fn hold_back(&mut self) {
         hold_back(&self.page, &self.lines);
         self.held_back = self.lines.len() > 0;
     }
 
-    /// Makes the writer look at its link: lines that had to wait have gone out.
+    /// Makes the writer look at its link: lines that had to wait have been sent.
     pub(super) fn announce(&self) {
         announce(&self.page);
     }
 
-    /// Ends the lending, before the connection is closed. A program whose connection the daemon gives up would otherwise take
-    /// the daemon for dead and go on, beside the next one that is lent the role.
+    /// Ends the lease, before the connection is closed. Otherwise, a program whose connection the daemon closes would
+    /// take the daemon for dead and continue beside the next holder of the role.
     pub(super) fn end(&self) {
-        // The writer looks at it without a barrier. After this one, at most the record that it is at will still be written.
+        // The writer checks this word without a barrier. After the barrier below, at most the record that is in
+        // progress will still be written.
         self.page.generation.value.fetch_or(OVER, Ordering::SeqCst);
         barrier::heavy();
         announce(&self.page);
@@ -262,17 +263,18 @@ impl Lease {
     }
 }
 
-/// Tells the writer how many lines are to come.
+/// Shows the writer how many lines are to come.
 fn hold_back(page: &LeasePage, lines: &Outbox) {
-    // Release, through SeqCst: pairs with the Acquire load in `Writer::withhold`.
+    // Release, as part of SeqCst, pairs with the Acquire load in `Lease::lacks_lines`, which `Writer::withhold` calls.
     page.pending.value.store(lines.len() as u64, Ordering::SeqCst);
 }
 
-/// Raises the generation and wakes the writer if it sleeps for it.
+/// Raises the generation, and wakes the writer if it sleeps for that.
 fn announce(page: &LeasePage) {
-    // The line is on its way by now. Release, through SeqCst: pairs with the writer's Acquire load before every record.
+    // The line is in transit by now. Release, as part of SeqCst, pairs with the writer's Acquire load before every
+    // record.
     page.generation.value.fetch_add(1, Ordering::SeqCst);
-    // SeqCst: pairs with the writer's fence between raising its flag and looking at the generation.
+    // SeqCst pairs with the writer's fence between raising its flag and looking at the generation.
     fence(Ordering::SeqCst);
     if page.waiting.value.load(Ordering::Relaxed) != 0 {
         Semaphore::new(&page.wake).post();

@@ -1,9 +1,10 @@
-//! Moving a channel to a new segment, because somebody may still write to the old one.
+//! Moving a channel to a new segment, because a process may still write to the old one.
 //!
-//! A program that has lost the writer role may have been stopped in the middle of a record. When it goes on it finishes that
-//! record, wherever its successor has written meanwhile. So a successor gets the same segment only if nobody else can write to
-//! it, by the kernel's word ([`file_lock`](shm_proto::internal::os::file_lock)); otherwise the channel moves. What readers see of a move
-//! is in the library: `ring/reader/moves.rs`.
+//! A program that has lost the writer role may have been stopped in the middle of a record. When the program continues,
+//! it finishes that record, wherever its successor has written in the meantime. So a successor gets the same segment
+//! only if the kernel confirms that no other process can write to it
+//! ([`file_lock`](shm_proto::internal::os::file_lock)). Otherwise, the channel moves. The library describes what
+//! readers see of a move: `ring/reader/moves.rs`.
 
 use std::fmt;
 use std::time::Instant;
@@ -18,17 +19,17 @@ use crate::channel::eviction::By;
 use crate::connections::Connections;
 use crate::operation_log::LogEvent;
 
-/// Memory of a new segment that is taken at once, in the event loop; the rest is reserved as for any growth.
+/// Memory of a new segment that is reserved at once, in the event loop. The rest is reserved as for any growth.
 const AT_ONCE: u64 = 1 << 20;
 
 /// Why a channel moves.
 #[derive(Debug)]
 pub(super) enum Why {
-    /// Somebody can still write to the segment.
+    /// A process can still write to the segment.
     Held(String),
-    /// Somebody may read the segment whom the daemon does not know: readers of a dead daemon that have not come back.
+    /// A reader that the daemon does not know may read the segment: readers of a dead daemon that have not come back.
     Strangers,
-    /// The segment makes no sense.
+    /// The contents of the segment are invalid.
     Broken(String),
 }
 
@@ -43,10 +44,11 @@ impl fmt::Display for Why {
 }
 
 impl Ring {
-    /// Moves to a new segment; if the end of the old one is not to be found, to one that begins anew.
+    /// Moves to a new segment. If the end of the old one cannot be found, the new segment starts behind every possible
+    /// place.
     ///
     /// # Errors
-    /// When no new one can be made.
+    /// If no new segment can be made.
     pub(super) fn move_or_heal(&mut self, connections: &mut Connections, why: &Why) -> Result<()> {
         match self.move_on(connections, why) {
             Err(Error::Reader(ReaderError::Corrupt { reason, .. })) => self.heal(connections, &reason),
@@ -57,15 +59,15 @@ impl Ring {
     /// Leaves a broken segment.
     ///
     /// # Errors
-    /// When no new one can be made.
+    /// If no new segment can be made.
     pub(super) fn leave_broken(&mut self, connections: &mut Connections, reason: &str) -> Result<()> {
         self.move_on(connections, &Why::Broken(reason.to_owned()))
     }
 
-    /// Goes on in a new segment. Nobody holds the writer role, or who does has been told that it is over.
+    /// Continues in a new segment. Nobody holds the writer role, or the holder has been told that it is over.
     fn move_on(&mut self, connections: &mut Connections, why: &Why) -> Result<()> {
         if let Why::Broken(_) = why {
-            // The numbers do not go on from where they were.
+            // The numbers do not continue from where they were.
             self.segments.forget_source();
         }
         self.segments.forget_formers(&self.readers);
@@ -81,9 +83,9 @@ impl Ring {
         let capacity = goal.min(AT_ONCE);
         let unborn = self.segments.successor(&self.config, capacity)?;
         self.size.end_reservation(connections);
-        // From here on readers believe nothing that the old segment gets, before they know where it ends.
+        // From here on, readers trust nothing that is added to the old segment until they know where it ends.
         self.readers.iter().for_each(|(_, reader)| reader.move_once());
-        // A reader that sees a record stored after the look below sees the mark above.
+        // A reader that sees a record stored after the look below also sees the mark above.
         barrier::heavy();
         let end = match why {
             Why::Held(_) | Why::Strangers => self.segments.end(),
@@ -119,7 +121,7 @@ impl Ring {
         Ok(())
     }
 
-    /// Tells everybody who reads where the old segment ends, and gives out the new one.
+    /// Tells all readers where the old segment ends, and hands out the new one.
     fn tell_moved(&mut self, connections: &mut Connections, pos: u64, seq: u64, broken: Option<String>) {
         let line = ToReader::Moved { geometry: self.segments.geometry().clone(), pos, seq, broken };
         let mut unable = Vec::new();
@@ -127,7 +129,7 @@ impl Ring {
             match self.segments.current().for_reader() {
                 Ok(fd) => {
                     reader.tell(connections, &line, vec![fd]);
-                    // After the line: a reader that is woken finds it on its connection.
+                    // After the line, so that a reader that is woken finds the line on its connection.
                     reader.signal(0);
                 }
                 Err(e) => unable.push((number, e)),

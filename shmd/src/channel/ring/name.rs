@@ -1,4 +1,5 @@
-//! A channel's name in `/dev/shm`: what a dead daemon has left under it is adopted or makes way, what anybody else has does not.
+//! A channel's name in `/dev/shm`: what a dead daemon has left under the name is adopted or removed; what belongs to
+//! others stays.
 
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
@@ -18,13 +19,13 @@ use shm_proto::{Prefix, SystemError};
 use super::adopt::Left;
 use crate::operation_log::{LogEvent, operation};
 
-/// How long a killed daemon's lock is waited for.
+/// How long to wait for a killed daemon's lock.
 const RELEASE: Duration = Duration::from_secs(5);
-/// How often it is looked at meanwhile.
+/// The time between two looks during that wait.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// Takes all locks of an object that nobody else has yet: the owner's, and those to hand to writers. They are there before the
-/// name is.
+/// Takes all locks of an object that no other process has yet: the owner's lock, and the locks to hand to writers. The
+/// locks exist before the name does.
 pub(super) fn lock(object: &shm::Unnamed) -> Result<(), SystemError> {
     for role in [Role::Owner, Role::Writer] {
         file_lock::try_lock(object.file(), role)?;
@@ -37,7 +38,7 @@ pub(super) fn publish(object: &shm::Unnamed, name: &str) -> Result<(), SystemErr
     lock(object)?;
     loop {
         match object.publish() {
-            // Somebody was faster. Only what a dead daemon left makes way.
+            // Another process was faster. Only what a dead daemon left is removed.
             Err(error) if error.kind() == ErrorKind::AlreadyExists => {
                 make_way(name, |_| Ok(Err::<(), _>("another segment has been made meanwhile".to_owned())))?;
             }
@@ -46,11 +47,11 @@ pub(super) fn publish(object: &shm::Unnamed, name: &str) -> Result<(), SystemErr
     }
 }
 
-/// Gives what lies under the name, if a daemon that is no more has left it there, to `adopt`, which says what comes of it or why
-/// it cannot go on; then it is removed. Nothing when the name is free.
+/// If a daemon that no longer exists has left an object under the name, passes it to `adopt`, which returns the result,
+/// or why the object cannot be used; in that case, the object is removed. Returns `None` if the name is free.
 ///
-/// Daemons that start at the same time with one prefix may all find it. Its owner's lock goes to one of them; the others find
-/// it locked, or that the name leads elsewhere by now, and look again.
+/// Daemons that start at the same time with the same prefix may all find the object. One of them gets the owner's lock.
+/// The others find the object locked, or find that the name leads elsewhere by now, and look again.
 pub(super) fn make_way<T>(
     name: &str,
     mut adopt: impl FnMut(Left<'_>) -> Result<Result<T, String>, SystemError>,
@@ -92,7 +93,7 @@ pub(super) fn make_way<T>(
         }
         let found = match Snapshot::read(there.as_fd()) {
             Ok(found) if found.version != 0 => found,
-            // A program that a dead daemon has lent the role writes so fast that its places are never seen whole.
+            // A program that was lent the role by a dead daemon writes so fast that its places are never seen whole.
             Err(error) if error.kind() == ErrorKind::ResourceBusy => Snapshot::without_places(there.as_fd())?,
             _ => {
                 return refuse(
@@ -113,7 +114,7 @@ pub(super) fn make_way<T>(
                           or choose another --prefix";
             return refuse(reason.to_owned());
         };
-        // Looked at once more: what is not this one by now is looked at from the beginning.
+        // Checked again: if the name leads to another object by now, that object is checked from the beginning.
         if !shm::leads_to(name, &there) {
             continue;
         }
@@ -133,8 +134,8 @@ pub(super) fn make_way<T>(
     }
 }
 
-/// Removes the segments that a daemon with this prefix and this runtime directory has left for channels that are not configured any
-/// more; `used` says which names are in use. What is anybody else's stays, without a word.
+/// Removes the segments that a daemon with this prefix and this runtime directory has left for channels that are no
+/// longer configured. `used` says which names are in use. What belongs to others stays, without a message.
 pub(crate) fn remove_orphans(prefix: &Prefix, owner: Owner, used: impl Fn(&str) -> bool) {
     let begin = format!("{prefix}.");
     let names = std::fs::read_dir(shm::path("/")).into_iter().flatten().flatten();
@@ -153,11 +154,11 @@ pub(crate) fn remove_orphans(prefix: &Prefix, owner: Owner, used: impl Fn(&str) 
     }
 }
 
-/// Opens an object with its owner's lock; `None` when another daemon has the lock. One that was just killed has it until the
-/// last of its threads and children is gone, so it is waited for until then.
+/// Opens an object and takes its owner's lock. `None` if another daemon has the lock. A daemon that was just killed
+/// holds the lock until the last of its threads and children is gone, so this waits for that.
 ///
-/// A reader of a dead daemon's segment may hold a read lock, and is no daemon: then the object is opened without the lock, and
-/// whoever removes the name is the one.
+/// A reader of a dead daemon's segment may hold a read lock, and is not a daemon. In that case, the object is opened
+/// without the lock, and the daemon that removes the name is the one that continues.
 fn claim(name: &str, until: Instant) -> Result<Option<OwnedFd>, SystemError> {
     loop {
         let object = shm::open(name, true)?;
@@ -171,7 +172,7 @@ fn claim(name: &str, until: Instant) -> Result<Option<OwnedFd>, SystemError> {
     }
 }
 
-/// Another daemon is looking whether somebody uses the object (`is_alone`), or has just removed it.
+/// Another daemon is checking whether the object is in use (`is_alone`), or has just removed it.
 fn is_passing(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::NotFound)
 }

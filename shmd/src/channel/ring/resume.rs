@@ -1,4 +1,4 @@
-//! Writers and readers of a daemon that died: letting the writer go on, and waiting for both.
+//! Writers and readers of a dead daemon: letting the writer continue, and waiting for both.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
@@ -15,10 +15,11 @@ use crate::event_loop::{ClientId, Timer};
 use crate::operation_log::LogEvent;
 
 impl Ring {
-    /// Whether somebody else can have the role: not while a program that has it from a dead daemon may come back.
+    /// Whether another holder can have the role: not while a program that has the role from a dead daemon may come
+    /// back.
     ///
     /// # Errors
-    /// That it has to be waited for.
+    /// An error that says to wait for that program.
     pub(super) fn await_former(&mut self) -> Result<()> {
         let Some(until) = self.writer.expected() else { return Ok(()) };
         if Instant::now() < until && self.segments.current().is_locked()? {
@@ -34,8 +35,8 @@ impl Ring {
         Ok(())
     }
 
-    /// Lets a program keep the role that a dead daemon lent to it, and answers it: the segment that it writes and its descriptor, the
-    /// capacity that it was allowed, and its page.
+    /// Lets a program keep the role that a dead daemon lent to it, and answers the program. The program sends the
+    /// segment that it writes to and its descriptor, the capacity that it was allowed, and its page.
     ///
     /// # Errors
     /// The refusal to send instead: the program has lost the role.
@@ -51,7 +52,7 @@ impl Ring {
             return self.refuse(ErrorKind::WriterTaken, lease.refusal());
         }
         let Some(peer) = connections.peer(client, program) else { return Ok(()) };
-        // Before anything is compared: the segment may be replaced by that.
+        // Before anything is compared, because this call may replace the segment.
         self.check_for(connections)?;
         let is_lent = instance == self.segments.geometry().instance
             && self.segments.current().is_lent_as(segment.as_fd()).map_err(|e| self.internal(&e.into()))?;
@@ -77,10 +78,11 @@ impl Ring {
         let most = self.segments.current().data_length().map_err(|e| self.internal(&e.into()))?.min(self.config.max);
         let capacity = capacity.clamp(self.size.capacity().min(most), most);
         self.change_size(connections, |sizing, _| sizing.resumed(capacity));
-        // It knows its readers by itself.
+        // The writer knows its readers already.
         self.returning.give_up();
         offer.put(self.segments.policy());
-        // It takes back a shrink that the dead daemon asked for, and answers a wish to grow. A shrink that still is to be follows.
+        // This line cancels a shrink that the dead daemon requested, and answers a request to grow. If a shrink is
+        // still wanted, it follows.
         offer.put(ToWriter::Grown { capacity, done: true });
         self.prepare(&mut offer);
         let lent = Lent::new(self.segments.geometry().clone(), capacity);
@@ -90,7 +92,7 @@ impl Ring {
         Ok(())
     }
 
-    /// Readers of the daemon before this one are all back, or waited for no longer.
+    /// All readers of the previous daemon are back, or their time is over.
     fn miss_nobody(&mut self, connections: &mut Connections) {
         connections.events.set_timer(Timer::Returning(self.id), None);
         if let Some(lease) = self.writer.lease_mut() {
@@ -99,7 +101,7 @@ impl Ring {
         }
     }
 
-    /// They had their time.
+    /// The time of the missing readers is over.
     pub(crate) fn give_up_missing(&mut self, connections: &mut Connections) {
         let missing = self.returning.give_up();
         if missing > 0 {
@@ -109,7 +111,7 @@ impl Ring {
         }
     }
 
-    /// A reader with this page has come, or has shown that it reads no more. It may be one of the daemon before this one.
+    /// A reader with this page has come, or has shown that it reads no more. It may be a reader of the previous daemon.
     pub(in crate::channel) fn one_is_back(&mut self, connections: &mut Connections, page: u64) {
         let before = self.returning.missing();
         if !self.returning.came(page) {

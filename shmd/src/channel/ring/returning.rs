@@ -1,43 +1,48 @@
-//! Readers of a daemon that died, which this one does not know until they come back: (state, event) -> (state, what follows). Pure.
+//! Readers of a dead daemon, which this daemon does not know until they come back: (state, event) -> (state, what
+//! follows). Pure.
 //!
-//! The dead daemon has noted how many there were, and their pages: who shows another page was none of them. A writer that begins before they are back gives nothing up, for a while.
+//! The dead daemon has noted how many readers there were, and their pages: a reader that shows another page was not one
+//! of them. A writer that begins before they are back gives up no space for a while.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-/// So long a writer waits for them, when the ring is full. A reader asks some dozen times a second, unless it is stopped.
+/// How long a writer waits for them if the ring is full. A reader asks a few dozen times per second, unless it is
+/// stopped.
 const GRACE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Default)]
 pub(super) struct Returning {
     missing: u64,
-    /// The numbers of their pages' files.
+    /// The inode numbers of their pages.
     pages: BTreeSet<u64>,
     until: Option<Instant>,
 }
 
 impl Returning {
-    /// So many were attached, with these pages. They are waited for, or only known again.
+    /// Notes that this many readers were attached, with these pages. If `waits` is false, they are recognised but not
+    /// waited for.
     pub(super) fn expect(missing: u64, pages: BTreeSet<u64>, waits: bool) -> Self {
         Self { missing: if waits { missing } else { 0 }, pages, until: None }
     }
 
-    /// How many have not come back, as long as they are waited for.
+    /// The number of readers that have not come back and are still waited for.
     pub(super) fn missing(&self) -> u64 {
         self.missing
     }
 
-    /// The numbers of the files of their pages, as far as they have not come back.
+    /// The inode numbers of the pages of readers that have not come back.
     pub(super) fn pages(&self) -> impl Iterator<Item = u64> {
         self.pages.iter().copied()
     }
 
-    /// Somebody is going to write: from now on they have so much time. Until when, if somebody is missing.
+    /// A writer is about to begin: the time of the missing readers starts now. Returns its end, if any reader is
+    /// missing.
     pub(super) fn begin(&mut self, now: Instant) -> Option<Instant> {
         (self.missing > 0).then(|| *self.until.get_or_insert(now + GRACE))
     }
 
-    /// A reader with this page is attached. Whether it is one of them that has come back.
+    /// A reader with this page is attached. Returns whether it is one of those that were expected.
     pub(super) fn came(&mut self, page: u64) -> bool {
         let is_one = self.pages.remove(&page);
         if is_one {
@@ -46,7 +51,7 @@ impl Returning {
         is_one
     }
 
-    /// They are waited for no longer. How many have not come.
+    /// Stops waiting for them. Returns the number of readers that have not come.
     pub(super) fn give_up(&mut self) -> u64 {
         std::mem::take(&mut self.missing)
     }

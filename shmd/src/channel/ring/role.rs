@@ -1,27 +1,28 @@
-//! Who holds a ring's writer role, and who is to hold it next: (state, event) -> (state, actions). Pure: no descriptor, no
-//! process, no page.
+//! Who holds a ring's writer role, and who will hold it next: (state, event) -> (state, actions). Pure: no descriptor,
+//! no process, no page.
 //!
-//! | holder | how it comes | how it goes |
+//! | holder | how it gets the role | how it loses the role |
 //! |---|---|---|
-//! | a program | asks, and nobody but a helper holds the role | its connection ends, or the segment is broken |
-//! | the helper, a child of the daemon that carries a shrink out | asks, like any program; known by its pid | the same; anybody else who asks takes its place |
+//! | a program | asks, and no holder but a helper has the role | its connection ends, or the segment is broken |
+//! | the helper, a child that carries out a shrink | asks, like a program; known by pid | the same, or a program asks |
 //! | the source, a thread of the daemon | the channel has one | its thread ends |
 //!
-//! The daemon's own thread never holds the role: a writer begins by walking the whole ring, and the daemon has others to serve.
+//! The daemon's own thread never holds the role: a writer first walks the whole ring, and the daemon has others to
+//! serve.
 
 use std::time::{Duration, Instant};
 
 use crate::event_loop::ClientId;
 
-/// A helper that has failed, or that there was no process for, is started again after this time.
+/// A helper that failed, or that could not be started, is started again after this time.
 const AGAIN: Duration = Duration::from_secs(10);
 
-/// The one that may write.
+/// The holder of the writer role.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Holder {
     /// A program, over its connection.
     Program(ClientId),
-    /// The child that carries a shrink out, over its connection.
+    /// The child that carries out a shrink, over its connection.
     Helper(ClientId),
     /// The source's thread.
     Source,
@@ -37,34 +38,34 @@ impl Holder {
 #[derive(Clone, Copy, Debug)]
 struct Child {
     pid: u32,
-    /// It has finished a shrink.
+    /// The child has finished a shrink.
     has_shrunk: bool,
 }
 
-/// What has to be done, in this order.
+/// What to do, in this order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Action {
-    /// The holder's page says that its time is over, and whoever sleeps is woken.
+    /// Mark the holder's page as over, and wake every peer that sleeps.
     End,
-    /// The holder is told that the role is taken from it.
+    /// Tell the holder that the role is taken from it.
     Revoke,
-    /// The holder's connection is closed once it has been told.
+    /// Close the holder's connection after the holder has been told.
     HangUp(ClientId),
-    /// The lease is given up.
+    /// Give up the lease.
     Drop,
-    /// The same, and the log says that a program has returned the role.
+    /// Give up the lease, and log that a program has returned the role.
     Return,
-    /// The child is ended, if it has not ended by itself.
+    /// End the child, if it has not ended by itself.
     DropChild,
-    /// Nobody writes: what waits for the writer is looked at.
+    /// Nobody writes: handle what waits for the writer.
     NobodyWrites,
-    /// The shrink under way, if there is one, needs another helper.
+    /// If there is a shrink in progress, start another helper for it.
     FinishShrink,
-    /// The source is started again.
+    /// Start the source again.
     Resume,
-    /// The shrink waits, because its helper ended early.
+    /// Log that the shrink waits, because its helper ended early.
     ReportChild,
-    /// Nobody will carry a shrink out, for now.
+    /// Expect no process to carry out a shrink, for now.
     ExpectNobody,
 }
 
@@ -75,12 +76,12 @@ pub(super) struct Role {
     child: Option<Child>,
     /// When a child was last started.
     started: Option<Instant>,
-    /// The source is to be started again when its thread has ended.
+    /// The source must be started again when its thread has ended.
     resumes: bool,
 }
 
 impl Role {
-    /// Whether somebody other than the daemon for its own purposes holds it.
+    /// Whether a program or a source holds the role, and not a helper of the daemon.
     pub(super) fn is_taken(&self) -> bool {
         matches!(self.holder, Some(Holder::Program(_) | Holder::Source))
     }
@@ -90,7 +91,7 @@ impl Role {
         self.child.is_some_and(|child| child.pid == pid)
     }
 
-    /// Somebody else is to have it: a helper that has it makes way.
+    /// Another holder needs the role: a helper that has the role makes way.
     pub(super) fn make_way(&mut self) -> Vec<Action> {
         if !matches!(self.holder, Some(Holder::Helper(_))) {
             return Vec::new();
@@ -99,7 +100,7 @@ impl Role {
         vec![Action::Drop, Action::DropChild, Action::NobodyWrites]
     }
 
-    /// It was lent to this one.
+    /// The role was lent to this holder.
     pub(super) fn lent(&mut self, holder: Holder) {
         self.holder = Some(holder);
     }
@@ -108,7 +109,8 @@ impl Role {
     pub(super) fn gone(&mut self, client: ClientId) -> Vec<Action> {
         let Some(holder) = self.holder.take_if(|holder| holder.is_client(client)) else { return Vec::new() };
         let mut actions = vec![Action::End];
-        // What was asked for when a helper had done its work, nobody has read. A helper that failed is not started in a circle.
+        // Requests that came when the helper had done its work have not been read. A helper that failed is not
+        // restarted in a loop.
         let finish = match holder {
             Holder::Helper(_) => {
                 actions.extend([Action::Drop, Action::DropChild]);
@@ -134,7 +136,7 @@ impl Role {
         actions
     }
 
-    /// The segment is broken: the role is taken from whoever has it. A source's thread ends by itself.
+    /// The segment is broken: the role is taken from its holder. A source's thread ends by itself.
     pub(super) fn broken(&mut self) -> Vec<Action> {
         let mut actions = match self.holder {
             None => return Vec::new(),
@@ -156,18 +158,18 @@ impl Role {
         self.holder.is_none() && !self.resumes
     }
 
-    /// Whether a shrink that is asked for now needs a child, and there is none.
+    /// Whether a shrink that is requested now needs a child, and there is none.
     pub(super) fn wants_child(&self) -> bool {
         self.holder.is_none() && self.child.is_none()
     }
 
-    /// A child was started, or could not be.
+    /// A child was started, or could not be started.
     pub(super) fn child_started(&mut self, now: Instant, pid: Option<u32>) {
         self.started = Some(now);
         self.child = pid.map(|pid| Child { pid, has_shrunk: false });
     }
 
-    /// Whether it is long enough ago that a child was started.
+    /// Whether enough time has passed since a child was last started.
     pub(super) fn has_rested(&self, now: Instant) -> bool {
         self.started.is_none_or(|at| now.saturating_duration_since(at) >= AGAIN)
     }
@@ -182,7 +184,7 @@ impl Role {
     /// The child's process has ended.
     pub(super) fn child_ended(&mut self, success: bool) -> Vec<Action> {
         if matches!(self.holder, Some(Holder::Helper(_))) {
-            // The connection says the rest.
+            // The end of the connection triggers the rest.
             return Vec::new();
         }
         self.child = None;

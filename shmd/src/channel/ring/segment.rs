@@ -1,7 +1,8 @@
-//! A channel's shared memory object: made, cut and unlinked here, and nowhere else.
+//! A channel's shared memory object: created, truncated and unlinked here, and nowhere else.
 //!
-//! The daemon never maps an object that a program was lent: whoever can write it can cut it short, and touching mapped
-//! memory past a file's end kills. It is looked at by `pread` and changed by its descriptor only.
+//! The daemon never maps an object that a program was lent: a process that can write to the object can truncate it, and
+//! access to mapped memory behind a file's end kills. The daemon reads the object only with `pread`, and changes it
+//! only through its descriptor.
 
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -27,10 +28,10 @@ use crate::config::ChannelConfig;
 use crate::hash::fnv;
 use crate::operation_log::{LogEvent, operation};
 
-/// The daemon's own process, as a segment's header names it. One with the same runtime directory may go on in its segments.
+/// The daemon's process for a segment's header. A daemon with the same runtime directory may continue in its segments.
 ///
 /// # Errors
-/// When `/proc` does not tell.
+/// If `/proc` does not tell.
 pub(crate) fn this_process(runtime_dir: &Path) -> Result<Owner, SystemError> {
     let pid = std::process::id();
     let start = process::start_ticks(pid).ok_or_else(|| {
@@ -40,38 +41,38 @@ pub(crate) fn this_process(runtime_dir: &Path) -> Result<Owner, SystemError> {
     Ok(Owner { pid, start, boot_id: process::boot_id()?, home: home(runtime_dir) })
 }
 
-/// A number made of a runtime directory.
+/// A number derived from a runtime directory.
 fn home(runtime_dir: &Path) -> u64 {
     let path = runtime_dir.canonicalize().unwrap_or_else(|_| runtime_dir.to_owned());
     fnv(path.as_os_str().as_bytes())
 }
 
-/// What a channel begins with: its segment, and what is known of it if a dead daemon has left it.
+/// What a channel begins with: its segment, and what is known of the segment if a dead daemon has left it.
 pub(in crate::channel) type Made = (Segment, Geometry, Option<Adopted>);
 
-/// Why a handoff's feed is made anew.
+/// Why the segment of a handoff's feed is created again.
 const NOT_ADOPTED: &str = "what it fed is handed over anew";
 
-/// The object of one channel; unlinked when dropped.
+/// The object of one channel; unlinked when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Segment {
     name: String,
     file: OwnedFd,
-    /// Opened for reading only: what readers get.
+    /// Opened for reading only: the descriptor for readers.
     read_only: OwnedFd,
-    /// Bytes of the data area that the file has.
+    /// Bytes of the data area in the file.
     length: u64,
     /// Memory above the capacity was given back, but the file keeps its length until no reader stands before this
     /// position any more.
     standing: Option<u64>,
-    /// The byte whose lock the next writer gets. None where the daemon has no such locks, because somebody was in the way.
+    /// The byte whose lock the next writer gets. None if another process was in the way of these locks.
     next_lock: Option<u64>,
     owner: Owner,
-    /// A dead daemon has left it. Readers of that one may stand anywhere in the file, which is never cut.
+    /// A dead daemon has left the segment. Its readers may stand anywhere in the file, which is never truncated.
     is_adopted: bool,
 }
 
-/// A segment that has memory and nothing else yet.
+/// A segment that has memory, and nothing else yet.
 #[derive(Debug)]
 pub(super) struct Unborn {
     object: shm::Unnamed,
@@ -81,11 +82,12 @@ pub(super) struct Unborn {
 }
 
 impl Segment {
-    /// Makes the object of a channel. What a daemon that is no more has left under its name is adopted, or replaced. Memory is waited
-    /// for, unless `ending` says that it is not wanted any more. `adopts` is false where what was left is of no use.
+    /// Creates the object of a channel. If a dead daemon has left an object under this name, the object is adopted or
+    /// replaced. Waits for memory, unless `ending` says that the channel is not wanted any more. `adopts` is false if
+    /// an object that was left is of no use.
     ///
     /// # Errors
-    /// When the name belongs to a living daemon or to somebody else, and when there is no memory.
+    /// If the name belongs to a living daemon or to another user, and if there is no memory.
     pub(in crate::channel) fn create(
         prefix: &Prefix,
         config: &ChannelConfig,
@@ -95,7 +97,7 @@ impl Segment {
     ) -> Result<Made, SystemError> {
         let name = config.object(prefix);
         let gid = config.group.as_ref().map(|(_, gid)| *gid);
-        // Before memory is reserved: a dead daemon's object may hold what is needed.
+        // Before memory is reserved, because a dead daemon's object may hold that memory.
         let adopt = |left: Left<'_>| if adopts { left.adopt(config, owner) } else { Ok(Err(NOT_ADOPTED.to_owned())) };
         if let Some((segment, geometry, adopted)) = make_way(&name, adopt)? {
             return Ok((segment, geometry, Some(adopted)));
@@ -139,10 +141,10 @@ impl Segment {
         segment
     }
 
-    /// A segment that is to take this one's place, with memory behind `capacity` bytes.
+    /// The segment that will replace this one, with memory for `capacity` bytes.
     ///
     /// # Errors
-    /// When there is no memory.
+    /// If there is no memory.
     pub(super) fn successor(
         &self,
         config: &ChannelConfig,
@@ -159,16 +161,17 @@ impl Segment {
         Ok(Unborn { object, read_only, name: self.name.clone(), geometry })
     }
 
-    /// The name is a successor's. Readers that are still in this one go on.
+    /// A successor has taken the name. Readers that are still in this segment continue.
     pub(super) fn retire(&mut self) {
         self.name.clear();
     }
 
-    /// Gives the memory back when no reader needs it any more. A program that still writes to it takes its memory anew, and
+    /// Gives the memory back when no reader needs it any more. A program that still writes allocates new memory, and
     /// harms nobody.
     pub(super) fn release(self) {
         if self.is_adopted {
-            // Readers that have not come back may still read it, and the memory goes with the last of them.
+            // Readers that have not come back may still read the segment. When the last one leaves, the memory is
+            // freed.
             return;
         }
         let end = reserve::length(self.file()).unwrap_or(DATA_OFFSET);
@@ -177,28 +180,28 @@ impl Segment {
         }
     }
 
-    /// Whether somebody whom the role was lent to can still write to it, or that can never be told.
+    /// Whether a program that was lent the role can still write to the segment, or whether that is unknowable.
     ///
     /// # Errors
-    /// When the kernel does not tell.
+    /// If the kernel does not tell.
     pub(super) fn is_held(&self) -> Result<bool, SystemError> {
         Ok(self.next_lock.is_none() || self.is_locked()?)
     }
 
-    /// Whether this is the segment's file, by a descriptor that the one program has which may still write to it.
+    /// Whether `file` is the segment's file, and belongs to the only program that may still write to the segment.
     ///
     /// # Errors
-    /// When the kernel does not tell.
+    /// If the kernel does not tell.
     pub(super) fn is_lent_as(&self, file: BorrowedFd<'_>) -> Result<bool, SystemError> {
         let looked = |e| SystemError::new(format!("look at shared memory {}", self.name), e);
         let is_same = FileId::of(&self.file).map_err(looked)? == FileId::of(file).map_err(looked)?;
         Ok(is_same && file_lock::is_only_writer(&self.file, file)?)
     }
 
-    /// Whether a program that was lent the writer role can still write to it.
+    /// Whether a program that was lent the writer role can still write to the segment.
     ///
     /// # Errors
-    /// When the kernel does not tell.
+    /// If the kernel does not tell.
     pub(super) fn is_locked(&self) -> Result<bool, SystemError> {
         file_lock::is_locked(&self.file, file_lock::Role::Writer)
     }
@@ -208,7 +211,7 @@ impl Segment {
         &self.name
     }
 
-    /// The descriptor to change it by.
+    /// The descriptor to change the object with.
     pub(crate) fn file(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
     }
@@ -216,12 +219,12 @@ impl Segment {
     /// What the header says now.
     ///
     /// # Errors
-    /// When the file was cut short by a program that was lent the writer role.
+    /// If a program that was lent the writer role has truncated the file.
     pub(crate) fn snapshot(&self) -> Result<Snapshot, SystemError> {
         Snapshot::read(self.read_only.as_fd())
     }
 
-    /// The same, but for the places.
+    /// The same without the places.
     ///
     /// # Errors
     /// As [`snapshot`](Self::snapshot).
@@ -229,10 +232,10 @@ impl Segment {
         Snapshot::without_places(self.read_only.as_fd())
     }
 
-    /// Bytes of data that the file has, whatever was reserved.
+    /// Bytes of data in the file, whatever was reserved.
     ///
     /// # Errors
-    /// When the kernel does not tell.
+    /// If the kernel does not tell.
     pub(super) fn data_length(&self) -> Result<u64, SystemError> {
         Ok(reserve::length(self.file())?.saturating_sub(DATA_OFFSET))
     }
@@ -240,15 +243,16 @@ impl Segment {
     /// A descriptor for a reader.
     ///
     /// # Errors
-    /// When the descriptors have run out.
+    /// If no descriptors are left.
     pub(crate) fn for_reader(&self) -> Result<OwnedFd, SystemError> {
         self.read_only.try_clone().map_err(|e| SystemError::new("duplicate a segment's descriptor", e))
     }
 
-    /// A descriptor for a writer, with an open file of its own and a lock that lasts as long as anybody has that open or mapped.
+    /// A descriptor for a writer, with its own open file description, and a lock that lasts as long as any process has
+    /// that open or mapped.
     ///
     /// # Errors
-    /// When the descriptors have run out, or the name leads to another object.
+    /// If no descriptors are left, or if the name leads to another object.
     pub(crate) fn for_writer(&mut self) -> Result<OwnedFd, SystemError> {
         let writer = shm::open(&self.name, true)?;
         let looked = |e| SystemError::new(format!("look at shared memory {}", self.name), e);
@@ -264,15 +268,15 @@ impl Segment {
         Ok(writer)
     }
 
-    /// Memory behind it now, in bytes.
+    /// The memory that the segment uses now, in bytes.
     pub(crate) fn memory(&self) -> u64 {
         fstat(self.file()).map_or(0, |stat| u64::try_from(stat.st_blocks).unwrap_or(0) * 512)
     }
 
-    /// Changes its mode and its group, which without one is the daemon's own.
+    /// Changes the object's mode and its group. Without a group, the group is the daemon's own.
     ///
     /// # Errors
-    /// When the daemon is not in that group.
+    /// If the daemon is not a member of that group.
     pub(crate) fn set_access(&self, mode: u32, gid: Option<u32>) -> Result<(), SystemError> {
         let failed = |e| SystemError::new(format!("change mode and group of shared memory {}", self.name), e);
         let gid = gid.map_or_else(getegid, Gid::from_raw);
@@ -280,21 +284,21 @@ impl Segment {
         fchmod(self.file(), Mode::from_bits_truncate(mode)).map_err(failed)
     }
 
-    /// What there is to be had for growing.
+    /// The memory that is available for growing.
     pub(crate) fn free(&self) -> Free {
         memory::shared(self.file())
     }
 
-    /// The file's data area has grown to so many bytes.
+    /// Notes that the file's data area has grown to this many bytes.
     pub(crate) fn grown(&mut self, length: u64) {
         self.length = self.length.max(length);
     }
 
-    /// Gives back the memory above `to`. While some reader may stand there, which `is_clear` denies for a position, the
+    /// Gives back the memory above `to`. While a reader may stand there, which `is_clear` denies for a position, the
     /// memory goes but the file keeps its length.
     pub(crate) fn cut(&mut self, to: u64, after: Option<u64>, is_clear: impl Fn(u64) -> bool) {
         self.standing = self.standing.max(after);
-        // The file may be longer than was heard of: a reservation that failed or was ended leaves a part.
+        // The file may be longer than reported: a reservation that failed or was cancelled leaves a part.
         self.length = reserve::length(self.file()).map_or(self.length, |len| len.saturating_sub(DATA_OFFSET));
         if self.length <= to {
             self.standing = None;
@@ -306,7 +310,7 @@ impl Segment {
         }
     }
 
-    /// Cuts what an earlier [`cut`](Self::cut) had to leave, if the readers have gone on.
+    /// Truncates what an earlier [`cut`](Self::cut) had to leave, if the readers have moved on.
     pub(crate) fn settle(&mut self, capacity: u64, is_clear: impl Fn(u64) -> bool) {
         if !self.is_adopted && self.standing.is_some_and(is_clear) {
             self.truncate(capacity);
@@ -330,11 +334,11 @@ impl Segment {
 }
 
 impl Unborn {
-    /// It takes the place of the one before it: its chain begins here, what the daemon has noted goes on, and its name leads to
-    /// it.
+    /// Replaces the segment `before`: the chain begins here, the daemon's notes are copied, and the name leads to this
+    /// segment.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// If the kernel refuses.
     pub(super) fn begin(
         mut self,
         capacity: u64,
@@ -357,7 +361,7 @@ impl Drop for Segment {
         if self.name.is_empty() {
             return;
         }
-        // Under the name there may be another object by now; that one is not ours to remove.
+        // The name may lead to another object by now, which must not be removed here.
         if !shm::leads_to(&self.name, &self.read_only) {
             let reason = "the name is gone or another object's";
             operation(LogEvent::Unlink).text("segment", &self.name).reason(reason).warn();
@@ -370,7 +374,7 @@ impl Drop for Segment {
     }
 }
 
-/// The facts of a new segment of a channel that is configured so.
+/// The facts of a new segment of a channel with this configuration.
 pub(crate) fn geometry(config: &ChannelConfig) -> Geometry {
     let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
     let mut geometry = Geometry::new(config.name.clone(), random::u64(), config.max, config.max_message);

@@ -1,4 +1,4 @@
-//! The segments of a ring: the one in use, and those that readers have not left.
+//! The segments of a ring: the current one, and former ones that readers have not left.
 
 use shm_proto::internal::ring::layout::Place;
 use std::os::fd::OwnedFd;
@@ -14,25 +14,26 @@ use super::segment::{self, Segment, Unborn};
 use crate::channel::readers::Readers;
 use crate::config::ChannelConfig;
 
-/// So many segments that readers have not left are kept; then the role is not lent before they have.
+/// The largest number of former segments that are kept for their readers. Beyond that, the role is not lent until
+/// readers have left.
 pub(super) const MOST_FORMER: usize = 16;
 
-/// So many segments that the channel has left are known by their instances: more than are kept. A program that borrows the role and
-/// loses it again and again adds to them.
+/// The largest number of former segments whose instances are remembered, which is more than are kept. A program that
+/// borrows the role and loses it again and again adds to them.
 const MOST_TRAIL: usize = 4 * MOST_FORMER;
 
 /// A segment that the channel has left.
 #[derive(Debug)]
 struct Former {
-    /// How many moves there were before.
+    /// The number of moves before this segment was left.
     number: u64,
-    /// The position where it ends.
+    /// The position where the segment ends.
     end: u64,
     segment: Segment,
 }
 
-/// Whether a reader that attached after so many moves, and has come this far, may still be in segment `number`, which ends at
-/// position `end`.
+/// Whether a reader that attached after this many moves, and has come this far, may still be in segment `number`, which
+/// ends at position `end`.
 fn may_be_in(number: u64, end: u64, joined: u64, cursor: Option<u64>) -> bool {
     joined <= number && cursor.is_none_or(|cursor| cursor < end)
 }
@@ -44,25 +45,25 @@ pub(in crate::channel) struct Segments {
     geometry: Geometry,
     /// Oldest first.
     formers: Vec<Former>,
-    /// How many it has left in all.
+    /// The number of segments that the channel has left in total.
     moves: u64,
-    /// The last of those that it has left, one after the other, and where each ended: its instance, position, number.
+    /// The last of the former segments, in order, and where each ended: its instance, position, number.
     trail: Vec<(u64, u64, u64)>,
-    /// Readers of a dead daemon that may stand in the present one and have not come back.
+    /// The number of readers of a dead daemon that may stand in the current segment and have not come back.
     strangers: u64,
 }
 
 impl Segments {
-    /// The first one.
+    /// The segments of a channel in its first segment.
     pub(super) fn new(current: Segment, geometry: Geometry) -> Self {
         Self { current, geometry, formers: Vec::new(), moves: 0, trail: Vec::new(), strangers: 0 }
     }
 
-    /// One that a dead daemon has left.
+    /// The segments of a channel in a segment that a dead daemon has left.
     pub(super) fn adopted(current: Segment, geometry: Geometry, shot: &Snapshot) -> Self {
         let mut segments = Self::new(current, geometry);
         if shot.previous != 0 {
-            // It has made that move, and may not have told every reader.
+            // The dead daemon has made that move, and may not have told every reader.
             segments.trail.push((shot.previous, shot.began.0, shot.began.1));
             segments.moves = 1;
         }
@@ -70,17 +71,18 @@ impl Segments {
         segments
     }
 
-    /// Whether somebody may read the present segment whom the daemon does not know: nothing may be overwritten there.
+    /// Whether a reader that the daemon does not know may read the current segment. Then nothing may be overwritten
+    /// there.
     pub(super) fn have_strangers(&self) -> bool {
         self.strangers > 0
     }
 
-    /// One of them has come back.
+    /// One of these readers has come back.
     pub(super) fn came_back(&mut self) {
         self.strangers = self.strangers.saturating_sub(1);
     }
 
-    /// The way from a segment to the present one: how many moves it takes, if it can be gone.
+    /// The number of moves from a segment to the current one, if the way is known.
     pub(in crate::channel) fn way_from(&self, instance: u64) -> Option<usize> {
         if instance == self.geometry.instance {
             return Some(0);
@@ -88,11 +90,11 @@ impl Segments {
         self.trail.iter().position(|(left, ..)| *left == instance).map(|at| self.trail.len() - at)
     }
 
-    /// What a reader is told that has to make the last so many moves, with the descriptors that go with it; `None` if a segment on the
-    /// way is gone.
+    /// The lines, with their descriptors, for a reader that must make the last `count` moves. `None` if a segment on
+    /// the way is gone.
     ///
     /// # Errors
-    /// When the descriptors have run out.
+    /// If no descriptors are left.
     pub(in crate::channel) fn last_moves(&self, count: usize) -> Result<Option<Vec<(ToReader, OwnedFd)>>> {
         let mut lines = Vec::new();
         let forgotten = self.moves - self.trail.len() as u64;
@@ -113,10 +115,10 @@ impl Segments {
         Ok(Some(lines))
     }
 
-    /// Notes who reads, for the daemon that comes after this one.
+    /// Notes the readers for the next daemon.
     pub(super) fn note_readers(&self, readers: &Readers, returning: &Returning) {
-        // Those that this daemon waits for as well: it may die before they are back.
-        // One that was evicted does not come back.
+        // This includes the readers that this daemon waits for, because it may die before they are back. A reader that
+        // was evicted does not come back.
         let count = self.strangers.max(returning.missing()) + readers.standing().count() as u64;
         let pages = readers.standing().map(|(_, reader)| reader.page_id().inode).chain(returning.pages());
         if let Err(e) = note_readers(self.current.file(), count, pages) {
@@ -124,12 +126,12 @@ impl Segments {
         }
     }
 
-    /// How far a source had read its file when the messages in the present segment were published.
+    /// How far a source had read its file when the messages in the current segment were published.
     pub(super) fn source(&self) -> SourceNote {
         noted_source(self.current.file()).unwrap_or_default()
     }
 
-    /// That is of no use any more, because somebody else publishes.
+    /// Forgets how far the source had read, because another writer publishes.
     pub(super) fn forget_source(&self) {
         if self.source() != SourceNote::default()
             && let Err(e) = note_source(self.current.file(), SourceNote::default())
@@ -138,37 +140,37 @@ impl Segments {
         }
     }
 
-    /// The one in use.
+    /// The current segment.
     pub(in crate::channel) fn current(&self) -> &Segment {
         &self.current
     }
 
-    /// The same, to change it.
+    /// The current segment, for changes.
     pub(super) fn current_mut(&mut self) -> &mut Segment {
         &mut self.current
     }
 
-    /// What the header of the one in use says, and what whoever comes is told.
+    /// What the header of the current segment says, and what peers that attach are told.
     pub(in crate::channel) fn geometry(&self) -> &Geometry {
         &self.geometry
     }
 
-    /// How many have been left so far.
+    /// The number of segments that were left so far.
     pub(in crate::channel) fn moves(&self) -> u64 {
         self.moves
     }
 
-    /// Memory of all of them, in bytes.
+    /// Memory of all segments, in bytes.
     pub(in crate::channel) fn memory(&self) -> u64 {
         self.current.memory() + self.formers.iter().map(|former| former.segment.memory()).sum::<u64>()
     }
 
-    /// Whether so many are still being read that there may be no further one.
+    /// Whether so many former segments are still being read that no further one is allowed.
     pub(super) fn are_too_many(&self) -> bool {
         self.formers.len() >= MOST_FORMER
     }
 
-    /// Lets go of segments that everybody has left.
+    /// Releases former segments that all readers have left.
     pub(super) fn forget_formers(&mut self, readers: &Readers) {
         let is_needed = |former: &Former| {
             let mut places = readers.standing().map(|(_, reader)| (reader.joined(), reader.cursor()));
@@ -179,7 +181,7 @@ impl Segments {
         }
     }
 
-    /// Where the records in the present one end: what follows begins there.
+    /// Where the records in the current segment end: the next segment begins there.
     pub(super) fn end(&self) -> Result<Beginning> {
         let shot = self.current.snapshot()?;
         let mut walk = Walk::begin(self.current.file(), WalkFrom::Mark)?;
@@ -194,18 +196,18 @@ impl Segments {
         Ok(Beginning { pos, seq, bytes, dropped, overwritten, resizes, evicted, previous: 0 })
     }
 
-    /// A segment that is to take the present one's place.
+    /// A segment that will replace the current one.
     ///
     /// # Errors
-    /// When there is no memory.
+    /// If there is no memory.
     pub(super) fn successor(&self, config: &ChannelConfig, capacity: u64) -> Result<Unborn, SystemError> {
         self.current.successor(config, &self.geometry, capacity)
     }
 
-    /// The new segment takes the present one's place.
+    /// Replaces the current segment with the new one.
     ///
     /// # Errors
-    /// When the kernel refuses.
+    /// If the kernel refuses.
     pub(super) fn enter(&mut self, unborn: Unborn, capacity: u64, beginning: &Beginning) -> Result<()> {
         let previous = self.geometry.instance;
         let (segment, geometry) = unborn.begin(capacity, &self.current, &Beginning { previous, ..*beginning })?;
@@ -222,7 +224,8 @@ impl Segments {
         Ok(())
     }
 
-    /// What later writers and readers are told after a reload, and the line for the present writer, if anything has changed.
+    /// Applies a reload to what later writers and readers are told. Returns the line for the current writer, if
+    /// anything has changed.
     pub(super) fn set_policy(&mut self, config: &ChannelConfig) -> Option<ToWriter> {
         let fresh = segment::geometry(config);
         let now = &mut self.geometry;
@@ -236,7 +239,7 @@ impl Segments {
         (*now != before).then(|| self.policy())
     }
 
-    /// What a writer is told of it.
+    /// The policy line for a writer.
     pub(super) fn policy(&self) -> ToWriter {
         let now = &self.geometry;
         ToWriter::Policy {

@@ -1,4 +1,5 @@
-//! A ring's memory: carries out what [`Sizing`] decides, with reservations, cuts, lines to the writer, answers.
+//! A ring's memory: carries out the decisions of [`Sizing`], with reservations, truncations, lines to the writer, and
+//! answers.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -18,10 +19,10 @@ use crate::operation_log::{LogEvent, Operation};
 use crate::policy::{Bounds, LowUse};
 use crate::sizing::{Action, By, Sizing};
 
-/// Memory is reserved in steps of this many bytes; the writer may use each as soon as it is there.
+/// Memory is reserved in steps of this many bytes. The writer may use each step as soon as it is reserved.
 const STEP: u64 = 16 << 20;
 
-/// The size of a ring, and what is being done about it.
+/// The size of a ring, and the change that is in progress.
 #[derive(Debug)]
 pub(in crate::channel) struct Size {
     sizing: Sizing,
@@ -30,18 +31,19 @@ pub(in crate::channel) struct Size {
     low_use: LowUse,
     /// A growth that a dead daemon had begun.
     left: Option<(u64, By)>,
-    /// What the next daemon is told, and in which segment.
+    /// The note for the next daemon, and in which segment it is.
     noted: (u64, SizeNote),
 }
 
 impl Size {
-    /// All of `capacity` has memory behind it.
+    /// All of `capacity` has memory.
     pub(super) fn new(bounds: Bounds, capacity: u64) -> Self {
         let (sizing, noted) = (Sizing::new(bounds, capacity), (0, SizeNote::default()));
         Self { sizing, reservation: None, resizes: 0, low_use: LowUse::default(), left: None, noted }
     }
 
-    /// The same of a segment that a dead daemon has left with this note. A size that the bounds do not allow now is not made.
+    /// The same for a segment that a dead daemon has left with this note. A size that the bounds do not allow now is
+    /// not applied.
     pub(super) fn adopted(bounds: Bounds, capacity: u64, note: SizeNote) -> Self {
         let mut size = Self::new(bounds, capacity);
         size.resizes = note.resizes;
@@ -54,7 +56,7 @@ impl Size {
         size
     }
 
-    /// What the writer may use now.
+    /// The capacity that the writer may use now.
     pub(in crate::channel) fn capacity(&self) -> u64 {
         self.sizing.capacity()
     }
@@ -64,37 +66,37 @@ impl Size {
         self.sizing.pending().or(self.left.map(|(goal, _)| goal))
     }
 
-    /// Whether a dead daemon has left something to do.
+    /// Whether a dead daemon has left a change to finish.
     pub(super) fn has_left_over(&self) -> bool {
         self.left.is_some()
     }
 
-    /// Changes that took effect.
+    /// Number of changes that took effect.
     pub(in crate::channel) fn resizes(&self) -> u64 {
         self.resizes
     }
 
-    /// The size that the ring has, or is to have.
+    /// The size that the ring has, or will have.
     pub(super) fn goal(&self) -> u64 {
         self.pending().unwrap_or(self.sizing.capacity())
     }
 
-    /// Whether a shrink is under way.
+    /// Whether a shrink is in progress.
     pub(super) fn is_shrinking(&self) -> bool {
         self.sizing.shrinking().is_some()
     }
 
-    /// Other limits. What is outside them stays until it changes.
+    /// Sets new limits. A size outside them stays until it changes.
     pub(super) fn set_bounds(&mut self, bounds: Bounds) {
         self.sizing.set_bounds(bounds);
     }
 
-    /// A writer is on its way to carry a shrink out.
+    /// A writer is about to come and carry out a shrink.
     pub(super) fn expect_writer(&mut self) {
         self.sizing.expect_writer();
     }
 
-    /// A writer came: the lines that it has to be told first.
+    /// A writer has come: returns the lines that it must be told first.
     pub(super) fn writer_came(&mut self) -> impl Iterator<Item = ToWriter> {
         self.sizing.writer(Instant::now(), true).into_iter().filter_map(|action| match action {
             Action::Tell(line) => Some(line),
@@ -102,31 +104,31 @@ impl Size {
         })
     }
 
-    /// The writer asks for memory: the ring is in use.
+    /// The writer asks for memory, so the ring is in use.
     pub(super) fn is_pressed(&mut self) {
         self.low_use.reset();
     }
 
-    /// Ends the reservation under way, if there is one.
+    /// Ends the reservation in progress, if there is one.
     pub(super) fn end_reservation(&mut self, connections: &mut Connections) {
         if let Some(reservation) = self.reservation.take() {
             connections.events.remove(&reservation);
         }
     }
 
-    /// The ring closes: nobody waits for memory any more.
+    /// The ring closes, so nobody waits for memory any more.
     pub(super) fn close(&mut self) {
         self.reservation = None;
     }
 }
 
 impl Ring {
-    /// A resize request; it is answered when it is done or refused.
+    /// Handles a resize request, which is answered when it is done or refused.
     pub(in crate::channel) fn resize(&mut self, connections: &mut Connections, client: ClientId, bytes: u64) {
         if let Err(refusal) = self.check_for(connections) {
             return connections.reply(client, Err(refusal), Vec::new());
         }
-        // The newest order wins.
+        // The newest request wins.
         self.size.left = None;
         if bytes < self.size.capacity() && self.size.sizing.bounds().fit(bytes).is_some() {
             self.start_helper(connections);
@@ -140,7 +142,7 @@ impl Ring {
         self.stops_asking(client);
     }
 
-    /// Something happens to the size: its machine decides, and this ring does it.
+    /// Passes an event to the size's state machine, and carries out the actions that it returns.
     pub(super) fn change_size(
         &mut self,
         connections: &mut Connections,
@@ -150,7 +152,7 @@ impl Ring {
         self.carry_out(connections, actions);
     }
 
-    /// Once a second, while it is in use or there is memory to give back.
+    /// Called once per second, while the ring is in use or has memory to give back.
     pub(in crate::channel) fn look_after_size(&mut self, connections: &mut Connections, now: Instant, shot: &Snapshot) {
         self.settle_segment();
         if self.writer.expected().is_none_or(|until| now >= until) {
@@ -158,7 +160,7 @@ impl Ring {
         }
         self.resume_shrink(connections, now);
         let Some(after) = self.config.shrink_after else { return };
-        // Where nobody can carry it out now, the time for it has not come.
+        // If no process can carry out the shrink now, it is not started.
         if !self.may_shrink(connections) {
             return;
         }
@@ -170,14 +172,14 @@ impl Ring {
         }
     }
 
-    /// Goes on with a growth that a dead daemon had begun.
+    /// Continues a growth that a dead daemon had begun.
     pub(super) fn take_up_growth(&mut self, connections: &mut Connections) {
         if let Some((goal, by)) = self.size.left.take() {
             self.change_size(connections, |sizing, free| sizing.take_up_growth(Instant::now(), goal, by, free));
         }
     }
 
-    /// Notes for the next daemon what is being done, if that has changed.
+    /// Notes the change in progress for the next daemon, if it differs from the last note.
     pub(super) fn note_size(&mut self) {
         let wish = self.size.left.or(self.size.sizing.wish());
         let (goal, by) = wish.map_or((self.size.capacity(), 0), |(goal, by)| (goal, by.number()));
@@ -192,7 +194,7 @@ impl Ring {
         }
     }
 
-    /// The reservation under way has something to tell.
+    /// The reservation in progress has something to report.
     pub(crate) fn reservation_ready(&mut self, connections: &mut Connections) {
         let Some(reservation) = &mut self.size.reservation else { return };
         let actions = match reservation.advance() {
@@ -215,17 +217,18 @@ impl Ring {
 
     fn reservation_failed(&mut self, connections: &mut Connections, reason: &str) -> Vec<Action> {
         self.size.end_reservation(connections);
-        // Before what the attempt took is given back: this is what it met.
+        // Measured before the memory that the attempt took is given back, because these are the conditions that the
+        // attempt met.
         let free = self.segments.current().free();
         self.size.sizing.failed(Instant::now(), reason, &free)
     }
 
-    /// A change of size was waited for.
+    /// A change of size has waited for this moment.
     pub(crate) fn resize_due(&mut self, connections: &mut Connections) {
         self.change_size(connections, |sizing, free| sizing.tick(Instant::now(), free));
     }
 
-    /// Carries actions out, in order, and those that follow from failures.
+    /// Carries out actions, in order, and the actions that follow from failures.
     fn carry_out(&mut self, connections: &mut Connections, actions: Vec<Action>) {
         let mut queue = VecDeque::from(actions);
         while let Some(action) = queue.pop_front() {
@@ -246,7 +249,7 @@ impl Ring {
                     let refusal = channel_refusal(&self.config.name, kind, message);
                     connections.reply(client, Err(refusal), Vec::new());
                 }
-                // It had that size before.
+                // The ring had that size before.
                 Action::Grew { by: By::Adoption, .. } => {}
                 Action::Grew { old, new, by } => self.resized(LogEvent::Grow, old, new).text("by", by.as_str()).info(),
                 Action::Shrank { old, new, by } => {
@@ -287,7 +290,7 @@ impl Ring {
         }
     }
 
-    /// Cuts what had to be left for readers that have gone on since.
+    /// Truncates what had to be left for readers that have moved on since.
     pub(super) fn settle_segment(&mut self) {
         if self.segments.current().is_unsettled() && !self.size.sizing.growing() {
             let (readers, capacity) = (&self.readers, self.size.capacity());

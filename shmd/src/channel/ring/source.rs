@@ -1,4 +1,4 @@
-//! A ring's source: started, tried again, heard out.
+//! A ring's source: starting it, retrying, and handling its reports.
 
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
@@ -18,11 +18,12 @@ use crate::event_loop::{Interest, Timer, Token};
 use crate::operation_log::LogEvent;
 use crate::source::{self, Cutting, FromSource, Opening, Report};
 
-/// A source that could not be started is tried again after this time.
+/// A source that could not be started is retried after this time.
 const RETRY: Duration = Duration::from_secs(1);
 
 impl Ring {
-    /// What a writer inside the daemon starts from, and the daemon's side of its page. The segment is claimed.
+    /// What a writer inside the daemon starts from, and the daemon's side of its page. The caller has claimed the
+    /// segment.
     fn opening(&mut self) -> Result<(Opening, Offer)> {
         let shot = self.snapshot()?;
         let (mut offer, page) = Offer::new()?;
@@ -39,10 +40,10 @@ impl Ring {
         Ok((opening, offer))
     }
 
-    /// Starts the channel's source, if it has one.
+    /// Starts the channel's source, if there is one.
     ///
     /// # Errors
-    /// When it cannot be started.
+    /// If the source cannot be started.
     pub(in crate::channel) fn start_source(&mut self, connections: &mut Connections) -> Result<()> {
         self.try_source(connections).map_err(|e| match e {
             Error::System(SystemError { action, source, .. }) => {
@@ -53,11 +54,12 @@ impl Ring {
         })
     }
 
-    /// Starts the source of a channel that a reload has made. One that cannot be started now is tried again and again: its
-    /// directory may be missing, or a channel that the same reload removes has not let it go yet, `taken`.
+    /// Starts the source of a channel that a reload has created. A source that cannot be started now is retried: its
+    /// directory may be missing, or a channel that the same reload removes may not have released the source yet
+    /// (`taken`).
     ///
     /// # Errors
-    /// Why it has to wait.
+    /// Why the source must wait.
     pub(in crate::channel) fn start_source_unless(&mut self, connections: &mut Connections, taken: bool) -> Result<()> {
         if taken {
             let reason = std::io::Error::other("a channel that is being removed still has it");
@@ -66,10 +68,10 @@ impl Ring {
         self.try_source(connections)
     }
 
-    /// Tries once more to start a source.
+    /// Tries again to start a source.
     pub(crate) fn retry_source(&mut self, connections: &mut Connections) {
         if self.has_writer() {
-            // A program has borrowed the role meanwhile.
+            // In the meantime, a program has borrowed the role.
             return self.retry_later(connections);
         }
         self.make_way(connections);
@@ -86,7 +88,7 @@ impl Ring {
         self.about(LogEvent::SourceWaits).text("source", &self.config.source).reason(reason).warn();
     }
 
-    /// The source could not be started. The log says why, and it is tried again.
+    /// The source could not be started. Logs the reason, and schedules a retry.
     pub(in crate::channel) fn wait_for_source(&mut self, connections: &mut Connections, reason: &Error) {
         self.source_waits(reason);
         self.retry_later(connections);
@@ -135,7 +137,7 @@ impl Ring {
         }
     }
 
-    /// `None` when the segment cannot be claimed yet.
+    /// `None` if the segment cannot be claimed yet.
     fn open_source(&mut self, connections: &mut Connections, report: &Arc<Report>) -> Result<Option<Lease>> {
         self.check(connections)?;
         if self.claim_segment(connections)? == Claim::NotYet {
@@ -152,7 +154,8 @@ impl Ring {
         Ok(Some(offer.to(To::Source(inside))))
     }
 
-    /// The source's thread has said something. When it has ended: messages published, or why it failed.
+    /// Handles the reports of the source's thread. If the thread has ended, returns the number of messages published,
+    /// or why the source failed.
     pub(crate) fn source_ready(&mut self, connections: &mut Connections) -> Option<Result<u64>> {
         let mut ended = None;
         for said in self.writer.lease()?.source()?.take() {
@@ -178,7 +181,7 @@ impl Ring {
         (!resumes).then_some(outcome)
     }
 
-    /// Starts the source again that had to end because its segment was broken.
+    /// Restarts a source that had to end because its segment was broken.
     pub(super) fn resume_source(&mut self, connections: &mut Connections) {
         if !self.writer.may_resume() || self.fed.is_none() || self.removal.has_begun() {
             return;
@@ -188,14 +191,14 @@ impl Ring {
         }
     }
 
-    /// Who may write has changed: a listening source asks for that.
+    /// Who may write has changed: tells a listening source.
     pub(in crate::channel) fn tell_source(&self) {
         if let Some(inside) = self.writer.lease().and_then(Lease::source) {
             inside.set_write(&self.config.write);
         }
     }
 
-    /// Does not wait for a source that has not ended in time.
+    /// Stops waiting for a source that has not ended in time.
     pub(crate) fn leave_source_behind(&mut self) {
         self.writer.abandon_source();
     }

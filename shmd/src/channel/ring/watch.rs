@@ -1,4 +1,4 @@
-//! Looking after a ring once a second: its segment, and peers that show no sign of life.
+//! Looking after a ring once per second: its segment, and peers that show no sign of life.
 
 use std::time::Instant;
 
@@ -11,7 +11,7 @@ use crate::connections::Connections;
 use crate::operation_log::{LogEvent, operation};
 
 impl Ring {
-    /// Looks at the segment. What its header says, unless it is broken and cannot be replaced now.
+    /// Checks the segment. Returns what its header says, unless the segment is broken and cannot be replaced now.
     pub(in crate::channel) fn look_after_segment(
         &mut self,
         connections: &mut Connections,
@@ -31,12 +31,13 @@ impl Ring {
         }
     }
 
-    /// Reports readers that have fallen silent, and those that are back.
+    /// Reports readers that have become silent, and readers that are back.
     pub(in crate::channel) fn look_after_readers(&mut self, now: Instant, shot: &Snapshot) {
         let (name, patience) = (&self.config.name, self.config.stalled_after);
         for (number, reader) in self.readers.standing_mut() {
             let cursor = reader.cursor();
-            // Asleep on its semaphore a reader wakes once a second; in a poll loop it sleeps as long as there is nothing.
+            // A reader that sleeps on its semaphore wakes once per second. In a poll loop, it sleeps until there is
+            // something to read.
             let dozes = reader.waiting() == waiting::SEMAPHORE;
             let due = dozes || cursor.is_none_or(|cursor| cursor < shot.tail.pos);
             let found = reader.look(now, cursor.unwrap_or(u64::MAX), due, patience);
@@ -46,7 +47,8 @@ impl Ring {
         }
     }
 
-    /// The same for a program that writes; and what is to be done for the writer, and for readers that have moved.
+    /// The same for a program that writes. Also sends lines that wait for the writer, and releases segments that
+    /// readers have left.
     pub(in crate::channel) fn look_after_writer(
         &mut self,
         connections: &mut Connections,

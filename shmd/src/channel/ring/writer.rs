@@ -1,5 +1,5 @@
-//! Lending a ring's writer role, to a child of the daemon too, which shrinks a ring that nobody writes; and what the writer has
-//! to say. Who holds the role is decided in [`role`](super::role).
+//! Lending a ring's writer role to programs, and to a child of the daemon that shrinks a ring without a writer; and
+//! handling the writer's lines. [`role`](super::role) decides who holds the role.
 
 use std::time::{Duration, Instant};
 
@@ -20,11 +20,11 @@ use crate::maintenance::Helper;
 use crate::operation_log::LogEvent;
 use crate::source::Inside;
 
-/// So long a program that was lent the role by a daemon that died has to come back. It asks some dozen times a second, unless it
-/// is stopped; then the channel moves, and somebody else may write.
+/// How long a program that was lent the role by a dead daemon has to come back. It asks a few dozen times per second,
+/// unless it is stopped. After this time, the channel moves, and another program may write.
 const RETURN: Duration = Duration::from_secs(10);
 
-/// Characters of a reason given by a writer that are repeated.
+/// The number of characters of a writer's reason that are repeated.
 const REASON_CHARS: usize = 200;
 
 /// The last program that was lent the role.
@@ -32,40 +32,40 @@ const REASON_CHARS: usize = 200;
 pub(super) struct LastProgram {
     pub(super) pid: u32,
     pub(super) start: u64,
-    /// It was killed because somebody else wanted the role.
+    /// The program was killed because another program wanted the role.
     pub(super) made_way: bool,
 }
 
-/// A ring's writer: the role, and the lease while somebody holds it.
+/// A ring's writer: the role, and the lease while the role has a holder.
 #[derive(Debug, Default)]
 pub(in crate::channel) struct Writer {
     role: Role,
-    /// There is one exactly while the role has a holder.
+    /// There is a lease exactly while the role has a holder.
     lease: Option<Lease>,
-    /// The child that the role knows by its number.
+    /// The child whose number the role knows.
     helper: Option<Helper>,
     last: Option<LastProgram>,
-    /// A program that was lent the role by a dead daemon may come back until then.
+    /// A program that was lent the role by a dead daemon may come back until this time.
     expected: Option<Instant>,
 }
 
 impl Writer {
-    /// Nobody holds the role; one that a dead daemon lent it to may.
+    /// Nobody holds the role, but a program that a dead daemon lent it to may come back.
     pub(super) fn expecting(somebody: bool) -> Self {
         Self { expected: somebody.then(|| Instant::now() + RETURN), ..Self::default() }
     }
 
-    /// The lease, while somebody holds the role.
+    /// The lease, while the role has a holder.
     pub(in crate::channel) fn lease(&self) -> Option<&Lease> {
         self.lease.as_ref()
     }
 
-    /// The same, to look after it.
+    /// The lease, for changes.
     pub(super) fn lease_mut(&mut self) -> Option<&mut Lease> {
         self.lease.as_mut()
     }
 
-    /// Whether somebody other than the daemon for its own purposes holds the role.
+    /// Whether a program or a source holds the role, and not a helper of the daemon.
     pub(super) fn is_taken(&self) -> bool {
         self.role.is_taken()
     }
@@ -75,7 +75,7 @@ impl Writer {
         self.last
     }
 
-    /// The role is lent to this program.
+    /// Notes that the role is lent to this program.
     pub(super) fn note_program(&mut self, pid: u32) {
         self.last = process::start_ticks(pid).map(|start| LastProgram { pid, start, made_way: false });
     }
@@ -85,7 +85,7 @@ impl Writer {
         self.expected
     }
 
-    /// It has come back, or is waited for no longer.
+    /// The program has come back, or its time is over.
     pub(super) fn expect_nobody(&mut self) {
         self.expected = None;
     }
@@ -95,13 +95,13 @@ impl Writer {
         self.role.may_resume()
     }
 
-    /// The source's thread has ended: the lease ends. What comes of it.
+    /// The source's thread has ended, so the lease ends. Returns the source and the actions that follow.
     pub(super) fn source_ended(&mut self) -> (Option<Inside>, Vec<Action>) {
         let actions = self.role.source_ended();
         (self.lease.take_if(|lease| lease.source().is_some()).and_then(Lease::into_source), actions)
     }
 
-    /// Leaves a source behind that does not end.
+    /// Leaves behind a source that does not end.
     pub(super) fn abandon_source(&mut self) {
         if let Some(lease) = &mut self.lease {
             lease.abandon();
@@ -110,7 +110,8 @@ impl Writer {
 }
 
 impl Ring {
-    /// Lends the writer role to a client, and answers it, at once or when nobody else can write any more.
+    /// Lends the writer role to a client, and answers the client, either at once or when no other process can write any
+    /// more.
     ///
     /// # Errors
     /// The refusal to send instead.
@@ -165,15 +166,15 @@ impl Ring {
         }
     }
 
-    /// What a new writer has to be told first: everybody who reads, and a shrink under way. It learns from its page that this
-    /// is to come.
+    /// Collects the first lines for a new writer: all readers, and a shrink in progress. The writer's page says that
+    /// these lines are to come.
     pub(super) fn prepare(&mut self, offer: &mut Offer) {
         self.readers.standing().for_each(|(reader, _)| offer.put(ToWriter::ReaderJoined { reader }));
         self.size.writer_came().for_each(|line| offer.put(line));
         offer.miss(self.returning.missing());
     }
 
-    /// Somebody else holds the role from now on.
+    /// Gives the role to a new holder.
     pub(super) fn begin(&mut self, connections: &mut Connections, lease: Lease) {
         self.writer.role.lent(lease.holder());
         self.writer.lease = Some(lease);
@@ -183,7 +184,8 @@ impl Ring {
         self.send_lines(connections);
     }
 
-    /// Does what the role's machine has decided. `why` is for whoever the role is taken from, or for the log.
+    /// Carries out what the role's state machine has decided. `why` is for the holder that loses the role, or for the
+    /// log.
     pub(super) fn perform(&mut self, connections: &mut Connections, actions: Vec<Action>, why: &str) {
         for action in actions {
             match action {
@@ -191,9 +193,9 @@ impl Ring {
                     if let Some(lease) = &self.writer.lease {
                         lease.end();
                     }
-                    // It may sleep for a reader.
+                    // The holder may sleep for a reader.
                     self.readers.release_writer();
-                    // It may have been about to wake one when it died or was stopped.
+                    // The holder may have been about to wake a reader when it died or was stopped.
                     self.readers.signal(0);
                 }
                 Action::Revoke => self.tell(connections, ToWriter::Revoked { reason: why.to_owned() }),
@@ -218,7 +220,7 @@ impl Ring {
         }
     }
 
-    /// Somebody else wants the role: a helper that has it makes way.
+    /// Another program wants the role: a helper that has it makes way.
     pub(super) fn make_way(&mut self, connections: &mut Connections) {
         let actions = self.writer.role.make_way();
         if let Some(last) = self.writer.last.as_mut().filter(|_| !actions.is_empty()) {
@@ -227,19 +229,19 @@ impl Ring {
         self.perform(connections, actions, "");
     }
 
-    /// The lent writer's connection is gone, or is about to be.
+    /// The connection of the program that holds the role is gone, or is about to be.
     pub(crate) fn writer_gone(&mut self, connections: &mut Connections, client: ClientId) {
         let actions = self.writer.role.gone(client);
         self.perform(connections, actions, "");
     }
 
-    /// Takes the role from whoever has it, because the segment is broken.
+    /// Takes the role from its holder, because the segment is broken.
     pub(super) fn end_lease(&mut self, connections: &mut Connections, reason: &str) {
         let actions = self.writer.role.broken();
         self.perform(connections, actions, reason);
     }
 
-    /// Starts the helper, unless somebody holds the writer role. The helper asks for the role like any other program.
+    /// Starts the helper, unless the writer role has a holder. The helper asks for the role like any other program.
     pub(super) fn start_helper(&mut self, connections: &mut Connections) {
         if !self.writer.role.wants_child() || connections.helpers.are_busy() {
             return;
@@ -259,21 +261,21 @@ impl Ring {
         }
     }
 
-    /// Whether a shrink that begins now finds somebody to carry it out.
+    /// Whether there is a process to carry out a shrink that begins now.
     pub(super) fn may_shrink(&self, connections: &Connections) -> bool {
         self.writer.lease.is_some() || !connections.helpers.are_busy()
     }
 
-    /// Looks for a shrink that nobody carries out.
+    /// Looks for a shrink that no process carries out.
     pub(super) fn resume_shrink(&mut self, connections: &mut Connections, now: Instant) {
-        // Whoever carries it out before readers of a dead daemon are back makes the channel move.
+        // A process that carries out the shrink before the readers of a dead daemon are back makes the channel move.
         let waits = self.returning.begin(now).is_some_and(|until| now < until);
         if self.writer.role.has_rested(now) && !waits {
             self.finish_shrink(connections);
         }
     }
 
-    /// A writer may have left a shrink unfinished.
+    /// Continues a shrink that a writer may have left unfinished.
     pub(super) fn finish_shrink(&mut self, connections: &mut Connections) {
         if self.size.is_shrinking() {
             self.start_helper(connections);
@@ -290,7 +292,7 @@ impl Ring {
         self.perform(connections, actions, &reason);
     }
 
-    /// A line from the writer.
+    /// Handles a line from the writer.
     pub(crate) fn obey(&mut self, connections: &mut Connections, line: ToDaemon) {
         let now = Instant::now();
         match line {
@@ -327,12 +329,12 @@ impl Ring {
                         .warn();
                 }
             }
-            // Said where the line was read.
+            // Reported where the line was read.
             ToDaemon::Unknown => {}
         }
     }
 
-    /// Tells the writer something, if there is a writer, and ends whatever sleep it is in.
+    /// Tells the writer something, if there is a writer, and ends any sleep of the writer.
     pub(in crate::channel) fn tell(&mut self, connections: &mut Connections, line: ToWriter) {
         if let Some(lease) = &mut self.writer.lease {
             lease.put(line);
@@ -340,7 +342,7 @@ impl Ring {
         }
     }
 
-    /// Sends the writer as many of the lines that wait as it is to be sent.
+    /// Sends the writer as many of the waiting lines as may be in transit.
     pub(super) fn send_lines(&mut self, connections: &mut Connections) {
         if let Some(lease) = &mut self.writer.lease {
             lease.send(connections, &self.readers);
@@ -348,7 +350,7 @@ impl Ring {
         }
     }
 
-    /// Lines that had to wait have gone out to the lent writer.
+    /// Lines that had to wait have been sent to the program that holds the role.
     pub(crate) fn announce(&self) {
         if let Some(lease) = &self.writer.lease {
             lease.announce();
@@ -356,7 +358,7 @@ impl Ring {
         }
     }
 
-    /// Takes the writer role back; whoever holds it gives it up by going away.
+    /// Takes the writer role back. The holder gives it up by ending.
     pub(crate) fn revoke(&mut self, connections: &mut Connections, reason: &str) {
         connections.events.set_timer(Timer::Source(self.id), None);
         self.give_reason(reason);
@@ -367,7 +369,7 @@ impl Ring {
     }
 }
 
-/// As much of a reason given by a writer as is repeated.
+/// The part of a writer's reason that is repeated.
 fn repeated(reason: &str) -> String {
     reason.chars().filter(|c| !c.is_control()).take(REASON_CHARS).collect()
 }

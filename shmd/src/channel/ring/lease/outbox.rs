@@ -1,7 +1,9 @@
-//! What a writer has still to be told: (state, event) -> (state, lines). Pure: no descriptor, no clock, no memory.
+//! The lines that a writer has still to be told: (state, event) -> (state, lines). Pure: no descriptor, no clock, no
+//! memory.
 //!
-//! Only so many lines are on their way at a time, however long the writer does not take them. What waits here is bounded by the
-//! number of readers: one that comes and goes meanwhile is not mentioned, and of sizes and policies only what still counts.
+//! Only a limited number of lines is in transit at a time, however long the writer does not take them. The number of
+//! readers bounds what waits here: a reader that comes and goes in the meantime is not mentioned, and of the sizes and
+//! policies only those wait that still count.
 
 use std::collections::BTreeSet;
 
@@ -13,24 +15,25 @@ pub(crate) struct Outbox {
     revoked: Option<ToWriter>,
     left: BTreeSet<u32>,
     joined: BTreeSet<u32>,
-    /// Each kind at most once, in the order in which they count.
+    /// Each kind at most once, in the order in which they take effect.
     sizes: Vec<ToWriter>,
     policy: Option<ToWriter>,
     sent: u64,
     taken: u64,
-    /// Readers that are to be named, but have not come yet.
+    /// Readers that the writer will be told of, but that have not come yet.
     missing: u64,
 }
 
 impl Outbox {
-    /// There is this to tell.
+    /// Adds a line.
     pub(crate) fn put(&mut self, line: ToWriter) {
         match line {
             ToWriter::ReaderJoined { reader } => drop(self.joined.insert(reader)),
             ToWriter::ReaderLeft { reader } if self.joined.remove(&reader) => {}
             ToWriter::ReaderLeft { reader } => drop(self.left.insert(reader)),
             ToWriter::Grown { capacity, done } => {
-                // It takes a shrink back, and answers a wish to grow. A step that was the last of a growth stays one.
+                // A growth cancels a shrink, and answers a request to grow. If a step was the last one of a growth,
+                // that stays so.
                 let done = done || self.sizes.iter().any(|line| matches!(line, ToWriter::Grown { done: true, .. }));
                 self.sizes.clear();
                 self.sizes.push(ToWriter::Grown { capacity, done });
@@ -50,8 +53,8 @@ impl Outbox {
         }
     }
 
-    /// The next line to send, if the writer has taken enough of those before. Readers come before sizes: what a shrink does
-    /// depends on who reads.
+    /// The next line to send, if the writer has taken enough of the earlier lines. Readers come before sizes, because
+    /// what a shrink does depends on the readers.
     pub(crate) fn next(&mut self) -> Option<ToWriter> {
         if self.sent - self.taken >= MOST_UNTAKEN {
             return None;
@@ -66,29 +69,29 @@ impl Outbox {
         Some(line)
     }
 
-    /// The line that [`next`](Self::next) gave could not be sent now.
+    /// Returns the line from [`next`](Self::next), which could not be sent now.
     pub(crate) fn put_back(&mut self, line: ToWriter) {
         self.sent -= 1;
         self.put(line);
     }
 
-    /// The writer reports the number of lines that it has taken.
+    /// Notes how many lines the writer says that it has taken.
     pub(crate) fn taken(&mut self, lines: u64) {
         self.taken = lines.clamp(self.taken, self.sent);
     }
 
-    /// So many readers may come that the writer has to wait for.
+    /// Notes how many readers may come back that the writer must wait for.
     pub(crate) fn miss(&mut self, readers: u64) {
         self.missing = readers;
     }
 
-    /// Lines that wait, or are to come.
+    /// The number of lines that wait, or are to come.
     pub(crate) fn len(&self) -> usize {
         let single = usize::from(self.revoked.is_some()) + usize::from(self.policy.is_some());
         self.missing as usize + self.left.len() + self.joined.len() + self.sizes.len() + single
     }
 
-    /// Whether some of them have to wait until the writer has taken others.
+    /// Whether some of the lines must wait until the writer has taken others.
     pub(crate) fn is_held_up(&self) -> bool {
         self.len() as u64 > MOST_UNTAKEN - (self.sent - self.taken)
     }
