@@ -9,9 +9,9 @@
 //! | light barrier | heavy barrier |
 //! | looks at the generation once more | looks at the next floor, and starts there |
 //!
-//! Either the writer sees the new generation, and registers the reader before it moves the floor, or the reader sees the
-//! next floor. In both cases nothing at or after the reader's start is overwritten, and a lossless channel reports no loss to
-//! a new reader.
+//! Either the writer sees the new generation, and registers the reader before it moves the floor, or the reader sees
+//! the next floor. In both cases nothing at or after the reader's start is overwritten, and a lossless channel reports
+//! no loss to a new reader.
 
 use super::published::{Place, Published};
 use super::wake::Barrier;

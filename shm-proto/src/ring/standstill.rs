@@ -1,14 +1,14 @@
 //! When a reader that holds up the writer is asked for its cursor, and when it is evicted: pure.
 //!
-//! A reader publishes its cursor in steps, so a cursor that does not change proves nothing by itself. The reader is therefore
-//! [asked](super::wake::ask_for_cursor) to publish its cursor after its current message. Only the time after that request
-//! counts: a reader that passes one message within `evict_after` is never evicted, however slow it is.
+//! A reader publishes its cursor in steps, so a cursor that does not change proves nothing by itself. The reader is
+//! therefore [asked](super::wake::ask_for_cursor) to publish its cursor after its current message. Only the time after
+//! that request counts: a reader that passes one message within `evict_after` is never evicted, however slow it is.
 //!
 //! A wait counts for no longer than it was planned to take. Otherwise, a machine or a program that was stopped for an
 //! hour would evict every reader when it continues.
 
-/// A reader is asked after the writer has waited for it for this long, and then again at this interval; sooner if `evict_after`
-/// is short.
+/// A reader is asked after the writer has waited for it for this long, and then again at this interval; sooner if
+/// `evict_after` is short.
 const ASK_EVERY_NS: u64 = 100_000_000;
 /// The interval is at most this fraction of `evict_after`, and so is the time that counts between two refused messages.
 const PARTS: u64 = 4;
@@ -77,7 +77,8 @@ impl Standstill {
         true
     }
 
-    /// Like [`waited`](Self::waited), for a message that was refused or dropped this long after the last look at the reader.
+    /// Like [`waited`](Self::waited), for a message that was refused or dropped this long after the last look at the
+    /// reader.
     #[must_use]
     pub fn refused(&mut self, ns: u64, limit: Limit) -> bool {
         self.refused = self.refused.saturating_add(1);

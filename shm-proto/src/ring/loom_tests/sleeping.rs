@@ -60,8 +60,8 @@ fn a_reader_never_sleeps_through_a_message_with_the_barrier_on_its_side() {
     sleep_and_wake(Barrier::Asymmetric);
 }
 
-/// The writer sees a reader at a cursor and asks for the next one. Whatever the reader is doing at that moment, it publishes a
-/// later cursor, or finds the request when it passes its next record.
+/// The writer sees a reader at a cursor and asks for the next one. Whatever the reader is doing at that moment, it
+/// publishes a later cursor, or finds the request when it passes its next record.
 #[test]
 fn a_reader_that_is_asked_shows_the_next_record_that_it_passes() {
     loom::model(|| {

@@ -264,9 +264,6 @@ impl Tail {
     ///
     /// # Panics
     /// If there is no space for the message.
-    ///
-    /// # Panics
-    /// If there is no space for it.
     #[inline(always)]
     pub(super) fn commit(&mut self, len: u64) -> u64 {
         let Some(fit) = self.fit(len) else { no_space(len) };
