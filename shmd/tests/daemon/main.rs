@@ -6,6 +6,7 @@ mod claims;
 mod clients;
 mod crashed;
 mod crowd;
+mod deaths;
 mod faults;
 mod handoff;
 mod killed;
