@@ -3,8 +3,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const DOCUMENTS: [&str; 5] =
-    ["README.md", "CHANGELOG.md", "etc/MANUAL.md", "shm-proto/DESIGN.md", "shm-proto/PERFORMANCE.md"];
+const DOCUMENTS: [&str; 6] = [
+    "README.md",
+    "CHANGELOG.md",
+    "etc/MANUAL.md",
+    "shm-proto/DESIGN.md",
+    "shm-proto/PERFORMANCE.md",
+    "shm-proto/RELIABILITY.md",
+];
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
