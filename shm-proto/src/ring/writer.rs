@@ -367,7 +367,8 @@ impl Drop for Writer {
         if self.lease.is_over() {
             return;
         }
-        // The role may end at any moment. Then the process number of the next writer is the one that counts.
+        // Even if the role ends at this moment: nobody else writes to this segment before the lock on its memory, which is unmapped
+        // after this, is gone.
         let _ = self.flush();
         holder::give_up(&self.tail.counters().writer_pid);
     }
