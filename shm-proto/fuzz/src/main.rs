@@ -47,9 +47,10 @@ fn run() -> Result<(), String> {
 
 fn try_out(target: Target, seed: u64, time: Duration) -> Result<(), String> {
     let kept = corpus(target.name).map_err(|e| format!("the corpus of {}: {e}", target.name))?;
-    kept.iter().for_each(|input| (target.run)(input));
     let path = std::env::temp_dir().join(format!("shm-fuzz-{}-{}.input", target.name, std::process::id()));
     let last = File::create(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+    // After the file was opened: a target may count the descriptors.
+    kept.iter().for_each(|input| (target.run)(input));
     let (mut mutator, mut tried, until) = (Mutator::new(seed), 0u64, Instant::now() + time);
     while Instant::now() < until {
         let input = mutator.near(&kept);

@@ -51,7 +51,8 @@ impl Place {
         let directory = Directory::new("resume");
         let run = directory.path().join("run");
         let file = directory.path().join("shmd.toml");
-        let prefix = format!("shm-fuzz-{}", std::process::id());
+        // libFuzzer ends the process without dropping anything; whoever started it removes what has this prefix.
+        let prefix = std::env::var("SHM_FUZZ_PREFIX").unwrap_or_else(|_| format!("shm-fuzz-{}", std::process::id()));
         let text = format!("runtime_dir = \"{}\"\nprefix = \"{prefix}\"\n{CONFIGURATION}", run.display());
         fs::write(&file, text).expect("a configuration can be written");
         let daemon = Stepwise::start(&file);
