@@ -99,26 +99,26 @@ fn a_size_that_is_told_before_there_is_memory_is_found() {
 /// removed.
 fn shrink(fault: bool) {
     loom::model(move || {
-        let ring = Arc::new(Ring::new(6));
+        let ring = Arc::new(Ring::new(7));
         let cursor = Arc::new(AtomicU64::new(0));
         // The record above the new size, which no reader has read.
-        ring.put(16, 101);
-        commit::commit(&*ring, 16, Header::data(8, 1), 32);
+        ring.put(24, 101);
+        commit::commit(&*ring, 24, Header::data(8, 1), 40);
         let writer = {
             let (ring, cursor) = (ring.clone(), cursor.clone());
             thread::spawn(move || {
-                commit::commit(&*ring, 32, Header::jump(0, 2), 0);
+                commit::commit(&*ring, 40, Header::jump(8, 2), 8);
                 // Position 32 is the position of the jump.
-                if fault || cursor.load(Ordering::Acquire) > 32 {
+                if fault || cursor.load(Ordering::Acquire) > 40 {
                     // The daemon is told, and removes the memory: from now on it reads as zeros.
-                    ring.put(16, 0);
-                    commit::clear(&*ring, 32);
+                    ring.put(24, 0);
+                    commit::clear(&*ring, 40);
                 }
             })
         };
-        assert_eq!(ring.get(16), 101, "the memory was taken under it");
-        if let Kind::Jump { target: 0 } = commit::look(&*ring, 32).kind() {
-            wake::publish_cursor(&cursor, &AtomicU64::new(0), &AtomicU64::new(0), 40, 0);
+        assert_eq!(ring.get(24), 101, "the memory was taken under it");
+        if let Kind::Jump { target: 8 } = commit::look(&*ring, 40).kind() {
+            wake::publish_cursor(&cursor, &AtomicU64::new(0), &AtomicU64::new(0), 48, 0);
         }
         writer.join().unwrap();
     });

@@ -99,16 +99,16 @@ fn a_batch_whose_first_record_is_visible_before_the_second_is_staged() {
 fn a_jump_that_is_visible_before_its_target_is_cleared() {
     both(
         || {
-            let ring = Ring::new(6);
-            ring.word(0).store(u64::MAX, Ordering::Relaxed);
+            let ring = Ring::new(7);
+            ring.word(8).store(u64::MAX, Ordering::Relaxed);
             ring
         },
         |ring| {
-            commit::release(ring, 32, Header::jump(0, 5));
-            commit::clear(ring, 0);
+            commit::release(ring, 40, Header::jump(8, 5));
+            commit::clear(ring, 8);
         },
         |ring| {
-            if let Kind::Jump { target } = commit::look(ring, 32).kind() {
+            if let Kind::Jump { target } = commit::look(ring, 40).kind() {
                 assert!(commit::look(ring, target).kind() == Kind::Empty, "the jump leads to old bytes");
             }
         },
