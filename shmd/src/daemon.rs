@@ -15,9 +15,7 @@ use std::time::{Duration, Instant};
 
 use log::debug;
 use shm_proto::internal::client::SOCKET_NAME;
-use shm_proto::internal::os::barrier;
-use shm_proto::internal::os::process;
-use shm_proto::internal::os::shm;
+use shm_proto::internal::os::{barrier, process, shm};
 use shm_proto::internal::ring::Owner;
 use shm_proto::{Error, Prefix};
 
