@@ -275,7 +275,7 @@ say "sources after the restart, with what the killed daemon has left"
 fed_by_sources
 inside rm /etc/shmd/shmd.d/sources.toml
 inside systemctl reload shmd.service
-until_so "the sources have cleaned up" inside sh -c '[ "$(ls /run/shmd | sort | tr "\\n" " ")" = "shmd.lock shmd.sock " ]'
+until_so "the sources have cleaned up" inside sh -c '[ "$(ls /run/shmd | sort | tr "\\n" " ")" = "shmd.lock shmd.operations shmd.sock " ]'
 until_so "the program has ended" inside sh -c '! pgrep -u shmd sleep'
 
 say "a hang and the watchdog"
