@@ -12,7 +12,7 @@ use crate::error::{Result, SystemError};
 /// A peer at the moment at which it connected. The process may have passed the socket on since, or have ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Credentials {
-    /// Process number in this PID namespace; 0 if it has none here.
+    /// Process number in this PID namespace, or 0 if the process is not visible in it.
     pub pid: u32,
     /// Effective user.
     pub uid: u32,

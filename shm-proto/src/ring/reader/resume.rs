@@ -52,7 +52,7 @@ impl Reader {
         }
     }
 
-    /// Like [`find`](Self::find), but waits until `deadline`, or without a time limit if there is none. `None` if no
+    /// Like [`find`](Self::find), but waits until `deadline`, or without a time limit if there is no deadline. `None` if no
     /// message came.
     pub(crate) fn await_next(&mut self, deadline: Option<Instant>) -> Result<Option<Ready>> {
         loop {

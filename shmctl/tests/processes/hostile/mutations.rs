@@ -26,7 +26,7 @@ use shm_test_support::{Daemon, PATIENCE, Raise, heavy, wait_until};
 const MUTATIONS: u64 = 400_000;
 /// Hostile readers at a time.
 const HOSTILE: u64 = 2;
-/// One attachment makes so many at most: what comes after an eviction is tried, too, but not for ever.
+/// The most that one attachment makes: what comes after an eviction is tried, too, but not for ever.
 const EACH: u64 = 50_000;
 /// So many after it has been told that it was evicted.
 const AFTERWARDS: u64 = 2_000;

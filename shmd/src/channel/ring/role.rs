@@ -158,7 +158,7 @@ impl Role {
         self.holder.is_none() && !self.resumes
     }
 
-    /// Whether a shrink that is requested now needs a child, and there is none.
+    /// Whether a shrink that is requested now needs a new child: nobody holds the role, and no child is running.
     pub(super) fn wants_child(&self) -> bool {
         self.holder.is_none() && self.child.is_none()
     }

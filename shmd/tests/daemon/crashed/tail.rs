@@ -43,7 +43,7 @@ fn next(daemon: &Daemon, reader: &mut Reader) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-/// Waits until the source has published so many messages, or dropped them.
+/// Waits until the source has published or dropped this number of messages.
 fn await_messages(daemon: &Daemon, messages: u64) {
     let done = || {
         let stat = daemon.stat();
