@@ -17,11 +17,12 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::fcntl::{AtFlags, OFlag, openat, renameat};
-use nix::sys::stat::{FileStat, Mode, fstat, fstatat};
+use nix::sys::stat::{Mode, fstatat};
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 use serde::{Deserialize, Serialize};
 use shm_proto::internal::control::log::LogEntry;
+use shm_proto::internal::os::file_id::FileId;
 
 use super::{Kept, after};
 
@@ -158,8 +159,7 @@ impl LogFile {
     /// Removes it, and one that was set aside. Another file that has got the name stays.
     pub(super) fn remove(self) -> Result<(), Errno> {
         let named = fstatat(&self.dir, NAME, AtFlags::AT_SYMLINK_NOFOLLOW);
-        let id = |stat: FileStat| (stat.st_dev, stat.st_ino);
-        if named.map(id) == fstat(&self.file).map(id) {
+        if named.is_ok_and(|named| Ok(FileId::from(&named)) == FileId::of(&self.file)) {
             unlinkat(&self.dir, NAME, UnlinkatFlags::NoRemoveDir)?;
         }
         match unlinkat(&self.dir, ASIDE, UnlinkatFlags::NoRemoveDir) {
