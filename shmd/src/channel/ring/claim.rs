@@ -52,23 +52,25 @@ impl Ring {
     /// # Errors
     /// If the channel would have to move and cannot.
     pub(super) fn claim_segment(&mut self, connections: &mut Connections) -> Result<Claim> {
-        let now = Instant::now();
-        if self.segments.have_strangers() {
-            if now < *self.claiming.readers_until.get_or_insert(now + COMEBACK) {
+        let why = if self.segments.have_strangers() {
+            if is_to_wait(&mut self.claiming.readers_until, COMEBACK) {
                 return Ok(Claim::NotYet);
             }
-            self.move_or_heal(connections, &Why::Strangers)?;
+            Some(Why::Strangers)
         } else if self.segments.current().is_held()? {
             let patience = self.patience();
-            if now < *self.claiming.former_until.get_or_insert(now + patience) {
+            if is_to_wait(&mut self.claiming.former_until, patience) {
                 return Ok(Claim::NotYet);
             }
-            self.claiming.former_until = None;
             let who = self.writer.last_program().map_or_else(String::new, |last| format!(", pid {},", last.pid));
-            let why = format!("its former writer{who} can still write to the old segment");
-            self.move_or_heal(connections, &Why::Held(why))?;
-        }
+            Some(Why::Held(format!("its former writer{who} can still write to the old segment")))
+        } else {
+            None
+        };
         (self.claiming.former_until, self.claiming.readers_until) = (None, None);
+        if let Some(why) = why {
+            self.move_or_heal(connections, &why)?;
+        }
         Ok(Claim::Mine)
     }
 
@@ -112,4 +114,10 @@ impl Ring {
             connections.reply(client, Err(refusal), Vec::new());
         }
     }
+}
+
+/// Whether a wait of this length is not over yet. It begins with the first question.
+fn is_to_wait(until: &mut Option<Instant>, patience: Duration) -> bool {
+    let now = Instant::now();
+    now < *until.get_or_insert(now + patience)
 }

@@ -111,7 +111,10 @@ impl Ring {
         let fresh = || Arc::new(Report::new(&self.config.source));
         let report = Arc::clone(self.fed.get_or_insert_with(fresh));
         if let Err(former) = self.await_former() {
-            report.error(former.to_string());
+            // Said once: it is no fault of the source, and is asked again each second.
+            if report.stat().state != SourceState::Retrying {
+                self.source_waits(&former);
+            }
             self.retry_later(connections);
             return Ok(());
         }
