@@ -93,34 +93,31 @@ fn kill_writer(
     (killed, next)
 }
 
-#[test]
-fn a_writer_that_is_killed_at_any_instruction_of_publishing() {
-    let daemon = Daemon::start("step-publish", CHANNEL);
+/// The same at every step, one writer after the other.
+fn kill_writers(name: &str, work: impl Fn(&mut Writer, &[u8]) -> bool) {
+    let daemon = Daemon::start(name, CHANNEL);
     let mut reader = Reader::attach(&daemon.endpoint(), None, Start::Oldest).unwrap();
     let mut next = 0;
     at_every_step(|steps| {
         let killed;
-        (killed, next) = kill_writer(&daemon, &mut reader, next, steps, |writer, bytes| writer.publish(bytes).is_ok());
+        (killed, next) = kill_writer(&daemon, &mut reader, next, steps, &work);
         killed
     });
     assert!(!daemon.log().contains("broken"), "{}", daemon.log());
 }
 
 #[test]
+fn a_writer_that_is_killed_at_any_instruction_of_publishing() {
+    kill_writers("step-publish", |writer, bytes| writer.publish(bytes).is_ok());
+}
+
+#[test]
 fn a_writer_that_is_killed_at_any_instruction_of_filling_a_slot() {
-    let daemon = Daemon::start("step-slot", CHANNEL);
-    let mut reader = Reader::attach(&daemon.endpoint(), None, Start::Oldest).unwrap();
-    let mut next = 0;
-    at_every_step(|steps| {
-        let killed;
-        (killed, next) = kill_writer(&daemon, &mut reader, next, steps, |writer, bytes| {
-            let Ok(Some(mut slot)) = writer.reserve(1000) else { return false };
-            slot[..bytes.len()].copy_from_slice(bytes);
-            slot.commit(bytes.len()).is_ok()
-        });
-        killed
+    kill_writers("step-slot", |writer, bytes| {
+        let Ok(Some(mut slot)) = writer.reserve(1000) else { return false };
+        slot[..bytes.len()].copy_from_slice(bytes);
+        slot.commit(bytes.len()).is_ok()
     });
-    assert!(!daemon.log().contains("broken"), "{}", daemon.log());
 }
 
 #[test]
