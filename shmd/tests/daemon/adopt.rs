@@ -362,3 +362,26 @@ fn nothing_is_lost_or_doubled_while_the_daemon_dies_again_and_again() {
         assert_eq!(joined(reader), (published, "channel main is closed".to_owned()));
     }
 }
+
+#[test]
+fn what_is_left_of_a_channel_that_is_not_configured_any_more_is_removed_but_not_what_is_another_daemons() {
+    const MAIN: &str = "[[channel]]\nname = \"main\"\n";
+    let mut daemon = Daemon::start("adopt-orphan", &format!("{MAIN}[[channel]]\nname = \"other\"\n"));
+    let mut reader = Reader::attach(&daemon.endpoint(), Some("other"), Start::New).unwrap();
+    // With the same prefix, and a runtime directory of its own.
+    let mut another = Daemon::configured("adopt-another", "[[channel]]\nname = \"another\"\n");
+    another.prefix.clone_from(&daemon.prefix);
+    another.run(&[]);
+    another.await_ready();
+    another.die();
+    daemon.die();
+    daemon.config = MAIN.to_owned();
+    daemon.come_back();
+    assert!(!daemon.object("other").exists() && daemon.object("another").exists(), "{}", daemon.log());
+    assert!(daemon.log().contains("no channel has this name any more"), "{}", daemon.log());
+    assert!(matches!(reader.recv(Some(PATIENCE)), Err(e) if e.to_string().contains("gone")));
+    assert_eq!(daemon.stop(), Some(0));
+    another.come_back();
+    assert_eq!(another.stop(), Some(0));
+    assert!(!another.object("another").exists());
+}
