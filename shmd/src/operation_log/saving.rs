@@ -5,8 +5,9 @@
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{self, SyncSender};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread::{self, Thread};
+use std::thread;
 use std::time::Instant;
 
 use nix::errno::Errno;
@@ -19,7 +20,8 @@ use super::{LogEvent, Severity, operation, ring};
 enum By {
     Nobody,
     Teller,
-    Thread(Thread),
+    /// A thread, at a word.
+    Thread(SyncSender<()>),
 }
 
 static BY: Mutex<By> = Mutex::new(By::Nobody);
@@ -37,7 +39,11 @@ fn file() -> MutexGuard<'static, Option<LogFile>> {
 pub(super) fn told() {
     match &*by() {
         By::Nobody => return,
-        By::Thread(thread) => return thread.unpark(),
+        By::Thread(word) => {
+            // If there is a word that the thread has not taken, it will see this entry, too.
+            let _ = word.try_send(());
+            return;
+        }
         By::Teller => {}
     }
     save();
@@ -88,17 +94,11 @@ pub(crate) fn save_in(dir: OwnedFd, path: &Path, left: fn(&Path, Errno)) -> Save
 }
 
 fn by_thread() -> By {
-    let work = || {
-        loop {
-            thread::park();
-            if matches!(*by(), By::Nobody) {
-                return;
-            }
-            save();
-        }
-    };
+    let (word, words) = mpsc::sync_channel(1);
+    // Ends when the other end is gone.
+    let work = move || words.into_iter().for_each(|()| save());
     match thread::Builder::new().name("operations".to_owned()).spawn(work) {
-        Ok(thread) => By::Thread(thread.thread().clone()),
+        Ok(_) => By::Thread(word),
         Err(_) => By::Teller,
     }
 }
@@ -132,11 +132,8 @@ impl Saved {
 
 impl Drop for Saved {
     fn drop(&mut self) {
-        let before = std::mem::replace(&mut *by(), By::Nobody);
+        *by() = By::Nobody;
         let file = file().take();
-        if let By::Thread(thread) = before {
-            thread.unpark();
-        }
         if !self.stays
             && let Some(Err(e)) = file.map(LogFile::remove)
         {
