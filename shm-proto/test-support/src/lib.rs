@@ -35,7 +35,7 @@ pub use self::{
     place::{Place, shared_memory},
     process::{Proc, Run, clean, program},
     seccomp::{Filter, has_membarrier, without_membarrier},
-    step::{here, killed_after, killed_after_and},
+    step::{here, killed_after, killed_after_and, skip_without_trace},
     terminal::{Screen, Terminal},
     user::{NOBODY, User, may_change_user, skip, skip_without_root},
     wait::{PATIENCE, Raise, heavy, joined, soon, wait_for, wait_until},

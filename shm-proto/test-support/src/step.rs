@@ -6,6 +6,7 @@ use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
 
 use crate::fork::in_child;
+use crate::user::skip;
 
 /// Forks; lets the child run until it says [`here`], then instruction by instruction, `steps` of them, and kills it there. False
 /// when it said [`here`] again before that.
@@ -43,4 +44,13 @@ pub fn killed_after_and(steps: u64, meanwhile: impl FnOnce(), work: impl FnOnce(
 pub fn here() {
     // Outside of a tracer's hands it would stop for good; there is one.
     let _ = raise(Signal::SIGSTOP);
+}
+
+/// Whether a process may not be traced here, by a rule of the system or of a container. If so, a note says so.
+pub fn skip_without_trace(test: &str) -> bool {
+    let refused = in_child(|| i32::from(ptrace::traceme().is_err())).exit_code() != 0;
+    if refused {
+        skip(test, "ptrace is not permitted here");
+    }
+    refused
 }
