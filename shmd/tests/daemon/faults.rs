@@ -5,13 +5,13 @@
 
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
-use std::process::ExitStatus;
+use std::process::{Child, ExitStatus};
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
 use shm_proto::{Client, Reader, Request, Start, Writer};
 
-use shm_test_support::shared_memory;
+use shm_test_support::{PATIENCE, shared_memory};
 
 use super::{Daemon, wait_for};
 
@@ -35,7 +35,7 @@ const FAULTS: [(&str, &str); 6] = [
 /// What is done with a daemon: whatever cannot be done is refused or fails, and nothing waits for ever.
 fn use_it(daemon: &mut Daemon) {
     let endpoint = daemon.endpoint();
-    let ask = |request: &Request| Client::connect(&endpoint, Duration::from_secs(60))?.request(request);
+    let ask = |request: &Request| Client::connect(&endpoint, PATIENCE)?.request(request);
     let resize = |bytes| ask(&Request::Resize { channel: None, bytes });
     let reader = Reader::attach(&endpoint, Some("main"), Start::Oldest);
     if let Ok(mut writer) = Writer::attach(&endpoint, Some("main")) {
@@ -76,32 +76,27 @@ fn life(daemon: &mut Daemon, options: &[&str]) -> Option<ExitStatus> {
     let mut outer = vec!["strace", "-D", "-qq"];
     outer.extend_from_slice(options);
     daemon.child = Some(daemon.command_within(&outer, &[]).spawn().ok()?);
-    let mut child = daemon.child.take().unwrap();
+    let (endpoint, calls, log) = (daemon.endpoint(), daemon.dir.join("calls"), daemon.dir.join("log"));
+    let said = || {
+        let text = |path| fs::read_to_string(path).unwrap_or_default();
+        format!("{options:?}: {}: {}", text(&calls), text(&log))
+    };
+    // The log may not say so: that line may be what cannot be written.
+    let serves = || Client::connect(&endpoint, PATIENCE).and_then(|mut client| client.request(&Request::Ping)).is_ok();
     let mut ended = None;
-    let ready = format!("event=ready pid={} ", child.id());
-    wait_for(
-        || {
-            ended = child.try_wait().unwrap();
-            ended.is_some() || daemon.log().contains(&ready)
-        },
-        || {
-            let calls = fs::read_to_string(daemon.dir.join("calls")).unwrap_or_default();
-            format!("{options:?}: {calls}: {}", daemon.log())
-        },
-    );
-    daemon.child = Some(child);
-    if ended.is_none() {
+    let mut look = |child: &mut Child| {
+        ended = child.try_wait().unwrap();
+        ended.is_some()
+    };
+    let child = daemon.child.as_mut().unwrap();
+    wait_for(|| look(child) || serves(), said);
+    if !look(child) {
         use_it(daemon);
         daemon.signal(Signal::SIGTERM);
+        let child = daemon.child.as_mut().unwrap();
+        wait_for(|| look(child), || format!("it does not end: {}", said()));
     }
-    let mut child = daemon.child.take().unwrap();
-    wait_for(
-        || {
-            ended = child.try_wait().unwrap();
-            ended.is_some()
-        },
-        || format!("it does not end: {}", daemon.log()),
-    );
+    daemon.child = None;
     ended
 }
 

@@ -55,16 +55,17 @@ fn killed_at(daemon: &mut Daemon, n: u32) -> Option<bool> {
     let pid_file = daemon.dir.join("pid");
     let mut command = daemon.command_within(&strace, &["--pid-file", pid_file.to_str().unwrap()]);
     daemon.child = Some(command.spawn().ok()?);
-    let mut child = daemon.child.take().unwrap();
+    let log = daemon.path("log");
+    let log = || fs::read_to_string(&log).unwrap_or_default();
+    let child = daemon.child.as_mut().unwrap();
     let mut killed = None;
     wait_for(
         || {
             killed = child.try_wait().unwrap();
-            killed.is_some() || daemon.log().contains("event=ready ")
+            killed.is_some() || log().contains("event=ready ")
         },
-        || daemon.log(),
+        log,
     );
-    daemon.child = Some(child);
     match killed {
         Some(status) if status.signal() == Some(Signal::SIGKILL as i32) => {
             daemon.child = None;
