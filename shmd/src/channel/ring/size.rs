@@ -231,6 +231,7 @@ impl Ring {
     /// Carries out actions, in order, and the actions that follow from failures.
     fn carry_out(&mut self, connections: &mut Connections, actions: Vec<Action>) {
         let mut queue = VecDeque::from(actions);
+        let mut answers = Vec::new();
         while let Some(action) = queue.pop_front() {
             match action {
                 Action::Reserve { from, to } => queue.extend(self.reserve(connections, from, to)),
@@ -243,11 +244,10 @@ impl Ring {
                 Action::Done { client, old, asked, new, pending } => {
                     let mut resized = Resized::new(self.config.name.clone());
                     (resized.old, resized.asked, resized.new, resized.pending) = (old, asked, new, pending);
-                    connections.reply(client, Ok(Done::Resize(resized)), Vec::new());
+                    answers.push((client, Ok(Done::Resize(resized))));
                 }
                 Action::Refuse { client, kind, message } => {
-                    let refusal = channel_refusal(&self.config.name, kind, message);
-                    connections.reply(client, Err(refusal), Vec::new());
+                    answers.push((client, Err(channel_refusal(&self.config.name, kind, message))));
                 }
                 // The ring had that size before.
                 Action::Grew { by: By::Adoption, .. } => {}
@@ -261,6 +261,10 @@ impl Ring {
             }
         }
         self.note_size();
+        // After the note: a daemon that dies once it has answered leaves the size and the count that it has answered with.
+        for (client, answer) in answers {
+            connections.reply(client, answer, Vec::new());
+        }
         connections.events.set_timer(Timer::Resize(self.id), self.size.sizing.deadline());
     }
 
