@@ -42,6 +42,7 @@ use std::process::ExitCode;
 
 use background::Side;
 use exit::Failure;
+use shm_proto::internal::os::barrier;
 
 /// The whole program: reads the command line, serves until it is told to stop, and gives the exit code.
 #[must_use]
@@ -101,6 +102,9 @@ fn serve(
     logging::start(config.log, &asked.log_target).map_err(Failure::Io)?;
     operation_log::keep(config.log_entries);
     let origin = daemon::Origin { given: asked.given, stdin_feeds: host.stdin_feeds, pid_file: asked.pid_file };
+    // This takes microseconds while there is one thread. With more threads, the kernel waits for all processors, which takes tens
+    // of milliseconds on a busy machine and has no bound; meanwhile a source hears nothing, not even that it has to stop.
+    let _ = barrier::register();
     daemon::run(config, origin, ready)?;
     cleanup::left().map_or(Ok(()), |left| Err(Failure::Left(left)))
 }
