@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use shm_proto::{Client, Reader, Request, Start, Writer};
+use shm_proto::{Client, Endpoint, Reader, Request, Start, Writer};
 use shm_test_support::{here, killed_after, killed_after_and, skip_without_trace};
 
 use super::{Daemon, PATIENCE, wait_for};
@@ -57,10 +57,16 @@ fn take(reader: &mut Reader, mut next: u64, to: u64, daemon: &Daemon) -> u64 {
 
 /// The next writer. The end of the one before may not have been noticed yet.
 fn attach(daemon: &Daemon) -> Writer {
+    attach_to(&daemon.endpoint()).unwrap_or_else(|| panic!("no writer attaches: {}", daemon.log()))
+}
+
+/// The same for a child, which must not panic.
+fn attach_to(endpoint: &Endpoint) -> Option<Writer> {
     loop {
-        match Writer::attach(&daemon.endpoint(), None) {
-            Ok(writer) => return writer,
-            Err(e) => assert!(e.refusal().is_some(), "{e}: {}", daemon.log()),
+        match Writer::attach(endpoint, None) {
+            Ok(writer) => return Some(writer),
+            Err(e) if e.refusal().is_some() => {}
+            Err(_) => return None,
         }
     }
 }
@@ -76,7 +82,7 @@ fn kill_writer(
 ) -> (bool, u64) {
     let endpoint = daemon.endpoint();
     let killed = killed_after(steps, || {
-        let Ok(mut writer) = Writer::attach(&endpoint, None) else { return 1 };
+        let Some(mut writer) = attach_to(&endpoint) else { return 1 };
         if writer.publish(&message(done)).is_err() {
             return 2;
         }
@@ -132,7 +138,7 @@ fn a_writer_that_is_killed_at_any_instruction_of_a_batch_is_seen_with_whole_mess
         let endpoint = daemon.endpoint();
         let first = next;
         let killed = killed_after(steps, || {
-            let Ok(mut writer) = Writer::attach(&endpoint, None) else { return 1 };
+            let Some(mut writer) = attach_to(&endpoint) else { return 1 };
             let messages: Vec<_> = (first..first + 5).map(message).collect();
             here();
             let mut batch = writer.batch();
@@ -204,7 +210,7 @@ fn a_writer_that_is_killed_at_any_instruction_of_a_shrink() {
         // It has read everything and says so, so that the shrink does not wait for it.
         assert!(reader.try_recv().unwrap().is_none());
         let killed = killed_after(steps, || {
-            let Ok(mut writer) = Writer::attach(&endpoint, None) else { return 1 };
+            let Some(mut writer) = attach_to(&endpoint) else { return 1 };
             let Ok(client) = Client::connect(&endpoint, PATIENCE) else { return 2 };
             // It is answered when it is done; here it is only begun.
             let mut asking = client.into_conn();

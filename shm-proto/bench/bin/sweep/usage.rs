@@ -109,7 +109,13 @@ mod tests {
         let start = |script: &str| std::process::Command::new("sh").args(["-c", script]).spawn().unwrap();
         let [mut idle, mut busy] = ["exec sleep 1000", "while :; do :; done"].map(start);
         let time = Duration::from_millis(200);
-        let seen = watch(&[idle.id(), busy.id()], time, time, stop);
+        // On a busy machine, the busy one may not have had the processor yet.
+        let seen = loop {
+            match watch(&[idle.id(), busy.id()], time, time, stop) {
+                Ok(seen) if seen[1].cpu_percent == 0.0 => {}
+                seen => break seen,
+            }
+        };
         // The processes end before an assertion can fail.
         for child in [&mut idle, &mut busy] {
             child.kill().unwrap();
