@@ -41,7 +41,7 @@ pub mod stat;
 mod tests;
 mod words;
 
-pub use conn::{Conn, Incoming, MAX_FDS_A_LINE, Received};
+pub use conn::{Conn, HELD, Incoming, MAX_FDS_A_LINE, Received};
 pub use error::RequestError;
 pub(crate) use line::excerpt;
 pub use line::{decode, encode};

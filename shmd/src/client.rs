@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::socket::{setsockopt, sockopt};
 use serde::Serialize;
-use shm_proto::internal::control::{Conn, MAX_REQUEST, Received};
+use shm_proto::internal::control::{Conn, HELD, MAX_REQUEST, Received};
 use shm_proto::internal::os::peer::Credentials;
 use shm_proto::{Error, Result};
 
@@ -55,6 +55,8 @@ pub(crate) enum Overdue {
     Stuck,
     /// It reads too slowly.
     TooSlow,
+    /// It has closed the connection.
+    Gone,
 }
 
 /// One connection.
@@ -219,7 +221,8 @@ impl Client {
     /// # Errors
     /// When the system refuses the change.
     pub(crate) fn settle(&mut self, now: Instant, events: &mut EventLoop) -> Result<()> {
-        let interest = Interest { read: self.listens(), write: self.conn.queued_bytes() > 0 };
+        let waits = self.conn.queued_bytes() > 0;
+        let interest = Interest { read: self.listens(), write: waits && !self.conn.is_held() };
         if interest != self.interest {
             events.modify(self.conn.stream(), Token::Client(self.id), interest)?;
             self.interest = interest;
@@ -230,7 +233,9 @@ impl Client {
         let patient = matches!(self.role, Role::Writer(_)) && !self.ending;
         let taking = interest.write && !patient;
         self.taking.settle(now, taking, if taking { self.conn.untaken_bytes() } else { 0 });
-        events.set_timer(Timer::Client(self.id), self.speak_by.into_iter().chain(self.taking.deadline()).min());
+        let again = self.conn.is_held().then(|| now + HELD);
+        let deadlines = [self.speak_by, self.taking.deadline(), again];
+        events.set_timer(Timer::Client(self.id), deadlines.into_iter().flatten().min());
         Ok(())
     }
 
@@ -241,6 +246,9 @@ impl Client {
 
     /// Whether the peer has overstayed.
     pub(crate) fn overdue(&mut self, now: Instant) -> Overdue {
+        if self.conn.is_held() && !self.flush() {
+            return Overdue::Gone;
+        }
         match self.taking.look(now, self.conn.untaken_bytes()) {
             Found::Fine => {}
             Found::Nothing => return Overdue::Stuck,

@@ -309,7 +309,7 @@ impl Connections {
         let overdue = client.overdue(now);
         match overdue {
             Overdue::No => self.settle(id),
-            Overdue::Idle => self.doom(id),
+            Overdue::Idle | Overdue::Gone => self.doom(id),
             Overdue::Silent => {
                 self.dismiss(
                     id,

@@ -8,7 +8,10 @@ use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::thread::sleep;
+use std::time::Duration;
 
+use nix::errno::Errno;
 use serde::Serialize;
 
 use super::line::{self, excerpt};
@@ -25,6 +28,10 @@ const MAX_FDS_WAITING: usize = 64;
 const PIECE: usize = 8 << 10;
 /// The input buffer's first size, and the size to which it is given back.
 const SMALL_BUFFER: usize = 4096;
+/// How long to wait until this user's descriptors on their way through sockets may have become fewer.
+pub const HELD: Duration = Duration::from_millis(10);
+/// A blocking call tries again this many times.
+const MOST_HELD: u32 = 500;
 
 /// Whether the other side may send more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,6 +70,7 @@ pub struct Conn {
     socket: UnixStream,
     input: Input,
     output: VecDeque<Outgoing>,
+    held: bool,
 }
 
 #[derive(Debug)]
@@ -72,12 +80,17 @@ struct Outgoing {
     fds: Vec<OwnedFd>,
 }
 
+/// Whether the kernel passes on no more descriptors of this user for now.
+fn is_held(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::ETOOMANYREFS as i32)
+}
+
 impl Conn {
     /// Takes over a connected socket. An incoming line may have `max_line_in` bytes, including its newline. The connection
     /// never holds more input than that.
     #[must_use]
     pub fn new(socket: UnixStream, max_line_in: usize) -> Self {
-        Conn { socket, input: Input::new(max_line_in), output: VecDeque::new() }
+        Conn { socket, input: Input::new(max_line_in), output: VecDeque::new(), held: false }
     }
 
     /// The socket.
@@ -95,9 +108,13 @@ impl Conn {
         let failed =
             |e| SystemError::new(format!("cannot send a line of {} bytes on the control connection", bytes.len()), e);
         while !self.flush().map_err(failed)? {
-            self.wait(PollFlags::POLLOUT).map_err(failed)?;
+            if self.held {
+                sleep(HELD);
+            } else {
+                self.wait(PollFlags::POLLOUT).map_err(failed)?;
+            }
         }
-        let mut sent = 0;
+        let (mut sent, mut held) = (0, 0);
         while sent < bytes.len() {
             let with = if sent == 0 { fds } else { &[] };
             match fds::send(self.socket.as_fd(), &bytes[sent..], with) {
@@ -105,6 +122,10 @@ impl Conn {
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 // The socket itself is in nonblocking mode, or has a send timeout.
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.wait(PollFlags::POLLOUT).map_err(failed)?,
+                Err(e) if is_held(&e) && held < MOST_HELD => {
+                    held += 1;
+                    sleep(HELD);
+                }
                 Err(e) => return Err(failed(e).into()),
             }
         }
@@ -137,6 +158,7 @@ impl Conn {
     /// # Errors
     /// What the socket says, other than that it is full. Nothing more can be sent then.
     pub fn flush(&mut self) -> io::Result<bool> {
+        self.held = false;
         while let Some(out) = self.output.front_mut() {
             let with: Vec<_> = out.fds.iter().map(AsFd::as_fd).collect();
             let piece = &out.bytes[out.sent..out.bytes.len().min(out.sent + PIECE)];
@@ -150,10 +172,21 @@ impl Conn {
                 }
                 Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(e) if is_held(&e) => {
+                    self.held = true;
+                    return Ok(false);
+                }
                 Err(e) => return Err(e),
             }
         }
         Ok(true)
+    }
+
+    /// Whether the last [`flush`](Self::flush) ended because this user has as many descriptors on their way through sockets as
+    /// a process may have open. The socket can be written meanwhile, so only time tells when to try again: [`HELD`].
+    #[must_use]
+    pub fn is_held(&self) -> bool {
+        self.held
     }
 
     /// Bytes in the queue that the socket has not taken.

@@ -4,7 +4,8 @@ use std::net::Shutdown;
 
 use super::*;
 use crate::control::{MAX_REQUEST, Request, decode};
-use shm_test_support::wait_until;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use shm_test_support::{as_nobody, in_child, wait_until};
 
 const LIMIT: usize = 1024;
 
@@ -253,4 +254,43 @@ fn sending_waits_for_room_even_on_a_socket_in_nonblocking_mode() {
     }
     sender.stream().shutdown(Shutdown::Write).unwrap();
     assert_eq!(reading.join().unwrap(), 40);
+}
+
+/// The kernel counts them for each user, and lets a user have as many on their way as a process may have open.
+#[test]
+fn descriptors_that_are_too_many_on_their_way_wait_until_some_were_taken() {
+    const MOST: u64 = 32;
+    let work = || {
+        let (peer, ours) = UnixStream::pair().unwrap();
+        let (mut peer, mut conn) = (Conn::new(peer, LIMIT), Conn::new(ours, LIMIT));
+        let Ok((_, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 1 };
+        if setrlimit(Resource::RLIMIT_NOFILE, MOST, hard).is_err() {
+            return 2;
+        }
+        let mut sent = 0;
+        while !conn.is_held() {
+            let fds = vec![temporary("1"), temporary("2"), temporary("3")];
+            if conn.queue(&Request::List, fds).is_err() || conn.flush().is_err() || sent > 2 * MOST {
+                return 3;
+            }
+            sent += 3;
+        }
+        if conn.queued_bytes() == 0 || conn.flush().ok() != Some(false) {
+            return 4;
+        }
+        let mut taken = 0;
+        while taken < sent {
+            match peer.receive() {
+                Ok(Received::Line(_, fds)) if fds.len() == 3 => taken += 3,
+                Ok(Received::Nothing) => {}
+                _ => return 5,
+            }
+            if conn.flush().is_err() {
+                return 6;
+            }
+        }
+        i32::from(conn.is_held())
+    };
+    let code = if nix::unistd::geteuid().is_root() { as_nobody(work) } else { in_child(work).exit_code() };
+    assert_eq!(code, 0);
 }
