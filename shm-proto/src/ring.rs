@@ -12,6 +12,7 @@
 //! | [`standstill`] | when a reader that holds the writer up is asked for its cursor, and when it is evicted: pure |
 //! | `spin` | how long they look before they sleep |
 //! | [`link`] | what passes between writer and daemon |
+//! | [`thread_link`] | the writer's end of a link inside one process |
 //! | `inspect`, `chain`, `segment_file` | what the daemon sees without mapping the segment: the header, the records, single words |
 
 #[cfg(not(loom))]
@@ -52,6 +53,8 @@ pub mod standstill;
 mod testing;
 #[cfg(all(test, not(loom)))]
 mod tests;
+#[cfg(not(loom))]
+pub mod thread_link;
 pub mod wake;
 #[cfg(not(loom))]
 mod walker;

@@ -40,7 +40,7 @@ mod unix;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::mpsc::{self, Receiver, Sender, TryRecvError};
+use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
@@ -50,7 +50,8 @@ use shm_proto::internal::control::stat::{self, SourceState};
 use shm_proto::internal::os::bell::Bell;
 use shm_proto::internal::os::page::SharedPage;
 use shm_proto::internal::ring::layout::LeasePage;
-use shm_proto::internal::ring::link::{Link, LinkError, ToDaemon, ToWriter, WriterLink};
+use shm_proto::internal::ring::link::{LinkError, ToDaemon, ToWriter};
+use shm_proto::internal::ring::thread_link::{Line, ThreadLink};
 use shm_proto::internal::ring::{SourceNote, Writer};
 use shm_proto::{Error, Result, WriterError};
 
@@ -60,9 +61,6 @@ pub(crate) use report::Report;
 use crate::access::Access;
 use crate::config::SourceKind;
 use feed::Feed;
-
-/// A line to a writer, with its descriptors.
-type Line = (ToWriter, Vec<OwnedFd>);
 
 /// What a source's thread says.
 #[derive(Debug)]
@@ -92,50 +90,9 @@ pub(crate) struct Opening {
 
 impl Opening {
     /// The writer, and the segment to take notes in.
-    fn open(self, link: WriterLink) -> Result<(Writer, OwnedFd), WriterError> {
-        let writer = Writer::open(self.segment.as_fd(), self.lease, link, self.geometry, self.capacity)?;
+    fn open(self, link: ThreadLink) -> Result<(Writer, OwnedFd), WriterError> {
+        let writer = Writer::open(self.segment.as_fd(), self.lease, Box::new(link), self.geometry, self.capacity)?;
         Ok((writer, self.segment))
-    }
-}
-
-/// The writer's end of the link inside the daemon.
-#[derive(Debug)]
-struct ThreadLink {
-    from_daemon: Receiver<Line>,
-    to_daemon: Sender<FromSource>,
-    /// Rung for the daemon.
-    bell: Bell,
-    /// Lines taken, and the number of them that the daemon knows of.
-    taken: u64,
-    told: u64,
-}
-
-impl Link<ToWriter, ToDaemon> for ThreadLink {
-    fn receive(&mut self) -> Result<Option<Line>, LinkError> {
-        match self.from_daemon.try_recv() {
-            Ok(line) => {
-                self.taken += 1;
-                Ok(Some(line))
-            }
-            Err(TryRecvError::Empty) => {
-                if self.told < self.taken {
-                    self.told = self.taken;
-                    self.send(ToDaemon::Taken { lines: self.taken })?;
-                }
-                Ok(None)
-            }
-            Err(TryRecvError::Disconnected) => Err(LinkError::Disconnected),
-        }
-    }
-
-    fn send(&mut self, line: ToDaemon) -> Result<(), LinkError> {
-        self.to_daemon.send(FromSource::Line(line)).map_err(|_| LinkError::Disconnected)?;
-        self.bell.ring();
-        Ok(())
-    }
-
-    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
-        None
     }
 }
 
@@ -275,9 +232,13 @@ fn spawn(
     let end = to_daemon.clone();
     let source = kind.clone();
     let run = move || {
-        let link = ThreadLink { from_daemon, to_daemon, bell: link_bell, taken: 0, told: 0 };
+        let link = ThreadLink::new(from_daemon, move |line| {
+            to_daemon.send(FromSource::Line(line)).map_err(|_| LinkError::Disconnected)?;
+            link_bell.ring();
+            Ok(())
+        });
         let work = AssertUnwindSafe(|| {
-            let (writer, segment) = opening.open(Box::new(link))?;
+            let (writer, segment) = opening.open(link)?;
             let mut feed = Feed::new(writer, segment, &woken, cutting, &report);
             input.run(&mut feed)
         });

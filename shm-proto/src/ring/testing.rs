@@ -1,18 +1,19 @@
 //! A channel without a daemon: the tests play its part.
 
 use std::fmt;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, Sender, TryRecvError, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::geometry::{Geometry, Start};
 use super::layout::{DATA_OFFSET, LeasePage, OVER, ReaderPage, control};
-use super::link::{FromReader, Link, LinkError, ReaderLink, ToDaemon, ToReader, ToWriter};
+use super::link::{FromReader, LinkError, ReaderLink, ToDaemon, ToReader, ToWriter};
 use super::published::Place;
+use super::thread_link::{Line, ThreadLink};
 use super::{
     Beginning, Owner, Reader, ReaderError, Walk, WalkFrom, Walked, Writer, WriterError, begin_segment, create_segment,
 };
@@ -23,8 +24,6 @@ use crate::os::page::SharedPage;
 use crate::os::sem::Semaphore;
 use crate::os::{barrier, reserve};
 
-type Line = (ToWriter, Vec<OwnedFd>);
-
 /// Called in the writer's thread with each line that the writer sends, in the middle of the writer's work.
 #[derive(Clone)]
 pub(super) struct Overheard(pub(super) Arc<dyn Fn(&ToDaemon) + Send + Sync>);
@@ -32,34 +31,6 @@ pub(super) struct Overheard(pub(super) Arc<dyn Fn(&ToDaemon) + Send + Sync>);
 impl fmt::Debug for Overheard {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Overheard")
-    }
-}
-
-#[derive(Debug)]
-struct TestLink {
-    lines: Receiver<Line>,
-    out: Sender<ToDaemon>,
-    overheard: Option<Overheard>,
-}
-
-impl Link<ToWriter, ToDaemon> for TestLink {
-    fn receive(&mut self) -> Result<Option<Line>, LinkError> {
-        match self.lines.try_recv() {
-            Ok(line) => Ok(Some(line)),
-            Err(TryRecvError::Empty) => Ok(None),
-            Err(TryRecvError::Disconnected) => Err(LinkError::Disconnected),
-        }
-    }
-
-    fn send(&mut self, line: ToDaemon) -> Result<(), LinkError> {
-        if let Some(overheard) = &self.overheard {
-            overheard.0(&line);
-        }
-        self.out.send(line).map_err(|_| LinkError::Disconnected)
-    }
-
-    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
-        None
     }
 }
 
@@ -144,8 +115,17 @@ impl TestChannel {
             self.send(ToWriter::ReaderJoined { reader: reader.id }, reader.descriptors());
         }
         let lease = SharedPage::open(page_fd.as_fd()).unwrap();
-        let link = Box::new(TestLink { lines: receiver, out, overheard: self.overheard.clone() });
-        Writer::open(self.segment.as_fd(), lease, link, self.geometry.clone(), self.capacity)
+        let overheard = self.overheard.clone();
+        let link = ThreadLink::new(receiver, move |line| {
+            if matches!(line, ToDaemon::Taken { .. }) {
+                return Ok(());
+            }
+            if let Some(overheard) = &overheard {
+                overheard.0(&line);
+            }
+            out.send(line).map_err(|_| LinkError::Disconnected)
+        });
+        Writer::open(self.segment.as_fd(), lease, Box::new(link), self.geometry.clone(), self.capacity)
     }
 
     pub(super) fn send(&self, line: ToWriter, fds: Vec<OwnedFd>) {

@@ -3,17 +3,18 @@
 //! Tests and benches of the data path want no daemon, no socket and no second process beside them. The daemon makes a segment
 //! and a page for each reader, names the readers to the writer, and is off the data path from then on. This does the same.
 
-use std::collections::VecDeque;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc;
 
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use shm_proto::internal::os::barrier;
 use shm_proto::internal::os::bell::Bell;
 use shm_proto::internal::os::page::SharedPage;
 use shm_proto::internal::ring::layout::{LeasePage, ReaderPage};
-use shm_proto::internal::ring::link::{Link, LinkError, ToDaemon, ToWriter};
+use shm_proto::internal::ring::link::ToWriter;
 use shm_proto::internal::ring::record::{LEAST_ALIGN, largest_message};
+use shm_proto::internal::ring::thread_link::ThreadLink;
 use shm_proto::internal::ring::{Owner, create_segment};
 use shm_proto::{Geometry, Reader, Result, Start, Writer};
 
@@ -37,7 +38,7 @@ fn try_channel(capacity: u64, readers: usize) -> Result<(Writer, Vec<Reader>)> {
     let segment = memfd_create("steps", MFdFlags::MFD_CLOEXEC).expect("a memfd for the segment");
     let owner = Owner { pid: std::process::id(), start: 0, boot_id: [0; 2], home: 0 };
     create_segment(segment.as_fd(), &geometry, capacity, owner)?;
-    let mut joined = VecDeque::new();
+    let (lines, to_writer) = mpsc::channel();
     let attached = (1..)
         .take(readers)
         .map(|id| {
@@ -45,32 +46,18 @@ fn try_channel(capacity: u64, readers: usize) -> Result<(Writer, Vec<Reader>)> {
             let (bell, bell_of_reader) = Bell::new()?;
             let reader =
                 Reader::open(segment.as_fd(), page.as_fd(), bell_of_reader, geometry.clone(), Start::Oldest, None)?;
-            joined.push_back((ToWriter::ReaderJoined { reader: id }, vec![page, bell.try_clone_fd()?]));
+            let joined = (ToWriter::ReaderJoined { reader: id }, vec![page, bell.try_clone_fd()?]);
+            lines.send(joined).expect("the link's other end, which is in this function");
             Ok(reader)
         })
         .collect::<Result<Vec<Reader>>>()?;
     let (lease, _) = SharedPage::<LeasePage>::create("steps-lease")?;
-    let writer = Writer::open(segment.as_fd(), lease, Box::new(Silent { joined }), geometry, capacity)?;
+    let link = ThreadLink::new(to_writer, move |_| {
+        // The link owns its other end, so it never ends. Nobody hears what the writer says.
+        let _ = &lines;
+        Ok(())
+    });
+    let writer = Writer::open(segment.as_fd(), lease, Box::new(link), geometry, capacity)?;
     assert_eq!(writer.readers(), readers, "the writer knows its readers");
     Ok((writer, attached))
-}
-
-/// A daemon that names the readers and then says nothing more.
-#[derive(Debug)]
-struct Silent {
-    joined: VecDeque<(ToWriter, Vec<OwnedFd>)>,
-}
-
-impl Link<ToWriter, ToDaemon> for Silent {
-    fn receive(&mut self) -> Result<Option<(ToWriter, Vec<OwnedFd>)>, LinkError> {
-        Ok(self.joined.pop_front())
-    }
-
-    fn send(&mut self, _: ToDaemon) -> Result<(), LinkError> {
-        Ok(())
-    }
-
-    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
-        None
-    }
 }
