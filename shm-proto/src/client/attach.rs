@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::handoff::Attached;
 use super::link::{LentLink, SocketLink};
+use super::session::program;
 use super::{Client, Endpoint, Error, Result};
 use crate::control::{Done, Request};
 use crate::error::{ProtocolError, SystemError};
@@ -124,11 +125,6 @@ impl Writer {
 /// A channel's name, checked.
 fn name(channel: Option<&str>) -> Result<Option<ChannelName>> {
     Ok(channel.map(str::parse).transpose()?)
-}
-
-/// This program's name as `stat` shows it.
-pub(super) fn program() -> Option<String> {
-    std::env::current_exe().ok()?.file_name().map(|name| name.to_string_lossy().into_owned())
 }
 
 fn descriptors<const N: usize>(fds: Vec<OwnedFd>, what: &str) -> Result<[OwnedFd; N], ProtocolError> {

@@ -4,8 +4,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
 use super::Endpoint;
-use super::attach::program;
 use super::comeback::{Lasting, Looked};
+use super::session::program;
 use crate::control::{Conn, Done, Lent, Received, Request, decode, excerpt};
 use crate::error::ProtocolError;
 use crate::name::ChannelName;

@@ -117,6 +117,11 @@ fn timed_out(socket: &Path, to_do: &str, waited: Duration) -> RequestError {
     RequestError::TimedOut { what: format!("the daemon at {} to {to_do}", socket.display()), waited }
 }
 
+/// This program's name as `stat` shows it.
+pub(super) fn program() -> Option<String> {
+    std::env::current_exe().ok()?.file_name().map(|name| name.to_string_lossy().into_owned())
+}
+
 /// A connection, if a daemon takes it at once.
 pub(super) fn open_now(path: &Path) -> Option<UnixStream> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;

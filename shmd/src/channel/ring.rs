@@ -3,6 +3,7 @@
 mod adopt;
 mod claim;
 mod drain;
+mod first_segment;
 mod health;
 mod lease;
 mod moving;
@@ -28,8 +29,9 @@ use shm_proto::internal::ring::link::{ToReader, ToWriter};
 use shm_proto::{Error, ErrorKind, OnFull, Refusal};
 
 pub(crate) use adopt::adopt_nameless;
+pub(super) use first_segment::Made;
 pub(crate) use name::remove_orphans;
-pub(super) use segment::{Made, Segment};
+pub(super) use segment::Segment;
 pub(crate) use segment::{geometry, this_process};
 
 use super::eviction::{Action, By};

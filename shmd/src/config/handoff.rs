@@ -5,7 +5,7 @@ use shm_proto::internal::handoff::layout::HEADER_SIZE;
 use shm_proto::{ChannelName, Prefix};
 
 use super::origin::{Error, Located};
-use super::raw::Channel;
+use super::raw::{Channel, HANDOFF};
 use super::sizes::Sizes;
 
 /// A ring's segment: readers only read it.
@@ -13,8 +13,6 @@ const RING: u32 = 0o640;
 /// A handoff channel's objects: both sides write them.
 const OBJECTS: u32 = 0o600;
 const OBJECTS_WITH_GROUP: u32 = 0o660;
-/// The word for `mode`.
-pub(super) const HANDOFF: &str = "handoff";
 
 /// What the keys `mode`, `permissions`, `segment`, `avail` and `done` come to.
 pub(super) struct Mode {

@@ -9,6 +9,9 @@ use toml::Spanned;
 
 use super::origin::{Located, Origin};
 
+/// The word for `mode` that makes a channel a handoff.
+pub(super) const HANDOFF: &str = "handoff";
+
 /// Names of users and groups: a list, or one text with commas.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Names(pub(crate) Vec<String>);

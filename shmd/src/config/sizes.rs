@@ -5,10 +5,9 @@ use shm_proto::internal::ring::record::{
     LEAST_ALIGN, MAX_CAPACITY, MOST_ALIGN, is_alignment, largest_message, overhead,
 };
 
-use super::handoff::HANDOFF;
 use super::memory;
 use super::origin::{Error, Located};
-use super::raw::Channel;
+use super::raw::{Channel, HANDOFF};
 use crate::host::Host;
 use crate::policy::PAGE;
 

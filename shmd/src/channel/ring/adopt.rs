@@ -16,21 +16,10 @@ use shm_proto::internal::ring::{
 };
 use shm_proto::{Bytes, Geometry, SystemError};
 
+use super::name::Left;
 use super::segment::{Segment, geometry};
 use crate::config::ChannelConfig;
 use crate::operation_log::{LogEvent, operation};
-
-/// A segment whose daemon no longer exists.
-pub(super) struct Left<'a> {
-    /// The segment's name for `shm_open`.
-    pub(super) name: &'a str,
-    /// Open for writing, with the owner's lock unless a reader is in the way of the lock.
-    pub(super) file: OwnedFd,
-    /// Open for reading only.
-    pub(super) read_only: OwnedFd,
-    /// What the segment's header says.
-    pub(super) found: Snapshot,
-}
 
 /// What is known about a segment that was adopted.
 #[derive(Clone, Debug)]

@@ -16,13 +16,24 @@ use shm_proto::internal::os::shm::Leftover;
 use shm_proto::internal::ring::{Owner, Snapshot};
 use shm_proto::{Prefix, SystemError};
 
-use super::adopt::Left;
 use crate::operation_log::{LogEvent, operation};
 
 /// How long to wait for a killed daemon's lock.
 const RELEASE: Duration = Duration::from_secs(5);
 /// The time between two looks during that wait.
 const LOOK: Duration = Duration::from_millis(5);
+
+/// A segment whose daemon no longer exists.
+pub(super) struct Left<'a> {
+    /// The segment's name for `shm_open`.
+    pub(super) name: &'a str,
+    /// Open for writing, with the owner's lock unless a reader is in the way of the lock.
+    pub(super) file: OwnedFd,
+    /// Open for reading only.
+    pub(super) read_only: OwnedFd,
+    /// What the segment's header says.
+    pub(super) found: Snapshot,
+}
 
 /// Takes all locks of an object that no other process has yet: the owner's lock, and the locks to hand to writers. The
 /// locks exist before the name does.

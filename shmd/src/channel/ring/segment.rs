@@ -1,4 +1,4 @@
-//! A channel's shared memory object: created, truncated and unlinked here, and nowhere else.
+//! A channel's shared memory object: replaced, truncated and unlinked here, and nowhere else.
 //!
 //! The daemon never maps an object that a program was lent: a process that can write to the object can truncate it, and
 //! access to mapped memory behind a file's end kills. The daemon reads the object only with `pread`, and changes it
@@ -18,11 +18,10 @@ use shm_proto::internal::os::memory;
 use shm_proto::internal::os::memory::Free;
 use shm_proto::internal::os::{barrier, file_lock, process, random, reserve, shm};
 use shm_proto::internal::ring::layout::DATA_OFFSET;
-use shm_proto::internal::ring::{Beginning, Owner, Snapshot, begin_segment, copy_notes, create_segment};
-use shm_proto::{Bytes, Prefix, SystemError};
+use shm_proto::internal::ring::{Beginning, Owner, Snapshot, begin_segment, copy_notes};
+use shm_proto::{Bytes, SystemError};
 
-use super::adopt::{Adopted, Left};
-use super::name::{lock, make_way, publish};
+use super::name::lock;
 use crate::cleanup;
 use crate::config::ChannelConfig;
 use crate::hash::fnv;
@@ -46,12 +45,6 @@ fn home(runtime_dir: &Path) -> u64 {
     let path = runtime_dir.canonicalize().unwrap_or_else(|_| runtime_dir.to_owned());
     fnv(path.as_os_str().as_bytes())
 }
-
-/// What a channel begins with: its segment, and what is known of the segment if a dead daemon has left it.
-pub(in crate::channel) type Made = (Segment, Geometry, Option<Adopted>);
-
-/// Why the segment of a handoff's feed is created again.
-const NOT_ADOPTED: &str = "what it fed is handed over anew";
 
 /// The object of one channel; unlinked when this is dropped.
 #[derive(Debug)]
@@ -82,46 +75,8 @@ pub(super) struct Unborn {
 }
 
 impl Segment {
-    /// Creates the object of a channel. If a dead daemon has left an object under this name, the object is adopted or
-    /// replaced. Waits for memory, unless `ending` says that the channel is not wanted any more. `adopts` is false if
-    /// an object that was left is of no use.
-    ///
-    /// # Errors
-    /// If the name belongs to a living daemon or to another user, and if there is no memory.
-    pub(in crate::channel) fn create(
-        prefix: &Prefix,
-        config: &ChannelConfig,
-        owner: Owner,
-        ending: &AtomicBool,
-        adopts: bool,
-    ) -> Result<Made, SystemError> {
-        let name = config.object(prefix);
-        let gid = config.group.as_ref().map(|(_, gid)| *gid);
-        // Before memory is reserved, because a dead daemon's object may hold that memory.
-        let adopt = |left: Left<'_>| if adopts { left.adopt(config, owner) } else { Ok(Err(NOT_ADOPTED.to_owned())) };
-        if let Some((segment, geometry, adopted)) = make_way(&name, adopt)? {
-            return Ok((segment, geometry, Some(adopted)));
-        }
-        let object = shm::Unnamed::create(&name, config.mode, gid)?;
-        let geometry = geometry(config);
-        reserve::in_child(object.file(), 0, DATA_OFFSET + config.capacity, ending).map_err(|e| no_room(config, e))?;
-        create_segment(object.file(), &geometry, config.capacity, owner)?;
-        let read_only = object.read_only()?;
-        publish(&object, &name)?;
-        let segment = Self::new(name, object.into_file(), read_only, config.capacity, owner);
-        operation(LogEvent::Create)
-            .on(&config.name)
-            .text("segment", &segment.name)
-            .number("capacity", config.capacity)
-            .number("min", config.min)
-            .number("max", config.max)
-            .text("mode", format_args!("{:04o}", config.mode))
-            .info();
-        Ok((segment, geometry, None))
-    }
-
     /// The object that has this name now.
-    fn new(name: String, file: OwnedFd, read_only: OwnedFd, length: u64, owner: Owner) -> Self {
+    pub(super) fn new(name: String, file: OwnedFd, read_only: OwnedFd, length: u64, owner: Owner) -> Self {
         let read_only = shm::by_name(&name, read_only);
         let (next_lock, is_adopted) = (Some(file_lock::FIRST_WRITER), false);
         Self { name, file, read_only, length, standing: None, next_lock, owner, is_adopted }
@@ -390,7 +345,7 @@ pub(crate) fn geometry(config: &ChannelConfig) -> Geometry {
     geometry
 }
 
-fn no_room(config: &ChannelConfig, error: SystemError) -> SystemError {
+pub(super) fn no_room(config: &ChannelConfig, error: SystemError) -> SystemError {
     let SystemError { action, source, .. } = error;
     let capacity = Bytes(config.capacity);
     let way = "lower the channel's capacity, or raise that limit";
