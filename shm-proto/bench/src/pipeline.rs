@@ -4,12 +4,12 @@
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::unistd::{mkfifo, pipe2};
-use shm_proto::internal::os::clock::monotonic_ns;
+use shm_proto::internal::os::clock::{self, monotonic_ns};
 use shm_proto::{Bytes, Error};
 
 use crate::crew::{Crew, LOOK, PATIENCE, find, follower};
@@ -92,13 +92,13 @@ pub fn shmctl(command: &str, daemon: &Daemon) -> Result<Command> {
 
 /// Waits until `all` readers are attached to a daemon's channels.
 pub fn until_attached(daemon: &Daemon, all: u32, stop: Stop<'_>) -> Result<()> {
-    let begun = Instant::now();
+    let until = clock::after(PATIENCE);
     loop {
         let there: u32 = daemon.list()?.iter().map(|channel| channel.readers).sum();
         if there >= all {
             return Ok(());
         }
-        if begun.elapsed() > PATIENCE {
+        if monotonic_ns() > until {
             let waited = PATIENCE.as_secs();
             return Err(Failure::Other(format!(
                 "{there} of {all} readers (shmctl read) have attached within {waited} s; what they have written to standard \

@@ -7,14 +7,14 @@ mod notice;
 mod wait;
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use self::course::Course;
 pub use self::notice::Notice;
 use self::wait::Wait;
 use super::{Attachment, Endpoint, Result};
 use crate::name::ChannelName;
-use crate::os::clock::monotonic_ns;
+use crate::os::clock::{self, monotonic_ns};
 use crate::ring::geometry::Start;
 use crate::ring::{Message, ReaderError, Ready, Received};
 
@@ -108,13 +108,12 @@ impl Follower {
     /// # Errors
     /// As [`try_recv`](Self::try_recv), and [`ReaderError::TimedOut`].
     pub fn recv(&mut self, timeout: Option<Duration>) -> Result<Message<'_>> {
-        // A timeout that no clock can express never comes.
-        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let deadline = clock::deadline(timeout);
         loop {
             if let Some(ready) = self.await_next(deadline)? {
                 return Ok(self.ring()?.message(ready));
             }
-            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            if monotonic_ns() >= deadline {
                 let channel = self.channel.as_ref().map(|name| format!(" on channel {name}")).unwrap_or_default();
                 let what = format!("a message{channel}");
                 return Err(ReaderError::TimedOut { what, waited: timeout.unwrap_or_default() }.into());
@@ -128,10 +127,10 @@ impl Follower {
     /// # Errors
     /// As [`recv`](Self::recv).
     pub fn recv_into(&mut self, out: &mut Vec<u8>, timeout: Option<Duration>) -> Result<Received> {
-        let deadline = timeout.and_then(|timeout| Instant::now().checked_add(timeout));
+        let deadline = clock::deadline(timeout);
         let mut lost_before = 0;
         loop {
-            let message = self.recv(deadline.map(|deadline| deadline.saturating_duration_since(Instant::now())))?;
+            let message = self.recv(timeout.map(|_| clock::left(deadline)))?;
             let seq = message.seq();
             lost_before += message.lost_before();
             message.copy_to_vec(out);
@@ -198,14 +197,13 @@ impl Follower {
         found.or_else(|error| self.go_on_after(error).map(|()| None))
     }
 
-    /// Waits for a message, for the end of the attachment, or for the end of the pause, until `deadline`.
-    fn await_next(&mut self, deadline: Option<Instant>) -> Result<Option<Ready>> {
+    /// Waits for a message, for the end of the attachment, or for the end of the pause, until `deadline_ns`.
+    fn await_next(&mut self, deadline_ns: u64) -> Result<Option<Ready>> {
         if self.attach_if_due()? {
-            let found = self.ring()?.await_next(deadline);
+            let found = self.ring()?.await_next(deadline_ns);
             return found.or_else(|error| self.go_on_after(error).map(|()| None));
         }
-        let left = deadline.map_or(Duration::MAX, |deadline| deadline.saturating_duration_since(Instant::now()));
-        std::thread::sleep(left.min(Duration::from_nanos(self.due_ns.saturating_sub(monotonic_ns()))));
+        std::thread::sleep(clock::left(deadline_ns.min(self.due_ns)));
         Ok(None)
     }
 }

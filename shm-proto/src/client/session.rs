@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::sys::socket::{self, AddressFamily, SockFlag, SockType, UnixAddr, sockopt};
@@ -14,6 +14,7 @@ use nix::sys::time::{TimeVal, TimeValLike};
 use super::Endpoint;
 use crate::control::{Conn, Done, MAX_REPLY, Received, Reply, Request, RequestError, decode};
 use crate::error::SystemError;
+use crate::os::clock;
 use crate::os::poll::readable;
 
 /// A connection to the daemon.
@@ -70,7 +71,7 @@ impl Client {
     pub fn request_with_fds(&mut self, request: &Request) -> Result<(Done, Vec<OwnedFd>), RequestError> {
         // A daemon that turns a client away says why and closes, perhaps before it is asked: look for its line anyway.
         let unsent = self.conn.send(request, &[]).err();
-        let deadline = Instant::now() + self.timeout;
+        let deadline = clock::after(self.timeout);
         loop {
             match self.conn.receive()? {
                 Received::Line(line, fds) => {
@@ -94,8 +95,8 @@ impl Client {
         self.conn
     }
 
-    fn wait(&self, deadline: Instant) -> Result<(), RequestError> {
-        let left = deadline.saturating_duration_since(Instant::now());
+    fn wait(&self, deadline_ns: u64) -> Result<(), RequestError> {
+        let left = clock::left(deadline_ns);
         if left.is_zero() {
             return Err(self.timed_out("answer a request"));
         }

@@ -248,5 +248,5 @@ impl Drop for Reader {
 }
 
 fn pause(until_ns: u64) {
-    std::thread::sleep(Duration::from_nanos(until_ns.saturating_sub(monotonic_ns())));
+    std::thread::sleep(clock::left(until_ns));
 }

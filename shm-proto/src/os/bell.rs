@@ -14,7 +14,7 @@ use nix::sys::socket::{
     recv, send, shutdown, socketpair, sockopt,
 };
 
-use super::clock::monotonic_ns;
+use super::clock;
 use super::poll::{PollFd, PollFlags, poll};
 use super::retry;
 use crate::error::{ProtocolError, Result, SystemError};
@@ -83,10 +83,9 @@ impl Bell {
     /// Waits until the bell rings, something is to be read from `other`, or `CLOCK_MONOTONIC` has reached `until_ns`. A signal
     /// handler that runs in this thread ends the wait, too.
     pub fn wait(&self, other: BorrowedFd<'_>, until_ns: u64) {
-        let left = Duration::from_nanos(until_ns.saturating_sub(monotonic_ns()));
         let both = &mut [self.as_fd(), other].map(|fd| PollFd::new(fd, PollFlags::POLLIN));
         // Whoever waits looks again in any case.
-        let _ = poll(both, Some(left));
+        let _ = poll(both, Some(clock::left(until_ns)));
     }
 
     /// Whether the other end is closed in every process. Rings from before can still be taken.
@@ -144,7 +143,7 @@ mod tests {
     fn a_wait_ends_with_a_ring_with_something_from_the_other_or_in_time() {
         let ((ringer, sleeper), (other_ringer, other)) = (pair(), pair());
         sleeper.wait(other.as_fd(), 0);
-        sleeper.wait(other.as_fd(), monotonic_ns() + 1_000_000);
+        sleeper.wait(other.as_fd(), clock::monotonic_ns() + 1_000_000);
         ringer.ring();
         sleeper.wait(other.as_fd(), u64::MAX);
         assert!(sleeper.drain() && !other.drain());

@@ -1,4 +1,4 @@
-//! The one clock of the data path.
+//! The clock of the library: moments are numbers of nanoseconds, as the kernel's waits and the shared pages need them.
 #![allow(unsafe_code)]
 
 use std::time::Duration;
@@ -24,6 +24,12 @@ pub fn after(time: Duration) -> u64 {
 #[must_use]
 pub fn deadline(timeout: Option<Duration>) -> u64 {
     timeout.map_or(u64::MAX, after)
+}
+
+/// The time from now to a moment.
+#[must_use]
+pub fn left(until_ns: u64) -> Duration {
+    Duration::from_nanos(until_ns.saturating_sub(monotonic_ns()))
 }
 
 #[cfg(test)]

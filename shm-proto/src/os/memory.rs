@@ -15,10 +15,11 @@ use std::fmt;
 use std::fs;
 use std::os::fd::BorrowedFd;
 use std::sync::Mutex;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::resource::{RLIM_INFINITY, Resource, getrlimit};
 
+use super::clock::{self, monotonic_ns};
 use super::reserve;
 use crate::size::Bytes;
 
@@ -71,11 +72,11 @@ pub fn own() -> Free {
 /// # Errors
 /// The bytes that can be taken, if they are fewer.
 pub fn take(bytes: u64) -> Result<(), Free> {
-    static LAST: Mutex<Option<(Instant, Free)>> = Mutex::new(None);
+    static LAST: Mutex<Option<(u64, Free)>> = Mutex::new(None);
     // A thread that finds the figure in use measures by itself.
     let mut last = LAST.try_lock().ok();
-    if let Some(Some((at, free))) = last.as_deref_mut()
-        && at.elapsed() < FRESH
+    if let Some(Some((until_ns, free))) = last.as_deref_mut()
+        && monotonic_ns() < *until_ns
         && let Some(left) = free.bytes.checked_sub(bytes)
     {
         free.bytes = left;
@@ -84,7 +85,7 @@ pub fn take(bytes: u64) -> Result<(), Free> {
     let free = own();
     let left = free.bytes.checked_sub(bytes);
     if let Some(last) = &mut last {
-        **last = left.map(|bytes| (Instant::now(), Free { bytes, ..free.clone() }));
+        **last = left.map(|bytes| (clock::after(FRESH), Free { bytes, ..free.clone() }));
     }
     left.map_or(Err(free), |_| Ok(()))
 }

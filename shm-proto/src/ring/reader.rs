@@ -253,7 +253,7 @@ impl Reader {
         let deadline = clock::deadline(timeout);
         let mut lost_before = 0;
         loop {
-            let left = timeout.map(|_| Duration::from_nanos(deadline.saturating_sub(monotonic_ns())));
+            let left = timeout.map(|_| clock::left(deadline));
             let message = self.recv(left)?;
             let seq = message.seq();
             lost_before += message.lost_before();

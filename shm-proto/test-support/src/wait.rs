@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread::{JoinHandle, sleep};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use shm_proto::internal::os::clock::monotonic_ns;
+use shm_proto::internal::os::clock::{self, monotonic_ns};
 
 /// Whatever takes longer hangs. Nothing is expected to take a thousandth of this time.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -42,19 +42,19 @@ pub fn wait_until(what: impl What, mut condition: impl FnMut() -> bool) {
 /// Waits until `look` finds something.
 #[track_caller]
 pub fn wait_for<T>(what: impl What, mut look: impl FnMut() -> Option<T>) -> T {
-    let end = Instant::now() + PATIENCE;
+    let end = soon();
     loop {
         if let Some(found) = look() {
             return found;
         }
-        assert!(Instant::now() < end, "waited {PATIENCE:?} in vain: {}", what.text());
+        assert!(monotonic_ns() < end, "waited {PATIENCE:?} in vain: {}", what.text());
         sleep(Duration::from_millis(1));
     }
 }
 
 /// The moment at which patience ends, for calls that take a deadline.
 pub fn soon() -> u64 {
-    monotonic_ns() + u64::try_from(PATIENCE.as_nanos()).unwrap()
+    clock::after(PATIENCE)
 }
 
 /// The result of a thread that has to end by itself.

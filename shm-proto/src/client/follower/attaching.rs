@@ -7,7 +7,7 @@ use super::course::{Action, Event};
 use super::meaning::{Meaning, meaning};
 use super::notice::Notice;
 use crate::client::{Attached as HandoffReader, Attachment, Error, Result};
-use crate::os::clock::monotonic_ns;
+use crate::os::clock::{self, monotonic_ns};
 use crate::ring::Reader;
 
 impl Follower {
@@ -41,8 +41,7 @@ impl Follower {
             Action::Stay => self.notice = Some(Notice::Broken { why: error }),
             Action::Pause { pause, tell } => {
                 self.leave();
-                let pause_ns = u64::try_from(pause.as_nanos()).unwrap_or(u64::MAX);
-                self.due_ns = monotonic_ns().saturating_add(pause_ns);
+                self.due_ns = clock::after(pause);
                 if tell {
                     self.notice = Some(Notice::Waiting { why: error, pause });
                 }

@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
@@ -189,14 +189,14 @@ fn fresh(settings: &Settings, origin: Origin, ending: &AtomicBool) -> Result<Opt
 /// Takes the lock that marks the writer of a segment that exists already. `None` if another process keeps the lock. A writer
 /// that was killed has the lock until the last of its threads and children has ended.
 fn own_within(name: &str, file: BorrowedFd<'_>, patience: Duration) -> Result<Option<Flock<OwnedFd>>, SystemError> {
-    let until = Instant::now() + patience;
+    let until = clock::after(patience);
     loop {
         match own(name, file) {
             Ok(owner) => return Ok(Some(owner)),
             Err(error) if error.kind() == ErrorKind::WouldBlock => {}
             Err(error) => return Err(error),
         }
-        if Instant::now() >= until {
+        if clock::monotonic_ns() >= until {
             return Ok(None);
         }
         std::thread::sleep(LOOK);

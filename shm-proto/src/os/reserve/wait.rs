@@ -3,12 +3,12 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{Progress, Reservation, truncate};
 use crate::error::{Result, SystemError};
-use crate::os::memory;
 use crate::os::poll::readable;
+use crate::os::{clock, memory};
 use crate::size::Bytes;
 
 /// Memory is reserved in steps of this many bytes.
@@ -60,10 +60,10 @@ fn wait(reservation: &mut Reservation, ending: &AtomicBool) -> io::Result<()> {
             Progress::Failed { source, .. } => return Err(source),
             Progress::Reserved(_) | Progress::NotYet => {}
         }
-        let begun = Instant::now();
+        let until = clock::after(LOOK);
         if readable(reservation.as_fd(), Some(LOOK))? {
             waited = Duration::ZERO;
-        } else if begun.elapsed() < LOOK {
+        } else if clock::monotonic_ns() < until {
             // A signal has ended the wait.
         } else if waited >= STUCK {
             let reason = format!("the process that reserves it made no progress for {} s", STUCK.as_secs());

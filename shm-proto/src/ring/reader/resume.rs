@@ -1,11 +1,10 @@
 //! Continuing where an earlier attachment to the same channel ended, for a follower, which outlives attachments.
 
-use std::time::{Duration, Instant};
-
 use super::Reader;
 use super::error::{ReaderError, Result};
 use super::message::Message;
 use super::position::Found;
+use crate::os::clock;
 
 /// The next message has arrived, and the reader stands at it.
 #[derive(Debug)]
@@ -52,15 +51,13 @@ impl Reader {
         }
     }
 
-    /// Like [`find`](Self::find), but waits until `deadline`, or without a time limit if there is no deadline. `None` if no
-    /// message came.
-    pub(crate) fn await_next(&mut self, deadline: Option<Instant>) -> Result<Option<Ready>> {
+    /// Like [`find`](Self::find), but waits until `deadline_ns`. `None` if no message came.
+    pub(crate) fn await_next(&mut self, deadline_ns: u64) -> Result<Option<Ready>> {
         loop {
             if let Some(ready) = self.find()? {
                 return Ok(Some(ready));
             }
-            let left: Option<Duration> = deadline.map(|at| at.saturating_duration_since(Instant::now()));
-            match self.await_record(left) {
+            match self.await_record(Some(clock::left(deadline_ns))) {
                 Ok(_) => {}
                 Err(ReaderError::TimedOut { .. }) => return Ok(None),
                 Err(error) => return Err(error),

@@ -2,9 +2,9 @@
 //!
 //! The chain is hostile input: every header is checked before it is followed.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use crate::os::poll;
+use crate::os::{clock, poll};
 use crate::ring::chain::implausible;
 use crate::ring::commit::{Words, look};
 use crate::ring::geometry::Geometry;
@@ -103,13 +103,13 @@ pub(super) fn report(mut link: WriterLink, error: WriterError) -> WriterError {
     if link.send(ToDaemon::Broken { reason: reason.clone() }).is_err() {
         return error;
     }
-    let deadline = Instant::now() + CLOSED;
-    while let Some(left) = deadline.checked_duration_since(Instant::now())
+    let deadline = clock::after(CLOSED);
+    while clock::monotonic_ns() < deadline
         && link.receive().is_ok()
         && let Some(fd) = link.as_fd()
     {
         // The loop looks again, whether the wait failed or not.
-        let _ = poll::readable(fd, Some(left));
+        let _ = poll::readable(fd, Some(clock::left(deadline)));
     }
     error
 }
