@@ -6,19 +6,19 @@
 //! | `session` | a connection for requests |
 //! | `attach` | from a request to a [`Reader`](crate::Reader), a [`Writer`](crate::Writer) or a handoff |
 //! | `follower` | a reader that outlives attachments |
-//! | `comeback` | finding a daemon that has come in the place of one that died |
+//! | `reconnect` | finding the daemon that replaces one that died |
 //! | `link` | the connection of an attachment, as the ring sees it |
 //! | `handoff` | a reader of a handoff channel that the daemon knows of |
 //! | `error` | the sum of what every role can meet |
 //! | `sink` | a ring's writer as the destination of a byte stream |
 
 mod attach;
-mod comeback;
 mod endpoint;
 mod error;
 mod follower;
 mod handoff;
 mod link;
+mod reconnect;
 mod session;
 mod sink;
 

@@ -47,7 +47,7 @@ impl SystemError {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ProtocolError {
-    /// The connection failed, or what came over it could not be looked at.
+    /// The connection failed, or a received descriptor could not be examined.
     #[error(transparent)]
     System(#[from] SystemError),
     /// The other side broke the protocol: too long, not JSON, descriptors missing.

@@ -11,7 +11,7 @@
 //! | [`page`] | the sealed one-page memfds between two processes |
 //! | [`bell`] | wakes a sleeper that waits in a poll loop |
 //! | [`shm`] | POSIX shared memory objects |
-//! | [`lease`] | whether anybody else has a file open |
+//! | [`file_lease`] | whether anybody else has a file open |
 //! | [`file_lock`] | locks that say which process owns an object or writes to it |
 //! | [`remove`] | removing a name that may become another file's at the same moment |
 //! | [`memory`] | how much memory there is before it is taken |
@@ -20,7 +20,7 @@
 //! | [`process`] | facts about a process, for display and for telling a dead owner from a living one |
 //! | [`child`] | a child process that does not outlive its parent |
 //! | [`prefetch`] | asking for cache lines before they are read |
-//! | [`inq`] | how much a socket has to read, and its peer |
+//! | [`unread`] | the bytes that a socket, a pipe or a peer has not read yet |
 //! | [`file_id`] | which file it is, whatever its name |
 //! | [`poll`] | waiting until a descriptor is ready |
 //! | [`fds`] | bytes and descriptors over a Unix socket |
@@ -34,9 +34,8 @@ pub mod child;
 pub mod clock;
 pub mod fds;
 pub mod file_id;
+pub mod file_lease;
 pub mod file_lock;
-pub mod inq;
-pub mod lease;
 pub mod map;
 pub mod memory;
 pub mod mutex;
@@ -51,6 +50,7 @@ pub mod remove;
 pub mod reserve;
 pub mod sem;
 pub mod shm;
+pub mod unread;
 
 use nix::errno::Errno;
 

@@ -1,4 +1,4 @@
-//! A file a command: its arguments, its help, its work.
+//! One file per command: its arguments, its help, its work.
 
 pub(crate) mod bench;
 pub(crate) mod evict;
@@ -22,7 +22,7 @@ fn note_if_none<T>(channels: &[T]) {
     }
 }
 
-/// For an answer to another question than the one that was asked.
+/// The error for an answer that does not match the request.
 fn unexpected(request: &str, done: &Done) -> Failure {
     Failure::Other(format!("control protocol: the daemon answered {request} with {done:?}"))
 }

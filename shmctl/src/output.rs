@@ -14,7 +14,7 @@ use shm_proto::internal::os::poll::{PollFd, PollFlags, poll};
 use crate::error::{Failure, Result, note};
 use crate::signals::Signals;
 
-/// The buffer is written out when it holds so much.
+/// The buffer is written out when it holds this much.
 const ENOUGH: usize = 256 << 10;
 /// If writing takes longer than this, the output is being read slowly.
 const SLOW: Duration = Duration::from_millis(100);
@@ -79,13 +79,13 @@ impl Output {
         self.buffer.len() >= ENOUGH
     }
 
-    /// Writes everything, waiting for whoever reads it. After a signal that wait is short, and what is not taken is lost.
+    /// Writes everything, waiting for the process that reads it. After a signal that wait is short, and the rest is lost.
     pub(crate) fn flush(&mut self, signals: &Signals) -> Result<()> {
         self.write(signals, Duration::MAX)
     }
 
     /// Writes everything. If the output is read slowly, returns as soon as some of the buffer is written and the buffer is not
-    /// full: a caller that waited until everything is written would receive nothing meanwhile, and would seem to stand still.
+    /// full: a caller that waited until everything is written would receive nothing during that time, and would seem to stand still.
     pub(crate) fn flush_some(&mut self, signals: &Signals) -> Result<()> {
         self.write(signals, SLOW)
     }
@@ -139,7 +139,7 @@ impl AsFd for Output {
     }
 }
 
-/// A pipe opened once more, so that not blocking is this description's property and not that of whoever shares ours.
+/// A pipe opened once more, so that not blocking is this description's property and not that of the processes that share ours.
 fn nonblocking(file: &File) -> Option<File> {
     let is_pipe = file.metadata().ok()?.file_type().is_fifo();
     let open = || OpenOptions::new().write(true).custom_flags(OFlag::O_NONBLOCK.bits()).open("/proc/self/fd/1").ok();

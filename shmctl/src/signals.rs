@@ -1,4 +1,4 @@
-//! SIGINT and SIGTERM as something to look at: a descriptor in a poll loop, a flag in a busy one.
+//! SIGINT and SIGTERM as a descriptor for poll loops and a flag for busy loops.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;

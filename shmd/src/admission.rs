@@ -1,4 +1,4 @@
-//! Whom to let in, and when: limits for each user. Pure: no clock, no descriptor, no user database.
+//! Which clients to admit, and when: limits for each user. Pure: no clock, no descriptor, no user database.
 //!
 //! Nobody needs to be protected from root and the daemon's own user, the *masters*: what others have taken never keeps them
 //! out, and they wait for nothing.
@@ -6,10 +6,10 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-/// What a user may do so often one right after the other, and then once in a while.
+/// What a user may do a number of times at once, and then at a limited rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Deed {
-    /// Becoming a reader, of whichever channel.
+pub(crate) enum Paced {
+    /// Becoming a reader, of any channel.
     Attach,
     /// Asking for the writer role. It costs descriptors and a page, and perhaps the channel a move to a new segment.
     Borrow,
@@ -17,22 +17,22 @@ pub(crate) enum Deed {
     Resize,
 }
 
-impl Deed {
+impl Paced {
     /// How often, and the time after which it may be done once more. A shell loop that starts a program each time stays below
     /// the first two, and an operator below the third.
     pub(crate) fn allowance(self) -> (u32, Duration) {
         match self {
-            Deed::Attach | Deed::Borrow => (500, Duration::from_millis(4)),
-            Deed::Resize => (30, Duration::from_millis(200)),
+            Paced::Attach | Paced::Borrow => (500, Duration::from_millis(4)),
+            Paced::Resize => (30, Duration::from_millis(200)),
         }
     }
 
-    /// What a user is told who has to wait.
+    /// The text for a user who has to wait.
     pub(crate) fn too_often(self, user: &str, wait: Duration) -> String {
         let what = match self {
-            Deed::Attach => "attaches",
-            Deed::Borrow => "asks for the writer role",
-            Deed::Resize => "asks for another capacity",
+            Paced::Attach => "attaches",
+            Paced::Borrow => "asks for the writer role",
+            Paced::Resize => "asks for another capacity",
         };
         let (burst, every) = self.allowance();
         let per_second = 1000 / every.as_millis();
@@ -53,7 +53,7 @@ const TIMES_HELD_UP: u32 = 10;
 const NO_LONGER_THAN: Duration = Duration::from_secs(3600);
 /// So many times the longest wait without another eviction, and the ones before are forgotten.
 const TIMES_WAITED: u32 = 10;
-/// Most users that are remembered; the one whose last deed is longest ago makes room.
+/// Most users that are remembered; the one whose last paced is longest ago makes room.
 const MOST_USERS: usize = 1024;
 
 /// A time for people, rounded up.
@@ -95,7 +95,7 @@ pub(crate) enum Full {
     Share(usize),
 }
 
-/// How many of `most` places one user may have who is no master: half of them, and at least one.
+/// How many of `most` places one user may have who is not a master: half of them, and at least one.
 fn share(most: u32) -> usize {
     (most as usize / 2).max(1)
 }
@@ -119,7 +119,7 @@ pub(crate) fn place(held: Held, most: u32, is_master: bool) -> Result<(), Full> 
 #[derive(Debug, Default)]
 pub(crate) struct Rate {
     /// When the user's deeds of a kind so far would have been through, had they come at intervals.
-    through: HashMap<(u32, Deed), Instant>,
+    through: HashMap<(u32, Paced), Instant>,
 }
 
 impl Rate {
@@ -127,17 +127,17 @@ impl Rate {
     ///
     /// # Errors
     /// How long to wait before the next attempt; this one does not count.
-    pub(crate) fn admit(&mut self, user: u32, deed: Deed, now: Instant) -> Result<(), Duration> {
+    pub(crate) fn admit(&mut self, user: u32, paced: Paced, now: Instant) -> Result<(), Duration> {
         if self.through.len() >= MOST_USERS {
             self.through.retain(|_, through| *through > now);
         }
-        let (burst, every) = deed.allowance();
-        let through = self.through.get(&(user, deed)).map_or(now, |&through| through.max(now));
+        let (burst, every) = paced.allowance();
+        let through = self.through.get(&(user, paced)).map_or(now, |&through| through.max(now));
         let early = through.saturating_duration_since(now).saturating_sub(every * (burst - 1));
         if !early.is_zero() {
             return Err(early);
         }
-        self.through.insert((user, deed), through + every);
+        self.through.insert((user, paced), through + every);
         Ok(())
     }
 }
@@ -238,34 +238,34 @@ mod tests {
         assert_eq!(held, Held { all: 5, masters: 2, own: 2 });
     }
 
-    const DEEDS: [Deed; 3] = [Deed::Attach, Deed::Borrow, Deed::Resize];
+    const ALL: [Paced; 3] = [Paced::Attach, Paced::Borrow, Paced::Resize];
 
     #[test]
     fn a_burst_is_let_through_and_then_so_many_in_a_time_and_one_kind_does_not_count_for_another() {
         let now = Instant::now();
         let mut rate = Rate::default();
-        for deed in DEEDS {
-            let (burst, every) = deed.allowance();
-            (0..burst).for_each(|n| assert_eq!(rate.admit(USER, deed, now), Ok(()), "{n}"));
-            assert_eq!(rate.admit(USER, deed, now), Err(every));
-            assert_eq!(rate.admit(USER, deed, now + every / 2), Err(every / 2));
-            assert_eq!(rate.admit(OTHER, deed, now), Ok(()));
-            assert_eq!(rate.admit(USER, deed, now + every), Ok(()));
-            assert_eq!(rate.admit(USER, deed, now + every), Err(every));
+        for paced in ALL {
+            let (burst, every) = paced.allowance();
+            (0..burst).for_each(|n| assert_eq!(rate.admit(USER, paced, now), Ok(()), "{n}"));
+            assert_eq!(rate.admit(USER, paced, now), Err(every));
+            assert_eq!(rate.admit(USER, paced, now + every / 2), Err(every / 2));
+            assert_eq!(rate.admit(OTHER, paced, now), Ok(()));
+            assert_eq!(rate.admit(USER, paced, now + every), Ok(()));
+            assert_eq!(rate.admit(USER, paced, now + every), Err(every));
             // An hour of rest is no more than one burst.
             let later = now + SECOND * 3600;
-            assert_eq!((0..2 * burst).filter(|_| rate.admit(USER, deed, later).is_ok()).count(), burst as usize);
+            assert_eq!((0..2 * burst).filter(|_| rate.admit(USER, paced, later).is_ok()).count(), burst as usize);
         }
     }
 
     #[test]
     fn each_deed_at_its_time_is_never_refused() {
-        for deed in DEEDS {
+        for paced in ALL {
             let mut now = Instant::now();
             let mut rate = Rate::default();
-            let (burst, every) = deed.allowance();
+            let (burst, every) = paced.allowance();
             for _ in 0..10 * burst {
-                assert_eq!(rate.admit(USER, deed, now), Ok(()));
+                assert_eq!(rate.admit(USER, paced, now), Ok(()));
                 now += every;
             }
         }
@@ -276,8 +276,8 @@ mod tests {
         let mut now = Instant::now();
         let mut rate = Rate::default();
         for user in 0..10 * MOST_USERS as u32 {
-            assert_eq!(rate.admit(user, Deed::Attach, now), Ok(()));
-            now += Deed::Attach.allowance().1;
+            assert_eq!(rate.admit(user, Paced::Attach, now), Ok(()));
+            now += Paced::Attach.allowance().1;
         }
         assert!(rate.through.len() <= MOST_USERS);
     }

@@ -1,4 +1,4 @@
-//! All channels: those that are served, and those that are on their way out.
+//! All channels: those that are served, and those that are being removed.
 
 use std::ops::{Deref, DerefMut};
 use std::thread::sleep;

@@ -12,8 +12,8 @@ use shm_proto::internal::control::{Conn, HELD, MAX_REQUEST, Received};
 use shm_proto::internal::os::peer::Credentials;
 use shm_proto::{Error, Result};
 
+use crate::backlog::{Backlog, Found};
 use crate::event_loop::{ChannelId, ClientId, EventLoop, Interest, Timer, Token};
-use crate::taking::{Found, Taking};
 
 /// A client has to complete a request within this time of connecting, and of the last reply.
 pub(crate) const SPEAK: Duration = Duration::from_secs(1);
@@ -73,7 +73,7 @@ pub(crate) struct Client {
     /// Readable when the peer's process has ended.
     pidfd: Option<OwnedFd>,
     speak_by: Option<Instant>,
-    taking: Taking,
+    backlog: Backlog,
     requests: u64,
     since: Instant,
     /// Bytes of an answer that were on their way when the role was given; they may wait besides what an attachment may.
@@ -109,7 +109,7 @@ impl Client {
             gone: false,
             pidfd: None,
             speak_by: Some(now + SPEAK),
-            taking: Taking::default(),
+            backlog: Backlog::default(),
             requests: 0,
             since: now,
             owed: 0,
@@ -164,7 +164,7 @@ impl Client {
 
     fn queued(&mut self, before: usize) -> bool {
         let attached = matches!(self.role, Role::Reader(..) | Role::Writer(_) | Role::Follower);
-        self.taking.sent(self.conn.queued_bytes() - before);
+        self.backlog.sent(self.conn.queued_bytes() - before);
         self.flush() && !(attached && self.conn.queued_bytes() > MAX_QUEUED + self.owed)
     }
 
@@ -231,10 +231,10 @@ impl Client {
         self.speak_by = asking.then(|| self.speak_by.unwrap_or(now + SPEAK));
         // Of what a writer has not taken there are only a few lines, and nobody else may end its role by adding to them.
         let patient = matches!(self.role, Role::Writer(_)) && !self.ending;
-        let taking = interest.write && !patient;
-        self.taking.settle(now, taking, if taking { self.conn.untaken_bytes() } else { 0 });
+        let must_take = interest.write && !patient;
+        self.backlog.settle(now, must_take, if must_take { self.conn.untaken_bytes() } else { 0 });
         let again = self.conn.is_held().then(|| now + HELD);
-        let deadlines = [self.speak_by, self.taking.deadline(), again];
+        let deadlines = [self.speak_by, self.backlog.deadline(), again];
         events.set_timer(Timer::Client(self.id), deadlines.into_iter().flatten().min());
         Ok(())
     }
@@ -249,7 +249,7 @@ impl Client {
         if self.conn.is_held() && !self.flush() {
             return Overdue::Gone;
         }
-        match self.taking.look(now, self.conn.untaken_bytes()) {
+        match self.backlog.look(now, self.conn.untaken_bytes()) {
             Found::Fine => {}
             Found::Nothing => return Overdue::Stuck,
             Found::TooSlow => return Overdue::TooSlow,
@@ -276,7 +276,7 @@ impl Client {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::taking::TAKE;
+    use crate::backlog::TAKE;
     use shm_proto::internal::ring::link::ToWriter;
     use std::io::{Read as _, Write as _};
 

@@ -86,11 +86,11 @@ pub(crate) struct ChannelConfig {
     pub(crate) on_full: OnFull,
     /// Most readers at a time, from 1 to 1024.
     pub(crate) max_readers: u32,
-    /// How long a reader may hold a lossless channel up; `None` for ever.
+    /// How long a reader may hold up a lossless channel; `None` for no limit.
     pub(crate) evict_after: Option<Duration>,
     /// How long use must be low before memory is given back; `None` never.
     pub(crate) shrink_after: Option<Duration>,
-    /// How long a peer may show no sign of life where it should; `None` for ever.
+    /// How long a peer may show no sign of life when one is due; `None` for no limit.
     pub(crate) stalled_after: Option<Duration>,
     /// Every publish waits until all attached readers have read.
     pub(crate) ack: bool,

@@ -17,7 +17,7 @@ use shm_proto::internal::os::peer::Credentials;
 use shm_proto::internal::os::process;
 use shm_proto::{ChannelName, Done, ErrorKind, Refusal};
 
-use crate::admission::{self, Deed, Full, Held, Rate};
+use crate::admission::{self, Full, Held, Paced, Rate};
 use crate::client::{Client, Overdue, Role};
 use crate::event_loop::{ClientId, Event, EventLoop, Interest, Timer, Token};
 use crate::maintenance::Helpers;
@@ -31,7 +31,7 @@ const REST: Duration = Duration::from_millis(100);
 const BATCH: usize = 64;
 /// Most user names that are remembered.
 const MOST_NAMES: usize = 4096;
-/// Lines a second in the log about clients that were turned away or cut off.
+/// Log lines per second about clients that were turned away or cut off.
 const LINES: u32 = 10;
 
 /// The connections and the one loop that watches them.
@@ -50,8 +50,8 @@ pub(crate) struct Connections {
     rate: Rate,
     next: ClientId,
     most: u32,
-    /// Connections that are of no more use; the daemon buries them.
-    doomed: Vec<ClientId>,
+    /// Connections that are of no more use; the daemon removes them.
+    to_close: Vec<ClientId>,
     turned_away: u64,
     misbehaved: u64,
     lines: RateLimit,
@@ -95,7 +95,7 @@ impl Connections {
             rate: Rate::default(),
             next: 0,
             most,
-            doomed: Vec::new(),
+            to_close: Vec::new(),
             turned_away: 0,
             misbehaved: 0,
             lines: RateLimit::new(LINES),
@@ -112,7 +112,7 @@ impl Connections {
         self.most
     }
 
-    /// Takes at most `most` connections from now on; those that are there stay.
+    /// Accepts at most `most` connections from now on; present connections stay.
     pub(crate) fn set_most(&mut self, most: u32) {
         self.most = most;
     }
@@ -198,12 +198,12 @@ impl Connections {
     ///
     /// # Errors
     /// The refusal to send instead. A limited number per second is logged.
-    pub(crate) fn pace(&mut self, channel: &ChannelName, uid: u32, deed: Deed) -> Result<(), Refusal> {
+    pub(crate) fn pace(&mut self, channel: &ChannelName, uid: u32, paced: Paced) -> Result<(), Refusal> {
         let now = Instant::now();
-        let Some(wait) = (!is_master(uid)).then(|| self.rate.admit(uid, deed, now).err()).flatten() else {
+        let Some(wait) = (!is_master(uid)).then(|| self.rate.admit(uid, paced, now).err()).flatten() else {
             return Ok(());
         };
-        let why = deed.too_often(&self.user(uid), wait);
+        let why = paced.too_often(&self.user(uid), wait);
         self.turned_away += 1;
         if let Some(left_out) = self.lines.admit(now) {
             let turned_away = operation(LogEvent::TurnedAway).on(channel).number("uid", uid);
@@ -217,7 +217,7 @@ impl Connections {
         self.clients.get_mut(&id)
     }
 
-    /// Sends a line to a client, or dooms it. Returns whether the client is still of use.
+    /// Sends a line to a client, or gives it up. Returns whether the client is still of use.
     pub(crate) fn send<T: Serialize>(&mut self, id: ClientId, body: &T, fds: Vec<OwnedFd>) -> bool {
         self.send_with(id, |client| client.send(body, fds))
     }
@@ -231,7 +231,7 @@ impl Connections {
         let Some(client) = self.clients.get_mut(&id) else { return false };
         let sent = send(client);
         if !sent {
-            self.doomed.push(id);
+            self.to_close.push(id);
         }
         self.settle(id);
         sent
@@ -258,7 +258,7 @@ impl Connections {
         if let Some(client) = self.clients.get_mut(&id) {
             if matches!(client.role, Role::Waiting(_)) {
                 client.role = Role::Asking;
-                // Lines that came meanwhile lie in the buffer, where epoll does not see them.
+                // Lines that arrived during the wait are in the buffer, where epoll does not see them.
                 self.events.post(Event::Readable(Token::Client(id)));
             }
             client.answered(now);
@@ -286,20 +286,20 @@ impl Connections {
     }
 
     /// Gives a connection up.
-    pub(crate) fn doom(&mut self, id: ClientId) {
-        self.doomed.push(id);
+    pub(crate) fn close_later(&mut self, id: ClientId) {
+        self.to_close.push(id);
     }
 
-    /// The next connection to bury.
-    pub(crate) fn next_doomed(&mut self) -> Option<ClientId> {
-        self.doomed.pop()
+    /// The next connection that was given up.
+    pub(crate) fn next_to_close(&mut self) -> Option<ClientId> {
+        self.to_close.pop()
     }
 
     /// Adjusts what is expected of a client after something was done with it.
     pub(crate) fn settle(&mut self, id: ClientId) {
         let Some(client) = self.clients.get_mut(&id) else { return };
         if client.is_done() || client.settle(Instant::now(), &mut self.events).is_err() {
-            self.doomed.push(id);
+            self.to_close.push(id);
         }
     }
 
@@ -309,7 +309,7 @@ impl Connections {
         let overdue = client.overdue(now);
         match overdue {
             Overdue::No => self.settle(id),
-            Overdue::Idle | Overdue::Gone => self.doom(id),
+            Overdue::Idle | Overdue::Gone => self.close_later(id),
             Overdue::Silent => {
                 self.dismiss(
                     id,
@@ -326,7 +326,7 @@ impl Connections {
                     let stuck = operation(LogEvent::Dismiss).number("pid", pid).number("queued", queued);
                     stuck.reason(reason).left_out(left_out).warn();
                 }
-                self.doom(id);
+                self.close_later(id);
             }
         }
     }

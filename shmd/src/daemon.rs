@@ -94,7 +94,7 @@ struct Daemon {
     told: u64,
     manager: Notifier,
     reloading: Option<Preparation>,
-    /// The signal that came meanwhile.
+    /// The signal that arrived during that time.
     reload_again: Option<String>,
     _pid_file: Option<PidFile>,
     saved: Saved,
@@ -175,7 +175,7 @@ impl Daemon {
             self.connections.events.wait(&mut events)?;
             for event in events.drain(..) {
                 self.dispatch(event);
-                self.bury();
+                self.remove_clients();
             }
             self.inform_followers();
             self.show_status();
@@ -284,7 +284,7 @@ impl Daemon {
             return;
         }
         if !signals::ends(signal) {
-            // The outcome is in the log; whoever sent the signal looks there.
+            // The log has the outcome; the sender of the signal looks there.
             if self.stopping.is_none() {
                 self.reload_on(signals::name(signal));
             }

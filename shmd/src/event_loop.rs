@@ -1,7 +1,7 @@
 //! Descriptors and deadlines become events: one epoll instance, one list of timers.
 //!
 //! Everything the daemon waits for is here: clients, pidfds, signals, reservations, sources. An event names what it is
-//! about by number, never by reference, so one that arrives late is about nothing and is passed over.
+//! about by number, never by reference, so a late event matches nothing and is ignored.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::io;
@@ -181,7 +181,7 @@ pub(crate) struct EventLoop {
     posted: VecDeque<Event>,
 }
 
-/// Most events of descriptors, and most that were posted, at a time: who has just become ready waits for no more than these.
+/// Most descriptor events, and most posted events, at a time: a descriptor that has just become ready waits for no more than these.
 const BATCH: usize = 64;
 
 impl EventLoop {
@@ -229,7 +229,7 @@ impl EventLoop {
         }
     }
 
-    /// Makes the next wait end at once, with this event as soon as it is this one's turn.
+    /// Makes the next wait end at once. The event comes when its turn has come.
     pub(crate) fn post(&mut self, event: Event) {
         self.posted.push_back(event);
     }

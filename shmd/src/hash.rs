@@ -1,4 +1,4 @@
-//! Numbers made of texts, the same in every build.
+//! A hash of text that is the same in every build.
 
 /// FNV-1a. Whoever wants two texts with the same number finds them.
 pub(crate) fn fnv(bytes: &[u8]) -> u64 {

@@ -6,6 +6,7 @@ mod access;
 mod admission;
 mod args;
 mod background;
+mod backlog;
 mod channel;
 mod channels;
 mod cleanup;
@@ -35,7 +36,6 @@ mod signals;
 mod sizing;
 mod socket;
 mod source;
-mod taking;
 
 use std::io::Write;
 use std::process::ExitCode;

@@ -1,4 +1,4 @@
-//! The log: a line an event, to standard error, to the journal behind it, to a file or to syslog.
+//! The log: one line per event, to standard error, to the journal behind it, to a file or to syslog.
 
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
@@ -165,7 +165,7 @@ impl Syslog {
 }
 
 impl Write for Syslog {
-    /// One datagram a line; one that cannot be delivered is lost.
+    /// One datagram per line; a line that cannot be delivered is lost.
     fn write(&mut self, line: &[u8]) -> io::Result<usize> {
         for _ in 0..2 {
             if self.socket.is_none() {

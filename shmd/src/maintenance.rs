@@ -42,7 +42,7 @@ pub(crate) struct Helper {
     pid: u32,
     /// Readable when the process has ended.
     end: OwnedFd,
-    /// One of those that are counted.
+    /// Counts this helper.
     _one: Arc<()>,
 }
 
@@ -67,7 +67,7 @@ impl Helper {
             Ok(end) => Ok(Self { child: Some(child), pid, end, _one: Arc::clone(&helpers.0) }),
             Err(e) => {
                 let _ = child.kill();
-                bury(child);
+                reap(child);
                 Err(e.into())
             }
         }
@@ -94,15 +94,15 @@ impl Helper {
 impl Drop for Helper {
     fn drop(&mut self) {
         if let Some(mut child) = self.child.take() {
-            // One that has ended by itself cannot be killed any more.
+            // A child that has ended by itself cannot be killed.
             let _ = child.kill();
-            bury(child);
+            reap(child);
         }
     }
 }
 
 /// Waits for a child that was killed, in a thread: what it had mapped may take the system a while to give back.
-fn bury(mut child: Child) {
+fn reap(mut child: Child) {
     if matches!(child.try_wait(), Ok(None)) {
         // Without a thread it stays a zombie until the daemon ends.
         let _ = thread::Builder::new().name("reaper".to_owned()).spawn(move || child.wait());

@@ -14,7 +14,7 @@ pub(crate) struct RateLimit {
     left_out: u64,
 }
 
-/// How many lines of this kind were left out since the last one that was written; prints as nothing when none was.
+/// The number of lines of this kind left out since the last one written; shown as nothing if it is zero.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct LeftOut(u64);
 

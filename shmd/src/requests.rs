@@ -1,4 +1,4 @@
-//! From a request to the channel's method: which channel is meant, and may this peer do that?
+//! From a request to the channel's method: which channel is meant, and whether the peer may do that.
 
 use std::os::fd::OwnedFd;
 
@@ -9,7 +9,7 @@ use shm_proto::internal::os::peer::Credentials;
 use shm_proto::internal::ring::layout::LAYOUT_VERSION;
 use shm_proto::{ChannelName, Done, ErrorKind, Prefix, Refusal, Request};
 
-use crate::admission::Deed;
+use crate::admission::Paced;
 use crate::channel::Channel;
 use crate::client::Role;
 use crate::connections::{Connections, channel_refusal, refusal};
@@ -77,7 +77,7 @@ pub(crate) fn handle(
         Request::Publish { channel, program, layout } => {
             find(connections, channels, channel.as_ref(), &peer, Need::Write).and_then(|channel| {
                 check_layout(channel, layout)?;
-                connections.pace(&channel.config().name, peer.uid, Deed::Borrow)?;
+                connections.pace(&channel.config().name, peer.uid, Paced::Borrow)?;
                 channel.ring_mut().lend(connections, id, program.as_deref()).map(|()| None)
             })
         }
@@ -91,7 +91,7 @@ pub(crate) fn handle(
         Request::ResumeWriter { channel, program, layout, instance, capacity } => {
             find(connections, channels, Some(&channel), &peer, Need::Write).and_then(|channel| {
                 check_layout(channel, layout)?;
-                connections.pace(&channel.config().name, peer.uid, Deed::Borrow)?;
+                connections.pace(&channel.config().name, peer.uid, Paced::Borrow)?;
                 let (ring, place) = (channel.ring_mut(), (instance, capacity));
                 let given = descriptors(fds)?;
                 ring.resume_writer(connections, id, program.as_deref(), place, given).map(|()| None)
@@ -106,7 +106,7 @@ pub(crate) fn handle(
         Request::Reload | Request::Log { .. } | Request::Unknown => return,
         Request::Resize { channel, bytes } => find(connections, channels, channel.as_ref(), &peer, Need::Admin)
             .and_then(|channel| {
-                connections.pace(&channel.config().name, peer.uid, Deed::Resize)?;
+                connections.pace(&channel.config().name, peer.uid, Paced::Resize)?;
                 if let Some(client) = connections.client(id) {
                     client.role = Role::Waiting(Some(channel.id()));
                 }

@@ -12,7 +12,7 @@ use signal_hook::low_level::{pipe, unregister};
 
 use crate::event_loop::{EventLoop, Interest, Token};
 
-/// The signals that the daemon hears.
+/// The signals that the daemon handles.
 #[derive(Debug)]
 pub(crate) struct Signals(Vec<(i32, SigId, UnixStream)>);
 
@@ -33,7 +33,7 @@ impl Signals {
         Ok(Self(heard))
     }
 
-    /// Takes what was heard of one signal; false when there was nothing.
+    /// Whether this signal has arrived since the last call.
     pub(crate) fn take(&mut self, signal: i32) -> bool {
         let Some((_, _, pipe)) = self.0.iter_mut().find(|(s, ..)| *s == signal) else { return false };
         let mut bytes = [0; 64];

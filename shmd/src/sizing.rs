@@ -58,7 +58,7 @@ pub(crate) struct Sizing {
     wanted: u64,
     refused: Option<(Instant, String)>,
     writer: bool,
-    /// The number of the last shrink: a report of one that was taken back meanwhile is told from it.
+    /// The number of the last shrink: a report about an older shrink has another number.
     last_shrink: u32,
 }
 
@@ -166,7 +166,7 @@ impl Sizing {
         let old = std::mem::replace(&mut self.capacity, capacity);
         out.push(Action::Cut { to: capacity, after: Some(after) });
         out.push(Action::Shrank { old, new: capacity, by: shrink.by });
-        // There is memory again, and whoever is refused at the smaller size was not at the larger one.
+        // There is memory again, and a client that would be refused at the smaller size was not refused at the larger one.
         self.refused = None;
         self.settle(&mut out);
         if std::mem::take(&mut self.wanted) > 0 {

@@ -10,7 +10,7 @@ type Floors = [&'static [&'static str]];
 /// The floors, from the ground up.
 const DAEMON: &Floors = &[
     &["access", "admission", "event_loop", "hash", "host", "liveness", "logging", "maintenance", "peer"],
-    &["policy", "rate_limit", "rates", "taking"],
+    &["backlog", "policy", "rate_limit", "rates"],
     &["client", "config", "notify", "operation_log", "signals", "sizing"],
     &["cleanup", "connections", "descriptors"],
     &["process", "socket", "source"],

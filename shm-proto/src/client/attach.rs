@@ -69,7 +69,7 @@ impl Attachment {
                 let [segment, page, bell] = descriptors(fds, "attach")?;
                 let geometry = attached.geometry;
                 let kept = page.try_clone().map_err(|e| SystemError::new("duplicate a page's descriptor", e))?;
-                let link = Box::new(SocketLink::lasting(client.into_conn(), endpoint.clone(), &geometry, kept));
+                let link = Box::new(SocketLink::reconnecting(client.into_conn(), endpoint.clone(), &geometry, kept));
                 let reader = Reader::open(segment.as_fd(), page.as_fd(), bell, geometry, start, Some(link))?;
                 Ok(Attachment::Ring(Box::new(reader)))
             }
@@ -95,7 +95,7 @@ impl Writer {
     /// ```
     ///
     /// # Errors
-    /// [`Error::BadName`]; [`Error::Request`], with the daemon's reason (somebody else holds the role, say); [`Error::Writer`]
+    /// [`Error::BadName`]; [`Error::Request`], with the daemon's reason (for example, another program holds the role); [`Error::Writer`]
     /// and [`Error::Protocol`] when what the daemon handed out cannot be used.
     pub fn attach(endpoint: &Endpoint, channel: Option<&str>) -> Result<Writer> {
         let channel = name(channel)?;

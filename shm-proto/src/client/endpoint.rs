@@ -1,4 +1,4 @@
-//! Where the daemon is: the same rules for whoever starts one and whoever looks for one.
+//! Where the daemon is: the same rules for the daemon and for its clients.
 
 use std::env;
 use std::fs;
@@ -20,7 +20,7 @@ pub const SYSTEM_RUNTIME_DIR: &str = "/run/shmd";
 /// The environment variable that names the runtime directory.
 pub const RUNTIME_DIR_VARIABLE: &str = "SHMD_RUNTIME_DIR";
 
-/// The environment variable that says how long a program waits for a daemon to come in the place of one that died.
+/// The environment variable that says how long a program waits for the daemon that replaces one that died.
 pub const PATIENCE_VARIABLE: &str = "SHMD_PATIENCE";
 /// How long that is without the variable: a service manager that restarts the daemon again and again has given up by then.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -1,4 +1,4 @@
-//! The sum of the roles' errors, for programs that tell rather than decide.
+//! The sum of the roles' errors, for programs that report errors and do not act on them.
 
 use std::io;
 

@@ -1,16 +1,16 @@
 //! A reader that outlives attachments.
 
 mod attaching;
-mod course;
 mod meaning;
 mod notice;
+mod state;
 mod wait;
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use self::course::Course;
 pub use self::notice::Notice;
+use self::state::State;
 use self::wait::Wait;
 use super::{Attachment, Endpoint, Result};
 use crate::name::ChannelName;
@@ -52,7 +52,7 @@ use crate::ring::{Message, ReaderError, Ready, Received};
 pub struct Follower {
     endpoint: Endpoint,
     channel: Option<ChannelName>,
-    course: Course,
+    state: State,
     attachment: Option<Attachment>,
     /// Without an attachment: when to attach, in `CLOCK_MONOTONIC` nanoseconds.
     due_ns: u64,
@@ -68,15 +68,15 @@ impl Follower {
     /// [`Error::BadName`](crate::Error::BadName); [`Error::System`](crate::Error::System) if the process has no descriptors left.
     pub fn new(endpoint: Endpoint, channel: Option<&str>, start: Start) -> Result<Self> {
         let channel = channel.map(str::parse).transpose()?;
-        let (course, wait) = (Course::new(start), Wait::new()?);
-        Ok(Follower { endpoint, channel, course, attachment: None, due_ns: 0, notice: None, wait })
+        let (state, wait) = (State::new(start), Wait::new()?);
+        Ok(Follower { endpoint, channel, state, attachment: None, due_ns: 0, notice: None, wait })
     }
 
     /// Ends with the first attachment: its end, or the reason why there is none, is returned as an error. For programs whose
     /// users choose whether to follow.
     #[must_use]
     pub fn once(self) -> Self {
-        Follower { course: self.course.once(), ..self }
+        Follower { state: self.state.once(), ..self }
     }
 
     /// The next message, or `None` if there is none yet. Never waits, except for the daemon's answer when it attaches: 10 s at

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
 use super::Endpoint;
-use super::comeback::{Lasting, Looked};
+use super::reconnect::{Looked, Reconnecting};
 use super::session::program;
 use crate::control::{Conn, Done, HandoffAttached, Received as Heard, Request, decode};
 use crate::handoff::{HandoffError, Names, Reader, Received};
@@ -25,7 +25,7 @@ const LISTEN: u64 = 250_000_000;
 #[derive(Debug)]
 pub struct Attached {
     reader: Reader,
-    line: Lasting,
+    line: Reconnecting,
     page: SharedPage<ReaderPage>,
     facts: HandoffAttached,
     /// The connection has ended, or said what ends this reading.
@@ -41,7 +41,7 @@ enum End {
 
 impl Attached {
     pub(super) fn new(facts: HandoffAttached, page: SharedPage<ReaderPage>, conn: Conn, endpoint: Endpoint) -> Self {
-        let line = Lasting::new(conn, Some(endpoint));
+        let line = Reconnecting::new(conn, Some(endpoint));
         let attached = Self { reader: Reader::new(facts.objects.clone()), line, page, facts, end: None };
         attached.beat();
         attached

@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
 use super::Endpoint;
-use super::comeback::{Lasting, Looked};
+use super::reconnect::{Looked, Reconnecting};
 use super::session::program;
 use crate::control::{Conn, Done, Lent, Received, Request, decode, excerpt};
 use crate::error::ProtocolError;
@@ -17,13 +17,13 @@ use crate::ring::link::{FromReader, Link, LinkError, ToDaemon, ToReader, ToWrite
 /// The link of a reader: its connection.
 #[derive(Debug)]
 pub struct SocketLink {
-    line: Lasting,
+    line: Reconnecting,
     /// The daemon has said that this attachment ends.
     is_over: bool,
     claim: Option<ReaderClaim>,
 }
 
-/// What a reader shows a daemon that comes in the place of its own.
+/// What a reader shows the daemon that replaces its own.
 #[derive(Debug)]
 struct ReaderClaim {
     channel: ChannelName,
@@ -37,14 +37,14 @@ impl SocketLink {
     /// The connection of a reader, which ends with the daemon.
     #[must_use]
     pub fn new(conn: Conn) -> Self {
-        SocketLink { line: Lasting::new(conn, None), is_over: false, claim: None }
+        SocketLink { line: Reconnecting::new(conn, None), is_over: false, claim: None }
     }
 
-    /// The connection of a reader that stays when the daemon dies and another comes in its place. `page` is the reader's.
-    pub(super) fn lasting(conn: Conn, endpoint: Endpoint, geometry: &Geometry, page: OwnedFd) -> Self {
+    /// The connection of a reader that stays attached when the daemon dies and another one replaces it. `page` is the reader's.
+    pub(super) fn reconnecting(conn: Conn, endpoint: Endpoint, geometry: &Geometry, page: OwnedFd) -> Self {
         let (channel, instance) = (geometry.channel.clone(), geometry.instance);
         let claim = Some(ReaderClaim { channel, page, instance, moves: 0 });
-        SocketLink { line: Lasting::new(conn, Some(endpoint)), is_over: false, claim }
+        SocketLink { line: Reconnecting::new(conn, Some(endpoint)), is_over: false, claim }
     }
 
     /// Looks for another daemon.
@@ -117,14 +117,14 @@ impl Link<ToReader, FromReader> for SocketLink {
 /// The link of a program that was lent the writer role: its connection.
 #[derive(Debug)]
 pub(super) struct LentLink {
-    line: Lasting,
+    line: Reconnecting,
     claim: WriterClaim,
-    /// Lines taken, and so many of them the daemon knows of.
+    /// Lines taken, and the number of them that the daemon was told of.
     taken: u64,
     told: u64,
 }
 
-/// What a writer shows a daemon that comes in the place of its own.
+/// What a writer shows the daemon that replaces its own.
 #[derive(Debug)]
 struct WriterClaim {
     channel: ChannelName,
@@ -147,7 +147,7 @@ impl LentLink {
         let lease = SharedPage::open(page.as_fd())?;
         let (channel, instance) = (lent.geometry.channel.clone(), lent.geometry.instance);
         let claim = WriterClaim { channel, segment, page, lease, instance, capacity: lent.capacity };
-        Ok(LentLink { line: Lasting::new(conn, Some(endpoint)), claim, taken: 0, told: 0 })
+        Ok(LentLink { line: Reconnecting::new(conn, Some(endpoint)), claim, taken: 0, told: 0 })
     }
 
     /// Looks for another daemon.
@@ -217,7 +217,7 @@ impl Link<ToWriter, ToDaemon> for LentLink {
 
     fn send(&mut self, line: ToDaemon) -> Result<(), LinkError> {
         if let ToDaemon::Shrunk { capacity, .. } = line {
-            // Also when nobody hears it: the next daemon is told so.
+            // Also without a daemon: the next daemon is told this capacity.
             self.claim.capacity = capacity;
         }
         // What is said while there is no daemon is asked for again: see `ToWriter::Resumed`.

@@ -17,8 +17,8 @@ use serde::Serialize;
 use super::line::{self, excerpt};
 use crate::error::{ProtocolError, SystemError};
 use crate::os::fds;
-use crate::os::inq::unread_by_peer;
 use crate::os::poll::{self, PollFd, PollFlags};
+use crate::os::unread::unread_by_peer;
 
 /// Most descriptors that one line may bring.
 pub const MAX_FDS_A_LINE: usize = fds::MAX_FDS;

@@ -60,7 +60,7 @@ pub enum Request {
         #[serde(default = "first_layout")]
         layout: u32,
     },
-    /// Stay a reader, of a daemon that was started in the place of the one that died. The reader's page comes with it.
+    /// Stay a reader, of the daemon that was started after the reader's daemon died. The reader's page comes with it.
     ResumeReader {
         /// Which channel.
         channel: ChannelName,
@@ -75,7 +75,7 @@ pub enum Request {
         /// The bits of its control word that count moves, as they are when it has gone to that segment.
         moves: u32,
     },
-    /// Keep the writer role, under a daemon that was started in the place of the one that died. The segment, by the descriptor
+    /// Keep the writer role, under the daemon that was started after the writer's daemon died. The segment, by the descriptor
     /// that the writer was lent, and the lease page come with it.
     ResumeWriter {
         /// Which channel.

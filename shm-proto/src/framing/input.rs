@@ -8,8 +8,8 @@ use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::stat::{SFlag, fstat};
 
 use crate::error::{Result, SystemError};
-use crate::os::inq::readable_bytes;
 use crate::os::poll;
+use crate::os::unread::readable_bytes;
 
 /// What a pipe is made to hold. One of the usual 64 KiB holds a message or two of a fast producer, who then goes to sleep for
 /// each; with more, producer and reader run side by side.

@@ -62,7 +62,7 @@ pub enum Slotted {
 /// What one step did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Read something, and published so many messages, perhaps none.
+    /// Read something, and published this number of messages, perhaps none.
     Published(u64),
     /// The input has nothing now.
     WouldBlock,

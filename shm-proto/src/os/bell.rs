@@ -2,7 +2,7 @@
 //!
 //! A bell is a one-way pair of Unix sockets: the publisher rings one end, the sleeper polls the other. A bell is not an eventfd,
 //! because the two sides of an eventfd share one open file: a hostile sleeper could fill the counter, clear `O_NONBLOCK`, and
-//! block the publisher in its next write for ever. Each end of a socket pair is an open file of its own, and every call passes
+//! block the publisher in its next write without end. Each end of a socket pair is an open file of its own, and every call passes
 //! the flag that it must not wait.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};

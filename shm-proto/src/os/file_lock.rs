@@ -27,7 +27,7 @@ use crate::error::{Result, SystemError};
 /// What a lock says about the process that holds it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// The daemon that made the object, or one that is about to replace it.
+    /// The daemon that made the object, or a daemon that is about to replace it.
     Owner,
     /// The process that writes to the ring: any of the bytes from 1 on.
     Writer,

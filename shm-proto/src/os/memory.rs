@@ -168,7 +168,7 @@ mod tests {
             // Another test may have looked just now.
             std::thread::sleep(FRESH);
             let asked = (0..1000).take_while(|_| take(8 << 20).is_ok()).count();
-            // Looked at anew once the moment is over, as nothing was taken really.
+            // When the figure is old it is measured again, because nothing was really taken.
             i32::from(asked == 0 || take(64 << 20).is_ok())
         });
         assert_eq!(code.exit_code(), 0);

@@ -6,7 +6,7 @@ use nix::errno::Errno;
 pub use nix::poll::{PollFd, PollFlags};
 use nix::sys::time::TimeSpec;
 
-/// As long as for ever, and in the range of the kernel's numbers: 100 years.
+/// In effect without a limit, and in the range of the kernel's numbers: 100 years.
 const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 /// Waits until one of the descriptors is ready, for up to `most` (`None`: without a limit). Returns whether one is ready.
@@ -16,7 +16,7 @@ const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 /// # Errors
 /// What the kernel says, other than `EINTR`.
 pub fn poll(fds: &mut [PollFd<'_>], most: Option<Duration>) -> nix::Result<bool> {
-    // With `poll`, which counts milliseconds, whoever waits for the rest of a time would spin through the last of them.
+    // `poll` counts milliseconds: a caller that waits for the rest of a time would spin through the last millisecond.
     let timeout = most.map(|most| TimeSpec::from_duration(most.min(LONGEST)));
     match nix::poll::ppoll(fds, timeout, None) {
         Err(Errno::EINTR) => Ok(false),

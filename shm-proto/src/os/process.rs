@@ -28,7 +28,7 @@ fn stat(pid: u32) -> Option<(u8, u64)> {
     parse_stat(&fs::read(format!("/proc/{pid}/stat")).ok()?)
 }
 
-/// When process `pid` started, in clock ticks after boot. Number, start and boot id together name one process for ever. `None` if
+/// When process `pid` started, in clock ticks after boot. Number, start and boot id together identify one process. `None` if
 /// there is no such process, or if this process may not look at it.
 #[must_use]
 pub fn start_ticks(pid: u32) -> Option<u64> {

@@ -32,7 +32,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> Result<()> {
     let mut channels = ask(global)?;
     if channels.is_empty() && global.channel.is_some() {
         // The daemon refuses this request in the words that every other command has for a missing channel. If it does not, the
-        // channel has been created meanwhile.
+        // channel was created in between.
         global.ask(&Request::Stat { channel: global.channel.clone() })?;
         channels = ask(global)?;
     }

@@ -1,4 +1,4 @@
-//! `shmctl stat`: everything about a channel, once or again and again.
+//! `shmctl stat`: everything about a channel, once or repeatedly.
 
 mod block;
 mod screen;

@@ -182,7 +182,7 @@ fn publish(pump: &mut Pump, sink: &mut Sink, signals: &Signals) -> Result<End> {
     Ok(End::Signal)
 }
 
-/// Waits for input or a signal, and carries out the daemon's requests meanwhile.
+/// Waits for input or a signal, and carries out the daemon's requests during the wait.
 fn wait(input: &Shared<OwnedFd>, writer: &mut Writer, signals: &Signals, daemon_is_there: &mut bool) -> Result<()> {
     let timeout = if writer.is_shrinking() { SHRINKING } else { HEARTBEAT };
     let mut fds = vec![PollFd::new(input.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use nix::sys::signal::Signal;
 use shm_proto::Start;
-use shm_proto::internal::os::inq::readable_bytes;
+use shm_proto::internal::os::unread::readable_bytes;
 
 use shm_test_support::{Daemon, Proc, Terminal, wait_until};
 

@@ -107,7 +107,7 @@ impl Reader {
         self.joined
     }
 
-    /// Tells it something. One that is gone hears nothing.
+    /// Sends the reader a line, unless it is gone.
     pub(super) fn tell(&mut self, connections: &mut Connections, line: &ToReader, fds: Vec<OwnedFd>) {
         match &mut self.to {
             To::Client(client) => drop(connections.send(*client, line, fds)),

@@ -10,7 +10,7 @@ use shm_proto::{ChannelName, ErrorKind, Refusal};
 
 use super::eviction::{Action, By};
 use super::reader::Reader;
-use crate::admission::{self, Conduct, Deed, Full, Held, Wait, told};
+use crate::admission::{self, Conduct, Full, Held, Paced, Wait, told};
 use crate::connections::{Connections, is_master, later, refusal};
 use crate::peer::Peer;
 
@@ -26,7 +26,7 @@ pub(super) struct Readers {
 }
 
 impl Readers {
-    /// Of a channel that has evicted so many under a daemon that died.
+    /// For a channel that evicted `evicted` readers under a daemon that died.
     pub(super) fn after(evicted: u64) -> Self {
         Self { evicted, ..Self::default() }
     }
@@ -44,7 +44,7 @@ impl Readers {
     ) -> Result<u32, Refusal> {
         let (user, master, now) = (&peer.user, is_master(peer.uid), Instant::now());
         if !master {
-            connections.pace(channel, peer.uid, Deed::Attach)?;
+            connections.pace(channel, peer.uid, Paced::Attach)?;
             self.conduct.attach(peer.uid, now).map_err(|Wait { left, evictions, ago }| {
                 let times = if evictions == 1 { "once".to_owned() } else { format!("{evictions} times") };
                 let why = format!(

@@ -1,4 +1,4 @@
-//! A channel's configuration has changed: what can be taken over is, the rest is named.
+//! A channel's configuration has changed: takes over the keys that can change, and names the others.
 
 use shm_proto::internal::control::Change;
 
@@ -36,7 +36,7 @@ pub(crate) struct Outcome {
 }
 
 impl Outcome {
-    /// A key that was written anew: taken over, unless there is a reason why not.
+    /// A key with a new value: taken over, unless there is a reason why not.
     fn add(&mut self, change: Change) {
         if change.why.is_none() { self.changed.push(change) } else { self.kept.push(change) }
     }
@@ -71,7 +71,7 @@ pub(super) fn merge(old: &ChannelConfig, new: ChannelConfig, refused: Option<Str
     (next, outcome)
 }
 
-/// Takes one key over, if it is one that can change.
+/// Takes one key over, if it can change.
 fn take(next: &mut ChannelConfig, new: &ChannelConfig, key: &str) -> bool {
     match key {
         "min" => next.min = new.min,

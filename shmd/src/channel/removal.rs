@@ -1,4 +1,4 @@
-//! A channel's way out: (state, event) -> (state, step). Pure: no connection, no thread, no clock.
+//! The removal of a channel: (state, event) -> (state, step). Pure: no connection, no thread, no clock.
 //!
 //! ```text
 //! serving -> (a reason is given: nobody comes in) -> writer gone, or time up -> closed -> everything over, or time up -> gone
@@ -25,7 +25,7 @@ pub(super) struct Removal {
 }
 
 impl Removal {
-    /// The channel is going to close, and this is why. The first reason is the one that everybody is told.
+    /// The channel is going to close, and this is why. Everybody is told the first reason.
     pub(super) fn give_reason(&mut self, reason: &str) {
         self.reason.get_or_insert_with(|| reason.to_owned());
     }

@@ -302,7 +302,7 @@ impl Ring {
         entry.left_out(left_out).info();
     }
 
-    /// The channel is going to close, and this is why. The first reason is the one that everybody is told.
+    /// The channel is going to close, and this is why. Everybody is told the first reason.
     pub(crate) fn give_reason(&mut self, reason: &str) {
         self.removal.give_reason(reason);
     }

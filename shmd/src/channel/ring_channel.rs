@@ -12,7 +12,7 @@ use super::eviction::By;
 use super::reader::{Reader, To, page_id};
 use super::reload::{Outcome, merge};
 use super::ring::Ring;
-use crate::admission::Deed;
+use crate::admission::Paced;
 use crate::client::Role;
 use crate::config::ChannelConfig;
 use crate::connections::{Connections, channel_refusal};
@@ -94,7 +94,7 @@ impl RingChannel {
         // Before anything is compared: the segment may be replaced by that.
         self.ring.check_for(connections)?;
         let config = self.ring.config();
-        connections.pace(&config.name, peer.uid, Deed::Attach)?;
+        connections.pace(&config.name, peer.uid, Paced::Attach)?;
         let refuse = |why: &str| {
             let why = format!("{why}; attach again to go on");
             Err(channel_refusal(&self.ring.config().name, ErrorKind::NoSuchReader, why))

@@ -1,4 +1,4 @@
-//! Where a value came from, so that whatever is wrong with it can be pointed at.
+//! Where a value came from, for error messages.
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -25,7 +25,7 @@ pub(super) struct Sizes {
 }
 
 impl Sizes {
-    /// A size that is not written gives way to those that are: a channel with `max = "32KiB"` alone is a good one.
+    /// A default gives way to the sizes that are written: a channel with `max = "32KiB"` alone is valid.
     pub(super) fn check(raw: &Channel, host: &Host) -> Result<Self, Error> {
         let capacity = pages(&raw.capacity, "capacity")?;
         let min = pages(&raw.min, "min")?;

@@ -1,4 +1,4 @@
-//! What clients say, and burying those that are of no more use.
+//! The clients' requests, and removing clients that are done.
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -56,7 +56,7 @@ impl Daemon {
                 break;
             }
         }
-        self.connections.doom(id);
+        self.connections.close_later(id);
     }
 
     /// Takes one line; false when there is none now.
@@ -70,7 +70,7 @@ impl Daemon {
             }
             Ok(Received::Nothing) => {}
             Ok(Received::Closed) if role == Role::Asking => {}
-            Ok(Received::Closed) => self.connections.doom(id),
+            Ok(Received::Closed) => self.connections.close_later(id),
             Err(e) => self.connections.dismiss(id, ErrorKind::BadRequest, &e.to_string(), Instant::now()),
         }
         false
@@ -153,7 +153,7 @@ impl Daemon {
     pub(super) fn flush(&mut self, id: ClientId) {
         let Some(client) = self.connections.client(id) else { return };
         if !client.flush() {
-            self.connections.doom(id);
+            self.connections.close_later(id);
             return;
         }
         if let Role::Writer(channel) = client.role
@@ -165,9 +165,9 @@ impl Daemon {
         self.listen_to(id);
     }
 
-    /// Buries connections that are of no more use, with what they stood for.
-    pub(super) fn bury(&mut self) {
-        while let Some(id) = self.connections.next_doomed() {
+    /// Removes connections that were given up, with the attachments and waits that belong to them.
+    pub(super) fn remove_clients(&mut self) {
+        while let Some(id) = self.connections.next_to_close() {
             let Some(client) = self.connections.remove(id) else { continue };
             let channel = match client.role {
                 Role::Asking => None,

@@ -1,4 +1,4 @@
-//! A daemon that works only when it is told to, in the thread of whoever tells it: for [fuzzing](crate::fuzzing).
+//! A daemon that works only when it is told to, in the caller's thread: for [fuzzing](crate::fuzzing).
 
 use std::path::Path;
 
@@ -38,7 +38,7 @@ impl Stepwise {
             let rests = events == [last];
             for event in events {
                 daemon.dispatch(event);
-                daemon.bury();
+                daemon.remove_clients();
             }
             daemon.inform_followers();
             if rests {

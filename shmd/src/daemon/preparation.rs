@@ -1,4 +1,4 @@
-//! The objects of the channels that a reload adds, made in a thread, so that the other channels do not stand still meanwhile.
+//! The objects of the channels that a reload adds, made in a thread, so that the other channels continue.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;

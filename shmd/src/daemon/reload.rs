@@ -42,7 +42,7 @@ impl Daemon {
         self.connections.reply(id, Err(refused), Vec::new());
     }
 
-    /// A signal asks for it. One that comes while a reload is under way is another one, because the files may have changed.
+    /// A signal asks for it. A signal that arrives during a reload asks for another one, because the files may have changed.
     pub(super) fn reload_on(&mut self, signal: &str) {
         if self.reloading.is_some() {
             self.reload_again = Some(signal.to_owned());

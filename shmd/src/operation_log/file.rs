@@ -5,7 +5,7 @@
 //! {"seq":1,"time_ms":1764150000000,...}   an entry per line, as in an answer to `log`
 //! ```
 //!
-//! A full file is written anew with the newest entries under another name, and takes the old one's place. Nothing is ever synced:
+//! A full file is replaced: the newest entries are written to another file, which is renamed. Nothing is ever synced:
 //! the file outlives the daemon and not the machine.
 
 use std::fs::File;
@@ -32,7 +32,7 @@ const NEW: &str = "shmd.operations.new";
 const ASIDE: &str = "shmd.operations.bad";
 /// The format's version.
 const VERSION: u32 = 1;
-/// A file is written anew when it would become longer than this, with as much of the newest.
+/// A file that would become longer than this is replaced by one with as many of the newest bytes.
 const MOST: u64 = 2 << 20;
 const KEPT: usize = 1 << 20;
 /// A file that could not be written is tried again after this time.
@@ -132,7 +132,7 @@ pub(super) fn is_in_memory(dir: &OwnedFd) -> bool {
 }
 
 impl LogFile {
-    /// Begins a file with all entries that there are, in place of the one that is there.
+    /// Begins a file with all present entries, which replaces the old file.
     pub(super) fn create(dir: OwnedFd) -> io::Result<Self> {
         let (file, bytes, saved) = write_anew(&dir)?;
         Ok(Self { dir, file, bytes, saved, failed: None })
@@ -156,7 +156,7 @@ impl LogFile {
         written
     }
 
-    /// Removes it, and one that was set aside. Another file that has got the name stays.
+    /// Removes the file, and one that was set aside. Another file under the name stays.
     pub(super) fn remove(self) -> Result<(), Errno> {
         let named = fstatat(&self.dir, NAME, AtFlags::AT_SYMLINK_NOFOLLOW);
         if named.is_ok_and(|named| Ok(FileId::from(&named)) == FileId::of(&self.file)) {

@@ -1,6 +1,6 @@
-//! Keeping the operation log in its file, for the daemon that comes after one that dies.
+//! Keeping the operation log in its file, for the daemon that starts after a crash.
 //!
-//! Where the file lies in memory (tmpfs, as under systemd), whoever tells something writes it there at once. A disk may make a
+//! If the file is in memory (tmpfs, as under systemd), the thread that logs an entry writes it at once. A disk may make a
 //! writer wait, so there a thread does it, a moment later.
 
 use std::os::fd::OwnedFd;

@@ -29,7 +29,7 @@ const LOCK_MODE: u32 = 0o600;
 const RELEASE: Duration = Duration::from_secs(5);
 /// How long an earlier version that has locked the file has to write its process number into it.
 const WRITTEN: Duration = Duration::from_secs(1);
-/// How often it is looked at meanwhile.
+/// The time between two looks during that wait.
 const LOOK: Duration = Duration::from_millis(5);
 
 /// Close-on-exec, as std opens everything, and without waiting, in case that it is a FIFO.

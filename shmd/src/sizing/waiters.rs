@@ -83,7 +83,7 @@ impl Waiters {
         self.waiting.iter().map(|waiter| self.patience(waiter)).min()
     }
 
-    /// Answers those whose size is reached: a growth when there is so much, a shrink when none is under way.
+    /// Answers the clients whose size is reached: a growth when the channel is that large, a shrink when no shrink is in progress.
     pub(super) fn settle(&mut self, capacity: u64, shrinking: bool, out: &mut Vec<Action>) {
         self.waiting.retain(|waiter| {
             let reached = if waiter.new > waiter.old { capacity >= waiter.new } else { !shrinking };
@@ -94,7 +94,7 @@ impl Waiters {
         });
     }
 
-    /// Answers those that have waited long enough for a shrink.
+    /// Answers the clients that have waited long enough for a shrink.
     pub(super) fn expire(&mut self, now: Instant, out: &mut Vec<Action>) {
         let late: Vec<ClientId> =
             self.waiting.iter().filter(|waiter| now >= self.patience(waiter)).map(|waiter| waiter.client).collect();

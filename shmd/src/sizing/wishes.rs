@@ -107,7 +107,7 @@ impl Sizing {
         out
     }
 
-    /// A daemon that died was about to make the channel smaller. Nobody writes; whoever does next is told.
+    /// A daemon that died was about to make the channel smaller. Nobody writes; the next writer is told.
     pub(crate) fn take_up_shrink(&mut self, now: Instant, target: u64, by: By) {
         self.shrink(target, by, now, &mut Vec::new());
     }

@@ -14,7 +14,7 @@ use nix::poll::{PollFd, PollFlags};
 use shm_proto::internal::control::stat::SourceState;
 use shm_proto::internal::framing;
 use shm_proto::internal::framing::input::NonBlocking;
-use shm_proto::internal::os::inq::readable_bytes;
+use shm_proto::internal::os::unread::readable_bytes;
 use shm_proto::{Error, FramingError, Result};
 
 use super::Input;

@@ -1,11 +1,11 @@
-//! Beginning and ending attachments, as the [course](super::course) says.
+//! Beginning and ending attachments, as the [state](super::state) says.
 
 use std::os::fd::AsFd;
 
 use super::Follower;
-use super::course::{Action, Event};
 use super::meaning::{Meaning, meaning};
 use super::notice::Notice;
+use super::state::{Action, Event};
 use crate::client::{Attached as HandoffReader, Attachment, Error, Result};
 use crate::os::clock::{self, monotonic_ns};
 use crate::ring::Reader;
@@ -62,7 +62,7 @@ impl Follower {
 
     #[cold]
     fn attach(&mut self) -> Result<()> {
-        let mut attachment = match Attachment::open(&self.endpoint, self.channel.as_deref(), self.course.start()) {
+        let mut attachment = match Attachment::open(&self.endpoint, self.channel.as_deref(), self.state.start()) {
             Ok(attachment) => attachment,
             Err(error) => return self.go_on_after(error),
         };
@@ -72,7 +72,7 @@ impl Follower {
                 log::info!("attached to channel {}, handed over through {}", reader.facts().channel, reader.names());
             }
             Attachment::Ring(reader) => {
-                let (is_first, channel) = (!self.course.has_place(), reader.geometry().channel.clone());
+                let (is_first, channel) = (!self.state.has_place(), reader.geometry().channel.clone());
                 match self.step(Event::Ring { lineage: reader.geometry().lineage, seq: reader.seq() }) {
                     Action::GoOn { next } => {
                         reader.go_on_at(next);
@@ -96,8 +96,8 @@ impl Follower {
     }
 
     fn step(&mut self, event: Event) -> Action {
-        let (course, action) = self.course.after(event);
-        self.course = course;
+        let (state, action) = self.state.after(event);
+        self.state = state;
         action
     }
 

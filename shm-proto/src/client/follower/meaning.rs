@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::course::Return;
+use super::state::Return;
 use crate::client::Error;
 use crate::control::{ErrorKind, RequestError};
 use crate::handoff::HandoffError;

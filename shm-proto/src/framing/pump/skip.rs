@@ -1,4 +1,4 @@
-//! For inputs that are not to be trusted to be well formed: passing over what cannot be taken, and bounding memory.
+//! For inputs that may be malformed: skipping messages that cannot be taken, and bounding memory.
 
 use super::{BUFFER, Pump};
 use crate::framing::Framing;
@@ -37,13 +37,13 @@ impl Pump {
         self.look_again
     }
 
-    /// Whether what comes next belongs to a message that is thrown away.
+    /// Whether the next bytes belong to a message that is skipped.
     #[must_use]
     pub fn is_passing_over(&self) -> bool {
         self.skip != Skip::Nothing
     }
 
-    /// Takes what is skipped off the front of what was read.
+    /// Removes the skipped bytes from the front of the bytes read.
     pub(super) fn throw_away(&mut self) {
         let delimiter = match self.skip {
             Skip::Nothing => return,

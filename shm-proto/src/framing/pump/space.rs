@@ -42,7 +42,7 @@ impl Pump {
     fn enlarge(&mut self, len: usize) -> Result<()> {
         let more = len - self.buffer.len();
         let taken = memory::take(more.saturating_sub(self.buffer.capacity() - self.buffer.len()) as u64);
-        // Exactly so many, where a vector would take twice as many by itself.
+        // Exactly this number; a vector that grows by itself takes twice as many.
         let allocated = taken.and_then(|()| self.buffer.try_reserve_exact(more).map_err(|_| memory::own()));
         match allocated {
             Ok(()) => {
@@ -69,7 +69,7 @@ impl Pump {
     }
 }
 
-/// Puts what was read of an unfinished message behind what the buffer has of it. False when there is no memory for that.
+/// Appends bytes of an unfinished message to those in the buffer. False if there is no memory for that.
 pub(super) fn keep(buffer: &mut Vec<u8>, at: usize, read: &[u8]) -> bool {
     let end = at + read.len();
     if let Some(more) = end.checked_sub(buffer.len()) {

@@ -14,7 +14,7 @@ use nix::unistd::geteuid;
 use super::unnamed::{BEFORE, is_temporary};
 use super::{DIRECTORY, failed, leads_to, open, path, unlink};
 use crate::error::Result;
-use crate::os::lease::is_alone;
+use crate::os::file_lease::is_alone;
 use crate::os::retry;
 
 /// The part of an object that its maker writes first.

@@ -152,7 +152,7 @@ impl Session {
         Ok(true)
     }
 
-    /// Appends the message to the output, if it was not overwritten meanwhile.
+    /// Appends the message to the output, if it was not overwritten during the copy.
     fn take(&mut self, message: Message<'_>) -> Result<(), ReaderError> {
         let seq = message.seq();
         // Overwritten, given up with an attachment, or lapped: whatever it was, it is missing here.

@@ -1,10 +1,10 @@
-//! Noticing that a handoff writer was killed: nobody says so, and without a timeout the reader would wait in silence.
+//! Detects that a handoff writer was killed: no message says so, and without a timeout the reader would wait silently.
 
 use std::time::{Duration, Instant};
 
 use shm_proto::internal::handoff::WriterSign;
 
-/// How often is looked while the writer holds its lock, and how often otherwise, which takes a look at every process.
+/// The time between two looks while the writer holds its lock, and otherwise, when a look examines every process.
 const NEAR: Duration = Duration::from_secs(1);
 const FAR: Duration = Duration::from_secs(5);
 
@@ -22,7 +22,7 @@ impl WriterWatch {
         self.told = false;
     }
 
-    /// Whether it has been looked at all.
+    /// Whether there was a look.
     pub(super) fn has_looked(&self) -> bool {
         self.next.is_some()
     }

@@ -67,7 +67,7 @@ pub(crate) struct Segment {
 
 /// A segment that has memory, and nothing else yet.
 #[derive(Debug)]
-pub(super) struct Unborn {
+pub(super) struct NextSegment {
     object: shm::Unnamed,
     read_only: OwnedFd,
     name: String,
@@ -105,7 +105,7 @@ impl Segment {
         config: &ChannelConfig,
         geometry: &Geometry,
         capacity: u64,
-    ) -> Result<Unborn, SystemError> {
+    ) -> Result<NextSegment, SystemError> {
         let gid = config.group.as_ref().map(|(_, gid)| *gid);
         let object = shm::Unnamed::create(&self.name, config.mode, gid)?;
         reserve::in_child(object.file(), 0, DATA_OFFSET + capacity, &AtomicBool::new(false))
@@ -113,7 +113,7 @@ impl Segment {
         let read_only = object.read_only()?;
         let mut geometry = geometry.clone();
         geometry.instance = random::u64();
-        Ok(Unborn { object, read_only, name: self.name.clone(), geometry })
+        Ok(NextSegment { object, read_only, name: self.name.clone(), geometry })
     }
 
     /// A successor has taken the name. Readers that are still in this segment continue.
@@ -288,7 +288,7 @@ impl Segment {
     }
 }
 
-impl Unborn {
+impl NextSegment {
     /// Replaces the segment `before`: the chain begins here, the daemon's notes are copied, and the name leads to this
     /// segment.
     ///

@@ -10,7 +10,7 @@ use shm_proto::internal::ring::{
 use shm_proto::{Geometry, ReaderError, Result, SystemError};
 
 use super::returning::Returning;
-use super::segment::{self, Segment, Unborn};
+use super::segment::{self, NextSegment, Segment};
 use crate::channel::readers::Readers;
 use crate::config::ChannelConfig;
 
@@ -200,7 +200,7 @@ impl Segments {
     ///
     /// # Errors
     /// If there is no memory.
-    pub(super) fn successor(&self, config: &ChannelConfig, capacity: u64) -> Result<Unborn, SystemError> {
+    pub(super) fn successor(&self, config: &ChannelConfig, capacity: u64) -> Result<NextSegment, SystemError> {
         self.current.successor(config, &self.geometry, capacity)
     }
 
@@ -208,9 +208,9 @@ impl Segments {
     ///
     /// # Errors
     /// If the kernel refuses.
-    pub(super) fn enter(&mut self, unborn: Unborn, capacity: u64, beginning: &Beginning) -> Result<()> {
+    pub(super) fn enter(&mut self, next: NextSegment, capacity: u64, beginning: &Beginning) -> Result<()> {
         let previous = self.geometry.instance;
-        let (segment, geometry) = unborn.begin(capacity, &self.current, &Beginning { previous, ..*beginning })?;
+        let (segment, geometry) = next.begin(capacity, &self.current, &Beginning { previous, ..*beginning })?;
         let mut old = std::mem::replace(&mut self.current, segment);
         old.retire();
         self.geometry = geometry;

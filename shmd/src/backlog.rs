@@ -1,89 +1,89 @@
 //! Whether a peer takes its answers: pure, so that it is tested without a clock.
 //!
-//! What counts is progress. A peer that takes something between two looks goes on, however slowly, but not for ever: what lay
-//! there at the beginning of a period has to be gone at its end.
+//! What counts is progress. A peer that takes something between two looks goes on, however slowly, but within limits:
+//! it must have taken at the end of a period what waited for it at the beginning.
 
 use std::time::{Duration, Instant};
 
-/// A peer has to take something within this time.
+/// A peer must take something within this time.
 pub(crate) const TAKE: Duration = Duration::from_secs(5);
-/// A peer has to take all that lies there within this time.
+/// A peer must take everything that waits for it within this time.
 pub(crate) const TAKE_ALL: Duration = Duration::from_secs(60);
 
-/// A peer that something lies there for.
+/// What a peer with bytes to take must do, and by when.
 #[derive(Clone, Copy, Debug)]
-struct Debt {
-    /// What it had taken at the last look, and when the next look is due.
+struct Watch {
+    /// The bytes taken at the last look, and when the next look is due.
     taken: i64,
     next: Instant,
-    /// What it has to have taken, and by when.
+    /// The bytes to have taken, and by when.
     goal: i64,
     by: Instant,
 }
 
 /// Bytes that a peer was sent, and bytes that it has taken.
 #[derive(Debug, Default)]
-pub(crate) struct Taking {
+pub(crate) struct Backlog {
     /// Sent so far, whether or not it has left the queue.
     sent: u64,
-    debt: Option<Debt>,
+    watch: Option<Watch>,
 }
 
 /// What a look has found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
-    /// There is nothing to be said yet.
+    /// Nothing is wrong.
     Fine,
     /// It has taken nothing since the last look.
     Nothing,
-    /// It has taken something, and not all that it should have.
+    /// It has taken something, but too little.
     TooSlow,
 }
 
-impl Taking {
-    /// So many bytes more lie there for the peer.
+impl Backlog {
+    /// More bytes wait for the peer.
     pub(crate) fn sent(&mut self, bytes: usize) {
         self.sent += bytes as u64;
     }
 
-    /// After an operation: the bytes that lie there now, and whether some of them wait for the socket.
+    /// After an operation: the bytes that wait for the peer now, and whether some of them wait for the socket.
     pub(crate) fn settle(&mut self, now: Instant, waits: bool, untaken: usize) {
         if !waits {
-            self.debt = None;
-        } else if self.debt.is_none() {
-            self.debt = Some(self.begin(now, untaken));
+            self.watch = None;
+        } else if self.watch.is_none() {
+            self.watch = Some(self.begin(now, untaken));
         }
     }
 
     /// When [`look`](Self::look) has to be asked.
     pub(crate) fn deadline(&self) -> Option<Instant> {
-        self.debt.map(|debt| debt.next.min(debt.by))
+        self.watch.map(|watch| watch.next.min(watch.by))
     }
 
-    /// Checks whether the peer takes anything; the argument is the bytes that lie there now.
+    /// Checks whether the peer takes anything; `untaken` is the number of bytes that wait for the peer now.
     pub(crate) fn look(&mut self, now: Instant, untaken: usize) -> Found {
         let taken = self.taken(untaken);
         let fresh = self.begin(now, untaken);
-        let Some(debt) = &mut self.debt else { return Found::Fine };
-        if taken >= debt.goal {
-            *debt = fresh;
+        let Some(watch) = &mut self.watch else { return Found::Fine };
+        if taken >= watch.goal {
+            *watch = fresh;
             return Found::Fine;
         }
-        if now >= debt.by {
+        if now >= watch.by {
             return Found::TooSlow;
         }
-        if now >= debt.next {
-            if taken <= debt.taken {
+        if now >= watch.next {
+            if taken <= watch.taken {
                 return Found::Nothing;
             }
-            (debt.taken, debt.next) = (taken, now + TAKE);
+            (watch.taken, watch.next) = (taken, now + TAKE);
         }
         Found::Fine
     }
 
-    fn begin(&self, now: Instant, untaken: usize) -> Debt {
+    fn begin(&self, now: Instant, untaken: usize) -> Watch {
         let sent = i64::try_from(self.sent).unwrap_or(i64::MAX);
-        Debt { taken: self.taken(untaken), next: now + TAKE, goal: sent, by: now + TAKE_ALL }
+        Watch { taken: self.taken(untaken), next: now + TAKE, goal: sent, by: now + TAKE_ALL }
     }
 
     /// A socket holds more memory than it holds bytes: this is somewhat less than what was taken.
@@ -99,33 +99,33 @@ mod tests {
 
     const KIB: usize = 1 << 10;
 
-    fn owing(bytes: usize, now: Instant) -> Taking {
-        let mut taking = Taking::default();
-        taking.sent(bytes);
-        taking.settle(now, true, bytes);
-        taking
+    fn owing(bytes: usize, now: Instant) -> Backlog {
+        let mut backlog = Backlog::default();
+        backlog.sent(bytes);
+        backlog.settle(now, true, bytes);
+        backlog
     }
 
     #[test]
     fn a_peer_that_takes_nothing_is_found_at_the_next_look() {
         let now = Instant::now();
-        let mut taking = owing(100 * KIB, now);
-        assert_eq!(taking.deadline(), Some(now + TAKE));
-        assert_eq!(taking.look(now + TAKE / 2, 100 * KIB), Found::Fine);
-        assert_eq!(taking.look(now + TAKE, 100 * KIB), Found::Nothing);
+        let mut backlog = owing(100 * KIB, now);
+        assert_eq!(backlog.deadline(), Some(now + TAKE));
+        assert_eq!(backlog.look(now + TAKE / 2, 100 * KIB), Found::Fine);
+        assert_eq!(backlog.look(now + TAKE, 100 * KIB), Found::Nothing);
     }
 
     #[test]
     fn a_peer_that_takes_a_little_each_time_goes_on_until_the_whole_takes_too_long() {
         let mut now = Instant::now();
         let start = now;
-        let mut taking = owing(1000 * KIB, now);
+        let mut backlog = owing(1000 * KIB, now);
         let mut left = 1000 * KIB;
         let mut looks = 0;
         let end = loop {
-            now = taking.deadline().unwrap();
+            now = backlog.deadline().unwrap();
             left -= 8 * KIB;
-            match taking.look(now, left) {
+            match backlog.look(now, left) {
                 Found::Fine => looks += 1,
                 end => break end,
             }
@@ -137,27 +137,27 @@ mod tests {
     #[test]
     fn a_peer_that_keeps_up_on_the_whole_is_never_done_and_never_cut_off() {
         let mut now = Instant::now();
-        let mut taking = owing(200 * KIB, now);
+        let mut backlog = owing(200 * KIB, now);
         let mut left = 200 * KIB;
-        // A follower of the log, say: as much comes as it takes.
+        // For example, a follower of the log: as much arrives as it takes.
         for _ in 0..1000 {
-            now = taking.deadline().unwrap();
+            now = backlog.deadline().unwrap();
             left -= 40 * KIB;
-            assert_eq!(taking.look(now, left), Found::Fine);
+            assert_eq!(backlog.look(now, left), Found::Fine);
             left += 40 * KIB;
-            taking.sent(40 * KIB);
-            taking.settle(now, true, left);
+            backlog.sent(40 * KIB);
+            backlog.settle(now, true, left);
         }
     }
 
     #[test]
     fn whoever_has_taken_everything_begins_anew() {
         let now = Instant::now();
-        let mut taking = owing(KIB, now);
-        taking.settle(now + TAKE / 2, false, 0);
-        assert_eq!((taking.deadline(), taking.look(now + TAKE * 2, 0)), (None, Found::Fine));
-        taking.sent(KIB);
-        taking.settle(now + TAKE * 2, true, KIB);
-        assert_eq!(taking.deadline(), Some(now + TAKE * 3));
+        let mut backlog = owing(KIB, now);
+        backlog.settle(now + TAKE / 2, false, 0);
+        assert_eq!((backlog.deadline(), backlog.look(now + TAKE * 2, 0)), (None, Found::Fine));
+        backlog.sent(KIB);
+        backlog.settle(now + TAKE * 2, true, KIB);
+        assert_eq!(backlog.deadline(), Some(now + TAKE * 3));
     }
 }

@@ -61,7 +61,7 @@ struct Place {
 
 /// The state between two events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Course {
+pub(super) struct State {
     follows: bool,
     start: Start,
     /// The next pause, if the daemon does not ask for a longer one.
@@ -72,15 +72,15 @@ pub(super) struct Course {
     broken: Option<(u64, u64)>,
 }
 
-impl Course {
+impl State {
     /// Before the first attachment, which begins at `start`.
     pub(super) fn new(start: Start) -> Self {
-        Course { follows: true, start, pause: SHORTEST_PAUSE, place: None, broken: None }
+        State { follows: true, start, pause: SHORTEST_PAUSE, place: None, broken: None }
     }
 
     /// The first end of an attachment is the end.
     pub(super) fn once(self) -> Self {
-        Course { follows: false, ..self }
+        State { follows: false, ..self }
     }
 
     /// Where the next attachment begins. Whatever is in a segment that was not there before was published while this reading
@@ -97,12 +97,12 @@ impl Course {
     /// What follows from an event.
     pub(super) fn after(self, event: Event) -> (Self, Action) {
         match event {
-            Event::Handoff => (Course { pause: SHORTEST_PAUSE, ..self }, Action::Begin),
+            Event::Handoff => (State { pause: SHORTEST_PAUSE, ..self }, Action::Begin),
             Event::Ring { lineage, seq } => {
                 let known = self.place.filter(|place| place.lineage == lineage);
                 let place = known.unwrap_or(Place { lineage, next: seq });
                 let action = known.map_or(Action::Begin, |place| Action::GoOn { next: place.next });
-                (Course { pause: SHORTEST_PAUSE, place: Some(place), ..self }, action)
+                (State { pause: SHORTEST_PAUSE, place: Some(place), ..self }, action)
             }
             Event::Ended { back, retry_after, next } => self.ended(back, retry_after, next),
             // The daemon looks at a segment for which it gets this report. If the reader finds the same place broken once
@@ -110,7 +110,7 @@ impl Course {
             Event::Broken { instance, seq } => {
                 let here = Some((instance, seq));
                 let action = if self.broken == here { Action::Fail } else { Action::Stay };
-                (Course { broken: here, ..self }, action)
+                (State { broken: here, ..self }, action)
             }
         }
     }
@@ -129,7 +129,7 @@ impl Course {
         let tell = self.pause == SHORTEST_PAUSE || asked >= LONGEST_PAUSE;
         let place = self.place.map(|place| Place { next: next.unwrap_or(place.next), ..place });
         let longer = (2 * self.pause).min(LONGEST_PAUSE);
-        (Course { pause: longer, place, ..self }, Action::Pause { pause, tell })
+        (State { pause: longer, place, ..self }, Action::Pause { pause, tell })
     }
 }
 
@@ -145,10 +145,10 @@ mod tests {
     }
 
     /// The actions that follow from events.
-    fn actions(mut course: Course, events: &[Event]) -> Vec<Action> {
+    fn actions(mut state: State, events: &[Event]) -> Vec<Action> {
         let step = |event: &Event| {
-            let (next, action) = course.after(*event);
-            course = next;
+            let (next, action) = state.after(*event);
+            state = next;
             action
         };
         events.iter().map(step).collect()
@@ -160,7 +160,7 @@ mod tests {
 
     #[test]
     fn pauses_double_up_to_a_second_and_the_program_is_told_once() {
-        let told = actions(Course::new(Start::New), &[GONE; 7]);
+        let told = actions(State::new(Start::New), &[GONE; 7]);
         let silent = [100, 200, 400, 800, 1000, 1000].map(|ms| pause(ms, false));
         assert_eq!(told[0], pause(50, true));
         assert_eq!(told[1..], silent);
@@ -170,7 +170,7 @@ mod tests {
     fn an_attachment_makes_the_next_pause_short_again() {
         let ring = Event::Ring { lineage: 1, seq: 0 };
         for attached in [ring, Event::Handoff] {
-            let told = actions(Course::new(Start::New), &[GONE, GONE, attached, GONE]);
+            let told = actions(State::new(Start::New), &[GONE, GONE, attached, GONE]);
             assert_eq!(told[2..], [Action::Begin, pause(50, true)]);
         }
     }
@@ -182,7 +182,7 @@ mod tests {
             Event::Ended { back: Return::Possible, retry_after, next: None }
         };
         let told =
-            actions(Course::new(Start::New), &[GONE, refused(20), refused(999), refused(1500), refused(u64::MAX)]);
+            actions(State::new(Start::New), &[GONE, refused(20), refused(999), refused(1500), refused(u64::MAX)]);
         let wanted = [pause(50, true), pause(100, false), pause(999, false), pause(1500, true), pause(3_600_000, true)];
         assert_eq!(told, wanted);
     }
@@ -190,15 +190,15 @@ mod tests {
     #[test]
     fn a_name_that_is_unknown_is_a_mistake_before_the_first_attachment_only() {
         let unknown = Event::Ended { back: Return::IfKnown, retry_after: None, next: None };
-        let told = actions(Course::new(Start::New), &[unknown, Event::Ring { lineage: 1, seq: 7 }, unknown]);
+        let told = actions(State::new(Start::New), &[unknown, Event::Ring { lineage: 1, seq: 7 }, unknown]);
         assert_eq!(told, [Action::Fail, Action::Begin, pause(50, true)]);
     }
 
     #[test]
     fn what_never_succeeds_is_not_tried_again_and_without_following_nothing_is() {
         let never = Event::Ended { back: Return::Never, retry_after: None, next: Some(3) };
-        assert_eq!(actions(Course::new(Start::New), &[never]), [Action::Fail]);
-        assert_eq!(actions(Course::new(Start::New).once(), &[GONE, Event::Handoff, GONE]).last(), Some(&Action::Fail));
+        assert_eq!(actions(State::new(Start::New), &[never]), [Action::Fail]);
+        assert_eq!(actions(State::new(Start::New).once(), &[GONE, Event::Handoff, GONE]).last(), Some(&Action::Fail));
     }
 
     #[test]
@@ -214,14 +214,14 @@ mod tests {
             ended_before(4),
             Event::Ring { lineage: 2, seq: 6 },
         ];
-        let told = actions(Course::new(Start::New), &events);
+        let told = actions(State::new(Start::New), &events);
         let begun: Vec<_> = told.into_iter().filter(|action| !matches!(action, Action::Pause { .. })).collect();
         assert_eq!(begun, [Action::Begin, Action::GoOn { next: 9 }, Action::Begin, Action::GoOn { next: 4 }]);
     }
 
     #[test]
     fn only_the_first_attachment_begins_where_the_program_said() {
-        let new = Course::new(Start::New);
+        let new = State::new(Start::New);
         assert_eq!(new.start(), Start::New);
         assert_eq!(new.after(GONE).0.start(), Start::New);
         assert_eq!(new.after(Event::Ring { lineage: 1, seq: 5 }).0.start(), Start::Oldest);
@@ -230,8 +230,8 @@ mod tests {
     #[test]
     fn a_broken_segment_is_waited_for_once() {
         let at = |instance, seq| Event::Broken { instance, seq };
-        for course in [Course::new(Start::New), Course::new(Start::New).once()] {
-            let told = actions(course, &[at(1, 7), at(2, 7), at(2, 9), at(2, 9)]);
+        for state in [State::new(Start::New), State::new(Start::New).once()] {
+            let told = actions(state, &[at(1, 7), at(2, 7), at(2, 9), at(2, 9)]);
             assert_eq!(told, [Action::Stay, Action::Stay, Action::Stay, Action::Fail]);
         }
     }

@@ -1,4 +1,4 @@
-//! Finding the daemon that has come in the place of one that died, without ever waiting for it.
+//! Reconnecting after the daemon has died: looks for the daemon that replaces it, and never waits.
 //!
 //! ```text
 //! lost --(25 ms)--> connect, ask --> answer: attached again
@@ -27,9 +27,9 @@ const PAUSE_NS: u64 = 25_000_000;
 /// How long a daemon that has taken the connection may take to answer.
 const ANSWER_NS: u64 = 5_000_000_000;
 
-/// An attachment that is looked for again when its daemon dies.
+/// The search for another daemon.
 #[derive(Debug)]
-struct Comeback {
+struct Search {
     endpoint: Endpoint,
     lost_ns: u64,
     next_ns: u64,
@@ -38,12 +38,12 @@ struct Comeback {
     timer: Option<TimerFd>,
 }
 
-/// What has come of it so far.
+/// The result so far.
 #[derive(Debug)]
 enum Found {
     /// Nothing: look again later.
     Nothing,
-    /// A daemon, which has answered so; the connection is the attachment again.
+    /// A daemon and its answer; the connection is the attachment again.
     Daemon(Box<Done>, Vec<OwnedFd>, Conn),
     /// A daemon, which does not take the attachment over, and why.
     Refusal(String),
@@ -53,17 +53,17 @@ enum Found {
 
 /// A connection to the daemon, and the search for another daemon once it is lost.
 #[derive(Debug)]
-pub(super) struct Lasting {
+pub(super) struct Reconnecting {
     conn: Option<Conn>,
-    /// `None`: nobody is looked for.
-    comeback: Option<Comeback>,
+    /// `None`: the attachment ends with the connection.
+    search: Option<Search>,
     changes: u64,
 }
 
-impl Lasting {
-    /// With an endpoint, another daemon is looked for there.
+impl Reconnecting {
+    /// With an endpoint, looks for another daemon there once the connection is lost.
     pub(super) fn new(conn: Conn, endpoint: Option<Endpoint>) -> Self {
-        Lasting { conn: Some(conn), comeback: endpoint.map(Comeback::new), changes: 0 }
+        Reconnecting { conn: Some(conn), search: endpoint.map(Search::new), changes: 0 }
     }
 
     /// The connection, while there is one.
@@ -75,9 +75,9 @@ impl Lasting {
     pub(super) fn lost(&mut self, may_go_on: bool) -> Result<(), LinkError> {
         self.conn = None;
         self.changes += 1;
-        match &mut self.comeback {
-            Some(comeback) if may_go_on => {
-                comeback.lost();
+        match &mut self.search {
+            Some(search) if may_go_on => {
+                search.lost();
                 Ok(())
             }
             _ => Err(LinkError::Disconnected),
@@ -93,43 +93,43 @@ impl Lasting {
         request: impl FnOnce() -> Option<(Request, Vec<OwnedFd>)>,
         is_right: impl FnOnce(&Done, &[OwnedFd]) -> bool,
     ) -> Result<Looked, LinkError> {
-        let Some(comeback) = &mut self.comeback else { return Err(LinkError::Disconnected) };
+        let Some(search) = &mut self.search else { return Err(LinkError::Disconnected) };
         self.changes += 1;
-        match comeback.go_on(request) {
+        match search.go_on(request) {
             Found::Nothing => Ok(Looked::Nothing),
             Found::Daemon(done, fds, conn) if is_right(&done, &fds) => {
                 self.conn = Some(conn);
                 Ok(Looked::Attached(fds))
             }
-            // This process has no descriptor left for what came, perhaps.
+            // Perhaps this process had no descriptors left for those that came.
             Found::Daemon(..) => {
-                comeback.later(monotonic_ns());
+                search.later(monotonic_ns());
                 Ok(Looked::Nothing)
             }
             Found::Refusal(reason) => {
-                self.comeback = None;
+                self.search = None;
                 Ok(Looked::Refused(reason))
             }
             Found::Nobody(patience) => {
-                log::info!("no daemon has come in the place of the one that died for {patience:?}");
-                self.comeback = None;
+                log::info!("no daemon has replaced the one that died for {patience:?}");
+                self.search = None;
                 Err(LinkError::Disconnected)
             }
         }
     }
 
-    /// Sends a line. One that is said while there is no daemon is lost; a connection that has just ended is noticed by the next look.
+    /// Sends a line. Without a daemon the line is lost. The next look notices a connection that has just ended.
     pub(super) fn send<T: Serialize>(&mut self, line: &T) -> Result<(), LinkError> {
         let Some(conn) = &mut self.conn else { return Ok(()) };
         conn.queue(line, Vec::new())?;
         match conn.flush() {
-            Err(_) if self.comeback.is_none() => Err(LinkError::Disconnected),
+            Err(_) if self.search.is_none() => Err(LinkError::Disconnected),
             _ => Ok(()),
         }
     }
 
     pub(super) fn as_fd(&self) -> Option<BorrowedFd<'_>> {
-        let search = || self.comeback.as_ref().and_then(Comeback::as_fd);
+        let search = || self.search.as_ref().and_then(Search::as_fd);
         self.conn.as_ref().map(AsFd::as_fd).or_else(search)
     }
 
@@ -140,30 +140,30 @@ impl Lasting {
 
     /// See [`Link::looks_for_daemon`](crate::ring::link::Link::looks_for_daemon).
     pub(super) fn looks_for_daemon(&self) -> Option<u64> {
-        self.comeback.as_ref().filter(|_| self.conn.is_none()).map(Comeback::look_at_ns)
+        self.search.as_ref().filter(|_| self.conn.is_none()).map(Search::look_at_ns)
     }
 }
 
-/// What a look for another daemon has come to.
+/// The result of a look for another daemon.
 pub(super) enum Looked {
     /// Nothing yet.
     Nothing,
     /// It is attached again; these descriptors came with the answer.
     Attached(Vec<OwnedFd>),
-    /// A daemon does not take the attachment over, and why.
+    /// Why a daemon does not take the attachment over.
     Refused(String),
 }
 
-impl Comeback {
+impl Search {
     fn new(endpoint: Endpoint) -> Self {
-        Comeback { endpoint, lost_ns: 0, next_ns: 0, asked: None, timer: None }
+        Search { endpoint, lost_ns: 0, next_ns: 0, asked: None, timer: None }
     }
 
     /// The daemon is gone.
     fn lost(&mut self) {
         (self.lost_ns, self.next_ns, self.asked) = (monotonic_ns(), 0, None);
         if self.timer.is_none() {
-            // Without one, a program that sleeps in a poll loop looks when it wakes up for another reason.
+            // Without a timer, a program that sleeps in a poll loop looks when it wakes up for another reason.
             self.timer =
                 TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK).ok();
         }
@@ -221,7 +221,7 @@ impl Comeback {
                 }
                 self.asked = Some((conn, now.saturating_add(ANSWER_NS)));
                 if let Some(timer) = &self.timer {
-                    // One that has gone off would be readable for ever.
+                    // A timer that has expired would stay readable.
                     let _ = timer.unset();
                 }
                 self.next_ns = now + PAUSE_NS;
@@ -244,7 +244,7 @@ impl Comeback {
     }
 }
 
-/// Whether a refusal may be another one soon: the daemon is starting or busy, or has too many clients just now.
+/// Whether the daemon may soon answer differently: it is starting or busy, or has too many clients at the moment.
 fn may_pass(refusal: &Refusal) -> bool {
     matches!(refusal.kind, ErrorKind::Busy | ErrorKind::TryLater | ErrorKind::TooMany | ErrorKind::Internal)
 }
