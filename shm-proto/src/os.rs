@@ -11,7 +11,7 @@
 //! | [`page`] | the sealed one-page memfds between two processes |
 //! | [`bell`] | wakes a sleeper that waits in a poll loop |
 //! | [`shm`] | POSIX shared memory objects |
-//! | [`file_lease`] | whether anybody else has a file open |
+//! | `file_lease` | whether anybody else has a file open |
 //! | [`file_lock`] | locks that say which process owns an object or writes to it |
 //! | [`remove`] | removing a name that may become another file's at the same moment |
 //! | [`memory`] | how much memory there is before it is taken |
@@ -34,7 +34,7 @@ pub mod child;
 pub mod clock;
 pub mod fds;
 pub mod file_id;
-pub mod file_lease;
+mod file_lease;
 pub mod file_lock;
 pub mod map;
 pub mod memory;

@@ -5,8 +5,8 @@
 //! | [`layout`] | the bytes in shared memory |
 //! | [`geometry`] | what a channel is: sizes, policies |
 //! | [`record`] | the 8-byte header in front of every message |
-//! | [`commit`], [`published`], [`floor`], [`wake`], [`holder`] | the lock-free steps, generic so that loom checks the code that runs |
-//! | [`plan`], `marks`, `walker` | where the next record goes: pure |
+//! | `commit`, `published`, `floor`, [`wake`], `holder` | the lock-free steps, generic so that loom checks the code that runs |
+//! | `plan`, `marks`, `walker` | where the next record goes: pure |
 //! | `segment` | a mapped segment, and how one is made |
 //! | `writer`, `reader` | the two roles |
 //! | [`standstill`] | when a reader that holds the writer up is asked for its cursor, and when it is evicted: pure |
@@ -17,13 +17,13 @@
 
 #[cfg(not(loom))]
 mod chain;
-pub mod commit;
+mod commit;
 #[cfg(not(loom))]
 mod copy;
-pub mod floor;
+mod floor;
 #[cfg(not(loom))]
 pub mod geometry;
-pub mod holder;
+mod holder;
 #[cfg(not(loom))]
 mod inspect;
 #[cfg(not(loom))]
@@ -36,8 +36,8 @@ mod loom_tests;
 mod marks;
 #[cfg(not(loom))]
 mod notes;
-pub mod plan;
-pub mod published;
+mod plan;
+mod published;
 #[cfg(not(loom))]
 mod reader;
 pub mod record;

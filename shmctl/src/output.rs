@@ -18,7 +18,7 @@ use crate::signals::Signals;
 const ENOUGH: usize = 256 << 10;
 /// If writing takes longer than this, the output is being read slowly.
 const SLOW: Duration = Duration::from_millis(100);
-/// After a signal, a reader of the output that takes nothing is waited for no longer than this.
+/// How long to wait, after a signal, for a reader of the output that takes nothing.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// Writes text that is complete.
@@ -27,25 +27,25 @@ pub(crate) fn print(text: &str) -> Result<()> {
     stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(failure)
 }
 
-/// What `value` is as JSON, as one line.
+/// Writes `value` as one line of JSON.
 pub(crate) fn print_json(value: &impl serde::Serialize) -> Result<()> {
     let text = serde_json::to_string(value).map_err(|e| Failure::Other(format!("cannot write JSON: {e}")))?;
     print(&(text + "\n"))
 }
 
-/// Waits for one of `fds`, at most `timeout`, and says which have something to tell. An interrupted wait tells nothing.
+/// Waits for one of `fds`, at most `timeout`; their events say which are ready. After an interrupted wait none is.
 pub(crate) fn wait_for(fds: &mut [PollFd<'_>], timeout: Duration) -> Result<()> {
     poll(fds, Some(timeout)).map_err(|e| Error::system("cannot wait for input, output and signals", e))?;
     Ok(())
 }
 
-/// Whether a descriptor polled for nothing in particular says that the other side has gone.
+/// Whether a descriptor that was polled for no event shows that the other side is gone.
 pub(crate) fn has_gone(fd: &PollFd<'_>) -> bool {
     let ends = PollFlags::POLLERR | PollFlags::POLLHUP | PollFlags::POLLNVAL;
     fd.revents().is_some_and(|revents| revents.intersects(ends))
 }
 
-/// Whether a descriptor has anything to tell.
+/// Whether a descriptor is ready.
 pub(crate) fn has_news(fd: &PollFd<'_>) -> bool {
     fd.any().unwrap_or(true)
 }

@@ -20,7 +20,7 @@ pub(crate) enum Paced {
 impl Paced {
     /// How often, and the time after which it may be done once more. A shell loop that starts a program each time stays below
     /// the first two, and an operator below the third.
-    pub(crate) fn allowance(self) -> (u32, Duration) {
+    fn allowance(self) -> (u32, Duration) {
         match self {
             Paced::Attach | Paced::Borrow => (500, Duration::from_millis(4)),
             Paced::Resize => (30, Duration::from_millis(200)),

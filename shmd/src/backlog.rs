@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 /// A peer must take something within this time.
 pub(crate) const TAKE: Duration = Duration::from_secs(5);
 /// A peer must take everything that waits for it within this time.
-pub(crate) const TAKE_ALL: Duration = Duration::from_secs(60);
+const TAKE_ALL: Duration = Duration::from_secs(60);
 
 /// What a peer with bytes to take must do, and by when.
 #[derive(Clone, Copy, Debug)]

@@ -1,6 +1,6 @@
 //! One client: bytes -> lines -> [`Request`](shm_proto::Request), and its replies back; deadlines and caps.
 //!
-//! Nothing here waits. A client that is silent, slow to read or nonsensical costs its connection, and nobody's time.
+//! Nothing here waits. A client that is silent, reads slowly or sends nonsense loses its connection and delays nobody.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -16,10 +16,10 @@ use crate::backlog::{Backlog, Found};
 use crate::event_loop::{ChannelId, ClientId, EventLoop, Interest, Timer, Token};
 
 /// A client has to complete a request within this time of connecting, and of the last reply.
-pub(crate) const SPEAK: Duration = Duration::from_secs(1);
-/// The socket's buffer for answers, in bytes; the kernel doubles it for what it takes itself, and answers with as much.
+const SPEAK: Duration = Duration::from_secs(1);
+/// The socket's buffer for answers, in bytes. The kernel doubles the number, for its own bookkeeping, and reports that.
 const ANSWERS: usize = 32 << 10;
-/// The same for an attachment, which may be busy with something else when it is told something.
+/// The same for an attachment, which may be busy with something else when a line comes.
 const NEWS: usize = 104 << 10;
 /// Lines that an attached reader may send at once, and each second besides.
 pub(crate) const FREE_LINES: u64 = 100;
@@ -38,7 +38,7 @@ pub(crate) enum Role {
     Reader(ChannelId, u32),
     /// The lent writer role.
     Writer(ChannelId),
-    /// Is told of every operation.
+    /// Following the operation log.
     Follower,
 }
 
@@ -47,9 +47,9 @@ pub(crate) enum Role {
 pub(crate) enum Overdue {
     /// Nothing yet.
     No,
-    /// It asked before and has nothing more to ask.
+    /// It has made a request before, and has made none since.
     Idle,
-    /// It said nothing, or not a whole line.
+    /// It has not sent a complete request.
     Silent,
     /// It does not read.
     Stuck,
@@ -68,7 +68,7 @@ pub(crate) struct Client {
     pub(crate) credentials: Credentials,
     /// What the connection is for.
     pub(crate) role: Role,
-    /// The peer has hung up: it hears no answer.
+    /// The peer has closed the connection, and gets no answer.
     pub(crate) gone: bool,
     /// Readable when the peer's process has ended.
     pidfd: Option<OwnedFd>,
@@ -168,7 +168,7 @@ impl Client {
         self.flush() && !(attached && self.conn.queued_bytes() > MAX_QUEUED + self.owed)
     }
 
-    /// Whether it says more than any attached reader has reason to.
+    /// Whether it sends more lines than any attached reader has reason to.
     pub(crate) fn says_too_much(&self, now: Instant) -> bool {
         let seconds = now.saturating_duration_since(self.since).as_secs();
         self.requests > FREE_LINES + seconds.saturating_mul(LINES_A_SECOND)
@@ -202,7 +202,7 @@ impl Client {
         (self.ending || self.input_ended) && answered && self.conn.queued_bytes() == 0
     }
 
-    /// Makes it what it stays for.
+    /// Gives the connection its permanent role.
     pub(crate) fn become_attachment(&mut self, role: Role) {
         self.role = role;
         // Otherwise the connection's queue holds what the socket does not.
@@ -229,7 +229,7 @@ impl Client {
         }
         let asking = self.role == Role::Asking && interest.read;
         self.speak_by = asking.then(|| self.speak_by.unwrap_or(now + SPEAK));
-        // Of what a writer has not taken there are only a few lines, and nobody else may end its role by adding to them.
+        // Few lines wait for a writer, and nobody else may end its role by adding lines.
         let patient = matches!(self.role, Role::Writer(_)) && !self.ending;
         let must_take = interest.write && !patient;
         self.backlog.settle(now, must_take, if must_take { self.conn.untaken_bytes() } else { 0 });
@@ -244,7 +244,7 @@ impl Client {
         self.speak_by = Some(now + SPEAK);
     }
 
-    /// Whether the peer has overstayed.
+    /// Whether the client's time is up, and why.
     pub(crate) fn overdue(&mut self, now: Instant) -> Overdue {
         if self.conn.is_held() && !self.flush() {
             return Overdue::Gone;

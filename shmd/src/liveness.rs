@@ -1,6 +1,6 @@
 //! Whether a peer shows signs of life. A stopped process (SIGSTOP, a debugger) looks alive to the kernel.
 //!
-//! What counts is that something of the peer's moves between two looks, not what time it claims.
+//! A peer is alive if its values change between two looks; the times that it reports are not believed.
 
 use std::time::{Duration, Instant};
 
@@ -15,11 +15,11 @@ pub(crate) struct Pulse {
 /// What a look found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Found {
-    /// What the last one did.
+    /// The same as at the last look.
     Same,
     /// No sign of life since then.
     Stalled(Duration),
-    /// It moves again.
+    /// It shows signs of life again.
     Recovered,
 }
 

@@ -18,7 +18,7 @@ use shm_proto::internal::os::poll::readable;
 use shm_proto::{ChannelName, Endpoint, Error, ErrorKind, Result, Writer, WriterError};
 
 /// The option that makes this program the child.
-pub(crate) const OPTION: &str = "--finish-shrink";
+const OPTION: &str = "--finish-shrink";
 /// How often the child looks whether the readers have made way.
 const LOOK: Duration = Duration::from_millis(20);
 /// Most children at a time: to start one takes the daemon about a millisecond.

@@ -1,7 +1,7 @@
 //! The operation log: one call writes the log line and keeps the entry for `shmctl log`.
 //!
-//! Like the log itself there is one for the process: threads and objects that know nothing of the daemon have something to
-//! say, and the last words are said when most of the daemon is gone.
+//! There is one operation log per process, like the log itself: threads and objects without access to the daemon write
+//! entries, too, and the last entries are written when most of the daemon is gone.
 
 mod file;
 mod saving;
@@ -22,7 +22,7 @@ pub(crate) use saving::{Saved, save_in};
 use crate::peer::Peer;
 use crate::rate_limit::LeftOut;
 
-/// Events that peers can make as many of as they like, by coming and going.
+/// Events that peers can cause without limit, by coming and going.
 const PASSING: [LogEvent; 5] = [LogEvent::Attach, LogEvent::Detach, LogEvent::Lend, LogEvent::Return, LogEvent::Resume];
 
 /// An entry as it is sent. Written as JSON once, because it may be asked for a thousand times, a hundred thousand at once.
@@ -71,8 +71,8 @@ pub(crate) fn answer(entries: &[Arc<Kept>], most: usize) -> Vec<u8> {
     line.into_bytes()
 }
 
-/// The newest entries. Those about peers that come and go have half of the places when there is a run on them, or they would
-/// push everything else out.
+/// The newest entries. In a flood, entries about peers that come and go get half of the places, so that they do not push
+/// everything else out.
 #[derive(Debug)]
 struct Ring {
     entries: VecDeque<Arc<Kept>>,
@@ -84,7 +84,7 @@ struct Ring {
 static RING: Mutex<Ring> = Mutex::new(Ring::new(1000));
 
 fn ring() -> MutexGuard<'static, Ring> {
-    // What a thread that panicked has left is a list of entries all the same.
+    // After a panic of another thread, this is still a valid list of entries.
     RING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -202,7 +202,7 @@ impl Operation {
         self.number("pid", peer.pid).text("user", &peer.user).text("program", &peer.program)
     }
 
-    /// So many entries like this one were left out before it.
+    /// The number of entries like this one that were left out before it.
     pub(crate) fn left_out(self, left_out: LeftOut) -> Self {
         match left_out.count() {
             0 => self,
@@ -215,7 +215,7 @@ impl Operation {
         self.tell(Level::Info, Severity::Info);
     }
 
-    /// Something went other than it should.
+    /// Something unusual happened.
     pub(crate) fn warn(self) {
         self.tell(Level::Warn, Severity::Warn);
     }
@@ -233,7 +233,7 @@ impl Operation {
     }
 
     fn entry(self, severity: Severity) -> LogEntry {
-        // A clock before 1970 is set wrong; the entry's number still says its place.
+        // A clock before 1970 is wrong; the entry's number still gives its place.
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let mut entry = LogEntry::new(severity, self.event);
         entry.time_ms = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
@@ -274,7 +274,7 @@ mod tests {
         let mut ring = Ring::new(10);
         ring.keep(entry(LogEvent::Create));
         (0..20).for_each(|_| ring.keep(entry(LogEvent::Attach)));
-        // While there is little else they may have every place.
+        // As long as there are few others, they may have every place.
         assert_eq!(numbers(&ring, 0), [1].into_iter().chain(13..=21).collect::<Vec<_>>());
         (0..8).for_each(|_| ring.keep(entry(LogEvent::Evict)));
         (0..200).for_each(|_| ring.keep(entry(LogEvent::Detach)));

@@ -56,7 +56,7 @@ impl Bounds {
 }
 
 /// `bytes` rounded up to whole pages, unless that is more than can be counted.
-pub(crate) fn page_multiple(bytes: u64) -> Option<u64> {
+fn page_multiple(bytes: u64) -> Option<u64> {
     bytes.max(1).checked_next_multiple_of(PAGE)
 }
 

@@ -1,7 +1,7 @@
 //! How much went through a channel over the last second, minute and hour.
 //!
-//! Totals are noted at the daemon's tick, and only there: while a channel rests its totals do not move, so what is missing
-//! says that nothing happened.
+//! Totals are noted at the daemon's tick only. While a channel is idle its totals stay the same, so a missing note means
+//! that nothing happened.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};

@@ -1,6 +1,6 @@
 //! A handoff reader that the daemon knows of: the connection is the attachment, the messages come through the objects.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
 use super::Endpoint;
@@ -63,12 +63,6 @@ impl Attached {
     #[must_use]
     pub fn names(&self) -> &Names {
         self.reader.names()
-    }
-
-    /// The connection to the daemon: readable when it says something or is gone.
-    #[must_use]
-    pub fn connection_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.line.as_fd()
     }
 
     /// See [`Reader::acknowledge`].

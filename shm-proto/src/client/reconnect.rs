@@ -7,18 +7,14 @@
 //! ```
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
-
 use serde::Serialize;
 
-use super::Endpoint;
-use super::session;
-use crate::control::{Conn, Done, MAX_REPLY, Received, Reply, Request, decode};
-use crate::control::{ErrorKind, Refusal};
+use super::{Endpoint, session};
+use crate::control::{Conn, Done, ErrorKind, MAX_REPLY, Received, Refusal, Reply, Request, decode};
 use crate::os::clock::monotonic_ns;
 use crate::ring::link::LinkError;
 
@@ -140,7 +136,7 @@ impl Reconnecting {
 
     /// See [`Link::looks_for_daemon`](crate::ring::link::Link::looks_for_daemon).
     pub(super) fn looks_for_daemon(&self) -> Option<u64> {
-        self.search.as_ref().filter(|_| self.conn.is_none()).map(Search::look_at_ns)
+        self.search.as_ref().filter(|_| self.conn.is_none()).map(|search| search.next_ns)
     }
 }
 
@@ -167,11 +163,6 @@ impl Search {
             self.timer =
                 TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK).ok();
         }
-    }
-
-    /// When to look again, `CLOCK_MONOTONIC` nanoseconds.
-    fn look_at_ns(&self) -> u64 {
-        self.next_ns
     }
 
     /// Readable when there is something to look at.
@@ -212,7 +203,7 @@ impl Search {
         if now - self.lost_ns > u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX) {
             return Found::Nobody(patience);
         }
-        match self.connect().and_then(|stream| Some((stream, request()?))) {
+        match session::open_now(&self.endpoint.socket).and_then(|stream| Some((stream, request()?))) {
             None => self.later(now),
             Some((stream, (request, fds))) => {
                 let mut conn = Conn::new(stream, MAX_REPLY);
@@ -228,10 +219,6 @@ impl Search {
                 Found::Nothing
             }
         }
-    }
-
-    fn connect(&self) -> Option<UnixStream> {
-        session::open_now(&self.endpoint.socket)
     }
 
     fn later(&mut self, now: u64) -> Found {

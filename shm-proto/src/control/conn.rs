@@ -230,7 +230,7 @@ impl Conn {
     /// # Errors
     /// [`ProtocolError::Broken`] if a line is over the limit, is not UTF-8 or brings too many descriptors. The connection
     /// cannot be used any more then.
-    pub fn next_line(&mut self) -> Result<Option<(String, Vec<OwnedFd>)>, ProtocolError> {
+    pub(crate) fn next_line(&mut self) -> Result<Option<(String, Vec<OwnedFd>)>, ProtocolError> {
         self.input.next_line()
     }
 

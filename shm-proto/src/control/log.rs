@@ -28,7 +28,8 @@ words! {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct LogEntry {
-    /// Its number: 1 for the daemon's first entry, and so on, also after a crash. Numbers of entries that the asking peer may not see are missing.
+    /// Its number: 1 for the daemon's first entry, and so on, also after a crash. Numbers of entries that the asking peer may
+    /// not see are missing.
     pub seq: u64,
     /// Wall clock, milliseconds since 1970-01-01 00:00 UTC.
     pub time_ms: u64,

@@ -25,20 +25,20 @@ const FIRST: usize = 4 << 10;
 
 /// Where messages go: a ring's writer, or a test's list.
 pub trait MessageSink {
-    /// What publishing can meet, and cutting.
+    /// The error of publishing, which cutting errors convert to.
     type Error: From<FramingError>;
 
-    /// Publishes messages in order; they may become visible together. Returns how many there were, with those dropped.
+    /// Publishes messages in order; they may become visible together. Returns their number, dropped ones included.
     ///
     /// # Errors
-    /// Whatever publishing says; the messages from the failed one on are not published.
+    /// The error of publishing; the failed message and those after it are not published.
     fn publish_all<'m>(&mut self, messages: impl Iterator<Item = &'m [u8]>) -> Result<u64, Self::Error>;
 
     /// Offers a place for one message of `len` bytes to `fill`, which returns how many of them, from the start, make
     /// the message, or nothing for no message at all.
     ///
     /// # Errors
-    /// Whatever publishing says.
+    /// The error of publishing.
     fn publish_in_place(
         &mut self,
         len: usize,
@@ -46,7 +46,7 @@ pub trait MessageSink {
     ) -> Result<Slotted, Self::Error>;
 }
 
-/// What became of an offer of a place.
+/// The result of offering a place.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Slotted {
     /// The message is published.
@@ -55,11 +55,11 @@ pub enum Slotted {
     Nothing,
     /// The sink will not take this message and has counted it as dropped.
     Dropped,
-    /// There is no place now, and waiting for one is not what this sink does.
+    /// There is no place now, and this sink does not wait for one.
     NoPlace,
 }
 
-/// What one step did.
+/// The result of one step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Read something, and published this number of messages, perhaps none.
@@ -72,8 +72,8 @@ pub enum Step {
 
 /// Cuts one input into messages.
 ///
-/// Memory is bounded by the largest message, and asked for before it is taken. A message over the limit is an error that names it; nothing is ever cut
-/// to fit.
+/// Memory is bounded by the largest message, and is checked for before it is allocated. A message over the limit is an
+/// error that names the limit; nothing is truncated.
 #[derive(Debug)]
 pub struct Pump {
     framing: Framing,
@@ -88,12 +88,12 @@ pub struct Pump {
     searched: usize,
     /// The message at `start` did not arrive in one go; trying again in place would copy its beginning each time.
     in_pieces: bool,
-    /// The sink has dropped the message at `start` already: it is read and passed over.
+    /// The sink has already dropped the message at `start`: its bytes are read and skipped.
     dropped: bool,
     /// A chunk cut short by the end of the input is an error.
     whole_chunks: bool,
     skip: Skip,
-    /// What was read behind a message that was passed over may hold whole messages.
+    /// The bytes behind a skipped message may hold whole messages.
     look_again: bool,
     published: u64,
     ended: bool,
@@ -160,13 +160,13 @@ impl Pump {
 
     /// Reads what one read gives, or what completes one large message, and publishes the messages it completes.
     ///
-    /// An input that waits inside `read` makes this wait; one that says [`io::ErrorKind::WouldBlock`] does not. The
-    /// sink waits as it is made to.
+    /// This waits if the input waits inside `read`, unless the input returns [`io::ErrorKind::WouldBlock`]. The sink
+    /// may wait as well.
     ///
     /// # Errors
     /// [`FramingError::BadInput`] for a message over the limit and for a record cut short by the end of the input,
-    /// [`FramingError::NoMemory`] when there is none for what has come of a message, [`FramingError::System`] when reading
-    /// fails, and what the sink says.
+    /// [`FramingError::NoMemory`] when there is no memory for the bytes of a message, [`FramingError::System`] when reading
+    /// fails, and the sink's errors.
     pub fn step<S: MessageSink>(&mut self, input: &mut impl Input, sink: &mut S) -> Result<Step, S::Error> {
         if self.ended {
             return Ok(Step::Eof);
@@ -319,7 +319,7 @@ impl Pump {
             if left >= self.max_message {
                 return Err(self.over_limit(&format!("what is left, with its delimiter {} bytes,", left + 1)).into());
             }
-            // The input says again that it has ended.
+            // The next read reports the end again.
             self.append(delimiter).inspect_err(|_| self.ended = false)?;
         }
         let last = (!self.dropped).then_some(&self.buffer[self.start..self.end]);
@@ -355,7 +355,7 @@ fn outcome_of(e: io::Error) -> Result<Step> {
 }
 
 /// Reads until `slot` is full, from `filled` on. Returns how much of it is filled and, when it is not full, what the
-/// last read said.
+/// last read returned.
 fn read_until_full(input: &mut impl Input, slot: &mut [u8], mut filled: usize) -> (usize, Option<io::Result<usize>>) {
     while filled < slot.len() {
         match input.read(&mut slot[filled..]) {

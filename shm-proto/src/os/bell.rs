@@ -90,7 +90,7 @@ impl Bell {
 
     /// Whether the other end is closed in every process. Rings from before can still be taken.
     #[must_use]
-    pub fn is_alone(&self) -> bool {
+    pub(crate) fn is_alone(&self) -> bool {
         let mut ends = [PollFd::new(self.0.as_fd(), PollFlags::empty())];
         let polled = poll(&mut ends, Some(Duration::ZERO)) == Ok(true);
         polled && ends[0].revents().is_some_and(|said| said.contains(PollFlags::POLLHUP))

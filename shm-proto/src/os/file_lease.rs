@@ -17,7 +17,7 @@ const F_SETSIG: i32 = 10;
 ///
 /// # Errors
 /// [`SystemError`] if the kernel or the file system gives no leases.
-pub fn is_alone(file: impl AsFd) -> Result<bool> {
+pub(crate) fn is_alone(file: impl AsFd) -> Result<bool> {
     let fd = file.as_fd().as_raw_fd();
     // The kernel sends a signal when another process opens the file. The default, SIGIO, would end this process; SIGURG is
     // ignored.

@@ -71,7 +71,7 @@ impl Mapping {
     ///
     /// The kernel gives huge pages if shared memory may have them (`huge=advise` or a stronger setting on the mount of
     /// `/dev/shm`) and the range is aligned and long enough. Otherwise this changes nothing. A refusal is not an error.
-    pub fn advise_huge(&self) {
+    pub(crate) fn advise_huge(&self) {
         // SAFETY: the range is this mapping's, and the advice changes no contents.
         let advised = unsafe { madvise(self.start, self.len, MmapAdvise::MADV_HUGEPAGE) };
         if let Err(e) = advised {
@@ -83,7 +83,7 @@ impl Mapping {
     /// 1 us for every 4 KiB). They must have memory behind them.
     ///
     /// Needs Linux 5.14. If the kernel refuses, each first use costs its page fault.
-    pub fn populate(&self, len: usize, writable: bool) {
+    pub(crate) fn populate(&self, len: usize, writable: bool) {
         let advice = if writable { libc::MADV_POPULATE_WRITE } else { libc::MADV_POPULATE_READ };
         let len = len.min(self.len);
         // SAFETY: the range is inside this mapping, and populating changes no contents.

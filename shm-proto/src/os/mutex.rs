@@ -129,13 +129,13 @@ impl<'a> RobustMutex<'a> {
     /// Whether the mutex survives the death of its holder. A mutex that was initialised without `pthread_mutexattr_setrobust`
     /// does not.
     #[must_use]
-    pub fn is_robust(self) -> bool {
+    pub(crate) fn is_robust(self) -> bool {
         self.half(2) & ROBUST != 0
     }
 
     /// Whether the kind is one that these operations are meant for.
     #[must_use]
-    pub fn is_sane(self) -> bool {
+    pub(crate) fn is_sane(self) -> bool {
         self.half(2) & !KNOWN_KIND == 0
     }
 
@@ -152,7 +152,7 @@ impl<'a> RobustMutex<'a> {
     ///
     /// # Errors
     /// [`SystemError`] for any other error of the C library, such as `EDEADLK` or `EINVAL` on memory that holds no mutex.
-    pub fn lock_until(self, deadline_ns: u64) -> Result<Lock<'a>> {
+    pub(crate) fn lock_until(self, deadline_ns: u64) -> Result<Lock<'a>> {
         let deadline = timespec {
             tv_sec: (deadline_ns / 1_000_000_000) as libc::time_t,
             tv_nsec: (deadline_ns % 1_000_000_000) as libc::c_long,

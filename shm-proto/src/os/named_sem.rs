@@ -86,7 +86,7 @@ impl NamedSemaphore {
 
     /// Whether the name still leads to this semaphore.
     #[must_use]
-    pub fn is_current(&self, name: &str) -> bool {
+    pub(crate) fn is_current(&self, name: &str) -> bool {
         FileId::at(path(name)).is_ok_and(|there| there == self.id)
     }
 

@@ -19,7 +19,7 @@ pub fn readable_bytes(fd: BorrowedFd<'_>) -> nix::Result<usize> {
 ///
 /// # Errors
 /// What the system says.
-pub fn unread_by_peer(sock: BorrowedFd<'_>) -> nix::Result<usize> {
+pub(crate) fn unread_by_peer(sock: BorrowedFd<'_>) -> nix::Result<usize> {
     ask(sock, libc::TIOCOUTQ)
 }
 

@@ -19,7 +19,7 @@ use crate::sync::{AtomicU64, Ordering};
 
 /// Writer: moves the floor from one place to another, unless the daemon has raised the generation from `known`. Returns
 /// false if the floor has not moved; the writer must read its link first.
-pub fn advance(
+pub(crate) fn advance(
     next_floor: &Published,
     floor: &Published,
     (from, to): (Place, Place),

@@ -119,7 +119,7 @@ impl Geometry {
 
     /// Why this library cannot use the segment, whatever it contains: the daemon is from another release.
     #[must_use]
-    pub fn misfit(&self) -> Option<String> {
+    pub(crate) fn misfit(&self) -> Option<String> {
         let (theirs, ours) = (self.layout, LAYOUT_VERSION);
         if theirs != ours {
             return Some(format!(

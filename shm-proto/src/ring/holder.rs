@@ -9,21 +9,21 @@
 use crate::sync::{AtomicU64, Ordering, fence};
 
 /// Writer: names the process that holds the role, by its number and its start.
-pub fn take_up(writer_pid: &AtomicU64, writer_start: &AtomicU64, (pid, start): (u64, u64)) {
+pub(crate) fn take_up(writer_pid: &AtomicU64, writer_start: &AtomicU64, (pid, start): (u64, u64)) {
     writer_start.store(start, Ordering::Relaxed);
     // Release: pairs with the Acquire fence in `holder`; a reader that sees the number sees the start that belongs to it.
     writer_pid.store(pid, Ordering::Release);
 }
 
 /// Writer, after its last record: says that no process holds the role.
-pub fn give_up(writer_pid: &AtomicU64) {
+pub(crate) fn give_up(writer_pid: &AtomicU64) {
     // Release: pairs with the Acquire fence in `holder`; a reader that sees the 0 sees every record published before it.
     writer_pid.store(0, Ordering::Release);
 }
 
 /// Reader: number and start of the process that holds the role, or `None` when its writer has given it up. A look at the ring
 /// after that finds the writer's last record.
-pub fn holder(writer_pid: &AtomicU64, writer_start: &AtomicU64) -> Option<(u64, u64)> {
+pub(crate) fn holder(writer_pid: &AtomicU64, writer_start: &AtomicU64) -> Option<(u64, u64)> {
     // Relaxed loads and a fence, because the mapping may be read-only: see `look`.
     let pid = writer_pid.load(Ordering::Relaxed);
     // Acquire: pairs with the Release stores in `take_up` and `give_up`.

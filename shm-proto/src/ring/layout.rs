@@ -46,7 +46,7 @@ use crate::os::sem::{Semaphore, SemaphoreCell};
 /// `SHMDRING`, little-endian.
 pub const MAGIC: u64 = u64::from_le_bytes(*b"SHMDRING");
 /// The version of the layout. Peers can use each other's segments only if this version is the same: see
-/// [`Geometry::misfit`](super::geometry::Geometry::misfit).
+/// `Geometry::misfit`.
 pub const LAYOUT_VERSION: u32 = 2;
 /// The layout of peers that do not state a version.
 pub const FIRST_LAYOUT: u32 = 1;
@@ -120,7 +120,7 @@ pub struct Counters {
     pub overwritten: AtomicU64,
     /// Changes of capacity that took effect.
     pub resizes: AtomicU64,
-    /// The writer's process number, 0 for none: see [`holder`](super::holder).
+    /// The writer's process number, 0 for none: see `holder`.
     pub writer_pid: AtomicU64,
     /// `CLOCK_MONOTONIC` nanoseconds when the writer last updated its heartbeat.
     pub writer_heartbeat: AtomicU64,
@@ -167,7 +167,7 @@ pub struct SegmentHeader {
     /// What the writer counts.
     pub counters: Counters,
     /// The place that the floor is about to move to; otherwise equal to [`floor`](Self::floor). A reader that attaches
-    /// starts here or later: see [`advance`](super::floor::advance).
+    /// starts here or later: see `floor::advance`.
     pub next_floor: Published,
     /// What the daemon notes for the next daemon.
     pub notes: Notes,
@@ -280,8 +280,7 @@ pub mod control {
 
 /// Bits of [`Identity::flags`].
 pub mod flags {
-    /// The bits that hold the `on_full` policy.
-    pub const ON_FULL: u64 = 3;
+    // Bits 0 and 1 hold the `on_full` policy.
     /// The sleeper pays for the barrier.
     pub const ASYMMETRIC: u64 = 1 << 8;
 }

@@ -19,12 +19,12 @@ use super::published::Place;
 use super::record::{HEADER, align_header, first_header};
 
 /// The largest number of extents at a time. With that many, the writer waits instead of jumping once more.
-pub const MAX_EXTENTS: usize = 32;
+pub(crate) const MAX_EXTENTS: usize = 32;
 
 /// A run of records that is contiguous in offset and in position. All extents except the newest end with the header of
 /// a jump.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Extent {
+pub(crate) struct Extent {
     /// Position of the first header.
     pub pos: u64,
     /// Offset of the first header.
@@ -41,7 +41,7 @@ impl Extent {
 
 /// What to do with a record of a given stride.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Placement {
+pub(crate) enum Placement {
     /// The record fits at the tail; everything up to `limit` is free.
     Here {
         /// First offset that must not be written.
@@ -60,7 +60,7 @@ pub enum Placement {
 
 /// The data area's bookkeeping.
 #[derive(Clone, Debug)]
-pub struct Plan {
+pub(crate) struct Plan {
     extents: VecDeque<Extent>,
     capacity: u64,
     align: u64,
@@ -69,7 +69,7 @@ pub struct Plan {
 impl Plan {
     /// An empty ring with this tail.
     #[must_use]
-    pub fn new(capacity: u64, align: u64, tail: Place) -> Plan {
+    pub(crate) fn new(capacity: u64, align: u64, tail: Place) -> Plan {
         let mut extents = VecDeque::with_capacity(MAX_EXTENTS + 1);
         extents.push_back(Extent { pos: tail.pos, off: tail.off, len: 0 });
         Plan { extents, capacity, align }
@@ -77,18 +77,18 @@ impl Plan {
 
     /// The capacity that placement respects, in bytes.
     #[must_use]
-    pub fn capacity(&self) -> u64 {
+    pub(crate) fn capacity(&self) -> u64 {
         self.capacity
     }
 
     /// Changes the capacity. Records above a smaller capacity stay until the floor has passed them.
-    pub fn set_capacity(&mut self, capacity: u64) {
+    pub(crate) fn set_capacity(&mut self, capacity: u64) {
         self.capacity = capacity;
     }
 
     /// Offset of the lowest header place.
     #[must_use]
-    pub fn base(&self) -> u64 {
+    pub(crate) fn base(&self) -> u64 {
         first_header(self.align)
     }
 
@@ -98,20 +98,20 @@ impl Plan {
 
     /// Offset of the tail.
     #[must_use]
-    pub fn tail_off(&self) -> u64 {
+    pub(crate) fn tail_off(&self) -> u64 {
         self.newest().end()
     }
 
     /// Position of the tail.
     #[must_use]
-    pub fn tail_pos(&self) -> u64 {
+    pub(crate) fn tail_pos(&self) -> u64 {
         let newest = self.newest();
         newest.pos + newest.len
     }
 
     /// The end of the bytes that must not be touched: live records, and the place of the header at the tail.
     #[must_use]
-    pub fn highest(&self) -> u64 {
+    pub(crate) fn highest(&self) -> u64 {
         let live = self.extents.iter().map(|e| e.end()).max().unwrap_or(0);
         live.max(self.tail_off() + HEADER)
     }
@@ -136,7 +136,7 @@ impl Plan {
 
     /// Where a record of `stride` bytes goes.
     #[must_use]
-    pub fn place(&self, stride: u64) -> Placement {
+    pub(crate) fn place(&self, stride: u64) -> Placement {
         let base = self.base();
         let need = stride + HEADER;
         if base + need > self.capacity {
@@ -167,27 +167,27 @@ impl Plan {
 
     /// Whether nothing is live except the tail.
     #[must_use]
-    pub fn is_drained(&self) -> bool {
+    pub(crate) fn is_drained(&self) -> bool {
         self.extents.len() == 1 && self.newest().len == 0
     }
 
     /// A record of `stride` bytes was put at the tail.
     #[inline]
-    pub fn push(&mut self, stride: u64) {
+    pub(crate) fn push(&mut self, stride: u64) {
         if let Some(newest) = self.extents.back_mut() {
             newest.len += stride;
         }
     }
 
     /// A jump was put at the tail.
-    pub fn jump(&mut self, target: u64) {
+    pub(crate) fn jump(&mut self, target: u64) {
         self.push(HEADER);
         let pos = self.tail_pos();
         self.extents.push_back(Extent { pos, off: target, len: 0 });
     }
 
     /// Gives up everything before `pos`, which is a record boundary between floor and tail.
-    pub fn release(&mut self, pos: u64) {
+    pub(crate) fn release(&mut self, pos: u64) {
         while self.extents.len() > 1 && self.extents[0].pos + self.extents[0].len <= pos {
             self.extents.pop_front();
         }
@@ -198,21 +198,6 @@ impl Plan {
             oldest.len -= passed;
         }
     }
-
-    /// The offset of the header at a position. A position at the end of an extent is the start of the next one.
-    #[must_use]
-    pub fn offset_of(&self, pos: u64) -> Option<u64> {
-        let last = self.extents.len() - 1;
-        self.extents.iter().enumerate().find_map(|(i, e)| {
-            let within = pos.checked_sub(e.pos)?;
-            (within < e.len || (i == last && within == e.len)).then_some(e.off + within)
-        })
-    }
-
-    /// The live extents, oldest first.
-    pub fn extents(&self) -> impl Iterator<Item = &Extent> {
-        self.extents.iter()
-    }
 }
 
 #[cfg(all(test, not(loom)))]
@@ -220,6 +205,15 @@ mod tests {
     use super::*;
     use crate::ring::record::{first_header, largest_message, stride};
     use proptest::prelude::*;
+
+    /// The offset of the header at a position. A position at the end of an extent is the start of the next one.
+    fn offset_of(plan: &Plan, pos: u64) -> Option<u64> {
+        let last = plan.extents.len() - 1;
+        plan.extents.iter().enumerate().find_map(|(i, e)| {
+            let within = pos.checked_sub(e.pos)?;
+            (within < e.len || (i == last && within == e.len)).then_some(e.off + within)
+        })
+    }
 
     fn tail(off: u64) -> Place {
         Place { pos: 1000, off, seq: 0, bytes: 0 }
@@ -357,7 +351,7 @@ mod tests {
                     }
                 }
                 if let Some((end, off, n)) = live.front() {
-                    prop_assert_eq!(plan.offset_of(end - n), Some(*off));
+                    prop_assert_eq!(offset_of(&plan, end - n), Some(*off));
                 }
             }
         }

@@ -112,7 +112,7 @@ impl Published {
 
     /// The present place, or `None` if it was replaced meanwhile. Then the caller may try again.
     #[inline]
-    pub fn try_load(&self) -> Option<Place> {
+    pub(crate) fn try_load(&self) -> Option<Place> {
         // Relaxed loads and fences, because the mapping may be read-only: see `look`.
         let version = self.version.load(Ordering::Relaxed);
         // Acquire pairs with the Release store of the version in `store`.
@@ -140,7 +140,7 @@ impl Published {
     /// Whether the place lies behind `pos`. For a floor, this says whether the bytes at `pos` may have been overwritten before
     /// the reads that came before this call. Also true if the place cannot be read.
     #[inline]
-    pub fn has_passed(&self, pos: u64) -> bool {
+    pub(crate) fn has_passed(&self, pos: u64) -> bool {
         // Acquire pairs with the Release fence that ends `store`: if one of the earlier reads saw a byte that was written after
         // the place was replaced, the load below sees the new place.
         fence(Ordering::Acquire);
@@ -153,7 +153,7 @@ impl Published {
 /// raises the number of moves before it looks where the chain of records ends. If the daemon sets the bit for an eviction, the
 /// generation, which it raises next, carries the order to the writer.
 #[inline(always)]
-pub fn is_unchanged(control: &AtomicU32, bits: u32, expected: u32) -> bool {
+pub(crate) fn is_unchanged(control: &AtomicU32, bits: u32, expected: u32) -> bool {
     // Acquire pairs with the Release fence that ends `store` of the floor: if any byte that was read before this call is a new
     // one, this load sees the bit. As a rule, `memcpy` or vector instructions have read the bytes, and not atomic loads. The
     // instruction of the fence (`dmb ishld` on 64-bit Arm) orders loads of any width. For the number of moves see

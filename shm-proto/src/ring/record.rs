@@ -8,7 +8,7 @@
 //!
 //! A header is placed so that the payload behind it is aligned: at offsets that are `align - 8` modulo `align`. A
 //! record takes `align` bytes or a multiple. The header after the newest record is always zero. The lowest header of a
-//! data area is at offset 56, or at `align - 8` if that is more: see [`first_header`].
+//! data area is at offset 56, or at `align - 8` if that is more: see `first_header`.
 
 /// Bytes of a header.
 pub const HEADER: u64 = 8;
@@ -102,7 +102,7 @@ impl Header {
     /// Payload bytes, if this is message `seq`: [`kind`](Self::kind) and [`is_for`](Self::is_for) in one comparison.
     #[inline(always)]
     #[must_use]
-    pub fn len_of(self, seq: u64) -> Option<u64> {
+    pub(crate) fn len_of(self, seq: u64) -> Option<u64> {
         let rest = self.0 ^ Header::data(0, seq).0;
         (rest & !(MAX_PAYLOAD << KIND_BITS) == 0).then_some(rest >> KIND_BITS)
     }
@@ -110,12 +110,12 @@ impl Header {
     /// Whether the header carries the low bits of this sequence number.
     #[inline]
     #[must_use]
-    pub fn is_for(self, seq: u64) -> bool {
+    pub(crate) fn is_for(self, seq: u64) -> bool {
         self.0 >> SEQ_SHIFT == seq << SEQ_SHIFT >> SEQ_SHIFT
     }
 }
 
-/// [`stride`] for one alignment, with its constants computed in advance.
+/// `stride` for one alignment, with its constants computed in advance.
 #[derive(Clone, Copy, Debug)]
 pub struct Strides {
     add: u64,
@@ -148,14 +148,14 @@ impl Strides {
 /// Bytes that a message takes in the ring, including header and padding.
 #[inline]
 #[must_use]
-pub fn stride(len: u64, align: u64) -> u64 {
+pub(crate) fn stride(len: u64, align: u64) -> u64 {
     (len + HEADER + align - 1) & !(align - 1)
 }
 
 /// The first place at or after `off` where a header may stand.
 #[inline]
 #[must_use]
-pub const fn align_header(off: u64, align: u64) -> u64 {
+pub(crate) const fn align_header(off: u64, align: u64) -> u64 {
     ((off + HEADER + align - 1) & !(align - 1)) - HEADER
 }
 
@@ -165,7 +165,7 @@ pub const fn align_header(off: u64, align: u64) -> u64 {
 /// of a page, or 16 bytes later.
 #[inline]
 #[must_use]
-pub const fn first_header(align: u64) -> u64 {
+pub(crate) const fn first_header(align: u64) -> u64 {
     align_header(LOWEST_PAYLOAD - HEADER, align)
 }
 

@@ -104,7 +104,7 @@ impl Standstill {
 
     /// The time until the reader must be asked or evicted.
     #[must_use]
-    pub fn left_ns(&self, limit: Limit) -> u64 {
+    pub(crate) fn left_ns(&self, limit: Limit) -> u64 {
         let ask = self.ask_at_ns.unwrap_or(limit.ask_every_ns()).saturating_sub(self.waited_ns);
         match limit.evict_after_ns {
             0 => ask,

@@ -38,7 +38,7 @@ impl Barrier {
     /// process is in a sandbox without it.
     #[cfg(not(loom))]
     #[must_use]
-    pub fn is_heavy(self) -> bool {
+    pub(crate) fn is_heavy(self) -> bool {
         self == Barrier::Symmetric || crate::os::barrier::available()
     }
 
@@ -61,14 +61,14 @@ pub fn arm(waiting: &AtomicU32, how: u32, barrier: Barrier) {
 }
 
 /// Reader: no longer asleep.
-pub fn disarm(waiting: &AtomicU32) {
+pub(crate) fn disarm(waiting: &AtomicU32) {
     waiting.store(0, Ordering::Relaxed);
 }
 
 /// Writer, after the commit and [`Barrier::light`]: whether this reader sleeps before `tail`, so that there is a message to
 /// read or a jump to follow. A reader that sleeps at the tail has read everything, and its flag stays set until there is more.
 #[inline]
-pub fn sleeps_before(waiting: &AtomicU32, cursor: &AtomicU64, tail: u64) -> bool {
+pub(crate) fn sleeps_before(waiting: &AtomicU32, cursor: &AtomicU64, tail: u64) -> bool {
     // Acquire pairs with the Release store in `arm`: the cursor is at least as recent as the flag.
     waiting.load(Ordering::Acquire) != 0 && cursor.load(Ordering::Relaxed) < tail
 }
@@ -81,7 +81,7 @@ pub fn take(waiting: &AtomicU32) -> u32 {
 }
 
 /// Writer: announces that it is about to sleep until the cursor reaches `wanted`. Returns true if the cursor is there already.
-pub fn want_space(space_wanted: &AtomicU64, cursor: &AtomicU64, wanted: u64) -> bool {
+pub(crate) fn want_space(space_wanted: &AtomicU64, cursor: &AtomicU64, wanted: u64) -> bool {
     space_wanted.store(wanted, Ordering::Relaxed);
     // SeqCst pairs with the fence in `publish_cursor`: one of the two sees the other's store.
     fence(Ordering::SeqCst);
@@ -95,7 +95,13 @@ pub fn want_space(space_wanted: &AtomicU64, cursor: &AtomicU64, wanted: u64) -> 
 
 /// Reader: gives the space before `pos` back. The reader does this again when a record ends at or after offset `next`, or when
 /// it is [asked](ask_for_cursor). Returns true if the writer sleeps for the space, so that the reader must post the semaphore.
-pub fn publish_cursor(cursor: &AtomicU64, space_wanted: &AtomicU64, give_at: &AtomicU64, pos: u64, next: u64) -> bool {
+pub(crate) fn publish_cursor(
+    cursor: &AtomicU64,
+    space_wanted: &AtomicU64,
+    give_at: &AtomicU64,
+    pos: u64,
+    next: u64,
+) -> bool {
     // This store comes before the store of the cursor. So a request by a process that has seen this cursor comes after this
     // store, which therefore does not overwrite the request.
     give_at.store(next, Ordering::Relaxed);

@@ -11,7 +11,7 @@ use crate::os::clock::{self, monotonic_ns};
 use crate::ring::Reader;
 
 impl Follower {
-    /// Decides about an error that a message's [`finish`](crate::Message::finish), or the reader of a handoff channel, has returned.
+    /// Decides about an error of a message's [`finish`](crate::Message::finish), or of the reader of a handoff channel.
     /// `Ok`: go on receiving. If the attachment has ended, the follower leaves it and attaches again after a pause.
     ///
     /// # Errors

@@ -5,9 +5,9 @@ use std::time::Duration;
 use crate::ring::geometry::Start;
 
 /// The pause before the first attempt to attach again. Each further pause is twice as long.
-pub(super) const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
+const SHORTEST_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause, unless the daemon asks for a longer one.
-pub(super) const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 /// A daemon that asks for a longer pause than this is asked again nevertheless.
 pub(super) const LONGEST_WAIT: Duration = Duration::from_secs(3600);
 

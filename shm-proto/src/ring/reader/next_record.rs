@@ -117,7 +117,7 @@ impl Reader {
     /// Whether what was just read cannot have been overwritten, in the most common case: on a lossless channel, by a
     /// reader that is registered and not evicted.
     #[inline(always)]
-    pub(super) fn is_settled(&self) -> bool {
+    fn is_settled(&self) -> bool {
         let (control, made) = (&self.page.shared().control.value, self.connection.moves.made());
         self.joined && is_unchanged(control, control::EVICTED | control::MOVES, made)
     }

@@ -1,4 +1,4 @@
-//! The loop that empties one attachment after the other.
+//! The loop that reads from one attachment after the other.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
@@ -14,7 +14,7 @@ use crate::human::messages;
 use crate::output::{Output, has_gone, has_news, wait_for};
 use crate::signals::Signals;
 
-/// A reader that sleeps shows that often that it is alive.
+/// How often a sleeping reader shows that it is alive.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 
 /// Why reading ended.
@@ -22,7 +22,7 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 pub(super) enum End {
     /// As many messages as were asked for, or a signal.
     Done,
-    /// Nothing came for as long as was allowed.
+    /// No message arrived within the timeout.
     Silence(Duration),
 }
 
@@ -87,7 +87,7 @@ impl Session {
         }
         match (result, flushed) {
             (Ok(()), flushed) => flushed,
-            // A closed output ends quietly, whatever else there was to say.
+            // A closed output ends the command without a message.
             (Err(_), Err(Failure::OutputClosed)) => Err(Failure::OutputClosed),
             (Err(failure), _) => Err(failure),
         }
@@ -155,7 +155,7 @@ impl Session {
     /// Appends the message to the output, if it was not overwritten during the copy.
     fn take(&mut self, message: Message<'_>) -> Result<(), ReaderError> {
         let seq = message.seq();
-        // Overwritten, given up with an attachment, or lapped: whatever it was, it is missing here.
+        // Overwritten, lapped, or lost with its attachment: the message is missing here.
         let lost = self.unreported + message.lost_before();
         let before = self.output.buffer().len();
         self.format.append(&message, lost, self.output.buffer(), &mut self.scratch);
