@@ -15,7 +15,7 @@ use shm_proto::Done;
 
 use crate::error::Failure;
 
-/// Nothing to show is no error, but nobody should have to guess why: the daemon names only what this user may use.
+/// An empty list is not an error, but gets an explanation: the daemon lists only the channels that this user may use.
 fn note_if_none<T>(channels: &[T]) {
     if channels.is_empty() {
         eprintln!("shmctl: no channel here that this user may read, write or administer");

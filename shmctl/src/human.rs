@@ -18,12 +18,12 @@ pub(crate) fn bytes_in_words(n: u64) -> String {
     }
 }
 
-/// A number of things a second: `0/s`, `950/s`, `12.3k/s`, `1.2M/s`.
+/// A rate: `0/s`, `950/s`, `12.3k/s`, `1.2M/s`.
 pub(crate) fn per_second(n: f64) -> String {
     format!("{}/s", scaled(n, 1000.0, &["", "k", "M", "G", "T"]))
 }
 
-/// Bytes a second: `1.5MiB/s`.
+/// Bytes per second: `1.5MiB/s`.
 pub(crate) fn bytes_per_second(n: f64) -> String {
     format!("{}/s", bytes(n.max(0.0).round() as u64))
 }

@@ -10,7 +10,7 @@ use signal_hook::{flag, low_level};
 
 use crate::error::{Failure, Result};
 
-/// From its making on, the first SIGINT or SIGTERM is noted here and the second ends the process at once.
+/// Once this is made, the first SIGINT or SIGTERM is noted here and the second ends the process at once.
 #[derive(Debug)]
 pub(crate) struct Signals {
     pipe: UnixStream,
@@ -38,19 +38,19 @@ impl Signals {
         Arc::clone(&self.came)
     }
 
-    /// The name of the signal that has come.
+    /// The name of the signal that has arrived.
     pub(crate) fn name(&self) -> &'static str {
         // The number is stored before the flag is raised.
         if self.number.load(Ordering::Relaxed) == SIGTERM as usize { "SIGTERM" } else { "SIGINT" }
     }
 
-    /// Whether one has come.
+    /// Whether a signal has arrived.
     pub(crate) fn came(&self) -> bool {
         self.came.load(Ordering::Relaxed)
     }
 }
 
-/// Readable once a signal has come, and ever after.
+/// Readable from the first signal on.
 impl AsFd for Signals {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.pipe.as_fd()

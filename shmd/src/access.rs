@@ -72,7 +72,7 @@ impl Access {
     /// The list in terms of a file's permissions.
     ///
     /// # Errors
-    /// The entry that they have no word for.
+    /// The entry that permission bits cannot express.
     pub(crate) fn for_file(&self) -> Result<FileAccess, String> {
         let mut access = FileAccess::Owner;
         if self.entries.contains(&Entry::Everyone) {

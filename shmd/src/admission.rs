@@ -1,7 +1,7 @@
 //! Which clients to admit, and when: limits for each user. Pure: no clock, no descriptor, no user database.
 //!
-//! Nobody needs to be protected from root and the daemon's own user, the *masters*: what others have taken never keeps them
-//! out, and they wait for nothing.
+//! The limits do not apply to root and the daemon's own user, the *masters*: what others have taken never keeps them out,
+//! and they never wait.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -47,13 +47,13 @@ impl Paced {
 /// How long a user waits after the first eviction, and after many if the channel's readers are evicted quickly.
 const FIRST_WAIT: Duration = Duration::from_secs(1);
 const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// The longest wait is at least so many times `evict_after`, which is how long a reader may hold a channel up: a user whose
+/// The longest wait is at least this many times `evict_after`, which is how long a reader may hold a channel up: a user whose
 /// readers do nothing else holds it up for a tenth of the time. But there is an end to that.
 const TIMES_HELD_UP: u32 = 10;
 const NO_LONGER_THAN: Duration = Duration::from_secs(3600);
-/// So many times the longest wait without another eviction, and the ones before are forgotten.
+/// After this many times the longest wait without another eviction, the earlier ones are forgotten.
 const TIMES_WAITED: u32 = 10;
-/// Most users that are remembered; the one whose last paced is longest ago makes room.
+/// Most users that are remembered; the user who has been idle longest is forgotten first.
 const MOST_USERS: usize = 1024;
 
 /// A time for people, rounded up.
@@ -67,7 +67,7 @@ pub(crate) fn told(time: Duration) -> String {
 /// How many places are taken, and by whom.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Held {
-    /// By everybody together.
+    /// By all users together.
     pub(crate) all: usize,
     /// By the masters.
     pub(crate) masters: usize,
@@ -115,18 +115,18 @@ pub(crate) fn place(held: Held, most: u32, is_master: bool) -> Result<(), Full> 
     }
 }
 
-/// How often each user does what costs the daemon something.
+/// How often each user does what is [`Paced`].
 #[derive(Debug, Default)]
 pub(crate) struct Rate {
-    /// When the user's deeds of a kind so far would have been through, had they come at intervals.
+    /// When the user's actions of a kind so far would be over if they had come at intervals.
     through: HashMap<(u32, Paced), Instant>,
 }
 
 impl Rate {
-    /// The user does it.
+    /// The user does this now.
     ///
     /// # Errors
-    /// How long to wait before the next attempt; this one does not count.
+    /// How long to wait before the next attempt; a refused attempt does not count.
     pub(crate) fn admit(&mut self, user: u32, paced: Paced, now: Instant) -> Result<(), Duration> {
         if self.through.len() >= MOST_USERS {
             self.through.retain(|_, through| *through > now);
@@ -252,7 +252,7 @@ mod tests {
             assert_eq!(rate.admit(OTHER, paced, now), Ok(()));
             assert_eq!(rate.admit(USER, paced, now + every), Ok(()));
             assert_eq!(rate.admit(USER, paced, now + every), Err(every));
-            // An hour of rest is no more than one burst.
+            // An hour of rest allows no more than one burst.
             let later = now + SECOND * 3600;
             assert_eq!((0..2 * burst).filter(|_| rate.admit(USER, paced, later).is_ok()).count(), burst as usize);
         }

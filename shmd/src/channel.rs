@@ -34,7 +34,7 @@ use ring_channel::RingChannel;
 pub(crate) enum Channel {
     /// Every reader gets every message, in place.
     Ring(Box<RingChannel>),
-    /// Each message is handed over to one reader, by the seed's protocol.
+    /// Each message is handed over to one reader, by the handoff protocol.
     Handoff(Box<HandoffChannel>),
 }
 
@@ -144,7 +144,8 @@ impl Channel {
         each!(self, channel => channel.attach(connections, client, program))
     }
 
-    /// Takes a reader of a dead daemon in again, and answers it: the segment that it knows last, the moves that it has made, its page.
+    /// Readmits a reader of a dead daemon, and answers it: the last segment that it knows, the moves that it has made, its
+    /// page.
     ///
     /// # Errors
     /// The refusal to send instead.
@@ -182,7 +183,7 @@ impl Channel {
         each!(self, channel => channel.resize(connections, client, bytes));
     }
 
-    /// Takes over what a new configuration of this channel has to say.
+    /// Takes over a new configuration of this channel.
     pub(crate) fn reconfigure(&mut self, connections: &mut Connections, new: ChannelConfig) -> Outcome {
         let present = self.config();
         let (new, mut kept) = match new.handoff.is_some() == present.handoff.is_some() {
@@ -231,7 +232,7 @@ impl Channel {
         self.ring_mut().start_source(connections)
     }
 
-    /// Starts the source of a channel that a reload has made. One that cannot be started now is tried again and again: its
+    /// Starts the source of a channel that a reload has made. A source that cannot be started now is retried: its
     /// directory may be missing, or a channel that the same reload removes has not let it go yet, `taken`. Why it
     /// has to wait, if it has to.
     pub(crate) fn start_source_or_retry(&mut self, connections: &mut Connections, taken: bool) -> Option<String> {
@@ -256,7 +257,7 @@ impl Channel {
         }
     }
 
-    /// What it does next on its way out.
+    /// The next step of its removal.
     pub(crate) fn next_step(&self, time_is_up: bool) -> Step {
         self.ring().removal().next(self.has_writer(), self.is_over(), time_is_up)
     }

@@ -55,12 +55,12 @@ impl Channels {
         self.serving.iter_mut().find(|channel| channel.config().name == *name)
     }
 
-    /// Whether a channel of this name is on its way out.
+    /// Whether a channel of this name is being removed.
     pub(crate) fn is_leaving(&self, name: &ChannelName) -> bool {
         self.leaving.iter().any(|channel| channel.config().name == *name)
     }
 
-    /// Whether a channel on its way out still has what this source would open. A file may be followed twice.
+    /// Whether a channel that is being removed still has what this source would open. A file may be followed twice.
     pub(crate) fn is_source_leaving(&self, source: &SourceKind) -> bool {
         let object = source.object().filter(|_| !matches!(source, SourceKind::Tail(_)));
         object.is_some() && self.leaving.iter().any(|channel| channel.config().source.object() == object)
@@ -115,7 +115,7 @@ impl Channels {
         }
     }
 
-    /// Tells all readers that it is over, and ends the handoffs. Those of a channel that is on its way out are told why it is.
+    /// Tells all readers that it is over, and ends the handoffs. Those of a channel that is being removed are told why.
     pub(crate) fn close(&mut self, connections: &mut Connections, reason: &str) {
         for channel in self.serving.iter_mut().chain(&mut self.leaving) {
             channel.ring_mut().give_reason(reason);

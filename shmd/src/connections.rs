@@ -1,4 +1,4 @@
-//! All connections: accepting, caps, sending. What a channel needs to talk to its peers without owning them.
+//! All connections: accepting, limits, sending. Channels use this to talk to their peers.
 
 use std::collections::HashMap;
 use std::fmt::Display;
@@ -25,7 +25,7 @@ use crate::operation_log::{LogEvent, operation};
 use crate::peer::{Peer, printable};
 use crate::rate_limit::RateLimit;
 
-/// How long accepting rests when the descriptors have run out.
+/// How long accepting pauses when there are no descriptors left.
 const REST: Duration = Duration::from_millis(100);
 /// Connections accepted before others get their turn.
 const BATCH: usize = 64;
@@ -46,11 +46,11 @@ pub(crate) struct Connections {
     clients: HashMap<ClientId, Client>,
     per_user: HashMap<u32, u32>,
     names: HashMap<u32, String>,
-    /// How often users do what costs something.
+    /// How often users do what is paced.
     rate: Rate,
     next: ClientId,
     most: u32,
-    /// Connections that are of no more use; the daemon removes them.
+    /// Connections that were given up; the daemon removes them.
     to_close: Vec<ClientId>,
     turned_away: u64,
     misbehaved: u64,
@@ -74,7 +74,7 @@ pub(crate) fn later(channel: &ChannelName, why: impl Display, wait: Duration) ->
     channel_refusal(channel, ErrorKind::TryLater, why).with_retry_after_ms(millis)
 }
 
-/// Whether this is root or the daemon's own user, whom no other user's doings keep out.
+/// Whether this is root or the daemon's own user, to whom no limits apply.
 pub(crate) fn is_master(uid: u32) -> bool {
     uid == 0 || uid == nix::unistd::geteuid().as_raw()
 }
@@ -102,7 +102,7 @@ impl Connections {
         })
     }
 
-    /// Connections that there are.
+    /// The number of connections.
     pub(crate) fn len(&self) -> usize {
         self.clients.len()
     }
@@ -194,7 +194,7 @@ impl Connections {
         Some(refusal(ErrorKind::TooMany, message))
     }
 
-    /// That a user does not do something too often. The masters may.
+    /// Checks that a user does not do something too often. The masters may.
     ///
     /// # Errors
     /// The refusal to send instead. A limited number per second is logged.
@@ -358,7 +358,7 @@ impl Connections {
 
     /// A user's name, remembered, because looking one up may go over a network.
     pub(crate) fn user(&mut self, uid: u32) -> String {
-        // A user with numbers to spare, for containers say, may come as many.
+        // A user who has many numbers, for example for containers, may connect under all of them.
         if self.names.len() >= MOST_NAMES {
             self.names.clear();
         }

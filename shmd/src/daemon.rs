@@ -1,7 +1,7 @@
 //! The daemon's life: the owner of everything, from the lock to the last unlink.
 //!
-//! Start: lock, segments, socket, sources. Stop: socket, writers, readers, segments, lock. Whatever was made is removed by
-//! the one who made it when it is dropped, so a start that fails halfway leaves no more behind than an end that was asked for.
+//! Start: lock, segments, socket, sources. Stop: socket, writers, readers, segments, lock. Each object removes what it has
+//! made when it is dropped, so a start that fails halfway leaves no more behind than an ordinary stop.
 
 mod clients;
 pub(crate) mod fuzzing;
@@ -38,7 +38,7 @@ use preparation::Preparation;
 
 /// How long writers have to give their role back when the daemon stops.
 const STOP: Duration = Duration::from_secs(1);
-/// How long the daemon goes on sending its farewell to readers.
+/// How long the daemon tries to send readers the news of its end.
 const FAREWELL: Duration = Duration::from_millis(200);
 /// While channels are in use, rates are taken and unused memory is looked for this often.
 const TICK: Duration = Duration::from_secs(1);
@@ -68,7 +68,7 @@ pub(crate) fn run(config: Config, origin: Origin, ready: &mut dyn FnMut()) -> Re
     daemon.serve()
 }
 
-/// Everything. The order of the fields is the order in which they go.
+/// Everything. The fields are dropped in this order.
 #[derive(Debug)]
 struct Daemon {
     socket: Option<Socket>,
@@ -81,7 +81,7 @@ struct Daemon {
     draining: bool,
     /// Why the daemon is ending, once it is.
     stopping: Option<String>,
-    /// The daemon waits for nothing any more.
+    /// The daemon no longer waits for anything.
     stopped: bool,
     failure: Option<Error>,
     origin: Origin,
@@ -298,7 +298,7 @@ impl Daemon {
     fn source_ready(&mut self, channel: ChannelId) {
         let Some(channel) = self.channels.get_mut(channel) else { return };
         let Some(outcome) = channel.ring_mut().source_ready(&mut self.connections) else { return };
-        // The other sources have no end to wait for.
+        // The other sources do not end.
         let is_input = channel.ring().is_fed_from_stdin();
         self.channels.release(&mut self.connections, None);
         if self.exit_on_eof && is_input && self.stopping.is_none() {
@@ -340,7 +340,7 @@ impl Daemon {
         }
     }
 
-    /// Begins to end: nobody else comes in, and writers give their role back first, so that everything published before
+    /// Begins to stop: no more clients are admitted, and writers give their role back first, so that everything published before
     /// the readers are told is in their reach.
     fn stop(&mut self, reason: &str) {
         self.give_reload_up(reason);

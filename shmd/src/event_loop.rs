@@ -56,7 +56,7 @@ impl Token {
         kind << 56 | number
     }
 
-    #[allow(clippy::cast_possible_truncation)] // What was packed fits.
+    #[allow(clippy::cast_possible_truncation)] // The packed numbers fit.
     fn unpack(word: u64) -> Self {
         let number = word & ((1 << 56) - 1);
         match word >> 56 {
@@ -84,9 +84,9 @@ pub(crate) enum Timer {
     Accept,
     /// Look whether the readers are through.
     Drain,
-    /// The service manager is to hear that the loop turns.
+    /// Tell the service manager that the loop runs.
     Watchdog,
-    /// The service manager is to be shown a status that had to wait.
+    /// Send the service manager a status that had to wait.
     Status,
     /// A client's time is up.
     Client(ClientId),
@@ -96,11 +96,11 @@ pub(crate) enum Timer {
     Resize(ChannelId),
     /// Programs wait for the writer role of a channel until its former writer has let go of the segment.
     Claim(ChannelId),
-    /// Readers of the daemon before this one are waited for no longer.
+    /// Stop waiting for the readers of the daemon before this one.
     Returning(ChannelId),
-    /// A look at all records of a channel goes on.
+    /// Go on with a check of all records of a channel.
     Inspect(ChannelId),
-    /// A channel's source that could not be started is to be tried again.
+    /// Try again to start a channel's source.
     Source(ChannelId),
 }
 
@@ -181,7 +181,8 @@ pub(crate) struct EventLoop {
     posted: VecDeque<Event>,
 }
 
-/// Most descriptor events, and most posted events, at a time: a descriptor that has just become ready waits for no more than these.
+/// Most descriptor events, and most posted events, at a time: a descriptor that has just become ready waits for no more
+/// than these.
 const BATCH: usize = 64;
 
 impl EventLoop {
@@ -211,9 +212,9 @@ impl EventLoop {
             .map_err(|e| Error::system(format!("epoll_ctl: change {token:?}"), e))
     }
 
-    /// Watches a descriptor no longer.
+    /// Stops watching a descriptor.
     pub(crate) fn remove(&self, fd: impl AsFd) {
-        // Fails only for a descriptor that is not watched, and then all is as it should be.
+        // Fails only for a descriptor that is not watched, which is the wanted state.
         let _ = self.epoll.delete(fd);
     }
 

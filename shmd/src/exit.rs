@@ -17,7 +17,7 @@ const NOT_PERMITTED: u8 = 77;
 /// A mistake in a file or in an environment variable.
 const CONFIGURATION: u8 = 78;
 
-/// What became of a daemon that went into the background.
+/// The outcome of a start in the background.
 #[derive(Debug)]
 pub(crate) struct Verdict {
     /// The exit code to end with.
@@ -35,7 +35,7 @@ pub(crate) enum Failure {
     /// The configuration, wherever it was written.
     #[error(transparent)]
     Config(#[from] config::Error),
-    /// Another daemon, or a runtime directory that will not do.
+    /// Another daemon, or an unusable runtime directory.
     #[error(transparent)]
     Instance(#[from] process::Error),
     /// Anything while running.
@@ -44,10 +44,10 @@ pub(crate) enum Failure {
     /// The daemon in the background did not become ready.
     #[error("{}", .0.message)]
     Background(Verdict),
-    /// Standard output does not take what was asked for.
+    /// Standard output cannot be written.
     #[error("standard output: {0}")]
     Output(std::io::Error),
-    /// It has stopped, and could not remove everything.
+    /// The daemon has stopped, and could not remove everything.
     #[error("stopped, but these could not be removed: {0}; remove them by hand, or start shmd again as the same user")]
     Left(String),
     /// A descriptor of the daemon's own.

@@ -82,7 +82,7 @@ pub(crate) fn start(level: LevelFilter, target: &Target) -> io::Result<()> {
             builder.target(env_logger::Target::Pipe(Box::new(ToFile)));
         }
     }
-    // A second start would keep the first log, which is as good.
+    // After a second start the first log stays, which is fine.
     let _ = builder.try_init();
     log::set_max_level(level);
     Ok(())
@@ -111,7 +111,7 @@ pub(crate) fn last_words(reason: &str) {
     let mark = format!("<{}>", priority(Level::Error));
     let mark = if stderr_is_journal() { mark.as_str() } else { "" };
     format!("shmd: {reason}").lines().for_each(|line| text.extend([mark, line, "\n"]));
-    // Nobody is left to be told that standard error is closed.
+    // There is no other place to report that standard error is closed.
     let _ = io::stderr().write_all(text.as_bytes());
 }
 
@@ -158,7 +158,7 @@ impl Syslog {
     fn connect() -> io::Result<UnixDatagram> {
         let socket = UnixDatagram::unbound()?;
         socket.connect(SYSLOG)?;
-        // A line less is better than a daemon that hangs for its log.
+        // Losing a line is better than a daemon that waits for its log.
         socket.set_nonblocking(true)?;
         Ok(socket)
     }

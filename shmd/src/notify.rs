@@ -13,16 +13,16 @@ use shm_proto::internal::os::clock::monotonic_ns;
 
 use crate::event_loop::{EventLoop, Timer};
 
-/// systemd reads its socket all the time; should it not, the daemon does not hang for it.
+/// systemd reads its socket all the time. If it does not, the daemon does not wait for it.
 const SEND: Duration = Duration::from_millis(500);
-/// The status line is sent at most so often.
+/// The shortest time between two status lines.
 const STATUS: Duration = Duration::from_secs(1);
 
 /// The service manager, if there is one.
 #[derive(Debug, Default)]
 pub(crate) struct Notifier {
     to: Option<(UnixDatagram, SocketAddr)>,
-    /// Half of what the manager waits before it takes the daemon for hung.
+    /// Half of the time after which the manager takes the daemon for hung.
     beat: Option<Duration>,
     shown: String,
     sent: Option<Instant>,
@@ -46,7 +46,7 @@ impl Notifier {
         Self { to, beat: beat.map(|usec| Duration::from_micros(usec) / 2), ..Self::default() }
     }
 
-    /// Everything is there and served.
+    /// All channels are served.
     pub(crate) fn ready(&mut self, status: &str) {
         self.send(&format!("READY=1\nSTATUS={status}"));
         status.clone_into(&mut self.shown);
@@ -63,7 +63,7 @@ impl Notifier {
         self.send(&format!("STOPPING=1\nSTATUS={}", why.replace('\n', " ")));
     }
 
-    /// The loop turns. Sets the time of the next such message.
+    /// The event loop runs. Sets the time of the next such message.
     pub(crate) fn watchdog(&self, events: &mut EventLoop, now: Instant) {
         if let Some(beat) = self.beat {
             self.send("WATCHDOG=1");

@@ -27,7 +27,7 @@ impl Bounds {
 
     /// The next size for a writer that needs `asked`: doubling, at most `max`; `None` when `max` does not help either.
     ///
-    /// When `free` more bytes do not cover the doubling, what was asked for will do.
+    /// If `free` more bytes do not cover the doubling, the result is what was asked for.
     pub(crate) fn grown(self, capacity: u64, asked: u64, free: u64) -> Option<u64> {
         let asked = page_multiple(asked)?;
         if asked > self.max || capacity >= self.max {

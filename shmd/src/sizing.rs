@@ -1,7 +1,7 @@
 //! One channel's size as a state machine: (state, event) -> (state, actions). Pure: no descriptor, no clock, no memory.
 //!
 //! One change at a time. A growth reserves memory step by step and tells the writer after each step; a shrink waits for
-//! the writer's word that nothing lies above the new size. The newest order wins over an older one, with one exception:
+//! the writer's report that nothing lies above the new size. The newest order wins over an older one, with one exception:
 //! a writer's wish for more waits for an operator's shrink, for at most [`SHRINK_HOLD`].
 
 mod action;
@@ -20,7 +20,7 @@ use crate::policy::Bounds;
 pub(crate) use action::{Action, By};
 use waiters::{Help, Waiters};
 
-/// How long a writer's wish for more room waits for an operator's shrink to take effect.
+/// How long a writer's wish for more space waits for an operator's shrink to take effect.
 pub(crate) const SHRINK_HOLD: Duration = Duration::from_secs(1);
 /// After a failed growth, a writer's wishes are refused for this long without trying again.
 pub(crate) const RETRY_AFTER: Duration = Duration::from_secs(1);
@@ -124,7 +124,7 @@ impl Sizing {
         reply.into_iter().chain(hold).min()
     }
 
-    /// So many bytes have memory behind them.
+    /// This many bytes have memory behind them.
     pub(crate) fn reserved(&mut self, bytes: u64) -> Vec<Action> {
         let mut out = Vec::new();
         let Some(goal) = self.growing.as_ref().map(|g| g.goal) else { return out };

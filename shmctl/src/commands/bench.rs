@@ -46,7 +46,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> Result<()> {
     let measured = measure::all(&stage, &cases, runs, &settings, Stop::when_readable(&signals), step);
     drop(progress);
     let (results, complete) = measured.map_err(Failure::of_bench)?;
-    // The daemon is gone before anybody reads of it.
+    // The private daemon has ended before the report is read.
     drop(stage);
     let settings = Told::new(&settings, runs, channel.map(ToString::to_string));
     let report = Report { program: "shmctl bench", host, settings, results, skipped, complete };

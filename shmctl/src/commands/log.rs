@@ -28,7 +28,7 @@ Examples:
   shmctl log --follow --channel cam
   shmctl log --json | jq -r 'select(.event == \"evict\") | .fields.program'";
 
-/// How long a follower sleeps at most; nothing but being woken by signals that came between depends on it.
+/// The longest sleep of a follower. It matters only for a signal that comes between the check and the sleep.
 const SLEEP: Duration = Duration::from_secs(3600);
 
 /// Show the daemon's last operations: attach, detach, evict, grow, shrink, overflow, reload and so on.

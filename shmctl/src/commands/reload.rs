@@ -13,7 +13,7 @@ use crate::global::Global;
 use crate::human::printable;
 use crate::output::{print, print_json};
 
-/// Memory for new channels is reserved at some gigabytes a second.
+/// Memory for new channels is reserved at some gigabytes per second.
 const ANSWER: Duration = Duration::from_secs(300);
 
 const EXAMPLES: &str = "\

@@ -12,7 +12,7 @@ use crate::error::Result;
 use crate::global::Global;
 use crate::output::print;
 
-/// Memory is reserved at some gigabytes a second; asking for more than fits into this is a mistake.
+/// Memory is reserved at some gigabytes per second; asking for more than fits into this is a mistake.
 const ANSWER: Duration = Duration::from_secs(300);
 
 const EXAMPLES: &str = "\

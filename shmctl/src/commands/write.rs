@@ -21,9 +21,9 @@ use crate::human::{self, messages};
 use crate::output::{has_gone, has_news, wait_for};
 use crate::signals::Signals;
 
-/// A writer with nothing to publish shows that often that it is alive.
+/// How often a writer with nothing to publish shows that it is alive.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// A shrink that waits for readers is looked at that often.
+/// How often a shrink that waits for readers is checked.
 const SHRINKING: Duration = Duration::from_millis(20);
 
 const EXAMPLES: &str = "\

@@ -1,4 +1,4 @@
-//! A handoff channel: messages are handed over one at a time, by the seed's protocol.
+//! A handoff channel: messages are handed over one at a time, by the handoff protocol.
 //!
 //! ```text
 //! source or lent program -> feed, a ring (ack: publishing returns when the thread is through) -> thread -> segment -> C programs

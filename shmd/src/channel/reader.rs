@@ -23,7 +23,7 @@ use crate::liveness::{Found, Pulse};
 use crate::operation_log::{LogEvent, Operation, operation};
 use crate::peer::Peer;
 
-/// The daemon's end of what a reader is told by. Its end is the reader's.
+/// How the daemon tells a reader something. The attachment ends with it.
 #[derive(Debug)]
 pub(super) enum To {
     /// A program, over its connection.
@@ -58,8 +58,8 @@ impl Reader {
         Ok((Self { to, peer, standing: Standing::default(), pulse, joined, page, page_fd, bell }, sleeper))
     }
 
-    /// A reader of a dead daemon, which shows its page, and its end of a new bell. Whether it was evicted, or told that the channel
-    /// closes, is for the caller to look at.
+    /// A reader of a dead daemon, which shows its page, and its end of a new bell. The caller checks whether the reader was
+    /// evicted, or told that the channel closes.
     ///
     /// # Errors
     /// When the descriptor is not such a page, and when there is no memory or no descriptor left.

@@ -92,10 +92,10 @@ fn take(next: &mut ChannelConfig, new: &ChannelConfig, key: &str) -> bool {
     true
 }
 
-/// The new configuration is one of the other mode, which stays. Who may do what means the same in both and is taken over, with
-/// the configuration given here; all else that differs is named.
+/// The new configuration is one of the other mode, which stays. The access lists mean the same in both modes and are taken
+/// over; all other keys that differ are named.
 pub(super) fn in_other_mode(present: &ChannelConfig, new: ChannelConfig) -> (ChannelConfig, Vec<Change>) {
-    // What only one of the modes knows goes without saying.
+    // Keys that only one of the modes has are not named.
     let [known, asked] = [present, &new].map(values);
     let has = |values: &[(&'static str, String)], key: &str| values.iter().any(|(known, _)| *known == key);
     let in_both = |key: &str| has(&known, key) && has(&asked, key);

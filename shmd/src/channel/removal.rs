@@ -4,7 +4,7 @@
 //! serving -> (a reason is given: nobody comes in) -> writer gone, or time up -> closed -> everything over, or time up -> gone
 //! ```
 
-/// What a channel on its way out does next.
+/// The next step of a removal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Step {
     /// It waits.
@@ -15,7 +15,7 @@ pub(crate) enum Step {
     Go,
 }
 
-/// How far a channel is on its way out.
+/// How far the removal of a channel is.
 #[derive(Debug, Default)]
 pub(super) struct Removal {
     /// Why it is going to close, or has closed.

@@ -307,7 +307,7 @@ impl Ring {
         self.removal.give_reason(reason);
     }
 
-    /// How far the channel is on its way out.
+    /// How far the removal of the channel is.
     pub(super) fn removal(&self) -> &Removal {
         &self.removal
     }

@@ -45,8 +45,8 @@ impl Daemon {
         self.connections.settle(id);
     }
 
-    /// Takes the last words of a client that is gone, and gives its connection up. A writer's still count: one about a shrink,
-    /// say.
+    /// Takes the last lines of a client that is gone, and gives its connection up. A writer's last lines still count, for
+    /// example one about a shrink.
     pub(super) fn hear_out(&mut self, id: ClientId) {
         let Some(client) = self.connections.client(id) else { return };
         client.gone = true;
@@ -83,7 +83,7 @@ impl Daemon {
                 Ok(_) if self.stopping.is_some() => {
                     self.connections.dismiss(id, ErrorKind::Busy, "the daemon is stopping", now);
                 }
-                // Nobody is there to hear the answer, and nothing else would come of it.
+                // Nobody would get the answer, and the request has no other effect.
                 Ok(request) if self.connections.client(id).is_none_or(|client| client.gone) && only_asks(&request) => {}
                 Ok(Request::Unknown) => self.refuse_unknown(id, line),
                 Ok(Request::Reload) => self.reload_for(id),

@@ -7,10 +7,10 @@ use crate::config::{self, Given, Located};
 use crate::event_loop::{Event, Timer};
 use crate::host::Host;
 
-/// So many rounds of events without a moment of rest, and the daemon is going round in circles.
+/// After this many rounds of events without a pause, the daemon is in an endless loop.
 const MOST_ROUNDS: u32 = 10_000;
 
-/// A daemon with everything that it has, but for the waiting.
+/// A complete daemon that never waits.
 #[derive(Debug)]
 pub struct Stepwise(Daemon);
 
@@ -54,7 +54,7 @@ impl Stepwise {
         self.settle();
     }
 
-    /// Connections and attached readers that it knows of.
+    /// The numbers of connections and of attached readers.
     #[must_use]
     pub fn peers(&self) -> (usize, usize) {
         (self.0.connections.len(), self.0.channels.iter().map(|channel| channel.reader_count()).sum())

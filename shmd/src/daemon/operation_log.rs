@@ -1,4 +1,4 @@
-//! Showing the operation log, once or as it goes on.
+//! Showing the operation log, once or continuously.
 
 use std::collections::HashSet;
 
@@ -13,14 +13,14 @@ use crate::event_loop::ClientId;
 use crate::operation_log::{self, Kept};
 use crate::requests::may_see;
 
-/// Most clients that are told of every operation: each of them costs the daemon time with each.
+/// Most followers: each one costs the daemon time with every operation.
 const FOLLOWERS: u32 = 64;
 /// Most bytes of an answer, which the daemon holds until it was taken. Root and the daemon's own user get all there is, as far
 /// as a line may have it.
 const ANSWER: usize = 1 << 20;
 const MASTERS_ANSWER: usize = MAX_REPLY - 1024;
 
-/// A client that is told of every operation.
+/// A client that follows the operation log.
 #[derive(Debug)]
 pub(super) struct Follower {
     client: ClientId,

@@ -51,7 +51,7 @@ impl Preparation {
         let ending = Arc::new(AtomicBool::new(false));
         let (prefix, end) = (config.prefix.clone(), Arc::clone(&ending));
         let work = move || {
-            // Whoever does not listen any more does not want the objects.
+            // A daemon that no longer listens does not want the objects.
             if let Err(SendError(Ok(unwanted))) = to.send(make_all(wanted, &prefix, owner, &end)) {
                 unwanted.into_iter().for_each(Prepared::discard);
             }
@@ -87,7 +87,7 @@ impl Drop for Preparation {
     fn drop(&mut self) {
         // Acquire where it is read: no more than the flag itself is told.
         self.ending.store(true, Ordering::Release);
-        // What it has made by now is not wanted.
+        // The objects made so far are not wanted.
         if let Some(Ok(unwanted)) = self.take() {
             unwanted.into_iter().for_each(Prepared::discard);
         }

@@ -19,7 +19,7 @@ use crate::host::Host;
 use crate::logging;
 use crate::operation_log::{self, LogEvent, operation};
 
-/// What readers of a removed channel are told.
+/// The reason for readers of a removed channel.
 const REMOVED: &str = "the channel was taken out of the configuration";
 
 impl Daemon {
@@ -75,7 +75,7 @@ impl Daemon {
         self.end_reload(client, &by, result);
     }
 
-    /// The objects of the new channels are there, or cannot be had.
+    /// The objects of the new channels exist, or could not be made.
     pub(super) fn reload_ready(&mut self) {
         let Some(made) = self.reloading.as_mut().and_then(Preparation::take) else { return };
         let Some(preparation) = self.reloading.take() else { return };
@@ -116,7 +116,7 @@ impl Daemon {
 
     /// The new configuration, and the channels in it that are not there yet.
     fn plan(&self) -> Result<(Config, Vec<ChannelConfig>), Refusal> {
-        // Standard input is what it was at the start, whatever became of it since.
+        // As it was at the start: standard input may have been closed since.
         let host = Host { stdin_feeds: self.origin.stdin_feeds, ..Host::look() };
         let config = config::load(&self.origin.given, &host)
             .map_err(|e| refusal(ErrorKind::BadConfig, format!("nothing was changed: {e}")))?;

@@ -14,7 +14,7 @@ pub(super) const SHRINK_REPLY: Duration = Duration::from_millis(200);
 pub(super) const HELP_COMES: Duration = Duration::from_secs(5);
 pub(super) const HELPED_REPLY: Duration = Duration::from_secs(1);
 
-/// A writer that has nothing else to do than to carry a shrink out.
+/// A writer whose only work is a shrink.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Help {
     /// There is none.
@@ -83,7 +83,8 @@ impl Waiters {
         self.waiting.iter().map(|waiter| self.patience(waiter)).min()
     }
 
-    /// Answers the clients whose size is reached: a growth when the channel is that large, a shrink when no shrink is in progress.
+    /// Answers the clients whose size is reached: a growth when the channel is that large, a shrink when no shrink is in
+    /// progress.
     pub(super) fn settle(&mut self, capacity: u64, shrinking: bool, out: &mut Vec<Action>) {
         self.waiting.retain(|waiter| {
             let reached = if waiter.new > waiter.old { capacity >= waiter.new } else { !shrinking };

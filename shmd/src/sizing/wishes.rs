@@ -64,7 +64,7 @@ impl Sizing {
             }
         }
         if asked <= self.capacity {
-            // It was on its way here while somebody else's growth was on its way there.
+            // The wish and the news of another growth crossed on the way.
             self.tell(ToWriter::Grown { capacity: self.capacity, done: false }, &mut out);
             return out;
         }

@@ -27,7 +27,7 @@ impl Progress {
         // The size is asked for each time, because the user may resize the terminal.
         if let Some(size) = size(&io::stderr()) {
             let line = line(self.done, self.all, self.begun.elapsed().as_secs(), what);
-            // Nobody is left to be told that standard error is closed.
+            // There is no other place to report that standard error is closed.
             let _ = write!(io::stderr(), "\r{}\x1b[K", shortened(&line, size.columns - 1));
         }
         self.done += 1;

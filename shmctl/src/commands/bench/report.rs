@@ -14,7 +14,7 @@ use crate::human;
 use crate::table::{Align, Table};
 use crate::terminal::folded;
 
-/// Everything there is to say.
+/// The whole report.
 #[derive(Debug, Serialize)]
 pub(super) struct Report {
     pub(super) program: &'static str,
@@ -46,7 +46,7 @@ impl Dated {
     }
 }
 
-/// The settings as they are told.
+/// The settings as reported.
 #[derive(Debug, Serialize)]
 pub(super) struct Told {
     /// Of the daemon that runs; absent for a private one.
@@ -229,7 +229,7 @@ impl Report {
     }
 }
 
-/// From here on bytes a second say more than messages a second.
+/// From this size on bytes per second say more than messages per second.
 const LARGE: u64 = 4096;
 
 fn rate(case: &Case, outcome: &Outcome) -> String {
