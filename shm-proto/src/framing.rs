@@ -21,7 +21,7 @@ use crate::size::Bytes;
 
 pub use error::{BadFraming, FramingError};
 pub use input::Input;
-pub use pump::{MessageSink, Pump, Slotted, Step};
+pub use pump::{MessageSink, Pump, PumpState, Slotted, Step};
 
 /// Where one message of a byte stream ends.
 ///

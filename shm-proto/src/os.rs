@@ -19,6 +19,7 @@
 //! | [`peer`] | who is at the other end of a Unix socket |
 //! | [`process`] | facts about a process, for display and for telling a dead owner from a living one |
 //! | [`child`] | a child process that does not outlive its parent |
+//! | [`inherited`] | descriptors that a process leaves to itself across `execve` |
 //! | [`prefetch`] | asking for cache lines before they are read |
 //! | [`unread`] | the bytes that a socket, a pipe or a peer has not read yet |
 //! | [`file_id`] | which file it is, whatever its name |
@@ -26,7 +27,7 @@
 //! | [`fds`] | bytes and descriptors over a Unix socket |
 //! | [`random`] | a number nobody can guess |
 //!
-//! Every descriptor made here is close-on-exec.
+//! Every descriptor made here is close-on-exec, except those that [`inherited`] is to leave open.
 
 pub mod barrier;
 pub mod bell;
@@ -36,6 +37,7 @@ pub mod fds;
 pub mod file_id;
 mod file_lease;
 pub mod file_lock;
+pub mod inherited;
 pub mod map;
 pub mod memory;
 pub mod mutex;

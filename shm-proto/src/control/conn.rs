@@ -209,6 +209,18 @@ impl Conn {
         self.input.unread().len()
     }
 
+    /// The bytes that were received and not taken, for a process that goes on with the connection in this one's place. `None` if
+    /// that cannot be: descriptors came with them, or something is still to be sent.
+    #[must_use]
+    pub fn to_hand_over(&self) -> Option<&[u8]> {
+        (self.output.is_empty() && self.input.fds.is_empty()).then(|| self.input.unread())
+    }
+
+    /// Goes on where the process before this one has [left](Self::to_hand_over) a connection of which nothing was read here yet.
+    pub fn take_over(&mut self, received: Vec<u8>) {
+        (self.input.end, self.input.buffer) = (received.len(), received);
+    }
+
     /// Reads the input that is there, up to the limit of what may be held. Take the lines with [`next_line`](Self::next_line),
     /// and call again when the socket is readable. [`receive`](Self::receive) does both, and reads no more than it needs.
     ///

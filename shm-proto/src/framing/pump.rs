@@ -1,10 +1,12 @@
 //! Moves a byte stream into messages: many small ones through a buffer, large ones straight into their place.
 
+mod rest;
 mod skip;
 mod space;
 
 use std::io;
 
+pub use self::rest::PumpState;
 use self::skip::Skip;
 use self::space::keep;
 use super::Framing;
@@ -96,6 +98,8 @@ pub struct Pump {
     /// The bytes behind a skipped message may hold whole messages.
     look_again: bool,
     published: u64,
+    /// The input has ended, and the sink has not taken the last message yet.
+    last: bool,
     ended: bool,
 }
 
@@ -120,6 +124,7 @@ impl Pump {
             skip: Skip::Nothing,
             look_again: false,
             published: 0,
+            last: false,
             ended: false,
         };
         match framing {
@@ -173,6 +178,9 @@ impl Pump {
         }
         if std::mem::take(&mut self.look_again) {
             return self.publish_complete(sink).map(Step::Published);
+        }
+        if self.last {
+            return self.publish_last(sink);
         }
         let mut most = usize::MAX;
         if let Some((len, lacks)) = self.large() {
@@ -322,8 +330,15 @@ impl Pump {
             // The next read reports the end again.
             self.append(delimiter).inspect_err(|_| self.ended = false)?;
         }
+        self.publish_last(sink)
+    }
+
+    /// What is left is a message. The sink may refuse it now, and take it at the next step.
+    fn publish_last<S: MessageSink>(&mut self, sink: &mut S) -> Result<Step, S::Error> {
+        (self.last, self.ended) = (true, false);
         let last = (!self.dropped).then_some(&self.buffer[self.start..self.end]);
         sink.publish_all(last.into_iter())?;
+        (self.last, self.ended) = (false, true);
         self.published += 1;
         self.clear();
         Ok(Step::Published(1))

@@ -7,9 +7,10 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use nix::sys::stat::{FileStat, fstat};
+use serde::{Deserialize, Serialize};
 
 /// The device and number of a file. While somebody has the file open or mapped, no other file has the same.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FileId {
     /// The device that the file is on.
     pub device: u64,

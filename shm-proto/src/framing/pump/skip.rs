@@ -1,10 +1,12 @@
 //! For inputs that may be malformed: skipping messages that cannot be taken, and bounding memory.
 
+use serde::{Deserialize, Serialize};
+
 use super::{BUFFER, Pump};
 use crate::framing::Framing;
 
 /// What is read and thrown away, after a message that cannot be taken.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Skip {
     Nothing,
     /// Up to this byte, which ends the message.
@@ -34,7 +36,7 @@ impl Pump {
     /// Whether the next [`step`](Self::step) has something to do that needs no input.
     #[must_use]
     pub fn has_more(&self) -> bool {
-        self.look_again
+        self.look_again || self.last
     }
 
     /// Whether the next bytes belong to a message that is skipped.
