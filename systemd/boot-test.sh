@@ -1,6 +1,6 @@
 #!/bin/bash
 # Boots a Debian root in systemd-nspawn with shmd installed as its service, and looks at what an operator would see: start,
-# status, a reader of the right group, an outsider, reload, sources, SIGKILL and a hang with automatic restart, stop, leftovers;
+# status, a reader of the right group, an outsider, reload, sources, reexec, SIGKILL and a hang with automatic restart, stop, leftovers;
 # then the same daemon without systemd, in the background.
 #
 # Usage: boot-test.sh [--install] [DIRECTORY-OF-BINARIES]      (default: target/release beside this directory)
@@ -267,6 +267,39 @@ fed_by_sources() {
 }
 fed_by_sources
 
+say "reexec: the same process, and nobody misses anything"
+as outsider shmctl reexec 2>/dev/null && fail "an outsider may replace the program"
+as member timeout 60 shmctl read --channel main -n 2 >"$work/both" &
+reading=$!
+until_so "the reader is attached" prints ' shmctl  *member ' inside shmctl --runtime-dir /run/shmd stat --channel main
+echo before | as writer shmctl write --channel main
+# A line that is finished by the time that another program runs.
+as member sh -c 'exec 3>/run/shmd/in; printf "one " >&3; until [ -e /tmp/go ]; do sleep 0.1; done; echo two >&3' &
+until_so "the FIFO's writer has begun" input_is fifo "open"
+child=$(inside pgrep -u shmd sleep)
+inside sh -c 'cp /usr/bin/shmd /usr/bin/shmd.new && mv /usr/bin/shmd.new /usr/bin/shmd'
+inside sh -c "echo 'mistake = 1' >/etc/shmd/shmd.d/bad.toml"
+set +e
+said=$(inside shmctl --runtime-dir /run/shmd reexec 2>&1)
+code=$?
+set -e
+[ "$code" = 78 ] && grep -q bad.toml <<<"$said" || fail "a reexec with a bad configuration: $code $said"
+inside rm /etc/shmd/shmd.d/bad.toml
+for _ in 1 2 3; do
+    inside shmctl --runtime-dir /run/shmd reexec >"$work/reexec" || fail "reexec ended with $?"
+    grep -q "^shmd .* -> .*, pid $pid$" "$work/reexec" || fail "reexec said $(cat "$work/reexec")"
+done
+inside ls -l "/proc/$pid/exe" | grep -q '/usr/bin/shmd$' || fail "the program is not the new file"
+inside touch /tmp/go
+echo after | as writer shmctl write --channel main
+wait "$reading"
+[ "$(tr '\n' ' ' <"$work/both")" = "before after " ] || fail "the reader got $(cat "$work/both")"
+until_so "the line is whole" prints '^one two$' inside timeout 60 shmctl --runtime-dir /run/shmd read --channel fifo --from oldest -n 2
+[ "$(inside pgrep -u shmd sleep)" = "$child" ] || fail "the source's program is another one"
+until_so "systemd sees that it is ready" active
+restarts_are 0 && [ "$(main_pid)" = "$pid" ] || fail "systemd has restarted it"
+inside rm /tmp/go
+
 say "SIGKILL and automatic restart"
 inside kill -KILL "$pid"
 until_so "shmd is back" restarts_are 1
@@ -306,6 +339,8 @@ background() { inside shmd --daemonize --pid-file /run/shmd.pid "$@"; }
 background || fail "--daemonize ended with $?"
 pid=$(inside cat /run/shmd.pid)
 prints main inside shmctl list || fail "no channel in the background"
+inside shmctl reexec >/dev/null || fail "reexec in the background ended with $?"
+[ "$(inside cat /run/shmd.pid)" = "$pid" ] && inside kill -0 "$pid" || fail "reexec in the background: another process"
 set +e
 said=$(background 2>&1)
 code=$?

@@ -45,7 +45,9 @@ pub use conn::{Conn, HELD, Incoming, MAX_FDS_A_LINE, Received};
 pub use error::RequestError;
 pub(crate) use line::excerpt;
 pub use line::{decode, encode};
-pub use message::{Attached, Change, Done, Envelope, HandoffAttached, Lent, Pong, Reloaded, Reply, Request, Resized};
+pub use message::{
+    Attached, Change, Done, Envelope, HandoffAttached, Lent, Pong, Reexecuted, Reloaded, Reply, Request, Resized,
+};
 pub use refusal::{ErrorKind, Refusal};
 
 /// The protocol's version, in every line as `"v"`.

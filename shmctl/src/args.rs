@@ -2,7 +2,7 @@
 
 use clap::{Parser, Subcommand};
 
-use crate::commands::{bench, evict, list, log, read, reload, resize, stat, write};
+use crate::commands::{bench, evict, list, log, read, reexec, reload, resize, stat, write};
 use crate::error::{Failure, Result};
 use crate::global::Global;
 
@@ -42,6 +42,7 @@ impl Args {
             Command::Resize(args) => resize::run(&args, &global),
             Command::Evict(args) => evict::run(&args, &global),
             Command::Reload(args) => reload::run(&args, &global),
+            Command::Reexec(args) => reexec::run(&args, &global),
             Command::Log(args) => log::run(&args, &global),
             Command::Bench(args) => bench::run(&args, &global),
             Command::BenchWorker(args) => shm_bench::worker::run(&args).map_err(Failure::of_bench),
@@ -58,6 +59,7 @@ pub(crate) enum Command {
     Resize(resize::Args),
     Evict(evict::Args),
     Reload(reload::Args),
+    Reexec(reexec::Args),
     Log(log::Args),
     Bench(bench::Args),
     #[command(hide = true)]
@@ -110,7 +112,7 @@ mod tests {
     #[test]
     fn a_command_is_needed_and_help_is_no_error() {
         assert_eq!(parse("shmctl").unwrap_err().exit_code(), 2);
-        for command in ["read", "write", "stat", "list", "resize", "evict", "reload", "log", "bench"] {
+        for command in ["read", "write", "stat", "list", "resize", "evict", "reload", "reexec", "log", "bench"] {
             let help = parse(&format!("shmctl {command} --help")).unwrap_err();
             assert_eq!(help.kind(), ErrorKind::DisplayHelp);
             assert!(help.to_string().contains("Example"), "{help}");

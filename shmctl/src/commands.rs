@@ -6,6 +6,7 @@ pub(crate) mod handoff;
 pub(crate) mod list;
 pub(crate) mod log;
 pub(crate) mod read;
+pub(crate) mod reexec;
 pub(crate) mod reload;
 pub(crate) mod resize;
 pub(crate) mod stat;

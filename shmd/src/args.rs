@@ -1,7 +1,7 @@
 //! The command line and the environment.
 
 use std::ffi::{OsStr, OsString};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
@@ -68,6 +68,9 @@ pub(crate) struct Args {
     /// For the daemon's own use: see `maintenance`
     #[arg(long, hide = true, value_name = "CHANNEL")]
     finish_shrink: Option<String>,
+    /// For the daemon's own use: see `daemon::probe`
+    #[arg(long, hide = true, value_name = "BOOL")]
+    check_reexec: Option<bool>,
     #[command(flatten)]
     channel: ChannelArgs,
 }
@@ -107,6 +110,8 @@ pub(crate) struct Asked {
     pub(crate) check: bool,
     /// Be the child that finishes a shrink of this channel.
     pub(crate) finish_shrink: Option<String>,
+    /// Say what this program understands, for a daemon whose standard input is a feed or not.
+    pub(crate) check_reexec: Option<bool>,
     /// Where the log goes.
     pub(crate) log_target: Target,
     /// The file for the process number, absolute.
@@ -117,11 +122,11 @@ pub(crate) struct Asked {
     pub(crate) given: Given,
 }
 
-/// Reads the command line and the environment.
+/// Reads the command line and the environment. Paths on the command line are relative to `start_dir`.
 ///
 /// # Errors
 /// Usage errors and the texts of `--help` and `--version` are clap's; a wrong value is an error that names its place.
-pub(crate) fn parse<I, T>(line: I) -> Result<Asked, Failure>
+pub(crate) fn parse<I, T>(line: I, start_dir: &Path) -> Result<Asked, Failure>
 where
     I: IntoIterator<Item = T>,
     T: Into<OsString> + Clone,
@@ -129,6 +134,7 @@ where
     let matches = Args::command().try_get_matches_from(line).map_err(name_set)?;
     refuse_variables_of_other_keys()?;
     let args = Args::from_arg_matches(&matches)?;
+    let from_here = |path: PathBuf| from(start_dir, path);
     let file = args.config.filter(|file| !file.is_empty());
     // In the background it is read again from another directory.
     let place = |path: PathBuf| if args.daemonize { from_here(path) } else { Ok(path) };
@@ -136,7 +142,7 @@ where
     let config = origin(&matches, "config").zip(file).map(|(origin, value)| Located { value, origin });
     let mut given = Given { config, ..Given::default() };
     let runtime_dir = args.runtime_dir.as_deref().zip(origin(&matches, "runtime_dir"));
-    let runtime_dir = runtime_dir.map(|(path, origin)| absolute(path, &origin)).transpose()?;
+    let runtime_dir = runtime_dir.map(|(path, origin)| absolute(start_dir, path, &origin)).transpose()?;
     for (key, value) in [("runtime_dir", runtime_dir), ("prefix", args.prefix), ("log", args.log)] {
         given.top.extend(setting(&matches, key, value));
     }
@@ -164,6 +170,7 @@ where
     Ok(Asked {
         check: args.check,
         finish_shrink: args.finish_shrink,
+        check_reexec: args.check_reexec,
         log_target,
         pid_file: args.pid_file.map(from_here).transpose()?,
         background,
@@ -227,18 +234,18 @@ fn origin(matches: &ArgMatches, id: &str) -> Option<Origin> {
 }
 
 /// Paths on the command line are relative to the present directory, which the daemon may leave.
-fn absolute(path: &OsStr, origin: &Origin) -> Result<String, config::Error> {
+fn absolute(start_dir: &Path, path: &OsStr, origin: &Origin) -> Result<String, config::Error> {
     if path.is_empty() {
         return Ok(String::new());
     }
     let bad = |reason: String| config::Error::Bad { origin: origin.clone(), reason };
-    let path = std::path::absolute(path).map_err(|e| bad(format!("{}: {e}", path.display())))?;
+    let path = std::path::absolute(start_dir.join(path)).map_err(|e| bad(format!("{}: {e}", path.display())))?;
     path.into_os_string().into_string().map_err(|path| bad(format!("{} is not UTF-8 text", path.display())))
 }
 
-/// The absolute form of a path that is relative to the present directory.
-fn from_here(path: PathBuf) -> Result<PathBuf, clap::Error> {
-    std::path::absolute(&path).map_err(|e| usage(format!("{}: {e}", path.display())))
+/// The absolute form of a path that is relative to this directory.
+fn from(start_dir: &Path, path: PathBuf) -> Result<PathBuf, clap::Error> {
+    std::path::absolute(start_dir.join(&path)).map_err(|e| usage(format!("{}: {e}", path.display())))
 }
 
 fn mask(text: &str) -> Result<u32, String> {

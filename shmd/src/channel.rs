@@ -18,6 +18,7 @@ use shm_proto::internal::os::peer::Credentials;
 use shm_proto::{ErrorKind, Refusal, Result};
 
 pub(crate) use prepared::Prepared;
+pub(crate) use reload::stays_as_it_is;
 pub(crate) use removal::Step;
 pub(crate) use ring::{adopt_nameless, geometry, remove_orphans, this_process};
 

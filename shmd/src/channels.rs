@@ -60,6 +60,11 @@ impl Channels {
         self.leaving.iter().any(|channel| channel.config().name == *name)
     }
 
+    /// Whether any channel is being removed.
+    pub(crate) fn have_leaving(&self) -> bool {
+        !self.leaving.is_empty()
+    }
+
     /// Whether a channel that is being removed still has what this source would open. A file may be followed twice.
     pub(crate) fn is_source_leaving(&self, source: &SourceKind) -> bool {
         let object = source.object().filter(|_| !matches!(source, SourceKind::Tail(_)));

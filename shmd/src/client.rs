@@ -124,6 +124,17 @@ impl Client {
         self.conn.stream()
     }
 
+    /// What was received and not taken, if the next program goes on with it: one that asks, or that `waits` for the program.
+    pub(crate) fn to_hand_over(&self, waits: bool) -> Option<&[u8]> {
+        let stays = (self.role == Role::Asking || waits) && !self.gone && !self.ending && !self.input_ended;
+        stays.then(|| self.conn.to_hand_over())?
+    }
+
+    /// What the program before this one had received of it.
+    pub(crate) fn take_over(&mut self, received: Vec<u8>) {
+        self.conn.take_over(received);
+    }
+
     /// Whether lines are to be taken now: not before the last reply is on its way, so that a client can make the daemon
     /// hold one reply, not many.
     pub(crate) fn listens(&self) -> bool {

@@ -1,5 +1,7 @@
 //! All connections: accepting, limits, sending. Channels use this to talk to their peers.
 
+mod leaving;
+
 use std::collections::HashMap;
 use std::fmt::Display;
 use std::io;

@@ -5,15 +5,18 @@
 
 mod clients;
 pub(crate) mod fuzzing;
+pub(crate) mod left;
 mod operation_log;
 mod preparation;
+pub(crate) mod probe;
+mod reexec;
 mod reload;
+mod timers;
 
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
-use log::debug;
 use shm_proto::internal::client::SOCKET_NAME;
 use shm_proto::internal::os::{barrier, process, shm};
 use shm_proto::internal::ring::Owner;
@@ -28,13 +31,16 @@ use crate::connections::Connections;
 use crate::descriptors;
 use crate::event_loop::{ChannelId, Event, Timer, Token};
 use crate::exit::Failure;
+use crate::handover::Luggage;
 use crate::notify::Notifier;
 use crate::operation_log::{LogEvent, Saved, operation, save_in};
 use crate::process::Instance;
 use crate::signals::{self, Signals};
 use crate::socket::Socket;
+use left::Handover;
 use operation_log::Follower;
 use preparation::Preparation;
+use reexec::Reexec;
 
 /// How long writers have to give their role back when the daemon stops.
 const STOP: Duration = Duration::from_secs(1);
@@ -56,14 +62,24 @@ pub(crate) struct Origin {
     pub(crate) stdin_feeds: bool,
     /// Where to write the process number.
     pub(crate) pid_file: Option<PathBuf>,
+    /// The file that was executed.
+    pub(crate) program: PathBuf,
+    /// Where that was done.
+    pub(crate) start_dir: PathBuf,
 }
 
-/// Serves the channels until told to stop; `ready` is called when all of them are there.
+/// Serves the channels until told to stop; `ready` is called when all of them are there. `left` is what the program before this
+/// one in the same process has left.
 ///
 /// # Errors
 /// When it cannot start, when waiting fails, and when a source failed and `--exit-on-eof` ends the daemon for it.
-pub(crate) fn run(config: Config, origin: Origin, ready: &mut dyn FnMut()) -> Result<(), Failure> {
-    let daemon = Daemon::start(config, origin)?;
+pub(crate) fn run(
+    config: Config,
+    origin: Origin,
+    left: Option<(Handover, Luggage)>,
+    ready: &mut dyn FnMut(),
+) -> Result<(), Failure> {
+    let daemon = Daemon::start(config, origin, left)?;
     ready();
     daemon.serve()
 }
@@ -96,17 +112,26 @@ struct Daemon {
     reloading: Option<Preparation>,
     /// The signal that arrived during that time.
     reload_again: Option<String>,
+    reexec: Option<Reexec>,
     _pid_file: Option<PidFile>,
     saved: Saved,
-    _instance: Instance,
+    instance: Instance,
 }
 
 impl Daemon {
-    fn start(config: Config, origin: Origin) -> Result<Self, Failure> {
-        descriptors::prepare(&config.channels)?;
+    fn start(config: Config, origin: Origin, left: Option<(Handover, Luggage)>) -> Result<Self, Failure> {
+        match left {
+            None => descriptors::prepare(&config.channels)?,
+            // The limit is what it was, and not all that is open now stays open.
+            Some(_) => descriptors::look(&config.channels),
+        }
         let mut connections = Connections::new(config.max_clients, config.runtime_dir.clone())?;
         let signals = Signals::hear(&connections.events)?;
-        let instance = Instance::take(&config.runtime_dir)?;
+        signals::release();
+        let instance = match &left {
+            None => Instance::take(&config.runtime_dir)?,
+            Some((left, luggage)) => Instance::left(&config.runtime_dir, luggage.fd(left.lock)?, left.made_dir)?,
+        };
         let saved = save_in(instance.dir()?, &config.runtime_dir, |path, e| cleanup::failed(None, path.display(), e));
         let pid_file = origin.pid_file.as_deref().map(PidFile::write).transpose()?;
         operation(LogEvent::Start)
@@ -126,7 +151,11 @@ impl Daemon {
             channels.add(Channel::create(id, prepared, &user)?);
         }
         remove_orphans(&config.prefix, owner, |name| channels.iter().any(|channel| channel.has_segment(name)));
-        let socket = Socket::bind(config.runtime_dir.join(SOCKET_NAME))?;
+        let path = config.runtime_dir.join(SOCKET_NAME);
+        let socket = match &left {
+            None => Socket::bind(path)?,
+            Some((left, luggage)) => Socket::left(path, luggage.fd(left.socket)?),
+        };
         connections.listen(&socket.listener)?;
         let mut daemon = Self {
             socket: Some(socket),
@@ -148,10 +177,15 @@ impl Daemon {
             manager: Notifier::from_env(),
             reloading: None,
             reload_again: None,
+            reexec: None,
             _pid_file: pid_file,
             saved,
-            _instance: instance,
+            instance,
         };
+        let left = left.map(|(Handover { sources, clients, version, .. }, luggage)| {
+            daemon.unpack_sources(sources, &luggage);
+            (clients, version, luggage)
+        });
         for channel in daemon.channels.iter_mut() {
             channel.start_source(&mut daemon.connections)?;
         }
@@ -166,6 +200,9 @@ impl Daemon {
             ready.text("barrier", barrier).info();
         }
         daemon.saved.is_ready();
+        if let Some((clients, version, luggage)) = left {
+            daemon.take_clients(clients, &luggage, &version);
+        }
         Ok(daemon)
     }
 
@@ -207,6 +244,7 @@ impl Daemon {
                 }
             }
             Event::Readable(Token::Preparation) | Event::Gone(Token::Preparation) => self.reload_ready(),
+            Event::Readable(Token::Probe) | Event::Gone(Token::Probe) => self.probe_ready(),
             Event::Readable(Token::Source(channel)) | Event::Gone(Token::Source(channel)) => self.source_ready(channel),
             Event::Readable(Token::Handoff(channel)) | Event::Gone(Token::Handoff(channel)) => {
                 if let Some(channel) = self.channels.get_mut(channel) {
@@ -221,61 +259,6 @@ impl Daemon {
             }
             Event::Due(timer) => self.due(timer, now),
             Event::Gone(Token::Listener | Token::Signal(_)) | Event::Writable(_) => {}
-        }
-    }
-
-    fn due(&mut self, timer: Timer, now: Instant) {
-        match timer {
-            Timer::Stop => {
-                let reason = format!("a writer did not give its role back within {} s", STOP.as_secs());
-                operation(LogEvent::StopLate).reason(reason).warn();
-                self.stopped = true;
-            }
-            Timer::Tick => {
-                for channel in self.channels.iter_mut() {
-                    channel.tick(&mut self.connections, now);
-                }
-                self.keep_ticking();
-            }
-            Timer::Accept => {
-                if let Some(socket) = &self.socket
-                    && let Err(e) = self.connections.listen(&socket.listener)
-                {
-                    debug!("event=accept-paused reason={:?}", e.to_string());
-                    self.connections.events.set_timer(Timer::Accept, Some(now + TICK));
-                }
-            }
-            Timer::Drain => self.drain(),
-            Timer::Leave(channel) => self.channels.release(&mut self.connections, Some(channel)),
-            Timer::Watchdog => self.manager.watchdog(&mut self.connections.events, now),
-            // Looked at after every round of events anyway.
-            Timer::Status => {}
-            Timer::Client(id) => self.connections.overdue(id, now),
-            Timer::Source(channel) => {
-                if let Some(channel) = self.channels.get_mut(channel) {
-                    channel.ring_mut().retry_source(&mut self.connections);
-                }
-            }
-            Timer::Inspect(channel) => {
-                if let Some(channel) = self.channels.get_mut(channel) {
-                    channel.ring_mut().inspect(&mut self.connections);
-                }
-            }
-            Timer::Claim(channel) => {
-                if let Some(channel) = self.channels.get_mut(channel) {
-                    channel.ring_mut().claim_due(&mut self.connections);
-                }
-            }
-            Timer::Returning(channel) => {
-                if let Some(channel) = self.channels.get_mut(channel) {
-                    channel.ring_mut().give_up_missing(&mut self.connections);
-                }
-            }
-            Timer::Resize(channel) => {
-                if let Some(channel) = self.channels.get_mut(channel) {
-                    channel.ring_mut().resize_due(&mut self.connections);
-                }
-            }
         }
     }
 
@@ -295,9 +278,12 @@ impl Daemon {
         }
     }
 
-    fn source_ready(&mut self, channel: ChannelId) {
-        let Some(channel) = self.channels.get_mut(channel) else { return };
-        let Some(outcome) = channel.ring_mut().source_ready(&mut self.connections) else { return };
+    fn source_ready(&mut self, id: ChannelId) {
+        let Some(channel) = self.channels.get_mut(id) else { return };
+        let Some(outcome) = channel.ring_mut().source_ready(&mut self.connections) else {
+            self.go_on_reexec();
+            return self.wake_straggler(id);
+        };
         // The other sources do not end.
         let is_input = channel.ring().is_fed_from_stdin();
         self.channels.release(&mut self.connections, None);
@@ -344,6 +330,7 @@ impl Daemon {
     /// the readers are told is in their reach.
     fn stop(&mut self, reason: &str) {
         self.give_reload_up(reason);
+        self.give_reexec_up(reason);
         operation(LogEvent::Stop).reason(reason).info();
         self.manager.stopping(reason);
         self.stopping = Some(reason.to_owned());

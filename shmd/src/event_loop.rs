@@ -38,6 +38,8 @@ pub(crate) enum Token {
     Helper(ChannelId),
     /// The bell of the thread that makes new channels' objects.
     Preparation,
+    /// The bell of the thread that looks at a new program.
+    Probe,
 }
 
 impl Token {
@@ -52,6 +54,7 @@ impl Token {
             Token::Handoff(channel) => (6, u64::from(channel)),
             Token::Helper(channel) => (7, u64::from(channel)),
             Token::Preparation => (8, 0),
+            Token::Probe => (9, 0),
         };
         kind << 56 | number
     }
@@ -68,7 +71,8 @@ impl Token {
             5 => Token::Source(number as u32),
             6 => Token::Handoff(number as u32),
             7 => Token::Helper(number as u32),
-            _ => Token::Preparation,
+            8 => Token::Preparation,
+            _ => Token::Probe,
         }
     }
 }
@@ -88,6 +92,8 @@ pub(crate) enum Timer {
     Watchdog,
     /// Send the service manager a status that had to wait.
     Status,
+    /// The sources are waited for that are to rest.
+    Reexec,
     /// A client's time is up.
     Client(ClientId),
     /// The writer of a channel that is being removed has waited long enough.
@@ -295,6 +301,7 @@ mod tests {
             Token::Handoff(1),
             Token::Helper(9),
             Token::Preparation,
+            Token::Probe,
         ] {
             assert_eq!(Token::unpack(token.pack()), token);
         }

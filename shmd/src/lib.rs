@@ -19,6 +19,7 @@ mod event_loop;
 mod exit;
 #[doc(hidden)]
 pub mod fuzzing;
+mod handover;
 mod hash;
 mod host;
 mod liveness;
@@ -36,8 +37,10 @@ mod signals;
 mod sizing;
 mod socket;
 mod source;
+mod threads;
 
 use std::io::Write;
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use background::Side;
@@ -57,19 +60,32 @@ pub fn main() -> ExitCode {
 }
 
 fn start() -> Result<(), Failure> {
-    let asked = args::parse(std::env::args_os())?;
+    let left = daemon::left::take()?;
+    let start_dir = match &left {
+        Some((left, _)) => left.start_dir.clone(),
+        None => std::env::current_dir().unwrap_or_else(|_| "/".into()),
+    };
+    let asked = args::parse(std::env::args_os(), &start_dir)?;
     if let Some(channel) = &asked.finish_shrink {
         return Ok(maintenance::finish_shrink(channel)?);
     }
     let mut host = host::Host::look();
     // In the background standard input is given up.
     host.stdin_feeds &= asked.background.is_none();
+    if let Some(stdin_feeds) = asked.check_reexec {
+        host.stdin_feeds = stdin_feeds;
+        config::load(&asked.given, &host)?;
+        return daemon::probe::answer(&mut std::io::stdout()).map_err(Failure::Output);
+    }
     let config = config::load(&asked.given, &host)?;
     if asked.check {
         let text = config::show(&config);
         return std::io::stdout().write_all(text.as_bytes()).map_err(Failure::Output);
     }
-    let Some(background) = &asked.background else { return serve(config, asked, &host, &mut || {}) };
+    // The program before this one in the same process has gone into the background.
+    let Some(background) = asked.background.as_ref().filter(|_| left.is_none()) else {
+        return serve(config, asked, (start_dir, left), &host, &mut || {});
+    };
     if let Some(channel) = config.channels.iter().find(|channel| channel.source == config::SourceKind::Stdin) {
         return Err(Failure::CommandLine(args::usage(format!(
             "--daemonize gives standard input up, but it feeds channel {}; stay in the foreground, or choose another source",
@@ -82,7 +98,7 @@ fn start() -> Result<(), Failure> {
         Side::Child(herald) => {
             let mut herald = Some(herald);
             let mut told = |code, message: &str| herald.take().map_or((), |herald| herald.tell(code, message));
-            let result = serve(config, asked, &host, &mut || told(0, ""));
+            let result = serve(config, asked, (start_dir, None), &host, &mut || told(0, ""));
             if let Err(failure) = &result {
                 // Logged before the parent ends, so that whoever waited for it finds it there.
                 operation_log::operation(operation_log::LogEvent::Failed).reason(failure).error();
@@ -96,15 +112,22 @@ fn start() -> Result<(), Failure> {
 fn serve(
     config: config::Config,
     asked: args::Asked,
+    (start_dir, left): (PathBuf, Option<(daemon::left::Handover, handover::Luggage)>),
     host: &host::Host,
     ready: &mut dyn FnMut(),
 ) -> Result<(), Failure> {
     logging::start(config.log, &asked.log_target).map_err(Failure::Io)?;
     operation_log::keep(config.log_entries);
-    let origin = daemon::Origin { given: asked.given, stdin_feeds: host.stdin_feeds, pid_file: asked.pid_file };
+    let origin = daemon::Origin {
+        given: asked.given,
+        stdin_feeds: host.stdin_feeds,
+        pid_file: asked.pid_file,
+        program: daemon::probe::own_program(),
+        start_dir,
+    };
     // This takes microseconds while there is one thread. With more threads, the kernel waits for all processors, which takes tens
     // of milliseconds on a busy machine and has no bound; meanwhile a source hears nothing, not even that it has to stop.
     let _ = barrier::register();
-    daemon::run(config, origin, ready)?;
+    daemon::run(config, origin, left, ready)?;
     cleanup::left().map_or(Ok(()), |left| Err(Failure::Left(left)))
 }

@@ -9,13 +9,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use shm_proto::internal::client::RUNTIME_DIR_VARIABLE;
 use shm_proto::internal::os::peer::pidfd;
 use shm_proto::internal::os::poll::readable;
 use shm_proto::{ChannelName, Endpoint, Error, ErrorKind, Result, Writer, WriterError};
+
+use crate::threads;
 
 /// The option that makes this program the child.
 const OPTION: &str = "--finish-shrink";
@@ -83,6 +84,14 @@ impl Helper {
         self.end.as_fd()
     }
 
+    /// Ends it, and waits for its end: the next program in this process knows nothing of it.
+    pub(crate) fn end_now(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+
     /// How it has ended, if it has and this was not asked before.
     pub(crate) fn status(&mut self) -> Option<ExitStatus> {
         let status = self.child.as_mut()?.try_wait().ok()??;
@@ -105,7 +114,7 @@ impl Drop for Helper {
 fn reap(mut child: Child) {
     if matches!(child.try_wait(), Ok(None)) {
         // Without a thread it stays a zombie until the daemon ends.
-        let _ = thread::Builder::new().name("reaper".to_owned()).spawn(move || child.wait());
+        let _ = threads::spawn("reaper", move || drop(child.wait()));
     }
 }
 

@@ -58,6 +58,11 @@ impl Notifier {
         self.send(&format!("RELOADING=1\nMONOTONIC_USEC={}\nSTATUS=Reading the configuration", monotonic_ns() / 1000));
     }
 
+    /// The daemon's file is being executed anew; [`ready`](Self::ready) ends it, in the next program or in this one.
+    pub(crate) fn executing(&self) {
+        self.send(&format!("RELOADING=1\nMONOTONIC_USEC={}\nSTATUS=Executing the program anew", monotonic_ns() / 1000));
+    }
+
     /// The end has begun.
     pub(crate) fn stopping(&self, why: &str) {
         self.send(&format!("STOPPING=1\nSTATUS={}", why.replace('\n', " ")));

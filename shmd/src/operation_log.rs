@@ -17,7 +17,7 @@ use shm_proto::internal::control::VERSION;
 pub(crate) use shm_proto::internal::control::log::LogEvent;
 use shm_proto::internal::control::log::{Fields, LogEntry, Severity, Value};
 
-pub(crate) use saving::{Saved, save_in};
+pub(crate) use saving::{Saved, save_in, settle};
 
 use crate::peer::Peer;
 use crate::rate_limit::LeftOut;

@@ -4,7 +4,7 @@ mod lock;
 
 use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
@@ -71,7 +71,7 @@ impl Error {
 pub(crate) struct Instance {
     dir: OwnedFd,
     /// Goes after the lock file, and before the lock is given up.
-    _made: RuntimeDir,
+    made: RuntimeDir,
     lock: Flock<File>,
     lock_path: PathBuf,
 }
@@ -118,13 +118,33 @@ impl Instance {
             };
             lock::write_holder(&mut lock).map_err(Error::system("write the lock file", &lock_path))?;
             log::debug!("event=locked lock={} created_dir={}", lock_path.display(), made.created);
-            return Ok(Instance { dir, _made: made, lock, lock_path });
+            return Ok(Instance { dir, made, lock, lock_path });
         }
         Err(Error::system("lock", &lock_path)(io::Error::other("other daemons keep starting and ending there")))
     }
 }
 
 impl Instance {
+    /// Goes on as the daemon of a directory, in another program of the same process, with the lock that was never given up.
+    ///
+    /// # Errors
+    /// When the directory or the lock file is not what it was.
+    pub(crate) fn left(runtime_dir: &Path, lock: OwnedFd, made_dir: bool) -> Result<Self, Error> {
+        let lock_path = runtime_dir.join(LOCK_NAME);
+        let (mut made, dir) = RuntimeDir::open(runtime_dir)?;
+        made.created |= made_dir;
+        let lock = match lock::take(lock.into()).map_err(Error::system("lock", &lock_path))? {
+            Lock::Taken(lock) if is_at(&lock, &lock_path) => lock,
+            _ => return Err(Error::system("lock", &lock_path)(io::Error::other("another file has its name"))),
+        };
+        Ok(Instance { dir, made, lock, lock_path })
+    }
+
+    /// The lock's descriptor, and whether this instance removes the directory, for [`left`](Self::left).
+    pub(crate) fn parts(&self) -> (BorrowedFd<'_>, bool) {
+        (self.lock.as_fd(), self.made.created)
+    }
+
     /// The runtime directory, which nobody else may write in.
     pub(crate) fn dir(&self) -> Result<OwnedFd, io::Error> {
         self.dir.try_clone()

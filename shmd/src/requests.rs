@@ -103,7 +103,7 @@ pub(crate) fn handle(
                 channel.evict(connections, reader, &by).map(|()| Some(Done::Evict {}))
             }),
         // The daemon as a whole answers these.
-        Request::Reload | Request::Log { .. } | Request::Unknown => return,
+        Request::Reload | Request::Reexec | Request::Log { .. } | Request::Unknown => return,
         Request::Resize { channel, bytes } => find(connections, channels, channel.as_ref(), &peer, Need::Admin)
             .and_then(|channel| {
                 connections.pace(&channel.config().name, peer.uid, Paced::Resize)?;

@@ -3,14 +3,17 @@
 //! SIGPIPE needs nothing here: Rust's runtime ignores it from the start.
 
 use std::io::{ErrorKind, Read};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 
+use shm_proto::internal::os::poll::readable;
 use shm_proto::{Error, Result};
 use signal_hook::SigId;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::{pipe, unregister};
 
 use crate::event_loop::{EventLoop, Interest, Token};
+use crate::threads;
 
 /// The signals that the daemon handles.
 #[derive(Debug)]
@@ -31,6 +34,12 @@ impl Signals {
             heard.push((signal, pipe::register(signal, write).map_err(failed)?, read));
         }
         Ok(Self(heard))
+    }
+
+    /// Whether a signal has arrived and was not taken.
+    pub(crate) fn have_heard(&self) -> bool {
+        let now = Some(std::time::Duration::ZERO);
+        self.0.iter().any(|(.., pipe)| readable(pipe.as_fd(), now) != Ok(false))
     }
 
     /// Whether this signal has arrived since the last call.
@@ -54,6 +63,21 @@ impl Drop for Signals {
             unregister(*id);
         }
     }
+}
+
+/// Leaves signals to the next program in this process: the system keeps those that come from now on. Other threads do not take
+/// them, see [`threads`](crate::threads).
+///
+/// # Errors
+/// What the system says.
+pub(crate) fn hold() -> Result<()> {
+    threads::signals().thread_block().map_err(|e| Error::system("block signals", e))
+}
+
+/// Takes signals again, also those that the program before this one has [left](hold).
+pub(crate) fn release() {
+    // Fails only for a way to change the mask that does not exist.
+    let _ = threads::signals().thread_unblock();
 }
 
 /// What people call a signal.

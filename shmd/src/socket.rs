@@ -2,6 +2,7 @@
 
 use std::fs::{self, Permissions};
 use std::io::ErrorKind;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::PathBuf;
@@ -46,6 +47,13 @@ impl Socket {
         // Anybody who gets into the directory may connect; who may do what is decided by the peer's credentials.
         fs::set_permissions(&socket.path, Permissions::from_mode(0o666)).map_err(failed)?;
         Ok(socket)
+    }
+}
+
+impl Socket {
+    /// The one that the program before this one in the same process has left. Clients that have connected meanwhile are in it.
+    pub(crate) fn left(path: PathBuf, listener: OwnedFd) -> Self {
+        Self { listener: listener.into(), path }
     }
 }
 

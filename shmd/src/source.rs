@@ -32,6 +32,7 @@ mod exec;
 mod feed;
 mod fifo;
 mod file_id;
+mod packed;
 mod report;
 mod sink;
 mod stdin;
@@ -40,6 +41,7 @@ mod unix;
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, Sender};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
@@ -56,19 +58,62 @@ use shm_proto::internal::ring::{SourceNote, Writer};
 use shm_proto::{Error, Result, WriterError};
 
 pub(crate) use feed::Cutting;
+pub(crate) use packed::{PackedSource, Rested};
 pub(crate) use report::Report;
 
 use crate::access::Access;
-use crate::config::SourceKind;
+use crate::config::{CommandLine, SourceKind};
+use crate::handover::Parcel;
+use crate::threads;
+use child::Running;
 use feed::Feed;
+use packed::PackedInput;
+use sink::Sink;
 
 /// What a source's thread says.
 #[derive(Debug)]
 pub(crate) enum FromSource {
     /// The writer's line.
     Line(ToDaemon),
+    /// It wants a program to be started.
+    Start(Wanted),
+    /// It rests as it was told to, and has given the writer up. Where it stands.
+    Rested(Rested),
     /// The thread is at its end and has given the writer up: messages published, or why it failed.
     Ended(Result<u64>),
+}
+
+/// A program that a source wants to be started.
+#[derive(Debug)]
+pub(crate) struct Wanted {
+    command: CommandLine,
+    answer: Sender<std::io::Result<Running>>,
+}
+
+impl Wanted {
+    /// Starts it: in the daemon's main thread, because it ends with the thread that started it.
+    pub(crate) fn start(self) {
+        // A source that is gone has no use for it: it ends when it is dropped.
+        let _ = self.answer.send(Running::start(&self.command));
+    }
+}
+
+/// A source's way to ask the daemon.
+#[derive(Debug)]
+struct Asks {
+    to: Sender<FromSource>,
+    bell: Bell,
+}
+
+impl Asks {
+    fn start(&self, command: &CommandLine) -> std::io::Result<Running> {
+        let (answer, started) = mpsc::channel();
+        let gone = || std::io::Error::other("the daemon ends");
+        let wanted = Wanted { command: command.clone(), answer };
+        self.to.send(FromSource::Start(wanted)).map_err(|_| gone())?;
+        self.bell.ring();
+        started.recv().map_err(|_| gone())?
+    }
 }
 
 /// What a writer needs to be opened inside the daemon.
@@ -97,12 +142,22 @@ impl Opening {
 }
 
 /// What a source reads.
-trait Input: Send {
+trait Input: Send + std::fmt::Debug {
     /// Moves everything that comes into the ring. Returns at the end of an input that has one.
     ///
     /// # Errors
+    /// [`WriterError::Interrupted`] when the source is to rest: called again, perhaps with another feed, it goes on where it was.
     /// [`WriterError::Revoked`] when the daemon takes the writer role back, and what makes going on impossible.
-    fn run(self: Box<Self>, feed: &mut Feed<'_>) -> Result<()>;
+    fn run(&mut self, feed: &mut Feed<'_>) -> Result<()>;
+
+    /// Who may write, which the daemon may change; for sources that check it.
+    fn write_list(&mut self, _write: &Arc<Mutex<Access>>) {}
+
+    /// Packs it for the next program in this process. It is still whole then.
+    ///
+    /// # Errors
+    /// When descriptors or memory have run out.
+    fn pack(&self, parcel: &mut Parcel) -> std::io::Result<PackedInput>;
 }
 
 /// How long a source that is dropped before its end has to end.
@@ -116,6 +171,8 @@ pub(crate) struct Inside {
     write: Arc<Mutex<Access>>,
     to: Sender<Line>,
     from: Receiver<FromSource>,
+    /// The thread is to rest.
+    rests: Arc<AtomicBool>,
     /// Rung for the thread.
     wake: Bell,
     /// Rung by the thread.
@@ -142,6 +199,12 @@ impl Inside {
     /// Wakes the thread out of its waiting for input.
     pub(crate) fn ring(&self) {
         self.wake.ring();
+    }
+
+    /// Makes the thread rest, or not. It looks when it is woken.
+    pub(crate) fn rest(&self, rests: bool) {
+        // Relaxed: the flag tells nothing but itself.
+        self.rests.store(rests, Ordering::Relaxed);
     }
 
     /// What the thread has said since the last call.
@@ -177,12 +240,14 @@ impl Drop for Inside {
         self.ring();
         let until = Instant::now() + END;
         while !thread.is_finished() && Instant::now() < until {
+            // It may wait for an answer, and gets none.
+            drop(self.take());
             thread::sleep(Duration::from_millis(1));
         }
     }
 }
 
-/// Opens a source and starts to feed the channel from it.
+/// Opens a source and starts to feed the channel from it, or takes up the one that `rested`.
 ///
 /// # Errors
 /// When it cannot be opened, when the framing does not go with the channel's largest message, and when the system gives no
@@ -193,12 +258,17 @@ pub(crate) fn start(
     cutting: Cutting,
     write: &Access,
     report: &Arc<Report>,
+    rested: &mut Option<Rested>,
 ) -> Result<Inside> {
     cutting.pump()?;
     let write = Arc::new(Mutex::new(write.clone()));
+    if let Some(Rested(mut input)) = rested.take() {
+        input.write_list(&write);
+        return spawn(source.kind(), input, opening, cutting, write, Arc::clone(report));
+    }
     let input: Box<dyn Input> = match source {
         SourceKind::None => unreachable!("a channel without a source starts none"),
-        SourceKind::Stdin => Box::new(stdin::Stdin(std::io::stdin())),
+        SourceKind::Stdin => Box::new(stdin::Stdin { input: std::io::stdin(), pump: None }),
         SourceKind::Fifo(path, access) => Box::new(fifo::Fifo::open(path, *access)?),
         SourceKind::Unix(path, packets) => {
             let listener = unix::Listener::bind(path, *packets)?;
@@ -217,7 +287,7 @@ pub(crate) fn start(
 
 fn spawn(
     kind: stat::SourceKind,
-    input: Box<dyn Input>,
+    mut input: Box<dyn Input>,
     opening: Opening,
     cutting: Cutting,
     write: Arc<Mutex<Access>>,
@@ -229,8 +299,11 @@ fn spawn(
     let (rung, bell) = Bell::new()?;
     let woken = Bell::from_fd(woken)?;
     let link_bell = Bell::from_fd(rung.try_clone_fd()?)?;
+    let asks = Asks { to: to_daemon.clone(), bell: Bell::from_fd(rung.try_clone_fd()?)? };
     let end = to_daemon.clone();
     let source = kind.clone();
+    let rests = Arc::new(AtomicBool::new(false));
+    let is_to_rest = Arc::clone(&rests);
     let run = move || {
         let link = ThreadLink::new(from_daemon, move |line| {
             to_daemon.send(FromSource::Line(line)).map_err(|_| LinkError::Disconnected)?;
@@ -239,7 +312,8 @@ fn spawn(
         });
         let work = AssertUnwindSafe(|| {
             let (writer, segment) = opening.open(link)?;
-            let mut feed = Feed::new(writer, segment, &woken, cutting, &report);
+            let sink = Sink::new(writer, &woken, &is_to_rest);
+            let mut feed = Feed::new(sink, segment, cutting, &report, &asks);
             input.run(&mut feed)
         });
         let outcome = catch_unwind(work).unwrap_or_else(|_| {
@@ -247,6 +321,11 @@ fn spawn(
             Err(Error::system(format!("feed from {source}"), panicked))
         });
         let outcome = match outcome {
+            Err(Error::Writer(WriterError::Interrupted { .. })) => {
+                let _ = end.send(FromSource::Rested(Rested(input)));
+                rung.ring();
+                return;
+            }
             Ok(()) | Err(Error::Writer(WriterError::Revoked { .. })) => {
                 report.set(SourceState::Ended);
                 Ok(report.messages())
@@ -261,9 +340,7 @@ fn spawn(
         let _ = end.send(FromSource::Ended(outcome));
         rung.ring();
     };
-    let thread = thread::Builder::new()
-        .name(format!("source-{kind}"))
-        .spawn(run)
+    let thread = threads::spawn(&format!("source-{kind}"), run)
         .map_err(|e| Error::system(format!("start a thread for source {kind}"), e))?;
-    Ok(Inside { kind, write, to, from, wake, bell: Bell::from_fd(bell)?, thread: Some(thread) })
+    Ok(Inside { kind, write, to, from, rests, wake, bell: Bell::from_fd(bell)?, thread: Some(thread) })
 }

@@ -9,6 +9,7 @@ type Floors = [&'static [&'static str]];
 
 /// The floors, from the ground up.
 const DAEMON: &Floors = &[
+    &["handover", "threads"],
     &["access", "admission", "event_loop", "hash", "host", "liveness", "logging", "maintenance", "peer"],
     &["backlog", "policy", "rate_limit", "rates"],
     &["client", "config", "notify", "operation_log", "signals", "sizing"],

@@ -49,7 +49,7 @@ pub(crate) fn excerpt(line: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::control::{Done, ErrorKind, Pong, Refusal, Reloaded, Reply, Request};
+    use crate::control::{Done, ErrorKind, Pong, Reexecuted, Refusal, Reloaded, Reply, Request};
     use crate::ring::link::{ToDaemon, ToWriter};
 
     fn text(line: Vec<u8>) -> String {
@@ -91,6 +91,7 @@ mod tests {
         round_trip!(ToWriter, policy);
         round_trip!(Request, Request::Log { channel: None, since: 3, last: Some(2), follow: true });
         round_trip!(Reply, Reply::Ok(Done::Reload(Reloaded::default())));
+        round_trip!(Reply, Reply::Ok(Done::Reexec(Reexecuted::default())));
         round_trip!(ToWriter, ToWriter::Grown { capacity: u64::MAX, done: true });
         round_trip!(ToDaemon, ToDaemon::Evicted { reader: 1, reason: "slow".into() });
     }

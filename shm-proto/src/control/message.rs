@@ -109,6 +109,9 @@ pub enum Request {
     },
     /// Read the configuration again. For the daemon's own user and root.
     Reload,
+    /// Execute the daemon's file anew, in the same process. For the daemon's own user and root. The answer comes from the new
+    /// program.
+    Reexec,
     /// The newest operations, as far as the client may see their channels.
     Log {
         /// Only entries of this channel.
@@ -162,6 +165,8 @@ pub enum Done {
     Evict {},
     /// To `reload`.
     Reload(Reloaded),
+    /// To `reexec`.
+    Reexec(Reexecuted),
     /// To `log`.
     Log(Vec<LogEntry>),
 }
@@ -271,6 +276,26 @@ impl Resized {
     #[must_use]
     pub fn new(channel: ChannelName) -> Self {
         Resized { channel, old: 0, asked: 0, new: 0, pending: false }
+    }
+}
+
+/// The daemon's file was executed anew.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Reexecuted {
+    /// The version of the program before.
+    pub old: String,
+    /// The version of the program that answers.
+    pub new: String,
+    /// The daemon's process number, which is the same.
+    pub pid: u32,
+}
+
+impl Reexecuted {
+    /// Of these versions, in this process.
+    #[must_use]
+    pub fn new(old: String, new: String, pid: u32) -> Self {
+        Reexecuted { old, new, pid }
     }
 }
 

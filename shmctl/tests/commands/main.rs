@@ -8,13 +8,23 @@ use std::os::unix::net::UnixListener;
 use nix::sys::signal::Signal;
 use shm_proto::internal::control::log::{Fields, LogEntry, LogEvent, Severity, Value};
 use shm_proto::internal::control::stat::{Mode, Right, Summary, WriterName};
-use shm_proto::internal::control::{Change, Reloaded, Resized};
+use shm_proto::internal::control::{Change, Reexecuted, Reloaded, Resized};
 use shm_proto::{Done, ErrorKind, Request};
 use shm_test_support::{Proc, Run, wait_for};
 use stand_in::{Dir, ok, refuse};
 
-const COMMANDS: [&str; 9] =
-    ["read", "write", "stat", "list", "resize --bytes 1MiB", "evict --reader 1", "log", "log --follow", "reload"];
+const COMMANDS: [&str; 10] = [
+    "read",
+    "write",
+    "stat",
+    "list",
+    "resize --bytes 1MiB",
+    "evict --reader 1",
+    "log",
+    "log --follow",
+    "reload",
+    "reexec",
+];
 
 #[test]
 fn without_a_daemon_every_command_ends_with_69_and_names_the_socket_and_the_way_out() {
@@ -126,6 +136,24 @@ fn a_configuration_that_the_daemon_refuses_is_exit_code_78() {
     let dir = Dir::new();
     dir.serve(|_| refuse(ErrorKind::BadConfig, "nothing was changed: shmd.toml:3: no"));
     dir.run("reload").refused(78, &["nothing was changed", "shmd.toml:3"]);
+}
+
+#[test]
+fn a_reexec_shows_both_versions_and_says_why_there_was_none() {
+    let dir = Dir::new();
+    dir.serve(|request| match request {
+        Request::Reexec => ok(Done::Reexec(Reexecuted::new("1.2.3".to_owned(), "1.3.0".to_owned(), 77))),
+        other => refuse(ErrorKind::BadRequest, &format!("{other:?}")),
+    });
+    dir.run("reexec").prints("shmd 1.2.3 -> 1.3.0, pid 77\n");
+    dir.run("reexec --json").prints("{\"old\":\"1.2.3\",\"new\":\"1.3.0\",\"pid\":77}\n");
+    for (kind, code) in
+        [(ErrorKind::BadVersion, 1), (ErrorKind::BadConfig, 78), (ErrorKind::Busy, 75), (ErrorKind::NotPermitted, 77)]
+    {
+        let refusing = Dir::new();
+        refusing.serve(move |_| refuse(kind, "/usr/bin/shmd is not executed"));
+        refusing.run("reexec").refused(code, &["is not executed"]);
+    }
 }
 
 #[test]

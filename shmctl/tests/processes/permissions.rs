@@ -137,6 +137,20 @@ fn who_is_listed_for_writing_or_administering_may_do_that_and_nothing_else() {
 }
 
 #[test]
+fn nobody_but_root_and_the_daemons_user_replaces_its_program() {
+    if skip_without_root("nobody_but_root_and_the_daemons_user_replaces_its_program") {
+        return;
+    }
+    let daemon = daemon();
+    cli_as(MEMBER, &daemon, &["reexec"], "").refused(77, &["may not replace the daemon's program"]);
+    assert!(!daemon.log().contains("event=reexec"), "{}", daemon.log());
+    let pid = daemon.pid();
+    let done = daemon.cli(&["reexec"]);
+    assert_eq!(done.code, Some(0), "{done:?}");
+    assert!(done.text().ends_with(&format!(", pid {pid}\n")), "{done:?}");
+}
+
+#[test]
 fn a_daemon_of_another_user_serves_that_user_and_root_alone() {
     if skip_without_root("a_daemon_of_another_user_serves_that_user_and_root_alone") {
         return;

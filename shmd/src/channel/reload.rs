@@ -71,6 +71,25 @@ pub(super) fn merge(old: &ChannelConfig, new: ChannelConfig, refused: Option<Str
     (next, outcome)
 }
 
+/// That the next program in this process, which goes by the new configuration, goes on with the present channel's objects.
+///
+/// # Errors
+/// Which key is in the way.
+pub(crate) fn stays_as_it_is(present: &ChannelConfig, new: &ChannelConfig) -> Result<(), String> {
+    let way = "take the change back, or restart shmd";
+    if new.handoff.is_some() != present.handoff.is_some() {
+        return Err(format!("the configuration gives it another mode; {way}"));
+    }
+    let (_, outcome) = merge(present, new.clone(), None);
+    // What it has now is in the segment, and the beginning is over.
+    match outcome.kept.into_iter().find(|change| change.key != "capacity") {
+        None => Ok(()),
+        Some(change) => {
+            Err(format!("{} is {}, and {} in the configuration; {way}", change.key, change.old, change.new))
+        }
+    }
+}
+
 /// Takes one key over, if it can change.
 fn take(next: &mut ChannelConfig, new: &ChannelConfig, key: &str) -> bool {
     match key {

@@ -8,6 +8,7 @@ mod health;
 mod lease;
 mod moving;
 mod name;
+mod rest;
 mod resume;
 mod returning;
 mod role;
@@ -45,7 +46,7 @@ use crate::event_loop::ChannelId;
 use crate::operation_log::{LogEvent, Operation, operation};
 use crate::policy::Bounds;
 use crate::rate_limit::{LeftOut, RateLimit};
-use crate::source::Report;
+use crate::source::{Report, Rested};
 use adopt::Adopted;
 use claim::Claiming;
 use health::Health;
@@ -76,6 +77,10 @@ pub(crate) struct Ring {
     claiming: Claiming,
     /// How the source is doing, or did.
     fed: Option<Arc<Report>>,
+    /// The source while it rests.
+    rested: Option<Rested>,
+    /// The source has ended in the program before this one, and is not started again.
+    source_is_over: bool,
     removal: Removal,
     /// For what peers do.
     lines: RateLimit,
@@ -120,6 +125,8 @@ impl Ring {
             writer: Writer::expecting(found.is_some_and(|(_, is_written)| is_written)),
             claiming: Claiming::default(),
             fed: None,
+            rested: None,
+            source_is_over: false,
             removal: Removal::default(),
             lines: RateLimit::new(LINES),
             trouble: RateLimit::new(1),

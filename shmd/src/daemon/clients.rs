@@ -87,6 +87,7 @@ impl Daemon {
                 Ok(request) if self.connections.client(id).is_none_or(|client| client.gone) && only_asks(&request) => {}
                 Ok(Request::Unknown) => self.refuse_unknown(id, line),
                 Ok(Request::Reload) => self.reload_for(id),
+                Ok(Request::Reexec) => self.reexec_for(id),
                 Ok(Request::Log { channel, since, last, follow }) => self.show_log(id, channel, since, last, follow),
                 Ok(request) => {
                     requests::handle(&mut self.connections, &mut self.channels, &self.prefix, id, request, fds);
@@ -144,7 +145,7 @@ impl Daemon {
         let op = decode::<Op>(line).map(|line| printable(&line.op)).unwrap_or_default();
         let message = format!(
             "shmd {} does not know the request {op:?}; it knows ping, list, stat, attach, publish, resize, evict, \
-             reload and log. A request of a newer release needs a daemon of that release",
+             reload, reexec and log. A request of a newer release needs a daemon of that release",
             env!("CARGO_PKG_VERSION")
         );
         self.connections.reply(id, Err(refusal(ErrorKind::BadRequest, message)), Vec::new());
@@ -206,6 +207,6 @@ fn only_asks(request: &Request) -> bool {
         | Request::ResumeWriter { .. }
         | Request::Log { .. }
         | Request::Unknown => true,
-        Request::Resize { .. } | Request::Evict { .. } | Request::Reload => false,
+        Request::Resize { .. } | Request::Evict { .. } | Request::Reload | Request::Reexec => false,
     }
 }

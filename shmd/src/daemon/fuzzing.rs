@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::probe::own_program;
 use super::{Daemon, Origin};
 use crate::config::{self, Given, Located};
 use crate::event_loop::{Event, Timer};
@@ -22,8 +23,9 @@ impl Stepwise {
         let given = Given { config: Some(config), ..Given::default() };
         let host = Host { stdin_feeds: false, ..Host::look() };
         let checked = config::load(&given, &host).unwrap_or_else(|e| panic!("{e}"));
-        let origin = Origin { given, stdin_feeds: false, pid_file: None };
-        Self(Daemon::start(checked, origin).unwrap_or_else(|e| panic!("{e}")))
+        let (program, start_dir) = (own_program(), "/".into());
+        let origin = Origin { given, stdin_feeds: false, pid_file: None, program, start_dir };
+        Self(Daemon::start(checked, origin, None).unwrap_or_else(|e| panic!("{e}")))
     }
 
     /// Does everything that can be done without waiting.

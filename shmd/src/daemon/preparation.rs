@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, Receiver, SendError, TryRecvError};
-use std::thread::{self, JoinHandle};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use shm_proto::internal::os::bell::Bell;
@@ -15,6 +15,7 @@ use crate::channel::Prepared;
 use crate::config::{ChannelConfig, Config};
 use crate::connections::refusal;
 use crate::event_loop::ClientId;
+use crate::threads;
 
 /// How long a peer that sits in the mutex of stale handoff objects is waited for.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -57,10 +58,8 @@ impl Preparation {
             }
             rung.ring();
         };
-        let thread = thread::Builder::new()
-            .name("reload".to_owned())
-            .spawn(work)
-            .map_err(|e| Error::system("start a thread that makes new channels", e))?;
+        let thread =
+            threads::spawn("reload", work).map_err(|e| Error::system("start a thread that makes new channels", e))?;
         Ok(Self { config, client, by, ending, made, bell: Bell::from_fd(bell)?, thread: Some(thread) })
     }
 

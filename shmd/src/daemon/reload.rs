@@ -33,6 +33,8 @@ impl Daemon {
         } else if let Some(present) = &self.reloading {
             let message = format!("a reload by {} is under way; try again when it is done", present.by);
             refusal(ErrorKind::Busy, message)
+        } else if self.reexec.is_some() {
+            refusal(ErrorKind::Busy, "a reexec is under way; try again when it is done")
         } else {
             if let Some(client) = self.connections.client(id) {
                 client.role = Role::Waiting(None);
@@ -44,7 +46,7 @@ impl Daemon {
 
     /// A signal asks for it. A signal that arrives during a reload asks for another one, because the files may have changed.
     pub(super) fn reload_on(&mut self, signal: &str) {
-        if self.reloading.is_some() {
+        if self.reloading.is_some() || self.reexec.is_some() {
             self.reload_again = Some(signal.to_owned());
         } else {
             self.begin_reload(None, signal.to_owned());

@@ -7,13 +7,13 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{self, SyncSender};
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::Instant;
 
 use nix::errno::Errno;
 
 use super::file::{self, Left, LogFile, NAME};
 use super::{LogEvent, Severity, operation, ring};
+use crate::{handover, threads};
 
 /// Who writes new entries to the file.
 #[derive(Debug)]
@@ -97,14 +97,25 @@ fn by_thread() -> By {
     let (word, words) = mpsc::sync_channel(1);
     // Ends when the other end is gone.
     let work = move || words.into_iter().for_each(|()| save());
-    match thread::Builder::new().name("operations".to_owned()).spawn(work) {
+    match threads::spawn("operations", work) {
         Ok(_) => By::Thread(word),
         Err(_) => By::Teller,
     }
 }
 
+/// Writes what was told to the file before this returns, whoever else would do it.
+pub(crate) fn settle() {
+    save();
+}
+
 fn take_over(left: Left) {
     let Left { pid, entries, is_torn } = left;
+    if let Some((version, by)) = handover::before().filter(|_| pid == std::process::id()) {
+        let entry = operation(LogEvent::Reexec).number("pid", pid).text("old", version);
+        let entry = entry.text("new", env!("CARGO_PKG_VERSION")).text("by", by).entry(Severity::Info);
+        log::info!("{entry}");
+        return ring().restore(entries, entry);
+    }
     let died = operation(LogEvent::Died).number("pid", pid).number("entries", entries.len());
     let died = if is_torn { died.text("unfinished", "the last entry") } else { died };
     let reason =

@@ -2,13 +2,15 @@
 
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 const FIRST: Duration = Duration::from_millis(200);
 const MOST: Duration = Duration::from_secs(30);
 /// A run of this length or longer resets the delay.
 const GOOD_RUN: Duration = Duration::from_secs(10);
 
 /// Doubles from 200 ms to 30 s with each run that was shorter than 10 s.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(super) struct Backoff(Duration);
 
 impl Backoff {

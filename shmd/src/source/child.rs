@@ -2,19 +2,23 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use log::info;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::signal::{Signal, killpg};
+use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
+use serde::{Deserialize, Serialize};
 use shm_proto::ChannelName;
 use shm_proto::internal::framing::input::widen;
 use shm_proto::internal::os::poll::readable;
 use shm_proto::internal::os::{child, peer};
 
 use crate::config::CommandLine;
+use crate::handover::{self, Luggage, Parcel};
 use crate::rate_limit::RateLimit;
 
 /// Between SIGTERM and SIGKILL. The daemon waits a second for its sources when it stops.
@@ -25,15 +29,24 @@ const REAP: Duration = Duration::from_millis(200);
 const LINES: u32 = 20;
 /// Bytes of a line that are kept.
 const LINE: usize = 500;
-/// Meant for the daemon: the manager's socket and watchdog, the journal behind standard error, inherited listeners.
-const NOT_FOR_CHILDREN: [&str; 7] =
-    ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "JOURNAL_STREAM", "LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
+/// Meant for the daemon: the manager's socket and watchdog, the journal behind standard error, inherited listeners, what it
+/// leaves to itself.
+const NOT_FOR_CHILDREN: [&str; 8] = [
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+    "JOURNAL_STREAM",
+    "LISTEN_PID",
+    "LISTEN_FDS",
+    "LISTEN_FDNAMES",
+    handover::VARIABLE,
+];
 
 /// A child in a process group of its own. Dropping it ends the group.
 #[derive(Debug)]
 pub(super) struct Running {
-    child: Child,
-    group: Pid,
+    /// The child's number, and the group's.
+    pid: Pid,
     /// Readable when the child has ended.
     ended: OwnedFd,
     stdout: OwnedFd,
@@ -41,8 +54,17 @@ pub(super) struct Running {
     reaped: bool,
 }
 
+/// What is left to the next program in this process, whose child it is then.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct PackedRunning {
+    pid: i32,
+    stdout: i32,
+    stderr: i32,
+}
+
 impl Running {
-    /// Starts it. It is killed when the calling thread ends.
+    /// Starts it. It is killed when the calling thread ends. In the daemon that is the main thread, which also goes on when the
+    /// daemon executes its file anew.
     ///
     /// # Errors
     /// What the system says, a missing program included.
@@ -58,7 +80,7 @@ impl Running {
         let mut child = child::spawn(&mut line)?;
         let pipes = child.stdout.take().map(OwnedFd::from).zip(child.stderr.take().map(OwnedFd::from));
         let ended = peer::pidfd(child.id());
-        let group = Pid::from_raw(child.id().cast_signed());
+        let pid = Pid::from_raw(child.id().cast_signed());
         let made = pipes.ok_or_else(|| io::Error::other("it has no pipes")).and_then(|(stdout, stderr)| {
             widen(&stdout);
             for pipe in [&stdout, &stderr] {
@@ -68,18 +90,37 @@ impl Running {
             Ok((stdout, stderr, ended.map_err(io::Error::other)?))
         });
         match made {
-            Ok((stdout, stderr, ended)) => Ok(Self { child, group, ended, stdout, stderr, reaped: false }),
+            Ok((stdout, stderr, ended)) => Ok(Self { pid, ended, stdout, stderr, reaped: false }),
             Err(e) => {
-                let _ = killpg(group, Signal::SIGKILL);
+                let _ = killpg(pid, Signal::SIGKILL);
                 let _ = child.wait();
                 Err(e)
             }
         }
     }
 
+    /// For the next program.
+    ///
+    /// # Errors
+    /// When there are no descriptors left.
+    pub(super) fn pack(&self, parcel: &mut Parcel) -> io::Result<PackedRunning> {
+        let (stdout, stderr) = (parcel.fd(&self.stdout)?, parcel.fd(&self.stderr)?);
+        Ok(PackedRunning { pid: self.pid.as_raw(), stdout, stderr })
+    }
+
+    /// The child of the program before this one. It may have ended, and was not waited for.
+    ///
+    /// # Errors
+    /// When it cannot be used.
+    pub(super) fn unpack(packed: &PackedRunning, luggage: &Luggage) -> io::Result<Self> {
+        let (stdout, stderr) = (luggage.fd(packed.stdout)?, luggage.fd(packed.stderr)?);
+        let ended = peer::pidfd(packed.pid.cast_unsigned()).map_err(io::Error::other)?;
+        Ok(Self { pid: Pid::from_raw(packed.pid), ended, stdout, stderr, reaped: false })
+    }
+
     /// Its process number.
     pub(super) fn pid(&self) -> u32 {
-        self.child.id()
+        self.pid.as_raw().cast_unsigned()
     }
 
     /// What it writes.
@@ -114,16 +155,23 @@ impl Running {
     /// Ends the child and the rest of its group. Returns how the child ended; `None` if it does not end.
     pub(super) fn finish(&mut self) -> Option<ExitStatus> {
         if !self.has_ended(Duration::ZERO) {
-            let _ = killpg(self.group, Signal::SIGTERM);
+            let _ = killpg(self.pid, Signal::SIGTERM);
             self.has_ended(GRACE);
         }
         // The number is the group's as long as the child is not reaped. A group without anybody else is no error.
-        let _ = killpg(self.group, Signal::SIGKILL);
+        let _ = killpg(self.pid, Signal::SIGKILL);
         if !self.has_ended(REAP) {
             return None;
         }
         self.reaped = true;
-        self.child.wait().ok()
+        // In the form of the system call: a code, or a signal.
+        match waitpid(self.pid, None) {
+            Ok(WaitStatus::Exited(_, code)) => Some(ExitStatus::from_raw(code << 8)),
+            Ok(WaitStatus::Signaled(_, signal, core)) => {
+                Some(ExitStatus::from_raw(signal as i32 | i32::from(core) << 7))
+            }
+            _ => None,
+        }
     }
 }
 
@@ -145,7 +193,19 @@ pub(super) struct Complaints {
     ended: bool,
 }
 
+/// What is left to the next program: the present line, whether it is cut, and whether it is the last.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct PackedComplaints(String, bool, bool);
+
 impl Complaints {
+    pub(super) fn unpack(PackedComplaints(line, cut, ended): PackedComplaints) -> Self {
+        Self { line: line.into_bytes(), cut, ended, ..Self::new() }
+    }
+
+    pub(super) fn pack(&self) -> PackedComplaints {
+        PackedComplaints(String::from_utf8_lossy(&self.line).into_owned(), self.cut, self.ended)
+    }
+
     pub(super) fn new() -> Self {
         Self { line: Vec::new(), cut: false, lines: RateLimit::new(LINES), ended: false }
     }
@@ -185,7 +245,7 @@ impl Complaints {
     fn add(&mut self, bytes: &[u8], channel: &ChannelName, pid: u32) {
         for part in bytes.split_inclusive(|&byte| byte == b'\n') {
             let text = part.strip_suffix(b"\n").unwrap_or(part);
-            let room = LINE - self.line.len();
+            let room = LINE.saturating_sub(self.line.len());
             self.cut |= text.len() > room;
             self.line.extend_from_slice(&text[..text.len().min(room)]);
             if text.len() < part.len() {

@@ -21,17 +21,21 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::socket::{MsgFlags, recv};
+use serde::{Deserialize, Serialize};
 use shm_proto::internal::control::stat::SourceState;
 use shm_proto::internal::framing::input::NonBlocking;
 use shm_proto::internal::framing::{Pump, Slotted};
 use shm_proto::internal::os::{peer, process};
 use shm_proto::{Bytes, Error, FramingError, Result};
 
-use super::Input;
 use super::feed::{Feed, Stepped, is_ready};
+use super::file_id::Place;
+use super::packed::{PackedInput, PackedPump};
 use super::unix::Listener;
+use super::{Cutting, Input};
 use crate::access::Access;
 use crate::config::Packets;
+use crate::handover::{Luggage, Parcel};
 use crate::peer::Peer;
 
 /// Most clients at a time.
@@ -56,6 +60,22 @@ pub(super) struct Clients {
     resting: Option<Instant>,
     /// No client has gone since.
     full_since: Option<Instant>,
+}
+
+/// What is left to the next program.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct PackedClients {
+    listener: (i32, Place),
+    clients: Vec<PackedClient>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct PackedClient {
+    socket: i32,
+    uid: u32,
+    pid: u32,
+    program: String,
+    pump: PackedPump,
 }
 
 #[derive(Debug)]
@@ -90,6 +110,27 @@ impl Clients {
         Self { listener, packets, write, clients: Vec::new(), resting: None, full_since: None }
     }
 
+    /// Goes on with what the program before this one has left.
+    ///
+    /// # Errors
+    /// When it cannot be used.
+    pub(super) fn unpack(
+        packets: Packets,
+        write: Arc<Mutex<Access>>,
+        packed: PackedClients,
+        cutting: Cutting,
+        luggage: &Luggage,
+    ) -> io::Result<Self> {
+        let (listener, place) = packed.listener;
+        let listener = Listener::known(luggage.fd(listener)?, place);
+        let clients = packed.clients.into_iter().map(|PackedClient { socket, uid, pid, program, pump }| {
+            let pump = pump.unpack(cutting.pump_of_many().map_err(io::Error::other)?, luggage)?;
+            Ok(Client { socket: luggage.fd(socket)?, uid, pid, program, pump, gone: false })
+        });
+        let clients = clients.collect::<io::Result<_>>()?;
+        Ok(Self { clients, ..Self::new(listener, packets, write) })
+    }
+
     fn show(&self, feed: &Feed<'_>) {
         feed.set(SourceState::Listening { clients: self.clients.len(), most: MOST });
     }
@@ -104,10 +145,14 @@ impl Clients {
         let events = if rest.is_some() { PollFlags::empty() } else { PollFlags::POLLIN };
         fds.push(PollFd::new(self.listener.listener.as_fd(), events));
         fds.extend(self.clients.iter().map(|client| PollFd::new(client.socket.as_fd(), PollFlags::POLLIN)));
+        // What a source before this one has read and not published: no input tells of it.
+        let begun = self.clients.iter().any(|client| client.pump.has_more());
         let holding = self.clients.iter().any(|client| client.pump.memory() > 0 && client.pump.unfinished() == 0);
-        feed.wait(&mut fds, rest.or(holding.then_some(IDLE)))?;
+        let most = if begun { Some(Duration::ZERO) } else { rest.or(holding.then_some(IDLE)) };
+        feed.wait(&mut fds, most)?;
         let waiting = is_ready(&fds[daemon]);
-        let ready = fds[daemon + 1..].iter().enumerate().filter(|(_, fd)| is_ready(fd)).map(|(index, _)| index);
+        let ready = fds[daemon + 1..].iter().zip(&self.clients).enumerate();
+        let ready = ready.filter(|(_, (fd, client))| is_ready(fd) || client.pump.has_more()).map(|(index, _)| index);
         let ready: Vec<usize> = ready.collect();
         if ready.is_empty() && holding && now.elapsed() >= IDLE {
             self.clients.iter_mut().for_each(|client| client.pump.release());
@@ -286,7 +331,8 @@ impl Clients {
 }
 
 impl Input for Clients {
-    fn run(mut self: Box<Self>, feed: &mut Feed<'_>) -> Result<()> {
+    fn run(&mut self, feed: &mut Feed<'_>) -> Result<()> {
+        self.bury();
         self.show(feed);
         loop {
             let (waiting, ready) = self.look(feed)?;
@@ -312,5 +358,19 @@ impl Input for Clients {
                 self.show(feed);
             }
         }
+    }
+
+    fn write_list(&mut self, write: &Arc<Mutex<Access>>) {
+        self.write = Arc::clone(write);
+    }
+
+    fn pack(&self, parcel: &mut Parcel) -> io::Result<PackedInput> {
+        let staying = self.clients.iter().filter(|client| !client.gone);
+        let clients = staying.map(|Client { socket, uid, pid, program, pump, .. }| {
+            let (socket, pump) = (parcel.fd(socket)?, PackedPump::pack(pump, parcel)?);
+            Ok(PackedClient { socket, uid: *uid, pid: *pid, program: program.clone(), pump })
+        });
+        let clients = clients.collect::<io::Result<_>>()?;
+        Ok(PackedInput::Clients(PackedClients { listener: self.listener.pack(parcel)?, clients }))
     }
 }

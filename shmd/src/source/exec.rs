@@ -11,17 +11,20 @@ use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags};
+use serde::{Deserialize, Serialize};
 use shm_proto::internal::control::stat::SourceState;
-use shm_proto::internal::framing;
 use shm_proto::internal::framing::input::NonBlocking;
+use shm_proto::internal::framing::{self, Pump};
 use shm_proto::internal::os::unread::readable_bytes;
-use shm_proto::{Error, FramingError, Result};
+use shm_proto::{Error, FramingError, Result, WriterError};
 
-use super::Input;
 use super::backoff::Backoff;
-use super::child::{Complaints, Running};
+use super::child::{Complaints, PackedComplaints, PackedRunning, Running};
 use super::feed::{Feed, Stepped, is_ready};
+use super::packed::{PackedInput, PackedPump};
+use super::{Cutting, Input};
 use crate::config::CommandLine;
+use crate::handover::{Luggage, Parcel};
 use crate::operation_log::{LogEvent, operation};
 
 /// A child that has closed its output is ended if it does not end by itself within this time.
@@ -55,36 +58,91 @@ impl framing::Input for Rest<'_> {
 pub(super) struct Exec {
     command: CommandLine,
     complaints: Complaints,
+    backoff: Backoff,
+    run: Option<Run>,
+    /// When it is started again.
+    again: Option<Instant>,
+}
+
+/// One run of it.
+#[derive(Debug)]
+struct Run {
+    running: Running,
+    pump: Pump,
+    /// Once the child has ended: what it has left in the pipe.
+    left: Option<usize>,
+    /// Everything that it has written is read.
+    is_read: bool,
+    started: Instant,
+}
+
+/// What is left to the next program.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct PackedExec {
+    run: Option<PackedRun>,
+    backoff: Backoff,
+    /// Until it is started again.
+    wait: Option<Duration>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct PackedRun {
+    running: PackedRunning,
+    pump: PackedPump,
+    left: Option<usize>,
+    is_read: bool,
+    ran: Duration,
+    complaints: PackedComplaints,
 }
 
 impl Exec {
     /// Not started yet.
     pub(super) fn new(command: CommandLine) -> Self {
-        Self { command, complaints: Complaints::new() }
+        Self { command, complaints: Complaints::new(), backoff: Backoff::new(), run: None, again: None }
+    }
+
+    /// Goes on with what the program before this one has left.
+    ///
+    /// # Errors
+    /// When it cannot be used.
+    pub(super) fn unpack(
+        command: CommandLine,
+        packed: PackedExec,
+        cutting: Cutting,
+        luggage: &Luggage,
+    ) -> io::Result<Self> {
+        let mut this = Self { backoff: packed.backoff, ..Self::new(command) };
+        let now = Instant::now();
+        this.again = packed.wait.map(|wait| now + wait);
+        if let Some(PackedRun { running, pump, left, is_read, ran, complaints }) = packed.run {
+            let running = Running::unpack(&running, luggage)?;
+            let pump = pump.unpack(cutting.pump_of_many().map_err(io::Error::other)?, luggage)?;
+            this.complaints = Complaints::unpack(complaints);
+            this.run = Some(Run { running, pump, left, is_read, started: now.checked_sub(ran).unwrap_or(now) });
+        }
+        Ok(this)
     }
 
     /// One run, from the start to the end of what the child has written; it may still be alive then.
-    fn follow(&mut self, feed: &mut Feed<'_>, running: &Running) -> Result<()> {
-        let mut pump = feed.pump()?;
+    fn follow(&mut self, feed: &mut Feed<'_>, run: &mut Run) -> Result<()> {
+        let Run { running, pump, left, .. } = run;
         let mut reads = 0;
-        // Once the child has ended: what it has left in the pipe.
-        let mut left = None;
         loop {
-            let mut input = Rest { pipe: NonBlocking(running.stdout()), left };
-            let stepped = feed.step(&mut pump, &mut input)?;
-            left = input.left;
-            match stepped {
+            let mut input = Rest { pipe: NonBlocking(running.stdout()), left: *left };
+            let stepped = feed.step(pump, &mut input);
+            *left = input.left;
+            match stepped? {
                 Stepped::Moved => {
                     reads += 1;
                     if reads % READS == 0 {
                         self.complaints.take(running.stderr(), feed.channel(), running.pid());
                         // One of its own that goes on writing is not read for ever: the next run waits for this end.
                         if left.is_none() && running.has_ended(Duration::ZERO) {
-                            left = Some(readable_bytes(running.stdout()).unwrap_or(0));
+                            *left = Some(readable_bytes(running.stdout()).unwrap_or(0));
                         }
                     }
                 }
-                Stepped::Idle if left.is_some() => return self.end(feed, &mut pump),
+                Stepped::Idle if left.is_some() => return self.end(feed, pump),
                 Stepped::Idle => {
                     let mut fds = feed.fds();
                     let daemon = fds.len();
@@ -94,7 +152,8 @@ impl Exec {
                     self.complaints.take(running.stderr(), feed.channel(), running.pid());
                     // The end counts when nothing is left to read. A child of its own that holds the pipe open does not.
                     if is_ready(&fds[daemon + 1]) && !is_ready(&fds[daemon]) {
-                        return self.end(feed, &mut pump);
+                        *left = Some(0);
+                        return self.end(feed, pump);
                     }
                 }
                 Stepped::Short(e) => feed.wait_for_memory(&e)?,
@@ -114,7 +173,7 @@ impl Exec {
     }
 
     /// What was begun and not finished is dealt with as at the end of any input.
-    fn end(&self, feed: &mut Feed<'_>, pump: &mut shm_proto::internal::framing::Pump) -> Result<()> {
+    fn end(&self, feed: &mut Feed<'_>, pump: &mut Pump) -> Result<()> {
         loop {
             match feed.step(pump, &mut io::empty())? {
                 Stepped::Short(e) => feed.wait_for_memory(&e)?,
@@ -127,9 +186,9 @@ impl Exec {
         }
     }
 
-    fn run_once(&mut self, feed: &mut Feed<'_>) -> Result<()> {
-        let started = Instant::now();
-        let mut running = match Running::start(&self.command) {
+    /// Starts a run; `None` if the program cannot be started.
+    fn start(&mut self, feed: &mut Feed<'_>) -> Result<Option<Run>> {
+        let running = match feed.start(&self.command) {
             Ok(running) => running,
             Err(e) => {
                 let program = self.command.words.first().map_or("", String::as_str);
@@ -144,18 +203,35 @@ impl Exec {
                     _ => "",
                 };
                 feed.trouble(format!("cannot start {program}: {e}{way}; the daemon tries again"), || None);
-                return Ok(());
+                return Ok(None);
             }
         };
         let pid = running.pid();
-        feed.set(SourceState::Running { pid });
         operation(LogEvent::ChildStart)
             .on(feed.channel())
             .number("pid", pid)
             .text("command", &self.command.text)
             .info();
         self.complaints.begin();
-        let followed = self.follow(feed, &running).and_then(|()| await_end(feed, &running));
+        let pump = feed.pump()?;
+        Ok(Some(Run { running, pump, left: None, is_read: false, started: Instant::now() }))
+    }
+
+    /// One run, to the end of the child. The run stays if the source is to rest.
+    fn run_once(&mut self, feed: &mut Feed<'_>, mut run: Run) -> Result<()> {
+        let pid = run.running.pid();
+        feed.set(SourceState::Running { pid });
+        let mut followed = Ok(());
+        if !run.is_read {
+            followed = self.follow(feed, &mut run);
+            run.is_read = followed.is_ok();
+        }
+        let followed = followed.and_then(|()| await_end(feed, &run.running));
+        if matches!(followed, Err(Error::Writer(WriterError::Interrupted { .. }))) {
+            self.run = Some(run);
+            return followed;
+        }
+        let Run { mut running, started, .. } = run;
         let status = running.finish();
         // Nobody of the group is left to write, so this is all of it.
         self.complaints.take(running.stderr(), feed.channel(), pid);
@@ -189,14 +265,40 @@ fn await_end(feed: &mut Feed<'_>, running: &Running) -> Result<()> {
 }
 
 impl Input for Exec {
-    fn run(mut self: Box<Self>, feed: &mut Feed<'_>) -> Result<()> {
-        let mut backoff = Backoff::new();
+    fn run(&mut self, feed: &mut Feed<'_>) -> Result<()> {
         loop {
-            let started = Instant::now();
-            self.run_once(feed)?;
-            let wait = backoff.after(started.elapsed());
-            feed.restarts(Instant::now() + wait);
-            feed.pause(wait)?;
+            if let Some(at) = self.again {
+                feed.restarts(at);
+                feed.pause(at.saturating_duration_since(Instant::now()))?;
+                self.again = None;
+            }
+            let begun = Instant::now();
+            let run = match self.run.take() {
+                Some(run) => Some(run),
+                None => self.start(feed)?,
+            };
+            let started = run.as_ref().map_or(begun, |run| run.started);
+            if let Some(run) = run {
+                self.run_once(feed, run)?;
+            }
+            self.again = Some(Instant::now() + self.backoff.after(started.elapsed()));
         }
+    }
+
+    fn pack(&self, parcel: &mut Parcel) -> io::Result<PackedInput> {
+        let now = Instant::now();
+        let mut packed = PackedExec { run: None, backoff: self.backoff, wait: None };
+        packed.wait = self.again.map(|at| at.saturating_duration_since(now));
+        if let Some(run) = &self.run {
+            packed.run = Some(PackedRun {
+                running: run.running.pack(parcel)?,
+                pump: PackedPump::pack(&run.pump, parcel)?,
+                left: run.left,
+                is_read: run.is_read,
+                ran: now.saturating_duration_since(run.started),
+                complaints: self.complaints.pack(),
+            });
+        }
+        Ok(PackedInput::Exec(packed))
     }
 }

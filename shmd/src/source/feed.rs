@@ -8,12 +8,14 @@ use log::debug;
 use nix::poll::{PollFd, PollFlags};
 use shm_proto::internal::control::stat::SourceState;
 use shm_proto::internal::framing::{Framing, Input, MessageSink, Pump, Slotted, Step};
-use shm_proto::internal::os::bell::Bell;
-use shm_proto::internal::ring::{SourceNote, Writer, note_source};
-use shm_proto::{ChannelName, Error, FramingError, Result};
+use shm_proto::internal::ring::{SourceNote, note_source};
+use shm_proto::{ChannelName, Error, FramingError, Result, WriterError};
 
+use super::Asks;
+use super::child::Running;
 use super::report::Report;
 use super::sink::Sink;
+use crate::config::CommandLine;
 use crate::operation_log::{LogEvent, operation};
 use crate::peer::Peer;
 use crate::rate_limit::RateLimit;
@@ -39,6 +41,14 @@ impl Cutting {
     /// When the framing does not go with the channel's largest message.
     pub(super) fn pump(&self) -> Result<Pump> {
         Ok(Pump::new(self.framing, self.max_message)?.keeping_delimiters(self.keep_delimiter))
+    }
+
+    /// For one input that may end because its writer died: a chunk cut short is an error then.
+    ///
+    /// # Errors
+    /// As [`pump`](Self::pump).
+    pub(super) fn pump_of_many(&self) -> Result<Pump> {
+        Ok(self.pump()?.requiring_whole_chunks())
     }
 }
 
@@ -66,12 +76,27 @@ pub(super) struct Feed<'a> {
     lines: RateLimit,
     segment: OwnedFd,
     noted: SourceNote,
+    daemon: &'a Asks,
 }
 
 impl<'a> Feed<'a> {
-    pub(super) fn new(writer: Writer, segment: OwnedFd, woken: &'a Bell, cutting: Cutting, report: &'a Report) -> Self {
+    pub(super) fn new(
+        sink: Sink<'a>,
+        segment: OwnedFd,
+        cutting: Cutting,
+        report: &'a Report,
+        daemon: &'a Asks,
+    ) -> Self {
         let (lines, noted) = (RateLimit::new(LINES), SourceNote::default());
-        Self { sink: Sink::new(writer, woken), cutting, report, lines, segment, noted }
+        Self { sink, cutting, report, lines, segment, noted, daemon }
+    }
+
+    /// Starts a program, which ends with the daemon's process and not with this thread.
+    ///
+    /// # Errors
+    /// What the system says, a missing program included.
+    pub(super) fn start(&self, command: &CommandLine) -> io::Result<Running> {
+        self.daemon.start(command)
     }
 
     /// Messages of the channel since an input was where the note says; nothing if the note cannot be of this channel.
@@ -87,6 +112,11 @@ impl<'a> Feed<'a> {
         let delimiters = if self.cutting.keep_delimiter { 0 } else { messages };
         let most = bytes.saturating_sub(note.bytes).saturating_add(delimiters);
         note.offset.saturating_add(most.saturating_sub(u64::from(messages > 0)))
+    }
+
+    /// How many of the next messages are published already.
+    pub(super) fn passes(&self) -> u64 {
+        self.sink.passes()
     }
 
     /// The next messages of the input are published already.
@@ -117,12 +147,12 @@ impl<'a> Feed<'a> {
         self.cutting
     }
 
-    /// For one input that may end because its writer died: a chunk cut short is an error then.
+    /// As [`Cutting::pump_of_many`].
     ///
     /// # Errors
-    /// As [`Cutting::pump`].
+    /// As there.
     pub(super) fn pump(&self) -> Result<Pump> {
-        Ok(self.cutting.pump()?.requiring_whole_chunks())
+        self.cutting.pump_of_many()
     }
 
     /// The channel.
@@ -152,9 +182,14 @@ impl<'a> Feed<'a> {
     /// # Errors
     /// Everything that is not this input's fault: it ends the source.
     pub(super) fn step(&mut self, pump: &mut Pump, input: &mut impl Input) -> Result<Stepped> {
+        self.sink.check_rest()?;
         let before = (pump.published(), self.sink.passes());
         let mut input = Metered { input, report: self.report, failed: false };
         let outcome = pump.step(&mut input, &mut self.sink);
+        if let Err(Error::Writer(WriterError::Interrupted { .. })) = &outcome {
+            // The source rests in the middle of a step. What the ring has not taken stays in the pump.
+            pump.have_been_taken(self.sink.taken());
+        }
         let passed = before.1 - self.sink.passes();
         self.report.moved(0, (pump.published() - before.0).saturating_sub(passed));
         match outcome {

@@ -18,15 +18,19 @@ use nix::fcntl::OFlag;
 use nix::sys::stat::Mode;
 use nix::unistd::mkfifo;
 use nix::unistd::{Gid, fchown, geteuid};
+use serde::{Deserialize, Serialize};
 use shm_proto::internal::control::stat::SourceState;
+use shm_proto::internal::framing::Pump;
 use shm_proto::internal::framing::input::{NonBlocking, widen};
 use shm_proto::internal::os::file_id::FileId;
 use shm_proto::{Error, FramingError, Result};
 
-use super::Input;
 use super::feed::{Feed, Stepped, is_ready};
 use super::file_id::{Made, wrong_kind};
+use super::packed::{PackedInput, PackedPump};
+use super::{Cutting, Input};
 use crate::access::FileAccess;
+use crate::handover::{Luggage, Parcel};
 use crate::operation_log::{LogEvent, operation};
 
 /// How often the source checks the FIFO's name while no program writes, and tries to open a FIFO that cannot be opened.
@@ -41,6 +45,28 @@ pub(super) struct Fifo {
     access: FileAccess,
     file: File,
     made: Option<Made>,
+    at: At,
+    /// Of the present input.
+    pump: Option<Pump>,
+}
+
+/// How far it is with an input.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum At {
+    /// No program writes.
+    Waiting,
+    Reading,
+    /// All of it is published.
+    End,
+}
+
+/// What is left to the next program.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct PackedFifo {
+    file: i32,
+    made: bool,
+    at: At,
+    pump: Option<PackedPump>,
 }
 
 impl Fifo {
@@ -50,7 +76,25 @@ impl Fifo {
     /// When the path is something else, or the system refuses.
     pub(super) fn open(path: &Path, access: FileAccess) -> Result<Self> {
         let (file, made) = open_or_make(path, access, Marked::IsLeft)?;
-        Ok(Self { path: path.to_owned(), access, file, made })
+        Ok(Self { path: path.to_owned(), access, file, made, at: At::Waiting, pump: None })
+    }
+
+    /// Goes on with what the program before this one has left.
+    ///
+    /// # Errors
+    /// When it cannot be used.
+    pub(super) fn unpack(
+        path: &Path,
+        access: FileAccess,
+        packed: PackedFifo,
+        cutting: Cutting,
+        luggage: &Luggage,
+    ) -> io::Result<Self> {
+        let file = File::from(luggage.fd(packed.file)?);
+        let made = if packed.made { Some(Made::known(path, &file.metadata()?)) } else { None };
+        let new = || cutting.pump_of_many().map_err(io::Error::other);
+        let pump = packed.pump.map(|pump| pump.unpack(new()?, luggage)).transpose()?;
+        Ok(Self { path: path.to_owned(), access, file, made, at: packed.at, pump })
     }
 
     /// Whether the path still leads to the FIFO that is open.
@@ -87,6 +131,29 @@ impl Fifo {
         }
     }
 
+    /// Reads one input to its end.
+    fn read(&mut self, feed: &mut Feed<'_>) -> Result<()> {
+        let Some(pump) = &mut self.pump else { return Ok(()) };
+        feed.set(SourceState::Open);
+        loop {
+            match feed.step(pump, &mut NonBlocking(&self.file))? {
+                Stepped::Moved => {}
+                Stepped::Idle => feed.wait_for(&self.file, None)?,
+                Stepped::Short(e) => feed.wait_for_memory(&e)?,
+                Stepped::End => return Ok(()),
+                Stepped::Broken(e) => {
+                    feed.trouble(&e, || None);
+                    if !matches!(e, Error::Framing(FramingError::BadInput { .. })) {
+                        return feed.pause(LOOK);
+                    }
+                    if !pump.pass_over() {
+                        feed.set(SourceState::PassingOver);
+                    }
+                }
+            }
+        }
+    }
+
     /// Waits until there is something to read, or a writer has come and gone.
     fn await_writer(&mut self, feed: &mut Feed<'_>) -> Result<()> {
         loop {
@@ -105,33 +172,34 @@ impl Fifo {
 }
 
 impl Input for Fifo {
-    fn run(mut self: Box<Self>, feed: &mut Feed<'_>) -> Result<()> {
+    fn run(&mut self, feed: &mut Feed<'_>) -> Result<()> {
         loop {
-            let mut pump = feed.pump()?;
-            feed.set(SourceState::AwaitingWriter);
-            // A FIFO that nobody has opened yet reads as ended, and only poll knows better.
-            self.await_writer(feed)?;
-            feed.set(SourceState::Open);
-            loop {
-                match feed.step(&mut pump, &mut NonBlocking(&self.file))? {
-                    Stepped::Moved => {}
-                    Stepped::Idle => feed.wait_for(&self.file, None)?,
-                    Stepped::Short(e) => feed.wait_for_memory(&e)?,
-                    Stepped::End => break,
-                    Stepped::Broken(e) => {
-                        feed.trouble(&e, || None);
-                        if !matches!(e, Error::Framing(FramingError::BadInput { .. })) {
-                            feed.pause(LOOK)?;
-                            break;
-                        }
-                        if !pump.pass_over() {
-                            feed.set(SourceState::PassingOver);
-                        }
-                    }
+            match self.at {
+                At::Waiting => {
+                    feed.set(SourceState::AwaitingWriter);
+                    // A FIFO that nobody has opened yet reads as ended, and only poll knows better.
+                    self.await_writer(feed)?;
+                    (self.pump, self.at) = (Some(feed.pump()?), At::Reading);
+                }
+                At::Reading => {
+                    self.read(feed)?;
+                    (self.pump, self.at) = (None, At::End);
+                }
+                At::End => {
+                    self.reopen(feed)?;
+                    self.at = At::Waiting;
                 }
             }
-            self.reopen(feed)?;
         }
+    }
+
+    fn pack(&self, parcel: &mut Parcel) -> io::Result<PackedInput> {
+        Ok(PackedInput::Fifo(PackedFifo {
+            file: parcel.fd(&self.file)?,
+            made: self.made.is_some(),
+            at: self.at,
+            pump: self.pump.as_ref().map(|pump| PackedPump::pack(pump, parcel)).transpose()?,
+        }))
     }
 }
 

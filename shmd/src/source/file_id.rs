@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::FileTypeExt;
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
 use shm_proto::Error;
 use shm_proto::internal::os::file_id::FileId;
 
@@ -12,7 +13,11 @@ use crate::cleanup;
 
 /// A file made by this daemon: its name is removed when this is dropped, unless it has become another file's meanwhile.
 #[derive(Debug)]
-pub(super) struct Made {
+pub(super) struct Made(Place);
+
+/// Where a file was made, and which it is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Place {
     path: PathBuf,
     id: FileId,
 }
@@ -23,26 +28,37 @@ impl Made {
     /// # Errors
     /// When it is gone already.
     pub(super) fn at(path: &Path) -> io::Result<Self> {
-        Ok(Self { path: path.to_owned(), id: FileId::at(path)? })
+        Ok(Self(Place { path: path.to_owned(), id: FileId::at(path)? }))
     }
 
     /// The file that is, or was, at `path` was made here.
     pub(super) fn known(path: &Path, file: &Metadata) -> Self {
-        Self { path: path.to_owned(), id: FileId::from(file) }
+        Self(Place { path: path.to_owned(), id: FileId::from(file) })
+    }
+
+    /// The file that is, or was, there was made by the program before this one in the same process.
+    pub(super) fn by_program_before(place: Place) -> Self {
+        Self(place)
+    }
+
+    /// Which file it is.
+    pub(super) fn place(&self) -> Place {
+        self.0.clone()
     }
 
     /// Whether this is the file.
     pub(super) fn is(&self, file: &Metadata) -> bool {
-        FileId::from(file) == self.id
+        FileId::from(file) == self.0.id
     }
 }
 
 impl Drop for Made {
     fn drop(&mut self) {
-        if FileId::at(&self.path).is_ok_and(|found| found == self.id)
-            && let Err(e) = fs::remove_file(&self.path)
+        let Place { path, id } = &self.0;
+        if FileId::at(path).is_ok_and(|found| found == *id)
+            && let Err(e) = fs::remove_file(path)
         {
-            cleanup::failed(None, self.path.display(), e);
+            cleanup::failed(None, path.display(), e);
         }
     }
 }

@@ -8,6 +8,7 @@ use std::time::Instant;
 use shm_proto::internal::control::stat::{self, SourceStat, SourceState};
 use shm_proto::internal::os::process;
 
+use super::packed::Figures;
 use crate::config::SourceKind;
 
 #[derive(Debug)]
@@ -40,6 +41,28 @@ impl Report {
             errors: AtomicU64::new(0),
             words: Mutex::new(Words { state: SourceState::Starting, restart: None, last_error: None }),
         }
+    }
+
+    /// The figures, for the next program in this process.
+    pub(crate) fn figures(&self) -> Figures {
+        let words = self.words();
+        Figures {
+            // It says this again when it is started again.
+            state: if words.restart.is_some() { SourceState::Starting } else { words.state.clone() },
+            bytes: self.bytes.load(Ordering::Relaxed),
+            messages: self.messages.load(Ordering::Relaxed),
+            errors: self.errors.load(Ordering::Relaxed),
+            last_error: words.last_error.clone(),
+        }
+    }
+
+    /// The figures of the program before this one.
+    pub(crate) fn go_on_from(&self, figures: Figures) {
+        let Figures { state, bytes, messages, errors, last_error } = figures;
+        self.moved(bytes, messages);
+        self.errors.fetch_add(errors, Ordering::Relaxed);
+        let mut words = self.words();
+        (words.state, words.last_error) = (state, last_error);
     }
 
     fn words(&self) -> MutexGuard<'_, Words> {

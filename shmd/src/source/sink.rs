@@ -1,6 +1,8 @@
 //! The ring as the destination of a source, and the source's one way to wait: for input, for memory and for the daemon.
 
 use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use shm_proto::internal::framing::{MessageSink, Slotted};
@@ -26,12 +28,35 @@ pub(super) struct Sink<'a> {
     lines: RateLimit,
     /// So many messages are published already.
     passes: u64,
+    /// Of the messages of the call that failed last, so many were taken.
+    taken: u64,
+    /// The source is to rest: nothing is waited for any more.
+    rests: Arc<AtomicBool>,
 }
 
 impl<'a> Sink<'a> {
-    pub(super) fn new(writer: Writer, woken: &'a Bell) -> Self {
+    pub(super) fn new(mut writer: Writer, woken: &'a Bell, rests: &Arc<AtomicBool>) -> Self {
         let channel = writer.geometry().channel.clone();
-        Self { writer, woken, channel, lines: RateLimit::new(1), passes: 0 }
+        writer.interrupt_on(Arc::clone(rests));
+        let rests = Arc::clone(rests);
+        Self { writer, woken, channel, lines: RateLimit::new(1), passes: 0, taken: 0, rests }
+    }
+
+    /// That the source is not to rest.
+    ///
+    /// # Errors
+    /// [`WriterError::Interrupted`] when it is.
+    pub(super) fn check_rest(&self) -> Result<()> {
+        // Relaxed: the flag tells nothing but itself.
+        if self.rests.load(Ordering::Relaxed) {
+            return Err(WriterError::Interrupted { what: format!("input for channel {}", self.channel) }.into());
+        }
+        Ok(())
+    }
+
+    /// Of the messages of the call that failed last, so many were taken.
+    pub(super) fn taken(&self) -> u64 {
+        self.taken
     }
 
     /// The channel that it is the ring of.
@@ -75,7 +100,8 @@ impl<'a> Sink<'a> {
         poll(fds, most).map_err(|e| Error::system("wait for input", e))?;
         // Before the look at the link: a line that comes later rings again.
         self.woken.drain();
-        Ok(self.writer.maintain()?)
+        self.writer.maintain()?;
+        self.check_rest()
     }
 
     /// Carries out the daemon's lines for this long.
@@ -133,6 +159,7 @@ impl MessageSink for Sink<'_> {
     fn publish_all<'m>(&mut self, messages: impl Iterator<Item = &'m [u8]>) -> Result<u64> {
         let mut messages = messages.peekable();
         let mut taken = 0;
+        self.taken = 0;
         while self.passes > 0 && messages.next().is_some() {
             (self.passes, taken) = (self.passes - 1, taken + 1);
         }
@@ -150,13 +177,14 @@ impl MessageSink for Sink<'_> {
             let committed = batch.commit();
             self.published(committed)?;
             if let Some(e) = failed {
-                self.retry(e)?;
+                self.retry(e).inspect_err(|_| self.taken = taken)?;
             }
         }
         Ok(taken)
     }
 
     fn publish_in_place(&mut self, len: usize, fill: impl FnOnce(&mut [u8]) -> Option<usize>) -> Result<Slotted> {
+        self.taken = 0;
         loop {
             match self.writer.reserve(len) {
                 Ok(Some(mut slot)) => {

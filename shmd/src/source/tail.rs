@@ -16,11 +16,12 @@
 
 mod followed;
 mod place;
+mod turn;
 
-use std::fs::{self, OpenOptions};
+use std::fs::OpenOptions;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -28,17 +29,20 @@ use log::debug;
 use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify, WatchDescriptor};
+use serde::{Deserialize, Serialize};
 use shm_proto::internal::control::stat::SourceState;
 use shm_proto::internal::framing::Pump;
-use shm_proto::internal::os::file_id::FileId;
 use shm_proto::internal::ring::{SourceNote, note_source};
 use shm_proto::{Error, FramingError, Result};
 
 use self::followed::{Followed, Stop};
 use self::place::Begin;
+use self::turn::{Turn, look};
 use super::feed::{Feed, Stepped};
 use super::file_id::wrong_kind;
+use super::packed::{PackedInput, PackedPump};
 use super::{Cutting, Input};
+use crate::handover::{Luggage, Parcel};
 use crate::operation_log::{LogEvent, operation};
 
 /// How often the name is looked at.
@@ -55,38 +59,22 @@ pub(super) struct Tail {
     watch: Option<Inotify>,
     /// The file that inotify watches.
     watched: Option<WatchDescriptor>,
+    /// None before the first message was looked for.
+    pump: Option<Pump>,
+    /// The file is to be begun again when it has been read to where it was cut.
+    rewind: bool,
+    /// So many of the next messages are published already, when the source rests.
+    passes: u64,
 }
 
-/// What to do about a file that has nothing more to read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Turn {
-    /// Wait for it to grow.
-    Stay,
-    /// Begin the file again.
-    Rewind,
-    /// Read it to its end, and look for another one.
-    Leave,
-}
-
-/// What the system says about the file that is followed.
-#[derive(Clone, Copy, Debug)]
-struct Here {
-    id: FileId,
-    at: u64,
-    len: u64,
-    names: u64,
-}
-
-/// `named` is the file that has the name now, with its length.
-fn turn(here: Here, named: Option<(FileId, u64)>) -> Turn {
-    match named {
-        _ if here.len < here.at => Turn::Rewind,
-        Some((id, _)) if id == here.id => Turn::Stay,
-        Some((_, len)) if len > 0 => Turn::Leave,
-        _ if here.names == 0 => Turn::Leave,
-        // Renamed: whoever writes may not have opened the new one.
-        _ => Turn::Stay,
-    }
+/// What is left to the next program.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct PackedTail {
+    /// The file, the place in it, and when it ends.
+    file: Option<(i32, u64, Stop)>,
+    pump: Option<PackedPump>,
+    rewind: bool,
+    passes: u64,
 }
 
 impl Tail {
@@ -99,9 +87,27 @@ impl Tail {
         if let (Some(file), Begin::Fresh) = (&mut file, &begin) {
             file.go_to_end(path)?;
         }
+        Ok(Self::at(path, begin, file))
+    }
+
+    fn at(path: &Path, begin: Begin, file: Option<Followed>) -> Self {
         let flags = InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK;
         let watch = Inotify::init(flags).inspect_err(|e| debug!("event=no-inotify reason={e}")).ok();
-        Ok(Self { path: path.to_owned(), begin, file, watch, watched: None })
+        let (pump, rewind, passes) = (None, false, 0);
+        Self { path: path.to_owned(), begin, file, watch, watched: None, pump, rewind, passes }
+    }
+
+    /// Goes on with what the program before this one has left.
+    ///
+    /// # Errors
+    /// When it cannot be used.
+    pub(super) fn unpack(path: &Path, packed: PackedTail, cutting: Cutting, luggage: &Luggage) -> io::Result<Self> {
+        let PackedTail { file, pump, rewind, passes } = packed;
+        let file = file.map(|(file, at, stop)| Followed::known(luggage.fd(file)?.into(), at, stop)).transpose()?;
+        let new = || cutting.pump_of_many().map_err(io::Error::other);
+        let pump = pump.map(|pump| pump.unpack(new()?, luggage)).transpose()?;
+        // Without a pump the first message was not looked for: the end of the file is followed, as at a start.
+        Ok(Self { pump, rewind, passes, ..Self::at(path, Begin::Fresh, file) })
     }
 
     /// Notes where it begins, unless the segment says so already.
@@ -219,7 +225,6 @@ impl Tail {
     /// Follows the open file to its end, which may never come. Returns whether to begin the file again.
     fn follow(&mut self, feed: &mut Feed<'_>, pump: &mut Pump) -> Result<bool> {
         feed.set(SourceState::Following);
-        let mut rewind = false;
         loop {
             let Some(followed) = &mut self.file else { return Ok(false) };
             feed.note(place::note(followed, pump, &self.path, feed.cutting()));
@@ -228,10 +233,10 @@ impl Tail {
                 Stepped::Idle => match look(followed, &self.path) {
                     Turn::Stay => self.wait(feed)?,
                     Turn::Leave => followed.stop = Stop::AtEnd,
-                    Turn::Rewind => (followed.stop, rewind) = (Stop::Now, true),
+                    Turn::Rewind => (followed.stop, self.rewind) = (Stop::Now, true),
                 },
                 Stepped::Short(e) => feed.wait_for_memory(&e)?,
-                Stepped::End => return Ok(rewind),
+                Stepped::End => return Ok(std::mem::take(&mut self.rewind)),
                 Stepped::Broken(e) => {
                     feed.trouble(&e, || None);
                     if !matches!(e, Error::Framing(FramingError::BadInput { .. })) {
@@ -245,33 +250,54 @@ impl Tail {
     }
 }
 
-impl Input for Tail {
-    fn run(mut self: Box<Self>, feed: &mut Feed<'_>) -> Result<()> {
-        let mut pump = feed.pump()?;
-        self.begin(feed, &mut pump)?;
+impl Tail {
+    fn go_on(&mut self, feed: &mut Feed<'_>, pump: &mut Pump) -> Result<()> {
         loop {
             if self.file.is_none() {
                 self.find(feed)?;
-                pump = feed.pump()?;
+                *pump = feed.pump()?;
             }
             self.watch();
-            let rewind = self.follow(feed, &mut pump)?;
+            let rewind = self.follow(feed, pump)?;
             // What was to be passed over was in this file.
             feed.pass(0);
             let rewound = self.file.take().filter(|_| rewind).map(Followed::rewound);
             if rewound.is_some() {
                 operation(LogEvent::Rewind).on(feed.channel()).text("file", self.path.display()).info();
                 self.file = rewound;
-                pump = feed.pump()?;
+                *pump = feed.pump()?;
             }
         }
     }
 }
 
-fn look(followed: &Followed, path: &Path) -> Turn {
-    let Ok(open) = followed.file.metadata() else { return Turn::Leave };
-    let here = Here { id: followed.id, at: followed.at, len: open.len(), names: open.nlink() };
-    turn(here, fs::metadata(path).ok().map(|named| (FileId::from(&named), named.len())))
+impl Input for Tail {
+    fn run(&mut self, feed: &mut Feed<'_>) -> Result<()> {
+        let mut pump = match self.pump.take() {
+            Some(pump) => {
+                feed.pass(self.passes);
+                pump
+            }
+            None => {
+                let mut pump = feed.pump()?;
+                self.begin(feed, &mut pump)?;
+                pump
+            }
+        };
+        let result = self.go_on(feed, &mut pump);
+        (self.pump, self.passes) = (Some(pump), feed.passes());
+        result
+    }
+
+    fn pack(&self, parcel: &mut Parcel) -> io::Result<PackedInput> {
+        let file = self.file.as_ref().map(|followed| Ok((parcel.fd(&followed.file)?, followed.at, followed.stop)));
+        Ok(PackedInput::Tail(PackedTail {
+            file: file.transpose().map_err(|e: io::Error| e)?,
+            pump: self.pump.as_ref().map(|pump| PackedPump::pack(pump, parcel)).transpose()?,
+            rewind: self.rewind,
+            passes: self.passes,
+        }))
+    }
 }
 
 fn failed(path: &Path, e: io::Error) -> Error {
@@ -294,39 +320,17 @@ fn open_with(path: &Path, flags: OFlag) -> Result<Option<Followed>> {
     if !found.is_file() {
         return Err(wrong_kind(path, found.file_type(), "a regular file"));
     }
-    Ok(Some(Followed { id: FileId::from(&found), born_ns: place::born_ns(&found), file, at: 0, stop: Stop::Never }))
+    Followed::known(file, 0, Stop::Never).map(Some).map_err(|e| failed(path, e))
 }
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use shm_proto::internal::framing::Framing;
 
     use super::*;
     use shm_test_support::TempDir;
-
-    #[test]
-    fn a_file_is_left_when_it_has_a_successor_with_content_or_no_name_at_all() {
-        let dir = TempDir::new();
-        let [old, new] = ["old", "new"].map(|name| {
-            let path = dir.path().join(name);
-            fs::write(&path, "x").unwrap();
-            FileId::at(path).unwrap()
-        });
-        let here = |len, names| Here { id: old, at: 10, len, names };
-        for (len, names, named, expected) in [
-            (10, 1, Some((old, 10)), Turn::Stay),
-            (12, 1, Some((old, 12)), Turn::Stay),
-            (9, 1, Some((old, 9)), Turn::Rewind),
-            (0, 1, Some((old, 0)), Turn::Rewind),
-            (10, 1, None, Turn::Stay),
-            (10, 0, None, Turn::Leave),
-            (10, 1, Some((new, 0)), Turn::Stay),
-            (10, 0, Some((new, 0)), Turn::Leave),
-            (10, 1, Some((new, 1)), Turn::Leave),
-        ] {
-            assert_eq!(turn(here(len, names), named), expected, "{len} {names} {named:?}");
-        }
-    }
 
     #[test]
     fn following_begins_at_a_message() {

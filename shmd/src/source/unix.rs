@@ -14,8 +14,9 @@ use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
 use shm_proto::{Error, Result};
 
-use super::file_id::{Made, wrong_kind};
+use super::file_id::{Made, Place, wrong_kind};
 use crate::config::Packets;
+use crate::handover::Parcel;
 use crate::operation_log::{LogEvent, operation};
 
 /// The socket; its name is removed when this is dropped.
@@ -23,7 +24,7 @@ use crate::operation_log::{LogEvent, operation};
 pub(super) struct Listener {
     /// Not waiting. Of either kind: what std calls a stream here may keep packets apart.
     pub(super) listener: UnixListener,
-    _made: Made,
+    made: Made,
 }
 
 impl Listener {
@@ -42,7 +43,20 @@ impl Listener {
         // Before anybody can connect, and whatever the umask.
         fs::set_permissions(path, Permissions::from_mode(0o666)).map_err(io_failed)?;
         listen(&fd, Backlog::new(128).unwrap_or(Backlog::MAXCONN)).map_err(|e| failed("listen at", e))?;
-        Ok(Self { listener: UnixListener::from(fd), _made: made })
+        Ok(Self { listener: UnixListener::from(fd), made })
+    }
+
+    /// One that the program before this one has made.
+    pub(super) fn known(listener: OwnedFd, place: Place) -> Self {
+        Self { listener: UnixListener::from(listener), made: Made::by_program_before(place) }
+    }
+
+    /// For the next program.
+    ///
+    /// # Errors
+    /// When there are no descriptors left.
+    pub(super) fn pack(&self, parcel: &mut Parcel) -> io::Result<(i32, Place)> {
+        Ok((parcel.fd(&self.listener)?, self.made.place()))
     }
 }
 

@@ -16,6 +16,7 @@ mod life;
 mod limits;
 mod log;
 mod memory;
+mod reexec;
 mod reload;
 mod removal;
 mod service;

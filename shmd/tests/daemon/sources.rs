@@ -14,7 +14,7 @@ use super::{Daemon, PATIENCE, wait_for};
 
 impl Daemon {
     /// Not started yet; `DIR` in the keys of its one channel stands for its directory.
-    fn with_source(name: &str, keys: &str) -> Self {
+    pub(super) fn with_source(name: &str, keys: &str) -> Self {
         let mut daemon = Self::configured(name, "");
         daemon.config = format!("[[channel]]\nname = \"main\"\n{keys}\n").replace("DIR", &daemon.dir.to_string_lossy());
         daemon

@@ -29,6 +29,10 @@ words! {
         Reload = "reload",
         /// The configuration could not be applied; nothing was changed.
         ReloadFailed = "reload-failed",
+        /// The daemon's file was executed anew.
+        Reexec = "reexec",
+        /// The daemon's file could not be executed anew; the program before goes on.
+        ReexecFailed = "reexec-failed",
         /// A reload changed a setting.
         Change = "change",
         /// A setting is written differently, and stays as it was.

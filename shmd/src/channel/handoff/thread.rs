@@ -21,6 +21,7 @@ use shm_proto::{ChannelName, Error, HandoffError, Result, SystemError};
 
 use crate::cleanup;
 use crate::event_loop::ClientId;
+use crate::threads;
 use work::{Ends, Work};
 
 /// How long a thread that is dropped before its end has to end: it waits for a mutex no longer than a second at a time.
@@ -102,14 +103,13 @@ impl HandoffThread {
         let mut work = Work::new(channel, writer, ends);
         work.show("daemon");
         let end = End { shared: Arc::clone(&shared), bell: last };
-        let thread = thread::Builder::new()
-            .name("handoff".to_owned())
-            .spawn(move || {
-                // Dropped after the work, with which the objects go, and in a panic as well.
-                let _end = end;
-                work.run(feed);
-            })
-            .map_err(|e| Error::system("start a thread for a handoff channel", e))?;
+        let run = move || {
+            // Dropped after the work, with which the objects go, and in a panic as well.
+            let _end = end;
+            work.run(feed);
+        };
+        let thread =
+            threads::spawn("handoff", run).map_err(|e| Error::system("start a thread for a handoff channel", e))?;
         Ok(Self { shared, to, from, bell: Bell::from_fd(bell)?, wake, waker, thread: Some(thread) })
     }
 

@@ -19,6 +19,7 @@ use shm_proto::{Bytes, Geometry, SystemError};
 use super::name::Left;
 use super::segment::{Segment, geometry};
 use crate::config::ChannelConfig;
+use crate::handover;
 use crate::operation_log::{LogEvent, operation};
 
 /// What is known about a segment that was adopted.
@@ -84,15 +85,17 @@ impl Left<'_> {
         let segment = Segment::adopted(name.to_owned(), file, read_only, length, next_lock, owner);
         let gid = config.group.as_ref().map(|(_, gid)| *gid);
         segment.set_access(config.mode, gid)?;
-        operation(LogEvent::Adopt)
+        let adopted = operation(LogEvent::Adopt)
             .on(&config.name)
             .text("segment", name)
             .number("capacity", found.capacity)
             .number("messages", found.tail.seq)
             .number("readers", found.readers)
-            .text("writer", if is_written { "alive" } else { "none" })
-            .reason(format_args!("its daemon, pid {}, is no more", found.owner.pid))
-            .warn();
+            .text("writer", if is_written { "alive" } else { "none" });
+        match handover::before().filter(|_| found.owner.pid == owner.pid) {
+            Some(_) => adopted.reason("the daemon has executed its file anew").info(),
+            None => adopted.reason(format_args!("its daemon, pid {}, is no more", found.owner.pid)).warn(),
+        }
         Ok(Ok((segment, geometry, Adopted { shot: found, pages, size, is_written })))
     }
 }

@@ -16,6 +16,7 @@ use shm_proto::internal::os::shm::Leftover;
 use shm_proto::internal::ring::{Owner, Snapshot};
 use shm_proto::{Prefix, SystemError};
 
+use crate::handover;
 use crate::operation_log::{LogEvent, operation};
 
 /// How long to wait for a killed daemon's lock.
@@ -113,7 +114,9 @@ pub(super) fn make_way<T>(
             }
         };
         let Owner { pid, start, boot_id, .. } = found.owner;
-        if process::boot_id()? == boot_id && process::is_alive(pid, start) {
+        // This very process, before it executed its file anew: the lock says whether the segment is another daemon's in it.
+        let is_own = handover::before().is_some() && pid == std::process::id();
+        if process::boot_id()? == boot_id && process::is_alive(pid, start) && !is_own {
             return refuse(format!("the shmd with pid {pid} uses it; stop that one, or choose another --prefix"));
         }
         let claimed = match claim(name, until) {

@@ -109,6 +109,11 @@ impl Size {
         self.low_use.reset();
     }
 
+    /// Whether a reservation is in progress.
+    pub(super) fn is_reserving(&self) -> bool {
+        self.reservation.is_some()
+    }
+
     /// Ends the reservation in progress, if there is one.
     pub(super) fn end_reservation(&mut self, connections: &mut Connections) {
         if let Some(reservation) = self.reservation.take() {

@@ -12,11 +12,16 @@ use super::Ring;
 use super::claim::{self, Claim};
 use super::lease::{Lease, Offer, To};
 use super::role::Action;
-use crate::config::SourceKind;
+use crate::config::{ChannelConfig, SourceKind};
 use crate::connections::Connections;
 use crate::event_loop::{Interest, Timer, Token};
 use crate::operation_log::LogEvent;
 use crate::source::{self, Cutting, FromSource, Opening, Report};
+
+/// How the channel's messages are cut.
+pub(super) fn cutting(config: &ChannelConfig) -> Cutting {
+    Cutting { framing: config.framing, keep_delimiter: config.keep_delimiter, max_message: config.max_message }
+}
 
 /// A source that could not be started is retried after this time.
 const RETRY: Duration = Duration::from_secs(1);
@@ -105,7 +110,7 @@ impl Ring {
         if self.writer.expected().is_none() {
             self.take_up_growth(connections);
         }
-        if self.config.source == SourceKind::None {
+        if self.config.source == SourceKind::None || self.source_is_over {
             return Ok(());
         }
         let fresh = || Arc::new(Report::new(&self.config.source));
@@ -147,23 +152,22 @@ impl Ring {
             return Ok(None);
         }
         let (opening, offer) = self.opening()?;
-        let cutting = Cutting {
-            framing: self.config.framing,
-            keep_delimiter: self.config.keep_delimiter,
-            max_message: self.config.max_message,
-        };
-        let inside = source::start(&self.config.source, opening, cutting, &self.config.write, report)?;
+        let Self { config, rested, .. } = self;
+        let cutting = cutting(config);
+        let inside = source::start(&config.source, opening, cutting, &config.write, report, rested)?;
         connections.events.add(inside.bell(), Token::Source(self.id), Interest::READ)?;
         Ok(Some(offer.to(To::Source(inside))))
     }
 
     /// Handles the reports of the source's thread. If the thread has ended, returns the number of messages published,
-    /// or why the source failed.
+    /// or why the source failed. A source that rests has not ended.
     pub(crate) fn source_ready(&mut self, connections: &mut Connections) -> Option<Result<u64>> {
         let mut ended = None;
         for said in self.writer.lease()?.source()?.take() {
             match said {
                 FromSource::Line(line) => self.obey(connections, line),
+                FromSource::Start(wanted) => wanted.start(),
+                FromSource::Rested(rested) => self.source_rests(connections, rested),
                 FromSource::Ended(outcome) => ended = Some(outcome),
             }
         }

@@ -101,6 +101,13 @@ impl Writer {
         (self.lease.take_if(|lease| lease.source().is_some()).and_then(Lease::into_source), actions)
     }
 
+    /// Ends the child that shrinks the ring. Its end is heard of as usual.
+    pub(super) fn end_helper(&mut self) {
+        if let Some(helper) = &mut self.helper {
+            helper.end_now();
+        }
+    }
+
     /// Leaves behind a source that does not end.
     pub(super) fn abandon_source(&mut self) {
         if let Some(lease) = &mut self.lease {

@@ -5,10 +5,12 @@ use std::io::{self, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
 use shm_proto::Result;
 use shm_proto::internal::framing::{self, Framing};
 
 use super::failed;
+use super::place::born_ns;
 use shm_proto::internal::os::file_id::FileId;
 
 #[derive(Debug)]
@@ -22,7 +24,7 @@ pub(super) struct Followed {
 }
 
 /// When a file that gives no more bytes has ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Stop {
     /// Not at all: it may grow.
     Never,
@@ -33,6 +35,15 @@ pub(super) enum Stop {
 }
 
 impl Followed {
+    /// An open file, from there on.
+    ///
+    /// # Errors
+    /// When the kernel does not tell which file it is.
+    pub(super) fn known(file: File, at: u64, stop: Stop) -> io::Result<Self> {
+        let found = file.metadata()?;
+        Ok(Self { id: FileId::from(&found), born_ns: born_ns(&found), file, at, stop })
+    }
+
     /// Whether the byte before the place ends a message.
     pub(super) fn is_at_beginning_of_message(&self, framing: Framing) -> bool {
         let delimiter = if framing == Framing::Nul { 0 } else { b'\n' };
