@@ -10,6 +10,11 @@ use super::{Action, By, SHRINK_HOLD, Sizing};
 use crate::event_loop::ClientId;
 
 impl Sizing {
+    /// Whether a writer has to carry out a request for this size.
+    pub(crate) fn needs_writer(&self, asked: u64) -> bool {
+        self.bounds.fit(asked).is_some_and(|new| new < self.capacity)
+    }
+
     /// An operator asks for a size. `free` is the available memory.
     pub(crate) fn ask(&mut self, now: Instant, client: ClientId, asked: u64, free: &Free) -> Vec<Action> {
         let mut out = Vec::new();
@@ -144,5 +149,25 @@ impl Sizing {
             self.grow(goal, growing.map_or(By::Move, |growing| growing.by), free, now, &mut out);
         }
         out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::policy::{Bounds, PAGE};
+
+    #[test]
+    fn a_size_that_the_channel_has_after_rounding_needs_nobody_and_is_answered_at_once() {
+        let capacity = 16 * PAGE;
+        let mut sizing = Sizing::new(Bounds { min: PAGE, max: 64 * PAGE }, capacity);
+        for asked in [capacity, capacity - 1, capacity - PAGE + 1] {
+            assert!(!sizing.needs_writer(asked), "{asked}");
+            let done = Action::Done { client: 1, old: capacity, asked, new: capacity, pending: false };
+            assert_eq!(sizing.ask(Instant::now(), 1, asked, &Free::UNLIMITED), [done]);
+        }
+        assert!(sizing.needs_writer(capacity - PAGE));
+        assert!(!sizing.needs_writer(capacity + 1), "memory, and no writer");
+        assert!(!sizing.needs_writer(0) && !sizing.needs_writer(u64::MAX), "not allowed");
     }
 }

@@ -135,7 +135,7 @@ impl Ring {
         }
         // The newest request wins.
         self.size.left = None;
-        if bytes < self.size.capacity() && self.size.sizing.bounds().fit(bytes).is_some() {
+        if self.size.sizing.needs_writer(bytes) {
             self.start_helper(connections);
         }
         self.change_size(connections, |sizing, free| sizing.ask(Instant::now(), client, bytes, free));
