@@ -60,4 +60,4 @@ pub use access::Access;
 pub use error::{BadObjectName, HandoffError};
 pub use names::Names;
 pub use reader::{Reader, Received, WriterSign};
-pub use writer::{Counters, Origin, Progress, Resized, Settings, Waker, Writer};
+pub use writer::{Counters, Entry, Journal, Origin, Progress, Resized, Settings, Stage, TakenUp, Waker, Writer};

@@ -68,7 +68,8 @@ pub use self::{
     chain::{Walk, WalkFrom, Walked, misplaced},
     inspect::Snapshot,
     notes::{
-        SizeNote, SourceNote, copy_notes, note_readers, note_size, note_source, noted_pages, noted_size, noted_source,
+        HandoffNote, NotedReader, NotedReaders, SizeNote, SourceNote, copy_notes, note_handoff, note_readers,
+        note_size, note_source, noted_handoff, noted_readers, noted_size, noted_source,
     },
     reader::{Batch as ReadBatch, Message, Reader, ReaderError, Received, Words},
     segment::{Beginning, Owner, begin_segment, create_segment, own_segment},

@@ -42,9 +42,9 @@ pub(crate) struct Averages {
 }
 
 impl History {
-    /// The history of a channel that begins now.
-    pub(crate) fn new(at: Instant) -> Self {
-        let start = VecDeque::from([Totals { at, messages: 0, bytes: 0 }]);
+    /// The history of a channel that begins with these totals.
+    pub(crate) fn new(totals: Totals) -> Self {
+        let start = VecDeque::from([totals]);
         Self { seconds: start.clone(), minutes: start }
     }
 
@@ -111,7 +111,7 @@ mod tests {
     #[test]
     fn a_steady_stream_has_one_rate_over_every_time() {
         let start = Instant::now();
-        let mut history = History::new(start);
+        let mut history = History::new(at(start, 0, 0));
         let messages = run(&mut history, start, 1, 7200, 100, 100);
         let averages = history.averages(at(start, 7200, messages));
         for rate in [averages.second, averages.minute, averages.hour] {
@@ -125,7 +125,7 @@ mod tests {
     #[test]
     fn after_an_end_the_times_are_over_one_by_one_although_nobody_takes_notes() {
         let start = Instant::now();
-        let mut history = History::new(start);
+        let mut history = History::new(at(start, 0, 0));
         let messages = run(&mut history, start, 1, 60, 60, 60);
         let later = |second| history.averages(at(start, second, messages));
         let (soon, then, end) = (later(62), later(200), later(60 + 3700));
@@ -139,7 +139,7 @@ mod tests {
     #[test]
     fn what_comes_after_a_rest_is_not_spread_over_the_rest() {
         let start = Instant::now();
-        let history = History::new(start);
+        let history = History::new(at(start, 0, 0));
         let averages = history.averages(at(start, 10_000, 122));
         assert!((averages.second.messages_per_s - 61.0).abs() < 0.1, "{averages:?}");
         assert!((averages.minute.messages_per_s - 2.0).abs() < 0.1, "{averages:?}");
@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn a_young_channel_is_averaged_over_its_life() {
         let start = Instant::now();
-        let averages = History::new(start).averages(at(start, 10, 50));
+        let averages = History::new(at(start, 0, 0)).averages(at(start, 10, 50));
         assert!((averages.hour.messages_per_s - 5.0).abs() < 0.01, "{averages:?}");
     }
 }

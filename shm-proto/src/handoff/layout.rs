@@ -11,7 +11,7 @@
 //! C programs count on [`HEADER_SIZE`] bytes less than the capacity for a message: 64, or 72 on Arm.
 
 use std::mem::{offset_of, size_of};
-use std::sync::atomic::{AtomicI32, AtomicU64};
+use std::sync::atomic::{AtomicI32, AtomicU32, AtomicU64};
 
 use crate::os::mutex::{MUTEX_BYTES, MutexCell};
 use crate::os::page::PAGE_SIZE;
@@ -28,8 +28,12 @@ pub struct Header {
     pub data_size: AtomicU64,
     /// `int`: 1 while there is a message that no reader has read.
     pub ready_flag: AtomicI32,
+    /// The first bytes of the message, which lie in the padding that a C compiler makes here.
+    pub first: AtomicU32,
 }
 
+/// How many bytes of the message lie in [`Header::first`].
+pub const FIRST: usize = size_of::<AtomicU32>();
 /// Where the message starts: directly behind the flag, inside the header's padding.
 pub const DATA: u64 = (MUTEX_BYTES + 20) as u64;
 /// `sizeof(struct shm_header)` in C programs, which they subtract from the capacity.
@@ -43,5 +47,8 @@ const _: () = {
     assert!(offset_of!(Header, data_size) == MUTEX_BYTES + 8);
     assert!(offset_of!(Header, ready_flag) == MUTEX_BYTES + 16);
     assert!(offset_of!(Header, ready_flag) + size_of::<AtomicI32>() == DATA as usize);
+    // Flag and first bytes are stored in one piece: see `Segment::place`.
+    assert!(offset_of!(Header, ready_flag).is_multiple_of(8));
+    assert!(offset_of!(Header, first) == DATA as usize);
     assert!(size_of::<Header>() == HEADER_SIZE as usize);
 };

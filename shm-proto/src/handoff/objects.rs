@@ -3,15 +3,17 @@
 
 use std::fs;
 use std::io;
+use std::mem::offset_of;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileExt, MetadataExt};
+use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use nix::unistd::{AccessFlags, eaccess, geteuid};
 
 use super::Names;
-use super::layout::{DATA, HEADER_SIZE, Header, PAGE};
+use super::layout::{DATA, FIRST, HEADER_SIZE, Header, PAGE};
 use crate::error::SystemError;
 use crate::handoff::error::{HandoffError, Result};
 use crate::os::file_id::FileId;
@@ -85,6 +87,20 @@ impl Segment {
         // SAFETY: atomics at the start of the first page, which the file had when it was mapped. The processes that can write the
         // file are trusted not to cut it (see the documentation of the module).
         unsafe { self.mapping.view::<Header>(0) }
+    }
+
+    /// Stores the ready flag and the first bytes of the message in one piece, so that a process that dies here has stored both or
+    /// neither. The caller holds the mutex.
+    pub(super) fn place(&self, is_ready: bool, first: [u8; FIRST]) {
+        let mut bytes = [0; 4 + FIRST];
+        bytes[..4].copy_from_slice(&i32::from(is_ready).to_ne_bytes());
+        bytes[4..].copy_from_slice(&first);
+        let at = ptr::from_ref(self.header()).wrapping_byte_add(offset_of!(Header, ready_flag));
+        // SAFETY: 8 bytes inside the mapped page, at a multiple of 8, and in fields that are atomics. This process accesses them
+        // in no other thread, and other processes that store here hold the mutex.
+        let both = unsafe { &*at.cast::<AtomicU64>() };
+        // Release pairs with the Acquire load of a reader of this library. The mutex orders this for C programs.
+        both.store(u64::from_ne_bytes(bytes), Ordering::Release);
     }
 
     pub(super) fn fd(&self) -> BorrowedFd<'_> {

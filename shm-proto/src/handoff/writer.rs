@@ -2,6 +2,7 @@
 
 mod create;
 mod end;
+mod journal;
 mod settings;
 mod size;
 
@@ -13,7 +14,7 @@ use std::time::Duration;
 use nix::fcntl::Flock;
 
 use super::Access;
-use super::layout::{HEADER_SIZE, PAGE};
+use super::layout::{FIRST, HEADER_SIZE, PAGE};
 use super::objects::Objects;
 use crate::error::{Blocked, SystemError};
 use crate::handoff::error::{HandoffError, Result};
@@ -21,6 +22,7 @@ use crate::os::clock::{self, monotonic_ns};
 use crate::os::sem::Wait;
 
 pub use end::Waker;
+pub use journal::{Entry, Journal, Stage, TakenUp};
 pub use settings::{Counters, Origin, Settings};
 pub use size::Resized;
 
@@ -62,6 +64,9 @@ pub struct Writer {
     offer: Option<Offer>,
     shrink_to: Option<u64>,
     counters: Counters,
+    journal: Option<Box<dyn Journal>>,
+    /// What the journal holds.
+    entry: Entry,
     woken: Arc<AtomicBool>,
     ending: Arc<AtomicBool>,
     /// The objects are gone.
@@ -100,6 +105,8 @@ impl Writer {
             offer: None,
             shrink_to: None,
             counters: Counters::default(),
+            journal: None,
+            entry: Entry::default(),
             woken: Arc::default(),
             ending: Arc::default(),
             removed: false,
@@ -181,18 +188,20 @@ impl Writer {
     /// [`HandoffError::WouldBlock`] while another message is on offer, [`HandoffError::TooLarge`], [`HandoffError::NoSpace`] if
     /// the segment cannot grow, [`HandoffError::Locked`]. The message is then not on offer.
     pub fn offer(&mut self, message: &[u8]) -> Result<()> {
-        self.offer_parts(message.len() as u64, |put| put(message))
+        self.offer_parts(0, message.len() as u64, |put| put(message))
     }
 
-    /// As [`offer`](Self::offer), for a message of `len` bytes in several pieces, which `parts` puts one after another.
+    /// As [`offer`](Self::offer), for a message of `len` bytes in several pieces, which `parts` puts one after another. `number` is
+    /// noted in the journal, if there is one.
     ///
     /// # Errors
-    /// As [`offer`](Self::offer), and what `parts` returns.
+    /// As [`offer`](Self::offer), what `parts` returns, and what the journal returns.
     ///
     /// # Panics
     /// If `parts` puts more than `len` bytes.
     pub fn offer_parts(
         &mut self,
+        number: u64,
         len: u64,
         parts: impl FnOnce(&mut dyn FnMut(&[u8]) -> Result<(), SystemError>) -> Result<(), SystemError>,
     ) -> Result<()> {
@@ -206,57 +215,47 @@ impl Writer {
         }
         self.make_room(len)?;
         self.clear_posts();
-        self.locked(|objects| {
-            let mut at = 0;
+        let mut entry = Entry { number, counters: self.counters, shrink_to: self.shrink_to, ..Entry::default() };
+        let mut journal = self.journal.take();
+        let placed = self.locked(|objects| {
+            let (mut at, mut first) = (0, [0; FIRST]);
             parts(&mut |part| {
                 let from = at;
                 at += part.len() as u64;
                 assert!(at <= len, "parts of a message are longer than the message");
-                objects.segment.copy_in(from, part)
+                let (head, rest) = part.split_at(part.len().min(FIRST.saturating_sub(from as usize)));
+                for (byte, place) in head.iter().zip(&mut first[from.min(FIRST as u64) as usize..]) {
+                    *place = *byte;
+                }
+                if rest.is_empty() { Ok(()) } else { objects.segment.copy_in(from + head.len() as u64, rest) }
             })?;
-            let header = objects.segment.header();
-            header.data_size.store(len, Ordering::Relaxed);
-            // Release pairs with the Acquire load of a reader of this library. The mutex orders this for C programs.
-            header.ready_flag.store(1, Ordering::Release);
+            if let Some(journal) = &mut journal {
+                // In this order: see `journal`.
+                objects.segment.place(false, first.map(|byte| !byte));
+                entry.stage = Stage::Offered(first);
+                journal.note(&entry)?;
+            }
+            objects.segment.header().data_size.store(len, Ordering::Relaxed);
+            objects.segment.place(true, first);
             Ok::<(), SystemError>(())
-        })??;
+        });
+        self.journal = journal;
+        placed??;
+        self.entry = entry;
         self.offer = Some(Offer { len, seen: self.len, deadline: self.ack_deadline() });
         self.objects.avail.post();
         Ok(())
-    }
-
-    /// Puts the message on offer that was on offer when the writer before this one died, and that nobody has read. Returns whether
-    /// there is one.
-    ///
-    /// # Errors
-    /// [`HandoffError::Locked`]; it is not on offer then.
-    pub fn offer_again(&mut self) -> Result<bool> {
-        let Origin::Adopted { pending: Some(len) } = self.origin else { return Ok(false) };
-        if self.offer.is_some() || len > self.len - HEADER_SIZE {
-            return Ok(false);
-        }
-        self.locked(|objects| {
-            let header = objects.segment.header();
-            header.data_size.store(len, Ordering::Relaxed);
-            // Release: as in `offer_parts`.
-            header.ready_flag.store(1, Ordering::Release);
-        })?;
-        self.origin = Origin::Adopted { pending: None };
-        self.counters.offered_again += 1;
-        self.offer = Some(Offer { len, seen: self.len, deadline: self.ack_deadline() });
-        self.objects.avail.post();
-        Ok(true)
     }
 
     fn ack_deadline(&self) -> u64 {
         clock::after(self.settings.ack_timeout)
     }
 
-    /// Takes away posts that belong to no message. The post of a waker is not lost, because the waker's flag stays.
+    /// Takes away posts that belong to no message. The nudge of a waker is not lost, because the waker's flag stays.
     fn clear_posts(&mut self) {
-        let posts = u64::from(self.objects.avail.take_all()) + u64::from(self.objects.done.take_all());
-        let waker = u64::from(self.woken.load(Ordering::Acquire));
-        self.counters.stray_posts += posts.saturating_sub(waker);
+        let posts = u64::from(self.objects.done.posts()) + u64::from(self.objects.avail.take_all());
+        self.objects.done.take_all();
+        self.counters.stray_posts += posts;
     }
 
     /// Whether a reader says that it has read the message on offer.
@@ -277,12 +276,17 @@ impl Writer {
         loop {
             let Some(offer) = self.offer else { return Ok(Progress::Acknowledged) };
             if self.woken.swap(false, Ordering::Acquire) {
+                self.objects.done.take_nudges();
                 return Ok(Progress::Waiting);
             }
-            match self.objects.done.wait_until(offer.deadline.min(until_ns)) {
-                Wait::Posted if self.woken.swap(false, Ordering::Acquire) => return Ok(Progress::Waiting),
-                Wait::Posted if self.is_read() => return Ok(self.acknowledged(offer)),
-                Wait::Posted => self.counters.stray_posts += 1,
+            match self.objects.done.watch_until(offer.deadline.min(until_ns)) {
+                Wait::Posted if self.objects.done.posts() == 0 => {
+                    // A nudge: the flag was raised before it.
+                    self.objects.done.take_nudges();
+                    continue;
+                }
+                Wait::Posted if self.is_read() => return self.acknowledged(offer),
+                Wait::Posted => self.counters.stray_posts += u64::from(self.objects.done.try_wait()),
                 Wait::Interrupted => return Ok(Progress::Waiting),
                 Wait::TimedOut => {}
             }
@@ -297,10 +301,17 @@ impl Writer {
         }
     }
 
-    fn acknowledged(&mut self, offer: Offer) -> Progress {
-        self.offer = None;
+    fn acknowledged(&mut self, offer: Offer) -> Result<Progress> {
+        let before = self.counters;
         self.counters.messages += 1;
         self.counters.bytes += offer.len;
+        if let Err(error) = self.note_end() {
+            self.counters = before;
+            return Err(error.into());
+        }
+        self.offer = None;
+        // Not before the end is noted: the post is the only sign of it. It may be gone if a peer takes posts as well.
+        let _ = self.objects.done.try_wait();
         // A peer that holds the mutex only delays these steps: the next acknowledgement tries again.
         let told = self.tell_capacity(offer.seen);
         if let (Ok(()), Some(new)) = (told, self.shrink_to)
@@ -308,7 +319,7 @@ impl Writer {
         {
             self.shrink_to = Some(new);
         }
-        Progress::Acknowledged
+        Ok(Progress::Acknowledged)
     }
 
     fn overdue(&mut self, offer: Offer) -> Result<Progress> {
@@ -344,6 +355,8 @@ impl Writer {
         self.locked(|objects| objects.segment.header().ready_flag.store(0, Ordering::Relaxed))?;
         self.offer = None;
         self.counters.dropped += 1;
+        // Without the note, a later writer withdraws the message once more.
+        let _ = self.note_end();
         match self.shrink_to {
             Some(new) => self.shrink(new),
             None => Ok(()),

@@ -106,6 +106,27 @@ impl NamedSemaphore {
         self.semaphore().wait_until(deadline_ns)
     }
 
+    /// See [`Semaphore::watch_until`].
+    pub fn watch_until(&self, deadline_ns: u64) -> Wait {
+        self.semaphore().watch_until(deadline_ns)
+    }
+
+    /// See [`Semaphore::nudge`].
+    pub fn nudge(&self) {
+        self.semaphore().nudge();
+    }
+
+    /// See [`Semaphore::posts`].
+    #[must_use]
+    pub fn posts(&self) -> u32 {
+        self.semaphore().posts()
+    }
+
+    /// See [`Semaphore::take_nudges`].
+    pub fn take_nudges(&self) {
+        self.semaphore().take_nudges();
+    }
+
     /// See [`Semaphore::value`].
     #[must_use]
     pub fn value(&self) -> u32 {

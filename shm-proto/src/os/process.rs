@@ -2,10 +2,12 @@
 
 use std::fs;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 
 use nix::errno::Errno;
 use nix::sys::signal::kill;
-use nix::unistd::{Gid, Group, Pid, Uid, User};
+use nix::time::{ClockId, clock_gettime};
+use nix::unistd::{Gid, Group, Pid, SysconfVar, Uid, User, sysconf};
 
 use super::file_id::FileId;
 use crate::error::{Result, SystemError};
@@ -96,6 +98,32 @@ pub fn is_alive(pid: u32, start: u64) -> bool {
             _ => false,
         },
     }
+}
+
+/// Whether process `pid` has ended, if it had started by `since`, in clock ticks after boot. A zombie has ended. A process that
+/// `/proc` hides counts as that process, alive.
+#[must_use]
+pub fn has_ended(pid: u32, since: u64) -> bool {
+    let start = start_ticks(pid).unwrap_or(since);
+    start > since || !is_alive(pid, start)
+}
+
+/// The time now, in clock ticks after boot; the greatest of all times if the system does not tell.
+#[must_use]
+pub fn now_ticks() -> u64 {
+    let per_second = sysconf(SysconfVar::CLK_TCK).ok().flatten().and_then(|ticks| u64::try_from(ticks).ok());
+    let now = clock_gettime(ClockId::CLOCK_BOOTTIME).ok();
+    let ticks = per_second.zip(now).map(|(per_second, now)| {
+        let (seconds, nanoseconds) = (now.tv_sec().cast_unsigned(), now.tv_nsec().cast_unsigned());
+        seconds * per_second + nanoseconds * per_second / 1_000_000_000
+    });
+    ticks.unwrap_or(u64::MAX)
+}
+
+/// The PID namespace of this process, by the inode number of the namespace; 0 if `/proc` does not tell.
+#[must_use]
+pub fn pid_namespace() -> u64 {
+    fs::metadata("/proc/self/ns/pid").map_or(0, |found| found.ino())
 }
 
 /// Whether any process holds an `flock` on the file, as far as `/proc` shows it.
@@ -227,5 +255,20 @@ mod tests {
         assert_eq!(user_name(0), "root");
         assert_eq!(user_name(4_123_456_789), "4123456789");
         assert_eq!((group_name(0).as_str(), group_name(4_123_456_789).as_str()), ("root", "4123456789"));
+    }
+
+    #[test]
+    fn a_process_has_ended_when_it_is_dead_or_its_number_is_a_younger_process_s() {
+        let mut sleeper = Sleeper::start();
+        let pid = sleeper.0.id();
+        let start = start_ticks(pid).unwrap();
+        assert!(start <= now_ticks());
+        assert!(!has_ended(pid, start) && !has_ended(pid, now_ticks()));
+        assert!(has_ended(pid, start - 1), "a younger process has its number");
+        sleeper.0.kill().unwrap();
+        wait_until("it is a zombie", || has_ended(pid, now_ticks()));
+        sleeper.0.wait().unwrap();
+        assert!(has_ended(pid, now_ticks()));
+        assert_ne!(pid_namespace(), 0);
     }
 }

@@ -29,6 +29,8 @@ const VALUE_MAX: u64 = 0x7fff_ffff;
 const VALUE_MASK: u64 = 0xffff_ffff;
 /// One waiting thread.
 const WAITER: u64 = 1 << 32;
+/// A [nudge](Semaphore::nudge) is so many posts at once.
+const NUDGE: u64 = 1 << 16;
 /// The number of attempts at an exchange. A peer that keeps changing the word makes all of them fail, but no more.
 const ATTEMPTS: usize = 64;
 
@@ -91,13 +93,22 @@ impl<'a> Semaphore<'a> {
 
     /// Adds one to the value, and wakes a waiter if there is one. A value that is already the largest stays as it is.
     pub fn post(&self) {
-        if self.word().load(Ordering::Relaxed) & VALUE_MASK >= VALUE_MAX {
+        self.add(1);
+    }
+
+    /// Ends a [`watch_until`](Self::watch_until) of this process, and is no post: it counts in the upper half of the value.
+    pub fn nudge(&self) {
+        self.add(NUDGE);
+    }
+
+    fn add(&self, posts: u64) {
+        if self.word().load(Ordering::Relaxed) & VALUE_MASK > VALUE_MAX - posts {
             return;
         }
         // Release pairs with the Acquire in `take`: a thread that takes the post sees what was written before it. This is one
         // addition and not a loop of exchanges, so a peer that keeps changing the word cannot delay the poster. (Before Arm
         // v8.1 an addition is a loop of two instructions, too, but there the processor is fair to both sides.)
-        let before = self.word().fetch_add(1, Ordering::Release);
+        let before = self.word().fetch_add(posts, Ordering::Release);
         if before >= WAITER {
             // The wake-up can fail only if a peer misuses the futex, and then only that peer keeps sleeping.
             let _ = self.futex(libc::FUTEX_WAKE, 1, None);
@@ -112,9 +123,28 @@ impl<'a> Semaphore<'a> {
 
     /// Waits until a peer posts or `CLOCK_MONOTONIC` reaches `deadline_ns`.
     pub fn wait_until(&self, deadline_ns: u64) -> Wait {
-        if self.try_wait() {
+        if self.try_wait() { Wait::Posted } else { self.sleep_until(deadline_ns, || self.take(WAITER)) }
+    }
+
+    /// As [`wait_until`](Self::wait_until), but the post stays, so that a process which comes after this one finds it. Also ends
+    /// with a [`nudge`](Self::nudge), which stays, too.
+    pub fn watch_until(&self, deadline_ns: u64) -> Wait {
+        // Acquire pairs with the Release of the post, as in `take`.
+        let is_posted = || self.word().load(Ordering::Acquire) & VALUE_MASK != 0;
+        if is_posted() {
             return Wait::Posted;
         }
+        self.sleep_until(deadline_ns, || {
+            let posted = is_posted();
+            if posted {
+                self.word().fetch_sub(WAITER, Ordering::Relaxed);
+            }
+            posted
+        })
+    }
+
+    /// Sleeps until `is_over`, which then counts this waiter out, or until the deadline.
+    fn sleep_until(&self, deadline_ns: u64, is_over: impl Fn() -> bool) -> Wait {
         let deadline = libc::timespec {
             tv_sec: (deadline_ns / 1_000_000_000) as libc::time_t,
             tv_nsec: (deadline_ns % 1_000_000_000) as libc::c_long,
@@ -123,7 +153,7 @@ impl<'a> Semaphore<'a> {
         // reorders, although the kernel looks at only one half of the word. glibc relies on the same.
         self.word().fetch_add(WAITER, Ordering::Relaxed);
         loop {
-            if self.take(WAITER) {
+            if is_over() {
                 return Wait::Posted;
             }
             let end = match self.futex(libc::FUTEX_WAIT_BITSET, 0, Some(&deadline)) {
@@ -144,10 +174,21 @@ impl<'a> Semaphore<'a> {
         (self.word().load(Ordering::Relaxed) & VALUE_MASK) as u32
     }
 
+    /// The number of posts without [nudges](Self::nudge).
+    #[must_use]
+    pub fn posts(&self) -> u32 {
+        self.value() % NUDGE as u32
+    }
+
     /// Takes everything from the value, and returns how much that was. Waiters keep waiting.
     pub fn take_all(&self) -> u32 {
         // Acquire pairs with the Release of each of these posts.
         (self.word().fetch_and(!VALUE_MASK, Ordering::Acquire) & VALUE_MASK) as u32
+    }
+
+    /// Takes all nudges, and leaves the posts.
+    pub fn take_nudges(&self) {
+        self.word().fetch_and(!VALUE_MASK | (NUDGE - 1), Ordering::Acquire);
     }
 
     /// Takes one from the value and, in the same step, `waiter` from the count of waiters.

@@ -85,6 +85,10 @@ pub struct Geometry {
     /// A peer that maps the segment immediately enters the existing memory into its page table.
     #[serde(default)]
     pub prefault: bool,
+    /// The only reader is a part of the daemon, which hands every message over. When the daemon dies, the writer gives up
+    /// nothing that was not handed over, and the reader of the next daemon continues there.
+    #[serde(default)]
+    pub relayed: bool,
 }
 
 /// The layout of a peer that does not state one.
@@ -114,6 +118,7 @@ impl Geometry {
             max_readers: 64,
             asymmetric: false,
             prefault: false,
+            relayed: false,
         }
     }
 

@@ -9,7 +9,7 @@
 //! | 256 | 128 | floor: [`Published`] place of the oldest whole record | writer, before it overwrites |
 //! | 384 | 128 | [`Counters`]: capacity, dropped, overwritten, resizes, writer's pid, start and heartbeat | writer |
 //! | 512 | 128 | next floor: [`Published`] place that the floor is about to move to, otherwise equal to the floor | writer |
-//! | 640 | 3,456 | [`Notes`]: readers that are attached, and their pages; a resize under way; a source's place | daemon |
+//! | 640 | 3,456 | [`Notes`]: readers that are attached, their pages and processes; a resize under way; a source's place; a handoff's | daemon |
 //! | 4,096 | to the end | data area: records | writer |
 //!
 //! # Reader page: one sealed memfd per reader
@@ -64,6 +64,10 @@ pub const PID_LEFT: u64 = u64::MAX;
 pub const NOTED: usize = 400;
 /// Words of the note about the capacity.
 pub const SIZE_WORDS: usize = 4;
+/// Bits of a word in [`Notes::pages`] that hold the process number. Linux numbers no process higher.
+pub const PID_BITS: u32 = 22;
+/// Words of the note about a handoff.
+pub const HANDOFF_WORDS: usize = 7;
 /// Words of the note about a source's place.
 pub const SOURCE_WORDS: usize = 8;
 /// A cursor's value until the reader has chosen its start.
@@ -141,15 +145,22 @@ pub struct Counters {
 pub struct Notes {
     /// Number of attached readers that may stand in this segment.
     pub readers: AtomicU64,
-    /// The inode numbers of the readers' pages; 0 for none. No process can create a page with an inode number of its
-    /// choice, so a reader that shows a page of this list was attached.
+    /// When the readers were noted, in clock ticks after boot: each of their processes had started by then.
+    pub noted_at: AtomicU64,
+    /// The PID namespace in which the process numbers are valid, by its inode number; 0 if it is not known.
+    pub pid_namespace: AtomicU64,
+    /// For each reader, the inode number of its page, and below that, in [`PID_BITS`], the number of its process, or 0 if
+    /// that is not known; 0 for no reader. No process can create a page with an inode number of its choice, so a reader
+    /// that shows a page of this list was attached.
     pub pages: [AtomicU64; NOTED],
     /// The change of the capacity that is in progress: see [`SizeNote`](super::SizeNote).
     pub size: [AtomicU64; SIZE_WORDS],
     /// How far a source has read its file: see [`SourceNote`](super::SourceNote).
     pub source: [AtomicU64; SOURCE_WORDS],
+    /// How far a handoff is with the messages in this segment: see [`HandoffNote`](super::HandoffNote).
+    pub handoff: [AtomicU64; HANDOFF_WORDS],
     /// Zero.
-    pub reserved: [AtomicU64; 19],
+    pub reserved: [AtomicU64; 10],
 }
 
 /// The segment's first page.

@@ -4,15 +4,15 @@
 //! the writer role may have overwritten a note, so a process that reads a note checks it against the facts that the
 //! note is about.
 
-use std::collections::BTreeSet;
 use std::mem::offset_of;
 use std::os::fd::BorrowedFd;
 
 use nix::sys::uio::pwrite;
 
-use super::layout::{NOTED, Notes, SIZE_WORDS, SOURCE_WORDS, SegmentHeader};
+use super::layout::{HANDOFF_WORDS, NOTED, Notes, PID_BITS, SIZE_WORDS, SOURCE_WORDS, SegmentHeader};
 use super::segment_file::{read_exact, word};
 use crate::error::{Result, SystemError};
+use crate::os::process;
 
 /// A change of the capacity that is in progress, and the daemon's counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -49,25 +49,72 @@ pub struct SourceNote {
     pub cutting: u64,
 }
 
-/// Notes how many attached readers may stand in a segment, and the inode numbers of their pages.
+/// An attached reader, as the next daemon knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotedReader {
+    /// The inode number of its page.
+    pub page: u64,
+    /// Its process as the daemon sees it, 0 if it does not.
+    pub pid: u32,
+}
+
+/// The readers that were noted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct NotedReaders {
+    readers: Vec<NotedReader>,
+    noted_at: u64,
+    /// The process numbers are not valid here.
+    is_elsewhere: bool,
+}
+
+impl NotedReaders {
+    /// These readers, noted at a time in clock ticks after boot.
+    #[must_use]
+    pub fn new(readers: Vec<NotedReader>, noted_at: u64) -> Self {
+        Self { readers, noted_at, is_elsewhere: false }
+    }
+
+    /// The inode numbers of their pages, and their process numbers, 0 if they are not known.
+    pub fn iter(&self) -> impl Iterator<Item = NotedReader> {
+        self.readers.iter().map(|reader| NotedReader { pid: if self.is_elsewhere { 0 } else { reader.pid }, ..*reader })
+    }
+
+    /// When they were noted, in clock ticks after boot. None of their processes started later.
+    #[must_use]
+    pub fn noted_at(&self) -> u64 {
+        self.noted_at
+    }
+}
+
+/// Notes how many attached readers may stand in a segment, and who they are.
 ///
 /// # Errors
 /// If the note cannot be written.
-pub fn note_readers(fd: BorrowedFd<'_>, readers: u64, pages: impl Iterator<Item = u64>) -> Result<()> {
-    const { assert!(offset_of!(Notes, pages) == offset_of!(Notes, readers) + 8) };
-    let mut words = [0; 1 + NOTED];
-    words[0] = readers;
-    words[1..].iter_mut().zip(pages).for_each(|(word, page)| *word = page);
+pub fn note_readers(fd: BorrowedFd<'_>, count: u64, readers: impl Iterator<Item = NotedReader>) -> Result<()> {
+    const FIRST: usize = 3;
+    const { assert!(offset_of!(Notes, pages) == offset_of!(Notes, readers) + 8 * FIRST) };
+    let mut words = [0; FIRST + NOTED];
+    (words[0], words[1], words[2]) = (count, process::now_ticks(), process::pid_namespace());
+    let readers = readers.filter(|reader| reader.page < 1 << (u64::BITS - PID_BITS));
+    words[FIRST..].iter_mut().zip(readers).for_each(|(word, NotedReader { page, pid })| {
+        let pid = if pid < 1 << PID_BITS { pid } else { 0 };
+        *word = page << PID_BITS | u64::from(pid);
+    });
     put_words(fd, offset_of!(SegmentHeader, notes) + offset_of!(Notes, readers), &words)
 }
 
-/// The inode numbers of the noted pages.
+/// Who was noted.
 ///
 /// # Errors
 /// If the file cannot be read or is shorter than a header.
-pub fn noted_pages(fd: BorrowedFd<'_>) -> Result<BTreeSet<u64>> {
+pub fn noted_readers(fd: BorrowedFd<'_>) -> Result<NotedReaders> {
+    let [noted_at, pid_namespace]: [u64; 2] = words(fd, offset_of!(Notes, noted_at))?;
     let pages: [u64; NOTED] = words(fd, offset_of!(Notes, pages))?;
-    Ok(pages.into_iter().filter(|page| *page != 0).collect())
+    let pid = |word: u64| (word & ((1 << PID_BITS) - 1)) as u32;
+    let noted = pages.into_iter().map(|word| NotedReader { page: word >> PID_BITS, pid: pid(word) });
+    let is_elsewhere = pid_namespace == 0 || pid_namespace != process::pid_namespace();
+    let readers = noted.filter(|reader| reader.page != 0).collect();
+    Ok(NotedReaders { is_elsewhere, ..NotedReaders::new(readers, noted_at) })
 }
 
 /// Notes the change of the capacity that is in progress.
@@ -109,6 +156,45 @@ pub fn noted_source(fd: BorrowedFd<'_>) -> Result<SourceNote> {
     Ok(SourceNote { device, inode, born_ns, offset, seq, dropped, bytes, cutting })
 }
 
+/// How far the daemon's thread has come that hands over the messages of a handoff channel's feed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct HandoffNote {
+    /// The number of the message that the stage is about.
+    pub number: u64,
+    /// How far the thread is with the message, as a number that the daemon defines; 0 for no note.
+    pub stage: u64,
+    /// Messages acknowledged.
+    pub messages: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Messages given up.
+    pub dropped: u64,
+    /// Changes of the length of the handoff's segment.
+    pub resizes: u64,
+    /// A length of the handoff's segment that waits for the end of the message, 0 for none.
+    pub shrink_to: u64,
+}
+
+/// Notes how far a handoff has come.
+///
+/// # Errors
+/// If the note cannot be written.
+pub fn note_handoff(fd: BorrowedFd<'_>, note: HandoffNote) -> Result<()> {
+    let HandoffNote { number, stage, messages, bytes, dropped, resizes, shrink_to } = note;
+    let words: [u64; HANDOFF_WORDS] = [number, stage, messages, bytes, dropped, resizes, shrink_to];
+    put_words(fd, offset_of!(SegmentHeader, notes) + offset_of!(Notes, handoff), &words)
+}
+
+/// How far a handoff had come.
+///
+/// # Errors
+/// If the file cannot be read or is shorter than a header.
+pub fn noted_handoff(fd: BorrowedFd<'_>) -> Result<HandoffNote> {
+    let [number, stage, messages, bytes, dropped, resizes, shrink_to]: [u64; HANDOFF_WORDS] =
+        words(fd, offset_of!(Notes, handoff))?;
+    Ok(HandoffNote { number, stage, messages, bytes, dropped, resizes, shrink_to })
+}
+
 /// Copies all notes from one segment to another that no other process has seen yet.
 ///
 /// # Errors
@@ -132,5 +218,39 @@ pub(super) fn put_words(fd: BorrowedFd<'_>, at: usize, words: &[u64]) -> Result<
             Err(SystemError::new("write the segment's header", std::io::Error::from(std::io::ErrorKind::WriteZero)))
         }
         Err(e) => Err(SystemError::new("write the segment's header", e)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::fd::AsFd;
+    use std::os::unix::fs::FileExt;
+
+    use nix::sys::memfd::{MFdFlags, memfd_create};
+
+    use super::*;
+
+    #[test]
+    fn readers_are_noted_with_their_processes_as_far_as_these_are_known_here() {
+        let file = std::fs::File::from(memfd_create("notes", MFdFlags::MFD_CLOEXEC).unwrap());
+        file.set_len(size_of::<SegmentHeader>() as u64).unwrap();
+        let reader = |page, pid| NotedReader { page, pid };
+        let all = [reader(7, 700), reader(8, 0), reader(9, u32::MAX), reader(1 << 42, 1), reader((1 << 42) - 1, 1)];
+        let before = process::now_ticks();
+        note_readers(file.as_fd(), 5, all.into_iter()).unwrap();
+        let noted = noted_readers(file.as_fd()).unwrap();
+        let known = [reader(7, 700), reader(8, 0), reader(9, 0), reader((1 << 42) - 1, 1)];
+        assert_eq!(noted.iter().collect::<Vec<_>>(), known);
+        assert!((before..=process::now_ticks()).contains(&noted.noted_at()));
+        // A daemon in another PID namespace cannot look at these processes.
+        let namespace = offset_of!(SegmentHeader, notes) + offset_of!(Notes, pid_namespace);
+        for other in [0, u64::MAX] {
+            file.write_all_at(&other.to_le_bytes(), namespace as u64).unwrap();
+            assert!(noted_readers(file.as_fd()).unwrap().iter().all(|reader| reader.pid == 0));
+        }
+        // No more than there is space for.
+        note_readers(file.as_fd(), 1000, (1..=1000).map(|page| reader(page, 1))).unwrap();
+        assert_eq!(noted_readers(file.as_fd()).unwrap().iter().count(), NOTED);
+        assert_eq!((noted_size(file.as_fd()).unwrap(), noted_handoff(file.as_fd()).unwrap()), Default::default());
     }
 }

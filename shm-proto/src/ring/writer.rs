@@ -119,7 +119,7 @@ impl Writer {
         let mut writer = Writer {
             tail,
             lease: Lease::new(lease, link, geometry.channel.clone()),
-            peers: Peers::new(geometry.max_readers),
+            peers: Peers::new(geometry.max_readers, geometry.relayed),
             space: Space::new(recovered, &geometry, capacity, barrier),
             barrier,
             spin: Spin::default(),

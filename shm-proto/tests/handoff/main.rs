@@ -4,3 +4,4 @@ mod deaths;
 mod exchange;
 mod layout;
 mod objects;
+mod steps;

@@ -8,6 +8,7 @@
 //! for is said in [`Channel`](super::Channel).
 
 mod admission;
+mod journal;
 mod stat;
 mod thread;
 mod watch;
@@ -18,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use shm_proto::internal::client::SocketLink;
 use shm_proto::internal::control::{Conn, HandoffAttached, MAX_REPLY, MAX_REQUEST, Resized};
-use shm_proto::internal::handoff::{Access, Names, Origin, Settings, Writer};
+use shm_proto::internal::handoff::{Access, Counters, Names, Origin, Settings, Writer};
 use shm_proto::internal::ring;
 use shm_proto::{
     Bytes, ChannelName, Done, Error, ErrorKind, HandoffError, OnFull, Refusal, Result, Start, SystemError,
@@ -38,7 +39,8 @@ use crate::liveness::Pulse;
 use crate::operation_log::{LogEvent, Operation, operation};
 use crate::peer::Peer;
 use crate::policy::{Bounds, LowUse, PAGE};
-use crate::rates::History;
+use crate::rates::{History, Totals};
+use journal::FeedNotes;
 use thread::HandoffThread;
 
 /// The feed's capacity at the start and at rest, unless a message needs more.
@@ -96,7 +98,7 @@ impl HandoffChannel {
     pub(super) fn start(
         config: ChannelConfig,
         names: Names,
-        writer: Writer,
+        mut writer: Writer,
         mut feed: Ring,
         user: &str,
     ) -> Result<Self> {
@@ -120,18 +122,22 @@ impl HandoffChannel {
         let link = Box::new(SocketLink::new(Conn::new(theirs, MAX_REPLY)));
         let input = ring::Reader::open(segment.as_fd(), page.as_fd(), sleeper, geometry, Start::Oldest, Some(link))?;
         feed.readers_mut().add(THREAD, reader);
+        let (journal, entry) = FeedNotes::of(&mut feed)?;
+        writer.keep_journal(Box::new(journal), entry);
+        let now = Instant::now();
+        let Counters { messages, bytes, .. } = writer.counters();
         Ok(Self {
             access: writer.access(),
             thread: HandoffThread::start(config.name.clone(), input, writer)?,
             over: false,
             config,
             names,
-            feed,
             asking: Vec::new(),
-            readers: Readers::default(),
-            pulse: Pulse::new(Instant::now()),
+            readers: Readers::after(feed.readers().evicted()),
+            feed,
+            pulse: Pulse::new(now),
             low_use: LowUse::default(),
-            history: History::new(Instant::now()),
+            history: History::new(Totals { at: now, messages, bytes }),
         })
     }
 
@@ -256,6 +262,7 @@ impl HandoffChannel {
         if actions.is_empty() {
             return Err(self.readers.no_such(&self.config.name, number));
         }
+        self.feed.count_eviction();
         for action in actions {
             match action {
                 Action::Tell => self.readers.tell_evicted(connections, number, &reason),
@@ -366,6 +373,7 @@ pub(super) fn settings(config: &ChannelConfig, names: Names) -> Settings {
         max_message: config.max_message,
         drop_late: config.on_full != OnFull::Block,
         ack_timeout: config.ack_timeout,
+        keep_offer: true,
     }
 }
 

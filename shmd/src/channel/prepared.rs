@@ -39,11 +39,11 @@ impl Prepared {
     ) -> Result<Self> {
         let failed = |reason: String| Error::system(format!("channel {}", config.name), io::Error::other(reason));
         let Some(names) = config.handoff.clone() else {
-            let segment = Segment::create(prefix, &config, owner, ending, true).map_err(|e| failed(e.to_string()))?;
+            let segment = Segment::create(prefix, &config, owner, ending).map_err(|e| failed(e.to_string()))?;
             return Ok(Self { segment, handoff: None, config });
         };
         let feed = handoff::feed(&config);
-        let segment = Segment::create(prefix, &feed, owner, ending, false).map_err(|e| failed(e.to_string()))?;
+        let segment = Segment::create(prefix, &feed, owner, ending).map_err(|e| failed(e.to_string()))?;
         let settings = handoff::settings(&config, names.clone());
         let writer = Writer::create_within(settings, patience, ending).map_err(|e| failed(e.to_string()))?;
         Ok(Self { segment, handoff: Some((feed, names, writer)), config })

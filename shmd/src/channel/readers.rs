@@ -106,6 +106,11 @@ impl Readers {
         self.evicted
     }
 
+    /// Counts an eviction of a reader that is not one of these.
+    pub(super) fn count_eviction(&mut self) {
+        self.evicted = self.evicted.saturating_add(1);
+    }
+
     /// A reader by its number.
     pub(super) fn get(&self, number: u32) -> Option<&Reader> {
         self.by_number.get(&number)

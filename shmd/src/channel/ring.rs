@@ -8,6 +8,7 @@ mod health;
 mod lease;
 mod moving;
 mod name;
+mod next_segment;
 mod rest;
 mod resume;
 mod returning;
@@ -27,12 +28,12 @@ use shm_proto::internal::control::stat::{WriterName, WriterStat};
 use shm_proto::internal::os::barrier;
 use shm_proto::internal::ring::Snapshot;
 use shm_proto::internal::ring::link::{ToReader, ToWriter};
-use shm_proto::{Error, ErrorKind, OnFull, Refusal};
+use shm_proto::{Error, ErrorKind, OnFull, Refusal, SystemError};
 
 pub(crate) use adopt::adopt_nameless;
 pub(super) use first_segment::Made;
 pub(crate) use name::remove_orphans;
-pub(super) use segment::Segment;
+pub(super) use segment::{NoteFile, Segment};
 pub(crate) use segment::{geometry, this_process};
 
 use super::eviction::{Action, By};
@@ -102,9 +103,10 @@ impl Ring {
         let bounds = Bounds { min: config.min, max: config.max };
         let (found, returning, size, readers) = match adopted {
             None => (None, Returning::default(), Size::new(bounds, config.capacity), Readers::default()),
-            Some(Adopted { shot, pages, size, is_written }) => (
+            Some(Adopted { shot, readers, size, is_written }) => (
                 Some((shot, is_written)),
-                Returning::expect(shot.readers, pages, waits),
+                // The only reader of a feed was a part of the dead daemon.
+                if part.is_none() { Returning::expect(shot.readers, &readers, waits) } else { Returning::default() },
                 Size::adopted(bounds, shot.capacity, size),
                 Readers::after(size.evicted),
             ),
@@ -117,7 +119,7 @@ impl Ring {
             user: user.to_owned(),
             segments: match &found {
                 None => Segments::new(segment, geometry),
-                Some((shot, _)) => Segments::adopted(segment, geometry, shot),
+                Some((shot, _)) => Segments::adopted(segment, geometry, shot, part.is_none()),
             },
             health: found.map_or_else(Health::default, |(shot, _)| Health::adopted(shot)),
             readers,
@@ -160,6 +162,14 @@ impl Ring {
     /// The shared memory objects.
     pub(super) fn segments(&self) -> &Segments {
         &self.segments
+    }
+
+    /// The file of the present segment, for the notes of another thread.
+    ///
+    /// # Errors
+    /// If no descriptors are left.
+    pub(super) fn note_file(&mut self) -> Result<NoteFile, SystemError> {
+        self.segments.note_file()
     }
 
     /// The size and what is being done about it.
@@ -296,6 +306,12 @@ impl Ring {
                 Action::StopServing => self.tell(connections, ToWriter::ReaderLeft { reader: number }),
             }
         }
+    }
+
+    /// Counts, and notes for the next daemon, that a reader of what this ring feeds was evicted.
+    pub(super) fn count_eviction(&mut self) {
+        self.readers.count_eviction();
+        self.note_size();
     }
 
     fn log_eviction(&mut self, number: u32, reason: &str, by: By<'_>, wait: Option<Duration>) {

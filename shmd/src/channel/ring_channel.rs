@@ -30,7 +30,9 @@ pub(crate) struct RingChannel {
 impl RingChannel {
     /// A ring that nobody is attached to.
     pub(super) fn new(ring: Ring) -> Self {
-        Self { ring, history: History::new(Instant::now()) }
+        let now = Instant::now();
+        let found = ring.snapshot().map_or(Totals { at: now, messages: 0, bytes: 0 }, |shot| totals(now, &shot));
+        Self { ring, history: History::new(found) }
     }
 
     pub(super) fn ring(&self) -> &Ring {

@@ -4,7 +4,7 @@ use std::os::fd::AsFd;
 use std::sync::OnceLock;
 
 use shm_proto::internal::ring::layout::control;
-use shm_proto::internal::ring::{Owner, Snapshot, Walk, WalkFrom, Walked, noted_pages};
+use shm_proto::internal::ring::{Owner, Snapshot, Walk, WalkFrom, Walked, noted_readers};
 use shm_proto::{Geometry, Start};
 
 use crate::bytes::Bytes;
@@ -37,7 +37,7 @@ pub(super) fn run(input: &[u8]) {
         let _ = shot.fault(geometry, CAPACITY);
     }
     let _ = Snapshot::without_places(segment);
-    let _ = noted_pages(segment);
+    let _ = noted_readers(segment);
     let near_tail = Walk::begin(segment, WalkFrom::Mark).and_then(|mut walk| walk.go_on(segment, geometry, u64::MAX));
     assert_ne!(near_tail.ok(), Some(Walked::More));
     let from_floor = Walk::begin(segment, WalkFrom::Floor).and_then(|mut walk| walk.go_on(segment, geometry, u64::MAX));

@@ -141,9 +141,11 @@ fn adopt(settings: &Settings, file: OwnedFd, patience: Duration) -> Result<Adopt
         Some(_guard) => {
             let pending = (header.ready_flag.load(Ordering::Relaxed) != 0)
                 .then(|| header.data_size.load(Ordering::Relaxed).min(len));
-            header.ready_flag.store(0, Ordering::Relaxed);
-            avail.take_all();
-            done.take_all();
+            if !settings.keep_offer {
+                header.ready_flag.store(0, Ordering::Relaxed);
+                avail.take_all();
+                done.take_all();
+            }
             pending
         }
     };

@@ -19,7 +19,7 @@ impl Waker {
     /// Makes [`Writer::progress`] return [`Progress::Waiting`](super::Progress::Waiting), now or at its next call.
     pub fn wake(&self) {
         if !self.woken.swap(true, Ordering::Release) {
-            self.done.post();
+            self.done.nudge();
         }
     }
 

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+#[cfg(doc)]
+use super::Writer;
 use crate::handoff::Names;
 use crate::handoff::layout::{HEADER_SIZE, PAGE};
 
@@ -24,6 +26,9 @@ pub struct Settings {
     pub drop_late: bool,
     /// How long an acknowledgement may take before the message is offered again or dropped.
     pub ack_timeout: Duration,
+    /// Whether a message that the writer before this one has left on offer stays on offer, until [`Writer::take_up`] looks at it.
+    /// Otherwise it is withdrawn.
+    pub keep_offer: bool,
 }
 
 impl Settings {
@@ -41,6 +46,7 @@ impl Settings {
             max_message: max_capacity - HEADER_SIZE,
             drop_late: false,
             ack_timeout: Duration::from_secs(1),
+            keep_offer: false,
         }
     }
 }
@@ -52,7 +58,8 @@ pub enum Origin {
     Created,
     /// A writer that has ended left them. Readers that wait on them go on.
     Adopted {
-        /// Bytes of a message that was on offer and never acknowledged. It has been withdrawn.
+        /// Bytes of a message that was on offer and that no reader has read. It has been withdrawn, unless the settings say to
+        /// [keep](Settings::keep_offer) it.
         pending: Option<u64>,
     },
     /// Stale objects that could not be used were removed.

@@ -35,6 +35,7 @@ impl Writer {
             self.grow(new)?;
         } else if self.offer.is_some() && new < old {
             self.shrink_to = Some(new);
+            self.note(self.entry.stage)?;
         } else if new < old {
             self.shrink(new)?;
         }
@@ -80,6 +81,8 @@ impl Writer {
         })??;
         self.len = new;
         self.counters.resizes += 1;
+        // What is noted too late is asked for once more by the next writer, and is there then.
+        let _ = self.note(self.entry.stage);
         Ok(())
     }
 

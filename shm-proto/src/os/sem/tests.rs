@@ -156,3 +156,22 @@ fn a_full_semaphore_stays_full() {
     assert_eq!(fields(&page.wake).0, VALUE_MAX as u32);
     assert!(Semaphore::new(&page.wake).try_wait());
 }
+
+#[test]
+fn whoever_watches_leaves_the_post_to_the_next_and_a_nudge_is_no_post() {
+    let page = page();
+    let semaphore = Semaphore::new(&page.wake);
+    assert_eq!(semaphore.watch_until(after(Duration::from_millis(20))), Wait::TimedOut);
+    std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| semaphore.watch_until(after(LONG)));
+        wait_until("it sleeps", || fields(&page.wake).1 == 1);
+        semaphore.nudge();
+        assert_eq!(watcher.join().unwrap(), Wait::Posted);
+    });
+    assert_eq!((semaphore.posts(), fields(&page.wake).1), (0, 0));
+    semaphore.post();
+    assert_eq!((semaphore.watch_until(0), semaphore.posts()), (Wait::Posted, 1));
+    semaphore.take_nudges();
+    assert_eq!(fields(&page.wake).0, 1);
+    assert!(semaphore.try_wait() && !semaphore.try_wait());
+}

@@ -87,6 +87,9 @@ impl Writer {
         while let Some((line, fds)) = self.lease.receive()? {
             self.obey(line, fds);
         }
+        if self.peers.need_daemon() && !self.lease.has_daemon() && self.lease.check().is_ok() {
+            self.lease.revoke("the daemon is gone, which was to hand over what is published here".to_owned());
+        }
         self.withhold();
         // The readers may have changed, or the daemon has sent something: the next message checks everything again.
         self.tail.close();

@@ -170,11 +170,19 @@ pub(super) struct Peers {
     withheld: Option<(u64, u64)>,
     /// When time was last counted against readers that stand still, in `CLOCK_MONOTONIC` nanoseconds.
     counted_ns: u64,
+    /// See [`Geometry::relayed`](crate::ring::geometry::Geometry::relayed).
+    is_relayed: bool,
 }
 
 impl Peers {
-    pub(super) fn new(most: u32) -> Peers {
-        Peers { list: Vec::with_capacity(most.min(1024) as usize), least: u64::MAX, withheld: None, counted_ns: 0 }
+    pub(super) fn new(most: u32, is_relayed: bool) -> Peers {
+        let list = Vec::with_capacity(most.min(1024) as usize);
+        Peers { list, least: u64::MAX, withheld: None, counted_ns: 0, is_relayed }
+    }
+
+    /// Whether nobody reads without a daemon.
+    pub(super) fn need_daemon(&self) -> bool {
+        self.is_relayed
     }
 
     pub(super) fn len(&self) -> usize {
@@ -207,12 +215,15 @@ impl Peers {
         // Release, as part of SeqCst, pairs with the Acquire load in the reader's `is_intact`: a reader that sees the
         // bit sees a floor that is no older than this one.
         page.control.value.fetch_or(control::REGISTERED, Ordering::SeqCst);
+        // In a relayed ring, the reader of the next daemon takes over from the reader of a dead daemon.
+        let before = self.list.iter().position(|peer| peer.is_disowned && self.is_relayed);
+        let floor = before.map_or(floor, |at| self.list.swap_remove(at).cursor);
         let (standstill, wakes) = (Standstill::default(), Wakes::new());
         let (cursor, hold) = (floor, Some(floor));
         let (is_disowned, process) = (false, None);
         let peer = Peer { id, page_id, is_disowned, page, bell, cursor, hold, standstill, wakes, process };
         self.list.push(peer);
-        self.least = self.least.min(floor);
+        self.settle();
     }
 
     pub(super) fn remove(&mut self, id: u32) -> Option<Peer> {
@@ -232,6 +243,9 @@ impl Peers {
     /// Removes readers that are dead and that no daemon would report: any dead reader while there is no daemon, and
     /// dead readers that the current daemon has not named.
     pub(super) fn bury(&mut self, has_daemon: bool) {
+        if self.is_relayed {
+            return;
+        }
         let before = self.list.len();
         self.list.retain(|peer| (has_daemon && !peer.is_disowned) || !peer.is_gone());
         if self.list.len() < before {

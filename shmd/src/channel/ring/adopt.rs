@@ -4,7 +4,6 @@
 //! Everything is read with `pread`, and nothing is believed without a check, because a program that was lent the writer
 //! role may have written anything. A segment that fails a check is replaced by an empty one, and the log says why.
 
-use std::collections::BTreeSet;
 use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -12,7 +11,7 @@ use shm_proto::internal::os::file_lock::{self, Role};
 use shm_proto::internal::os::reserve;
 use shm_proto::internal::ring::layout::{DATA_OFFSET, LAYOUT_VERSION};
 use shm_proto::internal::ring::{
-    Owner, SizeNote, Snapshot, Walk, WalkFrom, Walked, misplaced, noted_pages, noted_size, own_segment,
+    NotedReaders, Owner, SizeNote, Snapshot, Walk, WalkFrom, Walked, misplaced, noted_readers, noted_size, own_segment,
 };
 use shm_proto::{Bytes, Geometry, SystemError};
 
@@ -26,8 +25,8 @@ use crate::operation_log::{LogEvent, operation};
 #[derive(Clone, Debug)]
 pub(in crate::channel) struct Adopted {
     pub(super) shot: Snapshot,
-    /// The inode numbers of the readers' pages.
-    pub(super) pages: BTreeSet<u64>,
+    /// The readers of the dead daemon.
+    pub(super) readers: NotedReaders,
     /// The change of size that was in progress.
     pub(super) size: SizeNote,
     /// A program that was lent the writer role is alive, and may still write.
@@ -73,7 +72,7 @@ impl Left<'_> {
         if let Err(reason) = whole {
             return Ok(Err(format!("its records are broken: {reason}")));
         }
-        let (pages, size) = (noted_pages(file.as_fd())?, noted_size(file.as_fd())?);
+        let (readers, size) = (noted_readers(file.as_fd())?, noted_size(file.as_fd())?);
         own_segment(file.as_fd(), owner)?;
         // Without the lock, the channel moves to a segment with the lock before the role is lent again.
         let next_lock = file_lock::take_over(&file)?;
@@ -96,7 +95,7 @@ impl Left<'_> {
             Some(_) => adopted.reason("the daemon has executed its file anew").info(),
             None => adopted.reason(format_args!("its daemon, pid {}, is no more", found.owner.pid)).warn(),
         }
-        Ok(Ok((segment, geometry, Adopted { shot: found, pages, size, is_written })))
+        Ok(Ok((segment, geometry, Adopted { shot: found, readers, size, is_written })))
     }
 }
 

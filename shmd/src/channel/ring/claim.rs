@@ -52,6 +52,9 @@ impl Ring {
     /// # Errors
     /// If the channel would have to move and cannot.
     pub(super) fn claim_segment(&mut self, connections: &mut Connections) -> Result<Claim> {
+        if self.claiming.readers_until.is_none() {
+            self.bury_missing(connections);
+        }
         let why = if self.segments.have_strangers() {
             if is_to_wait(&mut self.claiming.readers_until, COMEBACK) {
                 return Ok(Claim::NotYet);

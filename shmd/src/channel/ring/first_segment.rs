@@ -8,7 +8,7 @@ use shm_proto::internal::ring::{Owner, create_segment};
 use shm_proto::{Geometry, Prefix, SystemError};
 
 use super::adopt::Adopted;
-use super::name::{Left, make_way, publish};
+use super::name::{make_way, publish};
 use super::segment::{Segment, geometry, no_room};
 use crate::config::ChannelConfig;
 use crate::operation_log::{LogEvent, operation};
@@ -16,13 +16,9 @@ use crate::operation_log::{LogEvent, operation};
 /// What a channel begins with: its segment, and what is known of the segment if a dead daemon has left it.
 pub(in crate::channel) type Made = (Segment, Geometry, Option<Adopted>);
 
-/// Why the segment of a handoff's feed is created again.
-const NOT_ADOPTED: &str = "what it fed is handed over anew";
-
 impl Segment {
     /// Creates the object of a channel. If a dead daemon has left an object under this name, the object is adopted or
-    /// replaced. Waits for memory, unless `ending` says that the channel is not wanted any more. `adopts` is false if
-    /// an object that was left is of no use.
+    /// replaced. Waits for memory, unless `ending` says that the channel is not wanted any more.
     ///
     /// # Errors
     /// If the name belongs to a living daemon or to another user, and if there is no memory.
@@ -31,13 +27,11 @@ impl Segment {
         config: &ChannelConfig,
         owner: Owner,
         ending: &AtomicBool,
-        adopts: bool,
     ) -> Result<Made, SystemError> {
         let name = config.object(prefix);
         let gid = config.group.as_ref().map(|(_, gid)| *gid);
         // Before memory is reserved, because a dead daemon's object may hold that memory.
-        let adopt = |left: Left<'_>| if adopts { left.adopt(config, owner) } else { Ok(Err(NOT_ADOPTED.to_owned())) };
-        if let Some((segment, geometry, adopted)) = make_way(&name, adopt)? {
+        if let Some((segment, geometry, adopted)) = make_way(&name, |left| left.adopt(config, owner))? {
             return Ok((segment, geometry, Some(adopted)));
         }
         let object = shm::Unnamed::create(&name, config.mode, gid)?;

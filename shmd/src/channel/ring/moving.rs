@@ -81,7 +81,7 @@ impl Ring {
         }
         let goal = self.size.goal();
         let capacity = goal.min(AT_ONCE);
-        let unborn = self.segments.successor(&self.config, capacity)?;
+        let next = self.segments.successor(&self.config, capacity)?;
         self.size.end_reservation(connections);
         // From here on, readers trust nothing that is added to the old segment until they know where it ends.
         self.readers.iter().for_each(|(_, reader)| reader.move_once());
@@ -95,7 +95,7 @@ impl Ring {
             }
         };
         let moved = end.and_then(|beginning| {
-            self.segments.enter(unborn, capacity, &beginning)?;
+            self.segments.enter(next, capacity, &beginning)?;
             Ok(beginning)
         });
         let beginning = moved.inspect_err(|_| {

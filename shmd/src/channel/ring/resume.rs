@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
 use shm_proto::internal::control::Lent;
+use shm_proto::internal::os::process;
 use shm_proto::internal::ring::link::ToWriter;
 use shm_proto::{Done, Error, ErrorKind, Refusal, Result};
 
@@ -117,7 +118,26 @@ impl Ring {
         if !self.returning.came(page) {
             return;
         }
-        self.segments.came_back();
+        self.segments.know(1);
+        self.fewer_are_missing(connections, before);
+    }
+
+    /// Forgets the readers of a dead daemon whose processes have ended, for which nobody has to wait.
+    pub(super) fn bury_missing(&mut self, connections: &mut Connections) {
+        let before = self.returning.missing();
+        let dead = self.returning.bury(process::has_ended);
+        if dead == 0 {
+            return;
+        }
+        let reason = "they were attached to the daemon before this one, and their processes have ended";
+        self.about(LogEvent::Missing).number("readers", dead).reason(reason).info();
+        self.segments.know(dead);
+        self.segments.note_readers(&self.readers, &self.returning);
+        self.fewer_are_missing(connections, before);
+    }
+
+    /// Tells the writer how many of `before` missing readers it still has to wait for.
+    fn fewer_are_missing(&mut self, connections: &mut Connections, before: u64) {
         match self.returning.missing() {
             0 if before > 0 => self.miss_nobody(connections),
             missing => {

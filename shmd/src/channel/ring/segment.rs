@@ -8,7 +8,7 @@ use std::io::ErrorKind;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex};
 
 use nix::sys::stat::{Mode, fchmod, fstat};
 use nix::unistd::{Gid, fchown, getegid};
@@ -18,10 +18,9 @@ use shm_proto::internal::os::memory;
 use shm_proto::internal::os::memory::Free;
 use shm_proto::internal::os::{barrier, file_lock, process, random, reserve, shm};
 use shm_proto::internal::ring::layout::DATA_OFFSET;
-use shm_proto::internal::ring::{Beginning, Owner, Snapshot, begin_segment, copy_notes};
+use shm_proto::internal::ring::{Owner, Snapshot};
 use shm_proto::{Bytes, SystemError};
 
-use super::name::lock;
 use crate::cleanup;
 use crate::config::ChannelConfig;
 use crate::hash::fnv;
@@ -49,7 +48,7 @@ fn home(runtime_dir: &Path) -> u64 {
 /// The object of one channel; unlinked when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Segment {
-    name: String,
+    pub(super) name: String,
     file: OwnedFd,
     /// Opened for reading only: the descriptor for readers.
     read_only: OwnedFd,
@@ -60,26 +59,22 @@ pub(crate) struct Segment {
     standing: Option<u64>,
     /// The byte whose lock the next writer gets. None if another process was in the way of these locks.
     next_lock: Option<u64>,
-    owner: Owner,
+    pub(super) owner: Owner,
     /// A dead daemon has left the segment. Its readers may stand anywhere in the file, which is never truncated.
     is_adopted: bool,
+    /// The channel's present segment, for the notes of another thread.
+    pub(super) note_file: Option<NoteFile>,
 }
 
-/// A segment that has memory, and nothing else yet.
-#[derive(Debug)]
-pub(super) struct NextSegment {
-    object: shm::Unnamed,
-    read_only: OwnedFd,
-    name: String,
-    geometry: Geometry,
-}
+/// The file of a channel's present segment, for a thread that notes something there. A move waits for a note.
+pub(in crate::channel) type NoteFile = Arc<Mutex<OwnedFd>>;
 
 impl Segment {
     /// The object that has this name now.
     pub(super) fn new(name: String, file: OwnedFd, read_only: OwnedFd, length: u64, owner: Owner) -> Self {
         let read_only = shm::by_name(&name, read_only);
         let (next_lock, is_adopted) = (Some(file_lock::FIRST_WRITER), false);
-        Self { name, file, read_only, length, standing: None, next_lock, owner, is_adopted }
+        Self { name, file, read_only, length, standing: None, next_lock, owner, is_adopted, note_file: None }
     }
 
     /// The object that another daemon has left under this name.
@@ -94,26 +89,6 @@ impl Segment {
         let mut segment = Self::new(name, file, read_only, length, owner);
         (segment.next_lock, segment.is_adopted) = (next_lock, true);
         segment
-    }
-
-    /// The segment that will replace this one, with memory for `capacity` bytes.
-    ///
-    /// # Errors
-    /// If there is no memory.
-    pub(super) fn successor(
-        &self,
-        config: &ChannelConfig,
-        geometry: &Geometry,
-        capacity: u64,
-    ) -> Result<NextSegment, SystemError> {
-        let gid = config.group.as_ref().map(|(_, gid)| *gid);
-        let object = shm::Unnamed::create(&self.name, config.mode, gid)?;
-        reserve::in_child(object.file(), 0, DATA_OFFSET + capacity, &AtomicBool::new(false))
-            .map_err(|e| no_room(config, e))?;
-        let read_only = object.read_only()?;
-        let mut geometry = geometry.clone();
-        geometry.instance = random::u64();
-        Ok(NextSegment { object, read_only, name: self.name.clone(), geometry })
     }
 
     /// A successor has taken the name. Readers that are still in this segment continue.
@@ -159,6 +134,15 @@ impl Segment {
     /// If the kernel does not tell.
     pub(super) fn is_locked(&self) -> Result<bool, SystemError> {
         file_lock::is_locked(&self.file, file_lock::Role::Writer)
+    }
+
+    /// The file for the notes of another thread; of the segments after this one, too.
+    ///
+    /// # Errors
+    /// If no descriptors are left.
+    pub(super) fn note_file(&mut self) -> Result<NoteFile, SystemError> {
+        let file = self.file.try_clone().map_err(|e| SystemError::new("duplicate a segment's descriptor", e))?;
+        Ok(Arc::clone(self.note_file.get_or_insert_with(|| Arc::new(Mutex::new(file)))))
     }
 
     /// The name for `shm_open`.
@@ -288,29 +272,6 @@ impl Segment {
     }
 }
 
-impl NextSegment {
-    /// Replaces the segment `before`: the chain begins here, the daemon's notes are copied, and the name leads to this
-    /// segment.
-    ///
-    /// # Errors
-    /// If the kernel refuses.
-    pub(super) fn begin(
-        mut self,
-        capacity: u64,
-        before: &Segment,
-        beginning: &Beginning,
-    ) -> Result<(Segment, Geometry), SystemError> {
-        let owner = before.owner;
-        begin_segment(self.object.file(), &self.geometry, capacity, owner, beginning)?;
-        if let Err(e) = copy_notes(before.file(), self.object.file()) {
-            log::debug!("event=no-note segment={} reason={:?}", self.name, e.to_string());
-        }
-        lock(&self.object)?;
-        self.object.replace()?;
-        Ok((Segment::new(self.name, self.object.into_file(), self.read_only, capacity, owner), self.geometry))
-    }
-}
-
 impl Drop for Segment {
     fn drop(&mut self) {
         if self.name.is_empty() {
@@ -342,6 +303,8 @@ pub(crate) fn geometry(config: &ChannelConfig) -> Geometry {
     geometry.max_readers = config.max_readers;
     geometry.asymmetric = barrier::available();
     geometry.prefault = config.prefault;
+    // Of a handoff channel, only the feed is a ring.
+    geometry.relayed = config.handoff.is_some();
     geometry
 }
 

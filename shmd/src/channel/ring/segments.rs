@@ -5,12 +5,13 @@ use std::os::fd::OwnedFd;
 
 use shm_proto::internal::ring::link::{ToReader, ToWriter};
 use shm_proto::internal::ring::{
-    Beginning, Snapshot, SourceNote, Walk, WalkFrom, Walked, note_readers, note_source, noted_source,
+    Beginning, NotedReader, Snapshot, SourceNote, Walk, WalkFrom, Walked, note_readers, note_source, noted_source,
 };
 use shm_proto::{Geometry, ReaderError, Result, SystemError};
 
+use super::next_segment::NextSegment;
 use super::returning::Returning;
-use super::segment::{self, NextSegment, Segment};
+use super::segment::{self, NoteFile, Segment};
 use crate::channel::readers::Readers;
 use crate::config::ChannelConfig;
 
@@ -59,15 +60,15 @@ impl Segments {
         Self { current, geometry, formers: Vec::new(), moves: 0, trail: Vec::new(), strangers: 0 }
     }
 
-    /// The segments of a channel in a segment that a dead daemon has left.
-    pub(super) fn adopted(current: Segment, geometry: Geometry, shot: &Snapshot) -> Self {
+    /// The segments of a channel in a segment that a dead daemon has left, with `readers` or without.
+    pub(super) fn adopted(current: Segment, geometry: Geometry, shot: &Snapshot, readers: bool) -> Self {
         let mut segments = Self::new(current, geometry);
         if shot.previous != 0 {
             // The dead daemon has made that move, and may not have told every reader.
             segments.trail.push((shot.previous, shot.began.0, shot.began.1));
             segments.moves = 1;
         }
-        segments.strangers = shot.readers;
+        segments.strangers = if readers { shot.readers } else { 0 };
         segments
     }
 
@@ -77,9 +78,9 @@ impl Segments {
         self.strangers > 0
     }
 
-    /// One of these readers has come back.
-    pub(super) fn came_back(&mut self) {
-        self.strangers = self.strangers.saturating_sub(1);
+    /// This number of these readers have come back, or are dead.
+    pub(super) fn know(&mut self, strangers: u64) {
+        self.strangers = self.strangers.saturating_sub(strangers);
     }
 
     /// The number of moves from a segment to the current one, if the way is known.
@@ -120,8 +121,9 @@ impl Segments {
         // This includes the readers that this daemon waits for, because it may die before they are back. A reader that
         // was evicted does not come back.
         let count = self.strangers.max(returning.missing()) + readers.standing().count() as u64;
-        let pages = readers.standing().map(|(_, reader)| reader.page_id().inode).chain(returning.pages());
-        if let Err(e) = note_readers(self.current.file(), count, pages) {
+        let attached =
+            readers.standing().map(|(_, reader)| NotedReader { page: reader.page_id().inode, pid: reader.peer().pid });
+        if let Err(e) = note_readers(self.current.file(), count, attached.chain(returning.readers())) {
             log::debug!("event=no-note segment={} reason={:?}", self.current.name(), e.to_string());
         }
     }
@@ -143,6 +145,14 @@ impl Segments {
     /// The current segment.
     pub(in crate::channel) fn current(&self) -> &Segment {
         &self.current
+    }
+
+    /// The file of the current segment, for the notes of another thread.
+    ///
+    /// # Errors
+    /// If no descriptors are left.
+    pub(in crate::channel) fn note_file(&mut self) -> Result<NoteFile, SystemError> {
+        self.current.note_file()
     }
 
     /// The current segment, for changes.

@@ -55,6 +55,9 @@ impl Ring {
         now: Instant,
         shot: &Snapshot,
     ) {
+        if self.returning.missing() > 0 {
+            self.bury_missing(connections);
+        }
         let (name, patience) = (&self.config.name, self.config.stalled_after);
         let mut has_lines = false;
         if let Some(lease) = self.writer.lease_mut() {

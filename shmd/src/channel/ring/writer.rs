@@ -322,6 +322,10 @@ impl Ring {
                 }
             }
             ToDaemon::Broken { reason } => self.heal_or_log(connections, &repeated(&reason)),
+            // The reader of a feed is the daemon's own: a writer that cannot serve it is of no use.
+            ToDaemon::Evicted { reason, .. } | ToDaemon::Refused { reason, .. } if self.part.is_some() => {
+                self.end_lease(connections, &repeated(&reason));
+            }
             ToDaemon::Evicted { reader, reason } | ToDaemon::Refused { reader, reason } => {
                 self.evict(connections, reader, &repeated(&reason), By::Writer);
             }

@@ -50,6 +50,8 @@ pub(super) struct Work {
     shrinking: Option<u64>,
     /// The client that asked for it.
     shrink_by: &'static str,
+    /// The first message of the feed that was not handed over.
+    next: u64,
     lines: RateLimit,
     overflow_lines: RateLimit,
 }
@@ -63,6 +65,7 @@ impl Work {
             ends,
             shrinking: None,
             shrink_by: "operator",
+            next: 0,
             lines: RateLimit::new(1),
             overflow_lines: RateLimit::new(1),
         }
@@ -111,11 +114,18 @@ impl Work {
     /// Takes the feed's next message and hands it over; false when there is none.
     fn take(&mut self, feed: &mut Reader, part: &mut [u8]) -> Result<bool, Stopped> {
         let Some(message) = feed.try_recv().map_err(Stopped::By)? else { return Ok(false) };
-        self.hand_over(&message, part)?;
+        let number = message.seq();
+        let is_new = number >= self.next;
+        if is_new {
+            self.hand_over(&message, part)?;
+            self.next = number + 1;
+        }
         // Only now it is acknowledged to whoever published it.
         match message.finish() {
             // Its writer lost the role in the same moment; it does not know whether the message was handed over.
             Ok(()) | Err(ReaderError::Withdrawn { .. }) => Ok(true),
+            // A writer that has lived through the daemon's death keeps only what was not handed over.
+            Err(ReaderError::Lapped { .. }) if !is_new => Ok(true),
             Err(error) => Err(Stopped::By(error)),
         }
     }
@@ -125,7 +135,7 @@ impl Work {
         self.ends.shared.peak.fetch_max(message.len() as u64 + HEADER_SIZE, Ordering::Relaxed);
         loop {
             self.obey()?;
-            let offered = self.writer.offer_parts(message.len() as u64, |put| {
+            let offered = self.writer.offer_parts(message.seq(), message.len() as u64, |put| {
                 (0..message.len()).step_by(part.len()).try_for_each(|at| {
                     let part = &mut part[..PART.min(message.len() - at)];
                     message.copy_part(at, part);
@@ -140,16 +150,23 @@ impl Work {
         self.await_end()
     }
 
-    /// Hands over what a daemon that died had on offer.
+    /// Hands over what a daemon that died had on offer, and finds out which message of the feed is the next one.
     fn hand_over_left(&mut self) -> Result<(), Stopped> {
-        loop {
+        let noted = self.writer.noted();
+        let left = loop {
             self.obey()?;
-            match self.writer.offer_again() {
-                Ok(true) => return self.await_end(),
-                Ok(false) => return Ok(()),
+            match self.writer.take_up() {
+                Ok(left) => break left,
                 Err(error) => self.retry(&error)?,
             }
+        };
+        self.next = noted.next(left);
+        if let Some(bytes) = noted.shrink_to.filter(|bytes| *bytes < self.writer.capacity())
+            && let Err(e) = self.resize(bytes, "adoption")
+        {
+            debug!("event=shrink-waits channel={} reason={:?}", self.channel, e.to_string());
         }
+        self.await_end()
     }
 
     /// Waits until what is on offer is acknowledged or dropped.
