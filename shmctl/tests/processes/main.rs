@@ -12,6 +12,7 @@ mod errors;
 mod fairness;
 mod follower;
 mod formats;
+mod handoff_kills;
 mod helpers;
 mod hostile;
 mod lifecycle;
