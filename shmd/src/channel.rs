@@ -224,6 +224,11 @@ impl Channel {
         }
     }
 
+    /// The daemon is ready, or the reload is: what was adopted for the channel is removed with the channel from now on.
+    pub(crate) fn keep(&mut self) {
+        each!(self, channel => channel.keep());
+    }
+
     /// Starts the channel's source, if it has one.
     ///
     /// # Errors
@@ -237,6 +242,7 @@ impl Channel {
     /// directory may be missing, or a channel that the same reload removes has not let it go yet, `taken`. Why it
     /// has to wait, if it has to.
     pub(crate) fn start_source_or_retry(&mut self, connections: &mut Connections, taken: bool) -> Option<String> {
+        self.keep();
         let watched = self.watch(connections);
         let ring = self.ring_mut();
         let error = watched.and_then(|()| ring.start_source_unless(connections, taken)).err()?;

@@ -189,6 +189,7 @@ impl Daemon {
         for channel in daemon.channels.iter_mut() {
             channel.start_source(&mut daemon.connections)?;
         }
+        daemon.channels.iter_mut().for_each(Channel::keep);
         daemon.keep_ticking();
         daemon.manager.ready(&summary(&daemon.channels));
         daemon.manager.watchdog(&mut daemon.connections.events, Instant::now());

@@ -69,6 +69,7 @@ pub struct Writer {
     entry: Entry,
     woken: Arc<AtomicBool>,
     ending: Arc<AtomicBool>,
+    is_adopted: bool,
     /// The objects are gone.
     removed: bool,
     _owner: Flock<OwnedFd>,
@@ -102,6 +103,7 @@ impl Writer {
             settings,
             objects: made.objects,
             origin: made.origin,
+            is_adopted: matches!(made.origin, Origin::Adopted { .. }),
             offer: None,
             shrink_to: None,
             counters: Counters::default(),

@@ -153,6 +153,12 @@ impl HandoffChannel {
         &mut self.feed
     }
 
+    /// The daemon is ready: what it has adopted goes with it.
+    pub(super) fn keep(&mut self) {
+        self.feed.keep();
+        self.thread.keep();
+    }
+
     pub(super) fn reader_count(&self) -> usize {
         self.readers.len()
     }

@@ -6,7 +6,7 @@ use std::io;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use shm_proto::internal::handoff::{Names, Writer};
+use shm_proto::internal::handoff::{Names, Origin, Writer};
 use shm_proto::internal::ring::Owner;
 use shm_proto::{ChannelName, Error, Prefix, Result};
 
@@ -49,10 +49,15 @@ impl Prepared {
         Ok(Self { segment, handoff: Some((feed, names, writer)), config })
     }
 
-    /// Removes the objects again.
+    /// Removes the objects again. Those that a dead daemon has left stay.
     pub(crate) fn discard(self) {
-        if let Some((_, names, writer)) = self.handoff {
-            handoff::removed(&self.config.name, &names, writer.close());
+        match self.handoff {
+            Some((_, names, writer)) if !matches!(writer.origin(), Origin::Adopted { .. }) => {
+                handoff::removed(&self.config.name, &names, writer.close());
+            }
+            // Nothing of it is removed.
+            Some((_, _, writer)) => drop(writer.leave_adopted()),
+            None => {}
         }
     }
 

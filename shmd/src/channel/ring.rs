@@ -172,6 +172,11 @@ impl Ring {
         self.segments.note_file()
     }
 
+    /// The daemon is ready: what it has adopted goes with it.
+    pub(super) fn keep(&mut self) {
+        self.segments.current_mut().keep();
+    }
+
     /// The size and what is being done about it.
     pub(super) fn size(&self) -> &Size {
         &self.size

@@ -43,6 +43,10 @@ impl RingChannel {
         &mut self.ring
     }
 
+    pub(super) fn keep(&mut self) {
+        self.ring.keep();
+    }
+
     pub(super) fn config(&self) -> &ChannelConfig {
         self.ring.config()
     }

@@ -40,6 +40,15 @@ impl Writer {
         self.remove()
     }
 
+    /// Leaves objects that were adopted to the next writer, as they are, and removes others.
+    ///
+    /// # Errors
+    /// As [`close`](Self::close).
+    pub fn leave_adopted(mut self) -> Result<()> {
+        self.removed = self.is_adopted;
+        self.remove()
+    }
+
     /// A second call does nothing.
     fn remove(&mut self) -> Result<()> {
         if std::mem::replace(&mut self.removed, true) {

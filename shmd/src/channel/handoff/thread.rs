@@ -58,6 +58,8 @@ enum Order {
 struct Shared {
     state: Mutex<State>,
     stop: AtomicBool,
+    /// Objects that were adopted stay at the end: the daemon that has adopted them was never ready.
+    leaves: AtomicBool,
     /// The thread has removed the objects, or failed to, and has nothing more to do.
     ended: AtomicBool,
     /// Why some object could not be removed, once the thread has tried.
@@ -97,7 +99,7 @@ impl HandoffThread {
         let (wake, woken) = Bell::new()?;
         let (rung, bell) = Bell::new()?;
         let last = Bell::from_fd(rung.try_clone_fd()?)?;
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared { leaves: AtomicBool::new(true), ..Shared::default() });
         let waker = writer.waker();
         let ends = Ends { shared: Arc::clone(&shared), orders, answers, woken: Bell::from_fd(woken)?, rung };
         let mut work = Work::new(channel, writer, ends);
@@ -167,6 +169,11 @@ impl HandoffThread {
         self.waker.end();
     }
 
+    /// From now on the objects are removed at the end in any case.
+    pub(super) fn keep(&self) {
+        self.shared.leaves.store(false, Ordering::Release);
+    }
+
     /// Whether the thread has come to its end; the [`bell`](Self::bell) says when.
     pub(super) fn has_ended(&self) -> bool {
         self.shared.ended.load(Ordering::Acquire)
@@ -187,7 +194,7 @@ impl HandoffThread {
 }
 
 impl Drop for HandoffThread {
-    /// A start that fails halfway ends the handoffs that it has made, so that their objects go.
+    /// A start that fails halfway ends the handoffs that it has made, so that their objects go, unless they were adopted.
     fn drop(&mut self) {
         let Some(thread) = self.thread.take() else { return };
         self.begin_stop();

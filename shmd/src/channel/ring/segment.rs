@@ -45,7 +45,7 @@ fn home(runtime_dir: &Path) -> u64 {
     fnv(path.as_os_str().as_bytes())
 }
 
-/// The object of one channel; unlinked when this is dropped.
+/// The object of one channel; unlinked when this is dropped, unless a start fails that has adopted it.
 #[derive(Debug)]
 pub(crate) struct Segment {
     pub(super) name: String,
@@ -62,6 +62,8 @@ pub(crate) struct Segment {
     pub(super) owner: Owner,
     /// A dead daemon has left the segment. Its readers may stand anywhere in the file, which is never truncated.
     is_adopted: bool,
+    /// The daemon that has adopted it is not ready yet. If its start fails, the segment stays for the next daemon.
+    is_left: bool,
     /// The channel's present segment, for the notes of another thread.
     pub(super) note_file: Option<NoteFile>,
 }
@@ -74,7 +76,18 @@ impl Segment {
     pub(super) fn new(name: String, file: OwnedFd, read_only: OwnedFd, length: u64, owner: Owner) -> Self {
         let read_only = shm::by_name(&name, read_only);
         let (next_lock, is_adopted) = (Some(file_lock::FIRST_WRITER), false);
-        Self { name, file, read_only, length, standing: None, next_lock, owner, is_adopted, note_file: None }
+        Self {
+            name,
+            file,
+            read_only,
+            length,
+            standing: None,
+            next_lock,
+            owner,
+            is_adopted,
+            is_left: false,
+            note_file: None,
+        }
     }
 
     /// The object that another daemon has left under this name.
@@ -87,7 +100,7 @@ impl Segment {
         owner: Owner,
     ) -> Self {
         let mut segment = Self::new(name, file, read_only, length, owner);
-        (segment.next_lock, segment.is_adopted) = (next_lock, true);
+        (segment.next_lock, segment.is_adopted, segment.is_left) = (next_lock, true, true);
         segment
     }
 
@@ -108,6 +121,11 @@ impl Segment {
         if let Err(e) = reserve::punch(self.file(), DATA_OFFSET, end) {
             operation(LogEvent::PunchFailed).number("from", 0).number("to", end).reason(e).warn();
         }
+    }
+
+    /// From now on the segment is removed with its channel.
+    pub(super) fn keep(&mut self) {
+        self.is_left = false;
     }
 
     /// Whether a program that was lent the role can still write to the segment, or whether that is unknowable.
@@ -274,7 +292,7 @@ impl Segment {
 
 impl Drop for Segment {
     fn drop(&mut self) {
-        if self.name.is_empty() {
+        if self.name.is_empty() || self.is_left {
             return;
         }
         // The name may lead to another object by now, which must not be removed here.

@@ -1,6 +1,6 @@
 //! Handoff channels: the objects and the feed stay, what was on offer stays on offer, and readers and writers go on.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{self, File, OpenOptions};
 use std::io::Write as _;
 use std::net::Shutdown;
 use std::os::fd::AsFd;
@@ -178,6 +178,43 @@ fn a_shrink_that_waits_and_what_was_counted_are_kept() {
     daemon.die();
     daemon.come_back();
     assert_eq!((daemon.stat().resizes, daemon.stat().messages, daemon.stat().bytes), (2, 1, 1));
+}
+
+#[test]
+fn a_start_that_fails_leaves_what_it_has_adopted() {
+    const RING: &str = "[[channel]]\nname = \"ring\"\n";
+    let channels = format!("{}{RING}", CHANNEL.replace("mode", "name = \"main\"\nmode"));
+    let mut daemon = Daemon::start("crashed-failed-start", &channels);
+    let endpoint = daemon.endpoint();
+    let writing = publish(Writer::attach(&endpoint, Some("main")).unwrap(), (0..3).map(|n| n.to_string()));
+    let mut ring = Writer::attach(&endpoint, Some("ring")).unwrap();
+    ring.publish(b"kept").unwrap();
+    // The message on offer is in the segment.
+    wait_for(
+        || fs::read(daemon.object("main")).is_ok_and(|bytes| bytes[60] == b'0' || bytes[68] == b'0'),
+        || daemon.log(),
+    );
+    daemon.die();
+    daemon.config = format!("{channels}[[channel]]\nname = \"bad\"\nsource = \"fifo:/nothing/here\"\n");
+    daemon.run(&[]);
+    assert_eq!(daemon.wait(), Some(1));
+    daemon.config = channels;
+    daemon.come_back();
+    let Attachment::Handoff(mut reader) = Attachment::open(&endpoint, Some("main"), Start::New).unwrap() else {
+        panic!("it is a handoff channel");
+    };
+    for n in 0..3 {
+        assert_eq!(take(&mut reader), n.to_string());
+        reader.acknowledge();
+    }
+    drop(joined(writing));
+    let mut reads = shm_proto::Reader::attach(&endpoint, Some("ring"), Start::Oldest).unwrap();
+    let mut bytes = Vec::new();
+    reads.recv_into(&mut bytes, Some(shm_test_support::PATIENCE)).unwrap();
+    assert_eq!(bytes, b"kept");
+    drop(ring);
+    assert_eq!(daemon.stop(), Some(0));
+    assert_eq!(shm_test_support::shared_memory(&daemon.prefix), Vec::<std::path::PathBuf>::new());
 }
 
 /// The connection of a program that has the writer role, to end it without the program's knowing.

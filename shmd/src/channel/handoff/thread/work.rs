@@ -80,8 +80,10 @@ impl Work {
         let Counters { messages, dropped, .. } = self.writer.counters();
         let end =
             operation(LogEvent::HandoffEnd).on(&self.channel).number("messages", messages).number("dropped", dropped);
-        end.number("withdrawn", u64::from(self.writer.on_offer().is_some())).info();
-        *self.ends.shared.left.lock().unwrap_or_else(PoisonError::into_inner) = self.writer.close().err();
+        let leaves = self.ends.shared.leaves.load(Ordering::Acquire);
+        end.number("withdrawn", u64::from(self.writer.on_offer().is_some() && !leaves)).info();
+        let ended = if leaves { self.writer.leave_adopted() } else { self.writer.close() };
+        *self.ends.shared.left.lock().unwrap_or_else(PoisonError::into_inner) = ended.err();
     }
 
     fn serve(&mut self, feed: &mut Reader) -> Result<(), Stopped> {
