@@ -16,9 +16,6 @@ use super::{Daemon, PATIENCE, joined, wait_for};
 
 const LENT: &str = "[[channel]]\nname = \"main\"\ncapacity = \"64KiB\"\nmin = \"64KiB\"\nmax = \"1MiB\"\n";
 
-/// How often a daemon is killed under load, if `SHMD_KILLS` does not say it.
-const KILLS: u32 = 5;
-
 impl Daemon {
     pub(super) fn die(&mut self) {
         self.signal(Signal::SIGKILL);
@@ -313,56 +310,6 @@ fn a_daemon_that_does_not_come_back_is_gone_after_a_while() {
     }
 }
 
-/// Kills the daemon again and again while a program writes as fast as it can and two read.
-#[test]
-fn nothing_is_lost_or_doubled_while_the_daemon_dies_again_and_again() {
-    let kills = std::env::var("SHMD_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(KILLS);
-    let mut daemon = Daemon::start("adopt-kills", LENT);
-    let end = std::sync::Arc::new(AtomicBool::new(false));
-    let over = std::sync::Arc::clone(&end);
-    let readers: Vec<_> = (0..2)
-        .map(|_| {
-            let mut reader = Reader::attach(&daemon.endpoint(), None, Start::Oldest).unwrap();
-            thread::spawn(move || {
-                let (mut next, mut bytes) = (0, Vec::new());
-                loop {
-                    match reader.recv_into(&mut bytes, Some(PATIENCE)) {
-                        Ok(received) => assert_eq!((received.seq, received.lost_before), (next, 0)),
-                        Err(error) => return (next, error.to_string()),
-                    }
-                    assert_eq!(bytes, next.to_le_bytes());
-                    next += 1;
-                }
-            })
-        })
-        .collect();
-    let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
-    let writing = thread::spawn(move || {
-        let mut n = 0u64;
-        while !over.load(Ordering::Relaxed) {
-            publish(&mut writer, n..n + 100);
-            n += 100;
-        }
-        (n, writer)
-    });
-    for kill in 0..kills {
-        thread::sleep(Duration::from_millis(u64::from(kill * 37 % 90)));
-        daemon.die();
-        thread::sleep(Duration::from_millis(u64::from(kill * 53 % 60)));
-        daemon.come_back();
-    }
-    wait_for(|| daemon.stat().readers.len() == 2 && daemon.stat().writer.is_some(), || daemon.log());
-    end.store(true, Ordering::Relaxed);
-    let (published, writer) = joined(writing);
-    assert!(published > 0);
-    drop(writer);
-    wait_for(|| daemon.stat().writer.is_none(), || daemon.log());
-    assert_eq!(daemon.stop(), Some(0));
-    for reader in readers {
-        assert_eq!(joined(reader), (published, "channel main is closed".to_owned()));
-    }
-}
-
 #[test]
 fn what_is_left_of_a_channel_that_is_not_configured_any_more_is_removed_but_not_what_is_another_daemons() {
     const MAIN: &str = "[[channel]]\nname = \"main\"\n";
@@ -384,4 +331,17 @@ fn what_is_left_of_a_channel_that_is_not_configured_any_more_is_removed_but_not_
     another.come_back();
     assert_eq!(another.stop(), Some(0));
     assert!(!another.object("another").exists());
+}
+
+#[test]
+fn what_a_writer_wanted_while_there_was_no_daemon_it_asks_the_next_one_for() {
+    let mut daemon = Daemon::start("adopt-asked", LENT);
+    let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
+    let large = vec![0; 200 << 10];
+    daemon.die();
+    let error = writer.publish_within(&large, Duration::from_millis(200)).unwrap_err();
+    assert!(error.to_string().contains("timed out"), "{error}");
+    daemon.come_back();
+    assert_eq!(writer.publish_within(&large, PATIENCE).unwrap(), Some(0));
+    assert!(daemon.stat().capacity > 200 << 10);
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use super::Writer;
 use super::peers::Need;
 use super::space::{ANSWER_NS, Floor};
-use super::wait::{Patience, Waiting};
+use super::wait::{Patience, SLICE_NS, Waiting};
 use crate::error::Blocked;
 use crate::os::clock::monotonic_ns;
 use crate::ring::geometry::OnFull;
@@ -179,14 +179,16 @@ impl Writer {
         let on_full = self.geometry.on_full;
         let asked = self.space.asked_ns().unwrap_or(now);
         let until = if on_full == OnFull::Block { now + ANSWER_NS } else { asked + ANSWER_NS };
-        if !self.lease.has_daemon() {
+        let is_away = !self.lease.is_attended() && on_full != OnFull::Block;
+        if !self.lease.has_daemon() || is_away {
             self.space.not_grown("the daemon is gone".to_owned());
         } else if now >= until {
             self.space.not_grown("the daemon does not answer".to_owned());
         } else {
             // The daemon may delay its answer until a shrink is in effect, and the shrink proceeds only as the readers
             // move.
-            let look = if self.space.is_shrinking() { now + SHRINK_LOOK_NS } else { u64::MAX };
+            // A daemon that dies wakes nobody.
+            let look = now + if self.space.is_shrinking() { SHRINK_LOOK_NS } else { SLICE_NS };
             let until = until.min(patience.deadline_ns()).min(look);
             self.lease.doze(until);
             if self.space.is_shrinking() && on_full != OnFull::Overwrite {

@@ -118,7 +118,10 @@ impl Writer {
                 (geometry.evict_after_ms, geometry.wait_readers) = (evict_after_ms, wait_readers);
             }
             ToWriter::Revoked { reason } => self.lease.revoke(reason),
-            ToWriter::Resumed => self.peers.disown(),
+            ToWriter::Resumed => {
+                self.peers.disown();
+                self.space.ask_again();
+            }
             // Reported where the line was read.
             ToWriter::Unknown => {}
         }

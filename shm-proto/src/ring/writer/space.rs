@@ -201,6 +201,11 @@ impl Space {
         self.growth.refusal = Some(reason);
     }
 
+    /// Another daemon serves this writer. It may not know what the one before was asked for.
+    pub(super) fn ask_again(&mut self) {
+        (self.growth.asked_ns, self.growth.not_before_ns) = (None, 0);
+    }
+
     /// The reason for the last refusal of growth.
     pub(super) fn refusal(&self) -> Option<String> {
         self.growth.refusal.clone()
