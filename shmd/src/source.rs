@@ -269,7 +269,7 @@ pub(crate) fn start(
     let input: Box<dyn Input> = match source {
         SourceKind::None => unreachable!("a channel without a source starts none"),
         SourceKind::Stdin => Box::new(stdin::Stdin { input: std::io::stdin(), pump: None }),
-        SourceKind::Fifo(path, access) => Box::new(fifo::Fifo::open(path, *access)?),
+        SourceKind::Fifo(path, access) => Box::new(fifo::Fifo::open(path, *access, &opening.left)?),
         SourceKind::Unix(path, packets) => {
             let listener = unix::Listener::bind(path, *packets)?;
             Box::new(clients::Clients::new(listener, *packets, Arc::clone(&write)))

@@ -94,6 +94,11 @@ impl<T: AsFd> Input for Shared<T> {
     }
 }
 
+/// Whether this is a pipe that holds as much as [`widen`] makes a pipe hold. A FIFO keeps its size as long as somebody has it open.
+pub fn is_wide(fd: &impl AsFd) -> bool {
+    fcntl(fd, FcntlArg::F_GETPIPE_SZ).is_ok_and(|now| now >= PIPE)
+}
+
 /// Makes a pipe hold more, if it is a pipe, holds less, and the system allows: it is only a matter of speed.
 pub fn widen(fd: &impl AsFd) {
     if fcntl(fd, FcntlArg::F_GETPIPE_SZ).is_ok_and(|now| now < PIPE) {

@@ -5,11 +5,16 @@
 //! Its permissions decide who may write: the daemon's user, and the one group or everybody that `write` names. A FIFO
 //! that is there already keeps its own, and stays when the daemon goes.
 //!
+//! A writer may have the FIFO open longer than a daemon lives. So the source notes in the channel's segment whether the next byte begins
+//! a message, and the next daemon throws the rest of a message away whose beginning has died with this one. While there is
+//! something to read, nobody knows, and the note says so.
+//!
 //! A daemon that is killed leaves the FIFO that it made. The next one knows it by the sticky bit, which means nothing on a
 //! FIFO and which nobody else sets, and treats it as one that it made itself.
 
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io;
+use std::os::fd::AsFd;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -21,8 +26,9 @@ use nix::unistd::{Gid, fchown, geteuid};
 use serde::{Deserialize, Serialize};
 use shm_proto::internal::control::stat::SourceState;
 use shm_proto::internal::framing::Pump;
-use shm_proto::internal::framing::input::{NonBlocking, widen};
+use shm_proto::internal::framing::input::{NonBlocking, is_wide, widen};
 use shm_proto::internal::os::file_id::FileId;
+use shm_proto::internal::ring::SourceNote;
 use shm_proto::{Error, FramingError, Result};
 
 use super::feed::{Feed, Stepped, is_ready};
@@ -37,6 +43,9 @@ use crate::operation_log::{LogEvent, operation};
 const LOOK: Duration = Duration::from_secs(1);
 /// The sticky bit marks a FIFO that a daemon made.
 const MADE: u32 = 0o1000;
+/// What [`SourceNote::offset`] says of a FIFO: the next byte begins a message, or perhaps not.
+const BEGINS: u64 = 1;
+const INSIDE: u64 = 2;
 
 /// The FIFO, open for reading.
 #[derive(Debug)]
@@ -48,6 +57,8 @@ pub(super) struct Fifo {
     at: At,
     /// Of the present input.
     pump: Option<Pump>,
+    /// A daemon has died that had perhaps read the beginning of what comes next.
+    is_inside: bool,
 }
 
 /// How far it is with an input.
@@ -70,13 +81,16 @@ pub(crate) struct PackedFifo {
 }
 
 impl Fifo {
-    /// Opens the FIFO, and makes it if there is nothing.
+    /// Opens the FIFO, and makes it if there is nothing. `left` is what the daemon before this one has noted.
     ///
     /// # Errors
     /// When the path is something else, or the system refuses.
-    pub(super) fn open(path: &Path, access: FileAccess) -> Result<Self> {
-        let (file, made) = open_or_make(path, access, Marked::IsLeft)?;
-        Ok(Self { path: path.to_owned(), access, file, made, at: At::Waiting, pump: None })
+    pub(super) fn open(path: &Path, access: FileAccess, left: &SourceNote) -> Result<Self> {
+        let (file, made, was_open) = open_or_make(path, access, Marked::IsLeft)?;
+        let is_same = FileId::of(&file).is_ok_and(|id| id == FileId { device: left.device, inode: left.inode });
+        // What was in a FIFO that nobody had open is gone, and its next writer begins anew.
+        let is_inside = was_open && is_same && left.offset == INSIDE;
+        Ok(Self { path: path.to_owned(), access, file, made, at: At::Waiting, pump: None, is_inside })
     }
 
     /// Goes on with what the program before this one has left.
@@ -94,7 +108,33 @@ impl Fifo {
         let made = if packed.made { Some(Made::known(path, &file.metadata()?)) } else { None };
         let new = || cutting.pump_of_many().map_err(io::Error::other);
         let pump = packed.pump.map(|pump| pump.unpack(new()?, luggage)).transpose()?;
-        Ok(Self { path: path.to_owned(), access, file, made, at: packed.at, pump })
+        Ok(Self { path: path.to_owned(), access, file, made, at: packed.at, pump, is_inside: false })
+    }
+
+    /// For the daemon that comes after this one.
+    fn note(file: &File, feed: &mut Feed<'_>, at: u64) {
+        if let Ok(FileId { device, inode }) = FileId::of(file) {
+            feed.note(SourceNote { device, inode, offset: at, ..SourceNote::default() });
+        }
+    }
+
+    /// Begins where another daemon has died, if it has read a part of a message.
+    fn begin(&mut self, feed: &mut Feed<'_>, pump: &mut Pump) -> Result<()> {
+        if std::mem::take(&mut self.is_inside) {
+            let knows_end = pump.pass_over();
+            let until = if knows_end { "its end" } else { "the writers close the FIFO" };
+            let reason = format!(
+                "the daemon before this one died inside a message, or while it was reading; what comes is passed over until {until}"
+            );
+            feed.trouble(reason, || None);
+            return Ok(());
+        }
+        feed.set(SourceState::AwaitingWriter);
+        Self::note(&self.file, feed, BEGINS);
+        // A FIFO that nobody has opened yet reads as ended, and only poll knows better.
+        self.await_writer(feed)?;
+        Self::note(&self.file, feed, INSIDE);
+        Ok(())
     }
 
     /// Whether the path still leads to the FIFO that is open.
@@ -110,7 +150,7 @@ impl Fifo {
         let mut before = None;
         loop {
             match open_or_make(&self.path, self.access, Marked::IsOwn) {
-                Ok((file, made)) => {
+                Ok((file, made, _)) => {
                     self.file = file;
                     if made.is_some() {
                         operation(LogEvent::Recreate).on(feed.channel()).text("fifo", self.path.display()).warn();
@@ -134,11 +174,16 @@ impl Fifo {
     /// Reads one input to its end.
     fn read(&mut self, feed: &mut Feed<'_>) -> Result<()> {
         let Some(pump) = &mut self.pump else { return Ok(()) };
-        feed.set(SourceState::Open);
+        feed.set(if pump.is_passing_over() { SourceState::PassingOver } else { SourceState::Open });
         loop {
             match feed.step(pump, &mut NonBlocking(&self.file))? {
                 Stepped::Moved => {}
-                Stepped::Idle => feed.wait_for(&self.file, None)?,
+                Stepped::Idle => {
+                    let is_begun = pump.unfinished() > 0 || pump.is_passing_over();
+                    Self::note(&self.file, feed, if is_begun { INSIDE } else { BEGINS });
+                    feed.wait_for(&self.file, None)?;
+                    Self::note(&self.file, feed, INSIDE);
+                }
                 Stepped::Short(e) => feed.wait_for_memory(&e)?,
                 Stepped::End => return Ok(()),
                 Stepped::Broken(e) => {
@@ -158,7 +203,7 @@ impl Fifo {
     fn await_writer(&mut self, feed: &mut Feed<'_>) -> Result<()> {
         loop {
             let mut fds = feed.fds();
-            fds.push(nix::poll::PollFd::new(std::os::fd::AsFd::as_fd(&self.file), nix::poll::PollFlags::POLLIN));
+            fds.push(nix::poll::PollFd::new(self.file.as_fd(), nix::poll::PollFlags::POLLIN));
             feed.wait(&mut fds, Some(LOOK))?;
             if is_ready(&fds[1]) {
                 return Ok(());
@@ -176,10 +221,9 @@ impl Input for Fifo {
         loop {
             match self.at {
                 At::Waiting => {
-                    feed.set(SourceState::AwaitingWriter);
-                    // A FIFO that nobody has opened yet reads as ended, and only poll knows better.
-                    self.await_writer(feed)?;
-                    (self.pump, self.at) = (Some(feed.pump()?), At::Reading);
+                    let mut pump = feed.pump()?;
+                    self.begin(feed, &mut pump)?;
+                    (self.pump, self.at) = (Some(pump), At::Reading);
                 }
                 At::Reading => {
                     self.read(feed)?;
@@ -212,7 +256,8 @@ enum Marked {
     IsOwn,
 }
 
-fn open_or_make(path: &Path, access: FileAccess, marked: Marked) -> Result<(File, Option<Made>)> {
+/// The FIFO, whether it was made here, and whether somebody has had it open since another daemon had it open.
+fn open_or_make(path: &Path, access: FileAccess, marked: Marked) -> Result<(File, Option<Made>, bool)> {
     let failed = |what: &str| {
         let action = format!("{what} the FIFO {}", path.display());
         move |e: io::Error| Error::system(action, e)
@@ -241,6 +286,7 @@ fn open_or_make(path: &Path, access: FileAccess, marked: Marked) -> Result<(File
     if !found.file_type().is_fifo() {
         return Err(wrong_kind(path, found.file_type(), "a FIFO"));
     }
+    let was_open = is_wide(&file);
     widen(&file);
     if let Some(made) = &made {
         if !made.is(&found) {
@@ -263,7 +309,7 @@ fn open_or_make(path: &Path, access: FileAccess, marked: Marked) -> Result<(File
         // Exactly this, whatever the umask.
         file.set_permissions(Permissions::from_mode(MADE | mode)).map_err(failed("set the mode of"))?;
     }
-    Ok((file, made))
+    Ok((file, made, was_open))
 }
 
 fn is_marked(found: &Metadata) -> bool {

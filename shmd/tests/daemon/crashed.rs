@@ -1,7 +1,9 @@
 //! What else a daemon that died leaves to the next one.
 
+mod campaign;
 mod dead;
 mod evicted;
+mod fifo;
 mod handoff;
 mod log;
 mod size;
