@@ -19,6 +19,7 @@ mod lifecycle;
 mod listings;
 mod log;
 mod losses;
+mod massacre;
 mod page_table;
 mod permissions;
 mod private_memory;

@@ -19,10 +19,10 @@ use crate::helpers::storm::{BATCH, END, read_tally};
 use shm_test_support::{Daemon, Proc, heavy, wait_for, wait_until};
 
 const WRITERS: usize = 3;
-const READERS: [&str; 3] = ["wait", "copy", "poll"];
+pub(crate) const READERS: [&str; 3] = ["wait", "copy", "poll"];
 
 /// A process that writes whenever it is lent the role.
-struct Writing {
+pub(crate) struct Writing {
     proc: Proc,
     told: UnixStream,
     tally: PathBuf,
@@ -32,11 +32,17 @@ struct Writing {
 
 impl Writing {
     /// Takes in what it has said: whether it has been lent the role since.
-    fn listen(&mut self) -> bool {
+    pub(crate) fn listen(&mut self) -> bool {
         let (mut bytes, mut came, before) = ([0; 64], Vec::new(), self.link.is_some());
         while fds::receive(self.told.as_fd(), &mut bytes, &mut came, false).is_ok_and(|n| n > 0) {}
         self.link = came.pop().or(self.link.take());
         !before && self.link.is_some()
+    }
+
+    /// Whether it has been lent the role since the last look.
+    pub(crate) fn is_lent_anew(&mut self) -> bool {
+        self.link = None;
+        self.listen()
     }
 
     /// Takes the role away without its knowing.
@@ -48,54 +54,50 @@ impl Writing {
 }
 
 /// The processes that want the role.
-struct Writers<'a> {
-    daemon: &'a Daemon,
+pub(crate) struct Writers {
     listener: UnixListener,
-    list: Vec<Writing>,
+    pub(crate) list: Vec<Writing>,
     started: usize,
     /// What those that were killed have published for certain, and what perhaps.
     killed: (u64, u64),
 }
 
-impl<'a> Writers<'a> {
-    fn start(daemon: &'a Daemon) -> Self {
+impl Writers {
+    pub(crate) fn start(daemon: &Daemon) -> Self {
         let listener = UnixListener::bind(daemon.place.path("storm")).unwrap();
         listener.set_nonblocking(true).unwrap();
-        let mut writers = Writers { daemon, listener, list: Vec::new(), started: 0, killed: (0, 0) };
+        let mut writers = Writers { listener, list: Vec::new(), started: 0, killed: (0, 0) };
         for _ in 0..WRITERS {
-            let writing = writers.another();
+            let writing = writers.another(daemon);
             writers.list.push(writing);
         }
         writers
     }
 
-    fn stop_file(&self) -> PathBuf {
-        self.daemon.place.path("stop")
-    }
-
-    fn another(&mut self) -> Writing {
+    fn another(&mut self, daemon: &Daemon) -> Writing {
         self.started += 1;
-        let place = &self.daemon.place;
+        let place = &daemon.place;
         let (socket, stop, tally) =
-            (place.path("storm"), self.stop_file(), place.path(&format!("tally-{}", self.started)));
+            (place.path("storm"), place.path("stop"), place.path(&format!("tally-{}", self.started)));
         let args = [&socket, &stop, &tally].map(|path| path.to_str().unwrap());
-        let proc = helpers::start(self.daemon, "storm-write", &args);
+        let proc = helpers::start(daemon, "storm-write", &args);
         let (told, _) = wait_for("the writer has come", || self.listener.accept().ok());
         Writing { proc, told, tally, link: None }
     }
 
     /// Kills one of them, and starts another one in its place.
-    fn replace(&mut self, which: usize) {
-        let new = self.another();
+    pub(crate) fn replace(&mut self, daemon: &Daemon, which: usize) {
+        let new = self.another(daemon);
         let old = std::mem::replace(&mut self.list[which], new);
         old.proc.kill();
         let (sure, unsure) = read_tally(&old.tally);
+        let _ = fs::remove_file(&old.tally);
         self.killed = (self.killed.0 + sure, self.killed.1 + unsure + BATCH);
     }
 
     /// Ends the writers, and adds up what they have published for certain, and what perhaps.
-    fn calm_down(self) -> (u64, u64) {
-        fs::write(self.stop_file(), "").unwrap();
+    pub(crate) fn calm_down(self, daemon: &Daemon) -> (u64, u64) {
+        fs::write(daemon.place.path("stop"), "").unwrap();
         let (mut sure, mut unsure) = self.killed;
         for writer in self.list {
             writer.proc.wait().ok();
@@ -131,6 +133,28 @@ fn a_storm_loses_nothing_unseen_on_an_overwrite_channel() {
     storm("on_full = \"overwrite\"");
 }
 
+/// Readers that stay to the end, each in its own way.
+pub(crate) fn start_readers(daemon: &Daemon) -> Vec<Proc> {
+    let start = |way: &&str| {
+        let started = daemon.place.path(&format!("started-{way}"));
+        let reader = helpers::start(daemon, "storm-read", &[way, started.to_str().unwrap()]);
+        wait_until("the reader has chosen its start", || fs::exists(&started).unwrap());
+        reader
+    };
+    READERS.iter().map(start).collect()
+}
+
+/// How many messages each of them has received, and of how many.
+pub(crate) fn end_readers(readers: Vec<Proc>) -> Vec<(u64, u64)> {
+    let end = |reader: Proc| {
+        let run = reader.wait().ok();
+        let said = run.err.split("received ").nth(1).unwrap().split('.').next().unwrap();
+        let (got, of) = said.split_once(" of ").unwrap();
+        (got.parse().unwrap(), of.parse().unwrap())
+    };
+    readers.into_iter().map(end).collect()
+}
+
 const MIN: u64 = 64 << 10;
 const MAX: u64 = 4 << 20;
 
@@ -139,26 +163,12 @@ fn storm(keys: &str) {
     // Long, for readers that the storm stops; those who only read are never evicted for it.
     let sizes = "capacity = \"128KiB\"\nmin = \"64KiB\"\nmax = \"4MiB\"\nevict_after = \"60s\"";
     let daemon = Daemon::start(&format!("[[channel]]\n{sizes}\n{keys}\n"));
-    let mut readers: Vec<Proc> = READERS
-        .iter()
-        .map(|way| {
-            let started = daemon.place.path(&format!("started-{way}"));
-            let reader = helpers::start(&daemon, "storm-read", &[way, started.to_str().unwrap()]);
-            wait_until("the reader has chosen its start", || fs::exists(&started).unwrap());
-            reader
-        })
-        .collect();
+    let mut readers = start_readers(&daemon);
     let mut writers = Writers::start(&daemon);
     let done = blow(&daemon, &mut writers, &mut readers, length());
-    let (sure, unsure) = writers.calm_down();
+    let (sure, unsure) = writers.calm_down(&daemon);
     daemon.writer().publish(END).unwrap();
-    let mut received = Vec::new();
-    for reader in readers {
-        let run = reader.wait().ok();
-        let said = run.err.split("received ").nth(1).unwrap().split('.').next().unwrap();
-        let (got, of) = said.split_once(" of ").unwrap();
-        received.push((got.parse::<u64>().unwrap(), of.parse::<u64>().unwrap()));
-    }
+    let received = end_readers(readers);
     let stat = daemon.stat();
     println!("{done:?}, {sure} messages and {unsure} perhaps, {received:?} received: {stat:?}");
     let loses = keys.contains("overwrite");
@@ -225,7 +235,7 @@ struct Done {
 
 /// Blows for this time: the holder of the role is stopped anywhere, loses the role, and goes on some time later, or is killed. Readers
 /// come and are killed, and the channel's size changes.
-fn blow(daemon: &Daemon, writers: &mut Writers<'_>, readers: &mut [Proc], length: Duration) -> Done {
+fn blow(daemon: &Daemon, writers: &mut Writers, readers: &mut [Proc], length: Duration) -> Done {
     let end = Instant::now() + length;
     let mut done = Done::default();
     let mut random = (0..).map(mix);
@@ -269,7 +279,7 @@ fn blow(daemon: &Daemon, writers: &mut Writers<'_>, readers: &mut [Proc], length
         std::thread::sleep(Duration::from_micros(random(20_000)));
         match random(8) {
             0 => {
-                writers.replace(holder);
+                writers.replace(daemon, holder);
                 done.writers_killed += 1;
                 continue;
             }

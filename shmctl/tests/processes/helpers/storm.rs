@@ -48,11 +48,12 @@ pub(crate) fn write(endpoint: &Endpoint, socket: &str, stop: &str, tally: &str) 
                 std::thread::sleep(Duration::from_millis(1));
                 continue;
             }
-            // It was stopped, and the role taken back, before it had it.
+            // It was stopped, and the role taken back, before it had it; or the daemon has died.
             Err(
                 Error::Writer(WriterError::Revoked { .. } | WriterError::TimedOut { .. })
-                | Error::Request(RequestError::NoDaemon { .. } | RequestError::TimedOut { .. }),
+                | Error::Request(RequestError::NoDaemon { .. } | RequestError::TimedOut { .. } | RequestError::System(_)),
             ) => {
+                std::thread::sleep(Duration::from_millis(1));
                 continue;
             }
             Err(e) => panic!("{e}"),
@@ -153,7 +154,14 @@ pub(crate) fn read(endpoint: &Endpoint, way: &str, started: &str) {
 /// Receives in one of the ways that there are, until it is killed.
 pub(crate) fn read_on(endpoint: &Endpoint, way: &str) {
     let content = Content::new(LARGE_ONE_IN);
-    let mut reader = Reader::attach(endpoint, None, Start::New).unwrap();
+    let mut reader = loop {
+        match Reader::attach(endpoint, None, Start::New) {
+            Ok(reader) => break reader,
+            // The daemon has died, and another one is on its way.
+            Err(Error::Request(_)) => std::thread::sleep(Duration::from_millis(1)),
+            Err(e) => panic!("{e}"),
+        }
+    };
     let (mut bytes, mut lost) = (Vec::new(), 0);
     loop {
         match receive(&mut reader, way, &mut bytes, &mut lost) {
