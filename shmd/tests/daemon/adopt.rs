@@ -157,6 +157,32 @@ fn a_reader_in_a_poll_loop_stays_on_one_descriptor() {
 }
 
 #[test]
+fn a_reader_that_came_back_before_the_writer_is_woken() {
+    let mut daemon = Daemon::start("adopt-woken", LENT);
+    let mut reader = Reader::attach(&daemon.endpoint(), None, Start::Oldest).unwrap();
+    let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
+    publish(&mut writer, 0..1);
+    assert_eq!(number(&mut reader), 0);
+    assert!(reader.arm().unwrap());
+    daemon.die();
+    daemon.come_back();
+    let mut is_back = || reader.arm().unwrap() && daemon.stat().readers.len() == 1;
+    wait_for(&mut is_back, || daemon.log());
+    // It waits on a bell that it has from the new daemon, and the writer knows only the old one.
+    assert!(reader.arm().unwrap());
+    publish(&mut writer, 1..2);
+    let mut is_back = || {
+        writer.maintain().unwrap();
+        daemon.stat().writer.is_some()
+    };
+    wait_for(&mut is_back, || daemon.log());
+    writer.maintain().unwrap();
+    let patience = PollTimeout::try_from(PATIENCE).unwrap();
+    assert_eq!(poll(&mut [PollFd::new(reader.as_fd(), PollFlags::POLLIN)], patience), Ok(1));
+    assert_eq!(number(&mut reader), 1);
+}
+
+#[test]
 fn a_writer_keeps_its_role_and_is_the_only_one() {
     let mut daemon = Daemon::start("adopt-writer", LENT);
     let mut reader = Reader::attach(&daemon.endpoint(), None, Start::Oldest).unwrap();

@@ -149,6 +149,15 @@ impl Peer {
         }
     }
 
+    /// Wakes a reader that has a place already, whatever its flag says. The flag may have been taken by a writer that then rang the
+    /// bell which the reader had before the daemon's death, or that died before it rang.
+    fn ring_anyway(&self) {
+        // Relaxed: a reader that chooses its start now looks at the ring after that.
+        if self.page.line.cursor.load(Ordering::Relaxed) != CURSOR_JOINING {
+            self.bell.ring();
+        }
+    }
+
     /// Tells the reader that it is evicted. After this, its bytes may be overwritten.
     pub(super) fn mark_evicted(&self) {
         // What this reader holds is overwritten only after the floor has been replaced. The Release fence in that store
@@ -210,6 +219,7 @@ impl Peers {
         if let Some(peer) = self.list.iter_mut().find(|peer| peer.is_disowned && peer.page_id == page_id) {
             // The reader has outlived the daemon's death, and keeps its place.
             (peer.id, peer.bell, peer.is_disowned) = (id, bell, false);
+            peer.ring_anyway();
             return;
         }
         // Release, as part of SeqCst, pairs with the Acquire load in the reader's `is_intact`: a reader that sees the
@@ -222,6 +232,7 @@ impl Peers {
         let (cursor, hold) = (floor, Some(floor));
         let (is_disowned, process) = (false, None);
         let peer = Peer { id, page_id, is_disowned, page, bell, cursor, hold, standstill, wakes, process };
+        peer.ring_anyway();
         self.list.push(peer);
         self.settle();
     }
