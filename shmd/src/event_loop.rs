@@ -187,8 +187,8 @@ pub(crate) struct EventLoop {
     posted: VecDeque<Event>,
 }
 
-/// Most descriptor events, and most posted events, at a time: a descriptor that has just become ready waits for no more
-/// than these.
+/// Most descriptor events, most posted events, and most deadlines at a time: a descriptor that has just become ready waits
+/// for no more than these.
 const BATCH: usize = 64;
 
 impl EventLoop {
@@ -276,9 +276,9 @@ impl EventLoop {
             }
         }
         let now = Instant::now();
-        while let Some(timer) = self.timers.pop_due(now) {
-            events.push(Event::Due(timer));
-        }
+        // The others are still due at the next look.
+        let due = std::iter::from_fn(|| self.timers.pop_due(now)).take(BATCH);
+        events.extend(due.map(Event::Due));
         Ok(())
     }
 }
@@ -337,6 +337,23 @@ mod tests {
         seen.clear();
         events.wait(&mut seen).unwrap();
         assert_eq!(seen[..100 - BATCH], posted[BATCH..]);
+    }
+
+    #[test]
+    fn many_deadlines_at_once_leave_room_for_others() {
+        let mut events = EventLoop::new().unwrap();
+        let (mut here, there) = UnixStream::pair().unwrap();
+        events.add(&there, Token::Client(0), Interest::READ).unwrap();
+        let past = Instant::now();
+        (1..=100).for_each(|id| events.set_timer(Timer::Client(id), Some(past)));
+        let mut seen = Vec::new();
+        events.wait(&mut seen).unwrap();
+        assert_eq!(seen, (1..=BATCH as u64).map(|id| Event::Due(Timer::Client(id))).collect::<Vec<_>>());
+        here.write_all(b"x").unwrap();
+        seen.clear();
+        events.wait(&mut seen).unwrap();
+        assert_eq!(seen[0], Event::Readable(Token::Client(0)));
+        assert_eq!(seen.len(), 1 + 100 - BATCH);
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //!
 //! Each call in its turn with `SHMD_STEPS=1`, a sample of them otherwise, another one each time.
 
+mod threads;
+
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Child, ExitStatus};

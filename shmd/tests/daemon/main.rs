@@ -26,7 +26,7 @@ mod sources;
 mod steps;
 
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Seek, SeekFrom, Write};
 use std::ops::{Deref, DerefMut};
 use std::process::{Child, Command, Stdio};
 
@@ -40,6 +40,8 @@ struct Daemon {
     place: Place,
     config: String,
     child: Option<Child>,
+    /// Bytes in the log when this daemon was started.
+    logged_before: u64,
 }
 
 impl Deref for Daemon {
@@ -59,7 +61,7 @@ impl DerefMut for Daemon {
 impl Daemon {
     /// Not started yet.
     fn configured(name: &str, config: &str) -> Self {
-        Daemon { place: Place::named(name), config: config.to_owned(), child: None }
+        Daemon { place: Place::named(name), config: config.to_owned(), child: None, logged_before: 0 }
     }
 
     /// Started and ready.
@@ -71,6 +73,7 @@ impl Daemon {
     }
 
     fn run(&mut self, arguments: &[&str]) {
+        self.logged_before = fs::metadata(self.dir.join("log")).map_or(0, |log| log.len());
         let mut command = self.command(arguments);
         self.child = Some(command.spawn().unwrap());
     }
@@ -106,8 +109,16 @@ impl Daemon {
     }
 
     fn await_ready(&mut self) {
+        // The daemons of a long campaign may get the same number twice.
         let ready = format!("event=ready pid={} ", self.child.as_ref().unwrap().id());
-        self.await_log(|log| log.contains(&ready));
+        let is_ready = || {
+            let mut log = String::new();
+            let mut file = fs::File::open(self.dir.join("log")).unwrap();
+            file.seek(SeekFrom::Start(self.logged_before)).unwrap();
+            file.read_to_string(&mut log).unwrap();
+            log.contains(&ready)
+        };
+        wait_for(is_ready, || self.log());
     }
 
     /// Waits for the log to say something.

@@ -1,7 +1,8 @@
 //! The control socket under attack: the others are served, and memory, log and descriptors stay within bounds.
 //!
 //! `SHMD_SIEGE_CONNECTIONS` (10000, say) and `SHMD_SIEGE_SECONDS` make it a campaign, which prints how long requests take alone and
-//! under attack:
+//! under attack. The attackers take most of the processors, too. What that costs is shown by another daemon, which nobody attacks and
+//! which is asked the same in turns:
 //!
 //! ```console
 //! $ SHMD_SIEGE_CONNECTIONS=10000 SHMD_SIEGE_SECONDS=60 cargo test --release -p shmd --test daemon siege -- --nocapture
@@ -207,15 +208,17 @@ fn siege() {
     let mut daemon = Daemon::start("siege", ONE);
     let mut reader = Reader::attach(&daemon.endpoint(), None, Start::Oldest).unwrap();
     let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
+    let quiet = Daemon::start("siege-quiet", ONE);
     let alone = daemon.request_times();
     let (descriptors, resident, lines) =
         (daemon.open_descriptors(), daemon.resident_bytes(), daemon.log().lines().count());
 
     let (mut attack, began) = (Attack::new(), Instant::now());
     begin(&mut attack, &daemon.endpoint().socket, connections);
-    let (mut attacked, mut most_resident, mut bytes) = (Vec::new(), 0, Vec::new());
+    let (mut attacked, mut beside, mut most_resident, mut bytes) = (Vec::new(), Vec::new(), 0, Vec::new());
     while began.elapsed() < Duration::from_secs(seconds) || attacked.is_empty() || attack.blows() < 200 {
         attacked.extend(daemon.request_times());
+        beside.extend(quiet.request_times());
         most_resident = most_resident.max(daemon.resident_bytes());
         // Who is attached does not notice.
         writer.publish_within(b"meanwhile", PATIENCE).unwrap();
@@ -225,10 +228,12 @@ fn siege() {
     let (blows, took) = (attack.blows(), began.elapsed());
     attack.end();
     attacked.sort();
+    beside.sort();
     println!(
-        "siege: {blows} attacks in {took:.1?} with {connections} connections; a request takes {:?} (median; alone {:?}), at most \
-         {:?}; {} MiB resident at most, {} MiB before",
+        "siege: {blows} attacks in {took:.1?} with {connections} connections; a request takes {:?} (median; of another \
+         daemon at the same time {:?}, alone {:?}), at most {:?}; {} MiB resident at most, {} MiB before",
         at_the_middle(&attacked),
+        at_the_middle(&beside),
         at_the_middle(&alone),
         attacked[attacked.len() - 1],
         most_resident >> 20,
