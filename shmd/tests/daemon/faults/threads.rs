@@ -101,8 +101,8 @@ impl Thread {
 
 /// Takes what comes, of either kind of channel.
 enum Taker {
-    Ring(Reader),
-    Handoff(handoff::Reader),
+    Ring(Box<Reader>),
+    Handoff(Box<handoff::Reader>),
 }
 
 impl Taker {
@@ -114,7 +114,7 @@ impl Taker {
             return Some(Taker::Handoff(handoff::Reader::new(names)));
         }
         match Reader::attach(&daemon.endpoint(), None, Start::Oldest) {
-            Ok(reader) => Some(Taker::Ring(reader)),
+            Ok(reader) => Some(Taker::Ring(Box::new(reader))),
             Err(e) => {
                 assert!(!daemon.is_running(), "{e}: {}", daemon.log());
                 None
@@ -209,7 +209,7 @@ fn use_it(daemon: &mut Daemon, thread: Thread) {
         };
         came >= 3 || gave_up
     };
-    wait_for(|| done(daemon), || String::new());
+    wait_for(|| done(daemon), String::new);
 }
 
 /// One daemon whose thread is traced. Its exit code and the signal that killed it; nothing where tracing is not permitted.
