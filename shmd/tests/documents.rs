@@ -3,12 +3,13 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-const DOCUMENTS: [&str; 6] = [
+const DOCUMENTS: [&str; 7] = [
     "README.md",
     "CHANGELOG.md",
     "etc/MANUAL.md",
     "shm-proto/DESIGN.md",
     "shm-proto/PERFORMANCE.md",
+    "shm-proto/PROTOCOL.md",
     "shm-proto/RELIABILITY.md",
 ];
 
@@ -101,13 +102,13 @@ fn the_manuals_keys_and_defaults_are_those_of_the_shipped_configuration() {
 
 #[test]
 fn the_layout_tables_are_those_of_the_source() {
-    let design = text("shm-proto/DESIGN.md");
+    let protocol = text("shm-proto/PROTOCOL.md");
     for (heading, least) in [("| offset | bytes | field | written by |", 3), ("| bits | field |", 1)] {
         // The description in the source may be shorter; where a field is may not differ.
         let columns = if heading.contains("bytes") { 2 } else { 1 };
         let places =
             |table: &Vec<Vec<&str>>| -> Vec<String> { table.iter().map(|row| row[..columns].join(" | ")).collect() };
-        let mut written: Vec<_> = tables(design.lines(), heading).iter().map(places).collect();
+        let mut written: Vec<_> = tables(protocol.lines(), heading).iter().map(places).collect();
         let mut coded = Vec::new();
         for file in library() {
             let docs = file.lines().map(|line| line.strip_prefix("//! ").unwrap_or(""));
@@ -116,7 +117,7 @@ fn the_layout_tables_are_those_of_the_source() {
         written.sort();
         coded.sort();
         assert!(coded.len() >= least, "{heading}: {coded:?}");
-        assert_eq!(written, coded, "DESIGN.md has other tables {heading} than the source");
+        assert_eq!(written, coded, "PROTOCOL.md has other tables {heading} than the source");
     }
 }
 
@@ -146,15 +147,15 @@ fn variants(files: &[String], name: &str) -> Vec<String> {
 }
 
 #[test]
-fn every_line_of_the_protocol_is_in_the_design() {
-    let (design, files) = (text("shm-proto/DESIGN.md"), library());
+fn every_line_of_the_protocol_is_in_its_document() {
+    let (protocol, files) = (text("shm-proto/PROTOCOL.md"), library());
     let listed = |heading: &str, column: usize| -> Vec<String> {
-        let found = tables(design.lines(), heading);
+        let found = tables(protocol.lines(), heading);
         found.concat().iter().map(|row| row[column].trim_matches('`').to_owned()).collect()
     };
     assert_eq!(variants(&files, "Request"), listed("| `op` |", 0));
     assert_eq!(variants(&files, "ErrorKind"), listed("| kind | meaning |", 0));
-    let tables = tables(design.lines(), "| direction | `event` |");
+    let tables = tables(protocol.lines(), "| direction | `event` |");
     for (table, name, direction) in [
         (0, "ToReader", "to the reader"),
         (0, "FromReader", "to the daemon"),

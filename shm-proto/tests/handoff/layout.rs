@@ -51,14 +51,14 @@ fn the_c_compiler_lays_the_objects_out_as_the_library_does() {
     }
 }
 
-/// The table in the design and the one in the source, with a column for each processor.
+/// The table in the protocol and the one in the source, with a column for each processor.
 #[test]
 fn the_documents_have_these_offsets() {
     let column = if cfg!(target_arch = "aarch64") { 1 } else { 0 };
     let offsets = [0, offset_of!(Header, capacity), offset_of!(Header, data_size), offset_of!(Header, ready_flag)];
     let offsets = offsets.into_iter().map(|at| at.to_string()).chain([DATA.to_string()]);
     let offsets: Vec<_> = offsets.collect();
-    for path in ["DESIGN.md", "src/handoff/layout.rs"] {
+    for path in ["PROTOCOL.md", "src/handoff/layout.rs"] {
         let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap();
         let rows = text.lines().map(|line| line.trim_start_matches("//! "));
         let rows = rows.skip_while(|line| !line.starts_with("| x86-64 | 64-bit Arm |")).skip(2);

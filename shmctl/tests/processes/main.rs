@@ -23,6 +23,7 @@ mod massacre;
 mod page_table;
 mod permissions;
 mod private_memory;
+mod protocol;
 mod read_write;
 mod resize;
 mod roles;

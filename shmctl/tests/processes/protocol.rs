@@ -1,0 +1,162 @@
+//! The proof that `shm-proto/PROTOCOL.md` is enough: a reader and a writer in plain Python, written from it alone, take part in
+//! streams with the daemon and `shmctl`.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use nix::sys::signal::Signal;
+use shm_proto::internal::control::stat::ReaderState;
+use shm_test_support::{Daemon, Proc, clean};
+
+const CLIENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../shm-proto/tests/python/client.py");
+
+/// Whether these tests are skipped here, with a note: there is no Python, or Python would need atomic instructions.
+fn skip() -> bool {
+    let mut python = clean("python3");
+    python.args(["-c", "import sys; sys.exit(sys.version_info < (3, 10))"]).stderr(Stdio::null());
+    let missing = !python.status().is_ok_and(|status| status.success());
+    if missing || cfg!(not(target_arch = "x86_64")) {
+        shm_test_support::skip("a client in Python", "this needs python3 (3.10 or newer) on x86-64");
+        return true;
+    }
+    false
+}
+
+/// The client, without any package that somebody has installed.
+fn client(daemon: &Daemon, args: &[&str]) -> Command {
+    let mut command = clean("python3");
+    command.args(["-I", "-S", "-B", CLIENT, args[0]]).arg(&daemon.endpoint().socket).arg("main").args(&args[1..]);
+    command
+}
+
+fn read(daemon: &Daemon, args: &[&str]) -> Proc {
+    Proc::spawn(client(daemon, &[&["read"], args].concat()))
+}
+
+fn write(daemon: &Daemon) -> Proc {
+    let mut command = client(daemon, &["write"]);
+    command.stdin(Stdio::piped());
+    Proc::spawn(command)
+}
+
+fn small(align: u32, on_full: &str) -> Daemon {
+    Daemon::start(&format!(
+        "[[channel]]\ncapacity = \"64KiB\"\nmin = \"64KiB\"\nmax = \"4MiB\"\nevict_after = \"0\"\nshrink_after = \"0\"\n\
+         align = {align}\non_full = \"{on_full}\"\n"
+    ))
+}
+
+/// Lines of different lengths, up to a few hundred bytes.
+fn lines(from: usize, to: usize) -> String {
+    (from..to).map(|n| format!("line {n} {}\n", "x".repeat(n * 7 % 300))).collect()
+}
+
+/// Waits until so many readers have read everything and sleep.
+fn until_asleep(daemon: &Daemon, readers: usize, messages: usize) {
+    daemon.until_stat("the readers sleep", |stat| {
+        let asleep =
+            stat.readers.iter().filter(|reader| reader.state == ReaderState::Sleeping && reader.lag_messages == 0);
+        stat.messages == messages as u64 && asleep.count() == readers
+    });
+}
+
+/// A stream in bursts through `writer`, to `readers` that are all awake, asleep, behind a full ring, a grown one and a shrunk one.
+fn stream(daemon: &Daemon, mut writer: Proc, mut readers: Vec<Proc>) {
+    let count = readers.len();
+    daemon.until_readers(count);
+    // One after the other: each wakes the readers up.
+    for n in 0..20 {
+        writer.feed(lines(n, n + 1).as_bytes());
+        until_asleep(daemon, count, n + 1);
+    }
+    writer.feed(lines(20, 2000).as_bytes());
+    daemon.resize(1 << 20).unwrap();
+    writer.feed(lines(2000, 4000).as_bytes());
+    daemon.resize(64 << 10).unwrap();
+    writer.feed(lines(4000, 6000).as_bytes());
+    until_asleep(daemon, count, 6000);
+    // The writer may have asked for growth again.
+    daemon.resize(64 << 10).unwrap();
+    daemon.until_stat("the shrink is in effect", |stat| stat.pending.is_none() && stat.capacity == 64 << 10);
+    // More than fits, for a reader that stands still: the writer asks for growth.
+    readers[0].freeze();
+    writer.feed(lines(6000, 8000).as_bytes());
+    daemon.until_stat("the ring has grown", |stat| stat.messages == 8000);
+    assert!(daemon.stat().capacity > 256 << 10, "{:?}", daemon.stat());
+    daemon.resize(64 << 10).unwrap();
+    assert_eq!(daemon.stat().pending, Some(64 << 10));
+    readers[0].thaw();
+    until_asleep(daemon, count, 8000);
+    daemon.until_stat("the shrink is in effect", |stat| stat.pending.is_none() && stat.capacity == 64 << 10);
+    writer.feed(lines(8000, 9000).as_bytes());
+    writer.end_input();
+    writer.wait().ok();
+    for reader in readers {
+        let run = reader.wait().ok();
+        assert!(run.text() == lines(0, 9000), "other lines than were published; {}", run.err);
+        assert!(run.err.is_empty() || run.err == "9000 received, 0 lost\n", "{}", run.err);
+    }
+    let stat = daemon.stat();
+    assert_eq!((stat.dropped, stat.overwritten, stat.evicted), (0, 0, 0));
+}
+
+#[test]
+fn a_reader_in_python_takes_part_in_a_lossless_stream() {
+    if skip() {
+        return;
+    }
+    let daemon = small(16, "block");
+    let readers = vec![read(&daemon, &["new", "9000"]), read(&daemon, &["new", "9000", "bell"])];
+    stream(&daemon, daemon.spawn_piped(&["write"]), readers);
+}
+
+#[test]
+fn a_writer_in_python_takes_part_in_a_lossless_stream() {
+    if skip() {
+        return;
+    }
+    let daemon = small(16, "block");
+    let readers = vec![daemon.spawn(&["read", "-n", "9000"]), daemon.spawn(&["read", "-n", "9000"])];
+    stream(&daemon, write(&daemon), readers);
+}
+
+#[test]
+fn both_take_part_with_payloads_at_multiples_of_64() {
+    if skip() {
+        return;
+    }
+    let daemon = small(64, "block");
+    let readers = vec![read(&daemon, &["oldest", "9000"]), daemon.spawn(&["read", "--from", "oldest", "-n", "9000"])];
+    stream(&daemon, write(&daemon), readers);
+}
+
+#[test]
+fn a_reader_in_python_notices_what_was_overwritten() {
+    if skip() {
+        return;
+    }
+    let mut daemon = Daemon::start("[[channel]]\ncapacity = \"64KiB\"\nmax = \"64KiB\"\non_full = \"overwrite\"\n");
+    let reader = read(&daemon, &["new", "1000000"]);
+    daemon.until_readers(1);
+    let sent = lines(0, 30_000);
+    daemon.write_lines(&sent);
+    daemon.until_stat("the reader has read everything", |stat| stat.readers[0].lag_messages == 0);
+    daemon.stop(Signal::SIGTERM);
+    let run = reader.wait().ok();
+    let mut published = sent.lines();
+    let received = run.text();
+    assert!(
+        received.lines().all(|line| published.any(|other| other == line)),
+        "a line that was not published, or twice"
+    );
+    let numbers: Vec<usize> = run.err.split(|c: char| !c.is_ascii_digit()).filter_map(|n| n.parse().ok()).collect();
+    assert_eq!((numbers[0], numbers[0] + numbers[1]), (received.lines().count(), 30_000), "{}", run.err);
+    assert!(numbers[1] > 0, "nothing was overwritten");
+}
+
+#[test]
+fn the_client_in_python_is_small() {
+    let text = std::fs::read_to_string(Path::new(CLIENT)).unwrap();
+    assert!(text.lines().count() <= 300, "{} lines", text.lines().count());
+    assert!(text.lines().all(|line| line.len() <= 124));
+}
