@@ -2,21 +2,24 @@
 //!
 //! ```text
 //! shmd &
-//! cargo run -p shm-proto --example publish_structs            # 500 samples in 5 s, into the only channel
-//! cargo run -p shm-proto --example publish_structs -- 20 imu  # 20 samples into channel imu
+//! cargo run -p shm-proto --example publish_structs --features zerocopy            # 500 samples in 5 s, into the only channel
+//! cargo run -p shm-proto --example publish_structs --features zerocopy -- 20 imu  # 20 samples into channel imu
 //! shmctl read --from oldest --format hex                      # in another terminal
 //! ```
 //!
 //! A C program reads the same bytes as `struct { uint64_t time_ns; uint32_t sensor; uint32_t number; double value; }`.
 
-use std::mem::{offset_of, size_of};
+use std::mem::size_of;
 use std::process::ExitCode;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use shm_proto::{Endpoint, Writer};
+use zerocopy::{Immutable, IntoBytes};
 
-/// What is published. `repr(C)` fixes the places of the fields for readers in other languages.
+/// What is published. `repr(C)` fixes the places of the fields for readers in other languages. With padding between the fields,
+/// `IntoBytes` would not compile.
+#[derive(IntoBytes, Immutable)]
 #[repr(C)]
 struct Sample {
     /// Nanoseconds since the program's start.
@@ -27,19 +30,6 @@ struct Sample {
     number: u32,
     /// The measured value.
     value: f64,
-}
-
-// No padding: every byte of the message is one of a field.
-const _: () = assert!(size_of::<Sample>() == 24 && offset_of!(Sample, value) == 16);
-
-impl Sample {
-    /// Writes the sample as it lies in memory on a little-endian machine. `out` has `size_of::<Sample>()` bytes.
-    fn write_to(&self, out: &mut [u8]) {
-        out[offset_of!(Sample, time_ns)..][..8].copy_from_slice(&self.time_ns.to_le_bytes());
-        out[offset_of!(Sample, sensor)..][..4].copy_from_slice(&self.sensor.to_le_bytes());
-        out[offset_of!(Sample, number)..][..4].copy_from_slice(&self.number.to_le_bytes());
-        out[offset_of!(Sample, value)..][..8].copy_from_slice(&self.value.to_le_bytes());
-    }
 }
 
 fn main() -> ExitCode {
@@ -67,13 +57,9 @@ fn run() -> Result<(), Box<dyn std::error::Error>> {
         let time = start.elapsed();
         let sample =
             Sample { time_ns: time.as_nanos() as u64, sensor: 1, number, value: (time.as_secs_f64() * 2.0).sin() };
-        // The slot is the shared memory itself: the sample is written there, and visible to readers at the commit.
-        match writer.reserve(size_of::<Sample>())? {
-            Some(mut slot) => {
-                sample.write_to(&mut slot);
-                slot.commit(size_of::<Sample>())?;
-            }
-            None => dropped += 1,
+        // The sample's bytes are copied once, into the shared memory. `reserve` and `Slot::as_value_mut` spare this copy.
+        if writer.publish_value(&sample)?.is_none() {
+            dropped += 1;
         }
         // A publish also hears what the daemon has to say. A program that rests for longer than this calls `maintain()`
         // about once a second, or waits on `link_fd()`.

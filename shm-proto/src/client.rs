@@ -11,6 +11,7 @@
 //! | `handoff` | a reader of a handoff channel that the daemon knows of |
 //! | `error` | the sum of what every role can meet |
 //! | `sink` | a ring's writer as the destination of a byte stream |
+//! | `tasks` | the same roles in tasks of a tokio runtime, with feature `tokio` |
 
 mod attach;
 mod endpoint;
@@ -21,6 +22,8 @@ mod link;
 mod reconnect;
 mod session;
 mod sink;
+#[cfg(feature = "tokio")]
+mod tasks;
 
 pub use attach::Attachment;
 pub use endpoint::{
@@ -32,3 +35,5 @@ pub use follower::{Follower, Notice};
 pub use handoff::Attached;
 pub use link::SocketLink;
 pub use session::Client;
+#[cfg(feature = "tokio")]
+pub use tasks::{AsyncFollower, AsyncReader, AsyncWriter};

@@ -29,6 +29,8 @@
 //! | [`Reader`], [`Message`], [`ReadBatch`] | receiving: one by one, in place or copied out, or several together |
 //! | [`Follower`], [`Notice`] | receiving beyond the end of an attachment: attaches again, and says why it waits |
 //! | [`Writer`], [`Slot`], [`Batch`] | publishing: copied in, filled in place, or several together |
+//! | [`OwnedMessage`], [`Messages`] | messages copied out, from an iterator or a stream |
+//! | `AsyncReader`, `AsyncFollower`, `AsyncWriter` | the same roles in tasks of a tokio runtime, with feature `tokio` |
 //! | [`Attachment`], [`HandoffReader`] | reading a channel of either mode; in a handoff there is one message at a time |
 //! | [`Client`], [`Request`], [`Done`] | asking the daemon: `stat`, `resize` and so on |
 //!
@@ -38,6 +40,15 @@
 //! sleeping on the reader's descriptor beside others in a poll loop. A [`Follower`] has the same three, and outlives the daemon.
 //! A [`Writer`] waits in [`Writer::publish`] when the channel is full and lossless; [`Writer::publish_within`] and
 //! [`Writer::try_publish`] put a bound on that.
+//!
+//! # Features
+//!
+//! None is on by default.
+//!
+//! | feature | brings |
+//! |---|---|
+//! | `tokio` | `AsyncReader`, `AsyncFollower` and `AsyncWriter`: `recv().await`, a `Stream`, `publish().await` |
+//! | `zerocopy` | messages that are plain data: `Writer::publish_value`, `Reader::recv_value`, `Message::value` and others |
 //!
 //! # Errors
 //!
@@ -83,6 +94,8 @@ mod ring;
 mod size;
 mod sync;
 
+#[cfg(all(feature = "tokio", not(loom)))]
+pub use self::client::{AsyncFollower, AsyncReader, AsyncWriter};
 #[cfg(not(loom))]
 pub use self::{
     client::{Attached as HandoffReader, Attachment, Client, Endpoint, Error, Follower, Notice, Result},
@@ -92,7 +105,10 @@ pub use self::{
     handoff::HandoffError,
     name::{ChannelName, Prefix},
     ring::geometry::{Geometry, OnFull, Start},
-    ring::{Batch, Message, ReadBatch, Reader, ReaderError, Received, Slot, Words, Writer, WriterError},
+    ring::{
+        Batch, Message, Messages, OwnedMessage, ReadBatch, Reader, ReaderError, Received, Slot, Words, Writer,
+        WriterError,
+    },
     size::Bytes,
 };
 
@@ -105,6 +121,12 @@ const _: () = {
     is_send::<Writer>();
     is_send::<HandoffReader>();
     is_send::<Client>();
+    #[cfg(feature = "tokio")]
+    {
+        is_send::<AsyncReader>();
+        is_send::<AsyncFollower>();
+        is_send::<AsyncWriter>();
+    }
 };
 
 /// For the programs of this project: what the daemon, `shmctl` and the measuring programs need besides. Nothing in here is kept

@@ -9,6 +9,7 @@
 //! | `plan`, `marks`, `walker` | where the next record goes: pure |
 //! | `segment` | a mapped segment, and how one is made |
 //! | `writer`, `reader` | the two roles |
+//! | `typed` | messages that are plain data, with feature `zerocopy` |
 //! | [`standstill`] | when a reader that holds the writer up is asked for its cursor, and when it is evicted: pure |
 //! | `spin` | how long they look before they sleep |
 //! | [`link`] | what passes between writer and daemon |
@@ -55,6 +56,8 @@ mod testing;
 mod tests;
 #[cfg(not(loom))]
 pub mod thread_link;
+#[cfg(all(feature = "zerocopy", not(loom)))]
+mod typed;
 pub mod wake;
 #[cfg(not(loom))]
 mod walker;
@@ -71,7 +74,7 @@ pub use self::{
         HandoffNote, NotedReader, NotedReaders, SizeNote, SourceNote, copy_notes, note_handoff, note_readers,
         note_size, note_source, noted_handoff, noted_readers, noted_size, noted_source,
     },
-    reader::{Batch as ReadBatch, Message, Reader, ReaderError, Received, Words},
+    reader::{Batch as ReadBatch, Message, Messages, OwnedMessage, Reader, ReaderError, Received, Words},
     segment::{Beginning, Owner, begin_segment, create_segment, own_segment},
     writer::{Batch, Slot, Writer, WriterError},
 };

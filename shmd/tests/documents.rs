@@ -77,6 +77,17 @@ fn the_readmes_api_lines_are_the_librarys_tested_example() {
 }
 
 #[test]
+fn the_readmes_async_lines_are_those_of_a_test() {
+    let (readme, test) = (text("README.md"), text("shm-proto/tests/tokio/readme.rs"));
+    let lines = test.lines().skip_while(|line| line.trim() != "// README: begins").skip(1);
+    let lines = lines.take_while(|line| line.trim() != "// README: ends");
+    let example: Vec<_> = lines.map(|line| line.strip_prefix("    ").unwrap_or(line)).collect();
+    assert!(example.len() >= 6, "{example:#?}");
+    let rest = readme.lines().skip_while(|line| *line != "**In async Rust:**");
+    assert_eq!(first_block(rest, "```rust"), example);
+}
+
+#[test]
 fn the_manuals_keys_and_defaults_are_those_of_the_shipped_configuration() {
     let (manual, shipped) = (text("etc/MANUAL.md"), text("etc/shmd.toml"));
     let rows = tables(manual.lines(), "| key | default |").remove(0);

@@ -11,12 +11,15 @@ use std::time::Duration;
 
 pub use self::notice::Notice;
 use self::state::State;
-use self::wait::Wait;
+pub(super) use self::wait::Wait;
 use super::{Attachment, Endpoint, Result};
 use crate::name::ChannelName;
 use crate::os::clock::{self, monotonic_ns};
 use crate::ring::geometry::Start;
 use crate::ring::{Message, ReaderError, Ready, Received};
+
+/// How often a follower in a poll loop looks whether the writer lives, while there is no daemon.
+const ABANDONED_NS: u64 = 1_000_000_000;
 
 /// Receives a channel's messages for as long as the program likes, from one attachment after the other.
 ///
@@ -161,6 +164,10 @@ impl Follower {
         }
         let Some(Attachment::Ring(reader)) = &self.attachment else { return Ok(false) };
         self.wait.watch(reader.as_fd())?;
+        if reader.is_disconnected() {
+            // Without a daemon, nothing tells when the writer ends.
+            self.wait.until(monotonic_ns().saturating_add(ABANDONED_NS))?;
+        }
         Ok(true)
     }
 
@@ -190,7 +197,13 @@ impl Follower {
 
     #[inline(never)]
     fn find(&mut self) -> Result<Option<Ready>> {
-        if !self.attach_if_due()? {
+        self.attach_if_due()?;
+        self.find_here()
+    }
+
+    /// The next message of the present attachment, if there is one.
+    pub(super) fn find_here(&mut self) -> Result<Option<Ready>> {
+        if self.attachment.is_none() {
             return Ok(None);
         }
         let found = self.ring()?.find();

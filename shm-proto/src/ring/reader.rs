@@ -18,6 +18,7 @@ mod descriptor;
 mod error;
 mod losses;
 mod message;
+mod messages;
 mod moves;
 mod next_record;
 mod page;
@@ -38,6 +39,7 @@ pub use self::error::ReaderError;
 use self::error::Result;
 use self::losses::Losses;
 pub use self::message::{Message, Words};
+pub use self::messages::{Messages, OwnedMessage};
 use self::page::Page;
 use self::pause::Pause;
 use self::position::{Found, Mapped, Position};
@@ -250,6 +252,15 @@ impl Reader {
     /// # Errors
     /// As [`recv`](Self::recv).
     pub fn recv_into(&mut self, out: &mut Vec<u8>, timeout: Option<Duration>) -> Result<Received> {
+        self.recv_with(timeout, |message| message.copy_to_vec(out)).map(|(received, ())| received)
+    }
+
+    /// Like [`recv_into`](Self::recv_into), with `copy` to copy each message out.
+    pub(in crate::ring) fn recv_with<T>(
+        &mut self,
+        timeout: Option<Duration>,
+        mut copy: impl FnMut(&Message<'_>) -> T,
+    ) -> Result<(Received, T)> {
         let deadline = clock::deadline(timeout);
         let mut lost_before = 0;
         loop {
@@ -257,9 +268,9 @@ impl Reader {
             let message = self.recv(left)?;
             let seq = message.seq();
             lost_before += message.lost_before();
-            message.copy_to_vec(out);
+            let copied = copy(&message);
             match message.finish() {
-                Ok(()) => return Ok(Received { seq, lost_before }),
+                Ok(()) => return Ok((Received { seq, lost_before }, copied)),
                 Err(ReaderError::Lapped { .. } | ReaderError::Withdrawn { .. }) => {}
                 Err(e) => return Err(e),
             }

@@ -17,6 +17,8 @@ mod ack;
 mod admit;
 mod announce;
 mod daemon_lines;
+#[cfg(feature = "tokio")]
+mod elsewhere;
 mod error;
 mod lease;
 mod peers;

@@ -261,3 +261,31 @@ fn the_examples_of_the_sizes_in_stat_hold_for_a_writer_in_this_process() {
     assert_eq!(shown.program, program.chars().take(32).collect::<String>());
     assert_eq!((stat.readers[0].pid, stat.readers[0].received), (std::process::id(), 1));
 }
+
+#[test]
+fn as_an_iterator_a_reader_yields_owned_copies_until_the_channel_closes() {
+    let mut daemon = Daemon::start("");
+    let (mut reader, mut writer) = (daemon.reader(Start::New), daemon.writer());
+    for n in 0..100u8 {
+        writer.publish(&vec![n; n.into()]).unwrap();
+    }
+    drop(writer);
+    daemon.stop(Signal::SIGTERM);
+    let messages: Vec<_> = reader.messages().map(Result::unwrap).collect();
+    assert_eq!(messages.len(), 100);
+    for (n, message) in (0..100u8).zip(messages) {
+        assert_eq!((message.seq, message.lost_before, message.bytes), (n.into(), 0, vec![n; n.into()]));
+    }
+    assert!(reader.messages().next().is_none());
+}
+
+#[test]
+fn an_iterator_ends_after_the_error_that_ends_the_attachment() {
+    let daemon = Daemon::start("");
+    let mut reader = daemon.reader(Start::New);
+    let number = daemon.until_readers(1).readers[0].reader;
+    daemon.cli(&["evict", "--reader", &number.to_string()]).quiet();
+    let mut messages = reader.messages();
+    assert!(matches!(messages.next(), Some(Err(ReaderError::Evicted { .. }))));
+    assert!(messages.next().is_none());
+}

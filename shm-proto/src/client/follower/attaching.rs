@@ -51,10 +51,16 @@ impl Follower {
         Ok(())
     }
 
+    /// Whether it is time to attach.
+    #[inline]
+    pub(in crate::client) fn is_due(&self) -> bool {
+        self.attachment.is_none() && monotonic_ns() >= self.due_ns
+    }
+
     /// Whether there is an attachment now.
     #[inline]
-    pub(super) fn attach_if_due(&mut self) -> Result<bool> {
-        if self.attachment.is_none() && monotonic_ns() >= self.due_ns {
+    pub(in crate::client) fn attach_if_due(&mut self) -> Result<bool> {
+        if self.is_due() {
             self.attach()?;
         }
         Ok(self.attachment.is_some())
@@ -102,7 +108,7 @@ impl Follower {
     }
 
     #[inline]
-    pub(super) fn ring(&mut self) -> Result<&mut Reader> {
+    pub(in crate::client) fn ring(&mut self) -> Result<&mut Reader> {
         match &mut self.attachment {
             Some(Attachment::Ring(reader)) => Ok(reader),
             Some(Attachment::Handoff(reader)) => Err(is_handoff(reader)),

@@ -23,9 +23,10 @@ pub(super) fn meaning(error: &Error) -> Meaning {
     let mut retry_after = None;
     let back = match error {
         Error::Reader(error) => match error {
-            ReaderError::Lapped { .. } | ReaderError::Withdrawn { .. } | ReaderError::TimedOut { .. } => {
-                return Meaning::Message;
-            }
+            ReaderError::Lapped { .. }
+            | ReaderError::Withdrawn { .. }
+            | ReaderError::NoSuchValue { .. }
+            | ReaderError::TimedOut { .. } => return Meaning::Message,
             ReaderError::Corrupt { .. } => return Meaning::Broken,
             ReaderError::Closed { .. } | ReaderError::Disconnected { .. } | ReaderError::Evicted { .. } => {
                 Return::Possible

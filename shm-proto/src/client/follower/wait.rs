@@ -1,4 +1,5 @@
-//! The one descriptor of a follower: an epoll instance over the present reader's descriptor and a timer for the pauses.
+//! The one descriptor of a follower: an epoll instance over the present reader's descriptor and a timer for the pauses. Readers
+//! and writers in tasks wait on one, too.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
@@ -11,7 +12,7 @@ use crate::error::{Result, SystemError};
 
 /// Readable while the watched descriptor is, and from the end of a pause on.
 #[derive(Debug)]
-pub(super) struct Wait {
+pub(in crate::client) struct Wait {
     epoll: Epoll,
     timer: TimerFd,
     watches: bool,
@@ -22,7 +23,7 @@ fn failed(errno: nix::Error) -> SystemError {
 }
 
 impl Wait {
-    pub(super) fn new() -> Result<Self> {
+    pub(in crate::client) fn new() -> Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)
             .map_err(failed)?;
@@ -31,12 +32,21 @@ impl Wait {
     }
 
     /// Watches this descriptor, unless one is being watched.
-    pub(super) fn watch(&mut self, fd: BorrowedFd<'_>) -> Result<()> {
+    pub(in crate::client) fn watch(&mut self, fd: BorrowedFd<'_>) -> Result<()> {
         if !self.watches {
             self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, 0)).map_err(failed)?;
             self.watches = true;
         }
         Ok(())
+    }
+
+    /// Watches this descriptor beside the others. The kernel stops watching those that are closed.
+    #[cfg(feature = "tokio")]
+    pub(in crate::client) fn watch_also(&self, fd: BorrowedFd<'_>) -> Result<()> {
+        match self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, 0)) {
+            Ok(()) | Err(nix::Error::EEXIST) => Ok(()),
+            Err(errno) => Err(failed(errno)),
+        }
     }
 
     /// Stops watching this descriptor, which is about to be closed.
@@ -48,7 +58,7 @@ impl Wait {
     }
 
     /// A pause ends at this moment of `CLOCK_MONOTONIC`.
-    pub(super) fn until(&self, moment_ns: u64) -> Result<()> {
+    pub(in crate::client) fn until(&self, moment_ns: u64) -> Result<()> {
         let moment = TimeSpec::from_duration(Duration::from_nanos(moment_ns));
         self.timer.set(Expiration::OneShot(moment), TimerSetTimeFlags::TFD_TIMER_ABSTIME).map_err(failed)
     }

@@ -55,6 +55,18 @@ pub enum ReaderError {
         /// The number that the message would have had.
         seq: u64,
     },
+    /// The message does not have as many bytes as the value that it was to be copied to, and was passed.
+    #[error("message {seq} of channel {channel} has {len} bytes, a value of {expected} bytes was expected")]
+    NoSuchValue {
+        /// Which channel.
+        channel: String,
+        /// The message's number.
+        seq: u64,
+        /// The message's bytes.
+        len: usize,
+        /// The value's bytes.
+        expected: usize,
+    },
     /// The daemon is from another release, whose segments this library does not understand. Nothing was read from the
     /// segment.
     #[error("channel {channel}: {reason}")]
@@ -78,4 +90,17 @@ pub enum ReaderError {
     /// A system call failed.
     #[error(transparent)]
     System(#[from] SystemError),
+}
+
+impl ReaderError {
+    /// Whether no more messages come after this error.
+    pub(crate) fn ends_attachment(&self) -> bool {
+        use ReaderError::{Corrupt, Lapped, NoSuchValue, TimedOut, Withdrawn};
+        !matches!(self, Corrupt { .. } | Lapped { .. } | NoSuchValue { .. } | TimedOut { .. } | Withdrawn { .. })
+    }
+
+    /// Whether the channel has come to its end, and everything in it was received.
+    pub(crate) fn is_closed(&self) -> bool {
+        matches!(self, ReaderError::Closed { .. })
+    }
 }

@@ -142,7 +142,7 @@ impl Reader {
     /// # Errors
     /// If no descriptor is available to poll on.
     pub fn arm(&mut self) -> Result<bool> {
-        self.descriptor.over(self.page.bell_fd(), self.connection.as_fd())?;
+        self.descriptor()?;
         self.listen();
         if self.linger() {
             return Ok(false);
@@ -165,6 +165,14 @@ impl Reader {
             self.armed_ns = monotonic_ns();
         }
         Ok(true)
+    }
+
+    /// The descriptor of [`as_fd`](AsFd::as_fd).
+    ///
+    /// # Errors
+    /// If no descriptor is available for it.
+    pub(crate) fn descriptor(&self) -> Result<BorrowedFd<'_>> {
+        self.descriptor.over(self.page.bell_fd(), self.connection.as_fd())
     }
 
     /// Whether the connection to the daemon was lost without a farewell.
@@ -262,8 +270,7 @@ impl AsFd for Reader {
     /// returned true, it is readable when a message may have come, or when the daemon has sent something or is gone. It
     /// stays readable until the next `arm`.
     fn as_fd(&self) -> BorrowedFd<'_> {
-        let bell = self.page.bell_fd();
         // Without a descriptor, `arm` fails, so no program sleeps on the bell alone.
-        self.descriptor.over(bell, self.connection.as_fd()).unwrap_or(bell)
+        self.descriptor().unwrap_or(self.page.bell_fd())
     }
 }

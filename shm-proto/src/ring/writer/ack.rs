@@ -30,7 +30,7 @@ impl Writer {
 
     /// Waits until every reader has read everything, but no longer than `ack_timeout` or the patience.
     pub(super) fn acknowledged(&mut self, patience: Patience) -> Result<()> {
-        if patience == Patience::None {
+        if matches!(patience, Patience::None | Patience::Elsewhere) {
             return Ok(());
         }
         let policy = Patience::until(Duration::from_millis(self.geometry.ack_timeout_ms));

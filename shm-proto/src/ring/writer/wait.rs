@@ -21,6 +21,10 @@ pub(super) enum Patience {
     Until { deadline_ns: u64, timeout: Duration },
     /// Not at all.
     None,
+    /// Not in this call, which fails with [`WriterError::WouldBlock`] instead. The caller waits elsewhere, as the channel's
+    /// `on_full` says, and tries again.
+    #[cfg_attr(not(feature = "tokio"), expect(dead_code, reason = "only tasks wait elsewhere"))]
+    Elsewhere,
 }
 
 /// Sleeps are divided into slices of this length. A daemon that died, or a hostile reader that withholds its post,
@@ -39,7 +43,7 @@ impl Patience {
 
     pub(super) fn deadline_ns(self) -> u64 {
         match self {
-            Patience::Policy => u64::MAX,
+            Patience::Policy | Patience::Elsewhere => u64::MAX,
             Patience::Until { deadline_ns, .. } => deadline_ns,
             Patience::None => 0,
         }
@@ -151,7 +155,7 @@ impl Writer {
         self.check_interrupt(|| self.space_wanted())?;
         match patience {
             Patience::Policy => Ok(()),
-            Patience::None => {
+            Patience::None | Patience::Elsewhere => {
                 let (used, capacity) = (self.unread(), self.space.capacity());
                 Err(self.would_block(Blocked::Full { used, capacity }))
             }
@@ -186,7 +190,7 @@ impl Writer {
             if have >= wanted {
                 return Ok(());
             }
-            if patience == Patience::None {
+            if matches!(patience, Patience::None | Patience::Elsewhere) {
                 return Err(self.would_block(Blocked::Readers { attached: have, wanted }));
             }
             let now = monotonic_ns();
