@@ -21,6 +21,7 @@ mod daemon_lines;
 mod elsewhere;
 mod error;
 mod lease;
+mod need;
 mod peers;
 mod recover;
 mod slot;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::Writer;
-use super::peers::Need;
+use super::need::Need;
 use super::tail::Tail;
 use super::wait::{Patience, SLICE_NS};
 use crate::os::clock::monotonic_ns;

@@ -4,7 +4,7 @@
 use std::sync::atomic::Ordering;
 
 use super::Writer;
-use super::peers::Need;
+use super::need::Need;
 use super::space::{ANSWER_NS, Floor};
 use super::wait::{Patience, SLICE_NS, Waiting};
 use crate::error::Blocked;

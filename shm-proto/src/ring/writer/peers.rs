@@ -2,6 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
+use super::need::Need;
 use super::wakes::Wakes;
 use crate::os::bell::Bell;
 use crate::os::clock::monotonic_ns;
@@ -41,21 +42,6 @@ pub(super) struct Named {
     pub(super) page_id: FileId,
     pub(super) page: SharedPage<ReaderPage>,
     pub(super) bell: Bell,
-}
-
-/// What the writer needs from its readers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Need {
-    /// Space: the slowest reader must give some back.
-    Space {
-        /// Position of the tail.
-        tail: u64,
-    },
-    /// Acknowledgement: every reader must read a message.
-    Ack {
-        /// Position after the message.
-        target: u64,
-    },
 }
 
 impl Peer {

@@ -3,7 +3,8 @@
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::peers::{Need, Peer};
+use super::need::Need;
+use super::peers::Peer;
 use super::{Writer, beat};
 use crate::error::Blocked;
 use crate::os::clock::{self, monotonic_ns};

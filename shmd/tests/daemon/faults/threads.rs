@@ -111,7 +111,7 @@ impl Taker {
         if thread == Thread::Handoff {
             let name = format!("/{}.main", daemon.prefix);
             let names = Names::new(&name, &format!("{name}.avail"), &format!("{name}.done")).unwrap();
-            return Some(Taker::Handoff(handoff::Reader::new(names)));
+            return Some(Taker::Handoff(Box::new(handoff::Reader::new(names))));
         }
         match Reader::attach(&daemon.endpoint(), None, Start::Oldest) {
             Ok(reader) => Some(Taker::Ring(Box::new(reader))),
