@@ -1,31 +1,36 @@
 //! All connections: accepting, limits, sending. Channels use this to talk to their peers.
 
-mod accepting;
 mod leaving;
 
 use std::collections::HashMap;
 use std::fmt::Display;
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use log::debug;
 use serde::Serialize;
 use shm_proto::Result;
-use shm_proto::internal::control::Reply;
+use shm_proto::internal::control::{Conn, MAX_REQUEST, Reply};
 use shm_proto::internal::os::peer;
 use shm_proto::internal::os::peer::Credentials;
 use shm_proto::internal::os::process;
 use shm_proto::{ChannelName, Done, ErrorKind, Refusal};
 
-use crate::admission::{Paced, Rate};
+use crate::admission::{self, Full, Held, Paced, Rate};
 use crate::client::{Client, Overdue, Role};
-use crate::event_loop::{ClientId, Event, EventLoop, Token};
+use crate::event_loop::{ClientId, Event, EventLoop, Interest, Timer, Token};
 use crate::maintenance::Helpers;
 use crate::operation_log::{LogEvent, operation};
 use crate::peer::{Peer, printable};
 use crate::rate_limit::RateLimit;
 
+/// How long accepting pauses when there are no descriptors left.
+const REST: Duration = Duration::from_millis(100);
+/// Connections accepted before others get their turn.
+const BATCH: usize = 64;
 /// Most user names that are remembered.
 const MOST_NAMES: usize = 4096;
 /// Log lines per second about clients that were turned away or cut off.
@@ -49,8 +54,6 @@ pub(crate) struct Connections {
     most: u32,
     /// Connections that were given up; the daemon removes them.
     to_close: Vec<ClientId>,
-    /// Nobody is accepted for a moment.
-    rests: bool,
     turned_away: u64,
     misbehaved: u64,
     lines: RateLimit,
@@ -95,7 +98,6 @@ impl Connections {
             next: 0,
             most,
             to_close: Vec::new(),
-            rests: false,
             turned_away: 0,
             misbehaved: 0,
             lines: RateLimit::new(LINES),
@@ -115,6 +117,83 @@ impl Connections {
     /// Accepts at most `most` connections from now on; present connections stay.
     pub(crate) fn set_most(&mut self, most: u32) {
         self.most = most;
+    }
+
+    /// Accepts waiting clients.
+    pub(crate) fn accept(&mut self, listener: &UnixListener, now: Instant) {
+        for _ in 0..BATCH {
+            match listener.accept() {
+                Ok((socket, _)) => {
+                    if let Err(error) = self.admit(socket, now) {
+                        debug!("event=connect-failed reason={error:?}");
+                    }
+                }
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return,
+                Err(e) if matches!(e.kind(), io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted) => {}
+                Err(e) => {
+                    // Out of descriptors or memory: the connection stays in the backlog, and polling it would spin.
+                    if let Some(left_out) = self.lines.admit(now) {
+                        let paused = operation(LogEvent::AcceptPaused).reason(e).number("clients", self.clients.len());
+                        paused.left_out(left_out).warn();
+                    }
+                    self.events.remove(listener);
+                    self.events.set_timer(Timer::Accept, Some(now + REST));
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Begins to accept, for the first time or after a rest.
+    ///
+    /// # Errors
+    /// When the system gives no watch.
+    pub(crate) fn listen(&mut self, listener: &UnixListener) -> Result<()> {
+        self.events.add(listener, Token::Listener, Interest::READ)
+    }
+
+    fn admit(&mut self, socket: UnixStream, now: Instant) -> Result<()> {
+        let credentials = peer::credentials(socket.as_fd())?;
+        if let Some(refusal) = self.full(&credentials) {
+            self.turned_away += 1;
+            if let Some(left_out) = self.lines.admit(now) {
+                let turned_away =
+                    operation(LogEvent::TurnedAway).number("pid", credentials.pid).number("uid", credentials.uid);
+                let turned_away = turned_away.number("total", self.turned_away).reason(&refusal.message);
+                turned_away.left_out(left_out).warn();
+            }
+            let mut conn = Conn::new(socket, MAX_REQUEST);
+            conn.queue(&Reply::Error(refusal), Vec::new())?;
+            // What does not go out at once is not waited for.
+            let _ = conn.flush();
+            return Ok(());
+        }
+        self.next += 1;
+        let uid = credentials.uid;
+        let client = Client::new(self.next, socket, credentials, now, &mut self.events)?;
+        self.clients.insert(self.next, client);
+        *self.per_user.entry(uid).or_default() += 1;
+        Ok(())
+    }
+
+    fn full(&self, peer: &Credentials) -> Option<Refusal> {
+        let count = |uid: u32| self.per_user.get(&uid).map_or(0, |&count| count as usize);
+        let masters = self.per_user.keys().filter(|uid| is_master(**uid)).map(|uid| count(*uid)).sum();
+        let held = Held { all: self.clients.len(), masters, own: count(peer.uid) };
+        let message = match admission::place(held, self.most, is_master(peer.uid)) {
+            Ok(()) => return None,
+            Err(Full::All) => format!(
+                "the daemon has {} connections, the most it accepts (max_clients = {}); try again, or raise \
+                 max_clients",
+                held.all, self.most
+            ),
+            Err(Full::Share(_)) => format!(
+                "user {} has {} connections to the daemon, the most one user may have (half of max_clients = {}); \
+                 close some, or raise max_clients",
+                peer.uid, held.own, self.most
+            ),
+        };
+        Some(refusal(ErrorKind::TooMany, message))
     }
 
     /// Checks that a user does not do something too often. The masters may.

@@ -208,13 +208,12 @@ impl Daemon {
     }
 
     fn serve(mut self) -> Result<(), Failure> {
-        let (mut events, mut let_in) = (Vec::new(), Instant::now());
+        let mut events = Vec::new();
         while !self.stopped {
             self.connections.events.wait(&mut events)?;
             for event in events.drain(..) {
                 self.dispatch(event);
                 self.remove_clients();
-                self.let_in_between(&mut let_in);
             }
             self.inform_followers();
             self.show_status();
@@ -229,7 +228,11 @@ impl Daemon {
     fn dispatch(&mut self, event: Event) {
         let now = Instant::now();
         match event {
-            Event::Readable(Token::Listener) => self.let_in(now),
+            Event::Readable(Token::Listener) => {
+                if let Some(socket) = &self.socket {
+                    self.connections.accept(&socket.listener, now);
+                }
+            }
             Event::Readable(Token::Signal(signal)) => self.signal(signal),
             Event::Readable(Token::Client(id)) => self.listen_to(id),
             Event::Writable(Token::Client(id)) => self.flush(id),

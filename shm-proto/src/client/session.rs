@@ -81,8 +81,8 @@ impl Client {
                     };
                 }
                 Received::Closed => {
-                    let unanswered = || self.no_daemon("it closed the connection without an answer");
-                    return Err(unsent.map_or_else(unanswered, RequestError::from));
+                    let sent = if unsent.is_none() { "without an answer" } else { "before the request was sent" };
+                    return Err(self.no_daemon(&format!("it closed the connection {sent}")));
                 }
                 Received::Nothing => self.wait(deadline)?,
             }

@@ -1,12 +1,10 @@
 //! The clients' requests, and removing clients that are done.
 
-use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::net::UnixStream;
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use log::debug;
 use shm_proto::internal::control::{Received, decode};
-use shm_proto::internal::os::poll::{PollFd, PollFlags, poll};
 use shm_proto::internal::ring::link::FromReader;
 use shm_proto::internal::ring::link::ToDaemon;
 use shm_proto::{ErrorKind, ProtocolError, Request};
@@ -22,34 +20,11 @@ use crate::requests;
 /// always taken, and one that takes longer is carried out to its end.
 const LINES_AT_ONCE: usize = 64;
 const TURN: Duration = Duration::from_micros(20);
-/// How long others keep the loop before whoever waits to be let in gets a turn.
-const OTHERS: Duration = Duration::from_micros(200);
 /// Most lines that are taken from a writer that is gone, more than a socket holds, and from any other client that is.
 const LAST_LINES: usize = 4096;
 const LAST_REQUESTS: usize = 4;
 
 impl Daemon {
-    /// Accepts clients. Most have sent their request by then, and wait for no other turn of the loop.
-    pub(super) fn let_in(&mut self, now: Instant) {
-        let Some(socket) = &self.socket else { return };
-        for id in self.connections.accept(&socket.listener, now) {
-            if self.connections.client(id).is_some_and(|client| has_asked(client.socket())) {
-                self.listen_to(id);
-            }
-        }
-    }
-
-    /// The same between two events, from time to time: under attack there is always more to do, and a request that comes now waits
-    /// behind little of that.
-    pub(super) fn let_in_between(&mut self, last: &mut Instant) {
-        let now = Instant::now();
-        if now - *last >= OTHERS {
-            *last = now;
-            self.let_in(now);
-            self.remove_clients();
-        }
-    }
-
     /// Takes lines that a client has sent, a limited number at once.
     pub(super) fn listen_to(&mut self, id: ClientId) {
         let until = Instant::now() + TURN;
@@ -218,13 +193,6 @@ impl Daemon {
             self.check_stopped();
         }
     }
-}
-
-/// Whether the peer has said something and has not hung up: its hanging up is the next event.
-fn has_asked(socket: &UnixStream) -> bool {
-    let mut fd = [PollFd::new(socket.as_fd(), PollFlags::POLLIN)];
-    let is_ready = poll(&mut fd, Some(Duration::ZERO)).unwrap_or(false);
-    is_ready && fd[0].revents() == Some(PollFlags::POLLIN)
 }
 
 /// Whether a request changes nothing for anybody but the one who makes it.

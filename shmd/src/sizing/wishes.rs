@@ -160,7 +160,7 @@ mod tests {
     #[test]
     fn a_size_that_the_channel_has_after_rounding_needs_nobody_and_is_answered_at_once() {
         let capacity = 16 * PAGE;
-        let mut sizing = Sizing::new(Bounds { min: PAGE, max: 64 * PAGE }, capacity);
+        let mut sizing = Sizing::new(Bounds { min: 2 * PAGE, max: 64 * PAGE }, capacity);
         for asked in [capacity, capacity - 1, capacity - PAGE + 1] {
             assert!(!sizing.needs_writer(asked), "{asked}");
             let done = Action::Done { client: 1, old: capacity, asked, new: capacity, pending: false };

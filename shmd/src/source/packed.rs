@@ -4,12 +4,12 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
-use shm_proto::internal::control::stat::SourceState;
 use shm_proto::internal::framing::{Pump, PumpState};
 
 use super::clients::{Clients, PackedClients};
 use super::exec::{Exec, PackedExec};
 use super::fifo::{Fifo, PackedFifo};
+use super::report::Figures;
 use super::stdin::Stdin;
 use super::tail::{PackedTail, Tail};
 use super::{Cutting, Input};
@@ -20,23 +20,6 @@ use crate::handover::{Blob, Luggage, Parcel};
 /// A source that rests: it has read nothing that is not published, or has it here.
 #[derive(Debug)]
 pub(crate) struct Rested(pub(super) Box<dyn Input>);
-
-/// The figures of a source.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Figures {
-    pub(super) state: SourceState,
-    pub(super) bytes: u64,
-    pub(super) messages: u64,
-    pub(super) errors: u64,
-    pub(super) last_error: Option<String>,
-}
-
-impl Figures {
-    /// Whether the source has come to its end, and is not started again.
-    pub(crate) fn have_ended(&self) -> bool {
-        matches!(self.state, SourceState::Ended | SourceState::Failed)
-    }
-}
 
 /// A source, packed.
 #[derive(Debug, Serialize, Deserialize)]

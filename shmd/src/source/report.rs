@@ -5,10 +5,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
 use shm_proto::internal::control::stat::{self, SourceStat, SourceState};
 use shm_proto::internal::os::process;
 
-use super::packed::Figures;
 use crate::config::SourceKind;
 
 #[derive(Debug)]
@@ -19,7 +19,24 @@ struct Words {
     last_error: Option<String>,
 }
 
-/// A source's figures.
+/// The figures of a source.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) struct Figures {
+    state: SourceState,
+    bytes: u64,
+    messages: u64,
+    errors: u64,
+    last_error: Option<String>,
+}
+
+impl Figures {
+    /// Whether the source has come to its end, and is not started again.
+    pub(crate) fn have_ended(&self) -> bool {
+        matches!(self.state, SourceState::Ended | SourceState::Failed)
+    }
+}
+
+/// How a source is doing.
 #[derive(Debug)]
 pub(crate) struct Report {
     kind: stat::SourceKind,
