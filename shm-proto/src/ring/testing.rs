@@ -47,7 +47,7 @@ struct Lease {
 pub(super) struct Attached {
     pub(super) id: u32,
     pub(super) page: SharedPage<ReaderPage>,
-    page_fd: OwnedFd,
+    pub(super) page_fd: OwnedFd,
     bell: Bell,
     /// The daemon's end of its connection.
     conn: Option<Conn>,

@@ -1,6 +1,7 @@
 //! One attachment continues another: in order, no message twice, and every loss counted.
 
 use super::*;
+use crate::os::bell::Bell;
 
 /// The number of the next message and the losses before it.
 fn next(reader: &mut Reader) -> Option<(u64, u64)> {
@@ -83,4 +84,28 @@ fn a_message_that_cannot_be_believed_in_the_end_was_not_received() {
     }
     assert!(matches!(held.finish(), Err(ReaderError::Evicted { .. })));
     assert_eq!((stuck.received(), stuck.next_to_receive()), (1, 1));
+}
+
+#[test]
+fn a_wake_up_that_went_to_the_bell_of_a_dead_daemon_is_made_good_through_the_new_bell() {
+    let mut channel = TestChannel::new(4096, geometry(4096));
+    let mut reader = channel.reader(Start::Oldest);
+    let mut writer = channel.writer();
+    writer.publish(b"before").unwrap();
+    assert_eq!(receive(&mut reader), b"before");
+    assert!(reader.arm().unwrap());
+    // The next daemon has given the reader a new bell. The writer does not know it yet, rings the old one, and takes the flag.
+    let (bell, bell_of_reader) = Bell::new().unwrap();
+    writer.publish(b"after").unwrap();
+    assert!(!is_readable(bell_of_reader.as_fd()));
+    let page = channel.readers[0].page_fd.try_clone().unwrap();
+    channel.send(ToWriter::Resumed, Vec::new());
+    channel.send(ToWriter::ReaderJoined { reader: 7 }, vec![page, bell.try_clone_fd().unwrap()]);
+    writer.maintain().unwrap();
+    assert!(is_readable(bell_of_reader.as_fd()));
+    assert_eq!(receive(&mut reader), b"after");
+}
+
+fn is_readable(fd: std::os::fd::BorrowedFd<'_>) -> bool {
+    crate::os::poll::readable(fd, NOW).unwrap()
 }
