@@ -112,6 +112,11 @@ pub use self::{
     size::Bytes,
 };
 
+/// For the C library, whose programs pay for each call.
+#[cfg(not(loom))]
+#[doc(hidden)]
+pub use self::ring::Views;
+
 /// Each of these may move to another thread.
 #[cfg(not(loom))]
 const _: () = {

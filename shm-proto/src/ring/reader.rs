@@ -26,6 +26,7 @@ mod pause;
 mod position;
 mod resume;
 mod trouble;
+mod views;
 mod wait;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
@@ -44,6 +45,7 @@ use self::page::Page;
 use self::pause::Pause;
 use self::position::{Found, Mapped, Position};
 pub(crate) use self::resume::Ready;
+pub use self::views::Views;
 use super::layout::{MARK_EVERY, ReaderPage, control};
 use super::published::is_unchanged;
 use super::spin::Spin;

@@ -15,6 +15,7 @@ mod resume;
 mod sleepers;
 mod slow;
 mod starts;
+mod views;
 
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -164,6 +164,18 @@ impl Writer {
         self.publish_with(message, Patience::Policy)
     }
 
+    /// For the C library: publishes if nothing has to be looked at besides the tail. `None`: nothing was published, do it in the
+    /// ordinary way.
+    #[doc(hidden)]
+    #[inline(always)]
+    pub fn publish_at_hand(&mut self, message: &[u8]) -> Option<Result<u64>> {
+        if !self.lease.is_current() || self.geometry.ack {
+            return None;
+        }
+        let seq = self.tail.put(message)?;
+        Some(self.announced(seq))
+    }
+
     /// Like [`publish`](Self::publish), but the whole call waits no longer than `timeout`.
     ///
     /// # Errors

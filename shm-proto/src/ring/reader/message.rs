@@ -34,6 +34,12 @@ impl<'a> Message<'a> {
         Message { reader, found }
     }
 
+    /// The reader that lends the message.
+    #[must_use]
+    pub fn reader(&self) -> &Reader {
+        self.reader
+    }
+
     /// The message's number: numbers start at 0 when the segment is created, and have no gaps.
     #[must_use]
     pub fn seq(&self) -> u64 {
@@ -137,6 +143,14 @@ impl<'a> Message<'a> {
         Words { ptr: self.as_ptr(), left: self.len(), message: std::marker::PhantomData }
     }
 
+    /// Passes the message if it is settled, or gives it back.
+    #[inline(always)]
+    pub(super) fn pass_settled(self) -> std::result::Result<(), Message<'a>> {
+        let mut this = ManuallyDrop::new(self);
+        let found = this.found;
+        if this.reader.pass_settled(found) { Ok(()) } else { Err(ManuallyDrop::into_inner(this)) }
+    }
+
     /// Finishes with the message, and says whether the bytes that were read are valid.
     ///
     /// # Errors
@@ -150,7 +164,7 @@ impl<'a> Message<'a> {
         if this.reader.pass_settled(found) {
             return Ok(());
         }
-        this.reader.finish(found)
+        this.reader.finish(Some(found))
     }
 }
 
@@ -172,15 +186,17 @@ impl Reader {
         match self.standing() {
             // This call must not wait.
             Ok(Standing::Unknown) => self.left = Some(found),
-            _ => drop(self.finish(found)),
+            _ => drop(self.finish(Some(found))),
         }
     }
 
     /// Leaves the record at the current place, and passes it if it was a message. In any case, the losses before it
     /// have been reported with it, and the next message reports only later losses.
+    ///
+    /// Without a record: there was a message at the current place, and something else is there now.
     #[cold]
     #[inline(never)]
-    fn finish(&mut self, found: Found) -> Result<()> {
+    pub(super) fn finish(&mut self, found: Option<Found>) -> Result<()> {
         let state = loop {
             match self.standing_for_certain().and_then(|_| self.state()) {
                 Ok(State::Unknown) => {}
@@ -188,10 +204,13 @@ impl Reader {
             }
         };
         match state {
-            Ok(State::Whole) => {
-                self.pass(found);
-                Ok(())
-            }
+            Ok(State::Whole) => match found {
+                Some(found) => {
+                    self.pass(found);
+                    Ok(())
+                }
+                None => Err(self.position.corrupt(self.position.look())),
+            },
             Ok(State::Overwritten) => {
                 self.losses.told();
                 let before = self.lost();
@@ -213,8 +232,10 @@ impl Reader {
                 self.losses.told();
                 // It is not known what was read, so it does not count as received.
                 let seq = self.seq();
-                self.pass(found);
-                self.losses.lose(seq, 1);
+                if let Some(found) = found {
+                    self.pass(found);
+                    self.losses.lose(seq, 1);
+                }
                 Err(e)
             }
         }

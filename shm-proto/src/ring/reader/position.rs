@@ -3,8 +3,9 @@
 //!
 //! The unsafe code relies on one fact about the private fields of [`Position`], which only this file changes: the
 //! header at `at` lies inside the data area, at 8 modulo 16. Every function that moves `at` ensures that first:
-//! [`Position::go_to`] and [`Position::jump`] check it themselves. [`Position::pass`] takes a [`Found`], which proves
-//! that the header behind the record also lies inside; strides are multiples of 16.
+//! [`Position::go_to`] and [`Position::jump`] check it themselves. [`Position::pass`] takes a [`Found`], and
+//! [`Position::pass_all`] a [`Stretch`], which prove that the header behind the last record also lies inside; strides are
+//! multiples of 16.
 //!
 //! Published places, jumps and records are also checked against the length of the file, because memory behind its end
 //! must not be accessed. If something lies beyond the `known` length, the length is looked up again. `known` is never
@@ -61,6 +62,26 @@ impl Found {
     #[inline(always)]
     pub(super) fn len(self) -> usize {
         self.len as usize
+    }
+}
+
+/// Records one after the other from the reader's current place on. All of them and the header behind the last one lie in the
+/// data area.
+///
+/// A `Stretch` is made for the current place, and is valid until the reader moves.
+#[derive(Debug)]
+pub(super) struct Stretch {
+    count: usize,
+    /// The place behind the last record.
+    end: Walker,
+    /// Size of the last record in the ring, in bytes.
+    last: u64,
+}
+
+impl Stretch {
+    #[inline(always)]
+    pub(super) fn count(&self) -> usize {
+        self.count
     }
 }
 
@@ -200,6 +221,38 @@ impl Position {
         debug_assert!(self.at.off + found.stride + HEADER <= self.geometry.max_capacity);
         self.at.pass(found.stride);
         self.last = found.stride;
+    }
+
+    /// Up to `most` records from the current place on, as far as they have arrived without a jump between them. `each` gets the
+    /// payload's address, its bytes and the message's number.
+    #[inline(always)]
+    pub(super) fn stretch(&self, most: usize, mut each: impl FnMut(*const u8, usize, u64)) -> Stretch {
+        let mut stretch = Stretch { count: 0, end: self.at, last: self.last };
+        while stretch.count < most {
+            let at = &mut stretch.end;
+            // SAFETY: the header lies in the data area, at a multiple of 8: it is the one at the current place, or the one behind
+            // a record that was found to lie inside.
+            let header = look(&unsafe { self.segment.unchecked() }, at.off);
+            let Some(len) = header.len_of(at.seq) else { break };
+            let record = self.strides.of(len);
+            if len > self.geometry.max_message || at.off + record + HEADER > self.known {
+                break;
+            }
+            // SAFETY: the address is directly behind that header.
+            let payload = unsafe { self.segment.payload_unchecked(at.off + HEADER) };
+            each(payload, len as usize, at.seq);
+            at.pass(record);
+            stretch.last = record;
+            stretch.count += 1;
+        }
+        stretch
+    }
+
+    /// Moves behind records that begin at the current place.
+    #[inline(always)]
+    pub(super) fn pass_all(&mut self, stretch: Stretch) {
+        debug_assert!(stretch.end.off + HEADER <= self.geometry.max_capacity);
+        (self.at, self.last) = (stretch.end, stretch.last);
     }
 
     /// Follows the jump at the current place.
