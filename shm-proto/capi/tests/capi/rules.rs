@@ -1,0 +1,43 @@
+//! What the header promises beside streams. The programs check it; see `tests/rules.c` and `tests/peer.cpp`.
+
+use shm_test_support::Daemon;
+
+use crate::kit;
+
+#[test]
+fn misuse_is_an_error_and_no_crash() {
+    let Some(c) = kit::c() else { return };
+    c.run(&Daemon::start(""), &["misuse"]).quiet();
+}
+
+#[test]
+fn a_child_cannot_use_its_parents_handles_and_attaches_by_itself() {
+    let Some(c) = kit::c() else { return };
+    c.run(&Daemon::start(""), &["fork"]).quiet();
+}
+
+#[test]
+fn another_thread_ends_a_writers_wait() {
+    let Some(c) = kit::c() else { return };
+    let daemon = Daemon::start("[[channel]]\ncapacity = \"64KiB\"\nmax = \"64KiB\"\nevict_after = \"0\"\n");
+    c.run(&daemon, &["interrupt"]).quiet();
+}
+
+#[test]
+fn the_daemon_answers_programs_in_c() {
+    let Some(c) = kit::c() else { return };
+    let config =
+        "[[channel]]\nname = \"main\"\ncapacity = \"128KiB\"\n[[channel]]\nname = \"pairs\"\nmode = \"handoff\"\n";
+    let daemon = Daemon::start(config);
+    let run = c.run(&daemon, &["ask"]).quiet();
+    let text = run.text();
+    let (names, json) = text.split_at(text.find('[').unwrap());
+    assert_eq!(names, "main\npairs\n");
+    assert!(json.contains("\"channel\":\"main\"") && json.contains("\"mode\":\"handoff\""), "{json}");
+}
+
+#[test]
+fn the_rules_of_the_layer_in_cpp_hold() {
+    let Some(cpp) = kit::cpp() else { return };
+    cpp.run(&Daemon::start(""), &["rules"]).quiet();
+}
