@@ -65,8 +65,6 @@ mod walker;
 mod writer;
 
 #[cfg(not(loom))]
-pub(crate) use self::reader::Ready;
-#[cfg(not(loom))]
 pub use self::{
     chain::{Walk, WalkFrom, Walked, misplaced},
     inspect::Snapshot,
@@ -74,7 +72,9 @@ pub use self::{
         HandoffNote, NotedReader, NotedReaders, SizeNote, SourceNote, copy_notes, note_handoff, note_readers,
         note_size, note_source, noted_handoff, noted_readers, noted_size, noted_source,
     },
-    reader::{Batch as ReadBatch, Message, Messages, OwnedMessage, Reader, ReaderError, Received, Views, Words},
+    reader::{
+        Batch as ReadBatch, Message, Messages, OwnedMessage, Reader, ReaderError, Ready, Received, Views, Words,
+    },
     segment::{Beginning, Owner, begin_segment, create_segment, own_segment},
-    writer::{Batch, Slot, Writer, WriterError},
+    writer::{Batch, HeldSlot, Slot, Writer, WriterError},
 };

@@ -44,7 +44,7 @@ pub use self::messages::{Messages, OwnedMessage};
 use self::page::Page;
 use self::pause::Pause;
 use self::position::{Found, Mapped, Position};
-pub(crate) use self::resume::Ready;
+pub use self::resume::Ready;
 pub use self::views::Views;
 use super::layout::{MARK_EVERY, ReaderPage, control};
 use super::published::is_unchanged;

@@ -2,6 +2,7 @@
 
 mod acks;
 mod broken;
+mod held;
 mod hostile;
 mod interrupt;
 mod lease;

@@ -39,7 +39,7 @@ use self::error::Result;
 pub use self::error::WriterError;
 use self::lease::Lease;
 use self::peers::Peers;
-pub use self::slot::{Batch, Slot};
+pub use self::slot::{Batch, HeldSlot, Slot};
 use self::space::Space;
 use self::tail::Tail;
 use self::wait::Patience;
@@ -243,6 +243,15 @@ impl Writer {
             return Ok(Some(Slot::new(self, reserved)));
         }
         let admitted = self.admit_slowly(len as u64, Patience::Policy)?;
+        Ok(if admitted { self.tail.reserve(len).map(|reserved| Slot::new(self, reserved)) } else { None })
+    }
+
+    /// Like [`reserve`](Self::reserve), but waits for space no longer than `timeout`.
+    ///
+    /// # Errors
+    /// Also [`WriterError::TimedOut`] if there was no space, or if fewer readers than `wait_readers` were attached.
+    pub fn reserve_within(&mut self, len: usize, timeout: Duration) -> Result<Option<Slot<'_>>> {
+        let admitted = self.admit(len as u64, Patience::until(timeout))?;
         Ok(if admitted { self.tail.reserve(len).map(|reserved| Slot::new(self, reserved)) } else { None })
     }
 

@@ -8,6 +8,7 @@ use super::Reader;
 use super::moves::Standing;
 use super::next_record::State;
 use super::position::Found;
+use super::resume::Ready;
 use crate::os::prefetch::{AHEAD, prefetch};
 use crate::ring::copy;
 use crate::ring::reader::error::{ReaderError, Result};
@@ -151,6 +152,22 @@ impl<'a> Message<'a> {
         if this.reader.pass_settled(found) { Ok(()) } else { Err(ManuallyDrop::into_inner(this)) }
     }
 
+    /// Whether the bytes that were read up to now are valid. If they are not, [`finish`](Self::finish) says why.
+    ///
+    /// # Errors
+    /// [`ReaderError::Evicted`] if this reader was evicted: then it is not known.
+    pub fn is_valid(&mut self) -> Result<bool> {
+        Ok(self.reader.state_for_certain()? == State::Whole)
+    }
+
+    /// Lets go of the reader, which stays at the message. For bindings to languages whose objects cannot borrow: see
+    /// [`Reader::message`].
+    #[doc(hidden)]
+    #[inline(always)]
+    pub fn into_ready(self) -> Ready {
+        Ready::new(ManuallyDrop::new(self).found)
+    }
+
     /// Finishes with the message, and says whether the bytes that were read are valid.
     ///
     /// # Errors
@@ -190,6 +207,16 @@ impl Reader {
         }
     }
 
+    /// The state of the record at the current place. Waits for the daemon's line if necessary.
+    fn state_for_certain(&mut self) -> Result<State> {
+        loop {
+            match self.standing_for_certain().and_then(|_| self.state()) {
+                Ok(State::Unknown) => {}
+                state => return state,
+            }
+        }
+    }
+
     /// Leaves the record at the current place, and passes it if it was a message. In any case, the losses before it
     /// have been reported with it, and the next message reports only later losses.
     ///
@@ -197,13 +224,7 @@ impl Reader {
     #[cold]
     #[inline(never)]
     pub(super) fn finish(&mut self, found: Option<Found>) -> Result<()> {
-        let state = loop {
-            match self.standing_for_certain().and_then(|_| self.state()) {
-                Ok(State::Unknown) => {}
-                state => break state,
-            }
-        };
-        match state {
+        match self.state_for_certain() {
             Ok(State::Whole) => match found {
                 Some(found) => {
                     self.pass(found);

@@ -9,7 +9,14 @@ use crate::os::clock;
 /// The next message has arrived, and the reader stands at it.
 #[derive(Debug)]
 #[must_use]
-pub(crate) struct Ready(Found);
+pub struct Ready(Found);
+
+impl Ready {
+    #[inline(always)]
+    pub(super) fn new(found: Found) -> Ready {
+        Ready(found)
+    }
+}
 
 impl Reader {
     /// Continues an earlier attachment to the same lineage, after which message `next` was expected. Earlier messages
@@ -69,8 +76,9 @@ impl Reader {
     ///
     /// # Panics
     /// If the reader stands where no such message can be.
+    #[doc(hidden)]
     #[inline]
-    pub(crate) fn message(&mut self, Ready(found): Ready) -> Message<'_> {
+    pub fn message(&mut self, Ready(found): Ready) -> Message<'_> {
         // The holder of a `Found` relies on this: see `position`.
         assert!(self.position.holds(found), "a message that is not there");
         Message::new(self, found)

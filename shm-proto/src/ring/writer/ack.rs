@@ -11,6 +11,19 @@ use crate::ring::spin;
 use crate::ring::writer::error::{Result, WriterError};
 
 impl Writer {
+    /// Waits until every attached reader has read everything that was published.
+    ///
+    /// # Errors
+    /// [`WriterError::Unacknowledged`] if a reader has not read everything within `timeout`.
+    pub fn wait_until_read(&mut self, timeout: Duration) -> Result<()> {
+        self.flush()?;
+        if self.lease.is_over() {
+            return Err(self.deposed());
+        }
+        self.expect_ack();
+        self.await_ack(Patience::until(timeout))
+    }
+
     /// Makes the message at the tail visible on a channel with `ack`, and waits until every reader has read it.
     #[cold]
     #[inline(never)]

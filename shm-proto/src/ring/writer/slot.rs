@@ -1,6 +1,7 @@
 //! Filling the ring in place, and batches.
 
 use std::ops::{Deref, DerefMut};
+use std::time::Duration;
 
 use super::tail::Reserved;
 use super::wait::Patience;
@@ -25,6 +26,13 @@ impl<'a> Slot<'a> {
     /// Gives up the bytes, which is the same as dropping the slot.
     pub fn abort(self) {}
 
+    /// Lets go of the writer, without giving up the bytes. For bindings to languages whose objects cannot borrow: see
+    /// [`Writer::slot`].
+    #[doc(hidden)]
+    pub fn hold(self) -> HeldSlot {
+        HeldSlot { pos: self.writer.tail.pos(), len: self.len() }
+    }
+
     /// Publishes the first `len` bytes as one message; returns its sequence number.
     ///
     /// # Errors
@@ -36,6 +44,22 @@ impl<'a> Slot<'a> {
     /// If `len` is more than was reserved.
     #[inline(always)]
     pub fn commit(self, len: usize) -> Result<u64> {
+        self.commit_with(len, Patience::Policy)
+    }
+
+    /// Like [`commit`](Self::commit), but waits for acknowledgements no longer than `timeout`.
+    ///
+    /// # Errors
+    /// As [`commit`](Self::commit).
+    ///
+    /// # Panics
+    /// If `len` is more than was reserved.
+    pub fn commit_within(self, len: usize, timeout: Duration) -> Result<u64> {
+        self.commit_with(len, Patience::until(timeout))
+    }
+
+    #[inline(always)]
+    fn commit_with(self, len: usize, patience: Patience) -> Result<u64> {
         let Slot { writer, reserved } = self;
         let reserved = reserved.first(len);
         // Filling the slot may have taken any amount of time.
@@ -43,7 +67,7 @@ impl<'a> Slot<'a> {
             return Err(writer.deposed());
         }
         if writer.geometry.ack {
-            return writer.commit_acked(|tail| tail.commit_reserved(reserved), Patience::Policy);
+            return writer.commit_acked(|tail| tail.commit_reserved(reserved), patience);
         }
         let seq = writer.tail.commit_reserved(reserved);
         writer.announced(seq)
@@ -62,6 +86,28 @@ impl DerefMut for Slot<'_> {
     #[inline(always)]
     fn deref_mut(&mut self) -> &mut [u8] {
         self.writer.tail.payload_mut(&mut self.reserved)
+    }
+}
+
+/// A slot that does not borrow its writer: see [`Slot::hold`].
+#[doc(hidden)]
+#[derive(Debug)]
+#[must_use = "nothing is published before `commit`"]
+pub struct HeldSlot {
+    /// The position of the tail.
+    pos: u64,
+    len: usize,
+}
+
+impl Writer {
+    /// The slot that was held. The caller must not use the writer in between.
+    ///
+    /// # Panics
+    /// If the writer was used, so that the bytes are no longer those that were reserved.
+    #[doc(hidden)]
+    pub fn slot(&mut self, held: HeldSlot) -> Slot<'_> {
+        let reserved = self.tail.reserve(held.len).filter(|_| self.tail.pos() == held.pos);
+        Slot::new(self, reserved.expect("the writer was used while a slot was held"))
     }
 }
 
@@ -96,6 +142,21 @@ impl<'a> Batch<'a> {
         self.writer.push_slowly(message)
     }
 
+    /// Like [`push`](Self::push), but waits for space no longer than `timeout`.
+    ///
+    /// # Errors
+    /// Also [`WriterError::TimedOut`](crate::WriterError::TimedOut): the message is not in the batch.
+    #[inline]
+    pub fn push_within(&mut self, message: &[u8], timeout: Duration) -> Result<Option<u64>> {
+        if self.writer.lease.is_current()
+            && let Some(seq) = self.writer.tail.stage(message)
+        {
+            return Ok(Some(seq));
+        }
+        let admitted = self.writer.admit_slowly(message.len() as u64, Patience::until(timeout))?;
+        Ok(if admitted { self.writer.tail.stage(message) } else { None })
+    }
+
     /// Adds a message of `len` bytes that `fill` writes in place.
     ///
     /// # Errors
@@ -115,12 +176,24 @@ impl<'a> Batch<'a> {
     /// was already visible. [`WriterError::Superseded`](crate::WriterError::Superseded). On a channel with `ack`,
     /// [`WriterError::Unacknowledged`](crate::WriterError::Unacknowledged) as for [`Writer::publish`].
     pub fn commit(self) -> Result<()> {
+        self.commit_with(Patience::Policy)
+    }
+
+    /// Like [`commit`](Self::commit), but waits for acknowledgements no longer than `timeout`.
+    ///
+    /// # Errors
+    /// As [`commit`](Self::commit).
+    pub fn commit_within(self, timeout: Duration) -> Result<()> {
+        self.commit_with(Patience::until(timeout))
+    }
+
+    fn commit_with(self, patience: Patience) -> Result<()> {
         if self.writer.geometry.ack {
             self.writer.expect_ack();
         }
         self.writer.flush()?;
         match self.writer.undone.take() {
-            None if self.writer.geometry.ack => self.writer.acknowledged(Patience::Policy),
+            None if self.writer.geometry.ack => self.writer.acknowledged(patience),
             None => Ok(()),
             Some(Undone::Discarded) => Err(self.writer.deposed()),
             Some(Undone::Unknown(seq)) => Err(self.writer.superseded(seq)),
