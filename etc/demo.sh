@@ -1,7 +1,7 @@
 #!/bin/bash
 # The main job, once through: builds the programs, starts shmd on its defaults, sends a real stream through it to two
 # readers while the channel is made larger and smaller, shows `shmctl stat`, stops the daemon, and checks that the readers
-# got every byte and that nothing was left behind. Touches no other daemon. Run it as `bash etc/demo.sh`.
+# got every byte and that nothing was left behind. If the Python package is installed, a program in Python reads the end. Touches no other daemon. Run it as `bash etc/demo.sh`.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -93,6 +93,26 @@ received_by_both() { [[ $(shmctl stat --json | grep -o "\"received\":$lines,\"lo
 await "both readers to receive $lines messages" received_by_both
 say "shmctl stat"
 shmctl stat
+
+say "a reader in Python"
+python_reader='
+import sys, shmd
+
+last = int(sys.argv[1]) - 1
+with shmd.Reader(start="oldest") as reader:
+    message = reader.recv(timeout=60)
+    print("from message", message.seq, "on, which is the oldest one that is still there")
+    for message in reader:
+        if message.seq == last:
+            print("to message", message.seq, bytes(message).decode())
+            break
+'
+if python3 -c 'import shmd' 2>"$work/python.err"; then
+    python3 -c "$python_reader" "$lines" | tee "$work/python"
+    grep -qx "to message $((lines - 1)) $(tail -n 1 "$work/input")" "$work/python" || fail "the reader in Python did not come to the end"
+else
+    printf 'left out: %s (pip install ./shm-proto/python)\n' "$(tail -n 1 "$work/python.err")"
+fi
 
 say "stop"
 kill -TERM "$daemon"

@@ -1,0 +1,91 @@
+"""The class Reader: receiving, with asyncio, too."""
+
+import asyncio
+from typing import Self
+
+from . import _shmd
+from ._errors import ClosedError
+from ._shmd import Message
+
+_RUN = 64
+"""After so many messages without a wait, the other tasks run."""
+
+_LOOK_S = 1.0
+"""How often a task that waits looks whether a process is left that could publish: after the daemon's death, nothing tells."""
+
+
+def _wake(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+class Reader(_shmd.Reader):
+    """Receives a channel's messages, each exactly once and in order.
+
+    Without a channel, reads the daemon's only one. With ``start="new"``, begins with the next message that is published; with
+    ``start="oldest"``, with the oldest one that is still there. The daemon is the one whose directory is runtime_dir; without
+    that, $SHMD_RUNTIME_DIR, the user's own daemon or the system's. If the daemon dies, the reader waits up to patience seconds
+    for one to come in its place (default: $SHMD_PATIENCE, or 30 s).
+
+    Iteration, with ``for`` or ``async for``, ends when the channel is closed.
+
+    A message can be read until the reader goes on to the next one, is closed, or finishes it (``m.finish()``, ``with m:``, or
+    the last reference to it is gone). Only then may the writer use its space again, and only then is it acknowledged.
+    """
+
+    _awaited = False
+    """A task waits for a message."""
+    _run = 0
+    """Messages that a task has received without a wait."""
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Message:
+        try:
+            return await self.arecv()
+        except ClosedError:
+            raise StopAsyncIteration from None
+
+    async def arecv(self, timeout: float | None = None) -> Message:
+        """The next message. The task waits for up to timeout seconds; other tasks go on.
+
+        A task that is cancelled while it waits has received nothing. One task at a time may wait.
+        """
+        self._run += 1
+        if self._run >= _RUN:
+            self._run = 0
+            await asyncio.sleep(0)
+        message = self.try_recv()
+        if message is None:
+            self._run = 0
+            message = await self._arrival(timeout)
+        return message
+
+    async def _arrival(self, timeout: float | None) -> Message:
+        if self._awaited:
+            raise RuntimeError(f"another task waits for a message of channel {self.channel}; open a reader for each task")
+        loop = asyncio.get_running_loop()
+        end = None if timeout is None else loop.time() + timeout
+        fd = self.fileno()
+        self._awaited = True
+        try:
+            while True:
+                # Arms the descriptor if there is no message.
+                message = self.try_recv()
+                if message is not None:
+                    return message
+                now = loop.time()
+                if end is not None and now >= end:
+                    # Has the exception.
+                    return self.recv(0)
+                future = loop.create_future()
+                loop.add_reader(fd, _wake, future)
+                timer = loop.call_at(now + _LOOK_S if end is None else min(now + _LOOK_S, end), _wake, future)
+                try:
+                    await future
+                finally:
+                    timer.cancel()
+                    loop.remove_reader(fd)
+        finally:
+            self._awaited = False

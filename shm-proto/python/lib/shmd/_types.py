@@ -1,0 +1,97 @@
+"""What stat(), channels() and resize() return. Newer daemons may add keys. Sizes are in bytes."""
+
+from typing import Any, TypedDict
+
+
+class Rate(TypedDict):
+    """An average over some time."""
+
+    messages_per_s: float
+    bytes_per_s: float
+
+
+class ReaderStat(TypedDict):
+    """An attached reader."""
+
+    reader: int
+    pid: int
+    program: str
+    user: str
+    state: str
+    lag_messages: int
+    lag_bytes: int
+    received: int
+    lost: int
+    heartbeat_ms: int
+
+
+class WriterStat(TypedDict):
+    """The present writer."""
+
+    pid: int
+    program: str
+    user: str
+    role: str
+    state: str
+    heartbeat_ms: int
+
+
+class _ChannelStat(TypedDict):
+    channel: str
+    segment: str
+    mode: str
+    on_full: str
+    capacity: int
+    min: int
+    max: int
+    reserved: int
+    memory: int
+    memory_total: int
+    pending: int | None
+    used: int
+    retained: int
+    max_message: int
+    align: int
+    messages: int
+    bytes: int
+    messages_per_s: float
+    bytes_per_s: float
+    last_minute: Rate
+    last_hour: Rate
+    dropped: int
+    overwritten: int
+    resizes: int
+    evicted: int
+    max_readers: int
+    stalled_after_ms: int
+    source: str
+    writer: WriterStat | None
+    readers: list[ReaderStat]
+
+
+class ChannelStat(_ChannelStat, total=False):
+    """A channel, as ``shmctl stat --json`` shows it."""
+
+    input: dict[str, Any]
+    handoff: dict[str, Any]
+
+
+class ChannelSummary(TypedDict):
+    """A channel, as ``shmctl list`` shows it."""
+
+    channel: str
+    mode: str
+    capacity: int
+    readers: int
+    writer: str
+    allowed: list[str]
+
+
+class Resized(TypedDict):
+    """The result of a resize. A pending one takes effect when the readers have left the memory that is to be given back."""
+
+    channel: str
+    old: int
+    asked: int
+    new: int
+    pending: bool

@@ -1,0 +1,152 @@
+//! The class `Batch`: messages that become visible together.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use pyo3::prelude::*;
+use pyo3::types::PyType;
+use shm_proto::WriterError;
+
+use crate::errors;
+use crate::publishing::{Inner, Published, Shared, unless_published};
+use crate::views::Input;
+use crate::wait::{Deadline, SLICE};
+use crate::writer::Writer;
+
+/// Messages that are published together at the end of a with statement. Until then, they are copies in this process.
+#[pyclass(frozen, module = "shmd._shmd")]
+#[derive(Debug)]
+pub(crate) struct Batch {
+    writer: Py<Writer>,
+    timeout: Option<Duration>,
+    messages: Mutex<Messages>,
+}
+
+#[derive(Debug, Default)]
+struct Messages {
+    bytes: Vec<u8>,
+    /// Where each message ends.
+    ends: Vec<usize>,
+    done: Done,
+}
+
+/// What became of a batch.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Done {
+    /// Messages that the channel did not drop.
+    pub(crate) published: u64,
+    /// The number of the last one.
+    last: Option<u64>,
+}
+
+impl Batch {
+    pub(crate) fn new(writer: Py<Writer>, timeout: Option<Duration>) -> Batch {
+        Batch { writer, timeout, messages: Mutex::default() }
+    }
+
+    fn messages(&self) -> MutexGuard<'_, Messages> {
+        self.messages.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Publishes messages as one batch. They become visible earlier if the writer has to wait for space.
+pub(crate) fn publish<'m>(
+    py: Python<'_>,
+    shared: &Shared,
+    inner: &mut Inner,
+    messages: impl Iterator<Item = &'m [u8]> + Send,
+    timeout: Option<Duration>,
+) -> PyResult<Done> {
+    let writer = shared.writer(inner)?;
+    let deadline = Deadline::after(timeout);
+    let mut messages = messages.peekable();
+    let mut done = Done::default();
+    let mut batch = writer.batch();
+    loop {
+        let slice = deadline.slice();
+        let (lent, messages, counted) = (&mut batch, &mut messages, &mut done);
+        let pushed = py.detach(move || {
+            while let Some(message) = messages.peek() {
+                if let Some(seq) = lent.push_within(message, slice)? {
+                    counted.published += 1;
+                    counted.last = Some(seq);
+                }
+                messages.next();
+            }
+            Ok(())
+        });
+        match pushed {
+            Ok(()) => break,
+            Err(WriterError::TimedOut { what, .. }) => {
+                py.check_signals()?;
+                if deadline.is_over() {
+                    return Err(errors::raise(py, WriterError::TimedOut { what, waited: deadline.waited() }));
+                }
+            }
+            Err(error) => return Err(errors::raise(py, error)),
+        }
+    }
+    let committed = py.detach(move || batch.commit_within(SLICE));
+    let last = done.last;
+    match unless_published(committed.map(|()| last)).map_err(|e| errors::raise(py, e))? {
+        Published::Read(_) => {}
+        unread @ Published::Unread(_) => {
+            shared.acknowledged(py, writer, deadline, unread)?;
+        }
+    }
+    Ok(done)
+}
+
+#[pymethods]
+impl Batch {
+    /// Adds a message.
+    fn push(&self, message: &Bound<'_, PyAny>) -> PyResult<()> {
+        let input = Input::of(message)?;
+        let mut messages = self.messages();
+        messages.bytes.extend_from_slice(input.as_slice());
+        let end = messages.bytes.len();
+        messages.ends.push(end);
+        Ok(())
+    }
+
+    fn __enter__(slf: Bound<'_, Self>) -> Bound<'_, Self> {
+        slf
+    }
+
+    /// Publishes the messages, unless the statement ends with an exception.
+    fn __exit__(
+        &self,
+        py: Python<'_>,
+        kind: Option<Bound<'_, PyType>>,
+        _value: Option<Bound<'_, PyAny>>,
+        _traceback: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        let Messages { bytes, ends, .. } = std::mem::take(&mut *self.messages());
+        if kind.is_some() || ends.is_empty() {
+            return Ok(());
+        }
+        let shared = &self.writer.get().shared;
+        let mut inner = shared.lock()?;
+        let begins = std::iter::once(0).chain(ends.iter().copied());
+        let parts = begins.zip(&ends).map(|(begin, end)| &bytes[begin..*end]);
+        let done = publish(py, shared, &mut inner, parts, self.timeout)?;
+        self.messages().done = done;
+        Ok(())
+    }
+
+    /// How many messages were published. The channel has dropped the others.
+    #[getter]
+    fn published(&self) -> u64 {
+        self.messages().done.published
+    }
+
+    /// The number of the last message; None if none was published.
+    #[getter]
+    fn seq(&self) -> Option<u64> {
+        self.messages().done.last
+    }
+
+    fn __len__(&self) -> usize {
+        self.messages().ends.len()
+    }
+}

@@ -1,0 +1,446 @@
+//! A reader, and the message that Python has of it.
+//!
+//! The reader stays at a message until Python asks for the next one. The message is then finished, unless a view of it is alive:
+//! then nothing moves the reader and nothing closes it, so that the bytes stay where the view shows them.
+
+use std::os::fd::{AsFd, RawFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::time::Duration;
+
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+use shm_proto::internal::ring::Ready;
+use shm_proto::{Error, ReaderError};
+
+use crate::errors;
+use crate::fork::Home;
+use crate::readiness::Readiness;
+use crate::views;
+use crate::wait::{Deadline, readable};
+
+/// How often a look is repeated before a descriptor stays readable for the program to look again.
+const LOOKS: usize = 3;
+
+/// What the threads of a program share of a reader.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    inner: Mutex<Inner>,
+    /// The number of the message that can be viewed; 0 for none. Changed only under the lock.
+    current: AtomicU64,
+    /// Views of that message. Raised only under the lock.
+    views: AtomicUsize,
+    /// Another thread has closed the reader while it was in use.
+    closing: AtomicBool,
+    home: Home,
+    /// The reader's name in messages.
+    name: String,
+}
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    reader: Option<shm_proto::Reader>,
+    held: Option<Ready>,
+    /// The number of messages that were handed out.
+    serial: u64,
+    /// Bytes were viewed since they were last found valid.
+    seen: bool,
+    /// What the next call reports.
+    pub(crate) due: Option<ReaderError>,
+    readiness: Option<Readiness>,
+}
+
+/// What Python has of a message.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Facts {
+    /// The number among the messages that were handed out, from 1.
+    pub(crate) serial: u64,
+    pub(crate) seq: u64,
+    pub(crate) lost: u64,
+    pub(crate) skipped: u64,
+    /// Where the bytes are.
+    pub(crate) address: usize,
+    pub(crate) len: usize,
+}
+
+/// Why there is no message.
+#[derive(Debug)]
+pub(crate) enum Stop {
+    Failed(Error),
+    Viewed(usize),
+    Closed,
+}
+
+impl<E: Into<Error>> From<E> for Stop {
+    #[cold]
+    fn from(error: E) -> Stop {
+        Stop::Failed(error.into())
+    }
+}
+
+impl Shared {
+    pub(crate) fn new(reader: shm_proto::Reader) -> Shared {
+        let name = format!("reader of channel {}", reader.geometry().channel);
+        let reader = Some(reader);
+        Shared {
+            inner: Mutex::new(Inner { reader, held: None, serial: 0, seen: false, due: None, readiness: None }),
+            current: AtomicU64::new(0),
+            views: AtomicUsize::new(0),
+            closing: AtomicBool::new(false),
+            home: Home::new(),
+            name,
+        }
+    }
+
+    #[cold]
+    pub(crate) fn raise(&self, py: Python<'_>, stop: Stop) -> PyErr {
+        match stop {
+            Stop::Failed(error) => errors::raise(py, error),
+            Stop::Viewed(views) => errors::viewed("message", views),
+            Stop::Closed => errors::closed(&self.name),
+        }
+    }
+
+    /// Access to the reader, for one thread of the process that made it.
+    #[inline]
+    pub(crate) fn lock(&self) -> PyResult<MutexGuard<'_, Inner>> {
+        self.home.check(&self.name)?;
+        self.try_lock().ok_or_else(|| errors::busy(&self.name))
+    }
+
+    #[inline]
+    fn try_lock(&self) -> Option<MutexGuard<'_, Inner>> {
+        let mut inner = match self.inner.try_lock() {
+            Ok(inner) => inner,
+            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        // Relaxed: the flag says only what to do next.
+        if self.closing.load(Ordering::Relaxed) && self.views() == 0 {
+            self.close_now(&mut inner);
+        }
+        Some(inner)
+    }
+
+    /// Acquire: pairs with the Release in `end_view`; what was read through a view was read before.
+    #[inline]
+    fn views(&self) -> usize {
+        self.views.load(Ordering::Acquire)
+    }
+
+    /// The next message, or `None` if there is none yet. With a descriptor, the reader is armed then.
+    #[inline]
+    pub(crate) fn next(&self, inner: &mut Inner) -> Result<Option<Facts>, Stop> {
+        self.pass(inner)?;
+        match self.look(inner)? {
+            None if inner.readiness.is_some() => self.rest(inner),
+            found => Ok(found),
+        }
+    }
+
+    /// The next message. Waits for it without the GIL, until the timeout: `None`.
+    pub(crate) fn receive(
+        &self,
+        py: Python<'_>,
+        inner: &mut Inner,
+        timeout: Option<Duration>,
+    ) -> PyResult<Option<Facts>> {
+        let found = self.pass(inner).and_then(|()| self.look(inner));
+        if let Some(facts) = found.map_err(|stop| self.raise(py, stop))? {
+            return Ok(Some(facts));
+        }
+        let deadline = Deadline::after(timeout);
+        let mut dozes = false;
+        loop {
+            let slice = deadline.slice();
+            let (shared, reader) = (self, &mut *inner);
+            let found = py.detach(move || shared.wait(reader, slice, dozes));
+            if let Some(facts) = found.map_err(|stop| self.raise(py, stop))? {
+                return Ok(Some(facts));
+            }
+            py.check_signals()?;
+            if self.closing.load(Ordering::Relaxed) {
+                self.close_now(inner);
+                return Err(errors::closed(&self.name));
+            }
+            if deadline.is_over() {
+                return Ok(None);
+            }
+            dozes = true;
+        }
+    }
+
+    /// Waits for a message for one slice. A reader that `dozes` sleeps on its descriptor: a signal ends this sleep, and nothing
+    /// wakes it without need.
+    fn wait(&self, inner: &mut Inner, slice: Duration, dozes: bool) -> Result<Option<Facts>, Stop> {
+        if let Some(readiness) = &mut inner.readiness {
+            // A waiting reader may disarm.
+            readiness.set();
+        }
+        let reader = inner.reader.as_mut().ok_or(Stop::Closed)?;
+        if !dozes {
+            let (facts, ready) = match reader.recv(Some(slice)) {
+                Ok(message) => (Facts::of(&message, inner.serial + 1), message.into_ready()),
+                Err(ReaderError::TimedOut { .. }) => return Ok(None),
+                Err(error) => return Err(error.into()),
+            };
+            return Ok(Some(self.hold(inner, ready, facts)));
+        }
+        if reader.arm()? {
+            readable(reader.as_fd(), slice);
+        }
+        self.look(inner)
+    }
+
+    #[inline]
+    fn look(&self, inner: &mut Inner) -> Result<Option<Facts>, Stop> {
+        let reader = inner.reader.as_mut().ok_or(Stop::Closed)?;
+        let Some(message) = reader.try_recv()? else { return Ok(None) };
+        let facts = Facts::of(&message, inner.serial + 1);
+        let ready = message.into_ready();
+        Ok(Some(self.hold(inner, ready, facts)))
+    }
+
+    #[inline]
+    fn hold(&self, inner: &mut Inner, ready: Ready, facts: Facts) -> Facts {
+        (inner.held, inner.serial) = (Some(ready), facts.serial);
+        self.current.store(facts.serial, Ordering::Relaxed);
+        facts
+    }
+
+    /// There is no message: makes the descriptor tell when there is one.
+    fn rest(&self, inner: &mut Inner) -> Result<Option<Facts>, Stop> {
+        for _ in 0..LOOKS {
+            let reader = inner.reader.as_mut().ok_or(Stop::Closed)?;
+            let armed = reader.arm()?;
+            if armed && let Some(readiness) = &mut inner.readiness {
+                readiness.clear();
+                return Ok(None);
+            }
+            if let Some(facts) = self.look(inner)? {
+                return Ok(Some(facts));
+            }
+        }
+        // The descriptor stays readable, so the program looks again.
+        Ok(None)
+    }
+
+    /// Finishes with the message that Python has, if any.
+    #[inline]
+    pub(crate) fn pass(&self, inner: &mut Inner) -> Result<(), Stop> {
+        if inner.held.is_some() {
+            self.finish(inner)?;
+        }
+        match inner.due.take() {
+            None => Ok(()),
+            Some(error) => Err(error.into()),
+        }
+    }
+
+    #[inline]
+    fn finish(&self, inner: &mut Inner) -> Result<(), Stop> {
+        let views = self.views();
+        if views != 0 {
+            return Err(Stop::Viewed(views));
+        }
+        let (Some(reader), Some(ready)) = (&mut inner.reader, inner.held.take()) else { return Ok(()) };
+        self.current.store(0, Ordering::Relaxed);
+        let seen = std::mem::take(&mut inner.seen);
+        match reader.message(ready).finish() {
+            Ok(()) => Ok(()),
+            // Nothing was read, or it was valid when it was read.
+            Err(ReaderError::Lapped { .. } | ReaderError::Withdrawn { .. }) if !seen => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether this is the message that the reader stands at.
+    #[inline]
+    pub(crate) fn is_current(&self, facts: &Facts) -> bool {
+        // Relaxed: whoever needs certainty has the lock.
+        self.current.load(Ordering::Relaxed) == facts.serial
+    }
+
+    /// Finishes with this message, unless that has happened.
+    pub(crate) fn finish_message(&self, py: Python<'_>, facts: &Facts) -> PyResult<()> {
+        let mut inner = self.lock()?;
+        if !self.is_current(facts) {
+            return Ok(());
+        }
+        self.finish(&mut inner).map_err(|stop| self.raise(py, stop))
+    }
+
+    /// Python has dropped a message: finishes with it, if that is possible now.
+    #[inline]
+    pub(crate) fn drop_message(&self, facts: &Facts) {
+        if !self.is_current(facts) || !self.home.is_here() {
+            return;
+        }
+        let Some(mut inner) = self.try_lock() else { return };
+        if self.is_current(facts)
+            && let Err(Stop::Failed(Error::Reader(error))) = self.finish(&mut inner)
+        {
+            inner.due = Some(error);
+        }
+    }
+
+    /// A copy of a message's bytes, which were valid.
+    pub(crate) fn copy<'py>(&self, py: Python<'py>, facts: &Facts) -> PyResult<Bound<'py, PyBytes>> {
+        let mut inner = self.lock()?;
+        let bytes = self.with_message(&mut inner, facts, |message| views::copied(py, message))??;
+        self.check_message(py, &mut inner, facts)?;
+        Ok(bytes)
+    }
+
+    /// Fails if the bytes of a message that were read up to now are not valid.
+    pub(crate) fn check(&self, py: Python<'_>, facts: &Facts) -> PyResult<()> {
+        let mut inner = self.lock()?;
+        self.check_message(py, &mut inner, facts)
+    }
+
+    fn check_message(&self, py: Python<'_>, inner: &mut Inner, facts: &Facts) -> PyResult<()> {
+        match self.with_message(inner, facts, |message| message.is_valid())? {
+            Ok(true) => {
+                inner.seen &= self.views() != 0;
+                Ok(())
+            }
+            Err(error) => Err(errors::raise(py, error)),
+            // To finish with the message may unmap the bytes that a view shows.
+            Ok(false) if self.views() != 0 => {
+                inner.seen = false;
+                Err(errors::overwritten(facts.seq))
+            }
+            Ok(false) => {
+                inner.seen = true;
+                match self.finish(inner) {
+                    Ok(()) => Err(errors::overwritten(facts.seq)),
+                    Err(stop) => Err(self.raise(py, stop)),
+                }
+            }
+        }
+    }
+
+    fn with_message<T>(
+        &self,
+        inner: &mut Inner,
+        facts: &Facts,
+        read: impl FnOnce(&mut shm_proto::Message<'_>) -> T,
+    ) -> PyResult<T> {
+        if !self.is_current(facts) {
+            return Err(errors::finished(facts.seq));
+        }
+        let (Some(reader), Some(ready)) = (&mut inner.reader, inner.held.take()) else {
+            return Err(errors::finished(facts.seq));
+        };
+        let mut message = reader.message(ready);
+        let result = read(&mut message);
+        inner.held = Some(message.into_ready());
+        Ok(result)
+    }
+
+    /// The reader and the message that it stands at, of which Python is not told.
+    pub(crate) fn parts<'i>(&self, inner: &'i mut Inner) -> Option<(&'i mut shm_proto::Reader, Option<Ready>)> {
+        self.current.store(0, Ordering::Relaxed);
+        let held = inner.held.take();
+        inner.reader.as_mut().map(|reader| (reader, held))
+    }
+
+    /// A view of a message begins.
+    pub(crate) fn begin_view(&self, facts: &Facts) -> PyResult<()> {
+        let mut inner = self.lock()?;
+        if !self.is_current(facts) {
+            return Err(errors::finished(facts.seq));
+        }
+        inner.seen = true;
+        // Relaxed: under the lock.
+        self.views.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// A view ends.
+    pub(crate) fn end_view(&self) {
+        // Release: pairs with the Acquire in `views`.
+        self.views.fetch_sub(1, Ordering::Release);
+    }
+
+    /// The level-triggered descriptor.
+    pub(crate) fn fd(&self, py: Python<'_>) -> PyResult<RawFd> {
+        let mut inner = self.lock()?;
+        let inner = &mut *inner;
+        let reader = inner.reader.as_ref().ok_or_else(|| errors::closed(&self.name))?;
+        let readiness = match &inner.readiness {
+            Some(readiness) => readiness,
+            None => {
+                let made = Readiness::over(reader.as_fd());
+                let made = made.map_err(|e| {
+                    errors::raise(py, Error::system(format!("make a descriptor for the {}", self.name), e))
+                })?;
+                inner.readiness.insert(made)
+            }
+        };
+        Ok(readiness.fd())
+    }
+
+    /// Something about the reader.
+    pub(crate) fn ask<T>(&self, what: impl FnOnce(&shm_proto::Reader) -> T) -> PyResult<T> {
+        let inner = self.lock()?;
+        inner.reader.as_ref().map(what).ok_or_else(|| errors::closed(&self.name))
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.try_lock().is_some_and(|inner| inner.reader.is_none())
+    }
+
+    /// Ends the attachment. If another thread waits for a message, that wait ends. In a child, only the child's copy ends.
+    pub(crate) fn close(&self) -> PyResult<()> {
+        if !self.home.is_here() {
+            return Ok(());
+        }
+        let views = self.views();
+        if views != 0 {
+            return Err(errors::viewed("message", views));
+        }
+        self.close_later()
+    }
+
+    /// As [`close`](Self::close), but views may be alive: then the reader is closed when it is dropped.
+    pub(crate) fn close_later(&self) -> PyResult<()> {
+        if self.home.is_here() {
+            self.closing.store(true, Ordering::Relaxed);
+            // Whoever has the lock sees the flag, or the next call does.
+            drop(self.try_lock());
+        }
+        Ok(())
+    }
+
+    fn close_now(&self, inner: &mut Inner) {
+        self.current.store(0, Ordering::Relaxed);
+        (inner.held, inner.readiness, inner.due) = (None, None, None);
+        if let Some(reader) = inner.reader.take() {
+            self.home.drop(reader);
+        }
+    }
+}
+
+impl Facts {
+    #[inline]
+    fn of(message: &shm_proto::Message<'_>, serial: u64) -> Facts {
+        Facts {
+            serial,
+            seq: message.seq(),
+            lost: message.lost_before(),
+            skipped: message.skipped_before(),
+            address: message.as_ptr() as usize,
+            len: message.len(),
+        }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        let inner = self.inner.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if let Some(reader) = inner.reader.take() {
+            self.home.drop(reader);
+        }
+    }
+}
