@@ -8,6 +8,7 @@ import argparse
 import ctypes
 import multiprocessing
 import os
+import signal
 import subprocess
 import tempfile
 import time
@@ -34,7 +35,7 @@ def daemon(programs: Path) -> Iterator[None]:
         config.write_text(
             '[[channel]]\nname = "main"\ncapacity = "96MiB"\nmax = "96MiB"\nprefault = true\nalign = 64\n'
             '[[channel]]\nname = "small"\ncapacity = "96MiB"\nmax = "96MiB"\nprefault = true\n'
-            '[[channel]]\nname = "stream"\ncapacity = "4MiB"\nmax = "4MiB"\nprefault = true\n'
+            '[[channel]]\nname = "stream"\ncapacity = "64MiB"\nmax = "64MiB"\nprefault = true\n'
         )
         command = [str(programs / "shmd"), "--config", str(config), "--log", "error"]
         os.environ |= {"SHMD_RUNTIME_DIR": f"{directory}/run", "SHMD_PREFIX": f"shmd-bench-{os.getpid()}"}
@@ -89,7 +90,7 @@ def many(reader: shmd.Reader, count: int) -> None:
 
 def array(reader: shmd.Reader, count: int) -> None:
     while count > 0:
-        count -= len(reader.read_array("V64", 10_000))
+        count -= len(reader.read_array("V64", 1000))
 
 
 def small(rounds: int, count: int) -> None:
@@ -101,7 +102,7 @@ def small(rounds: int, count: int) -> None:
         ("bytes(reader.recv())", copy, None),
         ("memoryview(reader.recv())", view, None),
         ("reader.recv_many(1000)", many, None),
-        ("reader.read_array(dtype, 10000)", array, 10),
+        ("reader.read_array(dtype, 1000)", array, 10),
     ]
     best = dict.fromkeys((name for name, _, _ in cases), float("inf"))
     with shmd.Reader("small") as reader, shmd.Writer("small") as writer:
@@ -247,11 +248,15 @@ def sender(send: Callable[..., None], *args: object) -> Iterator[Connection]:
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("spawn").Process(target=send, args=(theirs, *args))
     process.start()
-    ours.recv()
+    # If the sender fails, the receiver is not left waiting.
+    theirs.close()
+    signal.alarm(120)
     try:
+        ours.recv()
         yield ours
         process.join(60)
     finally:
+        signal.alarm(0)
         process.kill()
 
 

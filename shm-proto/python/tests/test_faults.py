@@ -23,7 +23,7 @@ def test_attached_programs_survive_the_daemon(daemon: Daemon) -> None:
             writer.wait_until_read(PATIENCE)
 
     with shmd.Reader(start="oldest") as reader:
-        thread = threading.Thread(target=publish)
+        thread = threading.Thread(daemon=True, target=publish)
         thread.start()
         n = 0
         try:

@@ -3,6 +3,7 @@
 import gc
 import multiprocessing
 import os
+import signal
 import sys
 from collections.abc import Callable
 from multiprocessing.connection import Connection
@@ -18,6 +19,8 @@ def in_child(use: "list[object]") -> str:
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
+        # A child that waits for ever is ended, and has said too little.
+        signal.alarm(round(PATIENCE))
         try:
             reader, writer, message, view = use
             assert isinstance(reader, shmd.Reader) and isinstance(writer, shmd.Writer)

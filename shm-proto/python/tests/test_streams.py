@@ -22,7 +22,7 @@ def test_reader_receives_every_line_of_shmctl(daemon: Daemon) -> None:
     sent = lines(30_000)
     with shmd.Reader("main") as reader:
         writer = daemon.shmctl("write", stdin=subprocess.PIPE)
-        feeder = threading.Thread(target=output, args=(writer, b"\n".join(sent) + b"\n"))
+        feeder = threading.Thread(daemon=True, target=output, args=(writer, b"\n".join(sent) + b"\n"))
         feeder.start()
         received = []
         for n, message in enumerate(reader):
@@ -57,7 +57,7 @@ def test_shmctl_reads_what_is_published(daemon: Daemon) -> None:
     reader = daemon.shmctl("read", "-n", str(len(sent)))
     wait_until("shmctl is attached", lambda: len(shmd.stat("main")["readers"]) == 1)
     printed = []
-    thread = threading.Thread(target=lambda: printed.append(output(reader)))
+    thread = threading.Thread(daemon=True, target=lambda: printed.append(output(reader)))
     thread.start()
     with shmd.Writer("main") as writer:
         for n, text in enumerate(sent):
@@ -98,7 +98,7 @@ def test_bulk_calls_receive_what_batches_publish(daemon: Daemon) -> None:
                 assert (batch.published, batch.seq) == (100, begin + 99)
 
     with shmd.Reader() as reader:
-        thread = threading.Thread(target=publish)
+        thread = threading.Thread(daemon=True, target=publish)
         thread.start()
         parts = []
         count = 0
@@ -148,7 +148,7 @@ def test_growth_and_shrinking_lose_nothing(daemon: Daemon) -> None:
             assert shmd.resize(size)["new"] == size
 
     with shmd.Reader() as reader:
-        threads = [threading.Thread(target=publish), threading.Thread(target=resize)]
+        threads = [threading.Thread(daemon=True, target=publish), threading.Thread(target=resize)]
         for thread in threads:
             thread.start()
         for n in range(count):
@@ -207,7 +207,7 @@ def test_acknowledgement(daemon: Daemon) -> None:
             writer.publish_acked(b"a", timeout=0.12)
         assert (caught.value.seq, caught.value.behind, caught.value.readers) == (0, 1, 1)
         message = reader.recv()
-        thread = threading.Thread(target=writer.wait_until_read, args=(PATIENCE,))
+        thread = threading.Thread(daemon=True, target=writer.wait_until_read, args=(PATIENCE,))
         thread.start()
         message.finish()
         thread.join()
@@ -216,7 +216,7 @@ def test_acknowledgement(daemon: Daemon) -> None:
             reader.recv().finish()
             reader.recv().finish()
 
-        follower = threading.Thread(target=read_two)
+        follower = threading.Thread(daemon=True, target=read_two)
         follower.start()
         assert writer.publish_acked(b"b", timeout=PATIENCE) == 1
         assert writer.publish_acked(b"c") == 2

@@ -77,7 +77,7 @@ def test_other_threads_run_while_one_waits(daemon: Daemon) -> None:
     daemon.start()
     received = []
     with shmd.Reader() as reader, shmd.Writer() as writer:
-        thread = threading.Thread(target=lambda: received.append(bytes(reader.recv())))
+        thread = threading.Thread(daemon=True, target=lambda: received.append(bytes(reader.recv())))
         thread.start()
 
         def is_busy() -> bool:
@@ -106,7 +106,7 @@ def test_closing_ends_a_wait_of_another_thread(daemon: Daemon) -> None:
         except ValueError as error:
             errors.append(str(error))
 
-    thread = threading.Thread(target=wait)
+    thread = threading.Thread(daemon=True, target=wait)
     thread.start()
     reader.close()
     thread.join(PATIENCE)
@@ -119,10 +119,10 @@ def test_a_reader_may_move_between_threads(daemon: Daemon) -> None:
     with shmd.Reader() as reader, shmd.Writer() as writer:
         received = []
         for n in range(20):
-            thread = threading.Thread(target=writer.publish, args=(b"%d" % n,))
+            thread = threading.Thread(daemon=True, target=writer.publish, args=(b"%d" % n,))
             thread.start()
             thread.join()
-            thread = threading.Thread(target=lambda: received.append(int(bytes(reader.recv()))))
+            thread = threading.Thread(daemon=True, target=lambda: received.append(int(bytes(reader.recv()))))
             thread.start()
             thread.join()
         assert received == list(range(20))
@@ -136,7 +136,7 @@ def test_many_readers_in_threads(daemon: Daemon) -> None:
     def read(reader: shmd.Reader) -> None:
         sums.append(sum(int(bytes(reader.recv(PATIENCE))) for _ in range(count)))
 
-    threads = [threading.Thread(target=read, args=(reader,)) for reader in readers]
+    threads = [threading.Thread(daemon=True, target=read, args=(reader,)) for reader in readers]
     for thread in threads:
         thread.start()
     with shmd.Writer() as writer:
@@ -169,7 +169,7 @@ def test_the_descriptor_is_level_triggered(daemon: Daemon) -> None:
         assert reader.recv_many(1, timeout=0) == [] and not is_readable(reader)
         # A wait that sleeps in another way does not break it.
         with pytest.raises(shmd.TimedOutError):
-            reader.recv(0.12)
+            reader.recv(0.001)
         writer.publish(b"four")
         assert is_readable(reader)
         assert reader.recv_many(10) == [b"four"]
