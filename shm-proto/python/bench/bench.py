@@ -6,6 +6,7 @@ received is there already, so that no figure contains a wait, except under "betw
 
 import argparse
 import ctypes
+import itertools
 import multiprocessing
 import os
 import signal
@@ -60,9 +61,8 @@ def show(name: str, ns: float, bar: float | None = None) -> None:
 
 
 def iterate(reader: shmd.Reader, count: int) -> None:
-    for message in reader:
-        if message.seq % count == count - 1:
-            break
+    for _message in itertools.islice(reader, count):
+        pass
 
 
 def receive(reader: shmd.Reader, count: int) -> None:
