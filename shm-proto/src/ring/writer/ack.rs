@@ -13,6 +13,9 @@ use crate::ring::writer::error::{Result, WriterError};
 impl Writer {
     /// Waits until every attached reader has read everything that was published.
     ///
+    /// A reader says so when it looks for the next message. A reader that has finished with the last message and does not look
+    /// for another one counts as behind; [`publish_acked`](Self::publish_acked) hears of the end of that message.
+    ///
     /// # Errors
     /// [`WriterError::Unacknowledged`] if a reader has not read everything within `timeout`.
     pub fn wait_until_read(&mut self, timeout: Duration) -> Result<()> {
