@@ -6,6 +6,7 @@ received is there already, so that no figure contains a wait, except under "betw
 
 import argparse
 import ctypes
+import functools
 import itertools
 import multiprocessing
 import os
@@ -35,7 +36,7 @@ def daemon(programs: Path) -> Iterator[None]:
         config = Path(directory, "shmd.toml")
         config.write_text(
             '[[channel]]\nname = "main"\ncapacity = "96MiB"\nmax = "96MiB"\nprefault = true\nalign = 64\n'
-            '[[channel]]\nname = "small"\ncapacity = "96MiB"\nmax = "96MiB"\nprefault = true\n'
+            '[[channel]]\nname = "small"\ncapacity = "2MiB"\nmax = "2MiB"\nprefault = true\n'
             '[[channel]]\nname = "stream"\ncapacity = "64MiB"\nmax = "64MiB"\nprefault = true\n'
         )
         command = [str(programs / "shmd"), "--config", str(config), "--log", "error"]
@@ -90,7 +91,7 @@ def many(reader: shmd.Reader, count: int) -> None:
 
 def array(reader: shmd.Reader, count: int) -> None:
     while count > 0:
-        count -= len(reader.read_array("V64", 1000))
+        count -= len(reader.read_array("V64", 10_000))
 
 
 def small(rounds: int, count: int) -> None:
@@ -102,7 +103,7 @@ def small(rounds: int, count: int) -> None:
         ("bytes(reader.recv())", copy, None),
         ("memoryview(reader.recv())", view, None),
         ("reader.recv_many(1000)", many, None),
-        ("reader.read_array(dtype, 1000)", array, 10),
+        ("reader.read_array(dtype, 10000)", array, 10),
     ]
     best = dict.fromkeys((name for name, _, _ in cases), float("inf"))
     with shmd.Reader("small") as reader, shmd.Writer("small") as writer:
@@ -116,26 +117,39 @@ def small(rounds: int, count: int) -> None:
         show(name, best[name], bar)
 
 
+def sum_with_numpy() -> float:
+    newest = shmd.stat("main")["messages"]
+    with shmd.Reader("main", start="oldest") as reader:
+        while reader.seq < newest - FRAMES:
+            reader.recv()
+        begun = time.perf_counter_ns()
+        for _ in range(FRAMES):
+            words = numpy.frombuffer(reader.recv(), numpy.uint64)
+            words.sum()
+            del words
+        return (time.perf_counter_ns() - begun) / FRAMES
+
+
+def sum_with_rust(programs: Path) -> float:
+    command = [str(programs / "examples" / "frames"), "main", str(FRAMES)]
+    return float(subprocess.run(command, capture_output=True, check=True).stdout)
+
+
 def frames(rounds: int, programs: Path) -> None:
     print("summing the words of 1080p frames that are there, in place")
     best = {"numpy": float("inf"), "Rust": float("inf")}
     frame = numpy.random.default_rng(1).integers(0, 256, FRAME, dtype=numpy.uint8)
     with shmd.Writer("main") as writer:
-        for _ in range(rounds):
+        for turn in range(rounds):
             for _ in range(FRAMES):
                 writer.publish(frame)
-            newest = shmd.stat("main")["messages"]
-            with shmd.Reader("main", start="oldest") as reader:
-                while reader.seq < newest - FRAMES:
-                    reader.recv()
-                begun = time.perf_counter_ns()
-                for _ in range(FRAMES):
-                    words = numpy.frombuffer(reader.recv(), numpy.uint64)
-                    words.sum()
-                    del words
-                best["numpy"] = min(best["numpy"], (time.perf_counter_ns() - begun) / FRAMES)
-            rust = subprocess.run([programs / "examples" / "frames", "main", str(FRAMES)], capture_output=True, check=True)
-            best["Rust"] = min(best["Rust"], float(rust.stdout))
+            measures: dict[str, Callable[[], float]] = {
+                "numpy": sum_with_numpy,
+                "Rust": functools.partial(sum_with_rust, programs),
+            }
+            # The one that comes second finds more in the processor's cache.
+            for name in sorted(measures, reverse=turn % 2 == 1):
+                best[name] = min(best[name], measures[name]())
     show("numpy.frombuffer(m).sum()", best["numpy"])
     show("the Rust reader, words().fold()", best["Rust"])
     ratio = best["Rust"] / best["numpy"]
@@ -288,7 +302,8 @@ def main() -> None:
     options = parser.parse_args()
     rounds = 1 if options.quick else 5
     with daemon(options.programs):
-        small(rounds, 20_000 if options.quick else 300_000)
+        # As many as the processor's cache holds, as in a channel of the default capacity.
+        small(10 * rounds, 10_000)
         frames(rounds, options.programs)
         streams(min(rounds, 3), options.quick)
 

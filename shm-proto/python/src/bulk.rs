@@ -125,7 +125,8 @@ fn fill(shared: &Shared, inner: &mut Inner, out: &mut [u8], item: usize) -> Resu
         if filled == most {
             return Ok(filled);
         }
-        let message = match held.take() {
+        // The second look is for all but the most common case, and is not made inline.
+        let message = match held.take().or_else(|| reader.find_at_hand()) {
             Some(ready) => reader.message(ready),
             None => match reader.try_recv() {
                 Ok(Some(message)) => message,

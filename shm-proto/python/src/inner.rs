@@ -195,7 +195,14 @@ impl Shared {
     #[inline]
     fn look(&self, inner: &mut Inner) -> Result<Option<Facts>, Stop> {
         let reader = inner.reader.as_mut().ok_or(Stop::Closed)?;
-        let Some(message) = reader.try_recv()? else { return Ok(None) };
+        // The second look is for all but the most common case, and is not made inline.
+        let message = match reader.find_at_hand() {
+            Some(ready) => reader.message(ready),
+            None => match reader.try_recv()? {
+                Some(message) => message,
+                None => return Ok(None),
+            },
+        };
         let facts = Facts::of(&message, inner.serial + 1);
         let ready = message.into_ready();
         Ok(Some(self.hold(inner, ready, facts)))

@@ -33,8 +33,9 @@ impl Reader {
     }
 
     /// The result of [`find`](Self::find) in the most common case: see [`at_hand`](Self::at_hand).
+    #[doc(hidden)]
     #[inline(always)]
-    pub(crate) fn find_at_hand(&mut self) -> Option<Ready> {
+    pub fn find_at_hand(&mut self) -> Option<Ready> {
         let found = self.at_hand()?;
         (!self.losses.knows(self.seq())).then_some(Ready(found))
     }
