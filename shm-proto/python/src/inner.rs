@@ -3,20 +3,20 @@
 //! The reader stays at a message until Python asks for the next one. The message is then finished, unless a view of it is alive:
 //! then nothing moves the reader and nothing closes it, so that the bytes stay where the view shows them.
 
+mod message;
+
 use std::os::fd::{AsFd, RawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
 use shm_proto::internal::ring::Ready;
 use shm_proto::{Error, ReaderError};
 
 use crate::errors;
 use crate::fork::Home;
 use crate::readiness::Readiness;
-use crate::views;
 use crate::wait::{Deadline, readable};
 
 /// How often a look is repeated before a descriptor stays readable for the program to look again.
@@ -268,106 +268,11 @@ impl Shared {
         self.current.load(Ordering::Relaxed) == facts.serial
     }
 
-    /// Finishes with this message, unless that has happened.
-    pub(crate) fn finish_message(&self, py: Python<'_>, facts: &Facts) -> PyResult<()> {
-        let mut inner = self.lock()?;
-        if !self.is_current(facts) {
-            return Ok(());
-        }
-        self.finish(&mut inner).map_err(|stop| self.raise(py, stop))
-    }
-
-    /// Python has dropped a message: finishes with it, if that is possible now.
-    #[inline]
-    pub(crate) fn drop_message(&self, facts: &Facts) {
-        if !self.is_current(facts) || !self.home.is_here() {
-            return;
-        }
-        let Some(mut inner) = self.try_lock() else { return };
-        if self.is_current(facts)
-            && let Err(Stop::Failed(Error::Reader(error))) = self.finish(&mut inner)
-        {
-            inner.due = Some(error);
-        }
-    }
-
-    /// A copy of a message's bytes, which were valid.
-    pub(crate) fn copy<'py>(&self, py: Python<'py>, facts: &Facts) -> PyResult<Bound<'py, PyBytes>> {
-        let mut inner = self.lock()?;
-        let bytes = self.with_message(&mut inner, facts, |message| views::copied(py, message))??;
-        self.check_message(py, &mut inner, facts)?;
-        Ok(bytes)
-    }
-
-    /// Fails if the bytes of a message that were read up to now are not valid.
-    pub(crate) fn check(&self, py: Python<'_>, facts: &Facts) -> PyResult<()> {
-        let mut inner = self.lock()?;
-        self.check_message(py, &mut inner, facts)
-    }
-
-    fn check_message(&self, py: Python<'_>, inner: &mut Inner, facts: &Facts) -> PyResult<()> {
-        match self.with_message(inner, facts, |message| message.is_valid())? {
-            Ok(true) => {
-                inner.seen &= self.views() != 0;
-                Ok(())
-            }
-            Err(error) => Err(errors::raise(py, error)),
-            // To finish with the message may unmap the bytes that a view shows.
-            Ok(false) if self.views() != 0 => {
-                inner.seen = false;
-                Err(errors::overwritten(facts.seq))
-            }
-            Ok(false) => {
-                inner.seen = true;
-                match self.finish(inner) {
-                    Ok(()) => Err(errors::overwritten(facts.seq)),
-                    Err(stop) => Err(self.raise(py, stop)),
-                }
-            }
-        }
-    }
-
-    fn with_message<T>(
-        &self,
-        inner: &mut Inner,
-        facts: &Facts,
-        read: impl FnOnce(&mut shm_proto::Message<'_>) -> T,
-    ) -> PyResult<T> {
-        if !self.is_current(facts) {
-            return Err(errors::finished(facts.seq));
-        }
-        let (Some(reader), Some(ready)) = (&mut inner.reader, inner.held.take()) else {
-            return Err(errors::finished(facts.seq));
-        };
-        let mut message = reader.message(ready);
-        let result = read(&mut message);
-        inner.held = Some(message.into_ready());
-        Ok(result)
-    }
-
     /// The reader and the message that it stands at, of which Python is not told.
     pub(crate) fn parts<'i>(&self, inner: &'i mut Inner) -> Option<(&'i mut shm_proto::Reader, Option<Ready>)> {
         self.current.store(0, Ordering::Relaxed);
         let held = inner.held.take();
         inner.reader.as_mut().map(|reader| (reader, held))
-    }
-
-    /// A view of a message begins.
-    pub(crate) fn begin_view(&self, facts: &Facts) -> PyResult<()> {
-        let mut inner = self.lock()?;
-        if !self.is_current(facts) {
-            return Err(errors::finished(facts.seq));
-        }
-        inner.seen = true;
-        // Relaxed: under the lock.
-        self.views.fetch_add(1, Ordering::Relaxed);
-        Ok(())
-    }
-
-    /// A view ends.
-    pub(crate) fn end_view(&self) {
-        // Release: pairs with the Acquire in `views`.
-        self.views.fetch_sub(1, Ordering::Release);
     }
 
     /// The level-triggered descriptor.
