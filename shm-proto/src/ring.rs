@@ -72,9 +72,7 @@ pub use self::{
         HandoffNote, NotedReader, NotedReaders, SizeNote, SourceNote, copy_notes, note_handoff, note_readers,
         note_size, note_source, noted_handoff, noted_readers, noted_size, noted_source,
     },
-    reader::{
-        Batch as ReadBatch, Message, Messages, OwnedMessage, Reader, ReaderError, Ready, Received, Views, Words,
-    },
+    reader::{Batch as ReadBatch, Message, Messages, OwnedMessage, Reader, ReaderError, Ready, Received, Views, Words},
     segment::{Beginning, Owner, begin_segment, create_segment, own_segment},
     writer::{Batch, HeldSlot, Slot, Writer, WriterError},
 };

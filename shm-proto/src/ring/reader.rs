@@ -3,14 +3,12 @@
 //! The segment is mapped read-only. The program that wrote it may be hostile, so the reader checks headers before it
 //! follows them and copies payloads out; see [`Message`].
 //!
-//! | part | what only this part may change |
+//! | part, called in turn | what only this part may change |
 //! |---|---|
 //! | [`Position`] | the mapped segment and where the reader stands there |
 //! | [`Losses`] | what was not received |
 //! | [`Connection`] | the link to the daemon, moves to new segments, trouble |
 //! | [`Page`] | what the writer sees of the reader, and how the reader sleeps |
-//!
-//! The [`Reader`] calls the parts in turn.
 
 mod batch;
 mod connection;
