@@ -4,7 +4,7 @@ mod campaign;
 mod dead;
 mod evicted;
 mod fifo;
-mod handoff;
+pub(crate) mod handoff;
 mod log;
 mod size;
 mod tail;

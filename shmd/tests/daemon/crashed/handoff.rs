@@ -24,7 +24,7 @@ const CHANNEL: &str =
     "[[channel]]\nmode = \"handoff\"\ncapacity = 4096\nmin = 4096\nmax = \"8MiB\"\nack_timeout = \"60s\"\n";
 const KIB: u64 = 1 << 10;
 
-fn attach(daemon: &Daemon) -> Box<HandoffReader> {
+pub(crate) fn attach(daemon: &Daemon) -> Box<HandoffReader> {
     match Attachment::open(&daemon.endpoint(), None, Start::New).unwrap() {
         Attachment::Handoff(reader) => reader,
         Attachment::Ring(_) => panic!("it is a handoff channel"),
@@ -43,7 +43,10 @@ fn on_offer(daemon: &Daemon) -> bool {
 }
 
 /// Publishes these messages, each of which has to be acknowledged.
-fn publish(mut writer: Writer, messages: impl Iterator<Item = String> + Send + 'static) -> JoinHandle<Writer> {
+pub(crate) fn publish(
+    mut writer: Writer,
+    messages: impl Iterator<Item = String> + Send + 'static,
+) -> JoinHandle<Writer> {
     thread::spawn(move || {
         messages.for_each(|message| assert!(writer.publish(message.as_bytes()).unwrap().is_some()));
         writer
@@ -51,7 +54,7 @@ fn publish(mut writer: Writer, messages: impl Iterator<Item = String> + Send + '
 }
 
 /// Reads until the channel closes.
-fn read(reader: Box<HandoffReader>) -> JoinHandle<Vec<String>> {
+pub(crate) fn read(reader: Box<HandoffReader>) -> JoinHandle<Vec<String>> {
     read_and_count(reader, Arc::default())
 }
 
@@ -73,7 +76,7 @@ fn read_and_count(mut reader: Box<HandoffReader>, count: Arc<AtomicU64>) -> Join
 }
 
 /// That these are the numbers from 0 on, each once.
-fn assert_numbers(seen: &[String], count: u64) {
+pub(crate) fn assert_numbers(seen: &[String], count: u64) {
     let wrong = seen.iter().zip(0u64..).find(|(seen, number)| **seen != number.to_string());
     assert!(wrong.is_none(), "{wrong:?}");
     assert_eq!(seen.len() as u64, count);

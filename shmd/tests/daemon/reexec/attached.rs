@@ -6,6 +6,7 @@ use std::thread;
 use shm_proto::{Reader, ReaderError, Start, Writer};
 
 use super::{Daemon, Running, times};
+use crate::crashed::handoff::{assert_numbers, attach, publish, read};
 use crate::{PATIENCE, joined, wait_for};
 
 #[test]
@@ -73,4 +74,23 @@ fn a_lent_writer_and_readers_under_load_notice_nothing() {
         }
         assert!(!daemon.log().contains("event=move"), "{}", daemon.log());
     }
+}
+
+#[test]
+fn a_handoff_goes_on_after_the_message_that_it_was_at() {
+    let keys = "mode = \"handoff\"\ncapacity = 4096\nmin = 4096\nmax = \"1MiB\"\nack_timeout = \"60s\"";
+    let mut daemon = Daemon::copied("reexec-handoff", keys);
+    let count = 100 * u64::from(times());
+    let reading = read(attach(&daemon));
+    let writer = Writer::attach(&daemon.endpoint(), None).unwrap();
+    let writing = publish(writer, (0..count).map(|n| n.to_string()));
+    for n in 0..u64::from(times()) {
+        wait_for(|| daemon.stat().messages >= 90 * n, || daemon.log());
+        daemon.must_reexec();
+    }
+    drop(joined(writing));
+    wait_for(|| !daemon.stat().readers.is_empty(), || daemon.log());
+    assert_eq!(daemon.stat().messages, count);
+    assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
+    assert_numbers(&joined(reading), count);
 }
