@@ -8,7 +8,7 @@ use super::Reader;
 use super::moves::Standing;
 use super::next_record::State;
 use super::position::Found;
-use super::resume::Ready;
+use super::ready::Ready;
 use crate::os::prefetch::{AHEAD, prefetch};
 use crate::ring::copy;
 use crate::ring::reader::error::{ReaderError, Result};

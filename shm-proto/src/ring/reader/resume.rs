@@ -3,20 +3,8 @@
 use super::Reader;
 use super::error::{ReaderError, Result};
 use super::message::Message;
-use super::position::Found;
+use super::ready::Ready;
 use crate::os::clock;
-
-/// The next message has arrived, and the reader stands at it.
-#[derive(Debug)]
-#[must_use]
-pub struct Ready(Found);
-
-impl Ready {
-    #[inline(always)]
-    pub(super) fn new(found: Found) -> Ready {
-        Ready(found)
-    }
-}
 
 impl Reader {
     /// Continues an earlier attachment to the same lineage, after which message `next` was expected. Earlier messages
@@ -37,7 +25,7 @@ impl Reader {
     #[inline(always)]
     pub fn find_at_hand(&mut self) -> Option<Ready> {
         let found = self.at_hand()?;
-        (!self.losses.knows(self.seq())).then_some(Ready(found))
+        (!self.losses.knows(self.seq())).then_some(Ready::new(found))
     }
 
     /// Like [`try_recv`](Self::try_recv), but does not return the message, and skips messages that the program already
@@ -50,7 +38,7 @@ impl Reader {
             }
             let Some(found) = self.next_record()? else { return Ok(None) };
             if !self.losses.knows(self.seq()) {
-                return Ok(Some(Ready(found)));
+                return Ok(Some(Ready::new(found)));
             }
             match Message::new(self, found).finish() {
                 Ok(()) | Err(ReaderError::Lapped { .. } | ReaderError::Withdrawn { .. }) => {}
@@ -79,7 +67,8 @@ impl Reader {
     /// If the reader stands where no such message can be.
     #[doc(hidden)]
     #[inline]
-    pub fn message(&mut self, Ready(found): Ready) -> Message<'_> {
+    pub fn message(&mut self, ready: Ready) -> Message<'_> {
+        let found = ready.found();
         // The holder of a `Found` relies on this: see `position`.
         assert!(self.position.holds(found), "a message that is not there");
         Message::new(self, found)
