@@ -33,6 +33,7 @@ mod feed;
 mod fifo;
 mod file_id;
 mod packed;
+mod packed_pump;
 mod report;
 mod sink;
 mod stdin;
@@ -47,6 +48,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use serde::{Deserialize, Serialize};
 use shm_proto::Geometry;
 use shm_proto::internal::control::stat::{self, SourceState};
 use shm_proto::internal::os::bell::Bell;
@@ -66,9 +68,13 @@ use crate::config::{CommandLine, SourceKind};
 use crate::handover::Parcel;
 use crate::threads;
 use child::Running;
+use clients::PackedClients;
+use exec::PackedExec;
 use feed::Feed;
-use packed::PackedInput;
+use fifo::PackedFifo;
+use packed_pump::PackedPump;
 use sink::Sink;
+use tail::PackedTail;
 
 /// What a source's thread says.
 #[derive(Debug)]
@@ -139,6 +145,16 @@ impl Opening {
         let writer = Writer::open(self.segment.as_fd(), self.lease, Box::new(link), self.geometry, self.capacity)?;
         Ok((writer, self.segment))
     }
+}
+
+/// What each kind of source leaves.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum PackedInput {
+    Stdin(Option<PackedPump>),
+    Fifo(PackedFifo),
+    Clients(PackedClients),
+    Exec(PackedExec),
+    Tail(PackedTail),
 }
 
 /// What a source reads.

@@ -30,9 +30,9 @@ use shm_proto::{Bytes, Error, FramingError, Result};
 
 use super::feed::{Feed, Stepped, is_ready};
 use super::file_id::Place;
-use super::packed::{PackedInput, PackedPump};
+use super::packed_pump::PackedPump;
 use super::unix::Listener;
-use super::{Cutting, Input};
+use super::{Cutting, Input, PackedInput};
 use crate::access::Access;
 use crate::config::Packets;
 use crate::handover::{Luggage, Parcel};

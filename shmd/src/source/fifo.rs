@@ -33,8 +33,8 @@ use shm_proto::{Error, FramingError, Result};
 
 use super::feed::{Feed, Stepped, is_ready};
 use super::file_id::{Made, wrong_kind};
-use super::packed::{PackedInput, PackedPump};
-use super::{Cutting, Input};
+use super::packed_pump::PackedPump;
+use super::{Cutting, Input, PackedInput};
 use crate::access::FileAccess;
 use crate::handover::{Luggage, Parcel};
 use crate::operation_log::{LogEvent, operation};

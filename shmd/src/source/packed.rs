@@ -4,18 +4,18 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use serde::{Deserialize, Serialize};
-use shm_proto::internal::framing::{Pump, PumpState};
 
-use super::clients::{Clients, PackedClients};
-use super::exec::{Exec, PackedExec};
-use super::fifo::{Fifo, PackedFifo};
+use super::clients::Clients;
+use super::exec::Exec;
+use super::fifo::Fifo;
+use super::packed_pump::PackedPump;
 use super::report::Figures;
 use super::stdin::Stdin;
-use super::tail::{PackedTail, Tail};
-use super::{Cutting, Input};
+use super::tail::Tail;
+use super::{Cutting, Input, PackedInput};
 use crate::access::Access;
 use crate::config::SourceKind;
-use crate::handover::{Blob, Luggage, Parcel};
+use crate::handover::{Luggage, Parcel};
 
 /// A source that rests: it has read nothing that is not published, or has it here.
 #[derive(Debug)]
@@ -27,44 +27,6 @@ pub(crate) struct PackedSource {
     pub(crate) figures: Figures,
     /// Nothing of a source that has ended, or was not started yet.
     pub(crate) input: Option<PackedInput>,
-}
-
-/// What each kind of source leaves.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) enum PackedInput {
-    Stdin(Option<PackedPump>),
-    Fifo(PackedFifo),
-    Clients(PackedClients),
-    Exec(PackedExec),
-    Tail(PackedTail),
-}
-
-/// What was read of an input and not published.
-#[derive(Debug, Serialize, Deserialize)]
-pub(crate) struct PackedPump {
-    state: PumpState,
-    bytes: Blob,
-}
-
-impl PackedPump {
-    /// Packs a pump.
-    ///
-    /// # Errors
-    /// When there is no memory for its bytes.
-    pub(super) fn pack(pump: &Pump, parcel: &mut Parcel) -> io::Result<Self> {
-        let mut state = pump.state();
-        let bytes = parcel.bytes(&std::mem::take(&mut state.bytes))?;
-        Ok(Self { state, bytes })
-    }
-
-    /// `pump` is one for the same input that has not begun.
-    ///
-    /// # Errors
-    /// When the bytes are not there.
-    pub(super) fn unpack(mut self, pump: Pump, luggage: &Luggage) -> io::Result<Pump> {
-        self.state.bytes = luggage.bytes(self.bytes)?;
-        Ok(pump.going_on(self.state))
-    }
 }
 
 impl Rested {

@@ -8,9 +8,9 @@ use shm_proto::internal::control::stat::SourceState;
 use shm_proto::internal::framing::Pump;
 use shm_proto::internal::framing::input::Shared;
 
-use super::Input;
 use super::feed::{Feed, Stepped};
-use super::packed::{PackedInput, PackedPump};
+use super::packed_pump::PackedPump;
+use super::{Input, PackedInput};
 use crate::handover::Parcel;
 
 /// Standard input, or in tests something like it.

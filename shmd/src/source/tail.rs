@@ -40,8 +40,8 @@ use self::place::Begin;
 use self::turn::{Turn, look};
 use super::feed::{Feed, Stepped};
 use super::file_id::wrong_kind;
-use super::packed::{PackedInput, PackedPump};
-use super::{Cutting, Input};
+use super::packed_pump::PackedPump;
+use super::{Cutting, Input, PackedInput};
 use crate::handover::{Luggage, Parcel};
 use crate::operation_log::{LogEvent, operation};
 
