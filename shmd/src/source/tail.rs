@@ -222,6 +222,18 @@ impl Tail {
         }
     }
 
+    /// Opens the file again at the same place, because a descriptor may be stale. False if its name leads to another file.
+    fn open_again(&mut self) -> bool {
+        // A name that leads nowhere for now is no reason to give the open file up.
+        let (Some(followed), Ok(Some(named))) = (&self.file, open(&self.path)) else { return true };
+        let is_same = (named.id, named.born_ns) == (followed.id, followed.born_ns);
+        if is_same {
+            self.file = Some(Followed { at: followed.at, stop: followed.stop, ..named });
+            self.watch();
+        }
+        is_same
+    }
+
     /// Follows the open file to its end, which may never come. Returns whether to begin the file again.
     fn follow(&mut self, feed: &mut Feed<'_>, pump: &mut Pump) -> Result<bool> {
         feed.set(SourceState::Following);
@@ -239,11 +251,15 @@ impl Tail {
                 Stepped::End => return Ok(std::mem::take(&mut self.rewind)),
                 Stepped::Broken(e) => {
                     feed.trouble(&e, || None);
-                    if !matches!(e, Error::Framing(FramingError::BadInput { .. })) {
-                        feed.pause(LOOK)?;
+                    if matches!(e, Error::Framing(FramingError::BadInput { .. })) {
+                        pump.pass_over();
+                        continue;
+                    }
+                    // It could not be read: what was read is not read again.
+                    feed.pause(LOOK)?;
+                    if !self.open_again() {
                         return Ok(false);
                     }
-                    pump.pass_over();
                 }
             }
         }
