@@ -35,7 +35,7 @@ use shm_proto::internal::framing::Pump;
 use shm_proto::internal::ring::{SourceNote, note_source};
 use shm_proto::{Error, FramingError, Result};
 
-use self::followed::{Followed, Stop};
+use self::followed::{Followed, Left, Stop};
 use self::place::Begin;
 use self::turn::{Turn, look};
 use super::feed::{Feed, Stepped};
@@ -56,6 +56,8 @@ pub(super) struct Tail {
     path: PathBuf,
     begin: Begin,
     file: Option<Followed>,
+    /// Where the file before this one was left.
+    left: Option<Left>,
     watch: Option<Inotify>,
     /// The file that inotify watches.
     watched: Option<WatchDescriptor>,
@@ -72,6 +74,7 @@ pub(super) struct Tail {
 pub(crate) struct PackedTail {
     /// The file, the place in it, and when it ends.
     file: Option<(i32, u64, Stop)>,
+    left: Option<Left>,
     pump: Option<PackedPump>,
     rewind: bool,
     passes: u64,
@@ -94,7 +97,7 @@ impl Tail {
         let flags = InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK;
         let watch = Inotify::init(flags).inspect_err(|e| debug!("event=no-inotify reason={e}")).ok();
         let (pump, rewind, passes) = (None, false, 0);
-        Self { path: path.to_owned(), begin, file, watch, watched: None, pump, rewind, passes }
+        Self { path: path.to_owned(), begin, file, left: None, watch, watched: None, pump, rewind, passes }
     }
 
     /// Goes on with what the program before this one has left.
@@ -102,12 +105,12 @@ impl Tail {
     /// # Errors
     /// When it cannot be used.
     pub(super) fn unpack(path: &Path, packed: PackedTail, cutting: Cutting, luggage: &Luggage) -> io::Result<Self> {
-        let PackedTail { file, pump, rewind, passes } = packed;
+        let PackedTail { file, left, pump, rewind, passes } = packed;
         let file = file.map(|(file, at, stop)| Followed::known(luggage.fd(file)?.into(), at, stop)).transpose()?;
         let new = || cutting.pump_of_many().map_err(io::Error::other);
         let pump = pump.map(|pump| pump.unpack(new()?, luggage)).transpose()?;
         // Without a pump the first message was not looked for: the end of the file is followed, as at a start.
-        Ok(Self { pump, rewind, passes, ..Self::at(path, Begin::Fresh, file) })
+        Ok(Self { left, pump, rewind, passes, ..Self::at(path, Begin::Fresh, file) })
     }
 
     /// Notes where it begins, unless the segment says so already.
@@ -198,14 +201,16 @@ impl Tail {
         Ok(())
     }
 
-    /// Waits for the file to be there, and opens it at its beginning.
+    /// Waits for the file to be there, and opens it at its beginning. One that was left before is opened where it was left.
     fn find(&mut self, feed: &mut Feed<'_>) -> Result<()> {
         let mut before = None;
         loop {
             match open(&self.path) {
                 Ok(Some(file)) => {
                     operation(LogEvent::Follow).on(feed.channel()).text("file", self.path.display()).info();
-                    self.file = Some(file);
+                    let left = self.left.take().filter(|left| left.is_in(&file));
+                    let at = left.map_or(0, |left| left.at);
+                    self.file = Some(Followed { at, ..file });
                     return Ok(());
                 }
                 Ok(None) => feed.set(SourceState::AwaitingFile),
@@ -220,18 +225,6 @@ impl Tail {
             }
             self.wait(feed)?;
         }
-    }
-
-    /// Opens the file again at the same place, because a descriptor may be stale. False if its name leads to another file.
-    fn open_again(&mut self) -> bool {
-        // A name that leads nowhere for now is no reason to give the open file up.
-        let (Some(followed), Ok(Some(named))) = (&self.file, open(&self.path)) else { return true };
-        let is_same = (named.id, named.born_ns) == (followed.id, followed.born_ns);
-        if is_same {
-            self.file = Some(Followed { at: followed.at, stop: followed.stop, ..named });
-            self.watch();
-        }
-        is_same
     }
 
     /// Follows the open file to its end, which may never come. Returns whether to begin the file again.
@@ -255,11 +248,9 @@ impl Tail {
                         pump.pass_over();
                         continue;
                     }
-                    // It could not be read: what was read is not read again.
+                    // It is opened again where it was: a descriptor may be stale.
                     feed.pause(LOOK)?;
-                    if !self.open_again() {
-                        return Ok(false);
-                    }
+                    return Ok(false);
                 }
             }
         }
@@ -277,11 +268,13 @@ impl Tail {
             let rewind = self.follow(feed, pump)?;
             // What was to be passed over was in this file.
             feed.pass(0);
-            let rewound = self.file.take().filter(|_| rewind).map(Followed::rewound);
-            if rewound.is_some() {
+            let Some(followed) = self.file.take() else { continue };
+            if rewind {
                 operation(LogEvent::Rewind).on(feed.channel()).text("file", self.path.display()).info();
-                self.file = rewound;
+                self.file = Some(followed.rewound());
                 *pump = feed.pump()?;
+            } else {
+                self.left = Some(followed.left(pump.unfinished() as u64));
             }
         }
     }
@@ -309,6 +302,7 @@ impl Input for Tail {
         let file = self.file.as_ref().map(|followed| Ok((parcel.fd(&followed.file)?, followed.at, followed.stop)));
         Ok(PackedInput::Tail(PackedTail {
             file: file.transpose().map_err(|e: io::Error| e)?,
+            left: self.left,
             pump: self.pump.as_ref().map(|pump| PackedPump::pack(pump, parcel)).transpose()?,
             rewind: self.rewind,
             passes: self.passes,

@@ -59,9 +59,32 @@ impl Followed {
         Ok(())
     }
 
+    /// Where it is left, if so many of the bytes that were read belong to no message yet.
+    pub(super) fn left(&self, unfinished: u64) -> Left {
+        let FileId { device, inode } = self.id;
+        Left { device, inode, born_ns: self.born_ns, at: self.at.saturating_sub(unfinished) }
+    }
+
     /// From its beginning.
     pub(super) fn rewound(self) -> Self {
         Self { at: 0, stop: Stop::Never, ..self }
+    }
+}
+
+/// Which file was left, and at which place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Left {
+    device: u64,
+    inode: u64,
+    born_ns: u64,
+    pub(super) at: u64,
+}
+
+impl Left {
+    /// Whether it is this file. A name may lead back to a file, and a file that could not be read is opened again.
+    pub(super) fn is_in(&self, file: &Followed) -> bool {
+        let id = FileId { device: self.device, inode: self.inode };
+        (id, self.born_ns) == (file.id, file.born_ns)
     }
 }
 

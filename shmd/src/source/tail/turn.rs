@@ -42,7 +42,8 @@ fn turn(here: Here, named: Option<(FileId, u64)>) -> Turn {
 
 /// What to do, by what the system says now.
 pub(super) fn look(followed: &Followed, path: &Path) -> Turn {
-    let Ok(open) = followed.file.metadata() else { return Turn::Leave };
+    // If the system does not say it, reading fails, too, or it says it the next time.
+    let Ok(open) = followed.file.metadata() else { return Turn::Stay };
     let here = Here { id: followed.id, at: followed.at, len: open.len(), names: open.nlink() };
     turn(here, fs::metadata(path).ok().map(|named| (FileId::from(&named), named.len())))
 }

@@ -13,7 +13,7 @@ use nix::fcntl::OFlag;
 use nix::libc::SIGKILL;
 use shm_proto::internal::control::stat::SourceState;
 use shm_proto::internal::handoff::{self, Names};
-use shm_proto::{Reader, Request, Start};
+use shm_proto::{Reader, ReaderError, Request, Start};
 use shm_test_support::shared_memory;
 
 use crate::{Daemon, wait_for};
@@ -73,7 +73,9 @@ impl Thread {
         let path = daemon.dir.join("in");
         match self {
             Thread::Exec => {
-                let program = "n=$(cat $1 2>/dev/null || echo 0)\necho $((n + 1)) >$1\necho $n\nsleep 0.05\n";
+                // It may be killed at any moment, and another one begin.
+                let program =
+                    "n=$(cat $1 2>/dev/null || echo 0)\necho $((n + 1)) >$1.$$\nmv $1.$$ $1\necho $n\nsleep 0.05\n";
                 fs::write(path, program).unwrap();
             }
             Thread::Tail => fs::write(path, "").unwrap(),
@@ -103,6 +105,8 @@ impl Thread {
 enum Taker {
     Ring(Box<Reader>),
     Handoff(Box<handoff::Reader>),
+    /// Its writer could not serve it.
+    Evicted,
 }
 
 impl Taker {
@@ -126,7 +130,15 @@ impl Taker {
     fn take(&mut self) -> Option<u64> {
         let (mut bytes, moment) = (Vec::new(), Some(Duration::from_millis(20)));
         match self {
-            Taker::Ring(reader) => drop(reader.recv_into(&mut bytes, moment).ok()?),
+            Taker::Ring(reader) => match reader.recv_into(&mut bytes, moment) {
+                Ok(_) => {}
+                Err(ReaderError::Evicted { .. }) => {
+                    *self = Taker::Evicted;
+                    return None;
+                }
+                Err(_) => return None,
+            },
+            Taker::Evicted => return None,
             Taker::Handoff(reader) => {
                 reader.recv(&mut bytes, moment).ok()?;
                 reader.acknowledge();
@@ -175,7 +187,8 @@ fn trace(daemon: &Daemon, thread: Thread, options: &[&str]) -> Option<Child> {
         },
         || "strace neither traces nor ends".to_owned(),
     );
-    (!gave_up).then_some(child)
+    // Or the first call was the one that kills, and both have ended.
+    (!gave_up || !task.exists()).then_some(child)
 }
 
 /// Feeds and takes until three lines have come, or the source has given up and says why, or the daemon is dead. A resize makes the thread
@@ -192,6 +205,13 @@ fn use_it(daemon: &mut Daemon, thread: Thread) {
         while let Some(n) = taker.take() {
             assert!(last.is_none_or(|last| n > last), "{n} came after {last:?}: {}", daemon.log());
             (last, came) = (Some(n), came + 1);
+        }
+        if matches!(taker, Taker::Evicted) {
+            // The page says it before the log does.
+            let is_logged = |daemon: &mut Daemon| daemon.log().contains("event=evict channel=main reader=");
+            wait_for(|| is_logged(daemon) || !daemon.is_running(), || "the eviction is in the log".to_owned());
+            let Some(next) = Taker::new(thread, daemon) else { return true };
+            (taker, last) = (next, None);
         }
         if came == 1 {
             let _ = daemon.ask(&Request::Resize { channel: None, bytes: 256 << 10 });
@@ -279,4 +299,22 @@ fn a_call_of_a_source_that_fails_or_kills_costs_no_more_than_what_it_was_for() {
 #[test]
 fn a_call_of_a_handoff_that_fails_or_kills_costs_no_more_than_what_it_was_for() {
     faults_of(Thread::Handoff);
+}
+
+/// What was read before is not read again.
+#[test]
+fn a_followed_file_that_cannot_be_read_for_once_is_followed_from_where_it_was() {
+    let thread = Thread::Tail;
+    let mut daemon = Daemon::configured("faults-followed", "");
+    daemon.config = thread.config(&daemon);
+    for calls in ["pread64", "fstat,statx,newfstatat"] {
+        for n in 2..8 {
+            let inject = format!("inject={calls}:error=EIO:when={n}");
+            let options = ["-e", &format!("trace={calls}"), "-e", &inject];
+            let Some(ended) = life(&mut daemon, thread, &options) else {
+                return println!("skipped: strace is not here, or may not trace");
+            };
+            assert_eq!(ended, (Some(0), None), "{}", daemon.log());
+        }
+    }
 }
