@@ -40,7 +40,7 @@ extern "C" {
 #define SHMD_VERSION_MINOR 1
 #define SHMD_VERSION_PATCH 0
 
-/* Timeouts are in nanoseconds. A negative timeout is none: the call waits without a limit. */
+/* Timeouts are in nanoseconds. With a negative timeout, the call waits without a limit. */
 #define SHMD_FOREVER (INT64_C(-1))
 #define SHMD_MILLISECONDS(n) (INT64_C(1000000) * (n))
 #define SHMD_SECONDS(n) (INT64_C(1000000000) * (n))

@@ -16,7 +16,7 @@ pub(crate) const VERSION: &CStr = match CStr::from_bytes_with_nul(concat!(env!("
     Err(_) => panic!("a version has no zero inside"),
 };
 
-/// A negative timeout is none.
+/// A negative timeout means no time limit.
 #[inline(always)]
 pub(crate) fn timeout(ns: i64) -> Option<Duration> {
     u64::try_from(ns).ok().map(Duration::from_nanos)

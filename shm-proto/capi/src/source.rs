@@ -73,7 +73,7 @@ impl Source {
         Source::Follower(Lender::new(follower), fd)
     }
 
-    /// The next message; with `wait` by the end of the timeout at the latest, without it at once. `None`: there is none.
+    /// The next message, or `None`. With `wait`, the call waits for it until the timeout ends; otherwise it returns at once.
     ///
     /// # Safety
     /// Nothing is lent, and what is lent is dropped before this value.

@@ -143,7 +143,7 @@ impl Drop for Message {
 
 /// A copy of a message's bytes.
 pub(crate) fn copied<'py>(py: Python<'py>, message: &shm_proto::Message<'_>) -> PyResult<Bound<'py, PyBytes>> {
-    // SAFETY: a message has so many bytes there. A new object is returned, or null with an exception set.
+    // SAFETY: the message has `len` bytes from there on. A new object is returned, or null with an exception set.
     unsafe {
         let bytes = ffi::PyBytes_FromStringAndSize(message.as_ptr().cast(), message.len() as isize);
         Ok(Bound::from_owned_ptr_or_err(py, bytes)?.cast_into_unchecked())

@@ -75,7 +75,7 @@ impl Follower {
         Ok(Follower { endpoint, channel, state, attachment: None, due_ns: 0, notice: None, wait })
     }
 
-    /// Ends with the first attachment: its end, or the reason why there is none, is returned as an error. For programs whose
+    /// Ends with the first attachment: its end, or the reason why it was refused, is returned as an error. For programs whose
     /// users choose whether to follow.
     #[must_use]
     pub fn once(self) -> Self {

@@ -51,7 +51,7 @@ fn lines(from: usize, to: usize) -> String {
     (from..to).map(|n| format!("line {n} {}\n", "x".repeat(n * 7 % 300))).collect()
 }
 
-/// Waits until so many readers have read everything and sleep.
+/// Waits until this number of readers has read everything and sleeps.
 fn until_asleep(daemon: &Daemon, readers: usize, messages: usize) {
     daemon.until_stat("the readers sleep", |stat| {
         let asleep =

@@ -49,7 +49,7 @@ enum Stage {
 }
 
 impl Daemon {
-    /// A client asks for it. It is answered by the next program, or with the reason why there is none.
+    /// A client asks for it. The next program answers the client; if it cannot start, this one answers with the reason.
     pub(super) fn reexec_for(&mut self, id: ClientId) {
         let Some(uid) = self.connections.client(id).map(|client| client.credentials.uid) else { return };
         let user = self.connections.user(uid);

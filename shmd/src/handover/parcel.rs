@@ -103,7 +103,7 @@ impl Luggage {
     /// A descriptor, by the number that it was left under. Each can be taken once.
     ///
     /// # Errors
-    /// When there is none.
+    /// If no descriptor was left under this number.
     pub(crate) fn fd(&self, number: i32) -> io::Result<OwnedFd> {
         inherited::take(number)
     }

@@ -80,7 +80,7 @@ mod tests {
     use crate::framing::pump::tests::Pieces;
     use crate::framing::{Framing, MessageSink, Pump, Slotted, Step};
 
-    /// Fails whenever it has taken so many messages, and takes as many again.
+    /// Takes this many messages, fails once, and so on.
     struct Tires {
         messages: Vec<Vec<u8>>,
         after: usize,
