@@ -126,7 +126,7 @@ impl Batch {
             return Ok(());
         }
         let shared = &self.writer.get().shared;
-        let mut inner = shared.lock()?;
+        let mut inner = shared.guard.lock()?;
         let begins = std::iter::once(0).chain(ends.iter().copied());
         let parts = begins.zip(&ends).map(|(begin, end)| &bytes[begin..*end]);
         let done = publish(py, shared, &mut inner, parts, self.timeout)?;

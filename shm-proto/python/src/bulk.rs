@@ -17,7 +17,7 @@ fn await_first<'s>(
     shared: &'s Shared,
     timeout: Option<Duration>,
 ) -> PyResult<Option<MutexGuard<'s, Inner>>> {
-    let mut inner = shared.lock()?;
+    let mut inner = shared.guard.lock()?;
     let found = if timeout.is_some_and(|timeout| timeout.is_zero()) {
         // As for `try_recv`, which arms the descriptor.
         shared.next(&mut inner).map_err(|stop| shared.raise(py, stop))?

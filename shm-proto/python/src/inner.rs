@@ -6,8 +6,8 @@
 mod message;
 
 use std::os::fd::{AsFd, RawFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use pyo3::prelude::*;
@@ -16,6 +16,7 @@ use shm_proto::{Error, ReaderError};
 
 use crate::errors;
 use crate::fork::Home;
+use crate::guarded::{Ends, Guarded};
 use crate::readiness::Readiness;
 use crate::wait::{Deadline, readable};
 
@@ -25,22 +26,17 @@ const LOOKS: usize = 3;
 /// What the threads of a program share of a reader.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    inner: Mutex<Inner>,
+    pub(crate) guard: Guarded<Inner>,
     /// The number of the message that can be viewed; 0 for none. Changed only under the lock.
-    current: AtomicU64,
-    /// Views of that message. Raised only under the lock.
-    views: AtomicUsize,
-    /// Another thread has closed the reader while it was in use.
-    closing: AtomicBool,
-    home: Home,
-    /// The reader's name in messages.
-    name: String,
+    current: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
 pub(crate) struct Inner {
     reader: Option<shm_proto::Reader>,
     held: Option<Ready>,
+    /// As in [`Shared`].
+    current: Arc<AtomicU64>,
     /// The number of messages that were handed out.
     serial: u64,
     /// Bytes were viewed since they were last found valid.
@@ -81,15 +77,10 @@ impl<E: Into<Error>> From<E> for Stop {
 impl Shared {
     pub(crate) fn new(reader: shm_proto::Reader) -> Shared {
         let name = format!("reader of channel {}", reader.geometry().channel);
-        let reader = Some(reader);
-        Shared {
-            inner: Mutex::new(Inner { reader, held: None, serial: 0, seen: false, due: None, readiness: None }),
-            current: AtomicU64::new(0),
-            views: AtomicUsize::new(0),
-            closing: AtomicBool::new(false),
-            home: Home::new(),
-            name,
-        }
+        let (reader, current) = (Some(reader), Arc::new(AtomicU64::new(0)));
+        let shown = Arc::clone(&current);
+        let inner = Inner { reader, held: None, current: shown, serial: 0, seen: false, due: None, readiness: None };
+        Shared { guard: Guarded::new(inner, name), current }
     }
 
     #[cold]
@@ -97,35 +88,8 @@ impl Shared {
         match stop {
             Stop::Failed(error) => errors::raise(py, error),
             Stop::Viewed(views) => errors::viewed("message", views),
-            Stop::Closed => errors::closed(&self.name),
+            Stop::Closed => self.guard.closed(),
         }
-    }
-
-    /// Access to the reader, for one thread of the process that made it.
-    #[inline]
-    pub(crate) fn lock(&self) -> PyResult<MutexGuard<'_, Inner>> {
-        self.home.check(&self.name)?;
-        self.try_lock().ok_or_else(|| errors::busy(&self.name))
-    }
-
-    #[inline]
-    fn try_lock(&self) -> Option<MutexGuard<'_, Inner>> {
-        let mut inner = match self.inner.try_lock() {
-            Ok(inner) => inner,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return None,
-        };
-        // Relaxed: the flag says only what to do next.
-        if self.closing.load(Ordering::Relaxed) && self.views() == 0 {
-            self.close_now(&mut inner);
-        }
-        Some(inner)
-    }
-
-    /// Acquire: pairs with the Release in `end_view`; what was read through a view was read before.
-    #[inline]
-    fn views(&self) -> usize {
-        self.views.load(Ordering::Acquire)
     }
 
     /// The next message, or `None` if there is none yet. With a descriptor, the reader is armed then.
@@ -159,9 +123,9 @@ impl Shared {
                 return Ok(Some(facts));
             }
             py.check_signals()?;
-            if self.closing.load(Ordering::Relaxed) {
-                self.close_now(inner);
-                return Err(errors::closed(&self.name));
+            if self.guard.is_closing() {
+                self.guard.end(inner);
+                return Err(self.guard.closed());
             }
             if deadline.is_over() {
                 return Ok(None);
@@ -246,7 +210,7 @@ impl Shared {
 
     #[inline]
     fn finish(&self, inner: &mut Inner) -> Result<(), Stop> {
-        let views = self.views();
+        let views = self.guard.views();
         if views != 0 {
             return Err(Stop::Viewed(views));
         }
@@ -277,15 +241,15 @@ impl Shared {
 
     /// The level-triggered descriptor.
     pub(crate) fn fd(&self, py: Python<'_>) -> PyResult<RawFd> {
-        let mut inner = self.lock()?;
+        let mut inner = self.guard.lock()?;
         let inner = &mut *inner;
-        let reader = inner.reader.as_ref().ok_or_else(|| errors::closed(&self.name))?;
+        let reader = inner.reader.as_ref().ok_or_else(|| self.guard.closed())?;
         let readiness = match &inner.readiness {
             Some(readiness) => readiness,
             None => {
                 let made = Readiness::over(reader.as_fd());
                 let made = made.map_err(|e| {
-                    errors::raise(py, Error::system(format!("make a descriptor for the {}", self.name), e))
+                    errors::raise(py, Error::system(format!("make a descriptor for the {}", self.guard.name()), e))
                 })?;
                 inner.readiness.insert(made)
             }
@@ -295,41 +259,23 @@ impl Shared {
 
     /// Something about the reader.
     pub(crate) fn ask<T>(&self, what: impl FnOnce(&shm_proto::Reader) -> T) -> PyResult<T> {
-        let inner = self.lock()?;
-        inner.reader.as_ref().map(what).ok_or_else(|| errors::closed(&self.name))
+        let inner = self.guard.lock()?;
+        inner.reader.as_ref().map(what).ok_or_else(|| self.guard.closed())
+    }
+}
+
+impl Ends for Inner {
+    const VIEWED: &'static str = "message";
+
+    fn has_ended(&self) -> bool {
+        self.reader.is_none()
     }
 
-    pub(crate) fn is_closed(&self) -> bool {
-        self.try_lock().is_some_and(|inner| inner.reader.is_none())
-    }
-
-    /// Ends the attachment. If another thread waits for a message, that wait ends. In a child, only the child's copy ends.
-    pub(crate) fn close(&self) -> PyResult<()> {
-        if !self.home.is_here() {
-            return Ok(());
-        }
-        let views = self.views();
-        if views != 0 {
-            return Err(errors::viewed("message", views));
-        }
-        self.close_later()
-    }
-
-    /// As [`close`](Self::close), but views may be alive: then the reader is closed when it is dropped.
-    pub(crate) fn close_later(&self) -> PyResult<()> {
-        if self.home.is_here() {
-            self.closing.store(true, Ordering::Relaxed);
-            // Whoever has the lock sees the flag, or the next call does.
-            drop(self.try_lock());
-        }
-        Ok(())
-    }
-
-    fn close_now(&self, inner: &mut Inner) {
+    fn end(&mut self, home: &Home) {
         self.current.store(0, Ordering::Relaxed);
-        (inner.held, inner.readiness, inner.due) = (None, None, None);
-        if let Some(reader) = inner.reader.take() {
-            self.home.drop(reader);
+        (self.held, self.readiness, self.due) = (None, None, None);
+        if let Some(reader) = self.reader.take() {
+            home.drop(reader);
         }
     }
 }
@@ -344,15 +290,6 @@ impl Facts {
             skipped: message.skipped_before(),
             address: message.as_ptr() as usize,
             len: message.len(),
-        }
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        let inner = self.inner.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(reader) = inner.reader.take() {
-            self.home.drop(reader);
         }
     }
 }

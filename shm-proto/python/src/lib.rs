@@ -15,6 +15,7 @@ mod batch;
 mod bulk;
 mod errors;
 mod fork;
+mod guarded;
 mod inner;
 mod publishing;
 mod reader;

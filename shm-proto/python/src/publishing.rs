@@ -1,7 +1,5 @@
 //! A writer, and publishing with waits that signals end.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
 use pyo3::prelude::*;
@@ -10,6 +8,7 @@ use shm_proto::{OnFull, WriterError};
 
 use crate::errors;
 use crate::fork::Home;
+use crate::guarded::{Ends, Guarded};
 use crate::wait::{Deadline, SLICE};
 
 /// From this size on, a copy takes longer than to release the GIL.
@@ -18,12 +17,7 @@ const LARGE: usize = 64 << 10;
 /// What the threads of a program share of a writer.
 #[derive(Debug)]
 pub(crate) struct Shared {
-    inner: Mutex<Inner>,
-    /// Views of the slot that is held. Raised only under the lock.
-    views: AtomicUsize,
-    closing: AtomicBool,
-    home: Home,
-    name: String,
+    pub(crate) guard: Guarded<Inner>,
 }
 
 #[derive(Debug)]
@@ -36,116 +30,47 @@ pub(crate) struct Inner {
 impl Shared {
     pub(crate) fn new(writer: shm_proto::Writer) -> Shared {
         let name = format!("writer of channel {}", writer.geometry().channel);
-        Shared {
-            inner: Mutex::new(Inner { writer: Some(writer), slot: None }),
-            views: AtomicUsize::new(0),
-            closing: AtomicBool::new(false),
-            home: Home::new(),
-            name,
-        }
-    }
-
-    /// Access to the writer, for one thread of the process that made it.
-    #[inline]
-    pub(crate) fn lock(&self) -> PyResult<MutexGuard<'_, Inner>> {
-        self.home.check(&self.name)?;
-        self.try_lock().ok_or_else(|| errors::busy(&self.name))
-    }
-
-    #[inline]
-    fn try_lock(&self) -> Option<MutexGuard<'_, Inner>> {
-        let mut inner = match self.inner.try_lock() {
-            Ok(inner) => inner,
-            Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
-            Err(TryLockError::WouldBlock) => return None,
-        };
-        // Relaxed: the flag says only what to do next.
-        if self.closing.load(Ordering::Relaxed) && self.views() == 0 {
-            self.close_now(&mut inner);
-        }
-        Some(inner)
-    }
-
-    /// Acquire: pairs with the Release in `end_view`; what was written through a view was written before.
-    #[inline]
-    fn views(&self) -> usize {
-        self.views.load(Ordering::Acquire)
+        Shared { guard: Guarded::new(Inner { writer: Some(writer), slot: None }, name) }
     }
 
     /// The writer, for a call that may move its tail.
     #[inline]
     pub(crate) fn writer<'i>(&self, inner: &'i mut Inner) -> PyResult<&'i mut shm_proto::Writer> {
-        let views = self.views();
+        let views = self.guard.views();
         if views != 0 {
             return Err(errors::viewed("slot", views));
         }
         if inner.slot.is_some() {
-            return Err(errors::slot_is_open(&self.name));
+            return Err(errors::slot_is_open(self.guard.name()));
         }
-        inner.writer.as_mut().ok_or_else(|| errors::closed(&self.name))
+        inner.writer.as_mut().ok_or_else(|| self.guard.closed())
     }
 
     /// The slot that is held. If it is still viewed, it is given up: what is written through a view later must not be a message.
     pub(crate) fn slot<'i>(&self, inner: &'i mut Inner) -> PyResult<shm_proto::Slot<'i>> {
-        let (held, views) = (inner.slot.take(), self.views());
+        let (held, views) = (inner.slot.take(), self.guard.views());
         if views != 0 {
             return Err(errors::viewed("slot", views));
         }
         match (&mut inner.writer, held) {
             (Some(writer), Some((held, _))) => Ok(writer.slot(held)),
-            _ => Err(errors::closed(&self.name)),
+            _ => Err(self.guard.closed()),
         }
     }
 
     /// A view of the slot at this address begins.
     pub(crate) fn begin_view(&self, address: usize) -> PyResult<()> {
-        let inner = self.lock()?;
+        let mut inner = self.guard.lock()?;
         if inner.slot.as_ref().is_none_or(|(_, held)| *held != address) {
             return Err(errors::closed("slot"));
         }
-        // Relaxed: under the lock.
-        self.views.fetch_add(1, Ordering::Relaxed);
+        self.guard.begin_view(&mut inner);
         Ok(())
-    }
-
-    pub(crate) fn end_view(&self) {
-        // Release: pairs with the Acquire in `views`.
-        self.views.fetch_sub(1, Ordering::Release);
     }
 
     pub(crate) fn ask<T>(&self, what: impl FnOnce(&shm_proto::Writer) -> T) -> PyResult<T> {
-        let inner = self.lock()?;
-        inner.writer.as_ref().map(what).ok_or_else(|| errors::closed(&self.name))
-    }
-
-    pub(crate) fn is_closed(&self) -> bool {
-        self.try_lock().is_some_and(|inner| inner.writer.is_none())
-    }
-
-    /// Gives the role back. In a child, only the child's copy ends.
-    pub(crate) fn close(&self) -> PyResult<()> {
-        let views = self.views();
-        if views != 0 && self.home.is_here() {
-            return Err(errors::viewed("slot", views));
-        }
-        self.close_later();
-        Ok(())
-    }
-
-    /// As [`close`](Self::close), but views may be alive: then the writer is closed when it is dropped.
-    pub(crate) fn close_later(&self) {
-        if self.home.is_here() {
-            self.closing.store(true, Ordering::Relaxed);
-            // Whoever has the lock sees the flag, or the next call does.
-            drop(self.try_lock());
-        }
-    }
-
-    fn close_now(&self, inner: &mut Inner) {
-        inner.slot = None;
-        if let Some(writer) = inner.writer.take() {
-            self.home.drop(writer);
-        }
+        let inner = self.guard.lock()?;
+        inner.writer.as_ref().map(what).ok_or_else(|| self.guard.closed())
     }
 
     /// Repeats a call that waits for one slice, without the GIL, until it waits for nothing any more.
@@ -174,13 +99,13 @@ impl Shared {
     }
 
     fn check_closing(&self) -> PyResult<()> {
-        if self.closing.load(Ordering::Relaxed) { Err(errors::closed(&self.name)) } else { Ok(()) }
+        if self.guard.is_closing() { Err(self.guard.closed()) } else { Ok(()) }
     }
 
     /// Publishes a message.
     #[inline]
     pub(crate) fn publish(&self, py: Python<'_>, message: &[u8], timeout: Option<Duration>) -> PyResult<Option<u64>> {
-        let mut inner = self.lock()?;
+        let mut inner = self.guard.lock()?;
         let writer = self.writer(&mut inner)?;
         // On a channel that drops or overwrites, a publish that may not wait does so instead of growing the channel.
         if writer.geometry().on_full == OnFull::Block && message.len() < LARGE && !writer.geometry().ack {
@@ -212,7 +137,7 @@ impl Shared {
         message: &[u8],
         timeout: Option<Duration>,
     ) -> PyResult<Option<u64>> {
-        let mut inner = self.lock()?;
+        let mut inner = self.guard.lock()?;
         let writer = self.writer(&mut inner)?;
         let deadline = Deadline::after(timeout);
         match self
@@ -287,11 +212,17 @@ pub(crate) fn unless_published(result: Result<Option<u64>, WriterError>) -> Resu
     }
 }
 
-impl Drop for Shared {
-    fn drop(&mut self) {
-        let inner = self.inner.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
-        if let Some(writer) = inner.writer.take() {
-            self.home.drop(writer);
+impl Ends for Inner {
+    const VIEWED: &'static str = "slot";
+
+    fn has_ended(&self) -> bool {
+        self.writer.is_none()
+    }
+
+    fn end(&mut self, home: &Home) {
+        self.slot = None;
+        if let Some(writer) = self.writer.take() {
+            home.drop(writer);
         }
     }
 }

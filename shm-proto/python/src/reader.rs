@@ -71,7 +71,7 @@ impl Reader {
     #[inline]
     fn try_recv(slf: &Bound<'_, Self>) -> PyResult<Option<Message>> {
         let shared = &slf.get().shared;
-        let mut inner = shared.lock()?;
+        let mut inner = shared.guard.lock()?;
         match shared.next(&mut inner) {
             Ok(found) => Ok(found.map(|facts| Message::new(slf, facts))),
             Err(stop) => Err(shared.raise(slf.py(), stop)),
@@ -83,7 +83,7 @@ impl Reader {
     #[inline]
     fn recv(slf: &Bound<'_, Self>, timeout: Option<f64>) -> PyResult<Message> {
         let (shared, py) = (&slf.get().shared, slf.py());
-        let mut inner = shared.lock()?;
+        let mut inner = shared.guard.lock()?;
         match shared.receive(py, &mut inner, wait::timeout(timeout)?)? {
             Some(facts) => Ok(Message::new(slf, facts)),
             None => {
@@ -118,7 +118,7 @@ impl Reader {
     #[inline]
     fn __next__(slf: &Bound<'_, Self>) -> PyResult<Option<Message>> {
         let (shared, py) = (&slf.get().shared, slf.py());
-        let mut inner = shared.lock()?;
+        let mut inner = shared.guard.lock()?;
         let found = match shared.next(&mut inner) {
             Ok(Some(facts)) => Ok(Some(facts)),
             Ok(None) => match shared.receive(py, &mut inner, None) {
@@ -138,13 +138,13 @@ impl Reader {
 
     /// Ends the attachment.
     fn close(&self) -> PyResult<()> {
-        self.shared.close()
+        self.shared.guard.close()
     }
 
     /// Whether close() was called.
     #[getter]
     fn closed(&self) -> bool {
-        self.shared.is_closed()
+        self.shared.guard.is_closed()
     }
 
     /// The channel's name.
@@ -181,8 +181,7 @@ impl Reader {
         _value: Option<Bound<'_, PyAny>>,
         _traceback: Option<Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        // An exception on its way keeps the views in its frames alive. Then the last of them closes the reader.
-        if kind.is_some() { self.shared.close_later() } else { self.shared.close() }
+        self.shared.guard.leave(kind.is_some())
     }
 
     fn __repr__(slf: &Bound<'_, Self>) -> String {

@@ -48,7 +48,7 @@ impl Slot {
 
     fn reserve<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyMemoryView>>> {
         let shared = &self.writer.get().shared;
-        let mut inner = shared.lock()?;
+        let mut inner = shared.guard.lock()?;
         let writer = shared.writer(&mut inner)?;
         let len = self.reserves;
         let reserved = shared.repeat(py, writer, Deadline::after(self.timeout), |writer, slice| {
@@ -69,14 +69,14 @@ impl Slot {
 
     /// Gives up the bytes. If views are left, the writer refuses calls until they are gone.
     fn abort(&self) {
-        if let Ok(mut inner) = self.writer.get().shared.lock() {
+        if let Ok(mut inner) = self.writer.get().shared.guard.lock() {
             inner.slot = None;
         }
     }
 
     fn commit(&self, py: Python<'_>, len: usize) -> PyResult<Option<u64>> {
         let shared = &self.writer.get().shared;
-        let mut inner = shared.lock()?;
+        let mut inner = shared.guard.lock()?;
         let slot = shared.slot(&mut inner)?;
         let deadline = Deadline::after(self.timeout);
         let committed = py.detach(move || slot.commit_within(len, SLICE));

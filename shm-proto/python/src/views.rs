@@ -124,14 +124,14 @@ impl Message {
         if filled == 0 {
             return Ok(());
         }
-        shared.end_view();
+        shared.guard.end_view();
         Err(PyErr::fetch(slf.py()))
     }
 
     /// # Safety
     /// Python calls this once for each buffer that `__getbuffer__` has filled in.
     unsafe fn __releasebuffer__(&self, _view: *mut ffi::Py_buffer) {
-        self.reader.get().shared.end_view();
+        self.reader.get().shared.guard.end_view();
     }
 }
 
@@ -183,14 +183,14 @@ impl Space {
         if filled == 0 {
             return Ok(());
         }
-        shared.end_view();
+        shared.guard.end_view();
         Err(PyErr::fetch(slf.py()))
     }
 
     /// # Safety
     /// Python calls this once for each buffer that `__getbuffer__` has filled in.
     unsafe fn __releasebuffer__(&self, _view: *mut ffi::Py_buffer) {
-        self.writer.get().shared.end_view();
+        self.writer.get().shared.guard.end_view();
     }
 }
 

@@ -50,7 +50,7 @@ impl Writer {
     #[inline]
     fn try_publish(&self, message: &Bound<'_, PyAny>) -> PyResult<Option<u64>> {
         let input = Input::of(message)?;
-        let mut inner = self.shared.lock()?;
+        let mut inner = self.shared.guard.lock()?;
         let published = self.shared.writer(&mut inner)?.try_publish(input.as_slice());
         published.map_err(|e| errors::raise(message.py(), e))
     }
@@ -72,7 +72,7 @@ impl Writer {
         let input = Input::of(array)?;
         let bytes = input.as_slice();
         let size = bytes.len().checked_div(items).unwrap_or(0);
-        let mut inner = self.shared.lock()?;
+        let mut inner = self.shared.guard.lock()?;
         let messages = (0..items).map(|n| &bytes[n * size..][..size]);
         batch::publish(py, &self.shared, &mut inner, messages, wait::timeout(timeout)?).map(|done| done.published)
     }
@@ -93,14 +93,14 @@ impl Writer {
     #[pyo3(signature = (timeout=None))]
     fn wait_until_read(&self, py: Python<'_>, timeout: Option<f64>) -> PyResult<()> {
         let deadline = Deadline::after(wait::timeout(timeout)?);
-        let mut inner = self.shared.lock()?;
+        let mut inner = self.shared.guard.lock()?;
         let writer = self.shared.writer(&mut inner)?;
         self.shared.wait_until_read(py, writer, deadline)
     }
 
     /// Handles what the daemon has sent, and shows a sign of life.
     fn maintain(&self, py: Python<'_>) -> PyResult<()> {
-        let mut inner = self.shared.lock()?;
+        let mut inner = self.shared.guard.lock()?;
         self.shared.writer(&mut inner)?.maintain().map_err(|e| errors::raise(py, e))
     }
 
@@ -112,13 +112,13 @@ impl Writer {
 
     /// Gives the writer role back.
     fn close(&self) -> PyResult<()> {
-        self.shared.close()
+        self.shared.guard.close()
     }
 
     /// Whether close() was called.
     #[getter]
     fn closed(&self) -> bool {
-        self.shared.is_closed()
+        self.shared.guard.is_closed()
     }
 
     /// The channel's name.
@@ -155,12 +155,7 @@ impl Writer {
         _value: Option<Bound<'_, PyAny>>,
         _traceback: Option<Bound<'_, PyAny>>,
     ) -> PyResult<()> {
-        // An exception on its way keeps the views in its frames alive. Then the last of them closes the writer.
-        if kind.is_some() {
-            self.shared.close_later();
-            return Ok(());
-        }
-        self.shared.close()
+        self.shared.guard.leave(kind.is_some())
     }
 
     fn __repr__(&self) -> String {

@@ -1,7 +1,5 @@
 //! What Python does with the message that the reader stands at.
 
-use std::sync::atomic::Ordering;
-
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use shm_proto::Error;
@@ -13,7 +11,7 @@ use crate::views;
 impl Shared {
     /// Finishes with this message, unless that has happened.
     pub(crate) fn finish_message(&self, py: Python<'_>, facts: &Facts) -> PyResult<()> {
-        let mut inner = self.lock()?;
+        let mut inner = self.guard.lock()?;
         if !self.is_current(facts) {
             return Ok(());
         }
@@ -23,10 +21,10 @@ impl Shared {
     /// Python has dropped a message: finishes with it, if that is possible now.
     #[inline]
     pub(crate) fn drop_message(&self, facts: &Facts) {
-        if !self.is_current(facts) || !self.home.is_here() {
+        if !self.is_current(facts) || !self.guard.is_here() {
             return;
         }
-        let Some(mut inner) = self.try_lock() else { return };
+        let Some(mut inner) = self.guard.try_lock() else { return };
         if self.is_current(facts)
             && let Err(Stop::Failed(Error::Reader(error))) = self.finish(&mut inner)
         {
@@ -36,7 +34,7 @@ impl Shared {
 
     /// A copy of a message's bytes, which were valid.
     pub(crate) fn copy<'py>(&self, py: Python<'py>, facts: &Facts) -> PyResult<Bound<'py, PyBytes>> {
-        let mut inner = self.lock()?;
+        let mut inner = self.guard.lock()?;
         let bytes = self.with_message(&mut inner, facts, |message| views::copied(py, message))??;
         self.check_message(py, &mut inner, facts)?;
         Ok(bytes)
@@ -44,19 +42,19 @@ impl Shared {
 
     /// Fails if the bytes of a message that were read up to now are not valid.
     pub(crate) fn check(&self, py: Python<'_>, facts: &Facts) -> PyResult<()> {
-        let mut inner = self.lock()?;
+        let mut inner = self.guard.lock()?;
         self.check_message(py, &mut inner, facts)
     }
 
     fn check_message(&self, py: Python<'_>, inner: &mut Inner, facts: &Facts) -> PyResult<()> {
         match self.with_message(inner, facts, |message| message.is_valid())? {
             Ok(true) => {
-                inner.seen &= self.views() != 0;
+                inner.seen &= self.guard.views() != 0;
                 Ok(())
             }
             Err(error) => Err(errors::raise(py, error)),
             // To finish with the message may unmap the bytes that a view shows.
-            Ok(false) if self.views() != 0 => {
+            Ok(false) if self.guard.views() != 0 => {
                 inner.seen = false;
                 Err(errors::overwritten(facts.seq))
             }
@@ -90,19 +88,12 @@ impl Shared {
 
     /// A view of a message begins.
     pub(crate) fn begin_view(&self, facts: &Facts) -> PyResult<()> {
-        let mut inner = self.lock()?;
+        let mut inner = self.guard.lock()?;
         if !self.is_current(facts) {
             return Err(errors::finished(facts.seq));
         }
         inner.seen = true;
-        // Relaxed: under the lock.
-        self.views.fetch_add(1, Ordering::Relaxed);
+        self.guard.begin_view(&mut inner);
         Ok(())
-    }
-
-    /// A view ends.
-    pub(crate) fn end_view(&self) {
-        // Release: pairs with the Acquire in `views`.
-        self.views.fetch_sub(1, Ordering::Release);
     }
 }
