@@ -71,7 +71,7 @@ fn campaign(name: &str, by: By, full: Full) {
     let kills = std::env::var("SHMD_KILLS").map_or(KILLS, |kills| kills.parse().unwrap());
     let mut daemon = Daemon::configured(&format!("kills-{name}"), "");
     let source = by.source(&daemon.dir);
-    daemon.config = format!("{CHANNEL}{source}on_full = \"{full:?}\"\n").to_lowercase().replace("kib", "KiB");
+    daemon.config = format!("{CHANNEL}{source}on_full = \"{}\"\n", format!("{full:?}").to_lowercase());
     daemon.come_back();
     // Who reads slowly makes the others lose something, unless the writer waits.
     let readers = [false, full != Full::Block].map(|slow| {
