@@ -96,13 +96,12 @@ impl Sizing {
     /// The size that is not in effect yet. A growth whose memory is all there is in effect, even if its reservation has not
     /// ended.
     pub(crate) fn pending(&self) -> Option<u64> {
-        let growing = self.growing.as_ref().map(|g| g.goal).filter(|&goal| goal > self.capacity);
-        growing.or(self.shrinking.as_ref().map(|s| s.target))
+        self.wish().map(|(size, _)| size)
     }
 
-    /// The size of a change that has not ended and been told, and who wants it.
+    /// The same, and who wants it.
     pub(crate) fn wish(&self) -> Option<(u64, By)> {
-        let growing = self.growing.as_ref().map(|g| (g.goal, g.by));
+        let growing = self.growing.as_ref().filter(|g| g.goal > self.capacity).map(|g| (g.goal, g.by));
         growing.or(self.shrinking.as_ref().map(|s| (s.target, s.by)))
     }
 
@@ -127,10 +126,15 @@ impl Sizing {
     /// This many bytes have memory behind them.
     pub(crate) fn reserved(&mut self, bytes: u64) -> Vec<Action> {
         let mut out = Vec::new();
-        let Some(goal) = self.growing.as_ref().map(|g| g.goal) else { return out };
+        let Some(&Growing { old, goal, by }) = self.growing.as_ref() else { return out };
         if bytes > self.capacity {
             self.capacity = bytes.min(goal);
-            self.tell(ToWriter::Grown { capacity: self.capacity, done: self.capacity == goal }, &mut out);
+            let done = self.capacity == goal;
+            self.tell(ToWriter::Grown { capacity: self.capacity, done }, &mut out);
+            if done {
+                // Not when the reservation ends: whoever sees the size or is answered now finds it counted.
+                out.push(Action::Grew { old, new: goal, by });
+            }
             self.settle(&mut out);
         }
         out
@@ -140,9 +144,7 @@ impl Sizing {
     pub(crate) fn finished(&mut self, now: Instant, free: &Free) -> Vec<Action> {
         let Some(goal) = self.growing.as_ref().map(|g| g.goal) else { return Vec::new() };
         let mut out = self.reserved(goal);
-        if let Some(Growing { old, by, .. }) = self.growing.take() {
-            out.push(Action::Grew { old, new: self.capacity, by });
-        }
+        self.growing = None;
         self.refused = None;
         self.catch_up(now, free, &mut out);
         out
@@ -245,7 +247,7 @@ impl Sizing {
         if let Some(growing) = self.growing.take() {
             out.push(Action::CancelReservation);
             out.push(Action::Cut { to: self.capacity, after: None });
-            if self.capacity > growing.old {
+            if self.capacity > growing.old && self.capacity < growing.goal {
                 out.push(Action::Grew { old: growing.old, new: self.capacity, by: growing.by });
             }
         }

@@ -33,8 +33,8 @@ fn a_growth_tells_the_writer_after_every_step_and_answers_at_the_end() {
         sizing.finished(now, PLENTY),
         [
             Action::Tell(ToWriter::Grown { capacity: 3 * MIB, done: true }),
-            Action::Done { client: 1, old: MIB, asked: 3 * MIB, new: 3 * MIB, pending: false },
             Action::Grew { old: MIB, new: 3 * MIB, by: By::Operator },
+            Action::Done { client: 1, old: MIB, asked: 3 * MIB, new: 3 * MIB, pending: false },
         ]
     );
     assert_eq!((sizing.capacity(), sizing.pending()), (3 * MIB, None));
@@ -43,9 +43,19 @@ fn a_growth_tells_the_writer_after_every_step_and_answers_at_the_end() {
 #[test]
 fn a_growth_whose_memory_is_there_is_not_pending_though_its_reservation_has_not_ended() {
     let mut sizing = channel(true);
-    sizing.ask(Instant::now(), 1, 3 * MIB, PLENTY);
-    sizing.reserved(3 * MIB);
-    assert_eq!((sizing.capacity(), sizing.pending(), sizing.growing()), (3 * MIB, None, true));
+    let now = Instant::now();
+    sizing.ask(now, 1, 3 * MIB, PLENTY);
+    assert_eq!(
+        sizing.reserved(3 * MIB),
+        [
+            Action::Tell(ToWriter::Grown { capacity: 3 * MIB, done: true }),
+            Action::Grew { old: MIB, new: 3 * MIB, by: By::Operator },
+            Action::Done { client: 1, old: MIB, asked: 3 * MIB, new: 3 * MIB, pending: false },
+        ]
+    );
+    assert_eq!((sizing.capacity(), sizing.pending(), sizing.wish(), sizing.growing()), (3 * MIB, None, None, true));
+    assert_eq!(sizing.finished(now, PLENTY), [], "it is counted once");
+    assert!(!sizing.growing());
 }
 
 #[test]
