@@ -3,6 +3,7 @@
 mod create;
 mod end;
 mod journal;
+mod late;
 mod settings;
 mod size;
 
@@ -322,47 +323,6 @@ impl Writer {
             self.shrink_to = Some(new);
         }
         Ok(Progress::Acknowledged)
-    }
-
-    fn overdue(&mut self, offer: Offer) -> Result<Progress> {
-        let deadline = self.ack_deadline();
-        self.offer = Some(Offer { deadline, ..offer });
-        if self.settings.drop_late {
-            return self.withdraw().map(|()| Progress::Dropped);
-        }
-        if self.objects.avail.value() > 0 {
-            // No reader has come for the message yet.
-            return Ok(Progress::Waiting);
-        }
-        self.locked(|objects| {
-            let header = objects.segment.header();
-            header.data_size.store(offer.len, Ordering::Relaxed);
-            header.ready_flag.store(1, Ordering::Release);
-        })?;
-        self.counters.offered_again += 1;
-        self.objects.avail.post();
-        Ok(Progress::Waiting)
-    }
-
-    /// Withdraws the message on offer, if there is one, and counts it as dropped.
-    ///
-    /// # Errors
-    /// [`HandoffError::Locked`]: the message is still on offer.
-    pub fn withdraw(&mut self) -> Result<()> {
-        if self.offer.is_none() {
-            return Ok(());
-        }
-        // First of all, so that no reader comes for a message that is about to go.
-        self.objects.avail.take_all();
-        self.locked(|objects| objects.segment.header().ready_flag.store(0, Ordering::Relaxed))?;
-        self.offer = None;
-        self.counters.dropped += 1;
-        // Without the note, a later writer withdraws the message once more.
-        let _ = self.note_end();
-        match self.shrink_to {
-            Some(new) => self.shrink(new),
-            None => Ok(()),
-        }
     }
 
     /// Offers a message and waits until it is acknowledged or dropped. Without a timeout, only the policy limits the wait.

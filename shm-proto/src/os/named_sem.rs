@@ -95,6 +95,11 @@ impl NamedSemaphore {
         self.semaphore().post();
     }
 
+    /// See [`Semaphore::wake_all`].
+    pub fn wake_all(&self) {
+        self.semaphore().wake_all();
+    }
+
     /// See [`Semaphore::try_wait`].
     #[must_use = "when it is false nothing was taken"]
     pub fn try_wait(&self) -> bool {

@@ -96,6 +96,14 @@ impl<'a> Semaphore<'a> {
         self.add(1);
     }
 
+    /// Wakes everybody who sleeps although there is a post. A process that was killed in the middle of a post has added to the
+    /// value and woken nobody.
+    pub fn wake_all(&self) {
+        if self.value() > 0 {
+            let _ = self.futex(libc::FUTEX_WAKE, libc::c_int::MAX as u32, None);
+        }
+    }
+
     /// Ends a [`watch_until`](Self::watch_until) of this process, and is no post: it counts in the upper half of the value.
     pub fn nudge(&self) {
         self.add(NUDGE);

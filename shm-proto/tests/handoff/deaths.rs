@@ -1,12 +1,15 @@
 //! Peers that die at every step, and peers that keep to nothing.
 
+use std::fs::File;
+use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
 use shm_proto::HandoffError;
-use shm_proto::internal::handoff::{Progress, Reader, Settings, Writer};
+use shm_proto::internal::handoff::layout::HEADER_SIZE;
+use shm_proto::internal::handoff::{Progress, Reader, Settings, TakenUp, Writer};
 use shm_proto::internal::os::clock::monotonic_ns;
 
-use shm_test_support::{Handoff, pattern, soon};
+use shm_test_support::{Handoff, in_child, pattern, soon};
 
 const LONG: Option<Duration> = Some(Duration::from_secs(60));
 const SHORT: Duration = Duration::from_millis(50);
@@ -222,6 +225,30 @@ fn posts_that_belong_to_no_message_acknowledge_nothing_and_wake_nobody_for_long(
     assert_eq!(bytes, b"x");
     reader.acknowledge();
     assert_eq!(writer.progress(soon()).unwrap(), Progress::Acknowledged);
+}
+
+#[test]
+fn a_reader_in_c_that_a_killed_writer_did_not_wake_any_more_gets_its_message() {
+    if !Handoff::has_peers() {
+        return;
+    }
+    let place = Handoff::new();
+    let settings = Settings { keep_offer: true, ..place.settings() };
+    assert_eq!(in_child(|| Writer::create(settings.clone()).map(std::mem::forget).is_err().into()).exit_code(), 0);
+    let mut reader = place.peer("read", &["1", "0"]);
+    reader.says("open");
+    place.await_sleeper();
+    // As far as a writer has come that is killed in the middle of its post: it has added to the value, and woken nobody.
+    let [segment, avail, _] = place.paths().map(|path| File::options().write(true).open(path).unwrap());
+    segment.write_all_at(&5_u64.to_ne_bytes(), HEADER_SIZE - 16).unwrap();
+    segment.write_all_at(&pattern(0, 5), HEADER_SIZE - 4).unwrap();
+    segment.write_all_at(&1_u32.to_ne_bytes(), HEADER_SIZE - 8).unwrap();
+    avail.write_all_at(&1_u32.to_ne_bytes(), 0).unwrap();
+    let mut next = Writer::create(settings).unwrap();
+    assert_eq!(next.take_up().unwrap(), TakenUp::Other);
+    reader.says("5 good");
+    assert_eq!(next.progress(soon()).unwrap(), Progress::Acknowledged);
+    reader.ends();
 }
 
 #[test]

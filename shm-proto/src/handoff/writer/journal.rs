@@ -130,6 +130,9 @@ impl Writer {
         self.offer = Some(Offer { len, seen: self.len, deadline: self.ack_deadline() });
         if is_ready && self.objects.avail.value() == 0 {
             self.objects.avail.post();
+        } else {
+            // The writer before may have been killed before it woke anybody, and a reader in C sleeps without a time limit.
+            self.objects.avail.wake_all();
         }
         if is_noted {
             return Ok(TakenUp::Noted);

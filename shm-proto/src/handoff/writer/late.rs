@@ -1,0 +1,78 @@
+//! A message that is not acknowledged in time, or not wanted any more.
+
+use std::sync::atomic::Ordering;
+
+use super::{Offer, Progress, Writer};
+use crate::handoff::error::Result;
+
+impl Writer {
+    /// The time for an acknowledgement is over.
+    pub(super) fn overdue(&mut self, offer: Offer) -> Result<Progress> {
+        // A reader that was killed in the middle of its post has woken nobody, and a post may have come just now.
+        if self.objects.done.posts() > 0 && self.is_read() {
+            return self.acknowledged(offer);
+        }
+        let deadline = self.ack_deadline();
+        self.offer = Some(Offer { deadline, ..offer });
+        if self.settings.drop_late {
+            return self.withdraw().map(|()| Progress::Dropped);
+        }
+        if self.objects.avail.value() > 0 {
+            // No reader has come for the message yet.
+            self.objects.avail.wake_all();
+            return Ok(Progress::Waiting);
+        }
+        self.locked(|objects| {
+            let header = objects.segment.header();
+            header.data_size.store(offer.len, Ordering::Relaxed);
+            header.ready_flag.store(1, Ordering::Release);
+        })?;
+        self.counters.offered_again += 1;
+        self.objects.avail.post();
+        Ok(Progress::Waiting)
+    }
+
+    /// Withdraws the message on offer, if there is one, and counts it as dropped.
+    ///
+    /// # Errors
+    /// [`HandoffError::Locked`]: the message is still on offer.
+    pub fn withdraw(&mut self) -> Result<()> {
+        if self.offer.is_none() {
+            return Ok(());
+        }
+        // First of all, so that no reader comes for a message that is about to go.
+        self.objects.avail.take_all();
+        self.locked(|objects| objects.segment.header().ready_flag.store(0, Ordering::Relaxed))?;
+        self.offer = None;
+        self.counters.dropped += 1;
+        // Without the note, a later writer withdraws the message once more.
+        let _ = self.note_end();
+        match self.shrink_to {
+            Some(new) => self.shrink(new),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use shm_test_support::unique;
+
+    use super::*;
+    use crate::handoff::{Names, Reader, Settings};
+
+    #[test]
+    fn an_acknowledgement_that_woke_nobody_counts_when_the_time_is_over() {
+        let [segment, avail, done] = ["late", "late-avail", "late-done"].map(|name| format!("/{}", unique(name)));
+        let names = Names::new(&segment, &avail, &done).unwrap();
+        let mut writer = Writer::create(Settings::new(names.clone())).unwrap();
+        let mut reader = Reader::new(names);
+        writer.offer(b"once").unwrap();
+        let offer = writer.offer.unwrap();
+        assert_eq!(writer.overdue(offer).unwrap(), Progress::Waiting);
+        reader.recv(&mut Vec::new(), None).unwrap();
+        reader.acknowledge();
+        assert_eq!(writer.overdue(offer).unwrap(), Progress::Acknowledged);
+        assert_eq!((writer.counters().messages, writer.counters().offered_again), (1, 0));
+    }
+}
