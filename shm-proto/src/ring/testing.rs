@@ -174,15 +174,21 @@ impl TestChannel {
 
     /// A reader whose attachment is this connection.
     pub(super) fn reader_on(&mut self, start: Start, conn: Option<Conn>) -> Reader {
-        self.try_reader_on(start, conn).unwrap()
+        let link = conn.map(|conn| Box::new(SocketLink::new(conn)) as ReaderLink);
+        self.try_reader_over(start, link).unwrap()
+    }
+
+    /// A reader whose attachment is this link.
+    pub(super) fn reader_over(&mut self, start: Start, link: ReaderLink) -> Reader {
+        self.try_reader_over(start, Some(link)).unwrap()
     }
 
     /// A reader that may find the segment broken.
     pub(super) fn try_reader(&mut self, start: Start) -> Result<Reader, ReaderError> {
-        self.try_reader_on(start, None)
+        self.try_reader_over(start, None)
     }
 
-    fn try_reader_on(&mut self, start: Start, conn: Option<Conn>) -> Result<Reader, ReaderError> {
+    fn try_reader_over(&mut self, start: Start, link: Option<ReaderLink>) -> Result<Reader, ReaderError> {
         let (page, page_fd) = SharedPage::<ReaderPage>::create("test-reader").unwrap();
         let (bell, bell_fd) = Bell::new().unwrap();
         let attached = Attached { id: self.next_id, page, page_fd, bell, conn: None };
@@ -190,7 +196,6 @@ impl TestChannel {
         self.send(ToWriter::ReaderJoined { reader: attached.id }, attached.descriptors());
         barrier::heavy();
         let segment = self.segment.as_fd();
-        let link = conn.map(|conn| Box::new(SocketLink::new(conn)) as ReaderLink);
         let reader = Reader::open(segment, attached.page_fd.as_fd(), bell_fd, self.geometry.clone(), start, link)?;
         self.readers.push(attached);
         Ok(reader)

@@ -147,9 +147,10 @@ impl Reader {
         if self.linger() {
             return Ok(false);
         }
+        // This listens, too, so it comes before the descriptor follows: bell and connection may be others afterwards.
+        self.give_back();
         self.page.bell().drain();
         self.descriptor.follow(self.connection.changes(), self.page.bell(), self.connection.as_fd());
-        self.give_back();
         self.page.arm(waiting::BELL);
         if !self.page.is_told_at_once() {
             std::thread::sleep(BLIND_PAUSE);

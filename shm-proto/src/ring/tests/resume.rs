@@ -1,7 +1,13 @@
 //! One attachment continues another: in order, no message twice, and every loss counted.
 
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU32;
+
 use super::*;
 use crate::os::bell::Bell;
+use crate::ring::link::{FromReader, Link, LinkError, ToReader};
 
 /// The number of the next message and the losses before it.
 fn next(reader: &mut Reader) -> Option<(u64, u64)> {
@@ -108,4 +114,55 @@ fn a_wake_up_that_went_to_the_bell_of_a_dead_daemon_is_made_good_through_the_new
 
 fn is_readable(fd: std::os::fd::BorrowedFd<'_>) -> bool {
     crate::os::poll::readable(fd, NOW).unwrap()
+}
+
+/// The link of a reader whose daemon dies, and is replaced when the link has been listened to so many times.
+#[derive(Debug)]
+struct Returning {
+    left: Arc<AtomicU32>,
+    bell: Option<OwnedFd>,
+    connection: UnixStream,
+}
+
+impl Link<ToReader, FromReader> for Returning {
+    fn receive(&mut self) -> Result<Option<(ToReader, Vec<OwnedFd>)>, LinkError> {
+        let left = self.left.load(Ordering::Relaxed).saturating_sub(1);
+        Ok(match self.left.swap(left, Ordering::Relaxed) {
+            1 => self.bell.take().map(|bell| (ToReader::Resumed, vec![bell])),
+            _ => None,
+        })
+    }
+
+    fn send(&mut self, _: FromReader) -> Result<(), LinkError> {
+        Ok(())
+    }
+
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        Some(self.connection.as_fd())
+    }
+
+    fn changes(&self) -> u64 {
+        u64::from(self.bell.is_none())
+    }
+}
+
+#[test]
+fn a_reader_in_a_poll_loop_hears_the_bell_that_came_while_it_prepared_for_its_sleep() {
+    let mut channel = TestChannel::new(4096, geometry(4096));
+    let (bell, bell_of_reader) = Bell::new().unwrap();
+    let (connection, _daemon) = UnixStream::pair().unwrap();
+    let left = Arc::new(AtomicU32::new(0));
+    let link = Returning { left: Arc::clone(&left), bell: Some(bell_of_reader), connection };
+    let mut reader = channel.reader_over(Start::Oldest, Box::new(link));
+    let mut writer = channel.writer();
+    writer.publish(b"before").unwrap();
+    let mut bytes = Vec::new();
+    reader.recv_into(&mut bytes, SOON).unwrap();
+    // A reader that gives space back listens if that is long enough ago.
+    std::thread::sleep(Duration::from_millis(6));
+    left.store(2, Ordering::Relaxed);
+    assert!(reader.arm().unwrap());
+    assert_eq!(left.load(Ordering::Relaxed), 0, "the new bell has come at the second look");
+    bell.ring();
+    assert!(is_readable(reader.as_fd()));
 }
