@@ -106,8 +106,8 @@ pub use self::{
     name::{ChannelName, Prefix},
     ring::geometry::{Geometry, OnFull, Start},
     ring::{
-        Batch, Message, Messages, OwnedMessage, ReadBatch, Reader, ReaderError, Received, Slot, Words, Writer,
-        WriterError,
+        Batch, Message, Messages, OwnedMessage, ReadBatch, Reader, ReaderError, Received, Slot, WaitStrategy, Words,
+        Writer, WriterError,
     },
     size::Bytes,
 };

@@ -58,6 +58,8 @@ mod tests;
 pub mod thread_link;
 #[cfg(all(feature = "zerocopy", not(loom)))]
 mod typed;
+#[cfg(not(loom))]
+mod wait_strategy;
 pub mod wake;
 #[cfg(not(loom))]
 mod walker;
@@ -74,5 +76,6 @@ pub use self::{
     },
     reader::{Batch as ReadBatch, Message, Messages, OwnedMessage, Reader, ReaderError, Ready, Received, Views, Words},
     segment::{Beginning, Owner, begin_segment, create_segment, own_segment},
+    wait_strategy::{BadWaitStrategy, WaitStrategy},
     writer::{Batch, HeldSlot, Slot, Writer, WriterError},
 };

@@ -16,7 +16,7 @@ use super::{Attachment, Endpoint, Result};
 use crate::name::ChannelName;
 use crate::os::clock::{self, monotonic_ns};
 use crate::ring::geometry::Start;
-use crate::ring::{Message, ReaderError, Ready, Received};
+use crate::ring::{Message, ReaderError, Ready, Received, WaitStrategy};
 
 /// How often a follower in a poll loop looks whether the writer lives, while there is no daemon.
 const ABANDONED_NS: u64 = 1_000_000_000;
@@ -61,6 +61,7 @@ pub struct Follower {
     due_ns: u64,
     notice: Option<Notice>,
     wait: Wait,
+    strategy: WaitStrategy,
 }
 
 impl Follower {
@@ -72,7 +73,22 @@ impl Follower {
     pub fn new(endpoint: Endpoint, channel: Option<&str>, start: Start) -> Result<Self> {
         let channel = channel.map(str::parse).transpose()?;
         let (state, wait) = (State::new(start), Wait::new()?);
-        Ok(Follower { endpoint, channel, state, attachment: None, due_ns: 0, notice: None, wait })
+        Ok(Follower {
+            endpoint,
+            channel,
+            state,
+            attachment: None,
+            due_ns: 0,
+            notice: None,
+            wait,
+            strategy: WaitStrategy::default(),
+        })
+    }
+
+    /// Waits for messages in this way, in every attachment. A handoff channel's reader always sleeps.
+    #[must_use]
+    pub fn with_wait_strategy(self, strategy: WaitStrategy) -> Self {
+        Follower { strategy, ..self }
     }
 
     /// Ends with the first attachment: its end, or the reason why it was refused, is returned as an error. For programs whose

@@ -16,6 +16,7 @@ pub use self::source::{SourceStat, SourceState};
 pub use self::words::{FullPolicy, Mode, ReaderState, Right, SourceKind, WriterName, WriterRole, WriterState};
 use crate::handoff::Names;
 use crate::name::ChannelName;
+use crate::ring::WaitStrategy;
 use crate::ring::geometry::OnFull;
 
 /// One channel in `list`.
@@ -267,6 +268,9 @@ pub struct ReaderStat {
     pub lost: u64,
     /// Milliseconds since the reader was last seen at work.
     pub heartbeat_ms: u64,
+    /// How it waits for messages.
+    #[serde(default)]
+    pub wait: WaitStrategy,
 }
 
 impl ReaderStat {
@@ -284,6 +288,7 @@ impl ReaderStat {
             received: 0,
             lost: 0,
             heartbeat_ms: 0,
+            wait: WaitStrategy::default(),
         }
     }
 }

@@ -202,6 +202,8 @@ pub struct ReaderLine {
     pub pid: AtomicU64,
     /// and its start in clock ticks after boot. A writer without a daemon uses both to find out which readers are gone.
     pub start: AtomicU64,
+    /// How the reader waits, for `stat`: see [`WaitStrategy::of_word`](super::WaitStrategy::of_word).
+    pub wait: AtomicU64,
 }
 
 /// A flag or a number on its own cache line.

@@ -43,9 +43,9 @@ const TRUST: u32 = 1 << 8;
 /// Every thread spins this long before going to sleep, without offering the processor.
 pub(super) const SPIN_NS: u64 = 3_000;
 
-/// Spins for some microseconds. Returns whether `look` has seen something.
+/// Spins for this long. Returns whether `look` has seen something.
 #[inline]
-pub(super) fn spin(mut look: impl FnMut() -> bool) -> bool {
+pub(super) fn spin(time_ns: u64, mut look: impl FnMut() -> bool) -> bool {
     let mut until = None;
     loop {
         for _ in 0..GLANCES {
@@ -55,7 +55,7 @@ pub(super) fn spin(mut look: impl FnMut() -> bool) -> bool {
             }
         }
         let now = monotonic_ns();
-        if now >= *until.get_or_insert(now + SPIN_NS) {
+        if now >= *until.get_or_insert(now + time_ns) {
             return false;
         }
     }
@@ -231,12 +231,12 @@ mod tests {
     #[test]
     fn spinning_ends_with_success_or_after_its_time() {
         let mut left = 3;
-        assert!(spin(|| {
+        assert!(spin(SPIN_NS, || {
             left -= 1;
             left == 0
         }));
         let begun = monotonic_ns();
-        assert!(!spin(|| false));
+        assert!(!spin(SPIN_NS, || false));
         assert!(monotonic_ns() - begun >= SPIN_NS);
     }
 

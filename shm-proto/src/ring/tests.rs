@@ -16,6 +16,7 @@ mod resume;
 mod sleepers;
 mod slow;
 mod starts;
+mod strategies;
 mod views;
 
 use std::os::fd::AsFd;

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use clap::Args as ClapArgs;
 use clap::ValueEnum;
-use shm_proto::{Follower, Start};
+use shm_proto::{Follower, Start, WaitStrategy};
 
 pub(crate) use self::format::Format;
 use self::session::Session;
@@ -51,6 +51,10 @@ pub(crate) struct Args {
     /// End with exit code 75 if no message arrives within this time: seconds, or 500ms, 30s, 5m.
     #[arg(short, long, value_name = "TIME", value_parser = human::duration)]
     timeout: Option<Duration>,
+    /// How to wait for messages: adaptive, sleep (the least processor time), or spin=50us (the least latency: looks for up to
+    /// that time before each sleep). A handoff channel's reader always sleeps.
+    #[arg(long, value_name = "HOW", default_value_t = WaitStrategy::Adaptive, conflicts_with = "handoff")]
+    wait: WaitStrategy,
     /// The format of the output.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = Format::Lines)]
     format: Format,
@@ -77,7 +81,8 @@ pub(crate) fn run(args: Args, global: &Global) -> Result<()> {
     if let Some(names) = names {
         return session.run(|session| session.take_from(&names, args.follow));
     }
-    let mut follower = Follower::new(global.endpoint(), global.channel.as_deref(), start)?;
+    let mut follower =
+        Follower::new(global.endpoint(), global.channel.as_deref(), start)?.with_wait_strategy(args.wait);
     if !args.follow {
         follower = follower.once();
     }

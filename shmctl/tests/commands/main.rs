@@ -61,6 +61,8 @@ fn wrong_usage_ends_with_2_before_any_daemon_is_looked_for() {
         ("read --timeout soon", "500ms"),
         ("read -t 5x", "such as 5"),
         ("write --framing line", "chunk=64KiB"),
+        ("read --wait fast", "spin=50us"),
+        ("read --wait spin=2s", "1us to 1s"),
         ("write --framing chunk=0", "at least 1 byte"),
         ("bench --sizes 4", "4 bytes"),
     ] {

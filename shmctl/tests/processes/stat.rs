@@ -22,7 +22,7 @@ fn stat_shows_capacity_use_totals_the_writer_and_each_reader() {
          align = 64\nmax_readers = 7\nevict_after = \"0\"\n",
     );
     let reader = daemon.spawn(&["read"]);
-    let mut slow = daemon.spawn(&["read"]);
+    let mut slow = daemon.spawn(&["read", "--wait", "spin=1ms"]);
     daemon.until_readers(2);
     slow.freeze();
     let mut write = daemon.spawn_piped(&["write"]);
@@ -73,7 +73,7 @@ fn stat_shows_capacity_use_totals_the_writer_and_each_reader() {
     assert!(writer["heartbeat_ms"].is_u64());
     // A frozen reader has been woken, as far as anybody can tell.
     let states = ["reading", "sleeping"];
-    for (pid, lag, received) in [(reader.pid(), 0, 100), (slow.pid(), 100, 0)] {
+    for (pid, lag, received, wait) in [(reader.pid(), 0, 100, "adaptive"), (slow.pid(), 100, 0, "spin=1ms")] {
         let shown = stat["readers"].as_array().unwrap().iter().find(|reader| reader["pid"] == pid).unwrap();
         assert_eq!((shown["program"].as_str(), shown["user"].as_str()), (Some("shmctl"), Some(user.as_str())));
         assert_eq!(
@@ -82,6 +82,7 @@ fn stat_shows_capacity_use_totals_the_writer_and_each_reader() {
             "{shown}"
         );
         assert_eq!((shown["lag_bytes"].as_u64(), shown["lost"].as_u64()), (Some(lag * 64), Some(0)), "{shown}");
+        assert_eq!(shown["wait"], wait);
         assert!(shown["heartbeat_ms"].is_u64() && states.contains(&shown["state"].as_str().unwrap()), "{shown}");
     }
 

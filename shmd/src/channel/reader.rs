@@ -4,7 +4,6 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use shm_proto::Result;
 use shm_proto::internal::control::stat::{ReaderStat, ReaderState};
 use shm_proto::internal::control::{Conn, Received, decode};
 use shm_proto::internal::os::bell::Bell;
@@ -15,6 +14,7 @@ use shm_proto::internal::os::sem::Semaphore;
 use shm_proto::internal::ring::layout::{CURSOR_JOINING, ReaderPage, control, waiting};
 use shm_proto::internal::ring::link::{FromReader, ToReader};
 use shm_proto::internal::ring::wake::ask_for_cursor;
+use shm_proto::{Result, WaitStrategy};
 
 use super::eviction::Standing;
 use crate::connections::Connections;
@@ -232,6 +232,7 @@ impl Reader {
         let mut stat = ReaderStat::new(number, pid, program, user, self.state(started));
         stat.received = self.received().min(most);
         stat.heartbeat_ms = if self.heartbeat() == 0 { 0 } else { age_ms(self.heartbeat()) };
+        stat.wait = WaitStrategy::of_word(self.page.line.wait.load(Ordering::Relaxed));
         stat
     }
 

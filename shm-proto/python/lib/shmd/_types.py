@@ -23,6 +23,7 @@ class ReaderStat(TypedDict):
     received: int
     lost: int
     heartbeat_ms: int
+    wait: str
 
 
 class WriterStat(TypedDict):

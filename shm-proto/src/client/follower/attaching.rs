@@ -78,6 +78,7 @@ impl Follower {
                 log::info!("attached to channel {}, handed over through {}", reader.facts().channel, reader.names());
             }
             Attachment::Ring(reader) => {
+                reader.set_wait_strategy(self.strategy);
                 let (is_first, channel) = (!self.state.has_place(), reader.geometry().channel.clone());
                 match self.step(Event::Ring { lineage: reader.geometry().lineage, seq: reader.seq() }) {
                     Action::GoOn { next } => {

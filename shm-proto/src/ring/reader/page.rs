@@ -8,6 +8,7 @@ use crate::os::page::SharedPage;
 use crate::os::process;
 use crate::os::sem::Semaphore;
 use crate::ring::layout::{CURSOR_JOINING, PID_LEFT, ReaderPage};
+use crate::ring::wait_strategy::WaitStrategy;
 use crate::ring::wake::{self, Barrier};
 
 #[derive(Debug)]
@@ -17,6 +18,7 @@ pub(super) struct Page {
     barrier: Barrier,
     /// Everything before this position was given back.
     given_back: u64,
+    strategy: WaitStrategy,
 }
 
 impl Page {
@@ -25,7 +27,7 @@ impl Page {
         shared.line.start.store(process::start_ticks(pid).unwrap_or(0), Ordering::Relaxed);
         // Release pairs with the Acquire load in `Peer::named_process`.
         shared.line.pid.store(u64::from(pid), Ordering::Release);
-        Page { shared, bell, barrier, given_back: CURSOR_JOINING }
+        Page { shared, bell, barrier, given_back: CURSOR_JOINING, strategy: WaitStrategy::default() }
     }
 
     /// Says that this reader reads no more.
@@ -81,6 +83,15 @@ impl Page {
         if wake::publish_cursor(&line.cursor, &wanted.value, &wanted.give_at, pos, next) {
             Semaphore::new(&self.shared.space).post();
         }
+    }
+
+    pub(super) fn strategy(&self) -> WaitStrategy {
+        self.strategy
+    }
+
+    pub(super) fn set_strategy(&mut self, strategy: WaitStrategy) {
+        self.strategy = strategy;
+        self.shared.line.wait.store(strategy.to_word(), Ordering::Relaxed);
     }
 
     pub(super) fn show_lost(&self, lost: u64) {

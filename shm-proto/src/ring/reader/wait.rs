@@ -13,6 +13,7 @@ use crate::ring::holder;
 use crate::ring::layout::{control, waiting};
 use crate::ring::reader::error::{ReaderError, Result};
 use crate::ring::spin;
+use crate::ring::wait_strategy::WaitStrategy;
 
 /// A sleep is divided into slices, so that the reader updates its heartbeat and notices if the daemon has died.
 const SLICE_NS: u64 = 1_000_000_000;
@@ -32,18 +33,42 @@ const LOOKS: u32 = 1 << 14;
 const BLIND_PAUSE: Duration = Duration::from_micros(100);
 
 impl Reader {
-    /// Looks at the header for some microseconds, after a [pause](super::pause). Returns false if nothing came.
+    /// Waits for messages in this way from now on. A reader begins with [`WaitStrategy::Adaptive`].
+    pub fn set_wait_strategy(&mut self, strategy: WaitStrategy) {
+        self.page.set_strategy(strategy);
+    }
+
+    /// How this reader waits for messages.
+    #[must_use]
+    pub fn wait_strategy(&self) -> WaitStrategy {
+        self.page.strategy()
+    }
+
+    /// Looks at the header for as long as the strategy says, after a [pause](super::pause). Returns false if nothing came.
     #[inline]
     pub(super) fn spin(&mut self) -> bool {
+        if self.page.strategy() == WaitStrategy::Sleep {
+            return self.position.has_come();
+        }
         for _ in 1..self.pause.at(self.position.at(), self.position.capacity()) {
             std::hint::spin_loop();
         }
-        spin::spin(|| self.position.has_come())
+        match self.page.strategy() {
+            WaitStrategy::Spin(time) => self.spin_for(time),
+            _ => spin::spin(spin::SPIN_NS, || self.position.has_come()),
+        }
+    }
+
+    /// Also ends when the daemon has something to say: the channel may have moved, or this reader may be evicted.
+    fn spin_for(&self, time: Duration) -> bool {
+        let before = self.page.glance();
+        spin::spin(time.as_nanos() as u64, || self.position.has_come() || self.page.glance() != before)
+            && self.position.has_come()
     }
 
     /// Looks at the header for longer, if that is promising.
     pub(super) fn look_on(&mut self, until_ns: u64) -> bool {
-        self.spin.look_on(until_ns, || self.position.has_come())
+        self.page.strategy() == WaitStrategy::Adaptive && self.spin.look_on(until_ns, || self.position.has_come())
     }
 
     /// Looks for a message as long as that is promising: for some microseconds, and for longer after short waits.

@@ -88,7 +88,7 @@ impl Writer {
             peers.least() != before || !lease.is_current()
         };
         let first = waiting.began_ns == 0;
-        if first && spin::spin(&mut moved) {
+        if first && spin::spin(spin::SPIN_NS, &mut moved) {
             return Ok(());
         }
         let began = waiting.began(now);

@@ -1,7 +1,7 @@
 //! A channel's figures for people.
 
-use shm_proto::Bytes;
 use shm_proto::internal::control::stat::{ChannelStat, ReaderStat};
+use shm_proto::{Bytes, WaitStrategy};
 
 use crate::human::{age, bytes, bytes_in_words, bytes_per_second, count, counted, per_second, percent, printable};
 use crate::table::{Align, Table};
@@ -79,7 +79,7 @@ pub(super) fn render(stat: &ChannelStat, columns: Option<usize>) -> String {
     }
     line("readers", format!("{} of {}", stat.readers.len(), stat.max_readers));
     if !stat.readers.is_empty() {
-        text.push_str(&readers(&stat.readers).render("    ", columns));
+        text.push_str(&readers(&stat.readers, stat.handoff.is_none()).render("    ", columns));
     }
     text
 }
@@ -88,7 +88,14 @@ fn over_time([second, minute, hour]: [String; 3]) -> String {
     format!("{second} (last minute {minute}, last hour {hour})")
 }
 
-fn readers(readers: &[ReaderStat]) -> Table {
+/// What it does, and how it waits if that was asked for.
+fn state(reader: &ReaderStat, asks: bool) -> String {
+    let state = printable(&reader.state);
+    if asks && reader.wait != WaitStrategy::Adaptive { format!("{state}, {}", reader.wait) } else { state }
+}
+
+/// Readers of a ring are `asks`ed how they wait; those of a handoff always sleep.
+fn readers(readers: &[ReaderStat], asks: bool) -> Table {
     let mut table = Table::new(&[
         ("READER", Align::Right),
         ("PID", Align::Right),
@@ -109,7 +116,7 @@ fn readers(readers: &[ReaderStat]) -> Table {
             reader.pid.to_string(),
             printable(&reader.program),
             printable(&reader.user),
-            printable(&reader.state),
+            state(reader, asks),
             count(reader.lag_messages),
             bytes(reader.lag_bytes),
             count(reader.received),
@@ -222,6 +229,7 @@ cam  ring, on full: block
             (reader.lag_messages, reader.lag_bytes) = (1_234_567, 200 << 20);
             (reader.received, reader.lost) = (12_345_678_901, 1_234_567);
             reader.heartbeat_ms = 59_900;
+            reader.wait = "spin=50us".parse().unwrap();
             stat.readers.push(reader);
         }
         for columns in 20..120 {
@@ -230,7 +238,8 @@ cam  ring, on full: block
         }
         let text = render(&stat, Some(80));
         assert!(text.contains("    READER      PID  PROGRAM"), "{text}");
-        assert!(text.contains("STATE           LAG  LAG BYTES"), "{text}");
+        assert!(text.contains("STATE                      LAG  LAG BYTES"), "{text}");
+        assert!(text.contains("  sleeping, spin=50us  "), "{text}");
         assert!(!text.contains("RECEIVED"), "{text}");
         assert!(text.contains("\n            --rate 30\n"), "{text}");
     }

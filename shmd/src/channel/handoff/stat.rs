@@ -2,10 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use shm_proto::WaitStrategy;
 use shm_proto::internal::control::stat::{ChannelStat, HandoffStat, Mode, Right, Summary};
 use shm_proto::internal::ring::Snapshot;
 
 use super::HandoffChannel;
+use crate::channel::reader::Reader;
 
 /// What each of the two semaphores takes in `/dev/shm`, in bytes.
 const SEMAPHORE: u64 = 4096;
@@ -76,8 +78,13 @@ impl HandoffChannel {
         stat.input = self.feed.fed().map(|report| report.stat());
         stat.handoff = Some(handoff);
         stat.writer = self.feed.writer_stat(shot);
-        stat.readers =
-            self.readers.iter().map(|(number, reader)| reader.stat(number, reader.heartbeat() != 0, most)).collect();
+        let reader_stat = |(number, reader): (u32, &Reader)| {
+            let mut stat = reader.stat(number, reader.heartbeat() != 0, most);
+            // It sleeps on the channel's semaphore.
+            stat.wait = WaitStrategy::Sleep;
+            stat
+        };
+        stat.readers = self.readers.iter().map(reader_stat).collect();
         stat
     }
 }
