@@ -33,10 +33,8 @@ impl Reader {
     #[inline]
     pub(crate) fn find(&mut self) -> Result<Option<Ready>> {
         loop {
-            if self.is_quiet() {
-                return Ok(None);
-            }
-            let Some(found) = self.next_record()? else { return Ok(None) };
+            let found = if self.position.has_come() { self.next_record()? } else { self.look_again()? };
+            let Some(found) = found else { return Ok(None) };
             if !self.losses.knows(self.seq()) {
                 return Ok(Some(Ready::new(found)));
             }

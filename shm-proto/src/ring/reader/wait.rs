@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::Reader;
 use super::connection::Connection;
 use super::moves::Standing;
+use super::position::Found;
 use crate::os::bell::Bell;
 use crate::os::clock::monotonic_ns;
 use crate::os::process;
@@ -57,6 +58,27 @@ impl Reader {
             WaitStrategy::Spin(time) => self.spin_for(time),
             _ => spin::spin(spin::SPIN_NS, || self.position.has_come()),
         }
+    }
+
+    /// The next record for a reader that polls and has found none at hand. It [pauses](super::pause), too, but only at
+    /// the first look after a message.
+    #[inline(always)]
+    pub(super) fn look_again(&mut self) -> Result<Option<Found>> {
+        if self.pause.is_due(self.position.at()) && self.hang_back() {
+            return self.next_record();
+        }
+        if self.is_quiet() { Ok(None) } else { self.next_record() }
+    }
+
+    /// Pauses. Returns whether a message has come meanwhile.
+    #[cold]
+    #[inline(never)]
+    fn hang_back(&mut self) -> bool {
+        let hints = self.pause.at(self.position.at(), self.position.capacity());
+        for _ in 1..hints {
+            std::hint::spin_loop();
+        }
+        hints > 1 && self.position.has_come()
     }
 
     /// Also ends when the daemon has something to say: the channel may have moved, or this reader may be evicted.
