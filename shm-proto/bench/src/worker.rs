@@ -8,15 +8,12 @@ use std::os::unix::process::{CommandExt, parent_id};
 use std::process::Command;
 
 use clap::Args as ClapArgs;
-use nix::sched::{CpuSet, sched_setaffinity};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
-use nix::unistd::Pid;
 use shm_proto::Error;
 
-use crate::carrier;
 use crate::job::Parent;
-use crate::{Failure, Result};
+use crate::{Failure, Result, carrier, host};
 
 /// A process of a measurement; not for people.
 #[derive(Debug, ClapArgs)]
@@ -51,7 +48,5 @@ pub fn run(args: &Args) -> Result<()> {
 
 fn stay_on(cpu: Option<usize>) -> Result<()> {
     let Some(cpu) = cpu else { return Ok(()) };
-    let mut set = CpuSet::new();
-    let stayed = set.set(cpu).and_then(|()| sched_setaffinity(Pid::from_raw(0), &set));
-    Ok(stayed.map_err(|e| Error::system(format!("stay on processor {cpu}"), e))?)
+    Ok(host::stay_on(cpu).map_err(|e| Error::system(format!("stay on processor {cpu}"), e))?)
 }
