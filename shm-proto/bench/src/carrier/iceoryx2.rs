@@ -3,13 +3,15 @@
 #![allow(unsafe_code)]
 
 use std::hint::spin_loop;
-use std::thread::yield_now;
+use std::thread::{sleep, yield_now};
+use std::time::{Duration, Instant};
 
 use iceoryx2::config::Config;
 use iceoryx2::port::listener::Listener;
 use iceoryx2::port::notifier::Notifier;
 use iceoryx2::port::publisher::Publisher;
 use iceoryx2::port::subscriber::Subscriber;
+use iceoryx2::port::update_connections::UpdateConnections;
 use iceoryx2::prelude::*;
 use iceoryx2::service::port_factory::{event, publish_subscribe};
 
@@ -24,6 +26,9 @@ pub(super) struct Iceoryx2<const B: usize>;
 
 type Samples<const B: usize> = publish_subscribe::PortFactory<ipc::Service, [u8; B], ()>;
 type Events = event::PortFactory<ipc::Service>;
+
+/// A publisher that does not exist yet is waited for.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The library has an error type for each step; which one it was is in its text.
 fn failed(what: &'static str) -> impl Fn(&dyn std::fmt::Debug) -> Failure {
@@ -81,6 +86,15 @@ impl<const B: usize> Carrier for Iceoryx2<B> {
     fn receiver(job: &Job, _: &mut Parent) -> Result<From<B>> {
         let (node, samples, events) = services::<B>(job, job.role == Role::Reader)?;
         let subscriber = samples.subscriber_builder().create().map_err(|e| failed("make a subscriber")(&e))?;
+        // To a subscriber whose end is not connected yet, a publisher loses what does not fit into the buffer.
+        let begun = Instant::now();
+        while samples.dynamic_config().number_of_publishers() == 0 {
+            if begun.elapsed() > PATIENCE {
+                return Err(failed("wait for a publisher")(&PATIENCE));
+            }
+            sleep(Duration::from_millis(1));
+        }
+        subscriber.update_connections().map_err(|e| failed("connect to a publisher")(&e))?;
         let listener = events.as_ref().map(|events| events.listener_builder().create()).transpose();
         let listener = listener.map_err(|e| failed("make a listener")(&e))?;
         let base = payload::base(B as u64);
