@@ -45,7 +45,7 @@ pub(crate) fn work(job: &Job, parent: &mut Parent) -> Result<()> {
         (Measure::Pipeline, ..) => producer::produce(job, parent),
         (_, Transport::Ring | Transport::Lent, _) => part::<ring::Ring>(job, parent),
         (_, Transport::Pipe | Transport::Socket, _) => part::<stream::Stream>(job, parent),
-        (Measure::Throughput, Transport::Limit, _) => part::<limit::Slots>(job, parent),
+        (Measure::Throughput | Measure::Rate, Transport::Limit, _) => part::<limit::Slots>(job, parent),
         (Measure::Latency, Transport::Limit, Wait::Busy) => part::<limit::Lines>(job, parent),
         (Measure::Latency, Transport::Limit, Wait::Sleep) => part::<limit::Post>(job, parent),
         #[cfg(feature = "peers")]
@@ -68,14 +68,17 @@ fn part<C: Carrier>(job: &Job, parent: &mut Parent) -> Result<()> {
         (Role::Writer, false) => {
             let mut to = C::sender(job, parent)?;
             parent.ready()?;
-            let latency = job.case.measure == Measure::Latency;
-            parent.done(if latency { flow::drip(job, &mut to)? } else { flow::flood(job, &mut to)? })
+            parent.done(match job.case.measure {
+                Measure::Latency => flow::drip(job, &mut to)?,
+                Measure::Rate => flow::keep_rate(job, &mut to)?,
+                _ => flow::flood(job, &mut to)?,
+            })
         }
         (Role::Reader, false) => {
             let mut from = C::receiver(job, parent)?;
             parent.ready()?;
-            let latency = job.case.measure == Measure::Latency;
-            parent.done(if latency { flow::catch(&mut from)? } else { flow::drain(&mut from)? })
+            let timed = matches!(job.case.measure, Measure::Latency | Measure::Rate);
+            parent.done(if timed { flow::catch(&mut from)? } else { flow::drain(&mut from)? })
         }
     }
 }

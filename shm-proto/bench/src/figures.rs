@@ -15,6 +15,11 @@ pub fn time(ns: u64) -> String {
     }
 }
 
+/// As [`time`], with a decimal below 100 ns: `4.7ns`.
+pub fn fine(ns: f64) -> String {
+    if ns < 100.0 { format!("{ns:.1}ns") } else { time(ns as u64) }
+}
+
 /// `67x`, `2.3x`, `0.92x`; nothing if one of the figures is missing.
 pub fn ratio(ours: Option<f64>, theirs: Option<f64>) -> String {
     match (ours, theirs) {
@@ -46,6 +51,7 @@ mod tests {
     #[test]
     fn figures_are_short() {
         assert_eq!([144, 31_240, 1_300_000, 2_100_000_000].map(time), ["144ns", "31.2us", "1.3ms", "2.1s"]);
+        assert_eq!([4.72, 144.2, 31_240.9].map(fine), ["4.7ns", "144ns", "31.2us"]);
         assert_eq!([12.34e9, 150e6].map(gigabytes), ["12.3GB/s", "150MB/s"]);
         assert_eq!(ratio(Some(1.0), None), "");
         assert_eq!(ratio(Some(1.0), Some(0.0)), "");

@@ -1,9 +1,13 @@
 //! When to send, what to check, when to read the clock: the same for every carrier.
 
+mod due;
+
 use std::time::Duration;
 
 use shm_proto::internal::os::clock::monotonic_ns;
 
+pub(crate) use self::due::keep_rate;
+use crate::cpu::CpuTime;
 use crate::job::Job;
 use crate::outcome::{Measured, Times};
 use crate::payload::{END, START};
@@ -57,7 +61,7 @@ pub(crate) fn flood(job: &Job, to: &mut impl Sender) -> Result<Measured> {
         number += look;
     }
     to.send(number | START, 1)?;
-    let (first, start) = (number, monotonic_ns());
+    let (first, used, start) = (number, CpuTime::now()?, monotonic_ns());
     number += 1;
     match job.messages {
         Some(messages) => {
@@ -75,20 +79,20 @@ pub(crate) fn flood(job: &Job, to: &mut impl Sender) -> Result<Measured> {
         }
     }
     to.send(number | END, 1)?;
-    Ok(measured(number - first, monotonic_ns() - start))
+    measured(number - first, monotonic_ns() - start, used)
 }
 
 /// Receives what [`flood`] sends. What counts are the messages after the one marked as the first, in the time between the
 /// first and the last.
 pub(crate) fn drain(from: &mut impl Receiver) -> Result<Measured> {
     let mut expected = 0;
-    let (mut first, mut start) = (0, 0);
+    let (mut first, mut start, mut used) = (0, 0, CpuTime::default());
     loop {
         let number = from.receive()?;
         if number != expected {
             match number ^ expected {
-                START => (first, start) = (expected, monotonic_ns()),
-                END => return Ok(measured(expected - first, monotonic_ns() - start)),
+                START => (first, start, used) = (expected, monotonic_ns(), CpuTime::now()?),
+                END => return measured(expected - first, monotonic_ns() - start, used),
                 _ => return Err(wrong(number, expected)),
             }
         }
@@ -102,7 +106,7 @@ pub(crate) fn ping(job: &Job, to: &mut impl Sender, from: &mut impl Receiver) ->
     let mut times = Times::new()?;
     let begun = monotonic_ns();
     let (mut number, mut last) = (0, begun);
-    let (mut first, mut start) = (None, begun);
+    let (mut first, mut start, mut used) = (None, begun, CpuTime::default());
     loop {
         to.send(number, 1)?;
         let answer = from.receive()?;
@@ -112,7 +116,7 @@ pub(crate) fn ping(job: &Job, to: &mut impl Sender, from: &mut impl Receiver) ->
         }
         number += 1;
         match first {
-            None if now - begun >= job.warm_up_ns => (first, start) = (Some(number), now),
+            None if now - begun >= job.warm_up_ns => (first, start, used) = (Some(number), now, CpuTime::now()?),
             None => {}
             Some(first) => {
                 times.record((now - last) / 2);
@@ -124,7 +128,7 @@ pub(crate) fn ping(job: &Job, to: &mut impl Sender, from: &mut impl Receiver) ->
                     to.send(number | END, 1)?;
                     from.receive()?;
                     let latency = Some(times.percentiles());
-                    return Ok(Measured { latency, ..measured(number - first, now - start) });
+                    return Ok(Measured { latency, ..measured(number - first, now - start, used)? });
                 }
             }
         }
@@ -132,14 +136,18 @@ pub(crate) fn ping(job: &Job, to: &mut impl Sender, from: &mut impl Receiver) ->
     }
 }
 
-/// The other side of [`ping`].
+/// The other side of [`ping`], from the first message on.
 pub(crate) fn pong(from: &mut impl Receiver, to: &mut impl Sender) -> Result<Measured> {
     let mut expected = 0;
+    let (mut start, mut used) = (0, CpuTime::default());
     loop {
         let number = from.receive()?;
         to.send(number, 1)?;
         if number == expected | END {
-            return Ok(Measured::default());
+            return measured(expected, monotonic_ns() - start, used);
+        }
+        if expected == 0 {
+            (start, used) = (monotonic_ns(), CpuTime::now()?);
         }
         if number != expected {
             return Err(wrong(number, expected));
@@ -157,7 +165,7 @@ pub(crate) fn drip(job: &Job, to: &mut impl Sender) -> Result<Measured> {
     }
     let begun = monotonic_ns();
     let mut due = begun;
-    let (mut first, mut start) = (None, begun);
+    let (mut first, mut start, mut used) = (None, begun, CpuTime::default());
     loop {
         due = (due + job.pace_ns).max(monotonic_ns());
         await_moment(due, job.case.wait);
@@ -169,10 +177,10 @@ pub(crate) fn drip(job: &Job, to: &mut impl Sender) -> Result<Measured> {
         };
         if done {
             to.send_stamped(number | END, monotonic_ns())?;
-            return Ok(measured(number - first.unwrap_or(number), now - start));
+            return measured(number - first.unwrap_or(number), now - start, used);
         }
         if first.is_none() && now - begun >= job.warm_up_ns {
-            (first, start) = (Some(number), now);
+            (first, start, used) = (Some(number), now, CpuTime::now()?);
             to.send_stamped(number | START, monotonic_ns())?;
         } else {
             to.send_stamped(number, monotonic_ns())?;
@@ -181,11 +189,11 @@ pub(crate) fn drip(job: &Job, to: &mut impl Sender) -> Result<Measured> {
     }
 }
 
-/// The other side of [`drip`].
+/// The other side of [`drip`] and [`keep_rate`].
 pub(crate) fn catch(from: &mut impl Receiver) -> Result<Measured> {
     let mut times = Times::new()?;
     let mut expected = 0;
-    let (mut first, mut start) = (None, 0);
+    let (mut first, mut start, mut used) = (None, 0, CpuTime::default());
     loop {
         let (number, sent) = from.receive_stamped()?;
         let now = monotonic_ns();
@@ -194,14 +202,14 @@ pub(crate) fn catch(from: &mut impl Receiver) -> Result<Measured> {
             _ => return Err(wrong(number, expected)),
         }
         if number & START != 0 {
-            (first, start) = (Some(expected), now);
+            (first, start, used) = (Some(expected), now, CpuTime::now()?);
         }
         if first.is_some() {
             times.record(now.saturating_sub(sent));
         }
         if number & END != 0 {
             let latency = Some(times.percentiles());
-            return Ok(Measured { latency, ..measured(expected - first.unwrap_or(expected), now - start) });
+            return Ok(Measured { latency, ..measured(expected - first.unwrap_or(expected), now - start, used)? });
         }
         expected += 1;
     }
@@ -218,8 +226,9 @@ fn await_moment(due_ns: u64, wait: Wait) {
     }
 }
 
-fn measured(messages: u64, elapsed_ns: u64) -> Measured {
-    Measured { messages, elapsed_ns, latency: None }
+/// What was measured by now; `used` is the processor time that the process had used when the first message that counts was due.
+fn measured(messages: u64, elapsed_ns: u64, used: CpuTime) -> Result<Measured> {
+    Ok(Measured { messages, elapsed_ns, cpu: CpuTime::since(used)?, latency: None })
 }
 
 fn wrong(number: u64, expected: u64) -> Failure {

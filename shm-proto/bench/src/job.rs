@@ -56,6 +56,8 @@ pub struct Job {
     pub messages: Option<u64>,
     /// The time between single messages.
     pub pace_ns: u64,
+    /// The time between the moments at which messages are due, in picoseconds; for a rate alone.
+    pub interval_ps: u64,
 }
 
 /// From the parent.

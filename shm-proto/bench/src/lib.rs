@@ -10,7 +10,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`Failure`], [`stop`] | why a measurement ends early: an error, or the user's wish |
-//! | [`host`] | what the figures were measured on |
+//! | [`host`], [`cpu`] | what the figures were measured on; the processor time that a process uses |
 //! | [`plan`] | what is measured: a [`Case`](plan::Case) is data, made from a [`Wish`](plan::Wish) by a pure function |
 //! | [`outcome`], [`figures`] | the median of several runs, as data and as text |
 //! | [`job`] | what passes between the program and its workers: a [`Job`](job::Job) goes out, a [`Measured`](outcome::Measured) comes back |
@@ -22,6 +22,7 @@
 //! | [`daemon`] | a `shmd` with a directory and object names of its own, or one that runs |
 //! | [`pipeline`] | whole programs in a row |
 //! | [`measure`] | runs cases and returns their [`Outcome`](outcome::Outcome)s |
+//! | [`rate`] | looks for the highest rate at which times stay below a limit |
 //!
 //! A new carrier is a file in `carrier` that implements the flow's `Sender` and `Receiver`, a [`Transport`](plan::Transport),
 //! and a line in `carrier::work`. The flow is generic over both traits, so that nothing stands between it and the carrier's own code.
@@ -34,6 +35,7 @@
 )]
 
 mod carrier;
+pub mod cpu;
 pub mod crew;
 pub mod daemon;
 mod failure;
@@ -46,6 +48,7 @@ pub mod outcome;
 pub mod payload;
 pub mod pipeline;
 pub mod plan;
+pub mod rate;
 mod slots;
 pub mod stop;
 pub mod worker;

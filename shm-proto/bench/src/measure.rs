@@ -16,7 +16,7 @@ use crate::crew::Crew;
 use crate::daemon::{Own, Stage, channel_of};
 use crate::host::allowed_cpus;
 use crate::job::{Job, Role};
-use crate::outcome::{Measured, Outcome, Sample};
+use crate::outcome::{Cpu, Measured, Outcome, Sample};
 use crate::pipeline;
 use crate::plan::{Case, Measure, Transport};
 use crate::slots;
@@ -36,6 +36,8 @@ pub struct Settings {
     pub duration: Duration,
     pub messages: Option<u64>,
     pub pace: Duration,
+    /// The time between the moments at which messages are due, in picoseconds; for a rate alone.
+    pub interval_ps: u64,
     /// Processors that the user asked for.
     pub cpus: Option<Vec<usize>>,
     /// Processors that this process may use.
@@ -53,6 +55,7 @@ impl Settings {
             duration,
             messages: None,
             pace: Duration::from_millis(1),
+            interval_ps: 0,
             cpus: None,
             allowed: allowed_cpus(),
         }
@@ -84,6 +87,7 @@ impl Settings {
             duration_ns: nanoseconds(self.duration),
             messages: self.messages,
             pace_ns: nanoseconds(self.pace),
+            interval_ps: self.interval_ps,
         }
     }
 }
@@ -115,7 +119,7 @@ pub fn all(
     'runs: for _ in 0..runs {
         for (case, samples) in cases.iter().zip(&mut samples) {
             step(case);
-            match run(stage, case, settings, stop) {
+            match once(stage, case, settings, stop) {
                 Ok(sample) => samples.push(sample),
                 // Whatever fails after the user ended the measurement may fail because of that.
                 Err(_) if stop.came() => {
@@ -130,7 +134,7 @@ pub fn all(
 }
 
 /// Runs the case once.
-fn run(stage: &Stage, case: &Case, settings: &Settings, stop: Stop<'_>) -> Result<Sample> {
+pub fn once(stage: &Stage, case: &Case, settings: &Settings, stop: Stop<'_>) -> Result<Sample> {
     stop.check()?;
     if case.measure == Measure::Pipeline {
         let producer = settings.job(case, Role::Writer, 0);
@@ -139,11 +143,17 @@ fn run(stage: &Stage, case: &Case, settings: &Settings, stop: Stop<'_>) -> Resul
     let own = Own::new()?;
     let mut crew = Crew::default();
     hire(&mut crew, stage, &own, case, settings)?;
-    crew.until_ready(stop)?;
-    crew.go()?;
     // The writer fills the ring once before anything counts.
     let around = Duration::from_secs(case.capacity_bytes / SLOWEST_BYTES_PER_S);
-    let results = crew.results(stop, settings.warm_up + settings.duration + around)?;
+    let mut carry = || {
+        crew.until_ready(stop)?;
+        crew.go()?;
+        crew.results(stop, settings.warm_up + settings.duration + around)
+    };
+    let results = carry().map_err(|failure| match failure {
+        Failure::Other(text) => Failure::Other(format!("{case}: {text}")),
+        other => other,
+    })?;
     evaluate(case, &results)
 }
 
@@ -227,11 +237,11 @@ fn evaluate(case: &Case, results: &[Measured]) -> Result<Sample> {
         ))
     };
     let measured = match case.measure {
-        Measure::Latency => results.iter().find(|one| one.latency.is_some()),
+        Measure::Latency | Measure::Rate => results.iter().find(|one| one.latency.is_some()),
         _ => results.iter().skip(1).max_by_key(|one| one.elapsed_ns),
     };
     let measured = measured.filter(|one| one.messages > 0).ok_or_else(none)?;
-    Ok(Sample::new(measured))
+    Ok(Sample { cpu: Cpu::of(results), ..Sample::new(measured) })
 }
 
 #[cfg(test)]

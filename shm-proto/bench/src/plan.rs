@@ -13,6 +13,8 @@ pub enum Measure {
     Throughput,
     /// One-way time of single messages.
     Latency,
+    /// One-way time of messages that are due at a fixed rate, whether or not the one before has been sent.
+    Rate,
     /// Bytes from a producer's pipe to programs that write them out: `shmd` and `shmctl read`, or `cat`.
     Pipeline,
 }
@@ -98,6 +100,11 @@ impl Case {
         self.measure == Measure::Latency && self.wait == Wait::Busy
     }
 
+    /// Whether the reader polls without a pause: in a round trip, and wherever else it was asked for.
+    pub fn polls(&self) -> bool {
+        matches!(self.measure, Measure::Latency | Measure::Rate) && self.wait == Wait::Busy
+    }
+
     /// The transport's name in this case.
     pub fn carrier(&self) -> &'static str {
         match (self.transport, self.measure, self.wait) {
@@ -125,6 +132,7 @@ impl fmt::Display for Case {
         let measure = match self.measure {
             Measure::Throughput => "throughput",
             Measure::Latency => "latency",
+            Measure::Rate => "rate",
             Measure::Pipeline => "pipeline",
         };
         write!(f, "{measure}, {}, {}, {} {readers}", self.carrier(), Bytes(self.size_bytes), self.readers)
@@ -165,6 +173,8 @@ pub fn cases(wish: &Wish) -> Vec<Case> {
         match measure {
             Measure::Throughput => throughput(wish, &mut cases),
             Measure::Latency => latency(wish, &mut cases),
+            // Which rate it is to be follows from what was measured before: see `rate`.
+            Measure::Rate => {}
             Measure::Pipeline => pipeline(wish, &mut cases),
         }
     }

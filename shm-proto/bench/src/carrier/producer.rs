@@ -29,5 +29,5 @@ pub(super) fn produce(job: &Job, parent: &mut Parent) -> Result<()> {
     // The end of what the other programs read.
     drop(to);
     // The start instead of a duration: the end is when the last reader has written everything out.
-    parent.done(Measured { messages, elapsed_ns: start, latency: None })
+    parent.done(Measured { messages, elapsed_ns: start, ..Measured::default() })
 }

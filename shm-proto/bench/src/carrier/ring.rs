@@ -32,7 +32,7 @@ impl Carrier for Ring {
     fn receiver(job: &Job, _: &mut Parent) -> Result<From> {
         let reader =
             attach(job, job.role == Role::Reader, |daemon, channel| Reader::attach(daemon, channel, Start::New))?;
-        Ok(From { reader, base: payload::base(job.case.size_bytes), busy: job.case.is_busy() })
+        Ok(From { reader, base: payload::base(job.case.size_bytes), busy: job.case.polls() })
     }
 }
 

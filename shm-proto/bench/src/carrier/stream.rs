@@ -30,7 +30,7 @@ impl Carrier for Stream {
 
     fn receiver(job: &Job, parent: &mut Parent) -> Result<From> {
         let from = File::from(parent.take_fd()?);
-        if job.case.is_busy() {
+        if job.case.polls() {
             let flags = fcntl(&from, FcntlArg::F_GETFL).map_err(|e| Error::system("get a stream's mode", e))?;
             let flags = OFlag::from_bits_retain(flags) | OFlag::O_NONBLOCK;
             fcntl(&from, FcntlArg::F_SETFL(flags)).map_err(|e| Error::system("make a stream nonblocking", e))?;

@@ -257,7 +257,7 @@ mod tests {
             max_ns: 1_500_000,
         };
         let latency = (measure == Measure::Latency).then_some(latency);
-        let sample = Sample { messages_per_s, latency };
+        let sample = Sample { messages_per_s, latency, ..Sample::default() };
         Outcome::of(case, &[sample]).unwrap()
     }
 
