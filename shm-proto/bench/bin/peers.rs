@@ -1,22 +1,23 @@
-//! `shm-bench peers`: iceoryx2, ringfire and a pipe with the same work in the same run. README.md says how.
+//! `shm-bench peers`: other libraries with the same work in the same run. README.md says how.
+
+mod rates;
+mod rows;
+mod tables;
 
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
 use serde_json::json;
 use shm_bench::daemon::Stage;
-use shm_bench::figures::{gigabytes, short, time};
 use shm_bench::host::Host;
 use shm_bench::measure::{self, Settings};
-use shm_bench::outcome::Outcome;
-use shm_bench::plan::{Case, LATENCY_CAPACITY, Measure, Transport, Wait};
 use shm_bench::stop::Stop;
 use shm_bench::{Failure, Result};
-use shm_proto::Bytes;
 
-use crate::page::Page;
+use self::rows::{PEERS, Peer, Row};
 
-/// Compare the ring with other libraries: throughput and latency between processes, every byte written and read.
+/// Compare the ring with other libraries: throughput, latency, processor time and the highest rate within 10 us, between
+/// processes, every byte written and read.
 #[derive(Debug, ClapArgs)]
 pub(crate) struct Args {
     /// Runs of each case; the median counts.
@@ -28,88 +29,55 @@ pub(crate) struct Args {
     /// One short run of each case: shows whether the comparison works.
     #[arg(long, conflicts_with_all = ["runs", "duration"])]
     quick: bool,
+    /// Measure only rows whose name contains WORD, such as 64B, latency, batches or rate. May be repeated.
+    #[arg(long, value_name = "WORD")]
+    only: Vec<String>,
+    /// Measure only these, separated by commas: shmd, iceoryx2, ringfire, crossbar, zeromq, socket, pipe.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',', value_parser = rows::peer)]
+    carriers: Vec<&'static Peer>,
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
 }
 
-const CARRIERS: [Transport; 4] = [Transport::Ring, Transport::Iceoryx2, Transport::Ringfire, Transport::Pipe];
-
-/// Every case for every carrier that supports it. Cases of the same work follow each other.
-fn cases() -> Vec<Case> {
-    let throughput = |size, readers, batch| {
-        let case = Case::new(Measure::Throughput, Transport::Ring, size, Bytes::MIB);
-        Case { readers, batch, ..case }
-    };
-    let latency = |wait| Case { wait, ..Case::new(Measure::Latency, Transport::Ring, 64, LATENCY_CAPACITY) };
-    let rows = [
-        throughput(64, 1, 1),
-        throughput(64, 1, 64),
-        throughput(Bytes::KIB, 1, 1),
-        throughput(Bytes::KIB, 1, 64),
-        throughput(64 * Bytes::KIB, 1, 1),
-        throughput(Bytes::KIB, 4, 1),
-        latency(Wait::Busy),
-        latency(Wait::Sleep),
-    ];
-    // iceoryx2 sends samples one by one.
-    let can = |case: &Case| case.transport != Transport::Iceoryx2 || case.batch == 1;
-    rows.iter().flat_map(|row| CARRIERS.map(|transport| Case { transport, ..*row })).filter(can).collect()
-}
+/// Rates to try for each share of the messages.
+const STEPS: u32 = 8;
+const STEPS_IN_SHORT: u32 = 4;
 
 pub(crate) fn run(args: &Args, stop: Stop<'_>) -> Result<()> {
-    let (runs, duration) = if args.quick { (1, 20) } else { (args.runs, args.duration) };
-    let (host, cases) = (Host::look(), cases());
-    let stage = Stage::private(&cases)?;
+    let (runs, duration, steps) = if args.quick { (1, 20, STEPS_IN_SHORT) } else { (args.runs, args.duration, STEPS) };
+    let peers: Vec<&Peer> =
+        PEERS.iter().filter(|peer| args.carriers.is_empty() || args.carriers.contains(peer)).collect();
+    let rows: Vec<Row> = rows::all().into_iter().filter(|row| row.is_named(&args.only)).collect();
+    if rows.is_empty() {
+        let names: Vec<String> = rows::all().iter().map(|row| row.name.clone()).collect();
+        return Err(Failure::Other(format!(
+            "no row has {} in its name; the rows are: {}",
+            args.only.join(" or "),
+            names.join("; ")
+        )));
+    }
+    let host = Host::look();
+    let stage = Stage::private(&rows.iter().map(|row| row.case).collect::<Vec<_>>())?;
     let settings = Settings::of(Duration::from_millis(duration));
+    let cases = rows::cases(&rows, &peers);
     let (results, complete) = measure::all(&stage, &cases, runs, &settings, stop, |case| crate::step(case))?;
-    drop(stage);
     if !complete {
         return Err(Failure::Stopped);
     }
+    let rates = rates::all(&stage, &rows, &peers, &results, steps, &settings, stop)?;
+    drop(stage);
     if args.json {
-        println!("{}", json!({ "host": host, "runs": runs, "duration_ms": duration, "results": results }));
-    } else {
-        print!("{}{}", host.describe(), page(&results, runs, duration).markdown());
+        let document = json!({
+            "host": host, "runs": runs, "duration_ms": duration, "results": results,
+            "rate_limit_ns": rates::LIMIT_NS, "rates": rates,
+        });
+        println!("{document}");
+        return Ok(());
+    }
+    print!("{}", host.describe());
+    for page in tables::all(&rows, &peers, &results, &rates, runs, duration) {
+        print!("{}", page.markdown());
     }
     Ok(())
-}
-
-fn page(results: &[Outcome], runs: u32, duration: u64) -> Page {
-    let mut page = Page {
-        title: "Other libraries",
-        method: format!(
-            "{runs} runs of {duration} ms, medians; 1 MiB for messages on their way, 256 KiB for latency. Throughput is what the \
-             slowest reader received; latency is median and 99th percentile, one way."
-        ),
-        columns: vec!["work", "shmd", "iceoryx2", "ringfire", "pipe"],
-        ..Page::default()
-    };
-    for row in results.iter().filter(|outcome| outcome.case.transport == Transport::Ring) {
-        let cell = |transport| {
-            let found = results.iter().find(|o| o.case.transport == transport && o.case.is_row_of(&row.case));
-            found.map_or_else(|| "-".to_owned(), figure)
-        };
-        page.rows.push([vec![work(&row.case)], CARRIERS.map(cell).to_vec()].concat());
-    }
-    page
-}
-
-fn work(case: &Case) -> String {
-    let size = Bytes(case.size_bytes);
-    match (case.measure, case.wait) {
-        (Measure::Latency, Wait::Busy) => format!("{size}, busy reader"),
-        (Measure::Latency, Wait::Sleep) => format!("{size}, sleeping reader"),
-        _ if case.batch > 1 => format!("{size}, {} reader, batches of {}", case.readers, case.batch),
-        _ => format!("{size}, {} reader{}, one by one", case.readers, if case.readers == 1 { "" } else { "s" }),
-    }
-}
-
-/// Large messages in bytes, small ones in messages.
-fn figure(outcome: &Outcome) -> String {
-    match outcome.latency {
-        Some(latency) => format!("{} / {}", time(latency.p50_ns), time(latency.p99_ns)),
-        None if outcome.case.size_bytes >= 64 * Bytes::KIB => gigabytes(outcome.bytes_per_s),
-        None => format!("{}/s", short(outcome.messages_per_s)),
-    }
 }

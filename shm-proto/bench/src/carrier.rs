@@ -1,6 +1,8 @@
 //! What carries messages: a file for each carrier, with a sender and a receiver.
 
 #[cfg(feature = "peers")]
+mod crossbar;
+#[cfg(feature = "peers")]
 mod iceoryx2;
 mod limit;
 mod producer;
@@ -8,6 +10,8 @@ mod ring;
 #[cfg(feature = "peers")]
 mod ringfire;
 mod stream;
+#[cfg(feature = "peers")]
+mod zeromq;
 
 pub(crate) use self::limit::slots_of;
 use crate::flow::{Receiver, Sender};
@@ -29,9 +33,11 @@ trait Carrier {
 macro_rules! sized {
     ($carrier:ident, $name:ident, $job:expr, $parent:expr) => {
         match $job.case.size_bytes {
-            64 => part::<$carrier::$name<64>>($job, $parent),
-            1024 => part::<$carrier::$name<1024>>($job, $parent),
-            65_536 => part::<$carrier::$name<65_536>>($job, $parent),
+            8 => roomy::<$carrier::$name<8>>($job, $parent),
+            64 => roomy::<$carrier::$name<64>>($job, $parent),
+            1024 => roomy::<$carrier::$name<1024>>($job, $parent),
+            65_536 => roomy::<$carrier::$name<65_536>>($job, $parent),
+            1_048_576 => roomy::<$carrier::$name<1_048_576>>($job, $parent),
             other => {
                 Err(crate::Failure::Other(format!("other libraries are not measured with messages of {other} bytes")))
             }
@@ -52,7 +58,28 @@ pub(crate) fn work(job: &Job, parent: &mut Parent) -> Result<()> {
         (_, Transport::Iceoryx2, _) => sized!(iceoryx2, Iceoryx2, job, parent),
         #[cfg(feature = "peers")]
         (_, Transport::Ringfire, _) => sized!(ringfire, Ringfire, job, parent),
+        #[cfg(feature = "peers")]
+        (_, Transport::Crossbar, _) => match job.case.size_bytes {
+            8 => part::<crossbar::Crossbar<1>>(job, parent),
+            64 => part::<crossbar::Crossbar<8>>(job, parent),
+            1024 => part::<crossbar::Crossbar<128>>(job, parent),
+            other => Err(crate::Failure::Other(format!("crossbar is not measured with messages of {other} bytes"))),
+        },
+        #[cfg(feature = "peers")]
+        (_, Transport::ZeroMq, _) => part::<zeromq::ZeroMq>(job, parent),
     }
+}
+
+/// The same on a stack for several of the largest messages, which these libraries take and return by value. A thread stays on
+/// the processor of the one that starts it.
+#[cfg(feature = "peers")]
+fn roomy<C: Carrier>(job: &Job, parent: &mut Parent) -> Result<()> {
+    const STACK: usize = 64 << 20;
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().stack_size(STACK).spawn_scoped(scope, || part::<C>(job, parent));
+        let thread = thread.map_err(|e| shm_proto::Error::system("start a thread", e))?;
+        thread.join().unwrap_or_else(|_| Err(crate::Failure::Other("the thread of a worker has panicked".to_owned())))
+    })
 }
 
 fn part<C: Carrier>(job: &Job, parent: &mut Parent) -> Result<()> {

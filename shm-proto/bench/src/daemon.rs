@@ -41,9 +41,10 @@ impl Own {
         self.dir.join(name)
     }
 
+    /// Some libraries put a word of their own before the prefix.
     fn objects(&self) -> impl Iterator<Item = fs::DirEntry> {
         let entries = fs::read_dir("/dev/shm").into_iter().flatten().flatten();
-        entries.filter(|entry| entry.file_name().to_string_lossy().starts_with(&self.prefix))
+        entries.filter(|entry| entry.file_name().to_string_lossy().contains(&self.prefix))
     }
 }
 

@@ -40,6 +40,13 @@ pub enum Transport {
     /// A ring of ringfire.
     #[cfg(feature = "peers")]
     Ringfire,
+    /// A bounded `PodBus` of crossbar.
+    #[cfg(feature = "peers")]
+    Crossbar,
+    /// Sockets of ZeroMQ over Unix sockets.
+    #[cfg(feature = "peers")]
+    #[serde(rename = "zeromq")]
+    ZeroMq,
 }
 
 /// How the writer makes a message in the ring.
@@ -122,6 +129,10 @@ impl Case {
             (Transport::Iceoryx2, ..) => "iceoryx2",
             #[cfg(feature = "peers")]
             (Transport::Ringfire, ..) => "ringfire",
+            #[cfg(feature = "peers")]
+            (Transport::Crossbar, ..) => "crossbar",
+            #[cfg(feature = "peers")]
+            (Transport::ZeroMq, ..) => "zeromq",
         }
     }
 }
