@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 pub(crate) struct Pulse {
     seen: (u64, u64),
     since: Instant,
+    /// Whether there should have been signs of life at the last look.
+    due: bool,
     stalled: bool,
 }
 
@@ -26,7 +28,7 @@ pub(crate) enum Found {
 impl Pulse {
     /// A peer that has just come.
     pub(crate) fn new(now: Instant) -> Self {
-        Self { seen: (0, 0), since: now, stalled: false }
+        Self { seen: (0, 0), since: now, due: false, stalled: false }
     }
 
     /// Takes a look: its position and its heartbeat; whether there should be signs of life; how long it may show none.
@@ -38,7 +40,9 @@ impl Pulse {
         due: bool,
         patience: Option<Duration>,
     ) -> Found {
-        if self.seen != (position, heartbeat) || !due {
+        // What it was waited for may have begun just before the first look at which it is due, so time counts from there.
+        let was_due = std::mem::replace(&mut self.due, due);
+        if self.seen != (position, heartbeat) || !due || !was_due {
             self.seen = (position, heartbeat);
             self.since = now;
         }
@@ -75,8 +79,10 @@ mod tests {
         assert_eq!(look(7, 1, true), Found::Same);
         assert_eq!(look(8, 2, true), Found::Recovered);
         assert_eq!(look(20, 2, false), Found::Same);
+        // It may be due since second 23.
         assert_eq!(look(24, 2, true), Found::Same);
-        assert!(!pulse.is_stalled());
+        assert_eq!(look(28, 2, true), Found::Same);
+        assert_eq!(look(29, 2, true), Found::Stalled(Duration::from_secs(5)));
     }
 
     #[test]

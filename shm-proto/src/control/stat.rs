@@ -268,9 +268,13 @@ pub struct ReaderStat {
     pub lost: u64,
     /// Milliseconds since the reader was last seen at work.
     pub heartbeat_ms: u64,
-    /// How it waits for messages.
-    #[serde(default)]
-    pub wait: WaitStrategy,
+    /// How it waits for messages: a [`WaitStrategy`] as text, or a word that a newer version has.
+    #[serde(default = "adaptive")]
+    pub wait: String,
+}
+
+fn adaptive() -> String {
+    WaitStrategy::Adaptive.to_string()
 }
 
 impl ReaderStat {
@@ -288,7 +292,7 @@ impl ReaderStat {
             received: 0,
             lost: 0,
             heartbeat_ms: 0,
-            wait: WaitStrategy::default(),
+            wait: adaptive(),
         }
     }
 }

@@ -4,8 +4,6 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use crate::duration;
 
 /// The longest time to spin. A reader that spins hears nothing from the daemon.
@@ -21,8 +19,7 @@ const LONGEST: Duration = Duration::from_secs(1);
 /// assert_eq!("spin=50us".parse(), Ok(WaitStrategy::Spin(Duration::from_micros(50))));
 /// assert_eq!(WaitStrategy::default().to_string(), "adaptive");
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum WaitStrategy {
     /// Looks for 3 us before each sleep, and for up to 50 us if the last waits were short. An idle reader costs nothing.
@@ -87,20 +84,6 @@ impl fmt::Display for WaitStrategy {
             WaitStrategy::Sleep => f.pad("sleep"),
             WaitStrategy::Spin(time) => f.pad(&format!("spin={}", duration::show(*time))),
         }
-    }
-}
-
-impl TryFrom<String> for WaitStrategy {
-    type Error = BadWaitStrategy;
-
-    fn try_from(text: String) -> Result<Self, BadWaitStrategy> {
-        text.parse()
-    }
-}
-
-impl From<WaitStrategy> for String {
-    fn from(strategy: WaitStrategy) -> String {
-        strategy.to_string()
     }
 }
 

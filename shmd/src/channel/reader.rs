@@ -232,7 +232,7 @@ impl Reader {
         let mut stat = ReaderStat::new(number, pid, program, user, self.state(started));
         stat.received = self.received().min(most);
         stat.heartbeat_ms = if self.heartbeat() == 0 { 0 } else { age_ms(self.heartbeat()) };
-        stat.wait = WaitStrategy::of_word(self.page.line.wait.load(Ordering::Relaxed));
+        stat.wait = WaitStrategy::of_word(self.page.line.wait.load(Ordering::Relaxed)).to_string();
         stat
     }
 

@@ -91,7 +91,8 @@ fn over_time([second, minute, hour]: [String; 3]) -> String {
 /// What it does, and how it waits if that was asked for.
 fn state(reader: &ReaderStat, asks: bool) -> String {
     let state = printable(&reader.state);
-    if asks && reader.wait != WaitStrategy::Adaptive { format!("{state}, {}", reader.wait) } else { state }
+    let is_usual = reader.wait == WaitStrategy::Adaptive.to_string();
+    if asks && !is_usual { format!("{state}, {}", printable(&reader.wait)) } else { state }
 }
 
 /// Readers of a ring are `asks`ed how they wait; those of a handoff always sleep.
@@ -216,7 +217,7 @@ cam  ring, on full: block
             "{text}"
         );
         assert!(!text.contains('\x1b'));
-        stat.readers[0].wait = "spin=50us".parse().unwrap();
+        stat.readers[0].wait = "spin=50us".into();
         assert!(render(&stat, None).contains("  me    sleeping, spin=50us  1,200  "), "{}", render(&stat, None));
     }
 

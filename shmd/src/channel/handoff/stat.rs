@@ -81,7 +81,7 @@ impl HandoffChannel {
         let reader_stat = |(number, reader): (u32, &Reader)| {
             let mut stat = reader.stat(number, reader.heartbeat() != 0, most);
             // It sleeps on the channel's semaphore.
-            stat.wait = WaitStrategy::Sleep;
+            stat.wait = WaitStrategy::Sleep.to_string();
             stat
         };
         stat.readers = self.readers.iter().map(reader_stat).collect();

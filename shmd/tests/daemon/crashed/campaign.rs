@@ -41,12 +41,12 @@ enum Full {
 }
 
 impl Full {
-    /// Whether the channel was full and did what it does then.
+    /// Whether the channel was full and did what it does then, to the slow reader's loss if that is what it does.
     fn has_shown(self, daemon: &Daemon) -> bool {
         match self {
             Full::Block => true,
             Full::Drop => daemon.stat().dropped > 0,
-            Full::Overwrite => daemon.stat().overwritten > 0,
+            Full::Overwrite => daemon.stat().readers.iter().any(|reader| reader.lost > 0),
         }
     }
 }
