@@ -45,6 +45,7 @@ fn a_reader_that_is_evicted_and_attaches_again_and_again_holds_the_channel_up_no
     };
     fill();
     assert_eq!(daemon.stat().evicted, 1);
+    wait_until("it has noticed", || cling.err_so_far().contains("refused for"));
     for _ in 0..ROUNDS {
         let before = attempts();
         let is_attached = || cling.err_so_far().trim_end().ends_with("attached");
