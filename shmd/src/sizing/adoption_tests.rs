@@ -39,3 +39,22 @@ fn a_growth_of_a_dead_daemon_is_taken_up_unless_something_else_is_under_way() {
     }
     assert_eq!(By::of_number(0), None);
 }
+
+#[test]
+fn a_growth_whose_memory_is_there_is_not_pending_though_its_reservation_has_not_ended() {
+    let now = Instant::now();
+    let mut sizing = Sizing::new(BOUNDS, MIB);
+    sizing.writer(now, true);
+    sizing.ask(now, 1, 3 * MIB, PLENTY);
+    assert_eq!(
+        sizing.reserved(3 * MIB),
+        [
+            Action::Tell(ToWriter::Grown { capacity: 3 * MIB, done: true }),
+            Action::Grew { old: MIB, new: 3 * MIB, by: By::Operator },
+            Action::Done { client: 1, old: MIB, asked: 3 * MIB, new: 3 * MIB, pending: false },
+        ]
+    );
+    assert_eq!((sizing.capacity(), sizing.pending(), sizing.wish(), sizing.growing()), (3 * MIB, None, None, true));
+    assert_eq!(sizing.finished(now, PLENTY), [], "it is counted once");
+    assert!(!sizing.growing());
+}

@@ -41,24 +41,6 @@ fn a_growth_tells_the_writer_after_every_step_and_answers_at_the_end() {
 }
 
 #[test]
-fn a_growth_whose_memory_is_there_is_not_pending_though_its_reservation_has_not_ended() {
-    let mut sizing = channel(true);
-    let now = Instant::now();
-    sizing.ask(now, 1, 3 * MIB, PLENTY);
-    assert_eq!(
-        sizing.reserved(3 * MIB),
-        [
-            Action::Tell(ToWriter::Grown { capacity: 3 * MIB, done: true }),
-            Action::Grew { old: MIB, new: 3 * MIB, by: By::Operator },
-            Action::Done { client: 1, old: MIB, asked: 3 * MIB, new: 3 * MIB, pending: false },
-        ]
-    );
-    assert_eq!((sizing.capacity(), sizing.pending(), sizing.wish(), sizing.growing()), (3 * MIB, None, None, true));
-    assert_eq!(sizing.finished(now, PLENTY), [], "it is counted once");
-    assert!(!sizing.growing());
-}
-
-#[test]
 fn a_failed_growth_gives_back_what_was_not_announced_and_is_not_tried_again_for_a_second() {
     let mut sizing = channel(true);
     let now = Instant::now();
