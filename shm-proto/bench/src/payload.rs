@@ -76,6 +76,19 @@ pub fn number(sum: u64, base: u64, time: u64) -> u64 {
     sum.wrapping_sub(base).wrapping_add(1).wrapping_sub(time)
 }
 
+/// The number of a message; `base` is the sum of message 0.
+#[inline]
+pub fn read(message: &[u8], base: u64) -> u64 {
+    sum(message).wrapping_sub(base)
+}
+
+/// The number of a message that carries the time, and the time.
+#[inline]
+pub fn read_stamped(message: &[u8], base: u64) -> (u64, u64) {
+    let time = time(message);
+    (number(sum(message), base, time), time)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

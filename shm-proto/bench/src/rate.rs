@@ -46,7 +46,7 @@ pub struct Tried {
     pub latency: Percentiles,
 }
 
-/// Tries rates until `next_rate` has none left, first for 90 % of the messages, then for 99 %, and returns all of them.
+/// Tries rates for 90 % of the messages and then for 99 %, until `next_rate` knows no further one. Returns all that were tried.
 /// [`highest`] says what came of it.
 pub fn search(stage: &Stage, case: &Case, goal: &Goal, settings: &Settings, stop: Stop<'_>) -> Result<Vec<Tried>> {
     // Enough messages for a percentile.

@@ -142,15 +142,12 @@ impl<const B: usize> Receiver for From<B> {
     #[inline]
     fn receive(&mut self) -> Result<u64> {
         let base = self.base;
-        Ok(self.next(|message| payload::sum(message).wrapping_sub(base)))
+        Ok(self.next(|message| payload::read(message, base)))
     }
 
     #[inline]
     fn receive_stamped(&mut self) -> Result<(u64, u64)> {
         let base = self.base;
-        Ok(self.next(|message| {
-            let time = payload::time(message);
-            (payload::number(payload::sum(message), base, time), time)
-        }))
+        Ok(self.next(|message| payload::read_stamped(message, base)))
     }
 }

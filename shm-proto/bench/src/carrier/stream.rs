@@ -113,13 +113,11 @@ impl Receiver for From {
     #[inline]
     fn receive(&mut self) -> Result<u64> {
         let base = self.base;
-        Ok(payload::sum(self.next()?).wrapping_sub(base))
+        Ok(payload::read(self.next()?, base))
     }
 
     fn receive_stamped(&mut self) -> Result<(u64, u64)> {
         let base = self.base;
-        let message = self.next()?;
-        let time = payload::time(message);
-        Ok((payload::number(payload::sum(message), base, time), time))
+        Ok(payload::read_stamped(self.next()?, base))
     }
 }
