@@ -20,7 +20,7 @@ use shm_proto::internal::os::process;
 use shm_proto::{ChannelName, Done, ErrorKind, Refusal};
 
 use crate::admission::{self, Full, Held, Paced, Rate};
-use crate::client::{Client, Overdue, Role};
+use crate::client::{Client, Overdue, Role, SPEAK};
 use crate::event_loop::{ClientId, Event, EventLoop, Interest, Timer, Token};
 use crate::maintenance::Helpers;
 use crate::operation_log::{LogEvent, operation};
@@ -313,12 +313,9 @@ impl Connections {
             Overdue::No => self.settle(id),
             Overdue::Idle | Overdue::Gone => self.close_later(id),
             Overdue::Silent => {
-                self.dismiss(
-                    id,
-                    ErrorKind::BadRequest,
-                    "no complete request within 1 s of connecting or the last reply",
-                    now,
-                );
+                let most = SPEAK.as_secs();
+                let why = format!("no complete request within {most} s of connecting or the last reply");
+                self.dismiss(id, ErrorKind::BadRequest, &why, now);
             }
             Overdue::Stuck | Overdue::TooSlow => {
                 let reason = if overdue == Overdue::Stuck { "it does not read" } else { "it reads too slowly" };

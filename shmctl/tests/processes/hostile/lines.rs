@@ -12,7 +12,7 @@ use shm_test_support::{Daemon, wait_until};
 #[test]
 fn a_silent_client_is_dropped_within_the_daemons_deadline_while_others_are_served() {
     let daemon = Daemon::start("");
-    // How many others are served in the second of one silent client: on a machine where that is few, there are more seconds.
+    // How many others are served in the time of one silent client: on a machine where that is few, there are more clients.
     let served = || {
         let silent = connect(&daemon);
         let began = Instant::now();
@@ -24,8 +24,8 @@ fn a_silent_client_is_dropped_within_the_daemons_deadline_while_others_are_serve
         }
         let (kind, message) = refusal(&words.join().unwrap());
         assert_eq!(kind, "bad_request");
-        assert!(message.contains("no complete request within 1 s"), "{message}");
-        assert!(began.elapsed() >= Duration::from_millis(900), "it had its second");
+        assert!(message.contains("no complete request within 5 s"), "{message}");
+        assert!(began.elapsed() >= Duration::from_millis(4900), "it had its time");
         served
     };
     assert!((0..30).any(|_| served() > 10), "nobody is served while a client is silent");
@@ -42,7 +42,7 @@ fn half_a_line_and_a_byte_now_and_then_buy_no_time() {
         std::thread::sleep(Duration::from_millis(50));
         trickle.write_all(b" ").is_err()
     });
-    assert!(last_words(trickle).contains("no complete request within 1 s"));
+    assert!(last_words(trickle).contains("no complete request within 5 s"));
     daemon.stat();
 }
 

@@ -67,8 +67,10 @@ fn end(mut daemon: Daemon, reading: JoinHandle<String>, written: u64) {
     // A reader that has not come back yet when the daemon stops takes it for dead.
     let is_over = || daemon.stat().messages == written && !daemon.stat().readers.is_empty();
     wait_for(is_over, || format!("{written}: {:?} {}", daemon.stat(), daemon.log()));
-    let input = daemon.stat().input.unwrap();
-    assert_eq!((input.messages, input.errors), (written, 0), "{input:?}");
+    // A source counts a message after it has published it.
+    let input = || daemon.stat().input.unwrap();
+    wait_for(|| input().messages >= written, || format!("{written}: {:?}", input()));
+    assert_eq!((input().messages, input().errors), (written, 0), "{:?}", input());
     assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
     assert_eq!(joined(reading), "channel main is closed");
     daemon.assert_gone();
@@ -181,7 +183,14 @@ fn a_file_that_is_followed_also_when_its_name_is_gone() {
     File::create(&path).unwrap();
     daemon.put_copy();
     daemon.run_copy(&[]);
-    let reading = reading(&daemon, check_numbers());
+    let is_slow = Arc::new(AtomicBool::new(false));
+    let (slow, mut check) = (Arc::clone(&is_slow), check_numbers());
+    let reading = reading(&daemon, move |text| {
+        if slow.load(Ordering::Relaxed) {
+            sleep(Duration::from_millis(1));
+        }
+        check(text);
+    });
     let running = Running::new();
     let flag = running.flag();
     let mut file = OpenOptions::new().append(true).open(&path).unwrap();
@@ -189,16 +198,18 @@ fn a_file_that_is_followed_also_when_its_name_is_gone() {
     replace_under_load(&daemon);
     running.end();
     let written = joined(writing);
-    // No other program could find this file.
+    // No other program could find this file. It has so much for a slow reader that this one does not come to its end, where it
+    // would close it.
     let mut file = OpenOptions::new().append(true).open(&path).unwrap();
     wait_for(|| daemon.stat().messages == written, || daemon.log());
-    let (begin, rest) = (line(written), line(written + 1));
-    file.write_all(&begin.as_bytes()[..begin.len() / 2]).unwrap();
-    fs::remove_file(&path).unwrap();
-    file.write_all(&begin.as_bytes()[begin.len() / 2..]).unwrap();
+    is_slow.store(true, Ordering::Relaxed);
+    let all = written + 3000;
+    let rest: String = (written..all).map(line).collect();
     file.write_all(rest.as_bytes()).unwrap();
+    fs::remove_file(&path).unwrap();
     daemon.must_reexec();
-    end(daemon, reading, written + 2);
+    is_slow.store(false, Ordering::Relaxed);
+    end(daemon, reading, all);
 }
 
 #[test]
