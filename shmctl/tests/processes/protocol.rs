@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
 use shm_proto::internal::control::stat::ReaderState;
-use shm_test_support::{Daemon, Proc, clean};
+use shm_test_support::{Daemon, Proc, clean, wait_until};
 
 const CLIENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../shm-proto/tests/python/client.py");
 
@@ -75,16 +75,21 @@ fn stream(daemon: &Daemon, mut writer: Proc, mut readers: Vec<Proc>) {
     daemon.resize(64 << 10).unwrap();
     writer.feed(lines(4000, 6000).as_bytes());
     until_asleep(daemon, count, 6000);
-    // The writer may have asked for growth again.
-    daemon.resize(64 << 10).unwrap();
-    daemon.until_stat("the shrink is in effect", |stat| stat.pending.is_none() && stat.capacity == 64 << 10);
+    // The writer may have asked for growth again, and a growth under way goes on.
+    wait_until("the shrink is in effect", || {
+        daemon.resize(64 << 10).unwrap();
+        let stat = daemon.stat();
+        stat.pending.is_none() && stat.capacity == 64 << 10
+    });
     // More than fits, for a reader that stands still: the writer asks for growth.
     readers[0].freeze();
     writer.feed(lines(6000, 8000).as_bytes());
     daemon.until_stat("the ring has grown", |stat| stat.messages == 8000);
     assert!(daemon.stat().capacity > 256 << 10, "{:?}", daemon.stat());
-    daemon.resize(64 << 10).unwrap();
-    assert_eq!(daemon.stat().pending, Some(64 << 10));
+    wait_until("a shrink waits for the reader", || {
+        daemon.resize(64 << 10).unwrap();
+        daemon.stat().pending == Some(64 << 10)
+    });
     readers[0].thaw();
     until_asleep(daemon, count, 8000);
     daemon.until_stat("the shrink is in effect", |stat| stat.pending.is_none() && stat.capacity == 64 << 10);
