@@ -26,9 +26,9 @@ use crate::{Daemon, joined, wait_for};
 
 /// How often a daemon is killed, if `SHMD_KILLS` does not say it.
 const KILLS: u32 = 5;
-/// Nobody is evicted, and a slow reader fills the channel.
-const CHANNEL: &str =
-    "[[channel]]\nname = \"main\"\ncapacity = \"64KiB\"\nmin = \"64KiB\"\nmax = \"256KiB\"\nevict_after = \"0s\"\n";
+/// Nobody is evicted, and a slow reader fills the channel. Nothing is published before both readers are there.
+const CHANNEL: &str = "[[channel]]\nname = \"main\"\ncapacity = \"64KiB\"\nmin = \"64KiB\"\nmax = \"256KiB\"\n\
+                       evict_after = \"0s\"\nwait_readers = 2\n";
 /// The longest message, with its delimiter.
 const MESSAGE: u64 = 400;
 

@@ -1,6 +1,7 @@
 //! The same for the threads beside the main one: sources, and the writer of a handoff channel. `strace` attaches to the thread alone, once
 //! the daemon is ready.
 
+use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
@@ -196,6 +197,8 @@ fn trace(daemon: &Daemon, thread: Thread, options: &[&str]) -> Option<Child> {
 fn use_it(daemon: &mut Daemon, thread: Thread) {
     let Some(mut taker) = Taker::new(thread, daemon) else { return };
     let (mut fed, mut last, mut came) = (0, None, 0);
+    // Each line has a connection of its own, and those have no order.
+    let (has_order, mut seen) = (thread != Thread::Unix, BTreeSet::new());
     let mut done = |daemon: &mut Daemon| {
         if !daemon.is_running() {
             return true;
@@ -203,7 +206,8 @@ fn use_it(daemon: &mut Daemon, thread: Thread) {
         thread.feed(daemon, fed);
         fed += 1;
         while let Some(n) = taker.take() {
-            assert!(last.is_none_or(|last| n > last), "{n} came after {last:?}: {}", daemon.log());
+            assert!(!has_order || last.is_none_or(|last| n > last), "{n} came after {last:?}: {}", daemon.log());
+            assert!(seen.insert(n), "{n} came twice: {}", daemon.log());
             (last, came) = (Some(n), came + 1);
         }
         if matches!(taker, Taker::Evicted) {
@@ -212,6 +216,7 @@ fn use_it(daemon: &mut Daemon, thread: Thread) {
             wait_for(|| is_logged(daemon) || !daemon.is_running(), || "the eviction is in the log".to_owned());
             let Some(next) = Taker::new(thread, daemon) else { return true };
             (taker, last) = (next, None);
+            seen.clear();
         }
         if came == 1 {
             let _ = daemon.ask(&Request::Resize { channel: None, bytes: 256 << 10 });

@@ -139,7 +139,8 @@ fn a_child_that_fills_the_ring_is_ended_with_the_daemon() {
 
 #[test]
 fn a_child_that_ends_while_the_ring_is_full_is_shown_as_ended_and_what_it_wrote_is_not_lost() {
-    let keys = "capacity = \"64KiB\"\nmax = \"64KiB\"\nevict_after = \"0\"";
+    // Without a reader, nothing would wait.
+    let keys = "capacity = \"64KiB\"\nmax = \"64KiB\"\nevict_after = \"0\"\nwait_readers = 1";
     let mut daemon =
         scripted("exec-done", "head -c 100000 /dev/zero | tr '\\0' 'x' | fold -w 99; exec sleep 1000", keys);
     let mut reader = daemon.reader();
