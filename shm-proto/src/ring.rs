@@ -10,6 +10,7 @@
 //! | `segment` | a mapped segment, and how one is made |
 //! | `writer`, `reader` | the two roles |
 //! | `typed` | messages that are plain data, with feature `zerocopy` |
+//! | [`delays`] | how long messages took, in buckets |
 //! | [`standstill`] | when a reader that holds the writer up is asked for its cursor, and when it is evicted: pure |
 //! | `spin` | how long they look before they sleep |
 //! | [`link`] | what passes between writer and daemon |
@@ -21,6 +22,8 @@ mod chain;
 mod commit;
 #[cfg(not(loom))]
 mod copy;
+#[cfg(not(loom))]
+pub mod delays;
 mod floor;
 #[cfg(not(loom))]
 pub mod geometry;
@@ -69,7 +72,7 @@ mod writer;
 #[cfg(not(loom))]
 pub use self::{
     chain::{Walk, WalkFrom, Walked, misplaced},
-    inspect::Snapshot,
+    inspect::{Snapshot, publish_time},
     notes::{
         HandoffNote, NotedReader, NotedReaders, SizeNote, SourceNote, copy_notes, note_handoff, note_readers,
         note_size, note_source, noted_handoff, noted_readers, noted_size, noted_source,

@@ -98,6 +98,8 @@ pub(crate) struct ChannelConfig {
     pub(crate) ack_timeout: Duration,
     /// Publishing waits while fewer readers than this are attached; at most `max_readers`.
     pub(crate) wait_readers: u32,
+    /// Messages have publish times.
+    pub(crate) timestamps: bool,
     /// A program that maps the segment enters its memory into the page table at once.
     pub(crate) prefault: bool,
     /// The segment's group, by name and number; `None` leaves it the daemon's.

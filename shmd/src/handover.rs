@@ -48,10 +48,10 @@ impl Known {
         }
     }
 
-    /// Why a program that says this cannot go on in this one's place, if it cannot.
-    pub(crate) fn fault(&self) -> Option<String> {
+    /// Why a program that says this cannot go on in this one's place with segments that have these features, if it cannot.
+    pub(crate) fn fault(&self, used: u64) -> Option<String> {
         let own = Self::own();
-        let missing = own.features & !self.features;
+        let missing = used & !self.features;
         if self.daemon != own.daemon {
             return Some(format!("it says that it is {:?}", self.daemon));
         }
@@ -115,15 +115,18 @@ mod tests {
 
     #[test]
     fn a_program_that_differs_in_anything_that_matters_is_refused_with_both_sides() {
-        assert_eq!(Known::own().fault(), None);
-        assert_eq!(Known { version: "9.9.9".into(), features: !0, ..Known::own() }.fault(), None);
+        assert_eq!(Known::own().fault(KNOWN_FEATURES), None);
+        assert_eq!(Known { version: "9.9.9".into(), features: !0, ..Known::own() }.fault(KNOWN_FEATURES), None);
+        let older = Known { features: 0, ..Known::own() };
+        assert_eq!(older.fault(0), None, "no segment has what it does not know");
+        assert!(older.fault(1).unwrap().contains("features 0x1"));
         for (other, expected) in [
             (Known { layout: 99, ..Known::own() }, "layout 99"),
             (Known { protocol: 98, ..Known::own() }, "control protocol 98"),
             (Known { handover: 97, ..Known::own() }, "handover format 97"),
             (Known { daemon: "sshd".into(), ..Known::own() }, "\"sshd\""),
         ] {
-            let fault = other.fault().unwrap();
+            let fault = other.fault(0).unwrap();
             assert!(fault.contains(expected), "{fault}");
         }
     }

@@ -168,7 +168,8 @@ typedef struct shmd_message {
     uint64_t seq;         /* the message's number: from 0, without gaps */
     uint64_t lost_before; /* messages lost between the one received before and this one */
     uint64_t generation;  /* the library's own: tells this message from earlier ones */
-    uint64_t reserved[3]; /* not set */
+    uint64_t published_ns; /* when it was published, CLOCK_MONOTONIC; 0 if the channel has no publish times */
+    uint64_t reserved[2]; /* not set */
 } shmd_message;
 
 /* Attaches a reader to a channel of either mode. The attachment ends with the daemon, the channel or an eviction; a daemon that

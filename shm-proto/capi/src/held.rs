@@ -13,7 +13,8 @@ pub struct ShmdMessage {
     pub(crate) seq: u64,
     pub(crate) lost_before: u64,
     pub(crate) generation: u64,
-    pub(crate) reserved: [u64; 3],
+    pub(crate) published_ns: u64,
+    pub(crate) reserved: [u64; 2],
 }
 
 const _: () = assert!(size_of::<ShmdMessage>() == 64 && std::mem::offset_of!(ShmdMessage, generation) == 32);

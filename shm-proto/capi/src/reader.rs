@@ -7,7 +7,7 @@ mod many;
 use std::ffi::{CString, c_char, c_int};
 use std::time::Duration;
 
-use shm_proto::{Attachment, Follower, Message, ReaderError, Start};
+use shm_proto::{Attachment, Follower, Message, ReaderError, Received, Start};
 
 use crate::arguments::{self, null, out};
 use crate::endpoint::ShmdEndpoint;
@@ -108,6 +108,7 @@ impl ShmdReader {
         self.generation += 1;
         (to.data, to.len) = (message.as_ptr(), message.len());
         (to.seq, to.lost_before, to.generation) = (message.seq(), message.lost_before(), self.generation);
+        to.published_ns = message.published_ns().unwrap_or(0);
         // Nothing was open, so that nothing has to be dropped.
         std::mem::forget(std::mem::replace(&mut self.held, Held::Message(message)));
     }
@@ -116,7 +117,7 @@ impl ShmdReader {
     fn lend_copy(&mut self, seq: u64, to: &mut ShmdMessage) {
         self.generation += 1;
         (to.data, to.len) = (self.buffer.as_ptr(), self.buffer.len());
-        (to.seq, to.lost_before, to.generation) = (seq, 0, self.generation);
+        (to.seq, to.lost_before, to.generation, to.published_ns) = (seq, 0, self.generation, 0);
         self.held = Held::Copy;
     }
 
@@ -182,7 +183,7 @@ impl ShmdReader {
         }
     }
 
-    fn receive_copy(&mut self, into: &mut [u8], timeout: Option<Duration>) -> Result<(u64, usize, u64), Failure> {
+    fn receive_copy(&mut self, into: &mut [u8], timeout: Option<Duration>) -> Result<(Received, usize), Failure> {
         let deadline_ns = shm_proto::internal::os::clock::deadline(timeout);
         let mut lost_before = 0;
         loop {
@@ -196,10 +197,10 @@ impl ShmdReader {
                     return Err(failure);
                 }
                 Next::Message(message) => {
-                    let (seq, len) = (message.seq(), message.copy_to(into));
+                    let (seq, published_ns, len) = (message.seq(), message.published_ns(), message.copy_to(into));
                     lost_before += message.lost_before();
                     match message.finish().map_err(|error| self.went_wrong(error)) {
-                        Ok(()) => return Ok((seq, len, lost_before)),
+                        Ok(()) => return Ok((Received { seq, lost_before, published_ns }, len)),
                         Err(failure) if failure.is_about_one_message() => {}
                         Err(failure) => return Err(failure),
                     }
@@ -211,7 +212,7 @@ impl ShmdReader {
                 Next::Copy(seq) => {
                     into[..self.buffer.len()].copy_from_slice(&self.buffer);
                     self.acknowledge();
-                    return Ok((seq, self.buffer.len(), 0));
+                    return Ok((Received { seq, lost_before: 0, published_ns: None }, self.buffer.len()));
                 }
             }
         }
@@ -385,11 +386,12 @@ pub unsafe extern "C" fn shmd_reader_recv_copy(
             // SAFETY: promised by the caller.
             _ => unsafe { std::slice::from_raw_parts_mut(buffer, capacity) },
         };
-        let (seq, len, lost_before) = reader.receive_copy(into, arguments::timeout(timeout_ns))?;
+        let (received, len) = reader.receive_copy(into, arguments::timeout(timeout_ns))?;
         // SAFETY: promised by the caller.
         if let Some(message) = unsafe { message.as_mut() } {
             message.end();
-            (message.len, message.seq, message.lost_before) = (len, seq, lost_before);
+            (message.len, message.seq, message.lost_before) = (len, received.seq, received.lost_before);
+            message.published_ns = received.published_ns.unwrap_or(0);
         }
         Ok(OK)
     })())

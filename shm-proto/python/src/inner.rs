@@ -54,6 +54,8 @@ pub(crate) struct Facts {
     pub(crate) seq: u64,
     pub(crate) lost: u64,
     pub(crate) skipped: u64,
+    /// When it was published, if the channel has publish times.
+    pub(crate) published_ns: Option<u64>,
     /// Where the bytes are.
     pub(crate) address: usize,
     pub(crate) len: usize,
@@ -288,6 +290,7 @@ impl Facts {
             seq: message.seq(),
             lost: message.lost_before(),
             skipped: message.skipped_before(),
+            published_ns: message.published_ns(),
             address: message.as_ptr() as usize,
             len: message.len(),
         }

@@ -14,11 +14,13 @@
 
 use std::ffi::{c_int, c_void};
 use std::mem::MaybeUninit;
+use std::time::SystemTime;
 
 use pyo3::exceptions::PyBufferError;
 use pyo3::ffi;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyType};
+use shm_proto::internal::os::clock;
 
 use crate::inner::Facts;
 use crate::reader::Reader;
@@ -51,6 +53,20 @@ impl Message {
     #[getter]
     fn lost(&self) -> u64 {
         self.facts.lost
+    }
+
+    /// When the message was published, in seconds since 1970, as time.time() has them, by what the clock says now; None if the
+    /// channel has no publish times.
+    #[getter]
+    fn time(&self) -> Option<f64> {
+        let date = clock::date(self.facts.published_ns?);
+        Some(date.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs_f64())
+    }
+
+    /// When the message was published, as time.monotonic_ns() counts; None if the channel has no publish times.
+    #[getter]
+    fn published_ns(&self) -> Option<u64> {
+        self.facts.published_ns
     }
 
     /// How many numbers were skipped just before this message because a broken segment was replaced.

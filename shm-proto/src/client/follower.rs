@@ -150,11 +150,11 @@ impl Follower {
         let mut lost_before = 0;
         loop {
             let message = self.recv(timeout.map(|_| clock::left(deadline)))?;
-            let seq = message.seq();
+            let (seq, published_ns) = (message.seq(), message.published_ns());
             lost_before += message.lost_before();
             message.copy_to_vec(out);
             match message.finish() {
-                Ok(()) => return Ok(Received { seq, lost_before }),
+                Ok(()) => return Ok(Received { seq, lost_before, published_ns }),
                 Err(error) => self.go_on_after(error)?,
             }
         }

@@ -17,6 +17,7 @@ pub use self::words::{FullPolicy, Mode, ReaderState, Right, SourceKind, WriterNa
 use crate::handoff::Names;
 use crate::name::ChannelName;
 use crate::ring::WaitStrategy;
+use crate::ring::delays::Delays;
 use crate::ring::geometry::OnFull;
 
 /// One channel in `list`.
@@ -79,6 +80,9 @@ pub struct ChannelStat {
     pub max_message: u64,
     /// Alignment of payloads, in bytes.
     pub align: u32,
+    /// Whether messages have publish times.
+    #[serde(default)]
+    pub timestamps: bool,
     /// Messages published since the segment was made.
     pub messages: u64,
     /// Payload bytes published since the segment was made.
@@ -137,6 +141,7 @@ impl ChannelStat {
             retained: 0,
             max_message: 0,
             align: 0,
+            timestamps: false,
             messages: 0,
             bytes: 0,
             messages_per_s: 0.0,
@@ -271,6 +276,40 @@ pub struct ReaderStat {
     /// How it waits for messages: a [`WaitStrategy`] as text, or a word that a newer version has.
     #[serde(default = "adaptive")]
     pub wait: String,
+    /// In a channel with publish times: nanoseconds since the oldest message was published that it has not read. Nothing if it has
+    /// read everything.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub oldest_unread_ns: Option<u64>,
+    /// In a channel with publish times: how long messages took to reach it. Nothing before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub latency: Option<Latency>,
+}
+
+/// How long messages took from publishing to receiving, since the reader attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Latency {
+    /// The number of messages.
+    pub messages: u64,
+    /// Half of the messages took no longer than this, in nanoseconds, within 6 %.
+    pub p50_ns: u64,
+    /// The same for 90 of 100.
+    pub p90_ns: u64,
+    /// The same for 99 of 100.
+    pub p99_ns: u64,
+    /// The longest time.
+    pub max_ns: u64,
+}
+
+impl Latency {
+    /// What a reader has counted. `None` without messages.
+    #[must_use]
+    pub fn of(delays: &Delays) -> Option<Self> {
+        let part = |part| delays.percentile(part);
+        let messages = delays.count();
+        Some(Latency { messages, p50_ns: part(0.5)?, p90_ns: part(0.9)?, p99_ns: part(0.99)?, max_ns: part(1.0)? })
+            .filter(|_| messages > 0)
+    }
 }
 
 fn adaptive() -> String {
@@ -293,6 +332,8 @@ impl ReaderStat {
             lost: 0,
             heartbeat_ms: 0,
             wait: adaptive(),
+            oldest_unread_ns: None,
+            latency: None,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! The clock of the library: moments are numbers of nanoseconds, as the kernel's waits and the shared pages need them.
 #![allow(unsafe_code)]
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use nix::libc;
 
@@ -32,9 +32,33 @@ pub fn left(until_ns: u64) -> Duration {
     Duration::from_nanos(until_ns.saturating_sub(monotonic_ns()))
 }
 
+/// The date of a moment of [`monotonic_ns`], by what the machine's clock says now.
+#[must_use]
+pub fn date(ns: u64) -> SystemTime {
+    let (now, date) = (monotonic_ns(), SystemTime::now());
+    let date = if ns <= now {
+        date.checked_sub(Duration::from_nanos(now - ns))
+    } else {
+        date.checked_add(Duration::from_nanos(ns - now))
+    };
+    // Only a moment that a hostile program made up has no date.
+    date.unwrap_or(SystemTime::UNIX_EPOCH)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_moment_has_the_date_that_it_had() {
+        let (now, date) = (monotonic_ns(), SystemTime::now());
+        for (moment, expected) in [(now, date), (now - 1_000_000, date - Duration::from_millis(1))] {
+            let apart = super::date(moment).duration_since(expected).unwrap_or_else(|e| e.duration());
+            assert!(apart < Duration::from_secs(60), "{apart:?}");
+        }
+        assert!(super::date(now - 7) < super::date(now + 1_000_000_000));
+        let _ = [0, u64::MAX].map(super::date);
+    }
 
     #[test]
     fn the_clock_advances_by_at_least_what_was_slept() {

@@ -10,7 +10,7 @@ use nix::sys::uio::pread;
 
 use super::layout::DATA_OFFSET;
 use super::published::Place;
-use super::record::{HEADER, Header, Kind, align_header, stride};
+use super::record::{HEADER, Header, Kind, align_header};
 use super::segment_file::{At, published, word_at};
 use crate::error::{Result, SystemError};
 use crate::os::reserve;
@@ -130,7 +130,7 @@ impl Walk {
         if let Some(reason) = implausible(self.at, geometry, length) {
             return Ok(Walked::Broken(reason));
         }
-        let (begin, align) = (self.at.off, u64::from(geometry.align));
+        let (begin, strides) = (self.at.off, geometry.strides());
         let from = i64::try_from(DATA_OFFSET + begin).unwrap_or(i64::MAX);
         let got = pread(fd, buffer, from).map_err(|e| SystemError::new("read a segment's records", e))?;
         let mut at = self.at;
@@ -151,7 +151,7 @@ impl Walk {
             }
             let next = match kind {
                 Kind::Data { len } if len <= geometry.max_message => {
-                    let stride = stride(len, align);
+                    let stride = strides.of(len);
                     let (pos, off) = (at.pos + stride, at.off + stride);
                     Place { pos, off, seq: at.seq + 1, bytes: at.bytes.wrapping_add(len) }
                 }

@@ -1,7 +1,7 @@
 //! Making records visible, and seeing them. Generic over the storage of the words, so that loom checks the code that
 //! runs.
 
-use super::record::Header;
+use super::record::{Header, TIME};
 use crate::sync::{AtomicU64, Ordering, fence};
 
 /// The data area as header words.
@@ -26,9 +26,21 @@ pub(crate) fn stage(words: &impl Words, at: u64, header: Header) {
 /// Makes the record at `at` visible, together with all records staged behind it.
 #[inline]
 pub(crate) fn release(words: &impl Words, at: u64, header: Header) {
-    // Release pairs with the Acquire fence in `look`: a process that sees this header also sees the payload, the staged
-    // records and the cleared next header.
+    // Release pairs with the Acquire fence in `look`: a process that sees this header also sees the payload, the publish
+    // times, the staged records and the cleared next header.
     words.word(at).store(header.0, Ordering::Release);
+}
+
+/// Stores the publish time of the record at `at`. Call this before the record becomes visible.
+#[inline]
+pub(crate) fn set_time(words: &impl Words, at: u64, ns: u64) {
+    words.word(at - TIME).store(ns, Ordering::Relaxed);
+}
+
+/// The publish time of the record at `at`, after a [`look`] at its header.
+#[inline]
+pub(crate) fn time(words: &impl Words, at: u64) -> u64 {
+    words.word(at - TIME).load(Ordering::Relaxed)
 }
 
 /// Commits one record: clears the place of the next header, then stores the header of this record.

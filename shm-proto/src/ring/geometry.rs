@@ -5,7 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::layout::{FIRST_LAYOUT, KNOWN_FEATURES, LAYOUT_VERSION};
-use super::record::LEAST_ALIGN;
+use super::record::{LEAST_ALIGN, PUBLISH_TIMES, Strides};
 use crate::name::ChannelName;
 
 /// Where a reader starts.
@@ -104,7 +104,7 @@ impl Geometry {
         Geometry {
             channel,
             layout: LAYOUT_VERSION,
-            features: KNOWN_FEATURES,
+            features: 0,
             instance,
             lineage: instance,
             max_capacity,
@@ -120,6 +120,18 @@ impl Geometry {
             prefault: false,
             relayed: false,
         }
+    }
+
+    /// How many bytes records take in the ring.
+    #[must_use]
+    pub fn strides(&self) -> Strides {
+        Strides::new(u64::from(self.align), self.features)
+    }
+
+    /// Whether each record has the time at which it was published.
+    #[must_use]
+    pub fn has_publish_times(&self) -> bool {
+        self.features & PUBLISH_TIMES != 0
     }
 
     /// Why this library cannot use the segment, whatever it contains: the daemon is from another release.

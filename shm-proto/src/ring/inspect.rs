@@ -18,9 +18,9 @@ use nix::sys::uio::pread;
 use super::chain::implausible;
 use super::layout::{Counters, DATA_OFFSET, Identity, LAYOUT_VERSION, MAGIC, MARK_EVERY, Notes, SegmentHeader};
 use super::published::Place;
-use super::record::{HEADER, Header, Kind, LEAST_ALIGN, is_alignment, stride};
+use super::record::{HEADER, Header, Kind, LEAST_ALIGN, Strides, TIME, is_alignment};
 use super::segment::{Owner, flags_of};
-use super::segment_file::{At, published, read_exact, word};
+use super::segment_file::{At, published, read_exact, word, word_at};
 use crate::error::Result;
 use crate::ring::geometry::Geometry;
 
@@ -94,7 +94,7 @@ impl Snapshot {
         read_exact(fd, &mut page, 0)?;
         let mut shot = Self::parse(&page);
         if shot.is_segment {
-            (shot.tail, shot.floor) = ends(fd, align_of(&page))?;
+            (shot.tail, shot.floor) = ends(fd, strides_of(&page))?;
         }
         Ok(shot)
     }
@@ -195,11 +195,23 @@ impl Snapshot {
     }
 }
 
+/// When message `seq` was published, whose header is at offset `off` according to its reader: `CLOCK_MONOTONIC` nanoseconds. `None` if
+/// another record is there, or none yet. For segments with publish times.
+#[must_use]
+pub fn publish_time(fd: BorrowedFd<'_>, off: u64, seq: u64) -> Option<u64> {
+    let from = i64::try_from(DATA_OFFSET.checked_add(off)?.checked_sub(TIME)?).ok()?;
+    let mut both = [0u8; (TIME + HEADER) as usize];
+    let got = pread(fd, &mut both, from).ok()?;
+    let header = Header(word_at(&both[..got], TIME as usize)?);
+    let is_message = matches!(header.kind(), Kind::Data { .. }) && header.is_for(seq);
+    is_message.then(|| word(&both, 0))
+}
+
 /// The tail and the floor, each as it was at one moment. The tail is never before the floor.
-fn ends(fd: BorrowedFd<'_>, align: u64) -> Result<(Place, Place)> {
+fn ends(fd: BorrowedFd<'_>, strides: Option<Strides>) -> Result<(Place, Place)> {
     let mut from = published(fd, At::Mark)?;
     for _ in 0..MOST_WALKS {
-        let tail = walk(fd, from, align);
+        let tail = walk(fd, from, strides);
         // Acquire pairs with the Release fence that ends `Published::store` of the floor: if the walk has seen a byte that
         // overwrote a record, the floor that is read below has passed that record.
         fence(Ordering::Acquire);
@@ -217,17 +229,18 @@ fn ends(fd: BorrowedFd<'_>, align: u64) -> Result<(Place, Place)> {
     Ok((if from.pos >= floor.pos { from } else { floor }, floor))
 }
 
-fn align_of(page: &[u8; BYTES]) -> u64 {
-    let both = word(page, offset_of!(SegmentHeader, identity) + offset_of!(Identity, version));
-    both >> 32
+/// How many bytes records take, according to the identity. `None` for an impossible alignment.
+fn strides_of(page: &[u8; BYTES]) -> Option<Strides> {
+    let identity = offset_of!(SegmentHeader, identity);
+    let align = word(page, identity + offset_of!(Identity, version)) >> 32;
+    let features = word(page, identity + offset_of!(Identity, features));
+    is_alignment(align).then(|| Strides::new(align, features))
 }
 
 /// Follows the chain from the mark to the tail, or as far as it is valid while a writer works.
-fn walk(fd: BorrowedFd<'_>, mark: Place, align: u64) -> Place {
+fn walk(fd: BorrowedFd<'_>, mark: Place, strides: Option<Strides>) -> Place {
     let mut at = mark;
-    if !is_alignment(align) {
-        return at;
-    }
+    let Some(strides) = strides else { return at };
     let mut buffer = [0u8; LOOKS[1]];
     let mut look = LOOKS[0];
     for _ in 0..MOST_LOOKS {
@@ -236,7 +249,7 @@ fn walk(fd: BorrowedFd<'_>, mark: Place, align: u64) -> Place {
             .ok()
             .and_then(|from| pread(fd, &mut buffer[..look], from).ok())
             .unwrap_or(0);
-        let Some(seen) = hop(&buffer[..got], begin, at, align) else { return at };
+        let Some(seen) = hop(&buffer[..got], begin, at, strides) else { return at };
         at = seen;
         look = LOOKS[1];
         if at.pos.wrapping_sub(mark.pos) > MARK_EVERY {
@@ -247,7 +260,7 @@ fn walk(fd: BorrowedFd<'_>, mark: Place, align: u64) -> Place {
 }
 
 /// Passes the records whose headers are in `bytes`, which are from offset `begin` on. `None` if there is no header at the start.
-fn hop(bytes: &[u8], begin: u64, mut at: Place, align: u64) -> Option<Place> {
+fn hop(bytes: &[u8], begin: u64, mut at: Place, strides: Strides) -> Option<Place> {
     let mut moved = false;
     while let Some(ahead) = at.off.checked_sub(begin).and_then(|ahead| usize::try_from(ahead).ok())
         && ahead + HEADER as usize <= bytes.len()
@@ -258,7 +271,7 @@ fn hop(bytes: &[u8], begin: u64, mut at: Place, align: u64) -> Option<Place> {
         }
         match header.kind() {
             Kind::Data { len } => {
-                let stride = stride(len, align);
+                let stride = strides.of(len);
                 at = Place {
                     pos: at.pos.wrapping_add(stride),
                     off: at.off.wrapping_add(stride),

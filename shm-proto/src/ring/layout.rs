@@ -38,7 +38,9 @@
 use std::mem::{offset_of, size_of};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
+use super::delays::DELAY_BUCKETS;
 pub use super::published::{Place, PlaceCell, Published};
+use super::record::PUBLISH_TIMES;
 use crate::error::Result;
 use crate::os::page::{PAGE_SIZE, PageLayout};
 use crate::os::sem::{Semaphore, SemaphoreCell};
@@ -50,8 +52,8 @@ pub const MAGIC: u64 = u64::from_le_bytes(*b"SHMDRING");
 pub const LAYOUT_VERSION: u32 = 2;
 /// The layout of peers that do not state a version.
 pub const FIRST_LAYOUT: u32 = 1;
-/// Bits of [`Identity::features`] that this library understands: none yet.
-pub const KNOWN_FEATURES: u64 = 0;
+/// Bits of [`Identity::features`] that this library understands.
+pub const KNOWN_FEATURES: u64 = PUBLISH_TIMES;
 /// Bytes before the data area.
 pub const DATA_OFFSET: u64 = 4096;
 /// The mark is at most this many bytes, or one message, before the tail.
@@ -242,6 +244,21 @@ pub struct ReaderPage {
     pub wake: SemaphoreCell,
     /// Posted by the reader when it has passed `space_wanted`.
     pub space: SemaphoreCell,
+    /// See [`ReaderTimes`].
+    pub times: ReaderTimes,
+}
+
+/// Where the reader stands, and how long messages took to reach it. Only the reader writes it, and only `stat` uses it.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct ReaderTimes {
+    /// Offset of the header at the cursor.
+    pub off: AtomicU64,
+    /// Zero.
+    pub reserved: [AtomicU64; 7],
+    /// In a channel with publish times, the number of messages by the time from publishing to receiving: see
+    /// [`delays`](super::delays).
+    pub delays: [AtomicU64; DELAY_BUCKETS],
 }
 
 /// The page between the daemon and the writer.
@@ -325,6 +342,8 @@ const _: () = {
     assert!(offset_of!(ReaderPage, control) == 192);
     assert!(offset_of!(ReaderPage, wake) == 256);
     assert!(offset_of!(ReaderPage, space) == 320);
+    assert!(offset_of!(ReaderPage, times) == 384);
+    assert!(offset_of!(ReaderTimes, delays) == 64);
     assert!(size_of::<LeasePage>() == PAGE_SIZE);
     assert!(offset_of!(LeasePage, waiting) == 64);
     assert!(offset_of!(LeasePage, pending) == 128);

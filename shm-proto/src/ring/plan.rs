@@ -203,7 +203,7 @@ impl Plan {
 #[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
-    use crate::ring::record::{first_header, largest_message, stride};
+    use crate::ring::record::{PUBLISH_TIMES, Strides, TIME, first_header};
     use proptest::prelude::*;
 
     /// The offset of the header at a position. A position at the end of an extent is the start of the next one.
@@ -261,8 +261,9 @@ mod tests {
 
     #[test]
     fn the_largest_message_gets_through_from_any_tail() {
-        for align in [16u64, 256] {
-            let largest = stride(largest_message(8192, align), align);
+        for (align, features) in [(16u64, 0), (256, 0), (16, PUBLISH_TIMES), (256, PUBLISH_TIMES)] {
+            let strides = Strides::new(align, features);
+            let largest = strides.of(strides.largest_message(8192));
             for off in (first_header(align)..8000).step_by(align as usize) {
                 let mut plan = Plan::new(8192, align, tail(off));
                 let mut jumps = 0;
@@ -297,11 +298,19 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_live_byte_is_ever_written(steps in steps(), align in prop_oneof![Just(16u64), Just(64), Just(512)]) {
+        fn no_live_byte_is_ever_written(
+            steps in steps(),
+            align in prop_oneof![Just(16u64), Just(64), Just(512)],
+            features in prop_oneof![Just(0), Just(PUBLISH_TIMES)],
+        ) {
             let base = first_header(align);
+            let strides = Strides::new(align, features);
+            // Before the header.
+            let time = if features == 0 { 0 } else { TIME };
             let mut plan = Plan::new(8192, align, tail(base));
-            // (end position, offset, bytes) of everything live, oldest first; jumps included
+            // (end position, offset, bytes of the chain) of everything live, oldest first; jumps included, which have no time
             let mut live: VecDeque<(u64, u64, u64)> = VecDeque::new();
+            let bytes = |&(_, off, n): &(u64, u64, u64)| if n == HEADER { off..off + n } else { off - time..off + n - time };
             for step in steps {
                 match step {
                     Step::Read(n) => {
@@ -312,26 +321,26 @@ mod tests {
                     }
                     Step::Capacity(capacity) => plan.set_capacity(capacity),
                     Step::Push(len) => {
-                        let stride = stride(len, align);
+                        let stride = strides.of(len);
                         loop {
                             match plan.place(stride) {
                                 Placement::Here { limit } => {
                                     let off = plan.tail_off();
                                     prop_assert!(off + stride + HEADER <= limit && limit <= plan.capacity());
                                     prop_assert_eq!((off + HEADER) % align, 0);
-                                    for (_, o, n) in &live {
-                                        prop_assert!(off + stride + HEADER <= *o || off >= o + n);
+                                    for held in live.iter().map(bytes) {
+                                        prop_assert!(off + stride + HEADER <= held.start || off - time >= held.end);
                                     }
                                     plan.push(stride);
                                     live.push_back((plan.tail_pos(), off, stride));
                                     break;
                                 }
                                 Placement::Jump { target } => {
-                                    for (_, o, n) in &live {
-                                        prop_assert!(target + HEADER <= *o || target >= o + n);
+                                    for held in live.iter().map(bytes) {
+                                        prop_assert!(target + HEADER <= held.start || target - time >= held.end);
                                     }
                                     let off = plan.tail_off();
-                                    prop_assert!(target + HEADER <= off || target >= off + HEADER);
+                                    prop_assert!(target + HEADER <= off || target - time >= off + HEADER);
                                     prop_assert!(target + HEADER <= plan.capacity());
                                     plan.jump(target);
                                     live.push_back((plan.tail_pos(), off, HEADER));

@@ -91,6 +91,8 @@ pub struct Received {
     pub seq: u64,
     /// How many messages before it were lost to overwriting.
     pub lost_before: u64,
+    /// When it was published: see [`Message::published_ns`].
+    pub published_ns: Option<u64>,
 }
 
 impl Reader {
@@ -265,10 +267,11 @@ impl Reader {
             let left = timeout.map(|_| clock::left(deadline));
             let message = self.recv(left)?;
             let seq = message.seq();
+            let published_ns = message.published_ns();
             lost_before += message.lost_before();
             let copied = copy(&message);
             match message.finish() {
-                Ok(()) => return Ok((Received { seq, lost_before }, copied)),
+                Ok(()) => return Ok((Received { seq, lost_before, published_ns }, copied)),
                 Err(ReaderError::Lapped { .. } | ReaderError::Withdrawn { .. }) => {}
                 Err(e) => return Err(e),
             }
@@ -354,7 +357,15 @@ impl Reader {
         let capacity = self.position.look_at_capacity();
         let step = if self.geometry().ack { 0 } else { capacity / 8 };
         let next = self.position.off().saturating_add(step);
-        self.page.give_back(self.position.pos(), next, (self.seq(), self.received()));
+        self.page.give_back((self.position.pos(), self.position.off()), next, (self.seq(), self.received()));
+    }
+
+    /// Counts how long the message at the current place took to come here.
+    #[inline(never)]
+    fn count_delay(&self, found: &Found) {
+        if let Some(published) = self.position.time(found) {
+            self.page.count_delay(monotonic_ns().saturating_sub(published));
+        }
     }
 
     /// The channel's fixed facts.

@@ -9,9 +9,17 @@
 //! A header is placed so that the payload behind it is aligned: at offsets that are `align - 8` modulo `align`. A
 //! record takes `align` bytes or a multiple. The header after the newest record is always zero. The lowest header of a
 //! data area is at offset 56, or at `align - 8` if that is more: see `first_header`.
+//!
+//! In a channel with publish times ([`PUBLISH_TIMES`]), the word before a header has the time at which its message was
+//! published. A record then has space for the time of the next one, so that places for headers stay the same. A jump has
+//! no time.
 
 /// Bytes of a header.
 pub const HEADER: u64 = 8;
+/// Bytes of a publish time, which is directly before the header of its record.
+pub const TIME: u64 = 8;
+/// The feature that each record has a publish time, a bit of a segment's features.
+pub const PUBLISH_TIMES: u64 = 1;
 /// The smallest alignment of payloads, and therefore the smallest size of a record, in bytes.
 pub const LEAST_ALIGN: u64 = 16;
 /// The largest alignment of payloads in bytes.
@@ -36,6 +44,8 @@ const _: () = {
     assert!(MAX_CAPACITY == LEAST_ALIGN << VALUE_BITS);
     // Every header is at this offset modulo the smallest alignment, so a jump need not store it.
     assert!(align_header(0, LEAST_ALIGN) == LEAST_ALIGN - HEADER);
+    // So there is a word before every header, and between two places for headers there is space for both of its words.
+    assert!(LEAST_ALIGN >= HEADER + TIME);
 };
 
 /// Whether `align` is a valid alignment of payloads.
@@ -115,41 +125,55 @@ impl Header {
     }
 }
 
-/// `stride` for one alignment, with its constants computed in advance.
-#[derive(Clone, Copy, Debug)]
+/// How many bytes records take in the ring, with the constants computed in advance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Strides {
     add: u64,
     mask: u64,
 }
 
 impl Strides {
-    /// For payloads at multiples of `align`, an [alignment](is_alignment).
+    /// For payloads at multiples of `align`, an [alignment](is_alignment), in records with these
+    /// features, of which only [`PUBLISH_TIMES`] counts.
     #[must_use]
-    pub fn new(align: u64) -> Strides {
+    pub const fn new(align: u64, features: u64) -> Strides {
         debug_assert!(is_alignment(align));
-        Strides { add: HEADER + align - 1, mask: !(align - 1) }
+        let words = if features & PUBLISH_TIMES == 0 { HEADER } else { HEADER + TIME };
+        Strides { add: words + align - 1, mask: !(align - 1) }
+    }
+
+    /// Bytes of a record that are not payload, padding aside: the header, and the publish time of the next record.
+    const fn words(self) -> u64 {
+        self.add - (self.align() - 1)
+    }
+
+    /// The difference between the capacity and the largest message, in bytes, if the capacity is a multiple of the largest
+    /// alignment.
+    #[must_use]
+    pub const fn overhead(self) -> u64 {
+        first_header(self.align()) + HEADER + self.words()
+    }
+
+    /// The largest message that fits into an empty ring of this capacity, in bytes.
+    #[must_use]
+    pub fn largest_message(self, capacity: u64) -> u64 {
+        let usable = capacity.saturating_sub(first_header(self.align()) + HEADER) & self.mask;
+        usable.saturating_sub(self.words()).min(MAX_PAYLOAD)
     }
 
     /// Bytes that a message of `len` bytes takes in the ring. For a length that no message can have, the result is
     /// arbitrary; the caller refuses such a length anyway.
     #[inline(always)]
     #[must_use]
-    pub fn of(self, len: u64) -> u64 {
+    pub const fn of(self, len: u64) -> u64 {
         len.wrapping_add(self.add) & self.mask
     }
 
     /// The alignment.
     #[must_use]
-    pub fn align(self) -> u64 {
+    pub const fn align(self) -> u64 {
         self.mask.wrapping_neg()
     }
-}
-
-/// Bytes that a message takes in the ring, including header and padding.
-#[inline]
-#[must_use]
-pub(crate) fn stride(len: u64, align: u64) -> u64 {
-    (len + HEADER + align - 1) & !(align - 1)
 }
 
 /// The first place at or after `off` where a header may stand.
@@ -167,20 +191,6 @@ pub(crate) const fn align_header(off: u64, align: u64) -> u64 {
 #[must_use]
 pub(crate) const fn first_header(align: u64) -> u64 {
     align_header(LOWEST_PAYLOAD - HEADER, align)
-}
-
-/// The difference between the capacity and the largest message, in bytes, if the capacity is a multiple of the largest
-/// alignment.
-#[must_use]
-pub const fn overhead(align: u64) -> u64 {
-    first_header(align) + 2 * HEADER
-}
-
-/// The largest message that fits into an empty ring of this capacity, in bytes.
-#[must_use]
-pub fn largest_message(capacity: u64, align: u64) -> u64 {
-    let usable = capacity.saturating_sub(first_header(align) + HEADER) & !(align - 1);
-    usable.saturating_sub(HEADER).min(MAX_PAYLOAD)
 }
 
 #[cfg(test)]
@@ -218,12 +228,14 @@ mod tests {
         for align in [16, 64, 4096] {
             let mut off = first_header(align);
             assert_eq!(off + HEADER, align.max(64));
-            let strides = Strides::new(align);
-            assert_eq!(strides.align(), align);
-            for len in [0, 1, 8, 63, 64, 4097] {
-                assert_eq!((off + HEADER) % align, 0);
-                assert_eq!(strides.of(len), stride(len, align));
-                off += stride(len, align);
+            for (features, words) in [(0, HEADER), (PUBLISH_TIMES, HEADER + TIME)] {
+                let strides = Strides::new(align, features);
+                assert_eq!(strides.align(), align);
+                for len in [0, 1, 8, 63, 64, 4097] {
+                    assert_eq!((off + HEADER) % align, 0);
+                    assert_eq!(strides.of(len), (len + words).next_multiple_of(align));
+                    off += strides.of(len);
+                }
             }
         }
     }
@@ -231,12 +243,16 @@ mod tests {
     #[test]
     fn the_largest_message_fits_exactly() {
         for align in [16, 64, 4096] {
-            for capacity in [8192u64, 12288, 65536, 1 << 20] {
-                let len = largest_message(capacity, align);
+            for (capacity, features) in [8192u64, 12288, 65536, 1 << 20]
+                .into_iter()
+                .flat_map(|capacity| [(capacity, 0), (capacity, PUBLISH_TIMES)])
+            {
+                let strides = Strides::new(align, features);
+                let len = strides.largest_message(capacity);
                 let first = first_header(align);
-                assert!(first + stride(len, align) + HEADER <= capacity);
-                assert!(first + stride(len + 1, align) + HEADER > capacity);
-                assert_eq!(len, capacity - overhead(align));
+                assert!(first + strides.of(len) + HEADER <= capacity);
+                assert!(first + strides.of(len + 1) + HEADER > capacity);
+                assert_eq!(len, capacity - strides.overhead());
             }
         }
     }

@@ -14,7 +14,7 @@ use super::copy::{self, SMALL};
 use super::layout::{self, Counters, DATA_OFFSET, Identity, LAYOUT_VERSION, MAGIC, SegmentHeader};
 use super::notes::put_words;
 use super::published::{Place, PlaceCell, Published};
-use super::record::{LEAST_ALIGN, MAX_CAPACITY, MOST_ALIGN, first_header, is_alignment, largest_message};
+use super::record::{LEAST_ALIGN, MAX_CAPACITY, MOST_ALIGN, first_header, is_alignment};
 use crate::error::{Result, SystemError};
 use crate::os::map::Mapping;
 use crate::os::prefetch::prefetch;
@@ -187,7 +187,7 @@ impl Segment {
         let Some(total) = total.filter(|_| max.is_multiple_of(4096) && max > 0 && max <= MAX_CAPACITY) else {
             return Err(corrupt(format!("maximum capacity {max} cannot be mapped")));
         };
-        let largest = largest_message(max, align);
+        let largest = geometry.strides().largest_message(max);
         if geometry.max_message > largest {
             let asked = geometry.max_message;
             return Err(corrupt(format!("messages of {asked} bytes do not fit into {max}, the largest has {largest}")));

@@ -79,7 +79,7 @@ pub(super) fn geometry(max_capacity: u64) -> Geometry {
             "test".parse().unwrap(),
             42,
             max_capacity,
-            super::record::largest_message(max_capacity, super::record::LEAST_ALIGN),
+            super::record::Strides::new(super::record::LEAST_ALIGN, 0).largest_message(max_capacity),
         )
     }
 }

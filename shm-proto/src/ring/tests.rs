@@ -17,6 +17,7 @@ mod sleepers;
 mod slow;
 mod starts;
 mod strategies;
+mod times;
 mod views;
 
 use std::os::fd::AsFd;
@@ -100,7 +101,8 @@ fn a_new_reader_sees_only_what_comes_and_an_oldest_one_what_is_still_whole() {
 fn payloads_are_aligned_as_the_channel_asks() {
     for align in [16u32, 64, 4096] {
         let max = 1 << 20;
-        let geometry = Geometry { align, max_message: record::largest_message(max, u64::from(align)), ..geometry(max) };
+        let max_message = record::Strides::new(u64::from(align), 0).largest_message(max);
+        let geometry = Geometry { align, max_message, ..geometry(max) };
         let mut channel = TestChannel::new(65536, geometry);
         let mut reader = channel.reader(Start::Oldest);
         let mut writer = channel.writer();

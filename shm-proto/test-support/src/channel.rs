@@ -13,7 +13,7 @@ use shm_proto::internal::os::bell::Bell;
 use shm_proto::internal::os::page::SharedPage;
 use shm_proto::internal::ring::layout::{LeasePage, ReaderPage};
 use shm_proto::internal::ring::link::ToWriter;
-use shm_proto::internal::ring::record::{LEAST_ALIGN, largest_message};
+use shm_proto::internal::ring::record::{LEAST_ALIGN, Strides};
 use shm_proto::internal::ring::thread_link::ThreadLink;
 use shm_proto::internal::ring::{Owner, create_segment};
 use shm_proto::{Geometry, Reader, Result, Start, Writer};
@@ -32,7 +32,8 @@ pub fn pair(capacity: u64) -> (Writer, Reader) {
 fn try_channel(capacity: u64, readers: usize) -> Result<(Writer, Vec<Reader>)> {
     static INSTANCES: AtomicU64 = AtomicU64::new(1);
     let instance = INSTANCES.fetch_add(1, Ordering::Relaxed);
-    let mut geometry = Geometry::new("steps".parse()?, instance, capacity, largest_message(capacity, LEAST_ALIGN));
+    let mut geometry =
+        Geometry::new("steps".parse()?, instance, capacity, Strides::new(LEAST_ALIGN, 0).largest_message(capacity));
     geometry.asymmetric = barrier::available();
     geometry.prefault = true;
     let segment = memfd_create("steps", MFdFlags::MFD_CLOEXEC).expect("a memfd for the segment");

@@ -1,18 +1,20 @@
 //! One attached reader as the daemon sees it.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use shm_proto::internal::control::stat::{ReaderStat, ReaderState};
+use shm_proto::internal::control::stat::{Latency, ReaderStat, ReaderState};
 use shm_proto::internal::control::{Conn, Received, decode};
 use shm_proto::internal::os::bell::Bell;
 use shm_proto::internal::os::clock::monotonic_ns;
 use shm_proto::internal::os::file_id::FileId;
 use shm_proto::internal::os::page::SharedPage;
 use shm_proto::internal::os::sem::Semaphore;
+use shm_proto::internal::ring::delays::Delays;
 use shm_proto::internal::ring::layout::{CURSOR_JOINING, ReaderPage, control, waiting};
 use shm_proto::internal::ring::link::{FromReader, ToReader};
+use shm_proto::internal::ring::publish_time;
 use shm_proto::internal::ring::wake::ask_for_cursor;
 use shm_proto::{Result, WaitStrategy};
 
@@ -234,6 +236,19 @@ impl Reader {
         stat.heartbeat_ms = if self.heartbeat() == 0 { 0 } else { age_ms(self.heartbeat()) };
         stat.wait = WaitStrategy::of_word(self.page.line.wait.load(Ordering::Relaxed)).to_string();
         stat
+    }
+
+    /// In a channel with publish times: how long ago the oldest message was published that the reader has not read, if it stands
+    /// in the segment behind `fd` and has not read everything.
+    pub(super) fn oldest_unread_ns(&self, fd: BorrowedFd<'_>) -> Option<u64> {
+        self.cursor()?;
+        let published = publish_time(fd, self.page.times.off.load(Ordering::Relaxed), self.seq())?;
+        Some(monotonic_ns().saturating_sub(published))
+    }
+
+    /// In a channel with publish times: how long messages took to reach it.
+    pub(super) fn latency(&self) -> Option<Latency> {
+        Latency::of(&Delays::of(&self.page.times.delays))
     }
 
     fn state(&self, started: bool) -> ReaderState {

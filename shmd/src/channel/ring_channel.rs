@@ -228,6 +228,7 @@ impl RingChannel {
         stat.retained = shot.tail.pos.saturating_sub(shot.floor.pos).min(config.max);
         stat.max_message = config.max_message;
         stat.align = config.align;
+        stat.timestamps = config.timestamps;
         stat.messages = shot.tail.seq;
         stat.bytes = shot.tail.bytes;
         stat.messages_per_s = averages.second.messages_per_s;
@@ -243,7 +244,16 @@ impl RingChannel {
         stat.source = config.source.to_string();
         stat.input = ring.fed().map(|report| report.stat());
         stat.writer = ring.writer_stat(shot);
-        stat.readers = ring.readers().iter().map(|(number, reader)| reader_stat(number, reader, shot)).collect();
+        stat.readers = ring.readers().iter().map(|(number, reader)| self.reader_stat(number, reader, shot)).collect();
+        stat
+    }
+
+    fn reader_stat(&self, number: u32, reader: &Reader, shot: &Snapshot) -> ReaderStat {
+        let mut stat = reader_stat(number, reader, shot);
+        if self.ring.config().timestamps {
+            stat.oldest_unread_ns = reader.oldest_unread_ns(self.ring.segments().current().file());
+            stat.latency = reader.latency();
+        }
         stat
     }
 }

@@ -100,6 +100,7 @@ fn channel(raw: &Channel, default_source: SourceKind, prefix: &Prefix, host: &Ho
         ack: raw.ack.as_ref().is_some_and(|v| v.value),
         ack_timeout: ack_timeout(raw)?,
         wait_readers: wait_readers(raw, max_readers)?,
+        timestamps: raw.timestamps.as_ref().is_some_and(|v| v.value),
         prefault: raw.prefault.as_ref().is_some_and(|v| v.value),
         mode: mode.permissions,
         handoff: mode.handoff,

@@ -61,6 +61,9 @@ fn refuse_the_rings_keys(raw: &Channel) -> Result<(), Error> {
     if let Some(written) = &raw.wait_readers {
         return Err(written.bad(refuse("wait_readers", "publishing waits for a reader anyway")));
     }
+    if let Some(written) = &raw.timestamps {
+        return Err(written.bad(refuse("timestamps", "C programs have no place for them")));
+    }
     if let Some(written) = &raw.prefault {
         return Err(written.bad(refuse("prefault", "C programs map the segment as they do")));
     }

@@ -151,6 +151,8 @@ table! {
         ack_timeout: Time,
         /// Readers to wait for.
         wait_readers: u32,
+        /// Messages have publish times.
+        timestamps: bool,
         /// Memory is entered into page tables when it is mapped.
         prefault: bool,
         /// Group of the segment.

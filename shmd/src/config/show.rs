@@ -11,7 +11,7 @@ use super::{ChannelConfig, Config};
 use crate::access::Access;
 
 /// Keys that a handoff channel does not take.
-const RINGS_OWN: [&str; 5] = ["align", "evict_after", "ack", "wait_readers", "prefault"];
+const RINGS_OWN: [&str; 6] = ["align", "evict_after", "ack", "wait_readers", "timestamps", "prefault"];
 
 /// The whole configuration, every key, with the files it came from in a comment.
 pub(crate) fn show(config: &Config) -> String {
@@ -64,6 +64,7 @@ pub(crate) fn values(channel: &ChannelConfig) -> Vec<(&'static str, String)> {
         ("ack", channel.ack.to_string()),
         ("ack_timeout", time(Some(channel.ack_timeout))),
         ("wait_readers", channel.wait_readers.to_string()),
+        ("timestamps", channel.timestamps.to_string()),
         ("prefault", channel.prefault.to_string()),
         ("group", text(channel.group.as_ref().map_or("", |(name, _)| name))),
         ("permissions", text(&format!("{:04o}", channel.mode))),

@@ -46,6 +46,8 @@ pub(super) struct Candidate {
     pub(super) dir: PathBuf,
     /// What standard input is to the daemon.
     pub(super) stdin_feeds: bool,
+    /// The features of the present segments, which it has to know.
+    pub(super) features: u64,
 }
 
 /// A look that is under way. Dropping it gives it up.
@@ -148,7 +150,9 @@ fn ask(candidate: &Candidate, ending: &AtomicBool) -> Result<Known, Refusal> {
         );
     }
     let known = serde_json::from_str::<Known>(said.trim());
-    let fault = known.as_ref().map_or_else(|_| Some("it does not answer like shmd".to_owned()), Known::fault);
+    let fault = known
+        .as_ref()
+        .map_or_else(|_| Some("it does not answer like shmd".to_owned()), |known| known.fault(candidate.features));
     match (known, fault) {
         (Ok(known), None) => Ok(known),
         (_, fault) => refuse(ErrorKind::BadVersion, fault.unwrap_or_default()),

@@ -24,6 +24,7 @@ mod siege;
 mod sizes;
 mod sources;
 mod steps;
+mod timestamps;
 
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};

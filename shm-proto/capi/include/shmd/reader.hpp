@@ -32,6 +32,8 @@ public:
     std::size_t size() const noexcept { return message_.len; }
     std::uint64_t seq() const noexcept { return message_.seq; }
     std::uint64_t lost_before() const noexcept { return message_.lost_before; }
+    // By CLOCK_MONOTONIC; 0 if the channel has no publish times.
+    std::uint64_t published_ns() const noexcept { return message_.published_ns; }
     // Ends the message. An error says that the bytes must not be used.
     void finish(on_error check = {}) { check(shmd_reader_finish(std::exchange(reader_, nullptr), &message_)); }
 

@@ -57,6 +57,8 @@ impl ShmdReader {
                 (&raw mut (*message).seq).write(seq);
                 (&raw mut (*message).lost_before).write(lost_before);
                 (&raw mut (*message).generation).write(generation);
+                // With publish times, messages are lent one by one.
+                (&raw mut (*message).published_ns).write(0);
             }
             count += 1;
         });

@@ -63,7 +63,7 @@ const STRUCTURES: [(&str, &str); 9] = [
         "instance lineage max_capacity max_message ack_timeout_ms evict_after_ms align on_full ack wait_readers max_readers \
          handoff channel",
     ),
-    ("shmd_message", "data len seq lost_before generation reserved"),
+    ("shmd_message", "data len seq lost_before generation published_ns reserved"),
     ("shmd_slot", "data len generation reserved"),
     ("shmd_bytes", "data len"),
     ("shmd_writer_state", "messages bytes dropped readers drained shrinking disconnected"),

@@ -10,9 +10,17 @@ class Rate(TypedDict):
     bytes_per_s: float
 
 
-class ReaderStat(TypedDict):
-    """An attached reader."""
+class Latency(TypedDict):
+    """How long messages took from publishing to receiving, since the reader attached."""
 
+    messages: int
+    p50_ns: int
+    p90_ns: int
+    p99_ns: int
+    max_ns: int
+
+
+class _ReaderStat(TypedDict):
     reader: int
     pid: int
     program: str
@@ -24,6 +32,13 @@ class ReaderStat(TypedDict):
     lost: int
     heartbeat_ms: int
     wait: str
+
+
+class ReaderStat(_ReaderStat, total=False):
+    """An attached reader. In a channel with publish times it may have the rest, too."""
+
+    oldest_unread_ns: int
+    latency: Latency
 
 
 class WriterStat(TypedDict):
@@ -53,6 +68,7 @@ class _ChannelStat(TypedDict):
     retained: int
     max_message: int
     align: int
+    timestamps: bool
     messages: int
     bytes: int
     messages_per_s: float

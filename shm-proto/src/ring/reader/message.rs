@@ -3,12 +3,14 @@
 
 use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use super::Reader;
 use super::moves::Standing;
 use super::next_record::State;
 use super::position::Found;
 use super::ready::Ready;
+use crate::os::clock;
 use crate::os::prefetch::{AHEAD, prefetch};
 use crate::ring::copy;
 use crate::ring::reader::error::{ReaderError, Result};
@@ -32,6 +34,9 @@ impl<'a> Message<'a> {
     /// The record at the reader's current place.
     #[inline(always)]
     pub(super) fn new(reader: &'a mut Reader, found: Found) -> Message<'a> {
+        if reader.position.has_times() {
+            reader.count_delay(&found);
+        }
         Message { reader, found }
     }
 
@@ -58,6 +63,22 @@ impl<'a> Message<'a> {
     #[must_use]
     pub fn skipped_before(&self) -> u64 {
         self.reader.losses.skipped_before(self.seq())
+    }
+
+    /// When the message was published, in nanoseconds of `CLOCK_MONOTONIC`, which all processes of the machine share and which is
+    /// never set. `None` if the channel has no publish times (`timestamps = true`). As with the bytes, a message that
+    /// [`finish`](Self::finish) finds overwritten may have shown the time of another.
+    #[inline]
+    #[must_use]
+    pub fn published_ns(&self) -> Option<u64> {
+        self.reader.position.time(&self.found)
+    }
+
+    /// [The same](Self::published_ns) as a date, by what the machine's clock says now. So the dates of messages keep their
+    /// distances when the clock is set between two of them.
+    #[must_use]
+    pub fn published(&self) -> Option<SystemTime> {
+        self.published_ns().map(clock::date)
     }
 
     /// Payload bytes.

@@ -10,13 +10,16 @@ pub struct OwnedMessage {
     pub seq: u64,
     /// How many messages before it were lost to overwriting.
     pub lost_before: u64,
+    /// When it was published: see [`Message::published_ns`](super::Message::published_ns).
+    pub published_ns: Option<u64>,
     /// The payload.
     pub bytes: Vec<u8>,
 }
 
 impl OwnedMessage {
     pub(crate) fn new(received: Received, bytes: Vec<u8>) -> OwnedMessage {
-        OwnedMessage { seq: received.seq, lost_before: received.lost_before, bytes }
+        let Received { seq, lost_before, published_ns } = received;
+        OwnedMessage { seq, lost_before, published_ns, bytes }
     }
 }
 

@@ -7,6 +7,7 @@ use crate::os::bell::Bell;
 use crate::os::page::SharedPage;
 use crate::os::process;
 use crate::os::sem::Semaphore;
+use crate::ring::delays;
 use crate::ring::layout::{CURSOR_JOINING, PID_LEFT, ReaderPage};
 use crate::ring::wait_strategy::WaitStrategy;
 use crate::ring::wake::{self, Barrier};
@@ -72,11 +73,17 @@ impl Page {
         self.shared.space_wanted.give_at.store(off, Ordering::Relaxed);
     }
 
-    /// Gives back everything before the position, and sets the next offset at which to do so to `next`. Also shows how
+    /// Counts a message that took so long to come here.
+    pub(super) fn count_delay(&self, ns: u64) {
+        delays::count(&self.shared.times.delays, ns);
+    }
+
+    /// Gives back everything before the position, which is at the offset, and sets the next offset at which to do so to `next`. Also shows how
     /// many messages this reader has passed and received.
-    pub(super) fn give_back(&mut self, pos: u64, next: u64, (seq, received): (u64, u64)) {
+    pub(super) fn give_back(&mut self, (pos, off): (u64, u64), next: u64, (seq, received): (u64, u64)) {
         self.given_back = pos;
         let line = &self.shared.line;
+        self.shared.times.off.store(off, Ordering::Relaxed);
         line.seq.store(seq, Ordering::Relaxed);
         line.received.store(received, Ordering::Relaxed);
         let wanted = &self.shared.space_wanted;

@@ -18,7 +18,7 @@ use std::sync::atomic::Ordering;
 
 use crate::os::reserve;
 use crate::ring::chain::implausible;
-use crate::ring::commit::look;
+use crate::ring::commit::{look, time};
 use crate::ring::geometry::Geometry;
 use crate::ring::layout::{DATA_OFFSET, LINE, SegmentHeader};
 use crate::ring::published::Place;
@@ -45,6 +45,8 @@ pub(super) struct Position {
     capacity: u64,
     /// Size of the last record in the ring, in bytes.
     last: u64,
+    /// Every record has its publish time.
+    has_times: bool,
 }
 
 /// A record at the reader's current place: payload bytes, and bytes in total. The whole record and the header behind it
@@ -113,8 +115,9 @@ impl Position {
     pub(super) fn new(mapped: Mapped, file: OwnedFd, geometry: Geometry) -> Position {
         let Mapped { segment, known } = mapped;
         assert_eq!(segment.max_capacity(), geometry.max_capacity);
-        let strides = Strides::new(u64::from(geometry.align));
-        Position { segment, file, geometry, strides, at: Walker::default(), known, capacity: 0, last: 0 }
+        let strides = geometry.strides();
+        let has_times = geometry.has_publish_times();
+        Position { segment, file, geometry, strides, at: Walker::default(), known, capacity: 0, last: 0, has_times }
     }
 
     /// The current place, in a form that is cheap to move with every message.
@@ -159,6 +162,19 @@ impl Position {
     pub(super) fn look(&self) -> Header {
         // SAFETY: the header at the current place lies in the data area, at a multiple of 8: see the invariant above.
         look(&unsafe { self.segment.unchecked() }, self.at.off)
+    }
+
+    /// Whether records have their publish times.
+    #[inline(always)]
+    pub(super) fn has_times(&self) -> bool {
+        self.has_times
+    }
+
+    /// When the record at the current place was published, in `CLOCK_MONOTONIC` nanoseconds, if records have their publish times.
+    #[inline]
+    pub(super) fn time(&self, _: &Found) -> Option<u64> {
+        // SAFETY: the header at the current place lies in the data area at 8 modulo 16, so the word before it does, too.
+        self.has_times.then(|| time(&unsafe { self.segment.unchecked() }, self.at.off))
     }
 
     /// Whether there is nothing at the current place.

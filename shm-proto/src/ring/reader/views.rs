@@ -18,12 +18,12 @@ impl Reader {
     /// Up to `most` messages that are at hand. `each` gets the address of the first byte, the number of bytes, the message's number
     /// and the number of messages that were lost before it.
     ///
-    /// `None` if no message is at hand, or if each message has to be checked by itself: the channel is an `overwrite` channel, the
-    /// writer does not hold the floor for this reader yet, or a follower has the message already. Then receive one.
+    /// `None` if no message is at hand, or if each message has to be looked at by itself: the channel is an `overwrite` channel or
+    /// has publish times, the writer does not hold the floor for this reader yet, or a follower has the message already. Then receive one.
     #[doc(hidden)]
     #[inline]
     pub fn lend_many(&mut self, most: usize, mut each: impl FnMut(*const u8, usize, u64, u64)) -> Option<Views<'_>> {
-        if !self.joined || self.left.is_some() || self.losses.knows(self.seq()) {
+        if !self.joined || self.position.has_times() || self.left.is_some() || self.losses.knows(self.seq()) {
             return None;
         }
         let losses = &self.losses;

@@ -124,7 +124,8 @@ fn a_shrink_while_a_message_waits_for_acknowledgement_evicts_nobody() {
         assert_eq!(receive(&mut first), b"x");
         channel.shrink(8192);
         // The position after the message that is waited for. The jump takes both readers beyond this position.
-        let behind = record::stride(100_000, record::LEAST_ALIGN) + record::stride(1, record::LEAST_ALIGN);
+        let strides = record::Strides::new(record::LEAST_ALIGN, 0);
+        let behind = strides.of(100_000) + strides.of(1);
         wait_until("the reader has followed the jump", || {
             assert!(first.try_recv().unwrap().is_none());
             channel.readers[0].page.line.cursor.load(Ordering::SeqCst) > behind

@@ -107,7 +107,7 @@ fn a_place_is_seen_whole_or_not_at_all_while_it_is_replaced() {
 
 #[test]
 fn a_geometry_that_no_header_can_describe_is_refused() {
-    let fits = record::largest_message(4096, record::LEAST_ALIGN);
+    let fits = record::Strides::new(record::LEAST_ALIGN, 0).largest_message(4096);
     for (max_capacity, max_message) in [(4096, fits + 1), (4096, u64::MAX), (record::MAX_CAPACITY + 4096, 1), (4095, 1)]
     {
         let channel = TestChannel::new(4096, Geometry { max_message, max_capacity, ..geometry(4096) });
@@ -120,7 +120,7 @@ fn a_geometry_that_no_header_can_describe_is_refused() {
 fn a_daemon_of_another_layout_is_refused_with_both_versions_and_not_told_that_its_ring_is_broken() {
     let older = "segment has layout 1, and this program understands layout 2; use a program and a daemon of the same";
     let newer = "segment has layout 3, and this program understands layout 2; use a program and a daemon of the same";
-    let richer = "has features 0x5, which this program does not know; use a program of the daemon's release";
+    let richer = "has features 0x4, which this program does not know; use a program of the daemon's release";
     for (layout, features, says) in [(1, 0, older), (3, 0, newer), (2, 5, richer)] {
         let mut channel = TestChannel::new(4096, Geometry { layout, features, ..geometry(4096) });
         let read = channel.try_reader(Start::New).unwrap_err();

@@ -12,7 +12,7 @@ use crate::ring::link::{ToDaemon, WriterLink};
 use crate::ring::marks::Marks;
 use crate::ring::plan::{MAX_EXTENTS, Plan};
 use crate::ring::published::Place;
-use crate::ring::record::{HEADER, Kind, stride};
+use crate::ring::record::{HEADER, Kind};
 use crate::ring::segment::Segment;
 use crate::ring::writer::error::{Result, WriterError};
 
@@ -36,11 +36,10 @@ pub(super) fn step(
     length: u64,
 ) -> Result<Option<Place>, String> {
     let header = look(words, place.off);
-    let align = u64::from(geometry.align);
     let next = match header.kind() {
         Kind::Empty => return Ok(None),
         Kind::Data { len } if len <= geometry.max_message => {
-            let stride = stride(len, align);
+            let stride = geometry.strides().of(len);
             Place {
                 pos: place.pos + stride,
                 off: place.off + stride,

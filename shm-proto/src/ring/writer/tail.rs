@@ -17,6 +17,7 @@
 //! reader and the processor are best at following forwards.
 #![allow(unsafe_code)]
 
+use crate::os::clock::monotonic_ns;
 use crate::ring::commit;
 use crate::ring::copy::SMALL;
 use crate::ring::geometry::Geometry;
@@ -40,6 +41,8 @@ pub(super) struct Tail {
     limit: u64,
     /// The first record of a batch: in place, but not visible yet.
     staged: Option<(Walker, Header)>,
+    /// Every record gets the time at which it was published, in the word before its header.
+    has_times: bool,
 }
 
 /// A record that has space at the tail: payload bytes, and bytes in total.
@@ -82,12 +85,13 @@ impl Tail {
         let fits = segment.max_capacity().checked_sub(HEADER).is_some_and(|last| place.off <= last);
         assert!(fits && align_header(place.off, LEAST_ALIGN) == place.off, "a tail at offset {}", place.off);
         Tail {
-            strides: Strides::new(u64::from(geometry.align)),
+            strides: geometry.strides(),
             max_message: geometry.max_message,
             at: Walker::at(place),
             bytes: place.bytes,
             limit: 0,
             staged: None,
+            has_times: geometry.has_publish_times(),
             segment,
         }
     }
@@ -314,6 +318,7 @@ impl Tail {
     /// Makes the record at the tail visible, which is filled and ended.
     #[inline(always)]
     fn release(&mut self, fit: &Fit) -> u64 {
+        self.note_time();
         let at = self.advance(fit);
         commit::release(&self.headers(), at.off, Header::data(fit.len, at.seq));
         at.seq
@@ -322,6 +327,7 @@ impl Tail {
     /// Puts the record at the tail, which is filled and ended, behind others of a batch.
     #[inline(always)]
     fn stage_record(&mut self, fit: &Fit) -> u64 {
+        self.note_time();
         let at = self.advance(fit);
         let header = Header::data(fit.len, at.seq);
         if self.staged.is_none() {
@@ -333,6 +339,14 @@ impl Tail {
         at.seq
     }
 
+    /// Stores the time of the record at the tail. The header's release, which comes later, makes it visible.
+    #[inline(always)]
+    fn note_time(&self) {
+        if self.has_times {
+            commit::set_time(&self.headers(), self.at.off, monotonic_ns());
+        }
+    }
+
     /// Moves the tail behind a record; returns where the tail was.
     #[inline(always)]
     fn advance(&mut self, fit: &Fit) -> Walker {
@@ -340,11 +354,11 @@ impl Tail {
         self.at.pass(fit.stride)
     }
 
-    /// The header words at both ends of a [`Fit`].
+    /// The header words at both ends of a [`Fit`], and the word before the first of them.
     #[inline(always)]
     fn headers(&self) -> Unchecked<'_> {
-        // SAFETY: one word is where the tail is or was, and the other lies before `limit`. Both are inside the data
-        // area, at multiples of 8: see the invariants above.
+        // SAFETY: one word is where the tail is or was, at 8 modulo 16, so that there is a word before it, and the other lies
+        // before `limit`. All of them are inside the data area, at multiples of 8: see the invariants above.
         unsafe { self.segment.unchecked() }
     }
 }

@@ -134,7 +134,7 @@ pub(crate) fn read(endpoint: &Endpoint, way: &str, started: &str) {
     fs::write(Path::new(started), "").unwrap();
     let (mut bytes, mut next, mut received, mut lost) = (Vec::new(), 0, 0, 0);
     loop {
-        let Received { seq, lost_before } = match receive(&mut reader, way, &mut bytes, &mut lost) {
+        let Received { seq, lost_before, .. } = match receive(&mut reader, way, &mut bytes, &mut lost) {
             Ok(Some(received)) => received,
             Ok(None) => continue,
             Err(e) => panic!("after message {next}: {e}"),
@@ -197,7 +197,7 @@ fn receive(
     match message.finish() {
         Ok(()) => {
             *lost = 0;
-            Ok(Some(Received { seq, lost_before }))
+            Ok(Some(Received { seq, lost_before, published_ns: None }))
         }
         Err(ReaderError::Lapped { .. }) => {
             *lost = lost_before;

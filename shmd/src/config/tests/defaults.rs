@@ -118,7 +118,7 @@ fn what_is_shown_is_a_configuration_that_means_the_same() {
         "runtime_dir = \"/r\"\nprefix = \"p\"\nlog = \"off\"\nmax_clients = 7\n[[channel]]\nname = \"b\"\n\
          capacity = 12288\nmin = 8192\nmax = 16384\nmax_message = 1\nalign = 64\non_full = \"overwrite\"\n\
          max_readers = 2\nevict_after = \"1500ms\"\nshrink_after = \"0\"\nack = true\nack_timeout = \"2m\"\n\
-         wait_readers = 2\nprefault = true\ngroup = \"0\"\npermissions = \"0444\"\nwrite = [\"7\"]\nadmin = [\"@8\"]\n[[channel]]\nname = \"c\"",
+         wait_readers = 2\ntimestamps = true\nprefault = true\ngroup = \"0\"\npermissions = \"0444\"\nwrite = [\"7\"]\nadmin = [\"@8\"]\n[[channel]]\nname = \"c\"",
         "[[channel]]\nname = \"f\"\nsource = \"fifo:/run/x\"\nwrite = [\"@7\"]\n[[channel]]\nname = \"u\"\n\
          source = \"unix:/run/y\"\nframing = \"length\"\n[[channel]]\nname = \"e\"\nsource = \"exec:sh -c 'a \\\"b\\\"'\"\n\
          [[channel]]\nname = \"t\"\nsource = \"tail:/var/log/ä b\"\n[[channel]]\nname = \"p\"\nsource = \"unix-seqpacket:/z\"\n",
@@ -136,7 +136,7 @@ fn what_is_shown_is_a_configuration_that_means_the_same() {
             let others: &[&str] = if is_ring {
                 &["segment", "avail", "done"]
             } else {
-                &["align", "evict_after", "ack", "wait_readers", "prefault"]
+                &["align", "evict_after", "ack", "wait_readers", "timestamps", "prefault"]
             };
             if others.contains(key) {
                 continue;
