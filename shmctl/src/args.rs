@@ -1,6 +1,10 @@
 //! The command line as a whole; each command's own arguments are with the command.
 
-use clap::{Parser, Subcommand};
+use std::ffi::OsString;
+
+use clap::parser::ValueSource;
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use shm_proto::ChannelName;
 
 use crate::commands::{bench, evict, list, log, read, reexec, reload, resize, stat, write};
 use crate::error::{Failure, Result};
@@ -22,7 +26,7 @@ Exit codes:
 ///
 /// Data goes to standard output, messages for people to standard error. A channel name is needed only if there are several.
 #[derive(Debug, Parser)]
-#[command(name = "shmctl", version, after_help = EXIT_CODES, max_term_width = 100, disable_help_subcommand = true)]
+#[command(name = "shmctl", version, after_help = EXIT_CODES, max_term_width = 100)]
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -31,6 +35,30 @@ pub(crate) struct Args {
 }
 
 impl Args {
+    /// The arguments in `words`, the program's name first.
+    pub(crate) fn from_line<T: Into<OsString> + Clone>(
+        words: impl IntoIterator<Item = T>,
+    ) -> Result<Self, clap::Error> {
+        let matches = Args::command().try_get_matches_from(words)?;
+        let mut args = Args::from_arg_matches(&matches)?;
+        args.global.is_given = matches.value_source("channel") == Some(ValueSource::CommandLine);
+        Ok(args)
+    }
+
+    /// Joins the channel that the command has as an argument with the options.
+    pub(crate) fn settle(&mut self) -> Result<()> {
+        let channels = self.command.channels()?;
+        self.global.name(&channels)
+    }
+
+    /// The channels that the command is about, if they are named.
+    pub(crate) fn channels(&self) -> Vec<ChannelName> {
+        match self.command.channels() {
+            Ok(channels) if !channels.is_empty() => channels,
+            _ => self.global.channel.iter().cloned().collect(),
+        }
+    }
+
     /// Carries out the command.
     pub(crate) fn run(self) -> Result<()> {
         let global = self.global;
@@ -46,6 +74,23 @@ impl Args {
             Command::Log(args) => log::run(&args, &global),
             Command::Bench(args) => bench::run(&args, &global),
             Command::BenchWorker(args) => shm_bench::worker::run(&args).map_err(Failure::of_bench),
+        }
+    }
+}
+
+impl Command {
+    /// The channels among the command's own arguments.
+    fn channels(&self) -> Result<Vec<ChannelName>> {
+        match self {
+            Command::Read(args) => Ok(args.target.channels()),
+            Command::Write(args) => Ok(args.target.channels()),
+            Command::Stat(args) => Ok(args.target.channels()),
+            Command::List(args) => Ok(args.target.channels()),
+            Command::Log(args) => Ok(args.target.channels()),
+            Command::Bench(args) => Ok(args.target.channels()),
+            Command::Resize(args) => Ok(args.wanted()?.0.into_iter().collect()),
+            Command::Evict(args) => Ok(args.wanted()?.0.into_iter().collect()),
+            Command::Reload(_) | Command::Reexec(_) | Command::BenchWorker(_) => Ok(Vec::new()),
         }
     }
 }
@@ -68,13 +113,19 @@ pub(crate) enum Command {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
     use clap::error::ErrorKind;
 
     use super::*;
 
     fn parse(line: &str) -> std::result::Result<Args, clap::Error> {
-        Args::try_parse_from(line.split_whitespace())
+        Args::from_line(line.split_whitespace())
+    }
+
+    /// The channel that follows from a command line, or the usage error.
+    fn channel(line: &str) -> Result<Option<String>> {
+        let mut args = parse(line).unwrap();
+        args.settle()?;
+        Ok(args.global.channel.map(|name| name.to_string()))
     }
 
     #[test]
@@ -107,6 +158,54 @@ mod tests {
             let text = error.to_string();
             assert!(text.contains(shown), "{line}: {text}");
         }
+    }
+
+    #[test]
+    fn a_channel_may_be_an_argument_or_an_option_of_every_command_that_takes_one() {
+        for command in ["read", "write", "stat", "list", "log", "bench", "resize --bytes 4KiB", "evict --reader 3"] {
+            for line in [format!("{command} cam"), format!("{command} -c cam"), format!("-c cam {command} cam")] {
+                assert_eq!(channel(&format!("shmctl {line}")).unwrap().as_deref(), Some("cam"), "{line}");
+            }
+            assert_eq!(channel(&format!("shmctl {command}")).unwrap(), None, "{command}");
+            let refused = channel(&format!("shmctl {command} cam --channel imu")).unwrap_err();
+            assert_eq!(refused.exit_code(), 2, "{command}");
+            let told = refused.to_string();
+            assert!(told.contains("cam") && told.contains("--channel imu"), "{command}: {told}");
+        }
+        for line in ["resize cam 4MiB", "evict cam 3", "resize 4MiB -c cam", "evict 3 -c cam"] {
+            assert_eq!(channel(&format!("shmctl {line}")).unwrap().as_deref(), Some("cam"), "{line}");
+        }
+        for line in ["resize", "resize cam", "evict", "evict cam", "evict cam 3 --reader 4"] {
+            assert_eq!(channel(&format!("shmctl {line}")).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn only_a_channel_on_the_command_line_is_given_and_wins_over_the_environment() {
+        for (line, given) in [
+            ("shmctl bench", false),
+            ("shmctl --channel cam bench", true),
+            ("shmctl bench --channel=cam", true),
+            ("shmctl -vc cam bench", true),
+            ("shmctl bench cam", true),
+            ("shmctl bench --cpu 0,1", false),
+        ] {
+            let mut args = parse(line).unwrap();
+            args.settle().unwrap();
+            assert_eq!(args.global.is_given, given, "{line}");
+        }
+        let mut args = parse("shmctl read cam").unwrap();
+        args.global.channel = Some("usual".parse().unwrap());
+        args.settle().unwrap();
+        assert_eq!(args.global.channel.unwrap().as_str(), "cam");
+    }
+
+    #[test]
+    fn help_is_a_command_too() {
+        for line in ["shmctl help", "shmctl help read", "shmctl help help"] {
+            assert_eq!(parse(line).unwrap_err().kind(), ErrorKind::DisplayHelp, "{line}");
+        }
+        assert_eq!(parse("shmctl help reed").unwrap_err().exit_code(), 2);
     }
 
     #[test]

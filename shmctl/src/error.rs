@@ -3,8 +3,9 @@
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 
-use shm_proto::{Error, ErrorKind, HandoffError, ReaderError, RequestError, WriterError};
+use shm_proto::{ChannelName, Error, ErrorKind, HandoffError, ReaderError, RequestError, WriterError};
 
+use crate::similar::nearest;
 use crate::terminal::{folded, size};
 
 /// A command's result.
@@ -84,23 +85,32 @@ impl Failure {
         }
     }
 
-    /// Reports the failure on standard error, unless it is a quiet one. `named_channel`: the command line names a channel.
-    pub(crate) fn tell(&self, named_channel: bool) {
+    /// Reports the failure on standard error, unless it is a quiet one. `named`: the channels that the command is about.
+    pub(crate) fn tell(&self, named: &[ChannelName]) {
         match self {
             Failure::OutputClosed => {}
             Failure::Kept(_) => note(&self.to_string()),
-            _ => tell("error", Style::Bad, &(self.to_string() + self.way_out(named_channel))),
+            _ => tell("error", Style::Bad, &(self.to_string() + &self.way_out(named))),
         }
     }
 
-    /// The option of this program that helps. The library and the daemon do not name it, because they have other users.
-    fn way_out(&self, named_channel: bool) -> &'static str {
+    /// The option of this program that helps, or the channel that is probably meant. The library and the daemon do not name
+    /// options, because they have other users.
+    fn way_out(&self, named: &[ChannelName]) -> String {
         match self {
-            Failure::Library(Error::Request(RequestError::NoDaemon { .. })) => " or --runtime-dir",
-            Failure::Library(error) if error.refusal() == Some(ErrorKind::NoSuchChannel) && !named_channel => {
-                " with --channel"
+            Failure::Library(Error::Request(RequestError::NoDaemon { .. })) => " or --runtime-dir".to_owned(),
+            Failure::Library(Error::Request(RequestError::Refused(refusal)))
+                if refusal.kind == ErrorKind::NoSuchChannel =>
+            {
+                if named.is_empty() {
+                    return " with --channel".to_owned();
+                }
+                let missing = named.iter().find(|name| !refusal.channels.contains(name));
+                let there = refusal.channels.iter().map(|name| name.as_str());
+                let meant = missing.and_then(|name| nearest(name.as_str(), there));
+                meant.map(|name| format!("; did you mean {name}?")).unwrap_or_default()
             }
-            _ => "",
+            _ => String::new(),
         }
     }
 }
@@ -234,9 +244,19 @@ mod tests {
     fn the_options_that_help_are_added_to_what_the_library_and_the_daemon_say() {
         let absent = Failure::from(RequestError::NoDaemon { socket: "/x".into(), reason: "absent".into() });
         assert!(!absent.to_string().contains("--"), "{absent}");
-        assert_eq!(absent.way_out(false), " or --runtime-dir");
+        assert_eq!(absent.way_out(&[]), " or --runtime-dir");
         let several = refused(ErrorKind::NoSuchChannel, "several channels: name one of a, b", &["a", "b"]);
-        assert_eq!([several.way_out(false), several.way_out(true)], [" with --channel", ""]);
+        let named = |name: &str| [name.parse().unwrap()];
+        assert_eq!([several.way_out(&[]), several.way_out(&named("lidar"))], [" with --channel", ""]);
+    }
+
+    #[test]
+    fn a_name_that_is_nearly_right_is_corrected() {
+        let missing = refused(ErrorKind::NoSuchChannel, "no channel named cma; channels: cam, imu", &["cam", "imu"]);
+        let names = |names: &[&str]| names.iter().map(|name| name.parse().unwrap()).collect::<Vec<_>>();
+        assert_eq!(missing.way_out(&names(&["cma"])), "; did you mean cam?");
+        assert_eq!(missing.way_out(&names(&["imu", "cma"])), "; did you mean cam?");
+        assert_eq!(missing.way_out(&names(&["lidar"])), "");
     }
 
     #[test]

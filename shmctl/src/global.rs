@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args as ClapArgs;
 use shm_proto::{ChannelName, Client, Done, Endpoint, Request};
 
-use crate::error::Result;
+use crate::error::{Failure, Result};
 
 /// The heading of the options of every command.
 const GLOBAL: &str = "Options of every command";
@@ -20,6 +20,9 @@ pub(crate) struct Global {
     /// The channel. Not needed if the daemon has exactly one.
     #[arg(short, long, value_name = "NAME", env = "SHMD_CHANNEL", global = true, help_heading = GLOBAL)]
     pub(crate) channel: Option<ChannelName>,
+    /// Whether the channel is named on the command line. One that is only named in the environment is the user's usual one.
+    #[arg(skip)]
+    pub(crate) is_given: bool,
     /// The daemon's runtime directory, where its socket is [default: the user's own daemon, else the system's].
     #[arg(long, value_name = "DIR", env = "SHMD_RUNTIME_DIR", global = true, help_heading = GLOBAL)]
     pub(crate) runtime_dir: Option<PathBuf>,
@@ -29,6 +32,19 @@ pub(crate) struct Global {
 }
 
 impl Global {
+    /// The command has these channels as arguments. They win over the environment.
+    pub(crate) fn name(&mut self, channels: &[ChannelName]) -> Result<()> {
+        let Some(first) = channels.first() else { return Ok(()) };
+        if let Some(option) = self.channel.as_ref().filter(|_| self.is_given)
+            && let Some(other) = channels.iter().find(|name| *name != option)
+        {
+            return Err(Failure::Usage(format!("{other} and --channel {option} differ: name the channel once")));
+        }
+        self.channel = Some(first.clone());
+        self.is_given = true;
+        Ok(())
+    }
+
     /// Where the daemon is.
     pub(crate) fn endpoint(&self) -> Endpoint {
         Endpoint::find(self.runtime_dir.as_deref())

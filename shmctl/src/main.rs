@@ -8,21 +8,22 @@ mod global;
 mod human;
 mod output;
 mod signals;
+mod similar;
 mod table;
+mod target;
 mod terminal;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 fn main() -> ExitCode {
-    let args = args::Args::parse();
+    let mut args = args::Args::from_line(std::env::args_os()).unwrap_or_else(|error| error.exit());
     start_log(args.global.verbose);
-    let named_channel = args.global.channel.is_some();
-    match args.run() {
+    let settled = args.settle();
+    let channels = args.channels();
+    match settled.and_then(|()| args.run()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            failure.tell(named_channel);
+            failure.tell(&channels);
             ExitCode::from(failure.exit_code())
         }
     }

@@ -7,7 +7,6 @@ mod progress;
 mod report;
 
 use std::collections::BTreeSet;
-use std::env;
 
 use shm_bench::daemon::Stage;
 use shm_bench::measure::{self, Settings};
@@ -28,7 +27,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> Result<()> {
     let signals = Signals::catch()?;
     let host = Dated::now();
     let mut cases = plan::cases(&wish);
-    let channel = global.channel.as_ref().filter(|_| args::names_channel(env::args()));
+    let channel = global.channel.as_ref().filter(|_| global.is_given);
     let stage = match channel {
         Some(channel) => Stage::running(&global.endpoint(), channel),
         None => Stage::private(&cases),

@@ -10,6 +10,7 @@ use crate::global::Global;
 use crate::human::{bytes, printable};
 use crate::output::{print, print_json};
 use crate::table::{Align, Table};
+use crate::target::Target;
 use crate::terminal::stdout_columns;
 
 const EXAMPLES: &str = "\
@@ -23,6 +24,8 @@ Examples:
 #[derive(Debug, ClapArgs)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) target: Target,
     /// Print one line of JSON: an array with an object per channel. Sizes are in bytes.
     #[arg(long)]
     json: bool,

@@ -18,6 +18,7 @@ use crate::global::{ANSWER, Global};
 use crate::human::{printable, utc};
 use crate::output::{has_gone, print, wait_for};
 use crate::signals::Signals;
+use crate::target::Target;
 
 const EXAMPLES: &str = "\
 Each line has the time (UTC), the number, the severity and the event. Users see the operations of channels that they may see. \
@@ -25,7 +26,7 @@ Root and the daemon's own user see all operations.
 
 Examples:
   shmctl log -n 20
-  shmctl log --follow --channel cam
+  shmctl log --follow cam
   shmctl log --json | jq -r 'select(.event == \"evict\") | .fields.program'";
 
 /// The longest sleep of a follower. It matters only for a signal that comes between the check and the sleep.
@@ -35,6 +36,8 @@ const SLEEP: Duration = Duration::from_secs(3600);
 #[derive(Debug, ClapArgs)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) target: Target,
     /// Show only the last NUMBER operations.
     #[arg(short = 'n', long = "number", value_name = "NUMBER")]
     number: Option<u32>,

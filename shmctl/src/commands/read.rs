@@ -18,10 +18,12 @@ use super::handoff::Objects;
 use crate::error::Result;
 use crate::global::Global;
 use crate::human;
+use crate::target::Target;
 
 const EXAMPLES: &str = "\
 Examples:
   shmctl read                             messages published from now on, one per line
+  shmctl read cam                         those of channel cam
   shmctl read --from oldest -n 10         the ten oldest messages that are still there
   shmctl read --follow --format raw | ffmpeg -i - out.mp4
   shmctl read --format json --timeout 5s | jq .seq
@@ -39,6 +41,8 @@ read and ends with 69.";
 #[derive(Debug, ClapArgs)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) target: Target,
     /// End after COUNT messages.
     #[arg(short = 'n', long, value_name = "COUNT")]
     count: Option<u64>,

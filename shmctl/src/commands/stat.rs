@@ -18,6 +18,7 @@ use crate::global::Global;
 use crate::human;
 use crate::output::{has_gone, print, print_json, wait_for};
 use crate::signals::Signals;
+use crate::target::Target;
 use crate::terminal::{size, stdout_columns};
 
 const EXAMPLES: &str = "\
@@ -27,12 +28,14 @@ in this order. If --watch needs more rows than the terminal has, it shows one li
 Examples:
   shmctl stat
   shmctl stat --watch                every second, until SIGINT
-  shmctl stat --channel cam --json | jq '.[0].readers[].lag_messages'";
+  shmctl stat cam --json | jq '.[0].readers[].lag_messages'";
 
 /// Show capacity, use, rates, writer and readers of a channel, or of all channels.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) target: Target,
     /// Print one line of JSON: an array with an object per channel. Sizes are in bytes, ages in milliseconds.
     #[arg(long)]
     json: bool,

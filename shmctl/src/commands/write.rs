@@ -20,6 +20,7 @@ use crate::global::Global;
 use crate::human::{self, messages};
 use crate::output::{has_gone, has_news, wait_for};
 use crate::signals::Signals;
+use crate::target::Target;
 
 /// How often a writer with nothing to publish shows that it is alive.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -47,6 +48,8 @@ published.";
 #[derive(Debug, ClapArgs)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) target: Target,
     /// Where a message ends: lines, nul, length, or chunk=SIZE.
     #[arg(long, value_name = "FRAMING", default_value_t = Framing::Lines)]
     framing: Framing,

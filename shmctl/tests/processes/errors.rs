@@ -4,7 +4,7 @@ use std::io::{BufRead, BufReader};
 
 use nix::sys::signal::Signal;
 
-use shm_test_support::{Daemon, Place, Proc, Run, Setup, clean, program};
+use shm_test_support::{Daemon, Place, Proc, Run, Setup, clean, program, wait_for};
 
 const TWO: &str = "[[channel]]\nname = \"cam\"\n[[channel]]\nname = \"imu\"\n";
 
@@ -37,6 +37,9 @@ fn a_socket_that_a_dead_daemon_left_behind_is_no_daemon() {
 #[test]
 fn a_channel_that_is_not_there_ends_with_1_and_the_names_of_those_that_are() {
     let daemon = Daemon::start(TWO);
+    for args in [&["read", "cma"][..], &["list", "-c", "cma"], &["resize", "cma", "1MiB"], &["evict", "cma", "1"]] {
+        daemon.cli(args).fails(1, &["no channel named cma; channels: cam, imu; did you mean cam?"]);
+    }
     for args in [
         &["read", "--channel", "lidar"][..],
         &["write", "--channel", "lidar"],
@@ -48,6 +51,34 @@ fn a_channel_that_is_not_there_ends_with_1_and_the_names_of_those_that_are() {
     ] {
         daemon.cli(args).fails(1, &["no channel named lidar", "cam", "imu"]);
     }
+}
+
+#[test]
+fn the_channel_may_be_an_argument() {
+    let daemon = Daemon::start(TWO);
+    daemon.cli_with_input(&["write", "cam"], b"hello\n").quiet();
+    daemon.cli(&["read", "cam", "--from", "oldest", "-n", "1"]).prints("hello\n");
+    for args in [&["stat", "cam"][..], &["list", "cam"], &["log", "cam"]] {
+        let text = daemon.cli(args).quiet().text();
+        assert!(text.contains("cam") && !text.contains("imu"), "{args:?}: {text}");
+    }
+    daemon.cli(&["resize", "cam", "4MiB"]).prints("cam: 1MiB -> 4MiB\n");
+    daemon.cli(&["resize", "-c", "cam", "2MiB"]).prints("cam: 4MiB -> 2MiB\n");
+    daemon.cli(&["resize", "cam", "--bytes", "1MiB"]).prints("cam: 2MiB -> 1MiB\n");
+    let reader = daemon.spawn(&["read", "cam"]);
+    let number = wait_for("the reader is attached", || {
+        let json = daemon.cli(&["stat", "cam", "--json"]).quiet().text();
+        let json: serde_json::Value = serde_json::from_str(&json).unwrap();
+        json[0]["readers"][0]["reader"].as_u64()
+    });
+    daemon.cli(&["evict", "cam", &number.to_string()]).prints(&format!("cam: reader {number} evicted\n"));
+    reader.wait().fails(1, &["evicted"]);
+    // The argument wins over the environment, and nothing wins over what is said twice in different ways.
+    let mut usual = daemon.shmctl(&["read", "cam", "--from", "oldest", "-n", "1"]);
+    Run::of(usual.env("SHMD_CHANNEL", "imu")).prints("hello\n");
+    daemon.cli(&["stat", "cam", "-c", "imu"]).refused(2, &["cam and --channel imu differ"]);
+    daemon.cli(&["resize", "cam"]).refused(2, &["\"cam\" is not a size", "shmctl resize [CHANNEL] 4MiB"]);
+    daemon.cli(&["evict", "cam", "--reader", "1", "-c", "imu"]).refused(2, &["differ"]);
 }
 
 #[test]

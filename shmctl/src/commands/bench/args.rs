@@ -10,6 +10,7 @@ use shm_proto::Bytes;
 
 use crate::error::{Failure, Result};
 use crate::human;
+use crate::target::Target;
 
 const HELP: &str = "\
 Examples:
@@ -17,7 +18,7 @@ Examples:
   shmctl bench --quick --json             in seconds, as one JSON document
   shmctl bench --measure throughput --sizes 64,1KiB --readers 1,2,4 --in-place
   shmctl bench --measure latency --wait busy --cpu 2,3 --duration 5s
-  shmctl bench --channel cam --sizes 64   on a channel of the daemon that runs
+  shmctl bench cam --sizes 64             on a channel of the daemon that runs
 
 The writer and each reader are processes. The writer writes every byte. Every reader adds up all bytes and checks the number \
 of every message; no message may be lost. A pipe and a socket have the kernel's default sizes (64 KiB, about 200 KiB), and \
@@ -31,7 +32,7 @@ that pipes into shmd, or into shmctl write, with one shmctl read per reader. It 
 reader.
 
 Other programs on this machine influence the figures, so compare ratios within one run: the runs of all transports alternate. \
-Without --channel, shmctl starts a daemon for the measurement and stops it afterwards. With --channel, the channel is flooded: \
+Without a channel, shmctl starts a daemon for the measurement and stops it afterwards. With a channel, the channel is flooded: \
 its other readers receive the messages of this test, and for latency both sides read the clock. SIGINT and SIGTERM end the \
 measurement, and shmctl prints the results so far.";
 
@@ -39,6 +40,8 @@ measurement, and shmctl prints the results so far.";
 #[derive(Debug, ClapArgs)]
 #[command(after_help = HELP)]
 pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) target: Target,
     /// What to measure.
     #[arg(long, value_name = "LIST", value_enum, value_delimiter = ',', default_values_t = What::value_variants().to_vec())]
     measure: Vec<What>,
@@ -166,18 +169,6 @@ impl What {
     }
 }
 
-/// Whether a channel is named on the command line. One that is only named in the environment is the user's usual one, and
-/// nobody has asked to flood it.
-pub(super) fn names_channel(words: impl Iterator<Item = String>) -> bool {
-    let mut words = words.take_while(|word| word != "--");
-    words.any(|word| word == "--channel" || word.starts_with("--channel=") || is_short(&word))
-}
-
-/// `-c`, also behind other letters (`-vc`).
-fn is_short(word: &str) -> bool {
-    word.strip_prefix('-').is_some_and(|rest| rest.trim_start_matches('v').starts_with('c'))
-}
-
 #[cfg(test)]
 mod tests {
     use clap::Parser;
@@ -215,19 +206,5 @@ mod tests {
         }
         let told = args("--cpu 0,100000").settings().unwrap_err().to_string();
         assert!(told.contains("100000") && told.contains("[0"), "{told}");
-    }
-
-    #[test]
-    fn only_a_channel_on_the_command_line_counts() {
-        for (line, named) in [
-            ("shmctl bench", false),
-            ("shmctl --channel cam bench", true),
-            ("shmctl bench --channel=cam", true),
-            ("shmctl -c cam bench", true),
-            ("shmctl -vc cam bench", true),
-            ("shmctl bench --cpu 0,1 -- -c", false),
-        ] {
-            assert_eq!(names_channel(line.split(' ').map(str::to_owned)), named, "{line}");
-        }
     }
 }
