@@ -63,7 +63,7 @@ impl Args {
     pub(crate) fn run(self) -> Result<()> {
         let global = self.global;
         match self.command {
-            Command::Read(args) => read::run(args, &global),
+            Command::Read(args) => read::run(&args, &global),
             Command::Write(args) => write::run(args, &global),
             Command::Stat(args) => stat::run(&args, &global),
             Command::List(args) => list::run(&args, &global),
@@ -82,7 +82,7 @@ impl Command {
     /// The channels among the command's own arguments.
     fn channels(&self) -> Result<Vec<ChannelName>> {
         match self {
-            Command::Read(args) => Ok(args.target.channels()),
+            Command::Read(args) => Ok(args.channels()),
             Command::Write(args) => Ok(args.target.channels()),
             Command::Stat(args) => Ok(args.target.channels()),
             Command::List(args) => Ok(args.target.channels()),

@@ -27,6 +27,8 @@ mod protocol;
 mod read_write;
 mod resize;
 mod roles;
+mod selection;
+mod several;
 mod slow;
 mod soak;
 mod stat;

@@ -27,6 +27,8 @@ pub(super) trait Taking {
     fn writer(&self) -> Option<WriterSign>;
     /// What the messages come through.
     fn names(&self) -> &Names;
+    /// The channel's name, or what stands for it.
+    fn label(&self) -> String;
 }
 
 impl Taking for Reader {
@@ -41,6 +43,9 @@ impl Taking for Reader {
     }
     fn names(&self) -> &Names {
         Reader::names(self)
+    }
+    fn label(&self) -> String {
+        Reader::names(self).segment.to_string()
     }
 }
 
@@ -58,6 +63,9 @@ impl Taking for Attached {
     fn names(&self) -> &Names {
         Attached::names(self)
     }
+    fn label(&self) -> String {
+        self.facts().channel.to_string()
+    }
 }
 
 impl Session {
@@ -66,7 +74,7 @@ impl Session {
         match self.take_over(&mut Reader::new(names.clone())) {
             Err(Failure::Library(Error::Handoff(closed @ HandoffError::Closed { .. }))) if follow => {
                 note(&format!("{closed}; waiting for it"));
-                self.sleep(None, PAUSE, false)
+                self.sleep(&[], PAUSE)
             }
             end => end,
         }
@@ -76,7 +84,14 @@ impl Session {
     pub(super) fn take_over(&mut self, reader: &mut dyn Taking) -> Result<Option<End>> {
         let (mut bytes, mut watch) = (Vec::new(), WriterWatch::default());
         loop {
-            let wait = self.until_silence().min(LOOK);
+            let pause = self.pause();
+            if !pause.is_zero() {
+                match self.rest(pause)? {
+                    None => continue,
+                    end => return Ok(end),
+                }
+            }
+            let wait = if self.until_empty { Duration::ZERO } else { self.until_silence().min(LOOK) };
             let until = clock::after(wait);
             let received = reader.recv_until(&mut bytes, until)?;
             // Once with the first message, whose writer is there, and then while nothing comes.
@@ -92,13 +107,12 @@ impl Session {
                 if received.recovered {
                     note("a peer died inside the mutex; the mutex was recovered");
                 }
-                self.format.append_bytes(self.received, 0, &bytes, self.output.buffer());
+                let before = self.received;
+                self.take_handed_over(&reader.label(), &bytes)?;
                 self.output.flush(&self.signals)?;
                 reader.acknowledge();
-                self.received += 1;
-                self.last = Instant::now();
-                if let Some(left) = &mut self.left {
-                    *left -= 1;
+                if self.received > before {
+                    self.last = Instant::now();
                 }
                 if self.left == Some(0) {
                     return Ok(Some(End::Done));
@@ -107,7 +121,10 @@ impl Session {
             let mut output = [PollFd::new(self.output.as_fd(), PollFlags::empty())];
             wait_for(&mut output, Duration::ZERO)?;
             let gone = has_gone(&output[0]);
-            if let Some(end) = self.after_wait(gone, received.is_some())? {
+            if self.until_empty && received.is_none() {
+                return Ok(Some(End::Done));
+            }
+            if let Some(end) = self.after_wait(gone, received.is_some() && self.is_unfiltered())? {
                 return Ok(Some(end));
             }
         }

@@ -11,12 +11,18 @@ const INTERVAL: Duration = Duration::from_secs(1);
 /// Counts lost messages and reports them on standard error.
 #[derive(Debug, Default)]
 pub(super) struct Losses {
+    /// What stands before a report: the channel, if there are several.
+    label: String,
     total: u64,
     untold: u64,
     told_at: Option<Instant>,
 }
 
 impl Losses {
+    pub(super) fn labelled(label: String) -> Self {
+        Losses { label, ..Losses::default() }
+    }
+
     /// `lost` messages before message `seq` were lost.
     pub(super) fn add(&mut self, lost: u64, seq: u64) {
         self.total += lost;
@@ -39,7 +45,7 @@ impl Losses {
     }
 
     fn tell_before(&mut self, place: &str) {
-        note(&format!("{}{place}", messages(self.untold, "lost")));
+        note(&format!("{}{}{place}", self.label, messages(self.untold, "lost")));
         self.untold = 0;
         self.told_at = Some(Instant::now());
     }

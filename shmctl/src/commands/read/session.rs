@@ -4,12 +4,13 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags};
-use shm_proto::{Attachment, ChannelName, Error, Follower, HandoffError, Message, ReaderError};
+use shm_proto::{Attachment, ChannelName, Message, ReaderError};
 
-use super::losses::Losses;
-use super::{Args, Format};
+use super::Args;
+use super::format::{About, Printer};
+use super::pace::Pace;
+use super::stream::{Kept, Stream, Streams, is_closed};
 use crate::error::{Failure, Result, note};
-use crate::global::Global;
 use crate::human::messages;
 use crate::output::{Output, has_gone, has_news, wait_for};
 use crate::signals::Signals;
@@ -20,66 +21,69 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Why reading ended.
 #[derive(Debug)]
 pub(super) enum End {
-    /// As many messages as were asked for, or a signal.
+    /// As many messages as were asked for, all that are there, or a signal.
     Done,
     /// No message arrived within the timeout.
     Silence(Duration),
 }
 
-/// What is read, and where it goes.
+/// How messages are read and where they go.
 #[derive(Debug)]
 pub(super) struct Session {
-    channel: Option<ChannelName>,
+    channels: Vec<ChannelName>,
     pub(super) left: Option<u64>,
     timeout: Option<Duration>,
-    pub(super) format: Format,
+    pub(super) until_empty: bool,
+    printer: Printer,
+    grep: Option<Vec<u8>>,
+    pace: Option<Pace>,
     pub(super) signals: Signals,
     pub(super) output: Output,
     scratch: Vec<u8>,
-    losses: Losses,
-    /// Losses that were to be reported with a message that could not be received in the end.
-    unreported: u64,
     pub(super) received: u64,
-    /// When the last message came, or the waiting began.
+    /// When the last message was written, or the waiting began.
     pub(super) last: Instant,
 }
 
 impl Session {
-    pub(super) fn new(args: &Args, global: &Global) -> Result<Self> {
+    pub(super) fn new(args: &Args, channels: &[ChannelName]) -> Result<Self> {
         Ok(Session {
-            channel: global.channel.clone(),
+            channels: channels.to_vec(),
             left: args.count,
             timeout: args.timeout,
-            format: args.format,
+            until_empty: args.until_empty,
+            printer: Printer::new(args.format.clone(), channels.len() > 1)?,
+            grep: args.grep.as_ref().map(|text| text.as_bytes().to_vec()),
+            pace: args.rate.map(Pace::per_second),
             signals: Signals::catch()?,
             output: Output::stdout()?,
             scratch: Vec::new(),
-            losses: Losses::default(),
-            unreported: 0,
             received: 0,
             last: Instant::now(),
         })
     }
 
     /// Calls `read` until there is a reason to end.
-    pub(super) fn run(mut self, mut read: impl FnMut(&mut Self) -> Result<Option<End>>) -> Result<()> {
+    pub(super) fn run<S>(
+        mut self,
+        source: &mut S,
+        mut read: impl FnMut(&mut Self, &mut S) -> Result<Option<End>>,
+        losses: impl FnOnce(&mut S) -> u64,
+    ) -> Result<()> {
         let result = loop {
             if self.left == Some(0) {
                 break Ok(());
             }
-            match read(&mut self) {
+            match read(&mut self, source) {
                 Ok(None) => {}
                 Ok(Some(End::Done)) => break Ok(()),
-                Err(Failure::Library(
-                    Error::Reader(ReaderError::Closed { .. }) | Error::Handoff(HandoffError::Closed { .. }),
-                )) => break Ok(()),
+                Err(failure) if is_closed(&failure) => break Ok(()),
                 Ok(Some(End::Silence(waited))) => break Err(self.silence(waited)),
                 Err(failure) => break Err(failure),
             }
         };
         let flushed = self.output.flush(&self.signals);
-        self.losses.tell();
-        let (received, lost) = (self.received, self.losses.total());
+        let (received, lost) = (self.received, losses(source));
         if lost > 0 {
             note(&format!("{}, {}", messages(received, "received"), messages(lost, "lost")));
         } else {
@@ -94,40 +98,71 @@ impl Session {
     }
 
     /// Takes every message, and sleeps if there is none.
-    pub(super) fn follow(&mut self, follower: &mut Follower) -> Result<Option<End>> {
-        let is_ring = match follower.attachment()? {
-            Some(Attachment::Handoff(reader)) => match self.take_over(&mut **reader) {
-                Err(Failure::Library(error)) => {
-                    follower.go_on_after(error)?;
-                    false
+    pub(super) fn follow(&mut self, streams: &mut Streams) -> Result<Option<End>> {
+        match streams.only() {
+            None => streams.attach()?,
+            Some(stream) => {
+                if let Some(Attachment::Handoff(reader)) = stream.follower.attachment()? {
+                    match self.take_over(&mut **reader) {
+                        Err(Failure::Library(error)) => stream.follower.go_on_after(error)?,
+                        end => return end,
+                    }
                 }
-                end => return end,
-            },
-            attachment => attachment.is_some(),
-        };
-        if is_ring && self.drain(follower)? {
+            }
+        }
+        if self.drain(streams)? {
             return Ok(Some(End::Done));
         }
-        let is_attached = follower.is_attached();
+        let is_attached = streams.open().any(|stream| stream.follower.is_attached());
         if !is_attached {
             self.output.flush(&self.signals)?;
         }
-        if let Some(notice) = follower.notice() {
-            note(&notice.to_string());
-        }
+        streams.for_each_open(|stream| {
+            stream.follower.notice().iter().for_each(|notice| note(&notice.to_string()));
+            Ok(())
+        })?;
         if is_attached {
             if !self.output.is_empty() {
                 return Ok(None);
             }
-            self.losses.tell();
+            streams.tell_losses();
         }
-        if follower.arm()? { self.sleep(Some(follower.as_fd()), HEARTBEAT, is_attached) } else { Ok(None) }
+        let (mut armed, mut all_attached) = (true, true);
+        streams.for_each_open(|stream| {
+            armed &= stream.follower.arm()?;
+            all_attached &= stream.follower.is_attached();
+            Ok(())
+        })?;
+        let pause = self.pause();
+        if !pause.is_zero() {
+            return self.rest(pause);
+        }
+        if !armed {
+            // Messages that are not written do not count.
+            return self.after_wait(false, self.is_unfiltered());
+        }
+        if self.until_empty && all_attached {
+            return Ok(Some(End::Done));
+        }
+        let fds: Vec<_> =
+            streams.open().map(|stream| (stream.follower.as_fd(), stream.follower.is_attached())).collect();
+        self.sleep(&fds, HEARTBEAT)
     }
 
-    /// Takes every message that is there. Returns whether that is enough.
-    fn drain(&mut self, follower: &mut Follower) -> Result<bool> {
-        let before = self.received;
-        while self.take_next(follower)? {
+    /// Takes every message that is there, from each channel in turn. Returns whether that is enough.
+    fn drain(&mut self, streams: &mut Streams) -> Result<bool> {
+        let (before, mut idle) = (self.received, 0);
+        while idle < streams.len() {
+            if !self.pause().is_zero() {
+                break;
+            }
+            let index = streams.next();
+            let took = if streams.at(index).is_open() { self.take_next(streams.at(index)) } else { Ok(false) };
+            match took {
+                Ok(true) => idle = 0,
+                Ok(false) => idle += 1,
+                Err(failure) => streams.end(index, failure)?,
+            }
             if self.left == Some(0) || self.signals.came() {
                 return Ok(true);
             }
@@ -143,54 +178,138 @@ impl Session {
     }
 
     /// Takes the next message, and returns false if no message is there.
-    fn take_next(&mut self, follower: &mut Follower) -> Result<bool> {
+    fn take_next(&mut self, stream: &mut Stream) -> Result<bool> {
+        if stream.is_passing() {
+            return stream.pass(|bytes| contains(bytes, self.grep.as_deref()));
+        }
+        if let Some(kept) = stream.take_kept() {
+            return self.write_kept(stream, &kept).map(|()| true);
+        }
+        let Stream { follower, losses, unreported, unwritten, .. } = stream;
         let Some(message) = follower.try_recv()? else { return Ok(false) };
-        if let Err(error) = self.take(message) {
-            follower.go_on_after(error)?;
-            return Ok(follower.is_attached());
+        // Overwritten, lapped, or lost with its attachment: the message is missing here.
+        let lost = *unreported + message.lost_before();
+        let seq = message.seq();
+        match self.take(message, lost + *unwritten)? {
+            Ok(is_written) => {
+                *unreported = 0;
+                *unwritten = if is_written { 0 } else { *unwritten + lost };
+                if lost > 0 {
+                    losses.add(lost, seq);
+                }
+            }
+            Err(error) => {
+                *unreported = lost;
+                follower.go_on_after(error)?;
+                return Ok(follower.is_attached());
+            }
         }
         Ok(true)
     }
 
-    /// Appends the message to the output, if it was not overwritten during the copy.
-    fn take(&mut self, message: Message<'_>) -> Result<(), ReaderError> {
-        let seq = message.seq();
-        // Overwritten, lapped, or lost with its attachment: the message is missing here.
-        let lost = self.unreported + message.lost_before();
+    /// Appends the message to the output, if it was not overwritten during the copy, and returns whether it was to be written.
+    fn take(&mut self, message: Message<'_>, lost: u64) -> Result<Result<bool, ReaderError>> {
+        let about = About { channel: message.reader().geometry().channel.as_str(), seq: message.seq(), lost };
+        if let Some(obstacle) = self.printer.obstacle(&about, message.len()) {
+            return Err(Failure::Other(obstacle));
+        }
         let before = self.output.buffer().len();
-        self.format.append(&message, lost, self.output.buffer(), &mut self.scratch);
+        let is_written = match &self.grep {
+            None => {
+                self.printer.append(&about, &message, self.output.buffer(), &mut self.scratch);
+                true
+            }
+            Some(text) => {
+                message.copy_to_vec(&mut self.scratch);
+                let is_written = contains(&self.scratch, Some(text));
+                if is_written {
+                    self.printer.append_bytes(&about, &self.scratch, self.output.buffer());
+                }
+                is_written
+            }
+        };
         if let Err(error) = message.finish() {
             self.output.buffer().truncate(before);
-            self.unreported = lost;
-            return Err(error);
+            return Ok(Err(error));
         }
-        self.unreported = 0;
-        if lost > 0 {
-            self.losses.add(lost, seq);
+        if is_written {
+            self.count();
         }
+        Ok(Ok(is_written))
+    }
+
+    fn write_kept(&mut self, stream: &mut Stream, kept: &Kept) -> Result<()> {
+        let channel = stream.channel();
+        let about = About { channel: &channel, seq: kept.seq, lost: kept.lost };
+        if let Some(obstacle) = self.printer.obstacle(&about, kept.bytes.len()) {
+            return Err(Failure::Other(obstacle));
+        }
+        self.printer.append_bytes(&about, &kept.bytes, self.output.buffer());
+        if kept.lost > 0 {
+            stream.losses.add(kept.lost, kept.seq);
+        }
+        self.count();
+        Ok(())
+    }
+
+    /// Appends a message that was handed over, unless it is not to be written.
+    pub(super) fn take_handed_over(&mut self, channel: &str, bytes: &[u8]) -> Result<()> {
+        let about = About { channel, seq: self.received, lost: 0 };
+        if !contains(bytes, self.grep.as_deref()) {
+            return Ok(());
+        }
+        if let Some(obstacle) = self.printer.obstacle(&about, bytes.len()) {
+            return Err(Failure::Other(obstacle));
+        }
+        self.printer.append_bytes(&about, bytes, self.output.buffer());
+        self.count();
+        Ok(())
+    }
+
+    /// A message is in the output.
+    fn count(&mut self) {
         self.received += 1;
         if let Some(left) = &mut self.left {
             *left -= 1;
         }
-        Ok(())
+        if let Some(pace) = &mut self.pace {
+            pace.written(Instant::now());
+        }
     }
 
-    /// Sleeps until the follower, a signal or the output has something to tell, but no longer than `most`. `counts`: news of
-    /// the follower may be a message.
-    pub(super) fn sleep(
-        &mut self,
-        follower: Option<BorrowedFd<'_>>,
-        most: Duration,
-        counts: bool,
-    ) -> Result<Option<End>> {
+    /// Whether every message is written.
+    pub(super) fn is_unfiltered(&self) -> bool {
+        self.grep.is_none()
+    }
+
+    /// The time until another message may be written.
+    pub(super) fn pause(&self) -> Duration {
+        self.pace.as_ref().map_or(Duration::ZERO, |pace| pace.left(Instant::now()))
+    }
+
+    /// Waits for a part of the pause. That is no silence of the channel.
+    pub(super) fn rest(&mut self, pause: Duration) -> Result<Option<End>> {
+        let mut fds = [
+            PollFd::new(self.output.as_fd(), PollFlags::empty()),
+            PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+        ];
+        wait_for(&mut fds, pause.min(HEARTBEAT))?;
+        let gone = has_gone(&fds[0]);
+        self.last = Instant::now();
+        self.after_wait(gone, true)
+    }
+
+    /// Sleeps until a follower, a signal or the output has something to tell, but no longer than `most`. The flag says whether
+    /// news of a follower may be a message.
+    pub(super) fn sleep(&mut self, followers: &[(BorrowedFd<'_>, bool)], most: Duration) -> Result<Option<End>> {
         let mut fds = vec![
             PollFd::new(self.output.as_fd(), PollFlags::empty()),
             PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
         ];
-        fds.extend(follower.map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+        fds.extend(followers.iter().map(|(fd, _)| PollFd::new(*fd, PollFlags::POLLIN)));
         wait_for(&mut fds, self.until_silence().min(most))?;
         let gone = has_gone(&fds[0]);
-        let news = counts && fds.get(2).is_some_and(has_news);
+        let news = followers.iter().zip(&fds[2..]).any(|((_, counts), fd)| *counts && has_news(fd));
         self.after_wait(gone, news)
     }
 
@@ -212,8 +331,40 @@ impl Session {
     }
 
     fn silence(&self, waited: Duration) -> Failure {
-        let channel = self.channel.as_ref().map(|name| format!(" on channel {name}")).unwrap_or_default();
+        let names: Vec<_> = self.channels.iter().map(ToString::to_string).collect();
+        let channel = match names.len() {
+            0 => String::new(),
+            1 => format!(" on channel {}", names[0]),
+            _ => format!(" on channels {}", names.join(", ")),
+        };
         let what = format!("a message{channel} ({})", messages(self.received, "received"));
         ReaderError::TimedOut { what, waited }.into()
+    }
+}
+
+/// Whether the text is in the message; no text is in every message.
+fn contains(bytes: &[u8], text: Option<&[u8]>) -> bool {
+    match text {
+        None | Some([]) => true,
+        Some(text) => bytes.windows(text.len()).any(|window| window == text),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_text_is_found_wherever_it_is() {
+        for (bytes, text, found) in [
+            (&b"an error"[..], Some("err"), true),
+            (b"error", Some("error"), true),
+            (b"erro", Some("error"), false),
+            (b"", Some(""), true),
+            (b"", None, true),
+            (b"\xff\0a", Some("a"), true),
+        ] {
+            assert_eq!(contains(bytes, text.map(str::as_bytes)), found, "{bytes:?} {text:?}");
+        }
     }
 }
