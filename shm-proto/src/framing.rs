@@ -6,6 +6,7 @@
 //! | `nul` | what stands before a zero byte, without it | a last record needs no zero byte |
 //! | `length` | the number of bytes that the 4-byte little-endian number before them says | a record cut short is an error |
 //! | `chunk=SIZE` | the next SIZE bytes | the last message may be shorter |
+//! | `stream` | what one read gives: what has arrived, up to 256 KiB and up to the largest message | nothing is left |
 
 mod cut;
 mod error;
@@ -44,6 +45,8 @@ pub enum Framing {
     Length,
     /// After this number of bytes; the last message may be shorter.
     Chunk(u64),
+    /// What has arrived, at once: up to the largest message, and up to 256 KiB, which is one read.
+    Stream,
 }
 
 impl FromStr for Framing {
@@ -54,6 +57,7 @@ impl FromStr for Framing {
             "lines" => Ok(Framing::Lines),
             "nul" => Ok(Framing::Nul),
             "length" => Ok(Framing::Length),
+            "stream" => Ok(Framing::Stream),
             _ => {
                 let bad = |reason: &str| Err(BadFraming { input: input.to_owned(), reason: reason.to_owned() });
                 match input.strip_prefix("chunk=").map(|size| (size, size.parse())) {
@@ -86,6 +90,7 @@ impl fmt::Display for Framing {
             Framing::Lines => f.pad("lines"),
             Framing::Nul => f.pad("nul"),
             Framing::Length => f.pad("length"),
+            Framing::Stream => f.pad("stream"),
             Framing::Chunk(size) => f.pad(&format!("chunk={}", Bytes(*size))),
         }
     }
@@ -97,7 +102,9 @@ mod tests {
 
     #[test]
     fn display_parses_back() {
-        for framing in [Framing::Lines, Framing::Nul, Framing::Length, Framing::Chunk(1), Framing::Chunk(1 << 30)] {
+        for framing in
+            [Framing::Lines, Framing::Nul, Framing::Length, Framing::Stream, Framing::Chunk(1), Framing::Chunk(1 << 30)]
+        {
             assert_eq!(framing.to_string().parse::<Framing>().unwrap(), framing);
         }
     }

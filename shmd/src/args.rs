@@ -95,7 +95,7 @@ struct ChannelArgs {
     /// [default: none]
     #[arg(long, env = "SHMD_SOURCE")]
     source: Option<String>,
-    /// Where the source's messages end: lines, nul, length or chunk=SIZE [default: lines]
+    /// Where the source's messages end: lines, nul, length, stream or chunk=SIZE [default: lines]
     #[arg(long, env = "SHMD_FRAMING")]
     framing: Option<String>,
     /// Publish nothing until N readers are attached [default: 0]

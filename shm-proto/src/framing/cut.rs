@@ -40,6 +40,12 @@ impl<'b> Iterator for &mut Cut<'b> {
                 self.rest = rest;
                 Some(message)
             }
+            Framing::Stream => {
+                let len = self.rest.len().min(self.max);
+                let (message, rest) = self.rest.split_at_checked(len).filter(|_| len > 0)?;
+                self.rest = rest;
+                Some(message)
+            }
             Framing::Chunk(size) => {
                 let (message, rest) = self.rest.split_at_checked(usize::try_from(size).ok()?)?;
                 self.rest = rest;

@@ -7,7 +7,9 @@ pub(super) type Result<T, E = FramingError> = std::result::Result<T, E>;
 
 /// Text that is not a framing.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{input:?} is not a framing: {reason}; write lines, nul, length, or chunk= and a size, such as chunk=64KiB")]
+#[error(
+    "{input:?} is not a framing: {reason}; write lines, nul, length, stream, or chunk= and a size, such as chunk=64KiB"
+)]
 #[non_exhaustive]
 pub struct BadFraming {
     /// The text as given.

@@ -1,5 +1,6 @@
 //! Moves a byte stream into messages: many small ones through a buffer, large ones straight into their place.
 
+mod flush;
 mod rest;
 mod skip;
 mod space;
@@ -107,7 +108,7 @@ impl Pump {
     /// Cuts by `framing` into messages of at most `max_message` bytes.
     ///
     /// # Errors
-    /// [`FramingError::BadInput`] when every whole chunk would be over the limit.
+    /// [`FramingError::BadInput`] when every whole chunk, or every byte of a stream, would be over the limit.
     pub fn new(framing: Framing, max_message: u64) -> Result<Self> {
         let max = usize::try_from(max_message).unwrap_or(usize::MAX - BUFFER);
         let pump = Pump {
@@ -129,6 +130,8 @@ impl Pump {
         };
         match framing {
             Framing::Chunk(size) if size > max_message => Err(pump.over_limit(&format!("a chunk of {size} bytes"))),
+            // It would never take a byte.
+            Framing::Stream if max_message == 0 => Err(pump.over_limit("a byte")),
             _ => Ok(pump),
         }
     }
@@ -153,7 +156,7 @@ impl Pump {
         match self.framing {
             Framing::Lines => self.keep.then_some(b'\n'),
             Framing::Nul => self.keep.then_some(0),
-            Framing::Length | Framing::Chunk(_) => None,
+            Framing::Length | Framing::Chunk(_) | Framing::Stream => None,
         }
     }
 
@@ -213,7 +216,7 @@ impl Pump {
     /// Bytes of the unfinished message at `start`, its length prefix included, where that can be known by now.
     fn known_length(&self) -> Option<usize> {
         match self.framing {
-            Framing::Lines | Framing::Nul => None,
+            Framing::Lines | Framing::Nul | Framing::Stream => None,
             Framing::Chunk(size) => usize::try_from(size).ok(),
             Framing::Length => {
                 let prefix: [u8; LENGTH] = self.unread().get(..LENGTH)?.try_into().ok()?;

@@ -107,14 +107,16 @@ pub(super) fn check(raw: &Channel, framing: Framing, write: &Access) -> Result<O
             return Err(error);
         }
     }
-    if let (SourceKind::Tail(_), Framing::Length | Framing::Chunk(_)) = (&kind, framing) {
+    if let (SourceKind::Tail(_), Framing::Length | Framing::Chunk(_) | Framing::Stream) = (&kind, framing) {
+        let why = if framing == Framing::Stream {
+            "where a message ends would depend on when the daemon has read the file, and be another place after a restart"
+        } else {
+            "the end of a file, where following begins, need not be the beginning of a record"
+        };
         let place = raw.framing.as_ref().map_or(&written.origin, |framing| &framing.origin);
         return Err(Error::Bad {
             origin: place.clone(),
-            reason: format!(
-                "framing {framing} does not go with source tail: the end of a file, where following begins, need not be \
-                 the beginning of a record; use lines or nul"
-            ),
+            reason: format!("framing {framing} does not go with source tail: {why}; use lines or nul"),
         });
     }
     Ok(Some(kind))

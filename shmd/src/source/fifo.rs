@@ -25,8 +25,8 @@ use nix::unistd::mkfifo;
 use nix::unistd::{Gid, fchown, geteuid};
 use serde::{Deserialize, Serialize};
 use shm_proto::internal::control::stat::SourceState;
-use shm_proto::internal::framing::Pump;
 use shm_proto::internal::framing::input::{NonBlocking, is_wide, widen};
+use shm_proto::internal::framing::{Framing, Pump};
 use shm_proto::internal::os::file_id::FileId;
 use shm_proto::internal::ring::SourceNote;
 use shm_proto::{Error, FramingError, Result};
@@ -120,7 +120,8 @@ impl Fifo {
 
     /// Begins where another daemon has died, if it has read a part of a message.
     fn begin(&mut self, feed: &mut Feed<'_>, pump: &mut Pump) -> Result<()> {
-        if std::mem::take(&mut self.is_inside) {
+        // In a stream, a message begins wherever a read does.
+        if std::mem::take(&mut self.is_inside) && feed.cutting().framing != Framing::Stream {
             let knows_end = pump.pass_over();
             let until = if knows_end { "its end" } else { "the writers close the FIFO" };
             let reason = format!(

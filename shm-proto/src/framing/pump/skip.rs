@@ -24,6 +24,8 @@ impl Pump {
     pub fn pass_over(&mut self) -> bool {
         self.skip = match self.framing {
             _ if self.ended => Skip::Nothing,
+            // A message begins wherever a read does.
+            Framing::Stream => Skip::Nothing,
             Framing::Lines => Skip::Until(b'\n'),
             Framing::Nul => Skip::Until(0),
             Framing::Length | Framing::Chunk(_) => Skip::All,

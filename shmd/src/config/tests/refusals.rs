@@ -72,6 +72,7 @@ fn what_cannot_be_is_refused_with_its_line_and_the_reason() {
         "[[channel]]\nsource = \"unix-seqpacket:/x\"\nframing = \"lines\" #!leave framing out",
         "[[channel]]\nsource = \"unix-seqpacket:/x\"\nkeep_delimiter = true #!leave keep_delimiter out",
         "[[channel]]\nsource = \"tail:/x\"\nframing = \"length\" #!framing length does not go with source tail",
+        "[[channel]]\nsource = \"tail:/x\"\nframing = \"stream\" #!framing stream does not go with source tail: where a message ends",
         "[[channel]]\nsource = \"tail:/x\"\nframing = \"chunk=4096\" #!framing chunk=4KiB does not go with source tail",
         "[[channel]]\nname = \"a\"\nsource = \"unix:/x\"\n[[channel]]\nname = \"b\"\nsource = \"fifo:/x\" #!\"/x\" feeds channel \"a\"",
         "[[channel]]\nframing = \"words\" #!\"words\" is not a framing",
