@@ -1,31 +1,29 @@
 //! `shmctl write`: standard input to messages.
 
+mod flush;
+mod follow;
 mod handoff;
+mod progress;
+mod publish;
 mod stopped;
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::{Args as ClapArgs, ValueEnum};
-use nix::poll::{PollFd, PollFlags};
+use shm_proto::Error;
 use shm_proto::internal::framing::input::Shared;
-use shm_proto::internal::framing::{Framing, MessageSink, Pump, Slotted, Step};
-use shm_proto::{Error, Writer, WriterError};
+use shm_proto::internal::framing::{Framing, Step};
 
-use self::stopped::{End, Stopped};
+use self::flush::Flush;
+use self::progress::Progress;
 use super::handoff::Objects;
-use crate::error::{Failure, Result, note};
+use crate::error::{Result, note};
 use crate::global::Global;
-use crate::human::{self, messages};
-use crate::output::{has_gone, has_news, wait_for};
+use crate::human;
 use crate::signals::Signals;
 use crate::target::Target;
-
-/// How often a writer with nothing to publish shows that it is alive.
-const HEARTBEAT: Duration = Duration::from_secs(1);
-/// How often a shrink that waits for readers is checked.
-const SHRINKING: Duration = Duration::from_millis(20);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -33,6 +31,11 @@ Examples:
   find . -print0 | shmctl write --framing nul    one message per name
   shmctl write --framing chunk=64KiB < film.ts   one message per 64 KiB; the last may be shorter
   producer | shmctl write --framing length       a length of 4 bytes, little-endian, before each message
+  tcpdump -U -w - | shmctl write --framing stream
+                                                 what has arrived is a message at once, up to 256 KiB
+  tcpdump -U -w - | shmctl write --framing chunk=4KiB --flush 100ms
+                                                 one message per 4 KiB, or less after 100 ms
+  sensor | shmctl write cam --follow             goes on when the daemon was stopped and started again
   printf 'Hello\\0World\\0' | shmctl write --framing nul --keep-delimiter \\
       --handoff --segment /demo_shm --avail /sem_avail --done /sem_done
                                                  strings to a C program, without a daemon
@@ -42,7 +45,10 @@ states its length; no message is cut to fit. If the channel is full, its on_full
 
 SIGINT and SIGTERM end the command with 0: it publishes the whole messages that it has read as far as that needs no \
 waiting, and says on standard error how many messages and bytes were published. A message that is not complete is not \
-published.";
+published.
+
+With --follow, nothing of the input is lost when the role is: what was not published is published when the command has the role \
+again. A message whose publishing was cut short by the end of the role may come twice.";
 
 /// Publish standard input as messages.
 #[derive(Debug, ClapArgs)]
@@ -50,12 +56,22 @@ published.";
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) target: Target,
-    /// Where a message ends: lines, nul, length, or chunk=SIZE.
+    /// Where a message ends: lines, nul, length, chunk=SIZE, or stream (what has arrived is a message at once).
     #[arg(long, value_name = "FRAMING", default_value_t = Framing::Lines)]
     framing: Framing,
     /// Leave the newline or zero byte in the message; with --framing nul messages are then strings in C.
     #[arg(long)]
     keep_delimiter: bool,
+    /// With --framing chunk: publish a chunk that is not full TIME after its first byte.
+    #[arg(long, value_name = "TIME", value_parser = human::duration)]
+    flush: Option<Duration>,
+    /// Borrow the role again when it was taken back, for example because the daemon was restarted, and wait for a daemon or a role
+    /// that is not there yet. Meanwhile the input waits.
+    #[arg(short, long, conflicts_with = "handoff")]
+    follow: bool,
+    /// Show messages, bytes and rates on standard error if that is a terminal.
+    #[arg(long)]
+    progress: bool,
     #[command(flatten)]
     objects: Objects,
     /// With --handoff: permissions of the objects; both sides need to read and write them.
@@ -94,115 +110,41 @@ fn permissions(text: &str) -> Result<Permissions, String> {
 
 pub(crate) fn run(args: Args, global: &Global) -> Result<()> {
     let signals = Signals::catch()?;
-    if let Some(names) = args.objects.names()? {
-        return handoff::run(&args, names, &signals);
-    }
-    let mut writer = Writer::attach(&global.endpoint(), global.channel.as_deref())?;
-    writer.interrupt_on(signals.flag());
-    let before = (writer.messages(), writer.bytes());
-    let mut pump = Pump::new(args.framing, writer.geometry().max_message)?.keeping_delimiters(args.keep_delimiter);
-    let mut sink = Sink { writer, unpublished: 0 };
-    let result = publish(&mut pump, &mut sink, &signals);
-    let Sink { writer, unpublished } = sink;
-    let (published, bytes) = (writer.messages() - before.0, writer.bytes() - before.1);
-    // On a channel with `ack`, messages whose publishing has not returned may be unread.
-    let open = published.saturating_sub(pump.published());
-    let open = if writer.geometry().ack && open > 0 {
-        format!("; {open} of them may not have been acknowledged")
-    } else {
-        String::new()
-    };
-    let stopped = Stopped { done: "published", messages: published, bytes, unpublished, unfinished: pump.unfinished() };
-    match result {
-        Ok(End::Input) => {}
-        Ok(End::Signal) => return stopped.tell(&signals, &open),
-        Err(Failure::Library(Error::Writer(WriterError::Interrupted { what }))) => {
-            return Stopped { unfinished: 0, ..stopped }
-                .tell(&signals, &format!("{open}; the command waited for {what}"));
-        }
-        Err(Failure::Library(Error::Writer(WriterError::Unacknowledged { behind, readers, .. }))) if signals.came() => {
-            let waited = format!("{open}; the command waited for {behind} of {readers} readers");
-            return Stopped { unfinished: 0, ..stopped }.tell(&signals, &waited);
-        }
-        Err(failure) => {
-            if published > 0 {
-                note(&format!("{}{open}", messages(published, "published before")));
-            }
-            return Err(failure);
-        }
-    }
-    match pump.published().saturating_sub(published) {
-        0 => log::info!("{}", messages(published, "published")),
-        dropped => note(&format!(
-            "{}, {} because the channel was full",
-            messages(published, "published"),
-            messages(dropped, "dropped")
-        )),
-    }
-    Ok(())
-}
-
-/// The writer, and the number of complete messages that were not published because a signal ended a wait.
-struct Sink {
-    writer: Writer,
-    unpublished: u64,
-}
-
-impl MessageSink for Sink {
-    type Error = Error;
-
-    fn publish_all<'m>(&mut self, messages: impl Iterator<Item = &'m [u8]>) -> Result<u64, Error> {
-        let before = self.writer.messages();
-        let mut taken = 0;
-        let mut messages = messages.inspect(|_| taken += 1);
-        let result = self.writer.publish_all(&mut messages);
-        if matches!(result, Err(Error::Writer(WriterError::Interrupted { .. } | WriterError::Unacknowledged { .. }))) {
-            messages.by_ref().for_each(drop);
-            self.unpublished = (taken + before).saturating_sub(self.writer.messages());
-        }
-        result
-    }
-
-    fn publish_in_place(
-        &mut self,
-        len: usize,
-        fill: impl FnOnce(&mut [u8]) -> Option<usize>,
-    ) -> Result<Slotted, Error> {
-        self.writer.publish_in_place(len, fill)
+    let flow = Flow { flush: Flush::new(args.flush, args.framing)?, progress: Progress::new(args.progress) };
+    match args.objects.names()? {
+        Some(names) => handoff::run(&args, names, &signals, flow),
+        None => publish::run(&args, global, &signals, flow),
     }
 }
 
-fn publish(pump: &mut Pump, sink: &mut Sink, signals: &Signals) -> Result<End> {
-    let mut input = stdin()?;
-    let mut daemon_is_there = true;
-    while !signals.came() {
-        match pump.step(&mut input, sink)? {
-            Step::Published(_) => {}
-            Step::WouldBlock => wait(&input, &mut sink.writer, signals, &mut daemon_is_there)?,
-            Step::Eof => return Ok(End::Input),
-        }
-    }
-    Ok(End::Signal)
+/// What happens beside the messages.
+#[derive(Debug)]
+struct Flow {
+    flush: Flush,
+    progress: Progress,
 }
 
-/// Waits for input or a signal, and carries out the daemon's requests during the wait.
-fn wait(input: &Shared<OwnedFd>, writer: &mut Writer, signals: &Signals, daemon_is_there: &mut bool) -> Result<()> {
-    let timeout = if writer.is_shrinking() { SHRINKING } else { HEARTBEAT };
-    let mut fds = vec![PollFd::new(input.as_fd(), PollFlags::POLLIN), PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
-    if *daemon_is_there {
-        fds.extend(writer.link_fd().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
+impl Flow {
+    /// After a step, which has left `unfinished` bytes: returns whether the beginning of a chunk is to be published.
+    fn after_step(&mut self, step: Step, unfinished: usize, so_far: impl FnOnce() -> (u64, u64)) -> bool {
+        let now = Instant::now();
+        self.flush.after_step(step, unfinished, now);
+        self.progress.show(so_far);
+        self.flush.left(now).is_zero()
     }
-    wait_for(&mut fds, timeout)?;
-    let input_only = has_news(&fds[0]) && !fds.get(2).is_some_and(|link| has_news(link) || has_gone(link));
-    if !input_only {
-        writer.maintain()?;
+
+    /// The longest wait for input.
+    fn most(&self) -> Duration {
+        self.flush.left(Instant::now()).min(self.progress.interval())
     }
-    if *daemon_is_there && writer.is_disconnected() {
-        // The readers that are attached have no need of it.
-        note("the daemon is gone; readers that are attached still receive what is written");
-        *daemon_is_there = false;
+}
+
+/// Somebody who types needs to know how to end.
+fn hint(framing: Framing) {
+    if io::stdin().is_terminal() {
+        let what = if framing == Framing::Lines { "type lines, and each is a message" } else { "type the input" };
+        note(&format!("standard input is a terminal: {what}; Ctrl-D ends the input"));
     }
-    Ok(())
 }
 
 /// Standard input, whose mode is shared with other processes and stays as it is.

@@ -36,6 +36,8 @@ mod stop_write;
 mod storm;
 mod terminal;
 mod walk;
+mod write_follow;
+mod write_input;
 
 /// Not a test: where this program goes in when another test has started it with a role.
 #[test]

@@ -10,7 +10,7 @@ use shm_proto::internal::os::clock::{self, monotonic_ns};
 use shm_proto::{Error, HandoffError, WriterError};
 
 use super::stopped::{End, Stopped};
-use super::{Args, Overdue, stdin};
+use super::{Args, Flow, Overdue, hint, stdin};
 use crate::error::{Failure, Result, note};
 use crate::human::{counted, messages};
 use crate::output::wait_for;
@@ -71,7 +71,7 @@ impl MessageSink for Sink<'_> {
     }
 }
 
-pub(super) fn run(args: &Args, names: Names, signals: &Signals) -> Result<()> {
+pub(super) fn run(args: &Args, names: Names, signals: &Signals, mut flow: Flow) -> Result<()> {
     let drop_late = match args.on_full {
         Overdue::Block => false,
         Overdue::Drop => true,
@@ -86,7 +86,9 @@ pub(super) fn run(args: &Args, names: Names, signals: &Signals) -> Result<()> {
         Origin::Replaced => note(&format!("{names}: an earlier program left these objects; replaced")),
     }
     let mut sink = Sink { writer, signals, timeout: args.timeout, unpublished: 0 };
-    let result = publish(&mut pump, &mut sink);
+    hint(args.framing);
+    let result = publish(&mut pump, &mut sink, &mut flow);
+    flow.progress.clear();
     let counters = sink.writer.counters();
     if counters.offered_again > 0 || counters.recovered > 0 || counters.repaired > 0 {
         note(&format!(
@@ -108,7 +110,7 @@ pub(super) fn run(args: &Args, names: Names, signals: &Signals) -> Result<()> {
     };
     let closed = sink.writer.close().map_err(Failure::from);
     match result {
-        Ok(End::Input) => log::info!("{}", messages(counters.messages, "acknowledged")),
+        Ok(End::Input | End::Daemon) => log::info!("{}", messages(counters.messages, "acknowledged")),
         Ok(End::Signal) => stopped.tell(signals, "")?,
         Err(Failure::Library(Error::Writer(WriterError::Interrupted { .. }))) => {
             let more = "; the message on offer is withdrawn";
@@ -124,15 +126,23 @@ pub(super) fn run(args: &Args, names: Names, signals: &Signals) -> Result<()> {
     closed
 }
 
-fn publish(pump: &mut Pump, sink: &mut Sink<'_>) -> Result<End> {
+fn publish(pump: &mut Pump, sink: &mut Sink<'_>, flow: &mut Flow) -> Result<End> {
     let mut input = stdin()?;
     while !sink.signals.came() {
-        match pump.step(&mut input, sink)? {
+        let step = pump.step(&mut input, sink)?;
+        let so_far = || {
+            let counters = sink.writer.counters();
+            (counters.messages, counters.bytes)
+        };
+        if flow.after_step(step, pump.unfinished(), so_far) {
+            pump.flush(sink)?;
+        }
+        match step {
             Step::Published(_) => {}
             Step::WouldBlock => {
                 let input = PollFd::new(input.as_fd(), PollFlags::POLLIN);
                 let signal = PollFd::new(sink.signals.as_fd(), PollFlags::POLLIN);
-                wait_for(&mut [input, signal], Duration::MAX)?;
+                wait_for(&mut [input, signal], flow.most())?;
             }
             Step::Eof => return Ok(End::Input),
         }

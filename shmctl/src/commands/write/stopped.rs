@@ -11,6 +11,8 @@ pub(super) enum End {
     Input,
     /// A signal came while the command read or waited for input.
     Signal,
+    /// The daemon has gone, and the command is to wait for another one.
+    Daemon,
 }
 
 /// What became of the input when a signal ended the command.
