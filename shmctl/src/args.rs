@@ -6,14 +6,14 @@ use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use shm_proto::ChannelName;
 
-use crate::commands::{bench, evict, list, log, read, reexec, reload, resize, stat, write};
+use crate::commands::{bench, evict, list, log, metrics, read, reexec, reload, resize, stat, write};
 use crate::error::{Failure, Result};
 use crate::global::Global;
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0   done; also when the output was closed, and when SIGINT or SIGTERM ended read, write, stat --watch, log --follow or
-      bench
+  0   done; also when the output was closed, and when SIGINT or SIGTERM ended read, write, stat --watch, log --follow,
+      metrics --listen or bench
   1   failed: the message states the reason
   2   wrong usage, on the command line or in SHMD_CHANNEL
   3   reloaded, but some keys were not changed
@@ -72,6 +72,7 @@ impl Args {
             Command::Reload(args) => reload::run(&args, &global),
             Command::Reexec(args) => reexec::run(&args, &global),
             Command::Log(args) => log::run(&args, &global),
+            Command::Metrics(args) => metrics::run(&args, &global),
             Command::Bench(args) => bench::run(&args, &global),
             Command::BenchWorker(args) => shm_bench::worker::run(&args).map_err(Failure::of_bench),
         }
@@ -106,6 +107,7 @@ pub(crate) enum Command {
     Reload(reload::Args),
     Reexec(reexec::Args),
     Log(log::Args),
+    Metrics(metrics::Args),
     Bench(bench::Args),
     #[command(hide = true)]
     BenchWorker(shm_bench::worker::Args),
@@ -152,6 +154,7 @@ mod tests {
             ("shmctl list --channel a/b", "A-Z"),
             ("shmctl read --format xml", "json"),
             ("shmctl stat --watch=never", "never"),
+            ("shmctl metrics --listen :9100", "unix:PATH"),
         ] {
             let error = parse(line).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}");
@@ -211,7 +214,9 @@ mod tests {
     #[test]
     fn a_command_is_needed_and_help_is_no_error() {
         assert_eq!(parse("shmctl").unwrap_err().exit_code(), 2);
-        for command in ["read", "write", "stat", "list", "resize", "evict", "reload", "reexec", "log", "bench"] {
+        for command in
+            ["read", "write", "stat", "list", "resize", "evict", "reload", "reexec", "log", "metrics", "bench"]
+        {
             let help = parse(&format!("shmctl {command} --help")).unwrap_err();
             assert_eq!(help.kind(), ErrorKind::DisplayHelp);
             assert!(help.to_string().contains("Example"), "{help}");

@@ -5,6 +5,7 @@ pub(crate) mod evict;
 pub(crate) mod handoff;
 pub(crate) mod list;
 pub(crate) mod log;
+pub(crate) mod metrics;
 pub(crate) mod read;
 pub(crate) mod reexec;
 pub(crate) mod reload;

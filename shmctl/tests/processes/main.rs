@@ -20,6 +20,7 @@ mod listings;
 mod log;
 mod losses;
 mod massacre;
+mod metrics;
 mod page_table;
 mod permissions;
 mod private_memory;
