@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal, Write};
 
 use shm_proto::{ChannelName, Error, ErrorKind, HandoffError, ReaderError, RequestError, WriterError};
 
+use crate::colour::{self, Colour};
 use crate::similar::nearest;
 use crate::terminal::{folded, size};
 
@@ -157,16 +158,16 @@ enum Style {
 
 fn tell(what: &str, style: Style, text: &str) {
     let mut stderr = io::stderr().lock();
-    let colour = stderr.is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let (on, off) = match style {
-        Style::Bad if colour => ("\x1b[1;31m", "\x1b[0m"),
-        Style::Plain if colour => ("\x1b[1m", "\x1b[0m"),
-        _ => ("", ""),
+    let what = format!("{what}:");
+    let shown = match style {
+        _ if !colour::wanted(stderr.is_terminal()) => what.clone(),
+        Style::Bad => Colour::BoldRed.paint(&what),
+        Style::Plain => Colour::Bold.paint(&what),
     };
     let columns = size(&stderr).map(|size| size.columns);
-    let plain: String = format!("shmctl: {what}: {text}").lines().map(|line| folded(line, 2, columns)).collect();
+    let plain: String = format!("shmctl: {what} {text}").lines().map(|line| folded(line, 2, columns)).collect();
     // If standard error is closed, there is no place to report that.
-    let _ = stderr.write_all(plain.replacen(&format!("{what}:"), &format!("{on}{what}:{off}"), 1).as_bytes());
+    let _ = stderr.write_all(plain.replacen(&what, &shown, 1).as_bytes());
 }
 
 #[cfg(test)]

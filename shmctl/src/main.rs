@@ -2,10 +2,13 @@
 #![forbid(unsafe_code)]
 
 mod args;
+mod colour;
 mod commands;
+mod condition;
 mod error;
 mod global;
 mod human;
+mod keyboard;
 mod output;
 mod signals;
 mod similar;

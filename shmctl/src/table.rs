@@ -1,5 +1,6 @@
 //! Tables for people, no wider than the terminal.
 
+use crate::colour::Colour;
 use crate::terminal::{columns, shortened};
 
 /// How a column is set.
@@ -23,7 +24,12 @@ pub(crate) struct Table {
     shorten: &'static [&'static str],
     /// Headings of the columns that may be left out, the least important first.
     leave_out: &'static [&'static str],
+    /// The colour of a cell under a heading.
+    paint: Paint,
 }
+
+/// The colour of a cell, from the heading of its column and its text.
+pub(crate) type Paint = fn(&str, &str) -> Option<Colour>;
 
 impl Table {
     /// A table with these headings.
@@ -33,6 +39,7 @@ impl Table {
             rows: vec![columns.iter().map(|(heading, _)| (*heading).to_owned()).collect()],
             shorten: &[],
             leave_out: &[],
+            paint: |_, _| None,
         }
     }
 
@@ -46,6 +53,11 @@ impl Table {
         Table { leave_out, ..self }
     }
 
+    /// Cells get colours.
+    pub(crate) fn painting(self, paint: Paint) -> Self {
+        Table { paint, ..self }
+    }
+
     /// Adds a row with a cell for every column.
     pub(crate) fn row<const N: usize>(&mut self, cells: [String; N]) {
         debug_assert_eq!(N, self.columns.len());
@@ -56,11 +68,17 @@ impl Table {
     pub(crate) fn render(&self, indent: &str, most: Option<usize>) -> String {
         let fitted = self.fit(most.map(|most| most.saturating_sub(columns(indent))));
         let mut text = String::new();
-        for row in &self.rows {
+        for (number, row) in self.rows.iter().enumerate() {
+            let mut colours = Vec::new();
             let mut line = indent.to_owned();
             for &(column, width) in &fitted {
                 let cell = shortened(&row[column], width);
                 let blanks = " ".repeat(width - columns(&cell));
+                if number > 0
+                    && let Some(colour) = (self.paint)(&self.rows[0][column], &row[column])
+                {
+                    colours.push((line.len(), cell.clone(), colour));
+                }
                 match self.columns[column] {
                     Align::Left => line.extend([cell.as_str(), blanks.as_str()]),
                     Align::Right => line.extend([blanks.as_str(), cell.as_str()]),
@@ -69,7 +87,14 @@ impl Table {
             }
             let line = line.trim_end();
             // In a terminal of a few columns only cutting the line helps.
-            text += &most.map_or_else(|| line.to_owned(), |most| shortened(line, most));
+            let mut line = most.map_or_else(|| line.to_owned(), |most| shortened(line, most));
+            // From the end, so that the places of the others stay.
+            for (place, cell, colour) in colours.into_iter().rev() {
+                if let Some(at) = line.get(place..).and_then(|rest| rest.find(&cell)) {
+                    line.replace_range(place + at..place + at + cell.len(), &colour.paint(&cell));
+                }
+            }
+            text += &line;
             text.push('\n');
         }
         text
@@ -147,6 +172,16 @@ mod tests {
              b\u{e4}renh\u{f6}hle  x                7\n"
         );
         assert_eq!(table().render("", Some(20)).lines().nth(1), Some("a           a-very-\u{2026}"));
+    }
+
+    #[test]
+    fn colours_change_nothing_but_the_cells_that_they_are_for() {
+        let paint: Paint = |heading, cell| (heading == "SIZE" && cell == "7").then_some(Colour::Red);
+        for most in (1..60).map(Some).chain([None]) {
+            let (plain, painted) = (table().render(" ", most), table().painting(paint).render(" ", most));
+            assert_eq!(painted.replace("\x1b[31m", "").replace("\x1b[0m", ""), plain, "{most:?}");
+        }
+        assert!(table().painting(paint).render("", None).contains("  \x1b[31m7\x1b[0m  "));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
 
+use crate::colour;
 use terminal_size::{Height, Width, terminal_size_of};
 
 /// Replaces the text that was cut off.
@@ -25,14 +26,33 @@ pub(crate) fn size(out: &(impl IsTerminal + AsFd)) -> Option<Size> {
     })
 }
 
+/// How text for people is to look.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Page {
+    /// The width of the lines; `None` means no limit.
+    pub(crate) columns: Option<usize>,
+    pub(crate) colour: bool,
+}
+
+impl Page {
+    /// For standard output.
+    pub(crate) fn stdout() -> Self {
+        let columns = stdout_columns();
+        Page { columns, colour: colour::wanted(columns.is_some()) }
+    }
+}
+
 /// The width for lines on standard output; `None` means no limit, because standard output is not a terminal.
 pub(crate) fn stdout_columns() -> Option<usize> {
     size(&std::io::stdout()).map(|size| size.columns)
 }
 
-/// The columns that a text takes. The text must not contain control characters.
+/// The columns that a text takes. The text must not contain control characters, except for colours.
 pub(crate) fn columns(text: &str) -> usize {
-    text.chars().map(columns_of).sum()
+    let mut parts = text.split("\x1b[");
+    let first = parts.next().unwrap_or_default();
+    let rest = parts.map(|part| part.split_once('m').map_or(part, |(_, text)| text));
+    [first].into_iter().chain(rest).flat_map(str::chars).map(columns_of).sum()
 }
 
 /// East Asian characters and pictures take two columns, combining marks none.
@@ -116,6 +136,7 @@ mod tests {
         assert_eq!(columns("b\u{e4}ren"), 5);
         assert_eq!(columns("a\u{308}"), 1);
         assert_eq!(columns("\u{5171}\u{4eab}"), 4);
+        assert_eq!(columns("a\x1b[31mbc\x1b[0md"), 4);
     }
 
     #[test]

@@ -1,9 +1,10 @@
 //! `shmctl stat`: everything about a channel, once or repeatedly.
 
 mod block;
+mod overview;
 mod screen;
 
-use std::io;
+use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
@@ -16,18 +17,24 @@ use super::{note_if_none, unexpected};
 use crate::error::{Failure, Result};
 use crate::global::Global;
 use crate::human;
-use crate::output::{has_gone, print, print_json, wait_for};
+use crate::keyboard::Keyboard;
+use crate::output::{has_gone, has_news, print, print_json, wait_for};
 use crate::signals::Signals;
 use crate::target::Target;
-use crate::terminal::{size, stdout_columns};
+use crate::terminal::{Page, size};
 
 const EXAMPLES: &str = "\
-On a narrow terminal, shmctl shortens programs and users of readers, and then leaves out RECEIVED, SEEN, LOST, PID and USER, \
-in this order. If --watch needs more rows than the terminal has, it shows one line per channel.
+If there are several channels, each has one line, with its state: full (no room for another message of the usual size until the \
+slowest reader goes on), failed or retrying (its source), stalled or evicted (its writer or a reader), or ok. The channel that \
+the command names, or the only channel, has a block with everything.
+
+On a narrow terminal, shmctl shortens names and leaves out, in this order, RECEIVED, SEEN, LOST, PID and USER of readers, or \
+WRITER, CAPACITY, BYTES and READERS of channels. --watch shows as many lines as the terminal has. States that need attention are \
+red or yellow on a terminal; NO_COLOR=1 turns colours off, and CLICOLOR_FORCE=1 turns them on everywhere.
 
 Examples:
   shmctl stat
-  shmctl stat --watch                every second, until SIGINT
+  shmctl stat --watch                every second, until q or SIGINT
   shmctl stat cam --json | jq '.[0].readers[].lag_messages'";
 
 /// Show capacity, use, rates, writer and readers of a channel, or of all channels.
@@ -49,7 +56,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> Result<()> {
         None => {
             let channels = ask(global)?;
             note_if_none(&channels);
-            if args.json { print_json(&channels) } else { print(&blocks(&channels, stdout_columns())) }
+            if args.json { print_json(&channels) } else { print(&shown(&channels, Page::stdout())) }
         }
         Some(interval) => watch(args, global, interval),
     }
@@ -70,13 +77,21 @@ fn ask_again(global: &Global, first: bool) -> Result<Option<Vec<ChannelStat>>> {
     }
 }
 
-fn blocks(channels: &[ChannelStat], columns: Option<usize>) -> String {
-    channels.iter().map(|channel| block::render(channel, columns)).collect::<Vec<_>>().join("\n")
+/// The block of a channel, or a line for each of several.
+fn shown(channels: &[ChannelStat], page: Page) -> String {
+    match channels {
+        [] => String::new(),
+        [channel] => block::render(channel, page),
+        _ => overview::render(channels, page),
+    }
 }
 
 fn watch(args: &Args, global: &Global, interval: Duration) -> Result<()> {
     let signals = Signals::catch()?;
     let stdout = io::stdout();
+    // Without a screen to look at, the keys are another program's.
+    let keyboard = (!args.json && stdout.is_terminal()).then(Keyboard::open).flatten();
+    let page = Page::stdout();
     let mut first = true;
     let mut drawn = None;
     let mut next = Instant::now();
@@ -85,11 +100,11 @@ fn watch(args: &Args, global: &Global, interval: Duration) -> Result<()> {
             match (args.json, size(&stdout)) {
                 (true, _) => print_json(&channels)?,
                 (false, Some(size)) => {
-                    print(&screen::redraw(&screen::render(&channels, size), size, drawn != Some(size)))?;
+                    print(&screen::redraw(&screen::render(&channels, size, page.colour), size, drawn != Some(size)))?;
                     drawn = Some(size);
                 }
-                (false, None) if first => print(&blocks(&channels, None))?,
-                (false, None) => print(&format!("\n{}", blocks(&channels, None)))?,
+                (false, None) if first => print(&shown(&channels, page))?,
+                (false, None) => print(&format!("\n{}", shown(&channels, page)))?,
             }
         }
         first = false;
@@ -99,13 +114,23 @@ fn watch(args: &Args, global: &Global, interval: Duration) -> Result<()> {
             && !left.is_zero()
         {
             let out = PollFd::new(stdout.as_fd(), PollFlags::empty());
-            let mut fds = [out, PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+            let mut fds = vec![out, PollFd::new(signals.as_fd(), PollFlags::POLLIN)];
+            fds.extend(keyboard.as_ref().map(|keyboard| PollFd::new(keyboard.as_fd(), PollFlags::POLLIN)));
             wait_for(&mut fds, left)?;
             if has_gone(&fds[0]) {
                 return Err(Failure::OutputClosed);
             }
+            let pressed = fds.get(2).is_some_and(has_news);
             if signals.came() {
                 return Ok(());
+            }
+            if pressed && let Some(keyboard) = &keyboard {
+                match keyboard.pressed().as_slice() {
+                    // The terminal is gone.
+                    [] => return Ok(()),
+                    keys if keys.iter().any(|key| matches!(key, b'q' | b'Q')) => return Ok(()),
+                    _ => {}
+                }
             }
         }
     }

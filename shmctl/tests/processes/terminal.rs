@@ -2,7 +2,7 @@
 
 use nix::sys::signal::Signal;
 
-use shm_test_support::{Daemon, Place, Proc, Screen, Terminal, clean, heavy, program, wait_for};
+use shm_test_support::{Daemon, Place, Proc, Run, Screen, Terminal, clean, heavy, program, wait_for};
 
 const FOUR: &str = "[[channel]]\nname = \"cam\"\n[[channel]]\nname = \"imu\"\n[[channel]]\nname = \"gps\"\n[[channel]]\n\
                     name = \"a-channel-whose-name-is-as-long-as-a-name-can-be-or-very-nearly\"\nmax = \"8MiB\"\n";
@@ -75,6 +75,53 @@ fn a_watch_never_scrolls_and_shows_every_channel() {
     });
     assert!(screen.text().contains("  segment   /dev/shm/"), "{}", screen.text());
     assert_eq!((screen.scrolled, screen.wrapped), (0, 0), "{}", screen.text());
+}
+
+#[test]
+fn q_ends_a_watch_and_no_other_key_does() {
+    let daemon = Daemon::start(FOUR);
+    let mut terminal = Terminal::new(24, 80);
+    let mut command = daemon.shmctl(&["stat", "--watch", "0.05"]);
+    command.stdin(terminal.stdio()).stdout(terminal.stdio());
+    let mut watch = Proc::spawn_as_is(command);
+    wait_for("the channels are on the screen", || Some(terminal.screen()).filter(|it| it.text().contains("\nimu ")));
+    terminal.type_in("x\r");
+    // It is drawn once more.
+    daemon.cli_with_input(&["write", "-c", "imu"], b"one\n").quiet();
+    let _reader = daemon.spawn(&["read", "-c", "imu"]);
+    wait_for("the reader is on the screen", || {
+        Some(terminal.screen())
+            .filter(|it| it.lines().iter().any(|line| line.starts_with("imu ") && line.contains("  1  ")))
+    });
+    assert!(watch.is_running());
+    assert!(!terminal.screen().text().contains('x'), "keys are not echoed: {}", terminal.screen().text());
+    terminal.type_in("q");
+    watch.wait().quiet();
+}
+
+#[test]
+fn states_are_coloured_where_colours_are_wanted_and_never_in_json() {
+    let daemon = Daemon::start("[[channel]]\ncapacity = \"64KiB\"\nmax = \"64KiB\"\nevict_after = \"0\"\n");
+    let mut reader = daemon.spawn(&["read"]);
+    daemon.until_readers(1);
+    reader.freeze();
+    let mut write = daemon.spawn_piped(&["write"]);
+    write.feed(&b"0123456789\n".repeat(10_000));
+    daemon.until_stat("the channel is full", |stat| stat.used > stat.capacity / 10 * 9);
+    let run = |args: &[&str], variables: &[(&str, &str)]| {
+        let mut command = daemon.shmctl(args);
+        command.env_remove("NO_COLOR").env_remove("CLICOLOR_FORCE").envs(variables.iter().copied());
+        Run::of(command).quiet().text()
+    };
+    let forced = ("CLICOLOR_FORCE", "1");
+    assert!(run(&["stat"], &[forced]).contains("\x1b[31m  used "), "{}", run(&["stat"], &[forced]));
+    for (args, variables) in
+        [(&["stat"][..], &[][..]), (&["stat"], &[forced, ("NO_COLOR", "1")]), (&["stat", "--json"], &[forced])]
+    {
+        let text = run(args, variables);
+        assert!(!text.contains('\x1b'), "{args:?} {variables:?}: {text}");
+    }
+    reader.thaw();
 }
 
 #[test]

@@ -1,20 +1,29 @@
 //! A channel's figures for people.
 
-use shm_proto::internal::control::stat::{ChannelStat, ReaderStat};
+use shm_proto::internal::control::stat::{ChannelStat, ReaderStat, SourceState};
 use shm_proto::{Bytes, WaitStrategy};
 
+use crate::colour::Colour;
+use crate::condition::{colour_of, is_full};
 use crate::human::{age, bytes, bytes_in_words, bytes_per_second, count, counted, per_second, percent, printable};
 use crate::table::{Align, Table};
-use crate::terminal::folded;
+use crate::terminal::{Page, folded};
 
 /// The column where the text of a line begins.
 const INDENT: usize = 12;
 
-/// A heading, a line for each subject, and a table of the readers, at most `columns` wide.
-pub(super) fn render(stat: &ChannelStat, columns: Option<usize>) -> String {
+/// A heading, a line for each subject, and a table of the readers.
+pub(super) fn render(stat: &ChannelStat, page: Page) -> String {
+    let columns = page.columns;
     let heading = format!("{}  {}, on full: {}", stat.channel, printable(&stat.mode), printable(&stat.on_full));
     let mut text = folded(&heading, 2, columns);
-    let mut line = |what: &str, words: String| text += &folded(&format!("  {what:<10}{words}"), INDENT, columns);
+    let mut line = |what: &str, words: String| {
+        let lines = folded(&format!("  {what:<10}{words}"), INDENT, columns);
+        match colour_of_line(stat, what).filter(|_| page.colour) {
+            Some(colour) => text.extend(lines.lines().map(|line| colour.paint(line) + "\n")),
+            None => text += &lines,
+        }
+    };
     let pending = stat.pending.map(|size| format!(", {} pending", bytes(size))).unwrap_or_default();
     line("capacity", format!("{} (min {}, max {}){pending}", bytes(stat.capacity), bytes(stat.min), bytes(stat.max)));
     let used = format!("{} ({})", bytes(stat.used), percent(stat.used, stat.capacity));
@@ -79,9 +88,30 @@ pub(super) fn render(stat: &ChannelStat, columns: Option<usize>) -> String {
     }
     line("readers", format!("{} of {}", stat.readers.len(), stat.max_readers));
     if !stat.readers.is_empty() {
-        text.push_str(&readers(&stat.readers, stat.handoff.is_none()).render("    ", columns));
+        let table = readers(&stat.readers, stat.handoff.is_none());
+        let table = if page.colour { table.painting(paint) } else { table };
+        text.push_str(&table.render("    ", columns));
     }
     text
+}
+
+/// The colour of the line with this first word.
+fn colour_of_line(stat: &ChannelStat, what: &str) -> Option<Colour> {
+    match what {
+        "used" if is_full(stat) => colour_of("full"),
+        "input" => match stat.input.as_ref()?.state {
+            SourceState::Failed => colour_of("failed"),
+            SourceState::Retrying => colour_of("retrying"),
+            _ => None,
+        },
+        "writer" => colour_of(stat.writer.as_ref()?.state.as_str()),
+        "on offer" if stat.handoff.as_ref()?.stalled => colour_of("stalled"),
+        _ => None,
+    }
+}
+
+fn paint(heading: &str, cell: &str) -> Option<Colour> {
+    (heading == "STATE").then(|| colour_of(cell)).flatten()
 }
 
 fn over_time([second, minute, hour]: [String; 3]) -> String {
@@ -131,7 +161,7 @@ fn readers(readers: &[ReaderStat], asks: bool) -> Table {
 #[cfg(test)]
 pub(super) mod tests {
     use shm_proto::internal::control::stat::{
-        Mode, Rate, ReaderState, SourceKind, SourceStat, SourceState, WriterRole, WriterStat, WriterState,
+        Mode, Rate, ReaderState, SourceKind, SourceStat, WriterRole, WriterStat, WriterState,
     };
 
     use super::*;
@@ -155,7 +185,7 @@ pub(super) mod tests {
     #[test]
     fn a_channel_without_anybody_is_a_short_block() {
         assert_eq!(
-            render(&stat(), None),
+            render(&stat(), Page::default()),
             "\
 cam  ring, on full: block
   capacity  1MiB (min 64KiB, max 256MiB)
@@ -182,13 +212,13 @@ cam  ring, on full: block
         let mut input = SourceStat::new(SourceKind::Exec, Some("camd --raw".into()), state);
         (input.bytes, input.messages) = (2048, 1234);
         stat.input = Some(input.clone());
-        let text = render(&stat, None);
+        let text = render(&stat, Page::default());
         assert!(text.contains(
             "  source    exec:camd --raw\n  input     restarting in 2s; 1,234 messages, 2KiB read\n  writer"
         ));
         (input.errors, input.last_error) = (2, Some("no\x1b[2J".into()));
         stat.input = Some(input);
-        let text = render(&stat, None);
+        let text = render(&stat, Page::default());
         assert!(text.contains("2KiB read\n  errors    2, the last: no\\u{1b}[2J\n"), "{text}");
     }
 
@@ -203,7 +233,7 @@ cam  ring, on full: block
         (reader.lag_messages, reader.lag_bytes) = (1200, 4096);
         (reader.received, reader.heartbeat_ms) = (99, 1500);
         stat.readers.push(reader);
-        let text = render(&stat, None);
+        let text = render(&stat, Page::default());
         assert!(text.contains("max 256MiB), 64KiB pending\n"), "{text}");
         assert!(text.contains("writer    camd (pid 4711, video), lent, stalled, seen 12ms ago\n"), "{text}");
         assert!(
@@ -218,7 +248,29 @@ cam  ring, on full: block
         );
         assert!(!text.contains('\x1b'));
         stat.readers[0].wait = "spin=50us".into();
-        assert!(render(&stat, None).contains("  me    sleeping, spin=50us  1,200  "), "{}", render(&stat, None));
+        assert!(
+            render(&stat, Page::default()).contains("  me    sleeping, spin=50us  1,200  "),
+            "{}",
+            render(&stat, Page::default())
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_has_a_colour_if_colours_are_wanted() {
+        let mut stat = stat();
+        stat.used = stat.capacity;
+        let mut writer = WriterStat::new(WriterRole::Lent, 4711, "camd".into(), "video".into());
+        writer.state = WriterState::Stalled;
+        stat.writer = Some(writer);
+        stat.readers.push(ReaderStat::new(3, 4712, "view".into(), "me".into(), ReaderState::Evicted));
+        stat.readers.push(ReaderStat::new(4, 4713, "view".into(), "me".into(), ReaderState::Reading));
+        let plain = render(&stat, Page::default());
+        assert!(!plain.contains('\x1b'));
+        let text = render(&stat, Page { columns: None, colour: true });
+        for part in ["\x1b[31m  used ", "\x1b[33m  writer ", "  \x1b[31mevicted\x1b[0m  ", "\n  source ", "  reading  "]
+        {
+            assert!(text.contains(part), "{part:?} is not in {text:?}");
+        }
     }
 
     #[test]
@@ -235,10 +287,10 @@ cam  ring, on full: block
             stat.readers.push(reader);
         }
         for columns in 20..120 {
-            let text = render(&stat, Some(columns));
-            assert!(text.lines().all(|line| line.chars().count() <= columns), "{columns}: {text}");
+            let text = render(&stat, Page { columns: Some(columns), colour: columns % 2 == 0 });
+            assert!(text.lines().all(|line| crate::terminal::columns(line) <= columns), "{columns}: {text}");
         }
-        let text = render(&stat, Some(80));
+        let text = render(&stat, Page { columns: Some(80), colour: false });
         assert!(text.contains("    READER      PID  PROGRAM"), "{text}");
         assert!(text.contains("STATE           LAG  LAG BYTES"), "{text}");
         assert!(!text.contains("RECEIVED"), "{text}");

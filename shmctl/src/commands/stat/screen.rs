@@ -2,21 +2,15 @@
 
 use shm_proto::internal::control::stat::ChannelStat;
 
-use crate::human::{bytes, bytes_per_second, count, per_second, printable};
-use crate::table::{Align, Table};
-use crate::terminal::{Size, columns, shortened};
+use crate::terminal::{Page, Size, columns, shortened};
 
-/// The blocks of all channels if they fit; otherwise a line for each channel, or as much of a single channel's block as fits.
-/// The last line of the screen stays free for the cursor.
-pub(super) fn render(channels: &[ChannelStat], size: Size) -> String {
+/// As much as fits of what `stat` shows. The last line of the screen stays free for the cursor.
+pub(super) fn render(channels: &[ChannelStat], size: Size, colour: bool) -> String {
     let rows = size.rows.saturating_sub(1).max(1);
-    let blocks = super::blocks(channels, Some(size.columns));
-    if blocks.lines().count() <= rows {
-        return blocks;
-    }
+    let text = super::shown(channels, Page { columns: Some(size.columns), colour });
     match channels {
-        [channel] => cut(&blocks, rows, channel.readers.len(), "reader", size.columns),
-        _ => cut(&overview(channels, size.columns), rows, channels.len(), "channel", size.columns),
+        [channel] => cut(&text, rows, channel.readers.len(), "reader", size.columns),
+        _ => cut(&text, rows, channels.len(), "channel", size.columns),
     }
 }
 
@@ -31,35 +25,6 @@ fn cut(text: &str, rows: usize, last: usize, what: &str, columns: usize) -> Stri
     let plural = if missing == 1 { "" } else { "s" };
     let rest = shortened(&format!("... and {missing} more {what}{plural}"), columns);
     text.lines().take(rows - 1).chain([rest.as_str()]).flat_map(|line| [line, "\n"]).collect()
-}
-
-/// A line for each channel.
-fn overview(channels: &[ChannelStat], columns: usize) -> String {
-    let mut table = Table::new(&[
-        ("CHANNEL", Align::Left),
-        ("CAPACITY", Align::Right),
-        ("USED", Align::Right),
-        ("MESSAGES", Align::Right),
-        ("BYTES", Align::Right),
-        ("READERS", Align::Right),
-        ("LAG", Align::Right),
-        ("WRITER", Align::Left),
-    ])
-    .shortening(&["CHANNEL", "WRITER"])
-    .leaving_out(&["WRITER", "CAPACITY", "BYTES"]);
-    for stat in channels {
-        table.row([
-            stat.channel.to_string(),
-            bytes(stat.capacity),
-            bytes(stat.used),
-            per_second(stat.messages_per_s),
-            bytes_per_second(stat.bytes_per_s),
-            stat.readers.len().to_string(),
-            count(stat.readers.iter().map(|reader| reader.lag_messages).max().unwrap_or(0)),
-            stat.writer.as_ref().map_or_else(|| "none".to_owned(), |writer| printable(&writer.program)),
-        ]);
-    }
-    table.render("", Some(columns))
 }
 
 /// The text from the terminal's upper left corner, with the rest of each line and of the screen cleared.
@@ -99,10 +64,10 @@ mod tests {
     }
 
     #[test]
-    fn every_channel_is_on_the_screen_with_its_block_or_a_line() {
-        assert!(render(&channels(1), SCREEN).contains("  capacity  1MiB"));
+    fn one_channel_has_its_block_and_several_have_a_line_each() {
+        assert!(render(&channels(1), SCREEN, false).contains("  capacity  1MiB"));
         for number in 2..30 {
-            let text = render(&channels(number), SCREEN);
+            let text = render(&channels(number), SCREEN, false);
             let lines: Vec<_> = text.lines().collect();
             assert!(lines.len() < 24 && lines.iter().all(|line| columns(line) <= 80), "{number}: {text}");
             let shown = (0..number).filter(|n| text.contains(&format!("channel-{n} "))).count();
@@ -124,7 +89,7 @@ mod tests {
                 reader
             })
             .collect();
-        let text = render(&[stat], SCREEN);
+        let text = render(&[stat], SCREEN, false);
         assert_eq!(text.lines().count(), 23);
         assert!(text.ends_with("\n... and 32 more readers\n"), "{text}");
         assert!(text.contains(" 1008 ") && !text.contains(" 1009 "), "{text}");
@@ -134,7 +99,7 @@ mod tests {
     fn the_smallest_screen_holds_something() {
         for rows in 1..4 {
             for most in 1..12 {
-                let text = render(&channels(3), Size { columns: most, rows });
+                let text = render(&channels(3), Size { columns: most, rows }, rows % 2 == 0);
                 assert!(text.lines().count() < rows.max(2) && text.lines().all(|line| columns(line) <= most), "{text}");
             }
         }
