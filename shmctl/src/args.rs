@@ -6,7 +6,7 @@ use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use shm_proto::ChannelName;
 
-use crate::commands::{bench, evict, list, log, metrics, read, reexec, reload, resize, stat, write};
+use crate::commands::{bench, doctor, evict, list, log, metrics, read, reexec, reload, resize, stat, write};
 use crate::error::{Failure, Result};
 use crate::global::Global;
 
@@ -20,7 +20,8 @@ Exit codes:
   69  no daemon answers
   75  timed out, or the command would have to wait
   77  not permitted
-  78  the daemon refuses its configuration";
+  78  the daemon refuses its configuration
+doctor has exit codes of its own: see shmctl doctor --help";
 
 /// Reads, writes, inspects and resizes the channels of a running shmd.
 ///
@@ -73,6 +74,7 @@ impl Args {
             Command::Reexec(args) => reexec::run(&args, &global),
             Command::Log(args) => log::run(&args, &global),
             Command::Metrics(args) => metrics::run(&args, &global),
+            Command::Doctor(args) => doctor::run(&args, &global),
             Command::Bench(args) => bench::run(&args, &global),
             Command::BenchWorker(args) => shm_bench::worker::run(&args).map_err(Failure::of_bench),
         }
@@ -108,6 +110,7 @@ pub(crate) enum Command {
     Reexec(reexec::Args),
     Log(log::Args),
     Metrics(metrics::Args),
+    Doctor(doctor::Args),
     Bench(bench::Args),
     #[command(hide = true)]
     BenchWorker(shm_bench::worker::Args),
@@ -214,9 +217,9 @@ mod tests {
     #[test]
     fn a_command_is_needed_and_help_is_no_error() {
         assert_eq!(parse("shmctl").unwrap_err().exit_code(), 2);
-        for command in
-            ["read", "write", "stat", "list", "resize", "evict", "reload", "reexec", "log", "metrics", "bench"]
-        {
+        for command in [
+            "read", "write", "stat", "list", "resize", "evict", "reload", "reexec", "log", "metrics", "doctor", "bench",
+        ] {
             let help = parse(&format!("shmctl {command} --help")).unwrap_err();
             assert_eq!(help.kind(), ErrorKind::DisplayHelp);
             assert!(help.to_string().contains("Example"), "{help}");

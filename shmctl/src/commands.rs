@@ -1,6 +1,7 @@
 //! One file per command: its arguments, its help, its work.
 
 pub(crate) mod bench;
+pub(crate) mod doctor;
 pub(crate) mod evict;
 pub(crate) mod handoff;
 pub(crate) mod list;

@@ -1,6 +1,6 @@
 //! How a channel is: in one word, and by whose doing.
 
-use shm_proto::internal::control::stat::{ChannelStat, ReaderState, SourceState, WriterState};
+use shm_proto::internal::control::stat::{ChannelStat, ReaderStat, ReaderState, SourceState, WriterState};
 
 use crate::colour::Colour;
 
@@ -73,9 +73,15 @@ pub(crate) fn is_full(stat: &ChannelStat) -> bool {
     free < usual || free <= stat.capacity / 10
 }
 
+/// The reader that is furthest behind: the one whose progress gives space.
+pub(crate) fn slowest(stat: &ChannelStat) -> Option<&ReaderStat> {
+    let attached = stat.readers.iter().filter(|reader| reader.state != ReaderState::Evicted && reader.lag_bytes > 0);
+    attached.max_by_key(|reader| reader.lag_bytes)
+}
+
 #[cfg(test)]
 mod tests {
-    use shm_proto::internal::control::stat::{Mode, ReaderStat, SourceKind, SourceStat, WriterRole, WriterStat};
+    use shm_proto::internal::control::stat::{Mode, SourceKind, SourceStat, WriterRole, WriterStat};
 
     use super::*;
 
@@ -85,15 +91,17 @@ mod tests {
         stat
     }
 
-    fn reader(number: u32, state: ReaderState) -> ReaderStat {
-        ReaderStat::new(number, 1, "view".into(), "me".into(), state)
+    fn reader(number: u32, lag_bytes: u64, state: ReaderState) -> ReaderStat {
+        let mut reader = ReaderStat::new(number, 1, "view".into(), "me".into(), state);
+        reader.lag_bytes = lag_bytes;
+        reader
     }
 
     #[test]
     fn the_worst_is_what_a_channel_is_called() {
         let mut stat = channel();
         assert_eq!(Condition::of(&stat), Condition::Fine);
-        stat.readers.push(reader(1, ReaderState::Evicted));
+        stat.readers.push(reader(1, 0, ReaderState::Evicted));
         assert_eq!(Condition::of(&stat), Condition::Evicted);
         let mut writer = WriterStat::new(WriterRole::Lent, 1, "camd".into(), "me".into());
         writer.state = WriterState::Stalled;
@@ -116,6 +124,18 @@ mod tests {
         assert!(is_full(&stat));
         (stat.used, stat.bytes) = (0, 4000);
         assert!(!is_full(&stat));
+    }
+
+    #[test]
+    fn the_culprit_is_furthest_behind_and_attached() {
+        let mut stat = channel();
+        assert!(slowest(&stat).is_none());
+        for (number, lag, state) in
+            [(1, 10, ReaderState::Reading), (2, 90, ReaderState::Evicted), (3, 20, ReaderState::Sleeping)]
+        {
+            stat.readers.push(reader(number, lag, state));
+        }
+        assert_eq!(slowest(&stat).map(|reader| reader.reader), Some(3));
     }
 
     #[test]

@@ -25,12 +25,14 @@ pub(crate) enum Failure {
     Usage(String),
     /// A reload took effect, except for this number of keys.
     Kept(usize),
+    /// The doctor has found something and shown it. The exit code is for monitoring.
+    Found(u8),
     /// Anything else, in a sentence.
     Other(String),
 }
 
 impl Failure {
-    /// The exit code: 0 done, 1 failed, 3 reloaded in part, 69 no daemon, 75 timed out or would block, 77 not permitted, 78 bad
+    /// The exit code, unless it is the doctor's: 0 done, 1 failed, 3 reloaded in part, 69 no daemon, 75 timed out or would block, 77 not permitted, 78 bad
     /// configuration, 2 wrong usage that the command line parser has not found.
     pub(crate) fn exit_code(&self) -> u8 {
         const FAILED: u8 = 1;
@@ -42,6 +44,7 @@ impl Failure {
         const BAD_CONFIG: u8 = 78;
         match self {
             Failure::OutputClosed => 0,
+            Failure::Found(code) => *code,
             Failure::Usage(_) => USAGE,
             Failure::Kept(_) => IN_PART,
             Failure::Output(_) | Failure::Other(_) => FAILED,
@@ -89,7 +92,7 @@ impl Failure {
     /// Reports the failure on standard error, unless it is a quiet one. `named`: the channels that the command is about.
     pub(crate) fn tell(&self, named: &[ChannelName]) {
         match self {
-            Failure::OutputClosed => {}
+            Failure::OutputClosed | Failure::Found(_) => {}
             Failure::Kept(_) => note(&self.to_string()),
             _ => tell("error", Style::Bad, &(self.to_string() + &self.way_out(named))),
         }
@@ -131,6 +134,7 @@ impl fmt::Display for Failure {
                 Ok(())
             }
             Failure::OutputClosed => f.write_str("the output was closed"),
+            Failure::Found(_) => f.write_str("the doctor has found something"),
             Failure::Output(source) => write!(f, "cannot write to standard output: {source}"),
             Failure::Kept(1) => f.write_str("1 key was not changed; the output names it and the reason"),
             Failure::Kept(keys) => write!(f, "{keys} keys were not changed; the output names them and the reasons"),

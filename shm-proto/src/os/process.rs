@@ -143,7 +143,7 @@ pub fn is_locked(file: FileId) -> bool {
 
 /// Processes other than this one that have the file mapped, as far as `/proc` shows them.
 #[must_use]
-pub(crate) fn mapped_by(file: FileId) -> Vec<u32> {
+pub fn mapped_by(file: FileId) -> Vec<u32> {
     let FileId { device, inode } = file;
     let (major, minor) = (nix::sys::stat::major(device), nix::sys::stat::minor(device));
     let wanted = (format!("{major:02x}:{minor:02x}"), inode.to_string());

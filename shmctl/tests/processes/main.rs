@@ -8,6 +8,7 @@ mod api;
 mod barrier;
 mod bench;
 mod content;
+mod doctor;
 mod errors;
 mod fairness;
 mod follower;

@@ -1,0 +1,178 @@
+//! What the doctor finds, and how it is shown.
+
+use serde::Serialize;
+
+use crate::colour::Colour;
+use crate::terminal::{Page, folded};
+
+/// How bad a finding is. The codes are those of monitoring plugins (Nagios).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Severity {
+    /// Something will go wrong, or does already for some.
+    Warning,
+    /// Messages do not flow, or are lost.
+    Critical,
+    /// Something could not be looked at.
+    Unknown,
+}
+
+impl Severity {
+    pub(super) fn exit_code(self) -> u8 {
+        match self {
+            Severity::Warning => 1,
+            Severity::Critical => 2,
+            Severity::Unknown => 3,
+        }
+    }
+
+    fn word(self) -> &'static str {
+        match self {
+            Severity::Warning => "warning",
+            Severity::Critical => "critical",
+            Severity::Unknown => "unknown",
+        }
+    }
+
+    fn colour(self) -> Colour {
+        if self == Severity::Critical { Colour::Red } else { Colour::Yellow }
+    }
+}
+
+/// One thing that is not as it should be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub(super) struct Finding {
+    pub(super) severity: Severity,
+    /// Which check has found it: a word that stays the same from version to version.
+    pub(super) check: &'static str,
+    pub(super) what: String,
+    pub(super) cause: String,
+    /// A command that mends it, or the first step to that.
+    pub(super) command: String,
+    /// What `--fix` has done, or why it did nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) fixed: Option<String>,
+}
+
+impl Finding {
+    pub(super) fn new(
+        severity: Severity,
+        check: &'static str,
+        what: impl Into<String>,
+        cause: impl Into<String>,
+        command: impl Into<String>,
+    ) -> Self {
+        let (what, cause, command) = (what.into(), cause.into(), command.into());
+        Finding { severity, check, what, cause, command, fixed: None }
+    }
+}
+
+/// Everything that was found.
+#[derive(Debug, Serialize)]
+pub(super) struct Report<'a> {
+    /// The version of this output.
+    version: u32,
+    status: &'static str,
+    findings: &'a [Finding],
+}
+
+impl<'a> Report<'a> {
+    pub(super) fn new(findings: &'a [Finding]) -> Self {
+        Report { version: 1, status: worst(findings).map_or("ok", Severity::word), findings }
+    }
+}
+
+/// The severity that decides the exit code: what is known to be wrong counts before what is not known.
+pub(super) fn worst(findings: &[Finding]) -> Option<Severity> {
+    let has = |severity| findings.iter().any(|finding| finding.severity == severity);
+    [Severity::Critical, Severity::Unknown, Severity::Warning].into_iter().find(|severity| has(*severity))
+}
+
+/// The findings for people: what, and below it the cause and the command.
+pub(super) fn render(findings: &[Finding], page: Page) -> String {
+    let mut text = String::new();
+    for finding in findings {
+        let word = finding.severity.word();
+        let line = folded(&format!("{word:<8}  {}", finding.what), 10, page.columns);
+        text += &if page.colour { line.replacen(word, &finding.severity.colour().paint(word), 1) } else { line };
+        text += &folded(&format!("          cause:   {}", finding.cause), 19, page.columns);
+        // Not folded, so that it can be copied as it is.
+        text += &format!("          command: {}\n", finding.command);
+        if let Some(fixed) = &finding.fixed {
+            text += &folded(&format!("          --fix:   {fixed}"), 19, page.columns);
+        }
+    }
+    text + &summary(findings)
+}
+
+fn summary(findings: &[Finding]) -> String {
+    let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
+    let (critical, warnings) = (count(Severity::Critical), count(Severity::Warning));
+    let plural = if warnings == 1 { "" } else { "s" };
+    match count(Severity::Unknown) {
+        0 if findings.is_empty() => "no problems found\n".to_owned(),
+        0 => format!("{critical} critical, {warnings} warning{plural}\n"),
+        unknown => format!("{critical} critical, {warnings} warning{plural}, {unknown} unknown\n"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finding(severity: Severity) -> Finding {
+        Finding::new(
+            severity,
+            "channel",
+            "channel cam is full",
+            "reader 3 does not read",
+            "shmctl evict -c cam --reader 3",
+        )
+    }
+
+    #[test]
+    fn the_worst_finding_is_the_exit_code() {
+        use Severity::{Critical, Unknown, Warning};
+        for (severities, code) in
+            [(&[][..], 0), (&[Warning], 1), (&[Warning, Unknown], 3), (&[Unknown, Critical, Warning], 2)]
+        {
+            let findings: Vec<_> = severities.iter().copied().map(finding).collect();
+            assert_eq!(worst(&findings).map_or(0, Severity::exit_code), code, "{severities:?}");
+        }
+    }
+
+    #[test]
+    fn a_finding_has_a_cause_and_a_command_that_can_be_copied() {
+        let mut found = finding(Severity::Critical);
+        found.fixed = Some("removed".into());
+        assert_eq!(
+            render(&[found.clone(), finding(Severity::Warning)], Page::default()),
+            "\
+critical  channel cam is full
+          cause:   reader 3 does not read
+          command: shmctl evict -c cam --reader 3
+          --fix:   removed
+warning   channel cam is full
+          cause:   reader 3 does not read
+          command: shmctl evict -c cam --reader 3
+1 critical, 1 warning
+"
+        );
+        assert_eq!(render(&[], Page::default()), "no problems found\n");
+        let narrow = render(&[found], Page { columns: Some(30), colour: true });
+        assert!(
+            narrow.contains("\x1b[31mcritical\x1b[0m") && narrow.contains(" command: shmctl evict -c cam --reader 3\n")
+        );
+    }
+
+    #[test]
+    fn programs_get_the_status_and_every_field() {
+        let findings = [finding(Severity::Warning)];
+        let json = serde_json::to_value(Report::new(&findings)).unwrap();
+        assert_eq!((&json["version"], &json["status"]), (&1.into(), &"warning".into()));
+        for (key, value) in [("severity", "warning"), ("check", "channel"), ("what", "channel cam is full")] {
+            assert_eq!(json["findings"][0][key], value);
+        }
+        assert_eq!(serde_json::to_value(Report::new(&[])).unwrap()["status"], "ok");
+    }
+}
