@@ -121,7 +121,7 @@ restarts_are() { [ "$(property NRestarts)" = "$1" ] && active; }
 say "installing"
 cp -a "$base" "$root"
 install -D -m 755 "$binaries/shmd" "$binaries/shmctl" -t "$root/usr/bin"
-install -D -m 644 "$here/shmd.service" -t "$root/usr/lib/systemd/system"
+install -D -m 644 "$here/shmd.service" "$here/shmd-metrics.service" "$here/shmd-metrics.socket" -t "$root/usr/lib/systemd/system"
 install -D -m 644 "$here/shmd.conf" -t "$root/usr/lib/sysusers.d"
 mkdir -p "$root/etc/systemd/system/shmd.service.d" "$root/etc/shmd"
 # Three seconds are long enough for a loaded machine and short enough to wait for.
@@ -136,7 +136,7 @@ chroot "$root" systemd-sysusers
 chroot "$root" useradd -M member -G video
 chroot "$root" useradd -M outsider
 chroot "$root" useradd -M writer
-systemctl --root="$root" enable shmd.service >/dev/null 2>&1
+systemctl --root="$root" enable shmd.service shmd-metrics.socket >/dev/null 2>&1
 
 say "booting"
 systemd-nspawn -q -D "$root" --register=no --keep-unit --link-journal=no --private-network --console=pipe \
@@ -161,6 +161,14 @@ prints 'Status: "1 channel, 0 readers, 0 writers"' inside systemctl status --no-
     fail "the status line is not in systemctl status"
 inside test -S /run/shmd/shmd.sock || fail "no socket"
 [ "$(inside stat -c '%U %G %a' /dev/shm/shmd.main)" = "shmd video 640" ] || fail "the object's owner, group or mode"
+
+say "metrics over TCP and over a Unix socket, from a service without network"
+scrape() {
+    inside bash -c 'exec 3<>/dev/tcp/127.0.0.1/9837 && printf "GET /metrics HTTP/1.1\r\n\r\n" >&3 && cat <&3'
+}
+until_so "the metrics are served" prints '^shmd_up 1' scrape
+prints '^shmd_channel_capacity_bytes{channel="main"}' scrape || fail "no channel in the metrics: $(scrape)"
+[ "$(inside stat -c '%U %G %a' /run/shmd-metrics.sock)" = "root shmd 660" ] || fail "the metrics' socket: owner, group or mode"
 
 say "a member of the group reads, and the daemon sees who it is"
 as member shmctl read -n 1 >"$work/read" &
@@ -333,6 +341,7 @@ inside systemctl stop shmd.service
 [ "$(property Result)" = success ] || fail "stopping ended with $(property Result)"
 left_behind() { inside sh -c 'ls -A /dev/shm; ls -d /run/shmd /run/shmd.pid 2>/dev/null || true'; }
 [ -z "$(left_behind)" ] || fail "left behind: $(left_behind)"
+prints '^shmd_up 0' scrape || fail "the metrics do not say that the daemon is down: $(scrape)"
 
 say "in the background, with syslog"
 background() { inside shmd --daemonize --pid-file /run/shmd.pid "$@"; }
