@@ -90,6 +90,8 @@ impl Command {
             Command::Stat(args) => Ok(args.target.channels()),
             Command::List(args) => Ok(args.target.channels()),
             Command::Log(args) => Ok(args.target.channels()),
+            Command::Metrics(args) => Ok(args.target.channels()),
+            Command::Doctor(args) => Ok(args.target.channels()),
             Command::Bench(args) => Ok(args.target.channels()),
             Command::Resize(args) => Ok(args.wanted()?.0.into_iter().collect()),
             Command::Evict(args) => Ok(args.wanted()?.0.into_iter().collect()),
@@ -168,7 +170,18 @@ mod tests {
 
     #[test]
     fn a_channel_may_be_an_argument_or_an_option_of_every_command_that_takes_one() {
-        for command in ["read", "write", "stat", "list", "log", "bench", "resize --bytes 4KiB", "evict --reader 3"] {
+        for command in [
+            "read",
+            "write",
+            "stat",
+            "list",
+            "log",
+            "metrics",
+            "doctor",
+            "bench",
+            "resize --bytes 4KiB",
+            "evict --reader 3",
+        ] {
             for line in [format!("{command} cam"), format!("{command} -c cam"), format!("-c cam {command} cam")] {
                 assert_eq!(channel(&format!("shmctl {line}")).unwrap().as_deref(), Some("cam"), "{line}");
             }

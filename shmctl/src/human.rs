@@ -1,7 +1,7 @@
 //! Numbers and names for people.
 
 use std::fmt::Display;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 /// Bytes in the largest unit that leaves a whole number, with one decimal where that is not exact: `512`, `64KiB`,
 /// `1.5MiB`.
@@ -69,6 +69,29 @@ pub(crate) fn utc(millis: u64) -> String {
     let (year, month, day) = civil(days);
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{millis:03}Z")
+}
+
+/// A date with nanoseconds: `2026-01-31T23:59:58.123456789Z`.
+pub(crate) fn utc_ns(date: SystemTime) -> String {
+    let since = date.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    let millis = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
+    let text = utc(millis);
+    format!("{}{:06}Z", text.trim_end_matches('Z'), since.subsec_nanos() % 1_000_000)
+}
+
+/// A time in its unit: `850ns`, `12us`, `3.4ms`, `2.1s`.
+pub(crate) fn nanos(ns: u64) -> String {
+    match ns {
+        0..1_000 => format!("{ns}ns"),
+        1_000..1_000_000 => format!("{}us", tenths(ns, 1_000)),
+        1_000_000..1_000_000_000 => format!("{}ms", tenths(ns, 1_000_000)),
+        _ => age(ns / 1_000_000),
+    }
+}
+
+/// With one decimal below ten.
+fn tenths(n: u64, unit: u64) -> String {
+    if n < 10 * unit { format!("{:.1}", n as f64 / unit as f64) } else { (n / unit).to_string() }
 }
 
 /// Days since 1970-01-01 as year, month and day, by Howard Hinnant's `civil_from_days`: years begin in March, so that the
@@ -151,6 +174,10 @@ mod tests {
     fn counts_ages_and_parts_are_readable() {
         assert_eq!([0, 999, 1000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
         assert_eq!([12, 3400, 300_000, 7_200_000, 200_000_000].map(age), ["12ms", "3.4s", "5m", "2h", "2d"]);
+        assert_eq!(
+            [999, 1_500, 12_999, 3_400_000, 2_100_000_000].map(nanos),
+            ["999ns", "1.5us", "12us", "3.4ms", "2.1s"]
+        );
         assert_eq!([0, 1, 1000].map(|n| counted(n, "resize", "s")), ["0 resizes", "1 resize", "1,000 resizes"]);
         assert_eq!(messages(1, "lost"), "1 message was lost");
         assert_eq!(messages(0, "received"), "0 messages were received");
@@ -170,6 +197,8 @@ mod tests {
             (4_107_542_400, "2100-03-01T00:00:00"),
         ] {
             assert_eq!(utc(seconds * 1000 + 7), format!("{text}.007Z"));
+            let date = SystemTime::UNIX_EPOCH + Duration::new(seconds, 7_000_009);
+            assert_eq!(utc_ns(date), format!("{text}.007000009Z"));
         }
     }
 

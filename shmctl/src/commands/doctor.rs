@@ -22,6 +22,7 @@ use super::unexpected;
 use crate::error::{Failure, Result};
 use crate::global::{ANSWER, Global};
 use crate::output::{print, print_json};
+use crate::target::Target;
 use crate::terminal::Page;
 
 /// The time between two looks at channels that seem full.
@@ -48,6 +49,8 @@ Examples:
 #[derive(Debug, ClapArgs)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) target: Target,
     /// Remove segments that a dead daemon left, if they are this user's and no process uses them. Unread messages in them are
     /// lost. Nothing else is changed.
     #[arg(long)]

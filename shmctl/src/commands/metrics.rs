@@ -22,6 +22,7 @@ use super::unexpected;
 use crate::error::{Failure, Result};
 use crate::global::{ANSWER, Global};
 use crate::output::print;
+use crate::target::Target;
 
 const EXAMPLES: &str = "\
 Names, types and units follow the conventions of Prometheus. The label \"reader\" is the reader's program; the second reader of \
@@ -40,6 +41,8 @@ Examples:
 #[derive(Debug, ClapArgs)]
 #[command(after_help = EXAMPLES)]
 pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) target: Target,
     /// Replace FILE as a whole instead of printing. The textfile collector of node_exporter reads files that end in .prom.
     #[arg(short, long, value_name = "FILE", conflicts_with = "listen")]
     output: Option<PathBuf>,

@@ -45,9 +45,10 @@ Formats:
   hex      a line of hexadecimal digits
   hexdump  a line with number and length, then offsets, bytes and text as hexdump -C has them
   json     {\"seq\":7,\"lost\":0,\"len\":2,\"data\":\"hi\"}: one object per line. If the bytes are not UTF-8, \"hex\" replaces \"data\" and \
-has them in hexadecimal. \"lost\" counts the messages lost just before this one
+has them in hexadecimal. \"lost\" counts the messages lost just before this one. In a channel with publish times there is \
+\"time\", too
   length   the length in 4 bytes, little-endian, and the bytes: what `shmctl write --framing length` takes
-  '{…}'    any text with a field in braces is a template for a line per message. The fields are {seq}, {lost}, {len}, {text} \
+  '{…}'    any text with a field in braces is a template for a line per message. The fields are {seq}, {time}, {lost}, {len}, {text} \
 (bytes that are not UTF-8 become U+FFFD), {hex} and {channel}; {{ and }} are the braces themselves
 
 With several channels, lines, hex and hexdump begin with the channel's name, and JSON has \"channel\". raw and length cannot show \
@@ -78,6 +79,9 @@ pub(crate) struct Args {
     /// The messages are copied into the memory of this command first.
     #[arg(long, value_name = "COUNT", conflicts_with_all = ["from", "handoff"])]
     last: Option<usize>,
+    /// Start with the messages of this time before now: 10s, 5m. The channel needs publish times (timestamps = true).
+    #[arg(long, value_name = "TIME", value_parser = human::duration, conflicts_with_all = ["from", "last", "handoff"])]
+    since: Option<Duration>,
     /// End with 0 when there is no further message now.
     #[arg(long, conflicts_with = "timeout")]
     until_empty: bool,
@@ -120,6 +124,7 @@ impl Args {
 
     fn start(&self) -> (Start, Option<usize>) {
         match (self.last, self.from) {
+            (None, _) if self.since.is_some() => (Start::Oldest, None),
             (Some(0), _) | (None, From::New) => (Start::New, None),
             (last, _) => (Start::Oldest, last),
         }

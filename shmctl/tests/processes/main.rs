@@ -37,6 +37,7 @@ mod stat;
 mod stop_write;
 mod storm;
 mod terminal;
+mod times;
 mod walk;
 mod write_follow;
 mod write_input;

@@ -73,7 +73,7 @@ fn a_template_makes_a_line_of_fields() {
     daemon.write_lines("hi\n");
     let read = |format: &str| daemon.cli(&["read", "--from", "oldest", "--until-empty", "--format", format]);
     read("{channel} {{{seq}}} {lost} {len} {text} {hex}").prints("main {0} 0 2 hi 6869\n");
-    read("{sec}").refused(2, &["{sec} is not a field", "{seq}, {lost}, {len}, {text}, {hex}, {channel}"]);
+    read("{sec}").refused(2, &["{sec} is not a field", "{seq}, {time}, {lost}, {len}, {text}, {hex}, {channel}"]);
     read("xml").refused(2, &["xml", "hexdump", "json"]);
 }
 

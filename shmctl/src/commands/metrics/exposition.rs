@@ -29,6 +29,8 @@ pub(super) enum Value {
     Count(u64),
     /// Shown in seconds.
     Millis(u64),
+    /// Shown in seconds.
+    Nanos(u64),
 }
 
 impl From<u64> for Value {
@@ -53,6 +55,7 @@ impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Value::Count(count) => count.fmt(f),
+            Value::Nanos(nanos) => write!(f, "{}.{:09}", nanos / 1_000_000_000, nanos % 1_000_000_000),
             Value::Millis(millis) => write!(f, "{}.{:03}", millis / 1000, millis % 1000),
         }
     }

@@ -59,11 +59,23 @@ impl Samples<'_> {
         }
     }
 
+    /// Readers of channels with publish times.
+    fn timed<V: Into<Value>>(&mut self, scrape: &Scrape, value: impl Fn(&ReaderStat) -> V) {
+        for (channel, name, reader) in scrape.readers().filter(|(.., reader)| is_timed(reader)) {
+            self.add(&[("channel", channel), ("reader", name)], value(reader));
+        }
+    }
+
     fn readers<V: Into<Value>>(&mut self, scrape: &Scrape, value: impl Fn(&ReaderStat) -> V) {
         for (channel, name, reader) in scrape.readers() {
             self.add(&[("channel", channel), ("reader", name)], value(reader));
         }
     }
+}
+
+/// Whether this reader's channel has publish times, as far as that can be seen.
+fn is_timed(reader: &ReaderStat) -> bool {
+    reader.oldest_unread_ns.is_some() || reader.latency.is_some()
 }
 
 /// The metrics of a scrape as text. A metric without a sample is left out.
@@ -257,6 +269,20 @@ families! {
     Gauge "shmd_reader_state" "1 for the state of the reader, 0 for the other states." |s, to| {
         for (channel, name, reader) in s.readers() {
             to.states(&[("channel", channel), ("reader", name)], &READER_STATES, reader.state.as_str());
+        }
+    };
+    Gauge "shmd_reader_oldest_unread_age_seconds" "In channels with publish times: time since the oldest message was published that the reader has not read; 0 if it has read everything." |s, to| {
+        to.timed(s, |reader| Value::Nanos(reader.oldest_unread_ns.unwrap_or(0)));
+    };
+    Counter "shmd_reader_timed_messages_total" "In channels with publish times: messages whose latency the reader has measured." |s, to| {
+        to.timed(s, |reader| reader.latency.map_or(0, |all| all.messages));
+    };
+    Gauge "shmd_reader_latency_seconds" "In channels with publish times: the time from publishing to receiving that this part of the messages did not exceed since the reader attached." |s, to| {
+        for (channel, name, reader) in s.readers() {
+            let Some(all) = reader.latency else { continue };
+            for (part, ns) in [("0.5", all.p50_ns), ("0.9", all.p90_ns), ("0.99", all.p99_ns), ("1", all.max_ns)] {
+                to.add(&[("channel", channel), ("reader", name), ("quantile", part)], Value::Nanos(ns));
+            }
         }
     };
     Gauge "shmd_reader_last_seen_age_seconds" "Time since the reader's last sign of life." |s, to| {

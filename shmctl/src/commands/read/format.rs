@@ -6,10 +6,12 @@ use std::str::FromStr;
 
 use serde::Serialize;
 use shm_proto::Message;
+use shm_proto::internal::os::clock;
 
 use super::hexdump;
 use super::template::Template;
 use crate::error::{Failure, Result};
+use crate::human::utc_ns;
 
 /// Bytes of the number before a message in [`Format::Length`].
 const LENGTH: usize = size_of::<u32>();
@@ -74,6 +76,15 @@ pub(super) struct About<'a> {
     pub(super) seq: u64,
     /// Messages lost before it.
     pub(super) lost: u64,
+    /// When it was published, by the monotonic clock, if the channel has publish times.
+    pub(super) published_ns: Option<u64>,
+}
+
+impl About<'_> {
+    /// The date at which it was published.
+    pub(super) fn date(&self) -> Option<String> {
+        self.published_ns.map(|ns| utc_ns(clock::date(ns)))
+    }
 }
 
 #[derive(Serialize)]
@@ -81,6 +92,8 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     channel: Option<&'a str>,
     seq: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    time: Option<String>,
     lost: u64,
     len: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -192,7 +205,8 @@ fn json(channel: Option<&str>, about: &About<'_>, bytes: &[u8], out: &mut Vec<u8
         hex(bytes, &mut digits);
         String::from_utf8(digits).unwrap_or_default()
     });
-    let line = Line { channel, seq: about.seq, lost: about.lost, len: bytes.len(), data, hex: digits };
+    let (seq, time, lost, len) = (about.seq, about.date(), about.lost, bytes.len());
+    let line = Line { channel, seq, time, lost, len, data, hex: digits };
     // Numbers and text: there is nothing in it that JSON cannot express, and a vector takes everything.
     let written = serde_json::to_writer(&mut *out, &line);
     debug_assert!(written.is_ok());
@@ -202,7 +216,7 @@ fn json(channel: Option<&str>, about: &About<'_>, bytes: &[u8], out: &mut Vec<u8
 mod tests {
     use super::*;
 
-    const ABOUT: About<'_> = About { channel: "cam", seq: 7, lost: 2 };
+    const ABOUT: About<'_> = About { channel: "cam", seq: 7, lost: 2, published_ns: None };
 
     fn shown(format: &str, several: bool, bytes: &[u8]) -> String {
         let printer = Printer::new(format.parse().unwrap(), several).unwrap();

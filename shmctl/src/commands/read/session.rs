@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags};
+use shm_proto::internal::os::clock;
 use shm_proto::{Attachment, ChannelName, Message, ReaderError};
 
 use super::Args;
@@ -36,6 +37,8 @@ pub(super) struct Session {
     pub(super) until_empty: bool,
     printer: Printer,
     grep: Option<Vec<u8>>,
+    /// Older messages are not written, by the monotonic clock.
+    since_ns: Option<u64>,
     pace: Option<Pace>,
     pub(super) signals: Signals,
     pub(super) output: Output,
@@ -54,6 +57,9 @@ impl Session {
             until_empty: args.until_empty,
             printer: Printer::new(args.format.clone(), channels.len() > 1)?,
             grep: args.grep.as_ref().map(|text| text.as_bytes().to_vec()),
+            since_ns: args
+                .since
+                .map(|since| clock::monotonic_ns().saturating_sub(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))),
             pace: args.rate.map(Pace::per_second),
             signals: Signals::catch()?,
             output: Output::stdout()?,
@@ -209,12 +215,16 @@ impl Session {
 
     /// Appends the message to the output, if it was not overwritten during the copy, and returns whether it was to be written.
     fn take(&mut self, message: Message<'_>, lost: u64) -> Result<Result<bool, ReaderError>> {
-        let about = About { channel: message.reader().geometry().channel.as_str(), seq: message.seq(), lost };
+        let published_ns = message.published_ns();
+        let channel = message.reader().geometry().channel.as_str();
+        let about = About { channel, seq: message.seq(), lost, published_ns };
+        let is_recent = self.is_recent(&about)?;
         if let Some(obstacle) = self.printer.obstacle(&about, message.len()) {
             return Err(Failure::Other(obstacle));
         }
         let before = self.output.buffer().len();
         let is_written = match &self.grep {
+            _ if !is_recent => false,
             None => {
                 self.printer.append(&about, &message, self.output.buffer(), &mut self.scratch);
                 true
@@ -238,9 +248,23 @@ impl Session {
         Ok(Ok(is_written))
     }
 
+    /// Whether the message is as new as `--since` wants it.
+    fn is_recent(&self, about: &About<'_>) -> Result<bool> {
+        match (self.since_ns, about.published_ns) {
+            (None, _) => Ok(true),
+            (Some(since), Some(published)) => Ok(published >= since),
+            (Some(_), None) => Err(Failure::Other(format!(
+                "channel {}: its messages have no publish times, which --since needs; set timestamps = true for the channel and \
+                 restart the daemon, or use --last",
+                about.channel
+            ))),
+        }
+    }
+
     fn write_kept(&mut self, stream: &mut Stream, kept: &Kept) -> Result<()> {
         let channel = stream.channel();
-        let about = About { channel: &channel, seq: kept.seq, lost: kept.lost };
+        let Kept { seq, lost, published_ns, .. } = *kept;
+        let about = About { channel: &channel, seq, lost, published_ns };
         if let Some(obstacle) = self.printer.obstacle(&about, kept.bytes.len()) {
             return Err(Failure::Other(obstacle));
         }
@@ -254,7 +278,7 @@ impl Session {
 
     /// Appends a message that was handed over, unless it is not to be written.
     pub(super) fn take_handed_over(&mut self, channel: &str, bytes: &[u8]) -> Result<()> {
-        let about = About { channel, seq: self.received, lost: 0 };
+        let about = About { channel, seq: self.received, lost: 0, published_ns: None };
         if !contains(bytes, self.grep.as_deref()) {
             return Ok(());
         }

@@ -15,6 +15,7 @@ const RECORD: u64 = 16;
 pub(super) struct Kept {
     pub(super) seq: u64,
     pub(super) lost: u64,
+    pub(super) published_ns: Option<u64>,
     pub(super) bytes: Vec<u8>,
 }
 
@@ -112,6 +113,7 @@ impl Stream {
         };
         let (seq, lost, most) = (message.seq(), self.unreported + message.lost_before(), last.most);
         last.passed += message.len() as u64 + RECORD;
+        let published_ns = message.published_ns();
         let is_all = last.passed >= message.reader().geometry().max_capacity;
         let mut bytes = Vec::new();
         message.copy_to_vec(&mut bytes);
@@ -124,7 +126,7 @@ impl Stream {
             self.last = None;
         }
         self.unreported = if fits(&bytes) {
-            self.kept.push_back(Kept { seq, lost, bytes });
+            self.kept.push_back(Kept { seq, lost, published_ns, bytes });
             0
         } else {
             lost

@@ -10,6 +10,7 @@ use super::format::{About, hex};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Field {
     Seq,
+    Time,
     Lost,
     Len,
     Text,
@@ -17,8 +18,9 @@ enum Field {
     Channel,
 }
 
-const FIELDS: [(&str, Field); 6] = [
+const FIELDS: [(&str, Field); 7] = [
     ("seq", Field::Seq),
+    ("time", Field::Time),
     ("lost", Field::Lost),
     ("len", Field::Len),
     ("text", Field::Text),
@@ -80,6 +82,7 @@ impl Template {
             let _ = match part {
                 Part::Text(text) => out.write_all(text.as_bytes()),
                 Part::Field(Field::Seq) => write!(out, "{}", about.seq),
+                Part::Field(Field::Time) => out.write_all(about.date().as_deref().unwrap_or("-").as_bytes()),
                 Part::Field(Field::Lost) => write!(out, "{}", about.lost),
                 Part::Field(Field::Len) => write!(out, "{}", bytes.len()),
                 Part::Field(Field::Channel) => out.write_all(about.channel.as_bytes()),
@@ -123,7 +126,7 @@ mod tests {
     fn shown(template: &str, bytes: &[u8]) -> String {
         let template = Template::parse(template).unwrap();
         let mut out = Vec::new();
-        template.append(&About { channel: "cam", seq: 7, lost: 2 }, bytes, &mut out);
+        template.append(&About { channel: "cam", seq: 7, lost: 2, published_ns: None }, bytes, &mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -145,7 +148,7 @@ mod tests {
     #[test]
     fn what_is_no_template_is_refused_with_the_fields() {
         for (text, part) in [
-            ("{sec}", "{sec} is not a field; the fields are {seq}, {lost}, {len}, {text}, {hex}, {channel}"),
+            ("{sec}", "{sec} is not a field; the fields are {seq}, {time}, {lost}, {len}, {text}, {hex}, {channel}"),
             ("{}", "{} is not a field"),
             ("{seq", "write {{"),
             ("seq}", "write }}"),

@@ -1,11 +1,13 @@
 //! A channel's figures for people.
 
-use shm_proto::internal::control::stat::{ChannelStat, ReaderStat, SourceState};
+use shm_proto::internal::control::stat::{ChannelStat, Latency, ReaderStat, SourceState};
 use shm_proto::{Bytes, WaitStrategy};
 
 use crate::colour::Colour;
 use crate::condition::{colour_of, is_full};
-use crate::human::{age, bytes, bytes_in_words, bytes_per_second, count, counted, per_second, percent, printable};
+use crate::human::{
+    age, bytes, bytes_in_words, bytes_per_second, count, counted, nanos, per_second, percent, printable,
+};
 use crate::table::{Align, Table};
 use crate::terminal::{Page, folded};
 
@@ -92,7 +94,33 @@ pub(super) fn render(stat: &ChannelStat, page: Page) -> String {
         let table = if page.colour { table.painting(paint) } else { table };
         text.push_str(&table.render("    ", columns));
     }
+    if stat.timestamps && !stat.readers.is_empty() {
+        text += &folded("  latency   from publishing to receiving, since each reader attached", INDENT, columns);
+        text.push_str(&latencies(&stat.readers).render("    ", columns));
+    }
     text
+}
+
+/// In a channel with publish times: how old what is unread is, and how long what was read took.
+fn latencies(readers: &[ReaderStat]) -> Table {
+    let headings = ["READER", "OLDEST UNREAD", "MESSAGES", "P50", "P90", "P99", "MAX"];
+    let mut table =
+        Table::new(&headings.map(|heading| (heading, Align::Right))).leaving_out(&["MESSAGES", "MAX", "P90"]);
+    for reader in readers {
+        let oldest = reader.oldest_unread_ns.map_or_else(|| "-".to_owned(), nanos);
+        let part =
+            |of: fn(&Latency) -> u64| reader.latency.as_ref().map_or_else(|| "-".to_owned(), |all| nanos(of(all)));
+        table.row([
+            reader.reader.to_string(),
+            oldest,
+            count(reader.latency.map_or(0, |all| all.messages)),
+            part(|all| all.p50_ns),
+            part(|all| all.p90_ns),
+            part(|all| all.p99_ns),
+            part(|all| all.max_ns),
+        ]);
+    }
+    table
 }
 
 /// The colour of the line with this first word.
