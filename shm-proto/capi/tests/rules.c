@@ -5,6 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "shmd.h"
@@ -30,6 +31,7 @@ void misuses(shmd_endpoint *endpoint);
 void forks(shmd_endpoint *endpoint);
 void asks(shmd_endpoint *endpoint);
 void is_interrupted(shmd_endpoint *endpoint);
+void has_times(shmd_endpoint *endpoint, int wanted);
 
 static void misuses_nothing(shmd_endpoint *endpoint) {
     shmd_reader *reader = NULL;
@@ -314,4 +316,38 @@ void is_interrupted(shmd_endpoint *endpoint) {
     shmd_reader_free(reader);
     GIVES(0, shmd_writer_publish(writer, bytes, sizeof bytes, NULL));
     shmd_writer_free(writer);
+}
+
+static uint64_t now_ns(void) {
+    struct timespec now;
+    CHECK(clock_gettime(CLOCK_MONOTONIC, &now) == 0);
+    return (uint64_t)now.tv_sec * 1000000000u + (uint64_t)now.tv_nsec;
+}
+
+/* Each message has its publish time, however it is received, or 0 in a channel without such times. */
+void has_times(shmd_endpoint *endpoint, int wanted) {
+    shmd_reader *reader = NULL;
+    shmd_writer *writer = NULL;
+    shmd_message message, many[4];
+    char buffer[8];
+    size_t count = 0, left = 4;
+    const uint64_t begun = now_ns();
+    GIVES(0, shmd_reader_attach(endpoint, NULL, SHMD_NEW, &reader));
+    GIVES(0, shmd_writer_attach(endpoint, NULL, &writer));
+    for (int n = 0; n < 6; n++) GIVES(0, shmd_writer_publish(writer, "time", 4, NULL));
+    const uint64_t published = now_ns();
+    GIVES(0, shmd_reader_recv(reader, &message, SHMD_FOREVER));
+    CHECK(wanted ? message.published_ns >= begun && message.published_ns <= published : message.published_ns == 0);
+    GIVES(0, shmd_reader_finish(reader, &message));
+    GIVES(0, shmd_reader_recv_copy(reader, buffer, sizeof buffer, &message, SHMD_FOREVER));
+    CHECK(wanted ? message.published_ns >= begun && message.published_ns <= published : message.published_ns == 0);
+    while (left > 0) {
+        GIVES(0, shmd_reader_recv_many(reader, many, left, &count, SHMD_FOREVER));
+        for (size_t k = 0; k < count; k++)
+            CHECK(wanted ? many[k].published_ns >= begun && many[k].published_ns <= published : many[k].published_ns == 0);
+        GIVES(0, shmd_reader_finish_many(reader, many, count, NULL));
+        left -= count;
+    }
+    shmd_writer_free(writer);
+    shmd_reader_free(reader);
 }

@@ -1,5 +1,6 @@
 """What the daemon is asked."""
 
+import time
 import typing
 
 import pytest
@@ -16,13 +17,35 @@ def test_stat_has_the_keys_of_its_types(daemon: Daemon) -> None:
         ring = shmd.stat("ring")
         assert isinstance(ring, dict)
         assert set(ring) == set(_types._ChannelStat.__annotations__)
-        assert set(ring["readers"][0]) == set(_types.ReaderStat.__annotations__)
+        assert set(ring["readers"][0]) == set(_types._ReaderStat.__annotations__)
         assert ring["writer"] is not None and set(ring["writer"]) == set(_types.WriterStat.__annotations__)
         assert set(ring["last_minute"]) == set(_types.Rate.__annotations__)
     both = shmd.stat()
     assert [channel["channel"] for channel in both] == ["ring", "handoff"]
     for channel in both:
         assert set(channel) <= set(typing.get_type_hints(shmd.ChannelStat))
+
+
+def test_publish_times(daemon: Daemon) -> None:
+    daemon.start('[[channel]]\nname = "timed"\ntimestamps = true\n[[channel]]\nname = "plain"\n')
+    with shmd.Reader("timed") as reader, shmd.Writer("timed") as writer:
+        begun, since = time.monotonic_ns(), time.time()
+        writer.publish(b"hello")
+        writer.publish(b"unread")
+        message = reader.recv(timeout=60)
+        assert message.published_ns is not None and begun <= message.published_ns <= time.monotonic_ns()
+        # The clock may be set, but hardly by an hour.
+        assert message.time is not None and since - 3600 < message.time < time.time() + 3600
+        message.finish()
+        stat = shmd.stat("timed")
+        assert stat["timestamps"] and stat["readers"][0]["latency"]["messages"] == 1
+        assert set(stat["readers"][0]["latency"]) == set(_types.Latency.__annotations__)
+        assert set(stat["readers"][0]) <= set(typing.get_type_hints(_types.ReaderStat))
+        assert stat["readers"][0]["oldest_unread_ns"] > 0
+    with shmd.Reader("plain") as reader, shmd.Writer("plain") as writer:
+        writer.publish(b"hello")
+        message = reader.recv(timeout=60)
+        assert message.time is None and message.published_ns is None
 
 
 def test_channels_and_resize(daemon: Daemon) -> None:

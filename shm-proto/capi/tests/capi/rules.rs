@@ -24,6 +24,13 @@ fn another_thread_ends_a_writers_wait() {
 }
 
 #[test]
+fn messages_have_their_publish_times_where_the_channel_has_them() {
+    let Some(c) = kit::c() else { return };
+    c.run(&Daemon::start("[[channel]]\ntimestamps = true\n"), &["times"]).quiet();
+    c.run(&Daemon::start(""), &["no-times"]).quiet();
+}
+
+#[test]
 fn the_daemon_answers_programs_in_c() {
     let Some(c) = kit::c() else { return };
     let config =
