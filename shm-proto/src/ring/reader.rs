@@ -24,6 +24,7 @@ mod pause;
 mod position;
 mod ready;
 mod resume;
+mod timed;
 mod trouble;
 mod views;
 mod wait;
@@ -80,6 +81,8 @@ pub struct Reader {
     armed_ns: u64,
     /// Number of looks that found nothing; wraps around.
     looks: u32,
+    /// With publish times: the delays of the messages before this one are counted.
+    timed: u64,
     /// When the reader last read what the daemon had sent while giving space back, in `CLOCK_MONOTONIC` nanoseconds.
     listened_ns: u64,
 }
@@ -124,6 +127,7 @@ impl Reader {
             spin: Spin::default(),
             armed_ns: 0,
             looks: 0,
+            timed: 0,
             listened_ns: monotonic_ns(),
         };
         match reader.join(start) {
@@ -358,14 +362,6 @@ impl Reader {
         let step = if self.geometry().ack { 0 } else { capacity / 8 };
         let next = self.position.off().saturating_add(step);
         self.page.give_back((self.position.pos(), self.position.off()), next, (self.seq(), self.received()));
-    }
-
-    /// Counts how long the message at the current place took to come here.
-    #[inline(never)]
-    fn count_delay(&self, found: &Found) {
-        if let Some(published) = self.position.time(found) {
-            self.page.count_delay(monotonic_ns().saturating_sub(published));
-        }
     }
 
     /// The channel's fixed facts.

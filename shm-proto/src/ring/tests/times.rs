@@ -109,5 +109,5 @@ fn the_daemon_sees_when_the_next_message_of_a_reader_was_published_and_how_long_
     let (off, seq) = standing(&channel);
     assert!(publish_time(fd.as_fd(), off, seq).unwrap() >= first && seq == 1);
     let delays = crate::ring::delays::Delays::of(&channel.readers[0].page.times.delays);
-    assert_eq!(delays.count(), 1);
+    assert_eq!(delays.count(), 1, "once for each message");
 }
