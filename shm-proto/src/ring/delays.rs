@@ -9,6 +9,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// The number of buckets.
 pub const DELAY_BUCKETS: usize = 304;
 
+/// Where the reader stands, and how long messages took to reach it. Only the reader writes it, and only `stat` uses it.
+#[repr(C, align(64))]
+#[derive(Debug)]
+pub struct ReaderTimes {
+    /// Offset of the header at the cursor.
+    pub off: AtomicU64,
+    /// Zero.
+    pub reserved: [AtomicU64; 7],
+    /// In a channel with publish times, the number of messages by the time from publishing to receiving: see the module.
+    pub delays: [AtomicU64; DELAY_BUCKETS],
+}
+
 /// Buckets in an octave.
 const STEPS: u64 = 8;
 

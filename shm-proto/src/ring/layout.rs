@@ -38,7 +38,7 @@
 use std::mem::{offset_of, size_of};
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
-use super::delays::DELAY_BUCKETS;
+use super::delays::ReaderTimes;
 pub use super::published::{Place, PlaceCell, Published};
 use super::record::PUBLISH_TIMES;
 use crate::error::Result;
@@ -246,19 +246,6 @@ pub struct ReaderPage {
     pub space: SemaphoreCell,
     /// See [`ReaderTimes`].
     pub times: ReaderTimes,
-}
-
-/// Where the reader stands, and how long messages took to reach it. Only the reader writes it, and only `stat` uses it.
-#[repr(C, align(64))]
-#[derive(Debug)]
-pub struct ReaderTimes {
-    /// Offset of the header at the cursor.
-    pub off: AtomicU64,
-    /// Zero.
-    pub reserved: [AtomicU64; 7],
-    /// In a channel with publish times, the number of messages by the time from publishing to receiving: see
-    /// [`delays`](super::delays).
-    pub delays: [AtomicU64; DELAY_BUCKETS],
 }
 
 /// The page between the daemon and the writer.

@@ -387,12 +387,6 @@ impl Reader {
     pub fn lost(&self) -> u64 {
         self.losses.lost()
     }
-
-    /// The reason why the daemon ended the attachment, if it has.
-    #[must_use]
-    pub fn farewell(&self) -> Option<&str> {
-        self.connection.farewell()
-    }
 }
 
 impl Drop for Reader {

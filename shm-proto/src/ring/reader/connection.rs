@@ -3,6 +3,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::time::Duration;
 
+use super::Reader;
 use super::moves::Moves;
 use super::trouble::Trouble;
 use crate::os::poll;
@@ -138,5 +139,13 @@ impl Connection {
     /// Whether the program has been told of the trouble, and the daemon still has time to act.
     pub(super) fn awaits_verdict(&self) -> bool {
         self.trouble.is_fresh() && self.link.is_some()
+    }
+}
+
+impl Reader {
+    /// The reason why the daemon ended the attachment, if it has.
+    #[must_use]
+    pub fn farewell(&self) -> Option<&str> {
+        self.connection.farewell()
     }
 }
