@@ -1,6 +1,7 @@
 //! The clock of the library: moments are numbers of nanoseconds, as the kernel's waits and the shared pages need them.
 #![allow(unsafe_code)]
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, SystemTime};
 
 use nix::libc;
@@ -32,17 +33,37 @@ pub fn left(until_ns: u64) -> Duration {
     Duration::from_nanos(until_ns.saturating_sub(monotonic_ns()))
 }
 
-/// The date of a moment of [`monotonic_ns`], by what the machine's clock says now.
+/// The date of a moment of [`monotonic_ns`], by what the machine's clock says now. Two moments keep their order and their
+/// distance, unless the clock is set between the two calls.
 #[must_use]
 pub fn date(ns: u64) -> SystemTime {
-    let (now, date) = (monotonic_ns(), SystemTime::now());
-    let date = if ns <= now {
-        date.checked_sub(Duration::from_nanos(now - ns))
-    } else {
-        date.checked_add(Duration::from_nanos(ns - now))
-    };
-    // Only a moment that a hostile program made up has no date.
-    date.unwrap_or(SystemTime::UNIX_EPOCH)
+    // No moment is before 1970, and none is so late that it has no date.
+    SystemTime::UNIX_EPOCH + Duration::from_nanos(ns.saturating_add_signed(offset_ns()))
+}
+
+/// How far the wall clock is ahead of [`monotonic_ns`]. The two run at the same rate, so the difference changes only when somebody
+/// sets the clock. A measurement is wrong by the time that it takes, and would disorder moments that are close to each other. So an
+/// earlier one counts until the clocks differ by more than that.
+fn offset_ns() -> i64 {
+    const MOST_WRONG: u64 = 100_000;
+    static OFFSET: AtomicI64 = AtomicI64::new(i64::MIN);
+    let mut known = OFFSET.load(Ordering::Relaxed);
+    for _ in 0..10 {
+        let before = monotonic_ns();
+        let date = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let took = monotonic_ns() - before;
+        let measured = i64::try_from(date.as_nanos()).unwrap_or(i64::MAX).saturating_sub_unsigned(before + took / 2);
+        let is_first = known == i64::MIN;
+        if is_first || (took < MOST_WRONG && measured.abs_diff(known) > 2 * MOST_WRONG) {
+            OFFSET.store(measured, Ordering::Relaxed);
+            known = measured;
+        }
+        // A first measurement that was interrupted is taken again.
+        if took < MOST_WRONG {
+            break;
+        }
+    }
+    known
 }
 
 #[cfg(test)]
@@ -56,7 +77,8 @@ mod tests {
             let apart = super::date(moment).duration_since(expected).unwrap_or_else(|e| e.duration());
             assert!(apart < Duration::from_secs(60), "{apart:?}");
         }
-        assert!(super::date(now - 7) < super::date(now + 1_000_000_000));
+        let dates: Vec<_> = (0..10_000).map(|n| super::date(now + n)).collect();
+        assert!(dates.is_sorted_by(|one, other| *other == *one + Duration::from_nanos(1)));
         let _ = [0, u64::MAX].map(super::date);
     }
 
