@@ -23,6 +23,7 @@
 //! | 192 | 64 | control: [`control`] bits | writer and daemon |
 //! | 256 | 32 | semaphore `wake`: writer to reader | both |
 //! | 320 | 32 | semaphore `space`: reader to writer | both |
+//! | 384 | 2,496 | [`ReaderTimes`]: the offset at the cursor, and delays of messages | reader |
 //!
 //! # Lease page: one sealed memfd for each time that the writer role is lent
 //!

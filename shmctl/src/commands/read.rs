@@ -1,5 +1,6 @@
 //! `shmctl read`: messages to standard output.
 
+mod about;
 mod format;
 mod handoff;
 mod hexdump;

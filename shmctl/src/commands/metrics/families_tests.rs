@@ -17,6 +17,9 @@ fn scrape() -> Scrape {
     for number in 1..3 {
         let mut reader = ReaderStat::new(number, 4711, "a \"b\"".into(), "me".into(), ReaderState::Stalled);
         (reader.lag_messages, reader.heartbeat_ms) = (7, 12);
+        reader.oldest_unread_ns = Some(2_000_000_001);
+        let latency = "{\"messages\":9,\"p50_ns\":1,\"p90_ns\":2,\"p99_ns\":3,\"max_ns\":4}";
+        reader.latency = Some(serde_json::from_str(latency).unwrap());
         cam.readers.push(reader);
     }
     let mut hand = ChannelStat::new("hand".parse().unwrap(), Mode::Handoff, "/hand".into());

@@ -6,12 +6,11 @@ use std::str::FromStr;
 
 use serde::Serialize;
 use shm_proto::Message;
-use shm_proto::internal::os::clock;
 
+use super::about::{About, hex};
 use super::hexdump;
 use super::template::Template;
 use crate::error::{Failure, Result};
-use crate::human::utc_ns;
 
 /// Bytes of the number before a message in [`Format::Length`].
 const LENGTH: usize = size_of::<u32>();
@@ -66,24 +65,6 @@ impl fmt::Display for Format {
             Format::Template(template) => template.fmt(f),
             named => f.write_str(NAMED.iter().find(|(_, format)| format == named).map_or("", |(name, _)| name)),
         }
-    }
-}
-
-/// What there is to say of a message beside its bytes.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct About<'a> {
-    pub(super) channel: &'a str,
-    pub(super) seq: u64,
-    /// Messages lost before it.
-    pub(super) lost: u64,
-    /// When it was published, by the monotonic clock, if the channel has publish times.
-    pub(super) published_ns: Option<u64>,
-}
-
-impl About<'_> {
-    /// The date at which it was published.
-    pub(super) fn date(&self) -> Option<String> {
-        self.published_ns.map(|ns| utc_ns(clock::date(ns)))
     }
 }
 
@@ -190,12 +171,6 @@ impl Printer {
             out.push(b'\n');
         }
     }
-}
-
-pub(super) fn hex(bytes: &[u8], out: &mut Vec<u8>) {
-    const DIGITS: &[u8; 16] = b"0123456789abcdef";
-    out.reserve(2 * bytes.len());
-    out.extend(bytes.iter().flat_map(|byte| [DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]));
 }
 
 fn json(channel: Option<&str>, about: &About<'_>, bytes: &[u8], out: &mut Vec<u8>) {

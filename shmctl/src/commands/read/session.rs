@@ -8,7 +8,8 @@ use shm_proto::internal::os::clock;
 use shm_proto::{Attachment, ChannelName, Message, ReaderError};
 
 use super::Args;
-use super::format::{About, Printer};
+use super::about::About;
+use super::format::Printer;
 use super::pace::Pace;
 use super::stream::{Kept, Stream, Streams, is_closed};
 use crate::error::{Failure, Result, note};

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::io::Write;
 
-use super::format::{About, hex};
+use super::about::{About, hex};
 
 /// A field, and its name in a template.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
