@@ -57,11 +57,11 @@ pub(super) struct CarriedLosses(u64);
 impl CarriedLosses {
     /// Copies a message out. `Ok(Err(error))` if the message was overwritten meanwhile, so that another one is received.
     pub(super) fn copy(&mut self, message: Message<'_>, out: &mut Vec<u8>) -> Result<Received, ReaderError> {
-        let (seq, lost_before) = (message.seq(), message.lost_before());
+        let (seq, lost_before, published_ns) = (message.seq(), message.lost_before(), message.published_ns());
         message.copy_to_vec(out);
         let finished = message.finish();
         self.0 += lost_before;
-        finished.map(|()| Received { seq, lost_before: take(&mut self.0) })
+        finished.map(|()| Received { seq, lost_before: take(&mut self.0), published_ns })
     }
 }
 
