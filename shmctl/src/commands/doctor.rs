@@ -34,7 +34,7 @@ group (groups in the configuration that the daemon is not in), memory (/dev/shm)
 full (and the reader that is to blame), stalled, evicted, readers, source. Run as root or as the daemon's user to see everything.
 
 Exit codes, for monitoring plugins (Nagios):
-  0  nothing is wrong
+  0  nothing is wrong, or --fix has mended everything
   1  warning: something will go wrong, or does for some
   2  critical: messages do not flow or are lost, or there is no daemon. Wrong usage ends with 2 as well, with a message on
      standard error and nothing on standard output

@@ -38,6 +38,14 @@ fn evict(stat: &ChannelStat, reader: &ReaderStat) -> String {
     format!("shmctl evict -c {} --reader {}", stat.channel, reader.reader)
 }
 
+/// What ends a program. Of a program in a container of its own, the daemon does not know the number, and 0 stands for it.
+fn end(pid: u32) -> String {
+    match pid {
+        0 => "end that program in its container, where its process number is known".to_owned(),
+        pid => format!("kill {pid}"),
+    }
+}
+
 fn full(before: Option<&ChannelStat>, stat: &ChannelStat) -> Option<Finding> {
     let before = before.filter(|before| is_full(before))?;
     let culprit = slowest(stat).filter(|_| is_full(stat))?;
@@ -114,7 +122,7 @@ fn peers(stat: &ChannelStat) -> Vec<Finding> {
                     "the program does not look at its channel: its last sign of life was {} ago",
                     age(reader.heartbeat_ms)
                 ),
-                format!("kill {}", reader.pid),
+                end(reader.pid),
             )),
             _ => {}
         }
@@ -126,7 +134,7 @@ fn peers(stat: &ChannelStat) -> Vec<Finding> {
             "stalled",
             format!("the writer of channel {} ({program}, pid {}, user {user}) is stalled", stat.channel, writer.pid),
             format!("its last sign of life was {} ago (stalled_after is {limit})", age(writer.heartbeat_ms)),
-            format!("kill {}", writer.pid),
+            end(writer.pid),
         ));
     }
     if let Some(handoff) = stat.handoff.as_ref().filter(|handoff| handoff.stalled) {
@@ -191,6 +199,12 @@ mod tests {
             "{findings:?}"
         );
         assert_eq!(findings[0].command, "shmctl resize -c cam --bytes 4000");
+    }
+
+    #[test]
+    fn a_program_without_a_number_here_is_not_to_be_killed_by_number() {
+        assert_eq!(end(4711), "kill 4711");
+        assert!(!end(0).contains("kill"), "kill 0 would end the operator's own programs");
     }
 
     #[test]

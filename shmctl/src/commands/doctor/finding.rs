@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::colour::Colour;
+use crate::human::counted;
 use crate::terminal::{Page, folded};
 
 /// How bad a finding is. The codes are those of monitoring plugins (Nagios).
@@ -52,6 +53,8 @@ pub(super) struct Finding {
     /// What `--fix` has done, or why it did nothing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) fixed: Option<String>,
+    /// `--fix` has mended it, so that nothing is wrong any more.
+    pub(super) mended: bool,
 }
 
 impl Finding {
@@ -63,7 +66,7 @@ impl Finding {
         command: impl Into<String>,
     ) -> Self {
         let (what, cause, command) = (what.into(), cause.into(), command.into());
-        Finding { severity, check, what, cause, command, fixed: None }
+        Finding { severity, check, what, cause, command, fixed: None, mended: false }
     }
 }
 
@@ -84,7 +87,7 @@ impl<'a> Report<'a> {
 
 /// The severity that decides the exit code: what is known to be wrong counts before what is not known.
 pub(super) fn worst(findings: &[Finding]) -> Option<Severity> {
-    let has = |severity| findings.iter().any(|finding| finding.severity == severity);
+    let has = |severity| findings.iter().any(|finding| finding.severity == severity && !finding.mended);
     [Severity::Critical, Severity::Unknown, Severity::Warning].into_iter().find(|severity| has(*severity))
 }
 
@@ -106,14 +109,19 @@ pub(super) fn render(findings: &[Finding], page: Page) -> String {
 }
 
 fn summary(findings: &[Finding]) -> String {
-    let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
-    let (critical, warnings) = (count(Severity::Critical), count(Severity::Warning));
-    let plural = if warnings == 1 { "" } else { "s" };
-    match count(Severity::Unknown) {
-        0 if findings.is_empty() => "no problems found\n".to_owned(),
-        0 => format!("{critical} critical, {warnings} warning{plural}\n"),
-        unknown => format!("{critical} critical, {warnings} warning{plural}, {unknown} unknown\n"),
+    if findings.is_empty() {
+        return "no problems found\n".to_owned();
     }
+    let open = |severity| findings.iter().filter(|finding| finding.severity == severity && !finding.mended).count();
+    let (critical, warnings) = (open(Severity::Critical), open(Severity::Warning));
+    let mut text = format!("{critical} critical, {}", counted(warnings as u64, "warning", "s"));
+    let mended = findings.iter().filter(|finding| finding.mended).count();
+    for (number, what) in [(open(Severity::Unknown), "unknown"), (mended, "mended")] {
+        if number > 0 {
+            text += &format!(", {number} {what}");
+        }
+    }
+    text + "\n"
 }
 
 #[cfg(test)]
@@ -139,12 +147,16 @@ mod tests {
             let findings: Vec<_> = severities.iter().copied().map(finding).collect();
             assert_eq!(worst(&findings).map_or(0, Severity::exit_code), code, "{severities:?}");
         }
+        let mut mended = finding(Critical);
+        mended.mended = true;
+        assert_eq!(worst(&[mended.clone()]), None);
+        assert_eq!(worst(&[mended, finding(Warning)]), Some(Warning));
     }
 
     #[test]
     fn a_finding_has_a_cause_and_a_command_that_can_be_copied() {
         let mut found = finding(Severity::Critical);
-        found.fixed = Some("removed".into());
+        (found.fixed, found.mended) = (Some("removed".into()), true);
         assert_eq!(
             render(&[found.clone(), finding(Severity::Warning)], Page::default()),
             "\
@@ -155,7 +167,7 @@ critical  channel cam is full
 warning   channel cam is full
           cause:   reader 3 does not read
           command: shmctl evict -c cam --reader 3
-1 critical, 1 warning
+0 critical, 1 warning, 1 mended
 "
         );
         assert_eq!(render(&[], Page::default()), "no problems found\n");

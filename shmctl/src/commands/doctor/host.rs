@@ -125,7 +125,7 @@ pub(super) fn descriptors(daemon: &Pong, channels: &[ChannelStat]) -> Vec<Findin
                     "the writer of channel {} (pid {}) may open {limit} descriptors, and needs about {needed} for {} readers",
                     stat.channel, writer.pid, stat.max_readers
                 ),
-                "the writer keeps one descriptor per reader; a reader for which it has none is evicted",
+                "the writer keeps one descriptor per reader; when it has no descriptor left, the next reader is evicted",
                 format!("ulimit -n {needed} before the writer starts"),
             ));
         }

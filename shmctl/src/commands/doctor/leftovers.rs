@@ -66,7 +66,9 @@ fn look_at(name: &str, fix: bool) -> Option<Finding> {
         if users.is_empty() { "shmctl doctor --fix" } else { "systemctl start shmd" },
     );
     if fix {
-        finding.fixed = Some(match remove(name, &path, stat.st_uid) {
+        let removed = remove(name, &path, stat.st_uid);
+        finding.mended = removed.is_ok();
+        finding.fixed = Some(match removed {
             Ok(()) => "removed".to_owned(),
             Err(reason) => format!("not removed: {reason}"),
         });
