@@ -192,8 +192,8 @@ int shmd_reader_try_recv(shmd_reader *reader, shmd_message *message);
  * message. Ends the message in any case, unless the result is INVALID, STATE or FORKED. A reader that follows goes on after any of
  * these results. */
 int shmd_reader_finish(shmd_reader *reader, shmd_message *message);
-/* Lends up to most messages at once, at least one, and stores their number in *count. On an "overwrite" or a handoff channel, and
- * just after attaching, the number is 1. No more than 64 are lent at once. */
+/* Lends up to most messages at once, at least one, and stores their number in *count. On an "overwrite" or a handoff channel, in a
+ * channel with publish times, and just after attaching, the number is 1. No more than 64 are lent at once. */
 int shmd_reader_recv_many(shmd_reader *reader, shmd_message *messages, size_t most, size_t *count, int64_t timeout_ns);
 /* Finishes with all messages of shmd_reader_recv_many(). *valid (may be NULL) is the number of messages, from the first on, whose
  * bytes are valid; it is set also if the result is OVERWRITTEN, WITHDRAWN or EVICTED. */

@@ -20,6 +20,12 @@ pub const HEADER: u64 = 8;
 pub const TIME: u64 = 8;
 /// The feature that each record has a publish time, a bit of a segment's features.
 pub const PUBLISH_TIMES: u64 = 1;
+/// The features of records, as bits, in a channel with these options.
+#[must_use]
+pub const fn features(publish_times: bool) -> u64 {
+    if publish_times { PUBLISH_TIMES } else { 0 }
+}
+
 /// The smallest alignment of payloads, and therefore the smallest size of a record, in bytes.
 pub const LEAST_ALIGN: u64 = 16;
 /// The largest alignment of payloads in bytes.

@@ -1,7 +1,7 @@
 //! A channel's sizes: given values, defaults, and whether they fit each other.
 
 use shm_proto::Bytes;
-use shm_proto::internal::ring::record::{LEAST_ALIGN, MAX_CAPACITY, MOST_ALIGN, PUBLISH_TIMES, Strides, is_alignment};
+use shm_proto::internal::ring::record::{LEAST_ALIGN, MAX_CAPACITY, MOST_ALIGN, Strides, features, is_alignment};
 
 use super::memory;
 use super::origin::{Error, Located};
@@ -91,7 +91,7 @@ fn max_message(raw: &Channel, max: u64, align: u32) -> Result<u64, Error> {
         return Ok(raw.max_message.as_ref().map_or(u64::MAX, |asked| asked.value.get()));
     }
     let times = raw.timestamps.as_ref().is_some_and(|v| v.value);
-    let strides = Strides::new(align.into(), if times { PUBLISH_TIMES } else { 0 });
+    let strides = Strides::new(align.into(), features(times));
     let overhead = strides.overhead();
     let limit = (max >= overhead).then(|| strides.largest_message(max));
     match (&raw.max_message, limit) {

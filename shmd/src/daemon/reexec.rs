@@ -13,12 +13,13 @@ use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
 use shm_proto::internal::control::Reexecuted;
+use shm_proto::internal::ring::record::features;
 use shm_proto::{ChannelName, Done, Error, ErrorKind, Refusal};
 
 use super::Daemon;
 use super::left::Handover;
 use super::probe::{Candidate, Probe};
-use crate::channel::{Channel, geometry, stays_as_it_is};
+use crate::channel::{Channel, stays_as_it_is};
 use crate::client::Role;
 use crate::config;
 use crate::connections::{is_master, refusal};
@@ -94,7 +95,7 @@ impl Daemon {
             arguments: std::env::args_os().skip(1).collect(),
             dir: origin.start_dir.clone(),
             stdin_feeds: origin.stdin_feeds,
-            features: self.channels.iter().fold(0, |features, channel| features | geometry(channel.config()).features),
+            features: features(self.channels.iter().any(|channel| channel.config().timestamps)),
         };
         let failed = |e: Error| refusal(ErrorKind::Internal, e.to_string());
         let probe = Probe::start(candidate).map_err(failed)?;

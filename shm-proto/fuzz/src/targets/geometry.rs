@@ -5,6 +5,7 @@ use std::os::fd::AsFd;
 use nix::unistd::ftruncate;
 use shm_proto::internal::control::decode;
 use shm_proto::internal::ring::layout::DATA_OFFSET;
+use shm_proto::internal::ring::record::PUBLISH_TIMES;
 use shm_proto::internal::ring::{Beginning, Owner, Snapshot, Walk, WalkFrom, begin_segment};
 use shm_proto::{Geometry, OnFull, Start};
 
@@ -79,5 +80,7 @@ fn facts(bytes: &mut Bytes<'_>) -> Geometry {
     geometry.max_readers = word(bytes) as u32;
     // Waiting for readers that never come is not what is tried here.
     geometry.prefault = bytes.byte() % 8 == 1;
+    // Publish times, and what no program knows.
+    geometry.features = bytes.one_of(&[0, PUBLISH_TIMES, 2]);
     geometry
 }

@@ -18,7 +18,7 @@ use shm_proto::internal::os::memory;
 use shm_proto::internal::os::memory::Free;
 use shm_proto::internal::os::{barrier, file_lock, process, random, reserve, shm};
 use shm_proto::internal::ring::layout::DATA_OFFSET;
-use shm_proto::internal::ring::record::PUBLISH_TIMES;
+use shm_proto::internal::ring::record::features;
 use shm_proto::internal::ring::{Owner, Snapshot};
 use shm_proto::{Bytes, SystemError};
 
@@ -314,7 +314,7 @@ pub(crate) fn geometry(config: &ChannelConfig) -> Geometry {
     let millis = |time: std::time::Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX).max(1);
     let mut geometry = Geometry::new(config.name.clone(), random::u64(), config.max, config.max_message);
     geometry.align = config.align;
-    geometry.features = if config.timestamps { PUBLISH_TIMES } else { 0 };
+    geometry.features = features(config.timestamps);
     geometry.on_full = config.on_full;
     geometry.ack = config.ack;
     geometry.ack_timeout_ms = millis(config.ack_timeout);
