@@ -10,7 +10,7 @@ fn write(daemon: &Daemon, channel: &str, lines: &str) {
     daemon.cli_with_input(&["write", channel], lines.as_bytes()).quiet();
 }
 
-/// Waits until every channel has so many readers, which have chosen their start.
+/// Waits until every channel has this number of readers, and all of them have chosen their start.
 fn until_readers(daemon: &Daemon, count: usize) {
     daemon.until_all_stat("the readers are attached", |stats| {
         let joined = |reader: &shm_proto::internal::control::stat::ReaderStat| {

@@ -47,6 +47,11 @@ fn a_channel_without_publish_times_says_what_is_missing() {
     assert!(run.err.contains("channel main") && run.err.contains("timestamps = true"), "{}", run.err);
     let text = daemon.cli(&["read", "--from", "oldest", "-n", "1", "--format", "{time} {text}"]).ok().text();
     assert_eq!(text, "- one\n");
+    let handoff = Daemon::start("[[channel]]\nmode = \"handoff\"\n");
+    let mut write = handoff.spawn_piped(&["write"]);
+    write.feed(b"one\n");
+    let run = handoff.cli(&["read", "--since", "1h"]);
+    assert!(run.code == Some(1) && run.err.contains("no publish times"), "{run:?}");
 }
 
 #[test]

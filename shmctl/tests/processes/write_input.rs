@@ -99,6 +99,6 @@ fn the_progress_is_drawn_in_place_and_leaves_nothing_behind() {
     wait_for("nothing is left of it", || terminal.screen().text().trim().is_empty().then_some(()));
     let screen = terminal.screen();
     assert_eq!((screen.scrolled, screen.wrapped), (0, 0), "{}", screen.text());
-    // Elsewhere there is none.
+    // Without a terminal nothing is shown.
     daemon.cli_with_input(&["write", "--progress"], b"four\n").quiet();
 }

@@ -59,10 +59,12 @@ impl Samples<'_> {
         }
     }
 
-    /// Readers of channels with publish times.
-    fn timed<V: Into<Value>>(&mut self, scrape: &Scrape, value: impl Fn(&ReaderStat) -> V) {
-        for (channel, name, reader) in scrape.readers().filter(|(.., reader)| is_timed(reader)) {
-            self.add(&[("channel", channel), ("reader", name)], value(reader));
+    /// What is known only of readers of channels with publish times.
+    fn timed<V: Into<Value>>(&mut self, scrape: &Scrape, value: impl Fn(&ReaderStat) -> Option<V>) {
+        for (channel, name, reader) in scrape.readers() {
+            if let Some(value) = value(reader) {
+                self.add(&[("channel", channel), ("reader", name)], value);
+            }
         }
     }
 
@@ -71,11 +73,6 @@ impl Samples<'_> {
             self.add(&[("channel", channel), ("reader", name)], value(reader));
         }
     }
-}
-
-/// Whether this reader's channel has publish times, as far as that can be seen.
-fn is_timed(reader: &ReaderStat) -> bool {
-    reader.oldest_unread_ns.is_some() || reader.latency.is_some()
 }
 
 /// The metrics of a scrape as text. A metric without a sample is left out.
@@ -272,10 +269,14 @@ families! {
         }
     };
     Gauge "shmd_reader_oldest_unread_age_seconds" "In channels with publish times: time since the oldest message was published that the reader has not read; 0 if it has read everything." |s, to| {
-        to.timed(s, |reader| Value::Nanos(reader.oldest_unread_ns.unwrap_or(0)));
+        to.timed(s, |reader| {
+            // A reader that still stands in a former segment is behind, and nobody knows how long.
+            let has_read_all = reader.lag_messages == 0 && reader.latency.is_some();
+            reader.oldest_unread_ns.or(has_read_all.then_some(0)).map(Value::Nanos)
+        });
     };
     Counter "shmd_reader_timed_messages_total" "In channels with publish times: messages whose latency the reader has measured." |s, to| {
-        to.timed(s, |reader| reader.latency.map_or(0, |all| all.messages));
+        to.timed(s, |reader| reader.latency.map(|all| all.messages));
     };
     Gauge "shmd_reader_latency_seconds" "In channels with publish times: the time from publishing to receiving that this part of the messages did not exceed since the reader attached." |s, to| {
         for (channel, name, reader) in s.readers() {

@@ -43,7 +43,7 @@ impl Answer {
     }
 }
 
-/// Answers the one request of a connection. `metrics` makes the text, or gives the reason why there is none.
+/// Answers the one request of a connection. `metrics` makes the text, or says why that is impossible.
 pub(super) fn serve(mut stream: Stream, metrics: impl FnOnce() -> Result<String, String>) -> io::Result<()> {
     let answer = match read_head(&mut stream)? {
         Some(head) => answer(&head, metrics),

@@ -160,7 +160,7 @@ impl Listener {
         Ok(listener)
     }
 
-    /// The next connection. `WouldBlock` if there is none.
+    /// The next connection, or `WouldBlock` if nobody waits.
     pub(super) fn accept(&self) -> io::Result<Stream> {
         match self {
             Listener::Unix(socket) => socket.accept().map(|(stream, _)| Stream::Unix(stream)),

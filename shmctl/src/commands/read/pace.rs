@@ -1,4 +1,4 @@
-//! At most so many messages per second.
+//! A limit on the number of messages per second.
 
 use std::time::{Duration, Instant};
 

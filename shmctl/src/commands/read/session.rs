@@ -280,7 +280,7 @@ impl Session {
     /// Appends a message that was handed over, unless it is not to be written.
     pub(super) fn take_handed_over(&mut self, channel: &str, bytes: &[u8]) -> Result<()> {
         let about = About { channel, seq: self.received, lost: 0, published_ns: None };
-        if !contains(bytes, self.grep.as_deref()) {
+        if !self.is_recent(&about)? || !contains(bytes, self.grep.as_deref()) {
             return Ok(());
         }
         if let Some(obstacle) = self.printer.obstacle(&about, bytes.len()) {
@@ -304,7 +304,7 @@ impl Session {
 
     /// Whether every message is written.
     pub(super) fn is_unfiltered(&self) -> bool {
-        self.grep.is_none()
+        self.grep.is_none() && self.since_ns.is_none()
     }
 
     /// The time until another message may be written.

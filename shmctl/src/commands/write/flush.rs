@@ -42,7 +42,7 @@ impl Flush {
         };
     }
 
-    /// The time until the beginning of a chunk is published; without an end if there is none.
+    /// The time until the beginning of a chunk is published, or the longest time if no chunk has begun.
     pub(super) fn left(&self, now: Instant) -> Duration {
         match (self.after, self.since) {
             (Some(after), Some(since)) => after.saturating_sub(now.saturating_duration_since(since)),
