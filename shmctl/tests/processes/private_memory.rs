@@ -117,7 +117,7 @@ fn without_inodes_a_new_channel_is_refused_with_numbers_and_the_others_go_on() {
     daemon
         .cli(&["reload"])
         .fails(1, &["create shared memory", "asked 1 inode, free 0 in /dev/shm (limit 3)", "nr_inodes"]);
-    assert!(daemon.log().contains("event=reload-failed"), "{}", daemon.log());
+    daemon.until_log("event=reload-failed");
     // Neither of them is there, and what was taken for the first is free again.
     assert_eq!(daemon.cli(&["list", "--json"]).quiet().text().matches("\"channel\"").count(), 1);
     daemon.cli(&["resize", "--bytes", "2MiB"]).quiet();

@@ -188,13 +188,14 @@ fn write_until<W: Write>(
     })
 }
 
-/// Numbers its run, and tells how far the run has come, a little late.
+/// Numbers its run, and tells how far the run has come, a little late. The program of a dead daemon may still run beside the next
+/// one: the directory is what only one of them can make, and each writes only into its own.
 const PROGRAM: &str = r#"
 cd "$1" || exit
-run=$(cat runs 2>/dev/null || echo 0)
-echo $((run + 1)) >runs.new && mv runs.new runs
+run=0
+until mkdir run.$run 2>/dev/null; do run=$((run + 1)); done
 n=0
-until [ $((n % TOLD)) = 0 ] && { echo $n >told.new; mv told.new told.$run; [ -e over ]; }; do
+until [ $((n % TOLD)) = 0 ] && { echo $n >run.$run/told; mv run.$run/told told.$run; [ -e over ]; }; do
     printf '%s %s %0*d\n' $run $n $((n % 300 + 1)) 0
     n=$((n + 1))
 done
