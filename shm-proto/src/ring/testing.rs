@@ -359,7 +359,7 @@ impl Attached {
         SharedPage::open(self.page_fd.as_fd()).unwrap()
     }
 
-    fn descriptors(&self) -> Vec<OwnedFd> {
+    pub(super) fn descriptors(&self) -> Vec<OwnedFd> {
         vec![self.page_fd.try_clone().unwrap(), self.bell.try_clone_fd().unwrap()]
     }
 }

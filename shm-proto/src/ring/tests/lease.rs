@@ -1,7 +1,13 @@
 //! What the daemon tells a writer, and when.
 
+use std::os::fd::{BorrowedFd, OwnedFd};
+
 use super::*;
+use crate::os::page::SharedPage;
+use crate::ring::layout::LeasePage;
+use crate::ring::link::{Link, LinkError};
 use crate::ring::testing::TestChannel;
+use crate::ring::thread_link::Line;
 
 #[test]
 fn a_reader_whose_line_is_held_back_loses_nothing() {
@@ -74,6 +80,56 @@ fn acknowledged_publishing_waits_for_readers_that_are_not_named_yet() {
         });
         assert_eq!(writer.publish_acked(b"two", Duration::from_secs(60)).unwrap(), Some(2));
     });
+}
+
+/// A link over which the daemon names a reader when the first message is published, just after the writer has found nothing on it.
+#[derive(Debug)]
+struct LateLine {
+    segment: OwnedFd,
+    page: SharedPage<LeasePage>,
+    late: Option<Line>,
+    line: Option<Line>,
+}
+
+impl Link<ToWriter, ToDaemon> for LateLine {
+    fn receive(&mut self) -> Result<Option<Line>, LinkError> {
+        let found = self.line.take();
+        let is_published = || Snapshot::read(self.segment.as_fd()).unwrap().tail.seq > 0;
+        if found.is_none() && self.late.is_some() && is_published() {
+            // As the daemon does it: the line, the generation, that there are no more lines, the generation.
+            self.line = self.late.take();
+            self.page.generation.value.fetch_add(1, Ordering::SeqCst);
+            self.page.pending.value.store(0, Ordering::SeqCst);
+            self.page.generation.value.fetch_add(1, Ordering::SeqCst);
+        }
+        Ok(found)
+    }
+
+    fn send(&mut self, _: ToDaemon) -> Result<(), LinkError> {
+        Ok(())
+    }
+
+    fn as_fd(&self) -> Option<BorrowedFd<'_>> {
+        None
+    }
+}
+
+#[test]
+fn acknowledged_publishing_waits_for_a_reader_that_is_named_while_the_link_is_read() {
+    let mut channel = TestChannel::new(4096, geometry(4096));
+    let mut reader = channel.reader(Start::New);
+    let attached = channel.readers.last().unwrap();
+    let (page, page_fd) = SharedPage::<LeasePage>::create("test-lease").unwrap();
+    page.pending.value.store(1, Ordering::SeqCst);
+    let late = (ToWriter::ReaderJoined { reader: attached.id }, attached.descriptors());
+    let segment = channel.segment.try_clone().unwrap();
+    let link = Box::new(LateLine { segment, page, late: Some(late), line: None });
+    let lease = SharedPage::open(page_fd.as_fd()).unwrap();
+    let mut writer =
+        Writer::open(channel.segment.as_fd(), lease, link, channel.geometry.clone(), channel.capacity).unwrap();
+    let error = writer.publish_acked(b"one", Duration::from_millis(20)).unwrap_err();
+    assert!(matches!(error, WriterError::Unacknowledged { .. }), "{error}");
+    assert_eq!(receive(&mut reader), b"one");
 }
 
 #[test]

@@ -82,15 +82,18 @@ impl Writer {
     }
 
     fn read_link(&mut self) -> Result<()> {
-        // This is also needed before the lines: a shrink among them may move the floor.
-        self.withhold();
+        // Before the lines, because a shrink among them may move the floor, and because the daemon may send a line that it holds
+        // back, and say that there are no more, after the link was read here: then that line is not known yet. The generation
+        // has risen by then, so that the link is read again.
+        let lacked = self.lease.lacks_lines();
+        self.withhold(lacked);
         while let Some((line, fds)) = self.lease.receive()? {
             self.obey(line, fds);
         }
         if self.peers.need_daemon() && !self.lease.has_daemon() && self.lease.check().is_ok() {
             self.lease.revoke("the daemon is gone, which was to hand over what is published here".to_owned());
         }
-        self.withhold();
+        self.withhold(lacked && self.lease.has_daemon() || self.lease.lacks_lines());
         // The readers may have changed, or the daemon has sent something: the next message checks everything again.
         self.tail.close();
         // A reader that has attached may have gone to sleep before the record that was in progress at that time. The
@@ -128,8 +131,8 @@ impl Writer {
     }
 
     /// Gives up no space while the daemon holds back lines, because they may name readers.
-    fn withhold(&mut self) {
-        self.peers.withhold(self.lease.lacks_lines().then_some(self.space.floor().pos));
+    fn withhold(&mut self, lacks_lines: bool) {
+        self.peers.withhold(lacks_lines.then_some(self.space.floor().pos));
     }
 
     /// Waits a while for lines that the daemon holds back.
