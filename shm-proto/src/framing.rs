@@ -49,6 +49,18 @@ pub enum Framing {
     Stream,
 }
 
+impl Framing {
+    /// Why the beginning of a message cannot be published without the rest; nothing if it can.
+    #[must_use]
+    pub fn refuses_flush(self) -> Option<&'static str> {
+        match self {
+            Framing::Chunk(_) => None,
+            Framing::Stream => Some("a stream is published as it arrives"),
+            Framing::Lines | Framing::Nul | Framing::Length => Some("a part of such a message is no message"),
+        }
+    }
+}
+
 impl FromStr for Framing {
     type Err = BadFraming;
 

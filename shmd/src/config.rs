@@ -120,6 +120,8 @@ pub(crate) struct ChannelConfig {
     pub(crate) framing: Framing,
     /// The delimiter of `lines` and `nul` stays in the message.
     pub(crate) keep_delimiter: bool,
+    /// A chunk that is not full is published this long after its first byte; `None` never.
+    pub(crate) flush: Option<Duration>,
 }
 
 impl ChannelConfig {

@@ -7,6 +7,7 @@ mod space;
 
 use std::io;
 
+use self::flush::Flush;
 pub use self::rest::PumpState;
 use self::skip::Skip;
 use self::space::keep;
@@ -96,6 +97,7 @@ pub struct Pump {
     /// A chunk cut short by the end of the input is an error.
     whole_chunks: bool,
     skip: Skip,
+    flush: Flush,
     /// The bytes behind a skipped message may hold whole messages.
     look_again: bool,
     published: u64,
@@ -123,6 +125,7 @@ impl Pump {
             dropped: false,
             whole_chunks: false,
             skip: Skip::Nothing,
+            flush: Flush::default(),
             look_again: false,
             published: 0,
             last: false,
@@ -166,16 +169,8 @@ impl Pump {
         self.published
     }
 
-    /// Reads what one read gives, or what completes one large message, and publishes the messages it completes.
-    ///
-    /// This waits if the input waits inside `read`, unless the input returns [`io::ErrorKind::WouldBlock`]. The sink
-    /// may wait as well.
-    ///
-    /// # Errors
-    /// [`FramingError::BadInput`] for a message over the limit and for a record cut short by the end of the input,
-    /// [`FramingError::NoMemory`] when there is no memory for the bytes of a message, [`FramingError::System`] when reading
-    /// fails, and the sink's errors.
-    pub fn step<S: MessageSink>(&mut self, input: &mut impl Input, sink: &mut S) -> Result<Step, S::Error> {
+    /// [`step`](Self::step), without a look at the time.
+    fn read_once<S: MessageSink>(&mut self, input: &mut impl Input, sink: &mut S) -> Result<Step, S::Error> {
         if self.ended {
             return Ok(Step::Eof);
         }

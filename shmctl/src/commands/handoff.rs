@@ -1,7 +1,10 @@
 //! Without a daemon: the objects of the handoff protocol, named on the command line.
 
 use clap::Args as ClapArgs;
-use shm_proto::internal::handoff::{BadObjectName, Names};
+use shm_proto::internal::handoff::Names;
+
+use crate::error::{Failure, Result};
+use crate::global::Global;
 
 /// Which objects.
 #[derive(Debug, ClapArgs)]
@@ -22,10 +25,20 @@ pub(crate) struct Objects {
 
 impl Objects {
     /// The names, if a handoff without a daemon is meant.
-    pub(crate) fn names(&self) -> Result<Option<Names>, BadObjectName> {
-        match (&self.segment, &self.avail, &self.done) {
-            (Some(segment), Some(avail), Some(done)) if self.handoff => Names::new(segment, avail, done).map(Some),
-            _ => Ok(None),
+    ///
+    /// # Errors
+    /// A usage error for a name that no object can have, and for the channel of a daemon beside them.
+    pub(crate) fn names(&self, global: &Global) -> Result<Option<Names>> {
+        let (Some(segment), Some(avail), Some(done), true) = (&self.segment, &self.avail, &self.done, self.handoff)
+        else {
+            return Ok(None);
+        };
+        match &global.channel {
+            Some(channel) if global.is_given => Err(Failure::Usage(format!(
+                "--handoff needs no daemon and knows no channel: leave {channel} out, or leave --handoff, --segment, --avail and \
+                 --done out"
+            ))),
+            _ => Ok(Some(Names::new(segment, avail, done)?)),
         }
     }
 }

@@ -150,7 +150,7 @@ pub(crate) fn run(args: &Args, global: &Global) -> Result<()> {
     if let Some(twice) = channels.iter().enumerate().find(|(place, name)| channels[..*place].contains(name)) {
         return Err(Failure::Usage(format!("channel {} is named twice: name each channel once", twice.1)));
     }
-    let names = args.objects.names()?;
+    let names = args.objects.names(global)?;
     let session = Session::new(args, &channels)?;
     if let Some(names) = names {
         return session.run(&mut (), |session, ()| session.take_from(&names, args.follow), |()| 0);

@@ -1,6 +1,5 @@
 //! `shmctl write`: standard input to messages.
 
-mod flush;
 mod follow;
 mod handoff;
 mod progress;
@@ -9,17 +8,16 @@ mod stopped;
 
 use std::io::{self, IsTerminal};
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use clap::{Args as ClapArgs, ValueEnum};
 use shm_proto::Error;
+use shm_proto::internal::framing::Framing;
 use shm_proto::internal::framing::input::Shared;
-use shm_proto::internal::framing::{Framing, Step};
 
-use self::flush::Flush;
 use self::progress::Progress;
 use super::handoff::Objects;
-use crate::error::{Result, note};
+use crate::error::{Failure, Result, note};
 use crate::global::Global;
 use crate::human;
 use crate::signals::Signals;
@@ -30,12 +28,12 @@ Examples:
   journalctl -f | shmctl write                   one message per line
   find . -print0 | shmctl write --framing nul    one message per name
   shmctl write --framing chunk=64KiB < film.ts   one message per 64 KiB; the last may be shorter
-  producer | shmctl write --framing length       a length of 4 bytes, little-endian, before each message
+  producer | shmctl write --framing length       4 bytes, little-endian, before each message
   tcpdump -U -w - | shmctl write --framing stream
-                                                 what has arrived is a message at once, up to 256 KiB
+                                                 what has arrived is a message at once
   tcpdump -U -w - | shmctl write --framing chunk=4KiB --flush 100ms
                                                  one message per 4 KiB, or less after 100 ms
-  sensor | shmctl write cam --follow             goes on when the daemon was stopped and started again
+  sensor | shmctl write cam --follow             goes on after a restart of the daemon
   printf 'Hello\\0World\\0' | shmctl write --framing nul --keep-delimiter \\
       --handoff --segment /demo_shm --avail /sem_avail --done /sem_done
                                                  strings to a C program, without a daemon
@@ -110,32 +108,23 @@ fn permissions(text: &str) -> Result<Permissions, String> {
 
 pub(crate) fn run(args: Args, global: &Global) -> Result<()> {
     let signals = Signals::catch()?;
-    let flow = Flow { flush: Flush::new(args.flush, args.framing)?, progress: Progress::new(args.progress) };
-    match args.objects.names()? {
-        Some(names) => handoff::run(&args, names, &signals, flow),
-        None => publish::run(&args, global, &signals, flow),
+    check_flush(args.flush, args.framing)?;
+    let names = args.objects.names(global)?;
+    let progress = Progress::new(args.progress);
+    match names {
+        Some(names) => handoff::run(&args, names, &signals, &progress),
+        None => publish::run(&args, global, &signals, &progress),
     }
 }
 
-/// What happens beside the messages.
-#[derive(Debug)]
-struct Flow {
-    flush: Flush,
-    progress: Progress,
-}
-
-impl Flow {
-    /// After a step, which has left `unfinished` bytes: returns whether the beginning of a chunk is to be published.
-    fn after_step(&mut self, step: Step, unfinished: usize, so_far: impl FnOnce() -> (u64, u64)) -> bool {
-        let now = Instant::now();
-        self.flush.after_step(step, unfinished, now);
-        self.progress.show(so_far);
-        self.flush.left(now).is_zero()
-    }
-
-    /// The longest wait for input.
-    fn most(&self) -> Duration {
-        self.flush.left(Instant::now()).min(self.progress.interval())
+/// # Errors
+/// A usage error: the framing has no messages that could be published in part.
+fn check_flush(after: Option<Duration>, framing: Framing) -> Result<()> {
+    match (after, framing.refuses_flush()) {
+        (Some(_), Some(reason)) => Err(Failure::Usage(format!(
+            "--flush does not go with --framing {framing}: {reason}; leave --flush out, or use --framing chunk=SIZE"
+        ))),
+        _ => Ok(()),
     }
 }
 

@@ -84,6 +84,29 @@ fn who_types_is_told_how_to_end() {
 }
 
 #[test]
+fn the_progress_goes_on_while_the_command_waits_for_space() {
+    let daemon = Daemon::start("[[channel]]\ncapacity = \"64KiB\"\nmax = \"64KiB\"\nevict_after = \"0\"\n");
+    let mut reader = daemon.spawn(&["read"]);
+    daemon.until_readers(1);
+    reader.freeze();
+    let terminal = Terminal::new(24, 80);
+    let mut command = daemon.shmctl(&["write", "--progress"]);
+    command.stdin(std::process::Stdio::piped()).stdout(std::process::Stdio::null()).stderr(terminal.stdio());
+    let mut write = Proc::spawn_untouched(command);
+    write.feed(&b"0123456789\n".repeat(5000));
+    daemon.until_stat("the channel is full", |stat| stat.used > stat.capacity / 10 * 9);
+    // The first of these has the rate of what fitted, and the others show that nothing moves.
+    let still = |line: &String| line.contains(" messages, ") && line.ends_with("  0/s, 0/s");
+    wait_for("it is drawn again and again", || {
+        (terminal.screen().overwritten.iter().filter(|line| still(line)).count() >= 3).then_some(())
+    });
+    reader.thaw();
+    write.end_input();
+    write.wait().ok();
+    wait_for("nothing is left of it", || terminal.screen().text().trim().is_empty().then_some(()));
+}
+
+#[test]
 fn the_progress_is_drawn_in_place_and_leaves_nothing_behind() {
     let daemon = Daemon::start("");
     let terminal = Terminal::new(24, 80);

@@ -85,6 +85,8 @@ fn channel(raw: &Channel, default_source: SourceKind, prefix: &Prefix, host: &Ho
     let mode = Mode::check(raw, prefix, &name, group.is_some())?;
     let framing = parsed(&raw.framing)?.unwrap_or_default();
     let write = list(&raw.write)?;
+    let source = source::check(raw, framing, &write)?.unwrap_or(default_source);
+    let flush = time(&raw.flush, Duration::ZERO).map(some_time)?;
     Ok(ChannelConfig {
         name,
         capacity: sizes.capacity,
@@ -107,7 +109,8 @@ fn channel(raw: &Channel, default_source: SourceKind, prefix: &Prefix, host: &Ho
         read: list(&raw.read)?.and_group(group.as_ref().map(|(_, gid)| *gid)),
         admin: list(&raw.admin)?,
         group,
-        source: source::check(raw, framing, &write)?.unwrap_or(default_source),
+        flush: source::flush(raw, &source, framing, flush)?,
+        source,
         framing,
         write,
         keep_delimiter: raw.keep_delimiter.as_ref().is_some_and(|v| v.value),

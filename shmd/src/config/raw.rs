@@ -96,6 +96,10 @@ macro_rules! table {
             /// Every key of the table.
             pub(super) const KEYS: &'static [&'static str] = &[$(stringify!($key)),*];
 
+            /// The types of their values, in the same order.
+            #[cfg(test)]
+            pub(super) const TYPES: &'static [&'static str] = &[$(stringify!($type)),*];
+
             /// Takes over what `above` has.
             pub(super) fn overlay(&mut self, above: Self) {
                 $(if above.$key.is_some() { self.$key = above.$key; })*
@@ -179,6 +183,8 @@ table! {
         framing: String,
         /// Messages of the source end with their delimiter.
         keep_delimiter: bool,
+        /// How long the beginning of a chunk waits for the rest.
+        flush: Time,
     }
 }
 

@@ -78,6 +78,7 @@ pub(crate) fn values(channel: &ChannelConfig) -> Vec<(&'static str, String)> {
     if channel.source.is_framed() {
         values.push(("framing", text(&channel.framing.to_string())));
         values.push(("keep_delimiter", channel.keep_delimiter.to_string()));
+        values.push(("flush", time(channel.flush)));
     }
     if let Some(Names { segment, avail, done }) = &channel.handoff {
         values.retain(|(key, _)| !RINGS_OWN.contains(key));

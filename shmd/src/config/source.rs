@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use shm_proto::internal::control::stat;
 use shm_proto::internal::framing::Framing;
@@ -120,6 +121,25 @@ pub(super) fn check(raw: &Channel, framing: Framing, write: &Access) -> Result<O
         });
     }
     Ok(Some(kind))
+}
+
+/// The time after which the beginning of a chunk is published, `None` for never, checked against what it needs to go with.
+pub(super) fn flush(
+    raw: &Channel,
+    source: &SourceKind,
+    framing: Framing,
+    after: Option<Duration>,
+) -> Result<Option<Duration>, Error> {
+    let Some(written) = raw.flush.as_ref().filter(|_| after.is_some()) else { return Ok(None) };
+    if !source.is_framed() {
+        return Err(written.bad("packets are published as they arrive: leave flush out"));
+    }
+    match framing.refuses_flush() {
+        None => Ok(after),
+        Some(reason) => Err(written.bad(format!(
+            "flush does not go with framing {framing}: {reason}; leave flush out, or use framing = \"chunk=SIZE\""
+        ))),
+    }
 }
 
 fn parse(written: &Located<String>, write: &Access) -> Result<SourceKind, Error> {

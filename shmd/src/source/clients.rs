@@ -148,11 +148,14 @@ impl Clients {
         // What a source before this one has read and not published: no input tells of it.
         let begun = self.clients.iter().any(|client| client.pump.has_more());
         let holding = self.clients.iter().any(|client| client.pump.memory() > 0 && client.pump.unfinished() == 0);
+        let flush = self.clients.iter().filter_map(|client| client.pump.flush_in()).min();
         let most = if begun { Some(Duration::ZERO) } else { rest.or(holding.then_some(IDLE)) };
+        let most = [most, flush].into_iter().flatten().min();
         feed.wait(&mut fds, most)?;
         let waiting = is_ready(&fds[daemon]);
         let ready = fds[daemon + 1..].iter().zip(&self.clients).enumerate();
-        let ready = ready.filter(|(_, (fd, client))| is_ready(fd) || client.pump.has_more()).map(|(index, _)| index);
+        let is_due = |client: &Client| client.pump.has_more() || client.pump.flush_in() == Some(Duration::ZERO);
+        let ready = ready.filter(|(_, (fd, client))| is_ready(fd) || is_due(client)).map(|(index, _)| index);
         let ready: Vec<usize> = ready.collect();
         if ready.is_empty() && holding && now.elapsed() >= IDLE {
             self.clients.iter_mut().for_each(|client| client.pump.release());

@@ -148,7 +148,7 @@ impl Exec {
                     let daemon = fds.len();
                     let inputs = [Some(running.stdout()), Some(running.ended()), self.stderr(running)];
                     fds.extend(inputs.into_iter().flatten().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
-                    feed.wait(&mut fds, None)?;
+                    feed.wait(&mut fds, pump.flush_in())?;
                     self.complaints.take(running.stderr(), feed.channel(), running.pid());
                     // The end counts when nothing is left to read. A child of its own that holds the pipe open does not.
                     if is_ready(&fds[daemon + 1]) && !is_ready(&fds[daemon]) {

@@ -32,6 +32,8 @@ pub(crate) struct Cutting {
     pub(crate) keep_delimiter: bool,
     /// The largest, in bytes.
     pub(crate) max_message: u64,
+    /// A chunk that is not full is published this long after its first byte; nothing for never.
+    pub(crate) flush: Option<Duration>,
 }
 
 impl Cutting {
@@ -40,15 +42,18 @@ impl Cutting {
     /// # Errors
     /// When the framing does not go with the channel's largest message.
     pub(super) fn pump(&self) -> Result<Pump> {
-        Ok(Pump::new(self.framing, self.max_message)?.keeping_delimiters(self.keep_delimiter))
+        let pump = Pump::new(self.framing, self.max_message)?.keeping_delimiters(self.keep_delimiter);
+        Ok(pump.flushing_after(self.flush))
     }
 
-    /// For one input that may end because its writer died: a chunk cut short is an error then.
+    /// For one input that may end because its writer died: a chunk cut short is an error then, unless the channel publishes the
+    /// beginnings of chunks anyway.
     ///
     /// # Errors
     /// As [`pump`](Self::pump).
     pub(super) fn pump_of_many(&self) -> Result<Pump> {
-        Ok(self.pump()?.requiring_whole_chunks())
+        let pump = self.pump()?;
+        Ok(if self.flush.is_some() { pump } else { pump.requiring_whole_chunks() })
     }
 }
 

@@ -182,7 +182,7 @@ impl Fifo {
                 Stepped::Idle => {
                     let is_begun = pump.unfinished() > 0 || pump.is_passing_over();
                     Self::note(&self.file, feed, if is_begun { INSIDE } else { BEGINS });
-                    feed.wait_for(&self.file, None)?;
+                    feed.wait_for(&self.file, pump.flush_in())?;
                     Self::note(&self.file, feed, INSIDE);
                 }
                 Stepped::Short(e) => feed.wait_for_memory(&e)?,

@@ -33,7 +33,7 @@ impl<T: AsFd + Send + std::fmt::Debug> Input for Stdin<T> {
         loop {
             match feed.step(pump, &mut input)? {
                 Stepped::Moved => {}
-                Stepped::Idle => feed.wait_for(&input, None)?,
+                Stepped::Idle => feed.wait_for(&input, pump.flush_in())?,
                 Stepped::End => return Ok(()),
                 Stepped::Short(e) => feed.wait_for_memory(&e)?,
                 Stepped::Broken(e) => return Err(e),

@@ -354,7 +354,7 @@ mod tests {
             ("a\0", Framing::Nul, true),
         ] {
             fs::write(&path, text).unwrap();
-            let cutting = Cutting { framing, keep_delimiter: false, max_message: 100 };
+            let cutting = Cutting { framing, keep_delimiter: false, max_message: 100, flush: None };
             let tail = Tail::open(&path, cutting, SourceNote::default()).unwrap().file.unwrap();
             assert_eq!(tail.at, text.len() as u64);
             assert_eq!(tail.is_at_beginning_of_message(framing), expected, "{text:?} {framing}");
@@ -364,7 +364,7 @@ mod tests {
     #[test]
     fn what_is_no_file_is_refused_and_what_is_not_there_is_not() {
         let dir = TempDir::new();
-        let cutting = Cutting { framing: Framing::Lines, keep_delimiter: false, max_message: 100 };
+        let cutting = Cutting { framing: Framing::Lines, keep_delimiter: false, max_message: 100, flush: None };
         let open = |path: &Path| Tail::open(path, cutting, SourceNote::default());
         assert!(open(&dir.path().join("x")).unwrap().file.is_none());
         let refused = open(dir.path()).unwrap_err().to_string();

@@ -173,7 +173,8 @@ fn a_source_stays_as_it_is_and_is_named_with_what_depends_on_it() {
         let keys: Vec<_> = changes.iter().map(|change| format!("{} {}", change.key, change.old)).collect();
         keys.join(", ")
     };
-    let expected = format!("source \"unix-seqpacket:{}\", framing none, keep_delimiter none", path.display());
+    let expected =
+        format!("source \"unix-seqpacket:{}\", framing none, keep_delimiter none, flush none", path.display());
     assert_eq!((keys(&done.changed), keys(&done.kept)), ("write []".to_owned(), expected));
     assert_eq!(daemon.stop(), Some(0));
     assert!(!path.exists());

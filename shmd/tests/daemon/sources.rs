@@ -2,6 +2,7 @@
 
 mod exec;
 mod fifo;
+mod flush;
 mod packets;
 mod tail;
 mod unix;

@@ -56,7 +56,7 @@ impl Pump {
     pub fn going_on(self, state: PumpState) -> Self {
         let PumpState { in_pieces, dropped, skip, look_again, last, ended, published, bytes } = state;
         let (start, end, searched) = (0, bytes.len(), 0);
-        Self {
+        let mut pump = Self {
             in_pieces,
             dropped,
             skip,
@@ -69,7 +69,9 @@ impl Pump {
             searched,
             buffer: bytes,
             ..self
-        }
+        };
+        pump.begin_flush();
+        pump
     }
 }
 

@@ -9,8 +9,9 @@ use shm_proto::internal::handoff::{Names, Origin, Progress, Settings, Writer};
 use shm_proto::internal::os::clock::{self, monotonic_ns};
 use shm_proto::{Error, HandoffError, WriterError};
 
+use super::progress::{Progress as Drawn, Tally};
 use super::stopped::{End, Stopped};
-use super::{Args, Flow, Overdue, hint, stdin};
+use super::{Args, Overdue, hint, stdin};
 use crate::error::{Failure, Result, note};
 use crate::human::{counted, messages};
 use crate::output::wait_for;
@@ -24,6 +25,7 @@ struct Sink<'a> {
     writer: Writer,
     signals: &'a Signals,
     timeout: Option<Duration>,
+    tally: Tally,
     /// Complete messages that were read and not acknowledged when a signal or the timeout ended the wait.
     unpublished: u64,
 }
@@ -61,6 +63,7 @@ impl MessageSink for Sink<'_> {
                 self.unpublished = 1 + messages.count() as u64;
                 return Err(error);
             }
+            self.tally.add(message.len());
             count += 1;
         }
         Ok(count)
@@ -71,24 +74,26 @@ impl MessageSink for Sink<'_> {
     }
 }
 
-pub(super) fn run(args: &Args, names: Names, signals: &Signals, mut flow: Flow) -> Result<()> {
+pub(super) fn run(args: &Args, names: Names, signals: &Signals, drawn: &Drawn) -> Result<()> {
     let drop_late = match args.on_full {
         Overdue::Block => false,
         Overdue::Drop => true,
     };
     let settings =
         Settings { mode: args.permissions.0, ack_timeout: args.ack_timeout, drop_late, ..Settings::new(names.clone()) };
-    let mut pump = Pump::new(args.framing, settings.max_message)?.keeping_delimiters(args.keep_delimiter);
+    let mut pump = Pump::new(args.framing, settings.max_message)?
+        .keeping_delimiters(args.keep_delimiter)
+        .flushing_after(args.flush);
     let writer = Writer::create(settings)?;
     match writer.origin() {
         Origin::Created => {}
         Origin::Adopted { .. } => note(&format!("{names}: an earlier writer left these objects; going on with them")),
         Origin::Replaced => note(&format!("{names}: an earlier program left these objects; replaced")),
     }
-    let mut sink = Sink { writer, signals, timeout: args.timeout, unpublished: 0 };
+    let mut sink = Sink { writer, signals, timeout: args.timeout, tally: drawn.tally(), unpublished: 0 };
     hint(args.framing);
-    let result = publish(&mut pump, &mut sink, &mut flow);
-    flow.progress.clear();
+    let result = publish(&mut pump, &mut sink, drawn);
+    drawn.clear();
     let counters = sink.writer.counters();
     if counters.offered_again > 0 || counters.recovered > 0 || counters.repaired > 0 {
         note(&format!(
@@ -126,23 +131,17 @@ pub(super) fn run(args: &Args, names: Names, signals: &Signals, mut flow: Flow) 
     closed
 }
 
-fn publish(pump: &mut Pump, sink: &mut Sink<'_>, flow: &mut Flow) -> Result<End> {
+fn publish(pump: &mut Pump, sink: &mut Sink<'_>, drawn: &Drawn) -> Result<End> {
     let mut input = stdin()?;
     while !sink.signals.came() {
-        let step = pump.step(&mut input, sink)?;
-        let so_far = || {
-            let counters = sink.writer.counters();
-            (counters.messages, counters.bytes)
-        };
-        if flow.after_step(step, pump.unfinished(), so_far) {
-            pump.flush(sink)?;
-        }
-        match step {
+        let counters = sink.writer.counters();
+        drawn.tell((counters.messages, counters.bytes));
+        match pump.step(&mut input, sink)? {
             Step::Published(_) => {}
             Step::WouldBlock => {
                 let input = PollFd::new(input.as_fd(), PollFlags::POLLIN);
                 let signal = PollFd::new(sink.signals.as_fd(), PollFlags::POLLIN);
-                wait_for(&mut [input, signal], flow.most())?;
+                wait_for(&mut [input, signal], pump.flush_in().unwrap_or(Duration::MAX))?;
             }
             Step::Eof => return Ok(End::Input),
         }

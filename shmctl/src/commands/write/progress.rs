@@ -1,66 +1,143 @@
-//! `--progress`: messages, bytes and rates, on standard error if that is a terminal.
+//! `--progress`: messages, bytes and rates, on standard error if that is a terminal. A thread draws the line, because the command
+//! may wait for readers in the middle of publishing.
 
 use std::io::{self, Write};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
+
+use nix::sys::signal::SigSet;
 
 use crate::human::{bytes_in_words, bytes_per_second, counted, per_second};
 use crate::terminal::{shortened, size};
 
 /// The time between two drawings.
-pub(super) const INTERVAL: Duration = Duration::from_millis(250);
+const INTERVAL: Duration = Duration::from_millis(250);
 
-/// A line that is drawn again and again in the same place.
+/// A line that is drawn again and again in the same place, until this is dropped.
 #[derive(Debug)]
-pub(super) struct Progress {
-    is_wanted: bool,
+pub(super) struct Progress(Option<(Arc<Shared>, JoinHandle<()>)>);
+
+/// Counts what a step has published so far.
+#[derive(Clone, Debug)]
+pub(super) struct Tally(Option<Arc<Shared>>);
+
+/// What both threads look at.
+#[derive(Debug, Default)]
+struct Shared {
+    messages: AtomicU64,
+    bytes: AtomicU64,
+    /// The line may be drawn: nothing else is being written to standard error.
+    is_shown: AtomicBool,
+    drawing: Mutex<Drawing>,
+    ended: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Drawing {
+    has_ended: bool,
     drawn: Option<Instant>,
-    /// What the last drawing showed, and what it was drawn with.
+    /// What the last drawing showed.
     last: (u64, u64),
 }
 
 impl Progress {
     pub(super) fn new(is_wanted: bool) -> Self {
-        Progress { is_wanted, drawn: None, last: (0, 0) }
-    }
-
-    /// The longest wait between two calls of [`show`](Self::show).
-    pub(super) fn interval(&self) -> Duration {
-        if self.is_wanted { INTERVAL } else { Duration::MAX }
-    }
-
-    /// Draws the line if it is time to. `so_far` says the messages and bytes that were published.
-    pub(super) fn show(&mut self, so_far: impl FnOnce() -> (u64, u64)) {
-        if !self.is_wanted {
-            return;
+        if !is_wanted || size(&io::stderr()).is_none() {
+            return Progress(None);
         }
-        let now = Instant::now();
-        let elapsed = self.drawn.map(|drawn| now.duration_since(drawn));
-        if elapsed.is_some_and(|elapsed| elapsed < INTERVAL) {
-            return;
-        }
-        // The size is asked for each time, because the user may resize the terminal.
-        let Some(size) = size(&io::stderr()) else {
-            self.is_wanted = false;
-            return;
-        };
-        let so_far = so_far();
-        let line = line(so_far, self.last, elapsed.unwrap_or_default());
-        // There is no other place to report that standard error is closed.
-        let _ = write!(io::stderr(), "\r{}\x1b[K", shortened(&line, size.columns.saturating_sub(1)));
-        (self.drawn, self.last) = (Some(now), so_far);
+        let shared = Arc::new(Shared::default());
+        let its = Arc::clone(&shared);
+        let thread = thread::Builder::new().name("progress".to_owned()).spawn(move || {
+            // Signals are for the thread that waits for readers.
+            let _ = SigSet::all().thread_block();
+            its.run();
+        });
+        // Without a thread there is no progress to see, and everything else works.
+        Progress(thread.ok().map(|thread| (shared, thread)))
     }
 
-    /// Removes the line, before something else is written there.
-    pub(super) fn clear(&mut self) {
-        if self.drawn.take().is_some() {
-            let _ = write!(io::stderr(), "\r\x1b[K");
+    /// Counts messages and bytes during a step.
+    pub(super) fn tally(&self) -> Tally {
+        Tally(self.0.as_ref().map(|(shared, _)| Arc::clone(shared)))
+    }
+
+    /// The messages and bytes that are published, between two steps; shows the line if it was cleared.
+    pub(super) fn tell(&self, (messages, bytes): (u64, u64)) {
+        if let Some((shared, _)) = &self.0 {
+            // Relaxed: the figures are for people.
+            shared.messages.store(messages, Ordering::Relaxed);
+            shared.bytes.store(bytes, Ordering::Relaxed);
+            shared.is_shown.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Removes the line until the next [`tell`](Self::tell), before something else is written there.
+    pub(super) fn clear(&self) {
+        if let Some((shared, _)) = &self.0 {
+            let mut drawing = shared.lock();
+            // Relaxed: the other thread looks at it with the lock, which is held here.
+            shared.is_shown.store(false, Ordering::Relaxed);
+            drawing.erase();
         }
     }
 }
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        self.clear();
+        let Some((shared, thread)) = self.0.take() else { return };
+        shared.lock().has_ended = true;
+        shared.ended.notify_one();
+        // A drawing that panicked is no reason to fail.
+        let _ = thread.join();
+        shared.lock().erase();
+    }
+}
+
+impl Tally {
+    /// One more message, of this number of bytes.
+    pub(super) fn add(&self, bytes: usize) {
+        if let Some(shared) = &self.0 {
+            shared.messages.fetch_add(1, Ordering::Relaxed);
+            shared.bytes.fetch_add(bytes as u64, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Drawing> {
+        self.drawing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn run(&self) {
+        let mut drawing = self.lock();
+        while !drawing.has_ended {
+            if self.is_shown.load(Ordering::Relaxed) {
+                drawing.draw((self.messages.load(Ordering::Relaxed), self.bytes.load(Ordering::Relaxed)));
+            }
+            let woken = self.ended.wait_timeout(drawing, INTERVAL);
+            drawing = woken.unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+}
+
+impl Drawing {
+    fn draw(&mut self, so_far: (u64, u64)) {
+        // The size is asked for each time, because the user may resize the terminal.
+        let Some(size) = size(&io::stderr()) else { return };
+        let now = Instant::now();
+        let elapsed = self.drawn.map(|drawn| now.duration_since(drawn));
+        let line = line(so_far, self.last, elapsed.unwrap_or_default());
+        // There is no other place to report that standard error is closed.
+        let _ = write!(io::stderr(), "\r{}\x1b[K", shortened(&line, size.columns.saturating_sub(1)));
+        (self.drawn, self.last) = (Some(now), so_far);
+    }
+
+    fn erase(&mut self) {
+        if self.drawn.take().is_some() {
+            let _ = write!(io::stderr(), "\r\x1b[K");
+        }
     }
 }
 
@@ -89,9 +166,11 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_drawn_unless_it_is_wanted() {
-        let mut progress = Progress::new(false);
-        progress.show(|| unreachable!("nobody asks"));
-        assert_eq!(progress.interval(), Duration::MAX);
+    fn there_is_no_thread_unless_it_is_wanted() {
+        let progress = Progress::new(false);
+        progress.tell((1, 1));
+        progress.tally().add(1);
+        progress.clear();
+        assert!(progress.0.is_none());
     }
 }

@@ -9,8 +9,9 @@ use shm_proto::internal::framing::{MessageSink, Pump, Slotted, Step};
 use shm_proto::{Error, Writer, WriterError};
 
 use super::follow::{Borrower, is_over};
+use super::progress::{Progress, Tally};
 use super::stopped::{End, Stopped};
-use super::{Args, Flow, hint, stdin};
+use super::{Args, hint, stdin};
 use crate::error::{Failure, Result, note};
 use crate::global::Global;
 use crate::human::messages;
@@ -31,6 +32,7 @@ struct Sink {
     earlier: (u64, u64),
     /// The role may be lost and lent again, so no input is read into the ring before it is sure to stay there.
     follows: bool,
+    tally: Tally,
     /// When publishing has failed: how many messages of that step are published or dropped.
     taken: u64,
     /// The number of complete messages that were not published because a signal ended a wait.
@@ -38,9 +40,9 @@ struct Sink {
 }
 
 impl Sink {
-    fn new(writer: Writer, earlier: (u64, u64), follows: bool) -> Self {
+    fn new(writer: Writer, earlier: (u64, u64), follows: bool, tally: Tally) -> Self {
         let before = (writer.messages(), writer.bytes());
-        Sink { writer, before, earlier, follows, taken: 0, unpublished: 0 }
+        Sink { writer, before, earlier, follows, tally, taken: 0, unpublished: 0 }
     }
 
     /// Messages and bytes that the command has published.
@@ -55,8 +57,11 @@ impl MessageSink for Sink {
 
     fn publish_all<'m>(&mut self, messages: impl Iterator<Item = &'m [u8]>) -> Result<u64, Error> {
         let (before, dropped) = (self.writer.messages(), self.writer.dropped());
-        let mut taken = 0;
-        let mut messages = messages.inspect(|_| taken += 1);
+        let (mut taken, tally) = (0, &self.tally);
+        let mut messages = messages.inspect(|message| {
+            taken += 1;
+            tally.add(message.len());
+        });
         let result = self.writer.publish_all(&mut messages);
         let taken_now = (self.writer.messages() - before) + self.writer.dropped().saturating_sub(dropped);
         self.taken = if result.is_err() { taken_now } else { 0 };
@@ -80,18 +85,20 @@ impl MessageSink for Sink {
     }
 }
 
-pub(super) fn run(args: &Args, global: &Global, signals: &Signals, mut flow: Flow) -> Result<()> {
+pub(super) fn run(args: &Args, global: &Global, signals: &Signals, progress: &Progress) -> Result<()> {
     let mut borrower = Borrower::new(global, signals, args.follow);
     let Some(writer) = borrower.borrow()? else {
         return Stopped { done: "published", messages: 0, bytes: 0, unpublished: 0, unfinished: 0 }.tell(signals, "");
     };
     hint(args.framing);
     let mut input = stdin()?;
-    let mut pump = Pump::new(args.framing, writer.geometry().max_message)?.keeping_delimiters(args.keep_delimiter);
-    let mut sink = Sink::new(writer, (0, 0), args.follow);
+    let mut pump = Pump::new(args.framing, writer.geometry().max_message)?
+        .keeping_delimiters(args.keep_delimiter)
+        .flushing_after(args.flush);
+    let mut sink = Sink::new(writer, (0, 0), args.follow, progress.tally());
     let (result, (published, bytes), unpublished, ack) = loop {
-        let result = publish(&mut pump, &mut sink, &mut input, signals, &mut flow);
-        flow.progress.clear();
+        let result = publish(&mut pump, &mut sink, &mut input, signals, progress);
+        progress.clear();
         let (so_far, ack) = (sink.published(), sink.writer.geometry().ack);
         match result {
             Err(failure) if args.follow && is_over(&failure) && !signals.came() => {
@@ -106,7 +113,7 @@ pub(super) fn run(args: &Args, global: &Global, signals: &Signals, mut flow: Flo
         // The role has to be free.
         drop(sink);
         match borrower.borrow() {
-            Ok(Some(writer)) => sink = Sink::new(writer, so_far, true),
+            Ok(Some(writer)) => sink = Sink::new(writer, so_far, true, progress.tally()),
             Ok(None) => break (Ok(End::Signal), so_far, 0, ack),
             Err(failure) => break (Err(failure), so_far, 0, ack),
         }
@@ -149,24 +156,23 @@ fn publish(
     sink: &mut Sink,
     input: &mut Shared<OwnedFd>,
     signals: &Signals,
-    flow: &mut Flow,
+    progress: &Progress,
 ) -> Result<End> {
     let mut daemon_is_there = true;
     while !signals.came() {
-        let step = pump.step(input, sink)?;
-        if flow.after_step(step, pump.unfinished(), || sink.published()) {
-            pump.flush(sink)?;
-        }
-        match step {
+        progress.tell(sink.published());
+        match pump.step(input, sink)? {
             Step::Published(_) => {}
             Step::WouldBlock => {
-                wait(input, &mut sink.writer, signals, flow.most(), daemon_is_there)?;
+                progress.tell(sink.published());
+                let most = pump.flush_in().unwrap_or(Duration::MAX);
+                wait(input, &mut sink.writer, signals, most, daemon_is_there)?;
                 if daemon_is_there && sink.writer.is_disconnected() {
                     if sink.follows {
                         return Ok(End::Daemon);
                     }
                     // The readers that are attached have no need of it.
-                    flow.progress.clear();
+                    progress.clear();
                     note("the daemon is gone; readers that are attached still receive what is written");
                     daemon_is_there = false;
                 }

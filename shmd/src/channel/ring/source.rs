@@ -20,7 +20,8 @@ use crate::source::{self, Cutting, FromSource, Opening, Report};
 
 /// How the channel's messages are cut.
 pub(super) fn cutting(config: &ChannelConfig) -> Cutting {
-    Cutting { framing: config.framing, keep_delimiter: config.keep_delimiter, max_message: config.max_message }
+    let ChannelConfig { framing, keep_delimiter, max_message, flush, .. } = *config;
+    Cutting { framing, keep_delimiter, max_message, flush }
 }
 
 /// A source that could not be started is retried after this time.

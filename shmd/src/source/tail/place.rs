@@ -121,7 +121,7 @@ mod tests {
     use crate::source::tail::open;
     use shm_test_support::TempDir;
 
-    const LINES: Cutting = Cutting { framing: Framing::Lines, keep_delimiter: false, max_message: 100 };
+    const LINES: Cutting = Cutting { framing: Framing::Lines, keep_delimiter: false, max_message: 100, flush: None };
 
     fn noted(path: &Path, at: u64) -> SourceNote {
         let mut file = open(path).unwrap().unwrap();
