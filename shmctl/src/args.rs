@@ -2,32 +2,30 @@
 
 use std::ffi::OsString;
 
+use clap::builder::Resettable;
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use shm_cli::exit_codes;
 use shm_proto::ChannelName;
 
 use crate::commands::{bench, doctor, evict, list, log, metrics, read, reexec, reload, resize, stat, write};
 use crate::error::{Failure, Result};
-use crate::global::Global;
+use crate::exit_code;
+use crate::global::{Global, check_variables};
 
-const EXIT_CODES: &str = "\
-Exit codes:
-  0   done; also when the output was closed, and when SIGINT or SIGTERM ended read, write, stat --watch, log --follow,
-      metrics --listen or bench
-  1   failed: the message states the reason
-  2   wrong usage, on the command line or in SHMD_CHANNEL
-  3   reloaded, but some keys were not changed
-  69  no daemon answers
-  75  timed out, or the command would have to wait
-  77  not permitted
-  78  the daemon refuses its configuration
-doctor has exit codes of its own: see shmctl doctor --help";
+fn after_help() -> String {
+    format!(
+        "Exit codes:\n{}\n\ndoctor has exit codes of its own: see shmctl doctor --help\n\nExamples:\n  shmctl help read\n  \
+         shmctl list\n  shmctl stat --watch",
+        exit_codes(exit_code::CODES)
+    )
+}
 
 /// Reads, writes, inspects and resizes the channels of a running shmd.
 ///
 /// Data goes to standard output, messages for people to standard error. A channel name is needed only if there are several.
 #[derive(Debug, Parser)]
-#[command(name = "shmctl", version, after_help = EXIT_CODES, max_term_width = 100)]
+#[command(name = "shmctl", version, after_help = after_help(), max_term_width = 100)]
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) global: Global,
@@ -40,7 +38,7 @@ impl Args {
     pub(crate) fn from_line<T: Into<OsString> + Clone>(
         words: impl IntoIterator<Item = T>,
     ) -> Result<Self, clap::Error> {
-        let matches = Args::command().try_get_matches_from(words)?;
+        let matches = without_empty_variables(Args::command()).try_get_matches_from(words)?;
         let mut args = Args::from_arg_matches(&matches)?;
         args.global.is_given = matches.value_source("channel") == Some(ValueSource::CommandLine);
         Ok(args)
@@ -48,6 +46,7 @@ impl Args {
 
     /// Joins the channel that the command has as an argument with the options.
     pub(crate) fn settle(&mut self) -> Result<()> {
+        check_variables()?;
         let channels = self.command.channels()?;
         self.global.name(&channels)
     }
@@ -79,6 +78,16 @@ impl Args {
             Command::BenchWorker(args) => shm_bench::worker::run(&args).map_err(Failure::of_bench),
         }
     }
+}
+
+/// An empty variable counts as none, as for the daemon: that is how a unit file or a shell takes a setting back.
+fn without_empty_variables(mut command: clap::Command) -> clap::Command {
+    let is_empty = |arg: &&clap::Arg| arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
+    let ids: Vec<_> = command.get_arguments().filter(is_empty).map(|arg| arg.get_id().clone()).collect();
+    for id in ids {
+        command = command.mut_arg(id, |arg| arg.env(Resettable::Reset));
+    }
+    command
 }
 
 impl Command {
@@ -220,6 +229,19 @@ mod tests {
     }
 
     #[test]
+    fn a_slip_of_the_hand_is_answered_with_what_is_meant() {
+        for (line, meant) in [
+            ("shmctl raed", "'read'"),
+            ("shmctl read --folow", "'--follow'"),
+            ("shmctl read --from oldst", "'oldest'"),
+            ("shmctl bench --measure latncy", "'latency'"),
+        ] {
+            let told = parse(line).unwrap_err().to_string();
+            assert!(told.contains("similar") && told.contains(meant), "{line}: {told}");
+        }
+    }
+
+    #[test]
     fn help_is_a_command_too() {
         for line in ["shmctl help", "shmctl help read", "shmctl help help"] {
             assert_eq!(parse(line).unwrap_err().kind(), ErrorKind::DisplayHelp, "{line}");
@@ -235,7 +257,18 @@ mod tests {
         ] {
             let help = parse(&format!("shmctl {command} --help")).unwrap_err();
             assert_eq!(help.kind(), ErrorKind::DisplayHelp);
-            assert!(help.to_string().contains("Example"), "{help}");
+        }
+    }
+
+    #[test]
+    fn every_command_has_examples_and_each_fits_a_line_of_the_help() {
+        let command = Args::command();
+        for command in command.get_subcommands().filter(|command| !command.is_hide_set()) {
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let examples: Vec<&str> = help.lines().skip_while(|line| !line.starts_with("Example")).skip(1).collect();
+            assert!(examples.iter().any(|line| line.contains("shmctl")), "{}: {help}", command.get_name());
+            let examples = examples.iter().take_while(|line| line.starts_with("  "));
+            examples.for_each(|line| assert!(line.chars().count() <= 98, "{}: {line}", command.get_name()));
         }
     }
 }

@@ -3,10 +3,11 @@
 use std::fmt;
 use std::io::{self, IsTerminal, Write};
 
+use shm_cli::did_you_mean;
 use shm_proto::{ChannelName, Error, ErrorKind, HandoffError, ReaderError, RequestError, WriterError};
 
 use crate::colour::{self, Colour};
-use crate::similar::nearest;
+use crate::exit_code::{BAD_CONFIG, FAILED, IN_PART, NO_DAEMON, NOT_PERMITTED, USAGE, WOULD_BLOCK};
 use crate::terminal::{folded, size};
 
 /// A command's result.
@@ -32,16 +33,8 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    /// The exit code, unless it is the doctor's: 0 done, 1 failed, 3 reloaded in part, 69 no daemon, 75 timed out or would block, 77 not permitted, 78 bad
-    /// configuration, 2 wrong usage that the command line parser has not found.
+    /// The exit code; [`crate::exit_code`] says what each means.
     pub(crate) fn exit_code(&self) -> u8 {
-        const FAILED: u8 = 1;
-        const USAGE: u8 = 2;
-        const IN_PART: u8 = 3;
-        const NO_DAEMON: u8 = 69;
-        const WOULD_BLOCK: u8 = 75;
-        const NOT_PERMITTED: u8 = 77;
-        const BAD_CONFIG: u8 = 78;
         match self {
             Failure::OutputClosed => 0,
             Failure::Found(code) => *code,
@@ -111,8 +104,7 @@ impl Failure {
                 }
                 let missing = named.iter().find(|name| !refusal.channels.contains(name));
                 let there = refusal.channels.iter().map(|name| name.as_str());
-                let meant = missing.and_then(|name| nearest(name.as_str(), there));
-                meant.map(|name| format!("; did you mean {name}?")).unwrap_or_default()
+                missing.map(|name| did_you_mean(name.as_str(), there)).unwrap_or_default()
             }
             _ => String::new(),
         }

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args as ClapArgs;
+use shm_proto::internal::client::PATIENCE_VARIABLE;
+use shm_proto::internal::duration;
 use shm_proto::{ChannelName, Client, Done, Endpoint, Request};
 
 use crate::error::{Failure, Result};
@@ -24,11 +26,24 @@ pub(crate) struct Global {
     #[arg(skip)]
     pub(crate) is_given: bool,
     /// The daemon's runtime directory, where its socket is [default: the user's own daemon, else the system's].
-    #[arg(long, value_name = "DIR", env = "SHMD_RUNTIME_DIR", global = true, help_heading = GLOBAL)]
+    #[arg(long, value_name = "DIR", env = "SHMD_RUNTIME_DIR", value_hint = clap::ValueHint::DirPath, global = true,
+          help_heading = GLOBAL)]
     pub(crate) runtime_dir: Option<PathBuf>,
     /// Report more on standard error; give it twice for debug messages.
     #[arg(short, long, action = clap::ArgAction::Count, global = true, help_heading = GLOBAL)]
     pub(crate) verbose: u8,
+}
+
+/// Checks what the library reads in the environment: it has nobody to tell of a wrong value, and goes on without it.
+///
+/// # Errors
+/// A usage error, as for a wrong value on the command line.
+pub(crate) fn check_variables() -> Result<()> {
+    let Some(text) = std::env::var_os(PATIENCE_VARIABLE).filter(|text| !text.is_empty()) else { return Ok(()) };
+    match duration::parse(&text.to_string_lossy()) {
+        Ok(_) => Ok(()),
+        Err(e) => Err(Failure::Usage(format!("{PATIENCE_VARIABLE}: {e}"))),
+    }
 }
 
 impl Global {

@@ -1,107 +1,17 @@
-//! The command line and the environment.
+//! What the command line and the environment ask for. The options themselves are in `shm-cli`.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Path, PathBuf};
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::parser::ValueSource;
-use clap::{ArgMatches, Args as _, CommandFactory, FromArgMatches, Parser};
+use clap::{ArgMatches, CommandFactory, FromArgMatches};
+use shm_cli::{Args, everyday_keys, nearest};
 
 use crate::background::Background;
 use crate::config::{self, Given, Located, Origin, Setting};
 use crate::exit::Failure;
 use crate::logging::Target;
-
-const AFTER_HELP: &str = "\
-Without any configuration shmd serves one channel, main. Standard input feeds it if that is a pipe, a file or a socket.
-
-Files: /etc/shmd/shmd.toml, then /etc/shmd/shmd.d/*.toml in the order of their names. With --config X.toml: X.toml, \
-then X.d/*.toml. The command line wins over the environment, and the environment over the files.
-
-Exit codes: 0 done, 1 failed, 2 a mistake on the command line, 77 not permitted, 78 a mistake in a file or an environment \
-variable.";
-
-/// Owns shared-memory channels: creates, feeds, resizes and removes them.
-#[derive(Debug, Parser)]
-#[command(name = "shmd", version, after_help = AFTER_HELP)]
-pub(crate) struct Args {
-    /// Read this file instead of /etc/shmd/shmd.toml
-    #[arg(long, value_name = "FILE", env = "SHMD_CONFIG")]
-    config: Option<OsString>,
-    /// Print the resulting configuration and exit; the exit code is 2 or 78 if it has a mistake
-    #[arg(long)]
-    check: bool,
-    /// Directory of the control socket and the lock file [default: /run/shmd, or $XDG_RUNTIME_DIR/shmd for a user]
-    #[arg(long, value_name = "DIR", env = "SHMD_RUNTIME_DIR")]
-    runtime_dir: Option<OsString>,
-    /// First part of the names of the shared memory objects [default: shmd, or shmd-UID for a user]
-    #[arg(long, env = "SHMD_PREFIX")]
-    prefix: Option<String>,
-    /// Least severity to log: off, error, warn, info, debug or trace [default: info]
-    #[arg(long, value_name = "LEVEL", env = "SHMD_LOG")]
-    log: Option<String>,
-    /// Target of the log: stderr, syslog or file:PATH [default: stderr, with --daemonize syslog]
-    #[arg(long, value_name = "TARGET", env = "SHMD_LOG_TARGET")]
-    log_target: Option<String>,
-    /// Log to this file. Wins over --log-target
-    #[arg(long, value_name = "FILE")]
-    log_file: Option<PathBuf>,
-    /// Write the process number to this file, and remove it at the end
-    #[arg(long, value_name = "FILE", env = "SHMD_PID_FILE")]
-    pid_file: Option<PathBuf>,
-    /// Go into the background. Returns when the channels are ready, or with the reason of the failure and its exit code
-    #[arg(long, conflicts_with = "check")]
-    daemonize: bool,
-    /// With --daemonize: the working directory
-    #[arg(long, value_name = "DIR", default_value = "/", requires = "daemonize")]
-    chdir: PathBuf,
-    /// With --daemonize: permission bits to remove from new files, in octal
-    #[arg(long, value_name = "MASK", default_value = "027", value_parser = mask, requires = "daemonize")]
-    umask: u32,
-    /// End when standard input has ended and its readers have read everything
-    #[arg(long, env = "SHMD_EXIT_ON_EOF", value_name = "BOOL", num_args = 0..=1, require_equals = true,
-          default_missing_value = "true")]
-    exit_on_eof: Option<String>,
-    /// Set any key of any channel, for example --set main.align=64 or --set cam.read=@video,alice
-    #[arg(long, value_name = "CHANNEL.KEY=VALUE")]
-    set: Vec<String>,
-    /// For the daemon's own use: see `maintenance`
-    #[arg(long, hide = true, value_name = "CHANNEL")]
-    finish_shrink: Option<String>,
-    /// For the daemon's own use: see `daemon::probe`
-    #[arg(long, hide = true, value_name = "BOOL")]
-    check_reexec: Option<bool>,
-    #[command(flatten)]
-    channel: ChannelArgs,
-}
-
-/// Everyday keys of the only channel. For the others, and with several channels, there is --set.
-#[derive(Debug, clap::Args)]
-#[command(next_help_heading = "The only channel's everyday settings (other keys, and several channels: --set)")]
-struct ChannelArgs {
-    /// Name of the channel [default: main]
-    #[arg(long, env = "SHMD_NAME")]
-    name: Option<String>,
-    /// Capacity at the start [default: 1MiB]
-    #[arg(long, value_name = "SIZE", env = "SHMD_CAPACITY")]
-    capacity: Option<String>,
-    /// Largest capacity [default: 256MiB]
-    #[arg(long, value_name = "SIZE", env = "SHMD_MAX")]
-    max: Option<String>,
-    /// Policy when the channel is full and cannot grow: block, drop or overwrite [default: block]
-    #[arg(long, value_name = "POLICY", env = "SHMD_ON_FULL")]
-    on_full: Option<String>,
-    /// Source of messages: none, stdin, fifo:/PATH, unix:/PATH, unix-seqpacket:/PATH, exec:PROGRAM ARGUMENTS or tail:/PATH
-    /// [default: none]
-    #[arg(long, env = "SHMD_SOURCE")]
-    source: Option<String>,
-    /// Where the source's messages end: lines, nul, length, stream or chunk=SIZE [default: lines]
-    #[arg(long, env = "SHMD_FRAMING")]
-    framing: Option<String>,
-    /// Publish nothing until N readers are attached [default: 0]
-    #[arg(long, value_name = "N", env = "SHMD_WAIT_READERS")]
-    wait_readers: Option<String>,
-}
 
 /// What the command line asks for.
 #[derive(Debug)]
@@ -178,24 +88,25 @@ where
     })
 }
 
-/// The keys that have a flag and a variable.
-fn everyday_keys() -> Vec<String> {
-    let command = ChannelArgs::augment_args(clap::Command::new("channel"));
-    command.get_arguments().map(|arg| arg.get_id().to_string()).collect()
-}
-
-/// To the complaint about a flag that would be another key's: how that key is set.
+/// To the complaint about a flag that would be another key's, or nearly: how that key is set.
 fn name_set(mut error: clap::Error) -> clap::Error {
     let Some(ContextValue::String(flag)) = error.get(ContextKind::InvalidArg) else { return error };
     let flag = flag.trim_start_matches('-').replace('-', "_");
-    let key = flag.split('=').next().unwrap_or_default();
-    if error.kind() == ErrorKind::UnknownArgument && config::channel_keys().contains(&key) {
-        let tip = format!("this key has no flag of its own: use '--set CHANNEL.{key}=VALUE'");
-        error.remove(ContextKind::SuggestedArg);
-        error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
-        // That of the similar flag, so far.
-        error.insert(ContextKind::Usage, ContextValue::StyledStr(Args::command().render_usage()));
+    let written = flag.split('=').next().unwrap_or_default();
+    if error.kind() != ErrorKind::UnknownArgument {
+        return error;
     }
+    let (mut command, keys) = (Args::command(), config::channel_keys());
+    let flags: Vec<String> = command.get_arguments().map(|arg| arg.get_id().to_string()).collect();
+    // Where a flag is as near as a key, clap has named it.
+    let meant = nearest(written, flags.iter().map(String::as_str).chain(keys.iter().copied()));
+    let Some(key) = meant.filter(|meant| !flags.iter().any(|flag| flag == meant)) else { return error };
+    let which = if key == written { "this key".to_owned() } else { format!("did you mean the key {key}? It") };
+    let tip = format!("{which} has no flag of its own: use '--set CHANNEL.{key}=VALUE'");
+    error.remove(ContextKind::SuggestedArg);
+    error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    // That of the similar flag, so far.
+    error.insert(ContextKind::Usage, ContextValue::StyledStr(command.render_usage()));
     error
 }
 
@@ -248,16 +159,14 @@ fn from(start_dir: &Path, path: PathBuf) -> Result<PathBuf, clap::Error> {
     std::path::absolute(start_dir.join(&path)).map_err(|e| usage(format!("{}: {e}", path.display())))
 }
 
-fn mask(text: &str) -> Result<u32, String> {
-    let refuse = || format!("{text:?} is not an octal number from 0 to 777");
-    u32::from_str_radix(text, 8).ok().filter(|mask| *mask <= 0o777).ok_or_else(refuse)
-}
-
 /// Channel names may hold dots, keys do not.
 fn any_key(text: &str) -> Result<(String, Setting), clap::Error> {
     let parts = text.split_once('=').and_then(|(key, value)| Some((key.rsplit_once('.')?, value)));
     let Some(((channel, key), value)) = parts else {
-        return Err(usage(format!("--set {text:?} is not CHANNEL.KEY=VALUE, such as main.capacity=4MiB")));
+        let written = text.split('=').next().unwrap_or_default();
+        let key = nearest(written, config::channel_keys().iter().copied());
+        let way = key.map_or_else(String::new, |key| format!("; a channel's {key} is main.{key}=VALUE"));
+        return Err(usage(format!("--set {text:?} is not CHANNEL.KEY=VALUE, such as main.capacity=4MiB{way}")));
     };
     let origin = Origin::Flag(format!("--set {channel}.{key}"));
     let text = Located { value: value.to_owned(), origin };

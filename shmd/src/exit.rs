@@ -8,13 +8,13 @@ use crate::{config, process};
 
 /// It failed.
 const FAILED: u8 = 1;
-/// A mistake on the command line.
+/// A mistake on the command line or in an environment variable.
 const USAGE: u8 = 2;
 /// Timed out or would block.
 const TEMPORARY: u8 = 75;
 /// Not permitted.
 const NOT_PERMITTED: u8 = 77;
-/// A mistake in a file or in an environment variable.
+/// A mistake in a configuration file.
 const CONFIGURATION: u8 = 78;
 
 /// The outcome of a start in the background.
@@ -103,7 +103,7 @@ mod tests {
         let lock = "/run/shmd/shmd.lock";
         for (failure, expected) in [
             (bad(Origin::Flag("--capacity".into())), 2),
-            (bad(Origin::Variable("SHMD_CAPACITY".into())), 78),
+            (bad(Origin::Variable("SHMD_CAPACITY".into())), 2),
             (bad(Origin::File { path: Path::new("/x").into(), line: 3 }), 78),
             (Failure::Config(config::Error::TooMuch("64 MiB".into())), 78),
             (Failure::Config(config::Error::File { path: "/x".into(), reason: "gone".into() }), 78),
@@ -117,6 +117,7 @@ mod tests {
             (Failure::CommandLine(crate::args::usage("no")), 2),
         ] {
             assert_eq!(code(&failure), expected, "{failure:?}");
+            assert!(shm_cli::EXIT_CODES.iter().any(|known| known.code == expected), "{expected} is not in the help");
         }
     }
 }

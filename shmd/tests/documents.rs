@@ -3,6 +3,8 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use shm_cli::keys;
+
 const DOCUMENTS: [&str; 7] = [
     "README.md",
     "CHANGELOG.md",
@@ -88,18 +90,36 @@ fn the_readmes_async_lines_are_those_of_a_test() {
 }
 
 #[test]
-fn the_manuals_keys_and_defaults_are_those_of_the_shipped_configuration() {
-    let (manual, shipped) = (text("etc/MANUAL.md"), text("etc/shmd.toml"));
-    let rows = tables(manual.lines(), "| key | default |").remove(0);
-    let documented: Vec<_> = rows.iter().filter_map(|row| Some((row[0].strip_prefix('`')?, row[1]))).collect();
-    let documented: Vec<_> = documented.iter().map(|(key, default)| (key.trim_end_matches('`'), *default)).collect();
+fn the_manuals_table_of_keys_is_the_one_that_all_documents_have() {
+    let (manual, table) = (text("etc/MANUAL.md"), keys::manual_table());
+    let heading = table.lines().next().unwrap();
+    let begin = manual.find(heading).unwrap_or_else(|| panic!("etc/MANUAL.md has no table {heading}"));
+    let rows = manual[begin..].split_inclusive('\n').take_while(|line| line.starts_with('|'));
+    let end = begin + rows.map(str::len).sum::<usize>();
+    if std::env::var_os("SHMD_BLESS").is_some() {
+        let renewed = format!("{}{table}{}", &manual[..begin], &manual[end..]);
+        fs::write(root().join("etc/MANUAL.md"), renewed).unwrap();
+        return;
+    }
+    let differs = table.lines().zip(manual[begin..end].lines()).find(|(made, written)| made != written);
+    assert!(
+        manual[begin..end] == table,
+        "etc/MANUAL.md has another table of keys than shmd/cli/src/keys.rs; the first difference: {differs:?}\nrenew it: SHMD_BLESS=1 \
+         cargo test -p shmd --test documents"
+    );
+}
+
+#[test]
+fn the_keys_and_their_defaults_are_those_of_the_shipped_configuration() {
+    let shipped = text("etc/shmd.toml");
     let is_key = |key: &str| !key.is_empty() && key.bytes().all(|c| c.is_ascii_lowercase() || c == b'_');
     let settings = shipped.lines().filter_map(|line| line.trim_start_matches("# ").split_once(" = "));
-    let keys: Vec<_> = settings.map(|(key, _)| key).filter(|key| is_key(key)).collect();
-    assert_eq!(documented.iter().map(|(key, _)| *key).collect::<Vec<_>>(), keys, "manual and etc/shmd.toml");
-    for (key, default) in documented {
+    let written: Vec<_> = settings.map(|(key, _)| key).filter(|key| is_key(key)).collect();
+    let all: Vec<_> = keys::TOP.iter().chain(keys::CHANNEL).collect();
+    assert_eq!(all.iter().map(|key| key.name).collect::<Vec<_>>(), written, "shmd/cli/src/keys.rs and etc/shmd.toml");
+    for key in all {
         // What depends on the user or on other keys is commented out.
-        let Some(value) = shipped.lines().find_map(|line| line.strip_prefix(key)?.strip_prefix(" = ")) else {
+        let Some(value) = shipped.lines().find_map(|line| line.strip_prefix(key.name)?.strip_prefix(" = ")) else {
             continue;
         };
         let value = match value {
@@ -107,7 +127,7 @@ fn the_manuals_keys_and_defaults_are_those_of_the_shipped_configuration() {
             "[]" => "nobody",
             value => value.trim_matches('"'),
         };
-        assert_eq!(default.replace(['`', '"'], ""), value, "default of {key}");
+        assert_eq!(key.default.replace(['`', '"'], ""), value, "default of {}", key.name);
     }
 }
 

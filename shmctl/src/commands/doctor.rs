@@ -12,6 +12,7 @@ use std::thread::sleep;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use clap::Args as ClapArgs;
+use shm_cli::exit_codes;
 use shm_proto::internal::client::default_runtime_dir;
 use shm_proto::internal::control::Pong;
 use shm_proto::internal::control::stat::ChannelStat;
@@ -20,6 +21,7 @@ use shm_proto::{Client, Done, Error, Request, RequestError};
 use self::finding::{Finding, Report, Severity, render, worst};
 use super::unexpected;
 use crate::error::{Failure, Result};
+use crate::exit_code;
 use crate::global::{ANSWER, Global};
 use crate::output::{print, print_json};
 use crate::target::Target;
@@ -28,26 +30,27 @@ use crate::terminal::Page;
 /// The time between two looks at channels that seem full.
 const MOMENT: Duration = Duration::from_secs(1);
 
-const EXAMPLES: &str = "\
+fn after_help() -> String {
+    format!(
+        "\
 The checks: daemon, socket, access (this user's), version, reload, clock, leftover (segments of dead daemons), object (modes), \
 group (groups in the configuration that the daemon is not in), memory (/dev/shm), descriptors, remove-ipc (a user's own daemon), \
 full (and the reader that is to blame), stalled, evicted, readers, source. Run as root or as the daemon's user to see everything.
 
-Exit codes, for monitoring plugins (Nagios):
-  0  nothing is wrong, or --fix has mended everything
-  1  warning: something will go wrong, or does for some
-  2  critical: messages do not flow or are lost, or there is no daemon. Wrong usage ends with 2 as well, with a message on
-     standard error and nothing on standard output
-  3  unknown: something could not be looked at, such as a socket that this user may not use
+Exit codes, those of monitoring plugins (Nagios):
+{}
 
 Examples:
   shmctl doctor
   shmctl doctor --fix
-  shmctl doctor --json | jq -r '.findings[] | .check + \": \" + .what'";
+  shmctl doctor --json | jq -r '.findings[] | .check + \": \" + .what'",
+        exit_codes(exit_code::DOCTOR)
+    )
+}
 
 /// Look for everything that keeps channels from working, and say what mends it.
 #[derive(Debug, ClapArgs)]
-#[command(after_help = EXAMPLES)]
+#[command(after_help = after_help())]
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) target: Target,

@@ -28,7 +28,7 @@ use crate::human;
 const EXAMPLES: &str = "\
 Examples:
   shmctl read                             messages published from now on, one per line
-  shmctl read cam imu                     those of two channels, in the order of their arrival: `cam: hello`
+  shmctl read cam imu                     those of two channels, as they arrive: `cam: hello`
   shmctl read --from oldest -n 10         the ten oldest messages that are still there
   shmctl read --last 10                   the last ten messages that are there, and then new ones
   shmctl read cam --format length --from oldest --until-empty > saved
@@ -45,12 +45,14 @@ Formats:
   raw      the bytes, and nothing between messages
   hex      a line of hexadecimal digits
   hexdump  a line with number and length, then offsets, bytes and text as hexdump -C has them
-  json     {\"seq\":7,\"lost\":0,\"len\":2,\"data\":\"hi\"}: one object per line. If the bytes are not UTF-8, \"hex\" replaces \"data\" and \
-has them in hexadecimal. \"lost\" counts the messages lost just before this one. In a channel with publish times there is \
-\"time\", too
-  length   the length in 4 bytes, little-endian, and the bytes: what `shmctl write --framing length` takes
-  '{…}'    any text with a field in braces is a template for a line per message. The fields are {seq}, {time}, {lost}, {len}, {text} \
-(bytes that are not UTF-8 become U+FFFD), {hex} and {channel}; {{ and }} are the braces themselves
+  json     {\"seq\":7,\"lost\":0,\"len\":2,\"data\":\"hi\"}: one object per line. If the bytes are not
+           UTF-8, \"hex\" replaces \"data\" and has them in hexadecimal. \"lost\" counts the messages lost
+           just before this one. In a channel with publish times there is \"time\", too
+  length   the length in 4 bytes, little-endian, and the bytes: what `shmctl write --framing length`
+           takes
+  '{…}'    any text with a field in braces is a template for a line per message. The fields are {seq},
+           {time}, {lost}, {len}, {text} (bytes that are not UTF-8 become U+FFFD), {hex} and {channel};
+           {{ and }} are the braces themselves
 
 With several channels, lines, hex and hexdump begin with the channel's name, and JSON has \"channel\". raw and length cannot show \
 the channel, and are refused. A channel that is closed ends only its own messages. If the user is evicted from a channel or its \

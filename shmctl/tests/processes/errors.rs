@@ -159,6 +159,9 @@ fn wrong_usage_ends_with_2_and_the_accepted_form() {
         (&["read", "-n", "few"], "few"),
         (&["write", "--framing", "words"], "chunk=64KiB"),
         (&["list", "--channel", "a/b"], "a/b"),
+        (&["read", "--folow"], "--follow"),
+        (&["read", "--from", "oldst"], "oldest"),
+        (&["staat"], "stat"),
         (&["evict", "--reader", "x"], "x"),
         (&["fly"], "fly"),
         (&[], "Usage"),
@@ -166,6 +169,21 @@ fn wrong_usage_ends_with_2_and_the_accepted_form() {
         let run = daemon.cli(args).fails(2, &[shown]);
         assert!(run.out.is_empty(), "{run:?}");
     }
+}
+
+#[test]
+fn a_wrong_value_in_the_environment_ends_with_2_as_one_on_the_command_line_does() {
+    let daemon = Daemon::start("");
+    for (variable, value, shown) in
+        [("SHMD_CHANNEL", "a/b", "A-Z"), ("SHMD_PATIENCE", "soon", "SHMD_PATIENCE: \"soon\" is not a duration")]
+    {
+        let mut stat = daemon.shmctl(&["stat"]);
+        Run::of(stat.env(variable, value)).refused(2, &[shown]);
+    }
+    let mut stat = daemon.shmctl(&["stat"]);
+    Run::of(stat.env("SHMD_PATIENCE", "5s").env("SHMD_CHANNEL", "")).quiet();
+    let mut list = daemon.shmctl(&["list", "--runtime-dir"]);
+    Run::of(list.arg(daemon.place.run_dir()).env("SHMD_RUNTIME_DIR", "").env("SHMD_PATIENCE", "")).quiet();
 }
 
 #[test]

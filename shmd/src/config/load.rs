@@ -5,6 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::{fs, io};
 
+use shm_cli::did_you_mean;
+
 use super::origin::{Error, Located, Origin};
 use super::raw::{Channel, RawChannel, RawFile, Top};
 
@@ -129,8 +131,10 @@ impl Loaded {
         }
         for (name, setting) in &given.set {
             let Some(index) = self.names().iter().position(|known| known == name) else {
-                let known = self.names().join(", ");
-                return Err(setting.text.bad(format!("there is no channel {name:?}; known are {known}")));
+                let known = self.names();
+                let meant = did_you_mean(name, known.iter().map(String::as_str));
+                let known = known.join(", ");
+                return Err(setting.text.bad(format!("there is no channel {name:?}; known are {known}{meant}")));
             };
             set(&mut self.channels[index].1, setting)?;
         }
@@ -152,7 +156,8 @@ fn set(channel: &mut Channel, setting: &Setting) -> Result<(), Error> {
 fn parse<T: serde::de::DeserializeOwned>(setting: &Setting, keys: &[&str]) -> Result<T, Error> {
     let Setting { key, text } = setting;
     if !keys.contains(&key.as_str()) {
-        return Err(text.bad(format!("unknown key {key:?}; known are {}", keys.join(", "))));
+        let (known, meant) = (keys.join(", "), did_you_mean(key, keys.iter().copied()));
+        return Err(text.bad(format!("unknown key {key:?}; known are {known}{meant}")));
     }
     let read = |value: toml::Value| toml::from_str::<T>(&format!("{key} = {value}")).map_err(|e| message(&e));
     let as_string = read(toml::Value::String(text.value.clone()));
@@ -164,9 +169,19 @@ fn parse<T: serde::de::DeserializeOwned>(setting: &Setting, keys: &[&str]) -> Re
     }
 }
 
-/// The parser's reason on one line.
+/// The parser's reason on one line, with the word that is probably meant.
 fn message(error: &toml::de::Error) -> String {
-    error.message().trim().replace('\n', ", ")
+    let message = error.message().trim().replace('\n', ", ");
+    // "unknown field `capcity`, expected one of `name`, `capacity`": serde's words for keys and for values from a list.
+    let meant = match message.strip_prefix("unknown field `").or_else(|| message.strip_prefix("unknown variant `")) {
+        Some(rest) => {
+            let mut words = rest.split('`');
+            let unknown = words.next().unwrap_or_default();
+            did_you_mean(unknown, words.skip(1).step_by(2))
+        }
+        None => String::new(),
+    };
+    message + &meant
 }
 
 /// The reason, after the key it is about where the line shows one: serde knows types but not their keys.

@@ -39,9 +39,9 @@ pub(crate) struct Located<T> {
 }
 
 impl Error {
-    /// Whether the mistake is on the command line, which makes it wrong usage instead of bad configuration.
+    /// Whether the mistake is on the command line or in the environment, which makes it wrong usage instead of bad configuration.
     pub(crate) fn is_usage(&self) -> bool {
-        matches!(self, Error::Bad { origin: Origin::Flag(_), .. })
+        matches!(self, Error::Bad { origin: Origin::Flag(_) | Origin::Variable(_), .. })
     }
 }
 

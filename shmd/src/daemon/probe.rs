@@ -33,8 +33,9 @@ const LIMIT: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(50);
 /// Most bytes that are read of it.
 const MOST: usize = 16 << 10;
-/// The exit code for a mistake in the configuration, as in [`exit`](crate::exit).
+/// The exit codes for a mistake in a configuration file, and for one in an option or a variable, as in [`exit`](crate::exit).
 const BAD_CONFIGURATION: i32 = 78;
+const BAD_VALUE: i32 = 2;
 
 /// Which program, and how.
 #[derive(Clone, Debug)]
@@ -140,7 +141,9 @@ fn ask(candidate: &Candidate, ending: &AtomicBool) -> Result<Known, Refusal> {
         return refuse(ErrorKind::BadVersion, format!("it does not end within {} s", LIMIT.as_secs()));
     };
     let complaint = complained.trim();
-    if status.code() == Some(BAD_CONFIGURATION) {
+    // A program that does not know the option ends with the same code, and says so in clap's words.
+    let refuses_value = status.code() == Some(BAD_VALUE) && complaint.starts_with("shmd: ");
+    if status.code() == Some(BAD_CONFIGURATION) || refuses_value {
         return refuse(ErrorKind::BadConfig, format!("it does not take the configuration: {complaint}"));
     }
     if !status.success() {

@@ -5,6 +5,7 @@ use std::io::Write;
 use std::str::FromStr;
 
 use serde::Serialize;
+use shm_cli::did_you_mean;
 use shm_proto::Message;
 
 use super::about::{About, hex};
@@ -53,8 +54,9 @@ impl FromStr for Format {
         }
         let named = NAMED.into_iter().find(|(name, _)| *name == text).map(|(_, format)| format);
         named.ok_or_else(|| {
-            let names = NAMED.map(|(name, _)| name).join(", ");
-            format!("no format has this name; write {names}, or a template such as '{{seq}} {{text}}'")
+            let names = NAMED.map(|(name, _)| name);
+            let (list, meant) = (names.join(", "), did_you_mean(text, names));
+            format!("no format has this name; write {list}, or a template such as '{{seq}} {{text}}'{meant}")
         })
     }
 }
@@ -253,6 +255,7 @@ mod tests {
         }
         let told = "xml".parse::<Format>().unwrap_err();
         assert!(told.contains("lines, raw, hex, hexdump, json, length") && told.contains("'{seq} {text}'"), "{told}");
+        assert!("jsno".parse::<Format>().unwrap_err().ends_with("; did you mean json?"));
         assert!("{x}".parse::<Format>().unwrap_err().contains("the fields are"));
     }
 }

@@ -1,5 +1,6 @@
 use std::time::Duration;
 
+use shm_cli::keys::{self, Kind};
 use shm_proto::internal::framing::Framing;
 use shm_proto::{Bytes, OnFull};
 
@@ -12,6 +13,27 @@ const COMPUTED: [&str; 6] = ["runtime_dir", "prefix", "max_message", "segment", 
 
 fn without_files(config: Config) -> Config {
     Config { files: Vec::new(), ..config }
+}
+
+/// The manual, shmd.toml(5) and the completions come from that table.
+#[test]
+fn the_table_of_keys_has_the_keys_that_are_read_and_what_their_values_look_like() {
+    for (table, names, types) in [(keys::TOP, Top::KEYS, Top::TYPES), (keys::CHANNEL, Channel::KEYS, Channel::TYPES)] {
+        let mut written: Vec<_> = table.iter().map(|key| (key.name, key.kind)).collect();
+        let kind = |kind: &str| match kind {
+            "String" | "OnFull" => Kind::Text,
+            "Bytes" => Kind::Size,
+            "Time" => Kind::Time,
+            "u32" => Kind::Number,
+            "bool" => Kind::Flag,
+            "Names" => Kind::Names,
+            other => panic!("{other} is no kind of value: add it to shm-cli"),
+        };
+        let mut read: Vec<_> = names.iter().zip(types).map(|(name, of)| (*name, kind(of))).collect();
+        written.sort_by_key(|(name, _)| *name);
+        read.sort_by_key(|(name, _)| *name);
+        assert_eq!(written, read);
+    }
 }
 
 #[test]
@@ -113,7 +135,7 @@ fn the_largest_message_leaves_room_for_headers_and_alignment() {
 fn what_is_shown_is_a_configuration_that_means_the_same() {
     let shown = [
         "",
-        "[[channel]]\nname = \"a\"\nread = [\"*\", \"@0\", \"0\"]\nsource = \"stdin\"\nframing = \"chunk=4097\"\n\
+        "[[channel]]\nname = \"a\"\nread = [\"*\", \"@0\", \"0\"]\nsource = \"stdin\"\nframing = \"chunk=4097\"\nflush = \"100ms\"\n\
          evict_after = \"0\"\n",
         "runtime_dir = \"/r\"\nprefix = \"p\"\nlog = \"off\"\nmax_clients = 7\n[[channel]]\nname = \"b\"\n\
          capacity = 12288\nmin = 8192\nmax = 16384\nmax_message = 1\nalign = 64\non_full = \"overwrite\"\n\

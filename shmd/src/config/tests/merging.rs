@@ -55,6 +55,7 @@ fn every_key_can_be_set_as_text() {
         ("admin", ""),
         ("source", "stdin"),
         ("framing", "chunk=64KiB"),
+        ("flush", "0"),
     ] {
         let Err(e) = Setup::new("").set("main", key, text).load() else { continue };
         panic!("{key}={text}: {e}");
@@ -76,6 +77,8 @@ fn a_setting_for_an_unknown_channel_names_the_known_ones() {
     let error = Setup::new("").set("cam", "align", "8").load().unwrap_err();
     assert!(error.is_usage());
     assert_eq!(error.to_string(), "--set cam.align: there is no channel \"cam\"; known are main");
+    let slip = Setup::new("").set("mian", "align", "8").refusal();
+    assert_eq!(slip, "--set mian.align: there is no channel \"mian\"; known are main; did you mean main?");
 }
 
 #[test]
@@ -87,11 +90,13 @@ fn a_bad_value_outside_the_files_names_where_it_was_given() {
         ("on_full", "wait", "--set main.on_full: unknown variant `wait`"),
         ("colour", "red", "--set main.colour: unknown key \"colour\"; known are name, "),
         ("x\ny", "1", "--set main.x\ny: unknown key"),
+        ("capcity", "1MiB", "--set main.capcity: unknown key \"capcity\"; known are name, capacity"),
         ("align", "8\nack=true", "--set main.align: invalid type"),
         ("min", "1GiB", "--set main.min: min 1GiB is more than max 4KiB (shmd.toml:2)"),
     ] {
         let refusal = Setup::new("[[channel]]\nmax = 4096\n").set("main", key, text).refusal();
         assert!(refusal.starts_with(wanted), "{refusal}");
+        assert_eq!(refusal.ends_with("; did you mean capacity?"), key == "capcity", "{refusal}");
     }
 }
 

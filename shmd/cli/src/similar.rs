@@ -2,12 +2,19 @@
 
 /// The candidate that differs least from `name`, if a slip of the hand explains the difference: a third of the letters at most, or
 /// upper and lower case.
-pub(crate) fn nearest<'c>(name: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
+#[must_use]
+pub fn nearest<'c>(name: &str, candidates: impl IntoIterator<Item = &'c str>) -> Option<&'c str> {
     let name = name.to_lowercase();
     let most = (name.chars().count() / 3).max(1);
     let distances = candidates.into_iter().map(|candidate| (distance(&name, &candidate.to_lowercase()), candidate));
     let (_, nearest) = distances.filter(|(distance, _)| *distance <= most).min_by_key(|(distance, _)| *distance)?;
     Some(nearest)
+}
+
+/// What an error about `name` ends with: the candidate that is probably meant, if there is one.
+#[must_use]
+pub fn did_you_mean<'c>(name: &str, candidates: impl IntoIterator<Item = &'c str>) -> String {
+    nearest(name, candidates).map(|meant| format!("; did you mean {meant}?")).unwrap_or_default()
 }
 
 /// Letters that are added, missing, different, or exchanged with their neighbour.
@@ -60,5 +67,7 @@ mod tests {
             assert_eq!(nearest(name, names), meant, "{name}");
         }
         assert_eq!(nearest("cam", []), None);
+        assert_eq!(did_you_mean("cma", names), "; did you mean cam?");
+        assert_eq!(did_you_mean("lidar", names), "");
     }
 }

@@ -1,0 +1,12 @@
+//! What a user may say to the daemon, as data: its options, the keys of its configuration and its exit codes. The daemon reads
+//! them here. `shmctl` makes the manual pages and the completions of both programs from them, without containing the daemon.
+#![forbid(unsafe_code)]
+
+mod args;
+mod exit_code;
+pub mod keys;
+mod similar;
+
+pub use args::{Args, ChannelArgs, EXIT_CODES, everyday_keys};
+pub use exit_code::{ExitCode, exit_codes};
+pub use similar::{did_you_mean, nearest};
