@@ -96,7 +96,7 @@ impl Command {
         match self {
             Command::Read(args) => Ok(args.channels()),
             Command::Write(args) => Ok(args.target.channels()),
-            Command::Stat(args) => Ok(args.target.channels()),
+            Command::Stat(args) => args.channels(),
             Command::List(args) => Ok(args.target.channels()),
             Command::Log(args) => Ok(args.target.channels()),
             Command::Metrics(args) => Ok(args.target.channels()),
@@ -167,7 +167,8 @@ mod tests {
             ("shmctl write --framing line", "chunk=64KiB"),
             ("shmctl list --channel a/b", "A-Z"),
             ("shmctl read --format xml", "json"),
-            ("shmctl stat --watch=never", "never"),
+            ("shmctl stat --watch=a/b", "A-Z"),
+            ("shmctl stat --watch=1ms", "10ms"),
             ("shmctl metrics --listen :9100", "unix:PATH"),
         ] {
             let error = parse(line).unwrap_err();

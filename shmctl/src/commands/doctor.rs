@@ -2,6 +2,7 @@
 
 mod access;
 mod channels;
+mod configuration;
 mod daemon;
 mod finding;
 mod host;
@@ -34,7 +35,7 @@ fn after_help() -> String {
     format!(
         "\
 The checks: daemon, socket, access (this user's), version, reload, clock, leftover (segments of dead daemons), object (modes), \
-group (groups in the configuration that the daemon is not in), memory (/dev/shm), descriptors, remove-ipc (a user's own daemon), \
+config (files that are no TOML), group (groups in the configuration that the daemon is not in), memory (/dev/shm), descriptors, remove-ipc (a user's own daemon), \
 full (and the reader that is to blame), stalled, evicted, readers, source. Run as root or as the daemon's user to see everything.
 
 Exit codes, those of monitoring plugins (Nagios):
@@ -100,7 +101,7 @@ fn examine(args: &Args, global: &Global) -> Result<Vec<Finding>> {
         findings.extend(examine_channels(daemon, global)?);
         findings.extend(daemon::log(&log(global)?, now_ms()));
     }
-    findings.extend(access::groups(daemon.as_ref().map(|daemon| daemon.pid)));
+    findings.extend(configuration::look(daemon.as_ref().map(|daemon| daemon.pid)));
     let is_own = endpoint.socket.starts_with(default_runtime_dir());
     if is_own && daemon.is_some() {
         findings.extend(host::remove_ipc(nix::unistd::geteuid().as_raw()));

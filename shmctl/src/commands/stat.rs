@@ -3,6 +3,7 @@
 mod block;
 mod overview;
 mod screen;
+mod watch;
 
 use std::io::{self, IsTerminal};
 use std::os::fd::AsFd;
@@ -11,12 +12,12 @@ use std::time::{Duration, Instant};
 use clap::Args as ClapArgs;
 use nix::poll::{PollFd, PollFlags};
 use shm_proto::internal::control::stat::ChannelStat;
-use shm_proto::{Done, ErrorKind, Request};
+use shm_proto::{ChannelName, Done, ErrorKind, Request};
 
+use self::watch::Watch;
 use super::{note_if_none, unexpected};
 use crate::error::{Failure, Result};
 use crate::global::Global;
-use crate::human;
 use crate::keyboard::Keyboard;
 use crate::output::{has_gone, has_news, print, print_json, wait_for};
 use crate::signals::Signals;
@@ -35,6 +36,7 @@ red or yellow on a terminal; NO_COLOR=1 turns colours off, and CLICOLOR_FORCE=1 
 Examples:
   shmctl stat
   shmctl stat --watch                every second, until q or SIGINT
+  shmctl stat cam --watch 5          one channel, every 5 seconds
   shmctl stat cam --json | jq '.[0].readers[].lag_messages'";
 
 /// Show capacity, use, rates, writer and readers of a channel, or of all channels.
@@ -46,19 +48,27 @@ pub(crate) struct Args {
     /// Print one line of JSON: an array with an object per channel. Sizes are in bytes, ages in milliseconds.
     #[arg(long)]
     json: bool,
-    /// Repeat every SECONDS: in place on a terminal, otherwise one after the other.
-    #[arg(short, long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1", value_parser = human::interval)]
-    watch: Option<Duration>,
+    /// Repeat every SECONDS, 1 if that is left out: in place on a terminal, otherwise one after the other. A word that is no time is
+    /// the channel.
+    #[arg(short, long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1")]
+    watch: Option<Watch>,
+}
+
+impl Args {
+    /// The channel, if it is an argument or stands behind --watch.
+    pub(crate) fn channels(&self) -> Result<Vec<ChannelName>> {
+        watch::channel(self.watch.as_ref(), self.target.channels())
+    }
 }
 
 pub(crate) fn run(args: &Args, global: &Global) -> Result<()> {
-    match args.watch {
+    match &args.watch {
         None => {
             let channels = ask(global)?;
             note_if_none(&channels);
             if args.json { print_json(&channels) } else { print(&shown(&channels, Page::stdout())) }
         }
-        Some(interval) => watch(args, global, interval),
+        Some(watched) => watch(args, global, watched.interval()).map_err(|failure| watched.explain(failure)),
     }
 }
 

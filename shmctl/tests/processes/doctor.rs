@@ -133,16 +133,30 @@ fn all_places_taken_and_a_refused_reload_are_found() {
 }
 
 #[test]
+fn a_configuration_that_is_no_toml_is_found() {
+    let daemon = Daemon::start("");
+    fs::write(daemon.place.path("shmd.toml"), "[[channel]]\nname = cam\n").unwrap();
+    let (findings, code) = examine(&daemon.place, &[]);
+    assert_eq!(code, Some(2), "{findings:?}");
+    let found = only(&findings, "config", "shmd.toml:2: ");
+    assert!(found["command"].as_str().unwrap().contains("--check"), "{found}");
+}
+
+#[test]
 fn a_group_that_does_not_exist_is_found_in_the_daemons_own_configuration() {
     let daemon = Daemon::start("");
-    fs::write(daemon.place.path("shmd.toml"), "[[channel]]\ngroup = \"no-such-group-of-shmd\"\n").unwrap();
+    fs::write(
+        daemon.place.path("shmd.toml"),
+        "[[channel]]\nname = \"a\"\n[[channel]] # b\ngroup = 'no-such-group-of-shmd'\n",
+    )
+    .unwrap();
     let (findings, _) = examine(&daemon.place, &[]);
     // Root may use every group, and a group that is missing is named by the daemon's refusal.
     if nix::unistd::geteuid().is_root() {
         assert_eq!(of_check(&findings, "group", daemon.place.dir.path().to_str().unwrap()), [] as [Value; 0]);
     } else {
         let found = only(&findings, "group", "no-such-group-of-shmd");
-        assert!(found["what"].as_str().unwrap().contains("shmd.toml:2"), "{found}");
+        assert!(found["what"].as_str().unwrap().contains("shmd.toml:4"), "{found}");
     }
 }
 

@@ -159,6 +159,9 @@ fn wrong_usage_ends_with_2_and_the_accepted_form() {
         (&["read", "-n", "few"], "few"),
         (&["write", "--framing", "words"], "chunk=64KiB"),
         (&["list", "--channel", "a/b"], "a/b"),
+        (&["stat", "--watch", "a/b"], "is not a time"),
+        (&["stat", "--watch", "a/b"], "is not a channel name"),
+        (&["stat", "--watch", "1ms"], "too short"),
         (&["read", "--folow"], "--follow"),
         (&["read", "--from", "oldst"], "oldest"),
         (&["staat"], "stat"),
@@ -184,6 +187,33 @@ fn a_wrong_value_in_the_environment_ends_with_2_as_one_on_the_command_line_does(
     Run::of(stat.env("SHMD_PATIENCE", "5s").env("SHMD_CHANNEL", "")).quiet();
     let mut list = daemon.shmctl(&["list", "--runtime-dir"]);
     Run::of(list.arg(daemon.place.run_dir()).env("SHMD_RUNTIME_DIR", "").env("SHMD_PATIENCE", "")).quiet();
+}
+
+#[test]
+fn what_stands_behind_watch_may_be_the_channel() {
+    let daemon = Daemon::start(TWO);
+    for args in [&["stat", "--watch", "cam"][..], &["stat", "-w", "cam"], &["stat", "cam", "--watch", "0.05"]] {
+        let mut watch = daemon.spawn(args);
+        watch.until_out_has("cam  ring");
+        watch.signal(Signal::SIGINT);
+        let text = watch.wait().quiet().text();
+        assert!(!text.contains("imu"), "{args:?}: {text}");
+    }
+    daemon.cli(&["stat", "--watch", "cam", "imu"]).refused(2, &["imu and cam"]);
+    daemon.cli(&["stat", "--watch", "cam", "-c", "imu"]).refused(2, &["cam and --channel imu differ"]);
+    daemon
+        .cli(&["stat", "--watch", "can"])
+        .fails(1, &["no channel named can", "no time for --watch", "did you mean cam?"]);
+}
+
+#[test]
+fn a_channel_beside_handoff_objects_is_refused() {
+    let daemon = Daemon::start(TWO);
+    let objects = ["--handoff", "--segment", "/x", "--avail", "/y", "--done", "/z"];
+    for args in [&["write", "cam"][..], &["write", "-c", "cam"], &["read", "-c", "cam"]] {
+        daemon.cli(&[args, &objects].concat()).refused(2, &["--handoff", "leave cam out"]);
+    }
+    daemon.cli(&[&["read", "cam"][..], &objects].concat()).refused(2, &["--handoff"]);
 }
 
 #[test]

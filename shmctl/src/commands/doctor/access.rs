@@ -1,19 +1,16 @@
-//! Who may connect to the daemon, and whether the daemon may give its objects to the groups that the configuration names.
+//! Who may connect to the daemon, and whether its objects are as it made them.
 
 use std::ffi::CString;
 use std::fs;
 use std::os::unix::fs::MetadataExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use nix::unistd::{Gid, Group, Uid, User, getegid, geteuid, getgrouplist, getgroups};
+use nix::unistd::{Gid, Uid, User, getegid, geteuid, getgrouplist, getgroups};
 use shm_proto::internal::control::stat::ChannelStat;
 use shm_proto::internal::os::process::{group_name, user_name};
 use shm_proto::internal::os::shm;
 
 use super::finding::{Finding, Severity};
-
-/// The system's configuration, which a daemon reads that was given no other.
-const CONFIG: &str = "/etc/shmd/shmd.toml";
 
 /// Why the socket refuses this user, and what helps.
 pub(super) fn socket(socket: &Path) -> Finding {
@@ -103,110 +100,6 @@ fn object(stat: &ChannelStat, path: &Path) -> Option<Finding> {
     })
 }
 
-/// Groups in the configuration that the daemon is not in: it does not start, or refuses the reload.
-pub(super) fn groups(daemon: Option<u32>) -> Vec<Finding> {
-    let arguments = daemon.and_then(|pid| fs::read(format!("/proc/{pid}/cmdline")).ok());
-    let config = arguments.as_deref().and_then(config_of).unwrap_or_else(|| CONFIG.into());
-    let Some(has) = groups_of(daemon) else { return Vec::new() };
-    let texts = files(&config).into_iter().filter_map(|file| fs::read_to_string(&file).ok().map(|text| (file, text)));
-    texts.flat_map(|(file, text)| missing(&file, &text, &has)).collect()
-}
-
-/// The file after `--config`, in a command line as `/proc` shows it.
-fn config_of(arguments: &[u8]) -> Option<PathBuf> {
-    let mut words = arguments.split(|byte| *byte == 0).map(String::from_utf8_lossy);
-    words
-        .find_map(|word| word.strip_prefix("--config=").map(PathBuf::from).or((word == "--config").then(PathBuf::new)))
-        .map(|path| if path.as_os_str().is_empty() { words.next().unwrap_or_default().as_ref().into() } else { path })
-}
-
-/// The file, and those beside it in `X.d`.
-fn files(config: &Path) -> Vec<PathBuf> {
-    let more = fs::read_dir(config.with_extension("d")).into_iter().flatten().flatten().map(|entry| entry.path());
-    let mut more: Vec<PathBuf> = more.filter(|path| path.extension().is_some_and(|end| end == "toml")).collect();
-    more.sort_unstable();
-    [config.to_owned()].into_iter().chain(more).collect()
-}
-
-/// The groups of the running daemon, or those that the system's daemon would have; nothing for root, who may use every group.
-fn groups_of(daemon: Option<u32>) -> Option<Vec<u32>> {
-    let Some(pid) = daemon else {
-        let user = User::from_name("shmd").ok()??;
-        let name = CString::new("shmd").ok()?;
-        let mut has: Vec<u32> = getgrouplist(&name, user.gid).ok()?.into_iter().map(Gid::as_raw).collect();
-        has.extend(supplementary(Path::new("/etc/systemd/system/shmd.service.d")));
-        return Some(has);
-    };
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let numbers = |key: &str| -> Vec<u32> {
-        let line = status.lines().find_map(|line| line.strip_prefix(key)).unwrap_or_default();
-        line.split_whitespace().filter_map(|word| word.parse().ok()).collect()
-    };
-    if numbers("Uid:").get(1) == Some(&0) {
-        return None;
-    }
-    Some([numbers("Groups:"), numbers("Gid:")].concat())
-}
-
-/// What drop-ins of the service add.
-fn supplementary(dir: &Path) -> Vec<u32> {
-    let texts =
-        fs::read_dir(dir).into_iter().flatten().flatten().filter_map(|entry| fs::read_to_string(entry.path()).ok());
-    let names = texts.flat_map(|text| {
-        let values = text.lines().filter_map(|line| line.trim().strip_prefix("SupplementaryGroups="));
-        values.flat_map(str::split_whitespace).map(str::to_owned).collect::<Vec<_>>()
-    });
-    names.filter_map(|name| gid_of(&name)).collect()
-}
-
-fn gid_of(name: &str) -> Option<u32> {
-    match Group::from_name(name) {
-        Ok(Some(group)) => Some(group.gid.as_raw()),
-        _ => name.parse().ok(),
-    }
-}
-
-/// Lines `group = "NAME"` of a configuration whose group is not among these.
-fn missing(file: &Path, text: &str, has: &[u32]) -> Vec<Finding> {
-    let mut findings = Vec::new();
-    for (number, line) in (1..).zip(text.lines()) {
-        let Some(value) =
-            line.trim().strip_prefix("group").map(str::trim_start).and_then(|rest| rest.strip_prefix('='))
-        else {
-            continue;
-        };
-        let Some(name) = value.trim().strip_prefix(['"', '\'']).and_then(|rest| rest.split(['"', '\'']).next()) else {
-            continue;
-        };
-        let place = format!("{}:{number}", file.display());
-        match gid_of(name) {
-            _ if name.is_empty() => {}
-            None => findings.push(Finding::new(
-                Severity::Critical,
-                "group",
-                format!("{place}: there is no group {name}"),
-                "the daemon refuses a configuration that names it",
-                format!("groupadd --system {name}"),
-            )),
-            Some(gid) if !has.contains(&gid) => {
-                let dir = "/etc/systemd/system/shmd.service.d";
-                findings.push(Finding::new(
-                    Severity::Critical,
-                    "group",
-                    format!("{place}: the daemon is not in group {name}"),
-                    "only a member may give objects to a group: the daemon does not start, and refuses a reload",
-                    format!(
-                        "mkdir -p {dir} && printf '[Service]\\nSupplementaryGroups={name}\\n' >{dir}/{name}.conf && systemctl \
-                         daemon-reload && systemctl restart shmd"
-                    ),
-                ));
-            }
-            Some(_) => {}
-        }
-    }
-    findings
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
@@ -215,40 +108,6 @@ mod tests {
     use shm_test_support::TempDir;
 
     use super::*;
-
-    #[test]
-    fn groups_of_the_configuration_are_compared_with_the_daemons() {
-        let text = "[[channel]]\n# group = \"1\"\ngroup = \"4242\"\n  group='4243' # a note\ngroup = \"\"\ngroups = \"9\"\ngroup = \"no such\"\n";
-        let findings = missing(Path::new("/etc/x.toml"), text, &[4243]);
-        let [one, two] = findings.as_slice() else { panic!("{findings:?}") };
-        assert_eq!(one.what, "/etc/x.toml:3: the daemon is not in group 4242");
-        assert!(
-            one.command.contains("SupplementaryGroups=4242") && one.command.ends_with("systemctl restart shmd"),
-            "{one:?}"
-        );
-        assert_eq!(
-            (two.what.as_str(), two.command.as_str()),
-            ("/etc/x.toml:7: there is no group no such", "groupadd --system no such")
-        );
-    }
-
-    #[test]
-    fn the_daemons_configuration_is_found_on_its_command_line() {
-        for (line, config) in [
-            ("/usr/bin/shmd\0", None),
-            ("shmd\0--log\0off\0--config\0/x/y.toml\0", Some("/x/y.toml")),
-            ("shmd\0--config=/x/y.toml\0--log\0off\0", Some("/x/y.toml")),
-        ] {
-            assert_eq!(config_of(line.as_bytes()), config.map(PathBuf::from), "{line:?}");
-        }
-        let dir = TempDir::new();
-        fs::create_dir(dir.join("shmd.d")).unwrap();
-        for name in ["b.toml", "a.toml", "c.txt"] {
-            fs::write(dir.join("shmd.d").join(name), "").unwrap();
-        }
-        let names = ["shmd.toml", "shmd.d/a.toml", "shmd.d/b.toml"].map(|name| dir.join(name));
-        assert_eq!(files(&dir.join("shmd.toml")), names);
-    }
 
     #[test]
     fn an_object_that_others_may_write_to_and_one_without_a_name_are_found() {
