@@ -132,6 +132,18 @@ fn the_keys_and_their_defaults_are_those_of_the_shipped_configuration() {
 }
 
 #[test]
+fn the_schema_of_the_log_has_every_event() {
+    let schema: serde_json::Value = serde_json::from_str(&text("etc/schemas/log.json")).unwrap();
+    let written = schema["properties"]["event"]["enum"].as_array().unwrap();
+    let written: Vec<_> = written.iter().map(|word| word.as_str().unwrap().to_owned()).collect();
+    let code = text("shm-proto/src/control/log/event.rs");
+    let events = code.lines().filter_map(|line| line.trim().strip_suffix("\",")?.split_once(" = \""));
+    let events: Vec<_> = events.map(|(_, word)| word.to_owned()).collect();
+    assert!(events.len() > 50, "{events:?}");
+    assert_eq!(written, events);
+}
+
+#[test]
 fn the_layout_tables_are_those_of_the_source() {
     let protocol = text("shm-proto/PROTOCOL.md");
     for (heading, least) in [("| offset | bytes | field | written by |", 3), ("| bits | field |", 1)] {

@@ -18,6 +18,7 @@ mod handoff;
 mod object;
 mod place;
 mod process;
+mod schema;
 mod seccomp;
 mod step;
 mod terminal;
@@ -34,6 +35,7 @@ pub use self::{
     object::{Object, memory},
     place::{Place, shared_memory},
     process::{Proc, Run, clean, program},
+    schema::Schema,
     seccomp::{Filter, has_membarrier, without_membarrier},
     step::{here, killed_after, killed_after_and, skip_without_trace},
     terminal::{Screen, Terminal},

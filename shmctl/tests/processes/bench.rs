@@ -8,7 +8,7 @@ use std::process::Command;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use shm_test_support::{Daemon, Place, Proc, Run, clean, heavy, program, shared_memory, wait_until};
+use shm_test_support::{Daemon, Place, Proc, Run, Schema, clean, heavy, program, shared_memory, wait_until};
 
 /// A bench whose directory for temporary files is the test's own, so that what it leaves can be seen.
 fn bench(place: &Place, args: &[&str]) -> Command {
@@ -40,7 +40,9 @@ fn assert_nothing_is_left(place: &Place, pid: u32) {
 
 #[track_caller]
 fn document(run: &Run) -> Value {
-    serde_json::from_slice(&run.out).unwrap_or_else(|e| panic!("{e}: {run:?}"))
+    let document = serde_json::from_slice(&run.out).unwrap_or_else(|e| panic!("{e}: {run:?}"));
+    Schema::of("bench").check(&document);
+    document
 }
 
 #[test]
@@ -53,6 +55,12 @@ fn a_quick_bench_has_figures_for_every_transport_and_leaves_nothing() {
     assert_nothing_is_left(&place, pid);
 
     let document = document(&run);
+    let mut schema = Schema::of("bench");
+    schema.check(&document);
+    // What depends on the machine or on other options.
+    let sometimes = ["host.line_ns", "settings.channel", "settings.messages", "settings.cpus"];
+    let unseen = schema.unseen();
+    assert!(unseen.iter().all(|field| sometimes.contains(&field.as_str())), "{unseen:?}");
     assert_eq!(document["complete"], true, "{run:?}");
     assert_eq!(document["skipped"], Value::Array(Vec::new()));
     for fact in ["date", "cpu_model", "kernel", "barrier", "huge_pages", "version"] {
@@ -162,10 +170,25 @@ fn a_channel_of_a_running_daemon_is_measured_through_its_writer_role() {
 fn a_channel_that_is_only_in_the_environment_is_not_flooded() {
     let _turn = heavy();
     let daemon = Daemon::start("[[channel]]\nname = \"cam\"");
-    let mut command =
-        daemon.shmctl(&["bench", "--quick", "--json", "--alone", "--measure", "latency", "--messages", "3"]);
+    let cpu = shm_bench::host::allowed_cpus()[0].to_string();
+    let mut command = daemon.shmctl(&[
+        "bench",
+        "--quick",
+        "--json",
+        "--alone",
+        "--measure",
+        "latency",
+        "--messages",
+        "3",
+        "--cpu",
+        &cpu,
+    ]);
     command.env("SHMD_CHANNEL", "cam");
     let document = document(&Run::of(command).ok());
+    assert_eq!(
+        (&document["settings"]["messages"], &document["settings"]["cpus"][0]),
+        (&3.into(), &cpu.parse::<u64>().unwrap().into())
+    );
     assert!(document["settings"]["channel"].is_null() && document["complete"] == true);
     assert_eq!(daemon.stat().messages, 0);
 }

@@ -7,7 +7,7 @@ use std::path::Path;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use shm_test_support::{Daemon, NOBODY, Place, Run, clean, program, skip_without_root, wait_for};
+use shm_test_support::{Daemon, NOBODY, Place, Run, Schema, clean, program, skip_without_root, wait_for};
 
 /// What the doctor says, and its exit code. Findings about the machine that the tests run on are another matter.
 #[track_caller]
@@ -17,7 +17,7 @@ fn examine(place: &Place, args: &[&str]) -> (Vec<Value>, Option<i32>) {
     let run = Run::of(command);
     assert!(run.err.is_empty(), "{run:?}");
     let report: Value = serde_json::from_str(&run.text()).unwrap_or_else(|e| panic!("{e}: {run:?}"));
-    assert_eq!(report["version"], 1);
+    Schema::of("doctor").check(&report);
     let findings = report["findings"].as_array().unwrap().clone();
     let status = match run.code {
         Some(0) => "ok",

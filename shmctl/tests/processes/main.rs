@@ -29,6 +29,7 @@ mod protocol;
 mod read_write;
 mod resize;
 mod roles;
+mod schemas;
 mod selection;
 mod several;
 mod slow;
