@@ -8,7 +8,9 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use shm_cli::exit_codes;
 use shm_proto::ChannelName;
 
-use crate::commands::{bench, doctor, evict, list, log, metrics, read, reexec, reload, resize, stat, write};
+use crate::commands::{
+    bench, complete, completions, doctor, evict, list, log, manual, metrics, read, reexec, reload, resize, stat, write,
+};
 use crate::error::{Failure, Result};
 use crate::exit_code;
 use crate::global::{Global, check_variables};
@@ -75,6 +77,9 @@ impl Args {
             Command::Metrics(args) => metrics::run(&args, &global),
             Command::Doctor(args) => doctor::run(&args, &global),
             Command::Bench(args) => bench::run(&args, &global),
+            Command::Completions(args) => completions::run(&args),
+            Command::Manual(args) => manual::run(&args, Args::command()),
+            Command::Complete(args) => complete::run(&args, &global, Args::command()),
             Command::BenchWorker(args) => shm_bench::worker::run(&args).map_err(Failure::of_bench),
         }
     }
@@ -104,7 +109,12 @@ impl Command {
             Command::Bench(args) => Ok(args.target.channels()),
             Command::Resize(args) => Ok(args.wanted()?.0.into_iter().collect()),
             Command::Evict(args) => Ok(args.wanted()?.0.into_iter().collect()),
-            Command::Reload(_) | Command::Reexec(_) | Command::BenchWorker(_) => Ok(Vec::new()),
+            Command::Reload(_)
+            | Command::Reexec(_)
+            | Command::Completions(_)
+            | Command::Manual(_)
+            | Command::Complete(_)
+            | Command::BenchWorker(_) => Ok(Vec::new()),
         }
     }
 }
@@ -123,6 +133,10 @@ pub(crate) enum Command {
     Metrics(metrics::Args),
     Doctor(doctor::Args),
     Bench(bench::Args),
+    Completions(completions::Args),
+    Manual(manual::Args),
+    #[command(hide = true)]
+    Complete(complete::Args),
     #[command(hide = true)]
     BenchWorker(shm_bench::worker::Args),
 }

@@ -1,11 +1,14 @@
 //! One file per command: its arguments, its help, its work.
 
 pub(crate) mod bench;
+pub(crate) mod complete;
+pub(crate) mod completions;
 pub(crate) mod doctor;
 pub(crate) mod evict;
 pub(crate) mod handoff;
 pub(crate) mod list;
 pub(crate) mod log;
+pub(crate) mod manual;
 pub(crate) mod metrics;
 pub(crate) mod read;
 pub(crate) mod reexec;

@@ -17,7 +17,7 @@ const ANSWER: Duration = Duration::from_secs(300);
 
 const EXAMPLES: &str = "\
 Examples:
-  shmctl resize 64MiB                      main: 1MiB -> 64MiB
+  shmctl resize 4MiB                       main: 1MiB -> 4MiB
   shmctl resize cam 1MiB
   shmctl resize --channel cam --bytes 1MiB
 
