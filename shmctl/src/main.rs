@@ -12,6 +12,8 @@ mod human;
 mod keyboard;
 mod output;
 mod signals;
+#[cfg(test)]
+mod surface;
 mod table;
 mod target;
 mod terminal;

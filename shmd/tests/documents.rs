@@ -131,6 +131,25 @@ fn the_keys_and_their_defaults_are_those_of_the_shipped_configuration() {
     }
 }
 
+/// The numbers in the first words of lines.
+fn codes<'t>(lines: impl Iterator<Item = &'t str>) -> Vec<u8> {
+    lines.filter_map(|line| line.split_whitespace().next()?.parse().ok()).collect()
+}
+
+#[test]
+fn the_manuals_exit_codes_are_those_of_the_programs() {
+    let (manual, surface) = (text("etc/MANUAL.md"), text("etc/surface.txt"));
+    let table = tables(manual.lines(), "| code | `shmctl` | `shmd` |").remove(0);
+    for (program, column) in [("shmctl", 1), ("shmd", 2)] {
+        let documented = table.iter().filter(|row| row.get(column).is_some_and(|cell| !cell.is_empty()));
+        let documented = codes(documented.map(|row| row[0]));
+        let has = codes(surface.lines().filter_map(|line| line.strip_prefix(&format!("exit {program} "))));
+        assert_eq!(documented, has, "exit codes of {program}");
+    }
+    let doctor = codes(surface.lines().filter_map(|line| line.strip_prefix("exit shmctl doctor ")));
+    assert_eq!(doctor, [0, 1, 2, 3], "the manual has these in a sentence");
+}
+
 #[test]
 fn the_schema_of_the_log_has_every_event() {
     let schema: serde_json::Value = serde_json::from_str(&text("etc/schemas/log.json")).unwrap();

@@ -1,0 +1,273 @@
+//! The examples in the help, which the manual pages have as well, do something when they are typed into a shell.
+//!
+//! Each command has daemons of its own: one with a channel, and one with `cam` and `imu` for examples that name these. Programs that
+//! examples use beside ours are replaced by some that read and write, unless they are everywhere. What goes on for ever gets SIGINT, as
+//! from a person.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill, killpg};
+use nix::unistd::Pid;
+use shm_proto::Request;
+
+use shm_test_support::{Daemon, Place, Proc, Run, TempDir, clean, heavy, program, wait_until};
+
+/// Programs of other people: what stands in for them.
+const STAND_INS: [(&str, &str); 9] = [
+    ("journalctl", "printf 'one\\ntwo\\n'"),
+    ("tcpdump", "printf 'a packet'"),
+    ("sensor", "printf '1\\n2\\n'"),
+    ("producer", "printf '\\002\\000\\000\\000hi'"),
+    ("ffmpeg", "cat"),
+    ("curl", "true"),
+    ("promtool", "cat"),
+    ("jq", "cat"),
+    ("man", "cat"),
+];
+/// Commands that look at what is there, and are not to be kept from it by a test.
+const REAL_IF_THERE: [&str; 3] = ["promtool", "jq", "man"];
+/// What an example that goes on may take to begin.
+const MOMENT: Duration = Duration::from_millis(700);
+
+/// The commands in the help of a program, and what stands behind each.
+fn examples(program_name: &str, command: &[&str]) -> Vec<(String, String)> {
+    let help = Run::of(clean(program(program_name)).args(command).arg("--help")).quiet().text();
+    let block = help.lines().skip_while(|line| !line.starts_with("Example")).skip(1);
+    let mut examples: Vec<(String, String)> = Vec::new();
+    for line in block.take_while(|line| line.starts_with("  ")) {
+        let line = &line[2..];
+        match examples.last_mut() {
+            Some((command, remark)) if remark.is_empty() && command.ends_with('\\') => {
+                command.pop();
+                *command += line.trim_start();
+            }
+            Some((_, remark)) if line.starts_with(' ') => *remark += line.trim(),
+            _ => {
+                let (command, remark) = line.split_once("  ").unwrap_or((line, ""));
+                examples.push((command.trim_end().to_owned(), remark.trim().to_owned()));
+            }
+        }
+    }
+    assert!(!examples.is_empty(), "{program_name} {command:?} has no examples:\n{help}");
+    examples
+}
+
+/// A directory with what examples need, and no daemon.
+struct Stage {
+    dir: TempDir,
+    path: String,
+    objects: String,
+}
+
+impl Stage {
+    fn new() -> Self {
+        let dir = TempDir::new();
+        let bin = dir.join("stand-ins");
+        fs::create_dir(&bin).unwrap();
+        for (name, script) in STAND_INS {
+            let is_there = clean("sh").arg("-c").arg(format!("command -v {name}")).output().unwrap().status.success();
+            if is_there && REAL_IF_THERE.contains(&name) {
+                continue;
+            }
+            fs::write(bin.join(name), format!("#!/bin/sh\n{script}\n")).unwrap();
+            fs::set_permissions(bin.join(name), Permissions::from_mode(0o755)).unwrap();
+        }
+        fs::write(dir.join("film.ts"), [b'x'; 100_000]).unwrap();
+        fs::write(dir.join("shmd.toml"), "[[channel]]\nname = \"cam\"\n").unwrap();
+        let programs = program("shmctl").parent().unwrap().to_owned();
+        let path = format!("{}:{}:{}", bin.display(), programs.display(), std::env::var("PATH").unwrap_or_default());
+        let objects = format!("/{}", shm_test_support::unique("example"));
+        Stage { dir, path, objects }
+    }
+
+    /// The example with the test's own places in it.
+    fn own(&self, example: &str) -> String {
+        let dir = self.dir.path().display();
+        let example = example.replace("/var/lib/prometheus/node-exporter/", &format!("{dir}/"));
+        let example =
+            example.replace("/run/shmd/", &format!("{dir}/")).replace("/run/shmd.pid", &format!("{dir}/shmd.pid"));
+        let example = example.replace("/etc/shmd/", &format!("{dir}/")).replace("/var/log/", &format!("{dir}/"));
+        let cpu = shm_bench::host::allowed_cpus()[0];
+        let example = example.replace("--cpu 2,3", &format!("--cpu {cpu},{cpu}"));
+        let example = example.replace("/demo_shm", &self.objects).replace("/sem_avail", &format!("{}.a", self.objects));
+        example.replace("/sem_done", &format!("{}.d", self.objects))
+    }
+
+    fn shell(&self, example: &str) -> Command {
+        let mut bash = clean("bash");
+        bash.arg("-c").arg(format!("set -o pipefail; {}", self.own(example))).current_dir(&self.dir);
+        // /dev/null in place of a configuration that this machine may have.
+        bash.env("PATH", &self.path).env("SHMD_CONFIG", "/dev/null").process_group(0);
+        bash
+    }
+}
+
+/// Processes of a group that have this program's name.
+fn of_group(group: u32, name: &str) -> Vec<Pid> {
+    let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
+    let belongs = |pid: &i32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let (before, after) = stat.rsplit_once(')').unwrap_or_default();
+        // State, parent, group.
+        let in_group = after.split_whitespace().nth(2) == Some(&group.to_string());
+        in_group && before.ends_with(&format!("({name}"))
+    };
+    pids.filter(belongs).map(Pid::from_raw).collect()
+}
+
+/// Whether a process has a handler for this signal.
+fn catches(pid: Pid, signal: Signal) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or_default();
+    u64::from_str_radix(mask.trim(), 16).is_ok_and(|mask| mask >> (signal as i32 - 1) & 1 == 1)
+}
+
+/// Ends what an example has started, if the test fails before its end.
+struct Group(Option<u32>);
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        if let Some(group) = self.0 {
+            let _ = killpg(Pid::from_raw(i32::try_from(group).unwrap()), Signal::SIGKILL);
+        }
+    }
+}
+
+/// Runs an example to its end. Until then, `meanwhile` is called again and again, with the group of its processes, and whether it has
+/// had its time.
+#[track_caller]
+fn run(shell: Command, mut meanwhile: impl FnMut(u32, bool)) -> Run {
+    let mut proc = Proc::spawn(shell);
+    let (pid, begun) = (proc.pid(), Instant::now());
+    let mut group = Group(Some(pid));
+    wait_until(&format!("{proc:?} ends"), || {
+        if proc.is_running() {
+            meanwhile(pid, begun.elapsed() > MOMENT);
+            return false;
+        }
+        true
+    });
+    group.0 = None;
+    proc.wait()
+}
+
+/// Daemons for the examples of one command.
+struct Daemons {
+    one: Daemon,
+    two: Daemon,
+    _readers: Vec<Proc>,
+}
+
+impl Daemons {
+    fn new(command: &str) -> Self {
+        let times = "timestamps = true\n";
+        let one = Daemon::start(&format!("[[channel]]\n{times}"));
+        let two = Daemon::start(&format!("[[channel]]\nname = \"cam\"\n{times}[[channel]]\nname = \"imu\"\n{times}"));
+        one.write_lines("first\nsecond error\n");
+        two.cli_with_input(&["write", "cam"], b"first\nsecond\n").quiet();
+        let mut readers = Vec::new();
+        if command == "evict" {
+            // Examples have reader 3.
+            for _ in 0..3 {
+                readers.extend([one.spawn(&["read"]), two.spawn(&["read", "cam"])]);
+            }
+            one.until_all_stat("three readers are there", |stats| stats[0].readers.len() == 3);
+            two.until_all_stat("three readers are there", |stats| stats[0].readers.len() == 3);
+        }
+        Daemons { one, two, _readers: readers }
+    }
+
+    fn of(&self, example: &str) -> &Daemon {
+        if example.contains("cam") { &self.two } else { &self.one }
+    }
+}
+
+#[test]
+fn the_examples_of_every_command_do_what_they_say() {
+    let _turn = heavy();
+    let surface = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../etc/surface.txt")).unwrap();
+    let commands = surface.lines().filter_map(|line| line.strip_prefix("shmctl "));
+    let commands: Vec<&str> = commands.filter(|rest| !rest.contains([' ', '-'])).collect();
+    assert!(commands.len() > 10, "{commands:?}");
+    for command in [&[][..]].into_iter().chain(commands.iter().map(std::slice::from_ref)) {
+        let (stage, name) = (Stage::new(), command.first().copied().unwrap_or_default());
+        let daemons = Daemons::new(name);
+        for (example, remark) in examples("shmctl", command) {
+            // It would remove what other tests have left for the next daemon of theirs; its own tests are in `doctor`.
+            if example == "shmctl doctor --fix" {
+                continue;
+            }
+            let daemon = daemons.of(&example);
+            let mut shell = stage.shell(&example);
+            shell.env("SHMD_RUNTIME_DIR", daemon.place.run_dir());
+            // Somebody has to write what is read, unless the example does.
+            let feeds = name == "read" && !example.contains("shmctl write") && !example.contains("--handoff");
+            let mut interrupted = Vec::new();
+            let ran = run(shell, |group, has_had_its_time| {
+                for pid in of_group(group, "shmctl") {
+                    // A second signal would end it at once.
+                    if has_had_its_time && catches(pid, Signal::SIGINT) && !interrupted.contains(&pid) {
+                        let _ = kill(pid, Signal::SIGINT);
+                        interrupted.push(pid);
+                    }
+                }
+                if feeds {
+                    for channel in if example.contains("cam") { &["cam", "imu"][..] } else { &["main"] } {
+                        daemon.cli_with_input(&["write", channel], b"and an error\n").quiet();
+                    }
+                }
+            });
+            let good: &[i32] = if name == "doctor" { &[0, 1, 2, 3] } else { &[0] };
+            assert!(
+                ran.code.is_some_and(|code| good.contains(&code)) && !ran.err.contains("error:"),
+                "{example}: {ran:?}"
+            );
+            if remark.starts_with("main: ") {
+                assert_eq!(ran.text().trim_end(), remark, "{example}");
+            }
+        }
+    }
+}
+
+#[test]
+fn the_examples_of_the_daemon_start_it() {
+    for (example, _) in examples("shmd", &[]) {
+        let (stage, place) = (Stage::new(), Place::new());
+        let mut shell = stage.shell(&example);
+        shell.env("SHMD_RUNTIME_DIR", place.run_dir()).env("SHMD_PREFIX", &place.prefix);
+        let mut readers: Vec<Proc> = Vec::new();
+        let ran = run(shell, |group, has_had_its_time| {
+            let answers = place.ask(&Request::Ping).is_ok();
+            if answers && has_had_its_time && !example.contains("--exit-on-eof") {
+                of_group(group, "shmd").into_iter().for_each(|pid| _ = kill(pid, Signal::SIGTERM));
+            }
+            if readers.is_empty() && answers {
+                let mut read = clean(program("shmctl"));
+                read.args(["read", "--from", "oldest"]).env("SHMD_RUNTIME_DIR", place.run_dir());
+                readers.push(Proc::spawn(read));
+            }
+        });
+        assert_eq!(ran.code, Some(0), "{example}: {ran:?}");
+        end_background(&stage.dir.join("shmd.pid"), &place);
+        for reader in readers {
+            // 69 and 1: the daemon was stopped while the reader attached.
+            let read = reader.wait();
+            assert!(read.code.is_some_and(|code| [0, 1, 69].contains(&code)), "{example}: {read:?}");
+            assert!(!example.contains("seq 1000") || read.text().ends_with("\n1000\n"), "{example}: {read:?}");
+        }
+        assert_eq!(place.leftovers(), [""; 0].map(PathBuf::from), "{example}");
+    }
+}
+
+/// Stops a daemon that has gone into the background.
+fn end_background(pid_file: &Path, place: &Place) {
+    let Ok(text) = fs::read_to_string(pid_file) else { return };
+    assert!(place.ask(&Request::Ping).is_ok(), "it has returned, so the channels are there");
+    kill(Pid::from_raw(text.trim().parse().unwrap()), Signal::SIGTERM).unwrap();
+    wait_until("the daemon has ended", || !pid_file.exists() && place.leftovers().is_empty());
+}
