@@ -3,7 +3,7 @@
 //! | direction | line | descriptors that travel with it |
 //! |---|---|---|
 //! | client to daemon | [`Request`] in an [`Envelope`] | none |
-//! | daemon to client | [`Reply`] in an [`Envelope`] | `attach`: segment (read-only), page, bell, none on a handoff channel; `publish`: segment (read-write), lease page |
+//! | daemon to client | [`Reply`] in an [`Envelope`] | `attach`: segment (read-only), page, bell, none on a handoff channel; `publish`: segment (read-write), lease page; `schema`: its text, if there is one |
 //! | daemon to an attached reader | [`ToReader`](crate::ring::link::ToReader) | `moved`: segment (read-only) |
 //! | attached reader to daemon | [`FromReader`](crate::ring::link::FromReader) | none |
 //! | daemon to a follower of the log | [`LogEntry`](log::LogEntry) | none |
@@ -30,6 +30,7 @@
 //! in `list` or in the log that a client does not know is kept, and shown as it came. A change that an older
 //! peer must not ignore needs another version.
 
+mod answers;
 mod conn;
 mod error;
 mod line;
@@ -41,13 +42,12 @@ pub mod stat;
 mod tests;
 mod words;
 
+pub use answers::{Attached, Change, Created, Declared, HandoffAttached, Lent, Pong, Reexecuted, Reloaded, Resized};
 pub use conn::{Conn, HELD, Incoming, MAX_FDS_A_LINE, Received};
 pub use error::RequestError;
 pub(crate) use line::excerpt;
 pub use line::{decode, encode};
-pub use message::{
-    Attached, Change, Done, Envelope, HandoffAttached, Lent, Pong, Reexecuted, Reloaded, Reply, Request, Resized,
-};
+pub use message::{Done, Envelope, Reply, Request};
 pub use refusal::{ErrorKind, Refusal};
 
 /// The protocol's version, in every line as `"v"`.

@@ -33,6 +33,7 @@
 //! | `AsyncReader`, `AsyncFollower`, `AsyncWriter` | the same roles in tasks of a tokio runtime, with feature `tokio` |
 //! | [`Attachment`], [`HandoffReader`] | reading a channel of either mode; in a handoff there is one message at a time |
 //! | [`Client`], [`Request`], [`Done`] | asking the daemon: `stat`, `resize` and so on |
+//! | [`Content`], [`Schema`], [`Expected`] | what a channel's messages are, and what a program expects |
 //!
 //! # Ways to wait
 //!
@@ -104,6 +105,7 @@ pub use self::{
     framing::FramingError,
     handoff::HandoffError,
     name::{ChannelName, Prefix},
+    ring::content::{BadContent, Content, Expected, Schema},
     ring::geometry::{Geometry, OnFull, Start},
     ring::{
         Batch, Message, Messages, OwnedMessage, ReadBatch, Reader, ReaderError, Received, Slot, WaitStrategy, Words,

@@ -9,6 +9,7 @@
 //! | [`mutex`] | a `pthread_mutex_t` between processes, robust |
 //! | [`map`] | mappings of shared memory, made once at their largest size |
 //! | [`page`] | the sealed one-page memfds between two processes |
+//! | [`sealed`] | bytes in a memfd that nobody can change any more |
 //! | [`bell`] | wakes a sleeper that waits in a poll loop |
 //! | [`shm`] | POSIX shared memory objects |
 //! | `file_lease` | whether anybody else has a file open |
@@ -50,6 +51,7 @@ pub mod process;
 pub mod random;
 pub mod remove;
 pub mod reserve;
+pub mod sealed;
 pub mod sem;
 pub mod shm;
 pub mod unread;

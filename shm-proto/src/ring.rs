@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`layout`] | the bytes in shared memory |
 //! | [`geometry`] | what a channel is: sizes, policies |
+//! | [`content`] | what its messages are: encoding, schema |
 //! | [`record`] | the 8-byte header in front of every message |
 //! | `commit`, `published`, `floor`, [`wake`], `holder` | the lock-free steps, generic so that loom checks the code that runs |
 //! | `plan`, `marks`, `walker` | where the next record goes: pure |
@@ -20,6 +21,8 @@
 #[cfg(not(loom))]
 mod chain;
 mod commit;
+#[cfg(not(loom))]
+pub mod content;
 #[cfg(not(loom))]
 mod copy;
 #[cfg(not(loom))]

@@ -9,7 +9,8 @@ use shm_cli::exit_codes;
 use shm_proto::ChannelName;
 
 use crate::commands::{
-    bench, complete, completions, doctor, evict, list, log, manual, metrics, read, reexec, reload, resize, stat, write,
+    bench, complete, completions, create, doctor, evict, list, log, manual, metrics, read, reexec, reload, remove,
+    resize, stat, write,
 };
 use crate::error::{Failure, Result};
 use crate::exit_code;
@@ -71,6 +72,8 @@ impl Args {
             Command::List(args) => list::run(&args, &global),
             Command::Resize(args) => resize::run(&args, &global),
             Command::Evict(args) => evict::run(&args, &global),
+            Command::Create(args) => create::run(&args, &global),
+            Command::Remove(args) => remove::run(&args, &global),
             Command::Reload(args) => reload::run(&args, &global),
             Command::Reexec(args) => reexec::run(&args, &global),
             Command::Log(args) => log::run(&args, &global),
@@ -107,6 +110,8 @@ impl Command {
             Command::Metrics(args) => Ok(args.target.channels()),
             Command::Doctor(args) => Ok(args.target.channels()),
             Command::Bench(args) => Ok(args.target.channels()),
+            Command::Create(args) => Ok(args.target.channels()),
+            Command::Remove(args) => Ok(args.target.channels()),
             Command::Resize(args) => Ok(args.wanted()?.0.into_iter().collect()),
             Command::Evict(args) => Ok(args.wanted()?.0.into_iter().collect()),
             Command::Reload(_)
@@ -127,6 +132,8 @@ pub(crate) enum Command {
     List(list::Args),
     Resize(resize::Args),
     Evict(evict::Args),
+    Create(create::Args),
+    Remove(remove::Args),
     Reload(reload::Args),
     Reexec(reexec::Args),
     Log(log::Args),
@@ -203,6 +210,8 @@ mod tests {
             "metrics",
             "doctor",
             "bench",
+            "create",
+            "remove",
             "resize --bytes 4KiB",
             "evict --reader 3",
         ] {
@@ -268,7 +277,8 @@ mod tests {
     fn a_command_is_needed_and_help_is_no_error() {
         assert_eq!(parse("shmctl").unwrap_err().exit_code(), 2);
         for command in [
-            "read", "write", "stat", "list", "resize", "evict", "reload", "reexec", "log", "metrics", "doctor", "bench",
+            "read", "write", "stat", "list", "resize", "evict", "create", "remove", "reload", "reexec", "log",
+            "metrics", "doctor", "bench",
         ] {
             let help = parse(&format!("shmctl {command} --help")).unwrap_err();
             assert_eq!(help.kind(), ErrorKind::DisplayHelp);

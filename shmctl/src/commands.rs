@@ -3,6 +3,7 @@
 pub(crate) mod bench;
 pub(crate) mod complete;
 pub(crate) mod completions;
+pub(crate) mod create;
 pub(crate) mod doctor;
 pub(crate) mod evict;
 pub(crate) mod handoff;
@@ -13,6 +14,7 @@ pub(crate) mod metrics;
 pub(crate) mod read;
 pub(crate) mod reexec;
 pub(crate) mod reload;
+pub(crate) mod remove;
 pub(crate) mod resize;
 pub(crate) mod stat;
 pub(crate) mod write;

@@ -59,7 +59,8 @@ impl Failure {
                 | Error::BadDuration(_)
                 | Error::BadFraming(_)
                 | Error::BadName(_)
-                | Error::BadObjectName(_) => USAGE,
+                | Error::BadObjectName(_)
+                | Error::BadContent(_) => USAGE,
                 Error::Request(RequestError::Refused(refusal)) => match refusal.kind {
                     ErrorKind::NotPermitted => NOT_PERMITTED,
                     ErrorKind::BadConfig => BAD_CONFIG,
@@ -229,6 +230,9 @@ mod tests {
             (refused(ErrorKind::TryLater, "in 2 s", &[]), 75),
             (refused(ErrorKind::NoSuchChannel, "no", &[]), 1),
             (refused(ErrorKind::OutOfRange, "max", &[]), 1),
+            (refused(ErrorKind::ChannelExists, "cam", &[]), 1),
+            (refused(ErrorKind::Configured, "cam", &[]), 1),
+            (refused(ErrorKind::OtherContent, "json", &[]), 1),
             (refused(ErrorKind::BadConfig, "shmd.toml:3", &[]), 78),
             (refused(ErrorKind::NoSpace, "free", &[]), 1),
             (refused(ErrorKind::Unknown, "from a newer daemon", &[]), 1),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap::Args as ClapArgs;
 use shm_proto::internal::client::PATIENCE_VARIABLE;
 use shm_proto::internal::duration;
-use shm_proto::{ChannelName, Client, Done, Endpoint, Request};
+use shm_proto::{ChannelName, Client, Done, Endpoint, Expected, Request};
 
 use crate::error::{Failure, Result};
 
@@ -63,6 +63,11 @@ impl Global {
     /// Where the daemon is.
     pub(crate) fn endpoint(&self) -> Endpoint {
         Endpoint::find(self.runtime_dir.as_deref())
+    }
+
+    /// The same, to attach only to a channel with this content.
+    pub(crate) fn endpoint_expecting(&self, expected: Option<&Expected>) -> Endpoint {
+        self.endpoint().expecting(expected.cloned())
     }
 
     /// Asks the daemon once.

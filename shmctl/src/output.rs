@@ -23,8 +23,13 @@ const GRACE: Duration = Duration::from_secs(1);
 
 /// Writes text that is complete.
 pub(crate) fn print(text: &str) -> Result<()> {
+    print_bytes(text.as_bytes())
+}
+
+/// Writes bytes that are complete.
+pub(crate) fn print_bytes(bytes: &[u8]) -> Result<()> {
     let mut stdout = io::stdout().lock();
-    stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()).map_err(failure)
+    stdout.write_all(bytes).and_then(|()| stdout.flush()).map_err(failure)
 }
 
 /// Writes `value` as one line of JSON.

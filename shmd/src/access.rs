@@ -33,13 +33,15 @@ pub(crate) struct Access {
     owner: u32,
     /// Lets its members in without being listed: the channel's group, for reading.
     implied: Option<u32>,
+    /// The user who has made the channel at run time.
+    creator: Option<u32>,
     entries: Vec<Entry>,
 }
 
 impl Access {
     /// Only root and `owner`, the daemon's user.
     pub(crate) fn only(owner: u32) -> Self {
-        Access { owner, implied: None, entries: Vec::new() }
+        Access { owner, implied: None, creator: None, entries: Vec::new() }
     }
 
     /// Resolves `name` or uid, `@group` or gid, and `*`.
@@ -48,7 +50,7 @@ impl Access {
     /// Text that names the entry and its fault.
     pub(crate) fn parse(owner: u32, names: &[String]) -> Result<Self, String> {
         let entries = names.iter().map(|name| parse_entry(name)).collect::<Result<_, _>>()?;
-        Ok(Access { owner, implied: None, entries })
+        Ok(Access { owner, implied: None, creator: None, entries })
     }
 
     /// The same, and the members of this group.
@@ -56,11 +58,17 @@ impl Access {
         Access { implied: gid, ..self }
     }
 
+    /// The same, and this user.
+    pub(crate) fn and_user(self, uid: Option<u32>) -> Self {
+        Access { creator: uid, ..self }
+    }
+
     /// Whether a peer with these credentials may.
     pub(crate) fn allows(&self, peer: &Credentials) -> bool {
         let member = |gid| peer.is_in_group(gid);
         peer.uid == 0
             || peer.uid == self.owner
+            || self.creator == Some(peer.uid)
             || self.implied.is_some_and(member)
             || self.entries.iter().any(|entry| match *entry {
                 Entry::Everyone => true,
@@ -205,6 +213,14 @@ mod tests {
         let list = Access::only(1000).and_group(Some(50));
         assert!(list.allows(&peer(7, 9, &[50])));
         assert!(!list.allows(&peer(7, 9, &[51])));
+        assert_eq!(list.names().count(), 0);
+    }
+
+    #[test]
+    fn the_user_who_made_the_channel_may_without_being_listed() {
+        let list = Access::only(1000).and_user(Some(7));
+        assert!(list.allows(&peer(7, 9, &[])));
+        assert!(!list.allows(&peer(8, 7, &[7])));
         assert_eq!(list.names().count(), 0);
     }
 

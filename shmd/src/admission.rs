@@ -15,15 +15,18 @@ pub(crate) enum Paced {
     Borrow,
     /// Asking for another capacity. It costs a child of the daemon, and time in which the channel cannot be resized otherwise.
     Resize,
+    /// Making a channel. It costs a thread and a child of the daemon, a file, and look-ups of users and groups.
+    Create,
 }
 
 impl Paced {
     /// How often, and the time after which it may be done once more. A shell loop that starts a program each time stays below
-    /// the first two, and an operator below the third.
+    /// the first two, and an operator below the others.
     fn allowance(self) -> (u32, Duration) {
         match self {
             Paced::Attach | Paced::Borrow => (500, Duration::from_millis(4)),
             Paced::Resize => (30, Duration::from_millis(200)),
+            Paced::Create => (20, Duration::from_secs(1)),
         }
     }
 
@@ -33,12 +36,16 @@ impl Paced {
             Paced::Attach => "attaches",
             Paced::Borrow => "asks for the writer role",
             Paced::Resize => "asks for another capacity",
+            Paced::Create => "creates channels",
         };
         let (burst, every) = self.allowance();
-        let per_second = 1000 / every.as_millis();
+        let per_second = match 1000 / every.as_millis() {
+            1 => "once".to_owned(),
+            times => format!("{times} times"),
+        };
         format!(
-            "user {user} {what} too often: one user may {burst} times at once, and {per_second} times a second from then on; \
-             try again in {}",
+            "user {user} {what} too often: one user may {burst} times at once, and {per_second} a second from then on; try again \
+             in {}",
             told(wait)
         )
     }
@@ -238,7 +245,7 @@ mod tests {
         assert_eq!(held, Held { all: 5, masters: 2, own: 2 });
     }
 
-    const ALL: [Paced; 3] = [Paced::Attach, Paced::Borrow, Paced::Resize];
+    const ALL: [Paced; 4] = [Paced::Attach, Paced::Borrow, Paced::Resize, Paced::Create];
 
     #[test]
     fn a_burst_is_let_through_and_then_so_many_in_a_time_and_one_kind_does_not_count_for_another() {

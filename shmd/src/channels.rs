@@ -25,7 +25,7 @@ const STOP: Duration = Duration::from_secs(3);
 pub(crate) struct Channels {
     /// In the order of their numbers.
     serving: Vec<Channel>,
-    /// Taken out of the configuration, and waiting for their writers, then for their handoffs.
+    /// Taken out of the configuration or removed by a user, and waiting for their writers, then for their handoffs.
     leaving: Vec<Channel>,
     next: ChannelId,
 }
@@ -53,6 +53,11 @@ impl Channels {
     /// A channel that is served, by its name.
     pub(crate) fn named(&mut self, name: &ChannelName) -> Option<&mut Channel> {
         self.serving.iter_mut().find(|channel| channel.config().name == *name)
+    }
+
+    /// Also those that are being removed.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Channel> {
+        self.serving.iter().chain(&self.leaving)
     }
 
     /// Whether a channel of this name is being removed.

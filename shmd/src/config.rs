@@ -5,6 +5,9 @@
 //! ```
 
 mod check;
+mod content;
+mod created;
+mod creation;
 mod handoff;
 mod load;
 mod memory;
@@ -15,8 +18,10 @@ mod sizes;
 mod source;
 #[cfg(test)]
 mod tests;
+mod typed;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use log::LevelFilter;
@@ -25,9 +30,12 @@ use shm_proto::internal::framing::Framing;
 use shm_proto::internal::handoff::Names;
 use shm_proto::{ChannelName, Prefix};
 
+pub(crate) use content::Declared;
+pub(crate) use created::{Created, created};
+pub(crate) use creation::Creation;
 pub(crate) use load::{Given, Setting};
 pub(crate) use origin::{Error, Located, Origin};
-pub(crate) use show::{show, values};
+pub(crate) use show::{list, show, values};
 pub(crate) use source::{CommandLine, Packets, SourceKind};
 
 use crate::access::Access;
@@ -59,6 +67,10 @@ pub(crate) struct Config {
     pub(crate) max_clients: u32,
     /// How many operations the daemon remembers.
     pub(crate) log_entries: u32,
+    /// The rules for channels that are made at run time.
+    pub(crate) creation: Creation,
+    /// Directory for what outlives the daemon, absolute; `None` if nothing can be kept.
+    pub(crate) state_dir: Option<PathBuf>,
     /// At least one; no two of one name, or fed from the same standard input, FIFO or socket.
     pub(crate) channels: Vec<ChannelConfig>,
     /// End when stdin has ended and its readers have read everything.
@@ -102,6 +114,8 @@ pub(crate) struct ChannelConfig {
     pub(crate) timestamps: bool,
     /// A program that maps the segment enters its memory into the page table at once.
     pub(crate) prefault: bool,
+    /// What its messages are.
+    pub(crate) declared: Declared,
     /// The segment's group, by name and number; `None` leaves it the daemon's.
     pub(crate) group: Option<(String, u32)>,
     /// The objects' permission bits. Only the owner may write to a ring.
@@ -120,6 +134,8 @@ pub(crate) struct ChannelConfig {
     pub(crate) framing: Framing,
     /// The delimiter of `lines` and `nul` stays in the message.
     pub(crate) keep_delimiter: bool,
+    /// Who has made it at run time; nothing for a channel of the configuration.
+    pub(crate) created: Option<Arc<Created>>,
     /// A chunk that is not full is published this long after its first byte; `None` never.
     pub(crate) flush: Option<Duration>,
 }

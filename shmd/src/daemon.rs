@@ -4,6 +4,8 @@
 //! made when it is dropped, so a start that fails halfway leaves no more behind than an ordinary stop.
 
 mod clients;
+mod create;
+mod creations;
 pub(crate) mod fuzzing;
 pub(crate) mod left;
 mod operation_log;
@@ -11,6 +13,8 @@ mod preparation;
 pub(crate) mod probe;
 mod reexec;
 mod reload;
+mod remove;
+mod stopping;
 mod timers;
 
 use std::path::PathBuf;
@@ -37,19 +41,14 @@ use crate::operation_log::{LogEvent, Saved, operation, save_in};
 use crate::process::Instance;
 use crate::signals::{self, Signals};
 use crate::socket::Socket;
+use creations::Creations;
 use left::Handover;
 use operation_log::Follower;
-use preparation::Preparation;
+use preparation::{PATIENCE, Preparation};
 use reexec::Reexec;
 
-/// How long writers have to give their role back when the daemon stops.
-const STOP: Duration = Duration::from_secs(1);
-/// How long the daemon tries to send readers the news of its end.
-const FAREWELL: Duration = Duration::from_millis(200);
 /// While channels are in use, rates are taken and unused memory is looked for this often.
 const TICK: Duration = Duration::from_secs(1);
-/// How long a peer that sits in the mutex of stale handoff objects is waited for at the start.
-const PATIENCE: Duration = Duration::from_secs(1);
 /// How often the cursors are looked at while the end of a source is waited for.
 const DRAIN: Duration = Duration::from_millis(20);
 
@@ -113,6 +112,7 @@ struct Daemon {
     /// The signal that arrived during that time.
     reload_again: Option<String>,
     reexec: Option<Reexec>,
+    creations: Creations,
     _pid_file: Option<PidFile>,
     saved: Saved,
     instance: Instance,
@@ -145,11 +145,13 @@ impl Daemon {
         let user = process::user_name(nix::unistd::geteuid().as_raw());
         let mut channels = Channels::default();
         let stdin_taken = config.channels.iter().any(|channel| channel.source == SourceKind::Stdin);
+        let creations = Creations::new(&config);
         for channel in config.channels {
             let id = channels.next_id();
             let prepared = Prepared::make(channel, &config.prefix, owner, PATIENCE, &AtomicBool::new(false))?;
             channels.add(Channel::create(id, prepared, &user)?);
         }
+        creations.restore(&mut channels, &config.prefix, owner, &user);
         remove_orphans(&config.prefix, owner, |name| channels.iter().any(|channel| channel.has_segment(name)));
         let path = config.runtime_dir.join(SOCKET_NAME);
         let socket = match &left {
@@ -178,6 +180,7 @@ impl Daemon {
             reloading: None,
             reload_again: None,
             reexec: None,
+            creations,
             _pid_file: pid_file,
             saved,
             instance,
@@ -187,7 +190,11 @@ impl Daemon {
             (clients, version, luggage)
         });
         for channel in daemon.channels.iter_mut() {
-            channel.start_source(&mut daemon.connections)?;
+            match channel.config().created {
+                None => channel.start_source(&mut daemon.connections)?,
+                // The log has the reason. What users have made does not keep the daemon from starting.
+                Some(_) => drop(channel.start_source_or_retry(&mut daemon.connections, false)),
+            }
         }
         daemon.channels.iter_mut().for_each(Channel::keep);
         daemon.keep_ticking();
@@ -201,6 +208,7 @@ impl Daemon {
             ready.text("barrier", barrier).info();
         }
         daemon.saved.is_ready();
+        daemon.creations.is_ready();
         if let Some((clients, version, luggage)) = left {
             daemon.take_clients(clients, &luggage, &version);
         }
@@ -215,6 +223,7 @@ impl Daemon {
                 self.dispatch(event);
                 self.remove_clients();
             }
+            self.answer_removals();
             self.inform_followers();
             self.show_status();
         }
@@ -245,6 +254,9 @@ impl Daemon {
                 }
             }
             Event::Readable(Token::Preparation) | Event::Gone(Token::Preparation) => self.reload_ready(),
+            Event::Readable(Token::Creation(number)) | Event::Gone(Token::Creation(number)) => {
+                self.creation_ready(number)
+            }
             Event::Readable(Token::Probe) | Event::Gone(Token::Probe) => self.probe_ready(),
             Event::Readable(Token::Source(channel)) | Event::Gone(Token::Source(channel)) => self.source_ready(channel),
             Event::Readable(Token::Handoff(channel)) | Event::Gone(Token::Handoff(channel)) => {
@@ -324,43 +336,6 @@ impl Daemon {
         if self.stopping.is_none() {
             let Self { manager, connections, channels, .. } = self;
             manager.status(&mut connections.events, Instant::now(), || summary(channels));
-        }
-    }
-
-    /// Begins to stop: no more clients are admitted, and writers give their role back first, so that everything published before
-    /// the readers are told is in their reach.
-    fn stop(&mut self, reason: &str) {
-        self.give_reload_up(reason);
-        self.give_reexec_up(reason);
-        operation(LogEvent::Stop).reason(reason).info();
-        self.manager.stopping(reason);
-        self.stopping = Some(reason.to_owned());
-        if let Some(socket) = self.socket.take() {
-            self.connections.events.remove(&socket.listener);
-        }
-        self.connections.events.set_timer(Timer::Accept, None);
-        for channel in self.channels.iter_mut() {
-            channel.ring_mut().revoke(&mut self.connections, reason);
-        }
-        self.connections.events.set_timer(Timer::Stop, Some(Instant::now() + STOP));
-        self.check_stopped();
-    }
-
-    fn check_stopped(&mut self) {
-        if self.stopping.is_some() && !self.channels.have_writers() {
-            self.stopped = true;
-        }
-    }
-
-    /// Tells the readers; the rest ends by itself.
-    fn finish(&mut self) {
-        let reason = self.stopping.take().unwrap_or_default();
-        self.channels.close(&mut self.connections, &reason);
-        self.inform_followers();
-        let until = Instant::now() + FAREWELL;
-        while self.connections.is_sending() && Instant::now() < until {
-            self.connections.flush_all();
-            std::thread::sleep(Duration::from_millis(5));
         }
     }
 }

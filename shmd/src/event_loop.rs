@@ -38,6 +38,8 @@ pub(crate) enum Token {
     Helper(ChannelId),
     /// The bell of the thread that makes new channels' objects.
     Preparation,
+    /// The bell of the thread that makes the objects of a channel that a program has asked for.
+    Creation(u32),
     /// The bell of the thread that looks at a new program.
     Probe,
 }
@@ -55,6 +57,7 @@ impl Token {
             Token::Helper(channel) => (7, u64::from(channel)),
             Token::Preparation => (8, 0),
             Token::Probe => (9, 0),
+            Token::Creation(number) => (10, u64::from(number)),
         };
         kind << 56 | number
     }
@@ -72,7 +75,8 @@ impl Token {
             6 => Token::Handoff(number as u32),
             7 => Token::Helper(number as u32),
             8 => Token::Preparation,
-            _ => Token::Probe,
+            9 => Token::Probe,
+            _ => Token::Creation(number as u32),
         }
     }
 }
@@ -301,6 +305,7 @@ mod tests {
             Token::Handoff(1),
             Token::Helper(9),
             Token::Preparation,
+            Token::Creation(u32::MAX),
             Token::Probe,
         ] {
             assert_eq!(Token::unpack(token.pack()), token);

@@ -33,6 +33,9 @@ pub(crate) struct Known {
     protocol: u32,
     /// [`FORMAT`].
     handover: u32,
+    /// It goes on with channels that were made at run time.
+    #[serde(default)]
+    created: bool,
 }
 
 impl Known {
@@ -45,11 +48,13 @@ impl Known {
             features: KNOWN_FEATURES,
             protocol: VERSION,
             handover: FORMAT,
+            created: true,
         }
     }
 
-    /// Why a program that says this cannot go on in this one's place with segments that have these features, if it cannot.
-    pub(crate) fn fault(&self, used: u64) -> Option<String> {
+    /// Why a program that says this cannot go on in this one's place, if it cannot: with segments that have these features, and with
+    /// channels that were made at run time, if there are such.
+    pub(crate) fn fault(&self, used: u64, has_created: bool) -> Option<String> {
         let own = Self::own();
         let missing = used & !self.features;
         if self.daemon != own.daemon {
@@ -59,6 +64,12 @@ impl Known {
         if missing != 0 {
             return Some(format!(
                 "it is shmd {version} and does not know the features {missing:#x} of the present segments"
+            ));
+        }
+        if has_created && !self.created {
+            return Some(format!(
+                "it is shmd {version} and would lose the channels that were created at run time (shmctl list shows them); remove \
+                 them first, or restart shmd"
             ));
         }
         let pairs = [
@@ -115,18 +126,19 @@ mod tests {
 
     #[test]
     fn a_program_that_differs_in_anything_that_matters_is_refused_with_both_sides() {
-        assert_eq!(Known::own().fault(KNOWN_FEATURES), None);
-        assert_eq!(Known { version: "9.9.9".into(), features: !0, ..Known::own() }.fault(KNOWN_FEATURES), None);
-        let older = Known { features: 0, ..Known::own() };
-        assert_eq!(older.fault(0), None, "no segment has what it does not know");
-        assert!(older.fault(1).unwrap().contains("features 0x1"));
+        assert_eq!(Known::own().fault(KNOWN_FEATURES, true), None);
+        assert_eq!(Known { version: "9.9.9".into(), features: !0, ..Known::own() }.fault(KNOWN_FEATURES, true), None);
+        let older = Known { features: 0, created: false, ..Known::own() };
+        assert_eq!(older.fault(0, false), None, "nothing has what it does not know");
+        assert!(older.fault(1, false).unwrap().contains("features 0x1"));
+        assert!(older.fault(0, true).unwrap().contains("created at run time"));
         for (other, expected) in [
             (Known { layout: 99, ..Known::own() }, "layout 99"),
             (Known { protocol: 98, ..Known::own() }, "control protocol 98"),
             (Known { handover: 97, ..Known::own() }, "handover format 97"),
             (Known { daemon: "sshd".into(), ..Known::own() }, "\"sshd\""),
         ] {
-            let fault = other.fault(0).unwrap();
+            let fault = other.fault(0, false).unwrap();
             assert!(fault.contains(expected), "{fault}");
         }
     }

@@ -1,9 +1,9 @@
 //! The machine's facts that the configuration depends on, looked up once so that the rest is a pure function of them.
 
-use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::{env, io};
 
 use nix::sys::stat::{SFlag, fstat};
 use nix::sys::statvfs::statvfs;
@@ -25,6 +25,8 @@ pub(crate) struct Host {
     pub(crate) runtime_dir: PathBuf,
     /// The objects' prefix unless something else is asked for.
     pub(crate) prefix: Prefix,
+    /// Where what outlives the daemon goes unless something else is asked for, if there is such a place.
+    pub(crate) state_dir: Option<PathBuf>,
     /// Whether standard input is something that bytes come from: a pipe, a file or a socket.
     pub(crate) stdin_feeds: bool,
     /// The machine's memory in bytes.
@@ -62,6 +64,7 @@ impl Host {
             groups: Groups::look(),
             runtime_dir: default_runtime_dir(),
             prefix: default_prefix(),
+            state_dir: state_dir(uid, |name| env::var(name).ok().filter(|value| !value.is_empty())),
             stdin_feeds: feeds(io::stdin()),
             memory: std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| mem_total(&text)),
             shm: shm_size(Path::new(SHM_DIR)),
@@ -97,6 +100,21 @@ impl Groups {
     }
 }
 
+/// The directory that the service manager has made for state, else the one that is usual for root or for the user.
+fn state_dir(uid: u32, variable: impl Fn(&str) -> Option<String>) -> Option<PathBuf> {
+    let absolute = |name: &str| variable(name).map(PathBuf::from).filter(|dir| dir.is_absolute());
+    // There may be several, with a colon between them.
+    let given = variable("STATE_DIRECTORY").and_then(|dirs| dirs.split(':').next().map(PathBuf::from));
+    match given.filter(|dir| dir.is_absolute()) {
+        Some(dir) => Some(dir),
+        None if uid == 0 => Some("/var/lib/shmd".into()),
+        None => {
+            let usual = || absolute("HOME").map(|home| home.join(".local/state"));
+            absolute("XDG_STATE_HOME").or_else(usual).map(|dir| dir.join("shmd"))
+        }
+    }
+}
+
 /// Whether `CAP_CHOWN`, the capability with number 0, is in effect.
 fn may_change_owners(status: &str) -> Option<bool> {
     let capabilities = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
@@ -125,6 +143,22 @@ fn shm_size(dir: &Path) -> Option<Shm> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn state_is_kept_where_the_service_manager_root_or_the_user_keeps_it() {
+        let dir = |uid, variables: &[(&str, &str)]| {
+            let value =
+                |name: &str| variables.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).into());
+            state_dir(uid, value).map(|dir| dir.display().to_string())
+        };
+        let home = ("HOME", "/home/me");
+        assert_eq!(dir(0, &[home]).as_deref(), Some("/var/lib/shmd"));
+        assert_eq!(dir(7, &[home]).as_deref(), Some("/home/me/.local/state/shmd"));
+        assert_eq!(dir(7, &[home, ("XDG_STATE_HOME", "/s")]).as_deref(), Some("/s/shmd"));
+        assert_eq!(dir(7, &[home, ("XDG_STATE_HOME", "relative")]).as_deref(), Some("/home/me/.local/state/shmd"));
+        assert_eq!(dir(7, &[home, ("STATE_DIRECTORY", "/var/lib/a:/var/lib/b")]).as_deref(), Some("/var/lib/a"));
+        assert_eq!(dir(7, &[]), None);
+    }
 
     #[test]
     fn the_first_capability_is_the_one_to_change_owners() {

@@ -4,6 +4,7 @@
 
 mod access;
 mod admission;
+mod allotment;
 mod args;
 mod background;
 mod backlog;
@@ -29,10 +30,12 @@ mod notify;
 mod operation_log;
 mod peer;
 mod policy;
+mod private_file;
 mod process;
 mod rate_limit;
 mod rates;
 mod requests;
+mod saved_channels;
 mod signals;
 mod sizing;
 mod socket;

@@ -1,19 +1,21 @@
 //! From a request to the channel's method: which channel is meant, and whether the peer may do that.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use nix::unistd::geteuid;
-use shm_proto::internal::control::Pong;
 use shm_proto::internal::control::stat::Right;
+use shm_proto::internal::control::{Declared, Pong};
 use shm_proto::internal::os::peer::Credentials;
 use shm_proto::internal::ring::layout::LAYOUT_VERSION;
-use shm_proto::{ChannelName, Done, ErrorKind, Prefix, Refusal, Request};
+use shm_proto::{ChannelName, Done, ErrorKind, Expected, Prefix, Refusal, Request};
 
 use crate::admission::Paced;
 use crate::channel::Channel;
 use crate::client::Role;
+use crate::config::Created;
 use crate::connections::{Connections, channel_refusal, refusal};
-use crate::event_loop::ClientId;
+use crate::event_loop::{ChannelId, ClientId};
 use crate::operation_log::{LogEvent, operation};
 
 /// What a peer needs a right for.
@@ -63,34 +65,42 @@ pub(crate) fn handle(
         }
         Request::List => Ok(Some(list(channels, &peer))),
         Request::Stat { channel } => stat_of(connections, channels, channel.as_ref(), &peer).map(Some),
-        Request::Attach { channel, program, layout } => {
+        Request::Schema { channel } => match schema_of(connections, channels, channel.as_ref(), &peer) {
+            Ok((declared, fds)) => return connections.reply(id, Ok(Done::Schema(declared)), fds),
+            Err(refused) => Err(refused),
+        },
+        Request::Attach { channel, program, layout, expect } => {
             find(connections, channels, channel.as_ref(), &peer, Need::Read).and_then(|channel| {
                 if channel.is_ring() {
                     check_layout(channel, layout)?;
                 }
+                check_content(channel, expect.as_ref())?;
                 if let Some(why) = shut_out(channel, &peer) {
                     return Err(channel_refusal(&channel.config().name, ErrorKind::NotPermitted, why));
                 }
                 channel.attach(connections, id, program.as_deref()).map(|()| None)
             })
         }
-        Request::Publish { channel, program, layout } => {
+        Request::Publish { channel, program, layout, expect } => {
             find(connections, channels, channel.as_ref(), &peer, Need::Write).and_then(|channel| {
                 check_layout(channel, layout)?;
+                check_content(channel, expect.as_ref())?;
                 connections.pace(&channel.config().name, peer.uid, Paced::Borrow)?;
                 channel.ring_mut().lend(connections, id, program.as_deref()).map(|()| None)
             })
         }
-        Request::ResumeReader { channel, program, layout, instance, moves } => {
+        Request::ResumeReader { channel, program, layout, expect, instance, moves } => {
             find(connections, channels, Some(&channel), &peer, Need::Read).and_then(|channel| {
                 check_layout(channel, layout)?;
+                check_content(channel, expect.as_ref())?;
                 let [page] = descriptors(fds)?;
                 channel.resume(connections, id, program.as_deref(), (instance, moves, page)).map(|()| None)
             })
         }
-        Request::ResumeWriter { channel, program, layout, instance, capacity } => {
+        Request::ResumeWriter { channel, program, layout, expect, instance, capacity } => {
             find(connections, channels, Some(&channel), &peer, Need::Write).and_then(|channel| {
                 check_layout(channel, layout)?;
+                check_content(channel, expect.as_ref())?;
                 connections.pace(&channel.config().name, peer.uid, Paced::Borrow)?;
                 let (ring, place) = (channel.ring_mut(), (instance, capacity));
                 let given = descriptors(fds)?;
@@ -103,7 +113,12 @@ pub(crate) fn handle(
                 channel.evict(connections, reader, &by).map(|()| Some(Done::Evict {}))
             }),
         // The daemon as a whole answers these.
-        Request::Reload | Request::Reexec | Request::Log { .. } | Request::Unknown => return,
+        Request::Create { .. }
+        | Request::Remove { .. }
+        | Request::Reload
+        | Request::Reexec
+        | Request::Log { .. }
+        | Request::Unknown => return,
         Request::Resize { channel, bytes } => find(connections, channels, channel.as_ref(), &peer, Need::Admin)
             .and_then(|channel| {
                 connections.pace(&channel.config().name, peer.uid, Paced::Resize)?;
@@ -133,6 +148,30 @@ fn check_layout(channel: &Channel, layout: u32) -> Result<(), Refusal> {
          same release (this is shmd {release})"
     );
     Err(channel_refusal(&channel.config().name, ErrorKind::BadVersion, why))
+}
+
+/// Refuses a program that expects other messages than the channel declares.
+fn check_content(channel: &Channel, expected: Option<&Expected>) -> Result<(), Refusal> {
+    let config = channel.config();
+    let why = expected.and_then(|expected| expected.mismatch(config.declared.content.as_ref()));
+    why.map_or(Ok(()), |why| Err(channel_refusal(&config.name, ErrorKind::OtherContent, why)))
+}
+
+/// What a channel declares, with the text of its schema, for a peer that may know of the channel.
+fn schema_of(
+    connections: &mut Connections,
+    channels: &[Channel],
+    name: Option<&ChannelName>,
+    peer: &Credentials,
+) -> Result<(Declared, Vec<OwnedFd>), Refusal> {
+    let channel = &channels[position(channels, name, peer)?];
+    if !may_see(channel, peer) {
+        return Err(not_permitted(connections, channel, peer, Need::Read));
+    }
+    let config = channel.config();
+    let text = config.declared.text.as_ref().map(|text| text.descriptor()).transpose();
+    let text = text.map_err(|e| channel_refusal(&config.name, ErrorKind::Internal, e))?;
+    Ok((Declared::new(config.declared.content.clone()), text.into_iter().collect()))
 }
 
 /// The descriptors that have to come with a request.
@@ -203,6 +242,26 @@ fn find<'a>(
     let at = position(channels, name, peer)?;
     let channel = &mut channels[at];
     if right.of(channel, peer) { Ok(channel) } else { Err(not_permitted(connections, channel, peer, right)) }
+}
+
+/// The channel that a peer may remove, and who has made it.
+///
+/// # Errors
+/// That there is no such channel, that the peer may not, or that the channel is in the configuration.
+pub(crate) fn removable(
+    connections: &mut Connections,
+    channels: &mut [Channel],
+    name: &ChannelName,
+    peer: &Credentials,
+) -> Result<(ChannelId, Arc<Created>), Refusal> {
+    let channel = find(connections, channels, Some(name), peer, Need::Admin)?;
+    match &channel.config().created {
+        Some(created) => Ok((channel.id(), Arc::clone(created))),
+        None => {
+            let why = "the daemon's configuration has it; take it out of the file, and run shmctl reload";
+            Err(channel_refusal(name, ErrorKind::Configured, why))
+        }
+    }
 }
 
 fn position(channels: &[Channel], name: Option<&ChannelName>, peer: &Credentials) -> Result<usize, Refusal> {

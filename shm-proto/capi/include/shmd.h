@@ -90,7 +90,8 @@ enum shmd_result {
     SHMD_ERR_BUSY = -50,            /* the daemon is stopping, or changes the channel */
     SHMD_ERR_TRY_LATER = -51,       /* not yet: see shmd_error.retry_after_ms */
     SHMD_ERR_INTERNAL = -52,        /* something failed inside the daemon */
-    SHMD_ERR_REFUSED = -53          /* the daemon refuses for a reason that this library does not know */
+    SHMD_ERR_REFUSED = -53,         /* the daemon refuses for a reason that this library does not know */
+    SHMD_ERR_OTHER_CONTENT = -54    /* the channel's content is not what the program expects */
 };
 
 /* The facts about the last error of this thread. */
@@ -121,6 +122,10 @@ int shmd_endpoint_find(const char *runtime_dir, shmd_endpoint **endpoint);
 /* How long an attached program waits for a daemon to come in the place of one that died: 30 s unless SHMD_PATIENCE says
  * otherwise. For attachments made after this call. */
 int shmd_endpoint_set_patience(shmd_endpoint *endpoint, int64_t patience_ns);
+/* Attaches only to channels whose configuration declares this content: an encoding such as "json", and the name of a schema unless
+ * schema is NULL. Readers and writers of other channels are refused with OTHER_CONTENT. With encoding NULL, every channel will do
+ * again. For attachments made after this call. */
+int shmd_endpoint_set_expected(shmd_endpoint *endpoint, const char *encoding, const char *schema);
 /* The path of the control socket, valid as long as the endpoint. NULL for NULL. */
 const char *shmd_endpoint_socket(const shmd_endpoint *endpoint);
 /* Frees an endpoint. Attachments made through it stay. NULL is allowed. */
@@ -146,6 +151,15 @@ typedef struct shmd_facts {
     uint32_t handoff;        /* 1 for a handoff channel: one message at a time */
     char channel[72];        /* the name, with a zero at the end */
 } shmd_facts;
+
+/* What a channel's configuration declares about its messages, as it was when the program attached. Texts end with a zero, and are
+ * empty if nothing is declared. */
+typedef struct shmd_content {
+    uint64_t schema_bytes;     /* length of the schema's text: see shmd_schema_get(); 0 if there is none */
+    char encoding[256];        /* of the messages: a media type, or a word such as "json" */
+    char schema[256];          /* the schema's name */
+    char schema_encoding[256]; /* the language of the schema's text */
+} shmd_content;
 
 /* ---- Receiving ------------------------------------------------------------------------------------------------------------ */
 
@@ -222,6 +236,8 @@ uint64_t shmd_reader_skipped_before(const shmd_reader *reader);
 int shmd_reader_is_attached(const shmd_reader *reader);
 /* The facts about the channel. STATE for a follower that is not attached. size is sizeof(shmd_facts). */
 int shmd_reader_facts(const shmd_reader *reader, shmd_facts *facts, size_t size);
+/* What the channel declares about its messages. STATE for a follower that is not attached. size is sizeof(shmd_content). */
+int shmd_reader_content(const shmd_reader *reader, shmd_content *content, size_t size);
 /* Why a reader that follows waits: a sentence, once; NULL if there is no news. Valid until the next call of this function. */
 const char *shmd_reader_notice(shmd_reader *reader);
 
@@ -297,6 +313,7 @@ typedef struct shmd_writer_state {
 
 int shmd_writer_state_get(shmd_writer *writer, shmd_writer_state *state, size_t size);
 int shmd_writer_facts(const shmd_writer *writer, shmd_facts *facts, size_t size);
+int shmd_writer_content(const shmd_writer *writer, shmd_content *content, size_t size);
 
 /* ---- Asking the daemon ---------------------------------------------------------------------------------------------------- */
 
@@ -333,6 +350,9 @@ int shmd_stat_get(const shmd_endpoint *endpoint, const char *channel, shmd_stat 
 int shmd_stat_json(const shmd_endpoint *endpoint, const char *channel, char **json);
 /* The names of the channels that this user may see; after the last comes NULL. The caller frees *names, which holds the texts. */
 int shmd_channels(const shmd_endpoint *endpoint, char ***names, size_t *count);
+/* The text of a channel's schema, with a zero behind it that *len does not count. *text is NULL and *len 0 if the channel declares
+ * none. The caller frees *text. */
+int shmd_schema_get(const shmd_endpoint *endpoint, const char *channel, char **text, size_t *len);
 /* Asks for a capacity. *now (may be NULL) is the capacity now or soon: a shrink waits for the readers. */
 int shmd_resize(const shmd_endpoint *endpoint, const char *channel, uint64_t bytes, uint64_t *now);
 /* Detaches a reader by its number in stat. */

@@ -31,6 +31,13 @@ inline std::string stat_json(const endpoint &daemon, const std::string &channel 
     const detail::owned<char> text(json);
     return text != nullptr ? text.get() : "";
 }
+inline std::string schema(const endpoint &daemon, const std::string &channel = {}, on_error check = {}) {
+    char *bytes = nullptr;
+    std::size_t len = 0;
+    check(shmd_schema_get(daemon.get(), detail::name(channel), &bytes, &len));
+    const detail::owned<char> text(bytes);
+    return text != nullptr ? std::string(text.get(), len) : std::string();
+}
 inline std::vector<std::string> channels(const endpoint &daemon, on_error check = {}) {
     char **names = nullptr;
     std::size_t count = 0;

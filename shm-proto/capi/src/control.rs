@@ -112,13 +112,41 @@ pub unsafe extern "C" fn shmd_stat_json(
         // SAFETY: promised by the caller.
         let (place, channels) = unsafe { (out(json, "json")?, stat(endpoint, channel)?) };
         let text = serde_json::to_string(&channels).map_err(|e| Failure::new(ERR_PROTOCOL, e.to_string()))?;
-        let memory = allocated(text.len() + 1)?;
-        // SAFETY: the memory has room for the text and a zero.
-        unsafe {
-            ptr::copy_nonoverlapping(text.as_ptr(), memory, text.len());
-            memory.add(text.len()).write(0);
-        }
-        *place = memory.cast();
+        *place = copied(text.as_bytes())?;
+        Ok(OK)
+    })())
+}
+
+/// A copy for the caller, with a zero behind it.
+fn copied(text: &[u8]) -> Result<*mut c_char, Failure> {
+    let memory = allocated(text.len() + 1)?;
+    // SAFETY: the memory has room for the text and a zero.
+    unsafe {
+        ptr::copy_nonoverlapping(text.as_ptr(), memory, text.len());
+        memory.add(text.len()).write(0);
+    }
+    Ok(memory.cast())
+}
+
+/// # Safety
+/// `endpoint` is NULL or a handle that was not freed, `channel` is NULL or a text; the others are NULL or may be written.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn shmd_schema_get(
+    endpoint: *const ShmdEndpoint,
+    channel: *const c_char,
+    text: *mut *mut c_char,
+    len: *mut usize,
+) -> c_int {
+    finish((|| {
+        // SAFETY: promised by the caller.
+        let (place, len) = unsafe { (out(text, "text")?, out(len, "len")?) };
+        // SAFETY: promised by the caller.
+        let (endpoint, channel) = unsafe { (arguments::endpoint(endpoint), name(channel)?) };
+        let text = Client::connect(&endpoint, ANSWER)?.schema(channel)?;
+        (*place, *len) = match &text {
+            None => (ptr::null_mut(), 0),
+            Some(text) => (copied(text)?, text.len()),
+        };
         Ok(OK)
     })())
 }

@@ -6,9 +6,10 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::ptr;
 
-use shm_proto::Endpoint;
+use shm_proto::{Endpoint, Expected};
 
 use crate::arguments::{self, null, out};
+use crate::failure::Failure;
 use crate::result::{OK, finish};
 
 /// `shmd_endpoint`.
@@ -44,6 +45,31 @@ pub unsafe extern "C" fn shmd_endpoint_set_patience(endpoint: *mut ShmdEndpoint,
         endpoint.inner = endpoint.inner.clone().with_patience(patience);
         OK
     }))
+}
+
+/// # Safety
+/// `endpoint` is NULL or a handle that was not freed; the others are NULL or texts.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn shmd_endpoint_set_expected(
+    endpoint: *mut ShmdEndpoint,
+    encoding: *const c_char,
+    schema: *const c_char,
+) -> c_int {
+    finish((|| {
+        // SAFETY: promised by the caller.
+        let (place, encoding, schema) = unsafe {
+            let (encoding, schema) =
+                (arguments::text(encoding, "encoding")?, arguments::text(schema, "schema's name")?);
+            (endpoint.as_mut().ok_or_else(|| null("endpoint"))?, encoding, schema)
+        };
+        let expected = match encoding {
+            Some(encoding) => Some(Expected::new(encoding, schema).map_err(|e| Failure::invalid(e.to_string()))?),
+            None if schema.is_some() => return Err(null("encoding")),
+            None => None,
+        };
+        place.inner = place.inner.clone().expecting(expected);
+        Ok(OK)
+    })())
 }
 
 /// # Safety

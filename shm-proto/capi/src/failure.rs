@@ -62,6 +62,7 @@ fn refused(kind: ErrorKind) -> c_int {
         ErrorKind::NotPermitted => ERR_NOT_PERMITTED,
         ErrorKind::WriterTaken => ERR_WRITER_TAKEN,
         ErrorKind::TooMany => ERR_TOO_MANY,
+        ErrorKind::OtherContent => ERR_OTHER_CONTENT,
         ErrorKind::OutOfRange => ERR_OUT_OF_RANGE,
         ErrorKind::NoSpace => ERR_NO_MEMORY,
         ErrorKind::NoSuchReader => ERR_NO_SUCH_READER,

@@ -4,7 +4,7 @@
 use std::ffi::c_char;
 use std::mem::{offset_of, size_of};
 
-use shm_proto::{Geometry, OnFull};
+use shm_proto::{Content, Geometry, OnFull};
 
 use crate::arguments::null;
 use crate::failure::Failure;
@@ -81,11 +81,22 @@ pub struct Stat {
     pub(crate) reserved: u32,
 }
 
+/// `shmd_content`.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct ContentFacts {
+    schema_bytes: u64,
+    encoding: [c_char; 256],
+    schema: [c_char; 256],
+    schema_encoding: [c_char; 256],
+}
+
 // The test `abi` compares the C compiler's view with the file `layout`; these lines compare the Rust compiler's.
 const _: () = {
     assert!(size_of::<ErrorFacts>() == 24 && offset_of!(ErrorFacts, retry_after_ms) == 16);
     assert!(size_of::<Facts>() == 144 && offset_of!(Facts, align) == 48 && offset_of!(Facts, channel) == 72);
     assert!(size_of::<WriterState>() == 40 && offset_of!(WriterState, readers) == 24);
+    assert!(size_of::<ContentFacts>() == 776 && offset_of!(ContentFacts, schema_encoding) == 520);
     assert!(size_of::<Stat>() == 160 && offset_of!(Stat, align) == 136 && offset_of!(Stat, messages_per_s) == 120);
 };
 
@@ -95,6 +106,7 @@ impl Figures for ErrorFacts {}
 impl Figures for Facts {}
 impl Figures for WriterState {}
 impl Figures for Stat {}
+impl Figures for ContentFacts {}
 
 /// Gives the caller as much of the structure as it knows; what this library does not know is zero.
 ///
@@ -116,13 +128,25 @@ pub(crate) unsafe fn give<T: Figures>(place: *mut T, size: usize, figures: T, wh
     Ok(OK)
 }
 
-fn name(channel: &str) -> [c_char; 72] {
-    let mut name = [0; 72];
-    // A name has at most 64 bytes, so that a zero follows in any case.
-    for (to, from) in name.iter_mut().take(71).zip(channel.bytes()) {
+/// As much of the text as there is room for, and a zero. No channel's name is cut, and no daemon declares a longer word.
+fn name<const N: usize>(text: &str) -> [c_char; N] {
+    let mut name = [0; N];
+    for (to, from) in name.iter_mut().take(N - 1).zip(text.bytes()) {
         *to = from as c_char;
     }
     name
+}
+
+impl From<Option<&Content>> for ContentFacts {
+    fn from(content: Option<&Content>) -> Self {
+        let schema = content.and_then(|content| content.schema.as_ref());
+        ContentFacts {
+            schema_bytes: schema.map_or(0, |schema| schema.bytes),
+            encoding: name(content.map_or("", |content| &content.encoding)),
+            schema: name(schema.map_or("", |schema| &schema.name)),
+            schema_encoding: name(schema.map_or("", |schema| &schema.encoding)),
+        }
+    }
 }
 
 impl From<&Geometry> for Facts {

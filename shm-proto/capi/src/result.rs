@@ -69,6 +69,7 @@ results! {
     ERR_TRY_LATER = -51,
     ERR_INTERNAL = -52,
     ERR_REFUSED = -53,
+    ERR_OTHER_CONTENT = -54,
 }
 
 #[derive(Default)]

@@ -218,6 +218,7 @@ void forks(shmd_endpoint *endpoint);
 void asks(shmd_endpoint *endpoint);
 void is_interrupted(shmd_endpoint *endpoint);
 void has_times(shmd_endpoint *endpoint, int wanted);
+void has_content(shmd_endpoint *endpoint);
 
 int main(int argc, char **argv) {
     CHECK(argc >= 3);
@@ -231,6 +232,7 @@ int main(int argc, char **argv) {
     else if (strcmp(command, "misuse") == 0) misuses(endpoint);
     else if (strcmp(command, "fork") == 0) forks(endpoint);
     else if (strcmp(command, "ask") == 0) asks(endpoint);
+    else if (strcmp(command, "content") == 0) has_content(endpoint);
     else if (strcmp(command, "interrupt") == 0) is_interrupted(endpoint);
     else if (strcmp(command, "times") == 0) has_times(endpoint, 1);
     else if (strcmp(command, "no-times") == 0) has_times(endpoint, 0);

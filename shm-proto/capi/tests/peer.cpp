@@ -154,16 +154,32 @@ void rules(const shmd::endpoint &daemon) {
     CHECK(moved.publish_acked(shmd::as_bytes("acked"), std::chrono::seconds(100)) == 3u);
 }
 
+// The same channels as in rules.c.
+void content(shmd::endpoint &daemon) {
+    std::error_code ec;
+    daemon.set_expected("json");
+    shmd::reader none(daemon, "frames", shmd::start::fresh, ec);
+    CHECK(!none && ec == SHMD_ERR_OTHER_CONTENT);
+    daemon.set_expected("protobuf", "telemetry.Frame");
+    shmd::reader reader(daemon, "frames");
+    shmd::writer writer(daemon, "frames");
+    CHECK(std::string(reader.content().schema) == "telemetry.Frame");
+    CHECK(std::string(writer.content().encoding) == "protobuf");
+    CHECK(shmd::schema(daemon, "frames") == "message Frame {}" && shmd::schema(daemon, "plain").empty());
+}
+
 } // namespace
 
 int main(int argc, char **argv) {
     CHECK(argc >= 3);
     const std::string command = argv[1];
-    const shmd::endpoint daemon(argv[2]);
+    shmd::endpoint daemon(argv[2]);
     if (command == "send" && argc == 6) {
         sends(daemon, std::strtoull(argv[3], nullptr, 10), std::strtoul(argv[4], nullptr, 10), argv[5]);
     } else if (command == "receive" && argc == 6) {
         receives(daemon, std::strtoull(argv[3], nullptr, 10), std::strtoul(argv[4], nullptr, 10), argv[5]);
+    } else if (command == "content") {
+        content(daemon);
     } else if (command == "rules") {
         rules(daemon);
     } else {

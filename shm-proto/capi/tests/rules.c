@@ -32,6 +32,7 @@ void forks(shmd_endpoint *endpoint);
 void asks(shmd_endpoint *endpoint);
 void is_interrupted(shmd_endpoint *endpoint);
 void has_times(shmd_endpoint *endpoint, int wanted);
+void has_content(shmd_endpoint *endpoint);
 
 static void misuses_nothing(shmd_endpoint *endpoint) {
     shmd_reader *reader = NULL;
@@ -52,6 +53,9 @@ static void misuses_nothing(shmd_endpoint *endpoint) {
 
     GIVES(SHMD_ERR_INVALID, shmd_endpoint_find(NULL, NULL));
     GIVES(SHMD_ERR_INVALID, shmd_endpoint_set_patience(NULL, 1));
+    GIVES(SHMD_ERR_INVALID, shmd_endpoint_set_expected(NULL, "json", NULL));
+    GIVES(SHMD_ERR_INVALID, shmd_endpoint_set_expected(endpoint, "js on", NULL));
+    GIVES(SHMD_ERR_INVALID, shmd_endpoint_set_expected(endpoint, NULL, "schema"));
     CHECK(shmd_endpoint_socket(NULL) == NULL && strstr(shmd_endpoint_socket(endpoint), "shmd.sock") != NULL);
     shmd_endpoint_free(NULL);
     shmd_reader_free(NULL);
@@ -350,4 +354,47 @@ void has_times(shmd_endpoint *endpoint, int wanted) {
     }
     shmd_writer_free(writer);
     shmd_reader_free(reader);
+}
+
+static void is_refused(shmd_endpoint *endpoint, const char *channel, const char *one, const char *other) {
+    shmd_reader *reader = NULL;
+    shmd_writer *writer = NULL;
+    GIVES(SHMD_ERR_OTHER_CONTENT, shmd_reader_attach(endpoint, channel, SHMD_NEW, &reader));
+    CHECK(strstr(shmd_error_message(), one) != NULL && strstr(shmd_error_message(), other) != NULL && reader == NULL);
+    GIVES(SHMD_ERR_OTHER_CONTENT, shmd_writer_attach(endpoint, channel, &writer));
+}
+
+/* The channel "frames" declares protobuf:telemetry.Frame with a text, "plain" declares nothing. */
+void has_content(shmd_endpoint *endpoint) {
+    shmd_reader *reader = NULL;
+    shmd_writer *writer = NULL;
+    shmd_content content;
+    char *text = NULL;
+    size_t len = 7;
+    GIVES(0, shmd_endpoint_set_expected(endpoint, "json", NULL));
+    is_refused(endpoint, "frames", "protobuf:telemetry.Frame", "expects json");
+    is_refused(endpoint, "plain", "declares no content", "expects json");
+    GIVES(0, shmd_endpoint_set_expected(endpoint, "protobuf", "telemetry.Other"));
+    is_refused(endpoint, "frames", "protobuf:telemetry.Frame", "expects protobuf:telemetry.Other");
+    GIVES(0, shmd_endpoint_set_expected(endpoint, "protobuf", "telemetry.Frame"));
+    GIVES(0, shmd_reader_attach(endpoint, "frames", SHMD_NEW, &reader));
+    GIVES(0, shmd_writer_attach(endpoint, "frames", &writer));
+    GIVES(SHMD_ERR_INVALID, shmd_writer_content(writer, &content, 0));
+    GIVES(0, shmd_reader_content(reader, &content, sizeof content));
+    CHECK(strcmp(content.encoding, "protobuf") == 0 && strcmp(content.schema, "telemetry.Frame") == 0);
+    CHECK(strcmp(content.schema_encoding, "proto3") == 0 && content.schema_bytes == strlen("message Frame {}"));
+    GIVES(0, shmd_writer_content(writer, &content, sizeof content));
+    CHECK(strcmp(content.schema, "telemetry.Frame") == 0);
+    shmd_reader_free(reader);
+    shmd_writer_free(writer);
+    GIVES(0, shmd_endpoint_set_expected(endpoint, NULL, NULL));
+    GIVES(0, shmd_reader_attach(endpoint, "plain", SHMD_NEW, &reader));
+    GIVES(0, shmd_reader_content(reader, &content, sizeof content));
+    CHECK(content.schema_bytes == 0 && content.encoding[0] == 0 && content.schema[0] == 0);
+    shmd_reader_free(reader);
+    GIVES(0, shmd_schema_get(endpoint, "frames", &text, &len));
+    CHECK(len == strlen("message Frame {}") && strcmp(text, "message Frame {}") == 0);
+    free(text);
+    GIVES(0, shmd_schema_get(endpoint, "plain", &text, &len));
+    CHECK(text == NULL && len == 0);
 }

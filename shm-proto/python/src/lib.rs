@@ -8,7 +8,7 @@
 //! | `writer`, `publishing` | the class `Writer`, and publishing with waits that signals end |
 //! | `slot`, `batch` | filling the ring in place, and messages that become visible together |
 //! | `views` | the buffer protocol: `Message`, the space of a slot, buffers of the program. All of the unsafe code |
-//! | `requests` | `stat`, `channels`, `resize` |
+//! | `requests` | `stat`, `channels`, `schema`, `resize` |
 //! | `errors`, `wait`, `fork` | exceptions, waits that Ctrl-C ends, children of `os.fork()` |
 
 mod batch;
@@ -38,6 +38,7 @@ fn _shmd(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_class::<batch::Batch>()?;
     module.add_function(wrap_pyfunction!(requests::stat, module)?)?;
     module.add_function(wrap_pyfunction!(requests::channels, module)?)?;
+    module.add_function(wrap_pyfunction!(requests::schema, module)?)?;
     module.add_function(wrap_pyfunction!(requests::resize, module)?)?;
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;
     fork::register(module)

@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
-use pyo3::exceptions::PyValueError;
+use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyType};
-use shm_proto::{Endpoint, Error, ReaderError, Start};
+use shm_proto::{BadContent, Content, Endpoint, Error, Expected, ReaderError, Start};
 
 use crate::bulk;
 use crate::errors;
@@ -18,6 +18,31 @@ use crate::wait::{self, duration};
 #[derive(Debug)]
 pub(crate) struct Reader {
     pub(crate) shared: Shared,
+}
+
+/// The daemon to attach through, if the channel has this content.
+pub(crate) fn endpoint_expecting(
+    runtime_dir: Option<PathBuf>,
+    patience: Option<f64>,
+    content: Option<&str>,
+    schema: Option<&str>,
+) -> PyResult<Endpoint> {
+    let bad = |e: BadContent| PyValueError::new_err(e.to_string());
+    let expected = match content {
+        Some(content) => Some(Expected::new(content, schema).map_err(bad)?),
+        None if schema.is_some() => {
+            return Err(PyValueError::new_err("schema is given without content, the encoding of the messages"));
+        }
+        None => None,
+    };
+    Ok(endpoint(runtime_dir, patience)?.expecting(expected))
+}
+
+/// What the daemon has said about a channel's messages, as Python has it.
+pub(crate) fn declared<'py>(py: Python<'py>, content: Option<&Content>) -> PyResult<Option<Bound<'py, PyAny>>> {
+    let Some(content) = content else { return Ok(None) };
+    let json = serde_json::to_string(content).map_err(|e| PyRuntimeError::new_err(e.to_string()))?;
+    py.import("json")?.call_method1("loads", (json,)).map(Some)
 }
 
 /// Where a daemon is.
@@ -48,11 +73,13 @@ impl Reader {
 #[pymethods]
 impl Reader {
     #[new]
-    #[pyo3(signature = (channel=None, *, start="new", runtime_dir=None, patience=None))]
+    #[pyo3(signature = (channel=None, *, start="new", content=None, schema=None, runtime_dir=None, patience=None))]
     fn new(
         py: Python<'_>,
         channel: Option<String>,
         start: &str,
+        content: Option<&str>,
+        schema: Option<&str>,
         runtime_dir: Option<PathBuf>,
         patience: Option<f64>,
     ) -> PyResult<Reader> {
@@ -61,7 +88,7 @@ impl Reader {
             "oldest" => Start::Oldest,
             _ => return Err(PyValueError::new_err(format!("start is {start:?}; it must be \"new\" or \"oldest\""))),
         };
-        let endpoint = endpoint(runtime_dir, patience)?;
+        let endpoint = endpoint_expecting(runtime_dir, patience, content, schema)?;
         let attach = move || shm_proto::Reader::attach(&endpoint, channel.as_deref(), start);
         let reader = wait::in_background(py, attach)?.map_err(|e| errors::raise(py, e))?;
         Ok(Reader { shared: Shared::new(reader) })
@@ -151,6 +178,13 @@ impl Reader {
     #[getter]
     fn channel(&self) -> PyResult<String> {
         self.shared.ask(|reader| reader.geometry().channel.to_string())
+    }
+
+    /// What the channel's messages are, if its configuration declares that: as it was when the reader attached.
+    #[getter]
+    fn content<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let content = self.shared.ask(|reader| reader.content().cloned())?;
+        declared(py, content.as_ref())
     }
 
     /// The number of the next message, or of the message that is not finished.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::prelude::*;
+use pyo3::types::PyBytes;
 use shm_proto::{ChannelName, Client, Done, Error, Request};
 
 use crate::errors;
@@ -46,6 +47,22 @@ pub(crate) fn stat<'py>(
 ) -> PyResult<Bound<'py, PyAny>> {
     let channels = ask(py, runtime_dir, timeout, Request::Stat { channel: name(py, channel)? })?;
     if channel.is_some() { channels.get_item(0) } else { Ok(channels) }
+}
+
+/// The text of a channel's schema, or None if its configuration declares none. Without a name, of the daemon's only channel.
+#[pyfunction]
+#[pyo3(signature = (channel=None, *, runtime_dir=None, timeout=10.0))]
+pub(crate) fn schema<'py>(
+    py: Python<'py>,
+    channel: Option<&str>,
+    runtime_dir: Option<PathBuf>,
+    timeout: f64,
+) -> PyResult<Option<Bound<'py, PyBytes>>> {
+    let (endpoint, channel) = (endpoint(runtime_dir, None)?, name(py, channel)?);
+    let timeout = duration(timeout, "timeout")?;
+    let asked = wait::in_background(py, move || Client::connect(&endpoint, timeout)?.schema(channel))?;
+    let text = asked.map_err(|e| errors::raise(py, e))?;
+    Ok(text.map(|text| PyBytes::new(py, &text)))
 }
 
 /// The channels that this user may see.

@@ -9,7 +9,7 @@ use pyo3::types::{PyMemoryView, PyType};
 use crate::batch::{self, Batch};
 use crate::errors;
 use crate::publishing::Shared;
-use crate::reader::endpoint;
+use crate::reader::{declared, endpoint_expecting};
 use crate::slot::Slot;
 use crate::views::Input;
 use crate::wait::{self, Deadline};
@@ -24,14 +24,16 @@ pub(crate) struct Writer {
 #[pymethods]
 impl Writer {
     #[new]
-    #[pyo3(signature = (channel=None, *, runtime_dir=None, patience=None))]
+    #[pyo3(signature = (channel=None, *, content=None, schema=None, runtime_dir=None, patience=None))]
     fn new(
         py: Python<'_>,
         channel: Option<String>,
+        content: Option<&str>,
+        schema: Option<&str>,
         runtime_dir: Option<PathBuf>,
         patience: Option<f64>,
     ) -> PyResult<Writer> {
-        let endpoint = endpoint(runtime_dir, patience)?;
+        let endpoint = endpoint_expecting(runtime_dir, patience, content, schema)?;
         let attach = move || shm_proto::Writer::attach(&endpoint, channel.as_deref());
         let writer = wait::in_background(py, attach)?.map_err(|e| errors::raise(py, e))?;
         Ok(Writer { shared: Shared::new(writer) })
@@ -125,6 +127,13 @@ impl Writer {
     #[getter]
     fn channel(&self) -> PyResult<String> {
         self.shared.ask(|writer| writer.geometry().channel.to_string())
+    }
+
+    /// What the channel's messages are, if its configuration declares that: as it was when the writer borrowed the role.
+    #[getter]
+    fn content<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        let content = self.shared.ask(|writer| writer.content().cloned())?;
+        declared(py, content.as_ref())
     }
 
     /// The largest message, in bytes.

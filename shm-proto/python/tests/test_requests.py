@@ -48,11 +48,43 @@ def test_publish_times(daemon: Daemon) -> None:
         assert message.time is None and message.published_ns is None
 
 
+def test_content(daemon: Daemon) -> None:
+    declared = 'content = "protobuf"\nschema = "telemetry.Frame"\nschema_encoding = "proto3"\nschema_text = "message Frame {}"\n'
+    daemon.start(f'[[channel]]\nname = "frames"\n{declared}[[channel]]\nname = "plain"\n')
+    with (
+        shmd.Reader("frames", content="protobuf", schema="telemetry.Frame") as reader,
+        shmd.Writer("frames", content="protobuf") as writer,
+    ):
+        writer.publish(b"hello")
+        assert bytes(reader.recv(timeout=60)) == b"hello"
+        assert reader.content is not None and reader.content == writer.content
+        assert reader.content["encoding"] == "protobuf"
+        assert reader.content["schema"]["name"] == "telemetry.Frame"
+        assert set(reader.content["schema"]) == set(typing.get_type_hints(_types.Schema))
+    for refused in [lambda: shmd.Reader("frames", content="json"), lambda: shmd.Writer("frames", content="json")]:
+        with pytest.raises(shmd.RefusedError, match="protobuf:telemetry.Frame, and the program expects json") as error:
+            refused()
+        assert error.value.kind == "other_content"
+    with pytest.raises(shmd.RefusedError, match="declares no content"):
+        shmd.Reader("plain", content="json", schema="a")
+    with shmd.Reader("plain") as reader:
+        assert reader.content is None
+    assert shmd.schema("frames") == b"message Frame {}"
+    assert shmd.schema("plain") is None
+    stat, listed = shmd.stat("frames"), shmd.channels()
+    assert stat["content"] == listed[0]["content"] and "content" not in listed[1]
+    assert set(stat) <= set(typing.get_type_hints(shmd.ChannelStat))
+    with pytest.raises(ValueError, match="without content"):
+        shmd.Reader("frames", schema="telemetry.Frame")
+    with pytest.raises(ValueError, match="js on"):
+        shmd.Writer("frames", content="js on")
+
+
 def test_channels_and_resize(daemon: Daemon) -> None:
     daemon.start('[[channel]]\nname = "a"\n[[channel]]\nname = "b"\n')
     listed = shmd.channels()
     assert [channel["channel"] for channel in listed] == ["a", "b"]
-    assert all(set(channel) == set(shmd.ChannelSummary.__annotations__) for channel in listed)
+    assert all(set(channel) == set(_types._ChannelSummary.__annotations__) for channel in listed)
     resized = shmd.resize(2 << 20, "b")
     assert resized == {"channel": "b", "old": 1 << 20, "asked": 2 << 20, "new": 2 << 20, "pending": False}
     assert set(resized) == set(shmd.Resized.__annotations__)

@@ -7,11 +7,12 @@ use super::handoff::Attached;
 use super::link::{LentLink, SocketLink};
 use super::session::program;
 use super::{Client, Endpoint, Error, Result};
-use crate::control::{Done, Request};
+use crate::control::{Done, ErrorKind, Refusal, Request, RequestError};
 use crate::error::{ProtocolError, SystemError};
 use crate::name::ChannelName;
 use crate::os::fds;
 use crate::os::page::SharedPage;
+use crate::ring::content::Content;
 use crate::ring::geometry::Start;
 use crate::ring::layout::LAYOUT_VERSION;
 use crate::ring::{Reader, Writer, WriterError};
@@ -63,22 +64,37 @@ impl Attachment {
     pub fn open(endpoint: &Endpoint, channel: Option<&str>, start: Start) -> Result<Self> {
         let channel = name(channel)?;
         let mut client = Client::connect(endpoint, ANSWER)?;
-        let request = Request::Attach { channel, program: program(), layout: LAYOUT_VERSION };
+        let expect = endpoint.expected().cloned();
+        let request = Request::Attach { channel, program: program(), layout: LAYOUT_VERSION, expect };
         match client.request_with_fds(&request)? {
             (Done::Attach(attached), fds) => {
                 let [segment, page, bell] = descriptors(fds, "attach")?;
-                let geometry = attached.geometry;
+                let (geometry, content) = (attached.geometry, attached.content);
+                check(endpoint, &geometry.channel, content.as_ref())?;
                 let kept = page.try_clone().map_err(|e| SystemError::new("duplicate a page's descriptor", e))?;
                 let link = Box::new(SocketLink::reconnecting(client.into_conn(), endpoint.clone(), &geometry, kept));
-                let reader = Reader::open(segment.as_fd(), page.as_fd(), bell, geometry, start, Some(link))?;
+                let mut reader = Reader::open(segment.as_fd(), page.as_fd(), bell, geometry, start, Some(link))?;
+                reader.set_content(content);
                 Ok(Attachment::Ring(Box::new(reader)))
             }
             (Done::Handoff(facts), fds) => {
                 let [page] = descriptors(fds, "attach")?;
+                check(endpoint, &facts.channel, facts.content.as_ref())?;
                 let page = SharedPage::open(page.as_fd())?;
                 Ok(Attachment::Handoff(Box::new(Attached::new(facts, page, client.into_conn(), endpoint.clone()))))
             }
             _ => Err(ProtocolError::Broken("the daemon answered attach with something else".to_owned()).into()),
+        }
+    }
+}
+
+impl Attachment {
+    /// What the channel's messages are, if its configuration declares that: as it was when the reader attached.
+    #[must_use]
+    pub fn content(&self) -> Option<&Content> {
+        match self {
+            Attachment::Ring(reader) => reader.content(),
+            Attachment::Handoff(reader) => reader.facts().content.as_ref(),
         }
     }
 }
@@ -108,17 +124,30 @@ impl Writer {
 
     fn borrow_role(endpoint: &Endpoint, channel: Option<&ChannelName>) -> Result<Writer> {
         let mut client = Client::connect(endpoint, ANSWER)?;
-        let request = Request::Publish { channel: channel.cloned(), program: program(), layout: LAYOUT_VERSION };
+        let (channel, expect) = (channel.cloned(), endpoint.expected().cloned());
+        let request = Request::Publish { channel, program: program(), layout: LAYOUT_VERSION, expect };
         let (Done::Publish(lent), fds) = client.request_with_fds(&request)? else {
             return Err(ProtocolError::Broken("the daemon answered publish with something else".to_owned()).into());
         };
+        check(endpoint, &lent.geometry.channel, lent.content.as_ref())?;
         let lent_as: [OwnedFd; 2] = descriptors(fds, "publish")?;
         let lease = SharedPage::open(lent_as[1].as_fd())?;
         let segment = lent_as[0].try_clone().map_err(|e| SystemError::new("duplicate a segment's descriptor", e))?;
         let link = LentLink::new(client.into_conn(), endpoint.clone(), &lent, lent_as)?;
         let mut writer = Writer::open(segment.as_fd(), lease, Box::new(link), lent.geometry, lent.capacity)?;
+        writer.set_content(lent.content);
         writer.know_all(ANSWER)?;
         Ok(writer)
+    }
+}
+
+/// What a daemon that knows of content refuses by itself: an older one attaches every program, and declares nothing.
+fn check(endpoint: &Endpoint, channel: &ChannelName, declared: Option<&Content>) -> Result<(), RequestError> {
+    match endpoint.expected().and_then(|expected| expected.mismatch(declared)) {
+        None => Ok(()),
+        Some(why) => {
+            Err(RequestError::Refused(Refusal::new(ErrorKind::OtherContent, format!("channel {channel}: {why}"))))
+        }
     }
 }
 

@@ -10,6 +10,7 @@ use nix::unistd::Uid;
 
 use crate::duration;
 use crate::name::Prefix;
+use crate::ring::content::Expected;
 
 /// The control socket's file name in the runtime directory.
 pub const SOCKET_NAME: &str = "shmd.sock";
@@ -31,6 +32,7 @@ pub struct Endpoint {
     /// The control socket.
     pub socket: PathBuf,
     patience: Duration,
+    expected: Option<Expected>,
 }
 
 impl Endpoint {
@@ -45,7 +47,7 @@ impl Endpoint {
     /// The daemon whose runtime directory this is.
     #[must_use]
     pub fn in_dir(runtime_dir: &Path) -> Self {
-        Endpoint { socket: runtime_dir.join(SOCKET_NAME), patience: default_patience() }
+        Endpoint { socket: runtime_dir.join(SOCKET_NAME), patience: default_patience(), expected: None }
     }
 
     /// How long an attached program waits for a daemon to come in the place of one that died, before it is told that the daemon is
@@ -59,6 +61,27 @@ impl Endpoint {
     #[must_use]
     pub fn patience(&self) -> Duration {
         self.patience
+    }
+
+    /// Attaches only to channels whose configuration declares this content: a reader or writer of any other channel is refused, with
+    /// both names. `None` takes that back.
+    ///
+    /// ```no_run
+    /// use shm_proto::{Endpoint, Reader, Start};
+    /// use shm_proto::Expected;
+    /// let daemon = Endpoint::find(None).expecting(Expected::new("protobuf", Some("telemetry.Frame"))?);
+    /// let reader = Reader::attach(&daemon, Some("telemetry"), Start::New)?;
+    /// # Ok::<(), shm_proto::Error>(())
+    /// ```
+    #[must_use]
+    pub fn expecting(self, expected: impl Into<Option<Expected>>) -> Self {
+        Endpoint { expected: expected.into(), ..self }
+    }
+
+    /// See [`expecting`](Self::expecting).
+    #[must_use]
+    pub fn expected(&self) -> Option<&Expected> {
+        self.expected.as_ref()
     }
 
     fn choose(named: Option<PathBuf>, own: PathBuf, serves: impl Fn(&Path) -> bool) -> Self {

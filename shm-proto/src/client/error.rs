@@ -8,6 +8,7 @@ use crate::error::{ProtocolError, SystemError};
 use crate::framing::{BadFraming, FramingError};
 use crate::handoff::{BadObjectName, HandoffError};
 use crate::name::BadName;
+use crate::ring::content::BadContent;
 use crate::ring::{ReaderError, WriterError};
 use crate::size::BadSize;
 
@@ -63,6 +64,9 @@ pub enum Error {
     /// A name of an object in `/dev/shm` that cannot be used.
     #[error(transparent)]
     BadObjectName(#[from] BadObjectName),
+    /// Text that cannot be the name of an encoding or of a schema.
+    #[error(transparent)]
+    BadContent(#[from] BadContent),
 }
 
 impl Error {

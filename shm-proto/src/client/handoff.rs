@@ -130,10 +130,10 @@ impl Attached {
 
     /// Looks for another daemon, and attaches to it.
     fn look(&mut self) {
-        let channel = self.facts.channel.clone();
+        let (channel, expect) = (self.facts.channel.clone(), self.line.expected());
         let request = || {
             let channel = Some(channel);
-            Some((Request::Attach { channel, program: program(), layout: LAYOUT_VERSION }, Vec::new()))
+            Some((Request::Attach { channel, program: program(), layout: LAYOUT_VERSION, expect }, Vec::new()))
         };
         let mut found = None;
         let is_right = |done: &Done, fds: &[OwnedFd]| {

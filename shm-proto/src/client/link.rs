@@ -52,10 +52,11 @@ impl SocketLink {
         let Some(ReaderClaim { channel, page, instance, moves }) = &self.claim else {
             return Err(LinkError::Disconnected);
         };
+        let expect = self.line.expected();
         let request = || {
             let (channel, instance, moves) = (channel.clone(), *instance, *moves);
-            let request =
-                Request::ResumeReader { channel, program: program(), layout: LAYOUT_VERSION, instance, moves };
+            let (program, layout) = (program(), LAYOUT_VERSION);
+            let request = Request::ResumeReader { channel, program, layout, expect, instance, moves };
             Some((request, vec![page.try_clone().ok()?]))
         };
         // The bell comes with it.
@@ -153,10 +154,11 @@ impl LentLink {
     /// Looks for another daemon.
     fn look(&mut self) -> Result<Option<(ToWriter, Vec<OwnedFd>)>, LinkError> {
         let WriterClaim { channel, segment, page, instance, capacity, .. } = &self.claim;
+        let expect = self.line.expected();
         let request = || {
             let (channel, instance, capacity) = (channel.clone(), *instance, *capacity);
-            let request =
-                Request::ResumeWriter { channel, program: program(), layout: LAYOUT_VERSION, instance, capacity };
+            let (program, layout) = (program(), LAYOUT_VERSION);
+            let request = Request::ResumeWriter { channel, program, layout, expect, instance, capacity };
             Some((request, vec![segment.try_clone().ok()?, page.try_clone().ok()?]))
         };
         let line = match self.line.look(request, |done, _| matches!(done, Done::Publish(_)))? {

@@ -16,6 +16,7 @@ use serde::Serialize;
 use super::{Endpoint, session};
 use crate::control::{Conn, Done, ErrorKind, MAX_REPLY, Received, Refusal, Reply, Request, decode};
 use crate::os::clock::monotonic_ns;
+use crate::ring::content::Expected;
 use crate::ring::link::LinkError;
 
 /// Between two attempts.
@@ -60,6 +61,11 @@ impl Reconnecting {
     /// With an endpoint, looks for another daemon there once the connection is lost.
     pub(super) fn new(conn: Conn, endpoint: Option<Endpoint>) -> Self {
         Reconnecting { conn: Some(conn), search: endpoint.map(Search::new), changes: 0 }
+    }
+
+    /// What the program expects of the channel under the next daemon, as it did under this one.
+    pub(super) fn expected(&self) -> Option<Expected> {
+        self.search.as_ref().and_then(|search| search.endpoint.expected().cloned())
     }
 
     /// The connection, while there is one.

@@ -13,9 +13,11 @@ use nix::sys::time::{TimeVal, TimeValLike};
 
 use super::Endpoint;
 use crate::control::{Conn, Done, MAX_REPLY, Received, Reply, Request, RequestError, decode};
-use crate::error::SystemError;
-use crate::os::clock;
+use crate::error::{ProtocolError, SystemError};
+use crate::name::ChannelName;
 use crate::os::poll::readable;
+use crate::os::{clock, sealed};
+use crate::ring::content::{MAX_SCHEMA, hash};
 
 /// A connection to the daemon.
 ///
@@ -87,6 +89,26 @@ impl Client {
                 Received::Nothing => self.wait(deadline)?,
             }
         }
+    }
+
+    /// The text of a channel's schema; without a name, of the daemon's only channel. `None` if its configuration declares none.
+    ///
+    /// # Errors
+    /// Those of [`request`](Self::request).
+    pub fn schema(&mut self, channel: Option<ChannelName>) -> Result<Option<Vec<u8>>, RequestError> {
+        let (done, fds) = self.request_with_fds(&Request::Schema { channel })?;
+        let broken = |reason: &str| ProtocolError::Broken(reason.to_owned());
+        let Done::Schema(declared) = done else {
+            return Err(broken("the daemon answered schema with something else").into());
+        };
+        let schema = declared.content.and_then(|content| content.schema).filter(|schema| schema.bytes > 0);
+        let Some(schema) = schema else { return Ok(None) };
+        let fd = fds.into_iter().next().ok_or_else(|| broken("the text of a schema did not come with its name"))?;
+        let text = sealed::read(fd, MAX_SCHEMA)?;
+        if text.len() as u64 != schema.bytes || hash(&text) != schema.hash {
+            return Err(broken("the text of a schema is not the one that was announced").into());
+        }
+        Ok(Some(text))
     }
 
     /// The connection itself, for a client that has attached or been lent the writer role.

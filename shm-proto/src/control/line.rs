@@ -78,7 +78,7 @@ mod tests {
         }
         let channel = Some("cam".parse().unwrap());
         round_trip!(Request, Request::Evict { channel: channel.clone(), reader: 3 });
-        round_trip!(Request, Request::Attach { channel, program: Some("a\nb".into()), layout: 2 });
+        round_trip!(Request, Request::Attach { channel, program: Some("a\nb".into()), layout: 2, expect: None });
         round_trip!(Reply, Reply::Ok(Done::Evict {}));
         round_trip!(Reply, Reply::Ok(Done::Stat(Vec::new())));
         round_trip!(

@@ -23,17 +23,24 @@ pub enum ErrorKind {
     WriterTaken,
     /// The channel has its largest number of readers, or the daemon its largest number of clients.
     TooMany,
+    /// The channel's content is not what the program expects.
+    OtherContent,
     /// The size asked for is outside the channel's bounds, or smaller than what is in use.
     OutOfRange,
     /// There is no memory for it.
     NoSpace,
     /// No reader of that number.
     NoSuchReader,
-    /// The configuration is bad; nothing was changed.
+    /// There is a channel of that name already.
+    ChannelExists,
+    /// The channel is in the configuration, and only a reload removes it.
+    Configured,
+    /// The configuration, or that of a channel that was to be made, is bad; nothing was changed.
     BadConfig,
     /// The daemon is stopping, or another change is under way.
     Busy,
-    /// Not yet: the user attaches, resizes or asks for the writer role too often, or a reader of the user was evicted a moment ago.
+    /// Not yet: the user attaches, resizes, creates channels or asks for the writer role too often, or a reader of the user was
+    /// evicted a moment ago.
     /// `retry_after_ms` says when.
     TryLater,
     /// Something failed inside the daemon.
@@ -53,9 +60,12 @@ impl ErrorKind {
             | ErrorKind::BadVersion
             | ErrorKind::NoSuchChannel
             | ErrorKind::NotPermitted
+            | ErrorKind::OtherContent
             | ErrorKind::OutOfRange
             | ErrorKind::NoSpace
             | ErrorKind::NoSuchReader
+            | ErrorKind::ChannelExists
+            | ErrorKind::Configured
             | ErrorKind::BadConfig
             | ErrorKind::Internal
             | ErrorKind::Unknown => false,

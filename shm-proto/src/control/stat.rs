@@ -17,6 +17,7 @@ pub use self::words::{FullPolicy, Mode, ReaderState, Right, SourceKind, WriterNa
 use crate::handoff::Names;
 use crate::name::ChannelName;
 use crate::ring::WaitStrategy;
+use crate::ring::content::Content;
 use crate::ring::delays::Delays;
 use crate::ring::geometry::OnFull;
 
@@ -36,13 +37,39 @@ pub struct Summary {
     pub writer: WriterName,
     /// Rights of the asking peer.
     pub allowed: Vec<Right>,
+    /// Who has made it at run time. Nothing for a channel of the configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<CreatedBy>,
+    /// What its messages are, if that is declared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<Content>,
 }
 
 impl Summary {
     /// A channel without readers, to which the asking peer has no rights.
     #[must_use]
     pub fn new(channel: ChannelName, mode: Mode, writer: WriterName) -> Self {
-        Summary { channel, mode, capacity: 0, readers: 0, writer, allowed: Vec::new() }
+        Summary { channel, mode, capacity: 0, readers: 0, writer, allowed: Vec::new(), created: None, content: None }
+    }
+}
+
+/// Where a channel comes from that is not in the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct CreatedBy {
+    /// The user who has made it: a name, or a number where there is no name.
+    pub user: String,
+    /// When, in milliseconds since 1970.
+    pub time_ms: u64,
+    /// Whether it is made again when the daemon is started after a stop.
+    pub kept: bool,
+}
+
+impl CreatedBy {
+    /// Made by this user at this time.
+    #[must_use]
+    pub fn new(user: String, time_ms: u64, kept: bool) -> Self {
+        CreatedBy { user, time_ms, kept }
     }
 }
 
@@ -54,6 +81,12 @@ pub struct ChannelStat {
     pub channel: ChannelName,
     /// The segment's name for `shm_open`.
     pub segment: String,
+    /// Who has made it at run time. Nothing for a channel of the configuration.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub created: Option<CreatedBy>,
+    /// What its messages are, if that is declared.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content: Option<Content>,
     /// How it hands its messages over.
     pub mode: Mode,
     /// What happens when the ring is full.
@@ -128,6 +161,8 @@ impl ChannelStat {
         ChannelStat {
             channel,
             segment,
+            created: None,
+            content: None,
             mode,
             on_full: FullPolicy::Known(OnFull::default()),
             capacity: 0,

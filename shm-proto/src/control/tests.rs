@@ -41,8 +41,11 @@ fn requests_of_an_unknown_kind_and_with_new_fields_are_understood_as_far_as_they
     let attach = r#"{"v":1,"op":"attach","program":"x","resume":{"page":1,"seq":7},"content":"json"}"#;
     assert_eq!(
         decode::<Request>(attach).unwrap(),
-        Request::Attach { channel: None, program: Some("x".into()), layout: 1 }
+        Request::Attach { channel: None, program: Some("x".into()), layout: 1, expect: None }
     );
+    let attach = r#"{"v":1,"op":"attach","layout":2,"expect":{"encoding":"cdr","schema":"a/b","version":7}}"#;
+    let Request::Attach { expect: Some(expected), .. } = decode(attach).unwrap() else { panic!("{attach}") };
+    assert_eq!(expected.to_string(), "cdr:a/b");
     let ping = r#"{"v":1,"op":"ping","channel":["not","a","name"]}"#;
     assert_eq!(decode::<Request>(ping).unwrap(), Request::Ping);
 }

@@ -1,7 +1,7 @@
 //! `shmctl list`: the channels.
 
 use clap::Args as ClapArgs;
-use shm_proto::internal::control::stat::{Right, Summary};
+use shm_proto::internal::control::stat::{CreatedBy, Right, Summary};
 use shm_proto::{Done, Request};
 
 use super::{note_if_none, unexpected};
@@ -14,7 +14,13 @@ use crate::target::Target;
 use crate::terminal::stdout_columns;
 
 const EXAMPLES: &str = "\
-On a narrow terminal, shmctl shortens long names and writers, and then leaves out MODE, READERS and ALLOWED, in this order.
+ORIGIN is there if a channel was created with shmctl create: it is the user's name then, and \"kept\" if the channel is made again \
+when the daemon is started after a stop.
+
+CONTENT is there if a channel declares what its messages are: an encoding, and after a colon the name of a schema.
+
+On a narrow terminal, shmctl shortens long names and writers, and then leaves out MODE, READERS, ORIGIN, CONTENT and ALLOWED, in \
+this order.
 
 Examples:
   shmctl list
@@ -55,18 +61,27 @@ fn ask(global: &Global) -> Result<Vec<Summary>> {
 }
 
 fn table(channels: &[Summary], columns: Option<usize>) -> String {
-    let mut table = Table::new(&[
+    let mut headings = vec![
         ("CHANNEL", Align::Left),
         ("MODE", Align::Left),
         ("CAPACITY", Align::Right),
         ("READERS", Align::Right),
         ("WRITER", Align::Left),
         ("ALLOWED", Align::Left),
-    ])
-    .shortening(&["CHANNEL", "WRITER"])
-    .leaving_out(&["MODE", "READERS", "ALLOWED"]);
+    ];
+    let has_content = channels.iter().any(|summary| summary.content.is_some());
+    if has_content {
+        headings.push(("CONTENT", Align::Left));
+    }
+    let has_origins = channels.iter().any(|summary| summary.created.is_some());
+    if has_origins {
+        headings.push(("ORIGIN", Align::Left));
+    }
+    let mut table = Table::new(&headings)
+        .shortening(&["CHANNEL", "WRITER", "CONTENT", "ORIGIN"])
+        .leaving_out(&["MODE", "READERS", "ORIGIN", "CONTENT", "ALLOWED"]);
     for summary in channels {
-        table.row([
+        let mut row = vec![
             summary.channel.to_string(),
             printable(&summary.mode),
             bytes(summary.capacity),
@@ -76,9 +91,25 @@ fn table(channels: &[Summary], columns: Option<usize>) -> String {
                 [] => "nothing".to_owned(),
                 rights => printable(rights.iter().map(Right::as_str).collect::<Vec<_>>().join(",")),
             },
-        ]);
+        ];
+        if has_content {
+            row.push(summary.content.as_ref().map_or_else(|| "-".to_owned(), printable));
+        }
+        if has_origins {
+            row.push(origin(summary.created.as_ref()));
+        }
+        table.row(row);
     }
     table.render("", columns)
+}
+
+/// Where a channel comes from.
+fn origin(created: Option<&CreatedBy>) -> String {
+    match created {
+        None => "configuration".to_owned(),
+        Some(created) if created.kept => format!("{}, kept", printable(&created.user)),
+        Some(created) => printable(&created.user),
+    }
 }
 
 #[cfg(test)]
@@ -103,6 +134,27 @@ mod tests {
 CHANNEL    MODE  CAPACITY  READERS  WRITER       ALLOWED
 main       ring      1MiB        2  camd (4711)  read,write
 cam.front  ring      1MiB        2  camd (4711)  nothing
+"
+        );
+        let (mut configured, mut created) = (summary("main", &[Right::Read]), summary("cam", &[]));
+        configured.writer = "none".to_owned().into();
+        created.created = Some(CreatedBy::new("al\x1bice".into(), 1, true));
+        assert_eq!(
+            table(&[configured, created], None),
+            "\
+CHANNEL  MODE  CAPACITY  READERS  WRITER       ALLOWED  ORIGIN
+main     ring      1MiB        2  none         read     configuration
+cam      ring      1MiB        2  camd (4711)  nothing  al\\u{1b}ice, kept
+"
+        );
+        let mut declared = channels.clone();
+        declared[0].content = Some(serde_json::from_str(r#"{"encoding":"cdr","schema":{"name":"a/b"}}"#).unwrap());
+        assert_eq!(
+            table(&declared, None),
+            "\
+CHANNEL    MODE  CAPACITY  READERS  WRITER       ALLOWED     CONTENT
+main       ring      1MiB        2  camd (4711)  read,write  cdr:a/b
+cam.front  ring      1MiB        2  camd (4711)  nothing     -
 "
         );
         let narrow = table(&channels, Some(40));

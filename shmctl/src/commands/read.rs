@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use clap::Args as ClapArgs;
 use clap::ValueEnum;
-use shm_proto::{ChannelName, Follower, Start, WaitStrategy};
+use shm_proto::{ChannelName, Expected, Follower, Start, WaitStrategy};
 
 use self::format::Format;
 use self::session::Session;
@@ -37,6 +37,7 @@ Examples:
   shmctl read --format '{seq} {len} {text}' --grep error
   shmctl read --follow --format raw | ffmpeg -i - out.mp4
   shmctl read --format json --timeout 5s | jq .seq
+  shmctl read telemetry --expect json | jq .temperature
   shmctl read --handoff --segment /demo_shm --avail /sem_avail --done /sem_done
                                           messages from a C program, without a daemon
 
@@ -106,6 +107,10 @@ pub(crate) struct Args {
     /// too, and the reader is evicted if it passes no message for the channel's evict_after.
     #[arg(long, value_name = "NUMBER", value_parser = pace::rate)]
     rate: Option<f64>,
+    /// Read only a channel whose configuration declares this content: an encoding, and after a colon the name of a schema, such as
+    /// json or protobuf:telemetry.Frame. Any other channel is refused, with both names.
+    #[arg(long, value_name = "TYPE[:SCHEMA]", conflicts_with = "handoff")]
+    expect: Option<Expected>,
     #[command(flatten)]
     objects: Objects,
 }
@@ -135,8 +140,9 @@ impl Args {
 
     fn stream(&self, global: &Global, channel: Option<&ChannelName>) -> Result<Stream> {
         let (start, last) = self.start();
+        let endpoint = global.endpoint_expecting(self.expect.as_ref());
         let mut follower =
-            Follower::new(global.endpoint(), channel.map(ChannelName::as_str), start)?.with_wait_strategy(self.wait);
+            Follower::new(endpoint, channel.map(ChannelName::as_str), start)?.with_wait_strategy(self.wait);
         if !self.follow {
             follower = follower.once();
         }

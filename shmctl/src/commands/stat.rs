@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 use clap::Args as ClapArgs;
 use nix::poll::{PollFd, PollFlags};
 use shm_proto::internal::control::stat::ChannelStat;
-use shm_proto::{ChannelName, Done, ErrorKind, Request};
+use shm_proto::{ChannelName, Client, Done, ErrorKind, Request};
 
 use self::watch::Watch;
 use super::{note_if_none, unexpected};
 use crate::error::{Failure, Result};
-use crate::global::Global;
+use crate::global::{ANSWER, Global};
 use crate::keyboard::Keyboard;
-use crate::output::{has_gone, has_news, print, print_json, wait_for};
+use crate::output::{has_gone, has_news, print, print_bytes, print_json, wait_for};
 use crate::signals::Signals;
 use crate::target::Target;
 use crate::terminal::{Page, size};
@@ -37,6 +37,7 @@ Examples:
   shmctl stat
   shmctl stat --watch                every second, until q or SIGINT
   shmctl stat cam --watch 5          one channel, every 5 seconds
+  shmctl stat cam --schema > cam.proto
   shmctl stat cam --json | jq '.[0].readers[].lag_messages'";
 
 /// Show capacity, use, rates, writer and readers of a channel, or of all channels.
@@ -48,6 +49,9 @@ pub(crate) struct Args {
     /// Print one line of JSON: an array with an object per channel. Sizes are in bytes, ages in milliseconds.
     #[arg(long)]
     json: bool,
+    /// Print the text of the channel's schema, and nothing else.
+    #[arg(long, conflicts_with_all = ["json", "watch"])]
+    schema: bool,
     /// Repeat every SECONDS, 1 if that is left out: in place on a terminal, otherwise one after the other. A word that is no time is
     /// the channel.
     #[arg(short, long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1")]
@@ -63,12 +67,25 @@ impl Args {
 
 pub(crate) fn run(args: &Args, global: &Global) -> Result<()> {
     match &args.watch {
+        None if args.schema => schema(global),
         None => {
             let channels = ask(global)?;
             note_if_none(&channels);
             if args.json { print_json(&channels) } else { print(&shown(&channels, Page::stdout())) }
         }
         Some(watched) => watch(args, global, watched.interval()).map_err(|failure| watched.explain(failure)),
+    }
+}
+
+fn schema(global: &Global) -> Result<()> {
+    let mut client = Client::connect(&global.endpoint(), ANSWER)?;
+    match client.schema(global.channel.clone())? {
+        Some(text) => print_bytes(&text),
+        None => {
+            let channel =
+                global.channel.as_ref().map_or_else(|| "the channel".to_owned(), |name| format!("channel {name}"));
+            Err(Failure::Other(format!("{channel} declares no schema text (schema_text or schema_file in shmd.toml)")))
+        }
     }
 }
 

@@ -11,9 +11,9 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use clap::{Args as ClapArgs, ValueEnum};
-use shm_proto::Error;
 use shm_proto::internal::framing::Framing;
 use shm_proto::internal::framing::input::Shared;
+use shm_proto::{Error, Expected};
 
 use self::progress::Progress;
 use super::handoff::Objects;
@@ -70,6 +70,10 @@ pub(crate) struct Args {
     /// Show messages, bytes and rates on standard error if that is a terminal.
     #[arg(long)]
     progress: bool,
+    /// Write only to a channel whose configuration declares this content: an encoding, and after a colon the name of a schema, such
+    /// as json or protobuf:telemetry.Frame. Any other channel is refused, with both names.
+    #[arg(long, value_name = "TYPE[:SCHEMA]", conflicts_with = "handoff")]
+    expect: Option<Expected>,
     #[command(flatten)]
     objects: Objects,
     /// With --handoff: permissions of the objects; both sides need to read and write them.

@@ -13,13 +13,15 @@ use shm_proto::{Done, ErrorKind, Request};
 use shm_test_support::{Proc, Run, wait_for};
 use stand_in::{Dir, ok, refuse};
 
-const COMMANDS: [&str; 10] = [
+const COMMANDS: [&str; 12] = [
     "read",
     "write",
     "stat",
     "list",
     "resize --bytes 1MiB",
     "evict --reader 1",
+    "create cam",
+    "remove cam",
     "log",
     "log --follow",
     "reload",

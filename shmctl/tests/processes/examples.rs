@@ -1,6 +1,6 @@
 //! The examples in the help, which the manual pages have as well, do something when they are typed into a shell.
 //!
-//! Each command has daemons of its own: one with a channel, and one with `cam` and `imu` for examples that name these. Programs that
+//! Each command has daemons of its own: one with a channel, and one with `cam`, `imu` and `telemetry` for examples that name these. Programs that
 //! examples use beside ours are replaced by some that read and write, unless they are everywhere. What goes on for ever gets SIGINT, as
 //! from a person.
 
@@ -15,7 +15,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use shm_proto::Request;
 
-use shm_test_support::{Daemon, Place, Proc, Run, TempDir, clean, heavy, program, wait_until};
+use shm_test_support::{Daemon, Place, Proc, Run, Setup, TempDir, clean, heavy, program, wait_until};
 
 /// Programs of other people: what stands in for them.
 const STAND_INS: [(&str, &str); 9] = [
@@ -160,15 +160,25 @@ fn run(shell: Command, mut meanwhile: impl FnMut(u32, bool)) -> Run {
 struct Daemons {
     one: Daemon,
     two: Daemon,
+    /// The examples make the channels that they name.
+    creates: bool,
     _readers: Vec<Proc>,
 }
 
 impl Daemons {
     fn new(command: &str) -> Self {
         let times = "timestamps = true\n";
-        let one = Daemon::start(&format!("[[channel]]\n{times}"));
-        let two = Daemon::start(&format!("[[channel]]\nname = \"cam\"\n{times}[[channel]]\nname = \"imu\"\n{times}"));
+        let place = Place::new();
+        let kept = place.path("kept").display().to_string();
+        let one = Setup::new(&format!("state_dir = \"{kept}\"\n[[channel]]\n{times}")).start_in(place);
+        let two = Daemon::start(&format!(
+            "[[channel]]\nname = \"cam\"\n{times}content = \"protobuf\"\nschema = \"cam.Frame\"\nschema_text = \"message Frame {{}}\"\n\
+             [[channel]]\nname = \"imu\"\n{times}[[channel]]\nname = \"telemetry\"\ncontent = \"json\"\n"
+        ));
         one.write_lines("first\nsecond error\n");
+        if command == "remove" {
+            one.cli(&["create", "cam"]).ok();
+        }
         two.cli_with_input(&["write", "cam"], b"first\nsecond\n").quiet();
         let mut readers = Vec::new();
         if command == "evict" {
@@ -179,11 +189,12 @@ impl Daemons {
             one.until_all_stat("three readers are there", |stats| stats[0].readers.len() == 3);
             two.until_all_stat("three readers are there", |stats| stats[0].readers.len() == 3);
         }
-        Daemons { one, two, _readers: readers }
+        Daemons { one, two, creates: ["create", "remove"].contains(&command), _readers: readers }
     }
 
     fn of(&self, example: &str) -> &Daemon {
-        if example.contains("cam") { &self.two } else { &self.one }
+        let is_named = ["cam", "telemetry"].iter().any(|name| example.contains(name));
+        if is_named && !self.creates { &self.two } else { &self.one }
     }
 }
 
@@ -217,8 +228,12 @@ fn the_examples_of_every_command_do_what_they_say() {
                     }
                 }
                 if feeds {
-                    for channel in if example.contains("cam") { &["cam", "imu"][..] } else { &["main"] } {
-                        daemon.cli_with_input(&["write", channel], b"and an error\n").quiet();
+                    let channels = [("cam", &["cam", "imu"][..]), ("telemetry", &["telemetry"])];
+                    let named = channels.iter().find(|(name, _)| example.contains(name));
+                    let text: &[u8] =
+                        if example.contains("json") { b"{\"temperature\": 1}\n" } else { b"and an error\n" };
+                    for channel in named.map_or(&["main"][..], |(_, channels)| channels) {
+                        daemon.cli_with_input(&["write", channel], text).quiet();
                     }
                 }
             });

@@ -181,8 +181,8 @@ fn one_user_resizes_only_so_often_and_root_whenever_it_likes() {
 }
 
 #[test]
-fn nobody_but_the_daemons_user_and_root_creates_channels() {
-    if skip_without_root("nobody_but_the_daemons_user_and_root_creates_channels") {
+fn nobody_but_the_daemons_user_and_root_makes_the_daemon_reload() {
+    if skip_without_root("nobody_but_the_daemons_user_and_root_makes_the_daemon_reload") {
         return;
     }
     let daemon = Daemon::start("[[channel]]\nname = \"main\"\nread = [\"*\"]\nwrite = [\"*\"]\nadmin = [\"*\"]\n");

@@ -9,6 +9,8 @@ mod barrier;
 mod bench;
 mod completions;
 mod content;
+mod create;
+mod declared;
 mod doctor;
 mod errors;
 mod examples;

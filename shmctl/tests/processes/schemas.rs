@@ -49,13 +49,15 @@ impl Busy {
         let place = Place::new();
         let fifo = place.path("in").display().to_string();
         let config = format!(
-            "[[channel]]\nname = \"times\"\ntimestamps = true\n[[channel]]\nname = \"fed\"\nsource = \"stdin\"\n[[channel]]\n\
+            "[[channel]]\nname = \"times\"\ntimestamps = true\ncontent = \"json\"\nschema = \"sample\"\nschema_encoding = \"jsonschema\"\n\
+             schema_text = \"{{}}\"\n[[channel]]\nname = \"fed\"\nsource = \"stdin\"\n[[channel]]\n\
              name = \"fifo\"\nsource = \"fifo:{fifo}\"\nmax_message = 8\n[[channel]]\nname = \"hand\"\nmode = \"handoff\"\n[[channel]]\n\
              name = \"shrinks\"\nevict_after = \"0\"\n"
         );
         let (input, mut feed) = std::io::pipe().unwrap();
         let daemon = Setup::new(&config).stdin(input).start_in(place);
         at_rest(&daemon);
+        daemon.cli(&["create", "made", "--max", "1MiB"]).ok();
         feed.write_all(b"one\n").unwrap();
         let mut into_fifo = OpenOptions::new().write(true).open(&fifo).unwrap();
         into_fifo.write_all(b"one\ntoo long for it\n").unwrap();
@@ -116,6 +118,18 @@ fn the_answers_to_reload_and_reexec_keep_to_their_schemas() {
     let mut schema = Schema::of("reexec");
     schema.check_text(&daemon.cli(&["reexec", "--json"]).quiet().text());
     assert_eq!(schema.unseen(), [""; 0]);
+}
+
+#[test]
+fn the_answer_to_create_keeps_to_its_schema() {
+    let daemon = Daemon::start("[[channel]]\nname = \"cam\"\n");
+    let mut schema = Schema::of("create");
+    schema.check_text(&daemon.cli(&["create", "imu", "--max", "1MiB", "--json"]).quiet().text());
+    let source = format!("source=fifo:{}", daemon.place.path("missing/in").display());
+    let waits = daemon.cli(&["create", "gps", "--max", "1MiB", "--set", &source, "--json"]);
+    assert_eq!(waits.code, Some(0), "{waits:?}");
+    schema.check_text(&waits.text());
+    assert_eq!(schema.unseen(), [""; 0], "{waits:?}");
 }
 
 #[test]

@@ -69,6 +69,25 @@ pub const TOP: &[Key] = &[
         "most connections at a time, including readers and writers. One user has at most half of them",
     ),
     key("log_entries", Number, "1000", "operations that `shmctl log` can show"),
+    key(
+        "create",
+        Names,
+        "nobody",
+        "who else may create channels at run time: see [Channels at run time](#channels-at-run-time)",
+    ),
+    key("max_created", Number, "64", "most of these channels. One user has at most half of them"),
+    key(
+        "max_created_memory",
+        Size,
+        "1GiB",
+        "the most that the `max` of these channels may add up to, at most half of `/dev/shm` by default. One user has at most half of it",
+    ),
+    key(
+        "state_dir",
+        Text,
+        "`/var/lib/shmd` for root, else `$XDG_STATE_HOME/shmd`, else `~/.local/state/shmd`",
+        "directory for channels that are kept, or `\"\"` for none",
+    ),
 ];
 
 /// The table of a channel.
@@ -140,6 +159,16 @@ pub const CHANNEL: &[Key] = &[
         "false",
         "a program that attaches enters the memory into its page table at once. There are no page faults later, but the start is slower",
     ),
+    key(
+        "content",
+        Text,
+        "none",
+        "how messages are encoded: a media type or a word such as `json`. See [Content](#content)",
+    ),
+    key("schema", Text, "none", "name of the messages' schema"),
+    key("schema_encoding", Text, "none", "the language that the schema is in"),
+    key("schema_text", Text, "none", "the schema"),
+    key("schema_file", Text, "none", "a file with the schema, at most 1 MiB, read at the start and at each reload"),
     key("group", Text, "none", "group of the object in `/dev/shm`. Its members may read"),
     key(
         "permissions",

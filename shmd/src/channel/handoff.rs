@@ -235,6 +235,7 @@ impl HandoffChannel {
         let (reader, page) = made.map_err(|e| self.feed.internal(&e))?;
         let mut attached = HandoffAttached::new(number, self.config.name.clone(), self.names.clone());
         attached.max_message = self.config.max_message;
+        attached.content = self.config.declared.content.clone();
         attached.ack_timeout_ms = u64::try_from(self.config.ack_timeout.as_millis()).unwrap_or(u64::MAX);
         if let Some(left_out) = self.feed.line() {
             reader.about(LogEvent::Attach, &self.config.name, number).left_out(left_out).info();
@@ -321,6 +322,7 @@ impl HandoffChannel {
         self.feed.set_config(ChannelConfig {
             shrink_after: next.shrink_after,
             stalled_after: next.stalled_after,
+            declared: next.declared.clone(),
             read: next.read.clone(),
             write: next.write.clone(),
             admin: next.admin.clone(),

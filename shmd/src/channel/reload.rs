@@ -10,7 +10,22 @@ const FOR_THE_BEGINNING: &str = "it is for the channel's beginning; say shmctl r
 const FIFO_HAS_IT: &str = "it is in the permissions that the source's FIFO was made with; restart shmd";
 const OTHER_MODE: &str = "the channel keeps its mode, and with it everything but read, write and admin; restart shmd, or take the \
                           channel out for one reload";
+const RELIED_ON: &str = "attached programs may rely on it; restart shmd, or take the channel out for one reload. The text of a schema \
+                         may change if its name and encoding stay";
 const OVER_MAX: &str = "it is more than the channel's max, which stays";
+
+/// The keys that declare what messages are.
+const CONTENT: [&str; 5] = ["content", "schema", "schema_encoding", "schema_text", "schema_file"];
+/// The longest value that is told, in characters.
+const MOST_TOLD: usize = 200;
+
+/// A value for people. A schema may be longer than anybody wants to read.
+fn short(value: String) -> String {
+    match value.char_indices().nth(MOST_TOLD) {
+        Some((end, _)) => format!("{}... ({} bytes)", &value[..end], value.len()),
+        None => value,
+    }
+}
 
 /// The keys whose values differ, with both values.
 fn differences(old: &ChannelConfig, new: &ChannelConfig) -> Vec<(&'static str, String, String)> {
@@ -48,16 +63,28 @@ impl Outcome {
 pub(super) fn merge(old: &ChannelConfig, new: ChannelConfig, refused: Option<String>) -> (ChannelConfig, Outcome) {
     let (mut next, mut outcome) = (old.clone(), Outcome::default());
     let is_fifo = matches!(old.source, SourceKind::Fifo(..));
+    let takes_content = old.declared.content.is_none() || new.declared.names_are_those_of(&old.declared);
     for (key, before, after) in differences(old, &new) {
         let why = match key {
             "write" if is_fifo => Some(FIFO_HAS_IT.to_owned()),
             "permissions" | "group" if refused.is_some() => refused.clone(),
             "min" if new.min > old.max => Some(OVER_MAX.to_owned()),
             "capacity" => Some(FOR_THE_BEGINNING.to_owned()),
+            key if CONTENT.contains(&key) => (!takes_content).then(|| RELIED_ON.to_owned()),
             key if take(&mut next, &new, key) => None,
             _ => Some(FIXED.to_owned()),
         };
-        outcome.add(Change::new(Some(old.name.clone()), key, before, after, why));
+        outcome.add(Change::new(Some(old.name.clone()), key, short(before), short(after), why));
+    }
+    if takes_content {
+        let (before, after) = (old.declared.digest(), new.declared.digest());
+        let is_same_file = new.declared.text.as_ref().and_then(|text| text.file())
+            == old.declared.text.as_ref().and_then(|text| text.file());
+        // The same file, with another text in it.
+        if before != after && is_same_file && new.declared.text.as_ref().is_some_and(|text| text.file().is_some()) {
+            outcome.add(Change::new(Some(old.name.clone()), "schema_file", before, after, None));
+        }
+        next.declared = new.declared.clone();
     }
     // Who may do what even where no key differs: the names may stand for other numbers by now.
     if refused.is_none() {
@@ -68,6 +95,11 @@ pub(super) fn merge(old: &ChannelConfig, new: ChannelConfig, refused: Option<Str
         next.write = new.write;
     }
     next.admin = new.admin;
+    if let Some(created) = next.created.take() {
+        // The configuration has it from now on.
+        let before = format!("created by {}", created.user);
+        outcome.add(Change::new(Some(old.name.clone()), "origin", before, "configuration".to_owned(), None));
+    }
     (next, outcome)
 }
 
@@ -127,5 +159,6 @@ pub(super) fn in_other_mode(present: &ChannelConfig, new: ChannelConfig) -> (Cha
         })
         .collect();
     kept.sort_by_key(|change| change.key != "mode");
-    (ChannelConfig { read: new.read, write: new.write, admin: new.admin, ..present.clone() }, kept)
+    let (read, write, admin) = (new.read, new.write, new.admin);
+    (ChannelConfig { read, write, admin, created: None, ..present.clone() }, kept)
 }

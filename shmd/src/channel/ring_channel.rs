@@ -14,7 +14,7 @@ use super::reload::{Outcome, merge};
 use super::ring::Ring;
 use crate::admission::Paced;
 use crate::client::Role;
-use crate::config::ChannelConfig;
+use crate::config::{ChannelConfig, Created};
 use crate::connections::{Connections, channel_refusal};
 use crate::event_loop::ClientId;
 use crate::operation_log::{LogEvent, Operation};
@@ -83,7 +83,8 @@ impl RingChannel {
             reader.about(LogEvent::Attach, &self.ring.config().name, number).left_out(left_out).info();
         }
         self.ring.attached(connections, number, reader);
-        let attached = Attached::new(number, self.ring.segments().geometry().clone());
+        let mut attached = Attached::new(number, self.ring.segments().geometry().clone());
+        attached.content = self.config().declared.content.clone();
         connections.reply(client, Ok(Done::Attach(attached)), fds);
         Ok(())
     }
@@ -134,7 +135,8 @@ impl RingChannel {
             reader.about(LogEvent::Resume, &self.ring.config().name, number).left_out(left_out).info();
         }
         self.ring.came_back(connections, number, reader);
-        let attached = Attached::new(number, self.ring.segments().geometry().clone());
+        let mut attached = Attached::new(number, self.ring.segments().geometry().clone());
+        attached.content = self.config().declared.content.clone();
         connections.reply(client, Ok(Done::Attach(attached)), vec![sleeper]);
         self.ring.show_way(connections, number, lines);
         Ok(())
@@ -206,6 +208,8 @@ impl RingChannel {
         summary.capacity = self.ring.size().capacity();
         summary.readers = u32::try_from(self.reader_count()).unwrap_or(u32::MAX);
         summary.allowed = allowed;
+        summary.created = self.config().created.as_deref().map(Created::shown);
+        summary.content = self.config().declared.content.clone();
         summary
     }
 
@@ -216,6 +220,8 @@ impl RingChannel {
         let (ring, config) = (&self.ring, self.ring.config());
         let capacity = ring.size().capacity();
         let mut stat = ChannelStat::new(config.name.clone(), Mode::Ring, ring.segments().current().name().to_owned());
+        stat.created = config.created.as_deref().map(Created::shown);
+        stat.content = config.declared.content.clone();
         stat.on_full = config.on_full.into();
         stat.capacity = capacity;
         stat.min = config.min;

@@ -2,25 +2,23 @@
 //!
 //! This is the only place with defaults; `etc/shmd.toml` shows them and a test holds the two together.
 
-use std::fmt::Display;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
 use std::time::Duration;
 
 use log::LevelFilter;
 use shm_proto::internal::client::SOCKET_NAME;
-use shm_proto::internal::duration;
 use shm_proto::internal::os::process::user_name;
 use shm_proto::{ChannelName, Prefix};
 
 use super::handoff::Mode;
 use super::load::Loaded;
-use super::origin::{Error, Located, Origin};
-use super::raw::{Channel, DEFAULT_NAME, Names, Time, Top};
+use super::origin::{Error, Origin};
+use super::raw::{Channel, DEFAULT_NAME, Top};
 use super::sizes::Sizes;
 use super::source::MAX_SOCKET_PATH;
-use super::{ChannelConfig, Config, SourceKind, handoff, memory, source};
-use crate::access::{self, Access};
+use super::typed::{access, parse, parsed, ranged, some_time, time};
+use super::{ChannelConfig, Config, SourceKind, content, creation, handoff, memory, source};
+use crate::access::group_id;
 use crate::host::Host;
 
 const LOG: LevelFilter = LevelFilter::Info;
@@ -50,6 +48,8 @@ pub(super) fn check(loaded: Loaded, host: &Host) -> Result<Config, Error> {
         log: level(&top)?,
         max_clients: ranged(&top.max_clients, "max_clients", 1..=MOST_CLIENTS, MAX_CLIENTS)?,
         log_entries: ranged(&top.log_entries, "log_entries", 1..=MOST_ENTRIES, LOG_ENTRIES)?,
+        creation: creation::check(&top, host)?,
+        state_dir: creation::state_dir(&top, host)?,
         channels: channels
             .iter()
             .map(|(_, raw)| channel(raw, default_source(), &prefix, host))
@@ -70,21 +70,23 @@ pub(super) fn check(loaded: Loaded, host: &Host) -> Result<Config, Error> {
     Ok(config)
 }
 
-fn channel(raw: &Channel, default_source: SourceKind, prefix: &Prefix, host: &Host) -> Result<ChannelConfig, Error> {
+/// Checks one channel.
+pub(super) fn channel(
+    raw: &Channel,
+    default_source: SourceKind,
+    prefix: &Prefix,
+    host: &Host,
+) -> Result<ChannelConfig, Error> {
     let sizes = Sizes::check(raw, host)?;
     let max_readers = ranged(&raw.max_readers, "max_readers", 1..=MOST_READERS, MAX_READERS)?;
     let group = group(raw, host)?;
-    let list = |names: &Option<Located<Names>>| match names {
-        Some(names) => Access::parse(host.uid, &names.value.0).map_err(|reason| names.bad(reason)),
-        None => Ok(Access::only(host.uid)),
-    };
     let name = match &raw.name {
         Some(name) => parse(name)?,
         None => DEFAULT_NAME.parse::<ChannelName>().unwrap_or_else(|e| unreachable!("{e}")),
     };
     let mode = Mode::check(raw, prefix, &name, group.is_some())?;
     let framing = parsed(&raw.framing)?.unwrap_or_default();
-    let write = list(&raw.write)?;
+    let write = access(&raw.write, host)?;
     let source = source::check(raw, framing, &write)?.unwrap_or(default_source);
     let flush = time(&raw.flush, Duration::ZERO).map(some_time)?;
     Ok(ChannelConfig {
@@ -104,16 +106,18 @@ fn channel(raw: &Channel, default_source: SourceKind, prefix: &Prefix, host: &Ho
         wait_readers: wait_readers(raw, max_readers)?,
         timestamps: raw.timestamps.as_ref().is_some_and(|v| v.value),
         prefault: raw.prefault.as_ref().is_some_and(|v| v.value),
+        declared: content::check(raw)?,
         mode: mode.permissions,
         handoff: mode.handoff,
-        read: list(&raw.read)?.and_group(group.as_ref().map(|(_, gid)| *gid)),
-        admin: list(&raw.admin)?,
+        read: access(&raw.read, host)?.and_group(group.as_ref().map(|(_, gid)| *gid)),
+        admin: access(&raw.admin, host)?,
         group,
         flush: source::flush(raw, &source, framing, flush)?,
         source,
         framing,
         write,
         keep_delimiter: raw.keep_delimiter.as_ref().is_some_and(|v| v.value),
+        created: None,
     })
 }
 
@@ -159,7 +163,7 @@ fn level(top: &Top) -> Result<LevelFilter, Error> {
 fn group(raw: &Channel, host: &Host) -> Result<Option<(String, u32)>, Error> {
     let Some(group) = raw.group.as_ref().filter(|group| !group.value.is_empty()) else { return Ok(None) };
     let name = &group.value;
-    let gid = access::group_id(name).map_err(|reason| group.bad(reason))?;
+    let gid = group_id(name).map_err(|reason| group.bad(reason))?;
     if host.groups.contains(gid) {
         return Ok(Some((name.clone(), gid)));
     }
@@ -188,35 +192,4 @@ fn wait_readers(raw: &Channel, max_readers: u32) -> Result<u32, Error> {
         ))),
         wait => Ok(wait.as_ref().map_or(0, |wait| wait.value)),
     }
-}
-
-fn ranged(
-    written: &Option<Located<u32>>,
-    key: &str,
-    range: std::ops::RangeInclusive<u32>,
-    default: u32,
-) -> Result<u32, Error> {
-    match written {
-        Some(n) if !range.contains(&n.value) => {
-            Err(n.bad(format!("{key} {} is not from {} to {}", n.value, range.start(), range.end())))
-        }
-        n => Ok(n.as_ref().map_or(default, |n| n.value)),
-    }
-}
-
-fn time(written: &Option<Located<Time>>, default: Duration) -> Result<Duration, Error> {
-    written.as_ref().map_or(Ok(default), |text| duration::parse(&text.value.0).map_err(|e| text.bad(e)))
-}
-
-/// Zero is the configuration's word for never.
-fn some_time(time: Duration) -> Option<Duration> {
-    (!time.is_zero()).then_some(time)
-}
-
-fn parse<T: FromStr<Err: Display>>(text: &Located<String>) -> Result<T, Error> {
-    text.value.parse().map_err(|e: T::Err| text.bad(e))
-}
-
-fn parsed<T: FromStr<Err: Display>>(text: &Option<Located<String>>) -> Result<Option<T>, Error> {
-    text.as_ref().map(parse).transpose()
 }

@@ -146,7 +146,8 @@ impl Loaded {
     }
 }
 
-fn set(channel: &mut Channel, setting: &Setting) -> Result<(), Error> {
+/// Sets one key of a channel.
+pub(super) fn set(channel: &mut Channel, setting: &Setting) -> Result<(), Error> {
     let at = |_| setting.text.origin.clone();
     channel.overlay(parse::<RawChannel>(setting, Channel::KEYS)?.locate(&at));
     Ok(())

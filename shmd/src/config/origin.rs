@@ -18,6 +18,8 @@ pub(crate) enum Origin {
     Flag(String),
     /// An environment variable: `SHMD_CAPACITY`.
     Variable(String),
+    /// A key of a channel that a program asks for.
+    Key(String),
 }
 
 impl fmt::Display for Origin {
@@ -25,6 +27,7 @@ impl fmt::Display for Origin {
         match self {
             Origin::File { path, line } => write!(f, "{}:{line}", path.display()),
             Origin::Flag(name) | Origin::Variable(name) => f.write_str(name),
+            Origin::Key(key) => write!(f, "key {key}"),
         }
     }
 }

@@ -121,6 +121,14 @@ table! {
         max_clients: u32,
         /// Operations kept.
         log_entries: u32,
+        /// Who may make channels at run time.
+        create: Names,
+        /// Most of these channels.
+        max_created: u32,
+        /// Most memory that they may come to take.
+        max_created_memory: Bytes,
+        /// Directory for what outlives the daemon.
+        state_dir: String,
     }
 }
 
@@ -159,6 +167,16 @@ table! {
         timestamps: bool,
         /// Memory is entered into page tables when it is mapped.
         prefault: bool,
+        /// How messages are encoded.
+        content: String,
+        /// Name of their schema.
+        schema: String,
+        /// The schema's language.
+        schema_encoding: String,
+        /// The schema.
+        schema_text: String,
+        /// The file that has it.
+        schema_file: String,
         /// Group of the segment.
         group: String,
         /// `ring` or `handoff`.

@@ -36,6 +36,11 @@ pub(crate) fn show(config: &Config) -> String {
     line(&mut out, format_args!("log = {}", text(&config.log.as_str().to_ascii_lowercase())));
     line(&mut out, format_args!("max_clients = {}", config.max_clients));
     line(&mut out, format_args!("log_entries = {}", config.log_entries));
+    line(&mut out, format_args!("create = {}", list(&config.creation.may)));
+    line(&mut out, format_args!("max_created = {}", config.creation.most));
+    line(&mut out, format_args!("max_created_memory = {}", text(&Bytes(config.creation.most_memory).to_string())));
+    let state_dir = config.state_dir.as_ref().map_or_else(String::new, |dir| dir.display().to_string());
+    line(&mut out, format_args!("state_dir = {}", text(&state_dir)));
     for channel in &config.channels {
         out.push_str("\n[[channel]]\n");
         for (key, value) in values(channel) {
@@ -49,6 +54,9 @@ pub(crate) fn show(config: &Config) -> String {
 pub(crate) fn values(channel: &ChannelConfig) -> Vec<(&'static str, String)> {
     let size = |bytes: u64| text(&Bytes(bytes).to_string());
     let time = |time: Option<Duration>| text(&duration::show(time.unwrap_or_default()));
+    let content = channel.declared.content.as_ref();
+    let schema = content.and_then(|content| content.schema.as_ref());
+    let schema_text = channel.declared.text.as_ref();
     let mut values = vec![
         ("name", text(channel.name.as_str())),
         ("capacity", size(channel.capacity)),
@@ -66,6 +74,11 @@ pub(crate) fn values(channel: &ChannelConfig) -> Vec<(&'static str, String)> {
         ("wait_readers", channel.wait_readers.to_string()),
         ("timestamps", channel.timestamps.to_string()),
         ("prefault", channel.prefault.to_string()),
+        ("content", text(content.map_or("", |content| &content.encoding))),
+        ("schema", text(schema.map_or("", |schema| &schema.name))),
+        ("schema_encoding", text(schema.map_or("", |schema| &schema.encoding))),
+        ("schema_text", text(schema_text.and_then(|text| text.inline()).unwrap_or(""))),
+        ("schema_file", text(schema_text.and_then(|text| text.file()).unwrap_or(""))),
         ("group", text(channel.group.as_ref().map_or("", |(name, _)| name))),
         ("permissions", text(&format!("{:04o}", channel.mode))),
         ("mode", text(if channel.handoff.is_some() { "handoff" } else { "ring" })),
@@ -97,7 +110,8 @@ fn text(text: &str) -> String {
     toml::Value::from(text).to_string()
 }
 
-fn list(access: &Access) -> String {
+/// A list of users and groups as TOML.
+pub(crate) fn list(access: &Access) -> String {
     let names: Vec<String> = access.names().map(|name| text(&name)).collect();
     format!("[{}]", names.join(", "))
 }

@@ -81,7 +81,7 @@ impl SourceKind {
     }
 
     /// What only one channel can be fed from.
-    fn exclusive(&self) -> bool {
+    pub(crate) fn exclusive(&self) -> bool {
         matches!(self, SourceKind::Stdin | SourceKind::Fifo(..) | SourceKind::Unix(..))
     }
 }

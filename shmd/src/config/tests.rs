@@ -1,5 +1,7 @@
 //! Loading and checking on an imagined machine, so that the real one's files and memory do not matter.
 
+mod content;
+mod created;
 mod defaults;
 mod handoff;
 mod merging;
@@ -21,6 +23,7 @@ fn host() -> Host {
         groups: Groups::All,
         runtime_dir: "/run/user/1000/shmd".into(),
         prefix: "shmd-1000".parse().unwrap(),
+        state_dir: Some("/home/me/.local/state/shmd".into()),
         stdin_feeds: false,
         memory: Some(16 * Bytes::GIB),
         shm: Some(Shm { total: 8 * Bytes::GIB, free: 7 * Bytes::GIB }),

@@ -88,6 +88,8 @@ impl Daemon {
                 Ok(Request::Unknown) => self.refuse_unknown(id, line),
                 Ok(Request::Reload) => self.reload_for(id),
                 Ok(Request::Reexec) => self.reexec_for(id),
+                Ok(Request::Create { channel, keys, keep }) => self.create_for(id, &channel, keys, keep),
+                Ok(Request::Remove { channel }) => self.remove_for(id, &channel),
                 Ok(Request::Log { channel, since, last, follow }) => self.show_log(id, channel, since, last, follow),
                 Ok(request) => {
                     requests::handle(&mut self.connections, &mut self.channels, &self.prefix, id, request, fds);
@@ -144,8 +146,8 @@ impl Daemon {
         }
         let op = decode::<Op>(line).map(|line| printable(&line.op)).unwrap_or_default();
         let message = format!(
-            "shmd {} does not know the request {op:?}; it knows ping, list, stat, attach, publish, resize, evict, \
-             reload, reexec and log. A request of a newer release needs a daemon of that release",
+            "shmd {} does not know the request {op:?}; it knows ping, list, stat, schema, attach, publish, resize, evict, \
+             create, remove, reload, reexec and log. A request of a newer release needs a daemon of that release",
             env!("CARGO_PKG_VERSION")
         );
         self.connections.reply(id, Err(refusal(ErrorKind::BadRequest, message)), Vec::new());
@@ -201,12 +203,18 @@ fn only_asks(request: &Request) -> bool {
         Request::Ping
         | Request::List
         | Request::Stat { .. }
+        | Request::Schema { .. }
         | Request::Attach { .. }
         | Request::Publish { .. }
         | Request::ResumeReader { .. }
         | Request::ResumeWriter { .. }
         | Request::Log { .. }
         | Request::Unknown => true,
-        Request::Resize { .. } | Request::Evict { .. } | Request::Reload | Request::Reexec => false,
+        Request::Resize { .. }
+        | Request::Evict { .. }
+        | Request::Create { .. }
+        | Request::Remove { .. }
+        | Request::Reload
+        | Request::Reexec => false,
     }
 }

@@ -42,6 +42,7 @@ impl Stepwise {
                 daemon.dispatch(event);
                 daemon.remove_clients();
             }
+            daemon.answer_removals();
             daemon.inform_followers();
             if rests {
                 return;

@@ -1,4 +1,4 @@
-//! The objects of the channels that a reload adds, made in a thread, so that the other channels continue.
+//! The objects of new channels, made in a thread, so that the other channels continue.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
@@ -18,49 +18,40 @@ use crate::event_loop::ClientId;
 use crate::threads;
 
 /// How long a peer that sits in the mutex of stale handoff objects is waited for.
-const PATIENCE: Duration = Duration::from_secs(1);
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 
-/// A reload that waits for its new channels' objects. Dropping it gives them up.
+/// Objects that are being made. Dropping it gives them up.
 #[derive(Debug)]
-pub(super) struct Preparation {
-    /// What is to be taken over then.
-    pub(super) config: Config,
-    /// The client that waits for the answer.
-    pub(super) client: Option<ClientId>,
-    /// The user or the signal that asked for it.
-    pub(super) by: String,
+pub(super) struct Making {
     ending: Arc<AtomicBool>,
     made: Receiver<Result<Vec<Prepared>, Refusal>>,
     bell: Bell,
     thread: Option<JoinHandle<()>>,
 }
 
-impl Preparation {
-    /// Starts to make the objects of `wanted`.
+impl Making {
+    /// Starts a thread of this name, which does the work. The work ends early once its flag is set.
     ///
     /// # Errors
     /// When the system gives no descriptors or no thread.
     pub(super) fn start(
-        config: Config,
-        wanted: Vec<ChannelConfig>,
-        owner: Owner,
-        client: Option<ClientId>,
-        by: String,
+        name: &str,
+        make: impl FnOnce(&AtomicBool) -> Result<Vec<Prepared>, Refusal> + Send + 'static,
     ) -> Result<Self> {
         let (rung, bell) = Bell::new()?;
         let (to, made) = mpsc::channel();
         let ending = Arc::new(AtomicBool::new(false));
-        let (prefix, end) = (config.prefix.clone(), Arc::clone(&ending));
+        let end = Arc::clone(&ending);
         let work = move || {
             // A daemon that no longer listens does not want the objects.
-            if let Err(SendError(Ok(unwanted))) = to.send(make_all(wanted, &prefix, owner, &end)) {
+            if let Err(SendError(Ok(unwanted))) = to.send(make(&end)) {
                 unwanted.into_iter().for_each(Prepared::discard);
             }
             rung.ring();
         };
         let thread =
-            threads::spawn("reload", work).map_err(|e| Error::system("start a thread that makes new channels", e))?;
-        Ok(Self { config, client, by, ending, made, bell: Bell::from_fd(bell)?, thread: Some(thread) })
+            threads::spawn(name, work).map_err(|e| Error::system("start a thread that makes new channels", e))?;
+        Ok(Self { ending, made, bell: Bell::from_fd(bell)?, thread: Some(thread) })
     }
 
     /// Readable when [`take`](Self::take) has something.
@@ -82,7 +73,7 @@ impl Preparation {
     }
 }
 
-impl Drop for Preparation {
+impl Drop for Making {
     fn drop(&mut self) {
         // Acquire where it is read: no more than the flag itself is told.
         self.ending.store(true, Ordering::Release);
@@ -96,6 +87,37 @@ impl Drop for Preparation {
         if let Some(Ok(unwanted)) = self.take() {
             unwanted.into_iter().for_each(Prepared::discard);
         }
+    }
+}
+
+/// A reload that waits for its new channels' objects. Dropping it gives them up.
+#[derive(Debug)]
+pub(super) struct Preparation {
+    /// What is to be taken over then.
+    pub(super) config: Config,
+    /// The client that waits for the answer.
+    pub(super) client: Option<ClientId>,
+    /// The user or the signal that asked for it.
+    pub(super) by: String,
+    /// The objects.
+    pub(super) making: Making,
+}
+
+impl Preparation {
+    /// Starts to make the objects of `wanted`.
+    ///
+    /// # Errors
+    /// When the system gives no descriptors or no thread.
+    pub(super) fn start(
+        config: Config,
+        wanted: Vec<ChannelConfig>,
+        owner: Owner,
+        client: Option<ClientId>,
+        by: String,
+    ) -> Result<Self> {
+        let prefix = config.prefix.clone();
+        let making = Making::start("reload", move |ending| make_all(wanted, &prefix, owner, ending))?;
+        Ok(Self { config, client, by, making })
     }
 }
 

@@ -49,6 +49,8 @@ pub(super) struct Candidate {
     pub(super) stdin_feeds: bool,
     /// The features of the present segments, which it has to know.
     pub(super) features: u64,
+    /// Whether there are channels that were made at run time, with which it has to go on.
+    pub(super) has_created: bool,
 }
 
 /// A look that is under way. Dropping it gives it up.
@@ -153,9 +155,10 @@ fn ask(candidate: &Candidate, ending: &AtomicBool) -> Result<Known, Refusal> {
         );
     }
     let known = serde_json::from_str::<Known>(said.trim());
-    let fault = known
-        .as_ref()
-        .map_or_else(|_| Some("it does not answer like shmd".to_owned()), |known| known.fault(candidate.features));
+    let fault = known.as_ref().map_or_else(
+        |_| Some("it does not answer like shmd".to_owned()),
+        |known| known.fault(candidate.features, candidate.has_created),
+    );
     match (known, fault) {
         (Ok(known), None) => Ok(known),
         (_, fault) => refuse(ErrorKind::BadVersion, fault.unwrap_or_default()),

@@ -85,6 +85,9 @@ impl Daemon {
         if self.channels.have_leaving() {
             return busy("a channel is just being removed");
         }
+        if self.creations.are_under_way() {
+            return busy("a channel is just being created");
+        }
         if self.draining {
             return Err(refusal(ErrorKind::Busy, "the input has ended, and the daemon ends when it is read"));
         }
@@ -96,6 +99,7 @@ impl Daemon {
             dir: origin.start_dir.clone(),
             stdin_feeds: origin.stdin_feeds,
             features: features(self.channels.iter().any(|channel| channel.config().timestamps)),
+            has_created: self.channels.iter().any(|channel| channel.config().created.is_some()),
         };
         let failed = |e: Error| refusal(ErrorKind::Internal, e.to_string());
         let probe = Probe::start(candidate).map_err(failed)?;
@@ -122,7 +126,9 @@ impl Daemon {
             names.sort();
             names
         };
-        if names(&mut config.channels.iter()) != names(&mut self.channels.iter().map(Channel::config)) {
+        // The others have files of the daemon's own.
+        let mut configured = self.channels.iter().map(Channel::config).filter(|channel| channel.created.is_none());
+        if names(&mut config.channels.iter()) != names(&mut configured) {
             let why = "the configuration has other channels than the running daemon; run shmctl reload first";
             return refuse(ErrorKind::BadConfig, why.to_owned());
         }

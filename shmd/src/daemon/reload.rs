@@ -3,9 +3,8 @@
 //! First all that can fail: the files, their check, the objects of the new channels, which take time and are made by a
 //! [`Preparation`]. Only then is anything changed.
 
-use shm_proto::ChannelName;
 use shm_proto::internal::control::{Change, Reloaded};
-use shm_proto::{Done, ErrorKind, Refusal};
+use shm_proto::{Bytes, ChannelName, Done, ErrorKind, Refusal};
 
 use super::Daemon;
 use super::preparation::Preparation;
@@ -61,7 +60,7 @@ impl Daemon {
             Ok((config, wanted)) => {
                 let begun =
                     Preparation::start(config, wanted, self.owner, client, by.clone()).and_then(|preparation| {
-                        self.connections.events.add(preparation.bell(), Token::Preparation, Interest::READ)?;
+                        self.connections.events.add(preparation.making.bell(), Token::Preparation, Interest::READ)?;
                         Ok(preparation)
                     });
                 match begun {
@@ -79,9 +78,9 @@ impl Daemon {
 
     /// The objects of the new channels exist, or could not be made.
     pub(super) fn reload_ready(&mut self) {
-        let Some(made) = self.reloading.as_mut().and_then(Preparation::take) else { return };
+        let Some(made) = self.reloading.as_mut().and_then(|preparation| preparation.making.take()) else { return };
         let Some(preparation) = self.reloading.take() else { return };
-        self.connections.events.remove(preparation.bell());
+        self.connections.events.remove(preparation.making.bell());
         let (config, client, by) = (preparation.config.clone(), preparation.client, preparation.by.clone());
         let result = made.and_then(|prepared| self.take_over(config, prepared));
         self.end_reload(client, &by, result);
@@ -93,7 +92,7 @@ impl Daemon {
     /// Gives the present reload up; `why` is for the client that waits for it.
     pub(super) fn give_reload_up(&mut self, why: &str) {
         if let Some(preparation) = self.reloading.take() {
-            self.connections.events.remove(preparation.bell());
+            self.connections.events.remove(preparation.making.bell());
             let refused = refusal(ErrorKind::Busy, format!("nothing was changed: {why}"));
             self.end_reload(preparation.client, &preparation.by, Err(refused));
         }
@@ -130,6 +129,9 @@ impl Daemon {
             if self.channels.is_leaving(&channel.name) {
                 return refuse(ErrorKind::Busy, "it is just being removed; try again in a second");
             }
+            if self.creations.is_making(&channel.name) {
+                return refuse(ErrorKind::Busy, "a user is just creating it; try again in a second");
+            }
             if channel.source == SourceKind::Stdin && self.stdin_taken {
                 let why = "standard input has fed another channel already; restart shmd to change that";
                 return refuse(ErrorKind::BadConfig, why);
@@ -146,15 +148,22 @@ impl Daemon {
     fn take_over(&mut self, config: Config, prepared: Vec<Prepared>) -> Result<Reloaded, Refusal> {
         let new = self.create_new(prepared)?;
         let mut done = Reloaded::default();
-        let gone = self.channels.iter().map(|channel| channel.config().name.clone());
+        // Those that were made at run time stay.
+        let configured = self.channels.iter().map(Channel::config).filter(|channel| channel.created.is_none());
+        let gone = configured.map(|channel| channel.name.clone());
         done.removed = gone.filter(|name| !config.channels.iter().any(|channel| channel.name == *name)).collect();
         for name in &done.removed {
             self.channels.remove(&mut self.connections, name, REMOVED);
         }
         self.take_top(&config, &mut done);
-        descriptors::look(&config.channels);
+        let created = self.channels.iter().map(Channel::config).filter(|channel| channel.created.is_some());
+        let created = created.filter(|channel| !config.channels.iter().any(|other| other.name == channel.name));
+        descriptors::look(&config.channels.iter().chain(created).cloned().collect::<Vec<_>>());
         for channel in config.channels {
             if let Some(present) = self.channels.named(&channel.name) {
+                if let Some(created) = &present.config().created {
+                    self.creations.configured(&channel.name, created);
+                }
                 let outcome = present.reconfigure(&mut self.connections, channel);
                 done.changed.extend(outcome.changed);
                 done.kept.extend(outcome.kept);
@@ -220,9 +229,17 @@ impl Daemon {
         compare("log", level(log::max_level()), level(config.log), None);
         compare("max_clients", self.connections.most().to_string(), config.max_clients.to_string(), None);
         compare("log_entries", operation_log::kept().to_string(), config.log_entries.to_string(), None);
+        let state_dir = |at: &Option<std::path::PathBuf>| dir(at.as_deref().unwrap_or(std::path::Path::new("")));
+        compare("state_dir", state_dir(&self.creations.state_dir), state_dir(&config.state_dir), Some(fixed));
+        let (old, new) = (&self.creations.rules, &config.creation);
+        compare("create", config::list(&old.may), config::list(&new.may), None);
+        compare("max_created", old.most.to_string(), new.most.to_string(), None);
+        let size = |bytes| format!("{:?}", Bytes(bytes).to_string());
+        compare("max_created_memory", size(old.most_memory), size(new.most_memory), None);
         logging::reload(config.log);
         self.connections.set_most(config.max_clients);
         operation_log::keep(config.log_entries);
+        self.creations.rules = config.creation.clone();
     }
 }
 

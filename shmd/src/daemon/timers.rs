@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use log::debug;
 
-use super::{Daemon, STOP, TICK};
+use super::stopping::STOP;
+use super::{Daemon, TICK};
 use crate::event_loop::Timer;
 use crate::operation_log::{LogEvent, operation};
 

@@ -9,26 +9,25 @@
 //! the file outlives the daemon and not the machine.
 
 use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{FileExt, MetadataExt};
+use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, openat, renameat};
-use nix::sys::stat::{Mode, fstatat};
+use nix::fcntl::{AtFlags, renameat};
+use nix::sys::stat::fstatat;
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
-use nix::unistd::{UnlinkatFlags, geteuid, unlinkat};
 use serde::{Deserialize, Serialize};
 use shm_proto::internal::control::log::LogEntry;
 use shm_proto::internal::os::file_id::FileId;
 
 use super::{Kept, after};
+use crate::private_file::{self, Outlives};
 
-/// The file, its successor while that is being written, and one that was not as a daemon writes it.
+/// The file, and one that was not as a daemon writes it.
 pub(crate) const NAME: &str = "shmd.operations";
-const NEW: &str = "shmd.operations.new";
 const ASIDE: &str = "shmd.operations.bad";
 /// The format's version.
 const VERSION: u32 = 1;
@@ -71,31 +70,7 @@ pub(super) struct LogFile {
 
 /// What is wrong with a file of the name, or what it says.
 pub(super) fn read(dir: &OwnedFd) -> Result<Option<Left>, String> {
-    let flags = OFlag::O_RDONLY | OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC;
-    let file = match openat(dir, NAME, flags, Mode::empty()) {
-        Ok(file) => File::from(file),
-        Err(Errno::ENOENT) => return Ok(None),
-        Err(Errno::ELOOP) => return Err("it is a symbolic link".to_owned()),
-        Err(e) => return Err(e.to_string()),
-    };
-    let found = file.metadata().map_err(|e| e.to_string())?;
-    let limit = MOST + KEPT as u64;
-    let fault = if !found.is_file() {
-        "it is not a regular file".to_owned()
-    } else if found.uid() != geteuid().as_raw() {
-        format!("it belongs to user {}", found.uid())
-    } else if found.mode() & 0o077 != 0 {
-        format!("its mode is {:04o}, a daemon makes it 0600", found.mode() & 0o7777)
-    } else if found.nlink() != 1 {
-        format!("it has {} names", found.nlink())
-    } else if found.len() > limit {
-        format!("it has {} bytes, a daemon writes at most {limit}", found.len())
-    } else {
-        let mut bytes = Vec::new();
-        file.take(limit).read_to_end(&mut bytes).map_err(|e| e.to_string())?;
-        return parse(&bytes).map(Some);
-    };
-    Err(fault)
+    private_file::read(dir, NAME, MOST + KEPT as u64)?.map(|bytes| parse(&bytes)).transpose()
 }
 
 /// Checks every line: what cannot have been written by a daemon makes all of it worthless, but for an unfinished last line.
@@ -160,12 +135,9 @@ impl LogFile {
     pub(super) fn remove(self) -> Result<(), Errno> {
         let named = fstatat(&self.dir, NAME, AtFlags::AT_SYMLINK_NOFOLLOW);
         if named.is_ok_and(|named| Ok(FileId::from(&named)) == FileId::of(&self.file)) {
-            unlinkat(&self.dir, NAME, UnlinkatFlags::NoRemoveDir)?;
+            private_file::remove(&self.dir, NAME)?;
         }
-        match unlinkat(&self.dir, ASIDE, UnlinkatFlags::NoRemoveDir) {
-            Err(Errno::ENOENT) => Ok(()),
-            removed => removed,
-        }
+        private_file::remove(&self.dir, ASIDE)
     }
 }
 
@@ -184,19 +156,7 @@ fn write_anew(dir: &OwnedFd) -> io::Result<(File, u64, u64)> {
     let count = entries.iter().rev().take_while(fits).count();
     let head = serde_json::to_string(&Head { v: VERSION, pid: std::process::id() })?;
     let text = head + "\n" + &lines(&entries[entries.len() - count..]);
-    match unlinkat(dir, NEW, UnlinkatFlags::NoRemoveDir) {
-        // A daemon was killed while it wrote one.
-        Ok(()) | Err(Errno::ENOENT) => {}
-        Err(e) => return Err(e.into()),
-    }
-    let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    let file = File::from(openat(dir, NEW, flags, Mode::S_IRUSR | Mode::S_IWUSR)?);
-    let written = file.write_all_at(text.as_bytes(), 0).and_then(|()| Ok(renameat(dir, NEW, dir, NAME)?));
-    if let Err(e) = written {
-        // The space may be what is missing.
-        let _ = unlinkat(dir, NEW, UnlinkatFlags::NoRemoveDir);
-        return Err(e);
-    }
+    let file = private_file::replace(dir, NAME, text.as_bytes(), Outlives::Daemon)?;
     Ok((file, text.len() as u64, entries.last().map_or(0, |entry| entry.seq)))
 }
 
@@ -252,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_another_could_have_put_there_is_not_read() {
+    fn a_file_that_another_could_have_put_there_is_not_read_and_set_aside() {
         let dir = TempDir::new();
         let open = || OwnedFd::from(File::open(dir.path()).unwrap());
         let path = dir.path().join(NAME);
@@ -260,23 +220,13 @@ mod tests {
         fs::write(&path, HEAD).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
         assert_eq!(read(&open()).unwrap().unwrap().pid, 7);
-        let refused = || read(&open()).unwrap_err();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o620)).unwrap();
-        assert_eq!(refused(), "its mode is 0620, a daemon makes it 0600");
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        fs::hard_link(&path, dir.path().join("other")).unwrap();
-        assert_eq!(refused(), "it has 2 names");
-        fs::remove_file(&path).unwrap();
-        std::os::unix::fs::symlink(dir.path().join("other"), &path).unwrap();
-        assert_eq!(refused(), "it is a symbolic link");
+        assert_eq!(read(&open()).unwrap_err(), "its mode is 0620, a daemon makes it 0600");
         assert_eq!(set_aside(&open()).unwrap(), ASIDE);
         assert!(read(&open()).unwrap().is_none());
-        nix::unistd::mkfifo(&path, Mode::S_IRWXU).unwrap();
-        assert_eq!(refused(), "it is not a regular file");
-        fs::remove_file(&path).unwrap();
         File::create(&path).unwrap().set_len(MOST * 2).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
-        assert!(refused().contains("4194304 bytes"), "{}", refused());
+        assert!(read(&open()).unwrap_err().contains("4194304 bytes"));
     }
 
     #[test]

@@ -192,7 +192,8 @@ fn a_writer_keeps_its_role_and_is_the_only_one() {
     publish(&mut writer, 10..20);
     assert!((0..20).all(|n| number(&mut reader) == n), "it needs no daemon for that");
     daemon.come_back();
-    let taken = daemon.refused(&Request::Publish { channel: None, program: None, layout: LAYOUT_VERSION });
+    let taken =
+        daemon.refused(&Request::Publish { channel: None, program: None, layout: LAYOUT_VERSION, expect: None });
     assert!(taken.contains("has not come back; it may within"), "{taken}");
     wait_for(
         || {
@@ -201,7 +202,8 @@ fn a_writer_keeps_its_role_and_is_the_only_one() {
         },
         || daemon.log(),
     );
-    let taken = daemon.refused(&Request::Publish { channel: None, program: None, layout: LAYOUT_VERSION });
+    let taken =
+        daemon.refused(&Request::Publish { channel: None, program: None, layout: LAYOUT_VERSION, expect: None });
     assert!(taken.contains("has borrowed the writer role"), "{taken}");
     // One that attaches now is served, and so is one that has not come back yet.
     let mut late = Reader::attach(&daemon.endpoint(), None, Start::New).unwrap();

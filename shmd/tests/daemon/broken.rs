@@ -158,7 +158,7 @@ fn a_reader_that_cries_wolf_changes_nothing_and_is_sent_away_if_it_does_not_stop
         writer.publish(&[7; 1000]).unwrap();
     }
     let mut client = Client::connect(&daemon.endpoint(), PATIENCE).unwrap();
-    client.request(&Request::Attach { channel: None, program: None, layout: LAYOUT_VERSION }).unwrap();
+    client.request(&Request::Attach { channel: None, program: None, layout: LAYOUT_VERSION, expect: None }).unwrap();
     let mut conn = client.into_conn();
     let line = FromReader::Broken { reason: "wolf\u{1b}[2J".to_owned() };
     wait_for(|| conn.send(&line, &[]).is_err(), || daemon.log());

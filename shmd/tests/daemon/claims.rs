@@ -26,7 +26,8 @@ fn whoever_was_no_reader_takes_no_readers_place() {
     let (_page, page_fd) = SharedPage::<ReaderPage>::create("claim").unwrap();
     let mut forged = Client::connect(&endpoint, PATIENCE).unwrap().into_conn();
     let channel = "main".parse().unwrap();
-    let request = Request::ResumeReader { channel, program: None, layout: LAYOUT_VERSION, instance, moves: 0 };
+    let request =
+        Request::ResumeReader { channel, program: None, layout: LAYOUT_VERSION, expect: None, instance, moves: 0 };
     forged.send(&request, &[page_fd.as_fd()]).unwrap();
     wait_for(|| daemon.stat().readers.len() == 1, || daemon.log());
     let lending = std::thread::spawn(move || Writer::attach(&endpoint, None).map(drop));
@@ -72,6 +73,7 @@ fn nobody_becomes_a_reader_or_a_writer_by_claiming_to_have_been_one() {
         channel: channel(),
         program: None,
         layout: LAYOUT_VERSION,
+        expect: None,
         instance,
         moves: 0,
     };
@@ -93,6 +95,7 @@ fn nobody_becomes_a_reader_or_a_writer_by_claiming_to_have_been_one() {
         channel: channel(),
         program: None,
         layout: LAYOUT_VERSION,
+        expect: None,
         instance,
         capacity: u64::MAX,
     };

@@ -108,7 +108,8 @@ fn a_reader_that_goes_frees_its_space_and_its_number_is_not_used_again() {
 fn the_writer_role_is_one_programs_until_it_gives_it_back() {
     let daemon = Daemon::start("role", ONE);
     let writer = Writer::attach(&daemon.endpoint(), None).unwrap();
-    let taken = daemon.refused(&Request::Publish { channel: None, program: None, layout: LAYOUT_VERSION });
+    let taken =
+        daemon.refused(&Request::Publish { channel: None, program: None, layout: LAYOUT_VERSION, expect: None });
     let (pid, start) = (std::process::id(), "channel main: program ");
     assert!(taken.starts_with(start) && taken.contains(&format!("(pid {pid}, user ")), "{taken}");
     assert!(taken.contains(") has borrowed the writer role; "), "{taken}");
@@ -144,7 +145,8 @@ fn a_writer_that_comes_later_knows_the_readers_that_are_there() {
 fn more_readers_than_allowed_are_refused_with_the_number() {
     let daemon = Daemon::start("many", ONE);
     let _readers: Vec<Reader> = (0..2).map(|_| Reader::attach(&daemon.endpoint(), None, Start::New).unwrap()).collect();
-    let refused = daemon.refused(&Request::Attach { channel: None, program: None, layout: LAYOUT_VERSION });
+    let refused =
+        daemon.refused(&Request::Attach { channel: None, program: None, layout: LAYOUT_VERSION, expect: None });
     assert!(
         refused.contains("channel main: 2 readers are attached") && refused.contains("max_readers = 2"),
         "{refused}"
@@ -176,8 +178,12 @@ fn with_several_channels_one_has_to_be_named() {
     let daemon = Daemon::start("several", TWO);
     let unnamed = daemon.refused(&Request::Resize { channel: None, bytes: 65_536 });
     assert_eq!(unnamed, "several channels: name one of a, b");
-    let wrong =
-        daemon.refused(&Request::Attach { channel: Some("c".parse().unwrap()), program: None, layout: LAYOUT_VERSION });
+    let wrong = daemon.refused(&Request::Attach {
+        channel: Some("c".parse().unwrap()),
+        program: None,
+        layout: LAYOUT_VERSION,
+        expect: None,
+    });
     assert_eq!(wrong, "no channel named c; channels: a, b");
     let Ok(Done::List(list)) = daemon.ask(&Request::List) else { panic!("{}", daemon.log()) };
     assert_eq!(list.iter().map(|summary| summary.channel.as_str()).collect::<Vec<_>>(), ["a", "b"]);

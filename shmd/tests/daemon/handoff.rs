@@ -209,7 +209,7 @@ fn a_reload_changes_policies_and_permissions_under_a_message_on_offer_and_names_
     let attached = Attachment::open(&daemon.endpoint(), None, Start::New).unwrap();
     assert!(
         daemon
-            .refused(&Request::Attach { channel: None, program: None, layout: LAYOUT_VERSION })
+            .refused(&Request::Attach { channel: None, program: None, layout: LAYOUT_VERSION, expect: None })
             .contains("max_readers = 1")
     );
     drop(attached);

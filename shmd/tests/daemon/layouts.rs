@@ -18,10 +18,24 @@ fn a_program_of_another_layout_is_refused_with_both_layouts_and_no_segment_is_re
         let (named, program) = (Some(channel.parse().unwrap()), None);
         let instance = reader.geometry().instance;
         for request in [
-            Request::Attach { channel: named.clone(), program: program.clone(), layout },
-            Request::Publish { channel: named.clone(), program: program.clone(), layout },
-            Request::ResumeReader { channel: channel.parse().unwrap(), program: None, layout, instance, moves: 0 },
-            Request::ResumeWriter { channel: channel.parse().unwrap(), program, layout, instance, capacity: 65_536 },
+            Request::Attach { channel: named.clone(), program: program.clone(), layout, expect: None },
+            Request::Publish { channel: named.clone(), program: program.clone(), layout, expect: None },
+            Request::ResumeReader {
+                channel: channel.parse().unwrap(),
+                program: None,
+                layout,
+                expect: None,
+                instance,
+                moves: 0,
+            },
+            Request::ResumeWriter {
+                channel: channel.parse().unwrap(),
+                program,
+                layout,
+                expect: None,
+                instance,
+                capacity: 65_536,
+            },
         ] {
             let refused = Client::connect(&endpoint, PATIENCE).unwrap().request(&request).unwrap_err().to_string();
             let says = format!(
@@ -31,7 +45,7 @@ fn a_program_of_another_layout_is_refused_with_both_layouts_and_no_segment_is_re
             assert!(refused.contains(&says), "{request:?}: {refused}");
         }
         // A reader of a handoff channel maps no segment of ours.
-        let handed = Request::Attach { channel: Some("hand".parse().unwrap()), program: None, layout };
+        let handed = Request::Attach { channel: Some("hand".parse().unwrap()), program: None, layout, expect: None };
         let attached = Client::connect(&endpoint, PATIENCE).unwrap().request(&handed);
         assert!(matches!(attached, Ok(Done::Handoff(_))), "{attached:?}");
     }

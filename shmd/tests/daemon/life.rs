@@ -102,7 +102,8 @@ fn the_daemon_ends_after_its_input_when_every_reader_has_read_everything() {
 #[test]
 fn after_the_end_of_input_the_writer_role_can_be_lent() {
     let mut daemon = Daemon::start("after-eof", "[[channel]]\nname = \"main\"\nsource = \"stdin\"\n");
-    let taken = daemon.refused(&Request::Publish { channel: None, program: None, layout: LAYOUT_VERSION });
+    let taken =
+        daemon.refused(&Request::Publish { channel: None, program: None, layout: LAYOUT_VERSION, expect: None });
     assert_eq!(
         taken,
         "channel main: the daemon's own source stdin holds the writer role; the role is free when the source ends"

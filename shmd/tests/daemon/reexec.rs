@@ -1,6 +1,7 @@
 //! The daemon executes its file anew, and nobody notices.
 
 mod attached;
+mod created;
 mod refusals;
 mod sources;
 

@@ -55,7 +55,8 @@ fn channels_come_and_go_and_the_others_notice_nothing() {
     assert_eq!(receive(&mut stays).unwrap(), b"before");
     assert_eq!(receive(&mut stays).unwrap(), b"after");
     daemon.attach("comes");
-    let missing = Request::Attach { channel: Some("goes".parse().unwrap()), program: None, layout: LAYOUT_VERSION };
+    let missing =
+        Request::Attach { channel: Some("goes".parse().unwrap()), program: None, layout: LAYOUT_VERSION, expect: None };
     assert!(daemon.refused(&missing).contains("comes, stays") || daemon.refused(&missing).contains("stays, comes"));
     assert_eq!(daemon.reload(&daemon.config.clone()).unwrap(), Reloaded::default());
     assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
@@ -102,7 +103,8 @@ fn limits_policies_and_permissions_change_and_what_cannot_is_named() {
     assert_eq!(fs::metadata(daemon.object("main")).unwrap().permissions().mode() & 0o777, 0o600);
     // The present writer has heard of evict_after: a full ring does not hold it up for ever.
     let mut reader = daemon.attach("main");
-    let refused = daemon.refused(&Request::Attach { channel: None, program: None, layout: LAYOUT_VERSION });
+    let refused =
+        daemon.refused(&Request::Attach { channel: None, program: None, layout: LAYOUT_VERSION, expect: None });
     assert!(refused.contains("max_readers = 1"), "{refused}");
     daemon.reload(&channel("main", "evict_after = \"100ms\"")).unwrap();
     let message = vec![0; 8 << 20];

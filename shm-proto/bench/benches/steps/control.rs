@@ -6,7 +6,12 @@ use shm_proto::internal::ring::link::ToWriter;
 use shm_proto::{Done, Geometry, Request};
 
 fn request() -> Request {
-    Request::Attach { channel: Some("camera".parse().unwrap()), program: Some("viewer".to_owned()), layout: 2 }
+    Request::Attach {
+        channel: Some("camera".parse().unwrap()),
+        program: Some("viewer".to_owned()),
+        layout: 2,
+        expect: None,
+    }
 }
 
 fn reply() -> Reply {

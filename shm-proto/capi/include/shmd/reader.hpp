@@ -152,6 +152,11 @@ public:
         check(shmd_reader_facts(handle_.get(), &facts, sizeof facts));
         return facts;
     }
+    shmd_content content(on_error check = {}) const {
+        shmd_content content{};
+        check(shmd_reader_content(handle_.get(), &content, sizeof content));
+        return content;
+    }
     std::optional<std::string> notice() {
         const char *text = shmd_reader_notice(handle_.get());
         return text != nullptr ? std::optional<std::string>(text) : std::nullopt;

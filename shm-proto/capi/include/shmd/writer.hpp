@@ -130,6 +130,11 @@ public:
         check(shmd_writer_facts(handle_.get(), &facts, sizeof facts));
         return facts;
     }
+    shmd_content content(on_error check = {}) const {
+        shmd_content content{};
+        check(shmd_writer_content(handle_.get(), &content, sizeof content));
+        return content;
+    }
     shmd_writer *get() noexcept { return handle_.get(); }
 
 private:

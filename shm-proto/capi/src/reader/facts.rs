@@ -10,7 +10,7 @@ use shm_proto::{Attachment, Reader};
 use super::ShmdReader;
 use crate::arguments::{null, out};
 use crate::failure::Failure;
-use crate::figures::{self, Facts};
+use crate::figures::{self, ContentFacts, Facts};
 use crate::held::Held;
 use crate::result::{ERR_UNSUPPORTED, NONE, OK, finish};
 use crate::source::Source;
@@ -61,6 +61,10 @@ impl ShmdReader {
 enum At<'a> {
     Ring(&'a Reader),
     Handoff(&'a shm_proto::HandoffReader),
+}
+
+fn not_attached() -> Failure {
+    Failure::state("the reader follows its channel, and is not attached to it now")
 }
 
 fn no_descriptor() -> Failure {
@@ -157,10 +161,30 @@ pub unsafe extern "C" fn shmd_reader_facts(reader: *const ShmdReader, facts: *mu
                 let facts = reader.facts();
                 Facts::of_handoff(&facts.channel, facts.max_message, facts.ack_timeout_ms)
             }
-            None => return Err(Failure::state("the reader follows its channel, and is not attached to it now")),
+            None => return Err(not_attached()),
         };
         // SAFETY: promised by the caller.
         unsafe { figures::give(facts, size, known, "facts") }
+    })())
+}
+
+/// # Safety
+/// `reader` is NULL or a handle that was not freed, and that no other thread uses; `content` is NULL or has room for `size` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn shmd_reader_content(
+    reader: *const ShmdReader,
+    content: *mut ContentFacts,
+    size: usize,
+) -> c_int {
+    finish((|| {
+        // SAFETY: promised by the caller.
+        let known = match unsafe { ShmdReader::seen(reader)? }.attachment() {
+            Some(At::Ring(reader)) => ContentFacts::from(reader.content()),
+            Some(At::Handoff(reader)) => ContentFacts::from(reader.facts().content.as_ref()),
+            None => return Err(not_attached()),
+        };
+        // SAFETY: promised by the caller.
+        unsafe { figures::give(content, size, known, "content") }
     })())
 }
 

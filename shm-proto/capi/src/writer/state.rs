@@ -6,7 +6,7 @@ use std::os::fd::AsRawFd;
 
 use super::{Inner, ShmdWriter};
 use crate::arguments::out;
-use crate::figures::{self, Facts, WriterState};
+use crate::figures::{self, ContentFacts, Facts, WriterState};
 use crate::result::{OK, finish};
 
 /// # Safety
@@ -66,5 +66,21 @@ pub unsafe extern "C" fn shmd_writer_facts(writer: *const ShmdWriter, facts: *mu
         let (_, writer) = unsafe { Inner::idle(writer)? };
         // SAFETY: as above.
         unsafe { figures::give(facts, size, Facts::from(writer.geometry()), "facts") }
+    })())
+}
+
+/// # Safety
+/// `writer` is NULL or a handle that was not freed, and that no other thread uses; `content` is NULL or has room for `size` bytes.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn shmd_writer_content(
+    writer: *const ShmdWriter,
+    content: *mut ContentFacts,
+    size: usize,
+) -> c_int {
+    finish((|| {
+        // SAFETY: promised by the caller.
+        let (_, writer) = unsafe { Inner::idle(writer)? };
+        // SAFETY: as above.
+        unsafe { figures::give(content, size, ContentFacts::from(writer.content()), "content") }
     })())
 }

@@ -56,13 +56,14 @@ fn the_library_has_its_soname() {
 }
 
 /// The structures of the header and their fields.
-const STRUCTURES: [(&str, &str); 9] = [
+const STRUCTURES: [(&str, &str); 10] = [
     ("shmd_error", "code system_errno number retry_after_ms"),
     (
         "shmd_facts",
         "instance lineage max_capacity max_message ack_timeout_ms evict_after_ms align on_full ack wait_readers max_readers \
          handoff channel",
     ),
+    ("shmd_content", "schema_bytes encoding schema schema_encoding"),
     ("shmd_message", "data len seq lost_before generation published_ns reserved"),
     ("shmd_slot", "data len generation reserved"),
     ("shmd_bytes", "data len"),

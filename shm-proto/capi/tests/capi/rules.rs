@@ -31,6 +31,19 @@ fn messages_have_their_publish_times_where_the_channel_has_them() {
 }
 
 #[test]
+fn programs_in_c_and_cpp_state_what_they_expect_and_are_refused_with_both_names() {
+    let config = "[[channel]]\nname = \"frames\"\ncontent = \"protobuf\"\nschema = \"telemetry.Frame\"\n\
+                  schema_encoding = \"proto3\"\nschema_text = \"message Frame {}\"\n[[channel]]\nname = \"plain\"\n";
+    let daemon = Daemon::start(config);
+    if let Some(c) = kit::c() {
+        c.run(&daemon, &["content"]).quiet();
+    }
+    if let Some(cpp) = kit::cpp() {
+        cpp.run(&daemon, &["content"]).quiet();
+    }
+}
+
+#[test]
 fn the_daemon_answers_programs_in_c() {
     let Some(c) = kit::c() else { return };
     let config =

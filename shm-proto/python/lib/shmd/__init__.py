@@ -41,8 +41,8 @@ from ._errors import (
     WouldBlockError,
 )
 from ._reader import Reader
-from ._shmd import Batch, Message, Slot, Writer, __version__, channels, resize, stat
-from ._types import ChannelStat, ChannelSummary, Resized
+from ._shmd import Batch, Message, Slot, Writer, __version__, channels, resize, schema, stat
+from ._types import ChannelStat, ChannelSummary, Content, Resized
 
 __all__ = [
     "BadNameError",
@@ -50,6 +50,7 @@ __all__ = [
     "ChannelStat",
     "ChannelSummary",
     "ClosedError",
+    "Content",
     "CorruptError",
     "DisconnectedError",
     "Error",
@@ -78,5 +79,6 @@ __all__ = [
     "__version__",
     "channels",
     "resize",
+    "schema",
     "stat",
 ]

@@ -25,7 +25,8 @@ class Reader(_shmd.Reader):
     Without a channel, reads the daemon's only one. With ``start="new"``, begins with the next message that is published; with
     ``start="oldest"``, with the oldest one that is still there. The daemon is the one whose directory is runtime_dir; without
     that, $SHMD_RUNTIME_DIR, the user's own daemon or the system's. If the daemon dies, the reader waits up to patience seconds
-    for one to come in its place (default: $SHMD_PATIENCE, or 30 s).
+    for one to come in its place (default: $SHMD_PATIENCE, or 30 s). With content, and schema if that matters, the channel has to
+    declare this content (``content="protobuf", schema="telemetry.Frame"``); otherwise RefusedError has both names.
 
     Iteration, with ``for`` or ``async for``, ends when the channel is closed.
 

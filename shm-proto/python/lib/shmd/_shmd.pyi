@@ -4,7 +4,7 @@ from typing import Any, Literal, Protocol, Self, TypeAlias, final, overload
 
 from typing_extensions import Buffer
 
-from ._types import ChannelStat, ChannelSummary, Resized
+from ._types import ChannelStat, ChannelSummary, Content, Resized
 
 __all__ = [
     "Batch",
@@ -15,6 +15,7 @@ __all__ = [
     "__version__",
     "channels",
     "resize",
+    "schema",
     "stat",
 ]
 
@@ -33,6 +34,8 @@ class Reader:
         channel: str | None = None,
         *,
         start: Literal["new", "oldest"] = "new",
+        content: str | None = None,
+        schema: str | None = None,
         runtime_dir: str | PathLike[str] | None = None,
         patience: float | None = None,
     ) -> Self: ...
@@ -49,6 +52,8 @@ class Reader:
     def closed(self) -> bool: ...
     @property
     def channel(self) -> str: ...
+    @property
+    def content(self) -> Content | None: ...
     @property
     def seq(self) -> int: ...
     @property
@@ -90,6 +95,8 @@ class Writer:
         cls,
         channel: str | None = None,
         *,
+        content: str | None = None,
+        schema: str | None = None,
         runtime_dir: str | PathLike[str] | None = None,
         patience: float | None = None,
     ) -> Self: ...
@@ -107,6 +114,8 @@ class Writer:
     def closed(self) -> bool: ...
     @property
     def channel(self) -> str: ...
+    @property
+    def content(self) -> Content | None: ...
     @property
     def max_message(self) -> int: ...
     @property

@@ -20,6 +20,36 @@ class Latency(TypedDict):
     max_ns: int
 
 
+class _Schema(TypedDict):
+    name: str
+    bytes: int
+
+
+class Schema(_Schema, total=False):
+    """The schema of a channel's messages; schema() returns its text. It may have the language of the text, and the text's hash."""
+
+    encoding: str
+    hash: str
+
+
+class _Content(TypedDict):
+    encoding: str
+
+
+class Content(_Content, total=False):
+    """What a channel's configuration declares about its messages: how they are encoded, and perhaps their schema."""
+
+    schema: Schema
+
+
+class CreatedBy(TypedDict):
+    """Who has created a channel while the daemon ran, and when, in milliseconds since 1970."""
+
+    user: str
+    time_ms: int
+    kept: bool
+
+
 class _ReaderStat(TypedDict):
     reader: int
     pid: int
@@ -91,17 +121,24 @@ class ChannelStat(_ChannelStat, total=False):
 
     input: dict[str, Any]
     handoff: dict[str, Any]
+    created: CreatedBy
+    content: Content
 
 
-class ChannelSummary(TypedDict):
-    """A channel, as ``shmctl list`` shows it."""
-
+class _ChannelSummary(TypedDict):
     channel: str
     mode: str
     capacity: int
     readers: int
     writer: str
     allowed: list[str]
+
+
+class ChannelSummary(_ChannelSummary, total=False):
+    """A channel, as ``shmctl list`` shows it."""
+
+    created: CreatedBy
+    content: Content
 
 
 class Resized(TypedDict):

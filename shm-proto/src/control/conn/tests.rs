@@ -208,7 +208,10 @@ fn a_full_socket_leaves_the_rest_in_the_queue_and_nothing_is_lost() {
     let program = "p".repeat(60_000);
     for _ in 0..40 {
         sender
-            .queue(&Request::Attach { channel: None, program: Some(program.clone()), layout: 2 }, Vec::new())
+            .queue(
+                &Request::Attach { channel: None, program: Some(program.clone()), layout: 2, expect: None },
+                Vec::new(),
+            )
             .unwrap();
     }
     sender.queue(&Request::Ping, vec![temporary("end")]).unwrap();
@@ -248,7 +251,7 @@ fn sending_waits_for_room_even_on_a_socket_in_nonblocking_mode() {
             }
         }
     });
-    let request = Request::Attach { channel: None, program: Some("p".repeat(60_000)), layout: 2 };
+    let request = Request::Attach { channel: None, program: Some("p".repeat(60_000)), layout: 2, expect: None };
     for _ in 0..40 {
         sender.send(&request, &[]).unwrap();
     }

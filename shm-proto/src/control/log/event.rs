@@ -39,6 +39,10 @@ words! {
         Kept = "kept",
         /// A channel was created.
         Create = "create",
+        /// A channel that was asked for at run time, or kept from an earlier run, could not be created.
+        CreateFailed = "create-failed",
+        /// A channel that was made at run time is not made again.
+        Forget = "forget",
         /// A channel goes on in the segment that a dead daemon has left.
         Adopt = "adopt",
         /// A channel is removed.

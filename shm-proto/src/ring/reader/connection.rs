@@ -7,6 +7,7 @@ use super::Reader;
 use super::moves::Moves;
 use super::trouble::Trouble;
 use crate::os::poll;
+use crate::ring::content::Content;
 use crate::ring::link::{FromReader, ReaderLink, ToReader};
 
 /// The longest wait for a line before the reader looks at the connection again.
@@ -23,6 +24,8 @@ pub(super) struct Connection {
     was_refused: bool,
     /// The reader's end of a new bell, from the daemon that came in the place of a dead one.
     bell: Option<OwnedFd>,
+    /// What the daemon has said about the channel's messages.
+    content: Option<Content>,
     pub(super) moves: Moves,
     pub(super) trouble: Trouble,
 }
@@ -36,6 +39,7 @@ impl Connection {
             farewell: None,
             was_refused: false,
             bell: None,
+            content: None,
             moves: Moves::default(),
             trouble: Trouble::default(),
         }
@@ -147,5 +151,16 @@ impl Reader {
     #[must_use]
     pub fn farewell(&self) -> Option<&str> {
         self.connection.farewell()
+    }
+
+    /// What the channel's messages are, if its configuration declares that: as it was when the reader attached.
+    #[must_use]
+    pub fn content(&self) -> Option<&Content> {
+        self.connection.content.as_ref()
+    }
+
+    /// Notes what the daemon has said about the channel's messages.
+    pub(crate) fn set_content(&mut self, content: Option<Content>) {
+        self.connection.content = content;
     }
 }

@@ -6,8 +6,10 @@ use std::sync::atomic::{Ordering, fence};
 use crate::name::ChannelName;
 use crate::os::page::SharedPage;
 use crate::os::sem::Semaphore;
+use crate::ring::content::Content;
 use crate::ring::layout::{LeasePage, OVER};
 use crate::ring::link::{LinkError, ToDaemon, ToWriter, WriterLink};
+use crate::ring::writer::Writer;
 use crate::ring::writer::error::{Result, WriterError};
 use crate::sync::AtomicU64;
 
@@ -24,12 +26,14 @@ pub(super) struct Lease {
     /// When the link was last read, in `CLOCK_MONOTONIC` nanoseconds.
     read_ns: u64,
     revoked: Option<String>,
+    /// What the daemon has said about the channel's messages.
+    content: Option<Content>,
 }
 
 impl Lease {
     pub(super) fn new(page: SharedPage<LeasePage>, link: WriterLink, channel: ChannelName) -> Lease {
         // Lines that were sent before this writer had the page are read at the first call.
-        Lease { page, channel, generation: u64::MAX, link: Some(link), read_ns: 0, revoked: None }
+        Lease { page, channel, generation: u64::MAX, link: Some(link), read_ns: 0, revoked: None, content: None }
     }
 
     /// Whether the daemon has announced nothing since the link was last read.
@@ -171,5 +175,18 @@ impl Lease {
             Semaphore::new(&self.page.wake).wait_until(until_ns);
         }
         self.page.waiting.value.store(0, Ordering::Relaxed);
+    }
+}
+
+impl Writer {
+    /// What the channel's messages are, if its configuration declares that: as it was when the writer borrowed the role.
+    #[must_use]
+    pub fn content(&self) -> Option<&Content> {
+        self.lease.content.as_ref()
+    }
+
+    /// Notes what the daemon has said about the channel's messages.
+    pub(crate) fn set_content(&mut self, content: Option<Content>) {
+        self.lease.content = content;
     }
 }

@@ -1,12 +1,12 @@
 //! A channel's figures for people.
 
 use shm_proto::internal::control::stat::{ChannelStat, Latency, ReaderStat, SourceState};
-use shm_proto::{Bytes, WaitStrategy};
+use shm_proto::{Bytes, Content, WaitStrategy};
 
 use crate::colour::Colour;
 use crate::condition::{colour_of, is_full};
 use crate::human::{
-    age, bytes, bytes_in_words, bytes_per_second, count, counted, nanos, per_second, percent, printable,
+    age, bytes, bytes_in_words, bytes_per_second, count, counted, nanos, per_second, percent, printable, utc,
 };
 use crate::table::{Align, Table};
 use crate::terminal::{Page, folded};
@@ -26,6 +26,13 @@ pub(super) fn render(stat: &ChannelStat, page: Page) -> String {
             None => text += &lines,
         }
     };
+    if let Some(created) = &stat.created {
+        let kept = if created.kept { "kept when the daemon is stopped" } else { "until the daemon is stopped" };
+        line("created", format!("by {} at {}, {kept}", printable(&created.user), utc(created.time_ms)));
+    }
+    if let Some(content) = &stat.content {
+        line("content", declared(content));
+    }
     let pending = stat.pending.map(|size| format!(", {} pending", bytes(size))).unwrap_or_default();
     line("capacity", format!("{} (min {}, max {}){pending}", bytes(stat.capacity), bytes(stat.min), bytes(stat.max)));
     let used = format!("{} ({})", bytes(stat.used), percent(stat.used, stat.capacity));
@@ -99,6 +106,18 @@ pub(super) fn render(stat: &ChannelStat, page: Page) -> String {
         text.push_str(&latencies(&stat.readers).render("    ", columns));
     }
     text
+}
+
+/// What messages are, and whether the text of their schema can be asked for.
+fn declared(content: &Content) -> String {
+    let shown = printable(content);
+    match &content.schema {
+        Some(schema) if schema.bytes > 0 => {
+            let language = if schema.encoding.is_empty() { "schema" } else { &schema.encoding };
+            format!("{shown}, {} of {}", bytes_in_words(schema.bytes), printable(language))
+        }
+        _ => shown,
+    }
 }
 
 /// In a channel with publish times: how old what is unread is, and how long what was read took.
@@ -189,7 +208,7 @@ fn readers(readers: &[ReaderStat], asks: bool) -> Table {
 #[cfg(test)]
 pub(super) mod tests {
     use shm_proto::internal::control::stat::{
-        Mode, Rate, ReaderState, SourceKind, SourceStat, WriterRole, WriterStat, WriterState,
+        CreatedBy, Mode, Rate, ReaderState, SourceKind, SourceStat, WriterRole, WriterStat, WriterState,
     };
 
     use super::*;
@@ -230,6 +249,30 @@ cam  ring, on full: block
   readers   0 of 64
 "
         );
+    }
+
+    #[test]
+    fn a_channel_that_a_user_has_made_is_shown_with_the_user() {
+        let mut stat = stat();
+        stat.created = Some(CreatedBy::new("alice".into(), 1_700_000_000_123, true));
+        let text = render(&stat, Page::default());
+        let line = "  created   by alice at 2023-11-14T22:13:20.123Z, kept when the daemon is stopped\n  capacity";
+        assert!(text.contains(line), "{text}");
+    }
+
+    #[test]
+    fn what_messages_are_is_shown_if_it_is_declared() {
+        let mut stat = stat();
+        for (content, shown) in [
+            (r#"{"encoding":"json"}"#, "json"),
+            (r#"{"encoding":"cdr","schema":{"name":"a/b"}}"#, "cdr:a/b"),
+            (r#"{"encoding":"p","schema":{"name":"F","encoding":"protobuf","bytes":2048}}"#, "p:F, 2KiB of protobuf"),
+            (r#"{"encoding":"p","schema":{"name":"F","bytes":1}}"#, "p:F, 1 byte of schema"),
+        ] {
+            stat.content = Some(serde_json::from_str(content).unwrap());
+            let text = render(&stat, Page::default());
+            assert!(text.contains(&format!("  content   {shown}\n  capacity")), "{text}");
+        }
     }
 
     #[test]

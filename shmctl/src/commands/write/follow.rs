@@ -4,8 +4,9 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags};
-use shm_proto::{Error, ErrorKind, RequestError, Writer, WriterError};
+use shm_proto::{Error, ErrorKind, Expected, RequestError, Writer, WriterError};
 
+use super::Args;
 use crate::error::{Failure, Result, note};
 use crate::global::Global;
 use crate::output::wait_for;
@@ -20,21 +21,23 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Borrower<'a> {
     global: &'a Global,
     signals: &'a Signals,
+    expected: Option<&'a Expected>,
     follows: bool,
     /// The command has had the role, so the channel's name is right.
     knows_channel: bool,
 }
 
 impl<'a> Borrower<'a> {
-    pub(super) fn new(global: &'a Global, signals: &'a Signals, follows: bool) -> Self {
-        Borrower { global, signals, follows, knows_channel: false }
+    pub(super) fn new(args: &'a Args, global: &'a Global, signals: &'a Signals) -> Self {
+        Borrower { global, signals, expected: args.expect.as_ref(), follows: args.follow, knows_channel: false }
     }
 
     /// Borrows the role. `None`: a signal has ended the wait for it.
     pub(super) fn borrow(&mut self) -> Result<Option<Writer>> {
         let (mut pause, mut told) = (SHORTEST_PAUSE, None);
+        let endpoint = self.global.endpoint_expecting(self.expected);
         while !self.signals.came() {
-            let error = match Writer::attach(&self.global.endpoint(), self.global.channel.as_deref()) {
+            let error = match Writer::attach(&endpoint, self.global.channel.as_deref()) {
                 Ok(mut writer) => {
                     writer.interrupt_on(self.signals.flag());
                     self.knows_channel = true;

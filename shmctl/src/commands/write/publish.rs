@@ -86,7 +86,7 @@ impl MessageSink for Sink {
 }
 
 pub(super) fn run(args: &Args, global: &Global, signals: &Signals, progress: &Progress) -> Result<()> {
-    let mut borrower = Borrower::new(global, signals, args.follow);
+    let mut borrower = Borrower::new(args, global, signals);
     let Some(writer) = borrower.borrow()? else {
         return Stopped { done: "published", messages: 0, bytes: 0, unpublished: 0, unfinished: 0 }.tell(signals, "");
     };

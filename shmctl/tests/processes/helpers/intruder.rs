@@ -20,8 +20,9 @@ pub(crate) const DAEMON: &str = "SHM_TEST_DAEMON";
 /// Attaches and tries everything; a line for each attempt, `denied` or `ALLOWED`. `object` is the segment's path.
 pub(crate) fn intrude(endpoint: &Endpoint, object: &str) {
     let mut client = Client::connect(endpoint, shm_test_support::PATIENCE).unwrap();
-    let (done, fds) =
-        client.request_with_fds(&Request::Attach { channel: None, program: None, layout: LAYOUT_VERSION }).unwrap();
+    let (done, fds) = client
+        .request_with_fds(&Request::Attach { channel: None, program: None, layout: LAYOUT_VERSION, expect: None })
+        .unwrap();
     assert!(matches!(done, Done::Attach(_)), "{done:?}");
     let [segment, page, _bell] = <[_; 3]>::try_from(fds).unwrap();
     let segment = segment.as_fd();

@@ -80,7 +80,8 @@ fn a_lent_writer_that_lies_about_sizes_and_readers_changes_nothing() {
 fn a_lent_writer_that_cuts_the_segment_off_does_not_take_the_daemon_with_it() {
     let daemon = Daemon::start("[[channel]]\nname = \"bad\"\n[[channel]]\nname = \"good\"\n");
     let mut client = Client::connect(&daemon.endpoint(), PATIENCE).unwrap();
-    let request = Request::Publish { channel: Some("bad".parse().unwrap()), program: None, layout: LAYOUT_VERSION };
+    let request =
+        Request::Publish { channel: Some("bad".parse().unwrap()), program: None, layout: LAYOUT_VERSION, expect: None };
     let (_, fds) = client.request_with_fds(&request).unwrap();
     nix::unistd::ftruncate(&fds[0], 0).unwrap();
     drop((client, fds));
@@ -99,7 +100,8 @@ fn a_reader_with_an_impossible_cursor_is_evicted_and_the_others_go_on() {
         let mut daemon = Daemon::start("[[channel]]\ncapacity = \"64KiB\"\nmax = \"64KiB\"\n");
         let mut honest = daemon.reader(Start::New);
         let mut client = Client::connect(&daemon.endpoint(), PATIENCE).unwrap();
-        let request = Request::Attach { channel: None, program: Some("liar".into()), layout: LAYOUT_VERSION };
+        let request =
+            Request::Attach { channel: None, program: Some("liar".into()), layout: LAYOUT_VERSION, expect: None };
         let (done, fds) = client.request_with_fds(&request).unwrap();
         let Done::Attach(attached) = done else { panic!("{done:?}") };
         let page: SharedPage<ReaderPage> = SharedPage::open(std::os::fd::AsFd::as_fd(&fds[1])).unwrap();
@@ -129,8 +131,9 @@ fn a_reader_that_scribbles_over_its_page_harms_only_itself() {
     let daemon = Daemon::start("[[channel]]\ncapacity = \"64KiB\"\nmax = \"64KiB\"\nevict_after = \"300ms\"\n");
     let mut honest = daemon.reader(Start::New);
     let mut client = Client::connect(&daemon.endpoint(), PATIENCE).unwrap();
-    let (_, fds) =
-        client.request_with_fds(&Request::Attach { channel: None, program: None, layout: LAYOUT_VERSION }).unwrap();
+    let (_, fds) = client
+        .request_with_fds(&Request::Attach { channel: None, program: None, layout: LAYOUT_VERSION, expect: None })
+        .unwrap();
     let stop = std::sync::atomic::AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -160,7 +163,7 @@ fn a_program_name_cannot_forge_a_line_in_the_log_or_command_a_terminal() {
     let mut daemon = Daemon::start("");
     let mut client = Client::connect(&daemon.endpoint(), PATIENCE).unwrap();
     let program = Some("\u{1b}[2Jx\nevent=forged".to_owned());
-    client.request(&Request::Attach { channel: None, program, layout: LAYOUT_VERSION }).unwrap();
+    client.request(&Request::Attach { channel: None, program, layout: LAYOUT_VERSION, expect: None }).unwrap();
     let text = daemon.cli(&["stat"]).quiet().text();
     assert!(!text.contains('\u{1b}') && !text.contains("\nevent="), "{text}");
     let log = daemon.stop(Signal::SIGTERM);

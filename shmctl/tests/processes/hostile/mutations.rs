@@ -48,7 +48,8 @@ struct Hostile {
 impl Hostile {
     fn attach(daemon: &Daemon) -> Self {
         let mut client = Client::connect(&daemon.endpoint(), PATIENCE).unwrap();
-        let request = Request::Attach { channel: None, program: Some("hostile".into()), layout: LAYOUT_VERSION };
+        let request =
+            Request::Attach { channel: None, program: Some("hostile".into()), layout: LAYOUT_VERSION, expect: None };
         let (done, fds) = client.request_with_fds(&request).unwrap();
         assert!(matches!(done, Done::Attach(_)), "{done:?}");
         let [segment, page_fd, bell] = <[_; 3]>::try_from(fds).unwrap();

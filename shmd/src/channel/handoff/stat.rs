@@ -8,6 +8,7 @@ use shm_proto::internal::ring::Snapshot;
 
 use super::HandoffChannel;
 use crate::channel::reader::Reader;
+use crate::config::Created;
 
 /// What each of the two semaphores takes in `/dev/shm`, in bytes.
 const SEMAPHORE: u64 = 4096;
@@ -29,6 +30,8 @@ impl HandoffChannel {
         summary.capacity = self.thread.state().capacity;
         summary.readers = u32::try_from(self.reader_count()).unwrap_or(u32::MAX);
         summary.allowed = allowed;
+        summary.created = self.config.created.as_deref().map(Created::shown);
+        summary.content = self.config.declared.content.clone();
         summary
     }
 
@@ -51,6 +54,8 @@ impl HandoffChannel {
         handoff.repaired = counters.repaired;
         handoff.stray_posts = counters.stray_posts;
         let mut stat = ChannelStat::new(config.name.clone(), Mode::Handoff, self.names.segment.clone());
+        stat.created = config.created.as_deref().map(Created::shown);
+        stat.content = config.declared.content.clone();
         stat.on_full = config.on_full.into();
         stat.capacity = state.capacity;
         stat.min = config.min;

@@ -41,14 +41,17 @@ impl Segment {
         let read_only = object.read_only()?;
         publish(&object, &name)?;
         let segment = Self::new(name, object.into_file(), read_only, config.capacity, owner);
-        operation(LogEvent::Create)
+        let entry = operation(LogEvent::Create)
             .on(&config.name)
             .text("segment", segment.name())
             .number("capacity", config.capacity)
             .number("min", config.min)
             .number("max", config.max)
-            .text("mode", format_args!("{:04o}", config.mode))
-            .info();
+            .text("mode", format_args!("{:04o}", config.mode));
+        match &config.created {
+            Some(created) => entry.text("by", &created.user).text("kept", created.kept).info(),
+            None => entry.info(),
+        }
         Ok((segment, geometry, None))
     }
 }

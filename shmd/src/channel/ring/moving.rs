@@ -14,9 +14,9 @@ use shm_proto::internal::ring::link::ToReader;
 use shm_proto::{Error, ReaderError, Result};
 
 use super::Ring;
-use super::segments::MOST_FORMER;
+use super::segments::{MOST_FORMER, MOST_FORMER_OF_A_USER};
 use crate::channel::eviction::By;
-use crate::connections::Connections;
+use crate::connections::{Connections, is_master};
 use crate::operation_log::LogEvent;
 
 /// Memory of a new segment that is reserved at once, in the event loop. The rest is reserved as for any growth.
@@ -71,11 +71,14 @@ impl Ring {
             self.segments.forget_source();
         }
         self.segments.forget_formers(&self.readers);
-        if self.segments.are_too_many() {
+        let most = match &self.config.created {
+            Some(created) if !is_master(created.uid) => MOST_FORMER_OF_A_USER,
+            _ => MOST_FORMER,
+        };
+        if self.segments.formers() >= most {
             let slowest = self.readers.standing().min_by_key(|(_, reader)| reader.cursor());
             let slowest = slowest.map_or_else(String::new, |(number, _)| format!(", reader {number} longest of all"));
-            let reason =
-                format!("{MOST_FORMER} former segments are still being read{slowest}; evict it, or try again later");
+            let reason = format!("{most} former segments are still being read{slowest}; evict it, or try again later");
             let busy = std::io::Error::new(std::io::ErrorKind::ResourceBusy, reason);
             return Err(Error::system(format!("move channel {} to a new segment", self.config.name), busy));
         }

@@ -86,7 +86,8 @@ impl Ring {
         // still wanted, it follows.
         offer.put(ToWriter::Grown { capacity, done: true });
         self.prepare(&mut offer);
-        let lent = Lent::new(self.segments.geometry().clone(), capacity);
+        let mut lent = Lent::new(self.segments.geometry().clone(), capacity);
+        lent.content = self.config.declared.content.clone();
         connections.reply(client, Ok(Done::Publish(lent)), Vec::new());
         self.begin(connections, offer.to(To::Program { client, peer }));
         self.take_up_growth(connections);

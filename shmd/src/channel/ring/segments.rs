@@ -19,6 +19,10 @@ use crate::config::ChannelConfig;
 /// readers have left.
 pub(super) const MOST_FORMER: usize = 16;
 
+/// The same of a channel that a user has made at run time. What users make may take no more than twice the memory that the
+/// configuration lets them have.
+pub(super) const MOST_FORMER_OF_A_USER: usize = 1;
+
 /// The largest number of former segments whose instances are remembered, which is more than are kept. A program that
 /// borrows the role and loses it again and again adds to them.
 const MOST_TRAIL: usize = 4 * MOST_FORMER;
@@ -175,9 +179,9 @@ impl Segments {
         self.current.memory() + self.formers.iter().map(|former| former.segment.memory()).sum::<u64>()
     }
 
-    /// Whether so many former segments are still being read that no further one is allowed.
-    pub(super) fn are_too_many(&self) -> bool {
-        self.formers.len() >= MOST_FORMER
+    /// The number of former segments that are still being read.
+    pub(super) fn formers(&self) -> usize {
+        self.formers.len()
     }
 
     /// Releases former segments that all readers have left.

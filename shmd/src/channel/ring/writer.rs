@@ -158,7 +158,8 @@ impl Ring {
         let capacity = self.size.capacity();
         let to = if is_helper { To::Helper { client } } else { To::Program { client, peer } };
         self.prepare(&mut offer);
-        let lent = Lent::new(self.segments.geometry().clone(), capacity);
+        let mut lent = Lent::new(self.segments.geometry().clone(), capacity);
+        lent.content = self.config.declared.content.clone();
         connections.reply(client, Ok(Done::Publish(lent)), fds);
         self.begin(connections, offer.to(to));
         Ok(())

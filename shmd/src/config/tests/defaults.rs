@@ -9,7 +9,7 @@ use super::super::{SourceKind, show};
 use super::*;
 
 /// Keys of which a default cannot be written down: they depend on the user or on other keys.
-const COMPUTED: [&str; 6] = ["runtime_dir", "prefix", "max_message", "segment", "avail", "done"];
+const COMPUTED: [&str; 7] = ["runtime_dir", "prefix", "state_dir", "max_message", "segment", "avail", "done"];
 
 fn without_files(config: Config) -> Config {
     Config { files: Vec::new(), ..config }
@@ -57,8 +57,10 @@ fn the_shipped_file_has_every_key_and_only_computed_ones_are_commented_out() {
 #[test]
 fn the_commented_out_keys_show_the_defaults_of_root_and_of_the_other_keys() {
     let text = shipped().replace("# runtime_dir =", "runtime_dir =").replace("# prefix =", "prefix =");
+    let text = text.replace("# state_dir =", "state_dir =");
     let mut setup = Setup::new(&text.replace("# max_message =", "max_message ="));
-    let root = Host { uid: 0, runtime_dir: "/run/shmd".into(), prefix: "shmd".parse().unwrap(), ..host() };
+    let state_dir = Some("/var/lib/shmd".into());
+    let root = Host { uid: 0, runtime_dir: "/run/shmd".into(), prefix: "shmd".parse().unwrap(), state_dir, ..host() };
     setup.host = root.clone();
     let mut bare = Setup::new("");
     bare.host = root;
@@ -137,10 +139,12 @@ fn what_is_shown_is_a_configuration_that_means_the_same() {
         "",
         "[[channel]]\nname = \"a\"\nread = [\"*\", \"@0\", \"0\"]\nsource = \"stdin\"\nframing = \"chunk=4097\"\nflush = \"100ms\"\n\
          evict_after = \"0\"\n",
+        "create = [\"@8\", \"7\"]\nmax_created = 3\nmax_created_memory = \"5MiB\"\nstate_dir = \"\"",
         "runtime_dir = \"/r\"\nprefix = \"p\"\nlog = \"off\"\nmax_clients = 7\n[[channel]]\nname = \"b\"\n\
          capacity = 12288\nmin = 8192\nmax = 16384\nmax_message = 1\nalign = 64\non_full = \"overwrite\"\n\
          max_readers = 2\nevict_after = \"1500ms\"\nshrink_after = \"0\"\nack = true\nack_timeout = \"2m\"\n\
-         wait_readers = 2\ntimestamps = true\nprefault = true\ngroup = \"0\"\npermissions = \"0444\"\nwrite = [\"7\"]\nadmin = [\"@8\"]\n[[channel]]\nname = \"c\"",
+         wait_readers = 2\ntimestamps = true\nprefault = true\ncontent = \"p\"\nschema = \"a::B\"\n\
+         schema_encoding = \"proto3\"\nschema_text = \"x\\n\\\"y\\\"\"\ngroup = \"0\"\npermissions = \"0444\"\nwrite = [\"7\"]\nadmin = [\"@8\"]\n[[channel]]\nname = \"c\"",
         "[[channel]]\nname = \"f\"\nsource = \"fifo:/run/x\"\nwrite = [\"@7\"]\n[[channel]]\nname = \"u\"\n\
          source = \"unix:/run/y\"\nframing = \"length\"\n[[channel]]\nname = \"e\"\nsource = \"exec:sh -c 'a \\\"b\\\"'\"\n\
          [[channel]]\nname = \"t\"\nsource = \"tail:/var/log/ä b\"\n[[channel]]\nname = \"p\"\nsource = \"unix-seqpacket:/z\"\n",
