@@ -10,7 +10,7 @@ use shm_proto::ChannelName;
 
 use crate::commands::{
     bench, complete, completions, create, doctor, evict, list, log, manual, metrics, read, reexec, reload, remove,
-    resize, stat, write,
+    resize, stat, top, write,
 };
 use crate::error::{Failure, Result};
 use crate::exit_code;
@@ -69,6 +69,7 @@ impl Args {
             Command::Read(args) => read::run(&args, &global),
             Command::Write(args) => write::run(args, &global),
             Command::Stat(args) => stat::run(&args, &global),
+            Command::Top(args) => top::run(&args, &global),
             Command::List(args) => list::run(&args, &global),
             Command::Resize(args) => resize::run(&args, &global),
             Command::Evict(args) => evict::run(&args, &global),
@@ -105,6 +106,7 @@ impl Command {
             Command::Read(args) => Ok(args.channels()),
             Command::Write(args) => Ok(args.target.channels()),
             Command::Stat(args) => args.channels(),
+            Command::Top(args) => Ok(args.target.channels()),
             Command::List(args) => Ok(args.target.channels()),
             Command::Log(args) => Ok(args.target.channels()),
             Command::Metrics(args) => Ok(args.target.channels()),
@@ -129,6 +131,7 @@ pub(crate) enum Command {
     Read(read::Args),
     Write(write::Args),
     Stat(stat::Args),
+    Top(top::Args),
     List(list::Args),
     Resize(resize::Args),
     Evict(evict::Args),
@@ -191,6 +194,8 @@ mod tests {
             ("shmctl stat --watch=a/b", "A-Z"),
             ("shmctl stat --watch=1ms", "10ms"),
             ("shmctl metrics --listen :9100", "unix:PATH"),
+            ("shmctl top --interval 1ms", "10ms"),
+            ("shmctl top --json", "--once"),
         ] {
             let error = parse(line).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}");
@@ -205,6 +210,7 @@ mod tests {
             "read",
             "write",
             "stat",
+            "top",
             "list",
             "log",
             "metrics",
@@ -277,7 +283,7 @@ mod tests {
     fn a_command_is_needed_and_help_is_no_error() {
         assert_eq!(parse("shmctl").unwrap_err().exit_code(), 2);
         for command in [
-            "read", "write", "stat", "list", "resize", "evict", "create", "remove", "reload", "reexec", "log",
+            "read", "write", "stat", "top", "list", "resize", "evict", "create", "remove", "reload", "reexec", "log",
             "metrics", "doctor", "bench",
         ] {
             let help = parse(&format!("shmctl {command} --help")).unwrap_err();

@@ -17,6 +17,7 @@ pub(crate) mod reload;
 pub(crate) mod remove;
 pub(crate) mod resize;
 pub(crate) mod stat;
+pub(crate) mod top;
 pub(crate) mod write;
 
 use shm_proto::Done;

@@ -1,8 +1,10 @@
 //! How a channel is: in one word, and by whose doing.
 
-use shm_proto::internal::control::stat::{ChannelStat, ReaderStat, ReaderState, SourceState, WriterState};
+use shm_proto::OnFull;
+use shm_proto::internal::control::stat::{ChannelStat, FullPolicy, ReaderStat, ReaderState, SourceState, WriterState};
 
 use crate::colour::Colour;
+use crate::human::printable;
 
 /// How a channel is, the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -77,6 +79,22 @@ pub(crate) fn is_full(stat: &ChannelStat) -> bool {
 pub(crate) fn slowest(stat: &ChannelStat) -> Option<&ReaderStat> {
     let attached = stat.readers.iter().filter(|reader| reader.state != ReaderState::Evicted && reader.lag_bytes > 0);
     attached.max_by_key(|reader| reader.lag_bytes)
+}
+
+/// What the slowest reader of a full channel does to the channel; `stands`: the reader has read nothing from one look to the next.
+pub(crate) fn effect(policy: &FullPolicy, stands: bool) -> &'static str {
+    match policy {
+        FullPolicy::Known(OnFull::Block) if stands => "holds the writer up",
+        FullPolicy::Known(OnFull::Block) => "slows the writer down",
+        FullPolicy::Known(OnFull::Drop) => "makes the channel drop messages",
+        _ => "loses messages that are overwritten",
+    }
+}
+
+/// A reader as people know it.
+pub(crate) fn name(reader: &ReaderStat) -> String {
+    let (program, user) = (printable(&reader.program), printable(&reader.user));
+    format!("reader {} ({program}, pid {}, user {user})", reader.reader, reader.pid)
 }
 
 #[cfg(test)]

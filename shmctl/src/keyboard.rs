@@ -52,7 +52,7 @@ impl Drop for Keyboard {
     }
 }
 
-/// A process in the background that changes its terminal is stopped.
-fn is_in_background(stdin: &io::Stdin) -> bool {
+/// Whether another process group has the terminal. A process in the background that changes its terminal is stopped.
+pub(crate) fn is_in_background(stdin: &io::Stdin) -> bool {
     tcgetpgrp(stdin).is_ok_and(|foreground| foreground != getpgrp())
 }

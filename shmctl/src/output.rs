@@ -55,7 +55,8 @@ pub(crate) fn has_news(fd: &PollFd<'_>) -> bool {
     fd.any().unwrap_or(true)
 }
 
-fn failure(e: io::Error) -> Failure {
+/// What a failed write means for the command.
+pub(crate) fn failure(e: io::Error) -> Failure {
     if e.kind() == ErrorKind::BrokenPipe { Failure::OutputClosed } else { Failure::Output(e) }
 }
 

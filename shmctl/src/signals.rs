@@ -1,5 +1,6 @@
-//! SIGINT and SIGTERM as a descriptor for poll loops and a flag for busy loops.
+//! Signals for loops: SIGINT and SIGTERM as a descriptor and a flag, and signals that may come again and again.
 
+use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ pub(crate) struct Signals {
 
 impl Signals {
     pub(crate) fn catch() -> Result<Self> {
-        let failed = |e: std::io::Error| Failure::Other(format!("cannot catch SIGINT and SIGTERM: {e}"));
+        let failed = |e: std::io::Error| failed("SIGINT and SIGTERM", &e);
         let (pipe, writer) = UnixStream::pair().map_err(failed)?;
         let (came, number) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         for signal in [SIGINT, SIGTERM] {
@@ -54,5 +55,71 @@ impl Signals {
 impl AsFd for Signals {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.pipe.as_fd()
+    }
+}
+
+/// Signals that end nothing: each arrival is noted, and taken once.
+#[derive(Debug)]
+pub(crate) struct Notes {
+    pipe: UnixStream,
+    flags: Vec<(i32, Arc<AtomicBool>)>,
+}
+
+impl Notes {
+    /// Notes these signals from now on.
+    pub(crate) fn catch(signals: &[i32]) -> Result<Self> {
+        let names =
+            || signals.iter().filter_map(|signal| low_level::signal_name(*signal)).collect::<Vec<_>>().join(", ");
+        let failed = |e: std::io::Error| failed(&names(), &e);
+        let (pipe, writer) = UnixStream::pair().map_err(failed)?;
+        pipe.set_nonblocking(true).map_err(failed)?;
+        let mut flags = Vec::new();
+        for &signal in signals {
+            let came = Arc::new(AtomicBool::new(false));
+            flag::register(signal, Arc::clone(&came)).map_err(failed)?;
+            low_level::pipe::register(signal, writer.try_clone().map_err(failed)?).map_err(failed)?;
+            flags.push((signal, came));
+        }
+        Ok(Notes { pipe, flags })
+    }
+
+    /// Those that have arrived since the last call.
+    pub(crate) fn take(&self) -> Vec<i32> {
+        // The pipe first: a signal that arrives meanwhile makes the pipe readable again.
+        while (&self.pipe).read(&mut [0; 64]).is_ok_and(|bytes| bytes > 0) {}
+        let came = self.flags.iter().filter(|(_, came)| came.swap(false, Ordering::Relaxed));
+        came.map(|(signal, _)| *signal).collect()
+    }
+}
+
+/// Readable while there is a signal to take.
+impl AsFd for Notes {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pipe.as_fd()
+    }
+}
+
+fn failed(signals: &str, e: &std::io::Error) -> Failure {
+    Failure::Other(format!("cannot catch {signals}: {e}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use signal_hook::consts::{SIGUSR1, SIGWINCH};
+
+    use super::*;
+
+    #[test]
+    fn a_noted_signal_is_taken_once_and_may_come_again() {
+        let notes = Notes::catch(&[SIGWINCH, SIGUSR1]).unwrap();
+        assert_eq!(notes.take(), [0; 0]);
+        for _ in 0..3 {
+            low_level::raise(SIGWINCH).unwrap();
+            low_level::raise(SIGWINCH).unwrap();
+            assert_eq!(notes.take(), [SIGWINCH]);
+            assert_eq!(notes.take(), [0; 0]);
+        }
+        low_level::raise(SIGUSR1).unwrap();
+        assert_eq!(notes.take(), [SIGUSR1]);
     }
 }

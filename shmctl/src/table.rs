@@ -31,6 +31,21 @@ pub(crate) struct Table {
 /// The colour of a cell, from the heading of its column and its text.
 pub(crate) type Paint = fn(&str, &str) -> Option<Colour>;
 
+/// A part of a line: a cell, or the blanks beside it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Piece<'t> {
+    /// The heading of the cell's column; none for blanks.
+    pub(crate) heading: Option<&'t str>,
+    pub(crate) text: String,
+    pub(crate) colour: Option<Colour>,
+}
+
+impl Piece<'_> {
+    fn blanks(columns: usize) -> Self {
+        Piece { heading: None, text: " ".repeat(columns), colour: None }
+    }
+}
+
 impl Table {
     /// A table with these headings.
     pub(crate) fn new(columns: &[(&str, Align)]) -> Self {
@@ -67,38 +82,51 @@ impl Table {
 
     /// The table, every line after `indent` and without blanks at its end, and no wider than `most` columns.
     pub(crate) fn render(&self, indent: &str, most: Option<usize>) -> String {
-        let fitted = self.fit(most.map(|most| most.saturating_sub(columns(indent))));
         let mut text = String::new();
-        for (number, row) in self.rows.iter().enumerate() {
+        for pieces in self.lines(most.map(|most| most.saturating_sub(columns(indent)))) {
             let mut colours = Vec::new();
             let mut line = indent.to_owned();
-            for &(column, width) in &fitted {
-                let cell = shortened(&row[column], width);
-                let blanks = " ".repeat(width - columns(&cell));
-                if number > 0
-                    && let Some(colour) = (self.paint)(&self.rows[0][column], &row[column])
-                {
-                    colours.push((line.len(), cell.clone(), colour));
-                }
-                match self.columns[column] {
-                    Align::Left => line.extend([cell.as_str(), blanks.as_str()]),
-                    Align::Right => line.extend([blanks.as_str(), cell.as_str()]),
-                }
-                line.push_str(&" ".repeat(GAP));
+            for piece in pieces {
+                let place = line.len();
+                line += &piece.text;
+                colours.extend(piece.colour.map(|colour| (place, piece.text, colour)));
             }
             let line = line.trim_end();
             // In a terminal of a few columns only cutting the line helps.
             let mut line = most.map_or_else(|| line.to_owned(), |most| shortened(line, most));
             // From the end, so that the places of the others stay.
             for (place, cell, colour) in colours.into_iter().rev() {
-                if let Some(at) = line.get(place..).and_then(|rest| rest.find(&cell)) {
-                    line.replace_range(place + at..place + at + cell.len(), &colour.paint(&cell));
+                if line.get(place..).is_some_and(|rest| rest.starts_with(&cell)) {
+                    line.replace_range(place..place + cell.len(), &colour.paint(&cell));
                 }
             }
             text += &line;
             text.push('\n');
         }
         text
+    }
+
+    /// The headings and the rows, each as pieces from left to right: the cells of the columns for which there is room in `most`
+    /// columns, and the blanks between them.
+    pub(crate) fn lines(&self, most: Option<usize>) -> Vec<Vec<Piece<'_>>> {
+        let fitted = self.fit(most);
+        let line = |number: usize, row: &[String]| {
+            let mut line = Vec::new();
+            for &(column, width) in &fitted {
+                let heading = self.rows[0][column].as_str();
+                let text = shortened(&row[column], width);
+                let blanks = Piece::blanks(width - columns(&text));
+                let colour = if number > 0 { (self.paint)(heading, &row[column]) } else { None };
+                let cell = Piece { heading: Some(heading), text, colour };
+                match self.columns[column] {
+                    Align::Left => line.extend([cell, blanks]),
+                    Align::Right => line.extend([blanks, cell]),
+                }
+                line.push(Piece::blanks(GAP));
+            }
+            line
+        };
+        self.rows.iter().enumerate().map(|(number, row)| line(number, row)).collect()
     }
 
     /// The columns to be shown, by number, with their widths.

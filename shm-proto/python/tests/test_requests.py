@@ -61,9 +61,9 @@ def test_content(daemon: Daemon) -> None:
         assert reader.content["encoding"] == "protobuf"
         assert reader.content["schema"]["name"] == "telemetry.Frame"
         assert set(reader.content["schema"]) == set(typing.get_type_hints(_types.Schema))
-    for refused in [lambda: shmd.Reader("frames", content="json"), lambda: shmd.Writer("frames", content="json")]:
+    for kind in (shmd.Reader, shmd.Writer):
         with pytest.raises(shmd.RefusedError, match="protobuf:telemetry.Frame, and the program expects json") as error:
-            refused()
+            kind("frames", content="json")
         assert error.value.kind == "other_content"
     with pytest.raises(shmd.RefusedError, match="declares no content"):
         shmd.Reader("plain", content="json", schema="a")

@@ -2,8 +2,9 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::mem::take;
 use std::os::fd::OwnedFd;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use nix::pty::{Winsize, openpty};
@@ -43,13 +44,20 @@ impl Terminal {
         self.master.write_all(text.as_bytes()).unwrap();
     }
 
+    /// How the terminal treats keys and output, in stty's words.
+    pub fn modes(&self) -> String {
+        let output = Command::new("stty").arg("-g").stdin(self.stdio()).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// What there is to see now.
     pub fn screen(&self) -> Screen {
         self.screen.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
-/// As much of a terminal as the programs use: letters, the cursor at the left and at the top, clearing, colours.
+/// As much of a terminal as the programs use: letters, moving the cursor, clearing, colours, the other screen.
 #[derive(Clone, Debug)]
 pub struct Screen {
     cells: Vec<Vec<char>>,
@@ -63,12 +71,31 @@ pub struct Screen {
     pub scrolled: usize,
     /// Lines that were too long.
     pub wrapped: usize,
+    /// The cursor is not shown.
+    pub hides_cursor: bool,
+    /// What the first screen holds while the other one is shown.
+    first: Vec<Vec<char>>,
 }
 
 impl Screen {
     fn new(rows: usize, columns: usize) -> Self {
         let cells = vec![vec![' '; columns]; rows];
-        Screen { cells, row: 0, column: 0, pending: Vec::new(), overwritten: Vec::new(), scrolled: 0, wrapped: 0 }
+        Screen {
+            cells,
+            row: 0,
+            column: 0,
+            pending: Vec::new(),
+            overwritten: Vec::new(),
+            scrolled: 0,
+            wrapped: 0,
+            hides_cursor: false,
+            first: Vec::new(),
+        }
+    }
+
+    /// Whether the other screen is shown, the one that programs leave again.
+    pub fn is_other(&self) -> bool {
+        !self.first.is_empty()
     }
 
     /// The lines, without blanks at their ends.
@@ -135,7 +162,18 @@ impl Screen {
 
     fn obey(&mut self, arguments: &str, last: u8) {
         match (arguments, last) {
-            ("", b'H') => (self.row, self.column) = (0, 0),
+            (place, b'H') => {
+                let mut numbers = place.split(';').map(|number| number.parse().unwrap_or(1));
+                let (row, column): (usize, usize) = (numbers.next().unwrap_or(1), numbers.next().unwrap_or(1));
+                assert!(row <= self.cells.len() && column <= self.cells[0].len(), "there is no {place:?}");
+                (self.row, self.column) = (row - 1, column - 1);
+            }
+            ("?1049", b'h') if !self.is_other() => {
+                let empty = vec![vec![' '; self.cells[0].len()]; self.cells.len()];
+                self.first = std::mem::replace(&mut self.cells, empty);
+            }
+            ("?1049", b'l') if self.is_other() => self.cells = take(&mut self.first),
+            ("?25", b'h' | b'l') => self.hides_cursor = last == b'l',
             ("", b'K') => self.cells[self.row].iter_mut().skip(self.column).for_each(|cell| *cell = ' '),
             ("", b'J') => {
                 self.obey("", b'K');

@@ -42,10 +42,15 @@ impl Args {
 pub(crate) fn run(args: &Args, global: &Global) -> Result<()> {
     let (_, reader) = args.wanted()?;
     match global.ask(&Request::Evict { channel: global.channel.clone(), reader })? {
-        Done::Evict {} => match &global.channel {
-            Some(channel) => print(&format!("{channel}: reader {reader} evicted\n")),
-            None => print(&format!("reader {reader} evicted\n")),
-        },
+        Done::Evict {} => print(&told(global.channel.as_ref(), reader)),
         other => Err(unexpected("evict", &other)),
+    }
+}
+
+/// What has become of the reader.
+pub(super) fn told(channel: Option<&ChannelName>, reader: u32) -> String {
+    match channel {
+        Some(channel) => format!("{channel}: reader {reader} evicted\n"),
+        None => format!("reader {reader} evicted\n"),
     }
 }

@@ -13,7 +13,7 @@ use crate::output::print;
 use crate::target::Words;
 
 /// Memory is reserved at some gigabytes per second; asking for more than fits into this is a mistake.
-const ANSWER: Duration = Duration::from_secs(300);
+pub(super) const ANSWER: Duration = Duration::from_secs(300);
 
 const EXAMPLES: &str = "\
 Examples:
@@ -57,7 +57,8 @@ pub(crate) fn run(args: &Args, global: &Global) -> Result<()> {
     }
 }
 
-fn told(resized: &Resized) -> String {
+/// What has become of the size.
+pub(super) fn told(resized: &Resized) -> String {
     let Resized { channel, old, asked, new, pending, .. } = resized;
     let mut line = format!("{channel}: {} -> {}", Bytes(*old), Bytes(*new));
     if new != asked {

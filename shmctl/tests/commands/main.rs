@@ -13,10 +13,11 @@ use shm_proto::{Done, ErrorKind, Request};
 use shm_test_support::{Proc, Run, wait_for};
 use stand_in::{Dir, ok, refuse};
 
-const COMMANDS: [&str; 12] = [
+const COMMANDS: [&str; 13] = [
     "read",
     "write",
     "stat",
+    "top --once",
     "list",
     "resize --bytes 1MiB",
     "evict --reader 1",
@@ -67,6 +68,9 @@ fn wrong_usage_ends_with_2_before_any_daemon_is_looked_for() {
         ("read --wait spin=2s", "1us to 1s"),
         ("write --framing chunk=0", "at least 1 byte"),
         ("bench --sizes 4", "4 bytes"),
+        ("top", "top --once"),
+        ("top --json", "--once"),
+        ("top --once --interval 1ms", "10ms"),
     ] {
         dir.run(words).refused(2, &[text]);
     }

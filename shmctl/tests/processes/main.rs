@@ -44,6 +44,7 @@ mod stop_write;
 mod storm;
 mod terminal;
 mod times;
+mod top;
 mod walk;
 mod write_follow;
 mod write_input;

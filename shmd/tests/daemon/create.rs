@@ -1,5 +1,7 @@
 //! Channels that are made and removed at run time.
 
+mod killed;
+
 use std::collections::BTreeMap;
 use std::fs;
 

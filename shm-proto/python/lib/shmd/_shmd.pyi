@@ -159,6 +159,9 @@ def stat(
 def stat(
     channel: None = None, *, runtime_dir: str | PathLike[str] | None = None, timeout: float = 10.0
 ) -> list[ChannelStat]: ...
+def schema(
+    channel: str | None = None, *, runtime_dir: str | PathLike[str] | None = None, timeout: float = 10.0
+) -> bytes | None: ...
 def channels(*, runtime_dir: str | PathLike[str] | None = None, timeout: float = 10.0) -> list[ChannelSummary]: ...
 def resize(
     nbytes: int,

@@ -4,7 +4,7 @@ use shm_proto::OnFull;
 use shm_proto::internal::control::stat::{ChannelStat, FullPolicy, ReaderStat, ReaderState, SourceState, WriterState};
 
 use super::finding::{Finding, Severity};
-use crate::condition::{is_full, slowest};
+use crate::condition::{effect, is_full, name, slowest};
 use crate::human::{age, bytes, count, percent, printable};
 
 /// `earlier` is a look at the same channels a moment ago, which tells a reader that is slow from one that stands still.
@@ -28,12 +28,6 @@ pub(super) fn look(earlier: &[ChannelStat], now: &[ChannelStat]) -> Vec<Finding>
     findings
 }
 
-/// A reader as people know it.
-fn name(reader: &ReaderStat) -> String {
-    let (program, user) = (printable(&reader.program), printable(&reader.user));
-    format!("reader {} ({program}, pid {}, user {user})", reader.reader, reader.pid)
-}
-
 fn evict(stat: &ChannelStat, reader: &ReaderStat) -> String {
     format!("shmctl evict -c {} --reader {}", stat.channel, reader.reader)
 }
@@ -51,12 +45,12 @@ fn full(before: Option<&ChannelStat>, stat: &ChannelStat) -> Option<Finding> {
     let culprit = slowest(stat).filter(|_| is_full(stat))?;
     let then = before.readers.iter().find(|reader| reader.reader == culprit.reader)?;
     let stands = then.received == culprit.received;
-    let (severity, effect) = match &stat.on_full {
-        FullPolicy::Known(OnFull::Block) if stands => (Severity::Critical, "holds the writer up"),
-        FullPolicy::Known(OnFull::Block) => (Severity::Warning, "slows the writer down"),
-        FullPolicy::Known(OnFull::Drop) => (Severity::Critical, "makes the channel drop messages"),
-        _ => (Severity::Warning, "loses messages that are overwritten"),
+    let severity = match &stat.on_full {
+        FullPolicy::Known(OnFull::Block) if !stands => Severity::Warning,
+        FullPolicy::Known(OnFull::Block | OnFull::Drop) => Severity::Critical,
+        _ => Severity::Warning,
     };
+    let effect = effect(&stat.on_full, stands);
     let (used, capacity) = (bytes(stat.used), bytes(stat.capacity));
     let level = format!("{used} of {capacity}, {}", percent(stat.used, stat.capacity));
     let pace = if stands {

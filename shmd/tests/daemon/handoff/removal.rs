@@ -105,3 +105,51 @@ fn while_a_reload_waits_for_new_channels_the_daemon_serves_the_others_and_can_be
     assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
     assert!(daemon.object("main").exists(), "what it could not take over is not its to remove");
 }
+
+#[test]
+fn while_a_channel_is_created_its_name_is_taken_the_daemon_serves_the_others_and_can_be_stopped() {
+    let mut daemon = Daemon::start("create-waits", LENT);
+    daemon.signal(Signal::SIGKILL);
+    daemon.wait();
+    sit_in_mutex(&daemon, "main");
+    daemon.config = "[[channel]]\nname = \"stays\"\n".to_owned();
+    daemon.run(&[]);
+    daemon.await_ready();
+    // Waits for the mutex, for a second. Others are answered meanwhile.
+    let create = || daemon.create("main", &[("mode", "handoff")], false).unwrap_err().to_string();
+    let beside = |other: &(dyn Fn() -> String + Sync), expected: &[&str]| {
+        super::wait_for(
+            || {
+                let (first, second) = std::thread::scope(|scope| {
+                    let first = scope.spawn(create);
+                    (other(), first.join().unwrap())
+                });
+                let held = "its mutex is held by";
+                assert!(first.contains(held) || second.contains(held), "{first}\n{second}");
+                expected.iter().any(|text| first.contains(text) || second.contains(text))
+            },
+            || daemon.log(),
+        );
+    };
+    beside(&create, &["channel main: it is just being created; try again"]);
+    let handoff = LENT.replace("[[channel]]\n", "[[channel]]\nname = \"main\"\n");
+    fs::write(daemon.dir.join("shmd.toml"), format!("{}{handoff}", daemon.config)).unwrap();
+    let reload = || daemon.refused(&Request::Reload);
+    beside(&reload, &["channel main: a user is just creating it", "channel main: a reload is just creating it"]);
+    // The end waits for none.
+    let begun = || daemon.log().matches("event=create channel=main ").count();
+    let told = std::thread::scope(|scope| {
+        let before = begun();
+        let waits = scope.spawn(create);
+        super::wait_for(|| begun() > before, || daemon.log());
+        daemon.signal(Signal::SIGTERM);
+        waits.join().unwrap()
+    });
+    assert!(
+        told.contains("it is not created: the daemon is stopping") || told.contains("its mutex is held by"),
+        "{told}"
+    );
+    assert_eq!(daemon.wait(), Some(0), "{}", daemon.log());
+    assert!(daemon.object("main").exists(), "what it could not take over is not its to remove");
+    assert!(!daemon.run_dir().join("channels").exists());
+}

@@ -1,0 +1,121 @@
+//! The view: from the figures and the choices to lines in a buffer.
+//!
+//! ```text
+//! what is looked at
+//! a line for each channel
+//! who holds the writer of the chosen channel up
+//! a line for each of its readers
+//! the pane of the chosen reader
+//! the last operations
+//! the keys, or a question
+//! ```
+
+mod lines;
+mod row;
+mod share;
+mod tables;
+
+use ratatui::buffer::Buffer;
+use ratatui::layout::Rect;
+
+pub(super) use self::lines::Status;
+use self::row::{Row, window};
+use self::share::Shares;
+use super::ansi;
+use super::control::{Control, Footer};
+use super::figures::Figures;
+
+/// Operations on a page that is as long as it needs to be.
+const OPERATIONS: usize = 10;
+const NO_CHANNEL: &str = "no channel here that this user may read, write or administer";
+
+/// Draws as much as fits into the buffer.
+pub(super) fn draw(buffer: &mut Buffer, figures: &Figures, control: &Control, status: &Status) {
+    let area = buffer.area;
+    let height = usize::from(area.height);
+    let footer = lines::footer(control, area.width, (height / 3).max(1));
+    // On one line a question matters more than what it is about.
+    let has_header = height > 1 || control.footer == Footer::Keys;
+    let footer = if has_header && height == 1 { Vec::new() } else { footer };
+    let mut rows: Vec<Row> = Vec::new();
+    if has_header {
+        rows.push(lines::header(figures, control, status));
+    }
+    rows.extend(body(figures, control, area.width, height.saturating_sub(rows.len() + footer.len())));
+    rows.truncate(height.saturating_sub(footer.len()));
+    for (y, row) in (area.top()..).zip(&rows) {
+        row.put(buffer, y);
+    }
+    let lines = u16::try_from(footer.len()).unwrap_or(area.height);
+    for (y, row) in (area.bottom().saturating_sub(lines)..).zip(&footer) {
+        row.put(buffer, y);
+    }
+}
+
+/// What is between header and footer.
+fn body(figures: &Figures, control: &Control, width: u16, height: usize) -> Vec<Row> {
+    let at = figures.at;
+    let Some((place, channel)) = control.chosen(figures) else {
+        let mut rows = vec![Row::new(NO_CHANNEL, None)];
+        rows.extend(lines::operations(figures.operations.iter(), height.saturating_sub(1)));
+        return rows;
+    };
+    let channels = tables::channels(&control.channels(figures), Some(place), at, width);
+    let chosen = control.chosen_reader(channel);
+    let readers = match chosen {
+        Some((place, _)) => tables::readers(&control.readers(channel), Some(place), at, width),
+        None => Vec::new(),
+    };
+    let pane = chosen.map(|(_, reader)| lines::pane(reader, at, width)).unwrap_or_default();
+    let operations = figures.operations.len();
+    let wanted = Shares {
+        channels: channels.len(),
+        readers: readers.len(),
+        pane: pane.len(),
+        operations: if operations == 0 { 0 } else { operations + 1 },
+    };
+    // The line about the channel, if there is room for more than the channels. It may be longer than a line.
+    let most = match height {
+        0..5 => 0,
+        5..15 => 1,
+        _ => 3,
+    };
+    let mut summary = lines::summary(channel, at, width);
+    summary.truncate(most);
+    let shares = Shares::of(height - summary.len(), &wanted);
+    let mut rows = window(channels, place, shares.channels);
+    rows.extend(summary);
+    rows.extend(window(readers, chosen.map_or(0, |(place, _)| place), shares.readers));
+    rows.extend(pane.into_iter().take(shares.pane));
+    rows.extend(lines::operations(figures.operations.iter(), shares.operations));
+    rows
+}
+
+/// The same as text, as long as it needs to be: all channels, and the readers of each.
+pub(super) fn text(figures: &Figures, control: &Control, status: &Status, width: u16, with_colour: bool) -> String {
+    let at = figures.at;
+    let channels = control.channels(figures);
+    let mut rows = vec![lines::header(figures, control, status)];
+    match channels.as_slice() {
+        [] => rows.push(Row::new(NO_CHANNEL, None)),
+        channels => rows.extend(tables::channels(channels, None, at, width)),
+    }
+    for channel in channels {
+        rows.push(Row::default());
+        rows.extend(lines::summary(channel, at, width));
+        if !channel.readers.is_empty() {
+            rows.extend(tables::readers(&control.readers(channel), None, at, width));
+        }
+    }
+    let operations = lines::operations(figures.operations.iter(), OPERATIONS + 1);
+    rows.extend(operations.first().map(|_| Row::default()));
+    rows.extend(operations);
+    let mut buffer = Buffer::empty(Rect::new(0, 0, width, u16::try_from(rows.len()).unwrap_or(u16::MAX)));
+    for (y, row) in (0..u16::MAX).zip(&rows) {
+        row.put(&mut buffer, y);
+    }
+    ansi::lines(&buffer, with_colour)
+}
+
+#[cfg(test)]
+mod tests;
