@@ -54,10 +54,12 @@ pub mod layout;
 mod names;
 mod objects;
 mod reader;
+mod watch;
 mod writer;
 
 pub use access::Access;
 pub use error::{BadObjectName, HandoffError};
 pub use names::Names;
 pub use reader::{Reader, Received, WriterSign};
+pub use watch::SignOfLife;
 pub use writer::{Counters, Entry, Journal, Origin, Progress, Resized, Settings, Stage, TakenUp, Waker, Writer};

@@ -39,6 +39,7 @@
 //!
 //! [`Reader::recv`] waits with or without a timeout, [`Reader::try_recv`] never does, and [`Reader::arm`] prepares for
 //! sleeping on the reader's descriptor beside others in a poll loop. A [`Follower`] has the same three, and outlives the daemon.
+//! [`Reader::set_wait_strategy`] trades latency for processor time. A [`HandoffReader`] can be [armed](HandoffReader::arm), too.
 //! A [`Writer`] waits in [`Writer::publish`] when the channel is full and lossless; [`Writer::publish_within`] and
 //! [`Writer::try_publish`] put a bound on that.
 //!

@@ -22,7 +22,8 @@
  *
  * Signals. A wait goes on after a signal handler has run. Use a timeout, wait on the descriptor, or call shmd_writer_interrupt().
  *
- * Memory. The library calls none of the program's functions and starts no threads. Texts and arrays for the caller come from
+ * Memory. The library calls none of the program's functions. It starts one thread for each handoff reader that waits on its
+ * descriptor; that thread takes no signals and ends with the reader. Texts and arrays for the caller come from
  * malloc(); the caller frees them with free(). If the library finds a fault of its own, it says so on standard error and calls
  * abort(). The structures below grow only at their end, and only where a call takes their size.
  */
@@ -195,6 +196,22 @@ int shmd_reader_follow(const shmd_endpoint *endpoint, const char *channel, enum 
 /* Detaches and frees a reader. A message that is still open is finished. NULL is allowed. */
 void shmd_reader_free(shmd_reader *reader);
 
+/* How a reader waits for messages: the trade between latency and processor time. A message that finds its reader asleep arrives a
+ * wake-up later: 3 to 50 us, depending on the machine. */
+enum shmd_wait {
+    SHMD_WAIT_ADAPTIVE = 0, /* looks for 3 us before each sleep, and for up to 50 us if the last waits were short. Every reader
+                               begins with this; an idle one costs nothing */
+    SHMD_WAIT_SLEEP = 1,    /* sleeps at once: the least processor time */
+    SHMD_WAIT_SPIN = 2      /* looks for up to spin_ns before each sleep, and does not offer the processor to others meanwhile: the
+                               least latency, for a reader that has a processor of its own */
+};
+
+/* Waits in this way from now on; a reader that follows, in every attachment. spin_ns is for SHMD_WAIT_SPIN only: 1 us to 1 s, or
+ * INVALID. STATE if a message is open. UNSUPPORTED on a handoff channel, whose readers always sleep. */
+int shmd_reader_set_wait(shmd_reader *reader, enum shmd_wait wait, int64_t spin_ns);
+/* How a reader waits. *spin_ns (may be NULL) is 0 unless it is SHMD_WAIT_SPIN. */
+int shmd_reader_wait_get(const shmd_reader *reader, enum shmd_wait *wait, int64_t *spin_ns);
+
 /* Waits for the next message. One message is open at a time; finish it before the next call.
  * Errors: TIMED_OUT, CLOSED, DISCONNECTED, EVICTED (which finishing may report first), CORRUPT, SYSTEM; STATE if a message is open. */
 int shmd_reader_recv(shmd_reader *reader, shmd_message *message, int64_t timeout_ns);
@@ -219,10 +236,12 @@ int shmd_reader_recv_copy(shmd_reader *reader, void *buffer, size_t capacity, sh
 
 /* The one descriptor to wait on, beside others, with poll() or epoll, for POLLIN, level-triggered. It stays the same as long as
  * the reader; the reader owns it. Before each wait call shmd_reader_arm(); after it, receive until SHMD_NONE.
- * UNSUPPORTED on a handoff channel, whose semaphores are no descriptors. */
+ * A handoff's semaphores are no descriptors: a thread of the library watches them while the reader is armed, and takes nothing, so
+ * that another reader may take the message first. */
 int shmd_reader_fd(shmd_reader *reader, int *fd);
 /* Prepares for a wait on the descriptor. 0: wait; the descriptor becomes readable when there may be a message, or news from the
- * daemon, and stays so until the next call. SHMD_NONE: do not wait, receive first. STATE if a message is open. */
+ * daemon, and stays so until the next call. SHMD_NONE: do not wait, receive first. With SHMD_WAIT_SPIN, looks for that time before
+ * it returns 0. STATE if a message is open. */
 int shmd_reader_arm(shmd_reader *reader);
 
 /* The number of the next message, messages received, and messages lost since attaching. 0 for NULL and for a follower that is not

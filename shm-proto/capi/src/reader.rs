@@ -3,6 +3,7 @@
 
 mod facts;
 mod many;
+mod waiting;
 
 use std::ffi::{CString, c_char, c_int};
 use std::time::Duration;

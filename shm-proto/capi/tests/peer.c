@@ -9,24 +9,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "shmd.h"
-
-#define CHECK(condition)                                                                                                           \
-    do {                                                                                                                           \
-        if (!(condition)) {                                                                                                        \
-            fprintf(stderr, "%s:%d: %s does not hold; last error: %s\n", __FILE__, __LINE__, #condition, shmd_error_message());    \
-            exit(1);                                                                                                               \
-        }                                                                                                                          \
-    } while (0)
-#define GIVES(result, call)                                                                                                        \
-    do {                                                                                                                           \
-        const int given = (call);                                                                                                  \
-        if (given != (result)) {                                                                                                   \
-            fprintf(stderr, "%s:%d: %s gives %s, not %s: %s\n", __FILE__, __LINE__, #call, shmd_result_name(given),                \
-                    shmd_result_name(result), shmd_error_message());                                                               \
-            exit(1);                                                                                                               \
-        }                                                                                                                          \
-    } while (0)
+#include "check.h"
 
 static shmd_endpoint *endpoint;
 
@@ -219,6 +202,9 @@ void asks(shmd_endpoint *endpoint);
 void is_interrupted(shmd_endpoint *endpoint);
 void has_times(shmd_endpoint *endpoint, int wanted);
 void has_content(shmd_endpoint *endpoint);
+void waits(shmd_endpoint *endpoint);
+void waits_for_a_handoff(shmd_endpoint *endpoint);
+void polls(shmd_endpoint *endpoint, int follows);
 
 int main(int argc, char **argv) {
     CHECK(argc >= 3);
@@ -236,6 +222,9 @@ int main(int argc, char **argv) {
     else if (strcmp(command, "interrupt") == 0) is_interrupted(endpoint);
     else if (strcmp(command, "times") == 0) has_times(endpoint, 1);
     else if (strcmp(command, "no-times") == 0) has_times(endpoint, 0);
+    else if (strcmp(command, "waits") == 0) waits(endpoint);
+    else if (strcmp(command, "waits-handoff") == 0) waits_for_a_handoff(endpoint);
+    else if (strcmp(command, "poll") == 0) polls(endpoint, argc == 4);
     else CHECK(!"a known command");
     shmd_endpoint_free(endpoint);
     return 0;

@@ -136,6 +136,11 @@ void rules(const shmd::endpoint &daemon) {
         CHECK(!second && ec == SHMD_ERR_WRITER_TAKEN);
         shmd::reader reader(daemon, "main");
         CHECK(!reader.try_recv(ec) && !ec);
+        CHECK(reader.wait() == shmd::wait_strategy::adaptive());
+        reader.set_wait(shmd::wait_strategy::spin(std::chrono::microseconds(20)));
+        CHECK(reader.wait() == shmd::wait_strategy::spin(std::chrono::nanoseconds(20000)));
+        reader.set_wait(shmd::wait_strategy::spin(std::chrono::seconds(2)), ec);
+        CHECK(ec == SHMD_ERR_INVALID && reader.wait() != shmd::wait_strategy::sleep());
         CHECK(!reader.recv(std::chrono::milliseconds(1), ec) && ec == SHMD_ERR_TIMED_OUT);
         CHECK(writer.publish(shmd::as_bytes("hello"), ec) == 0u && !ec);
         auto message = reader.recv();

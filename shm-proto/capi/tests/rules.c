@@ -8,24 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "shmd.h"
-
-#define CHECK(condition)                                                                                                           \
-    do {                                                                                                                           \
-        if (!(condition)) {                                                                                                        \
-            fprintf(stderr, "%s:%d: %s does not hold; last error: %s\n", __FILE__, __LINE__, #condition, shmd_error_message());    \
-            exit(1);                                                                                                               \
-        }                                                                                                                          \
-    } while (0)
-#define GIVES(result, call)                                                                                                        \
-    do {                                                                                                                           \
-        const int given = (call);                                                                                                  \
-        if (given != (result)) {                                                                                                   \
-            fprintf(stderr, "%s:%d: %s gives %s, not %s: %s\n", __FILE__, __LINE__, #call, shmd_result_name(given),                \
-                    shmd_result_name(result), shmd_error_message());                                                               \
-            exit(1);                                                                                                               \
-        }                                                                                                                          \
-    } while (0)
+#include "check.h"
 
 void misuses(shmd_endpoint *endpoint);
 void forks(shmd_endpoint *endpoint);
@@ -41,6 +24,7 @@ static void misuses_nothing(shmd_endpoint *endpoint) {
     shmd_slot slot;
     shmd_error error;
     size_t count = 0;
+    enum shmd_wait wait;
     char small[4] = {0};
     int fd = 0;
 
@@ -82,6 +66,8 @@ static void misuses_nothing(shmd_endpoint *endpoint) {
     GIVES(SHMD_ERR_INVALID, shmd_reader_recv_copy(NULL, small, 4, &message, 0));
     GIVES(SHMD_ERR_INVALID, shmd_reader_fd(NULL, &fd));
     GIVES(SHMD_ERR_INVALID, shmd_reader_arm(NULL));
+    GIVES(SHMD_ERR_INVALID, shmd_reader_set_wait(NULL, SHMD_WAIT_SLEEP, 0));
+    GIVES(SHMD_ERR_INVALID, shmd_reader_wait_get(NULL, &wait, NULL));
     GIVES(SHMD_ERR_INVALID, shmd_reader_facts(NULL, NULL, 0));
     CHECK(shmd_reader_seq(NULL) == 0 && shmd_reader_received(NULL) == 0 && shmd_reader_lost(NULL) == 0);
     CHECK(shmd_reader_is_attached(NULL) == 0 && shmd_reader_notice(NULL) == NULL);
@@ -126,6 +112,7 @@ static void misuses_readers(shmd_endpoint *endpoint, shmd_writer *writer) {
     GIVES(SHMD_ERR_STATE, shmd_reader_recv_many(reader, many, 8, &count, 0));
     GIVES(SHMD_ERR_STATE, shmd_reader_recv_copy(reader, large, 64, NULL, 0));
     GIVES(SHMD_ERR_STATE, shmd_reader_arm(reader));
+    GIVES(SHMD_ERR_STATE, shmd_reader_set_wait(reader, SHMD_WAIT_SLEEP, 0));
     GIVES(SHMD_ERR_STATE, shmd_reader_finish(reader, &theirs));
     GIVES(SHMD_ERR_STATE, shmd_reader_finish_many(reader, &message, 2, NULL));
     CHECK(shmd_reader_seq(reader) == message.seq && shmd_reader_lost(reader) == 0 && shmd_reader_skipped_before(reader) == 0);

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use pyo3::prelude::*;
 use shm_proto::internal::ring::Ready;
-use shm_proto::{Error, ReaderError};
+use shm_proto::{Error, ReaderError, WaitStrategy};
 
 use crate::errors;
 use crate::fork::Home;
@@ -116,6 +116,10 @@ impl Shared {
             return Ok(Some(facts));
         }
         let deadline = Deadline::after(timeout);
+        let spins = match inner.reader.as_ref().map(shm_proto::Reader::wait_strategy) {
+            Some(WaitStrategy::Spin(time)) => time,
+            _ => Duration::ZERO,
+        };
         let mut dozes = false;
         loop {
             let slice = deadline.slice();
@@ -132,12 +136,12 @@ impl Shared {
             if deadline.is_over() {
                 return Ok(None);
             }
-            dozes = true;
+            dozes = deadline.waited() >= spins;
         }
     }
 
-    /// Waits for a message for one slice. A reader that `dozes` sleeps on its descriptor: a signal ends this sleep, and nothing
-    /// wakes it without need.
+    /// Waits for a message for one slice. A reader that `dozes` has looked for as long as it is to, and sleeps on its descriptor: a
+    /// signal ends this sleep, and nothing wakes it without need.
     fn wait(&self, inner: &mut Inner, slice: Duration, dozes: bool) -> Result<Option<Facts>, Stop> {
         if let Some(readiness) = &mut inner.readiness {
             // A waiting reader may disarm.
@@ -152,7 +156,7 @@ impl Shared {
             };
             return Ok(Some(self.hold(inner, ready, facts)));
         }
-        if reader.arm()? {
+        if reader.arm_at_once()? {
             readable(reader.as_fd(), slice);
         }
         self.look(inner)
@@ -181,11 +185,15 @@ impl Shared {
         facts
     }
 
-    /// There is no message: makes the descriptor tell when there is one.
+    /// There is no message: makes the descriptor tell when there is one. The program expects no wait from this call, so a reader
+    /// that spins elsewhere does not do so here.
     fn rest(&self, inner: &mut Inner) -> Result<Option<Facts>, Stop> {
         for _ in 0..LOOKS {
             let reader = inner.reader.as_mut().ok_or(Stop::Closed)?;
-            let armed = reader.arm()?;
+            let armed = match reader.wait_strategy() {
+                WaitStrategy::Spin(_) => reader.arm_at_once()?,
+                _ => reader.arm()?,
+            };
             if armed && let Some(readiness) = &mut inner.readiness {
                 readiness.clear();
                 return Ok(None);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use pyo3::exceptions::{PyRuntimeError, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::{PyList, PyType};
-use shm_proto::{BadContent, Content, Endpoint, Error, Expected, ReaderError, Start};
+use shm_proto::{BadContent, Content, Endpoint, Error, Expected, ReaderError, Start, WaitStrategy};
 
 use crate::bulk;
 use crate::errors;
@@ -73,13 +73,15 @@ impl Reader {
 #[pymethods]
 impl Reader {
     #[new]
-    #[pyo3(signature = (channel=None, *, start="new", content=None, schema=None, runtime_dir=None, patience=None))]
+    #[expect(clippy::too_many_arguments, reason = "keyword arguments in Python")]
+    #[pyo3(signature = (channel=None, *, start="new", content=None, schema=None, wait="adaptive", runtime_dir=None, patience=None))]
     fn new(
         py: Python<'_>,
         channel: Option<String>,
         start: &str,
         content: Option<&str>,
         schema: Option<&str>,
+        wait: &str,
         runtime_dir: Option<PathBuf>,
         patience: Option<f64>,
     ) -> PyResult<Reader> {
@@ -88,9 +90,11 @@ impl Reader {
             "oldest" => Start::Oldest,
             _ => return Err(PyValueError::new_err(format!("start is {start:?}; it must be \"new\" or \"oldest\""))),
         };
+        let strategy: WaitStrategy = wait.parse().map_err(|e| PyValueError::new_err(format!("wait: {e}")))?;
         let endpoint = endpoint_expecting(runtime_dir, patience, content, schema)?;
         let attach = move || shm_proto::Reader::attach(&endpoint, channel.as_deref(), start);
-        let reader = wait::in_background(py, attach)?.map_err(|e| errors::raise(py, e))?;
+        let mut reader = wait::in_background(py, attach)?.map_err(|e| errors::raise(py, e))?;
+        reader.set_wait_strategy(strategy);
         Ok(Reader { shared: Shared::new(reader) })
     }
 
@@ -191,6 +195,12 @@ impl Reader {
     #[getter]
     fn seq(&self) -> PyResult<u64> {
         self.shared.ask(shm_proto::Reader::seq)
+    }
+
+    /// How this reader waits for messages: "adaptive", "sleep" or "spin=TIME".
+    #[getter]
+    fn wait(&self) -> PyResult<String> {
+        self.shared.ask(|reader| reader.wait_strategy().to_string())
     }
 
     /// Messages received.

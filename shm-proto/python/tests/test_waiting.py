@@ -31,6 +31,7 @@ WAITS = {
     "recv": "shmd.Reader().recv()",
     "iteration": "next(shmd.Reader())",
     "recv_many": "shmd.Reader().recv_many(10)",
+    "spinning": "shmd.Reader(wait='spin=1s').recv()",
     "publish": "reader = shmd.Reader(); writer = shmd.Writer()\n    while True: writer.publish(bytes(30000))",
     "reserve": "reader = shmd.Reader(); writer = shmd.Writer()\n    while True:\n        with writer.reserve(30000): pass",
     "batch": "reader = shmd.Reader(); writer = shmd.Writer()\n    while True:\n        with writer.batch() as b: b.push(bytes(30000))",
@@ -71,6 +72,28 @@ def test_an_interrupt_ends_every_wait(daemon: Daemon, call: str, late: bool) -> 
     # Again, if it comes before Python's handler does.
     program.send_signal(signal.SIGINT)
     assert program.wait(PATIENCE) == 42, program.communicate()
+
+
+def test_ways_to_wait(daemon: Daemon) -> None:
+    daemon.start()
+    for wait in ("adaptive", "sleep", "spin=20us", "spin=1s"):
+        with shmd.Reader(wait=wait) as reader, shmd.Writer() as writer:
+            assert reader.wait == wait == shmd.stat("main")["readers"][0]["wait"]
+            writer.publish(b"there")
+            assert bytes(reader.recv(PATIENCE)) == b"there"
+            with pytest.raises(shmd.TimedOutError):
+                reader.recv(0.001)
+            # After the first slice of the wait, which is 50 ms long.
+            timer = threading.Timer(0.2, writer.publish, args=(b"late",))
+            timer.start()
+            assert bytes(reader.recv(PATIENCE)) == b"late"
+            timer.join()
+            assert reader.fileno() >= 0 and reader.try_recv() is None
+            writer.publish(b"polled")
+            assert select.select([reader], [], [], PATIENCE)[0] and bytes(reader.recv(0)) == b"polled"
+    for wrong in ("spin", "spin=2s", "busy"):
+        with pytest.raises(ValueError, match="wait.*spin=TIME"):
+            shmd.Reader(wait=wrong)
 
 
 def test_other_threads_run_while_one_waits(daemon: Daemon) -> None:

@@ -12,7 +12,7 @@ use std::time::Duration;
 pub use self::notice::Notice;
 use self::state::State;
 pub(super) use self::wait::Wait;
-use super::{Attachment, Endpoint, Result};
+use super::{Attachment, Endpoint, Error, Result};
 use crate::name::ChannelName;
 use crate::os::clock::{self, monotonic_ns};
 use crate::ring::geometry::Start;
@@ -87,8 +87,23 @@ impl Follower {
 
     /// Waits for messages in this way, in every attachment. A handoff channel's reader always sleeps.
     #[must_use]
-    pub fn with_wait_strategy(self, strategy: WaitStrategy) -> Self {
-        Follower { strategy, ..self }
+    pub fn with_wait_strategy(mut self, strategy: WaitStrategy) -> Self {
+        self.set_wait_strategy(strategy);
+        self
+    }
+
+    /// Waits for messages in this way from now on, in this attachment and in later ones.
+    pub fn set_wait_strategy(&mut self, strategy: WaitStrategy) {
+        self.strategy = strategy.limited();
+        if let Some(Attachment::Ring(reader)) = &mut self.attachment {
+            reader.set_wait_strategy(self.strategy);
+        }
+    }
+
+    /// How this follower waits for messages of a ring.
+    #[must_use]
+    pub fn wait_strategy(&self) -> WaitStrategy {
+        self.strategy
     }
 
     /// Ends with the first attachment: its end, or the reason why it was refused, is returned as an error. For programs whose
@@ -160,7 +175,7 @@ impl Follower {
         }
     }
 
-    /// Prepares for sleeping in a poll loop on [`as_fd`](AsFd::as_fd). True: there is nothing to do, and the descriptor
+    /// Prepares for sleeping in a poll loop on [`as_fd`](AsFd::as_fd), for a ring or a handoff channel. True: there is nothing to do, and the descriptor
     /// becomes readable when there may be a message, or when it is time to attach. False: receive first.
     ///
     /// # Errors
@@ -173,16 +188,26 @@ impl Follower {
             }
             return Ok(sleeps);
         }
-        match self.ring()?.arm() {
+        let armed = match &mut self.attachment {
+            Some(Attachment::Ring(reader)) => reader.arm().map_err(Error::from),
+            Some(Attachment::Handoff(reader)) => reader.arm().map_err(Error::from),
+            None => Ok(false),
+        };
+        match armed {
             Ok(true) => {}
             Ok(false) => return Ok(false),
             Err(error) => return self.go_on_after(error).map(|()| false),
         }
-        let Some(Attachment::Ring(reader)) = &self.attachment else { return Ok(false) };
-        self.wait.watch(reader.as_fd())?;
-        if reader.is_disconnected() {
-            // Without a daemon, nothing tells when the writer ends.
-            self.wait.until(monotonic_ns().saturating_add(ABANDONED_NS))?;
+        match &mut self.attachment {
+            Some(Attachment::Ring(reader)) => {
+                self.wait.watch(reader.as_fd())?;
+                if reader.is_disconnected() {
+                    // Without a daemon, nothing tells when the writer ends.
+                    self.wait.until(monotonic_ns().saturating_add(ABANDONED_NS))?;
+                }
+            }
+            Some(Attachment::Handoff(reader)) => self.wait.watch(reader.descriptor()?)?,
+            None => {}
         }
         Ok(true)
     }

@@ -1,13 +1,18 @@
 //! A handoff reader that the daemon knows of: the connection is the attachment, the messages come through the objects.
 
-use std::os::fd::{AsFd, OwnedFd};
+mod descriptor;
+
+use std::fmt;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use self::descriptor::Descriptor;
 use super::Endpoint;
 use super::reconnect::{Looked, Reconnecting};
 use super::session::program;
 use crate::control::{Conn, Done, HandoffAttached, Received as Heard, Request, decode};
-use crate::handoff::{HandoffError, Names, Reader, Received};
+use crate::handoff::{HandoffError, Names, Reader, Received, SignOfLife};
 use crate::os::clock::monotonic_ns;
 use crate::os::page::SharedPage;
 use crate::ring::layout::{LAYOUT_VERSION, ReaderPage, waiting};
@@ -26,10 +31,37 @@ const LISTEN: u64 = 250_000_000;
 pub struct Attached {
     reader: Reader,
     line: Reconnecting,
-    page: SharedPage<ReaderPage>,
+    page: Page,
     facts: HandoffAttached,
+    /// For a program with a poll loop.
+    descriptor: Option<Descriptor>,
     /// The connection has ended, or said what ends this reading.
     end: Option<End>,
+}
+
+/// What the daemon sees of the reader.
+struct Page {
+    shared: Arc<SharedPage<ReaderPage>>,
+    /// For the thread that watches while the program sleeps in a poll loop.
+    pulse: SignOfLife,
+}
+
+impl fmt::Debug for Page {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Page").field("shared", &self.shared).finish_non_exhaustive()
+    }
+}
+
+impl Page {
+    fn new(page: SharedPage<ReaderPage>) -> Self {
+        let shared = Arc::new(page);
+        let page = Arc::clone(&shared);
+        Page { shared, pulse: Arc::new(move || page.line.heartbeat.store(monotonic_ns(), Ordering::Relaxed)) }
+    }
+
+    fn show(&self, how: u32) {
+        self.shared.waiting.value.store(how, Ordering::Relaxed);
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -42,15 +74,16 @@ enum End {
 impl Attached {
     pub(super) fn new(facts: HandoffAttached, page: SharedPage<ReaderPage>, conn: Conn, endpoint: Endpoint) -> Self {
         let line = Reconnecting::new(conn, Some(endpoint));
-        let attached = Self { reader: Reader::new(facts.objects.clone()), line, page, facts, end: None };
+        let (reader, page) = (Reader::new(facts.objects.clone()), Page::new(page));
+        let attached = Self { reader, line, page, facts, descriptor: None, end: None };
         attached.beat();
         attached
     }
 
     /// Gives a sign of life.
     fn beat(&self) {
-        self.page.line.received.store(self.reader.received(), Ordering::Relaxed);
-        self.page.line.heartbeat.store(monotonic_ns(), Ordering::Relaxed);
+        self.page.shared.line.received.store(self.reader.received(), Ordering::Relaxed);
+        (self.page.pulse)();
     }
 
     /// The reader's number in `stat`, the channel and its objects.
@@ -76,11 +109,53 @@ impl Attached {
     /// Those of [`Reader::recv_until`]; [`HandoffError::Evicted`]; [`HandoffError::Closed`] and [`HandoffError::Disconnected`]
     /// when there is no daemon any more to hand anything over, with nothing left on offer.
     pub fn recv_until(&mut self, into: &mut Vec<u8>, until_ns: u64) -> Result<Option<Received>, HandoffError> {
-        self.page.waiting.value.store(waiting::SEMAPHORE, Ordering::Relaxed);
+        self.page.show(waiting::SEMAPHORE);
         let received = self.wait(into, until_ns);
-        self.page.waiting.value.store(waiting::NO, Ordering::Relaxed);
+        self.page.show(waiting::NO);
         self.beat();
         received
+    }
+
+    /// Prepares for a sleep in a poll loop on [`descriptor`](Self::descriptor). Returns true if there is nothing to receive: the
+    /// descriptor becomes readable when there may be a message, or when the daemon has said something or is gone, and stays so until
+    /// the next call. Returns false if the program must receive first. Acknowledges the last message, as receiving does.
+    ///
+    /// A semaphore is no descriptor, so a thread of the library watches it while the program sleeps. The thread takes nothing, so
+    /// another reader may be faster.
+    ///
+    /// # Errors
+    /// As [`recv_until`](Self::recv_until), and [`HandoffError::System`] if there is no descriptor or thread left.
+    pub fn arm(&mut self) -> Result<bool, HandoffError> {
+        self.page.show(waiting::NO);
+        self.descriptor()?;
+        self.beat();
+        self.listen();
+        if self.end.is_some() || !self.reader.arm(&self.page.pulse)? {
+            return Ok(false);
+        }
+        if let Some(descriptor) = &mut self.descriptor {
+            descriptor.follow(self.line.changes(), self.line.as_fd())?;
+        }
+        self.page.show(waiting::SEMAPHORE);
+        Ok(true)
+    }
+
+    /// The one descriptor to wait on, the same for as long as the reader lives. See [`arm`](Self::arm).
+    ///
+    /// # Errors
+    /// [`HandoffError::System`] if there is no descriptor or thread left.
+    pub fn descriptor(&mut self) -> Result<BorrowedFd<'_>, HandoffError> {
+        let descriptor = match self.descriptor.take() {
+            Some(descriptor) => descriptor,
+            None => Descriptor::over(self.reader.descriptor()?)?,
+        };
+        let descriptor: &Descriptor = self.descriptor.insert(descriptor);
+        Ok(descriptor.as_fd())
+    }
+
+    /// The descriptor, if a program has asked for it.
+    pub(super) fn descriptor_in_use(&self) -> Option<BorrowedFd<'_>> {
+        self.descriptor.as_ref().map(AsFd::as_fd)
     }
 
     fn wait(&mut self, into: &mut Vec<u8>, until_ns: u64) -> Result<Option<Received>, HandoffError> {
@@ -146,10 +221,10 @@ impl Attached {
         match (looked, found) {
             (Ok(Looked::Attached(_)), Some((facts, page))) => {
                 if facts.objects != self.facts.objects {
-                    self.reader = Reader::new(facts.objects.clone());
+                    self.reader.go_over_to(facts.objects.clone());
                 }
-                (self.facts, self.page) = (facts, page);
-                self.page.waiting.value.store(waiting::SEMAPHORE, Ordering::Relaxed);
+                (self.facts, self.page) = (facts, Page::new(page));
+                self.page.show(waiting::SEMAPHORE);
                 self.beat();
             }
             (Ok(Looked::Nothing | Looked::Attached(_)), _) => {}

@@ -214,10 +214,15 @@ impl Objects {
         self.segment.is_current() && self.avail.is_current(&self.names.avail) && self.done.is_current(&self.names.done)
     }
 
+    /// Whether there is something under each of these names.
+    pub(super) fn exist(names: &Names) -> bool {
+        let paths = [path(&names.segment), named_sem::path(&names.avail), named_sem::path(&names.done)];
+        paths.iter().all(|path| FileId::at(path).is_ok())
+    }
+
     /// Whether at least one name is missing.
     pub(super) fn is_one_missing(&self) -> bool {
-        let paths = [path(&self.names.segment), named_sem::path(&self.names.avail), named_sem::path(&self.names.done)];
-        paths.iter().any(|path| FileId::at(path).is_err())
+        !Self::exist(&self.names)
     }
 
     /// Removes the names that still lead to these objects.

@@ -1,10 +1,13 @@
 //! Role B: waits for messages, copies them out, and acknowledges each one.
 
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Names;
 use super::objects::Objects;
+use super::watch::{SignOfLife, Target, Watch};
 use crate::handoff::error::{HandoffError, Result};
 use crate::os::clock::{self, monotonic_ns};
 use crate::os::process;
@@ -48,7 +51,9 @@ pub enum WriterSign {
 #[derive(Debug)]
 pub struct Reader {
     names: Names,
-    objects: Option<Objects>,
+    objects: Option<Arc<Objects>>,
+    /// For a program with a poll loop.
+    watch: Option<Watch>,
     /// `avail` was taken for a message that has not been copied yet.
     claimed: bool,
     /// When the first attempt was made to lock the mutex for that message.
@@ -62,8 +67,23 @@ impl Reader {
     /// A reader of these objects, which need not exist yet.
     #[must_use]
     pub fn new(names: Names) -> Self {
-        let (objects, trying_since) = (None, None);
-        Self { names, objects, claimed: false, trying_since, unacknowledged: false, received: 0, stray_posts: 0 }
+        Self {
+            names,
+            objects: None,
+            watch: None,
+            claimed: false,
+            trying_since: None,
+            unacknowledged: false,
+            received: 0,
+            stray_posts: 0,
+        }
+    }
+
+    /// Reads from other objects from now on, as a new reader does, but with the same [`descriptor`](Self::descriptor).
+    pub fn go_over_to(&mut self, names: Names) {
+        let watch = self.watch.take();
+        *self = Self::new(names);
+        self.watch = watch;
     }
 
     /// The objects' names.
@@ -138,7 +158,7 @@ impl Reader {
         loop {
             let now = monotonic_ns();
             let Some(objects) = &self.objects else {
-                self.objects = Objects::open(&self.names)?;
+                self.objects = Objects::open(&self.names)?.map(Arc::new);
                 if self.objects.is_none() {
                     if now >= until_ns {
                         return Ok(None);
@@ -176,6 +196,45 @@ impl Reader {
         }
     }
 
+    /// Prepares for a sleep in a poll loop on [`descriptor`](Self::descriptor). Returns true if there is nothing to receive: the
+    /// descriptor becomes readable when there may be, or when the objects were replaced or removed, and stays so until the next
+    /// call. Returns false if the program must receive first. Acknowledges the last message, as receiving does.
+    ///
+    /// Nothing is taken, so another reader may be faster. Meanwhile, and until a message is received, a thread gives the sign of
+    /// life.
+    ///
+    /// # Errors
+    /// As [`recv_until`](Self::recv_until), and [`HandoffError::System`] if there is no descriptor or thread left.
+    pub fn arm(&mut self, sign_of_life: &SignOfLife) -> Result<bool> {
+        self.acknowledge();
+        if self.objects.is_none() {
+            self.objects = Objects::open(&self.names)?.map(Arc::new);
+        }
+        let target = match &self.objects {
+            Some(objects) if self.claimed || objects.avail.value() > 0 => return Ok(false),
+            Some(objects) => Target::Post(Arc::clone(objects)),
+            None => Target::Objects(self.names.clone()),
+        };
+        self.watch()?.begin(target, sign_of_life);
+        Ok(true)
+    }
+
+    /// The descriptor to wait on, the same for as long as the reader lives.
+    ///
+    /// # Errors
+    /// [`HandoffError::System`] if there is no descriptor or thread left.
+    pub fn descriptor(&mut self) -> Result<BorrowedFd<'_>> {
+        Ok(self.watch()?.event())
+    }
+
+    fn watch(&mut self) -> Result<&Watch> {
+        let watch = match self.watch.take() {
+            Some(watch) => watch,
+            None => Watch::start()?,
+        };
+        Ok(self.watch.insert(watch))
+    }
+
     /// Copies the message that `avail` was taken for. `None` if there is no message, or if the mutex is not free yet.
     fn take(&mut self, into: &mut Vec<u8>) -> Result<Option<Received>> {
         let Some(objects) = &self.objects else { return Ok(None) };
@@ -201,6 +260,9 @@ impl Reader {
         if !there {
             self.stray_posts += 1;
             return Ok(None);
+        }
+        if let Some(watch) = &self.watch {
+            watch.rest();
         }
         self.unacknowledged = true;
         self.received += 1;

@@ -116,6 +116,16 @@ impl NamedSemaphore {
         self.semaphore().watch_until(deadline_ns)
     }
 
+    /// See [`Semaphore::watch_unless`].
+    pub fn watch_unless(&self, deadline_ns: u64, is_enough: impl Fn() -> bool) -> Wait {
+        self.semaphore().watch_unless(deadline_ns, is_enough)
+    }
+
+    /// See [`Semaphore::wake_sleepers`].
+    pub fn wake_sleepers(&self) {
+        self.semaphore().wake_sleepers();
+    }
+
     /// See [`Semaphore::nudge`].
     pub fn nudge(&self) {
         self.semaphore().nudge();

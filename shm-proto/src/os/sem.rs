@@ -100,8 +100,13 @@ impl<'a> Semaphore<'a> {
     /// value and woken nobody.
     pub fn wake_all(&self) {
         if self.value() > 0 {
-            let _ = self.futex(libc::FUTEX_WAKE, libc::c_int::MAX as u32, None);
+            self.wake_sleepers();
         }
+    }
+
+    /// Wakes everybody who sleeps, post or not. Whoever finds nothing sleeps again.
+    pub fn wake_sleepers(&self) {
+        let _ = self.futex(libc::FUTEX_WAKE, libc::c_int::MAX as u32, None);
     }
 
     /// Ends a [`watch_until`](Self::watch_until) of this process, and is no post: it counts in the upper half of the value.
@@ -131,28 +136,41 @@ impl<'a> Semaphore<'a> {
 
     /// Waits until a peer posts or `CLOCK_MONOTONIC` reaches `deadline_ns`.
     pub fn wait_until(&self, deadline_ns: u64) -> Wait {
-        if self.try_wait() { Wait::Posted } else { self.sleep_until(deadline_ns, || self.take(WAITER)) }
+        if self.try_wait() {
+            return Wait::Posted;
+        }
+        self.sleep_until(deadline_ns, || self.take(WAITER).then_some(Wait::Posted))
     }
 
     /// As [`wait_until`](Self::wait_until), but the post stays, so that a process which comes after this one finds it. Also ends
     /// with a [`nudge`](Self::nudge), which stays, too.
     pub fn watch_until(&self, deadline_ns: u64) -> Wait {
-        // Acquire pairs with the Release of the post, as in `take`.
-        let is_posted = || self.word().load(Ordering::Acquire) & VALUE_MASK != 0;
-        if is_posted() {
-            return Wait::Posted;
+        self.watch_unless(deadline_ns, || false)
+    }
+
+    /// As [`watch_until`](Self::watch_until), but [interrupted](Wait::Interrupted) when `is_enough` says so. Whoever makes it say so
+    /// [wakes](Self::wake_sleepers) this sleeper, and does so again until it has ended: a wake-up just before the sleep is lost.
+    ///
+    /// The post wakes only one sleeper. So when this returns [`Wait::Posted`] and the post is not for the caller alone, the caller
+    /// [wakes](Self::wake_all) the others.
+    pub fn watch_unless(&self, deadline_ns: u64, is_enough: impl Fn() -> bool) -> Wait {
+        let end = || match () {
+            // Acquire pairs with the Release of the post, as in `take`.
+            () if self.word().load(Ordering::Acquire) & VALUE_MASK != 0 => Some(Wait::Posted),
+            () => is_enough().then_some(Wait::Interrupted),
+        };
+        if let Some(end) = end() {
+            return end;
         }
         self.sleep_until(deadline_ns, || {
-            let posted = is_posted();
-            if posted {
+            end().inspect(|_| {
                 self.word().fetch_sub(WAITER, Ordering::Relaxed);
-            }
-            posted
+            })
         })
     }
 
-    /// Sleeps until `is_over`, which then counts this waiter out, or until the deadline.
-    fn sleep_until(&self, deadline_ns: u64, is_over: impl Fn() -> bool) -> Wait {
+    /// Sleeps until `end` says how the wait ends and has counted this waiter out, or until the deadline.
+    fn sleep_until(&self, deadline_ns: u64, end: impl Fn() -> Option<Wait>) -> Wait {
         let deadline = libc::timespec {
             tv_sec: (deadline_ns / 1_000_000_000) as libc::time_t,
             tv_nsec: (deadline_ns % 1_000_000_000) as libc::c_long,
@@ -161,8 +179,8 @@ impl<'a> Semaphore<'a> {
         // reorders, although the kernel looks at only one half of the word. glibc relies on the same.
         self.word().fetch_add(WAITER, Ordering::Relaxed);
         loop {
-            if is_over() {
-                return Wait::Posted;
+            if let Some(end) = end() {
+                return end;
             }
             let end = match self.futex(libc::FUTEX_WAIT_BITSET, 0, Some(&deadline)) {
                 Err(Errno::EINTR) => Wait::Interrupted,

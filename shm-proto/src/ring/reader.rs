@@ -222,12 +222,12 @@ impl Reader {
     #[cold]
     #[inline(never)]
     fn await_record(&mut self, timeout: Option<Duration>) -> Result<Found> {
-        if self.spin()
+        let deadline = clock::deadline(timeout);
+        if self.spin(deadline)
             && let Some(found) = self.at_hand()
         {
             return Ok(found);
         }
-        let deadline = clock::deadline(timeout);
         // If there is nothing to read, this gives back what was read. The writer may be waiting for that space.
         if let Some(found) = self.next_record()? {
             return Ok(found);

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use crate::duration;
 
+/// The shortest time to spin that can be asked for.
+const SHORTEST: Duration = Duration::from_micros(1);
 /// The longest time to spin. A reader that spins hears nothing from the daemon.
 const LONGEST: Duration = Duration::from_secs(1);
 
@@ -33,6 +35,18 @@ pub enum WaitStrategy {
 }
 
 impl WaitStrategy {
+    /// Looks for up to this time before each sleep. `None` for a time that text cannot name, either: it is 1 us to 1 s.
+    #[must_use]
+    pub fn spinning(time: Duration) -> Option<Self> {
+        (SHORTEST..=LONGEST).contains(&time).then_some(WaitStrategy::Spin(time))
+    }
+
+    /// As a reader follows it: nobody spins for longer than a second.
+    #[must_use]
+    pub(crate) fn limited(self) -> Self {
+        Self::of_word(self.to_word())
+    }
+
     /// As a reader shows it in its page: 0, 1, or nanoseconds.
     pub(super) fn to_word(self) -> u64 {
         match self {
@@ -65,9 +79,9 @@ impl FromStr for WaitStrategy {
     type Err = BadWaitStrategy;
 
     fn from_str(input: &str) -> Result<Self, BadWaitStrategy> {
-        let spin = || {
+        let spin = || -> Option<WaitStrategy> {
             let time = duration::parse(input.strip_prefix("spin=")?).ok()?;
-            (Duration::from_micros(1)..=LONGEST).contains(&time).then_some(WaitStrategy::Spin(time))
+            WaitStrategy::spinning(time)
         };
         match input {
             "adaptive" => Ok(WaitStrategy::Adaptive),
@@ -98,6 +112,10 @@ mod tests {
             assert_eq!(strategy.to_string(), text);
             assert_eq!(WaitStrategy::of_word(strategy.to_word()), strategy);
         }
+        for (time, is_good) in [(999, false), (1_000, true), (1_000_000_000, true), (1_000_000_001, false)] {
+            let spinning = WaitStrategy::spinning(Duration::from_nanos(time));
+            assert_eq!(spinning.is_some(), is_good, "{time} ns");
+        }
         for bad in ["", "spin", "spin=", "spin=0", "spin=999ns", "spin=2s", "spin=50", "Sleep"] {
             assert_eq!(bad.parse::<WaitStrategy>(), Err(BadWaitStrategy { input: bad.to_owned() }));
         }
@@ -110,6 +128,7 @@ mod tests {
             assert!(matches!(shown, WaitStrategy::Spin(time) if time <= LONGEST), "{shown}");
         }
         assert_eq!(WaitStrategy::Spin(Duration::MAX).to_word(), 1_000_000_000);
+        assert_eq!(WaitStrategy::Spin(Duration::MAX).limited(), WaitStrategy::Spin(LONGEST));
         assert_eq!(WaitStrategy::Spin(Duration::ZERO).to_word(), 2);
     }
 }

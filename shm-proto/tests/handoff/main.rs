@@ -5,3 +5,4 @@ mod exchange;
 mod layout;
 mod objects;
 mod steps;
+mod watching;

@@ -1,9 +1,8 @@
 """A reader and a writer of shmd's ring channels in plain Python on x86-64, written from PROTOCOL.md alone:
 
-    client.py read SOCKET CHANNEL oldest|new COUNT [bell]   prints messages as lines; sleeps on the semaphore, or the bell
-    client.py write SOCKET CHANNEL                          publishes the lines of its standard input; evicts nobody
-Neither of them looks for another daemon: the reader ends with its own.
-"""
+    client.py read SOCKET CHANNEL oldest|new COUNT [bell|times]  prints messages as lines; sleeps on semaphore or bell
+    client.py write SOCKET CHANNEL                                publishes the lines of its standard input; evicts nobody
+Neither of them looks for another daemon: the reader ends with its own. With `times`, lines begin with the publish time."""
 import array, collections, ctypes, itertools, json, os, pathlib, select, socket, sys, time
 
 libc, LONG, POINTER = ctypes.CDLL("libc.so.6", use_errno=True), ctypes.c_long, ctypes.c_void_p
@@ -69,15 +68,17 @@ class Ring:
     def enter(self, fd, geometry, protection):
         self.fd, self.geometry, self.align, self.most = fd, geometry, geometry["align"], geometry["max_capacity"]
         self.base, self.segment = max(64, self.align) - 8, Memory(fd, DATA + self.most, protection)
+        self.timed = geometry.get("features", 0) & 1  # the only feature known here: a time before each record's header
+        self.stride = lambda length: length + 8 + 8 * self.timed + self.align - 1 & -self.align
         flags = ["block", "drop", "overwrite"].index(geometry["on_full"]) | geometry["asymmetric"] << 8
         facts = int.from_bytes(b"SHMDRING", "little"), LAYOUT | self.align << 32, geometry["instance"], self.most
-        for at, fact in zip((0, 8, 16, 24, 32, 40, 120), facts + (geometry["max_message"], flags, 0)):
+        for at, fact in zip((0, 8, 16, 24, 32, 40, 120), facts + (geometry["max_message"], flags, self.timed)):
             assert self.segment.load(at) == fact, f"{self.segment.load(at)} at {at} of the segment, not {fact}"
     def header(self):
         return self.segment.load(DATA + self.at.off)
     def behind(self, header):  # the place behind the record at the present place, and its payload bytes
         at, kind, value = self.at, header & 3, header >> 2 & (1 << 38) - 1
-        stride = value + 8 + self.align - 1 & -self.align
+        stride = self.stride(value)
         off, size = at.off + stride if kind == 1 else 16 * value + 8, min(os.fstat(self.fd).st_size - DATA, self.most)
         valid = kind in (1, 2) and header >> 40 == at.seq % 2**24 and off + 8 <= size and (off + 8) % self.align == 0
         assert valid and (kind == 2 or value <= self.geometry["max_message"]), f"{header:#x} is no header of {at}"
@@ -86,11 +87,11 @@ class Ring:
         return Place(at.pos + stride, off, at.seq + 1, at.bytes + value), value
 
 class Reader(Ring):
-    def __init__(self, path, channel, start, bell=False):
+    def __init__(self, path, channel, start, how):
         self.link, self.moves, self.made, self.joined, self.received, self.lost = Link(path), [], 0, False, 0, 0
         geometry, (segment, page, self.bell), _ = self.link.request("attach", channel)
         self.enter(segment, geometry, 1)
-        self.page, self.how = Memory(page), 2 if bell else 1
+        self.page, self.how, self.shows = Memory(page), 2 if how == "bell" else 1, how == "times"
         self.page.set((STARTED, TICKS), (PID, os.getpid()))
         begun = self.at = max(self.segment.place(at) for at in (NEXT_FLOOR, FLOOR) + (MARK,) * (start == "new"))
         self.give_back()
@@ -100,7 +101,7 @@ class Reader(Ring):
     def give_back(self):
         due = self.at.off + (0 if self.geometry["ack"] else self.segment.load(CAPACITY) // 8)
         self.page.set((NUMBER, self.at.seq), (RECEIVED, self.received), (LOST, self.lost), (SEEN, time.monotonic_ns()))
-        self.page.set((GIVE_AT, due), (CURSOR, self.at.pos))
+        self.page.set((GIVE_AT, due), (384, self.at.off), (CURSOR, self.at.pos))
         fence()
         if 0 < self.page.load(WANTED) <= self.at.pos:
             self.page.set((WANTED, 0))
@@ -139,7 +140,7 @@ class Reader(Ring):
                     return
                 self.sleep()
                 continue
-            behind, length = self.behind(header)
+            (behind, length), time_ns = self.behind(header), self.segment.load(DATA + self.at.off - 8)
             message = ctypes.string_at(self.segment.at + DATA + self.at.off + 8, length)
             if not self.intact():
                 continue
@@ -148,7 +149,7 @@ class Reader(Ring):
             if behind.off >= self.page.load(GIVE_AT) or not is_message:
                 self.give_back()
             if is_message:
-                yield message
+                yield b"%d " % time_ns * self.shows + message
     def sleep(self):
         self.page.set((WAITING, self.how), kind=U32)
         fence()
@@ -178,9 +179,8 @@ class Writer(Ring):
         self.segment.publish(NEXT_FLOOR, self.places[0])
         self.segment.publish(MARK, self.at)
         self.segment.set((CAPACITY, self.capacity), (PENDING, 0), (START, TICKS), (WRITER, os.getpid()))
-        self.idle()
-        while self.lease.load(128):  # more readers are to be named
-            self.idle()
+        while self.idle() or self.lease.load(128):  # until all readers are named
+            pass
     def is_current(self):
         assert not self.lease.load(0) & OVER, "the writer role is over"
         return self.lease.load(0) == self.generation
@@ -222,7 +222,7 @@ class Writer(Ring):
             return start
         return self.base if len(self.places) == 1 and self.base + stride + 8 <= self.capacity else 0
     def put(self, header, behind, payload=b""):
-        self.segment.set((DATA + behind.off, 0))
+        self.segment.set((DATA + behind.off, 0), *[(DATA + self.at.off - 8, time.monotonic_ns())] * (header & self.timed))
         ctypes.memmove(self.segment.at + DATA + self.at.off + 8, payload, len(payload))
         self.segment.set((DATA + self.at.off, header | self.at.seq % 2**24 << 40))
         self.at = behind
@@ -248,7 +248,7 @@ class Writer(Ring):
         self.places = collections.deque(itertools.islice(self.places, given, None))
         return True
     def publish(self, message):
-        stride = len(message) + 8 + self.align - 1 & -self.align
+        stride = self.stride(len(message))
         while not self.is_current() or self.at.off + stride + 8 > self.limit:
             self.make_room(stride) if self.is_current() else self.obey()
         pos, off, seq, size = self.at
@@ -283,7 +283,7 @@ class Writer(Ring):
 
 def main(role, path, channel, start="oldest", count="0", how=""):
     if role == "read":
-        reader = Reader(path, channel, start, how == "bell")
+        reader = Reader(path, channel, start, how)
         sys.stdout.buffer.writelines(message + b"\n" for message in itertools.islice(reader.messages(), int(count)))
         reader.give_back()
         reader.page.set((PID, NONE))

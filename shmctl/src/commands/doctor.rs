@@ -7,6 +7,7 @@ mod daemon;
 mod finding;
 mod host;
 mod leftovers;
+mod ring_size;
 
 use std::io::ErrorKind;
 use std::thread::sleep;
@@ -35,8 +36,9 @@ fn after_help() -> String {
     format!(
         "\
 The checks: daemon, socket, access (this user's), version, reload, clock, leftover (segments of dead daemons), object (modes), \
-config (files that are no TOML), group (groups in the configuration that the daemon is not in), memory (/dev/shm), descriptors, remove-ipc (a user's own daemon), \
-full (and the reader that is to blame), stalled, evicted, readers, source. Run as root or as the daemon's user to see everything.
+config (files that are no TOML), group (groups in the configuration that the daemon is not in), memory (/dev/shm), descriptors, \
+remove-ipc (a user's own daemon), full (and the reader that is to blame), stalled, evicted, readers, source, small (a note: the ring \
+is small for its traffic). Run as root or as the daemon's user to see everything.
 
 Exit codes, those of monitoring plugins (Nagios):
 {}

@@ -5,11 +5,12 @@ use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
+use shm_proto::internal::control::stat::ReaderState;
 use shm_proto::{
     Attachment, Endpoint, Error, ErrorKind, Follower, HandoffError, Notice, ReaderError, RequestError, Start,
 };
 
-use shm_test_support::{Daemon, PATIENCE, Place, Setup};
+use shm_test_support::{Daemon, PATIENCE, Place, Setup, wait_until};
 
 /// The next message's text, number, and losses before it.
 #[track_caller]
@@ -28,6 +29,31 @@ fn poll_for(follower: &mut Follower, notices: &mut Vec<Notice>) -> (u64, usize) 
             let found = (message.seq(), message.len());
             message.finish().unwrap();
             return found;
+        }
+        notices.extend(follower.notice());
+        if follower.arm().unwrap() {
+            let mut fds = [PollFd::new(follower.as_fd(), PollFlags::POLLIN)];
+            let ready = poll(&mut fds, PollTimeout::try_from(PATIENCE).unwrap()).unwrap();
+            assert_eq!(ready, 1, "nothing woke the follower, attached: {}", follower.is_attached());
+        }
+    }
+    panic!("no message");
+}
+
+/// Waits in a poll loop for a message that is handed over.
+#[track_caller]
+fn poll_for_handed_over(follower: &mut Follower, notices: &mut Vec<Notice>) -> String {
+    let (end, mut bytes) = (Instant::now() + PATIENCE, Vec::new());
+    while Instant::now() < end {
+        let received = match follower.attachment().unwrap() {
+            Some(Attachment::Handoff(reader)) => reader.recv_until(&mut bytes, 0),
+            Some(other) => panic!("{other:?}"),
+            None => Ok(None),
+        };
+        match received {
+            Ok(Some(_)) => return String::from_utf8(bytes).unwrap(),
+            Ok(None) => {}
+            Err(error) => follower.go_on_after(error).unwrap(),
         }
         notices.extend(follower.notice());
         if follower.arm().unwrap() {
@@ -184,4 +210,57 @@ fn a_handoff_channel_is_attached_again_and_read_through_its_own_reader() {
         ));
         daemon.launch(Setup::new(config));
     }
+}
+
+/// Publishes a text, which the follower receives and acknowledges.
+#[track_caller]
+fn hand_over(daemon: &Daemon, follower: &mut Follower, notices: &mut Vec<Notice>, text: &str) {
+    let mut write = daemon.spawn_piped(&["write"]);
+    write.feed(format!("{text}\n").as_bytes());
+    write.end_input();
+    assert_eq!(poll_for_handed_over(follower, notices), text);
+    follower.arm().unwrap();
+    write.wait().ok();
+}
+
+#[test]
+fn a_handoff_channel_is_waited_for_in_a_poll_loop_across_daemons() {
+    let config = "[[channel]]\nmode = \"handoff\"\nack_timeout = \"100s\"\n";
+    let mut daemon = Daemon::start(config);
+    let mut follower = Follower::new(daemon.endpoint(), None, Start::New).unwrap();
+    let (descriptor, mut notices) = (follower.as_fd().as_raw_fd(), Vec::new());
+    for text in ["one", "two", "three"] {
+        hand_over(&daemon, &mut follower, &mut notices, text);
+    }
+    // While it sleeps it shows that it lives, without its program: the age of the last sign becomes smaller again.
+    assert!(follower.arm().unwrap(), "everything is received");
+    daemon.until_stat("the reader sleeps", |stat| stat.readers[0].state == ReaderState::Sleeping);
+    let mut oldest = 0;
+    wait_until("there is a sign of life", || {
+        let age = daemon.stat().readers[0].heartbeat_ms;
+        oldest = age.max(oldest);
+        age < oldest
+    });
+    // Killed, a daemon leaves its objects to the next one, and the reader attaches again.
+    daemon.kill();
+    daemon.launch(Setup::new(config));
+    hand_over(&daemon, &mut follower, &mut notices, "of the second");
+    assert!(notices.is_empty(), "{notices:?}");
+    daemon.stop(Signal::SIGTERM);
+    daemon.launch(Setup::new(config));
+    hand_over(&daemon, &mut follower, &mut notices, "of the third");
+    assert!(
+        matches!(&notices[0], Notice::Waiting { why: Error::Handoff(HandoffError::Closed { .. }), .. }),
+        "{notices:?}"
+    );
+    // An eviction wakes it, too.
+    notices.clear();
+    let number = daemon.until_readers(1).readers[0].reader.to_string();
+    daemon.cli(&["evict", "--reader", &number]).quiet();
+    hand_over(&daemon, &mut follower, &mut notices, "after the eviction");
+    assert!(
+        matches!(&notices[0], Notice::Waiting { why: Error::Handoff(HandoffError::Evicted { .. }), .. }),
+        "{notices:?}"
+    );
+    assert_eq!(follower.as_fd().as_raw_fd(), descriptor);
 }

@@ -5,8 +5,10 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
+use shm_proto::Start;
 use shm_proto::internal::control::stat::ReaderState;
-use shm_test_support::{Daemon, Proc, clean, wait_until};
+use shm_proto::internal::os::clock::monotonic_ns;
+use shm_test_support::{Daemon, PATIENCE, Proc, clean, wait_until};
 
 const CLIENT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../shm-proto/tests/python/client.py");
 
@@ -39,10 +41,11 @@ fn write(daemon: &Daemon) -> Proc {
     Proc::spawn(command)
 }
 
-fn small(align: u32, on_full: &str) -> Daemon {
+/// A small channel with these keys.
+fn small(keys: &str) -> Daemon {
     Daemon::start(&format!(
         "[[channel]]\ncapacity = \"64KiB\"\nmin = \"64KiB\"\nmax = \"4MiB\"\nevict_after = \"0\"\nshrink_after = \"0\"\n\
-         align = {align}\non_full = \"{on_full}\"\n"
+         {keys}\n"
     ))
 }
 
@@ -110,7 +113,7 @@ fn a_reader_in_python_takes_part_in_a_lossless_stream() {
     if skip() {
         return;
     }
-    let daemon = small(16, "block");
+    let daemon = small("");
     let readers = vec![read(&daemon, &["new", "9000"]), read(&daemon, &["new", "9000", "bell"])];
     stream(&daemon, daemon.spawn_piped(&["write"]), readers);
 }
@@ -120,7 +123,7 @@ fn a_writer_in_python_takes_part_in_a_lossless_stream() {
     if skip() {
         return;
     }
-    let daemon = small(16, "block");
+    let daemon = small("");
     let readers = vec![daemon.spawn(&["read", "-n", "9000"]), daemon.spawn(&["read", "-n", "9000"])];
     stream(&daemon, write(&daemon), readers);
 }
@@ -130,9 +133,60 @@ fn both_take_part_with_payloads_at_multiples_of_64() {
     if skip() {
         return;
     }
-    let daemon = small(64, "block");
+    let daemon = small("align = 64");
     let readers = vec![read(&daemon, &["oldest", "9000"]), daemon.spawn(&["read", "--from", "oldest", "-n", "9000"])];
     stream(&daemon, write(&daemon), readers);
+}
+
+#[test]
+fn both_take_part_in_a_channel_with_publish_times() {
+    if skip() {
+        return;
+    }
+    for align in [16, 64] {
+        let daemon = small(&format!("timestamps = true\nalign = {align}"));
+        let readers =
+            vec![read(&daemon, &["oldest", "9000"]), daemon.spawn(&["read", "--from", "oldest", "-n", "9000"])];
+        stream(&daemon, write(&daemon), readers);
+    }
+}
+
+#[test]
+fn the_client_in_python_reads_and_writes_the_times_that_others_see() {
+    if skip() {
+        return;
+    }
+    let daemon = small("timestamps = true");
+    for is_python in [true, false] {
+        let mut rust = daemon.reader(Start::New);
+        let mut python = read(&daemon, &["new", "50", "times"]);
+        daemon.until_readers(2);
+        python.freeze();
+        let mut writer = if is_python { write(&daemon) } else { daemon.spawn_piped(&["write"]) };
+        let begun = monotonic_ns();
+        writer.feed(lines(0, 50).as_bytes());
+        writer.end_input();
+        writer.wait().ok();
+        let ended = monotonic_ns();
+        let mut expected = String::new();
+        for (n, line) in lines(0, 50).lines().enumerate() {
+            let message = rust.recv(Some(PATIENCE)).unwrap();
+            let time = message.published_ns().unwrap();
+            assert!((begun..=ended).contains(&time), "message {n} is from {time}, outside of {begun} to {ended}");
+            expected += &format!("{time} {line}\n");
+            message.finish().unwrap();
+        }
+        // This gives back what was read.
+        assert!(rust.try_recv().unwrap().is_none());
+        // What the client shows of its place is enough to look the time up.
+        let unread = daemon.until_stat("the time of the oldest unread message is known", |stat| {
+            stat.readers.iter().any(|reader| reader.oldest_unread_ns.is_some())
+        });
+        assert_eq!(unread.readers.iter().filter(|reader| reader.oldest_unread_ns.is_some()).count(), 1, "{unread:?}");
+        python.thaw();
+        assert_eq!(python.wait().ok().text(), expected);
+        daemon.until_stat("the client is gone", |stat| stat.readers.len() == 1);
+    }
 }
 
 #[test]

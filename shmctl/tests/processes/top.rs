@@ -187,7 +187,7 @@ fn the_view_outlives_the_daemon_and_goes_on_with_the_next_one() {
     top.until(&format!("(pid {first})"));
     daemon.kill();
     let screen = top.until("figures are ");
-    assert!(screen.text().contains("no daemon at ") && screen.text().contains("> cam "), "{}", screen.text());
+    assert!(screen.text().contains("old: no daemon at") && screen.text().contains("> cam "), "{}", screen.text());
     daemon.launch(Setup::new(ROOMY));
     assert_ne!(daemon.pid(), first);
     top.until(&format!("(pid {})", daemon.pid()));
@@ -212,7 +212,7 @@ fn a_daemon_that_hangs_keeps_nobody_from_leaving() {
     // Other keys have their effect, too.
     top.terminal.type_in("s");
     top.until("s sort (state)");
-    let screen = top.until(" does not answer");
+    let screen = top.until("old: no answer from the daemon");
     assert!(screen.text().starts_with("shmctl top  figures are "), "{}", screen.text());
     top.terminal.type_in("q");
     top.ends();

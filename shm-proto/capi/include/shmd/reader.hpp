@@ -76,6 +76,27 @@ private:
     std::vector<shmd_message> lent_;
 };
 
+// How a reader waits for messages: see enum shmd_wait.
+class wait_strategy {
+public:
+    static constexpr wait_strategy adaptive() noexcept { return {SHMD_WAIT_ADAPTIVE, nanoseconds::zero()}; }
+    static constexpr wait_strategy sleep() noexcept { return {SHMD_WAIT_SLEEP, nanoseconds::zero()}; }
+    static constexpr wait_strategy spin(nanoseconds time) noexcept { return {SHMD_WAIT_SPIN, time}; }
+    constexpr shmd_wait way() const noexcept { return way_; }
+    // How long it looks before each sleep, if it spins.
+    constexpr nanoseconds time() const noexcept { return time_; }
+    friend constexpr bool operator==(wait_strategy a, wait_strategy b) noexcept {
+        return a.way_ == b.way_ && a.time_ == b.time_;
+    }
+    friend constexpr bool operator!=(wait_strategy a, wait_strategy b) noexcept { return !(a == b); }
+
+private:
+    friend class reader;
+    constexpr wait_strategy(shmd_wait way, nanoseconds time) noexcept : way_(way), time_(time) {}
+    shmd_wait way_;
+    nanoseconds time_;
+};
+
 class reader {
 public:
     explicit reader(const std::string &channel = {}, start from = start::fresh, on_error check = {})
@@ -133,6 +154,15 @@ public:
         return facts.seq;
     }
 
+    void set_wait(wait_strategy wait, on_error check = {}) {
+        check(shmd_reader_set_wait(handle_.get(), wait.way(), wait.time().count()));
+    }
+    wait_strategy wait(on_error check = {}) const {
+        shmd_wait way = SHMD_WAIT_ADAPTIVE;
+        std::int64_t ns = 0;
+        check(shmd_reader_wait_get(handle_.get(), &way, &ns));
+        return {way, nanoseconds(ns)};
+    }
     // To wait on for POLLIN, after arm() has returned true.
     int fd(on_error check = {}) {
         int fd = -1;

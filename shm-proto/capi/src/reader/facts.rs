@@ -1,18 +1,17 @@
-//! Waiting on a descriptor, and what a reader knows.
+//! What a reader knows.
 #![allow(unsafe_code)]
 
 use std::ffi::{CString, c_char, c_int};
-use std::os::fd::{AsFd, AsRawFd};
 use std::ptr;
 
 use shm_proto::{Attachment, Reader};
 
 use super::ShmdReader;
-use crate::arguments::{null, out};
+use crate::arguments::null;
 use crate::failure::Failure;
 use crate::figures::{self, ContentFacts, Facts};
 use crate::held::Held;
-use crate::result::{ERR_UNSUPPORTED, NONE, OK, finish};
+use crate::result::finish;
 use crate::source::Source;
 
 impl ShmdReader {
@@ -20,7 +19,7 @@ impl ShmdReader {
     ///
     /// # Safety
     /// `reader` is NULL or a handle that was not freed, and that no other thread uses.
-    unsafe fn seen<'a>(reader: *const ShmdReader) -> Result<&'a ShmdReader, Failure> {
+    pub(super) unsafe fn seen<'a>(reader: *const ShmdReader) -> Result<&'a ShmdReader, Failure> {
         // SAFETY: promised by the caller.
         let reader = unsafe { reader.as_ref() }.ok_or_else(|| null("reader"))?;
         reader.guard.check().map(|()| reader)
@@ -65,45 +64,6 @@ enum At<'a> {
 
 fn not_attached() -> Failure {
     Failure::state("the reader follows its channel, and is not attached to it now")
-}
-
-fn no_descriptor() -> Failure {
-    let message = "a handoff channel has no descriptor to wait on: its semaphores are none; call shmd_reader_recv() with a timeout";
-    Failure::new(ERR_UNSUPPORTED, message)
-}
-
-/// # Safety
-/// `reader` is NULL or a handle that was not freed, and that no other thread uses; `fd` is NULL or may be written.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn shmd_reader_fd(reader: *mut ShmdReader, fd: *mut c_int) -> c_int {
-    finish((|| {
-        // SAFETY: promised by the caller.
-        let (reader, place) = unsafe { (ShmdReader::usable(reader)?, out(fd, "fd")?) };
-        *place = match (&reader.source, reader.ring_seen()) {
-            (Source::Follower(_, fd), _) => *fd,
-            (_, Some(ring)) => ring.as_fd().as_raw_fd(),
-            (_, None) => return Err(no_descriptor()),
-        };
-        Ok(OK)
-    })())
-}
-
-/// # Safety
-/// `reader` is NULL or a handle that was not freed, and that no other thread uses.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn shmd_reader_arm(reader: *mut ShmdReader) -> c_int {
-    finish((|| {
-        // SAFETY: promised by the caller.
-        let reader = unsafe { ShmdReader::idle(reader)? };
-        let sleeps = match &reader.source {
-            // SAFETY: nothing is open, and nothing of this borrow is kept.
-            Source::Ring(ring) => unsafe { ring.borrow() }.arm()?,
-            // SAFETY: as above.
-            Source::Follower(follower, _) => unsafe { follower.borrow() }.arm()?,
-            Source::Handoff(_) => return Err(no_descriptor()),
-        };
-        Ok(if sleeps { OK } else { NONE })
-    })())
 }
 
 /// # Safety

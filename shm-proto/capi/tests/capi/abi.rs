@@ -56,7 +56,7 @@ fn the_library_has_its_soname() {
 }
 
 /// The structures of the header and their fields.
-const STRUCTURES: [(&str, &str); 10] = [
+const STRUCTURES: [(&str, &str); 11] = [
     ("shmd_error", "code system_errno number retry_after_ms"),
     (
         "shmd_facts",
@@ -75,6 +75,7 @@ const STRUCTURES: [(&str, &str); 10] = [
     ),
     ("enum shmd_result", ""),
     ("enum shmd_start", ""),
+    ("enum shmd_wait", ""),
 ];
 
 #[test]

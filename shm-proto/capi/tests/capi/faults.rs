@@ -164,3 +164,34 @@ fn finishing_a_message_of_a_handoff_acknowledges_it() {
         daemon.until_stat("it is acknowledged", |stat| !on_offer(stat));
     }
 }
+
+#[test]
+fn a_poll_loop_on_a_handoff_is_woken_by_messages_and_by_the_daemon() {
+    let Some(c) = kit::c() else { return };
+    let config = "[[channel]]\nmode = \"handoff\"\n";
+    for args in [&["poll"][..], &["poll", "follow"]] {
+        let mut daemon = Daemon::start(config);
+        let mut polling = c.start(&daemon, args).until("attached");
+        daemon.until_stat("a reader is attached", |stat| stat.readers.len() == 1);
+        for line in ["one\n", "two\n", "three\n"] {
+            daemon.write_lines(line);
+            polling.proc.until_out_has(line);
+        }
+        daemon.kill();
+        daemon.launch(Setup::new(config));
+        daemon.write_lines("after a crash\n");
+        polling.proc.until_out_has("after a crash\n");
+        daemon.until_stat("the reader has found that daemon", |stat| stat.readers.len() == 1);
+        daemon.stop(Signal::SIGTERM);
+        if args == ["poll"] {
+            // It may notice first that the daemon has closed the channel, or that the objects are gone, which have its name in theirs.
+            let said = polling.wait().quiet().text();
+            assert!(said.contains("SHMD_ERR_CLOSED: channel ") && said.ends_with("main is closed\n"), "{said}");
+            continue;
+        }
+        polling.proc.until_out_has("main is closed; waiting for it\n");
+        daemon.launch(Setup::new(config));
+        daemon.write_lines("of another daemon\n");
+        polling.proc.until_out_has("of another daemon\n");
+    }
+}

@@ -50,8 +50,12 @@ pub(crate) struct Program {
 }
 
 impl Recipe {
-    pub(crate) const C: Recipe =
-        Recipe { compiler: "gcc", standard: "-std=c11", sources: &["tests/peer.c", "tests/rules.c"], sanitized: false };
+    pub(crate) const C: Recipe = Recipe {
+        compiler: "gcc",
+        standard: "-std=c11",
+        sources: &["tests/peer.c", "tests/rules.c", "tests/waiting.c"],
+        sanitized: false,
+    };
     pub(crate) const CPP: Recipe =
         Recipe { compiler: "g++", standard: "-std=c++17", sources: &["tests/peer.cpp"], sanitized: false };
 

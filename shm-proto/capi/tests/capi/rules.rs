@@ -44,6 +44,13 @@ fn programs_in_c_and_cpp_state_what_they_expect_and_are_refused_with_both_names(
 }
 
 #[test]
+fn a_reader_waits_as_it_is_told_and_says_how() {
+    let Some(c) = kit::c() else { return };
+    c.run(&Daemon::start(""), &["waits"]).quiet();
+    c.run(&Daemon::start("[[channel]]\nmode = \"handoff\"\n"), &["waits-handoff"]).quiet();
+}
+
+#[test]
 fn the_daemon_answers_programs_in_c() {
     let Some(c) = kit::c() else { return };
     let config =

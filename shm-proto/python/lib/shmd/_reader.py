@@ -28,6 +28,10 @@ class Reader(_shmd.Reader):
     for one to come in its place (default: $SHMD_PATIENCE, or 30 s). With content, and schema if that matters, the channel has to
     declare this content (``content="protobuf", schema="telemetry.Frame"``); otherwise RefusedError has both names.
 
+    ``wait`` trades latency for processor time: "adaptive" looks for 3 us before each sleep, and for up to 50 us if the last waits
+    were short; "sleep" sleeps at once; "spin=TIME" looks for up to a time of 1us to 1s, such as "spin=50us", for a reader with a
+    processor of its own. Where no wait is expected, in tasks and in try_recv(), a reader does not spin.
+
     Iteration, with ``for`` or ``async for``, ends when the channel is closed.
 
     A message can be read until the reader goes on to the next one, is closed, or finishes it (``m.finish()``, ``with m:``, or

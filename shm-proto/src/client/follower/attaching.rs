@@ -96,8 +96,13 @@ impl Follower {
     }
 
     fn leave(&mut self) {
-        if let Some(Attachment::Ring(reader)) = &self.attachment {
-            self.wait.forget(reader.as_fd());
+        let watched = match &self.attachment {
+            Some(Attachment::Ring(reader)) => Some(reader.as_fd()),
+            Some(Attachment::Handoff(reader)) => reader.descriptor_in_use(),
+            None => None,
+        };
+        if let Some(watched) = watched {
+            self.wait.forget(watched);
         }
         self.attachment = None;
     }

@@ -158,6 +158,27 @@ fn a_full_semaphore_stays_full() {
 }
 
 #[test]
+fn whoever_watches_can_be_told_that_it_is_enough() {
+    let page = page();
+    let (semaphore, enough) = (Semaphore::new(&page.wake), AtomicBool::new(false));
+    std::thread::scope(|scope| {
+        let watcher = scope.spawn(|| semaphore.watch_unless(after(LONG), || enough.load(Ordering::SeqCst)));
+        wait_until("it sleeps", || fields(&page.wake).1 == 1);
+        enough.store(true, Ordering::SeqCst);
+        // A wake-up just before the sleep is lost.
+        wait_until("it has ended", || {
+            semaphore.wake_sleepers();
+            watcher.is_finished()
+        });
+        assert_eq!(watcher.join().unwrap(), Wait::Interrupted);
+    });
+    assert_eq!(fields(&page.wake).1, 0);
+    semaphore.post();
+    assert_eq!(semaphore.watch_unless(0, || true), Wait::Posted, "a post counts first");
+    assert_eq!(semaphore.value(), 1);
+}
+
+#[test]
 fn whoever_watches_leaves_the_post_to_the_next_and_a_nudge_is_no_post() {
     let page = page();
     let semaphore = Semaphore::new(&page.wake);

@@ -97,7 +97,7 @@ impl Page {
     }
 
     pub(super) fn set_strategy(&mut self, strategy: WaitStrategy) {
-        self.strategy = strategy;
+        self.strategy = strategy.limited();
         self.shared.line.wait.store(strategy.to_word(), Ordering::Relaxed);
     }
 

@@ -8,7 +8,7 @@ use super::connection::Connection;
 use super::moves::Standing;
 use super::position::Found;
 use crate::os::bell::Bell;
-use crate::os::clock::monotonic_ns;
+use crate::os::clock::{self, monotonic_ns};
 use crate::os::process;
 use crate::ring::holder;
 use crate::ring::layout::{control, waiting};
@@ -45,9 +45,10 @@ impl Reader {
         self.page.strategy()
     }
 
-    /// Looks at the header for as long as the strategy says, after a [pause](super::pause). Returns false if nothing came.
+    /// Looks at the header for as long as the strategy says, after a [pause](super::pause). A time that the program has chosen
+    /// ends at the deadline. Returns false if nothing came.
     #[inline]
-    pub(super) fn spin(&mut self) -> bool {
+    pub(super) fn spin(&mut self, deadline_ns: u64) -> bool {
         if self.page.strategy() == WaitStrategy::Sleep {
             return self.position.has_come();
         }
@@ -55,7 +56,7 @@ impl Reader {
             std::hint::spin_loop();
         }
         match self.page.strategy() {
-            WaitStrategy::Spin(time) => self.spin_for(time),
+            WaitStrategy::Spin(time) => self.spin_for(time.min(clock::left(deadline_ns))),
             _ => spin::spin(spin::SPIN_NS, || self.position.has_come()),
         }
     }
@@ -101,7 +102,7 @@ impl Reader {
     pub(in crate::ring) fn linger(&mut self) -> bool {
         let Connection { moves, trouble, .. } = &self.connection;
         let waits_for_the_daemon = trouble.is_told() || (!moves.may_move() && moves.has_moved(self.page.glance()));
-        !waits_for_the_daemon && (self.spin() || self.look_on(u64::MAX))
+        !waits_for_the_daemon && (self.spin(u64::MAX) || self.look_on(u64::MAX))
     }
 
     /// Waits until there is something to look at, or until the deadline. Returns false if the deadline came first.
@@ -184,16 +185,29 @@ impl Reader {
     /// descriptor becomes readable when there may be. Returns false if the program must receive first.
     ///
     /// Looks for a message for some microseconds before it returns true, because the gaps of a fast stream are too
-    /// short for a sleep.
+    /// short for a sleep. With [`WaitStrategy::Spin`] it looks for that time.
     ///
     /// # Errors
     /// If no descriptor is available to poll on.
     pub fn arm(&mut self) -> Result<bool> {
         self.descriptor()?;
         self.listen();
-        if self.linger() {
-            return Ok(false);
-        }
+        if self.linger() { Ok(false) } else { self.arm_without_looking() }
+    }
+
+    /// As [`arm`](Self::arm), but does not look for a message for a while first. For bindings that have done so in another
+    /// way, or whose program does not expect this call to take as long as [`WaitStrategy::Spin`] may say.
+    ///
+    /// # Errors
+    /// As [`arm`](Self::arm).
+    #[doc(hidden)]
+    pub fn arm_at_once(&mut self) -> Result<bool> {
+        self.descriptor()?;
+        self.listen();
+        self.arm_without_looking()
+    }
+
+    fn arm_without_looking(&mut self) -> Result<bool> {
         // This listens, too, so it comes before the descriptor follows: bell and connection may be others afterwards.
         self.give_back();
         self.page.bell().drain();

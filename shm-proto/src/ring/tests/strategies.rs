@@ -13,6 +13,7 @@ fn every_message_arrives_however_a_reader_waits() {
     let mut readers: Vec<_> = strategies.iter().map(|_| channel.reader(Start::Oldest)).collect();
     for (n, (reader, strategy)) in readers.iter_mut().zip(strategies).enumerate() {
         reader.set_wait_strategy(strategy);
+        assert_eq!(reader.wait_strategy(), strategy);
         assert_eq!(WaitStrategy::of_word(channel.readers[n].page.line.wait.load(Ordering::Relaxed)), strategy);
     }
     let mut writer = channel.writer();
@@ -45,4 +46,8 @@ fn a_reader_that_spins_looks_for_its_time_before_it_sleeps() {
     let begun = Instant::now();
     assert!(reader.arm().unwrap());
     assert!(begun.elapsed() >= time, "{:?}", begun.elapsed());
+    // For whoever has looked already, and must not take so long.
+    reader.set_wait_strategy(WaitStrategy::Spin(Duration::MAX));
+    assert_eq!(reader.wait_strategy(), WaitStrategy::Spin(Duration::from_secs(1)), "as long as anybody may spin");
+    assert!(reader.arm_at_once().unwrap());
 }

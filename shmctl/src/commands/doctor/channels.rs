@@ -4,6 +4,7 @@ use shm_proto::OnFull;
 use shm_proto::internal::control::stat::{ChannelStat, FullPolicy, ReaderStat, ReaderState, SourceState, WriterState};
 
 use super::finding::{Finding, Severity};
+use super::ring_size;
 use crate::condition::{effect, is_full, name, slowest};
 use crate::human::{age, bytes, count, percent, printable};
 
@@ -15,6 +16,7 @@ pub(super) fn look(earlier: &[ChannelStat], now: &[ChannelStat]) -> Vec<Finding>
         findings.extend(full(before, stat));
         findings.extend(source(stat));
         findings.extend(peers(stat));
+        findings.extend(ring_size::look(stat));
         if stat.readers.len() >= stat.max_readers as usize {
             findings.push(Finding::new(
                 Severity::Warning,

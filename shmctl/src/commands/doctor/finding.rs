@@ -10,6 +10,8 @@ use crate::terminal::{Page, folded};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(super) enum Severity {
+    /// Nothing is wrong, but something could be better.
+    Note,
     /// Something will go wrong, or does already for some.
     Warning,
     /// Messages do not flow, or are lost.
@@ -21,6 +23,7 @@ pub(super) enum Severity {
 impl Severity {
     pub(super) fn exit_code(self) -> u8 {
         match self {
+            Severity::Note => 0,
             Severity::Warning => 1,
             Severity::Critical => 2,
             Severity::Unknown => 3,
@@ -29,6 +32,7 @@ impl Severity {
 
     fn word(self) -> &'static str {
         match self {
+            Severity::Note => "note",
             Severity::Warning => "warning",
             Severity::Critical => "critical",
             Severity::Unknown => "unknown",
@@ -36,11 +40,20 @@ impl Severity {
     }
 
     fn colour(self) -> Colour {
-        if self == Severity::Critical { Colour::Red } else { Colour::Yellow }
+        match self {
+            Severity::Note => Colour::Bold,
+            Severity::Critical => Colour::Red,
+            Severity::Warning | Severity::Unknown => Colour::Yellow,
+        }
+    }
+
+    /// Something is wrong, or may be.
+    fn is_fault(self) -> bool {
+        self != Severity::Note
     }
 }
 
-/// One thing that is not as it should be.
+/// One thing that is not as it should be, or not as it could be.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub(super) struct Finding {
     pub(super) severity: Severity,
@@ -85,7 +98,7 @@ impl<'a> Report<'a> {
     }
 }
 
-/// The severity that decides the exit code: what is known to be wrong counts before what is not known.
+/// The severity that decides the exit code: what is known to be wrong counts before what is not known. Notes do not count.
 pub(super) fn worst(findings: &[Finding]) -> Option<Severity> {
     let has = |severity| findings.iter().any(|finding| finding.severity == severity && !finding.mended);
     [Severity::Critical, Severity::Unknown, Severity::Warning].into_iter().find(|severity| has(*severity))
@@ -109,17 +122,22 @@ pub(super) fn render(findings: &[Finding], page: Page) -> String {
 }
 
 fn summary(findings: &[Finding]) -> String {
-    if findings.is_empty() {
-        return "no problems found\n".to_owned();
-    }
     let open = |severity| findings.iter().filter(|finding| finding.severity == severity && !finding.mended).count();
     let (critical, warnings) = (open(Severity::Critical), open(Severity::Warning));
-    let mut text = format!("{critical} critical, {}", counted(warnings as u64, "warning", "s"));
+    let mut text = if findings.iter().any(|finding| finding.severity.is_fault()) {
+        format!("{critical} critical, {}", counted(warnings as u64, "warning", "s"))
+    } else {
+        "no problems found".to_owned()
+    };
     let mended = findings.iter().filter(|finding| finding.mended).count();
     for (number, what) in [(open(Severity::Unknown), "unknown"), (mended, "mended")] {
         if number > 0 {
             text += &format!(", {number} {what}");
         }
+    }
+    match open(Severity::Note) {
+        0 => {}
+        notes => text += &format!(", {}", counted(notes as u64, "note", "s")),
     }
     text + "\n"
 }
@@ -140,10 +158,14 @@ mod tests {
 
     #[test]
     fn the_worst_finding_is_the_exit_code() {
-        use Severity::{Critical, Unknown, Warning};
-        for (severities, code) in
-            [(&[][..], 0), (&[Warning], 1), (&[Warning, Unknown], 3), (&[Unknown, Critical, Warning], 2)]
-        {
+        use Severity::{Critical, Note, Unknown, Warning};
+        for (severities, code) in [
+            (&[][..], 0),
+            (&[Note], 0),
+            (&[Note, Warning], 1),
+            (&[Warning, Unknown], 3),
+            (&[Unknown, Critical, Warning], 2),
+        ] {
             let findings: Vec<_> = severities.iter().copied().map(finding).collect();
             assert_eq!(worst(&findings).map_or(0, Severity::exit_code), code, "{severities:?}");
         }
@@ -171,6 +193,10 @@ warning   channel cam is full
 "
         );
         assert_eq!(render(&[], Page::default()), "no problems found\n");
+        let notes = render(&[finding(Severity::Note), finding(Severity::Note)], Page::default());
+        assert!(notes.starts_with("note      channel") && notes.ends_with("no problems found, 2 notes\n"), "{notes}");
+        let both = render(&[finding(Severity::Note), finding(Severity::Warning)], Page::default());
+        assert!(both.ends_with("0 critical, 1 warning, 1 note\n"), "{both}");
         let narrow = render(&[found], Page { columns: Some(30), colour: true });
         assert!(
             narrow.contains("\x1b[31mcritical\x1b[0m") && narrow.contains(" command: shmctl evict -c cam --reader 3\n")
@@ -185,6 +211,8 @@ warning   channel cam is full
         for (key, value) in [("severity", "warning"), ("check", "channel"), ("what", "channel cam is full")] {
             assert_eq!(json["findings"][0][key], value);
         }
-        assert_eq!(serde_json::to_value(Report::new(&[])).unwrap()["status"], "ok");
+        for fine in [&[][..], &[finding(Severity::Note)]] {
+            assert_eq!(serde_json::to_value(Report::new(fine)).unwrap()["status"], "ok");
+        }
     }
 }

@@ -156,7 +156,7 @@ impl Live {
                 self.figures.miss();
                 if self.figures.at.elapsed() > LATE + self.status.interval {
                     let socket = self.endpoint.socket.display();
-                    self.status.trouble = Some(format!("the daemon at {socket} does not answer"));
+                    self.status.trouble = Some(format!("no answer from the daemon at {socket}"));
                 }
             } else if let Err(failure) = self.observer.begin(CONNECT) {
                 self.no_answer(&failure);

@@ -39,7 +39,7 @@ pub(super) fn draw(buffer: &mut Buffer, figures: &Figures, control: &Control, st
     let footer = if has_header && height == 1 { Vec::new() } else { footer };
     let mut rows: Vec<Row> = Vec::new();
     if has_header {
-        rows.push(lines::header(figures, control, status));
+        rows.extend(lines::header(figures, control, status, area.width).into_iter().take(most(height)));
     }
     rows.extend(body(figures, control, area.width, height.saturating_sub(rows.len() + footer.len())));
     rows.truncate(height.saturating_sub(footer.len()));
@@ -50,6 +50,11 @@ pub(super) fn draw(buffer: &mut Buffer, figures: &Figures, control: &Control, st
     for (y, row) in (area.bottom().saturating_sub(lines)..).zip(&footer) {
         row.put(buffer, y);
     }
+}
+
+/// The most lines that a text of one line may take if it is longer.
+fn most(height: usize) -> usize {
+    if height < 15 { 1 } else { 3 }
 }
 
 /// What is between header and footer.
@@ -75,13 +80,8 @@ fn body(figures: &Figures, control: &Control, width: u16, height: usize) -> Vec<
         operations: if operations == 0 { 0 } else { operations + 1 },
     };
     // The line about the channel, if there is room for more than the channels. It may be longer than a line.
-    let most = match height {
-        0..5 => 0,
-        5..15 => 1,
-        _ => 3,
-    };
     let mut summary = lines::summary(channel, at, width);
-    summary.truncate(most);
+    summary.truncate(if height > 4 { most(height) } else { 0 });
     let shares = Shares::of(height - summary.len(), &wanted);
     let mut rows = window(channels, place, shares.channels);
     rows.extend(summary);
@@ -95,7 +95,7 @@ fn body(figures: &Figures, control: &Control, width: u16, height: usize) -> Vec<
 pub(super) fn text(figures: &Figures, control: &Control, status: &Status, width: u16, with_colour: bool) -> String {
     let at = figures.at;
     let channels = control.channels(figures);
-    let mut rows = vec![lines::header(figures, control, status)];
+    let mut rows = lines::header(figures, control, status, width);
     match channels.as_slice() {
         [] => rows.push(Row::new(NO_CHANNEL, None)),
         channels => rows.extend(tables::channels(channels, None, at, width)),

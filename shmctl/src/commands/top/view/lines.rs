@@ -26,11 +26,11 @@ pub(in super::super) struct Status {
     pub(in super::super) interval: Duration,
 }
 
-/// The first line.
-pub(super) fn header(figures: &Figures, control: &Control, status: &Status) -> Row {
+/// The first line, or several if something is wrong.
+pub(super) fn header(figures: &Figures, control: &Control, status: &Status, width: u16) -> Vec<Row> {
     if let Some(trouble) = &status.trouble {
         let text = format!("shmctl top  figures are {} old: {}", duration(status.age), printable(trouble));
-        return Row::new(text, Some(Colour::BoldRed));
+        return rows(&text, 2, Some(Colour::BoldRed), width);
     }
     let daemon =
         status.daemon.as_ref().map(|daemon| format!("  shmd {} (pid {})", printable(&daemon.version), daemon.pid));
@@ -43,7 +43,7 @@ pub(super) fn header(figures: &Figures, control: &Control, status: &Status) -> R
         several(readers, "reader"),
         interval(status.interval)
     );
-    Row::new(text, Some(Colour::Bold))
+    vec![Row::new(text, Some(Colour::Bold))]
 }
 
 /// A text on as many lines as it needs.

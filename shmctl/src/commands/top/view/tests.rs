@@ -156,6 +156,9 @@ fn a_daemon_that_is_away_and_a_pause_are_in_the_first_line_and_the_order_in_the_
     let lines = screen((80, 24), &usual(), &Control::default(), &away);
     assert_eq!(lines[0], "shmctl top  figures are 3.0s old: no daemon at /x/shmd.sock: \\u{1b}[2J");
     assert!(lines[2].contains("full"), "the last figures stay: {lines:#?}");
+    away.trouble = Some("no daemon at /a/long/directory/shmd.sock: there is no such socket; start shmd".into());
+    let lines = screen((80, 24), &usual(), &Control::default(), &away);
+    assert!(lines[1].starts_with("  ") && lines[1].ends_with("socket; start shmd"), "{lines:#?}");
     let control = Control { is_paused: true, sort: Sort::Lag, ..Control::default() };
     let lines = screen((80, 24), &usual(), &control, &status());
     assert!(lines[0].starts_with("shmctl top  PAUSED  shmd 0.1.0") && lines[23].contains("s sort (lag)"), "{lines:#?}");
