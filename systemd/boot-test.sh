@@ -6,122 +6,21 @@
 # Usage: boot-test.sh [--install] [DIRECTORY-OF-BINARIES]      (default: target/release beside this directory)
 #   --install   get what is missing with apt-get first, and fail where the test cannot run (for CI)
 #
-# Needs root, systemd-nspawn and debootstrap (apt-get install systemd-container debootstrap); without them it says so and is
-# skipped with exit code 0. The root is made once and kept in $XDG_CACHE_HOME/shmd-boot, or
-# /var/cache/shmd-boot.
+# container.sh says what is needed, and what happens without it.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
-require=no
-if [ "${1:-}" = --install ]; then
-    require=yes
-    shift
-fi
+test=boot-test.sh
+. "$here/container.sh"
 binaries=${1:-${CARGO_TARGET_DIR:-$here/../target}/release}
-suite=bookworm
-cache=${XDG_CACHE_HOME:-/var/cache}/shmd-boot
-base=$cache/$suite
-machine=shmd-boot-$$
-
-skip() {
-    if [ "$require" = yes ]; then
-        echo "boot-test.sh: FAILED: $1" >&2
-        exit 1
-    fi
-    echo "boot-test.sh: skipped: $1"
-    exit 0
-}
-[ "$(id -u)" = 0 ] || skip "only root can boot a container"
-if [ "$require" = yes ] && ! { command -v systemd-nspawn && command -v debootstrap; } >/dev/null; then
-    apt-get update -q
-    DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends systemd-container debootstrap
-fi
-for tool in systemd-nspawn debootstrap nsenter; do
-    command -v "$tool" >/dev/null || skip "$tool is missing (apt-get install systemd-container debootstrap)"
-done
 for program in shmd shmctl; do
     [ -x "$binaries/$program" ] || skip "$binaries/$program is missing (cargo build --release)"
 done
 
-# One at a time makes the root, and none copies a half-made one.
-mkdir -p "$cache"
-exec 9>"$cache/lock"
-flock 9
-if [ ! -e "$base/.complete" ]; then
-    echo "boot-test.sh: making a $suite root in $base"
-    rm -rf "$base"
-    debootstrap --variant=minbase --include=systemd,systemd-sysv,dbus,procps "$suite" "$base" >"$cache/debootstrap.log" 2>&1 ||
-        skip "debootstrap failed: $(tail -n 1 "$cache/debootstrap.log")"
-    # The packages' archives are of no use here.
-    rm -rf "$base"/var/cache/apt/archives/*.deb
-    touch "$base/.complete"
-fi
-exec 9>&-
-
-work=$(mktemp -d)
-root=$work/root
-nspawn=
-inner=
-cleanup() {
-    status=$?
-    if [ "$status" != 0 ] && [ -n "$inner" ]; then
-        echo "boot-test.sh: the journal's end:" >&2
-        inside journalctl --no-pager -n 60 >&2 || true
-    fi
-    if [ -n "$nspawn" ] && kill -0 "$nspawn" 2>/dev/null; then
-        kill "$nspawn" 2>/dev/null || true
-        for _ in $(seq 100); do
-            kill -0 "$nspawn" 2>/dev/null || break
-            sleep 0.1
-        done
-        kill -9 "$nspawn" 2>/dev/null || true
-        wait "$nspawn" 2>/dev/null || true
-    fi
-    rm -rf "$work"
-    exit "$status"
-}
-trap cleanup EXIT
-trap 'exit 130' INT TERM
-
-say() { echo "boot-test.sh: $*"; }
-fail() {
-    echo "boot-test.sh: FAILED: $*" >&2
-    exit 1
-}
-inside() { nsenter -t "$inner" -m -u -i -n -p -- "$@"; }
-# as USER COMMAND...: with the user's groups.
-as() {
-    local user=$1
-    shift
-    inside runuser -u "$user" -- "$@"
-}
-# until WHAT COMMAND...: tries until it succeeds.
-until_so() {
-    local what=$1
-    shift
-    for _ in $(seq 600); do
-        if "$@" >/dev/null 2>&1; then return 0; fi
-        sleep 0.1
-    done
-    fail "waited in vain until $what"
-}
-# prints PATTERN COMMAND...: whether the command prints it. Not a pipe: grep -q ends at the first match, and the command,
-# killed by SIGPIPE, would make the pipe fail now and then.
-prints() {
-    local pattern=$1 said
-    shift
-    said=$("$@" 2>&1) || true
-    grep -q -- "$pattern" <<<"$said"
-}
-main_pid() { inside systemctl show -P MainPID shmd.service; }
-property() { inside systemctl show -P "$1" shmd.service; }
-active() { [ "$(property ActiveState)" = active ]; }
-restarts_are() { [ "$(property NRestarts)" = "$1" ] && active; }
-
 say "installing"
-cp -a "$base" "$root"
+make_root
 install -D -m 755 "$binaries/shmd" "$binaries/shmctl" -t "$root/usr/bin"
-install -D -m 644 "$here/shmd.service" "$here/shmd-metrics.service" "$here/shmd-metrics.socket" -t "$root/usr/lib/systemd/system"
+install -D -m 644 "$here"/*.{service,socket} -t "$root/usr/lib/systemd/system"
 install -D -m 644 "$here/shmd.conf" -t "$root/usr/lib/sysusers.d"
 mkdir -p "$root/etc/systemd/system/shmd.service.d" "$root/etc/shmd"
 # Three seconds are long enough for a loaded machine and short enough to wait for.
@@ -136,22 +35,11 @@ chroot "$root" systemd-sysusers
 chroot "$root" useradd -M member -G video
 chroot "$root" useradd -M outsider
 chroot "$root" useradd -M writer
+# The service brings its socket with it.
 systemctl --root="$root" enable shmd.service shmd-metrics.socket >/dev/null 2>&1
 
 say "booting"
-systemd-nspawn -q -D "$root" --register=no --keep-unit --link-journal=no --private-network --console=pipe \
-    --machine="$machine" /lib/systemd/systemd >"$work/console" 2>&1 </dev/null &
-nspawn=$!
-for _ in $(seq 300); do
-    kill -0 "$nspawn" 2>/dev/null || {
-        cat "$work/console" >&2
-        skip "systemd-nspawn does not start here: $(tail -n 1 "$work/console")"
-    }
-    inner=$(pgrep -P "$nspawn" | head -n 1) && [ -n "$inner" ] &&
-        inside systemctl is-system-running 2>/dev/null | grep -qE 'running|degraded' && break
-    sleep 0.1
-done
-[ -n "$inner" ] || fail "the container has no first process"
+boot
 
 say "start"
 until_so "shmd is active" active
@@ -159,7 +47,9 @@ pid=$(main_pid)
 [ "$(inside ps -o user= -p "$pid")" = shmd ] || fail "shmd does not run as user shmd"
 prints 'Status: "1 channel, 0 readers, 0 writers"' inside systemctl status --no-pager shmd.service ||
     fail "the status line is not in systemctl status"
-inside test -S /run/shmd/shmd.sock || fail "no socket"
+[ "$(inside stat -c '%F %U %G %a' /run/shmd/shmd.sock)" = "socket shmd shmd 666" ] || fail "the socket's owner, group or mode"
+active shmd.socket || fail "shmd.socket is not active"
+prints kept_by=systemd inside journalctl --no-pager -u shmd || fail "the daemon has not taken systemd's socket"
 [ "$(inside stat -c '%U %G %a' /dev/shm/shmd.main)" = "shmd video 640" ] || fail "the object's owner, group or mode"
 
 say "metrics over TCP and over a Unix socket, from a service without network"
@@ -308,10 +198,13 @@ until_so "systemd sees that it is ready" active
 restarts_are 0 && [ "$(main_pid)" = "$pid" ] || fail "systemd has restarted it"
 inside rm /tmp/go
 
-say "SIGKILL and automatic restart"
-inside kill -KILL "$pid"
+say "SIGKILL and automatic restart, with the same socket"
+socket=$(inside stat -c %i /run/shmd/shmd.sock)
+inside sh -c "kill -KILL $pid; while [ -e /proc/$pid ]; do sleep 0.01; done"
+# Nobody is refused meanwhile.
+prints main as member shmctl list || fail "no channel during the restart"
 until_so "shmd is back" restarts_are 1
-prints main as member shmctl list || fail "no channel after the restart"
+[ "$(inside stat -c %i /run/shmd/shmd.sock)" = "$socket" ] || fail "the socket is another one"
 say "sources after the restart, with what the killed daemon has left"
 fed_by_sources
 inside rm /etc/shmd/shmd.d/sources.toml
@@ -336,9 +229,16 @@ inside rm /etc/shmd/shmd.d/bad.toml
 inside systemctl reset-failed shmd.service
 inside systemctl start shmd.service
 
-say "stop"
+say "stop: the socket stays, and the next client starts the daemon"
 inside systemctl stop shmd.service
 [ "$(property Result)" = success ] || fail "stopping ended with $(property Result)"
+[ "$(inside sh -c 'ls -A /dev/shm /run/shmd')" = "$(printf '/dev/shm:\n\n/run/shmd:\nshmd.sock')" ] ||
+    fail "left behind: $(inside ls -A /dev/shm /run/shmd)"
+prints main as member shmctl list || fail "a client does not start the daemon"
+until_so "shmd is active" active
+
+say "stop for good"
+inside systemctl stop shmd.socket shmd.service
 left_behind() { inside sh -c 'ls -A /dev/shm; ls -d /run/shmd /run/shmd.pid 2>/dev/null || true'; }
 [ -z "$(left_behind)" ] || fail "left behind: $(left_behind)"
 prints '^shmd_up 0' scrape || fail "the metrics do not say that the daemon is down: $(scrape)"

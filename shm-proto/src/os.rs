@@ -20,7 +20,7 @@
 //! | [`peer`] | who is at the other end of a Unix socket |
 //! | [`process`] | facts about a process, for display and for telling a dead owner from a living one |
 //! | [`child`] | a child process that does not outlive its parent |
-//! | [`inherited`] | descriptors that a process leaves to itself across `execve` |
+//! | [`inherited`] | descriptors that a process leaves to itself across `execve`, and those that systemd hands over |
 //! | [`prefetch`] | asking for cache lines before they are read |
 //! | [`unread`] | the bytes that a socket, a pipe or a peer has not read yet |
 //! | [`file_id`] | which file it is, whatever its name |

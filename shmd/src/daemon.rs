@@ -17,6 +17,7 @@ mod remove;
 mod stopping;
 mod timers;
 
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -65,6 +66,8 @@ pub(crate) struct Origin {
     pub(crate) program: PathBuf,
     /// Where that was done.
     pub(crate) start_dir: PathBuf,
+    /// The control socket, if the service manager has handed it over.
+    pub(crate) listener: Option<OwnedFd>,
 }
 
 /// Serves the channels until told to stop; `ready` is called when all of them are there. `left` is what the program before this
@@ -119,7 +122,7 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn start(config: Config, origin: Origin, left: Option<(Handover, Luggage)>) -> Result<Self, Failure> {
+    fn start(config: Config, mut origin: Origin, left: Option<(Handover, Luggage)>) -> Result<Self, Failure> {
         match left {
             None => descriptors::prepare(&config.channels)?,
             // The limit is what it was, and not all that is open now stays open.
@@ -132,6 +135,8 @@ impl Daemon {
             None => Instance::take(&config.runtime_dir)?,
             Some((left, luggage)) => Instance::left(&config.runtime_dir, luggage.fd(left.lock)?, left.made_dir)?,
         };
+        let path = config.runtime_dir.join(SOCKET_NAME);
+        let handed_over = origin.listener.take().map(|fd| Socket::handed_over(path.clone(), fd)).transpose()?;
         let saved = save_in(instance.dir()?, &config.runtime_dir, |path, e| cleanup::failed(None, path.display(), e));
         let pid_file = origin.pid_file.as_deref().map(PidFile::write).transpose()?;
         operation(LogEvent::Start)
@@ -153,10 +158,10 @@ impl Daemon {
         }
         creations.restore(&mut channels, &config.prefix, owner, &user);
         remove_orphans(&config.prefix, owner, |name| channels.iter().any(|channel| channel.has_segment(name)));
-        let path = config.runtime_dir.join(SOCKET_NAME);
-        let socket = match &left {
-            None => Socket::bind(path)?,
-            Some((left, luggage)) => Socket::left(path, luggage.fd(left.socket)?),
+        let socket = match (&left, handed_over) {
+            (Some((left, luggage)), _) => Socket::left(path, luggage.fd(left.socket)?, left.socket_is_kept),
+            (None, Some(socket)) => socket,
+            (None, None) => Socket::bind(path)?,
         };
         connections.listen(&socket.listener)?;
         let mut daemon = Self {
@@ -205,6 +210,7 @@ impl Daemon {
             let barrier = if barrier::available() { "membarrier" } else { "fence" };
             let ready =
                 operation(LogEvent::Ready).number("pid", std::process::id()).text("socket", socket.path.display());
+            let ready = if socket.is_kept { ready.text("kept_by", "systemd") } else { ready };
             ready.text("barrier", barrier).info();
         }
         daemon.saved.is_ready();

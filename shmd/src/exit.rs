@@ -4,6 +4,7 @@ use std::io::{self, ErrorKind};
 
 use shm_proto::{Error, HandoffError, ReaderError, RequestError, WriterError};
 
+use crate::socket::Unfit;
 use crate::{config, process};
 
 /// It failed.
@@ -14,7 +15,7 @@ const USAGE: u8 = 2;
 const TEMPORARY: u8 = 75;
 /// Not permitted.
 const NOT_PERMITTED: u8 = 77;
-/// A mistake in a configuration file.
+/// A mistake in a configuration file or in the socket unit.
 const CONFIGURATION: u8 = 78;
 
 /// The outcome of a start in the background.
@@ -41,6 +42,9 @@ pub(crate) enum Failure {
     /// Anything while running.
     #[error(transparent)]
     Run(#[from] Error),
+    /// What the service manager has handed over is not the control socket.
+    #[error(transparent)]
+    Socket(#[from] Unfit),
     /// The daemon in the background did not become ready.
     #[error("{}", .0.message)]
     Background(Verdict),
@@ -62,7 +66,7 @@ pub(crate) fn code(failure: &Failure) -> u8 {
         Failure::CommandLine(e) => u8::try_from(e.exit_code()).unwrap_or(USAGE),
         Failure::Background(verdict) => verdict.code,
         Failure::Config(e) if e.is_usage() => USAGE,
-        Failure::Config(_) => CONFIGURATION,
+        Failure::Config(_) | Failure::Socket(_) => CONFIGURATION,
         Failure::Run(
             Error::Request(RequestError::TimedOut { .. })
             | Error::Reader(ReaderError::TimedOut { .. })

@@ -43,6 +43,7 @@ mod source;
 mod threads;
 
 use std::io::Write;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -85,9 +86,10 @@ fn start() -> Result<(), Failure> {
         let text = config::show(&config);
         return std::io::stdout().write_all(text.as_bytes()).map_err(Failure::Output);
     }
-    // The program before this one in the same process has gone into the background.
+    // The program before this one in the same process has taken the socket and left it, and has gone into the background.
+    let listener = if left.is_none() { socket::take()? } else { None };
     let Some(background) = asked.background.as_ref().filter(|_| left.is_none()) else {
-        return serve(config, asked, (start_dir, left), &host, &mut || {});
+        return serve(config, asked, Start { dir: start_dir, left, listener }, &host, &mut || {});
     };
     if let Some(channel) = config.channels.iter().find(|channel| channel.source == config::SourceKind::Stdin) {
         return Err(Failure::CommandLine(args::usage(format!(
@@ -101,7 +103,8 @@ fn start() -> Result<(), Failure> {
         Side::Child(herald) => {
             let mut herald = Some(herald);
             let mut told = |code, message: &str| herald.take().map_or((), |herald| herald.tell(code, message));
-            let result = serve(config, asked, (start_dir, None), &host, &mut || told(0, ""));
+            let start = Start { dir: start_dir, left: None, listener };
+            let result = serve(config, asked, start, &host, &mut || told(0, ""));
             if let Err(failure) = &result {
                 // Logged before the parent ends, so that whoever waited for it finds it there.
                 operation_log::operation(operation_log::LogEvent::Failed).reason(failure).error();
@@ -112,10 +115,17 @@ fn start() -> Result<(), Failure> {
     }
 }
 
+/// What the program has found when it started.
+struct Start {
+    dir: PathBuf,
+    left: Option<(daemon::left::Handover, handover::Luggage)>,
+    listener: Option<OwnedFd>,
+}
+
 fn serve(
     config: config::Config,
     asked: args::Asked,
-    (start_dir, left): (PathBuf, Option<(daemon::left::Handover, handover::Luggage)>),
+    Start { dir: start_dir, left, listener }: Start,
     host: &host::Host,
     ready: &mut dyn FnMut(),
 ) -> Result<(), Failure> {
@@ -127,6 +137,7 @@ fn serve(
         pid_file: asked.pid_file,
         program: daemon::probe::own_program(),
         start_dir,
+        listener,
     };
     // This takes microseconds while there is one thread. With more threads, the kernel waits for all processors, which takes tens
     // of milliseconds on a busy machine and has no bound; meanwhile a source hears nothing, not even that it has to stop.

@@ -1,67 +1,112 @@
-//! The control socket in the runtime directory.
+//! The control socket in the runtime directory: one that the daemon makes, or one that the service manager keeps for it.
+
+mod handed_over;
 
 use std::fs::{self, Permissions};
-use std::io::ErrorKind;
-use std::os::fd::OwnedFd;
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use nix::sys::socket::{Backlog, listen};
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, connect, listen, socket};
+use shm_proto::internal::os::poll::readable;
 use shm_proto::{Error, Result};
 
 use crate::cleanup;
 use crate::operation_log::{LogEvent, operation};
 
+pub(crate) use handed_over::{Unfit, take};
+
 /// Connections that may wait to be accepted. They are accepted in their order, so this is how many a client may find before
 /// it: with the system's limit, 4096 by default, two clients that connect, ask and hang up in a loop would keep the others
 /// waiting for a second. Who finds the queue full waits in `connect`.
 const BACKLOG: i32 = 128;
+/// How long a dead daemon's socket may have a listener: its children are killed with it, and the last of them may still be ending.
+const CLOSING: Duration = Duration::from_secs(1);
+/// The time between two looks at a listener whose queue is full.
+const LOOK: Duration = Duration::from_millis(5);
 
-/// The control socket; its name is removed when dropped.
+/// The control socket; its name is removed when dropped, unless the service manager keeps the socket.
 #[derive(Debug)]
 pub(crate) struct Socket {
     /// Nonblocking.
     pub(crate) listener: UnixListener,
     /// Its name.
     pub(crate) path: PathBuf,
+    /// The service manager keeps it: clients that come while there is no daemon wait in its queue.
+    pub(crate) is_kept: bool,
 }
 
 impl Socket {
-    /// Listens. A socket that is there already is a dead daemon's: the lock is ours.
+    /// Listens. A socket that is there already is a dead daemon's, if nobody listens on it: the lock is ours.
     ///
     /// # Errors
     /// When the name is taken by something else, too long, or not to be made.
     pub(crate) fn bind(path: PathBuf) -> Result<Self> {
         if fs::symlink_metadata(&path).is_ok_and(|found| found.file_type().is_socket()) {
+            await_end(&path)
+                .map_err(|e| Error::system(format!("listen on the control socket {}", path.display()), e))?;
             fs::remove_file(&path)
                 .map_err(|e| Error::system(format!("remove the stale socket {}", path.display()), e))?;
             operation(LogEvent::Replace).text("socket", path.display()).reason("its daemon has ended").warn();
         }
         let listener = UnixListener::bind(&path)
             .map_err(|e| Error::system(format!("listen on the control socket {}", path.display()), e))?;
-        let socket = Self { listener, path };
+        let socket = Self { listener, path, is_kept: false };
         let failed = |e| Error::system(format!("prepare the control socket {}", socket.path.display()), e);
-        socket.listener.set_nonblocking(true).map_err(failed)?;
-        Backlog::new(BACKLOG).and_then(|backlog| listen(&socket.listener, backlog)).map_err(|e| failed(e.into()))?;
+        prepare(&socket.listener).map_err(failed)?;
         // Anybody who gets into the directory may connect; who may do what is decided by the peer's credentials.
         fs::set_permissions(&socket.path, Permissions::from_mode(0o666)).map_err(failed)?;
         Ok(socket)
     }
-}
 
-impl Socket {
     /// The one that the program before this one in the same process has left. Clients that have connected meanwhile are in it.
-    pub(crate) fn left(path: PathBuf, listener: OwnedFd) -> Self {
-        Self { listener: listener.into(), path }
+    pub(crate) fn left(path: PathBuf, listener: OwnedFd, is_kept: bool) -> Self {
+        Self { listener: listener.into(), path, is_kept }
     }
 }
 
 impl Drop for Socket {
     fn drop(&mut self) {
+        if self.is_kept {
+            return;
+        }
         match fs::remove_file(&self.path) {
             Err(e) if e.kind() != ErrorKind::NotFound => cleanup::failed(None, self.path.display(), e),
             _ => {}
+        }
+    }
+}
+
+/// To listen once more on a socket that the service manager has made changes its queue, and makes the kernel tell clients that
+/// this process is their peer, and not the manager.
+fn prepare(listener: &UnixListener) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    Backlog::new(BACKLOG).and_then(|backlog| listen(listener, backlog)).map_err(io::Error::from)
+}
+
+/// Waits until nobody listens on a socket any more.
+fn await_end(path: &Path) -> io::Result<()> {
+    let until = Instant::now() + CLOSING;
+    loop {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let probe = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+        let left = until.saturating_duration_since(Instant::now());
+        match connect(probe.as_raw_fd(), &UnixAddr::new(path)?) {
+            // When the listener ends, it hangs up on those who wait in its queue.
+            Ok(()) => drop(readable(probe.as_fd(), Some(left))?),
+            // The queue is full.
+            Err(Errno::EAGAIN) => std::thread::sleep(LOOK),
+            // Nobody listens, or it is a socket of another kind, which no daemon has made.
+            Err(_) => return Ok(()),
+        }
+        if left.is_zero() {
+            let why = "a process without the daemon's lock listens there, as systemd does for shmd.socket; start the daemon with \
+                       systemctl start shmd, or run systemctl stop shmd.socket before, or choose another --runtime-dir";
+            return Err(io::Error::new(ErrorKind::AddrInUse, why));
         }
     }
 }

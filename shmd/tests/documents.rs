@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use shm_cli::keys;
 
-const DOCUMENTS: [&str; 7] = [
+const DOCUMENTS: [&str; 8] = [
     "README.md",
     "CHANGELOG.md",
     "etc/MANUAL.md",
+    "etc/OPERATIONS.md",
     "shm-proto/DESIGN.md",
     "shm-proto/PERFORMANCE.md",
     "shm-proto/PROTOCOL.md",

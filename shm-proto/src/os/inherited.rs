@@ -1,4 +1,4 @@
-//! Descriptors that this process has left to itself across `execve`.
+//! Descriptors that this process has left to itself across `execve`, and sockets that a service manager has left to it.
 #![allow(unsafe_code)]
 
 use std::io;
@@ -7,6 +7,34 @@ use std::sync::{Mutex, PoisonError};
 
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::unistd::dup;
+
+/// What systemd puts into the environment beside the sockets that it hands over. It is for one process: no child needs it, and no
+/// other program that the process executes.
+pub const SOCKET_VARIABLES: [&str; 3] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
+/// The number of the first of these sockets.
+const FIRST_SOCKET: RawFd = 3;
+
+/// Why there are no sockets of a service manager's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SocketsError {
+    /// Nobody has handed over any.
+    #[error("systemd handed over no socket: LISTEN_PID or LISTEN_FDS is missing")]
+    Missing,
+    /// They were for a process that has started this one, or that this one was before.
+    #[error("the sockets are for process {meant} (LISTEN_PID), and this is process {own}")]
+    Foreign {
+        /// As the environment has it.
+        meant: String,
+        /// This process.
+        own: u32,
+    },
+    /// Their number makes no sense.
+    #[error("LISTEN_FDS is {0:?}, and not a number of sockets from 1 to 64")]
+    Number(String),
+    /// One of them is not there.
+    #[error("{0}")]
+    Descriptor(String),
+}
 
 /// Between the look at a descriptor's flag and the change of it.
 static TAKING: Mutex<()> = Mutex::new(());
@@ -44,6 +72,29 @@ pub fn take(number: RawFd) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// The sockets that systemd has handed over to this process, as `sd_listen_fds(3)` describes. Each is given once.
+///
+/// # Errors
+/// See [`SocketsError`].
+pub fn sockets() -> Result<Vec<OwnedFd>, SocketsError> {
+    let variable = |name: &str| std::env::var(name).ok();
+    let count = count(variable("LISTEN_PID"), variable("LISTEN_FDS"), std::process::id())?;
+    let taken = (FIRST_SOCKET..).take(count).map(take);
+    taken.map(|socket| socket.map_err(|e| SocketsError::Descriptor(e.to_string()))).collect()
+}
+
+/// How many there are.
+fn count(pid: Option<String>, fds: Option<String>, own: u32) -> Result<usize, SocketsError> {
+    let Some((pid, fds)) = pid.zip(fds) else { return Err(SocketsError::Missing) };
+    if pid.parse() != Ok(own) {
+        return Err(SocketsError::Foreign { meant: pid, own });
+    }
+    match fds.parse() {
+        Ok(count @ 1..=64) => Ok(count),
+        _ => Err(SocketsError::Number(fds)),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::fs::File;
@@ -65,5 +116,17 @@ mod tests {
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
         assert_eq!(text, "ab");
+    }
+
+    #[test]
+    fn sockets_are_counted_only_if_they_are_for_this_process() {
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(count(some("7"), some("2"), 7), Ok(2));
+        assert_eq!(count(None, some("1"), 7), Err(SocketsError::Missing));
+        assert_eq!(count(some("7"), None, 7), Err(SocketsError::Missing));
+        assert_eq!(count(some("8"), some("1"), 7), Err(SocketsError::Foreign { meant: "8".to_owned(), own: 7 }));
+        for number in ["0", "-1", "65", "many", ""] {
+            assert_eq!(count(some("7"), some(number), 7), Err(SocketsError::Number(number.to_owned())));
+        }
     }
 }

@@ -27,6 +27,7 @@ mod losses;
 mod manual;
 mod massacre;
 mod metrics;
+mod namespaces;
 mod page_table;
 mod permissions;
 mod private_memory;

@@ -14,7 +14,7 @@ pub const EXIT_CODES: &[ExitCode] = &[
     ExitCode::new(2, "a mistake on the command line or in an environment variable"),
     ExitCode::new(75, "timed out"),
     ExitCode::new(77, "not permitted"),
-    ExitCode::new(78, "a mistake in a configuration file"),
+    ExitCode::new(78, "a mistake in a configuration file or in the socket unit"),
 ];
 
 fn after_help() -> String {
@@ -24,6 +24,8 @@ Without any configuration shmd serves one channel, main. Standard input feeds it
 
 Files: /etc/shmd/shmd.toml, then /etc/shmd/shmd.d/*.toml in the order of their names. With --config X.toml: X.toml, then X.d/*.toml. \
 The command line wins over the environment, and the environment over the files.
+
+If systemd hands over the socket of shmd.socket (LISTEN_FDS), shmd uses that one and leaves it in its place when it stops.
 
 Exit codes:
 {}

@@ -24,7 +24,7 @@ impl Stepwise {
         let host = Host { stdin_feeds: false, ..Host::look() };
         let checked = config::load(&given, &host).unwrap_or_else(|e| panic!("{e}"));
         let (program, start_dir) = (own_program(), "/".into());
-        let origin = Origin { given, stdin_feeds: false, pid_file: None, program, start_dir };
+        let origin = Origin { given, stdin_feeds: false, pid_file: None, program, start_dir, listener: None };
         Self(Daemon::start(checked, origin, None).unwrap_or_else(|e| panic!("{e}")))
     }
 

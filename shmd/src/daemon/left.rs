@@ -23,6 +23,9 @@ pub(crate) struct Handover {
     pub(crate) made_dir: bool,
     /// The control socket, listening.
     pub(crate) socket: i32,
+    /// The service manager keeps it.
+    #[serde(default)]
+    pub(crate) socket_is_kept: bool,
     pub(crate) clients: Vec<PackedClient>,
     pub(crate) sources: Vec<(ChannelName, PackedSource)>,
 }

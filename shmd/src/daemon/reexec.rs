@@ -7,12 +7,13 @@
 //! ```
 
 use std::convert::Infallible;
-use std::ffi::{CString, OsString};
+use std::ffi::{CString, OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::time::{Duration, Instant};
 
 use shm_proto::internal::control::Reexecuted;
+use shm_proto::internal::os::inherited;
 use shm_proto::internal::ring::record::features;
 use shm_proto::{ChannelName, Done, Error, ErrorKind, Refusal};
 
@@ -205,7 +206,8 @@ impl Daemon {
         let text = |text: &OsString| CString::new(text.as_bytes()).map_err(io::Error::other);
         let arguments = std::env::args_os().map(|word| text(&word)).collect::<io::Result<Vec<_>>>()?;
         let mut variables = Vec::new();
-        for (name, value) in std::env::vars_os().filter(|(name, _)| name != VARIABLE) {
+        let is_old = |name: &OsStr| name == VARIABLE || inherited::SOCKET_VARIABLES.iter().any(|other| name == *other);
+        for (name, value) in std::env::vars_os().filter(|(name, _)| !is_old(name)) {
             variables.push(text(&[name.as_os_str(), value.as_os_str()].join("=".as_ref()))?);
         }
         variables.push(text(&format!("{VARIABLE}={}:{number}", std::process::id()).into())?);
@@ -240,6 +242,7 @@ impl Daemon {
             lock: parcel.fd(lock)?,
             made_dir,
             socket: parcel.fd(&socket.listener)?,
+            socket_is_kept: socket.is_kept,
             clients: self.connections.pack(parcel, client)?,
             sources,
         };

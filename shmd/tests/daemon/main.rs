@@ -1,5 +1,6 @@
 //! The real daemon with real shared memory, spoken to through the library.
 
+mod activation;
 mod adopt;
 mod broken;
 mod claims;

@@ -64,12 +64,12 @@ impl Daemon {
         daemon
     }
 
-    fn copy(&self) -> PathBuf {
+    pub(super) fn copy(&self) -> PathBuf {
         self.path("shmd")
     }
 
     /// Puts the program into the daemon's directory, as an upgrade does.
-    fn put_copy(&self) {
+    pub(super) fn put_copy(&self) {
         let (program, copy) = (program("shmd"), self.copy());
         let _ = fs::remove_file(&copy);
         if fs::hard_link(&program, &copy).is_err() {
@@ -92,7 +92,7 @@ impl Daemon {
     }
 
     #[track_caller]
-    fn must_reexec(&self) {
+    pub(super) fn must_reexec(&self) {
         let pid = self.child.as_ref().unwrap().id();
         let done = self.reexec().unwrap_or_else(|e| panic!("{e}: {}", self.log()));
         assert_eq!(done.pid, pid);

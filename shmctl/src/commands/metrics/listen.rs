@@ -4,7 +4,7 @@ use std::fmt;
 use std::fs;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -16,8 +16,9 @@ use shm_proto::internal::os::inherited;
 
 use crate::error::{Failure, Result};
 
-/// The number of the first descriptor that systemd hands over.
-const FIRST: RawFd = 3;
+/// Where sockets come from.
+const WAY_OUT: &str =
+    "start this from the service of a systemd socket unit such as shmd-metrics.socket, or use --listen unix:PATH";
 
 /// What `--listen` says.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,33 +54,14 @@ impl Listen {
                 Ok(Listeners { all: vec![Listener::Unix(listener)], _made: Some(made) })
             }
             Listen::Systemd => {
-                let variable = |name: &str| std::env::var(name).ok();
-                let number = number_of_fds(variable("LISTEN_PID"), variable("LISTEN_FDS"), std::process::id())
-                    .map_err(|reason| Failure::Usage(format!("--listen systemd: {reason}")))?;
-                let take = |fd| {
-                    let listener = inherited::take(fd).map_err(|e| e.to_string()).and_then(Listener::of);
-                    listener.map_err(|reason| Failure::Usage(format!("--listen systemd: descriptor {fd}: {reason}")))
-                };
-                let all = (FIRST..).take(number).map(take).collect::<Result<_>>()?;
-                Ok(Listeners { all, _made: None })
+                let refuse = |reason: String| Failure::Usage(format!("--listen systemd: {reason}"));
+                let sockets = inherited::sockets().map_err(|reason| refuse(format!("{reason}; {WAY_OUT}")))?;
+                let all = (1..).zip(sockets).map(|(number, socket)| {
+                    Listener::of(socket).map_err(|reason| refuse(format!("socket {number} of LISTEN_FDS: {reason}")))
+                });
+                Ok(Listeners { all: all.collect::<Result<_>>()?, _made: None })
             }
         }
-    }
-}
-
-/// How many descriptors systemd has handed over to this process.
-fn number_of_fds(pid: Option<String>, fds: Option<String>, own: u32) -> Result<usize, String> {
-    let way_out = "start this from the service of a systemd socket unit such as shmd-metrics.socket, or use --listen \
-                   unix:PATH";
-    let Some((pid, fds)) = pid.zip(fds) else {
-        return Err(format!("systemd handed over no socket: LISTEN_PID or LISTEN_FDS is missing; {way_out}"));
-    };
-    if pid.parse() != Ok(own) {
-        return Err(format!("the sockets are for process {pid} (LISTEN_PID), and this is process {own}; {way_out}"));
-    }
-    match fds.parse() {
-        Ok(number @ 1..=64) => Ok(number),
-        _ => Err(format!("LISTEN_FDS is {fds:?}, and not a number of sockets from 1 to 64; {way_out}")),
     }
 }
 
@@ -257,22 +239,6 @@ mod tests {
         for text in ["", "unix:", "/run/x", ":9100", "tcp:9100", "systemd "] {
             let refused = text.parse::<Listen>().unwrap_err();
             assert!(refused.contains("unix:PATH"), "{refused}");
-        }
-    }
-
-    #[test]
-    fn sockets_are_taken_only_if_they_are_for_this_process() {
-        let some = |text: &str| Some(text.to_owned());
-        assert_eq!(number_of_fds(some("7"), some("2"), 7), Ok(2));
-        for (pid, fds, why) in [
-            (None, some("1"), "LISTEN_PID or LISTEN_FDS is missing"),
-            (some("7"), None, "LISTEN_PID or LISTEN_FDS is missing"),
-            (some("8"), some("1"), "for process 8"),
-            (some("7"), some("0"), "from 1 to 64"),
-            (some("7"), some("-1"), "from 1 to 64"),
-        ] {
-            let refused = number_of_fds(pid, fds, 7).unwrap_err();
-            assert!(refused.contains(why) && refused.contains("unix:PATH"), "{refused}");
         }
     }
 
