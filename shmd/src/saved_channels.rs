@@ -198,8 +198,11 @@ impl Shelf {
         match self.open() {
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 // A state directory that a user's daemon is the first to need has parents that are missing, too.
-                DirBuilder::new().mode(0o700).recursive(self.outlives == Outlives::Machine).create(&self.dir)?;
-                self.open()
+                match DirBuilder::new().mode(0o700).recursive(self.outlives == Outlives::Machine).create(&self.dir) {
+                    // Another channel's thread was faster.
+                    Err(e) if e.kind() != io::ErrorKind::AlreadyExists => Err(e),
+                    _ => self.open(),
+                }
             }
             opened => opened,
         }
@@ -288,6 +291,24 @@ mod tests {
         let saved = SavedChannels::new(dir.path(), None, &"p".parse().unwrap());
         assert!(saved.shelf(true).unwrap_err().contains("state_dir"));
         saved.shelf(false).unwrap();
+    }
+
+    #[test]
+    fn threads_that_find_no_directory_may_all_make_it() {
+        for _ in 0..100 {
+            let dir = TempDir::new();
+            let shelves = [false, true].map(|kept| place(&dir).shelf(kept).unwrap());
+            let barrier = std::sync::Barrier::new(4);
+            std::thread::scope(|scope| {
+                for (number, shelf) in shelves.iter().cycle().take(4).enumerate() {
+                    let barrier = &barrier;
+                    scope.spawn(move || {
+                        barrier.wait();
+                        shelf.save(&name(&format!("c{number}")), &created(1, true)).unwrap();
+                    });
+                }
+            });
+        }
     }
 
     #[test]
