@@ -1,4 +1,4 @@
-//! Signals for loops: SIGINT and SIGTERM as a descriptor and a flag, and signals that may come again and again.
+//! Signals for loops: those that end a command as a descriptor and a flag, and those that may come again and again.
 
 use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -6,12 +6,12 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
 use signal_hook::{flag, low_level};
 
 use crate::error::{Failure, Result};
 
-/// Once this is made, the first SIGINT or SIGTERM is noted here and the second ends the process at once.
+/// Once this is made, the first of the signals is noted here and the second ends the process at once.
 #[derive(Debug)]
 pub(crate) struct Signals {
     pipe: UnixStream,
@@ -20,16 +20,26 @@ pub(crate) struct Signals {
 }
 
 impl Signals {
+    /// SIGINT and SIGTERM.
     pub(crate) fn catch() -> Result<Self> {
-        let failed = |e: std::io::Error| failed("SIGINT and SIGTERM", &e);
-        let (pipe, writer) = UnixStream::pair().map_err(failed)?;
+        Self::of(&[SIGINT, SIGTERM])
+    }
+
+    /// The same, and SIGHUP and SIGQUIT, for a command that has to give the terminal back before it ends.
+    pub(crate) fn catch_on_screen() -> Result<Self> {
+        Self::of(&[SIGINT, SIGTERM, SIGHUP, SIGQUIT])
+    }
+
+    fn of(signals: &[i32]) -> Result<Self> {
+        let failed = failed_for(signals);
+        let (pipe, writer) = UnixStream::pair().map_err(&failed)?;
         let (came, number) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
-        for signal in [SIGINT, SIGTERM] {
+        for &signal in signals {
             // In this order: the default action only when an earlier signal has raised the flag.
-            flag::register_conditional_default(signal, Arc::clone(&came)).map_err(failed)?;
-            flag::register_usize(signal, Arc::clone(&number), signal as usize).map_err(failed)?;
-            flag::register(signal, Arc::clone(&came)).map_err(failed)?;
-            low_level::pipe::register(signal, writer.try_clone().map_err(failed)?).map_err(failed)?;
+            flag::register_conditional_default(signal, Arc::clone(&came)).map_err(&failed)?;
+            flag::register_usize(signal, Arc::clone(&number), signal as usize).map_err(&failed)?;
+            flag::register(signal, Arc::clone(&came)).map_err(&failed)?;
+            low_level::pipe::register(signal, writer.try_clone().map_err(&failed)?).map_err(&failed)?;
         }
         Ok(Signals { pipe, came, number })
     }
@@ -68,16 +78,14 @@ pub(crate) struct Notes {
 impl Notes {
     /// Notes these signals from now on.
     pub(crate) fn catch(signals: &[i32]) -> Result<Self> {
-        let names =
-            || signals.iter().filter_map(|signal| low_level::signal_name(*signal)).collect::<Vec<_>>().join(", ");
-        let failed = |e: std::io::Error| failed(&names(), &e);
-        let (pipe, writer) = UnixStream::pair().map_err(failed)?;
-        pipe.set_nonblocking(true).map_err(failed)?;
+        let failed = failed_for(signals);
+        let (pipe, writer) = UnixStream::pair().map_err(&failed)?;
+        pipe.set_nonblocking(true).map_err(&failed)?;
         let mut flags = Vec::new();
         for &signal in signals {
             let came = Arc::new(AtomicBool::new(false));
-            flag::register(signal, Arc::clone(&came)).map_err(failed)?;
-            low_level::pipe::register(signal, writer.try_clone().map_err(failed)?).map_err(failed)?;
+            flag::register(signal, Arc::clone(&came)).map_err(&failed)?;
+            low_level::pipe::register(signal, writer.try_clone().map_err(&failed)?).map_err(&failed)?;
             flags.push((signal, came));
         }
         Ok(Notes { pipe, flags })
@@ -99,8 +107,9 @@ impl AsFd for Notes {
     }
 }
 
-fn failed(signals: &str, e: &std::io::Error) -> Failure {
-    Failure::Other(format!("cannot catch {signals}: {e}"))
+fn failed_for(signals: &[i32]) -> impl Fn(std::io::Error) -> Failure {
+    let names = signals.iter().filter_map(|signal| low_level::signal_name(*signal)).collect::<Vec<_>>().join(", ");
+    move |e| Failure::Other(format!("cannot catch {names}: {e}"))
 }
 
 #[cfg(test)]

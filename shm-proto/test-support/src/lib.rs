@@ -34,7 +34,7 @@ pub use self::{
     handoff::{Handoff, Peer, pattern},
     object::{Object, memory},
     place::{Place, shared_memory},
-    process::{Proc, Run, clean, program},
+    process::{Proc, Run, catches, clean, program},
     schema::Schema,
     seccomp::{Filter, has_membarrier, without_membarrier},
     step::{here, killed_after, killed_after_and, skip_without_trace},

@@ -22,10 +22,11 @@ mod unread;
 mod view;
 
 use std::io::{self, IsTerminal};
-use std::thread::sleep;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use clap::Args as ClapArgs;
+use nix::poll::{PollFd, PollFlags};
 
 use self::control::Control;
 use self::figures::Figures;
@@ -36,7 +37,8 @@ use super::note_if_none;
 use crate::error::{Failure, Result};
 use crate::global::Global;
 use crate::human;
-use crate::output::{print, print_json};
+use crate::output::{print, print_json, wait_for};
+use crate::signals::Signals;
 use crate::target::Target;
 use crate::terminal::Page;
 
@@ -90,15 +92,20 @@ pub(crate) fn run(args: &Args, global: &Global) -> Result<()> {
             return Err(Failure::Usage(format!("standard {what} is not a terminal: {instead}")));
         }
     }
-    Live::start(global.endpoint(), observer, args.interval)?.run(Page::stdout().colour)
+    Live::new(global.endpoint(), observer, args.interval).run(Page::stdout().colour)
 }
 
 fn once(args: &Args, mut observer: Observer) -> Result<()> {
     let (mut figures, mut status) =
         (Figures::new(Instant::now()), Status { interval: args.interval, ..Status::default() });
-    observer.look(|news| take(news, &mut figures, &mut status))?;
-    sleep(args.interval);
-    observer.look(|news| take(news, &mut figures, &mut status))?;
+    let signals = Signals::catch()?;
+    for pause in [args.interval, Duration::ZERO] {
+        observer.look(&signals, |news| take(news, &mut figures, &mut status))?;
+        wait_for(&mut [PollFd::new(signals.as_fd(), PollFlags::POLLIN)], pause)?;
+        if signals.came() {
+            return Ok(());
+        }
+    }
     if args.json {
         note_if_none(&figures.channels);
         return print_json(&json::document(&figures)?);

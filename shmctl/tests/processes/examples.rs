@@ -15,7 +15,7 @@ use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 use shm_proto::Request;
 
-use shm_test_support::{Daemon, Place, Proc, Run, Setup, TempDir, clean, heavy, program, wait_until};
+use shm_test_support::{Daemon, Place, Proc, Run, Setup, TempDir, catches, clean, heavy, program, wait_until};
 
 /// Programs of other people: what stands in for them.
 const STAND_INS: [(&str, &str); 9] = [
@@ -118,13 +118,6 @@ fn of_group(group: u32, name: &str) -> Vec<Pid> {
         in_group && before.ends_with(&format!("({name}"))
     };
     pids.filter(belongs).map(Pid::from_raw).collect()
-}
-
-/// Whether a process has a handler for this signal.
-fn catches(pid: Pid, signal: Signal) -> bool {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
-    let mask = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap_or_default();
-    u64::from_str_radix(mask.trim(), 16).is_ok_and(|mask| mask >> (signal as i32 - 1) & 1 == 1)
 }
 
 /// Ends what an example has started, if the test fails before its end.

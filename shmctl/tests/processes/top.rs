@@ -9,7 +9,9 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 
-use shm_test_support::{Daemon, Proc, Run, Schema, Screen, Setup, Terminal, clean, program, wait_for, wait_until};
+use shm_test_support::{
+    Daemon, Proc, Run, Schema, Screen, Setup, Terminal, catches, clean, program, wait_for, wait_until,
+};
 
 /// Full after some thousand lines, and nobody is evicted by time.
 const SMALL: &str = "[[channel]]\nname = \"cam\"\ncapacity = \"64KiB\"\nmax = \"64KiB\"\nevict_after = \"0\"\n";
@@ -156,10 +158,23 @@ fn a_channel_is_resized_after_a_question_and_a_refusal_is_told_in_the_daemons_wo
 #[test]
 fn a_signal_gives_the_terminal_back() {
     let daemon = Daemon::start("");
-    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP, Signal::SIGQUIT] {
         let mut top = Top::start(&daemon);
         top.top.signal(signal);
         top.ends();
+    }
+}
+
+#[test]
+fn a_signal_ends_it_between_the_two_looks_too() {
+    let daemon = Daemon::start("");
+    for (signal, json) in [(Signal::SIGINT, &[][..]), (Signal::SIGTERM, &["--json"])] {
+        let mut once = daemon.spawn(&[&["top", "--once", "--interval", "1h"], json].concat());
+        let pid = Pid::from_raw(i32::try_from(once.pid()).unwrap());
+        // The last of the signals that it catches.
+        wait_until("it catches signals", || catches(pid, Signal::SIGTERM));
+        once.signal(signal);
+        once.wait().prints("");
     }
 }
 

@@ -15,6 +15,7 @@ use super::figures::OPERATIONS;
 use crate::error::Result;
 use crate::global::ANSWER;
 use crate::output::wait_for;
+use crate::signals::Signals;
 
 /// A connection to the daemon, and at most one request on its way.
 #[derive(Debug)]
@@ -140,12 +141,13 @@ impl Observer {
         self.link.as_ref().filter(|_| self.asked != Asked::Nothing)
     }
 
-    /// A whole look, for a command that has nothing else to do.
-    pub(super) fn look(&mut self, mut take: impl FnMut(News)) -> Result<()> {
+    /// A whole look, for a command that has nothing else to do. A signal ends it early.
+    pub(super) fn look(&mut self, signals: &Signals, mut take: impl FnMut(News)) -> Result<()> {
         self.begin(ANSWER)?;
-        while let Some(link) = self.waiting() {
+        while let Some(link) = self.waiting().filter(|_| !signals.came()) {
             let left = link.deadline().saturating_duration_since(Instant::now());
-            wait_for(&mut [PollFd::new(link.as_fd(), PollFlags::POLLIN)], left)?;
+            let signal = PollFd::new(signals.as_fd(), PollFlags::POLLIN);
+            wait_for(&mut [PollFd::new(link.as_fd(), PollFlags::POLLIN), signal], left)?;
             if let Some(news) = self.news()? {
                 take(news);
             }

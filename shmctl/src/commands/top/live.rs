@@ -44,24 +44,24 @@ pub(super) struct Live {
 }
 
 impl Live {
-    /// With the first look, which has to succeed.
-    pub(super) fn start(endpoint: Endpoint, mut observer: Observer, interval: Duration) -> Result<Self> {
-        let (mut figures, mut status) = (Figures::new(Instant::now()), Status { interval, ..Status::default() });
-        observer.look(|news| take(news, &mut figures, &mut status))?;
-        let next = Instant::now() + interval;
-        Ok(Live { endpoint, observer, figures, control: Control::default(), status, request: None, next })
+    /// Before the first look.
+    pub(super) fn new(endpoint: Endpoint, observer: Observer, interval: Duration) -> Self {
+        let (figures, status) = (Figures::new(Instant::now()), Status { interval, ..Status::default() });
+        Live { endpoint, observer, figures, control: Control::default(), status, request: None, next: Instant::now() }
     }
 
-    /// Until `q` or a signal.
+    /// Until `q` or a signal. The first look has to succeed.
     pub(super) fn run(mut self, with_colour: bool) -> Result<()> {
-        let signals = Signals::catch()?;
+        let signals = Signals::catch_on_screen()?;
+        self.observer.look(&signals, |news| take(news, &mut self.figures, &mut self.status))?;
+        self.next = Instant::now() + self.status.interval;
         let notes = Notes::catch(&[SIGWINCH, SIGTSTP, SIGCONT])?;
         let stdout = io::stdout();
-        let mut screen = Some(Screen::enter()?);
+        let Some(mut screen) = Screen::enter(&signals)? else { return Ok(()) };
         let mut terminal = Terminal::new(Ansi::new(io::stdout(), screen_size, with_colour)).map_err(failure)?;
         loop {
             self.draw(&mut terminal)?;
-            let Some(Screen { keyboard }) = &screen else { return Ok(()) };
+            let keyboard = &screen.keyboard;
             let mut fds = vec![
                 PollFd::new(stdout.as_fd(), PollFlags::empty()),
                 PollFd::new(keyboard.as_fd(), PollFlags::POLLIN),
@@ -88,14 +88,14 @@ impl Live {
             }
             let noted = notes.take();
             let stops = noted.contains(&SIGTSTP) && can_be_continued();
-            if stops {
-                screen = None;
-                stop();
-            }
+            // A shell, or another program, has the terminal while this one stands.
             if stops || noted.contains(&SIGCONT) {
-                // A shell, or another program, had the terminal meanwhile.
-                drop(screen.take());
-                screen = Some(Screen::enter()?);
+                drop(screen);
+                if stops {
+                    stop();
+                }
+                let Some(again) = Screen::enter(&signals)? else { return Ok(()) };
+                screen = again;
                 terminal.clear().map_err(failure)?;
             }
             self.go_on();

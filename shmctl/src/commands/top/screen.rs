@@ -11,6 +11,7 @@ use nix::unistd::{getppid, getsid};
 use crate::error::{Failure, Result};
 use crate::keyboard::{Keyboard, is_in_background};
 use crate::output::print;
+use crate::signals::Signals;
 
 /// To the other screen, without a cursor.
 const ENTER: &str = "\x1b[?1049h\x1b[?25l\x1b[2J";
@@ -27,16 +28,20 @@ pub(super) struct Screen {
 }
 
 impl Screen {
-    /// Takes the terminal. In the background, the process stops until it is in the foreground.
-    pub(super) fn enter() -> Result<Self> {
+    /// Takes the terminal. In the background, the process stops until it is in the foreground. `None`: a signal asks for the end, as a
+    /// shell's `kill %1` does, which continues a stopped process.
+    pub(super) fn enter(signals: &Signals) -> Result<Option<Self>> {
         // The message of a panic would vanish with the other screen. The keyboard is given back when the panic reaches its owner.
         static ONCE: Once = Once::new();
         ONCE.call_once(|| before_a_panic_is_told(|| give_back(&mut io::stdout())));
-        while is_in_background(&io::stdin()) {
+        while !signals.came() && is_in_background(&io::stdin()) {
             if !can_be_continued() {
                 return Err(Failure::Other("cannot take the terminal: another program has it".to_owned()));
             }
             stop();
+        }
+        if signals.came() {
+            return Ok(None);
         }
         let keyboard = Keyboard::open();
         let keyboard =
@@ -44,7 +49,7 @@ impl Screen {
         IS_SHOWN.store(true, Ordering::Relaxed);
         let screen = Screen { keyboard };
         print(ENTER)?;
-        Ok(screen)
+        Ok(Some(screen))
     }
 }
 
@@ -54,7 +59,7 @@ impl Drop for Screen {
     }
 }
 
-/// Shows the first screen again, once. If the terminal is gone, there is none to show.
+/// Shows the first screen again, once. If the terminal is gone, nobody can see it.
 fn give_back(out: &mut impl Write) {
     if IS_SHOWN.swap(false, Ordering::Relaxed) {
         let _ = out.write_all(LEAVE.as_bytes()).and_then(|()| out.flush());

@@ -121,6 +121,13 @@ fn the_view_names_the_culprit_asks_before_it_acts_and_leaves_the_terminal_as_it_
     tmux.until_has("cam: reader 1 evicted");
     tmux.press(&["q"]);
     tmux.until("the shell's prompt", |screen| screen.contains("before 42") && !screen.contains("q quit"));
+    // A stopped view can be ended, too, by a signal that the shell sends before it lets the view go on.
+    tmux.press(&["shmctl top", "Enter"]);
+    tmux.until_has("q quit");
+    tmux.press(&["C-z"]);
+    tmux.until("the shell's prompt", |screen| screen.contains("Stopped") && !screen.contains("q quit"));
+    tmux.press(&["clear; kill %1; wait; echo jobs: $(jobs -s | wc -l).", "Enter"]);
+    tmux.until_has("jobs: 0.");
     // Echo and lines are back.
     tmux.press(&["echo after $((6 * 7)); stty -a", "Enter"]);
     let screen = tmux.until("stty's answer", |screen| screen.contains("after 42") && screen.contains(" icanon"));
