@@ -86,22 +86,22 @@ pub(super) enum News {
     Operations(Vec<LogEntry>),
 }
 
-/// What the daemon was asked last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What the daemon was asked.
+#[derive(Clone, Copy, Debug)]
 enum Asked {
-    Nothing,
     Ping,
     Stat,
     Log,
 }
 
-/// Looks at the daemon: who it is, the channels, the operations.
+/// Looks at the daemon: its process, the channels, the operations.
 #[derive(Debug)]
 pub(super) struct Observer {
     endpoint: Endpoint,
     channel: Option<ChannelName>,
     link: Option<Exchange>,
-    asked: Asked,
+    /// What has no answer yet. None between two looks.
+    asked: Option<Asked>,
     /// The number of the last operation that is known.
     seen: u64,
 }
@@ -109,12 +109,12 @@ pub(super) struct Observer {
 impl Observer {
     /// Of one channel, or of all.
     pub(super) fn new(endpoint: Endpoint, channel: Option<ChannelName>) -> Self {
-        Observer { endpoint, channel, link: None, asked: Asked::Nothing, seen: 0 }
+        Observer { endpoint, channel, link: None, asked: None, seen: 0 }
     }
 
     /// Begins a look, unless one is under way. Connecting may take `patience`.
     pub(super) fn begin(&mut self, patience: Duration) -> Result<()> {
-        if self.link.is_some() && self.asked != Asked::Nothing {
+        if self.asked.is_some() {
             return Ok(());
         }
         let kept = self.link.take().and_then(|mut link| (!link.is_closed()).then_some(link));
@@ -123,7 +123,7 @@ impl Observer {
             None => (Exchange::open(&self.endpoint, patience)?, Asked::Ping, Request::Ping),
         };
         link.ask(&request, ANSWER);
-        (self.link, self.asked) = (Some(link), asked);
+        (self.link, self.asked) = (Some(link), Some(asked));
         Ok(())
     }
 
@@ -131,14 +131,14 @@ impl Observer {
     pub(super) fn news(&mut self) -> Result<Option<News>> {
         let news = self.answered();
         if news.is_err() {
-            (self.link, self.asked) = (None, Asked::Nothing);
+            (self.link, self.asked) = (None, None);
         }
         news
     }
 
     /// The connection, while there is an answer to wait for.
     pub(super) fn waiting(&self) -> Option<&Exchange> {
-        self.link.as_ref().filter(|_| self.asked != Asked::Nothing)
+        self.link.as_ref().filter(|_| self.asked.is_some())
     }
 
     /// A whole look, for a command that has nothing else to do. A signal ends it early.
@@ -156,27 +156,49 @@ impl Observer {
     }
 
     fn answered(&mut self) -> Result<Option<News>> {
-        let Some(link) = &mut self.link else { return Ok(None) };
+        let (Some(link), Some(asked)) = (&mut self.link, self.asked) else { return Ok(None) };
         let Some(done) = link.answer()? else { return Ok(None) };
         let channel = self.channel.clone();
-        match (self.asked, done) {
+        match (asked, done) {
             (Asked::Ping, Done::Ping(daemon)) => {
                 link.ask(&Request::Stat { channel }, ANSWER);
-                (self.asked, self.seen) = (Asked::Stat, 0);
+                (self.asked, self.seen) = (Some(Asked::Stat), 0);
                 Ok(Some(News::Daemon(daemon)))
             }
             (Asked::Stat, Done::Stat(channels)) => {
                 let last = Some(OPERATIONS);
                 link.ask(&Request::Log { channel, since: self.seen, last, follow: false }, ANSWER);
-                self.asked = Asked::Log;
+                self.asked = Some(Asked::Log);
                 Ok(Some(News::Channels(channels)))
             }
             (Asked::Log, Done::Log(entries)) => {
                 self.seen = entries.last().map_or(self.seen, |entry| entry.seq);
-                self.asked = Asked::Nothing;
+                self.asked = None;
                 Ok(Some(News::Operations(entries)))
             }
             (_, other) => Err(unexpected("ping, stat or log", &other)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+    use std::path::Path;
+
+    use super::*;
+
+    #[test]
+    fn an_answer_can_be_late_only_while_something_is_asked() {
+        let (ours, _daemons) = UnixStream::pair().unwrap();
+        let (conn, socket, long_ago) = (Conn::new(ours, 4096), "/x".into(), Instant::now());
+        let mut observer = Observer::new(Endpoint::find(Some(Path::new("/x"))), None);
+        observer.link = Some(Exchange { conn, socket, patience: ANSWER, deadline: long_ago });
+        // A pause, or an interval, that is longer than the daemon may take for an answer.
+        assert!(observer.waiting().is_none() && matches!(observer.news(), Ok(None)));
+        observer.asked = Some(Asked::Stat);
+        let late = observer.news().unwrap_err();
+        assert_eq!(late.exit_code(), 75, "{late}");
+        assert!(observer.waiting().is_none() && matches!(observer.news(), Ok(None)));
     }
 }

@@ -134,11 +134,11 @@ impl Live {
         false
     }
 
-    /// Takes what the daemon has said, and asks again when it is time.
+    /// Takes what the daemon has said, and asks again when it is time. A look that has begun is completed, paused or not: the daemon
+    /// tells an operation once.
     fn go_on(&mut self) {
         loop {
             match self.observer.news() {
-                Ok(Some(News::Channels(_) | News::Operations(_))) if self.control.is_paused => {}
                 Ok(Some(news)) => take(news, &mut self.figures, &mut self.status),
                 Ok(None) => break,
                 Err(failure) => {
