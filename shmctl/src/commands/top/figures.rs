@@ -214,7 +214,9 @@ impl Held {
         let culprit = slowest(stat).filter(|_| is_full(stat))?;
         let reader = readers.iter().find(|reader| reader.stat.reader == culprit.reader)?;
         let begin = Since { at, may_be_longer: is_first };
-        let full = before.filter(|held| held.reader == Some(culprit.reader)).map_or(begin, |held| held.full);
+        // Another program may have the number by now.
+        let is_same = |held: &Held| held.reader == Some(culprit.reader) && !reader.is_first_look;
+        let full = before.filter(is_same).map_or(begin, |held| held.full);
         let stands = reader.still.is_some() || culprit.state == ReaderState::Stalled;
         // A single look does not tell a reader that is slow from one that stands still.
         let effect = if is_first && !stands { "keeps the channel full" } else { effect(&stat.on_full, stands) };

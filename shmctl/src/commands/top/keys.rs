@@ -3,7 +3,7 @@
 use shm_proto::{Bytes, Request};
 
 use super::control::{Control, Footer, Sort};
-use super::figures::Figures;
+use super::figures::{Channel, Figures, Reader};
 use crate::condition::name;
 
 /// The footer's line about the keys. The most important ones come first, because a narrow terminal shows only those.
@@ -92,6 +92,10 @@ pub(super) fn press(control: Control, key: Key, figures: &Figures) -> (Control, 
             (Control { footer, ..control }, None)
         }
         Footer::Confirm { request, doing, .. } => match key {
+            Key::Letter('y' | 'Y') if has_gone(&request, &doing, figures) => {
+                let text = format!("cannot {doing}: it has detached");
+                (Control { footer: Footer::Outcome { text, is_bad: true }, ..control }, None)
+            }
             Key::Letter('y' | 'Y') => {
                 (Control { footer: Footer::Waiting { doing }, ..control }, Some(Action::Ask(request)))
             }
@@ -157,11 +161,23 @@ fn ask_whether_to_evict(control: Control, figures: &Figures) -> Control {
     let footer = match control.chosen_reader(channel) {
         Some((_, reader)) => {
             let request = Request::Evict { channel: Some(of.clone()), reader: reader.stat.reader };
-            confirm(format!("evict {} of {of}", name(&reader.stat)), request)
+            confirm(evicting(channel, reader), request)
         }
         None => Footer::Outcome { text: format!("channel {of} has no reader"), is_bad: true },
     };
     Control { footer, ..control }
+}
+
+fn evicting(channel: &Channel, reader: &Reader) -> String {
+    format!("evict {} of {}", name(&reader.stat), channel.stat.channel)
+}
+
+/// Whether the reader that the question named is no longer there. Its number may be another reader's: the next daemon counts anew.
+fn has_gone(request: &Request, doing: &str, figures: &Figures) -> bool {
+    let Request::Evict { channel: Some(of), reader } = request else { return false };
+    let channel = figures.channels.iter().find(|channel| channel.stat.channel == *of);
+    let reader = channel.and_then(|channel| Some((channel, channel.reader(*reader)?)));
+    reader.is_none_or(|(channel, reader)| evicting(channel, reader) != doing)
 }
 
 fn confirm(doing: String, request: Request) -> Footer {
@@ -260,6 +276,21 @@ mod tests {
         let (control, actions) = typed(control, "yrejq");
         assert_eq!(actions, [Action::Quit]);
         assert!(matches!(control.footer, Footer::Waiting { .. }));
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_is_not_evicted_and_nor_is_the_next_one_with_its_number() {
+        let (asked, _) = typed(Control::default(), "je");
+        let mut other = reader(7, 1, 9);
+        other.pid += 1;
+        for readers in [Vec::new(), vec![other]] {
+            let mut b = channel("b", 10);
+            b.readers = readers;
+            let (control, action) = press(asked.clone(), Key::Letter('y'), &after([vec![b]]));
+            assert_eq!(action, None);
+            let Footer::Outcome { text, is_bad: true } = control.footer else { panic!("{control:?}") };
+            assert_eq!(text, "cannot evict reader 7 (view, pid 4707, user me) of b: it has detached");
+        }
     }
 
     #[test]

@@ -149,6 +149,20 @@ fn the_effect_is_that_of_the_policy_and_another_culprit_begins_anew() {
 }
 
 #[test]
+fn another_program_with_the_number_of_the_culprit_has_not_held_anything_up_yet() {
+    let look = |pid| {
+        let mut culprit = reader(3, 1, 50);
+        culprit.pid = pid;
+        vec![full("cam", 100, culprit)]
+    };
+    let figures = after([look(7), look(7), look(8)]);
+    let blame = figures.channels[0].blame(figures.at).unwrap();
+    assert_eq!(blame, "reader 3 (view, pid 8, user me) slows the writer down");
+    let figures = after([look(7), look(7), look(8), look(8)]);
+    assert!(figures.channels[0].blame(figures.at).unwrap().ends_with("holds the writer up for 1.0s"));
+}
+
+#[test]
 fn a_handoff_that_nobody_acknowledges_has_the_daemons_time() {
     let mut stat = channel("cam", 5);
     let mut handoff = HandoffStat::new(Names::new("/a", "/b", "/c").unwrap());
