@@ -1,7 +1,7 @@
 //! What there is to show, computed from what the daemon has said at two or more moments. Rates are differences of counters over the
 //! time that was measured between two looks.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::mem::take;
 use std::time::{Duration, Instant};
 
@@ -109,12 +109,10 @@ impl Figures {
     /// The daemon has just said this.
     pub(super) fn look(&mut self, stats: Vec<ChannelStat>, at: Instant) {
         let time = self.has_looked.then(|| at.saturating_duration_since(self.at));
-        let mut before = take(&mut self.channels);
-        let mut earlier = |stat: &ChannelStat| {
-            let place = before.iter().position(|channel| channel.stat.channel == stat.channel)?;
-            Some(before.swap_remove(place))
-        };
-        self.channels = stats.into_iter().map(|stat| Channel::new(earlier(&stat), stat, time, at)).collect();
+        let before = take(&mut self.channels).into_iter().map(|channel| (channel.stat.channel.clone(), channel));
+        let mut before: BTreeMap<_, _> = before.collect();
+        let channel = |stat: ChannelStat| Channel::new(before.remove(&stat.channel), stat, time, at);
+        self.channels = stats.into_iter().map(channel).collect();
         (self.at, self.between, self.has_looked) = (at, time, true);
     }
 
@@ -140,19 +138,16 @@ impl Channel {
             let messages = per_second(then.stat.messages, stat.messages, time)?;
             Some(Rate::new(messages, per_second(then.stat.bytes, stat.bytes, time)?))
         });
-        let (mut history, mut before, held) = match then {
+        let (mut history, before, held) = match then {
             Some(then) => (then.history, then.readers, Some(then.held)),
             None => Default::default(),
         };
         if held.is_some() {
             history.push(rate.map(|rate| rate.messages_per_s));
         }
-        let mut earlier = |stat: &ReaderStat| {
-            let is_same = |reader: &Reader| (reader.stat.reader, reader.stat.pid) == (stat.reader, stat.pid);
-            let place = before.iter().position(is_same)?;
-            Some(before.swap_remove(place))
-        };
-        let reader = |reader: &ReaderStat| Reader::new(earlier(reader), reader.clone(), &stat, time, at);
+        let which = |stat: &ReaderStat| (stat.reader, stat.pid);
+        let mut before: BTreeMap<_, _> = before.into_iter().map(|reader| (which(&reader.stat), reader)).collect();
+        let reader = |reader: &ReaderStat| Reader::new(before.remove(&which(reader)), reader.clone(), &stat, time, at);
         let readers: Vec<Reader> = stat.readers.iter().map(reader).collect();
         let held = Held::of(held, &stat, &readers, at);
         Channel { stat, rate, history, readers, held }

@@ -110,11 +110,13 @@ pub(super) fn text(figures: &Figures, control: &Control, status: &Status, width:
     let operations = lines::operations(figures.operations.iter(), OPERATIONS + 1);
     rows.extend(operations.first().map(|_| Row::default()));
     rows.extend(operations);
-    let mut buffer = Buffer::empty(Rect::new(0, 0, width, u16::try_from(rows.len()).unwrap_or(u16::MAX)));
-    for (y, row) in (0..u16::MAX).zip(&rows) {
-        row.put(&mut buffer, y);
-    }
-    ansi::lines(&buffer, with_colour)
+    // A buffer for each line, because a buffer has at most 65,535 lines, and all of them in memory.
+    let line = |row: &Row| {
+        let mut buffer = Buffer::empty(Rect::new(0, 0, width, 1));
+        row.put(&mut buffer, 0);
+        ansi::lines(&buffer, with_colour)
+    };
+    rows.iter().map(line).collect()
 }
 
 #[cfg(test)]
