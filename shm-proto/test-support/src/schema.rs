@@ -1,9 +1,9 @@
 //! The JSON Schemas in `etc/schemas`, and whether output keeps to them. Understood is as much of draft 2020-12 as they use; a word that
-//! is not is a mistake in the schema, so nothing is passed over.
+//! is not is a mistake in the schema, so nothing is passed over. A schema may refer to parts of another one by its `$id`.
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value};
 
@@ -19,6 +19,8 @@ const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
 pub struct Schema {
     name: String,
     root: Value,
+    /// All schemas that there are files of.
+    all: Vec<Value>,
     seen: BTreeSet<String>,
 }
 
@@ -26,10 +28,7 @@ impl Schema {
     /// The schema of the command with this name, which has to be one that says everything.
     #[track_caller]
     pub fn of(command: &str) -> Self {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../etc/schemas").join(format!("{command}.json"));
-        let text = fs::read_to_string(&file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
-        let root: Value = serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
-        let schema = Self::new(command, root);
+        let schema = Self::new(command, read(&dir().join(format!("{command}.json"))));
         assert_eq!(schema.root["$schema"], DIALECT, "{command}");
         assert!(schema.id().starts_with(&format!("urn:shmd:{command}:")), "{command} has no version: {}", schema.id());
         schema
@@ -38,7 +37,8 @@ impl Schema {
     /// A schema that is in no file.
     #[track_caller]
     pub fn new(name: &str, root: Value) -> Self {
-        let schema = Schema { name: name.to_owned(), root, seen: BTreeSet::new() };
+        let all = fs::read_dir(dir()).unwrap().map(|file| read(&file.unwrap().path())).collect();
+        let schema = Schema { name: name.to_owned(), root, all, seen: BTreeSet::new() };
         let faults = schema.faults();
         assert!(faults.is_empty(), "the schema {name} is not whole:\n{}", faults.join("\n"));
         schema
@@ -67,10 +67,7 @@ impl Schema {
     }
 
     fn judge(&mut self, value: &Value) -> Result<(), String> {
-        let (root, mut seen) = (self.root.clone(), std::mem::take(&mut self.seen));
-        let judged = Judge { root: &root }.judge(&root, value, "$", "$", &mut seen);
-        self.seen = seen;
-        judged
+        Judge { root: &self.root, all: &self.all }.judge(&self.root, value, "$", "$", &mut self.seen)
     }
 
     /// Properties that no checked value had, and their other types: what appears only sometimes has to be provoked.
@@ -91,7 +88,7 @@ impl Schema {
     /// Every property with its place and type, such as `[].readers[].latency?.p50_ns  integer`. A question mark: not always there.
     pub fn fields(&self) -> Vec<String> {
         let mut fields = Vec::new();
-        Judge { root: &self.root }.fields(&self.root, "", &mut fields);
+        Judge { root: &self.root, all: &self.all }.fields(&self.root, "", &mut fields);
         fields
     }
 
@@ -100,6 +97,16 @@ impl Schema {
         faults_of(&self.root, "$", &mut faults);
         faults
     }
+}
+
+fn dir() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../etc/schemas")
+}
+
+#[track_caller]
+fn read(file: &Path) -> Value {
+    let text = fs::read_to_string(file).unwrap_or_else(|e| panic!("{}: {e}", file.display()));
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{}: {e}", file.display()))
 }
 
 /// What is wrong with the schema itself: unknown words, properties without a description, objects that take anything.
@@ -148,15 +155,20 @@ fn requires(schema: &Value, name: &str) -> bool {
 
 #[derive(Clone, Copy)]
 struct Judge<'s> {
+    /// The schema that references without an `$id` mean.
     root: &'s Value,
+    all: &'s [Value],
 }
 
 impl<'s> Judge<'s> {
-    /// What a reference leads to.
-    fn resolve(self, schema: &'s Value) -> Result<&'s Value, String> {
-        let Some(reference) = schema.get("$ref").and_then(Value::as_str) else { return Ok(schema) };
-        let target = reference.strip_prefix('#').and_then(|pointer| self.root.pointer(pointer));
-        target.ok_or_else(|| format!("{reference} leads nowhere"))
+    /// What a reference leads to, and its judge.
+    fn resolve(self, schema: &'s Value) -> Result<(Self, &'s Value), String> {
+        let Some(reference) = schema.get("$ref").and_then(Value::as_str) else { return Ok((self, schema)) };
+        let (id, pointer) = reference.split_once('#').unwrap_or((reference, ""));
+        let root = if id.is_empty() { Some(self.root) } else { self.all.iter().find(|other| other["$id"] == id) };
+        let target = root.and_then(|root| Some((root, root.pointer(pointer)?)));
+        let (root, target) = target.ok_or_else(|| format!("{reference} leads nowhere"))?;
+        Judge { root, ..self }.resolve(target)
     }
 
     /// `place` is for people, `path` the property's place as [`fields`](Self::fields) has it.
@@ -168,7 +180,7 @@ impl<'s> Judge<'s> {
         path: &str,
         seen: &mut BTreeSet<String>,
     ) -> Result<(), String> {
-        let schema = self.resolve(schema)?;
+        let (judge, schema) = self.resolve(schema)?;
         let no = |why: String| Err(format!("{place}: {why}"));
         if let Some(kind) = schema.get("type")
             && !kinds(kind).any(|kind| is_of(kind, value))
@@ -203,20 +215,20 @@ impl<'s> Judge<'s> {
                     let shown = path.trim_start_matches('$').trim_start_matches('.');
                     seen.insert(format!("{shown} {}", kind_of(member)));
                     seen.insert(shown.to_owned());
-                    self.judge(property, member, &place, &path, seen)?;
+                    judge.judge(property, member, &place, &path, seen)?;
                 }
                 (None, Some(Value::Bool(false))) => return Err(format!("{place} is not in the schema")),
-                (None, Some(any)) if any.is_object() => self.judge(any, member, &place, &path, seen)?,
+                (None, Some(any)) if any.is_object() => judge.judge(any, member, &place, &path, seen)?,
                 (None, _) => {}
             }
         }
         if let (Some(items), Some(values)) = (schema.get("items"), value.as_array()) {
             for (index, value) in values.iter().enumerate() {
-                self.judge(items, value, &format!("{place}[{index}]"), &format!("{path}[]"), seen)?;
+                judge.judge(items, value, &format!("{place}[{index}]"), &format!("{path}[]"), seen)?;
             }
         }
         if let Some(choices) = schema.get("oneOf").and_then(Value::as_array) {
-            let fits = choices.iter().filter(|choice| self.judge(choice, value, place, path, seen).is_ok()).count();
+            let fits = choices.iter().filter(|choice| judge.judge(choice, value, place, path, seen).is_ok()).count();
             if fits != 1 {
                 return no(format!("{value} fits {fits} of the choices"));
             }
@@ -225,31 +237,30 @@ impl<'s> Judge<'s> {
     }
 
     fn fields(self, schema: &'s Value, path: &str, fields: &mut Vec<String>) {
-        let schema = self.resolve(schema).unwrap_or_else(|e| panic!("{e}"));
+        let (judge, schema) = self.resolve(schema).unwrap_or_else(|e| panic!("{e}"));
         for (name, property) in object(schema, "properties") {
-            let property = self.resolve(property).unwrap_or_else(|e| panic!("{e}"));
             let dot = if path.is_empty() { "" } else { "." };
             let sometimes = if requires(schema, name) { "" } else { "?" };
             let path = format!("{path}{dot}{name}");
-            fields.push(format!("{path}{sometimes}  {}", self.kind(property)));
-            self.fields(property, &path, fields);
+            fields.push(format!("{path}{sometimes}  {}", judge.kind(property)));
+            judge.fields(property, &path, fields);
         }
         if let Some(items) = schema.get("items") {
-            self.fields(items, &format!("{path}[]"), fields);
+            judge.fields(items, &format!("{path}[]"), fields);
         }
         for choice in schema.get("oneOf").and_then(Value::as_array).into_iter().flatten() {
-            self.fields(choice, path, fields);
+            judge.fields(choice, path, fields);
         }
     }
 
     /// The words for a value's type.
     fn kind(self, schema: &'s Value) -> String {
+        let (judge, schema) = self.resolve(schema).unwrap_or_else(|e| panic!("{e}"));
         if let Some(kind) = schema.get("type") {
             return kinds(kind).collect::<Vec<_>>().join("|");
         }
         let choices = schema.get("oneOf").and_then(Value::as_array).into_iter().flatten();
-        let kinds = choices.map(|choice| self.kind(self.resolve(choice).unwrap_or_else(|e| panic!("{e}"))));
-        kinds.collect::<Vec<_>>().join("|")
+        choices.map(|choice| judge.kind(choice)).collect::<Vec<_>>().join("|")
     }
 }
 

@@ -82,6 +82,7 @@ fn stat_list_and_log_keep_to_their_schemas_in_every_kind_of_channel() {
     until_whole(&mut stat, || busy.daemon.cli(&["stat", "--json"]).quiet().text());
     until_whole(&mut Schema::of("list"), || busy.daemon.cli(&["list", "--json"]).quiet().text());
     until_whole(&mut Schema::of("log"), || busy.daemon.cli(&["log", "--json"]).quiet().text());
+    Schema::of("top").check_text(&busy.daemon.cli(&["top", "--once", "--json", "--interval", "50ms"]).quiet().text());
 }
 
 #[test]
@@ -172,6 +173,28 @@ fn what_does_not_keep_to_a_schema_is_found() {
     let mut seen = Schema::new("x", schema.clone());
     seen.check(&json!({ "a": 1, "b": "x" }));
     assert_eq!(seen.unseen(), ["b null", "c"]);
+}
+
+#[test]
+fn a_reference_leads_into_another_schema_and_from_there_within_that() {
+    let property = |reference: &str| {
+        let properties = json!({ "a": { "$ref": reference } });
+        Schema::new("x", json!({ "type": "object", "additionalProperties": false, "properties": properties }))
+    };
+    let mut rate = property("urn:shmd:stat:1#/$defs/channel/properties/last_minute");
+    assert_eq!(rate.fields(), ["a?  object", "a.bytes_per_s  number", "a.messages_per_s  number"]);
+    rate.check(&json!({ "a": { "bytes_per_s": 1.5, "messages_per_s": 1 } }));
+    assert_eq!(rate.unseen(), [""; 0]);
+    for (reference, value, fault) in [
+        ("urn:shmd:stat:1#/$defs/channel/properties/last_minute", json!({}), "$.a: messages_per_s is missing"),
+        ("urn:shmd:log:1", json!({ "seq": 0 }), "is missing"),
+        ("urn:shmd:log:2", json!({}), "urn:shmd:log:2 leads nowhere"),
+    ] {
+        let mut schema = property(reference);
+        let refused = std::panic::catch_unwind(move || schema.check(&json!({ "a": value }))).unwrap_err();
+        let told = refused.downcast_ref::<String>().unwrap();
+        assert!(told.contains(fault), "{told}");
+    }
 }
 
 #[test]

@@ -6,15 +6,11 @@ use super::figures::{Channel, Figures, Oldest, Reader};
 use crate::condition::Condition;
 use crate::error::{Failure, Result};
 
-/// The version of the document.
-const VERSION: u32 = 1;
-
-/// One object.
+/// The object that is printed.
 pub(super) fn document(figures: &Figures) -> Result<Value> {
     let channels: Vec<Value> =
         figures.channels.iter().map(|channel| describe(channel, figures)).collect::<Result<_>>()?;
     Ok(json!({
-        "version": VERSION,
         "interval_s": figures.between.map(|time| time.as_secs_f64()),
         "channels": channels,
         "operations": object(&figures.operations)?,
@@ -73,7 +69,7 @@ mod tests {
         let mut figures = after([look(100), look(150)]);
         figures.log(vec![LogEntry::new(Severity::Info, LogEvent::Grow)]);
         let document = document(&figures).unwrap();
-        assert_eq!((&document["version"], &document["interval_s"]), (&json!(1), &json!(1.0)));
+        assert_eq!(document["interval_s"], json!(1.0));
         assert_eq!(document["operations"][0]["event"], "grow");
         let [cam, imu] = document["channels"].as_array().unwrap().as_slice() else { panic!("{document}") };
         for (key, value) in [
