@@ -24,10 +24,13 @@ use shm_proto::Done;
 
 use crate::error::Failure;
 
+/// Why a list is empty, perhaps.
+const NO_CHANNEL: &str = "no channel here that this user may read, write or administer";
+
 /// An empty list is not an error, but gets an explanation: the daemon lists only the channels that this user may use.
 fn note_if_none<T>(channels: &[T]) {
     if channels.is_empty() {
-        eprintln!("shmctl: no channel here that this user may read, write or administer");
+        eprintln!("shmctl: {NO_CHANNEL}");
     }
 }
 

@@ -11,6 +11,7 @@ mod global;
 mod human;
 mod keyboard;
 mod output;
+mod readers;
 mod signals;
 #[cfg(test)]
 mod surface;

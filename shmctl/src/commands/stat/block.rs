@@ -1,13 +1,14 @@
 //! A channel's figures for people.
 
 use shm_proto::internal::control::stat::{ChannelStat, Latency, ReaderStat, SourceState};
-use shm_proto::{Bytes, Content, WaitStrategy};
+use shm_proto::{Bytes, Content};
 
 use crate::colour::Colour;
 use crate::condition::{colour_of, is_full};
 use crate::human::{
     age, bytes, bytes_in_words, bytes_per_second, count, counted, nanos, per_second, percent, printable, utc,
 };
+use crate::readers::{IDENTITY, identity, unusual_wait};
 use crate::table::{Align, Table};
 use crate::terminal::{Page, folded};
 
@@ -168,39 +169,28 @@ fn over_time([second, minute, hour]: [String; 3]) -> String {
 /// What it does, and how it waits if that was asked for.
 fn state(reader: &ReaderStat, asks: bool) -> String {
     let state = printable(&reader.state);
-    let is_usual = reader.wait == WaitStrategy::Adaptive.to_string();
-    if asks && !is_usual { format!("{state}, {}", printable(&reader.wait)) } else { state }
+    match unusual_wait(reader).filter(|_| asks) {
+        Some(wait) => format!("{state}, {wait}"),
+        None => state,
+    }
 }
 
 /// Readers of a ring are `asks`ed how they wait; those of a handoff always sleep.
 fn readers(readers: &[ReaderStat], asks: bool) -> Table {
-    let mut table = Table::new(&[
-        ("READER", Align::Right),
-        ("PID", Align::Right),
-        ("PROGRAM", Align::Left),
-        ("USER", Align::Left),
-        ("STATE", Align::Left),
-        ("LAG", Align::Right),
-        ("LAG BYTES", Align::Right),
-        ("RECEIVED", Align::Right),
-        ("LOST", Align::Right),
-        ("SEEN", Align::Right),
-    ])
-    .shortening(&["PROGRAM", "USER"])
-    .leaving_out(&["RECEIVED", "SEEN", "LOST", "PID", "USER"]);
+    let figures = ["LAG", "LAG BYTES", "RECEIVED", "LOST", "SEEN"].map(|heading| (heading, Align::Right));
+    let mut table = Table::new(&[&IDENTITY[..], &[("STATE", Align::Left)], &figures].concat())
+        .shortening(&["PROGRAM", "USER"])
+        .leaving_out(&["RECEIVED", "SEEN", "LOST", "PID", "USER"]);
     for reader in readers {
-        table.row([
-            reader.reader.to_string(),
-            reader.pid.to_string(),
-            printable(&reader.program),
-            printable(&reader.user),
+        let figures = [
             state(reader, asks),
             count(reader.lag_messages),
             bytes(reader.lag_bytes),
             count(reader.received),
             count(reader.lost),
             age(reader.heartbeat_ms),
-        ]);
+        ];
+        table.row([&identity(reader)[..], &figures].concat());
     }
     table
 }

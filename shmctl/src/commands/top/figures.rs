@@ -10,7 +10,7 @@ use shm_proto::internal::control::stat::{ChannelStat, Rate, ReaderStat, ReaderSt
 
 use super::unread::Unread;
 use crate::condition::{effect, is_full, name, slowest};
-use crate::human::age;
+use crate::human::{age, nanos};
 
 /// The largest number of points that a history keeps.
 const POINTS: usize = 240;
@@ -247,6 +247,11 @@ impl Since {
 /// A duration for people.
 pub(super) fn duration(time: Duration) -> String {
     age(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
+}
+
+/// The same for a time that is known to the nanosecond.
+pub(super) fn exactly(time: Duration) -> String {
+    nanos(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// How fast a counter has grown. `None` if it has fallen: it is another one, which began at 0.

@@ -21,13 +21,13 @@ use ratatui::layout::Rect;
 pub(super) use self::lines::Status;
 use self::row::{Row, window};
 use self::share::Shares;
+use super::super::NO_CHANNEL;
 use super::ansi;
 use super::control::{Control, Footer};
 use super::figures::Figures;
 
 /// Operations on a page that is as long as it needs to be.
 const OPERATIONS: usize = 10;
-const NO_CHANNEL: &str = "no channel here that this user may read, write or administer";
 
 /// Draws as much as fits into the buffer.
 pub(super) fn draw(buffer: &mut Buffer, figures: &Figures, control: &Control, status: &Status) {

@@ -2,17 +2,17 @@
 
 use std::time::{Duration, Instant};
 
-use shm_proto::WaitStrategy;
 use shm_proto::internal::control::Pong;
 use shm_proto::internal::control::log::{LogEntry, Severity};
 use shm_proto::internal::control::stat::WriterState;
 
 use super::super::control::{Control, Footer};
-use super::super::figures::{Channel, Figures, Oldest, Reader, duration};
+use super::super::figures::{Channel, Figures, Oldest, Reader, duration, exactly};
 use super::super::keys::help;
 use super::row::Row;
 use crate::colour::Colour;
 use crate::human::{age, bytes, count, nanos, per_second, printable, utc};
+use crate::readers::unusual_wait;
 use crate::terminal::{columns, folded, shortened};
 
 /// How the connection to the daemon is.
@@ -88,12 +88,11 @@ pub(super) fn summary(channel: &Channel, at: Instant, width: u16) -> Vec<Row> {
 pub(super) fn pane(reader: &Reader, at: Instant, width: u16) -> Vec<Row> {
     let stat = &reader.stat;
     let (program, user, state) = (printable(&stat.program), printable(&stat.user), printable(&stat.state));
-    let is_usual = stat.wait == WaitStrategy::Adaptive.to_string();
-    let wait = if is_usual { String::new() } else { format!(", waits {}", printable(&stat.wait)) };
+    let wait = unusual_wait(stat).map(|wait| format!(", waits {wait}")).unwrap_or_default();
     let heading = format!("READER {}  {program}, pid {}, user {user}, {state}{wait}", stat.reader, stat.pid);
     let oldest = match reader.oldest(at) {
         Oldest::Unknown => String::new(),
-        Oldest::Exactly(time) => format!(", the oldest for {}", duration(time)),
+        Oldest::Exactly(time) => format!(", the oldest for {}", exactly(time)),
         Oldest::AtLeast(time) => format!(", the oldest for more than {}", duration(time)),
     };
     let (lag, lag_bytes) = (count(stat.lag_messages), bytes(stat.lag_bytes));

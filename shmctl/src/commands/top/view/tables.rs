@@ -2,11 +2,12 @@
 
 use std::time::Instant;
 
-use super::super::figures::{Channel, History, Oldest, Reader, duration};
+use super::super::figures::{Channel, History, Oldest, Reader, duration, exactly};
 use super::row::{HISTORY, Row, table};
 use crate::colour::Colour;
 use crate::condition::{Condition, colour_of};
-use crate::human::{age, bytes, bytes_per_second, count, nanos, per_second, percent, printable};
+use crate::human::{age, bytes, bytes_per_second, count, per_second, percent, printable};
+use crate::readers::{IDENTITY, identity};
 use crate::table::{Align, Table};
 use crate::terminal::shortened;
 
@@ -65,30 +66,15 @@ pub(super) fn channels(channels: &[&Channel], chosen: Option<usize>, at: Instant
 /// Readers in this order, under their headings.
 pub(super) fn readers(readers: &[&Reader], chosen: Option<usize>, at: Instant, width: u16) -> Vec<Row> {
     let make = |history: usize| {
-        let mut table = Table::new(&[
-            ("READER", Align::Right),
-            ("PID", Align::Right),
-            ("PROGRAM", Align::Left),
-            ("USER", Align::Left),
-            ("STATE", Align::Left),
-            ("MESSAGES", Align::Right),
-            (HISTORY, Align::Left),
-            ("LAG", Align::Right),
-            ("LAG BYTES", Align::Right),
-            ("OLDEST", Align::Right),
-            ("LOST", Align::Right),
-            ("SEEN", Align::Right),
-        ])
-        .shortening(&["PROGRAM", "USER"])
-        .leaving_out(&["SEEN", "USER", "LOST", "PID", HISTORY, "LAG BYTES", "MESSAGES", "PROGRAM"])
-        .painting(paint);
+        let rate = [("STATE", Align::Left), ("MESSAGES", Align::Right), (HISTORY, Align::Left)];
+        let figures = ["LAG", "LAG BYTES", "OLDEST", "LOST", "SEEN"].map(|heading| (heading, Align::Right));
+        let mut table = Table::new(&[&IDENTITY[..], &rate, &figures].concat())
+            .shortening(&["PROGRAM", "USER"])
+            .leaving_out(&["SEEN", "USER", "LOST", "PID", HISTORY, "LAG BYTES", "MESSAGES", "PROGRAM"])
+            .painting(paint);
         for reader in readers {
             let stat = &reader.stat;
-            table.row([
-                stat.reader.to_string(),
-                stat.pid.to_string(),
-                printable(&stat.program),
-                printable(&stat.user),
+            let figures = [
                 printable(&stat.state),
                 or_dash(reader.rate.map(per_second)),
                 " ".repeat(history),
@@ -97,7 +83,8 @@ pub(super) fn readers(readers: &[&Reader], chosen: Option<usize>, at: Instant, w
                 oldest(reader, at),
                 count(stat.lost),
                 age(stat.heartbeat_ms),
-            ]);
+            ];
+            table.row([&identity(stat)[..], &figures].concat());
         }
         table
     };
@@ -109,7 +96,7 @@ pub(super) fn readers(readers: &[&Reader], chosen: Option<usize>, at: Instant, w
 fn oldest(reader: &Reader, at: Instant) -> String {
     match reader.oldest(at) {
         Oldest::Unknown => "-".to_owned(),
-        Oldest::Exactly(time) => nanos(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX)),
+        Oldest::Exactly(time) => exactly(time),
         Oldest::AtLeast(time) => format!(">{}", duration(time)),
     }
 }
