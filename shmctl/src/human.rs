@@ -127,11 +127,14 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// The time between two requests to the daemon: a [`duration`] of at least 10 ms.
+/// The time between two requests to the daemon: a [`duration`] of 10 ms to 24 h. A clock cannot add every duration to the present.
 pub(crate) fn interval(text: &str) -> Result<Duration, String> {
     let duration = duration(text)?;
     if duration < Duration::from_millis(10) {
         return Err(format!("{text:?} is too short: the shortest is 10ms"));
+    }
+    if duration > Duration::from_secs(24 * 3600) {
+        return Err(format!("{text:?} is too long: the longest is 24h"));
     }
     Ok(duration)
 }
@@ -216,7 +219,8 @@ mod tests {
         assert_eq!(interval("2").unwrap(), Duration::from_secs(2));
         assert_eq!(interval("0.5").unwrap(), Duration::from_millis(500));
         assert_eq!(interval("250ms").unwrap(), Duration::from_millis(250));
-        for text in ["0", "-1", "NaN", "inf", "never", "1ms"] {
+        assert_eq!(interval("24h").unwrap(), Duration::from_secs(86_400));
+        for text in ["0", "-1", "NaN", "inf", "never", "1ms", "25h", "1e19"] {
             assert!(interval(text).unwrap_err().contains(text), "{text}");
         }
     }
