@@ -75,7 +75,7 @@ pub(crate) fn is_full(stat: &ChannelStat) -> bool {
     free < usual || free <= stat.capacity / 10
 }
 
-/// The reader that is furthest behind: the one whose progress gives space.
+/// The reader that is furthest behind, whose progress gives space.
 pub(crate) fn slowest(stat: &ChannelStat) -> Option<&ReaderStat> {
     let attached = stat.readers.iter().filter(|reader| reader.state != ReaderState::Evicted && reader.lag_bytes > 0);
     attached.max_by_key(|reader| reader.lag_bytes)

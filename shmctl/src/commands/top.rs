@@ -52,9 +52,9 @@ Keys:
   r                  resize the channel, after a question
   e                  evict the reader, after a question
 
-Rates are differences of counters over the time that was measured between two looks at the daemon. HELD UP BY is the reader that \
-keeps the channel full, and for how long. OLDEST is the age of the reader's oldest unread message; \">3.0s\" means more than that, \
-in a channel without timestamps = true. Times of operations are UTC. NO_COLOR=1 turns colours off.
+Rates are differences of counters over the time that was measured between two looks at the daemon. HELD UP BY names the \
+reader that keeps the channel full, and says for how long. OLDEST is the age of the reader's oldest unread message; \">3.0s\" means \
+more than that, in a channel without timestamps = true. Times of operations are UTC. NO_COLOR=1 turns colours off.
 
 If the daemon ends, the view waits for the next one.
 
@@ -76,7 +76,7 @@ pub(crate) struct Args {
     /// Print the view once, after two looks.
     #[arg(long)]
     once: bool,
-    /// With --once: print one line of JSON, an object with the objects of stat --json and what two looks tell.
+    /// With --once: print one line of JSON, an object with the channels of stat --json, what two looks tell, and operations.
     #[arg(long, requires = "once")]
     json: bool,
 }

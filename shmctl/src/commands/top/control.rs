@@ -191,7 +191,7 @@ mod tests {
             assert_eq!(control.chosen(&figures).unwrap().0, place);
         }
         assert_eq!(control.chosen_reader(control.chosen(&figures).unwrap().1).unwrap().1.stat.reader, 3);
-        // One that has gone.
+        // A channel that has gone.
         control.channel = Some("gone".parse().unwrap());
         control.sort = Sort::Name;
         assert_eq!(control.chosen(&figures).unwrap().1.stat.channel.as_str(), "a");

@@ -76,7 +76,7 @@ pub(super) struct Since {
 /// How old a reader's oldest unread message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Oldest {
-    /// There is none, or nothing is known about it.
+    /// Nothing is unread, or nothing is known about its age.
     Unknown,
     /// As its publish time says.
     Exactly(Duration),
@@ -197,7 +197,7 @@ impl Reader {
 }
 
 impl Held {
-    /// `before`: who held the channel up at the look before, if there was one.
+    /// `before`: what held the channel up at the look before; `None` at the first look.
     fn of(before: Option<Option<Held>>, stat: &ChannelStat, readers: &[Reader], at: Instant) -> Option<Held> {
         let is_first = before.is_none();
         let before = before.flatten();
@@ -254,7 +254,7 @@ pub(super) fn exactly(time: Duration) -> String {
     nanos(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX))
 }
 
-/// How fast a counter has grown. `None` if it has fallen: it is another one, which began at 0.
+/// How fast a counter has grown. `None` if it has fallen: the counter of another segment or reader has begun at 0.
 fn per_second(then: u64, now: u64, time: Duration) -> Option<f64> {
     let grown = now.checked_sub(then)?;
     (!time.is_zero()).then(|| grown as f64 / time.as_secs_f64())

@@ -80,7 +80,7 @@ pub(super) fn stop() {
     let _ = raise(Signal::SIGSTOP);
 }
 
-/// Whether there is a shell that could continue a stopped process. The kernel, too, ignores Ctrl-Z if there is none.
+/// Whether there is a shell that could continue a stopped process. Without such a shell the kernel, too, ignores Ctrl-Z.
 pub(super) fn can_be_continued() -> bool {
     getsid(Some(getppid())).is_ok_and(|parents| Ok(parents) == getsid(None))
 }

@@ -94,7 +94,7 @@ mod tests {
             unread.look(at(second), second, second);
             assert!(unread.looks.len() <= MOST);
         }
-        // Message number n is published in second n, so that the oldest unread one is at most so old.
+        // Message number n is published in second n, and no message is older than the time since then.
         for passed in (0..4999).step_by(7) {
             unread.look(at(5000), 5000, 5000 - passed);
             assert!(at(5000).duration_since(unread.since().unwrap()).as_secs() < 5000 - passed, "{passed}");

@@ -5,7 +5,7 @@ use shm_proto::internal::handoff::Names;
 
 use super::*;
 
-/// A channel that has published so many messages of 10 bytes.
+/// A channel that has published this number of messages, each of 10 bytes.
 pub(in super::super) fn channel(name: &str, messages: u64) -> ChannelStat {
     let mut stat = ChannelStat::new(name.parse().unwrap(), Mode::Ring, format!("/shmd.{name}"));
     (stat.capacity, stat.min, stat.max, stat.max_readers) = (1 << 20, 64 << 10, 256 << 20, 64);
@@ -13,7 +13,7 @@ pub(in super::super) fn channel(name: &str, messages: u64) -> ChannelStat {
     stat
 }
 
-/// A reader that has received so many messages and has the others before it.
+/// A reader that has received `received` messages and has `lag` messages still to read.
 pub(in super::super) fn reader(number: u32, received: u64, lag: u64) -> ReaderStat {
     let mut reader = ReaderStat::new(number, 4700 + number, "view".into(), "me".into(), ReaderState::Reading);
     (reader.received, reader.lag_messages, reader.lag_bytes) = (received, lag, 32 * lag);

@@ -29,7 +29,7 @@ pub(super) struct Row {
 struct Spark {
     at: usize,
     width: usize,
-    /// The newest first. Small rates are told from none, too.
+    /// The newest first. In thousandths, a rate below 1 differs from 0.
     thousandths: Vec<Option<u64>>,
 }
 

@@ -14,7 +14,7 @@ impl Shares {
     pub(super) fn of(rows: usize, wanted: &Shares) -> Shares {
         let mut has = Shares::default();
         let mut left = rows;
-        // At least so many lines more, or none; and so many in all.
+        // Adds at least `least` lines or nothing, and no more than `most` in all.
         let mut give = |has: &mut usize, wanted: usize, least: usize, most: usize| {
             let more = wanted.min(most).saturating_sub(*has).min(left);
             if more >= least.min(wanted) {
