@@ -252,8 +252,12 @@ fn keys_sort_pause_and_choose() {
         top.terminal.type_in(key);
         top.until(shown);
     }
-    // While it is paused, the daemon is not asked.
+    // While it is paused, the daemon is not asked: a view that is started now knows more.
     daemon.cli_with_input(&["write", "-c", "imu"], b"one\n").quiet();
+    let mut other = Top::start(&daemon);
+    other.until("event=lend channel=imu");
+    other.terminal.type_in("q");
+    other.ends();
     assert!(!top.terminal.screen().text().contains("event=lend channel=imu"));
     top.terminal.type_in("p");
     top.until("event=lend channel=imu");
