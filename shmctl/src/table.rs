@@ -106,6 +106,11 @@ impl Table {
         text
     }
 
+    /// The columns that the whole table takes.
+    pub(crate) fn width(&self) -> usize {
+        total(&self.fit(None))
+    }
+
     /// The headings and the rows, each as pieces from left to right: the cells of the columns for which there is room in `most`
     /// columns, and the blanks between them.
     pub(crate) fn lines(&self, most: Option<usize>) -> Vec<Vec<Piece<'_>>> {

@@ -93,9 +93,7 @@ pub(super) fn table(
 ) -> Vec<Row> {
     let [least, most] = WIDTHS;
     let room = usize::from(width).saturating_sub(MARGIN);
-    let narrow = make(least);
-    let needed = narrow.lines(None)[0].iter().map(|piece| columns(&piece.text)).sum::<usize>();
-    let table = make((least + room.saturating_sub(needed)).min(most));
+    let table = make((least + room.saturating_sub(make(least).width())).min(most));
     let rows = table.lines(Some(room)).into_iter().enumerate();
     rows.map(|(number, pieces)| match number.checked_sub(1) {
         None => Row::of(pieces, "  ", Some(Colour::Bold), None),
