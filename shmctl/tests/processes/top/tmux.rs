@@ -126,8 +126,8 @@ fn the_view_names_the_culprit_asks_before_it_acts_and_leaves_the_terminal_as_it_
     tmux.until_has("q quit");
     tmux.press(&["C-z"]);
     tmux.until("the shell's prompt", |screen| screen.contains("Stopped") && !screen.contains("q quit"));
-    tmux.press(&["clear; kill %1; wait; echo jobs: $(jobs -s | wc -l).", "Enter"]);
-    tmux.until_has("jobs: 0.");
+    tmux.press(&["clear; kill %1; while kill -0 %1; do sleep 0.01; done 2>/dev/null; echo over $((6 * 7))", "Enter"]);
+    tmux.until_has("over 42");
     // Echo and lines are back.
     tmux.press(&["echo after $((6 * 7)); stty -a", "Enter"]);
     let screen = tmux.until("stty's answer", |screen| screen.contains("after 42") && screen.contains(" icanon"));
