@@ -14,6 +14,7 @@
 //! | [`shm`] | POSIX shared memory objects |
 //! | `file_lease` | whether anybody else has a file open |
 //! | [`file_lock`] | locks that say which process owns an object or writes to it |
+//! | [`socket_name`] | whether a process still has the socket of a name |
 //! | [`remove`] | removing a name that may become another file's at the same moment |
 //! | [`memory`] | how much memory there is before it is taken |
 //! | [`reserve`] | puts memory behind an object before anyone touches it |
@@ -54,6 +55,7 @@ pub mod reserve;
 pub mod sealed;
 pub mod sem;
 pub mod shm;
+pub mod socket_name;
 pub mod unread;
 
 use nix::errno::Errno;

@@ -4,15 +4,14 @@ mod handed_over;
 
 use std::fs::{self, Permissions};
 use std::io::{self, ErrorKind};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::{FileTypeExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, connect, listen, socket};
-use shm_proto::internal::os::poll::readable;
+use nix::sys::socket::{Backlog, listen};
+use shm_proto::internal::os::socket_name::is_in_use;
 use shm_proto::{Error, Result};
 
 use crate::cleanup;
@@ -24,9 +23,9 @@ pub(crate) use handed_over::{Unfit, take};
 /// it: with the system's limit, 4096 by default, two clients that connect, ask and hang up in a loop would keep the others
 /// waiting for a second. Who finds the queue full waits in `connect`.
 const BACKLOG: i32 = 128;
-/// How long a dead daemon's socket may have a listener: its children are killed with it, and the last of them may still be ending.
+/// How long a dead daemon's socket may still be open: its children are killed with it, and the last of them may still be ending.
 const CLOSING: Duration = Duration::from_secs(1);
-/// The time between two looks at a listener whose queue is full.
+/// The time between two looks at it.
 const LOOK: Duration = Duration::from_millis(5);
 
 /// The control socket; its name is removed when dropped, unless the service manager keeps the socket.
@@ -41,7 +40,7 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    /// Listens. A socket that is there already is a dead daemon's, if nobody listens on it: the lock is ours.
+    /// Listens. A socket that is there already is a dead daemon's if no process has it any more: the lock is ours.
     ///
     /// # Errors
     /// When the name is taken by something else, too long, or not to be made.
@@ -88,25 +87,16 @@ fn prepare(listener: &UnixListener) -> io::Result<()> {
     Backlog::new(BACKLOG).and_then(|backlog| listen(listener, backlog)).map_err(io::Error::from)
 }
 
-/// Waits until nobody listens on a socket any more.
+/// Waits until no process has a socket any more.
 fn await_end(path: &Path) -> io::Result<()> {
     let until = Instant::now() + CLOSING;
-    loop {
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let probe = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
-        let left = until.saturating_duration_since(Instant::now());
-        match connect(probe.as_raw_fd(), &UnixAddr::new(path)?) {
-            // When the listener ends, it hangs up on those who wait in its queue.
-            Ok(()) => drop(readable(probe.as_fd(), Some(left))?),
-            // The queue is full.
-            Err(Errno::EAGAIN) => std::thread::sleep(LOOK),
-            // Nobody listens, or it is a socket of another kind, which no daemon has made.
-            Err(_) => return Ok(()),
-        }
-        if left.is_zero() {
+    while is_in_use(path)? {
+        if Instant::now() >= until {
             let why = "a process without the daemon's lock listens there, as systemd does for shmd.socket; start the daemon with \
                        systemctl start shmd, or run systemctl stop shmd.socket before, or choose another --runtime-dir";
             return Err(io::Error::new(ErrorKind::AddrInUse, why));
         }
+        std::thread::sleep(LOOK);
     }
+    Ok(())
 }

@@ -11,7 +11,8 @@ use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, connect, listen, socket};
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
+use shm_proto::internal::os::socket_name::is_in_use;
 use shm_proto::{Error, Result};
 
 use super::file_id::{Made, Place, wrong_kind};
@@ -34,8 +35,13 @@ impl Listener {
     /// If a program listens there, if the path is not a socket, and if the system refuses.
     pub(super) fn bind(path: &Path, packets: Packets) -> Result<Self> {
         let failed = |what: &str, e: Errno| Error::system(format!("{what} the socket {}", path.display()), e);
-        make_way(path, packets)?;
-        let fd = new_socket(packets).map_err(|e| failed("make", e))?;
+        make_way(path)?;
+        let kind = match packets {
+            Packets::Joined => SockType::Stream,
+            Packets::Kept => SockType::SeqPacket,
+        };
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let fd = socket(AddressFamily::Unix, kind, flags, None).map_err(|e| failed("make", e))?;
         let address = UnixAddr::new(path).map_err(|e| failed("name", e))?;
         bind(fd.as_raw_fd(), &address).map_err(|e| failed("bind", e))?;
         let io_failed = |e| Error::system(format!("prepare the socket {}", path.display()), e);
@@ -60,41 +66,26 @@ impl Listener {
     }
 }
 
-fn new_socket(packets: Packets) -> nix::Result<OwnedFd> {
-    let kind = match packets {
-        Packets::Joined => SockType::Stream,
-        Packets::Kept => SockType::SeqPacket,
-    };
-    socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)
-}
-
-fn make_way(path: &Path, packets: Packets) -> Result<()> {
-    let failed = |e: io::Error| Error::system(format!("look at {}", path.display()), e);
+fn make_way(path: &Path) -> Result<()> {
+    let failed = |what: &str, e: io::Error| Error::system(format!("{what} {}", path.display()), e);
     let found = match fs::symlink_metadata(path) {
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
-        found => found.map_err(failed)?,
+        found => found.map_err(|e| failed("look at", e))?,
     };
     if !found.file_type().is_socket() {
         return Err(wrong_kind(path, found.file_type(), "a socket"));
     }
-    let address = UnixAddr::new(path).map_err(|e| failed(e.into()))?;
-    let probe = new_socket(packets).map_err(|e| failed(e.into()))?;
-    match connect(probe.as_raw_fd(), &address) {
-        Err(Errno::ECONNREFUSED) => {
-            fs::remove_file(path)
-                .map_err(|e| Error::system(format!("remove the stale socket {}", path.display()), e))?;
-            operation(LogEvent::Replace).text("socket", path.display()).reason("no program listens on it").warn();
-            Ok(())
-        }
-        // Gone in between.
-        Err(Errno::ENOENT) => Ok(()),
-        // A full queue and a socket of the other kind are somebody's too.
-        Ok(()) | Err(Errno::EAGAIN | Errno::EPROTOTYPE) => {
-            let reason = "another program listens on it; stop that program, or name another path";
-            Err(Error::system(path.display().to_string(), io::Error::other(reason)))
-        }
-        Err(e) => Err(Error::system(format!("find out whether a program listens on {}", path.display()), e)),
+    if is_in_use(path).map_err(|e| failed("find out whether a program listens on", e))? {
+        let reason = "another program listens on it; stop that program, or name another path";
+        return Err(Error::system(path.display().to_string(), io::Error::other(reason)));
     }
+    match fs::remove_file(path) {
+        // Gone in between.
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(()),
+        removed => removed.map_err(|e| failed("remove the stale socket", e))?,
+    }
+    operation(LogEvent::Replace).text("socket", path.display()).reason("no program listens on it").warn();
+    Ok(())
 }
 
 #[cfg(test)]

@@ -219,11 +219,14 @@ fn a_daemon_started_by_hand_does_not_take_the_name_of_the_socket_that_is_kept() 
     let log = daemon.log();
     assert!(log.contains("systemctl start shmd") && log.contains("systemctl stop shmd.socket"), "{log}");
     assert_eq!(daemon.entries(), ["shmd.sock"]);
-    // The next one that gets it serves whoever comes.
+    // It has not connected either, for which systemd would start the service.
+    kept.set_nonblocking(true).unwrap();
+    assert_eq!(kept.accept().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+    // The next daemon that gets the socket serves its clients.
     daemon.activate(&kept);
     daemon.ask(&Request::Ping).unwrap();
     assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
-    // One that nobody listens on is a dead daemon's.
+    // A socket that no process has is a dead daemon's.
     drop(kept);
     daemon.run(&[]);
     daemon.await_ready();

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use nix::sys::socket::{AddressFamily, SockaddrLike, SockaddrStorage, getsockname, getsockopt, sockopt};
 use shm_proto::internal::os::inherited;
+use shm_proto::internal::os::socket_name::is_in_use;
 
 use crate::error::{Failure, Result};
 
@@ -73,9 +74,8 @@ fn bind(path: &Path) -> Result<(UnixListener, Made), String> {
             if !is_socket {
                 return Err("there is a file of this name that is not a socket; choose another PATH".to_owned());
             }
-            match UnixStream::connect(path) {
-                Err(e) if e.kind() == ErrorKind::ConnectionRefused => {}
-                _ => return Err("another process listens there; end that process, or choose another PATH".to_owned()),
+            if is_in_use(path).map_err(|e| format!("cannot find out whether a process listens there: {e}"))? {
+                return Err("another process listens there; end that process, or choose another PATH".to_owned());
             }
             fs::remove_file(path).map_err(|e| format!("cannot remove the socket that an earlier process left: {e}"))?;
             UnixListener::bind(path).map_err(|e| e.to_string())?
