@@ -8,14 +8,19 @@ use std::process::{Child, Command};
 use nix::errno::Errno;
 use nix::libc;
 
+use super::inherited::SOCKET_VARIABLES;
+
 /// `select` handles no more descriptors than this. A program that needs more raises its limit itself.
 const DESCRIPTORS: libc::rlim_t = 1024;
+/// The manager's socket and watchdog, and the journal behind standard error.
+const MANAGER_VARIABLES: [&str; 4] = ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "JOURNAL_STREAM"];
 
 /// Starts `command` as the leader of a process group of its own, which the kernel kills with SIGKILL when the *thread* that
 /// called this ends, however it ends. The child's own children are not killed with it.
 ///
 /// The child gets standard input, output and error as the command says, and no other descriptor, not even one that this process
-/// inherited without close-on-exec. If this process has raised the soft limit of descriptors, the child's limit is 1024 again.
+/// inherited without close-on-exec. Variables with which a service manager speaks to this process alone are not in its environment. If
+/// this process has raised the soft limit of descriptors, the child's limit is 1024 again.
 /// Signals are as `std` sets them for a child: none is blocked, and SIGPIPE has its default action.
 ///
 /// # Errors
@@ -23,6 +28,9 @@ const DESCRIPTORS: libc::rlim_t = 1024;
 pub fn spawn(command: &mut Command) -> io::Result<Child> {
     let parent = std::process::id();
     command.process_group(0);
+    for variable in MANAGER_VARIABLES.iter().chain(&SOCKET_VARIABLES) {
+        command.env_remove(variable);
+    }
     // SAFETY: the closure runs in the child of a fork. It calls only async-signal-safe functions with numbers and a local buffer,
     // allocates nothing, takes no lock and cannot panic.
     unsafe { command.pre_exec(move || prepare(parent)) };
@@ -99,6 +107,19 @@ mod tests {
         assert_eq!(open, ["0", "1", "2"]);
         let soft = limits.lines().find_map(|line| line.strip_prefix("Max open files")).unwrap();
         assert!(soft.split_whitespace().next().unwrap().parse::<u64>().unwrap() <= DESCRIPTORS);
+    }
+
+    #[test]
+    fn the_child_does_not_learn_what_a_service_manager_tells_this_process() {
+        let mut command = Command::new("true");
+        for variable in ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "JOURNAL_STREAM", "LISTEN_PID", "LISTEN_FDS"]
+        {
+            command.env(variable, "1");
+        }
+        command.env("OTHER", "1");
+        spawn(&mut command).unwrap().wait().unwrap();
+        let left: Vec<_> = command.get_envs().filter(|(_, value)| value.is_some()).map(|(name, _)| name).collect();
+        assert_eq!(left, ["OTHER"]);
     }
 
     #[test]

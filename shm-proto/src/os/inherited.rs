@@ -8,19 +8,19 @@ use std::sync::{Mutex, PoisonError};
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::unistd::dup;
 
-/// What systemd puts into the environment beside the sockets that it hands over. It is for one process: no child needs it, and no
-/// other program that the process executes.
+/// What systemd puts into the environment beside the sockets that it hands over. It is for the process itself: not for a child, and not
+/// for another program that the process executes.
 pub const SOCKET_VARIABLES: [&str; 3] = ["LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"];
 /// The number of the first of these sockets.
 const FIRST_SOCKET: RawFd = 3;
 
-/// Why there are no sockets of a service manager's.
+/// Why no sockets of a service manager can be taken.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SocketsError {
-    /// Nobody has handed over any.
+    /// The environment speaks of no sockets.
     #[error("systemd handed over no socket: LISTEN_PID or LISTEN_FDS is missing")]
     Missing,
-    /// They were for a process that has started this one, or that this one was before.
+    /// The variables were meant for another process, and this process has inherited them.
     #[error("the sockets are for process {meant} (LISTEN_PID), and this is process {own}")]
     Foreign {
         /// As the environment has it.
@@ -28,10 +28,10 @@ pub enum SocketsError {
         /// This process.
         own: u32,
     },
-    /// Their number makes no sense.
+    /// The number of sockets is impossible.
     #[error("LISTEN_FDS is {0:?}, and not a number of sockets from 1 to 64")]
     Number(String),
-    /// One of them is not there.
+    /// A descriptor is not open, or was not inherited.
     #[error("{0}")]
     Descriptor(String),
 }

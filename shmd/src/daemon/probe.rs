@@ -18,7 +18,6 @@ use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use shm_proto::internal::os::bell::Bell;
 use shm_proto::internal::os::child;
-use shm_proto::internal::os::inherited;
 use shm_proto::internal::os::poll::poll;
 use shm_proto::{Error, ErrorKind, Refusal, Result};
 
@@ -127,9 +126,7 @@ fn ask(candidate: &Candidate, ending: &AtomicBool) -> Result<Known, Refusal> {
     let mut command = Command::new(&candidate.program);
     command.args(&candidate.arguments).arg(format!("{OPTION}={}", candidate.stdin_feeds)).current_dir(&candidate.dir);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    for variable in [handover::VARIABLE, "NOTIFY_SOCKET", "WATCHDOG_USEC"].iter().chain(&inherited::SOCKET_VARIABLES) {
-        command.env_remove(variable);
-    }
+    command.env_remove(handover::VARIABLE);
     let mut child = match child::spawn(&mut command) {
         Ok(child) => Asked(child),
         Err(e) => return refuse(ErrorKind::BadVersion, format!("{e}; install shmd there")),

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use shm_proto::ChannelName;
 use shm_proto::internal::framing::input::widen;
 use shm_proto::internal::os::poll::readable;
-use shm_proto::internal::os::{child, inherited, peer};
+use shm_proto::internal::os::{child, peer};
 
 use crate::config::CommandLine;
 use crate::handover::{self, Luggage, Parcel};
@@ -29,10 +29,6 @@ const REAP: Duration = Duration::from_millis(200);
 const LINES: u32 = 20;
 /// Bytes of a line that are kept.
 const LINE: usize = 500;
-/// Meant for the daemon, beside the variables about sockets: the manager's socket and watchdog, the journal behind standard
-/// error, what it leaves to itself.
-const NOT_FOR_CHILDREN: [&str; 5] =
-    ["NOTIFY_SOCKET", "WATCHDOG_PID", "WATCHDOG_USEC", "JOURNAL_STREAM", handover::VARIABLE];
 
 /// A child in a process group of its own. Dropping it ends the group.
 #[derive(Debug)]
@@ -66,9 +62,7 @@ impl Running {
         };
         let mut line = Command::new(program);
         line.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        for name in NOT_FOR_CHILDREN.iter().chain(&inherited::SOCKET_VARIABLES) {
-            line.env_remove(name);
-        }
+        line.env_remove(handover::VARIABLE);
         let mut child = child::spawn(&mut line)?;
         let pipes = child.stdout.take().map(OwnedFd::from).zip(child.stderr.take().map(OwnedFd::from));
         let ended = peer::pidfd(child.id());
