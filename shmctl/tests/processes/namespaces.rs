@@ -1,5 +1,5 @@
 //! Programs in containers: other PID, mount, IPC and network namespaces, in which nothing of the host is seen but its programs and
-//! the runtime directory. `/dev/shm` is another one, and empty.
+//! the runtime directory. Each container has a `/dev/shm` of its own, which is empty at first.
 
 use std::fs::DirBuilder;
 use std::os::unix::fs::DirBuilderExt;
@@ -116,7 +116,7 @@ fn a_container_needs_the_runtime_directory_and_nothing_else() {
     };
     send(&mut writer, "from another container\n".to_owned());
     inside.until_out_has("from another container\n");
-    // Larger than the channel is at first: it grows, and whoever has mapped it sees that.
+    // Larger than the channel is at first: it grows, and so it does for every program that has mapped it.
     send(&mut writer, format!("{}\n", "large".repeat(400_000)));
     send(&mut writer, "after the growth\n".to_owned());
     for reader in [&mut inside, &mut outside] {
@@ -134,7 +134,7 @@ fn a_container_needs_the_runtime_directory_and_nothing_else() {
         reader.until_out_has("to sleepers\n");
     }
 
-    // Another daemon takes the place of a killed one, and everybody goes on.
+    // Another daemon takes the place of the killed daemon, and all programs go on.
     daemon.kill();
     send(&mut writer, "without a daemon\n".to_owned());
     inside.until_out_has("without a daemon\n");
@@ -147,7 +147,7 @@ fn a_container_needs_the_runtime_directory_and_nothing_else() {
         assert_eq!(reader.out_so_far(), sent);
     }
 
-    // What is killed in a container is noticed as anywhere.
+    // The daemon notices that a program in a container was killed.
     inside.kill();
     daemon.until_readers(1);
     writer.kill();

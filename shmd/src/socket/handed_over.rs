@@ -20,7 +20,7 @@ pub(crate) struct Unfit(String);
 /// Takes the socket that the service manager has handed over to this process, if there is one.
 ///
 /// # Errors
-/// If there are several, or none where one should be.
+/// If several sockets are handed over, or if the environment speaks of a socket that is not there.
 pub(crate) fn take() -> Result<Option<OwnedFd>, Unfit> {
     let mut sockets = match inherited::sockets() {
         // Variables for another process have come here by inheritance and mean nothing.
@@ -32,9 +32,9 @@ pub(crate) fn take() -> Result<Option<OwnedFd>, Unfit> {
     };
     match sockets.len() {
         1 => Ok(sockets.pop()),
-        count => {
-            Err(Unfit(format!("there are {count}, and the daemon has one; leave one ListenStream= in shmd.socket")))
-        }
+        count => Err(Unfit(format!(
+            "there are {count} sockets, and the daemon takes only one; leave one ListenStream= in shmd.socket"
+        ))),
     }
 }
 

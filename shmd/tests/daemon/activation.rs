@@ -32,13 +32,12 @@ impl Daemon {
         UnixListener::bind(self.socket()).unwrap()
     }
 
-    /// Hands over a descriptor, and says that there are so many.
+    /// Hands over a descriptor, and tells the program that there are `handed` of them.
     fn run_with(&mut self, descriptor: impl Into<OwnedFd>, handed: u32, program: &str) {
-        self.logged_before = fs::metadata(self.path("log")).map_or(0, |log| log.len());
         let script = format!("{HAND_OVER} shift; exec {program} \"$@\"");
         let mut command = self.command_within(&["sh", "-c", &script, "sh"], &[]);
         command.env("HANDED", handed.to_string()).stdin(Stdio::from(descriptor.into()));
-        self.child = Some(command.spawn().unwrap());
+        self.spawn(command);
     }
 
     /// Starts a daemon that gets the socket.
@@ -71,7 +70,7 @@ fn assert_answered(stream: UnixStream) {
 }
 
 #[test]
-fn who_connects_while_the_daemon_is_away_is_served_by_the_next_one() {
+fn a_client_that_connects_while_the_daemon_is_away_is_served_by_the_next_daemon() {
     let mut daemon = Daemon::configured("activation", PLAIN);
     let kept = daemon.keep_socket();
     // Before the first daemon, too.
@@ -116,7 +115,7 @@ fn a_stop_leaves_the_socket_and_nothing_else() {
         assert_eq!(daemon.entries(), ["shmd.sock"]);
         assert_eq!(shm_test_support::shared_memory(&daemon.prefix), Vec::<PathBuf>::new());
     }
-    // Whoever comes now waits for the next start.
+    // A client that connects now waits for the next start.
     let late = ping(&daemon);
     daemon.activate(&kept);
     assert_answered(late);
@@ -189,10 +188,10 @@ fn what_is_not_the_control_socket_is_refused_with_the_unit_that_is_needed() {
 }
 
 #[test]
-fn several_sockets_and_none_are_refused_and_those_for_another_process_are_not_there() {
+fn several_sockets_and_no_socket_are_refused_and_sockets_for_another_process_are_not_looked_for() {
     let program = shm_test_support::program("shmd").display().to_string();
     for (handed, reason) in
-        [(2, "there are 2, and the daemon has one"), (0, "LISTEN_FDS is \"0\""), (3, "descriptor 5 ")]
+        [(2, "there are 2 sockets, and the daemon takes only one"), (0, "LISTEN_FDS is \"0\""), (3, "descriptor 5 ")]
     {
         let mut daemon = Daemon::configured(&format!("activation-{handed}"), PLAIN);
         let kept = daemon.keep_socket();
@@ -203,7 +202,7 @@ fn several_sockets_and_none_are_refused_and_those_for_another_process_are_not_th
     let mut daemon = Daemon::configured("activation-foreign", PLAIN);
     let mut command = daemon.command(&[]);
     command.env("LISTEN_PID", "1").env("LISTEN_FDS", "1");
-    daemon.child = Some(command.spawn().unwrap());
+    daemon.spawn(command);
     daemon.await_ready();
     assert!(!daemon.log().contains("kept_by"), "{}", daemon.log());
     assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());

@@ -77,8 +77,11 @@ impl Daemon {
     }
 
     fn run(&mut self, arguments: &[&str]) {
+        self.spawn(self.command(arguments));
+    }
+
+    fn spawn(&mut self, mut command: Command) {
         self.logged_before = fs::metadata(self.dir.join("log")).map_or(0, |log| log.len());
-        let mut command = self.command(arguments);
         self.child = Some(command.spawn().unwrap());
     }
 
@@ -109,7 +112,7 @@ impl Daemon {
 
     /// Runs it by another program that becomes this one.
     fn run_within(&mut self, outer: &[&str], arguments: &[&str]) {
-        self.child = Some(self.command_within(outer, arguments).spawn().unwrap());
+        self.spawn(self.command_within(outer, arguments));
     }
 
     fn await_ready(&mut self) {
