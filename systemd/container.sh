@@ -60,7 +60,7 @@ trap 'exit 130' INT TERM
 
 # A root of its own, in $root.
 make_root() {
-    # One at a time makes the root, and none copies a half-made one.
+    # One script at a time makes the root, and no script copies a half-made root.
     mkdir -p "$cache"
     exec 9>"$cache/lock"
     flock 9
@@ -119,7 +119,14 @@ prints() {
     said=$("$@" 2>&1) || true
     grep -q -- "$pattern" <<<"$said"
 }
-# Of a unit, shmd.service if none is named.
+# ends_with CODE COMMAND...: the exit code of a command. What the command says is in $said.
+ends_with() {
+    local wanted=$1 code=0
+    shift
+    said=$("$@" 2>&1) || code=$?
+    [ "$code" = "$wanted" ] || fail "exit code $code instead of $wanted: $*: $said"
+}
+# Of shmd.service, if no unit is named.
 property() { inside systemctl show -P "$1" "${2:-shmd.service}"; }
 main_pid() { property MainPID "$@"; }
 active() { [ "$(property ActiveState "$@")" = active ]; }
