@@ -1,6 +1,7 @@
 #!/bin/bash
 # Installs the Debian packages in a Debian that systemd has booted, and looks at what an administrator would see: the service runs,
-# members of group shmd read and write, an upgrade does not disturb them, a removal stops everything, and a purge leaves nothing.
+# members of group shmd read and write, an upgrade does not disturb them, a removal stops everything and takes neither the configuration
+# nor the channels that are kept, and a purge leaves nothing.
 #
 # Usage: package-test.sh [--install] [DIRECTORY-OF-PACKAGES]      (default: target/debian beside this directory)
 #
@@ -39,8 +40,9 @@ boot
 
 # Everything that a package may leave. What useradd and ldconfig write at any time is not the package's.
 files() {
-    inside find /etc /opt /srv /usr /var/lib/systemd /var/lib/dpkg/info /dev/shm /run/shmd /run/shmd-cam /run/shmd-metrics.sock \
-        -xdev 2>/dev/null | grep -vE '^/etc/(passwd|group|shadow|gshadow)-$|^/etc/\.pwd\.lock$|/ld\.so\.cache$|^/var/lib/systemd/(timers|random-seed)' |
+    inside find /etc /opt /srv /usr /var/lib/systemd /var/lib/dpkg/info /var/lib/shmd /var/lib/shmd-cam /dev/shm /run/shmd /run/shmd-cam \
+        /run/shmd-metrics.sock -xdev 2>/dev/null |
+        grep -vE '^/etc/(passwd|group|shadow|gshadow)-$|^/etc/\.pwd\.lock$|/ld\.so\.cache$|^/var/lib/systemd/(timers|random-seed)' |
         sort || true
 }
 files >"$work/before"
@@ -85,9 +87,15 @@ camera=$(main_pid shmd@cam.service)
 cam() { as outsider shmctl --runtime-dir /run/shmd-cam "$@"; }
 prints '^cam ' cam list || fail "the instance has no channel: $(cam list 2>&1)"
 inside test -e /dev/shm/shmd-cam.cam || fail "the instance has other objects"
+for unit in shmd shmd-cam; do
+    inside shmctl --runtime-dir "/run/$unit" create kept --keep >/dev/null || fail "$unit keeps no channel"
+    [ "$(inside stat -c '%U %a' "/var/lib/$unit")" = "shmd 700" ] || fail "/var/lib/$unit: owner or mode"
+done
 inside systemctl stop shmd.service
 prints main as member shmctl list || fail "a client does not start the daemon"
 until_so "shmd is active" active
+is_kept() { prints '^kept ' inside shmctl list; }
+is_kept || fail "the channel that was to be kept is gone after a stop"
 pid=$(main_pid)
 
 say "a user's own daemon, which lingers"
@@ -104,10 +112,10 @@ inside test ! -e "/run/user/$number/shmd" || fail "the user's runtime directory 
 inside loginctl disable-linger outsider
 
 say "upgrade with a reader attached"
-as member shmctl read -n 2 >"$work/both" &
+as member shmctl read main -n 2 >"$work/both" &
 reading=$!
-until_so "the reader is attached" prints ' shmctl  *member ' inside shmctl stat
-echo before | as member shmctl write
+until_so "the reader is attached" prints ' shmctl  *member ' inside shmctl stat main
+echo before | as member shmctl write main
 inside dpkg -i /root/upgrade.deb >"$work/upgrade.log" 2>&1 || fail "dpkg -i: $(cat "$work/upgrade.log")"
 for unit in shmd.service shmd@cam.service; do
     grep -q "^$unit: shmd .* -> .*, pid " "$work/upgrade.log" || fail "the upgrade says nothing of $unit: $(cat "$work/upgrade.log")"
@@ -118,7 +126,8 @@ for process in "$pid" "$camera"; do
     inside ls -l "/proc/$process/exe" | grep -q '/usr/bin/shmd$' || fail "the program is not the new file"
 done
 restarts_are 0 || fail "systemd has restarted the daemon"
-echo after | as member shmctl write
+is_kept || fail "the upgrade has lost a channel"
+echo after | as member shmctl write main
 wait "$reading"
 [ "$(tr '\n' ' ' <"$work/both")" = "before after " ] || fail "the reader got $(cat "$work/both")"
 
@@ -133,9 +142,9 @@ inside rm /etc/shmd/shmd.d/bad.toml
 inside shmctl reexec >/dev/null || fail "reexec after the mistake was mended"
 
 say "remove"
-as member shmctl read >"$work/last" 2>&1 &
+as member shmctl read main >"$work/last" 2>&1 &
 reading=$!
-until_so "the reader is attached" prints ' shmctl  *member ' inside shmctl stat
+until_so "the reader is attached" prints ' shmctl  *member ' inside shmctl stat main
 inside dpkg -r shmd >"$work/remove" 2>&1 || fail "dpkg -r: $(cat "$work/remove")"
 wait "$reading" || fail "the reader ended with $?: $(cat "$work/last")"
 left() { inside sh -c 'ls -A /dev/shm; ls -d /run/shmd* 2>/dev/null; pgrep -a -u shmd' || true; }
@@ -145,6 +154,7 @@ inside test -e /etc/shmd/shmd.toml || fail "the removal took the configuration w
 say "install again, and purge"
 inside dpkg -i /root/shmd.deb >"$work/install" 2>&1 || fail "dpkg -i: $(cat "$work/install")"
 until_so "shmd is active" active
+is_kept || fail "the removal took the channel that is kept with it"
 # What a daemon that was killed for good would leave.
 inside runuser -u shmd -- sh -c 'touch /dev/shm/shmd.killed /run/shmd/killed'
 inside dpkg -P shmd libshmd-dev libshmd0 >"$work/purge" 2>&1 || fail "dpkg -P: $(cat "$work/purge")"
