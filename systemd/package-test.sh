@@ -60,7 +60,16 @@ for package in shmd libshmd0 libshmd-dev; do
     [ -z "$(inside dpkg --verify "$package")" ] || fail "$package: $(inside dpkg --verify "$package")"
     inside test -s "/usr/share/doc/$package/copyright" || fail "$package has no copyright file"
 done
+# What the programs and units need is seen below.
+for file in man/man1/shmctl.1.gz man/man1/shmctl-read.1.gz man/man5/shmd.toml.5.gz man/man8/shmd.8.gz bash-completion/completions/shmctl \
+    zsh/vendor-completions/_shmctl fish/vendor_completions.d/shmctl.fish doc/shmd/README.md doc/shmd/changelog.gz doc/shmd/schemas/stat.json; do
+    inside test -s "/usr/share/$file" || fail "shmd has no /usr/share/$file"
+done
+prints ' /etc/shmd/shmd.toml ' inside dpkg-query -W -f '${Conffiles}' shmd || fail "/etc/shmd/shmd.toml is no conffile"
+version=$(inside dpkg-query -W -f '${Version}' libshmd0)
+[ "$(inside dpkg-query -W -f '${Depends}' libshmd-dev)" = "libshmd0 (= $version)" ] || fail "libshmd-dev takes any libshmd0"
 documents=$(inside sh -c 'cat /usr/lib/systemd/system/shmd* /usr/lib/systemd/user/shmd*' | sed -n 's/^Documentation=//p' | tr ' ' '\n' | sort -u)
+[ -n "$documents" ] || fail "the units name no documents"
 for document in $documents; do
     inside test -s "${document#file://}" || fail "a unit names $document, which is not there"
 done
