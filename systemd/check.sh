@@ -36,13 +36,15 @@ verified() {
 verified "$dir"
 verified "$dir/user" --user
 
-# The template says what shmd.service says, with the instance's name in it.
+# The templates say what shmd.service and shmd.socket say, with the instance's name in it.
 settings() { grep -vE '^(#|$)' "$1"; }
-instance=$(settings "$dir/shmd.service" | sed -E \
-    -e 's#^(Description=.*)#\1 (%i)#' -e 's#shmd\.socket#shmd@%i.socket#' -e 's#=/usr/bin/shmd$#& --config /etc/shmd/%i.toml#' \
-    -e 's#=/run/shmd SHMD_PREFIX=shmd$#=/run/shmd-%i SHMD_PREFIX=shmd-%i#' -e 's#^(Runtime|State)Directory=shmd$#&-%i#')
-differences=$(diff <(echo "$instance") <(settings "$dir/shmd@.service")) ||
-    fail "shmd@.service (>) is not what shmd.service says (<): $differences"
+for kind in service socket; do
+    instance=$(settings "$dir/shmd.$kind" | sed -E \
+        -e 's#^Description=.*#& (%i)#' -e 's#=shmd\.socket#=shmd@%i.socket#' -e 's#=/usr/bin/shmd$#& --config /etc/shmd/%i.toml#' \
+        -e 's#/run/shmd\b#&-%i#g' -e 's#(PREFIX|^RuntimeDirectory|^StateDirectory)=shmd$#&-%i#')
+    differences=$(diff <(echo "$instance") <(settings "$dir/shmd@.$kind")) ||
+        fail "shmd@.$kind (>) is not what shmd.$kind says (<): $differences"
+done
 
 # The threshold is given in tenths.
 for unit in "$dir"/*.service; do
