@@ -1,9 +1,10 @@
 /* Publishes or receives numbered messages as fast as possible; see compare.rs, which does the same in Rust.
  *
- *     exchange write|read DIRECTORY SIZE BATCH MESSAGES
+ *     exchange write|read|both DIRECTORY SIZE BATCH MESSAGES
  *
  * The reader copies each message out, adds up the numbers and prints the nanoseconds between the first message and the last. With a batch of
- * more than 1, messages are published and received together. */
+ * more than 1, messages are published and received together. `both` is for counting instructions: one process publishes a batch and
+ * receives it, again and again. */
 #define _POSIX_C_SOURCE 200809L
 #include <stdint.h>
 #include <stdio.h>
@@ -81,6 +82,44 @@ static uint64_t reads(shmd_reader *reader, size_t batch, uint64_t messages, uint
     return sum;
 }
 
+/* Publishes and receives in turn, and adds up the numbers. */
+static uint64_t exchanges(shmd_writer *writer, shmd_reader *reader, size_t size, size_t batch, uint64_t messages) {
+    static uint64_t bytes[MOST][LARGEST / 8];
+    shmd_bytes many[MOST];
+    shmd_message lent[MOST];
+    uint64_t sum = 0;
+    for (size_t k = 0; k < MOST; k++) {
+        many[k].data = bytes[k];
+        many[k].len = size;
+    }
+    for (uint64_t n = 0; n < messages; n += batch) {
+        for (size_t k = 0; k < batch; k++) bytes[k][0] = n + k;
+        if (batch == 1) {
+            must(shmd_writer_publish(writer, bytes[0], size, NULL));
+            must(shmd_reader_recv(reader, lent, SHMD_FOREVER));
+            sum += see(lent);
+            must(shmd_reader_finish(reader, lent));
+            continue;
+        }
+        must(shmd_writer_publish_many(writer, many, batch, NULL));
+        for (size_t received = 0; received < batch;) {
+            size_t count = 0;
+            must(shmd_reader_recv_many(reader, lent, batch, &count, SHMD_FOREVER));
+            for (size_t k = 0; k < count; k++) sum += see(&lent[k]);
+            must(shmd_reader_finish_many(reader, lent, count, NULL));
+            received += count;
+        }
+    }
+    return sum;
+}
+
+static void add_up(uint64_t sum, uint64_t messages) {
+    if (sum != messages * (messages - 1) / 2) {
+        fprintf(stderr, "exchange: the sum of all numbers is %llu\n", (unsigned long long)sum);
+        exit(1);
+    }
+}
+
 int main(int argc, char **argv) {
     shmd_endpoint *endpoint = NULL;
     if (argc != 6) return 2;
@@ -93,17 +132,21 @@ int main(int argc, char **argv) {
         must(shmd_writer_attach(endpoint, NULL, &writer));
         writes(writer, size, batch, messages);
         shmd_writer_free(writer);
+    } else if (strcmp(argv[1], "both") == 0) {
+        shmd_writer *writer = NULL;
+        shmd_reader *reader = NULL;
+        must(shmd_reader_attach(endpoint, NULL, SHMD_NEW, &reader));
+        must(shmd_writer_attach(endpoint, NULL, &writer));
+        add_up(exchanges(writer, reader, size, batch, messages), messages);
+        shmd_writer_free(writer);
+        shmd_reader_free(reader);
     } else {
         shmd_reader *reader = NULL;
         uint64_t ns = 0;
         must(shmd_reader_attach(endpoint, NULL, SHMD_NEW, &reader));
         puts("ready");
         fflush(stdout);
-        const uint64_t sum = reads(reader, batch, messages, &ns);
-        if (sum != messages * (messages - 1) / 2) {
-            fprintf(stderr, "exchange: the sum of all numbers is %llu\n", (unsigned long long)sum);
-            return 1;
-        }
+        add_up(reads(reader, batch, messages, &ns), messages);
         printf("%llu\n", (unsigned long long)ns);
         shmd_reader_free(reader);
     }

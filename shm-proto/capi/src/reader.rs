@@ -1,6 +1,7 @@
 //! A reader's handle, and the calls that receive.
 #![allow(unsafe_code)]
 
+mod copy;
 mod facts;
 mod many;
 mod waiting;
@@ -8,14 +9,14 @@ mod waiting;
 use std::ffi::{CString, c_char, c_int};
 use std::time::Duration;
 
-use shm_proto::{Attachment, Follower, Message, ReaderError, Received, Start};
+use shm_proto::{Attachment, Follower, Message, ReaderError, Start};
 
 use crate::arguments::{self, null, out};
 use crate::endpoint::ShmdEndpoint;
 use crate::failure::Failure;
 use crate::guard::Guard;
 use crate::held::{Held, ShmdMessage};
-use crate::result::{ERR_TOO_LARGE, NONE, OK, Outcome, finish};
+use crate::result::{NONE, OK, Outcome, finish};
 use crate::source::{Next, Source, timed_out};
 
 /// `shmd_reader`. The fields are dropped from the first to the last: what is lent before the source.
@@ -183,47 +184,6 @@ impl ShmdReader {
             Source::Ring(_) => {}
         }
     }
-
-    fn receive_copy(&mut self, into: &mut [u8], timeout: Option<Duration>) -> Result<(Received, usize), Failure> {
-        let deadline_ns = shm_proto::internal::os::clock::deadline(timeout);
-        let mut lost_before = 0;
-        loop {
-            let now_ns = shm_proto::internal::os::clock::monotonic_ns();
-            let left = timeout.map(|_| Duration::from_nanos(deadline_ns.saturating_sub(now_ns)));
-            match self.next(true, left)?.ok_or_else(|| timed_out(timeout))? {
-                Next::Message(message) if message.len() > into.len() => {
-                    let failure = too_large(message.len(), into.len());
-                    // It is not passed, and stays the next message.
-                    std::mem::forget(message);
-                    return Err(failure);
-                }
-                Next::Message(message) => {
-                    let (seq, published_ns, len) = (message.seq(), message.published_ns(), message.copy_to(into));
-                    lost_before += message.lost_before();
-                    match message.finish().map_err(|error| self.went_wrong(error)) {
-                        Ok(()) => return Ok((Received { seq, lost_before, published_ns }, len)),
-                        Err(failure) if failure.is_about_one_message() => {}
-                        Err(failure) => return Err(failure),
-                    }
-                }
-                Next::Copy(seq) if self.buffer.len() > into.len() => {
-                    self.kept = Some(seq);
-                    return Err(too_large(self.buffer.len(), into.len()));
-                }
-                Next::Copy(seq) => {
-                    into[..self.buffer.len()].copy_from_slice(&self.buffer);
-                    self.acknowledge();
-                    return Ok((Received { seq, lost_before: 0, published_ns: None }, self.buffer.len()));
-                }
-            }
-        }
-    }
-}
-
-#[cold]
-fn too_large(len: usize, capacity: usize) -> Failure {
-    let message = format!("the message has {len} bytes, and the buffer {capacity}; receive it with a larger one");
-    Failure::new(ERR_TOO_LARGE, message).with_number(len as u64)
 }
 
 fn start(start: c_int) -> Result<Start, Failure> {
@@ -334,13 +294,29 @@ pub unsafe extern "C" fn shmd_reader_finish(reader: *mut ShmdReader, message: *m
         && matches!(reader.held, Held::Message(_))
         && let Held::Message(held) = std::mem::replace(&mut reader.held, Held::Nothing)
     {
-        match held.finish_settled() {
+        return match held.finish_settled() {
             None => {
                 message.end();
-                return OK;
+                OK
             }
-            Some(held) => reader.held = Held::Message(held),
-        }
+            // SAFETY: both are what the caller has promised, as references.
+            Some(held) => unsafe { finish_unsettled(reader, message, held) },
+        };
+    }
+    // SAFETY: promised by the caller.
+    unsafe { finish_slowly(reader, message) }
+}
+
+/// Goes on with a message that needs a closer look. Apart, so that the usual case has no registers to save for it.
+///
+/// # Safety
+/// As for [`shmd_reader_recv`].
+#[cold]
+#[inline(never)]
+unsafe fn finish_unsettled(reader: *mut ShmdReader, message: *mut ShmdMessage, held: Message<'static>) -> c_int {
+    // SAFETY: promised by the caller.
+    if let Some(reader) = unsafe { reader.as_mut() } {
+        reader.held = Held::Message(held);
     }
     // SAFETY: promised by the caller.
     unsafe { finish_slowly(reader, message) }
@@ -362,38 +338,5 @@ unsafe fn finish_slowly(reader: *mut ShmdReader, message: *mut ShmdMessage) -> c
             message.end();
         }
         outcome
-    })())
-}
-
-/// # Safety
-/// As for [`shmd_reader_recv`]; `buffer` has `capacity` bytes that may be written.
-#[unsafe(no_mangle)]
-pub unsafe extern "C" fn shmd_reader_recv_copy(
-    reader: *mut ShmdReader,
-    buffer: *mut u8,
-    capacity: usize,
-    message: *mut ShmdMessage,
-    timeout_ns: i64,
-) -> c_int {
-    finish((|| {
-        // SAFETY: promised by the caller.
-        let reader = unsafe { ShmdReader::idle(reader)? };
-        let into: &mut [u8] = match capacity {
-            0 => &mut [],
-            _ if buffer.is_null() => return Err(null("buffer")),
-            _ if capacity > isize::MAX as usize => {
-                return Err(Failure::invalid(format!("no buffer has {capacity} bytes")));
-            }
-            // SAFETY: promised by the caller.
-            _ => unsafe { std::slice::from_raw_parts_mut(buffer, capacity) },
-        };
-        let (received, len) = reader.receive_copy(into, arguments::timeout(timeout_ns))?;
-        // SAFETY: promised by the caller.
-        if let Some(message) = unsafe { message.as_mut() } {
-            message.end();
-            (message.len, message.seq, message.lost_before) = (len, received.seq, received.lost_before);
-            message.published_ns = received.published_ns.unwrap_or(0);
-        }
-        Ok(OK)
     })())
 }

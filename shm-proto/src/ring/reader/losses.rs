@@ -85,11 +85,13 @@ impl Losses {
     }
 
     /// Messages lost just before message `seq`.
+    #[inline(always)]
     pub(super) fn lost_before(&self, seq: u64) -> u64 {
         if self.found == seq { self.lost_before } else { 0 }
     }
 
     /// Numbers skipped just before message `seq`.
+    #[inline(always)]
     pub(super) fn skipped_before(&self, seq: u64) -> u64 {
         let (skipped, before) = self.skipped;
         if before == seq { skipped } else { 0 }

@@ -3,14 +3,12 @@
 
 use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::SystemTime;
 
 use super::Reader;
 use super::moves::Standing;
 use super::next_record::State;
 use super::position::Found;
 use super::ready::Ready;
-use crate::os::clock;
 use crate::os::prefetch::{AHEAD, prefetch};
 use crate::ring::copy;
 use crate::ring::reader::error::{ReaderError, Result};
@@ -35,7 +33,7 @@ impl<'a> Message<'a> {
     #[inline(always)]
     pub(super) fn new(reader: &'a mut Reader, found: Found) -> Message<'a> {
         if reader.position.has_times() {
-            reader.count_delay(&found);
+            reader.count_delay(found);
         }
         Message { reader, found }
     }
@@ -47,12 +45,14 @@ impl<'a> Message<'a> {
     }
 
     /// The message's number: numbers start at 0 when the segment is created, and have no gaps.
+    #[inline]
     #[must_use]
     pub fn seq(&self) -> u64 {
         self.reader.position.seq()
     }
 
     /// How many messages were lost to overwriting between the previous received message and this one.
+    #[inline]
     #[must_use]
     pub fn lost_before(&self) -> u64 {
         self.reader.losses.lost_before(self.seq())
@@ -60,6 +60,7 @@ impl<'a> Message<'a> {
 
     /// How many numbers were skipped just before this message because a broken segment was replaced. It is not known
     /// whether there were messages with these numbers, and they do not count as lost.
+    #[inline]
     #[must_use]
     pub fn skipped_before(&self) -> u64 {
         self.reader.losses.skipped_before(self.seq())
@@ -74,20 +75,15 @@ impl<'a> Message<'a> {
         self.reader.position.time(&self.found)
     }
 
-    /// [The same](Self::published_ns) as a date, by what the machine's clock says now. So the dates of messages keep their
-    /// distances when the clock is set between two of them.
-    #[must_use]
-    pub fn published(&self) -> Option<SystemTime> {
-        self.published_ns().map(clock::date)
-    }
-
     /// Payload bytes.
+    #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
         self.found.len()
     }
 
     /// Whether the message has no bytes.
+    #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.len() == 0

@@ -1,19 +1,30 @@
-//! How long messages take to come to a reader, in a channel with publish times.
+//! When messages were published and how long they take to come to a reader, in a channel with publish times.
 
-use super::Reader;
+use std::time::SystemTime;
+
 use super::position::Found;
-use crate::os::clock::monotonic_ns;
+use super::{Message, Reader};
+use crate::os::clock::{self, monotonic_ns};
+
+impl Message<'_> {
+    /// [The same](Self::published_ns) as a date, by what the machine's clock says now. So the dates of messages keep their
+    /// distances when the clock is set between two of them.
+    #[must_use]
+    pub fn published(&self) -> Option<SystemTime> {
+        self.published_ns().map(clock::date)
+    }
+}
 
 impl Reader {
     /// Counts how long the message at the current place took to come here, once, although a program may look at it again.
     #[inline(never)]
-    pub(super) fn count_delay(&mut self, found: &Found) {
+    pub(super) fn count_delay(&mut self, found: Found) {
         let seq = self.seq();
         if seq < self.timed {
             return;
         }
         self.timed = seq + 1;
-        if let Some(published) = self.position.time(found) {
+        if let Some(published) = self.position.time(&found) {
             self.page.count_delay(monotonic_ns().saturating_sub(published));
         }
     }
