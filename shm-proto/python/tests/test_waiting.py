@@ -5,6 +5,7 @@ import select
 import signal
 import subprocess
 import sys
+import sysconfig
 import threading
 
 import pytest
@@ -135,6 +136,12 @@ def test_closing_ends_a_wait_of_another_thread(daemon: Daemon) -> None:
     thread.join(PATIENCE)
     assert errors == ["the reader of channel main is closed"] and reader.closed
     assert shmd.stat("main")["readers"] == []
+
+
+@pytest.mark.skipif(not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="this interpreter has the GIL")
+def test_the_package_leaves_the_gil_off() -> None:
+    # Importing a module that does not declare that it needs no GIL would have turned it on.
+    assert not getattr(sys, "_is_gil_enabled", lambda: True)()
 
 
 def test_a_reader_may_move_between_threads(daemon: Daemon) -> None:
