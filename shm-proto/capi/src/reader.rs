@@ -299,8 +299,7 @@ pub unsafe extern "C" fn shmd_reader_finish(reader: *mut ShmdReader, message: *m
                 message.end();
                 OK
             }
-            // SAFETY: both are what the caller has promised, as references.
-            Some(held) => unsafe { finish_unsettled(reader, message, held) },
+            Some(held) => finish_unsettled(reader, message, held),
         };
     }
     // SAFETY: promised by the caller.
@@ -308,17 +307,11 @@ pub unsafe extern "C" fn shmd_reader_finish(reader: *mut ShmdReader, message: *m
 }
 
 /// Goes on with a message that needs a closer look. Apart, so that the usual case has no registers to save for it.
-///
-/// # Safety
-/// As for [`shmd_reader_recv`].
 #[cold]
 #[inline(never)]
-unsafe fn finish_unsettled(reader: *mut ShmdReader, message: *mut ShmdMessage, held: Message<'static>) -> c_int {
-    // SAFETY: promised by the caller.
-    if let Some(reader) = unsafe { reader.as_mut() } {
-        reader.held = Held::Message(held);
-    }
-    // SAFETY: promised by the caller.
+fn finish_unsettled(reader: &mut ShmdReader, message: &mut ShmdMessage, held: Message<'static>) -> c_int {
+    reader.held = Held::Message(held);
+    // SAFETY: two references, which nobody else uses.
     unsafe { finish_slowly(reader, message) }
 }
 
