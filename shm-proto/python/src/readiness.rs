@@ -1,16 +1,16 @@
 //! A reader's level-triggered descriptor: readable for as long as there may be something to receive.
 //!
-//! The library's descriptor says so only between an `arm` and the next one. This one is an epoll instance over it and over an
-//! event, which is set while the reader is not armed.
+//! The library's descriptor says so only between an `arm` and the next one. This descriptor is over that one and over an event,
+//! which is set while the reader is not armed.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use shm_proto::internal::os::poll::PollSet;
 
 #[derive(Debug)]
 pub(crate) struct Readiness {
-    epoll: Epoll,
+    set: PollSet,
     event: EventFd,
     is_set: bool,
 }
@@ -18,15 +18,15 @@ pub(crate) struct Readiness {
 impl Readiness {
     /// Over the descriptor of a reader. Readable at first.
     pub(crate) fn over(reader: BorrowedFd<'_>) -> nix::Result<Readiness> {
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let set = PollSet::new()?;
         let event = EventFd::from_value_and_flags(1, EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        epoll.add(reader, EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
-        epoll.add(event.as_fd(), EpollEvent::new(EpollFlags::EPOLLIN, 0))?;
-        Ok(Readiness { epoll, event, is_set: true })
+        set.add(reader)?;
+        set.add(&event)?;
+        Ok(Readiness { set, event, is_set: true })
     }
 
     pub(crate) fn fd(&self) -> RawFd {
-        self.epoll.0.as_raw_fd()
+        self.set.as_fd().as_raw_fd()
     }
 
     /// Makes the descriptor readable.

@@ -1,9 +1,11 @@
 //! Waiting until a descriptor is ready.
 
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
 pub use nix::poll::{PollFd, PollFlags};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::time::TimeSpec;
 
 /// In effect without a limit, and in the range of the kernel's numbers: 100 years.
@@ -28,14 +30,50 @@ pub fn poll(fds: &mut [PollFd<'_>], most: Option<Duration>) -> nix::Result<bool>
 ///
 /// # Errors
 /// As [`poll`].
-pub fn readable(fd: std::os::fd::BorrowedFd<'_>, most: Option<Duration>) -> nix::Result<bool> {
+pub fn readable(fd: BorrowedFd<'_>, most: Option<Duration>) -> nix::Result<bool> {
     poll(&mut [PollFd::new(fd, PollFlags::POLLIN)], most)
+}
+
+/// Descriptors behind a descriptor of its own, an epoll instance: it is readable while at least one of them is.
+#[derive(Debug)]
+pub struct PollSet(Epoll);
+
+impl PollSet {
+    /// An empty set.
+    ///
+    /// # Errors
+    /// If the process has no descriptor left.
+    pub fn new() -> nix::Result<Self> {
+        Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map(PollSet)
+    }
+
+    /// Adds a descriptor, unless it is in the set. The kernel removes it when its last copy is closed, which a child of this
+    /// process may have.
+    ///
+    /// # Errors
+    /// If there is no memory for it.
+    pub fn add(&self, fd: impl AsFd) -> nix::Result<()> {
+        match self.0.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, 0)) {
+            Ok(()) | Err(Errno::EEXIST) => Ok(()),
+            failed => failed,
+        }
+    }
+
+    /// Removes a descriptor, which need not be in the set.
+    pub fn remove(&self, fd: impl AsFd) {
+        let _ = self.0.delete(fd);
+    }
+}
+
+impl AsFd for PollSet {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.0.as_fd()
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use std::io::Write;
-    use std::os::fd::AsFd;
     use std::time::Instant;
 
     use super::*;
@@ -50,5 +88,22 @@ mod tests {
         writer.write_all(b"x").unwrap();
         assert_eq!(readable(reader.as_fd(), None), Ok(true));
         assert_eq!(readable(reader.as_fd(), Some(Duration::MAX)), Ok(true));
+    }
+
+    #[test]
+    fn a_set_is_readable_while_one_of_its_descriptors_is() {
+        let (set, pipes) = (PollSet::new().unwrap(), [(); 2].map(|()| std::io::pipe().unwrap()));
+        for (reader, _) in &pipes {
+            set.add(reader).unwrap();
+            set.add(reader).unwrap();
+        }
+        let is_readable = || readable(set.as_fd(), Some(Duration::ZERO)).unwrap();
+        assert!(!is_readable());
+        (&pipes[1].1).write_all(b"x").unwrap();
+        assert!(is_readable() && is_readable());
+        for _ in 0..2 {
+            set.remove(&pipes[1].0);
+            assert!(!is_readable());
+        }
     }
 }

@@ -1,19 +1,19 @@
-//! The one descriptor of a follower: an epoll instance over the present reader's descriptor and a timer for the pauses. Readers
-//! and writers in tasks wait on one, too.
+//! The one descriptor of a follower, over the present reader's descriptor and a timer for the pauses. Readers and writers in tasks
+//! have such a descriptor, too.
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
 use crate::error::{Result, SystemError};
+use crate::os::poll::PollSet;
 
 /// Readable while the watched descriptor is, and from the end of a pause on.
 #[derive(Debug)]
 pub(in crate::client) struct Wait {
-    epoll: Epoll,
+    set: PollSet,
     timer: TimerFd,
     watches: bool,
 }
@@ -24,36 +24,32 @@ fn failed(errno: nix::Error) -> SystemError {
 
 impl Wait {
     pub(in crate::client) fn new() -> Result<Self> {
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
+        let set = PollSet::new().map_err(failed)?;
         let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)
             .map_err(failed)?;
-        epoll.add(&timer, EpollEvent::new(EpollFlags::EPOLLIN, 0)).map_err(failed)?;
-        Ok(Wait { epoll, timer, watches: false })
+        set.add(&timer).map_err(failed)?;
+        Ok(Wait { set, timer, watches: false })
     }
 
     /// Watches this descriptor, unless one is being watched.
     pub(in crate::client) fn watch(&mut self, fd: BorrowedFd<'_>) -> Result<()> {
         if !self.watches {
-            self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, 0)).map_err(failed)?;
+            self.set.add(fd).map_err(failed)?;
             self.watches = true;
         }
         Ok(())
     }
 
-    /// Watches this descriptor beside the others. The kernel stops watching those that are closed.
+    /// Watches this descriptor beside the others.
     #[cfg(feature = "tokio")]
     pub(in crate::client) fn watch_also(&self, fd: BorrowedFd<'_>) -> Result<()> {
-        match self.epoll.add(fd, EpollEvent::new(EpollFlags::EPOLLIN, 0)) {
-            Ok(()) | Err(nix::Error::EEXIST) => Ok(()),
-            Err(errno) => Err(failed(errno)),
-        }
+        self.set.add(fd).map_err(failed)
     }
 
     /// Stops watching this descriptor, which is about to be closed.
     pub(super) fn forget(&mut self, fd: BorrowedFd<'_>) {
         if std::mem::take(&mut self.watches) {
-            // The kernel forgets a closed descriptor by itself, unless a child of this process has a copy.
-            let _ = self.epoll.delete(fd);
+            self.set.remove(fd);
         }
     }
 
@@ -71,7 +67,7 @@ impl Wait {
 
 impl AsFd for Wait {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.epoll.0.as_fd()
+        self.set.as_fd()
     }
 }
 

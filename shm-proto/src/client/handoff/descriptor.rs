@@ -1,15 +1,15 @@
-//! The one descriptor of a handoff reader: an epoll instance over the event of its watch and the connection to the daemon.
+//! The one descriptor of a handoff reader, over the event of its watch and the connection to the daemon.
 
 use std::os::fd::{AsFd, BorrowedFd};
 
 use nix::errno::Errno;
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 
 use crate::error::SystemError;
+use crate::os::poll::PollSet;
 
 #[derive(Debug)]
 pub(super) struct Descriptor {
-    epoll: Epoll,
+    set: PollSet,
     /// The connection's number of changes when the descriptor was last updated.
     changes: Option<u64>,
 }
@@ -20,29 +20,23 @@ fn failed(errno: Errno) -> SystemError {
 
 impl Descriptor {
     pub(super) fn over(event: BorrowedFd<'_>) -> Result<Self, SystemError> {
-        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(failed)?;
-        epoll.add(event, EpollEvent::new(EpollFlags::EPOLLIN, 0)).map_err(failed)?;
-        Ok(Descriptor { epoll, changes: None })
+        let set = PollSet::new().map_err(failed)?;
+        set.add(event).map_err(failed)?;
+        Ok(Descriptor { set, changes: None })
     }
 
-    /// Updates the descriptor after the connection has changed. The kernel removes a descriptor that is closed.
+    /// Updates the descriptor after the connection has changed.
     pub(super) fn follow(&mut self, changes: u64, connection: Option<BorrowedFd<'_>>) -> Result<(), SystemError> {
-        if self.changes == Some(changes) {
-            return Ok(());
+        if self.changes != Some(changes) {
+            connection.map_or(Ok(()), |fd| self.set.add(fd)).map_err(failed)?;
+            self.changes = Some(changes);
         }
-        if let Some(connection) = connection {
-            match self.epoll.add(connection, EpollEvent::new(EpollFlags::EPOLLIN, 0)) {
-                Ok(()) | Err(Errno::EEXIST) => {}
-                Err(errno) => return Err(failed(errno)),
-            }
-        }
-        self.changes = Some(changes);
         Ok(())
     }
 }
 
 impl AsFd for Descriptor {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.epoll.0.as_fd()
+        self.set.as_fd()
     }
 }
