@@ -126,10 +126,10 @@ impl Attached {
     /// # Errors
     /// As [`recv_until`](Self::recv_until), and [`HandoffError::System`] if there is no descriptor or thread left.
     pub fn arm(&mut self) -> Result<bool, HandoffError> {
-        self.page.show(waiting::NO);
         self.descriptor()?;
         self.beat();
         self.listen();
+        self.page.show(waiting::NO);
         if self.end.is_some() || !self.reader.arm(&self.page.pulse)? {
             return Ok(false);
         }

@@ -40,6 +40,11 @@ pub(super) struct Objects {
     pub(super) done: Arc<NamedSemaphore>,
 }
 
+/// The time between two checks of a waiting reader that the names still lead to the objects that it has open, in nanoseconds.
+pub(super) const LOOK: u64 = 250_000_000;
+/// The time between two looks for objects that do not exist yet, in nanoseconds.
+pub(super) const SEARCH: u64 = 20_000_000;
+
 /// Where the file of a segment is.
 pub(super) fn path(segment: &str) -> String {
     format!("/dev/shm{segment}")

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Names;
-use super::objects::Objects;
+use super::objects::{LOOK, Objects, SEARCH};
 use super::watch::{SignOfLife, Target, Watch};
 use crate::handoff::error::{HandoffError, Result};
 use crate::os::clock::{self, monotonic_ns};
@@ -14,10 +14,6 @@ use crate::os::process;
 use crate::os::sem::Wait;
 
 const MILLISECOND: u64 = 1_000_000;
-/// The time between two checks of a waiting reader that the names still lead to the objects that it has open.
-const LOOK: u64 = 250 * MILLISECOND;
-/// The time between two looks for objects that do not exist yet.
-const SEARCH: u64 = 20 * MILLISECOND;
 /// A writer that starts removes the semaphores and makes new ones. If the names are missing for longer than this, the writer is
 /// gone.
 const GRACE: u64 = 100 * MILLISECOND;

@@ -1,4 +1,4 @@
-//! A descriptor for a reader that sleeps in a poll loop. A semaphore is no descriptor, so a thread of this process watches it.
+//! A descriptor for a reader that sleeps in a poll loop. A semaphore has none, so a thread of this process watches it.
 //!
 //! ```text
 //! reader                           thread                             kernel
@@ -11,16 +11,15 @@
 //! ```
 //!
 //! The thread takes nothing. The post stays where it is, for whichever reader comes first, and is still there when this process is
-//! killed at any instruction. But a post wakes one sleeper. If the thread is that one, a reader in another process may sleep
-//! beside a message, and the program here may be busy. So the thread wakes all others before it rests.
+//! killed at any instruction. But a post wakes one sleeper. If the thread is that sleeper and its program is busy, a reader in
+//! another process would sleep although there is a message. So the thread wakes all others before it rests.
 //!
-//! What the event says may be out of date: another reader was faster. Then the program finds nothing, and arms again.
+//! The event may be out of date, because another reader was faster. Then the program finds nothing, and arms again.
 
 use std::fmt;
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::process;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle, sleep};
 use std::time::Duration;
@@ -29,18 +28,14 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::signal::{SigSet, SigmaskHow};
 
 use super::Names;
-use super::objects::Objects;
+use super::objects::{LOOK, Objects, SEARCH};
 use crate::error::SystemError;
 use crate::os::clock::{self, monotonic_ns};
 use crate::os::sem::Wait;
 
-/// The time between two checks that the names still lead to the objects that are watched, and between two signs of life.
-const LOOK: Duration = Duration::from_millis(250);
-/// The time between two looks for objects that do not exist yet.
-const SEARCH: Duration = Duration::from_millis(20);
 /// The time between two wake-ups of a thread that has not noticed the first.
 const AGAIN: Duration = Duration::from_micros(100);
-/// A thread that has not noticed by then does not exist, or the kernel does not run it.
+/// A thread that has not noticed an order by then does not exist, or the kernel does not run it.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// Called when the watching begins and four times a second while nothing comes.
@@ -64,7 +59,7 @@ impl Target {
     }
 }
 
-/// Something to watch. Every job has a number of its own.
+/// Something to watch, with the number of its order.
 struct Job {
     number: u64,
     target: Target,
@@ -81,14 +76,21 @@ struct State {
     order: Order,
     /// What the thread does now.
     busy: Option<Arc<Job>>,
+    /// The number of the last order to watch or to end. A thread that works for an earlier order stops.
+    number: u64,
+}
+
+impl State {
+    /// Whether this is still to be watched.
+    fn wants(&self, job: &Job) -> bool {
+        matches!(&self.order, Order::Watch(wanted) if wanted.number == job.number)
+    }
 }
 
 struct Shared {
     event: EventFd,
     state: Mutex<State>,
     changed: Condvar,
-    /// The number of the last job, raised at the end as well. Changed only with the state locked.
-    number: AtomicU64,
 }
 
 /// The reader's end of the thread.
@@ -114,8 +116,8 @@ impl Watch {
         let failed = |step: &str| format!("{step} for waiting on a handoff's descriptor");
         let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
             .map_err(|e| SystemError::new(failed("create an event"), e))?;
-        let state = Mutex::new(State { order: Order::Rest, busy: None });
-        let shared = Arc::new(Shared { event, state, changed: Condvar::new(), number: AtomicU64::new(0) });
+        let state = Mutex::new(State { order: Order::Rest, busy: None, number: 0 });
+        let shared = Arc::new(Shared { event, state, changed: Condvar::new() });
         let thread = {
             let shared = Arc::clone(&shared);
             spawn(move || shared.run()).map_err(|e| SystemError::new(failed("start a thread"), e))?
@@ -133,13 +135,13 @@ impl Watch {
         let mut state = self.shared.lock();
         // There is nothing to clear if nothing was set.
         let _ = self.shared.event.read();
-        let number = self.shared.number();
+        let number = state.number;
         let is_this = |job: &Arc<Job>| {
             job.number == number && job.target.is(&target) && Arc::ptr_eq(&job.sign_of_life, sign_of_life)
         };
         match (&state.order, &state.busy) {
             (Order::Watch(job), _) if is_this(job) => {}
-            // It has not noticed yet that it was to rest.
+            // The thread has not noticed the order to rest.
             (Order::Rest, Some(job)) if is_this(job) => state.order = Order::Watch(Arc::clone(job)),
             _ => {
                 let job = Job { number: number + 1, target, sign_of_life: Arc::clone(sign_of_life) };
@@ -156,14 +158,12 @@ impl Watch {
         }
     }
 
-    /// Gives another order, and sees to it that the thread does nothing of an earlier one any more.
+    /// Gives another order, and waits until the thread has stopped working for an earlier one.
     fn change<'a>(&'a self, mut state: MutexGuard<'a, State>, order: Order) {
-        let number = self.shared.number() + 1;
+        state.number += 1;
         state.order = order;
-        // Release pairs with the Acquire of a thread that is about to sleep.
-        self.shared.number.store(number, Ordering::Release);
         self.shared.changed.notify_one();
-        let until = clock::after(PATIENCE);
+        let (number, until) = (state.number, clock::after(PATIENCE));
         while let Some(job) = state.busy.clone().filter(|job| job.number != number && monotonic_ns() < until) {
             drop(state);
             if let Target::Post(objects) = &job.target {
@@ -179,7 +179,7 @@ impl Drop for Watch {
     fn drop(&mut self) {
         let Some(thread) = self.thread.take() else { return };
         if self.process != process::id() {
-            // Nobody unlocks here what the thread had locked in the parent.
+            // If the thread held the lock when the parent forked, the lock is never released here.
             return mem::forget(thread);
         }
         self.change(self.shared.lock(), Order::End);
@@ -197,11 +197,6 @@ impl Drop for Watch {
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn number(&self) -> u64 {
-        // Acquire pairs with the Release in `Watch::change`.
-        self.number.load(Ordering::Acquire)
     }
 
     fn run(&self) {
@@ -230,15 +225,10 @@ impl Shared {
         }
     }
 
-    /// Whether this is still to be watched.
-    fn is_wanted(&self, job: &Job) -> bool {
-        matches!(&self.lock().order, Order::Watch(wanted) if wanted.number == job.number)
-    }
-
     fn watch(&self, job: &Job, objects: &Objects) {
-        while self.is_wanted(job) {
+        while self.lock().wants(job) {
             (job.sign_of_life)();
-            match objects.avail.watch_unless(clock::after(LOOK), || self.number() != job.number) {
+            match objects.avail.watch_unless(monotonic_ns() + LOOK, || self.lock().number != job.number) {
                 Wait::Posted => return objects.avail.wake_all(),
                 Wait::TimedOut if !objects.are_current() => return,
                 Wait::TimedOut | Wait::Interrupted => {}
@@ -247,15 +237,16 @@ impl Shared {
     }
 
     fn search(&self, job: &Job, names: &Names) {
-        let mut looks: u32 = 0;
-        while self.is_wanted(job) {
-            if looks.is_multiple_of((LOOK.as_millis() / SEARCH.as_millis()) as u32) {
+        let mut looks: u64 = 0;
+        while self.lock().wants(job) {
+            if looks.is_multiple_of(LOOK / SEARCH) {
                 (job.sign_of_life)();
             }
-            looks = looks.wrapping_add(1);
+            looks += 1;
             let state = self.lock();
-            drop(self.changed.wait_timeout(state, SEARCH).unwrap_or_else(PoisonError::into_inner));
-            // What is not complete yet is looked at again after another moment.
+            let pause = Duration::from_nanos(SEARCH);
+            drop(self.changed.wait_timeout(state, pause).unwrap_or_else(PoisonError::into_inner));
+            // If they are not complete yet, the program arms again, and this looks again after another pause.
             if Objects::exist(names) {
                 return;
             }
@@ -266,7 +257,7 @@ impl Shared {
     fn tell(&self, job: &Job) {
         let mut state = self.lock();
         state.busy = None;
-        if matches!(&state.order, Order::Watch(wanted) if wanted.number == job.number) {
+        if state.wants(job) {
             state.order = Order::Rest;
             // It was cleared when this job began, so there is space for 1.
             let _ = self.event.write(1);

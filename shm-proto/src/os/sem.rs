@@ -56,7 +56,7 @@ pub enum Wait {
     Posted,
     /// The deadline passed first.
     TimedOut,
-    /// A signal handler ran in this thread.
+    /// A signal handler ran in this thread, or the caller of [`watch_unless`](Semaphore::watch_unless) had enough.
     Interrupted,
 }
 
@@ -104,7 +104,7 @@ impl<'a> Semaphore<'a> {
         }
     }
 
-    /// Wakes everybody who sleeps, post or not. Whoever finds nothing sleeps again.
+    /// Wakes every sleeper, post or not. A sleeper that finds nothing sleeps again.
     pub fn wake_sleepers(&self) {
         let _ = self.futex(libc::FUTEX_WAKE, libc::c_int::MAX as u32, None);
     }
@@ -148,10 +148,11 @@ impl<'a> Semaphore<'a> {
         self.watch_unless(deadline_ns, || false)
     }
 
-    /// As [`watch_until`](Self::watch_until), but [interrupted](Wait::Interrupted) when `is_enough` says so. Whoever makes it say so
-    /// [wakes](Self::wake_sleepers) this sleeper, and does so again until it has ended: a wake-up just before the sleep is lost.
+    /// As [`watch_until`](Self::watch_until), but ends with [`Wait::Interrupted`] when `is_enough` returns true. The thread that
+    /// makes it return true [wakes](Self::wake_sleepers) the sleepers again and again until this call has ended, because a wake-up
+    /// just before the sleep is lost.
     ///
-    /// The post wakes only one sleeper. So when this returns [`Wait::Posted`] and the post is not for the caller alone, the caller
+    /// A post wakes only one sleeper. So when this returns [`Wait::Posted`] and the post is not for the caller alone, the caller
     /// [wakes](Self::wake_all) the others.
     pub fn watch_unless(&self, deadline_ns: u64, is_enough: impl Fn() -> bool) -> Wait {
         let end = || match () {

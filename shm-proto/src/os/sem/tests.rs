@@ -158,7 +158,7 @@ fn a_full_semaphore_stays_full() {
 }
 
 #[test]
-fn whoever_watches_can_be_told_that_it_is_enough() {
+fn a_watch_can_be_told_that_it_is_enough() {
     let page = page();
     let (semaphore, enough) = (Semaphore::new(&page.wake), AtomicBool::new(false));
     std::thread::scope(|scope| {
