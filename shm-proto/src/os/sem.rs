@@ -183,15 +183,19 @@ impl<'a> Semaphore<'a> {
             if let Some(end) = end() {
                 return end;
             }
-            let end = match self.futex(libc::FUTEX_WAIT_BITSET, 0, Some(&deadline)) {
+            let vain = match self.futex(libc::FUTEX_WAIT_BITSET, 0, Some(&deadline)) {
                 Err(Errno::EINTR) => Wait::Interrupted,
                 // EAGAIN means that the value is not 0. A peer that keeps changing the value cannot extend the wait by that.
                 Ok(()) | Err(Errno::EAGAIN) if clock::monotonic_ns() < deadline_ns => continue,
                 _ => Wait::TimedOut,
             };
-            // A post between the end of the sleep and here is not lost: the value keeps it.
+            // A post at the deadline may have woken this waiter and no other. If this waiter left the post, the others would sleep
+            // on beside it. A later post finds this waiter awake, and wakes another.
+            if let Some(end) = end() {
+                return end;
+            }
             self.word().fetch_sub(WAITER, Ordering::Relaxed);
-            return end;
+            return vain;
         }
     }
 

@@ -1,3 +1,4 @@
+use std::cell::Cell;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
@@ -41,6 +42,23 @@ fn a_wait_without_a_post_ends_at_its_deadline_and_leaves_no_waiter() {
     assert_eq!(Semaphore::new(&page.wake).wait_until(deadline), Wait::TimedOut);
     assert!(clock::monotonic_ns() >= deadline);
     assert_eq!(Semaphore::new(&page.wake).wait_until(0), Wait::TimedOut, "a deadline in the past");
+    let (value, waiters, _) = fields(&page.wake);
+    assert_eq!((value, waiters), (0, 0));
+}
+
+#[test]
+fn a_post_that_comes_with_the_deadline_is_not_left_to_sleepers_that_it_has_not_woken() {
+    let page = page();
+    let semaphore = Semaphore::new(&page.wake);
+    let is_first_look = Cell::new(true);
+    let end = semaphore.sleep_until(0, || {
+        let taken = semaphore.take(WAITER);
+        if is_first_look.replace(false) {
+            semaphore.post();
+        }
+        taken.then_some(Wait::Posted)
+    });
+    assert_eq!(end, Wait::Posted);
     let (value, waiters, _) = fields(&page.wake);
     assert_eq!((value, waiters), (0, 0));
 }
