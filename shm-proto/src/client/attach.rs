@@ -86,9 +86,7 @@ impl Attachment {
             _ => Err(ProtocolError::Broken("the daemon answered attach with something else".to_owned()).into()),
         }
     }
-}
 
-impl Attachment {
     /// What the channel's messages are, if its configuration declares that: as it was when the reader attached.
     #[must_use]
     pub fn content(&self) -> Option<&Content> {
@@ -141,7 +139,7 @@ impl Writer {
     }
 }
 
-/// What a daemon that knows of content refuses by itself: an older one attaches every program, and declares nothing.
+/// A daemon that knows of content refuses the program itself. An older daemon attaches every program, and declares nothing.
 fn check(endpoint: &Endpoint, channel: &ChannelName, declared: Option<&Content>) -> Result<(), RequestError> {
     match endpoint.expected().and_then(|expected| expected.mismatch(declared)) {
         None => Ok(()),

@@ -64,11 +64,10 @@ impl Endpoint {
     }
 
     /// Attaches only to channels whose configuration declares this content: a reader or writer of any other channel is refused, with
-    /// both names. `None` takes that back.
+    /// both names. `None` admits every channel again.
     ///
     /// ```no_run
-    /// use shm_proto::{Endpoint, Reader, Start};
-    /// use shm_proto::Expected;
+    /// use shm_proto::{Endpoint, Expected, Reader, Start};
     /// let daemon = Endpoint::find(None).expecting(Expected::new("protobuf", Some("telemetry.Frame"))?);
     /// let reader = Reader::attach(&daemon, Some("telemetry"), Start::New)?;
     /// # Ok::<(), shm_proto::Error>(())

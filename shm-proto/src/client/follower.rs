@@ -23,9 +23,9 @@ const ABANDONED_NS: u64 = 1_000_000_000;
 
 /// Receives a channel's messages for as long as the program likes, from one attachment after the other.
 ///
-/// A [`Reader`](crate::Reader) ends when the daemon stops, the channel is closed, or the reader is evicted. A follower
-/// attaches again, and it waits for a daemon or a channel that is not there yet. Between attempts it pauses for 50 ms, then for twice as long each
-/// time up to 1 s, or for as long as the daemon asks, up to 1 h. Receiving goes on in order: no message comes twice, and
+/// A [`Reader`](crate::Reader) ends when the daemon stops, the channel is closed, or the reader is evicted. A follower attaches
+/// again, and it waits for a daemon or a channel that is not there yet. Between attempts it pauses for 50 ms, then for twice as
+/// long each time up to 1 s, or for as long as the daemon asks, up to 1 h. Receiving goes on in order: no message comes twice, and
 /// [`Message::lost_before`] counts the messages that were lost between two attachments, too. After a restart of the daemon the
 /// channel may have a new segment, whose messages are numbered from 0; the follower receives all of them.
 ///
@@ -175,8 +175,8 @@ impl Follower {
         }
     }
 
-    /// Prepares for sleeping in a poll loop on [`as_fd`](AsFd::as_fd), for a ring or a handoff channel. True: there is nothing to do, and the descriptor
-    /// becomes readable when there may be a message, or when it is time to attach. False: receive first.
+    /// Prepares for sleeping in a poll loop on [`as_fd`](AsFd::as_fd), for a ring or a handoff channel. True: there is nothing to
+    /// do, and the descriptor becomes readable when there may be a message, or when it is time to attach. False: receive first.
     ///
     /// # Errors
     /// As [`try_recv`](Self::try_recv).

@@ -120,7 +120,7 @@ impl Attached {
     /// descriptor becomes readable when there may be a message, or when the daemon has said something or is gone, and stays so until
     /// the next call. Returns false if the program must receive first. Acknowledges the last message, as receiving does.
     ///
-    /// A semaphore is no descriptor, so a thread of the library watches it while the program sleeps. The thread takes nothing, so
+    /// A semaphore has no descriptor, so a thread of the library watches it while the program sleeps. The thread takes nothing, so
     /// another reader may be faster.
     ///
     /// # Errors

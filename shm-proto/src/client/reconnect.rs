@@ -63,7 +63,7 @@ impl Reconnecting {
         Reconnecting { conn: Some(conn), search: endpoint.map(Search::new), changes: 0 }
     }
 
-    /// What the program expects of the channel under the next daemon, as it did under this one.
+    /// The content that the program expects of the channel, under each daemon.
     pub(super) fn expected(&self) -> Option<Expected> {
         self.search.as_ref().and_then(|search| search.endpoint.expected().cloned())
     }

@@ -106,7 +106,7 @@ impl Client {
         let fd = fds.into_iter().next().ok_or_else(|| broken("the text of a schema did not come with its name"))?;
         let text = sealed::read(fd, MAX_SCHEMA)?;
         if text.len() as u64 != schema.bytes || hash(&text) != schema.hash {
-            return Err(broken("the text of a schema is not the one that was announced").into());
+            return Err(broken("the text of a schema has another length or hash than the daemon announced").into());
         }
         Ok(Some(text))
     }

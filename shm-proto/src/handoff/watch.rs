@@ -36,7 +36,7 @@ use crate::os::sem::Wait;
 /// The time between two wake-ups of a thread that has not noticed the first.
 const AGAIN: Duration = Duration::from_micros(100);
 /// A thread that has not noticed an order by then does not exist, or the kernel does not run it.
-const PATIENCE: Duration = Duration::from_secs(1);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Called when the watching begins and four times a second while nothing comes.
 pub type SignOfLife = Arc<dyn Fn() + Send + Sync>;

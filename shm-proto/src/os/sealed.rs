@@ -44,7 +44,7 @@ pub fn read(fd: OwnedFd, most: u64) -> Result<Vec<u8>, ProtocolError> {
         return Err(ProtocolError::Broken(format!("the memfd received has {len} bytes, at most {most} were expected")));
     }
     let mut bytes = vec![0; usize::try_from(len).unwrap_or(0)];
-    // At a place, because all who have the memfd share one position.
+    // At a place, because the processes that have the memfd share its position.
     file.read_exact_at(&mut bytes, 0).map_err(|e| SystemError::new("read a received memfd", e))?;
     Ok(bytes)
 }

@@ -35,13 +35,13 @@ pub enum WaitStrategy {
 }
 
 impl WaitStrategy {
-    /// Looks for up to this time before each sleep. `None` for a time that text cannot name, either: it is 1 us to 1 s.
+    /// Looks for up to this time before each sleep. `None` unless the time is 1 us to 1 s, as in text.
     #[must_use]
     pub fn spinning(time: Duration) -> Option<Self> {
         (SHORTEST..=LONGEST).contains(&time).then_some(WaitStrategy::Spin(time))
     }
 
-    /// As a reader follows it: nobody spins for longer than a second.
+    /// As a reader follows it: for a second at most.
     #[must_use]
     pub(crate) fn limited(self) -> Self {
         Self::of_word(self.to_word())

@@ -23,9 +23,9 @@ fn is_readable(reader: &mut Reader, patience: Duration) -> bool {
     poll::readable(reader.descriptor().unwrap(), Some(patience)).unwrap()
 }
 
-/// Sleeps on the descriptor until there may be something.
+/// Waits until the descriptor is readable.
 #[track_caller]
-fn sleep(reader: &mut Reader) {
+fn await_readable(reader: &mut Reader) {
     assert!(is_readable(reader, PATIENCE), "nothing has woken the reader");
 }
 
@@ -50,8 +50,8 @@ fn a_message_makes_the_descriptor_readable_and_stays_on_offer() {
             place.await_sleeper();
         }
         writer.offer(&pattern(n, 100)).unwrap();
-        sleep(&mut reader);
-        assert_eq!(avail.value(), 1, "whoever watches takes nothing");
+        await_readable(&mut reader);
+        assert_eq!(avail.value(), 1, "the watch takes nothing");
         assert!(!reader.arm(&sign).unwrap(), "the program has to receive first");
         assert!(is_readable(&mut reader, Duration::ZERO), "it stays readable");
         assert!(reader.recv_until(&mut bytes, 0).unwrap().is_some());
@@ -68,7 +68,7 @@ fn a_post_that_wakes_the_watch_reaches_another_reader() {
     let _writer = Writer::create(place.settings()).unwrap();
     let mut reader = Reader::new(place.0.clone());
     let avail = NamedSemaphore::open(&place.0.avail).unwrap();
-    // The kernel wakes whoever has slept longest, and the watch goes to sleep anew from time to time: so more than once.
+    // The kernel wakes the thread that has slept longest. The watch begins a new sleep from time to time: so more than once.
     for round in 0..20 {
         // It may still be about to tell of the round before.
         wait_until("the watch sleeps", || reader.arm(&sign).unwrap() && sleepers(&place) == 1);
@@ -91,18 +91,18 @@ fn a_reader_is_told_of_objects_that_come_go_and_come_again() {
         assert!(reader.arm(&sign).unwrap());
         assert!(!is_readable(&mut reader, Duration::ZERO));
         let mut writer = Writer::create(place.settings()).unwrap();
-        sleep(&mut reader);
+        await_readable(&mut reader);
         wait_until("the objects are open", || {
             assert!(reader.recv_until(&mut bytes, 0).unwrap().is_none());
             reader.arm(&sign).unwrap() && sleepers(&place) == 1
         });
         writer.offer(&pattern(n, 10)).unwrap();
-        sleep(&mut reader);
+        await_readable(&mut reader);
         assert!(reader.recv_until(&mut bytes, 0).unwrap().is_some());
         assert!(reader.arm(&sign).unwrap(), "this acknowledges the message");
         assert_eq!(writer.progress(soon()).unwrap(), Progress::Acknowledged);
         drop(writer);
-        sleep(&mut reader);
+        await_readable(&mut reader);
         assert!(matches!(reader.recv_until(&mut bytes, 0), Err(HandoffError::Closed { .. })));
     }
 }
@@ -122,7 +122,7 @@ fn a_sleeping_reader_shows_signs_of_life_and_one_that_was_told_does_not() {
     assert!(reader.arm(&sign).unwrap());
     wait_until("there are signs of life", || signs.load(Ordering::SeqCst) >= 3);
     writer.offer(b"a").unwrap();
-    sleep(&mut reader);
+    await_readable(&mut reader);
     let told = signs.load(Ordering::SeqCst);
     // The program has a message and does not come.
     thread::sleep(Duration::from_millis(600));

@@ -3,9 +3,9 @@
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use shm_proto::internal::control::stat::ReaderState;
+use shm_proto::internal::os::poll::readable;
 use shm_proto::{
     Attachment, Endpoint, Error, ErrorKind, Follower, HandoffError, Notice, ReaderError, RequestError, Start,
 };
@@ -20,6 +20,16 @@ fn receive(follower: &mut Follower) -> (String, u64, u64) {
     (String::from_utf8(bytes).unwrap(), received.seq, received.lost_before)
 }
 
+/// Sleeps on the descriptor, unless the follower has something to do first, and collects what it has to say.
+#[track_caller]
+fn sleep(follower: &mut Follower, notices: &mut Vec<Notice>) {
+    notices.extend(follower.notice());
+    if follower.arm().unwrap() {
+        let woken = readable(follower.as_fd(), Some(PATIENCE)).unwrap();
+        assert!(woken, "nothing woke the follower, attached: {}", follower.is_attached());
+    }
+}
+
 /// Waits for a message in a poll loop, and collects what the follower has to say meanwhile.
 #[track_caller]
 fn poll_for(follower: &mut Follower, notices: &mut Vec<Notice>) -> (u64, usize) {
@@ -30,12 +40,7 @@ fn poll_for(follower: &mut Follower, notices: &mut Vec<Notice>) -> (u64, usize) 
             message.finish().unwrap();
             return found;
         }
-        notices.extend(follower.notice());
-        if follower.arm().unwrap() {
-            let mut fds = [PollFd::new(follower.as_fd(), PollFlags::POLLIN)];
-            let ready = poll(&mut fds, PollTimeout::try_from(PATIENCE).unwrap()).unwrap();
-            assert_eq!(ready, 1, "nothing woke the follower, attached: {}", follower.is_attached());
-        }
+        sleep(follower, notices);
     }
     panic!("no message");
 }
@@ -55,12 +60,7 @@ fn poll_for_handed_over(follower: &mut Follower, notices: &mut Vec<Notice>) -> S
             Ok(None) => {}
             Err(error) => follower.go_on_after(error).unwrap(),
         }
-        notices.extend(follower.notice());
-        if follower.arm().unwrap() {
-            let mut fds = [PollFd::new(follower.as_fd(), PollFlags::POLLIN)];
-            let ready = poll(&mut fds, PollTimeout::try_from(PATIENCE).unwrap()).unwrap();
-            assert_eq!(ready, 1, "nothing woke the follower, attached: {}", follower.is_attached());
-        }
+        sleep(follower, notices);
     }
     panic!("no message");
 }
@@ -109,12 +109,8 @@ fn in_a_poll_loop_one_descriptor_tells_of_daemons_segments_and_messages() {
     let mut notices = Vec::new();
     for _ in 0..3 {
         assert!(follower.try_recv().unwrap().is_none());
-        notices.extend(follower.notice());
         assert!(!follower.is_attached());
-        if follower.arm().unwrap() {
-            let mut fds = [PollFd::new(follower.as_fd(), PollFlags::POLLIN)];
-            assert_eq!(poll(&mut fds, PollTimeout::try_from(PATIENCE).unwrap()), Ok(1));
-        }
+        sleep(&mut follower, &mut notices);
     }
     assert!(
         matches!(&notices[..], [Notice::Waiting { why: Error::Request(RequestError::NoDaemon { .. }), .. }]),
@@ -232,7 +228,7 @@ fn a_handoff_channel_is_waited_for_in_a_poll_loop_across_daemons() {
     for text in ["one", "two", "three"] {
         hand_over(&daemon, &mut follower, &mut notices, text);
     }
-    // While it sleeps it shows that it lives, without its program: the age of the last sign becomes smaller again.
+    // While it sleeps, the library gives signs of life without the program: the age of the last one becomes smaller again.
     assert!(follower.arm().unwrap(), "everything is received");
     daemon.until_stat("the reader sleeps", |stat| stat.readers[0].state == ReaderState::Sleeping);
     let mut oldest = 0;

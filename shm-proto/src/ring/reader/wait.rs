@@ -195,8 +195,8 @@ impl Reader {
         if self.linger() { Ok(false) } else { self.arm_without_looking() }
     }
 
-    /// As [`arm`](Self::arm), but does not look for a message for a while first. For bindings that have done so in another
-    /// way, or whose program does not expect this call to take as long as [`WaitStrategy::Spin`] may say.
+    /// As [`arm`](Self::arm), but without looking for a message for a while first. For bindings that have looked already, or
+    /// whose program does not expect a call that takes as long as [`WaitStrategy::Spin`] may say.
     ///
     /// # Errors
     /// As [`arm`](Self::arm).

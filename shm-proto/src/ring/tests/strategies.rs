@@ -46,8 +46,8 @@ fn a_reader_that_spins_looks_for_its_time_before_it_sleeps() {
     let begun = Instant::now();
     assert!(reader.arm().unwrap());
     assert!(begun.elapsed() >= time, "{:?}", begun.elapsed());
-    // For whoever has looked already, and must not take so long.
+    // For a program that has looked already.
     reader.set_wait_strategy(WaitStrategy::Spin(Duration::MAX));
-    assert_eq!(reader.wait_strategy(), WaitStrategy::Spin(Duration::from_secs(1)), "as long as anybody may spin");
+    assert_eq!(reader.wait_strategy(), WaitStrategy::Spin(Duration::from_secs(1)), "the longest time");
     assert!(reader.arm_at_once().unwrap());
 }
