@@ -1,4 +1,4 @@
-/* For the programs of the tests: what has to hold, and which result a call has to give. */
+/* What the files of the tests' program share: what has to hold, which result a call has to give, and the parts of the program. */
 #ifndef SHMD_TESTS_CHECK_H
 #define SHMD_TESTS_CHECK_H
 
@@ -23,5 +23,17 @@
             exit(1);                                                                                                               \
         }                                                                                                                          \
     } while (0)
+
+/* rules.c */
+void misuses(shmd_endpoint *endpoint);
+void forks(shmd_endpoint *endpoint);
+void asks(shmd_endpoint *endpoint);
+void is_interrupted(shmd_endpoint *endpoint);
+void has_times(shmd_endpoint *endpoint, int wanted);
+void has_content(shmd_endpoint *endpoint);
+/* waiting.c */
+void waits(shmd_endpoint *endpoint);
+void waits_for_a_handoff(shmd_endpoint *endpoint);
+void polls(shmd_endpoint *endpoint, int follows);
 
 #endif

@@ -196,16 +196,6 @@ static void holds(int many, int follows) {
     shmd_reader_free(reader);
 }
 
-void misuses(shmd_endpoint *endpoint);
-void forks(shmd_endpoint *endpoint);
-void asks(shmd_endpoint *endpoint);
-void is_interrupted(shmd_endpoint *endpoint);
-void has_times(shmd_endpoint *endpoint, int wanted);
-void has_content(shmd_endpoint *endpoint);
-void waits(shmd_endpoint *endpoint);
-void waits_for_a_handoff(shmd_endpoint *endpoint);
-void polls(shmd_endpoint *endpoint, int follows);
-
 int main(int argc, char **argv) {
     CHECK(argc >= 3);
     const char *command = argv[1];

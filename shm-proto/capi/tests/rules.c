@@ -10,13 +10,6 @@
 
 #include "check.h"
 
-void misuses(shmd_endpoint *endpoint);
-void forks(shmd_endpoint *endpoint);
-void asks(shmd_endpoint *endpoint);
-void is_interrupted(shmd_endpoint *endpoint);
-void has_times(shmd_endpoint *endpoint, int wanted);
-void has_content(shmd_endpoint *endpoint);
-
 static void misuses_nothing(shmd_endpoint *endpoint) {
     shmd_reader *reader = NULL;
     shmd_writer *writer = NULL;
@@ -25,7 +18,7 @@ static void misuses_nothing(shmd_endpoint *endpoint) {
     shmd_error error;
     size_t count = 0;
     enum shmd_wait wait;
-    char small[4] = {0};
+    char small[4] = {0}, *text = NULL;
     int fd = 0;
 
     CHECK(strcmp(shmd_version(), "0.1.0") == 0);
@@ -69,6 +62,7 @@ static void misuses_nothing(shmd_endpoint *endpoint) {
     GIVES(SHMD_ERR_INVALID, shmd_reader_set_wait(NULL, SHMD_WAIT_SLEEP, 0));
     GIVES(SHMD_ERR_INVALID, shmd_reader_wait_get(NULL, &wait, NULL));
     GIVES(SHMD_ERR_INVALID, shmd_reader_facts(NULL, NULL, 0));
+    GIVES(SHMD_ERR_INVALID, shmd_reader_content(NULL, NULL, 0));
     CHECK(shmd_reader_seq(NULL) == 0 && shmd_reader_received(NULL) == 0 && shmd_reader_lost(NULL) == 0);
     CHECK(shmd_reader_is_attached(NULL) == 0 && shmd_reader_notice(NULL) == NULL);
     GIVES(SHMD_ERR_INVALID, shmd_writer_attach(endpoint, NULL, NULL));
@@ -76,8 +70,11 @@ static void misuses_nothing(shmd_endpoint *endpoint) {
     GIVES(SHMD_ERR_INVALID, shmd_writer_publish_many(NULL, NULL, 0, NULL));
     GIVES(SHMD_ERR_INVALID, shmd_writer_reserve(NULL, 1, &slot));
     GIVES(SHMD_ERR_INVALID, shmd_writer_maintain(NULL));
+    GIVES(SHMD_ERR_INVALID, shmd_writer_content(NULL, NULL, 0));
     GIVES(SHMD_ERR_INVALID, shmd_channels(endpoint, NULL, NULL));
     GIVES(SHMD_ERR_INVALID, shmd_stat_json(endpoint, NULL, NULL));
+    GIVES(SHMD_ERR_INVALID, shmd_schema_get(endpoint, NULL, NULL, &count));
+    GIVES(SHMD_ERR_INVALID, shmd_schema_get(endpoint, NULL, &text, NULL));
 }
 
 static void misuses_readers(shmd_endpoint *endpoint, shmd_writer *writer) {

@@ -7,10 +7,6 @@
 
 #include "check.h"
 
-void waits(shmd_endpoint *endpoint);
-void polls(shmd_endpoint *endpoint, int follows);
-void waits_for_a_handoff(shmd_endpoint *endpoint);
-
 static void waits_in(shmd_reader *reader, enum shmd_wait wait, int64_t spin_ns, int64_t shown_ns) {
     enum shmd_wait way = (enum shmd_wait)7;
     int64_t ns = -1;

@@ -181,33 +181,31 @@ impl Follower {
     /// # Errors
     /// As [`try_recv`](Self::try_recv).
     pub fn arm(&mut self) -> Result<bool> {
-        if self.attachment.is_none() {
+        let Some(attachment) = &mut self.attachment else {
             let sleeps = monotonic_ns() < self.due_ns;
             if sleeps {
                 self.wait.until(self.due_ns)?;
             }
             return Ok(sleeps);
-        }
-        let armed = match &mut self.attachment {
-            Some(Attachment::Ring(reader)) => reader.arm().map_err(Error::from),
-            Some(Attachment::Handoff(reader)) => reader.arm().map_err(Error::from),
-            None => Ok(false),
+        };
+        let armed = match attachment {
+            Attachment::Ring(reader) => reader.arm().map_err(Error::from),
+            Attachment::Handoff(reader) => reader.arm().map_err(Error::from),
         };
         match armed {
             Ok(true) => {}
             Ok(false) => return Ok(false),
             Err(error) => return self.go_on_after(error).map(|()| false),
         }
-        match &mut self.attachment {
-            Some(Attachment::Ring(reader)) => {
+        match attachment {
+            Attachment::Ring(reader) => {
                 self.wait.watch(reader.as_fd())?;
                 if reader.is_disconnected() {
                     // Without a daemon, nothing tells when the writer ends.
                     self.wait.until(monotonic_ns().saturating_add(ABANDONED_NS))?;
                 }
             }
-            Some(Attachment::Handoff(reader)) => self.wait.watch(reader.descriptor()?)?,
-            None => {}
+            Attachment::Handoff(reader) => self.wait.watch(reader.descriptor()?)?,
         }
         Ok(true)
     }
