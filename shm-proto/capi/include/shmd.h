@@ -124,8 +124,8 @@ int shmd_endpoint_find(const char *runtime_dir, shmd_endpoint **endpoint);
  * otherwise. For attachments made after this call. */
 int shmd_endpoint_set_patience(shmd_endpoint *endpoint, int64_t patience_ns);
 /* Attaches only to channels whose configuration declares this content: an encoding such as "json", and the name of a schema unless
- * schema is NULL. Readers and writers of other channels are refused with OTHER_CONTENT. With encoding NULL, every channel will do
- * again. For attachments made after this call. */
+ * schema is NULL. Readers and writers of other channels are refused with OTHER_CONTENT. encoding NULL (and schema NULL) admits every
+ * channel again. For attachments made after this call. */
 int shmd_endpoint_set_expected(shmd_endpoint *endpoint, const char *encoding, const char *schema);
 /* The path of the control socket, valid as long as the endpoint. NULL for NULL. */
 const char *shmd_endpoint_socket(const shmd_endpoint *endpoint);
@@ -200,7 +200,7 @@ void shmd_reader_free(shmd_reader *reader);
  * wake-up later: 3 to 50 us, depending on the machine. */
 enum shmd_wait {
     SHMD_WAIT_ADAPTIVE = 0, /* looks for 3 us before each sleep, and for up to 50 us if the last waits were short. Every reader
-                               begins with this; an idle one costs nothing */
+                               begins with this; an idle reader costs nothing */
     SHMD_WAIT_SLEEP = 1,    /* sleeps at once: the least processor time */
     SHMD_WAIT_SPIN = 2      /* looks for up to spin_ns before each sleep, and does not offer the processor to others meanwhile: the
                                least latency, for a reader that has a processor of its own */
@@ -236,8 +236,8 @@ int shmd_reader_recv_copy(shmd_reader *reader, void *buffer, size_t capacity, sh
 
 /* The one descriptor to wait on, beside others, with poll() or epoll, for POLLIN, level-triggered. It stays the same as long as
  * the reader; the reader owns it. Before each wait call shmd_reader_arm(); after it, receive until SHMD_NONE.
- * A handoff's semaphores are no descriptors: a thread of the library watches them while the reader is armed, and takes nothing, so
- * that another reader may take the message first. */
+ * A handoff's semaphores have no descriptors: a thread of the library watches them while the reader is armed. It takes nothing, so
+ * another reader may take the message first. */
 int shmd_reader_fd(shmd_reader *reader, int *fd);
 /* Prepares for a wait on the descriptor. 0: wait; the descriptor becomes readable when there may be a message, or news from the
  * daemon, and stays so until the next call. SHMD_NONE: do not wait, receive first. With SHMD_WAIT_SPIN, looks for that time before
@@ -370,7 +370,7 @@ int shmd_stat_json(const shmd_endpoint *endpoint, const char *channel, char **js
 /* The names of the channels that this user may see; after the last comes NULL. The caller frees *names, which holds the texts. */
 int shmd_channels(const shmd_endpoint *endpoint, char ***names, size_t *count);
 /* The text of a channel's schema, with a zero behind it that *len does not count. *text is NULL and *len 0 if the channel declares
- * none. The caller frees *text. */
+ * no text. The caller frees *text. */
 int shmd_schema_get(const shmd_endpoint *endpoint, const char *channel, char **text, size_t *len);
 /* Asks for a capacity. *now (may be NULL) is the capacity now or soon: a shrink waits for the readers. */
 int shmd_resize(const shmd_endpoint *endpoint, const char *channel, uint64_t bytes, uint64_t *now);

@@ -140,8 +140,8 @@ impl Shared {
         }
     }
 
-    /// Waits for a message for one slice. A reader that `dozes` has looked for as long as it is to, and sleeps on its descriptor: a
-    /// signal ends this sleep, and nothing wakes it without need.
+    /// Waits for a message for one slice. A reader that `dozes` has looked for as long as its strategy says, and sleeps on its
+    /// descriptor: a signal ends this sleep, and nothing wakes it without need.
     fn wait(&self, inner: &mut Inner, slice: Duration, dozes: bool) -> Result<Option<Facts>, Stop> {
         if let Some(readiness) = &mut inner.readiness {
             // A waiting reader may disarm.

@@ -1,4 +1,4 @@
-"""What stat(), channels() and resize() return. Newer daemons may add keys. Sizes are in bytes."""
+"""What stat(), channels(), resize() and the content of a channel are. Newer daemons may add keys. Sizes are in bytes."""
 
 from typing import Any, TypedDict
 
@@ -26,7 +26,7 @@ class _Schema(TypedDict):
 
 
 class Schema(_Schema, total=False):
-    """The schema of a channel's messages; schema() returns its text. It may have the language of the text, and the text's hash."""
+    """The schema of a channel's messages; schema() returns its text. The language and the hash of the text may be missing."""
 
     encoding: str
     hash: str
@@ -43,7 +43,7 @@ class Content(_Content, total=False):
 
 
 class CreatedBy(TypedDict):
-    """Who has created a channel while the daemon ran, and when, in milliseconds since 1970."""
+    """The user who created a channel while the daemon ran, and the time in milliseconds since 1970."""
 
     user: str
     time_ms: int
