@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use shm_cli::keys;
 
-const DOCUMENTS: [&str; 8] = [
+const DOCUMENTS: [&str; 12] = [
     "README.md",
     "CHANGELOG.md",
     "etc/MANUAL.md",
@@ -14,6 +14,10 @@ const DOCUMENTS: [&str; 8] = [
     "shm-proto/PERFORMANCE.md",
     "shm-proto/PROTOCOL.md",
     "shm-proto/RELIABILITY.md",
+    "shm-proto/bench/README.md",
+    "shm-proto/capi/README.md",
+    "shm-proto/fuzz/README.md",
+    "shm-proto/python/README.md",
 ];
 
 fn root() -> PathBuf {
@@ -80,14 +84,13 @@ fn the_readmes_api_lines_are_the_librarys_tested_example() {
 }
 
 #[test]
-fn the_readmes_async_lines_are_those_of_a_test() {
-    let (readme, test) = (text("README.md"), text("shm-proto/tests/tokio/readme.rs"));
-    let lines = test.lines().skip_while(|line| line.trim() != "// README: begins").skip(1);
-    let lines = lines.take_while(|line| line.trim() != "// README: ends");
+fn the_manuals_async_lines_are_those_of_a_test() {
+    let (manual, test) = (text("etc/MANUAL.md"), text("shm-proto/tests/tokio/manual.rs"));
+    let lines = test.lines().skip_while(|line| line.trim() != "// MANUAL: begins").skip(1);
+    let lines = lines.take_while(|line| line.trim() != "// MANUAL: ends");
     let example: Vec<_> = lines.map(|line| line.strip_prefix("    ").unwrap_or(line)).collect();
     assert!(example.len() >= 6, "{example:#?}");
-    let rest = readme.lines().skip_while(|line| *line != "**In async Rust:**");
-    assert_eq!(first_block(rest, "```rust"), example);
+    assert_eq!(first_block(manual.lines(), "```rust"), example);
 }
 
 #[test]

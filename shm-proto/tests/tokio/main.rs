@@ -2,8 +2,8 @@
 //! `cargo test -p shm-proto --features tokio --test tokio`.
 
 mod following;
+mod manual;
 mod publishing;
-mod readme;
 mod receiving;
 
 use std::future::Future;

@@ -1,4 +1,4 @@
-//! The README's example, as it stands there, between the two lines that say so: `shmd/tests/documents.rs` compares them.
+//! The manual's example, as it stands there, between the two lines that say so: `shmd/tests/documents.rs` compares them.
 
 use shm_proto::Start;
 use shm_test_support::Daemon;
@@ -6,7 +6,7 @@ use shm_test_support::Daemon;
 use crate::run;
 
 #[test]
-fn the_readmes_example_counts_every_message() {
+fn the_manuals_example_counts_every_message() {
     let daemon = Daemon::start("");
     let reader = daemon.reader(Start::New);
     let daemon = daemon.endpoint();
@@ -15,7 +15,7 @@ fn the_readmes_example_counts_every_message() {
 }
 
 async fn example(daemon: shm_proto::Endpoint) -> Result<(), shm_proto::Error> {
-    // README: begins
+    // MANUAL: begins
     use shm_proto::{AsyncReader, AsyncWriter, Start};
 
     let mut reader = AsyncReader::attach(&daemon, Some("main"), Start::New).await?;
@@ -24,6 +24,6 @@ async fn example(daemon: shm_proto::Endpoint) -> Result<(), shm_proto::Error> {
     let message = reader.recv().await?; // cancellation-safe: in `select!`, no message is lost
     println!("message {} has {} bytes", message.seq(), message.len());
     message.finish()?;
-    // README: ends
+    // MANUAL: ends
     Ok(())
 }
