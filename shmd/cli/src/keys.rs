@@ -85,7 +85,7 @@ pub const TOP: &[Key] = &[
     key(
         "state_dir",
         Text,
-        "what systemd's `StateDirectory=` names, else `/var/lib/shmd` for root, else `$XDG_STATE_HOME/shmd`, else `~/.local/state/shmd`",
+        "`$STATE_DIRECTORY` (systemd), else `/var/lib/shmd` for root, else `$XDG_STATE_HOME/shmd`, else `~/.local/state/shmd`",
         "directory for channels that are kept, or `\"\"` for none",
     ),
 ];
