@@ -9,14 +9,16 @@ pub(crate) mod storm;
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::process::{Command, exit};
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, setrlimit};
+use nix::unistd::geteuid;
 use shm_proto::{Endpoint, Reader, ReaderError, Start, Writer};
 
 use crate::content::Content;
-use shm_test_support::{Daemon, Proc, User, clean};
+use shm_test_support::{Daemon, Proc, Run, User, clean, skip};
 
 const ROLE: &str = "SHM_TEST_ROLE";
 const SEPARATOR: char = '\u{1f}';
@@ -37,6 +39,31 @@ fn prepare(mut command: Command, daemon: &Daemon, role: &str, args: &[&str]) -> 
     command.env(intruder::DAEMON, daemon.pid().to_string());
     command.args(["--exact", "helper_process", "--nocapture", "--test-threads=1"]);
     command
+}
+
+/// A shell with this script in new namespaces, in which it may do what root may. The script has the command's further arguments.
+pub(crate) fn unshare(namespaces: &[&str], script: &str) -> Command {
+    let mut command = clean("unshare");
+    if !geteuid().is_root() {
+        command.args(["--user", "--map-root-user"]);
+    }
+    command.args(namespaces).args(["sh", "-ec", script, "sh"]);
+    command
+}
+
+/// This program with a `/dev/shm` of its own, which is empty. If that is not possible here, a note says so.
+pub(crate) fn with_own_shared_memory(test: &str, program: &Path) -> Option<Command> {
+    let own = |program: &Path| {
+        let mut command = unshare(&["--mount"], "mount -t tmpfs none /dev/shm; exec \"$@\"");
+        command.arg(program);
+        command
+    };
+    let tried = Run::of(own(Path::new("true")));
+    if tried.code == Some(0) {
+        return Some(own(program));
+    }
+    skip(test, &format!("this user may not mount in a namespace here: {}", tried.err.trim()));
+    None
 }
 
 /// Plays the role that the environment names, if it names one, and ends the process.

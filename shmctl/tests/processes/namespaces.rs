@@ -6,10 +6,11 @@ use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
 
-use nix::unistd::geteuid;
 use shm_proto::internal::control::stat::ReaderState;
 use shm_proto::{Reader, Start, Writer};
-use shm_test_support::{Daemon, PATIENCE, Place, Proc, Run, Setup, clean, program, skip, wait_until};
+use shm_test_support::{Daemon, PATIENCE, Place, Proc, Run, Setup, program, skip, wait_until};
+
+use crate::helpers::unshare;
 
 /// What is made in the new namespaces: a root with the system's programs, these programs, and the runtime directory.
 const MAKE_ROOT: &str = r#"
@@ -39,15 +40,8 @@ cd "$root"
 exec chroot "$root" "$@"
 "#;
 
-/// A shell with this script in new namespaces, in which it may do what root may.
-fn unshare(script: &str) -> Command {
-    let mut command = clean("unshare");
-    if !geteuid().is_root() {
-        command.args(["--user", "--map-root-user"]);
-    }
-    command.args(["--pid", "--fork", "--kill-child", "--mount", "--ipc", "--net", "sh", "-ec", script, "sh"]);
-    command
-}
+/// What a container has of its own.
+const NAMESPACES: [&str; 6] = ["--pid", "--fork", "--kill-child", "--mount", "--ipc", "--net"];
 
 /// A place for containers, each with a root of its own.
 struct Containers {
@@ -65,7 +59,8 @@ impl Containers {
             DirBuilder::new().mode(0o755).create(place.run_dir()).unwrap();
         }
         let this = Containers { run: place.run_dir(), root };
-        let mut probe = unshare("mount -t tmpfs none \"$1\"; mkdir \"$1/proc\"; mount -t proc none \"$1/proc\"");
+        let mut probe =
+            unshare(&NAMESPACES, "mount -t tmpfs none \"$1\"; mkdir \"$1/proc\"; mount -t proc none \"$1/proc\"");
         let tried = Run::of(probe.arg(&this.root));
         if tried.code == Some(0) {
             return Some(this);
@@ -76,7 +71,7 @@ impl Containers {
 
     /// A command in a new container, which has the runtime directory `ro` or `rw`.
     fn command(&self, access: &str, words: &[&str]) -> Command {
-        let mut command = unshare(MAKE_ROOT);
+        let mut command = unshare(&NAMESPACES, MAKE_ROOT);
         command.arg(&self.root).arg(&self.run).arg(program("shmctl").parent().unwrap()).arg(access).args(words);
         command.env("SHMD_RUNTIME_DIR", "/run/shmd").env("PATH", "/programs:/usr/sbin:/usr/bin:/sbin:/bin");
         command
