@@ -25,12 +25,13 @@ pub struct Schema {
 }
 
 impl Schema {
-    /// The schema of the command with this name, which has to be one that says everything.
+    /// The schema of the command with this name. It has to describe everything, and to have a version.
     #[track_caller]
     pub fn of(command: &str) -> Self {
         let schema = Self::new(command, read(&dir().join(format!("{command}.json"))));
         assert_eq!(schema.root["$schema"], DIALECT, "{command}");
-        assert!(schema.id().starts_with(&format!("urn:shmd:{command}:")), "{command} has no version: {}", schema.id());
+        let version = schema.id().strip_prefix(&format!("urn:shmd:{command}:")).and_then(|end| end.parse::<u32>().ok());
+        assert!(version.is_some(), "{command} has no version: {}", schema.id());
         schema
     }
 

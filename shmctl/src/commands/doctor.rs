@@ -9,7 +9,6 @@ mod host;
 mod leftovers;
 mod ring_size;
 
-use std::io::ErrorKind;
 use std::thread::sleep;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,9 +17,9 @@ use shm_cli::exit_codes;
 use shm_proto::internal::client::default_runtime_dir;
 use shm_proto::internal::control::Pong;
 use shm_proto::internal::control::stat::ChannelStat;
-use shm_proto::{Client, Done, Error, Request, RequestError};
+use shm_proto::{Client, Done, Request};
 
-use self::finding::{Finding, Report, Severity, render, worst};
+use self::finding::{CHECKS, Finding, Report, render, worst};
 use super::unexpected;
 use crate::error::{Failure, Result};
 use crate::exit_code;
@@ -33,13 +32,13 @@ use crate::terminal::Page;
 const MOMENT: Duration = Duration::from_secs(1);
 
 fn after_help() -> String {
+    let checks: String = CHECKS.iter().map(|(check, meaning)| format!("  {check:<11}  {meaning}\n")).collect();
     format!(
         "\
-The checks: daemon, socket, access (this user's), version, reload, clock, leftover (segments of dead daemons), object (modes), \
-config (files that are no TOML), group (groups in the configuration that the daemon is not in), memory (/dev/shm), descriptors, \
-remove-ipc (a user's own daemon), full (and the reader that is to blame), stalled, evicted, readers, source, small (a note: the ring \
-is small for its traffic). Run as root or as the daemon's user to see everything.
+Run as root or as the daemon's user to see everything.
 
+Checks:
+{checks}
 Exit codes, those of monitoring plugins (Nagios):
 {}
 
@@ -67,7 +66,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, global: &Global) -> Result<()> {
-    let findings = examine(args, global)?;
+    let findings = examine(args, global);
     if args.json {
         print_json(&Report::new(&findings))?;
     } else {
@@ -76,32 +75,19 @@ pub(crate) fn run(args: &Args, global: &Global) -> Result<()> {
     worst(&findings).map_or(Ok(()), |severity| Err(Failure::Found(severity.exit_code())))
 }
 
-fn examine(args: &Args, global: &Global) -> Result<Vec<Finding>> {
+/// Whatever the daemon answers, or does not, is a finding: the exit codes of other commands mean something else to monitoring.
+fn examine(args: &Args, global: &Global) -> Vec<Finding> {
     let endpoint = global.endpoint();
+    let unanswered = |failure: Failure| vec![daemon::unanswered(&endpoint, &failure)];
     let mut findings = Vec::new();
-    let daemon = match ask_daemon(global) {
-        Ok(daemon) => Some(daemon),
-        Err(Failure::Library(Error::Request(RequestError::NoDaemon { reason, .. }))) => {
-            findings.push(daemon::absent(&endpoint, &reason));
-            None
-        }
-        Err(Failure::Library(error))
-            if error.system_reason().is_some_and(|it| it.kind() == ErrorKind::PermissionDenied) =>
-        {
-            findings.push(access::socket(&endpoint.socket));
-            None
-        }
-        Err(Failure::Library(Error::Request(error @ RequestError::TimedOut { .. }))) => {
-            let (what, command) = ("the daemon does not answer", "systemctl restart shmd");
-            findings.push(Finding::new(Severity::Critical, "daemon", what, error.to_string(), command));
-            None
-        }
-        Err(failure) => return Err(failure),
-    };
+    let daemon = ask_daemon(global).map_err(|failure| findings = unanswered(failure)).ok();
     if let Some(daemon) = &daemon {
         findings.extend(daemon::version(daemon));
-        findings.extend(examine_channels(daemon, global)?);
-        findings.extend(daemon::log(&log(global)?, now_ms()));
+        let channels = examine_channels(daemon, global);
+        let log = channels.is_ok().then(|| log(global).map(|entries| daemon::log(&entries, now_ms())));
+        for found in [Some(channels), log].into_iter().flatten() {
+            findings.extend(found.unwrap_or_else(unanswered));
+        }
     }
     findings.extend(configuration::look(daemon.as_ref().map(|daemon| daemon.pid)));
     let is_own = endpoint.socket.starts_with(default_runtime_dir());
@@ -109,7 +95,7 @@ fn examine(args: &Args, global: &Global) -> Result<Vec<Finding>> {
         findings.extend(host::remove_ipc(nix::unistd::geteuid().as_raw()));
     }
     findings.extend(leftovers::look(args.fix));
-    Ok(findings)
+    findings
 }
 
 fn ask_daemon(global: &Global) -> Result<Pong> {

@@ -10,7 +10,7 @@ use shm_proto::internal::control::log::{Fields, LogEntry, LogEvent, Severity, Va
 use shm_proto::internal::control::stat::{Mode, Right, Summary, WriterName};
 use shm_proto::internal::control::{Change, Reexecuted, Reloaded, Resized};
 use shm_proto::{Done, ErrorKind, Request};
-use shm_test_support::{Proc, Run, wait_for};
+use shm_test_support::{Proc, Run, Schema, wait_for};
 use stand_in::{Dir, ok, refuse};
 
 const COMMANDS: [&str; 13] = [
@@ -246,17 +246,86 @@ fn nothing_is_read_when_nothing_is_asked_for() {
     Dir::new().run("read -n 0").prints("");
 }
 
+/// What becomes of a command whose first request has this answer.
+fn answered(words: &str, answer: &str) -> Run {
+    let dir = Dir::new();
+    let listener = UnixListener::bind(dir.socket()).unwrap();
+    let asks = dir.start(words);
+    listener.set_nonblocking(true).unwrap();
+    let (mut socket, _) = wait_for("it connects", || listener.accept().ok());
+    socket.write_all(answer.as_bytes()).unwrap();
+    asks.wait()
+}
+
 #[test]
 fn a_daemon_that_answers_nonsense_or_another_version_is_told_apart_from_none() {
     for (answer, text) in
         [("{\"v\":2,\"ok\":{}}\n", "version 2"), ("hello\n", "hello"), ("{\"v\":1}\n", "not understood")]
     {
+        answered("list", answer).refused(1, &["control protocol", text]);
+    }
+}
+
+/// The finding of the doctor that mentions this, and the exit code.
+fn finding(ran: &Run, mention: &str) -> (serde_json::Value, Option<i32>) {
+    assert!(ran.err.is_empty(), "{ran:?}");
+    let report: serde_json::Value = serde_json::from_str(&ran.text()).unwrap();
+    Schema::of("doctor").check(&report);
+    let mut findings = report["findings"].as_array().unwrap().iter();
+    let found = findings.find(|finding| finding["cause"].as_str().unwrap().contains(mention));
+    (found.unwrap_or_else(|| panic!("{ran:?}")).clone(), ran.code)
+}
+
+#[test]
+fn the_doctor_has_its_own_exit_codes_whatever_the_daemon_answers() {
+    for (kind, check) in [
+        (ErrorKind::NoSuchChannel, "access"),
+        (ErrorKind::TooMany, "daemon"),
+        (ErrorKind::Busy, "daemon"),
+        (ErrorKind::NotPermitted, "daemon"),
+        (ErrorKind::BadRequest, "daemon"),
+    ] {
         let dir = Dir::new();
-        let listener = UnixListener::bind(dir.socket()).unwrap();
-        let asks = dir.start("list");
-        listener.set_nonblocking(true).unwrap();
-        let (mut socket, _) = wait_for("it connects", || listener.accept().ok());
-        socket.write_all(answer.as_bytes()).unwrap();
-        asks.wait().refused(1, &["control protocol", text]);
+        dir.serve(move |_| refuse(kind, "this is the reason"));
+        let (found, code) = finding(&dir.run("doctor cam --json"), "this is the reason");
+        assert_eq!((&found["severity"], &found["check"]), (&"unknown".into(), &check.into()), "{found}");
+        // Something else on this machine may be worse.
+        assert!(code == Some(3) || code == Some(2), "{code:?}");
+    }
+    for (answer, severity, check) in [
+        ("{\"v\":2,\"ok\":{}}\n", "critical", "version"),
+        ("hello \u{1b}[31m\n", "unknown", "daemon"),
+        ("{\"v\":1}\n", "unknown", "daemon"),
+    ] {
+        let ran = answered("doctor --json", answer);
+        let (found, _) = finding(&ran, "control protocol");
+        assert_eq!((&found["severity"], &found["check"]), (&severity.into(), &check.into()), "{found}");
+        assert!(!ran.text().contains('\u{1b}'), "{ran:?}");
+    }
+}
+
+#[test]
+fn a_daemon_cannot_put_words_into_a_command_line_that_is_completed() {
+    let complete = |dir: &Dir| {
+        let mut command = dir.shmctl("complete -- shmctl stat");
+        Run::of(command.arg(""))
+    };
+    let dir = Dir::new();
+    dir.serve(|_| {
+        let writer = WriterName::Program { pid: 7, program: "a\n$(x)\t\u{1b}[31m".to_owned(), user: "me".to_owned() };
+        ok(Done::List(vec![Summary::new("cam".parse().unwrap(), Mode::Ring, writer)]))
+    });
+    let text = complete(&dir).quiet().text();
+    assert!(text.starts_with("cam\tring, writer: ") && text.lines().count() == 1, "{text}");
+    assert!(text.matches('\t').count() == 1 && !text.contains('\u{1b}'), "{text}");
+    for (name, shown) in
+        [("cam", "cam\tring, writer: none\n"), ("c$(x)", ""), ("c a", ""), ("c;x", ""), ("c\\na", ""), ("c\\ta", "")]
+    {
+        let line = format!(
+            "{{\"v\":1,\"ok\":{{\"list\":[{{\"channel\":\"{name}\",\"mode\":\"ring\",\"capacity\":1,\"readers\":0,\
+             \"writer\":\"none\",\"allowed\":[]}}]}}}}\n"
+        );
+        let ran = answered("complete -- shmctl stat c", &line);
+        assert_eq!((ran.text().as_str(), ran.code), (shown, Some(0)), "{name}");
     }
 }

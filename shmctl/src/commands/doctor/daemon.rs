@@ -1,19 +1,50 @@
 //! The daemon itself: whether it runs, which version it is, and whether its last reload took effect.
 
-use std::fs;
+use std::{fs, io};
 
 use shm_proto::internal::client::Endpoint;
 use shm_proto::internal::control::Pong;
 use shm_proto::internal::control::log::{LogEntry, LogEvent, Value};
+use shm_proto::{Error, ErrorKind, ProtocolError, RequestError};
 
+use super::access;
 use super::finding::{Finding, Severity};
+use crate::error::Failure;
 use crate::human::{age, printable, utc};
 
 /// The clock of the log may be a little ahead of a look at the clock here, not more.
 const TOLERANCE_MS: u64 = 2_000;
 
+/// The daemon did not answer what it was asked, and this is the reason.
+pub(super) fn unanswered(endpoint: &Endpoint, failure: &Failure) -> Finding {
+    let socket = endpoint.socket.display();
+    let cannot = format!("the daemon at {socket} cannot be examined");
+    let (severity, check, what, command) = match failure {
+        Failure::Library(Error::Request(RequestError::NoDaemon { reason, .. })) => return absent(endpoint, reason),
+        Failure::Library(error) if error.system_reason().is_some_and(is_permission) => {
+            return access::socket(&endpoint.socket);
+        }
+        Failure::Library(Error::Request(RequestError::TimedOut { .. })) => {
+            (Severity::Critical, "daemon", format!("the daemon at {socket} does not answer"), "systemctl restart shmd")
+        }
+        Failure::Library(Error::Request(RequestError::Protocol(ProtocolError::Version { .. }))) => {
+            let what = format!("the daemon at {socket} and this shmctl have different protocols");
+            (Severity::Critical, "version", what, "systemctl restart shmd")
+        }
+        Failure::Library(error) if error.refusal() == Some(ErrorKind::NoSuchChannel) => {
+            (Severity::Unknown, "access", cannot, "shmctl list")
+        }
+        _ => (Severity::Unknown, "daemon", cannot, "journalctl -u shmd -n 20"),
+    };
+    Finding::new(severity, check, what, printable(failure), command)
+}
+
+fn is_permission(reason: &io::Error) -> bool {
+    reason.kind() == io::ErrorKind::PermissionDenied
+}
+
 /// No daemon answers at the socket.
-pub(super) fn absent(endpoint: &Endpoint, reason: &str) -> Finding {
+fn absent(endpoint: &Endpoint, reason: &str) -> Finding {
     let is_system = endpoint.socket.starts_with("/run/shmd");
     let command = if is_system { "systemctl start shmd; journalctl -u shmd -n 20" } else { "shmd --daemonize" };
     Finding::new(

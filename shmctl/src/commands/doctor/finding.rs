@@ -6,6 +6,29 @@ use crate::colour::Colour;
 use crate::human::counted;
 use crate::terminal::{Page, folded};
 
+/// Every check with its meaning, for the help and the manual page.
+pub(super) const CHECKS: &[(&str, &str)] = &[
+    ("daemon", "a daemon answers"),
+    ("socket", "this user may connect to the daemon"),
+    ("access", "this user may use a channel"),
+    ("version", "programs and daemon are of one version"),
+    ("reload", "the last reload took effect"),
+    ("clock", "the clock was not set back"),
+    ("leftover", "no dead daemon has left a segment"),
+    ("object", "objects in /dev/shm have their names and modes"),
+    ("config", "configuration files are TOML"),
+    ("group", "the daemon is in the groups that the configuration names"),
+    ("memory", "/dev/shm is large enough"),
+    ("descriptors", "the daemon and the writers may open enough descriptors"),
+    ("remove-ipc", "logind leaves the objects of a user's own daemon alone"),
+    ("full", "no channel is full; otherwise the reader that is to blame"),
+    ("stalled", "readers and writers show signs of life"),
+    ("evicted", "evicted readers have detached"),
+    ("readers", "another reader is admitted"),
+    ("source", "sources work"),
+    ("small", "a note: the ring is small for its traffic"),
+];
+
 /// How bad a finding is. The codes are those of monitoring plugins (Nagios).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
@@ -78,6 +101,7 @@ impl Finding {
         cause: impl Into<String>,
         command: impl Into<String>,
     ) -> Self {
+        debug_assert!(CHECKS.iter().any(|(known, _)| *known == check), "{check} is not in CHECKS");
         let (what, cause, command) = (what.into(), cause.into(), command.into());
         Finding { severity, check, what, cause, command, fixed: None, mended: false }
     }
@@ -147,7 +171,7 @@ mod tests {
     fn finding(severity: Severity) -> Finding {
         Finding::new(
             severity,
-            "channel",
+            "full",
             "channel cam is full",
             "reader 3 does not read",
             "shmctl evict -c cam --reader 3",
@@ -206,11 +230,24 @@ warning   channel cam is full
         let findings = [finding(Severity::Warning)];
         let json = serde_json::to_value(Report::new(&findings)).unwrap();
         assert_eq!(json["status"], "warning");
-        for (key, value) in [("severity", "warning"), ("check", "channel"), ("what", "channel cam is full")] {
+        for (key, value) in [("severity", "warning"), ("check", "full"), ("what", "channel cam is full")] {
             assert_eq!(json["findings"][0][key], value);
         }
         for fine in [&[][..], &[finding(Severity::Note)]] {
             assert_eq!(serde_json::to_value(Report::new(fine)).unwrap()["status"], "ok");
         }
+    }
+
+    #[test]
+    fn the_schema_has_every_check_and_every_severity() {
+        let schema = include_str!("../../../../etc/schemas/doctor.json");
+        let schema: serde_json::Value = serde_json::from_str(schema).unwrap();
+        let values = |key: &str| schema["properties"]["findings"]["items"]["properties"][key]["enum"].clone();
+        let checks: Vec<_> = CHECKS.iter().map(|(check, _)| *check).collect();
+        assert_eq!(values("check"), serde_json::json!(checks));
+        use Severity::{Critical, Note, Unknown, Warning};
+        let severities = [Note, Warning, Critical, Unknown];
+        assert_eq!(values("severity"), serde_json::json!(severities));
+        assert_eq!(values("severity"), serde_json::json!(severities.map(Severity::word)));
     }
 }

@@ -15,6 +15,7 @@
 //! rarely want the same lines at the same time, and a larger ring would make nothing faster.
 
 use shm_proto::internal::control::stat::{ChannelStat, Mode};
+use shm_proto::internal::ring::record::{Strides, features, is_alignment};
 
 use super::finding::{Finding, Severity};
 use crate::human::{bytes, bytes_per_second, per_second};
@@ -32,9 +33,13 @@ pub(super) fn look(stat: &ChannelStat) -> Option<Finding> {
         return None;
     }
     let (channel, capacity) = (&stat.channel, stat.capacity);
-    let laps = stat.bytes_per_s / capacity as f64;
     let mean = (stat.bytes_per_s / stat.messages_per_s).ceil() as u64;
-    let needed = LINES.max(mean.saturating_mul(MESSAGES));
+    // What a message takes in the ring, with its header.
+    let strides =
+        is_alignment(stat.align.into()).then(|| Strides::new(stat.align.into(), features(stat.timestamps)))?;
+    let stride = strides.of(mean);
+    let laps = stat.messages_per_s * stride as f64 / capacity as f64;
+    let needed = LINES.max(stride.saturating_mul(MESSAGES).saturating_add(strides.overhead()));
     if laps < LAPS || capacity >= needed {
         return None;
     }
@@ -72,19 +77,19 @@ mod tests {
     /// A channel with this capacity, through which messages of `size` bytes flow.
     fn channel(capacity: u64, size: u64, messages_per_s: f64) -> ChannelStat {
         let mut stat = ChannelStat::new("cam".parse().unwrap(), Mode::Ring, "/shmd.cam".into());
-        (stat.capacity, stat.max, stat.messages_per_s) = (capacity, 64 << 20, messages_per_s);
+        (stat.capacity, stat.max, stat.align, stat.messages_per_s) = (capacity, 64 << 20, 16, messages_per_s);
         stat.bytes_per_s = messages_per_s * size as f64;
         stat
     }
 
     #[test]
     fn a_small_ring_is_noted_from_its_thousandth_lap_a_second_on() {
-        // 64 messages of 1 KiB are a lap.
-        assert_eq!(look(&channel(64 << 10, 1 << 10, 63_999.0)), None);
-        let found = look(&channel(64 << 10, 1 << 10, 64_000.0)).unwrap();
+        // 64 messages of 1 KiB are a lap, with 16 bytes less for the header of each.
+        assert_eq!(look(&channel(64 << 10, 1008, 63_999.0)), None);
+        let found = look(&channel(64 << 10, 1008, 64_000.0)).unwrap();
         assert_eq!((found.severity, found.check), (Severity::Note, "small"));
         assert!(found.what.contains("channel cam is small"), "{found:?}");
-        for part in ["capacity is 64KiB", "62.5MiB/s", "messages of 1KiB", "1k/s", "below 256KiB", "cache lines"] {
+        for part in ["capacity is 64KiB", "61.5MiB/s", "messages of 1008", "1k/s", "below 256KiB", "cache lines"] {
             assert!(found.cause.contains(part), "{part}: {found:?}");
         }
         assert_eq!(found.command, "shmctl resize -c cam --bytes 262144");
@@ -94,9 +99,9 @@ mod tests {
     fn from_256_kib_on_only_the_size_of_the_messages_counts() {
         assert!(look(&channel((256 << 10) - 4096, 1 << 10, 1e6)).is_some());
         assert_eq!(look(&channel(256 << 10, 1 << 10, 1e6)), None);
-        // Four of them, and a little too much for four of them.
-        assert_eq!(look(&channel(4 << 20, 1 << 20, 1e6)), None);
-        let found = look(&channel(4 << 20, (1 << 20) + 1, 1e6)).unwrap();
+        // Four of them, and a little too much for four of them with their headers.
+        assert_eq!(look(&channel(4 << 20, (1 << 20) - 64, 1e6)), None);
+        let found = look(&channel(4 << 20, 1 << 20, 1e6)).unwrap();
         assert!(found.cause.contains("fewer than 4 messages"), "{found:?}");
         assert_eq!(found.command, "shmctl resize -c cam --bytes 8388608");
     }
@@ -112,6 +117,16 @@ mod tests {
         stat.max -= 1;
         let command = look(&stat).unwrap().command;
         assert_eq!(command, "set max of channel cam to 256KiB in shmd.toml, then: systemctl restart shmd");
+    }
+
+    #[test]
+    fn small_messages_go_around_the_ring_with_their_headers() {
+        // 8 bytes take 16, and 32 with a publish time and an alignment of 32.
+        assert_eq!(look(&channel(64 << 10, 8, 4_095_999.0)), None);
+        assert!(look(&channel(64 << 10, 8, 4_096_000.0)).is_some());
+        let mut timed = channel(64 << 10, 8, 2_048_000.0);
+        (timed.timestamps, timed.align) = (true, 32);
+        assert!(look(&timed).is_some());
     }
 
     #[test]
