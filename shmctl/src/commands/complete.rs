@@ -112,13 +112,14 @@ mod tests {
             .arg(clap::Arg::new("runtime_dir").long("runtime-dir").value_hint(clap::ValueHint::DirPath).global(true))
             .subcommand(crate::commands::read::Args::augment_args(Command::new("read")))
             .subcommand(crate::commands::bench::Args::augment_args(Command::new("bench")))
+            .subcommand(crate::commands::create::Args::augment_args(Command::new("create")))
             .subcommand(Command::new("hidden").hide(true));
         answer(&words, &global, command)
     }
 
     #[test]
     fn commands_and_options_are_found_by_their_beginnings() {
-        assert_eq!(at("shmctl "), ["read", "bench", "help"]);
+        assert_eq!(at("shmctl "), ["read", "bench", "create", "help"]);
         assert_eq!(at("shmctl re"), ["read"]);
         assert_eq!(at("shmctl help re"), ["read"]);
         assert_eq!(at("shmctl read --fo"), ["--follow", "--format"]);
@@ -154,6 +155,15 @@ mod tests {
         assert_eq!(at("shmd --set main.mode="), ["main.mode=ring", "main.mode=handoff"]);
         assert_eq!(at("shmd --set=main.ack=t"), ["--set=main.ack=true"]);
         assert_eq!(at("shmd --finish"), [""; 0]);
+    }
+
+    #[test]
+    fn a_new_channels_keys_stand_alone() {
+        assert_eq!(at("shmctl create cam --set ma"), ["max=", "max_message=", "max_readers="]);
+        assert_eq!(at("shmctl create cam --set mode="), ["mode=ring", "mode=handoff"]);
+        assert_eq!(at("shmctl create --set=timestamps=t"), ["--set=timestamps=true"]);
+        assert_eq!(at("shmctl create --on-full b"), ["block"]);
+        assert_eq!(at("shmctl create "), [""; 0]);
     }
 
     #[test]

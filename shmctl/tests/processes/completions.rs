@@ -61,6 +61,18 @@ fn bash_completes_commands_options_values_and_what_the_daemon_knows() {
 }
 
 #[test]
+fn what_is_typed_is_not_carried_out() {
+    let daemon = Daemon::start(TWO);
+    let file = daemon.place.path("file");
+    let shown = file.display();
+    for word in [format!("$(>{shown})"), format!("`>{shown}`"), format!("a;>{shown}"), format!("${{x:=$(>{shown})}}")] {
+        assert_eq!(words_in_bash(&daemon, &format!("shmctl read {word}")), [""; 0], "{word}");
+        assert_eq!(words_in_bash(&daemon, &format!("shmctl read {word} c")), ["cam"], "{word}");
+        assert!(!file.exists(), "{word}");
+    }
+}
+
+#[test]
 fn without_a_daemon_there_is_nothing_to_say_and_nothing_said() {
     let mut daemon = Daemon::start(TWO);
     daemon.stop(nix::sys::signal::Signal::SIGTERM);
@@ -83,8 +95,9 @@ fn the_tabulator_key_completes_at_the_prompt() {
             terminal.screen().lines().iter().any(|line| line.trim_end() == text).then_some(())
         });
     };
-    terminal.type_in("source <(shmctl completions bash); echo ready\n");
-    shows(&terminal, "ready");
+    terminal.type_in("source <(shmctl completions bash); PS1='ready> '\n");
+    // At this prompt bash reads keys. Before, the terminal would take the tabulator for itself.
+    shows(&terminal, "ready>");
     terminal.type_in("echo got; shmctl list -c fro\t--json | cut -c 1-27\n");
     shows(&terminal, "[{\"channel\":\"front-camera\",");
 }

@@ -13,8 +13,8 @@ use super::place::Place;
 use crate::global::Global;
 use crate::human::printable;
 
-/// Nobody waits longer for a list at the prompt.
-const ANSWER: Duration = Duration::from_millis(500);
+/// At the prompt, a longer wait for a list would be worse than no list.
+const ANSWER: Duration = Duration::from_secs(1);
 
 /// A word that may stand at the cursor.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -49,7 +49,7 @@ const WORDS: &[(&str, &[(&str, &str)])] = &[
             ("lines", "a message per line"),
             ("nul", "a zero byte behind each message"),
             ("length", "4 bytes, little-endian, before each message"),
-            ("chunk=", "so many bytes"),
+            ("chunk=", "the next SIZE bytes"),
             ("stream", "what has arrived"),
         ],
     ),
@@ -91,6 +91,8 @@ pub(super) fn of(arg: &Arg, place: &Place<'_>, global: &Global) -> Answer {
     }
     let id = arg.get_id().as_str();
     match id {
+        // A new channel has a name that no channel has.
+        "target" if creates(place) => Answer::Words(Vec::new()),
         // The first of two words is the channel, unless it is the only one.
         "channel" | "channels" | "target" | "first" => Answer::Words(channels(place, global)),
         "second" | "reader" if place.command.get_name() == "evict" => Answer::Words(readers(place, global)),
@@ -145,7 +147,12 @@ fn readers(place: &Place<'_>, global: &Global) -> Vec<Candidate> {
     }
 }
 
-/// `CHANNEL.KEY=VALUE`: the keys up to the sign, and then the values that are words.
+/// Whether this is a line of `shmctl create`.
+fn creates(place: &Place<'_>) -> bool {
+    place.command.get_name() == "create"
+}
+
+/// `CHANNEL.KEY=VALUE`, or `KEY=VALUE` of a new channel: the keys up to the sign, and then the values that are words.
 fn settings(place: &Place<'_>, global: &Global) -> Vec<Candidate> {
     if let Some((setting, _)) = place.typed.split_once('=') {
         let key = setting.rsplit('.').next().unwrap_or_default();
@@ -157,16 +164,22 @@ fn settings(place: &Place<'_>, global: &Global) -> Vec<Candidate> {
         };
         return words.into_iter().map(|it| Candidate { text: format!("{setting}={}", it.text), ..it }).collect();
     }
+    let before = if creates(place) { vec![String::new()] } else { settable(place, global) };
+    let keys = |before: &String| {
+        let before = before.clone();
+        keys::CHANNEL.iter().map(move |key| Candidate::new(format!("{before}{}=", key.name), key.kind.word()))
+    };
+    before.iter().flat_map(keys).collect()
+}
+
+/// What stands before the keys of each channel: the running daemon's, and the one that is named on the line.
+fn settable(place: &Place<'_>, global: &Global) -> Vec<String> {
     let mut names: Vec<String> = list(place, global).iter().map(|summary| summary.channel.to_string()).collect();
     names.extend(place.given("name").map(str::to_owned));
     if names.is_empty() {
         names.push("main".to_owned());
     }
-    let keys = |name: &String| {
-        let name = name.clone();
-        keys::CHANNEL.iter().map(move |key| Candidate::new(format!("{name}.{}=", key.name), key.kind.word()))
-    };
-    names.iter().flat_map(keys).collect()
+    names.into_iter().map(|name| name + ".").collect()
 }
 
 #[cfg(test)]
