@@ -34,7 +34,7 @@ pub(crate) struct Global {
     pub(crate) verbose: u8,
 }
 
-/// Checks what the library reads in the environment: it has nobody to tell of a wrong value, and goes on without it.
+/// Checks what the library reads in the environment. The library itself ignores a wrong value.
 ///
 /// # Errors
 /// A usage error, as for a wrong value on the command line.

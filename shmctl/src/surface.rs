@@ -154,3 +154,68 @@ fn a_difference_has_the_lines_of_both_sides() {
     assert_eq!(difference("a\nb\nc\n", "a\nx\nc\n"), "- b\n+ x\n");
     assert_eq!(difference("a\n", "a\n"), "");
 }
+
+/// What the documents show to be typed: text in backticks, and lines behind a prompt.
+fn typed(document: &str) -> Vec<String> {
+    let mut typed = Vec::new();
+    for (place, part) in document.split("```").enumerate() {
+        if place % 2 == 1 {
+            let lines = part.lines().filter_map(|line| line.strip_prefix("$ ").or(line.strip_prefix("# ")));
+            typed.extend(lines.map(str::to_owned));
+        } else {
+            typed.extend(part.split('`').skip(1).step_by(2).map(str::to_owned));
+        }
+    }
+    typed
+}
+
+/// Words that stand where only a command or an option may, and are none of the program's.
+fn unknown_words(command: &Command, typed: &str) -> Vec<String> {
+    let words = typed.split_whitespace().skip(1).take_while(|word| !word.starts_with(['<', '>', '|']));
+    let (mut command, mut unknown) = (command, Vec::new());
+    for word in words {
+        let name = word.split('=').next().unwrap_or_default();
+        let is_option = |arg: &Arg| match name.strip_prefix("--") {
+            Some(long) => arg.get_long() == Some(long),
+            None => arg.get_short().is_some_and(|short| name == format!("-{short}")),
+        };
+        if word.starts_with('-') {
+            unknown.extend((!command.get_arguments().any(is_option)).then(|| word.to_owned()));
+        } else if let Some(chosen) = command.find_subcommand(word) {
+            command = chosen;
+        } else if !command.get_arguments().any(Arg::is_positional) && command.has_subcommands() && !is_value(word) {
+            unknown.push(word.to_owned());
+        }
+    }
+    unknown
+}
+
+/// A path behind an option of every command, or a placeholder.
+fn is_value(word: &str) -> bool {
+    word.starts_with('/') || word.chars().all(|c| c.is_ascii_uppercase())
+}
+
+#[test]
+fn the_documents_name_only_commands_and_options_that_exist() {
+    let programs = [Args::command(), shm_cli::Args::command()].map(|mut command| {
+        command.build();
+        command
+    });
+    let mut found = 0;
+    for document in ["README.md", "CHANGELOG.md", "etc/MANUAL.md", "etc/OPERATIONS.md", "shm-proto/PERFORMANCE.md"] {
+        let text = fs::read_to_string(root().join(document)).unwrap();
+        for typed in typed(&text).iter().flat_map(|line| line.split(['|', ';', '&'])).map(str::trim) {
+            for program in &programs {
+                if typed.split_whitespace().next() == Some(program.get_name()) {
+                    found += 1;
+                    assert_eq!(unknown_words(program, typed), [""; 0], "{document}: {typed}");
+                }
+            }
+        }
+    }
+    assert!(found > 80, "{found}");
+    let unknown = |line: &str| unknown_words(&programs[0], line);
+    assert_eq!(unknown("shmctl raed cam"), ["raed", "cam"]);
+    assert_eq!(unknown("shmctl read cam --folow -n 5 > --file"), ["--folow"]);
+    assert_eq!(unknown("shmctl --runtime-dir /run/x COMMAND --help"), [""; 0]);
+}

@@ -165,7 +165,7 @@ fn any_key(text: &str) -> Result<(String, Setting), clap::Error> {
     let Some(((channel, key), value)) = parts else {
         let written = text.split('=').next().unwrap_or_default();
         let key = nearest(written, config::channel_keys().iter().copied());
-        let way = key.map_or_else(String::new, |key| format!("; a channel's {key} is main.{key}=VALUE"));
+        let way = key.map_or_else(String::new, |key| format!("; to set {key} of channel main, write main.{key}=VALUE"));
         return Err(usage(format!("--set {text:?} is not CHANNEL.KEY=VALUE, such as main.capacity=4MiB{way}")));
     };
     let origin = Origin::Flag(format!("--set {channel}.{key}"));

@@ -17,7 +17,7 @@ pub(super) struct Flush {
 }
 
 impl Flush {
-    /// A step has completed this number of messages, and has left so many bytes of an incomplete one.
+    /// A step has completed this number of messages, and has left this number of bytes of an incomplete message.
     fn note(&mut self, completed: u64, unfinished: usize) {
         let begins = completed > 0 || self.due_ns.is_none();
         self.due_ns = match self.after {

@@ -52,7 +52,7 @@ pub(super) fn page() -> Page {
     page.paragraph("A camera whose frames everybody may read, and a channel that the daemon feeds from a socket:");
     page.code(EXAMPLE);
     page.heading("FILES");
-    let manual = "what stands behind these keys at length: sources, publish times, handoff channels, security";
+    let manual = "the manual, with the sections that are named above: sources, publish times, content and so on";
     page.item(vec![bold("/usr/share/doc/shmd/MANUAL.md")], manual);
     page.see_also(&[("shmd", 8), ("shmctl", 1)]);
     page

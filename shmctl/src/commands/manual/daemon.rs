@@ -15,8 +15,10 @@ const FILES: &[(&str, &str)] = &[
     ("/etc/shmd/shmd.toml", "the configuration, see `shmd.toml`(5)"),
     ("/etc/shmd/shmd.d/*.toml", "more of it, in the order of the names"),
     ("/run/shmd/shmd.sock", "the control socket. The directory of a user's own daemon is `$XDG_RUNTIME_DIR/shmd`"),
-    ("/run/shmd/shmd.lock", "held by the daemon, so that a directory has one"),
+    ("/run/shmd/shmd.lock", "the running daemon's lock. A second daemon with this directory is refused"),
     ("/run/shmd/shmd.operations", "the operation log, for the daemon that comes after a crash"),
+    ("/run/shmd/channels/", "channels that were created at run time, for the daemon that comes after a crash"),
+    ("/var/lib/shmd/", "channels that were created with `--keep`. The key `state_dir` names another directory"),
     ("/dev/shm/PREFIX.CHANNEL", "the segment of a channel"),
 ];
 
