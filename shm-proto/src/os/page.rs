@@ -11,12 +11,11 @@ use std::ptr::NonNull;
 
 use nix::errno::Errno;
 use nix::fcntl::{FallocateFlags, FcntlArg, SealFlag, fallocate, fcntl};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::stat::fstat;
 use nix::unistd::ftruncate;
 
 use super::map::Mapping;
-use super::retry;
+use super::{retry, sealed};
 use crate::error::{ProtocolError, Result, SystemError};
 
 /// Bytes of a page.
@@ -59,14 +58,7 @@ impl<T: PageLayout> SharedPage<T> {
             let action = format!("{step} the shared page {name:?} of {PAGE_SIZE} bytes");
             move |error: Errno| SystemError::new(action, error)
         };
-        let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-        // Kernels before 6.3 do not know the flag. The processes that hold the page could then execute it.
-        let not_executable = MFdFlags::from_bits_retain(nix::libc::MFD_NOEXEC_SEAL);
-        let fd = match memfd_create(name, flags | not_executable) {
-            Err(Errno::EINVAL) => memfd_create(name, flags),
-            result => result,
-        }
-        .map_err(failed("create"))?;
+        let fd = sealed::memfd(name).map_err(failed("create"))?;
         retry(|| ftruncate(&fd, PAGE_SIZE as i64)).map_err(failed("size"))?;
         retry(|| fallocate(&fd, FallocateFlags::empty(), 0, PAGE_SIZE as i64)).map_err(failed("reserve"))?;
         fcntl(&fd, FcntlArg::F_ADD_SEALS(SEALS)).map_err(failed("seal"))?;

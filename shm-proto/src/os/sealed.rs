@@ -13,14 +13,27 @@ use crate::error::{ProtocolError, Result, SystemError};
 const SEALS: SealFlag =
     SealFlag::F_SEAL_WRITE.union(SealFlag::F_SEAL_SHRINK).union(SealFlag::F_SEAL_GROW).union(SealFlag::F_SEAL_SEAL);
 
+/// An empty memfd that can be sealed, and is closed on exec.
+///
+/// # Errors
+/// What the kernel refuses.
+pub fn memfd(name: &str) -> nix::Result<OwnedFd> {
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
+    // Kernels before 6.3 do not know the flag. The processes that hold the memfd could then execute it.
+    let not_executable = MFdFlags::from_bits_retain(nix::libc::MFD_NOEXEC_SEAL);
+    match memfd_create(name, flags | not_executable) {
+        Err(Errno::EINVAL) => memfd_create(name, flags),
+        made => made,
+    }
+}
+
 /// A memfd with these bytes. `/proc/PID/maps` shows `name`.
 ///
 /// # Errors
 /// [`SystemError`] if there is no memory or no descriptor left.
 pub fn create(name: &str, bytes: &[u8]) -> Result<OwnedFd> {
     let failed = |step: &str| format!("{step} the memfd {name:?} of {} bytes", bytes.len());
-    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING;
-    let file = File::from(memfd_create(name, flags).map_err(|e: Errno| SystemError::new(failed("create"), e))?);
+    let file = File::from(memfd(name).map_err(|e| SystemError::new(failed("create"), e))?);
     file.write_all_at(bytes, 0).map_err(|e| SystemError::new(failed("fill"), e))?;
     fcntl(&file, FcntlArg::F_ADD_SEALS(SEALS)).map_err(|e| SystemError::new(failed("seal"), e))?;
     Ok(file.into())

@@ -6,10 +6,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
-use nix::sys::memfd::{MFdFlags, memfd_create};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
-use shm_proto::internal::os::{inherited, memory};
+use shm_proto::internal::os::{inherited, memory, sealed};
 
 /// Where bytes lie in the memfd.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,8 +32,7 @@ impl Parcel {
     /// # Errors
     /// What the system says.
     pub(crate) fn new() -> io::Result<Self> {
-        let memfd = memfd_create("shmd-handover", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)?;
-        Ok(Self { memfd: memfd.into(), at: 0, kept: Vec::new() })
+        Ok(Self { memfd: sealed::memfd("shmd-handover")?.into(), at: 0, kept: Vec::new() })
     }
 
     /// Leaves a descriptor to the next program, under this number.
