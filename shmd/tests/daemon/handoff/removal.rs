@@ -8,6 +8,8 @@ use shm_proto::{Done, Request, Writer};
 
 use super::{Daemon, LENT};
 
+const STAYS: &str = "[[channel]]\nname = \"stays\"\n";
+
 /// Makes this process the holder of a handoff segment's mutex, as a peer that was stopped inside it is.
 fn sit_in_mutex(daemon: &Daemon, channel: &str) {
     let header = fs::OpenOptions::new().write(true).open(daemon.object(channel)).unwrap();
@@ -15,12 +17,51 @@ fn sit_in_mutex(daemon: &Daemon, channel: &str) {
     header.write_all_at(&std::process::id().to_le_bytes(), 0).unwrap();
 }
 
+/// A daemon with channel `stays`, that of this configuration. A daemon that was killed has left the objects of a handoff channel
+/// `main`, and a peer sits in their mutex.
+fn with_stale_main(name: &str) -> Daemon {
+    let mut daemon = Daemon::start(name, LENT);
+    daemon.signal(Signal::SIGKILL);
+    daemon.wait();
+    sit_in_mutex(&daemon, "main");
+    daemon.config = STAYS.to_owned();
+    daemon.run(&[]);
+    daemon.await_ready();
+    daemon
+}
+
+/// The configuration of a handoff channel with this name.
+fn handoff(name: &str) -> String {
+    LENT.replace("[[channel]]\n", &format!("[[channel]]\nname = \"{name}\"\n"))
+}
+
+/// How often the daemon has begun to make channel `main`, and to wait for the mutex.
+fn begun(daemon: &Daemon) -> usize {
+    daemon.log().matches("event=create channel=main ").count()
+}
+
+/// Asks for two things at the same time, again and again, until an answer has one of these texts. Each time, one of the two has
+/// to wait for the mutex.
+fn ask_two(daemon: &Daemon, one: &(dyn Fn() -> String + Sync), other: &(dyn Fn() -> String + Sync), expected: &[&str]) {
+    super::wait_for(
+        || {
+            let answers = std::thread::scope(|scope| {
+                let first = scope.spawn(one);
+                [other(), first.join().unwrap()]
+            });
+            let said = |text: &str| answers.iter().any(|answer| answer.contains(text));
+            assert!(said("its mutex is held by"), "{answers:?}");
+            expected.iter().any(|text| said(text))
+        },
+        || daemon.log(),
+    );
+}
+
 #[test]
 fn channels_whose_peers_sit_in_the_mutex_are_removed_while_the_daemon_goes_on() {
     let names: Vec<String> = (0..6).map(|number| format!("held{number}")).collect();
-    let stays = "[[channel]]\nname = \"stays\"\n";
-    let held = |name: &String| LENT.replace("[[channel]]\n", &format!("[[channel]]\nname = \"{name}\"\n"));
-    let mut daemon = Daemon::start("handoff-held", &(stays.to_owned() + &names.iter().map(held).collect::<String>()));
+    let held: String = names.iter().map(|name| handoff(name)).collect();
+    let mut daemon = Daemon::start("handoff-held", &format!("{STAYS}{held}"));
     for name in &names {
         sit_in_mutex(&daemon, name);
         let mut writer = Writer::attach(&daemon.endpoint(), Some(name)).unwrap();
@@ -32,7 +73,7 @@ fn channels_whose_peers_sit_in_the_mutex_are_removed_while_the_daemon_goes_on() 
     daemon.await_log(|log| seen(log, "handoff-waits") && seen(log, "return"));
     let me = format!("(pid {})", std::process::id());
     assert!(daemon.log().contains(&me), "{}", daemon.log());
-    let done = daemon.reload(stays).unwrap();
+    let done = daemon.reload(STAYS).unwrap();
     assert_eq!(done.removed.len(), 6);
     match daemon.ask(&Request::List) {
         Ok(Done::List(list)) => assert_eq!(list.len(), 1),
@@ -45,7 +86,7 @@ fn channels_whose_peers_sit_in_the_mutex_are_removed_while_the_daemon_goes_on() 
     // The reload had ended before the first of them, so nobody waited for any.
     let (before, _) = log.split_once("event=unlink").unwrap();
     assert!(before.contains("event=reload by=") && !log.contains("handoff-stuck"), "{log}");
-    let again = daemon.reload(&format!("{stays}[[channel]]\nname = \"held0\"\n")).unwrap();
+    let again = daemon.reload(&format!("{STAYS}[[channel]]\nname = \"held0\"\n")).unwrap();
     assert_eq!(again.created.len(), 1);
     assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
     daemon.assert_gone();
@@ -53,17 +94,8 @@ fn channels_whose_peers_sit_in_the_mutex_are_removed_while_the_daemon_goes_on() 
 
 #[test]
 fn a_reload_that_meets_stale_objects_with_a_peer_in_the_mutex_changes_nothing_and_names_it() {
-    let mut daemon = Daemon::start("handoff-stale", LENT);
-    daemon.signal(Signal::SIGKILL);
-    daemon.wait();
-    sit_in_mutex(&daemon, "main");
-    let stays = "[[channel]]\nname = \"stays\"\n";
-    daemon.config = stays.to_owned();
-    daemon.run(&[]);
-    daemon.await_ready();
-    let handoff = LENT.replace("[[channel]]\n", "[[channel]]\nname = \"main\"\n");
-    let early = "[[channel]]\nname = \"early\"\nmode = \"handoff\"\n";
-    let refused = daemon.reload(&format!("{stays}{early}{handoff}")).unwrap_err().to_string();
+    let mut daemon = with_stale_main("handoff-stale");
+    let refused = daemon.reload(&format!("{STAYS}{}{}", handoff("early"), handoff("main"))).unwrap_err().to_string();
     let me = format!("(pid {})", std::process::id());
     assert!(refused.contains("nothing was changed: channel main: ") && refused.contains(&me), "{refused}");
     // The one that had been made before goes again.
@@ -74,28 +106,30 @@ fn a_reload_that_meets_stale_objects_with_a_peer_in_the_mutex_changes_nothing_an
 
 #[test]
 fn while_a_reload_waits_for_new_channels_the_daemon_serves_the_others_and_can_be_stopped() {
-    let mut daemon = Daemon::start("reload-waits", LENT);
-    daemon.signal(Signal::SIGKILL);
-    daemon.wait();
-    sit_in_mutex(&daemon, "main");
-    daemon.config = "[[channel]]\nname = \"stays\"\n".to_owned();
-    daemon.run(&[]);
-    daemon.await_ready();
-    let handoff = LENT.replace("[[channel]]\n", "[[channel]]\nname = \"main\"\n");
-    daemon.write_config(&format!("{}{handoff}", daemon.config));
-    // One of two that are sent at a time waits for the mutex, for a second; the other is answered meanwhile.
-    let two = || {
-        std::thread::scope(|scope| {
-            let first = scope.spawn(|| daemon.refused(&Request::Reload));
-            [daemon.refused(&Request::Reload), first.join().unwrap()]
-        })
+    let mut daemon = with_stale_main("reload-waits");
+    let other = daemon.create("other", &[], false).unwrap().channel;
+    let configuration = format!("{STAYS}{}[[channel]]\nname = \"other\"\n", handoff("main"));
+    daemon.write_config(&configuration);
+    let reload = || daemon.refused(&Request::Reload);
+    let user = shm_proto::internal::os::process::user_name(nix::unistd::geteuid().as_raw());
+    ask_two(&daemon, &reload, &reload, &[&format!("a reload by {user} is under way; try again")]);
+    // It is about to take this channel over, so that nobody removes the channel in between.
+    let remove = || match daemon.ask(&Request::Remove { channel: other.clone() }) {
+        Err(refused) => refused.to_string(),
+        Ok(_) => {
+            super::wait_for(|| daemon.create("other", &[], false).is_ok(), || daemon.log());
+            String::new()
+        }
     };
-    let said = |answers: &[String; 2], text: &str| answers.iter().any(|answer| answer.contains(text));
     super::wait_for(
         || {
-            let answers = two();
-            assert!(said(&answers, "its mutex is held by"), "{answers:?}");
-            said(&answers, "a reload by ") && said(&answers, " is under way; try again")
+            let before = begun(&daemon);
+            let told = std::thread::scope(|scope| {
+                scope.spawn(reload);
+                super::wait_for(|| begun(&daemon) > before, || daemon.log());
+                remove()
+            });
+            told.contains("channel other: nothing was changed: a reload is just taking it over; try again")
         },
         || daemon.log(),
     );
@@ -108,40 +142,18 @@ fn while_a_reload_waits_for_new_channels_the_daemon_serves_the_others_and_can_be
 
 #[test]
 fn while_a_channel_is_created_its_name_is_taken_the_daemon_serves_the_others_and_can_be_stopped() {
-    let mut daemon = Daemon::start("create-waits", LENT);
-    daemon.signal(Signal::SIGKILL);
-    daemon.wait();
-    sit_in_mutex(&daemon, "main");
-    daemon.config = "[[channel]]\nname = \"stays\"\n".to_owned();
-    daemon.run(&[]);
-    daemon.await_ready();
-    // Waits for the mutex, for a second. Others are answered meanwhile.
+    let mut daemon = with_stale_main("create-waits");
     let create = || daemon.create("main", &[("mode", "handoff")], false).unwrap_err().to_string();
-    let beside = |other: &(dyn Fn() -> String + Sync), expected: &[&str]| {
-        super::wait_for(
-            || {
-                let (first, second) = std::thread::scope(|scope| {
-                    let first = scope.spawn(create);
-                    (other(), first.join().unwrap())
-                });
-                let held = "its mutex is held by";
-                assert!(first.contains(held) || second.contains(held), "{first}\n{second}");
-                expected.iter().any(|text| first.contains(text) || second.contains(text))
-            },
-            || daemon.log(),
-        );
-    };
-    beside(&create, &["channel main: it is just being created; try again"]);
-    let handoff = LENT.replace("[[channel]]\n", "[[channel]]\nname = \"main\"\n");
-    fs::write(daemon.dir.join("shmd.toml"), format!("{}{handoff}", daemon.config)).unwrap();
+    ask_two(&daemon, &create, &create, &["channel main: it is just being created; try again"]);
+    fs::write(daemon.dir.join("shmd.toml"), format!("{STAYS}{}", handoff("main"))).unwrap();
     let reload = || daemon.refused(&Request::Reload);
-    beside(&reload, &["channel main: a user is just creating it", "channel main: a reload is just creating it"]);
+    let busy = ["channel main: a user is just creating it", "channel main: a reload is just creating it"];
+    ask_two(&daemon, &create, &reload, &busy);
     // The end waits for none.
-    let begun = || daemon.log().matches("event=create channel=main ").count();
     let told = std::thread::scope(|scope| {
-        let before = begun();
+        let before = begun(&daemon);
         let waits = scope.spawn(create);
-        super::wait_for(|| begun() > before, || daemon.log());
+        super::wait_for(|| begun(&daemon) > before, || daemon.log());
         daemon.signal(Signal::SIGTERM);
         waits.join().unwrap()
     });
@@ -151,5 +163,5 @@ fn while_a_channel_is_created_its_name_is_taken_the_daemon_serves_the_others_and
     );
     assert_eq!(daemon.wait(), Some(0), "{}", daemon.log());
     assert!(daemon.object("main").exists(), "what it could not take over is not its to remove");
-    assert!(!daemon.run_dir().join("channels").exists());
+    assert!(!daemon.run_dir().join("shmd.channels").exists());
 }
