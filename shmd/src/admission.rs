@@ -13,6 +13,9 @@ pub(crate) enum Paced {
     Attach,
     /// Asking for the writer role. It costs descriptors and a page, and perhaps the channel a move to a new segment.
     Borrow,
+    /// Asking for the text of a schema. It costs a descriptor that is on its way until the user takes it, and there is a limit for
+    /// all of these of the daemon together.
+    Schema,
     /// Asking for another capacity. It costs a child of the daemon, and time in which the channel cannot be resized otherwise.
     Resize,
     /// Making a channel. It costs a thread and a child of the daemon, a file, and look-ups of users and groups.
@@ -21,10 +24,10 @@ pub(crate) enum Paced {
 
 impl Paced {
     /// How often, and the time after which it may be done once more. A shell loop that starts a program each time stays below
-    /// the first two, and an operator below the others.
+    /// the first three, and an operator below the others.
     fn allowance(self) -> (u32, Duration) {
         match self {
-            Paced::Attach | Paced::Borrow => (500, Duration::from_millis(4)),
+            Paced::Attach | Paced::Borrow | Paced::Schema => (500, Duration::from_millis(4)),
             Paced::Resize => (30, Duration::from_millis(200)),
             Paced::Create => (20, Duration::from_secs(1)),
         }
@@ -35,6 +38,7 @@ impl Paced {
         let what = match self {
             Paced::Attach => "attaches",
             Paced::Borrow => "asks for the writer role",
+            Paced::Schema => "asks for schemas",
             Paced::Resize => "asks for another capacity",
             Paced::Create => "creates channels",
         };
@@ -245,7 +249,7 @@ mod tests {
         assert_eq!(held, Held { all: 5, masters: 2, own: 2 });
     }
 
-    const ALL: [Paced; 4] = [Paced::Attach, Paced::Borrow, Paced::Resize, Paced::Create];
+    const ALL: [Paced; 5] = [Paced::Attach, Paced::Borrow, Paced::Schema, Paced::Resize, Paced::Create];
 
     #[test]
     fn a_burst_is_let_through_and_then_so_many_in_a_time_and_one_kind_does_not_count_for_another() {

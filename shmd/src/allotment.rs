@@ -12,7 +12,7 @@ pub(crate) struct Amount {
 }
 
 impl Amount {
-    /// The sum of these channels, of which each may come to take so many bytes.
+    /// The sum of these channels. Each is given as the bytes that it may come to take.
     pub(crate) fn of(channels: impl Iterator<Item = u64>) -> Self {
         channels.fold(Amount::default(), |sum, bytes| Amount {
             channels: sum.channels.saturating_add(1),
@@ -20,13 +20,13 @@ impl Amount {
         })
     }
 
-    /// What one user may have of it: half. Of channels, half rounded up.
+    /// One user's part of it: half, and of an odd number of channels the larger half.
     pub(crate) fn share(self) -> Self {
         Amount { channels: self.channels.div_ceil(2), bytes: self.bytes / 2 }
     }
 }
 
-/// A limit that one more channel would pass.
+/// A limit that another channel would pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Over {
     /// The user has as many as one user may have.
@@ -39,8 +39,8 @@ pub(crate) enum Over {
     AllMemory,
 }
 
-/// Whether a user may have one more channel of so many bytes. `own` is what the user has, `all` what all users have, and `most`
-/// what all users may have.
+/// Whether a user may have another channel, which may come to take `bytes`. `own` is what the user has, `all` what all users have,
+/// and `most` what all users may have.
 ///
 /// # Errors
 /// The limit that is in the way.

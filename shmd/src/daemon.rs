@@ -16,6 +16,7 @@ mod reload;
 mod remove;
 mod stopping;
 mod timers;
+mod work;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;

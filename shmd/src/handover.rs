@@ -53,7 +53,7 @@ impl Known {
     }
 
     /// Why a program that says this cannot go on in this one's place, if it cannot: with segments that have these features, and with
-    /// channels that were made at run time, if there are such.
+    /// channels that were made at run time if there are any.
     pub(crate) fn fault(&self, used: u64, has_created: bool) -> Option<String> {
         let own = Self::own();
         let missing = used & !self.features;

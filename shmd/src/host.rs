@@ -25,7 +25,7 @@ pub(crate) struct Host {
     pub(crate) runtime_dir: PathBuf,
     /// The objects' prefix unless something else is asked for.
     pub(crate) prefix: Prefix,
-    /// Where what outlives the daemon goes unless something else is asked for, if there is such a place.
+    /// The directory for what outlives the daemon unless something else is asked for, if there is a usual one.
     pub(crate) state_dir: Option<PathBuf>,
     /// Whether standard input is something that bytes come from: a pipe, a file or a socket.
     pub(crate) stdin_feeds: bool,

@@ -117,6 +117,16 @@ mod tests {
     }
 
     #[test]
+    fn what_cannot_be_written_leaves_everything_as_it_was() {
+        let dir = TempDir::new();
+        // Has no place under the name, when all is written.
+        fs::create_dir(dir.path().join(NAME)).unwrap();
+        replace(&open(&dir), NAME, b"text", Outlives::Machine).unwrap_err();
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+        remove(&open(&dir), NAME).unwrap_err();
+    }
+
+    #[test]
     fn a_file_that_another_could_have_put_there_is_not_read() {
         let dir = TempDir::new();
         let path = dir.path().join(NAME);

@@ -169,6 +169,7 @@ fn schema_of(
         return Err(not_permitted(connections, channel, peer, Need::Read));
     }
     let config = channel.config();
+    connections.pace(&config.name, peer.uid, Paced::Schema)?;
     let text = config.declared.text.as_ref().map(|text| text.descriptor()).transpose();
     let text = text.map_err(|e| channel_refusal(&config.name, ErrorKind::Internal, e))?;
     Ok((Declared::new(config.declared.content.clone()), text.into_iter().collect()))

@@ -2,7 +2,7 @@
 //!
 //! | directory | channels | a file goes |
 //! |---|---|---|
-//! | `channels` in the runtime directory | those that are not kept | with its channel, and at the daemon's stop. A crash, a reexec and a failed start leave it |
+//! | `shmd.channels` in the runtime directory | those that are not kept | with its channel, and at the daemon's stop. A crash, a reexec and a failed start leave it |
 //! | `STATE_DIR/PREFIX` | those that are kept | with its channel |
 
 use std::collections::BTreeMap;
@@ -23,8 +23,8 @@ use crate::config::Created;
 use crate::private_file::{self, Outlives};
 use crate::threads;
 
-/// The directory in the runtime directory.
-const VOLATILE: &str = "channels";
+/// The directory in the runtime directory, which is the daemon's own: all that is in it goes at a stop.
+const VOLATILE: &str = "shmd.channels";
 /// How the file of a channel ends.
 const END: &str = ".toml";
 /// The format's version.
@@ -59,8 +59,8 @@ pub(crate) struct Found {
 /// The files.
 #[derive(Debug)]
 pub(crate) struct SavedChannels {
-    volatile: PathBuf,
-    kept: Option<PathBuf>,
+    volatile: Shelf,
+    kept: Option<Shelf>,
     /// The daemon has become ready: its end is a stop.
     is_ready: bool,
 }
@@ -75,30 +75,28 @@ pub(crate) struct Shelf {
 impl SavedChannels {
     /// Those of the daemon with this runtime directory, state directory and prefix.
     pub(crate) fn new(runtime_dir: &Path, state_dir: Option<&Path>, prefix: &Prefix) -> Self {
-        let kept = state_dir.map(|dir| dir.join(prefix.as_str()));
-        Self { volatile: runtime_dir.join(VOLATILE), kept, is_ready: false }
+        let volatile = Shelf { dir: runtime_dir.join(VOLATILE), outlives: Outlives::Daemon };
+        let kept = state_dir.map(|dir| Shelf { dir: dir.join(prefix.as_str()), outlives: Outlives::Machine });
+        Self { volatile, kept, is_ready: false }
     }
 
     /// Where the file of a channel goes that is kept, or of one that is not.
     ///
     /// # Errors
     /// That nothing can be kept, and why.
-    pub(crate) fn shelf(&self, kept: bool) -> Result<Shelf, String> {
-        match (&self.kept, kept) {
-            (_, false) => Ok(Shelf { dir: self.volatile.clone(), outlives: Outlives::Daemon }),
-            (Some(dir), true) => Ok(Shelf { dir: dir.clone(), outlives: Outlives::Machine }),
-            (None, true) => {
-                Err("the daemon has no directory for what outlives it: its administrator can name one, state_dir in \
-                                 shmd.toml; leave --keep out"
-                    .to_owned())
-            }
-        }
+    pub(crate) fn shelf(&self, kept: bool) -> Result<&Shelf, String> {
+        let shelf = if kept { self.kept.as_ref() } else { Some(&self.volatile) };
+        shelf.ok_or_else(|| {
+            "the daemon has no directory for channels that outlive it; leave --keep out, or the administrator of the daemon can \
+             name a directory (state_dir in shmd.toml)"
+                .to_owned()
+        })
     }
 
     /// Everything that is there, in the order in which it was made.
     pub(crate) fn found(&self) -> Vec<Found> {
-        let shelves = [false, true].into_iter().filter_map(|kept| Some((self.shelf(kept).ok()?, kept)));
-        let mut found: Vec<Found> = shelves.flat_map(|(shelf, kept)| shelf.found(kept)).collect();
+        let mut found = self.volatile.found();
+        found.extend(self.kept.iter().flat_map(Shelf::found));
         found.sort_by_key(|found| found.channel.as_ref().map_or(0, |(_, created)| created.time_ms));
         found
     }
@@ -111,17 +109,9 @@ impl SavedChannels {
 
 impl Drop for SavedChannels {
     fn drop(&mut self) {
-        if !self.is_ready {
-            return;
+        if self.is_ready {
+            self.volatile.clear();
         }
-        let failed = |path: &Path, e: io::Error| match e.kind() {
-            io::ErrorKind::NotFound => {}
-            _ => cleanup::failed(None, path.display(), e),
-        };
-        for entry in fs::read_dir(&self.volatile).into_iter().flatten().flatten() {
-            fs::remove_file(entry.path()).unwrap_or_else(|e| failed(&entry.path(), e));
-        }
-        fs::remove_dir(&self.volatile).unwrap_or_else(|e| failed(&self.volatile, e));
     }
 }
 
@@ -141,7 +131,12 @@ impl Shelf {
             keys: created.keys.clone(),
         };
         let text = toml::to_string(&saved).map_err(|e| e.to_string())?;
-        let failed = |e: io::Error| format!("its file in {} cannot be written: {e}", self.dir.display());
+        let way = match self.outlives {
+            Outlives::Daemon => "",
+            Outlives::Machine => ", or leave --keep out",
+        };
+        let failed =
+            |e: io::Error| format!("its file in {} cannot be written: {e}; mend that{way}", self.dir.display());
         let dir = self.open_or_make().map_err(failed)?;
         private_file::replace(&dir, &file_name(channel), text.as_bytes(), self.outlives).map_err(failed).map(drop)
     }
@@ -166,30 +161,89 @@ impl Shelf {
         Ok(())
     }
 
-    fn found(&self, kept: bool) -> Vec<Found> {
-        let dir = match self.open() {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Vec::new(),
-            dir => dir,
+    /// Removes everything, and the directory.
+    fn clear(&self) {
+        let failed = |path: &Path, e: io::Error| match e.kind() {
+            io::ErrorKind::NotFound => {}
+            _ => cleanup::failed(None, path.display(), e),
         };
-        let names = fs::read_dir(&self.dir).into_iter().flatten().flatten();
-        let names = names.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| name.ends_with(END));
+        let dir = match self.open() {
+            Ok(dir) => dir,
+            Err(e) => return failed(&self.dir, e),
+        };
+        for name in self.names() {
+            private_file::remove(&dir, &name).unwrap_or_else(|e| failed(&self.dir.join(&name), e.into()));
+        }
+        fs::remove_dir(&self.dir).unwrap_or_else(|e| failed(&self.dir, e));
+    }
+
+    fn names(&self) -> impl Iterator<Item = String> {
+        fs::read_dir(&self.dir).into_iter().flatten().flatten().filter_map(|entry| entry.file_name().into_string().ok())
+    }
+
+    /// That the file of a channel, if there is one, is of a channel that this user has created: one that the daemon could not make
+    /// again at its start.
+    ///
+    /// # Errors
+    /// Whose channel it is, and what to do.
+    pub(crate) fn check_creator(&self, channel: &ChannelName, uid: u32) -> Result<(), String> {
+        // Writing fails, too, and says why.
+        let Ok(dir) = self.open() else { return Ok(()) };
+        let name = file_name(channel);
+        let whose = match self.read(&dir, &name) {
+            Ok(None) => return Ok(()),
+            Ok(Some((_, created))) if created.uid == uid => return Ok(()),
+            Ok(Some((_, created))) => format!("user {} has created it", created.user),
+            Err(reason) => format!("its file is not valid ({reason})"),
+        };
+        Err(format!(
+            "{whose}, and the daemon could not make it again at its start; choose another name, or the administrator of the daemon \
+             can remove {}",
+            self.dir.join(name).display()
+        ))
+    }
+
+    fn found(&self) -> Vec<Found> {
+        let dir = match self.open() {
+            Ok(dir) => dir,
+            Err(e) if e.kind() == io::ErrorKind::NotFound => return Vec::new(),
+            Err(e) => return vec![Found { path: self.dir.clone(), channel: Err(e.to_string()) }],
+        };
         let look = |name: String| {
-            let channel = match &dir {
-                Ok(dir) => read(dir, &name, kept),
-                Err(e) => Err(e.to_string()),
-            };
+            let channel = self.read(&dir, &name).and_then(|found| Ok(found.ok_or("it has just been removed")?));
             Found { path: self.dir.join(name), channel }
         };
-        names.map(look).collect()
+        self.names().filter(|name| name.ends_with(END)).map(look).collect()
+    }
+
+    fn read(&self, dir: &OwnedFd, name: &str) -> Result<Option<(ChannelName, Created)>, String> {
+        let Some(bytes) = private_file::read(dir, name, MOST)? else { return Ok(None) };
+        let text = str::from_utf8(&bytes).map_err(|e| e.to_string())?;
+        let saved: Saved = toml::from_str(text).map_err(|e| e.to_string().trim().replace('\n', ", "))?;
+        let Saved { v, channel, uid, user, time_ms, boot: made_in, keys } = saved;
+        let kept = self.outlives == Outlives::Machine;
+        if v != VERSION {
+            return Err(format!("its format has version {v}, this program's has {VERSION}"));
+        }
+        if file_name(&channel) != name {
+            return Err(format!("it is about channel {channel}"));
+        }
+        if !kept && made_in != boot()? {
+            return Err("it is of another boot, and was not to be kept".to_owned());
+        }
+        Ok(Some((channel, Created { uid, user, time_ms, kept, keys })))
     }
 
     fn open(&self) -> io::Result<OwnedFd> {
         let flags = (OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW).bits();
         let dir: File = OpenOptions::new().read(true).custom_flags(flags).open(&self.dir)?;
         let found = dir.metadata()?;
-        if found.uid() != geteuid().as_raw() || found.mode() & 0o022 != 0 {
-            let mode = found.mode() & 0o7777;
-            return Err(io::Error::other(format!("it belongs to user {}, with mode {mode:04o}", found.uid())));
+        let (owner, mode, own) = (found.uid(), found.mode() & 0o7777, geteuid());
+        if owner != own.as_raw() || mode & 0o022 != 0 {
+            return Err(io::Error::other(format!(
+                "the directory belongs to user {owner} and has mode {mode:04o}; it must belong to user {own}, and nobody else may \
+                 write to it"
+            )));
         }
         Ok(dir.into())
     }
@@ -218,23 +272,6 @@ fn boot() -> Result<String, String> {
     Ok(format!("{high:016x}{low:016x}"))
 }
 
-fn read(dir: &OwnedFd, name: &str, kept: bool) -> Result<(ChannelName, Created), String> {
-    let bytes = private_file::read(dir, name, MOST)?.ok_or("it has just been removed")?;
-    let text = str::from_utf8(&bytes).map_err(|e| e.to_string())?;
-    let saved: Saved = toml::from_str(text).map_err(|e| e.to_string().trim().replace('\n', ", "))?;
-    let Saved { v, channel, uid, user, time_ms, boot: made_in, keys } = saved;
-    if v != VERSION {
-        return Err(format!("its format has version {v}, this program's has {VERSION}"));
-    }
-    if file_name(&channel) != name {
-        return Err(format!("it is about channel {channel}"));
-    }
-    if !kept && made_in != boot()? {
-        return Err("it is of another boot, and was not to be kept".to_owned());
-    }
-    Ok((channel, Created { uid, user, time_ms, kept, keys }))
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
@@ -242,9 +279,11 @@ mod tests {
     use super::*;
     use shm_test_support::TempDir;
 
+    /// With all that a format for files may stumble over.
+    const TEXT: &str = "\n\na\r\n\t\"b\" \\ \u{0}\u{1b}\u{7f}\r'''\"\"\" \u{e9}\u{2028}\n";
+
     fn created(time_ms: u64, kept: bool) -> Created {
-        let keys =
-            [("max", "1MiB"), ("schema_text", "a\n\"b\"\n")].map(|(key, text)| (key.to_owned(), text.to_owned()));
+        let keys = [("max", "1MiB"), ("schema_text", TEXT)].map(|(key, text)| (key.to_owned(), text.to_owned()));
         Created { uid: 7, user: "me".to_owned(), time_ms, kept, keys: keys.into() }
     }
 
@@ -297,7 +336,8 @@ mod tests {
     fn threads_that_find_no_directory_may_all_make_it() {
         for _ in 0..100 {
             let dir = TempDir::new();
-            let shelves = [false, true].map(|kept| place(&dir).shelf(kept).unwrap());
+            let saved = place(&dir);
+            let shelves = [false, true].map(|kept| saved.shelf(kept).unwrap());
             let barrier = std::sync::Barrier::new(4);
             std::thread::scope(|scope| {
                 for (number, shelf) in shelves.iter().cycle().take(4).enumerate() {
@@ -308,6 +348,23 @@ mod tests {
                     });
                 }
             });
+        }
+    }
+
+    #[test]
+    fn a_channel_that_is_kept_is_its_creators_also_if_it_could_not_be_made_again() {
+        let dir = TempDir::new();
+        let saved = place(&dir);
+        let shelf = saved.shelf(true).unwrap();
+        shelf.check_creator(&name("a"), 8).unwrap();
+        shelf.save(&name("a"), &created(1, true)).unwrap();
+        shelf.check_creator(&name("a"), 7).unwrap();
+        shelf.check_creator(&name("b"), 8).unwrap();
+        let path = dir.path().join("a/state/p/a.toml");
+        for reason in ["user me has created it", "its file is not valid (TOML parse error"] {
+            let refused = shelf.check_creator(&name("a"), 8).unwrap_err();
+            assert!(refused.starts_with(reason) && refused.contains(path.to_str().unwrap()), "{refused}");
+            fs::write(&path, "nonsense").unwrap();
         }
     }
 

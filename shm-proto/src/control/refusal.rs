@@ -39,9 +39,8 @@ pub enum ErrorKind {
     BadConfig,
     /// The daemon is stopping, or another change is under way.
     Busy,
-    /// Not yet: the user attaches, resizes, creates channels or asks for the writer role too often, or a reader of the user was
-    /// evicted a moment ago.
-    /// `retry_after_ms` says when.
+    /// Not yet: the user attaches, resizes, creates channels, or asks for the writer role or for schemas too often, or a reader of the
+    /// user was evicted a moment ago. `retry_after_ms` says when.
     TryLater,
     /// Something failed inside the daemon.
     Internal,

@@ -4,7 +4,7 @@
 use nix::sys::signal::Signal;
 
 use crate::helpers;
-use shm_test_support::{Daemon, Place, Run, Setup, User, program, skip_without_root};
+use shm_test_support::{Daemon, Place, Run, Setup, User, clean, program, skip, skip_without_root, wait_until};
 
 /// May create channels, by name, or by its group.
 const ALICE: User = User { uid: 62_101, gid: 62_001 };
@@ -197,4 +197,77 @@ fn a_user_who_creates_channels_too_often_has_to_wait() {
     // Others do not wait for that.
     cli_as(BOB, &daemon, &["create", "imu"]).quiet();
     daemon.cli(&["create", "cam"]).quiet();
+}
+
+#[test]
+fn one_user_has_at_most_half_of_the_channels_that_are_created_at_the_same_time() {
+    if skip_without_root("one_user_has_at_most_half_of_the_channels_that_are_created_at_the_same_time") {
+        return;
+    }
+    let daemon = open_daemon("");
+    // The daemon waits for five seconds until an empty object with the name of a channel is either removed or in use.
+    let names = ["x0", "x1", "x2", "x3", "x4"];
+    let objects = names.map(|name| daemon.place.object(name));
+    let _open = objects.each_ref().map(|object| std::fs::File::create(object).unwrap());
+    let create = |name: &str| cli_as(ALICE, &daemon, &["create", name]).err;
+    wait_until("one of five at the same time is refused", || {
+        std::thread::scope(|scope| {
+            let asked = names.map(|name| scope.spawn(move || create(name)));
+            let told = asked.map(|one| one.join().unwrap());
+            told.iter().any(|told| told.contains("creating 4 channels for user 62101, the most for one user"))
+        })
+    });
+    objects.iter().for_each(|object| std::fs::remove_file(object).unwrap());
+}
+
+#[test]
+fn a_kept_channel_that_cannot_be_made_again_is_still_its_creators() {
+    if skip_without_root("a_kept_channel_that_cannot_be_made_again_is_still_its_creators") {
+        return;
+    }
+    let mut daemon = open_daemon("");
+    cli_as(ALICE, &daemon, &["create", "cam", "--keep", "--max", "1MiB"]).quiet();
+    daemon.stop(Signal::SIGTERM);
+    std::fs::write(daemon.place.object("cam"), "somebody's").unwrap();
+    let config = std::fs::read_to_string(daemon.place.path("shmd.toml")).unwrap();
+    daemon.launch(Setup::new(&config));
+    daemon.until_log("event=create-failed channel=cam");
+    std::fs::remove_file(daemon.place.object("cam")).unwrap();
+    let user = format!("user {} has created it", ALICE.uid);
+    let file = daemon.place.path("state").join(&daemon.place.prefix).join("cam.toml");
+    cli_as(BOB, &daemon, &["create", "cam"]).refused(1, &["channel cam", &user, &file.display().to_string()]);
+    assert!(file.exists());
+    cli_as(ALICE, &daemon, &["create", "cam", "--keep", "--max", "2MiB"]).quiet();
+    assert!(std::fs::read_to_string(&file).unwrap().contains("2MiB"));
+}
+
+#[test]
+fn a_full_state_directory_refuses_what_is_to_be_kept_and_nothing_else() {
+    const TEST: &str = "a_full_state_directory_refuses_what_is_to_be_kept_and_nothing_else";
+    let place = Place::new();
+    let state = place.path("state");
+    std::fs::create_dir(&state).unwrap();
+    let mount =
+        format!("mount -t tmpfs -o size=16k,mode=700 tmpfs {0}\nhead -c 16384 /dev/zero > {0}/filler", state.display());
+    let mut probe = clean("unshare");
+    probe.args(["--mount", "sh", "-ec", &mount]);
+    let probe = Run::of(probe);
+    if probe.code != Some(0) {
+        return skip(TEST, &format!("a private mount of a small tmpfs is not permitted here: {}", probe.err.trim()));
+    }
+    let setup = Setup::new(&format!("state_dir = {state:?}\n")).after_private_mounts(&mount);
+    let daemon = setup.start_in(place);
+    // As the daemon sees it.
+    let state = std::path::PathBuf::from(format!("/proc/{}/root{}", daemon.pid(), state.display()));
+    let kept = state.join(&daemon.place.prefix);
+    daemon.cli(&["create", "cam", "--keep"]).refused(1, &["channel cam: its file in", "No space left on device"]);
+    assert!(!daemon.place.object("cam").exists());
+    assert_eq!(std::fs::read_dir(&kept).unwrap().count(), 0);
+    daemon.cli(&["create", "cam"]).quiet();
+    daemon.cli(&["remove", "cam"]).quiet();
+    std::fs::remove_file(state.join("filler")).unwrap();
+    daemon.cli(&["create", "cam", "--keep"]).quiet();
+    assert_eq!(std::fs::read_dir(&kept).unwrap().count(), 1);
+    daemon.cli(&["remove", "cam"]).quiet();
+    assert_eq!(std::fs::read_dir(&kept).unwrap().count(), 0);
 }

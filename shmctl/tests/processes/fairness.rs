@@ -168,6 +168,20 @@ fn one_user_asks_for_the_writer_role_only_so_often_and_others_get_it() {
 }
 
 #[test]
+fn one_user_asks_for_schemas_only_so_often_and_root_whenever_it_likes() {
+    if skip_without_root("one_user_asks_for_schemas_only_so_often_and_root_whenever_it_likes") {
+        return;
+    }
+    let declared = "content = \"p\"\nschema = \"F\"\nschema_text = \"message F {}\"\n";
+    let daemon = Daemon::start(&format!("[[channel]]\nread = [\"*\"]\n{declared}"));
+    let said = helpers::start_as(USER, &daemon, "ask", &["{\"v\":1,\"op\":\"schema\"}", "20000"]).wait().ok().err;
+    let why =
+        "channel main: user 61401 asks for schemas too often: one user may 500 times at once, and 250 times a second";
+    assert!(said.contains(why) && said.contains("\"retry_after_ms\":"), "{}", &said[said.len() - 500..]);
+    daemon.cli(&["stat", "main", "--schema"]).prints("message F {}");
+}
+
+#[test]
 fn one_user_resizes_only_so_often_and_root_whenever_it_likes() {
     if skip_without_root("one_user_resizes_only_so_often_and_root_whenever_it_likes") {
         return;

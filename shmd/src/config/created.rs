@@ -46,14 +46,18 @@ impl Created {
 /// [`Error::Bad`] names the key at fault.
 pub(crate) fn created(
     name: &ChannelName,
-    created: Created,
+    created: Arc<Created>,
     host: &Host,
     prefix: &Prefix,
 ) -> Result<ChannelConfig, Error> {
     let written = |key: &str, text: &str| Located { value: text.to_owned(), origin: Origin::Key(key.to_owned()) };
     let mut raw = Channel::default();
     for (key, text) in &created.keys {
-        set(&mut raw, &Setting { key: key.clone(), text: written(key, text) })?;
+        match key.as_str() {
+            // Any text, also one that could be a string or a list of TOML, such as "string" or ["null", "string"].
+            "schema_text" => raw.schema_text = Some(written(key, text)),
+            _ => set(&mut raw, &Setting { key: key.clone(), text: written(key, text) })?,
+        }
     }
     if let Some(other) = &raw.name {
         return Err(other.bad("the channel's name stands beside its keys"));
@@ -89,6 +93,6 @@ pub(crate) fn created(
     config.read = config.read.and_user(creator);
     config.write = config.write.and_user(creator);
     config.admin = config.admin.and_user(creator);
-    config.created = Some(Arc::new(created));
+    config.created = Some(created);
     Ok(config)
 }

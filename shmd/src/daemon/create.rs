@@ -1,6 +1,7 @@
 //! Making channels while the daemon runs, for programs that ask for them.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,9 +10,10 @@ use shm_proto::internal::os::peer::Credentials;
 use shm_proto::{Bytes, ChannelName, Done, ErrorKind, Refusal};
 
 use super::Daemon;
-use super::creations::UnderWay;
-use super::preparation::{Making, PATIENCE};
-use crate::admission::Paced;
+use super::creations::{Stage, Step, UnderWay};
+use super::preparation::{PATIENCE, discard};
+use super::work::Work;
+use crate::admission::{Full, Held, Paced, place};
 use crate::allotment::{Amount, Over, admit};
 use crate::channel::{Channel, Prepared};
 use crate::client::Role;
@@ -22,14 +24,14 @@ use crate::event_loop::{ClientId, Interest, Token};
 use crate::host::Host;
 use crate::operation_log::{LogEvent, operation};
 
-/// Most channels that are being made at the same time.
-const MOST_AT_ONCE: usize = 8;
+/// Most channels that are being made at the same time. One user has at most half of these places.
+const MOST_AT_ONCE: u32 = 8;
 
 impl Daemon {
     /// A client asks for a channel. It is answered when the channel is there.
     pub(super) fn create_for(&mut self, id: ClientId, name: &ChannelName, keys: BTreeMap<String, String>, kept: bool) {
         let Some(peer) = self.connections.client(id).map(|client| client.credentials.clone()) else { return };
-        match self.begin_create(id, &peer, name, keys, kept) {
+        match self.begin_create(id, peer, name, keys, kept) {
             Ok(()) => {
                 if let Some(client) = self.connections.client(id) {
                     client.role = Role::Waiting(None);
@@ -39,38 +41,62 @@ impl Daemon {
         }
     }
 
+    /// Begins to read the keys, if the user may create a channel of this name now.
     fn begin_create(
         &mut self,
         client: ClientId,
-        peer: &Credentials,
+        peer: Credentials,
         name: &ChannelName,
         keys: BTreeMap<String, String>,
         kept: bool,
     ) -> Result<(), Refusal> {
         let user = self.connections.user(peer.uid);
-        if !self.creations.rules.may.allows(peer) {
+        if !self.creations.rules.may.allows(&peer) {
             let why = format!(
                 "user {user} may not create channels; the administrator of the daemon can add \"{user}\" to create = [...] in \
                  shmd.toml"
             );
             return Err(channel_refusal(name, ErrorKind::NotPermitted, why));
         }
-        // Before users and groups are looked up.
         self.connections.pace(name, peer.uid, Paced::Create)?;
         self.check_name(name)?;
+        self.check_places(name, peer.uid, &user)?;
+        self.creations.saved.shelf(kept).map_err(|why| channel_refusal(name, ErrorKind::Internal, why))?;
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let time_ms = u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX);
-        let created = Created { uid: peer.uid, user: user.clone(), time_ms, kept, keys };
-        let record = created.clone();
-        let config = config::created(name, created, &Host::look(), &self.prefix)
-            .map_err(|e| channel_refusal(name, ErrorKind::BadConfig, e))?;
-        check_group(&config, peer, &user)?;
+        let created = Arc::new(Created { uid: peer.uid, user, time_ms, kept, keys });
+        let (wanted, asked, prefix) = (name.clone(), Arc::clone(&created), self.prefix.clone());
+        let others = self.creations.saved.shelf(true).ok().filter(|_| !is_master(peer.uid)).cloned();
+        let read = move |_: &AtomicBool| {
+            let refuse = |kind, why: String| channel_refusal(&wanted, kind, why);
+            let config = config::created(&wanted, asked, &Host::look(), &prefix)
+                .map_err(|e| refuse(ErrorKind::BadConfig, e.to_string()))?;
+            check_group(&config, &peer)?;
+            let is_free = others.map_or(Ok(()), |kept| kept.check_creator(&wanted, peer.uid));
+            is_free.map_err(|why| refuse(ErrorKind::ChannelExists, why))?;
+            Ok(Box::new(config))
+        };
+        // It leaves nothing behind, and a name service that does not answer must not keep the daemon from stopping.
+        let reading = Work::start("create", drop, read).map(Work::unawaited);
+        let reading = reading.map_err(|e| channel_refusal(name, ErrorKind::Internal, e))?;
+        self.watch_creation(client, name.clone(), created, Stage::Reads(reading))
+    }
+
+    /// Begins to make the objects of a channel, if the limits and the other channels leave room for it.
+    fn begin_making(
+        &mut self,
+        client: ClientId,
+        name: ChannelName,
+        created: Arc<Created>,
+        config: Box<ChannelConfig>,
+    ) -> Result<(), Refusal> {
         self.check_source(&config)?;
-        self.check_limits(&config, peer.uid, &user)?;
-        let refuse = |why: String| channel_refusal(name, ErrorKind::Internal, why);
-        let shelf = self.creations.saved.shelf(kept).map_err(refuse)?;
-        let other = self.creations.saved.shelf(!kept);
-        let (wanted, prefix, owner) = (config.clone(), self.prefix.clone(), self.owner);
+        self.check_limits(&config, &created)?;
+        let refuse = |why: String| channel_refusal(&config.name, ErrorKind::Internal, why);
+        let shelf = self.creations.saved.shelf(created.kept).map_err(refuse)?.clone();
+        let other = self.creations.saved.shelf(!created.kept).ok().cloned();
+        let (wanted, record, prefix, owner) =
+            ((*config).clone(), Arc::clone(&created), self.prefix.clone(), self.owner);
         let make = move |ending: &AtomicBool| {
             let name = wanted.name.clone();
             let prepared = Prepared::make(wanted, &prefix, owner, PATIENCE, ending)
@@ -85,12 +111,25 @@ impl Daemon {
                 }
             }
         };
-        let making = Making::start("create", make).map_err(|e| refuse(e.to_string()))?;
+        let making = Work::start("create", discard, make).map_err(|e| refuse(e.to_string()))?;
+        let kept = created.kept;
+        self.watch_creation(client, name.clone(), created, Stage::Makes(config, making))
+            // Its thread may have written the file.
+            .inspect_err(|_| drop(self.creations.unsave(&name, kept)))
+    }
+
+    fn watch_creation(
+        &mut self,
+        client: ClientId,
+        name: ChannelName,
+        created: Arc<Created>,
+        stage: Stage,
+    ) -> Result<(), Refusal> {
         self.creations.number += 1;
         let number = self.creations.number;
-        let watched = self.connections.events.add(making.bell(), Token::Creation(number), Interest::READ);
-        watched.map_err(|e| refuse(e.to_string()))?;
-        self.creations.under_way.push(UnderWay { number, client, config, making });
+        let watched = self.connections.events.add(stage.bell(), Token::Creation(number), Interest::READ);
+        watched.map_err(|e| channel_refusal(&name, ErrorKind::Internal, e))?;
+        self.creations.under_way.push(UnderWay { number, client, name, created, stage });
         Ok(())
     }
 
@@ -110,76 +149,100 @@ impl Daemon {
         if self.creations.is_making(name) {
             return busy("it is just being created");
         }
-        let mut reloading = self.reloading.iter().flat_map(|preparation| &preparation.config.channels);
-        if reloading.any(|channel| channel.name == *name) {
+        if self.is_reloading(name) {
             return busy("a reload is just creating it");
         }
         if self.reexec.is_some() {
             return busy("a reexec is under way");
         }
-        if self.creations.under_way.len() >= MOST_AT_ONCE {
-            return busy("the daemon is just creating as many channels as it does at the same time");
-        }
         Ok(())
+    }
+
+    /// That neither the user nor all users together have as many channels under way as they may.
+    fn check_places(&self, name: &ChannelName, uid: u32, user: &str) -> Result<(), Refusal> {
+        let creators = self.creations.under_way.iter().map(|creation| creation.created.uid);
+        let taken = match place(Held::count(creators, uid, is_master), MOST_AT_ONCE, is_master(uid)) {
+            Ok(()) => return Ok(()),
+            Err(Full::Share(share)) => format!("{share} channels for user {user}, the most for one user"),
+            Err(Full::All) => format!("{MOST_AT_ONCE} channels, the most"),
+        };
+        let why = format!("the daemon is creating {taken} at the same time; try again in a second");
+        Err(channel_refusal(name, ErrorKind::Busy, why))
     }
 
     /// That no other channel has the source.
     fn check_source(&self, config: &ChannelConfig) -> Result<(), Refusal> {
-        let making = self.creations.under_way.iter().map(|making| &making.config);
-        let mut others = self.channels.iter().map(Channel::config).chain(making);
+        let mut others = self.channels.iter().map(Channel::config).chain(self.creations.configs());
         let same = |other: &&ChannelConfig| other.source.object() == config.source.object();
         match others.find(|other| config.source.exclusive() && same(other)) {
             None => Ok(()),
             Some(other) => {
-                let why = format!("source {} feeds channel {} already; choose another one", config.source, other.name);
+                let why =
+                    format!("source {} feeds channel {} already; choose another source", config.source, other.name);
                 Err(channel_refusal(&config.name, ErrorKind::BadConfig, why))
             }
         }
     }
 
     /// That neither the user nor all users together have too much.
-    fn check_limits(&self, config: &ChannelConfig, uid: u32, user: &str) -> Result<(), Refusal> {
+    fn check_limits(&self, config: &ChannelConfig, created: &Created) -> Result<(), Refusal> {
+        let uid = created.uid;
         if is_master(uid) {
             return Ok(());
         }
-        let making = self.creations.under_way.iter().map(|making| &making.config);
-        let channels = self.channels.all().map(Channel::config).chain(making);
+        let channels = self.channels.all().map(Channel::config).chain(self.creations.configs());
         let made = channels.filter_map(|channel| Some((channel.created.as_ref()?.uid, channel.max)));
         let made: Vec<(u32, u64)> = made.filter(|(uid, _)| !is_master(*uid)).collect();
         let all = Amount::of(made.iter().map(|(_, max)| *max));
         let own = Amount::of(made.iter().filter(|(by, _)| *by == uid).map(|(_, max)| *max));
         let most = Amount { channels: self.creations.rules.most, bytes: self.creations.rules.most_memory };
         admit(config.max, own, all, most).map_err(|over| {
-            let (kind, why) = told(over, config.max, user, own, all, most);
+            let (kind, why) = told(over, config.max, &created.user, own, all, most);
             channel_refusal(&config.name, kind, why)
         })
     }
 
-    /// The objects of a channel exist, or could not be made.
+    /// A stage of a channel that is being made is at its end.
     pub(super) fn creation_ready(&mut self, number: u32) {
         let under_way = &mut self.creations.under_way;
-        let Some(at) = under_way.iter().position(|making| making.number == number) else { return };
-        let Some(made) = under_way[at].making.take() else { return };
-        let UnderWay { client, config, making, .. } = under_way.remove(at);
-        self.connections.events.remove(making.bell());
-        let result = made.and_then(|prepared| self.serve_created(&config, prepared));
-        if let (Err(refused), Some(created)) = (&result, &config.created) {
-            let failed = operation(LogEvent::CreateFailed).on(&config.name).text("by", &created.user);
-            failed.reason(&refused.message).warn();
+        let Some(at) = under_way.iter().position(|creation| creation.number == number) else { return };
+        let Some(step) = under_way[at].stage.take() else { return };
+        let UnderWay { client, name, created, stage, .. } = under_way.remove(at);
+        self.connections.events.remove(stage.bell());
+        let outcome = match step {
+            Ok(Step::Read(config)) => self.begin_making(client, name, created, config).map(|()| None),
+            Ok(Step::Made(prepared)) => self.serve_created(&name, &created, prepared).map(Some),
+            Err(refused) => Err(refused),
+        };
+        match outcome {
+            Ok(None) => {}
+            Ok(Some(answer)) => self.connections.reply(client, Ok(Done::Create(answer)), Vec::new()),
+            Err(refused) => {
+                if let Some(config) = stage.config() {
+                    let failed = operation(LogEvent::CreateFailed).on(&config.name);
+                    let by = config.created.as_ref().map_or("", |created| &created.user);
+                    failed.text("by", by).reason(&refused.message).warn();
+                }
+                self.connections.reply(client, Err(refused), Vec::new());
+            }
         }
-        self.connections.reply(client, result.map(Done::Create), Vec::new());
     }
 
-    fn serve_created(&mut self, config: &ChannelConfig, prepared: Vec<Prepared>) -> Result<Answer, Refusal> {
-        let kept = config.created.as_ref().is_some_and(|created| created.kept);
-        let mut answer = Answer::new(config.name.clone(), config.capacity, config.max);
-        answer.kept = kept;
+    fn serve_created(
+        &mut self,
+        name: &ChannelName,
+        created: &Created,
+        prepared: Vec<Prepared>,
+    ) -> Result<Answer, Refusal> {
+        let mut answer = Answer::new(name.clone(), 0, 0);
+        answer.kept = created.kept;
         for prepared in prepared {
             let mut channel = Channel::create(self.channels.next_id(), prepared, &self.user).map_err(|e| {
-                let left = self.creations.unsave(&config.name, kept).err().map(|e| format!("; {e}"));
-                channel_refusal(&config.name, ErrorKind::Internal, format!("{e}{}", left.unwrap_or_default()))
+                let left = self.creations.unsave(name, created.kept).err().map(|e| format!("; {e}"));
+                channel_refusal(name, ErrorKind::Internal, format!("{e}{}", left.unwrap_or_default()))
             })?;
-            let taken = self.channels.is_source_leaving(&config.source);
+            (answer.capacity, answer.max) = (channel.config().capacity, channel.config().max);
+            let taken = self.channels.is_source_leaving(&channel.config().source);
             answer.source_waits = channel.start_source_or_retry(&mut self.connections, taken);
             self.channels.add(channel);
         }
@@ -190,9 +253,10 @@ impl Daemon {
 }
 
 /// That the user may give the objects to the channel's group.
-fn check_group(config: &ChannelConfig, peer: &Credentials, user: &str) -> Result<(), Refusal> {
+fn check_group(config: &ChannelConfig, peer: &Credentials) -> Result<(), Refusal> {
     match &config.group {
         Some((group, gid)) if !is_master(peer.uid) && !peer.is_in_group(*gid) => {
+            let user = config.created.as_ref().map_or("", |created| &created.user);
             let why = format!(
                 "user {user} is not in group {group}, and only a member may give a channel to a group; name another group, or \
                  list who may read it (read)"
@@ -203,7 +267,7 @@ fn check_group(config: &ChannelConfig, peer: &Credentials, user: &str) -> Result
     }
 }
 
-/// Why there may not be one more channel of so many bytes, with the numbers and the ways out.
+/// Why a limit forbids a channel with this `max`: the numbers, and the ways out.
 fn told(over: Over, max: u64, user: &str, own: Amount, all: Amount, most: Amount) -> (ErrorKind, String) {
     let (share, asked) = (most.share(), Bytes(max));
     let count = |n: u32| format!("{n} channel{}", if n == 1 { "" } else { "s" });

@@ -1,12 +1,15 @@
 //! Channels that are made at run time: the rules, their files, what is under way, and what an earlier daemon has left.
 
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
 use shm_proto::internal::ring::Owner;
-use shm_proto::{ChannelName, Prefix};
+use shm_proto::{ChannelName, Prefix, Refusal};
 
-use super::preparation::{Making, PATIENCE};
+use super::preparation::PATIENCE;
+use super::work::Work;
 use crate::channel::{Channel, Prepared};
 use crate::channels::Channels;
 use crate::config::{self, ChannelConfig, Config, Created, Creation};
@@ -15,14 +18,58 @@ use crate::host::Host;
 use crate::operation_log::{LogEvent, operation};
 use crate::saved_channels::{Found, SavedChannels};
 
-/// A channel whose objects are being made.
+/// A channel that is being made.
 #[derive(Debug)]
 pub(super) struct UnderWay {
+    /// Of this stage.
     pub(super) number: u32,
     /// Who waits for it.
     pub(super) client: ClientId,
-    pub(super) config: ChannelConfig,
-    pub(super) making: Making,
+    pub(super) name: ChannelName,
+    pub(super) created: Arc<Created>,
+    pub(super) stage: Stage,
+}
+
+/// What is being done for it.
+#[derive(Debug)]
+pub(super) enum Stage {
+    /// The keys are read. Users and groups in them may have to be looked up over a network.
+    Reads(Work<Box<ChannelConfig>>),
+    /// The objects are made, and the file is written.
+    Makes(Box<ChannelConfig>, Work<Vec<Prepared>>),
+}
+
+/// What has come of a stage.
+#[derive(Debug)]
+pub(super) enum Step {
+    Read(Box<ChannelConfig>),
+    Made(Vec<Prepared>),
+}
+
+impl Stage {
+    /// Readable when [`take`](Self::take) has something.
+    pub(super) fn bell(&self) -> BorrowedFd<'_> {
+        match self {
+            Stage::Reads(reading) => reading.bell(),
+            Stage::Makes(_, making) => making.bell(),
+        }
+    }
+
+    /// What has come of it, once it is at its end.
+    pub(super) fn take(&mut self) -> Option<Result<Step, Refusal>> {
+        match self {
+            Stage::Reads(reading) => reading.take().map(|read| read.map(Step::Read)),
+            Stage::Makes(_, making) => making.take().map(|made| made.map(Step::Made)),
+        }
+    }
+
+    /// The channel whose objects are made.
+    pub(super) fn config(&self) -> Option<&ChannelConfig> {
+        match self {
+            Stage::Reads(_) => None,
+            Stage::Makes(config, _) => Some(config),
+        }
+    }
 }
 
 /// The rules for channels that are made at run time, their files, and what is under way.
@@ -51,7 +98,7 @@ impl Creations {
     }
 
     /// Makes the channels again that an earlier daemon has left: all of a daemon that died, and otherwise those that are kept.
-    /// One that cannot be made is told, and its file stays for the next start.
+    /// If a channel cannot be made, the log has the reason, and its file stays for the next start.
     pub(super) fn restore(&self, channels: &mut Channels, prefix: &Prefix, owner: Owner, user: &str) {
         let host = Host::look();
         for Found { path, channel } in self.saved.found() {
@@ -69,7 +116,8 @@ impl Creations {
                 self.forget(&name, created.kept, &format!("{of} has a channel of this name"));
                 continue;
             }
-            let made = config::created(&name, created, &host, prefix).map_err(|e| e.to_string()).and_then(|config| {
+            let config = config::created(&name, created.into(), &host, prefix);
+            let made = config.map_err(|e| e.to_string()).and_then(|config| {
                 let prepared = Prepared::make(config, prefix, owner, PATIENCE, &AtomicBool::new(false));
                 let made = prepared.and_then(|prepared| Channel::create(channels.next_id(), prepared, user));
                 made.map_err(|e| e.to_string())
@@ -88,7 +136,12 @@ impl Creations {
 
     /// Whether a channel of this name is being made.
     pub(super) fn is_making(&self, name: &ChannelName) -> bool {
-        self.under_way.iter().any(|making| making.config.name == *name)
+        self.under_way.iter().any(|creation| creation.name == *name)
+    }
+
+    /// The channels whose objects are being made.
+    pub(super) fn configs(&self) -> impl Iterator<Item = &ChannelConfig> {
+        self.under_way.iter().filter_map(|creation| creation.stage.config())
     }
 
     /// Whether any channel is being made.

@@ -4,26 +4,22 @@
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{self, Receiver, TryRecvError};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags};
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
-use shm_proto::internal::os::bell::Bell;
 use shm_proto::internal::os::child;
 use shm_proto::internal::os::poll::poll;
-use shm_proto::{Error, ErrorKind, Refusal, Result};
+use shm_proto::{ErrorKind, Refusal, Result};
 
+use super::work::Work;
 use crate::connections::refusal;
 use crate::handover::{self, Known};
-use crate::threads;
 
 /// The option that makes a program say what it understands.
 const OPTION: &str = "--check-reexec";
@@ -53,60 +49,12 @@ pub(super) struct Candidate {
     pub(super) has_created: bool,
 }
 
-/// A look that is under way. Dropping it gives it up.
-#[derive(Debug)]
-pub(super) struct Probe {
-    said: Receiver<Result<Known, Refusal>>,
-    ending: Arc<AtomicBool>,
-    bell: Bell,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Probe {
-    /// Runs the program.
-    ///
-    /// # Errors
-    /// When the system gives no descriptors or no thread.
-    pub(super) fn start(candidate: Candidate) -> Result<Self> {
-        let (rung, bell) = Bell::new()?;
-        let (to, said) = mpsc::channel();
-        let ending = Arc::new(AtomicBool::new(false));
-        let end = Arc::clone(&ending);
-        let work = move || {
-            let _ = to.send(ask(&candidate, &end));
-            rung.ring();
-        };
-        let thread = threads::spawn("reexec", work)
-            .map_err(|e| Error::system("start a thread that looks at the new program", e))?;
-        Ok(Self { said, ending, bell: Bell::from_fd(bell)?, thread: Some(thread) })
-    }
-
-    /// Readable when [`take`](Self::take) has something.
-    pub(super) fn bell(&self) -> BorrowedFd<'_> {
-        self.bell.as_fd()
-    }
-
-    /// What the program understands, or why it cannot be executed.
-    pub(super) fn take(&mut self) -> Option<Result<Known, Refusal>> {
-        self.bell.drain();
-        match self.said.try_recv() {
-            Ok(said) => Some(said),
-            Err(TryRecvError::Empty) => None,
-            Err(TryRecvError::Disconnected) => {
-                Some(Err(refusal(ErrorKind::Internal, "the thread that looks at the new program panicked")))
-            }
-        }
-    }
-}
-
-impl Drop for Probe {
-    fn drop(&mut self) {
-        // Relaxed: the flag tells nothing but itself.
-        self.ending.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
-    }
+/// Runs the program in a thread: what it understands, or why it cannot be executed.
+///
+/// # Errors
+/// When the system gives no descriptors or no thread.
+pub(super) fn start(candidate: Candidate) -> Result<Work<Known>> {
+    Work::start("reexec", drop, move |ending| ask(&candidate, ending))
 }
 
 /// The child; dropping it ends it.

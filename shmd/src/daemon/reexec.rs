@@ -19,7 +19,8 @@ use shm_proto::{ChannelName, Done, Error, ErrorKind, Refusal};
 
 use super::Daemon;
 use super::left::Handover;
-use super::probe::{Candidate, Probe};
+use super::probe::{self, Candidate};
+use super::work::Work;
 use crate::channel::{Channel, stays_as_it_is};
 use crate::client::Role;
 use crate::config;
@@ -46,7 +47,7 @@ pub(super) struct Reexec {
 
 #[derive(Debug)]
 enum Stage {
-    Asks(Probe),
+    Asks(Work<Known>),
     Rests { until: Instant },
 }
 
@@ -103,7 +104,7 @@ impl Daemon {
             has_created: self.channels.iter().any(|channel| channel.config().created.is_some()),
         };
         let failed = |e: Error| refusal(ErrorKind::Internal, e.to_string());
-        let probe = Probe::start(candidate).map_err(failed)?;
+        let probe = probe::start(candidate).map_err(failed)?;
         self.connections.events.add(probe.bell(), Token::Probe, Interest::READ).map_err(failed)?;
         self.reexec = Some(Reexec { client, by, stage: Stage::Asks(probe) });
         Ok(())
@@ -117,9 +118,11 @@ impl Daemon {
             Ok(config) => config,
             Err(e) => return refuse(ErrorKind::BadConfig, e.to_string()),
         };
-        if config.runtime_dir != self.connections.runtime_dir || config.prefix != self.prefix {
-            let why = "the configuration names another runtime directory or prefix than the running daemon has; take that \
-                       back, or restart shmd";
+        let dirs_stay =
+            config.runtime_dir == self.connections.runtime_dir && config.state_dir == self.creations.state_dir;
+        if !dirs_stay || config.prefix != self.prefix {
+            let why = "the configuration names another runtime directory, state directory or prefix than the running daemon has; \
+                       take that back, or restart shmd";
             return refuse(ErrorKind::BadConfig, why.to_owned());
         }
         let names = |channels: &mut dyn Iterator<Item = &config::ChannelConfig>| {
@@ -137,6 +140,17 @@ impl Daemon {
             let present = self.channels.iter().find(|channel| channel.config().name == new.name);
             if let Some(Err(why)) = present.map(|present| stays_as_it_is(present.config(), new)) {
                 return refuse(ErrorKind::BadConfig, format!("channel {}: {why}", new.name));
+            }
+        }
+        let saved = self.creations.saved.found();
+        let is_saved = |created: &config::Created, name: &ChannelName| {
+            saved.iter().any(|found| found.channel.as_ref().is_ok_and(|(of, with)| of == name && with == created))
+        };
+        for channel in self.channels.iter().map(Channel::config) {
+            if channel.created.as_ref().is_some_and(|created| !is_saved(created, &channel.name)) {
+                let why = "the file that the daemon wrote when the channel was created has been removed or changed, and the next \
+                           program could not go on with the channel; remove the channel (shmctl remove), or restart shmd";
+                return refuse(ErrorKind::BadConfig, format!("channel {}: {why}", channel.name));
             }
         }
         Ok(())

@@ -89,6 +89,12 @@ impl Daemon {
         }
     }
 
+    /// Whether a reload is under way whose configuration has a channel of this name.
+    pub(super) fn is_reloading(&self, name: &ChannelName) -> bool {
+        let mut channels = self.reloading.iter().flat_map(|preparation| &preparation.config.channels);
+        channels.any(|channel| channel.name == *name)
+    }
+
     /// Gives the present reload up; `why` is for the client that waits for it.
     pub(super) fn give_reload_up(&mut self, why: &str) {
         if let Some(preparation) = self.reloading.take() {

@@ -4,7 +4,7 @@ use shm_proto::internal::os::peer::Credentials;
 use shm_proto::{ChannelName, Done, ErrorKind, Refusal};
 
 use super::Daemon;
-use super::creations::UnderWay;
+use super::creations::{Stage, UnderWay};
 use crate::client::Role;
 use crate::connections::channel_refusal;
 use crate::event_loop::{ChannelId, ClientId};
@@ -31,6 +31,9 @@ impl Daemon {
         if self.reexec.is_some() {
             return Err(refuse(ErrorKind::Busy, "a reexec is under way; try again in a second"));
         }
+        if self.is_reloading(name) {
+            return Err(refuse(ErrorKind::Busy, "a reload is just taking it over; try again in a second"));
+        }
         // A channel that goes and comes back with the next daemon would be worse than one that stays.
         self.creations.unsave(name, created.kept).map_err(|why| refuse(ErrorKind::Internal, &why))?;
         let reason = format!("user {} removed the channel", self.connections.user(peer.uid));
@@ -51,13 +54,14 @@ impl Daemon {
     /// Makes no channels any more, because the daemon stops; `why` is for the clients that wait for it. A channel that is being
     /// removed goes with the daemon.
     pub(super) fn give_creations_up(&mut self, why: &str) {
-        for UnderWay { client, config, making, .. } in std::mem::take(&mut self.creations.under_way) {
-            self.connections.events.remove(making.bell());
+        for UnderWay { client, name, created, stage, .. } in std::mem::take(&mut self.creations.under_way) {
+            self.connections.events.remove(stage.bell());
+            let writes = matches!(stage, Stage::Makes(..));
             // Its thread may be about to write the file.
-            drop(making);
-            let kept = config.created.as_ref().is_some_and(|created| created.kept);
-            let left = self.creations.unsave(&config.name, kept).err().map(|e| format!("; {e}")).unwrap_or_default();
-            let refused = channel_refusal(&config.name, ErrorKind::Busy, format!("it is not created: {why}{left}"));
+            drop(stage);
+            let left = if writes { self.creations.unsave(&name, created.kept).err() } else { None };
+            let left = left.map(|e| format!("; {e}")).unwrap_or_default();
+            let refused = channel_refusal(&name, ErrorKind::Busy, format!("it is not created: {why}{left}"));
             self.connections.reply(client, Err(refused), Vec::new());
         }
         for (_, client) in std::mem::take(&mut self.creations.removals) {

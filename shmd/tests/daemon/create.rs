@@ -56,7 +56,7 @@ impl Daemon {
 
     /// The files of channels that are not kept, and of those that are.
     fn files(&self) -> [Vec<String>; 2] {
-        [self.run_dir().join("channels"), self.dir.join("state").join(&self.prefix)].map(|dir| {
+        [self.run_dir().join("shmd.channels"), self.dir.join("state").join(&self.prefix)].map(|dir| {
             let entries = fs::read_dir(dir).into_iter().flatten().flatten();
             let mut names: Vec<_> = entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
             names.sort();

@@ -17,7 +17,7 @@ const FILES: &[(&str, &str)] = &[
     ("/run/shmd/shmd.sock", "the control socket. The directory of a user's own daemon is `$XDG_RUNTIME_DIR/shmd`"),
     ("/run/shmd/shmd.lock", "the running daemon's lock. A second daemon with this directory is refused"),
     ("/run/shmd/shmd.operations", "the operation log, for the daemon that comes after a crash"),
-    ("/run/shmd/channels/", "channels that were created at run time, for the daemon that comes after a crash"),
+    ("/run/shmd/shmd.channels/", "channels that were created at run time, for the daemon that comes after a crash"),
     ("/var/lib/shmd/", "channels that were created with `--keep`. The key `state_dir` names another directory"),
     ("/dev/shm/PREFIX.CHANNEL", "the segment of a channel"),
 ];

@@ -13,7 +13,7 @@ fn asked(uid: u32, keys: &[(&str, &str)]) -> Result<ChannelConfig, String> {
     let keys: BTreeMap<_, _> = keys.iter().map(|(key, text)| ((*key).to_owned(), (*text).to_owned())).collect();
     let by = Created { uid, user: "me".to_owned(), time_ms: 1, kept: false, keys };
     let host = host();
-    created(&"cam".parse().unwrap(), by, &host, &host.prefix).map_err(|e| e.to_string())
+    created(&"cam".parse().unwrap(), by.into(), &host, &host.prefix).map_err(|e| e.to_string())
 }
 
 #[test]
@@ -32,6 +32,10 @@ fn keys_mean_what_they_mean_in_a_file() {
     assert_eq!(channel.read.names().collect::<Vec<_>>(), ["@50", "8"]);
     let declared = [("content", "p"), ("schema", "a::B"), ("schema_text", "message B {}\n\"x\"")];
     assert_eq!(asked(USER, &declared).unwrap().declared.content.unwrap().to_string(), "p:a::B");
+    for schema in ["\"string\"", "[\"null\", \"string\"]", " {\"type\": \"int\"}\n", "1"] {
+        let declared = asked(USER, &[("content", "avro"), ("schema", "A"), ("schema_text", schema)]).unwrap().declared;
+        assert_eq!(declared.text.unwrap().inline(), Some(schema));
+    }
     let made_in_file = Setup::new("[[channel]]\nname = \"cam\"\n").channel();
     let plain = asked(1000, &[]).unwrap();
     assert_eq!((plain.capacity, plain.max, plain.mode), (made_in_file.capacity, made_in_file.max, made_in_file.mode));

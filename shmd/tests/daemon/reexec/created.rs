@@ -31,6 +31,17 @@ fn a_channel_that_was_created_goes_on_with_its_programs_and_an_older_program_tha
     assert_eq!((reader.received(), reader.lost()), (4, 0));
     assert!(daemon.summaries()[1].created.is_some());
 
+    // A file that somebody has changed is not what the channel is.
+    let file = daemon.run_dir().join("shmd.channels/cam.toml");
+    let good = fs::read_to_string(&file).unwrap();
+    for bad in [good.replace("1MiB", "2MiB"), String::new()] {
+        fs::write(&file, bad).unwrap();
+        let Err(RequestError::Refused(refusal)) = daemon.reexec() else { panic!("{}", daemon.log()) };
+        assert!(refusal.message.starts_with("nothing was changed: channel cam: the file"), "{refusal}");
+    }
+    fs::write(&file, good).unwrap();
+    daemon.must_reexec();
+
     let own = "{\"daemon\":\"shmd\",\"version\":\"0.0.1\",\"features\":0,\"protocol\":1,\"handover\":1,";
     let older = format!("#!/bin/sh\necho '{own}\"layout\":{LAYOUT_VERSION}}}'\n");
     let (written, copy) = (daemon.path("written"), daemon.copy());
