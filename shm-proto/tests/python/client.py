@@ -12,7 +12,7 @@ libc.sem_clockwait.argtypes = [POINTER, ctypes.c_int, POINTER]
 U32, U64, DATA, NONE, LAYOUT, CONTROL, WAKE, SPACE = ctypes.c_uint32, ctypes.c_uint64, 4096, 2**64 - 1, 2, 192, 256, 320
 REGISTERED, EVICTED, CLOSING, MOVES, OVER = 1, 2, 4, 0xFFFFFF00, 1 << 63
 MARK, FLOOR, NEXT_FLOOR, CAPACITY, RESIZES, WRITER, BEAT, PENDING, START = 128, 256, 512, 384, 408, 416, 424, 440, 448
-CURSOR, NUMBER, RECEIVED, LOST, SEEN, PID, STARTED, WAITING, WANTED, GIVE_AT, OFF = 0, 8, 16, 24, 32, 40, 48, 64, 128, 136, 384
+CURSOR, NUMBER, RECEIVED, LOST, SEEN, PID, STARTED, WAITING, WANTED, DUE, OFF = 0, 8, 16, 24, 32, 40, 48, 64, 128, 136, 384
 Place = collections.namedtuple("Place", "pos off seq bytes")
 OWN = libc.mmap(None, 4096, 3, 0x22, -1, 0)  # memory of this process, for a semaphore
 TICKS = int(pathlib.Path("/proc/self/stat").read_text().rsplit(")", 1)[1].split()[19])
@@ -101,7 +101,7 @@ class Reader(Ring):
     def give_back(self):
         due = self.at.off + (0 if self.geometry["ack"] else self.segment.load(CAPACITY) // 8)
         self.page.set((NUMBER, self.at.seq), (RECEIVED, self.received), (LOST, self.lost), (SEEN, time.monotonic_ns()))
-        self.page.set((GIVE_AT, due), (OFF, self.at.off), (CURSOR, self.at.pos))
+        self.page.set((DUE, due), (OFF, self.at.off), (CURSOR, self.at.pos))
         fence()
         if 0 < self.page.load(WANTED) <= self.at.pos:
             self.page.set((WANTED, 0))
@@ -146,7 +146,7 @@ class Reader(Ring):
                 continue
             self.at, is_message = behind, header & 3 == 1
             self.received += is_message
-            if behind.off >= self.page.load(GIVE_AT) or not is_message:
+            if behind.off >= self.page.load(DUE) or not is_message:
                 self.give_back()
             if is_message:
                 yield b"%d " % time_ns * self.shows + message
@@ -263,7 +263,7 @@ class Writer(Ring):
             if not self.asked and not self.shrink and self.capacity < self.most:
                 self.asked = self.link.send(event="grow", capacity=max(self.capacity + 1, self.base + stride + 8)) or 1
             page, _, cursor = min(self.readers.values(), key=lambda reader: reader[2])
-            page.set((GIVE_AT, 0), (WANTED, cursor + 1))
+            page.set((DUE, 0), (WANTED, cursor + 1))
             fence()
             if page.load(CURSOR) == cursor and self.is_current():
                 page.sleep(SPACE, 0.05)
