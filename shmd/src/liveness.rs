@@ -8,6 +8,8 @@ use std::time::{Duration, Instant};
 #[derive(Debug)]
 pub(crate) struct Pulse {
     seen: (u64, u64),
+    /// The look at which that was new.
+    changed: Instant,
     since: Instant,
     /// Whether there should have been signs of life at the last look.
     due: bool,
@@ -28,7 +30,7 @@ pub(crate) enum Found {
 impl Pulse {
     /// A peer that has just come.
     pub(crate) fn new(now: Instant) -> Self {
-        Self { seen: (0, 0), since: now, due: false, stalled: false }
+        Self { seen: (0, 0), changed: now, since: now, due: false, stalled: false }
     }
 
     /// Takes a look: its position and its heartbeat; whether there should be signs of life; how long it may show none.
@@ -42,8 +44,10 @@ impl Pulse {
     ) -> Found {
         // What it was waited for may have begun just before the first look at which it is due, so time counts from there.
         let was_due = std::mem::replace(&mut self.due, due);
-        if self.seen != (position, heartbeat) || !due || !was_due {
+        if self.seen != (position, heartbeat) {
             self.seen = (position, heartbeat);
+            (self.changed, self.since) = (now, now);
+        } else if !due || !was_due {
             self.since = now;
         }
         let still = now.saturating_duration_since(self.since);
@@ -53,6 +57,11 @@ impl Pulse {
             true => Found::Recovered,
             false => Found::Stalled(still),
         }
+    }
+
+    /// How long ago, at most, a peer moved that stands at this position now. That is one pause between looks too much or too little.
+    pub(crate) fn unmoved(&self, now: Instant, position: u64) -> Duration {
+        if self.seen.0 == position { now.saturating_duration_since(self.changed) } else { Duration::ZERO }
     }
 
     /// What the last look found.
@@ -83,6 +92,19 @@ mod tests {
         assert_eq!(look(24, 2, true), Found::Same);
         assert_eq!(look(28, 2, true), Found::Same);
         assert_eq!(look(29, 2, true), Found::Stalled(Duration::from_secs(5)));
+    }
+
+    #[test]
+    fn a_peer_that_moves_between_two_looks_has_moved_just_now() {
+        let start = Instant::now();
+        let at = |second| start + Duration::from_secs(second);
+        let mut pulse = Pulse::new(start);
+        pulse.look(at(2), 100, 7, false, None);
+        pulse.look(at(3), 100, 7, false, None);
+        assert_eq!(pulse.unmoved(at(4), 100), Duration::from_secs(2));
+        assert_eq!(pulse.unmoved(at(4), 101), Duration::ZERO);
+        pulse.look(at(5), 101, 7, false, None);
+        assert_eq!(pulse.unmoved(at(6), 101), Duration::from_secs(1));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! What `stat` and `list` show is what is.
 
-use std::time::Duration;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -166,6 +167,27 @@ fn list_shows_every_channel_its_readers_its_writer_and_what_one_may_do() {
     let table = daemon.cli(&["list"]).quiet().text();
     assert_eq!(table.lines().count(), 3, "{table}");
     assert!(table.lines().nth(2).unwrap().starts_with("imu "), "{table}");
+}
+
+#[test]
+fn a_writer_that_is_never_idle_was_seen_just_now() {
+    let daemon = Daemon::start("");
+    let mut write = daemon.spawn_piped(&["write"]);
+    let begun = Instant::now();
+    // It publishes all the time, and its own heartbeat is for pauses, and for what the daemon asks.
+    let mut was_seen = false;
+    for looks in 0.. {
+        let written_for = begun.elapsed();
+        if was_seen || (looks > 200 && written_for > Duration::from_secs(10)) {
+            break;
+        }
+        write.feed(b"line\n");
+        sleep(Duration::from_millis(10));
+        if let Some(writer) = daemon.stat().writer {
+            was_seen = Duration::from_millis(writer.heartbeat_ms) + Duration::from_secs(2) < written_for;
+        }
+    }
+    assert!(was_seen, "{:?}", daemon.stat());
 }
 
 #[test]

@@ -37,7 +37,7 @@ pub(super) use segment::{NoteFile, Segment};
 pub(crate) use segment::{geometry, this_process};
 
 use super::eviction::{Action, By};
-use super::reader::{Reader, age_ms};
+use super::reader::Reader;
 use super::readers::Readers;
 use super::removal::Removal;
 use crate::cleanup;
@@ -219,7 +219,7 @@ impl Ring {
 
     /// Who writes, for `stat`.
     pub(super) fn writer_stat(&self, shot: &Snapshot) -> Option<WriterStat> {
-        self.writer.lease()?.stat(&self.user, age_ms(shot.writer_heartbeat))
+        self.writer.lease()?.stat(&self.user, shot)
     }
 
     /// After how many milliseconds a peer counts as stalled, for `stat`; 0 for never.

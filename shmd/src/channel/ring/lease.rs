@@ -17,7 +17,7 @@ use shm_proto::internal::ring::layout::{LeasePage, OVER};
 use shm_proto::internal::ring::link::ToWriter;
 
 use super::role::Holder;
-use crate::channel::reader::Reader;
+use crate::channel::reader::{Reader, age_ms};
 use crate::channel::readers::Readers;
 use crate::connections::Connections;
 use crate::event_loop::ClientId;
@@ -134,17 +134,15 @@ impl Lease {
         }
     }
 
-    /// Looks for signs of life of a program: its position, or its heartbeat. A source's thread sleeps until there is
+    /// Looks for signs of life: its position, or its heartbeat. Only a program can stall: a source's thread sleeps until there is
     /// input, and lives and dies with the daemon.
     pub(super) fn look(&mut self, now: Instant, shot: &Snapshot, patience: Option<Duration>) -> Found {
-        match self.to {
-            To::Program { .. } => self.pulse.look(now, shot.tail.pos, shot.writer_heartbeat, true, patience),
-            To::Helper { .. } | To::Source(_) => Found::Same,
-        }
+        let due = matches!(self.to, To::Program { .. });
+        self.pulse.look(now, shot.tail.pos, shot.writer_heartbeat, due, patience.filter(|_| due))
     }
 
-    /// For `stat`; `user` is the daemon's own.
-    pub(super) fn stat(&self, user: &str, heartbeat_ms: u64) -> Option<WriterStat> {
+    /// For `stat`; `user` is the daemon's own. A writer that is busy publishes, and does not take the time for its heartbeat.
+    pub(super) fn stat(&self, user: &str, shot: &Snapshot) -> Option<WriterStat> {
         let state = if self.pulse.is_stalled() { WriterState::Stalled } else { WriterState::Active };
         let (pid, program, user, role) = match &self.to {
             To::Program { peer, .. } => (peer.pid, peer.program.clone(), peer.user.clone(), WriterRole::Lent),
@@ -152,7 +150,9 @@ impl Lease {
             To::Helper { .. } => return None,
         };
         let mut stat = WriterStat::new(role, pid, program, user);
-        (stat.state, stat.heartbeat_ms) = (state, heartbeat_ms);
+        let unmoved = self.pulse.unmoved(Instant::now(), shot.tail.pos).as_millis();
+        stat.heartbeat_ms = age_ms(shot.writer_heartbeat).min(u64::try_from(unmoved).unwrap_or(u64::MAX));
+        stat.state = state;
         Some(stat)
     }
 
