@@ -1,7 +1,7 @@
 //! Exit codes and their meanings.
 
 /// The widest line of the help that is laid out here.
-const COLUMNS: usize = 98;
+const COLUMNS: usize = 78;
 /// Columns before a meaning.
 const INDENT: usize = 6;
 
