@@ -112,16 +112,22 @@ impl Stage {
     }
 }
 
-/// Processes of a group that have this program's name.
+/// Name, parent and group of a process.
+fn process(pid: i32) -> Option<(String, i32, u32)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (before, after) = stat.rsplit_once(')')?;
+    // State, parent, group.
+    let mut fields = after.split_whitespace().skip(1);
+    Some((before.split_once('(')?.1.to_owned(), fields.next()?.parse().ok()?, fields.next()?.parse().ok()?))
+}
+
+/// Processes of a group that have this program's name. A child that has just been forked is no other program yet, and not in its
+/// own group yet.
 fn of_group(group: u32, name: &str) -> Vec<Pid> {
     let pids = fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<i32>().ok());
-    let belongs = |pid: &i32| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let (before, after) = stat.rsplit_once(')').unwrap_or_default();
-        // State, parent, group.
-        let in_group = after.split_whitespace().nth(2) == Some(&group.to_string());
-        in_group && before.ends_with(&format!("({name}"))
-    };
+    let has_name = |pid| process(pid).is_some_and(|(its, ..)| its == name);
+    let belongs =
+        |pid: &i32| process(*pid).is_some_and(|(its, parent, of)| its == name && of == group && !has_name(parent));
     pids.filter(belongs).map(Pid::from_raw).collect()
 }
 
