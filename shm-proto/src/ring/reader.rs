@@ -67,9 +67,7 @@ pub struct Reader {
     losses: Losses,
     connection: Connection,
     page: Page,
-    /// The channel is lossless, the writer holds the floor for this reader, and the reader has looked at the floor
-    /// since then.
-    joined: bool,
+    joined: Joined,
     /// The record at the current place, if the program has finished with it before it was known whether the record is a
     /// message.
     left: Option<Found>,
@@ -85,6 +83,17 @@ pub struct Reader {
     timed: u64,
     /// When the reader last read what the daemon had sent while giving space back, in `CLOCK_MONOTONIC` nanoseconds.
     listened_ns: u64,
+}
+
+/// Whether the channel is lossless, the writer holds the floor for this reader, and the reader has looked at the floor since
+/// then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Joined {
+    No,
+    /// It is so, and the delay of each message is counted.
+    Timed,
+    /// It is so, and a message needs no more than to be found.
+    Plain,
 }
 
 /// The facts about a message that was copied out.
@@ -120,7 +129,7 @@ impl Reader {
             position: Position::new(mapped, file, geometry),
             losses: Losses::default(),
             connection: Connection::new(link),
-            joined: false,
+            joined: Joined::No,
             left: None,
             descriptor: Descriptor::default(),
             pause: Pause::new(),
@@ -222,6 +231,9 @@ impl Reader {
     #[cold]
     #[inline(never)]
     fn await_record(&mut self, timeout: Option<Duration>) -> Result<Found> {
+        if let Some(found) = self.timed_at_hand() {
+            return Ok(found);
+        }
         let deadline = clock::deadline(timeout);
         if self.spin(deadline)
             && let Some(found) = self.at_hand()
@@ -322,7 +334,7 @@ impl Reader {
         // Looked up only once, because the fence keeps the compiler from combining two lookups.
         let page: &ReaderPage = self.page.shared();
         let made = self.connection.moves.made();
-        if !self.joined || !is_unchanged(&page.control.value, control::EVICTED | control::MOVES, made) {
+        if self.joined == Joined::No || !is_unchanged(&page.control.value, control::EVICTED | control::MOVES, made) {
             return false;
         }
         self.position.pass(found);

@@ -68,6 +68,8 @@ pub struct Writer {
     peers: Peers,
     space: Space,
     barrier: Barrier,
+    /// Nothing but the message is published, and nothing is waited for behind it: no acknowledgements, no publish times.
+    is_plain: bool,
     spin: Spin,
     /// What happened to the current batch when the role ended before its commit.
     undone: Option<Undone>,
@@ -125,6 +127,7 @@ impl Writer {
             peers: Peers::new(geometry.max_readers, geometry.relayed),
             space: Space::new(recovered, &geometry, capacity, barrier),
             barrier,
+            is_plain: !geometry.ack && !geometry.has_publish_times(),
             spin: Spin::default(),
             undone: None,
             interrupt: None,
@@ -156,6 +159,17 @@ impl Writer {
     #[inline(always)]
     pub fn publish(&mut self, message: &[u8]) -> Result<Option<u64>> {
         if self.lease.is_current()
+            && self.is_plain
+            && let Some(seq) = self.tail.put_untimed(message)
+        {
+            return self.announced(seq).map(Some);
+        }
+        self.publish_slowly(message)
+    }
+
+    #[inline(never)]
+    fn publish_slowly(&mut self, message: &[u8]) -> Result<Option<u64>> {
+        if self.lease.is_current()
             && !self.geometry.ack
             && let Some(seq) = self.tail.put(message)
         {
@@ -169,10 +183,10 @@ impl Writer {
     #[doc(hidden)]
     #[inline(always)]
     pub fn publish_at_hand(&mut self, message: &[u8]) -> Option<Result<u64>> {
-        if !self.lease.is_current() || self.geometry.ack {
+        if !self.lease.is_current() || !self.is_plain {
             return None;
         }
-        let seq = self.tail.put(message)?;
+        let seq = self.tail.put_untimed(message)?;
         Some(self.announced(seq))
     }
 

@@ -32,9 +32,6 @@ impl<'a> Message<'a> {
     /// The record at the reader's current place.
     #[inline(always)]
     pub(super) fn new(reader: &'a mut Reader, found: Found) -> Message<'a> {
-        if reader.position.has_times() {
-            reader.count_delay(found);
-        }
         Message { reader, found }
     }
 

@@ -17,8 +17,8 @@
 use std::collections::VecDeque;
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::Reader;
 use super::position::{Mapped, Position};
+use super::{Joined, Reader};
 use crate::error::{ProtocolError, SystemError};
 use crate::os::fds;
 use crate::ring::geometry::Geometry;
@@ -117,7 +117,7 @@ impl Reader {
         if !connection.moves.has_moved(self.page.control()) {
             return Ok(Standing::Inside);
         }
-        self.joined = false;
+        self.joined = Joined::No;
         if !connection.moves.may_move() {
             connection.listen();
         }
@@ -189,7 +189,7 @@ impl Reader {
         self.position = Position::new(mapped, next.file, next.geometry);
         self.position.go_to(place);
         self.connection.trouble.end();
-        self.joined = false;
+        self.joined = Joined::No;
         self.pause.begin(self.position.at());
         self.give_back_now();
         Ok(())

@@ -1,8 +1,8 @@
 //! Finding the next record, and whether what was read is valid.
 
-use super::Reader;
 use super::moves::Standing;
 use super::position::Found;
+use super::{Joined, Reader};
 use crate::os::clock::monotonic_ns;
 use crate::ring::geometry::OnFull;
 use crate::ring::layout::control;
@@ -28,11 +28,11 @@ pub(super) enum State {
 
 impl Reader {
     /// The record at the reader's current place, in the most common case: the record has arrived, it is the next
-    /// message, and the writer holds the floor for this reader. [`next_record`](Self::next_record) handles all other
-    /// cases. Whether the reader has been evicted is checked when the program has finished with the message.
+    /// message, the writer holds the floor for this reader, and records have no times.
+    /// [`next_record`](Self::next_record) handles all other cases. Whether the reader has been evicted is checked when the program has finished with the message.
     #[inline(always)]
     pub(super) fn at_hand(&mut self) -> Option<Found> {
-        self.position.at_hand().filter(|_| self.joined)
+        self.position.at_hand().filter(|_| self.joined == Joined::Plain)
     }
 
     /// The next record to receive, at which this reader then stands. `None` if there is none yet.
@@ -40,7 +40,10 @@ impl Reader {
     pub(super) fn next_record(&mut self) -> Result<Option<Found>> {
         loop {
             let error = match self.find_record() {
-                Ok(found) => return Ok(found),
+                Ok(found) => {
+                    found.into_iter().for_each(|found| self.count_delay(found));
+                    return Ok(found);
+                }
                 Err(error) => error,
             };
             match self.on_error(error)? {
@@ -119,7 +122,7 @@ impl Reader {
     #[inline(always)]
     fn is_settled(&self) -> bool {
         let (control, made) = (&self.page.shared().control.value, self.connection.moves.made());
-        self.joined && is_unchanged(control, control::EVICTED | control::MOVES, made)
+        self.joined != Joined::No && is_unchanged(control, control::EVICTED | control::MOVES, made)
     }
 
     /// The state of the record at the current place that was just read, or of the jump that is about to be followed.
@@ -148,7 +151,12 @@ impl Reader {
         let registered = bits & control::REGISTERED != 0;
         let intact = !self.position.is_passed();
         let stays = registered && !self.connection.moves.has_moved(bits);
-        self.joined = stays && intact && self.position.geometry().on_full != OnFull::Overwrite;
+        let joined = stays && intact && self.position.geometry().on_full != OnFull::Overwrite;
+        self.joined = match joined {
+            false => Joined::No,
+            true if self.position.has_times() => Joined::Timed,
+            true => Joined::Plain,
+        };
         Ok(intact)
     }
 }

@@ -3,7 +3,7 @@
 use std::time::SystemTime;
 
 use super::position::Found;
-use super::{Message, Reader};
+use super::{Joined, Message, Reader};
 use crate::os::clock::{self, monotonic_ns};
 
 impl Message<'_> {
@@ -16,15 +16,24 @@ impl Message<'_> {
 }
 
 impl Reader {
-    /// Counts how long the message at the current place took to come here, once, although a program may look at it again.
-    #[inline(never)]
+    /// [The record at hand](Self::at_hand) in a channel with publish times.
+    pub(super) fn timed_at_hand(&mut self) -> Option<Found> {
+        if self.joined != Joined::Timed {
+            return None;
+        }
+        let found = self.position.at_hand()?;
+        self.count_delay(found);
+        Some(found)
+    }
+
+    /// Counts how long the record at the current place took to come here, once, although a program may look at it again.
     pub(super) fn count_delay(&mut self, found: Found) {
         let seq = self.seq();
         if seq < self.timed {
             return;
         }
-        self.timed = seq + 1;
         if let Some(published) = self.position.time(&found) {
+            self.timed = seq + 1;
             self.page.count_delay(monotonic_ns().saturating_sub(published));
         }
     }

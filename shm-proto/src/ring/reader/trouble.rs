@@ -4,7 +4,7 @@
 //! daemon also finds the fault, the channel continues in a new segment. In the meantime, the reader behaves as if
 //! nothing were published.
 
-use super::Reader;
+use super::{Joined, Reader};
 use crate::os::clock::monotonic_ns;
 use crate::ring::reader::error::{ReaderError, Result};
 
@@ -58,7 +58,7 @@ impl Reader {
     #[cold]
     pub(super) fn on_error(&mut self, error: ReaderError) -> Result<Option<ReaderError>> {
         let ReaderError::Corrupt { reason, channel } = error else { return Err(error) };
-        self.joined = false;
+        self.joined = Joined::No;
         let connection = &mut self.connection;
         connection.listen();
         if connection.moves.end().is_some() {

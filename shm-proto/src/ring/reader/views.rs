@@ -1,7 +1,7 @@
 //! Several messages in shared memory at once, for programs that pay for each call: the C library.
 
 use super::position::Stretch;
-use super::{Message, Reader, ReaderError};
+use super::{Joined, Message, Reader, ReaderError};
 use crate::ring::layout::control;
 use crate::ring::published::is_unchanged;
 use crate::ring::reader::error::Result;
@@ -23,7 +23,7 @@ impl Reader {
     #[doc(hidden)]
     #[inline]
     pub fn lend_many(&mut self, most: usize, mut each: impl FnMut(*const u8, usize, u64, u64)) -> Option<Views<'_>> {
-        if !self.joined || self.position.has_times() || self.left.is_some() || self.losses.knows(self.seq()) {
+        if self.joined != Joined::Plain || self.left.is_some() || self.losses.knows(self.seq()) {
             return None;
         }
         let losses = &self.losses;

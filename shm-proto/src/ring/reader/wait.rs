@@ -3,10 +3,10 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Duration;
 
-use super::Reader;
 use super::connection::Connection;
 use super::moves::Standing;
 use super::position::Found;
+use super::{Joined, Reader};
 use crate::os::bell::Bell;
 use crate::os::clock::{self, monotonic_ns};
 use crate::os::process;
@@ -75,6 +75,10 @@ impl Reader {
     #[cold]
     #[inline(never)]
     fn hang_back(&mut self) -> bool {
+        // With publish times, a message may have been at hand.
+        if self.joined == Joined::Timed && self.position.has_come() {
+            return true;
+        }
         let hints = self.pause.at(self.position.at(), self.position.capacity());
         for _ in 1..hints {
             std::hint::spin_loop();
@@ -151,9 +155,9 @@ impl Reader {
         if self.looks.is_multiple_of(LOOKS) {
             self.listen_in();
         }
-        // While the reader is joined, no floor passes it unless it is evicted.
+        // While the reader is joined, no floor passes it unless it is evicted. With publish times, `next_record` looks.
         !self.position.has_come()
-            && self.joined
+            && self.joined == Joined::Plain
             && self.page.given_back() == self.position.pos()
             && self.page.glance() & !control::REGISTERED == self.connection.moves.made()
             && !self.is_disconnected()
@@ -222,7 +226,7 @@ impl Reader {
             return Ok(false);
         }
         // The next record is looked at twice. The second look, in `next_record`, records how long this sleep was.
-        self.joined = false;
+        self.joined = Joined::No;
         if self.armed_ns == 0 {
             self.armed_ns = monotonic_ns();
         }

@@ -119,6 +119,7 @@ impl Writer {
                 let geometry = &mut self.geometry;
                 (geometry.ack, geometry.ack_timeout_ms) = (ack, ack_timeout_ms);
                 (geometry.evict_after_ms, geometry.wait_readers) = (evict_after_ms, wait_readers);
+                self.is_plain = !ack && !self.tail.has_times();
             }
             ToWriter::Revoked { reason } => self.lease.revoke(reason),
             ToWriter::Resumed => {

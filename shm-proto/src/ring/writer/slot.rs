@@ -66,10 +66,10 @@ impl<'a> Slot<'a> {
         if writer.lease.is_over() {
             return Err(writer.deposed());
         }
-        if writer.geometry.ack {
-            return writer.commit_acked(|tail| tail.commit_reserved(reserved), patience);
+        if !writer.is_plain {
+            return writer.commit_slot_slowly(reserved, patience);
         }
-        let seq = writer.tail.commit_reserved(reserved);
+        let seq = writer.tail.commit_reserved_untimed(reserved);
         writer.announced(seq)
     }
 }
@@ -100,6 +100,15 @@ pub struct HeldSlot {
 }
 
 impl Writer {
+    #[inline(never)]
+    fn commit_slot_slowly(&mut self, reserved: Reserved, patience: Patience) -> Result<u64> {
+        if self.geometry.ack {
+            return self.commit_acked(|tail| tail.commit_reserved(reserved), patience);
+        }
+        let seq = self.tail.commit_reserved(reserved);
+        self.announced(seq)
+    }
+
     /// The slot that was held. The caller must not use the writer in between.
     ///
     /// # Panics

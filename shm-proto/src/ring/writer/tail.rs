@@ -41,6 +41,8 @@ pub(super) struct Tail {
     limit: u64,
     /// The first record of a batch: in place, but not visible yet.
     staged: Option<(Walker, Header)>,
+    /// A record is staged, and the next one gets no time: all that is left to do for it is its header.
+    stages_headers: bool,
     /// Every record gets the time at which it was published, in the word before its header.
     has_times: bool,
 }
@@ -91,6 +93,7 @@ impl Tail {
             bytes: place.bytes,
             limit: 0,
             staged: None,
+            stages_headers: false,
             has_times: geometry.has_publish_times(),
             segment,
         }
@@ -197,10 +200,25 @@ impl Tail {
         fits.then_some(Fit { len, stride })
     }
 
+    /// Whether records get the time at which they were published.
+    pub(super) fn has_times(&self) -> bool {
+        self.has_times
+    }
+
     /// Puts a message at the tail and makes it visible; returns its sequence number. `None` if the message does not fit
     /// without another look at the plan.
     #[inline(always)]
     pub(super) fn put(&mut self, message: &[u8]) -> Option<u64> {
+        let fit = self.fit(message.len() as u64)?;
+        self.fill_record(message, &fit);
+        self.note_time();
+        Some(self.release(&fit))
+    }
+
+    /// [The same](Self::put) where records get no time.
+    #[inline(always)]
+    pub(super) fn put_untimed(&mut self, message: &[u8]) -> Option<u64> {
+        debug_assert!(!self.has_times);
         let fit = self.fit(message.len() as u64)?;
         self.fill_record(message, &fit);
         Some(self.release(&fit))
@@ -260,6 +278,17 @@ impl Tail {
         debug_assert!(self.has_space(len));
         let fit = Fit { len, stride: self.strides.of(len) };
         self.end_record(&fit);
+        self.note_time();
+        self.release(&fit)
+    }
+
+    /// [The same](Self::commit_reserved) where records get no time.
+    #[inline(always)]
+    pub(super) fn commit_reserved_untimed(&mut self, reserved: Reserved) -> u64 {
+        let len = reserved.len as u64;
+        debug_assert!(!self.has_times && self.has_space(len));
+        let fit = Fit { len, stride: self.strides.of(len) };
+        self.end_record(&fit);
         self.release(&fit)
     }
 
@@ -272,6 +301,7 @@ impl Tail {
     pub(super) fn commit(&mut self, len: u64) -> u64 {
         let Some(fit) = self.fit(len) else { no_space(len) };
         self.end_record(&fit);
+        self.note_time();
         self.release(&fit)
     }
 
@@ -283,13 +313,14 @@ impl Tail {
 
     /// Discards everything that is staged, so that it never becomes visible.
     pub(super) fn discard_staged(&mut self) {
-        self.staged = None;
+        (self.staged, self.stages_headers) = (None, false);
     }
 
     /// Makes everything visible that is staged.
     #[inline(always)]
     pub(super) fn release_staged(&mut self) {
         if let Some((at, header)) = self.staged.take() {
+            self.stages_headers = false;
             commit::release(&self.segment, at.off, header);
         }
     }
@@ -315,10 +346,9 @@ impl Tail {
         commit::clear(&self.headers(), self.at.off + fit.stride);
     }
 
-    /// Makes the record at the tail visible, which is filled and ended.
+    /// Makes the record at the tail visible, which is filled and ended, and has its time.
     #[inline(always)]
     fn release(&mut self, fit: &Fit) -> u64 {
-        self.note_time();
         let at = self.advance(fit);
         commit::release(&self.headers(), at.off, Header::data(fit.len, at.seq));
         at.seq
@@ -327,12 +357,24 @@ impl Tail {
     /// Puts the record at the tail, which is filled and ended, behind others of a batch.
     #[inline(always)]
     fn stage_record(&mut self, fit: &Fit) -> u64 {
+        if !self.stages_headers {
+            return self.stage_record_slowly(fit);
+        }
+        let at = self.advance(fit);
+        commit::stage(&self.headers(), at.off, Header::data(fit.len, at.seq));
+        at.seq
+    }
+
+    /// The same for the first record of a batch, and for records with times.
+    #[inline(never)]
+    fn stage_record_slowly(&mut self, fit: &Fit) -> u64 {
         self.note_time();
         let at = self.advance(fit);
         let header = Header::data(fit.len, at.seq);
         if self.staged.is_none() {
             // The header of the first record stays zero until the release of that header makes the whole batch visible.
             self.staged = Some((at, header));
+            self.stages_headers = !self.has_times;
         } else {
             commit::stage(&self.headers(), at.off, header);
         }
