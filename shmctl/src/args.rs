@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 
 use clap::builder::Resettable;
+use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use shm_cli::exit_codes;
@@ -15,6 +16,7 @@ use crate::commands::{
 use crate::error::{Failure, Result};
 use crate::exit_code;
 use crate::global::{Global, check_variables};
+use crate::programs;
 
 fn after_help() -> String {
     format!(
@@ -37,14 +39,31 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    /// The arguments in `words`, the program's name first.
+    /// The arguments in `words`, the program's name first. Help and suggestions name the programs beside `shmctl`, too.
     pub(crate) fn from_line<T: Into<OsString> + Clone>(
         words: impl IntoIterator<Item = T>,
     ) -> Result<Self, clap::Error> {
-        let matches = without_empty_variables(Args::command()).try_get_matches_from(words)?;
+        let words: Vec<OsString> = words.into_iter().map(Into::into).collect();
+        Args::from_words(Args::command(), &words).map_err(|error| match error.kind() {
+            ErrorKind::DisplayHelp
+            | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+            | ErrorKind::InvalidSubcommand => {
+                Args::from_words(programs::add_to(Args::command()), &words).err().unwrap_or(error)
+            }
+            _ => error,
+        })
+    }
+
+    fn from_words(command: clap::Command, words: &[OsString]) -> Result<Self, clap::Error> {
+        let matches = without_empty_variables(command).try_get_matches_from(words)?;
         let mut args = Args::from_arg_matches(&matches)?;
         args.global.is_given = matches.value_source("channel") == Some(ValueSource::CommandLine);
         Ok(args)
+    }
+
+    /// Whether this is one of the commands, `help` included.
+    pub(crate) fn is_command(name: &str) -> bool {
+        name == "help" || Args::command().find_subcommand(name).is_some()
     }
 
     /// Joins the channel that the command has as an argument with the options.
@@ -90,7 +109,7 @@ impl Args {
 }
 
 /// An empty variable counts as none, as for the daemon: that is how a unit file or a shell takes a setting back.
-fn without_empty_variables(mut command: clap::Command) -> clap::Command {
+pub(crate) fn without_empty_variables(mut command: clap::Command) -> clap::Command {
     let is_empty = |arg: &&clap::Arg| arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
     let ids: Vec<_> = command.get_arguments().filter(is_empty).map(|arg| arg.get_id().clone()).collect();
     for id in ids {
@@ -153,8 +172,6 @@ pub(crate) enum Command {
 
 #[cfg(test)]
 mod tests {
-    use clap::error::ErrorKind;
-
     use super::*;
 
     fn parse(line: &str) -> std::result::Result<Args, clap::Error> {

@@ -11,11 +11,11 @@ use crate::exit_code::{BAD_CONFIG, FAILED, IN_PART, NO_DAEMON, NOT_PERMITTED, US
 use crate::terminal::{folded, size};
 
 /// A command's result.
-pub(crate) type Result<T, E = Failure> = std::result::Result<T, E>;
+pub type Result<T, E = Failure> = std::result::Result<T, E>;
 
 /// Why a command failed or ended early.
 #[derive(Debug)]
-pub(crate) enum Failure {
+pub enum Failure {
     /// An error of the library, or a refusal of the daemon.
     Library(Error),
     /// The reader of the output has gone: the quiet end of a pipeline.
@@ -34,7 +34,7 @@ pub(crate) enum Failure {
 
 impl Failure {
     /// The exit code; [`crate::exit_code`] says what each means.
-    pub(crate) fn exit_code(&self) -> u8 {
+    pub fn exit_code(&self) -> u8 {
         match self {
             Failure::OutputClosed => 0,
             Failure::Found(code) => *code,
@@ -84,7 +84,7 @@ impl Failure {
     }
 
     /// Reports the failure on standard error, unless it is a quiet one. `named`: the channels that the command is about.
-    pub(crate) fn tell(&self, named: &[ChannelName]) {
+    pub fn tell(&self, named: &[ChannelName]) {
         match self {
             Failure::OutputClosed | Failure::Found(_) => {}
             Failure::Kept(_) => note(&self.to_string()),
@@ -143,7 +143,7 @@ impl<E: Into<Error>> From<E> for Failure {
 }
 
 /// Reports something that does not end the command.
-pub(crate) fn note(text: &str) {
+pub fn note(text: &str) {
     tell("note", Style::Plain, text);
 }
 

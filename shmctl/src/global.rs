@@ -18,20 +18,20 @@ pub(crate) const ANSWER: Duration = Duration::from_secs(10);
 
 /// The options of every command, before and after its name.
 #[derive(Debug, ClapArgs)]
-pub(crate) struct Global {
+pub struct Global {
     /// The channel. Not needed if the daemon has exactly one.
     #[arg(short, long, value_name = "NAME", env = "SHMD_CHANNEL", global = true, help_heading = GLOBAL)]
-    pub(crate) channel: Option<ChannelName>,
+    pub channel: Option<ChannelName>,
     /// Whether the channel is named on the command line. One that is only named in the environment is the user's usual one.
     #[arg(skip)]
-    pub(crate) is_given: bool,
+    pub is_given: bool,
     /// The daemon's runtime directory, where its socket is [default: the user's own daemon, else the system's].
     #[arg(long, value_name = "DIR", env = "SHMD_RUNTIME_DIR", value_hint = clap::ValueHint::DirPath, global = true,
           help_heading = GLOBAL)]
-    pub(crate) runtime_dir: Option<PathBuf>,
+    pub runtime_dir: Option<PathBuf>,
     /// Report more on standard error; give it twice for debug messages.
     #[arg(short, long, action = clap::ArgAction::Count, global = true, help_heading = GLOBAL)]
-    pub(crate) verbose: u8,
+    pub verbose: u8,
 }
 
 /// Checks what the library reads in the environment. The library itself ignores a wrong value.
@@ -48,7 +48,7 @@ pub(crate) fn check_variables() -> Result<()> {
 
 impl Global {
     /// The command has these channels as arguments. They win over the environment.
-    pub(crate) fn name(&mut self, channels: &[ChannelName]) -> Result<()> {
+    pub fn name(&mut self, channels: &[ChannelName]) -> Result<()> {
         let Some(first) = channels.first() else { return Ok(()) };
         if let Some(option) = self.channel.as_ref().filter(|_| self.is_given)
             && let Some(other) = channels.iter().find(|name| *name != option)
@@ -61,7 +61,7 @@ impl Global {
     }
 
     /// Where the daemon is.
-    pub(crate) fn endpoint(&self) -> Endpoint {
+    pub fn endpoint(&self) -> Endpoint {
         Endpoint::find(self.runtime_dir.as_deref())
     }
 
@@ -71,12 +71,12 @@ impl Global {
     }
 
     /// Asks the daemon once.
-    pub(crate) fn ask(&self, request: &Request) -> Result<Done> {
+    pub fn ask(&self, request: &Request) -> Result<Done> {
         self.ask_within(request, ANSWER)
     }
 
     /// Asks the daemon once something that may take `timeout`.
-    pub(crate) fn ask_within(&self, request: &Request, timeout: Duration) -> Result<Done> {
+    pub fn ask_within(&self, request: &Request, timeout: Duration) -> Result<Done> {
         let mut client = Client::connect(&self.endpoint(), ANSWER)?;
         client.set_timeout(timeout);
         Ok(client.request(request)?)

@@ -5,12 +5,12 @@ use std::time::{Duration, SystemTime};
 
 /// Bytes in the largest unit that leaves a whole number, with one decimal where that is not exact: `512`, `64KiB`,
 /// `1.5MiB`.
-pub(crate) fn bytes(n: u64) -> String {
+pub fn bytes(n: u64) -> String {
     scaled(n as f64, 1024.0, &["", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"])
 }
 
 /// Bytes in a sentence, where a bare number would not say what it counts: `1 byte`, `512 bytes`, `64KiB`.
-pub(crate) fn bytes_in_words(n: u64) -> String {
+pub fn bytes_in_words(n: u64) -> String {
     match n {
         1 => "1 byte".to_owned(),
         0..1024 => format!("{n} bytes"),
@@ -19,17 +19,17 @@ pub(crate) fn bytes_in_words(n: u64) -> String {
 }
 
 /// A rate: `0/s`, `950/s`, `12.3k/s`, `1.2M/s`.
-pub(crate) fn per_second(n: f64) -> String {
+pub fn per_second(n: f64) -> String {
     format!("{}/s", scaled(n, 1000.0, &["", "k", "M", "G", "T"]))
 }
 
 /// Bytes per second: `1.5MiB/s`.
-pub(crate) fn bytes_per_second(n: f64) -> String {
+pub fn bytes_per_second(n: f64) -> String {
     format!("{}/s", bytes(n.max(0.0).round() as u64))
 }
 
 /// A count with its thousands set apart: `1,234,567`.
-pub(crate) fn count(n: u64) -> String {
+pub fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut text = String::with_capacity(digits.len() + digits.len() / 3);
     for (place, digit) in digits.chars().enumerate() {
@@ -42,17 +42,17 @@ pub(crate) fn count(n: u64) -> String {
 }
 
 /// A count and its noun, with the ending of the plural: `1 resize`, `2 resizes`.
-pub(crate) fn counted(n: u64, noun: &str, plural: &str) -> String {
+pub fn counted(n: u64, noun: &str, plural: &str) -> String {
     format!("{} {noun}{}", count(n), if n == 1 { "" } else { plural })
 }
 
 /// A number of messages and what happened to them: `1 message was lost`, `2 messages were lost`.
-pub(crate) fn messages(n: u64, what: &str) -> String {
+pub fn messages(n: u64, what: &str) -> String {
     if n == 1 { format!("1 message was {what}") } else { format!("{n} messages were {what}") }
 }
 
 /// An age: `12ms`, `3.4s`, `5m`, `2h`, `3d`.
-pub(crate) fn age(millis: u64) -> String {
+pub fn age(millis: u64) -> String {
     match millis {
         0..1_000 => format!("{millis}ms"),
         1_000..60_000 => format!("{:.1}s", millis as f64 / 1000.0),
@@ -63,7 +63,7 @@ pub(crate) fn age(millis: u64) -> String {
 }
 
 /// A moment, given in milliseconds since 1970: `2026-01-31T23:59:58.123Z`.
-pub(crate) fn utc(millis: u64) -> String {
+pub fn utc(millis: u64) -> String {
     let (seconds, millis) = (millis / 1000, millis % 1000);
     let (days, second) = (seconds / 86_400, seconds % 86_400);
     let (year, month, day) = civil(days);
@@ -72,7 +72,7 @@ pub(crate) fn utc(millis: u64) -> String {
 }
 
 /// A date with nanoseconds: `2026-01-31T23:59:58.123456789Z`.
-pub(crate) fn utc_ns(date: SystemTime) -> String {
+pub fn utc_ns(date: SystemTime) -> String {
     let since = date.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let millis = u64::try_from(since.as_millis()).unwrap_or(u64::MAX);
     let text = utc(millis);
@@ -80,7 +80,7 @@ pub(crate) fn utc_ns(date: SystemTime) -> String {
 }
 
 /// A time in its unit: `850ns`, `12us`, `3.4ms`, `2.1s`.
-pub(crate) fn nanos(ns: u64) -> String {
+pub fn nanos(ns: u64) -> String {
     match ns {
         0..1_000 => format!("{ns}ns"),
         1_000..1_000_000 => format!("{}us", tenths(ns, 1_000)),
@@ -107,18 +107,18 @@ fn civil(days: u64) -> (u64, u64, u64) {
 }
 
 /// A part of a whole in percent; 0 of 0 is 0.
-pub(crate) fn percent(part: u64, whole: u64) -> String {
+pub fn percent(part: u64, whole: u64) -> String {
     let percent = if whole == 0 { 0.0 } else { part as f64 * 100.0 / whole as f64 };
     if percent > 0.0 && percent < 1.0 { "<1%".to_owned() } else { format!("{percent:.0}%") }
 }
 
 /// Text that another program chose, with the control characters that a terminal might obey made visible.
-pub(crate) fn printable(text: impl Display) -> String {
+pub fn printable(text: impl Display) -> String {
     text.to_string().chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
 /// A time on the command line: a number of seconds, or a duration with its unit.
-pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+pub fn duration(text: &str) -> Result<Duration, String> {
     let told =
         || format!("{text:?} is not a time: write seconds, such as 5 or 0.5, or a number with a unit: 500ms, 30s, 5m");
     match text.parse::<f64>() {
@@ -128,7 +128,7 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
 }
 
 /// The time between two requests to the daemon: a [`duration`] of 10 ms to 24 h. A clock cannot add every duration to the present.
-pub(crate) fn interval(text: &str) -> Result<Duration, String> {
+pub fn interval(text: &str) -> Result<Duration, String> {
     let duration = duration(text)?;
     if duration < Duration::from_millis(10) {
         return Err(format!("{text:?} is too short: the shortest is 10ms"));

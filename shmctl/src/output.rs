@@ -39,7 +39,7 @@ pub(crate) fn print_json(value: &impl serde::Serialize) -> Result<()> {
 }
 
 /// Waits for one of `fds`, at most `timeout`; their events say which are ready. After an interrupted wait none is.
-pub(crate) fn wait_for(fds: &mut [PollFd<'_>], timeout: Duration) -> Result<()> {
+pub fn wait_for(fds: &mut [PollFd<'_>], timeout: Duration) -> Result<()> {
     poll(fds, Some(timeout)).map_err(|e| Error::system("cannot wait for input, output and signals", e))?;
     Ok(())
 }
@@ -51,7 +51,7 @@ pub(crate) fn has_gone(fd: &PollFd<'_>) -> bool {
 }
 
 /// Whether a descriptor is ready.
-pub(crate) fn has_news(fd: &PollFd<'_>) -> bool {
+pub fn has_news(fd: &PollFd<'_>) -> bool {
     fd.any().unwrap_or(true)
 }
 

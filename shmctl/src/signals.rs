@@ -13,7 +13,7 @@ use crate::error::{Failure, Result};
 
 /// Once this is made, the first of the signals is noted here and the second ends the process at once.
 #[derive(Debug)]
-pub(crate) struct Signals {
+pub struct Signals {
     pipe: UnixStream,
     came: Arc<AtomicBool>,
     number: Arc<AtomicUsize>,
@@ -21,12 +21,12 @@ pub(crate) struct Signals {
 
 impl Signals {
     /// SIGINT and SIGTERM.
-    pub(crate) fn catch() -> Result<Self> {
+    pub fn catch() -> Result<Self> {
         Self::of(&[SIGINT, SIGTERM])
     }
 
     /// The same, and SIGHUP and SIGQUIT, for a command that has to give the terminal back before it ends.
-    pub(crate) fn catch_on_screen() -> Result<Self> {
+    pub fn catch_on_screen() -> Result<Self> {
         Self::of(&[SIGINT, SIGTERM, SIGHUP, SIGQUIT])
     }
 
@@ -45,18 +45,18 @@ impl Signals {
     }
 
     /// A flag that a signal raises.
-    pub(crate) fn flag(&self) -> Arc<AtomicBool> {
+    pub fn flag(&self) -> Arc<AtomicBool> {
         Arc::clone(&self.came)
     }
 
     /// The name of the signal that has arrived.
-    pub(crate) fn name(&self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         // The number is stored before the flag is raised.
         if self.number.load(Ordering::Relaxed) == SIGTERM as usize { "SIGTERM" } else { "SIGINT" }
     }
 
     /// Whether a signal has arrived.
-    pub(crate) fn came(&self) -> bool {
+    pub fn came(&self) -> bool {
         self.came.load(Ordering::Relaxed)
     }
 }

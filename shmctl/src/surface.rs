@@ -14,7 +14,7 @@ use crate::exit_code;
 const HEAD: &str = "\
 # What scripts and monitoring may rely on: commands, options with their values, defaults and variables, exit codes, and the fields of
 # the JSON output. A test compares this file with the programs and with etc/schemas. Renew it with
-#     SHMD_BLESS=1 cargo test -p shmctl --bin shmctl surface
+#     SHMD_BLESS=1 cargo test -p shmctl --lib surface
 # and look at the difference: a line that is gone or different breaks somebody's script.
 ";
 
@@ -126,7 +126,7 @@ fn the_surface_is_what_its_file_says() {
     assert!(
         written == made,
         "etc/surface.txt is out of date (- the file, + the programs):\n{}\nif that is meant, renew it: SHMD_BLESS=1 cargo test -p \
-         shmctl --bin shmctl surface",
+         shmctl --lib surface",
         difference(&written, &made)
     );
 }

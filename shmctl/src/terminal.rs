@@ -11,14 +11,16 @@ const ELLIPSIS: char = '\u{2026}';
 
 /// Columns and rows of a terminal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Size {
-    pub(crate) columns: usize,
-    pub(crate) rows: usize,
+pub struct Size {
+    /// Characters in a line.
+    pub columns: usize,
+    /// Lines.
+    pub rows: usize,
 }
 
 /// The size of the terminal, or `None` if `out` is not a terminal. The terminal is asked first, then `COLUMNS` and `LINES`;
 /// otherwise the size is 80 by 24.
-pub(crate) fn size(out: &(impl IsTerminal + AsFd)) -> Option<Size> {
+pub fn size(out: &(impl IsTerminal + AsFd)) -> Option<Size> {
     let variable = |name: &str| std::env::var(name).ok()?.parse().ok().filter(|n: &usize| *n > 0);
     out.is_terminal().then(|| match terminal_size_of(out) {
         Some((Width(columns), Height(rows))) => Size { columns: columns.into(), rows: rows.into() },
@@ -73,7 +75,7 @@ fn columns_of(c: char) -> usize {
 }
 
 /// The text if it fits into `most` columns, otherwise as much of its beginning as fits with an ellipsis.
-pub(crate) fn shortened(text: &str, most: usize) -> String {
+pub fn shortened(text: &str, most: usize) -> String {
     if columns(text) <= most {
         return text.to_owned();
     }
