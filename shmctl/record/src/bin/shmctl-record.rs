@@ -1,0 +1,6 @@
+//! The command `shmctl record`.
+#![forbid(unsafe_code)]
+
+fn main() -> std::process::ExitCode {
+    shmctl_record::record()
+}

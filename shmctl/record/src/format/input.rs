@@ -1,0 +1,153 @@
+//! A finished file, read by what its end says.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use mcap::records::{Record, op};
+use mcap::{MAGIC, Summary, parse_record};
+
+use super::contents::FOOTER_LEN;
+use super::encode::HEAD;
+use super::packing::unpacked;
+use super::scan::{chunk, records};
+
+/// Why a file cannot be read.
+#[derive(Debug)]
+pub(crate) enum Unreadable {
+    /// The system says so.
+    Io(io::Error),
+    /// It is no MCAP file.
+    Foreign(&'static str),
+    /// It has no end, or an end that says nothing.
+    Unfinished(String),
+    /// A part of it is not what was written.
+    Damaged(String),
+}
+
+impl From<io::Error> for Unreadable {
+    fn from(error: io::Error) -> Self {
+        // Somebody cuts the file short.
+        if error.kind() == io::ErrorKind::UnexpectedEof {
+            return Unreadable::Damaged("it is shorter than its parts say".to_owned());
+        }
+        Unreadable::Io(error)
+    }
+}
+
+/// A file and its summary.
+#[derive(Debug)]
+pub(crate) struct Input {
+    pub(crate) path: PathBuf,
+    file: File,
+    len: u64,
+    pub(crate) summary: Summary,
+}
+
+impl Input {
+    pub(crate) fn open(path: &Path) -> Result<Self, Unreadable> {
+        let file = File::open(path)?;
+        let facts = file.metadata()?;
+        if !facts.is_file() {
+            return Err(Unreadable::Foreign("it is no regular file"));
+        }
+        let summary = read_summary(&file, facts.len())?;
+        Ok(Input { path: path.to_owned(), file, len: facts.len(), summary })
+    }
+
+    /// The times of the first and of the last message.
+    pub(crate) fn times(&self) -> Option<(u64, u64)> {
+        let filled = self.summary.chunk_indexes.iter().filter(|chunk| chunk.message_end_time > 0);
+        let times = filled.map(|chunk| (chunk.message_start_time, chunk.message_end_time));
+        times.reduce(|one, other| (one.0.min(other.0), one.1.max(other.1)))
+    }
+
+    /// The messages of a channel, if the file says so.
+    pub(crate) fn count(&self, channel: u16) -> Option<u64> {
+        let counts = self.summary.stats.as_ref().map(|stats| &stats.channel_message_counts)?;
+        // An empty map says nothing.
+        (!counts.is_empty()).then(|| counts.get(&channel).copied().unwrap_or(0))
+    }
+
+    /// The records of the chunk that begins at `offset`, read into `buffer`.
+    pub(crate) fn records<'b>(
+        &self,
+        offset: u64,
+        length: u64,
+        buffer: &'b mut Vec<u8>,
+    ) -> Result<Cow<'b, [u8]>, Unreadable> {
+        let damaged = |why: String| Unreadable::Damaged(format!("the chunk at byte {offset}: {why}"));
+        if offset.checked_add(length).is_none_or(|end| end > self.len) || length < HEAD as u64 {
+            return Err(damaged("it is not in the file".to_owned()));
+        }
+        buffer.clear();
+        buffer.try_reserve(length as usize).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+        buffer.resize(length as usize, 0);
+        self.file.read_exact_at(buffer, offset)?;
+        if buffer[0] != op::CHUNK {
+            return Err(damaged("there is something else".to_owned()));
+        }
+        let (header, data) = chunk(&buffer[HEAD..]).map_err(damaged)?;
+        unpacked(&header, data).map_err(damaged)
+    }
+}
+
+/// What the end of a file says.
+fn read_summary(file: &File, len: u64) -> Result<Summary, Unreadable> {
+    let mut magic = [0; MAGIC.len()];
+    if len >= MAGIC.len() as u64 {
+        file.read_exact_at(&mut magic, 0)?;
+    }
+    if magic != *MAGIC {
+        return Err(Unreadable::Foreign("it does not begin as MCAP files do"));
+    }
+    let unfinished = |why: &str| Unreadable::Unfinished(why.to_owned());
+    let footer_at = len.checked_sub(FOOTER_LEN as u64).filter(|at| *at >= MAGIC.len() as u64);
+    let footer_at = footer_at.ok_or_else(|| unfinished("it has no end"))?;
+    let mut footer = [0; FOOTER_LEN];
+    file.read_exact_at(&mut footer, footer_at)?;
+    if footer[0] != op::FOOTER || !footer.ends_with(MAGIC) {
+        return Err(unfinished("it has no end"));
+    }
+    let number = |at: usize| u64::from_le_bytes(footer[at..at + 8].try_into().expect("8 bytes"));
+    let start = number(HEAD);
+    if start == 0 {
+        return Err(unfinished("it has no summary"));
+    }
+    let summary_len = footer_at.checked_sub(start).and_then(|len| usize::try_from(len).ok());
+    let summary_len = summary_len.ok_or_else(|| Unreadable::Damaged("its summary is not in the file".to_owned()))?;
+    let mut bytes = Vec::new();
+    bytes.try_reserve_exact(summary_len + HEAD + 16).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
+    bytes.resize(summary_len, 0);
+    file.read_exact_at(&mut bytes, start)?;
+    bytes.extend_from_slice(&footer[..HEAD + 16]);
+    let saved = u32::from_le_bytes(footer[HEAD + 16..HEAD + 20].try_into().expect("4 bytes"));
+    if saved != 0 && saved != crc32fast::hash(&bytes) {
+        return Err(Unreadable::Damaged("the checksum of its summary is wrong".to_owned()));
+    }
+    parse(&bytes[..summary_len]).map_err(Unreadable::Damaged)
+}
+
+fn parse(bytes: &[u8]) -> Result<Summary, String> {
+    let mut summary = Summary::default();
+    for record in records(bytes) {
+        let (kind, _, body) = record.map_err(|at| format!("there is no record at byte {at} of its summary"))?;
+        // The others are not needed here.
+        if !matches!(kind, op::CHANNEL | op::STATISTICS | op::CHUNK_INDEX) {
+            continue;
+        }
+        match parse_record(kind, body).map_err(|e| format!("its summary: {e}"))? {
+            Record::Channel(channel) => {
+                let mcap::records::Channel { id, topic, message_encoding, metadata, .. } = channel;
+                let channel = mcap::Channel { id, topic, schema: None, message_encoding, metadata };
+                summary.channels.insert(id, channel.into());
+            }
+            Record::ChunkIndex(index) => summary.chunk_indexes.push(index),
+            Record::Statistics(stats) => summary.stats = Some(stats),
+            _ => {}
+        }
+    }
+    Ok(summary)
+}

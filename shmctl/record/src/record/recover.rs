@@ -1,0 +1,167 @@
+//! `--recover`: gives a recording that was interrupted its end.
+
+use std::cell::RefCell;
+use std::fmt::Display;
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use mcap::MAGIC;
+use mcap::records::op;
+use shmctl::companion::human::{bytes_in_words, counted};
+use shmctl::companion::{Failure, Result, note};
+
+use super::file::{OutputFile, Refused};
+use crate::format::contents::Contents;
+use crate::format::encode::append_message_index;
+use crate::format::input::{Input, Unreadable};
+use crate::format::notes::{self, note as metadata};
+use crate::format::scan::{Found, Indexes, Next, Scan};
+
+/// What can be read of a file.
+#[derive(Debug, Default)]
+struct Survey {
+    contents: Contents,
+    /// Where the whole part ends.
+    len: u64,
+    /// The indexes of the last chunk that are not in the file.
+    pending: Indexes,
+    /// What is wrong in the middle of the file, with whole chunks behind it.
+    damage: Option<String>,
+}
+
+/// Repairs `path`, or writes what can be read of it to `output`.
+pub(crate) fn run(path: &Path, output: Option<&Path>, replace: bool) -> Result<()> {
+    match (Input::open(path), output) {
+        (Ok(_), None) => {
+            note(&format!("{} has its end: there is nothing to repair", path.display()));
+            return Ok(());
+        }
+        (Err(Unreadable::Io(error)), _) => return Err(failed(path, &error)),
+        (Err(Unreadable::Foreign(why)), _) => {
+            return Err(failed(path, &format!("{why}; only MCAP files can be recovered")));
+        }
+        _ => {}
+    }
+    match output {
+        None => repair(path),
+        Some(output) => copy(path, output, replace),
+    }
+}
+
+fn repair(path: &Path) -> Result<()> {
+    let mut file = OutputFile::repair(path).map_err(|refused| refusal(path, refused))?;
+    let survey = survey(file.file(), &mut |found| Ok(found.at), &mut |_| Ok(())).map_err(|e| failed(path, &e))?;
+    if let Some(damage) = survey.damage {
+        return Err(Failure::Other(format!(
+            "{0}: {damage}, and there are whole chunks behind that place; to keep them, write what can be read to a new file: \
+             shmctl record --recover {0} --output NEW",
+            path.display()
+        )));
+    }
+    let cut = file.len - survey.len;
+    file.cut(survey.len).map_err(|e| failed(path, &e))?;
+    let told = finish(&mut file, survey).map_err(|e| failed(path, &e))?;
+    note(&format!("{}: recovered {told}; cut off {} that were incomplete", path.display(), bytes_in_words(cut)));
+    Ok(())
+}
+
+fn copy(path: &Path, output: &Path, replace: bool) -> Result<()> {
+    let source = OutputFile::repair(path).map_err(|refused| refusal(path, refused))?;
+    let file = OutputFile::create(output, replace).map_err(|refused| refusal(output, refused))?;
+    let file = RefCell::new(file);
+    // The header comes from the source.
+    file.borrow_mut().cut(MAGIC.len() as u64).map_err(|e| failed(output, &e))?;
+    let next = &mut |_: &Found| Ok(file.borrow().len);
+    let keep = &mut |found: &Found| file.borrow_mut().append(&found.bytes).map(drop);
+    let survey = survey(source.file(), next, keep).map_err(|e| failed(output, &e))?;
+    let mut file = file.into_inner();
+    let damage = survey.damage.as_ref().map(|damage| format!("; {damage}")).unwrap_or_default();
+    let told = finish(&mut file, survey).map_err(|e| failed(output, &e))?;
+    note(&format!("{}: recovered {told} from {}{damage}", output.display(), path.display()));
+    Ok(())
+}
+
+/// Reads every record. `place` says where a record lies in the file that is to be ended, and `keep` gets those that are whole.
+fn survey(
+    source: &File,
+    place: &mut dyn FnMut(&Found) -> io::Result<u64>,
+    keep: &mut dyn FnMut(&Found) -> io::Result<()>,
+) -> io::Result<Survey> {
+    let mut survey = Survey::default();
+    let Some(mut scan) = Scan::new(source)? else { return Ok(survey) };
+    let (mut has_header, mut wrong) = (false, None);
+    while let Next::Record(found) = scan.next()? {
+        match found.kind() {
+            op::DATA_END | op::FOOTER => break,
+            // The index of a chunk that cannot be read.
+            op::MESSAGE_INDEX if wrong.is_some() && survey.damage.is_none() => continue,
+            _ => {}
+        }
+        has_header |= found.kind() == op::HEADER;
+        let at = place(&found)?;
+        match survey.contents.add(&found, at) {
+            Ok(indexes) => {
+                if let (op::CHUNK, Some(what)) = (found.kind(), wrong.take()) {
+                    survey.damage.get_or_insert(what);
+                } else if wrong.is_some() {
+                    continue;
+                }
+                keep(&found)?;
+                survey.len = found.at + found.bytes.len() as u64;
+                survey.remember(&found, indexes);
+            }
+            Err(why) => drop(wrong.get_or_insert_with(|| format!("the record at byte {} is damaged: {why}", found.at))),
+        }
+    }
+    if !has_header {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "it ends before its first record"));
+    }
+    Ok(survey)
+}
+
+impl Survey {
+    /// Keeps track of the last chunk's indexes.
+    fn remember(&mut self, found: &Found, indexes: Option<Indexes>) {
+        match (found.kind(), indexes) {
+            (_, Some(indexes)) => self.pending = indexes,
+            (op::MESSAGE_INDEX, _) => {
+                let there = self.contents.chunks.last().map(|chunk| &chunk.index.message_index_offsets);
+                self.pending.retain(|(channel, _)| there.is_none_or(|there| !there.contains_key(channel)));
+            }
+            // A chunk that has none, because its writer writes none.
+            _ => self.pending.clear(),
+        }
+    }
+}
+
+/// Appends the indexes that are missing and the end. Returns what is in the file, in words.
+fn finish(file: &mut OutputFile, survey: Survey) -> io::Result<String> {
+    let Survey { mut contents, pending, .. } = survey;
+    for (channel, entries) in pending {
+        let mut bytes = Vec::new();
+        append_message_index(&mut bytes, channel, &entries);
+        let at = file.append(&bytes)?;
+        if let Some(chunk) = contents.chunks.last_mut() {
+            chunk.index.message_index_offsets.insert(channel, at);
+            chunk.index.message_index_length += bytes.len() as u64;
+        }
+    }
+    file.contents = contents;
+    if let Some((_, error)) = file.finish(|_, _| vec![metadata(notes::END, [("reason", "recovered".to_owned())])])? {
+        return Err(error);
+    }
+    let (messages, chunks) = (file.contents.messages(), file.contents.chunks.len() as u64);
+    Ok(format!("{} in {}", counted(messages, "message", "s"), counted(chunks, "chunk", "s")))
+}
+
+fn failed(path: &Path, why: &dyn Display) -> Failure {
+    Failure::Other(format!("cannot recover {}: {why}", path.display()))
+}
+
+fn refusal(path: &Path, refused: Refused) -> Failure {
+    match refused {
+        Refused::InUse => failed(path, &"another program is writing to it; wait for its end"),
+        Refused::Io(error) => failed(path, &error),
+    }
+}

@@ -1,0 +1,125 @@
+//! `shmctl replay`: messages of MCAP files into channels.
+
+mod batch;
+mod publish;
+mod schedule;
+mod source;
+mod topics;
+mod when;
+
+use std::path::PathBuf;
+use std::time::Instant;
+
+use clap::Parser;
+use shmctl::companion::{Failure, Global, Result, Signals, human, note};
+
+use self::publish::{Published, Publisher};
+use self::schedule::{Schedule, Speed};
+use self::source::{Plan, Source};
+use self::topics::{Mapping, Topics};
+use self::when::{Range, When};
+use crate::format::input::{Input, Unreadable};
+
+const EXAMPLES: &str = "\
+The messages of each topic go to the channel of the same name, or to the one that --map names. The channels have to be there, and the \
+command borrows the role of their writers. Messages keep the distances in time that they have in the file. While a lossless channel is \
+full, the command waits for its readers, and is late with the messages after that.
+
+Several files are published one after the other, in the order of their times: the parts of a recording, for example.
+
+SIGINT and SIGTERM end the command with 0. It says on standard error how many messages were published, and how late.
+
+Examples:
+  shmctl replay run.mcap
+  shmctl replay run-*.mcap                        all parts of a recording
+  shmctl replay run.mcap --map cam=cam2 --only cam
+  shmctl replay run.mcap --from 10s --to 20s      ten seconds of it
+  shmctl replay run.mcap --speed max              as fast as the readers allow
+  shmctl replay run.mcap --speed 0.5 --loop       slowly, again and again";
+
+/// Publish the messages of MCAP files again.
+#[derive(Debug, Parser)]
+#[command(name = "shmctl-replay", bin_name = "shmctl replay", version, after_help = EXAMPLES, max_term_width = 100)]
+pub(crate) struct Args {
+    /// The files.
+    #[arg(value_name = "FILE", required = true)]
+    files: Vec<PathBuf>,
+    /// How fast: 2 is twice as fast as recorded, max as fast as the readers allow.
+    #[arg(long, value_name = "FACTOR", default_value = "1")]
+    speed: Speed,
+    /// Begin again after the end: COUNT times in all, or without end.
+    #[arg(long = "loop", value_name = "COUNT", num_args = 0..=1, require_equals = true, default_missing_value = "0")]
+    passes: Option<u64>,
+    /// Publish the messages of TOPIC to CHANNEL. May be given for each topic.
+    #[arg(long, value_name = "TOPIC=CHANNEL")]
+    map: Vec<Mapping>,
+    /// Publish only the messages of this topic. May be given several times.
+    #[arg(long, value_name = "TOPIC")]
+    only: Vec<String>,
+    /// Begin here: an offset from the first message, such as 10s or 1.5, or a date, such as 2026-01-31T12:00:00Z.
+    #[arg(long, value_name = "WHEN")]
+    from: Option<When>,
+    /// End before this moment, given in the same way.
+    #[arg(long, value_name = "WHEN")]
+    to: Option<When>,
+    #[command(flatten)]
+    pub(crate) global: Global,
+}
+
+pub(crate) fn run(args: Args) -> Result<()> {
+    let signals = Signals::catch()?;
+    let mut inputs: Vec<Input> = args.files.iter().map(|path| open(path)).collect::<Result<_>>()?;
+    inputs.sort_by_key(|input| input.times().unwrap_or_default());
+    let first = inputs.iter().filter_map(Input::times).map(|(first, _)| first).min().unwrap_or(0);
+    let range = Range::new(first, args.from, args.to)?;
+    let topics =
+        Topics::new(&inputs, &args.map, &args.only, args.global.channel.as_ref().filter(|_| args.global.is_given))?;
+    let mut publisher = Publisher::attach(&args.global.endpoint(), &topics, &signals)?;
+    let passes = match args.passes {
+        None => Some(1),
+        Some(0) => None,
+        passes => passes,
+    };
+    let begun = Instant::now();
+    let source = Source::start(Plan { inputs, topics, range, passes })?;
+    let result = publisher.run(&source, Schedule::new(args.speed), &signals);
+    // The reading thread ends when nobody takes its batches.
+    let read = source.end();
+    let published = publisher.published();
+    tell(&published, begun.elapsed());
+    result.and(read)
+}
+
+fn open(path: &std::path::Path) -> Result<Input> {
+    let shown = path.display();
+    Input::open(path).map_err(|why| {
+        Failure::Other(match why {
+            Unreadable::Io(error) => format!("cannot read {shown}: {error}"),
+            Unreadable::Foreign(why) => format!("{shown} is no MCAP file: {why}"),
+            Unreadable::Unfinished(why) => format!(
+                "{shown}: {why}; its recording was interrupted, or is still going on. After an interruption, repair the file with: \
+                 shmctl record --recover {shown}"
+            ),
+            Unreadable::Damaged(why) => {
+                format!("{shown} is damaged: {why}; write what can be read with: shmctl record --recover {shown} --output NEW")
+            }
+        })
+    })
+}
+
+fn tell(published: &Published, elapsed: std::time::Duration) {
+    let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+    let mut told = format!(
+        "published {}, {}, in {}",
+        human::counted(published.messages, "message", "s"),
+        human::bytes_in_words(published.bytes),
+        human::age(millis)
+    );
+    if published.dropped > 0 {
+        told += &format!("; {} because a channel was full", human::messages(published.dropped, "dropped"));
+    }
+    if let Some((p99, most)) = published.late_ns {
+        told += &format!("; 99% of them no later than {}, all within {}", human::nanos(p99), human::nanos(most));
+    }
+    note(&told);
+}

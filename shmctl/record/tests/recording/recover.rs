@@ -1,0 +1,176 @@
+//! `--recover`: what was written before an interruption is kept.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use shm_test_support::{Daemon, TempDir, clean, program, wait_until};
+
+use crate::kit::{Contents, assert_messages, daemon, has, message, publish, record};
+
+/// A finished recording of `count` messages in small chunks.
+#[track_caller]
+fn recording(daemon: &Daemon, count: u64, more: &[&str]) -> PathBuf {
+    let file = daemon.place.path("finished.mcap");
+    let count_text = count.to_string();
+    let args = [&["--chunk", "4KiB", "-n", &count_text][..], more].concat();
+    let recorder = record(daemon, &file, &args);
+    publish(&mut daemon.writer(), 0..count);
+    recorder.wait().ok();
+    file
+}
+
+fn recover(path: &Path, more: &[&str]) -> shm_test_support::Run {
+    let mut command = clean(program("shmctl"));
+    command.args(["record", "--recover"]).arg(path).args(more);
+    shm_test_support::Run::of(command)
+}
+
+/// The number of messages in a file, which are the first ones.
+#[track_caller]
+fn prefix(path: &Path) -> u64 {
+    let contents = Contents::of(path);
+    let found = contents.of_topic("main");
+    assert_messages(&found, 0..found.len() as u64);
+    found.len() as u64
+}
+
+#[test]
+fn a_recorder_that_is_killed_loses_nothing_that_was_in_a_finished_chunk() {
+    for compression in ["none", "lz4", "zstd"] {
+        let daemon = daemon("");
+        let file = daemon.place.path("run.mcap");
+        let recorder = record(&daemon, &file, &["--chunk", "64KiB", "--compression", compression]);
+        publish(&mut daemon.writer(), 0..400);
+        daemon.until_stat("the recorder has read everything", |stat| {
+            stat.readers.iter().all(|reader| reader.lag_messages == 0)
+        });
+        let written = fs::metadata(&file).unwrap().len();
+        wait_until("a chunk is there", || fs::metadata(&file).unwrap().len() > 10_000);
+        recorder.kill();
+        let replay = daemon.cli(&["replay", file.to_str().unwrap()]);
+        replay.refused(1, &["run.mcap", "it has no end", "shmctl record --recover"]);
+        let run = recover(&file, &[]).ok();
+        let count = prefix(&file);
+        assert!(count > 0 && run.err.contains(&format!("recovered {count} messages in ")), "{count} {run:?}");
+        assert!(fs::metadata(&file).unwrap().len() >= written.min(10_000));
+        let contents = Contents::of(&file);
+        assert_eq!(contents.reason(), "recovered");
+        assert_eq!(contents.notes("shmd.numbers")[0]["first_sequence"], "0");
+        // The second time, there is nothing to do.
+        let before = fs::read(&file).unwrap();
+        assert!(recover(&file, &[]).ok().err.contains("nothing to repair"));
+        assert!(fs::read(&file).unwrap() == before);
+    }
+}
+
+#[test]
+fn what_was_received_is_on_the_disk_a_second_later() {
+    let daemon = daemon("");
+    let file = daemon.place.path("run.mcap");
+    let recorder = record(&daemon, &file, &[]);
+    publish(&mut daemon.writer(), 0..8);
+    wait_until("the messages are in the file", || has(&file, &message(7)));
+    recorder.kill();
+    recover(&file, &[]).ok();
+    assert_eq!(prefix(&file), 8);
+}
+
+#[test]
+fn a_file_that_was_cut_anywhere_is_repaired_up_to_there() {
+    for compression in ["none", "zstd"] {
+        let (daemon, dir) = (daemon(""), TempDir::new());
+        let bytes = fs::read(recording(&daemon, 40, &["--compression", compression])).unwrap();
+        let whole = Contents::of(&daemon.place.path("finished.mcap"));
+        let first_chunk = whole.summary.chunk_indexes[0].chunk_start_offset as usize;
+        let mut before = 0;
+        for len in (0..bytes.len()).step_by(bytes.len() / 60) {
+            let file = dir.join("cut.mcap");
+            fs::write(&file, &bytes[..len]).unwrap();
+            let run = recover(&file, &[]);
+            if len < 60 {
+                // Nothing was recorded yet.
+                if run.code != Some(0) {
+                    run.refused(1, &["cannot recover", "cut.mcap"]);
+                }
+                continue;
+            }
+            run.ok();
+            let count = prefix(&file);
+            assert!(count >= before && (count > 0 || len < first_chunk + 20_000), "{len}: {count} after {before}");
+            before = count;
+        }
+        assert_eq!(before, 40);
+    }
+}
+
+#[test]
+fn damage_in_the_middle_is_not_cut_off_and_a_copy_keeps_what_is_behind_it() {
+    let daemon = daemon("");
+    let file = recording(&daemon, 200, &[]);
+    let contents = Contents::of(&file);
+    let chunks = &contents.summary.chunk_indexes;
+    let middle = &chunks[chunks.len() / 2];
+    let mut bytes = fs::read(&file).unwrap();
+    // In the last bytes of its messages.
+    bytes[(middle.chunk_start_offset + middle.chunk_length - 1) as usize] ^= 1;
+    let copy = daemon.place.path("copy.mcap");
+    let copy_to = ["--output", copy.to_str().unwrap()];
+    for is_whole in [true, false] {
+        // Without the last bytes, the end is missing, too.
+        let len = if is_whole { bytes.len() } else { bytes.len() - 20 };
+        fs::write(&file, &bytes[..len]).unwrap();
+        let run = recover(&file, &[]);
+        if is_whole {
+            run.ok();
+            let replay = daemon.cli(&["replay", file.to_str().unwrap(), "--speed", "max"]);
+            replay.fails(1, &["finished.mcap is damaged", "checksum", "--recover"]);
+        } else {
+            run.refused(1, &["is damaged", "checksum", "--output NEW"]);
+        }
+        assert!(fs::read(&file).unwrap() == bytes[..len], "the file is as it was");
+        let run = recover(&file, &[&copy_to[..], &["--force"]].concat()).ok();
+        assert!(run.err.contains("is damaged"), "{run:?}");
+        let found = Contents::of(&copy);
+        let missing = middle_messages(&contents, middle.chunk_start_offset);
+        assert_eq!(found.messages.len() as u64 + missing, 200);
+        assert_eq!(found.summary.chunk_indexes.len(), chunks.len() - 1);
+        assert!(found.messages.iter().all(|message| contents.messages.contains(message)));
+    }
+    recover(&file, &copy_to).refused(1, &["cannot recover", "copy.mcap"]);
+}
+
+/// Messages in the chunk at this place.
+fn middle_messages(contents: &Contents, offset: u64) -> u64 {
+    let stats = &contents.summary;
+    let chunk = stats.chunk_indexes.iter().find(|chunk| chunk.chunk_start_offset == offset).unwrap();
+    // An entry has 16 bytes, and its record 15 more.
+    (chunk.message_index_length - 15) / 16
+}
+
+#[test]
+fn a_file_that_is_being_written_is_left_alone() {
+    let daemon = daemon("");
+    let file = daemon.place.path("run.mcap");
+    let mut recorder = record(&daemon, &file, &[]);
+    publish(&mut daemon.writer(), 0..8);
+    wait_until("the messages are in the file", || has(&file, &message(7)));
+    recover(&file, &[]).refused(1, &["another program is writing to it"]);
+    let other = daemon.cli(&["record", "--force", "-o", file.to_str().unwrap()]);
+    other.refused(1, &["another program is writing to it"]);
+    recorder.signal(nix::sys::signal::Signal::SIGINT);
+    recorder.wait().ok();
+    assert_eq!(prefix(&file), 8);
+}
+
+#[test]
+fn what_is_no_recording_is_not_touched() {
+    let dir = TempDir::new();
+    let file = dir.join("garbage");
+    for bytes in [&b""[..], b"hello", &[0; 1000], b"\x89MCAP0\r\n"] {
+        fs::write(&file, bytes).unwrap();
+        recover(&file, &[]).refused(1, &["cannot recover", "garbage"]);
+        assert!(fs::read(&file).unwrap() == bytes);
+    }
+    recover(&dir.join("none"), &[]).refused(1, &["cannot recover", "No such file"]);
+    recover(dir.path(), &[]).refused(1, &["cannot recover", "no regular file"]);
+}
