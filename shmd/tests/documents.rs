@@ -5,11 +5,12 @@ use std::path::{Path, PathBuf};
 
 use shm_cli::keys;
 
-const DOCUMENTS: [&str; 12] = [
+const DOCUMENTS: [&str; 13] = [
     "README.md",
     "CHANGELOG.md",
     "etc/MANUAL.md",
     "etc/OPERATIONS.md",
+    "etc/RECORDING.md",
     "shm-proto/DESIGN.md",
     "shm-proto/PERFORMANCE.md",
     "shm-proto/PROTOCOL.md",
