@@ -61,6 +61,8 @@ pub(crate) struct Stamp {
 #[derive(Debug)]
 pub(crate) struct Chunk {
     buffer: Buffer,
+    /// How long it may become. The buffer may have been a larger chunk's, and have more room.
+    limit: usize,
     times: Option<(u64, u64)>,
     parts: Vec<Part>,
     pub(crate) events: Vec<Event>,
@@ -72,15 +74,16 @@ const ROOM: usize = chunk_head_len("");
 impl Chunk {
     /// A chunk with room for a message of `len` bytes, and for `usual` bytes of messages.
     pub(crate) fn new(depot: &Depot, usual: usize, len: usize) -> Self {
-        let mut buffer = depot.take(ROOM + usual.max(MESSAGE_HEAD + len));
+        let limit = ROOM + usual.max(MESSAGE_HEAD + len);
+        let mut buffer = depot.take(limit);
         buffer.bytes.resize(ROOM, 0);
-        Chunk { buffer, times: None, parts: Vec::new(), events: Vec::new() }
+        Chunk { buffer, limit, times: None, parts: Vec::new(), events: Vec::new() }
     }
 
     /// Whether a message of `len` bytes fits in.
     #[inline]
     pub(crate) fn fits(&self, len: usize) -> bool {
-        self.buffer.bytes.capacity() - self.buffer.bytes.len() >= MESSAGE_HEAD + len
+        self.limit - self.buffer.bytes.len() >= MESSAGE_HEAD + len
     }
 
     /// Whether there is a message in it.
@@ -149,7 +152,7 @@ impl Chunk {
 
     /// The chunk as it is written. With a packer, the memory goes back to the depot at once.
     pub(crate) fn seal(self, packer: Option<&mut Packer>, compression: Compression, depot: &Depot) -> Sealed {
-        let Chunk { mut buffer, times, parts, events } = self;
+        let Chunk { mut buffer, times, parts, events, .. } = self;
         let records = &buffer.bytes[ROOM..];
         let (uncompressed_size, uncompressed_crc) = (records.len() as u64, crc32fast::hash(records));
         let room = chunk_head_len(compression.name());
