@@ -1,5 +1,6 @@
 //! `shmctl record`: the messages of channels to MCAP files.
 
+mod announced;
 mod chunk;
 mod content;
 mod depot;
@@ -101,10 +102,11 @@ pub(crate) struct Args {
     /// Memory for messages that were received and wait for the disk.
     #[arg(long, value_name = "SIZE", default_value_t = Bytes(64 * Bytes::MIB), value_parser = buffer_size)]
     buffer: Bytes,
-    /// The encoding of a channel's messages, for programs that read the file: cam=protobuf, imu=json. For each channel once.
+    /// The encoding of a channel's messages, for programs that read the file, if it is not what the channel declares: cam=protobuf,
+    /// imu=json. For each channel once.
     #[arg(long, value_name = "CHANNEL=NAME")]
     encoding: Vec<Encoding>,
-    /// The schema of a channel's messages: its name and its file, whose name ends with .json (JSON Schema), .desc or .binpb
+    /// The schema of a channel's messages, if it is not what the channel declares: its name and its file, whose name ends with .json (JSON Schema), .desc or .binpb
     /// (protobuf), .bfbs (FlatBuffers), .msg (ROS 2), .idl or .omgidl. For each channel once.
     #[arg(long, value_name = "CHANNEL=NAME:FILE")]
     schema: Vec<SchemaFile>,

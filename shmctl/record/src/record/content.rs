@@ -6,6 +6,8 @@ use std::path::{Path, PathBuf};
 use shm_proto::Geometry;
 use shmctl::companion::{Failure, Result};
 
+use super::announced::Announced;
+
 /// The largest schema file that is read.
 const LARGEST: u64 = 16 << 20;
 
@@ -72,10 +74,19 @@ impl Declared {
     }
 }
 
-/// What a channel's messages are, by what the daemon says and what the command line says.
-pub(crate) fn channel_description(geometry: &Geometry, declared: &Declared) -> Description {
+/// What a channel's messages are: by what the command line says, and otherwise by what the channel declares.
+pub(crate) fn channel_description(geometry: &Geometry, announced: &Announced, declared: &Declared) -> Description {
     let channel = geometry.channel.as_str();
     let mut description = Description::default();
+    if let Some(content) = &announced.content {
+        description.encoding.clone_from(&content.encoding);
+        description.schema = content.schema.as_ref().map(|schema| Schema {
+            name: schema.name.clone(),
+            encoding: schema.encoding.clone(),
+            // MCAP has no text in a language that is not named.
+            text: if schema.encoding.is_empty() { Vec::new() } else { announced.text.clone() },
+        });
+    }
     if let Some((schema, encoding)) = declared.schemas.get(channel) {
         (*encoding).clone_into(&mut description.encoding);
         description.schema = Some(schema.clone());
@@ -156,6 +167,7 @@ impl SchemaFile {
 
 #[cfg(test)]
 mod tests {
+    use shm_proto::Content;
     use shm_test_support::TempDir;
 
     use super::*;
@@ -171,16 +183,33 @@ mod tests {
         std::fs::write(&file, "{}").unwrap();
         let schema: SchemaFile = format!("imu=Point:{}", file.display()).parse().unwrap();
         let declared = Declared::new(&[], std::slice::from_ref(&schema)).unwrap();
-        let found = channel_description(&geometry("imu"), &declared);
+        let found = channel_description(&geometry("imu"), &Announced::default(), &declared);
         assert_eq!(found.encoding, "json");
         let wanted = Schema { name: "Point".into(), encoding: "jsonschema".into(), text: b"{}".to_vec() };
         assert_eq!(found.schema, Some(wanted));
         assert_eq!(found.facts["shmd.times"], "received");
-        let other = channel_description(&geometry("cam"), &declared);
+        let other = channel_description(&geometry("cam"), &Announced::default(), &declared);
         assert_eq!((other.encoding.as_str(), other.schema), ("", None));
         let declared = Declared::new(&["imu=cbor".parse().unwrap()], &[schema]).unwrap();
-        assert_eq!(channel_description(&geometry("imu"), &declared).encoding, "cbor");
+        assert_eq!(channel_description(&geometry("imu"), &Announced::default(), &declared).encoding, "cbor");
         assert_eq!(declared.channels().collect::<Vec<_>>(), ["imu", "imu"]);
+    }
+
+    #[test]
+    fn what_a_channel_declares_counts_unless_the_command_line_says_otherwise() {
+        let text = b"message Frame {}".to_vec();
+        let mut content = Content::new("protobuf".to_owned());
+        content.schema = Some(shm_proto::Schema::new("cam.Frame".to_owned(), "proto".to_owned(), &text));
+        let announced = Announced { content: Some(content.clone()), text: text.clone() };
+        let found = channel_description(&geometry("cam"), &announced, &Declared::default());
+        let wanted = Schema { name: "cam.Frame".into(), encoding: "proto".into(), text };
+        assert_eq!((found.encoding.as_str(), found.schema), ("protobuf", Some(wanted)));
+        let declared = Declared::new(&["cam=cbor".parse().unwrap()], &[]).unwrap();
+        assert_eq!(channel_description(&geometry("cam"), &announced, &declared).encoding, "cbor");
+        content.schema.as_mut().unwrap().encoding.clear();
+        let unnamed = Announced { content: Some(content), ..announced };
+        let found = channel_description(&geometry("cam"), &unnamed, &Declared::default()).schema.unwrap();
+        assert_eq!((found.name.as_str(), found.encoding.as_str(), found.text), ("cam.Frame", "", Vec::new()));
     }
 
     #[test]

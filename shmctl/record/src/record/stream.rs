@@ -2,10 +2,12 @@
 
 use shm_proto::internal::os::clock::monotonic_ns;
 use shm_proto::{
-    Attachment, ChannelName, Endpoint, Error, Follower, Geometry, Notice, ReaderError, RequestError, Start,
+    Attachment, ChannelName, Content, Endpoint, Error, Follower, Geometry, Notice, Reader, ReaderError, RequestError,
+    Start,
 };
 use shmctl::companion::{Failure, Result, human, note};
 
+use super::announced::Announced;
 use super::chunk::{Event, Numbers, Stamp};
 use super::content::{Declared, Description, channel_description};
 use super::sink::Sink;
@@ -23,11 +25,13 @@ pub(crate) enum End {
 #[derive(Debug)]
 pub(crate) struct Stream {
     follower: Option<Follower>,
+    endpoint: Endpoint,
     name: Option<ChannelName>,
     follows: bool,
     /// Its place in the files, and what the files say about it.
     place: usize,
     description: Option<Description>,
+    announced: Announced,
     numbers: Option<Numbers>,
     /// The largest number of bytes that can be unread.
     capacity: u64,
@@ -44,10 +48,12 @@ impl Stream {
         let follower = Follower::new(endpoint.clone(), name.map(ChannelName::as_str), start)?;
         Ok(Stream {
             follower: Some(follower),
+            endpoint: endpoint.clone(),
             name: name.cloned(),
             follows,
             place: 0,
             description: None,
+            announced: Announced::default(),
             numbers: None,
             capacity: 0,
             unreported: 0,
@@ -101,20 +107,20 @@ impl Stream {
     /// The channel hands messages over, or attaching is refused in a way that trying again does not help against.
     pub(crate) fn attach(&mut self, sink: &mut Sink, declared: &Declared) -> Result<()> {
         let before = self.numbers;
-        if let Some(geometry) = self.ring()?
-            && before.is_none_or(|numbers| numbers.instance != geometry.instance)
+        if let Some(reader) = self.ring()?
+            && before.is_none_or(|numbers| numbers.instance != reader.geometry().instance)
         {
-            let geometry = geometry.clone();
-            self.begin(&geometry, sink, declared);
+            let (geometry, content) = (reader.geometry().clone(), reader.content().cloned());
+            self.begin(&geometry, content, sink, declared);
         }
         Ok(())
     }
 
     /// The ring, if it is attached now.
-    fn ring(&mut self) -> Result<Option<&Geometry>> {
+    fn ring(&mut self) -> Result<Option<&Reader>> {
         let Some(follower) = &mut self.follower else { return Ok(None) };
         match follower.attachment()? {
-            Some(Attachment::Ring(reader)) => Ok(Some(reader.geometry())),
+            Some(Attachment::Ring(reader)) => Ok(Some(reader)),
             Some(Attachment::Handoff(reader)) => Err(Failure::Other(format!(
                 "channel {} hands each message over to one reader, and the recorder would take it away from that reader; only ring \
                  channels are recorded",
@@ -125,7 +131,7 @@ impl Stream {
     }
 
     /// What the files have to know about the segment.
-    fn begin(&mut self, geometry: &Geometry, sink: &mut Sink, declared: &Declared) {
+    fn begin(&mut self, geometry: &Geometry, content: Option<Content>, sink: &mut Sink, declared: &Declared) {
         (self.has_begun, self.is_evicted) = (true, false);
         self.name = Some(geometry.channel.clone());
         self.capacity = geometry.max_capacity;
@@ -136,7 +142,8 @@ impl Stream {
         }
         // In a chunk, the messages of a channel are numbered in one way.
         sink.flush();
-        let description = channel_description(geometry, declared);
+        self.announced = Announced::of(&self.endpoint, &geometry.channel, content, &self.announced);
+        let description = channel_description(geometry, &self.announced, declared);
         if self.description.as_ref() != Some(&description) {
             self.place = sink.add_channel();
             sink.tell(Event::Channel { topic: geometry.channel.to_string(), description: description.clone() });
@@ -157,10 +164,10 @@ impl Stream {
         let now = monotonic_ns();
         let geometry = message.reader().geometry();
         if self.numbers.is_none_or(|numbers| numbers.instance != geometry.instance) {
-            let geometry = geometry.clone();
+            let (geometry, content) = (geometry.clone(), message.reader().content().cloned());
             // The reader stays at the message, which is received again.
             let _ = message.into_ready();
-            self.begin(&geometry, sink, declared);
+            self.begin(&geometry, content, sink, declared);
             return Ok(true);
         }
         let lost = self.unreported + message.lost_before();

@@ -147,6 +147,30 @@ fn encodings_and_schemas_are_those_of_the_command_line() {
 }
 
 #[test]
+fn what_a_channel_declares_is_in_the_file() {
+    let text = "{\"type\":\"object\"}";
+    let daemon = Daemon::start(&format!(
+        "[[channel]]\nname = \"imu\"\ncontent = \"json\"\nschema = \"Imu\"\nschema_encoding = \"jsonschema\"\n\
+         schema_text = '{text}'\n[[channel]]\nname = \"cam\"\ncontent = \"image/jpeg\"\n[[channel]]\nname = \"raw\"\n"
+    ));
+    let file = daemon.place.path("run.mcap");
+    let recorder = record(&daemon, &file, &["-n", "3", "--all", "--encoding", "raw=cbor"]);
+    for name in ["imu", "cam", "raw"] {
+        publish(&mut writer(&daemon.endpoint(), name), 0..1);
+    }
+    recorder.wait().ok();
+    let contents = Contents::of(&file);
+    let found =
+        |topic: &str| contents.summary.channels.values().find(|channel| channel.topic == topic).unwrap().clone();
+    let schema = found("imu").schema.clone().unwrap();
+    assert_eq!((schema.name.as_str(), schema.encoding.as_str(), &*schema.data), ("Imu", "jsonschema", text.as_bytes()));
+    for (topic, encoding) in [("imu", "json"), ("cam", "image/jpeg"), ("raw", "cbor")] {
+        assert_eq!(found(topic).message_encoding, encoding);
+    }
+    assert!(found("cam").schema.is_none() && found("raw").schema.is_none());
+}
+
+#[test]
 fn what_is_published_faster_than_it_is_recorded_waits_and_is_recorded() {
     let daemon = Daemon::start("[[channel]]\ncapacity = \"64KiB\"\nmax = \"1MiB\"\n");
     let file = daemon.place.path("run.mcap");
