@@ -1,6 +1,7 @@
 //! `shmctl replay`: messages of MCAP files into channels.
 
 mod batch;
+mod create;
 mod publish;
 mod schedule;
 mod source;
@@ -13,6 +14,7 @@ use std::time::Instant;
 use clap::Parser;
 use shmctl::companion::{Failure, Global, Result, Signals, human, note};
 
+use self::create::Key;
 use self::publish::{Published, Publisher};
 use self::schedule::{Schedule, Speed};
 use self::source::{Plan, Source};
@@ -21,8 +23,9 @@ use self::when::{Range, When};
 use crate::format::input::{Input, Unreadable};
 
 const EXAMPLES: &str = "\
-The messages of each topic go to the channel of the same name, or to the one that --map names. The channels have to be there, and the \
-command borrows the role of their writers. Messages keep the distances in time that they have in the file. While a lossless channel is \
+The messages of each topic go to the channel of the same name, or to the one that --map names. The command borrows the \
+role of the channels' writers. A channel that is not there is an error, unless --create makes it, with what the file says about its \
+content and with the on_full that it had. Messages keep the distances in time that they have in the file. While a lossless channel is \
 full, the command waits for its readers, and is late with the messages after that.
 
 Several files are published one after the other, in the order of their times: the parts of a recording, for example.
@@ -32,7 +35,7 @@ SIGINT and SIGTERM end the command with 0. It says on standard error how many me
 Examples:
   shmctl replay run.mcap
   shmctl replay run-*.mcap                        all parts of a recording
-  shmctl replay run.mcap --map cam=cam2 --only cam
+  shmctl replay run.mcap --map cam=cam2 --only cam --create
   shmctl replay run.mcap --from 10s --to 20s      ten seconds of it
   shmctl replay run.mcap --speed max              as fast as the readers allow
   shmctl replay run.mcap --speed 0.5 --loop       slowly, again and again";
@@ -62,6 +65,12 @@ pub(crate) struct Args {
     /// End before this moment, given in the same way.
     #[arg(long, value_name = "WHEN")]
     to: Option<When>,
+    /// Make channels that are not there. They go when the daemon is stopped.
+    #[arg(long)]
+    create: bool,
+    /// Set a key of the channels that are made, such as --set max=64MiB. May be given several times.
+    #[arg(long, value_name = "KEY=VALUE", requires = "create")]
+    set: Vec<Key>,
     #[command(flatten)]
     pub(crate) global: Global,
 }
@@ -74,7 +83,8 @@ pub(crate) fn run(args: Args) -> Result<()> {
     let range = Range::new(first, args.from, args.to)?;
     let topics =
         Topics::new(&inputs, &args.map, &args.only, args.global.channel.as_ref().filter(|_| args.global.is_given))?;
-    let mut publisher = Publisher::attach(&args.global.endpoint(), &topics, &signals)?;
+    let keys = if args.create { Some(create::keys(&inputs, &topics, &args.set)?) } else { None };
+    let mut publisher = Publisher::attach(&args.global, &topics, keys.as_deref(), &signals)?;
     let passes = match args.passes {
         None => Some(1),
         Some(0) => None,

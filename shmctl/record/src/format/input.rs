@@ -5,9 +5,10 @@ use std::fs::File;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use mcap::records::{Record, op};
-use mcap::{MAGIC, Summary, parse_record};
+use mcap::{MAGIC, Schema, Summary, parse_record};
 
 use super::contents::FOOTER_LEN;
 use super::encode::HEAD;
@@ -131,23 +132,29 @@ fn read_summary(file: &File, len: u64) -> Result<Summary, Unreadable> {
 }
 
 fn parse(bytes: &[u8]) -> Result<Summary, String> {
-    let mut summary = Summary::default();
+    let (mut summary, mut channels) = (Summary::default(), Vec::new());
     for record in records(bytes) {
         let (kind, _, body) = record.map_err(|at| format!("there is no record at byte {at} of its summary"))?;
         // The others are not needed here.
-        if !matches!(kind, op::CHANNEL | op::STATISTICS | op::CHUNK_INDEX) {
+        if !matches!(kind, op::SCHEMA | op::CHANNEL | op::STATISTICS | op::CHUNK_INDEX) {
             continue;
         }
         match parse_record(kind, body).map_err(|e| format!("its summary: {e}"))? {
-            Record::Channel(channel) => {
-                let mcap::records::Channel { id, topic, message_encoding, metadata, .. } = channel;
-                let channel = mcap::Channel { id, topic, schema: None, message_encoding, metadata };
-                summary.channels.insert(id, channel.into());
+            Record::Schema { header, data } => {
+                let mcap::records::SchemaHeader { id, name, encoding } = header;
+                let schema = Schema { id, name, encoding, data: Cow::Owned(data.into_owned()) };
+                summary.schemas.insert(id, Arc::new(schema));
             }
+            // Their schemas may stand behind them.
+            Record::Channel(channel) => channels.push(channel),
             Record::ChunkIndex(index) => summary.chunk_indexes.push(index),
             Record::Statistics(stats) => summary.stats = Some(stats),
             _ => {}
         }
+    }
+    for mcap::records::Channel { id, schema_id, topic, message_encoding, metadata } in channels {
+        let schema = summary.schemas.get(&schema_id).cloned();
+        summary.channels.insert(id, mcap::Channel { id, topic, schema, message_encoding, metadata }.into());
     }
     Ok(summary)
 }

@@ -1,5 +1,6 @@
 //! Messages into channels, each at its moment.
 
+use std::collections::BTreeMap;
 use std::os::fd::AsFd;
 use std::time::Duration;
 
@@ -9,9 +10,10 @@ use nix::sys::prctl::set_timerslack;
 use nix::sys::time::TimeSpec;
 use nix::time::{ClockId, ClockNanosleepFlags, clock_nanosleep};
 use shm_proto::internal::os::clock::{self, monotonic_ns};
-use shm_proto::{Endpoint, Error, ErrorKind, RequestError, Writer, WriterError};
-use shmctl::companion::{Failure, Result, Signals, wait_for};
+use shm_proto::{ChannelName, Error, ErrorKind, RequestError, Writer, WriterError};
+use shmctl::companion::{Failure, Global, Result, Signals, wait_for};
 
+use super::create::create;
 use super::schedule::Schedule;
 use super::source::Source;
 use super::topics::Topics;
@@ -48,12 +50,16 @@ pub(crate) struct Publisher {
 }
 
 impl Publisher {
-    /// Borrows the roles of all writers.
-    pub(crate) fn attach(endpoint: &Endpoint, topics: &Topics, signals: &Signals) -> Result<Self> {
+    /// Borrows the roles of all writers. `keys`: those with which channels are made that are not there; none if that is not wanted.
+    pub(crate) fn attach(
+        global: &Global,
+        topics: &Topics,
+        keys: Option<&[BTreeMap<String, String>]>,
+        signals: &Signals,
+    ) -> Result<Self> {
         let mut writers = Vec::new();
-        for channel in &topics.channels {
-            let mut writer =
-                Writer::attach(endpoint, Some(channel.as_str())).map_err(|error| explained(error, channel))?;
+        for (place, channel) in topics.channels.iter().enumerate() {
+            let mut writer = lent(global, channel, keys.map(|keys| &keys[place]))?;
             writer.interrupt_on(signals.flag());
             writers.push(writer);
         }
@@ -143,13 +149,25 @@ impl Publisher {
     }
 }
 
+/// A channel's writer, if need be of a new channel.
+fn lent(global: &Global, channel: &ChannelName, keys: Option<&BTreeMap<String, String>>) -> Result<Writer> {
+    let attach = || Writer::attach(&global.endpoint(), Some(channel.as_str()));
+    match (attach(), keys) {
+        (Err(error), Some(keys)) if error.refusal() == Some(ErrorKind::NoSuchChannel) => {
+            create(global, channel, keys)?;
+            attach().map_err(Failure::from)
+        }
+        (attached, _) => attached.map_err(explained),
+    }
+}
+
 /// The error, with the way out that only this command knows.
-fn explained(error: Error, channel: &str) -> Failure {
+fn explained(error: Error) -> Failure {
     match &error {
         Error::Request(RequestError::Refused(refusal)) if refusal.kind == ErrorKind::NoSuchChannel => {
             Failure::Other(format!(
-                "{error}; add a [[channel]] named {channel} to the daemon's configuration and run shmctl reload, or publish its \
-                 messages elsewhere with --map TOPIC=CHANNEL, or leave them out with --only TOPIC"
+                "{error}; make it with --create, publish its messages elsewhere with --map TOPIC=CHANNEL, or leave them out with \
+                 --only TOPIC"
             ))
         }
         _ => error.into(),

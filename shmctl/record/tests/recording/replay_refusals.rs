@@ -75,7 +75,7 @@ fn topics_and_channels_that_are_not_there_are_named() {
     foreign(&file, None, &[("cam", 1, b"a"), ("/imu", 2, b"b"), ("gps", 3, b"c")]);
     for (args, code, parts) in [
         (&[][..], 2, &["/imu", "--map /imu=CHANNEL"][..]),
-        (&["--map", "/imu=cam"], 1, &["gps", "[[channel]]", "shmctl reload", "--only"]),
+        (&["--map", "/imu=cam"], 1, &["gps", "--create", "--map", "--only"]),
         (&["--only", "cma"], 2, &["no topic cma", "/imu, cam, gps", "did you mean cam?"]),
         (&["--map", "lidar=cam"], 2, &["--map", "no topic lidar"]),
         (&["--only", "cam", "--only", "gps", "-c", "cam"], 2, &["--channel cam", "cam, gps"]),
