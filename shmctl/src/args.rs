@@ -102,7 +102,7 @@ impl Args {
             Command::Bench(args) => bench::run(&args, &global),
             Command::Completions(args) => completions::run(&args),
             Command::Manual(args) => manual::run(&args, Args::command()),
-            Command::Complete(args) => complete::run(&args, &global, Args::command()),
+            Command::Complete(args) => complete::run(&args, &global, programs::add_to(Args::command())),
             Command::BenchWorker(args) => shm_bench::worker::run(&args).map_err(Failure::of_bench),
         }
     }

@@ -1,17 +1,54 @@
 //! What the programs that `shmctl` finds beside itself share with it: the options of every command, how they report, and how
 //! they end.
+//!
+//! `shmctl` asks its own project's programs for their manual page and for completions, in their first argument.
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
+use clap::Parser;
+use clap::parser::ValueSource;
 pub use shm_cli::nearest;
 use shm_proto::ChannelName;
 
+use crate::args::without_empty_variables;
+use crate::commands::{complete, manual};
 pub use crate::error::{Failure, Result, note};
 pub use crate::global::Global;
+use crate::global::check_variables;
 pub use crate::human;
 pub use crate::output::{has_news, wait_for};
+use crate::programs::{COMPLETE, MANUAL, PREFIX};
 pub use crate::signals::Signals;
 pub use crate::terminal::{Size, shortened, size};
+
+/// The whole program of a command: reads the command line, carries the command out, and gives the exit code.
+#[must_use]
+pub fn main<A: Parser>(global: impl Fn(&mut A) -> &mut Global, run: impl FnOnce(A) -> Result<()>) -> ExitCode {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    match words.get(1).and_then(|word| word.to_str()) {
+        Some(MANUAL) => return finish(manual::print_page(command::<A>()), &[]),
+        Some(COMPLETE) => return finish(complete::print_words(&words[2..], command::<A>()), &[]),
+        _ => {}
+    }
+    let matches = without_empty_variables(A::command()).get_matches_from(words);
+    let mut args = A::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let options = global(&mut args);
+    options.is_given = matches.value_source("channel") == Some(ValueSource::CommandLine);
+    start_log(options.verbose);
+    let named: Vec<_> = options.channel.iter().cloned().collect();
+    finish(check_variables().and_then(|()| run(args)), &named)
+}
+
+/// A program's command line as that of a command of `shmctl`.
+#[must_use]
+pub fn command<A: Parser>() -> clap::Command {
+    let mut command = A::command();
+    command.build();
+    let name = command.get_name().trim_start_matches(PREFIX).to_owned();
+    // clap takes names that live as long as the program, which does this once.
+    command.name(&*name.leak())
+}
 
 /// Reports a failure, and gives the exit code. `channels`: those that the command is about.
 #[must_use]

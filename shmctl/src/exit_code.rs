@@ -15,8 +15,8 @@ pub(crate) const BAD_CONFIG: u8 = 78;
 pub(crate) const CODES: &[ExitCode] = &[
     ExitCode::new(
         0,
-        "done; also when the output or the channel was closed, and when SIGINT or SIGTERM ended read, write, stat --watch, top, log \
-         --follow, metrics --listen or bench",
+        "done; also when the output or the channel was closed, and when SIGINT or SIGTERM ended read, write, record, replay, stat --watch, \
+         top, log --follow, metrics --listen or bench",
     ),
     ExitCode::new(FAILED, "failed: the message states the reason"),
     ExitCode::new(USAGE, "wrong usage, or a wrong value, on the command line or in an environment variable"),

@@ -7,15 +7,19 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 
+use clap::builder::Resettable;
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::args::without_empty_variables;
 use crate::error::{Failure, Result};
 use crate::global::Global;
 
 /// What the program's name begins with.
-const PREFIX: &str = "shmctl-";
+pub(crate) const PREFIX: &str = "shmctl-";
+/// The first argument with which a program of this project prints its manual page.
+pub(crate) const MANUAL: &str = "--shmctl-manual";
+/// The first argument with which it prints what may stand in the place of the last of the others.
+pub(crate) const COMPLETE: &str = "--shmctl-complete";
 
 /// The programs of this project: the command, what it does, and the package of the workspace.
 const OURS: [(&str, &str, &str); 2] = [
@@ -70,7 +74,9 @@ pub(crate) fn asked_for(words: &[OsString], is_own: impl Fn(&str) -> bool) -> Op
 }
 
 fn asked_in(words: &[OsString], is_own: impl Fn(&str) -> bool, directories: &[PathBuf]) -> Option<Asked> {
-    let matches = without_empty_variables(Line::command()).try_get_matches_from(words).ok()?;
+    // What the environment says reaches the program by itself, and a wrong value there is the program's to report.
+    let line = Line::command().mut_args(|arg| arg.env(Resettable::Reset));
+    let matches = line.try_get_matches_from(words).ok()?;
     let given = |option| matches.value_source(option) == Some(ValueSource::CommandLine);
     let (channel, runtime_dir) = (given("channel"), given("runtime_dir"));
     let Line { global, command: Words::Any(mut rest) } = Line::from_arg_matches(&matches).ok()?;
@@ -86,7 +92,6 @@ fn asked_in(words: &[OsString], is_own: impl Fn(&str) -> bool, directories: &[Pa
     if helps {
         return Some(Asked::Program(program, vec!["--help".into()]));
     }
-    // What comes from the environment reaches the program by itself.
     let mut args = Vec::new();
     if let Some(name) = global.channel.filter(|_| channel) {
         args.extend(["--channel".into(), name.as_str().into()]);
@@ -109,6 +114,12 @@ pub(crate) fn add_to(command: clap::Command) -> clap::Command {
         // The command line is at its end: it shows this, and the process ends.
         command.subcommand(clap::Command::new(&*name.leak()).about(about))
     })
+}
+
+/// This project's programs that are installed, by command.
+pub(crate) fn ours() -> Vec<(&'static str, PathBuf)> {
+    let directories = directories();
+    OURS.iter().filter_map(|&(name, ..)| Some((name, find(name, &directories)?))).collect()
 }
 
 /// Where programs are looked for, in this order.

@@ -90,10 +90,18 @@ fn schemas() -> Vec<(String, Schema)> {
     names.into_iter().map(|name| (name.clone(), Schema::of(&name))).collect()
 }
 
+/// `shmctl` with the commands that are programs of their own, and `shmd`.
+fn programs() -> [Command; 2] {
+    let shmctl = Args::command().subcommands(shmctl_record::commands());
+    [shmctl, shm_cli::Args::command()].map(|mut command| {
+        command.build();
+        command
+    })
+}
+
 fn surface() -> String {
     let mut lines = Vec::new();
-    for mut command in [Args::command(), shm_cli::Args::command()] {
-        command.build();
+    for command in programs() {
         command_line(&command, &mut lines);
     }
     exit_codes("shmctl", exit_code::CODES, &mut lines);
@@ -133,8 +141,7 @@ fn the_surface_is_what_its_file_says() {
 
 #[test]
 fn every_command_with_json_has_a_schema_and_every_schema_a_command() {
-    let mut command = Args::command();
-    command.build();
+    let [command, _] = programs();
     let names: Vec<String> = schemas().into_iter().map(|(name, _)| name).collect();
     for command in shown_commands(&command) {
         let has_json = command.get_arguments().any(|arg| arg.get_long() == Some("json"));
@@ -197,12 +204,16 @@ fn is_value(word: &str) -> bool {
 
 #[test]
 fn the_documents_name_only_commands_and_options_that_exist() {
-    let programs = [Args::command(), shm_cli::Args::command()].map(|mut command| {
-        command.build();
-        command
-    });
+    let programs = programs();
     let mut found = 0;
-    for document in ["README.md", "CHANGELOG.md", "etc/MANUAL.md", "etc/OPERATIONS.md", "shm-proto/PERFORMANCE.md"] {
+    for document in [
+        "README.md",
+        "CHANGELOG.md",
+        "etc/MANUAL.md",
+        "etc/OPERATIONS.md",
+        "etc/RECORDING.md",
+        "shm-proto/PERFORMANCE.md",
+    ] {
         let text = fs::read_to_string(root().join(document)).unwrap();
         for typed in typed(&text).iter().flat_map(|line| line.split(['|', ';', '&'])).map(str::trim) {
             for program in &programs {

@@ -23,9 +23,7 @@ mod replay;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use clap::parser::ValueSource;
-use shmctl::companion::{Global, Result, finish, start_log};
+use shmctl::companion::{command, main};
 
 /// The program `shmctl-record`: reads the command line, records, and gives the exit code.
 #[must_use]
@@ -39,12 +37,24 @@ pub fn replay() -> ExitCode {
     main(|args: &mut replay::Args| &mut args.global, replay::run)
 }
 
-fn main<A: Parser>(global: impl Fn(&mut A) -> &mut Global, run: impl FnOnce(A) -> Result<()>) -> ExitCode {
-    let matches = A::command().get_matches();
-    let mut args = A::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    let options = global(&mut args);
-    options.is_given = matches.value_source("channel") == Some(ValueSource::CommandLine);
-    start_log(options.verbose);
-    let named: Vec<_> = options.channel.iter().cloned().collect();
-    finish(run(args), &named)
+/// The command lines, as commands of `shmctl`, for what is written about them.
+#[must_use]
+pub fn commands() -> [clap::Command; 2] {
+    [command::<record::Args>(), command::<replay::Args>()]
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_command_lines_are_consistent_and_their_examples_fit_a_line_of_the_help() {
+        for command in super::commands() {
+            let name = command.get_name().to_owned();
+            command.clone().debug_assert();
+            let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            let examples: Vec<&str> = help.lines().skip_while(|line| !line.starts_with("Example")).skip(1).collect();
+            let is_one = |line: &&str| line.starts_with(&format!("  shmctl {name} ")) && line.chars().count() <= 98;
+            assert!(examples.iter().filter(|line| is_one(line)).count() > 4, "{name}: {examples:?}");
+            assert!(examples.iter().all(|line| line.chars().count() <= 98), "{name}: {examples:?}");
+        }
+    }
 }

@@ -49,10 +49,10 @@ etc/RECORDING.md describes the files.
 
 Examples:
   shmctl record -o run.mcap                        the only channel, until SIGINT
-  shmctl record -o run.mcap cam imu --duration 10min
-  shmctl record -o run.mcap --all --split 1GiB     run-00001.mcap, run-00002.mcap, ...
-  shmctl record -o run.mcap --compression zstd --threads 4
-  shmctl record -o run.mcap imu --schema imu=Imu:imu.json
+  shmctl record -o two.mcap cam imu --duration 10m
+  shmctl record -o all.mcap --all --split 1GiB     all-00001.mcap, all-00002.mcap, ...
+  shmctl record -o small.mcap --compression zstd --threads 4
+  shmctl record -o imu.mcap imu --schema imu=Imu:imu.json
   shmctl record --recover run.mcap                 after the recorder was killed
   shmctl replay run.mcap                           publishes the messages again";
 

@@ -34,11 +34,11 @@ SIGINT and SIGTERM end the command with 0. It says on standard error how many me
 
 Examples:
   shmctl replay run.mcap
-  shmctl replay run-*.mcap                        all parts of a recording
-  shmctl replay run.mcap --map cam=cam2 --only cam --create
-  shmctl replay run.mcap --from 10s --to 20s      ten seconds of it
-  shmctl replay run.mcap --speed max              as fast as the readers allow
-  shmctl replay run.mcap --speed 0.5 --loop       slowly, again and again";
+  shmctl replay all-*.mcap                         all parts of a recording
+  shmctl replay cam.mcap --map cam=cam2 --create   into a new channel
+  shmctl replay run.mcap --from 10s --to 20s       ten seconds of it
+  shmctl replay run.mcap --speed max               as fast as the readers allow
+  shmctl replay run.mcap --speed 0.5 --loop        slowly, again and again";
 
 /// Publish the messages of MCAP files again.
 #[derive(Debug, Parser)]

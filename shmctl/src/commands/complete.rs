@@ -5,14 +5,16 @@ mod place;
 mod values;
 
 use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
 
 use clap::{Args as ClapArgs, Command, CommandFactory};
 
 use self::place::{Place, What};
 use self::values::Candidate;
-use crate::error::Result;
+use crate::error::{Failure, Result};
 use crate::global::Global;
 use crate::output::print;
+use crate::programs::{self, COMPLETE};
 
 /// Print what may stand in the place of the last word.
 #[derive(Debug, ClapArgs)]
@@ -32,8 +34,37 @@ enum Answer {
 }
 
 pub(crate) fn run(args: &Args, global: &Global, shmctl: Command) -> Result<()> {
-    let words: Vec<String> = args.words.iter().map(|word| word.to_string_lossy().into_owned()).collect();
+    let words = texts(&args.words);
+    if let Some(mut program) = program_asked(&words, shmctl.clone()) {
+        let error = program.exec();
+        return Err(Failure::Other(format!("cannot run {}: {error}", program.get_program().display())));
+    }
     print(&shown(&answer(&words, global, shmctl)))
+}
+
+/// The same for a command that is a program of its own: the first word is the command.
+pub(crate) fn print_words(words: &[OsString], command: Command) -> Result<()> {
+    let runtime_dir = std::env::var_os("SHMD_RUNTIME_DIR").filter(|dir| !dir.is_empty()).map(Into::into);
+    let global = Global { channel: None, is_given: false, runtime_dir, verbose: 0 };
+    print(&shown(&answer(&texts(words), &global, command)))
+}
+
+fn texts(words: &[OsString]) -> Vec<String> {
+    words.iter().map(|word| word.to_string_lossy().into_owned()).collect()
+}
+
+/// The program of this project that knows the words, with what it needs.
+fn program_asked(words: &[String], mut shmctl: Command) -> Option<std::process::Command> {
+    shmctl.build();
+    let place = Place::of(&shmctl, words);
+    let (name, path) = programs::ours().into_iter().find(|(name, _)| *name == place.command.get_name())?;
+    let at = words.iter().position(|word| word == name)?;
+    let mut program = std::process::Command::new(path);
+    program.arg(COMPLETE).args(&words[at..]);
+    if let Some(dir) = place.given("runtime_dir") {
+        program.env("SHMD_RUNTIME_DIR", dir);
+    }
+    Some(program)
 }
 
 fn answer(words: &[String], global: &Global, shmctl: Command) -> Answer {

@@ -8,15 +8,18 @@ mod page;
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::process::Command as Process;
 
 use clap::{Args as ClapArgs, Command};
 
 use self::page::Page;
 use crate::error::{Failure, Result};
 use crate::output::print;
+use crate::programs::{self, MANUAL};
 
 const EXAMPLES: &str = "\
-The pages are shmctl(1), one for each command, such as shmctl-read(1), shmd(8) and shmd.toml(5).
+The pages are shmctl(1), one for each command, such as shmctl-read(1), shmd(8) and shmd.toml(5). Commands that are \
+programs of their own, such as record, have one if they are installed.
 
 Examples:
   shmctl manual                          the pages that there are
@@ -36,7 +39,10 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, shmctl: Command) -> Result<()> {
-    let pages = pages(shmctl);
+    let mut pages = pages(shmctl);
+    for (command, program) in programs::ours() {
+        pages.push(page_of_program(command, &program)?);
+    }
     if let Some(dir) = &args.output {
         return pages.iter().try_for_each(|page| write(dir, page));
     }
@@ -49,7 +55,25 @@ pub(crate) fn run(args: &Args, shmctl: Command) -> Result<()> {
     }
 }
 
-/// Every page.
+/// Prints the page of a command that is a program of its own.
+pub(crate) fn print_page(mut command: Command) -> Result<()> {
+    command.build();
+    print(&page::of_command(&command).into_roff())
+}
+
+/// The page that a program prints.
+fn page_of_program(command: &str, program: &Path) -> Result<Page> {
+    let failed = |why: String| Failure::Other(format!("cannot ask {} for its manual page: {why}", program.display()));
+    let output = Process::new(program).arg(MANUAL).output().map_err(|e| failed(e.to_string()))?;
+    match String::from_utf8(output.stdout) {
+        Ok(text) if output.status.success() && !text.is_empty() => {
+            Ok(Page::ready(&format!("shmctl-{command}"), 1, text))
+        }
+        _ => Err(failed(format!("it ended with {}; it may be of another version", output.status))),
+    }
+}
+
+/// Every page of `shmctl` itself and of the daemon.
 fn pages(mut shmctl: Command) -> Vec<Page> {
     shmctl.build();
     let shown = shmctl.get_subcommands().filter(|command| !command.is_hide_set() && command.get_name() != "help");

@@ -80,6 +80,7 @@ impl Stage {
             fs::set_permissions(bin.join(name), Permissions::from_mode(0o755)).unwrap();
         }
         fs::write(dir.join("film.ts"), [b'x'; 100_000]).unwrap();
+        fs::write(dir.join("imu.json"), "{}").unwrap();
         fs::write(dir.join("shmd.toml"), "[[channel]]\nname = \"cam\"\n").unwrap();
         let programs = program("shmctl").parent().unwrap().to_owned();
         let path = format!("{}:{}:{}", bin.display(), programs.display(), std::env::var("PATH").unwrap_or_default());
@@ -98,6 +99,16 @@ impl Stage {
         let example = example.replace("--cpu 2,3", &format!("--cpu {cpu},{cpu}"));
         let example = example.replace("/demo_shm", &self.objects).replace("/sem_avail", &format!("{}.a", self.objects));
         example.replace("/sem_done", &format!("{}.d", self.objects))
+    }
+
+    /// The files that are published again: of one channel, its parts, and of a channel `cam`.
+    fn record(&self, daemons: &Daemons) {
+        for (daemon, line) in
+            [(&daemons.one, "run.mcap"), (&daemons.one, "all.mcap --split 1GiB"), (&daemons.two, "cam.mcap cam")]
+        {
+            let mut shell = self.shell(&format!("shmctl record --from oldest -n 2 -o {line}"));
+            Run::of(shell.env("SHMD_RUNTIME_DIR", daemon.place.run_dir())).ok();
+        }
     }
 
     fn shell(&self, example: &str) -> Command {
@@ -197,7 +208,7 @@ impl Daemons {
     }
 
     fn of(&self, example: &str) -> &Daemon {
-        let is_named = ["cam", "telemetry"].iter().any(|name| example.contains(name));
+        let is_named = ["cam", "imu", "telemetry"].iter().any(|name| example.contains(name));
         if is_named && !self.creates { &self.two } else { &self.one }
     }
 }
@@ -212,6 +223,9 @@ fn the_examples_of_every_command_do_what_they_say() {
     for command in [&[][..]].into_iter().chain(commands.iter().map(std::slice::from_ref)) {
         let (stage, name) = (Stage::new(), command.first().copied().unwrap_or_default());
         let daemons = Daemons::new(name);
+        if name == "replay" {
+            stage.record(&daemons);
+        }
         for (example, remark) in examples("shmctl", command) {
             // The live view needs a terminal: see `top`.
             if name == "top" && !example.contains("--once") {
@@ -230,7 +244,8 @@ fn the_examples_of_every_command_do_what_they_say() {
             let feeds = name == "read" && !example.contains("shmctl write") && !example.contains("--handoff");
             let mut interrupted = Vec::new();
             let ran = run(shell, |group, has_had_its_time| {
-                for pid in of_group(group, "shmctl") {
+                let programs = ["shmctl", "shmctl-record", "shmctl-replay"];
+                for pid in programs.iter().flat_map(|program| of_group(group, program)) {
                     // A second signal would end it at once.
                     if has_had_its_time && catches(pid, Signal::SIGINT) && !interrupted.contains(&pid) {
                         let _ = kill(pid, Signal::SIGINT);

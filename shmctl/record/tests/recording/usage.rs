@@ -33,6 +33,56 @@ fn both_commands_are_found_beside_shmctl_and_in_its_help() {
 }
 
 #[test]
+fn shmctl_has_their_manual_pages_and_completes_their_words() {
+    let daemon = Daemon::start("[[channel]]\nname = \"cam\"\n[[channel]]\nname = \"imu\"\n");
+    let pages = run(&daemon.place, "manual").quiet().text();
+    assert!(pages.contains("shmctl-record.1\nshmctl-replay.1\n"), "{pages}");
+    run(&daemon.place, "manual --output man").quiet();
+    for (command, parts) in [
+        ("record", [".TH SHMCTL\\-RECORD 1 ", "\\-\\-compression", ".SH EXAMPLES", "EXIT STATUS"]),
+        ("replay", [".TH SHMCTL\\-REPLAY 1 ", "\\-\\-speed", ".SH EXAMPLES", "EXIT STATUS"]),
+    ] {
+        let page = run(&daemon.place, &format!("manual shmctl-{command}")).quiet().text();
+        assert!(parts.iter().all(|part| page.contains(part)), "{page}");
+        let file = daemon.place.path(&format!("man/man1/shmctl-{command}.1"));
+        assert!(std::fs::read_to_string(file).unwrap() == page);
+    }
+    // A dot stands for the empty word at the end.
+    for (line, words) in [
+        ("rep", "replay"),
+        ("record --compression .", "none lz4 zstd"),
+        ("-v record --compression=l", "--compression=lz4"),
+        ("record .", "cam imu"),
+        ("record cam .", "imu"),
+        ("record -o .", ":files"),
+        ("replay --create --sp", "--speed"),
+        ("--runtime-dir /none record .", ""),
+    ] {
+        let mut command = clean(program("shmctl"));
+        command.arg("complete").arg("shmctl").args(line.split(' ').map(|word| if word == "." { "" } else { word }));
+        command.env("SHMD_RUNTIME_DIR", daemon.place.run_dir());
+        let told = Run::of(command).quiet().text();
+        let found: Vec<_> = told.lines().map(|line| line.split('\t').next().unwrap()).collect();
+        assert_eq!(found.join(" "), words, "{line}");
+    }
+}
+
+#[test]
+fn variables_are_read_as_by_every_command() {
+    let daemon = daemon("");
+    let record = |variable: (&str, &str)| {
+        let mut command = clean(program("shmctl"));
+        command.args(["record", "-o", "run.mcap", "--force", "-n", "0"]).current_dir(&daemon.place.dir);
+        Run::of(command.env("SHMD_RUNTIME_DIR", daemon.place.run_dir()).env(variable.0, variable.1))
+    };
+    record(("SHMD_CHANNEL", "")).ok();
+    record(("SHMD_CHANNEL", "main")).ok();
+    record(("SHMD_PATIENCE", "5s")).ok();
+    record(("SHMD_PATIENCE", "soon")).refused(2, &["SHMD_PATIENCE", "soon"]);
+    record(("SHMD_CHANNEL", "a/b")).refused(2, &["A-Z"]);
+}
+
+#[test]
 fn wrong_usage_ends_with_2_before_any_daemon_is_looked_for() {
     let place = Place::new();
     for (line, text) in [

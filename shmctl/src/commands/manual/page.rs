@@ -29,6 +29,11 @@ impl Page {
         page
     }
 
+    /// A page that is written already.
+    pub(super) fn ready(name: &str, section: u8, text: String) -> Self {
+        Page { name: name.to_owned(), section, text }
+    }
+
     pub(super) fn name(&self) -> &str {
         &self.name
     }
