@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Mutex, PoisonError};
 
 use nix::unistd::geteuid;
 
@@ -31,8 +32,12 @@ impl User {
     }
 }
 
+/// A second thread at the same place would copy the program onto a link to itself, which empties it.
+static ALONE: Mutex<()> = Mutex::new(());
+
 fn reachable(dir: &Path, program: &Path) -> PathBuf {
     let Some(name) = program.file_name().filter(|_| program.is_absolute()) else { return program.to_owned() };
+    let _alone = ALONE.lock().unwrap_or_else(PoisonError::into_inner);
     let dir = dir.join("bin");
     if !dir.is_dir() {
         fs::DirBuilder::new().mode(0o755).create(&dir).unwrap();
