@@ -2,11 +2,10 @@
 
 use std::ffi::OsString;
 
-use clap::builder::Resettable;
 use clap::error::ErrorKind;
 use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use shm_cli::exit_codes;
+use shm_cli::{exit_codes, without_empty_variables};
 use shm_proto::ChannelName;
 
 use crate::commands::{
@@ -106,16 +105,6 @@ impl Args {
             Command::BenchWorker(args) => shm_bench::worker::run(&args).map_err(Failure::of_bench),
         }
     }
-}
-
-/// An empty variable counts as none, as for the daemon: that is how a unit file or a shell takes a setting back.
-pub(crate) fn without_empty_variables(mut command: clap::Command) -> clap::Command {
-    let is_empty = |arg: &&clap::Arg| arg.get_env().and_then(std::env::var_os).is_some_and(|value| value.is_empty());
-    let ids: Vec<_> = command.get_arguments().filter(is_empty).map(|arg| arg.get_id().clone()).collect();
-    for id in ids {
-        command = command.mut_arg(id, |arg| arg.env(Resettable::Reset));
-    }
-    command
 }
 
 impl Command {

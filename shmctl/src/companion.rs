@@ -9,9 +9,9 @@ use std::process::ExitCode;
 use clap::Parser;
 use clap::parser::ValueSource;
 pub use shm_cli::nearest;
+use shm_cli::without_empty_variables;
 use shm_proto::ChannelName;
 
-use crate::args::without_empty_variables;
 use crate::commands::{complete, manual};
 pub use crate::error::{Failure, Result, note};
 pub use crate::global::Global;

@@ -6,7 +6,9 @@ mod args;
 mod exit_code;
 pub mod keys;
 mod similar;
+mod variables;
 
 pub use args::{Args, ChannelArgs, EXIT_CODES, everyday_keys};
 pub use exit_code::{ExitCode, exit_codes};
 pub use similar::{did_you_mean, nearest};
+pub use variables::without_empty_variables;
