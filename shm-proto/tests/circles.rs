@@ -113,9 +113,14 @@ fn look(sources: &Path) -> Imports {
 #[test]
 fn no_package_has_a_circle_of_imports() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for (sources, least) in
-        [("src", 150), ("../shmd/src", 150), ("../shmctl/src", 20), ("../shmctl/record/src", 20), ("bench/src", 20)]
-    {
+    for (sources, least) in [
+        ("src", 150),
+        ("../shmd/src", 150),
+        ("../shmctl/src", 20),
+        ("../shmctl/record/src", 20),
+        ("../shmctl/relay/src", 15),
+        ("bench/src", 20),
+    ] {
         let imports = look(&root.join(sources));
         let arrows: usize = imports.values().map(BTreeSet::len).sum();
         assert!(arrows >= least, "{sources}: only {arrows} imports were found");

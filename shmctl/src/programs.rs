@@ -22,8 +22,9 @@ pub(crate) const MANUAL: &str = "--shmctl-manual";
 pub(crate) const COMPLETE: &str = "--shmctl-complete";
 
 /// The programs of this project: the command, what it does, and the package of the workspace.
-const OURS: [(&str, &str, &str); 2] = [
+const OURS: [(&str, &str, &str); 3] = [
     ("record", "Record channels into MCAP files", "shmctl/record"),
+    ("relay", "Carry channels to other hosts and back, through NATS JetStream", "shmctl/relay"),
     ("replay", "Publish the messages of MCAP files again", "shmctl/record"),
 ];
 

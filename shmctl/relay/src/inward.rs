@@ -1,0 +1,163 @@
+//! `in`: a stream is published to a channel.
+//!
+//! ```text
+//! stream --> durable consumer --> feed --> publisher --> channel
+//!                  ^  ^                       |
+//!   acknowledgement   +---- mark, at gaps ----+
+//! ```
+//!
+//! A message is acknowledged when the channel has all of it. What is in the channel and was not acknowledged is found out by
+//! [the book](book).
+
+mod assembly;
+mod book;
+mod durable;
+mod feed;
+mod publisher;
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use async_nats::jetstream;
+use async_nats::jetstream::Context;
+use log::{debug, warn};
+use shm_proto::{Client, Done, Endpoint, Request};
+
+use self::durable::Durable;
+use self::feed::Feed;
+use self::publisher::Publisher;
+use crate::args::{Global, In, channel};
+use crate::backoff::Backoff;
+use crate::failure::{Failure, Trouble};
+use crate::link::{self, ANSWER};
+use crate::status::{State, Status};
+use crate::stop::Stop;
+use crate::stream;
+
+/// How long the last acknowledgements may take to be sent.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// Runs until a signal comes.
+pub(crate) async fn run(args: In, global: Global) -> Result<(), Failure> {
+    let mut stop = Stop::on_signals()?;
+    let channel = channel(args.channel.as_ref(), &global);
+    let status = Rc::new(Status::new("in", channel.as_deref(), &args.server.stream));
+    tokio::select! {
+        ended = carry(&args, &global, channel, &status, stop.clone()) => ended?,
+        () = status.tell(global.metrics.clone()) => {}
+        // The connection is not there, or the daemon is not: nothing is to be finished.
+        () = async { stop.wait().await; tokio::time::sleep(FLUSH).await } => {}
+    }
+    status.finish(global.metrics.as_deref());
+    Ok(())
+}
+
+async fn carry(
+    args: &In,
+    global: &Global,
+    channel: Option<String>,
+    status: &Rc<Status>,
+    mut stop: Stop,
+) -> Result<(), Failure> {
+    let client = link::connect(&args.from, &args.server, &status.name(), &status.link).await?;
+    let mut context = jetstream::new(client.clone());
+    context.set_timeout(ANSWER);
+    let mut backoff = Backoff::default();
+    let mut feed = None;
+    loop {
+        let before = status.messages.get();
+        let work = async {
+            if feed.is_none() {
+                feed = Some(begin(args, global, channel.clone(), &context, status).await?);
+            }
+            match &mut feed {
+                Some(feed) => feed.run().await.map(|never| match never {}),
+                None => Ok(()),
+            }
+        };
+        let ended: Result<(), Trouble> = tokio::select! {
+            ended = work => ended,
+            () = stop.wait() => break,
+        };
+        let why = match ended {
+            Ok(()) => continue,
+            Err(Trouble::Final(failure)) => return Err(failure),
+            Err(Trouble::Passing(why)) => why,
+        };
+        status.set(State::Connecting, &why);
+        if status.messages.get() > before {
+            backoff.reset();
+        }
+        let pause = backoff.next();
+        if backoff.is_worth_a_line() {
+            warn!("{why}; trying again");
+        }
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = stop.wait() => break,
+        }
+    }
+    if let Ok(Err(error)) = tokio::time::timeout(FLUSH, client.flush()).await {
+        debug!("cannot send the last acknowledgements: {error}");
+    }
+    Ok(())
+}
+
+/// Finds the stream, the consumer and the channel.
+async fn begin(
+    args: &In,
+    global: &Global,
+    channel: Option<String>,
+    context: &Context,
+    status: &Rc<Status>,
+) -> Result<Feed, Trouble> {
+    let name = &args.server.stream;
+    let stream = stream::find(context, name, &format!("{name}.*")).await?;
+    let endpoint = global.endpoint();
+    // The role first: whoever has it is the only relay of the channel.
+    let creation = args.create_channel.then(|| args.set.iter().cloned().collect());
+    let mut publisher = Publisher::new(endpoint.clone(), channel, creation, Rc::clone(status));
+    publisher.attach().await?;
+    let consumer = match &args.consumer {
+        Some(name) => name.clone(),
+        None => consumer_name(&endpoint, publisher.channel().unwrap_or_default())?,
+    };
+    let mut durable = Durable::new(stream, consumer, args.start);
+    let standing = durable.open(None).await?;
+    publisher.resume(standing.mark).await?;
+    let first = standing.first.max(publisher.book().first());
+    let mut feed = Feed::new(durable, publisher, first, Rc::clone(status));
+    feed.check().await?;
+    Ok(feed)
+}
+
+/// The name of the consumer of this host's, this daemon's channel. Another daemon's channel of the same name has another consumer.
+fn consumer_name(endpoint: &Endpoint, channel: &str) -> Result<String, Trouble> {
+    let asked = Client::connect(endpoint, ANSWER).and_then(|mut client| client.request(&Request::Ping));
+    let prefix = match asked {
+        Ok(Done::Ping(pong)) => pong.prefix,
+        Ok(other) => return Err(Trouble::last(format!("the daemon answered ping with {other:?}"))),
+        Err(error) => return Err(Trouble::passing("cannot ask the daemon for its prefix", error)),
+    };
+    let host = nix::unistd::gethostname().map_err(|e| Trouble::last(format!("cannot read the host's name: {e}")))?;
+    let parts = [host.to_string_lossy().into_owned(), prefix, channel.to_owned()];
+    Ok(parts.map(|part| escaped(&part)).join("_"))
+}
+
+/// Names of consumers have no dots, blanks and other characters with a meaning in subjects and paths.
+fn escaped(name: &str) -> String {
+    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+    name.chars().map(|c| if allowed(c) { c.to_string() } else { format!("={:x}", u32::from(c)) }).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn consumers_of_different_channels_have_different_names() {
+        assert_eq!(escaped("shmd-1000"), "shmd-1000");
+        assert_eq!(escaped("cam.left"), "cam=2eleft");
+        assert_ne!(escaped("cam.a"), escaped("cam=a"));
+    }
+}

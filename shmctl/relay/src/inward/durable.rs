@@ -1,0 +1,138 @@
+//! The durable consumer: what this relay has acknowledged, and the [mark](super::book::Mark), in the consumer's description.
+
+use std::time::Duration;
+
+use async_nats::jetstream::consumer::pull::{Config, Stream as Messages};
+use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, FromConsumer, Info};
+use async_nats::jetstream::context::ConsumerInfoErrorKind;
+use async_nats::jetstream::stream::{ConsumerErrorKind, Stream};
+use log::info;
+
+use super::book::Mark;
+use crate::args::Start;
+use crate::failure::{Trouble, with_causes};
+
+/// A message that is not acknowledged for so long is given again.
+const ACK_WAIT: Duration = Duration::from_secs(30);
+/// Messages that may be given and not acknowledged: more than a message has parts.
+const MAX_ACK_PENDING: i64 = 8192;
+/// Messages that are asked for at a time.
+const PULL: usize = 64;
+const HEARTBEAT: Duration = Duration::from_secs(5);
+/// How long the server keeps a request for messages that do not come.
+const EXPIRES: Duration = Duration::from_secs(30);
+
+#[derive(Debug)]
+pub(super) struct Durable {
+    stream: Stream,
+    name: String,
+    start: Start,
+    consumer: Option<Consumer<Config>>,
+}
+
+/// Where the consumer stands.
+#[derive(Debug)]
+pub(super) struct Standing {
+    /// Everything before this message of the stream is acknowledged.
+    pub(super) first: u64,
+    /// Everything before this one was given to a relay.
+    pub(super) given: u64,
+    pub(super) mark: Option<Mark>,
+}
+
+impl Durable {
+    pub(super) fn new(stream: Stream, name: String, start: Start) -> Self {
+        Durable { stream, name, start, consumer: None }
+    }
+
+    pub(super) fn stream(&self) -> &Stream {
+        &self.stream
+    }
+
+    /// Finds the consumer, or makes it. `at`: where this relay goes on, if it knows.
+    ///
+    /// # Errors
+    /// That a consumer of that name is not a relay's, or that the server did not answer.
+    pub(super) async fn open(&mut self, at: Option<u64>) -> Result<Standing, Trouble> {
+        let failed = |e: &dyn std::error::Error| Trouble::passing("cannot ask for the consumer", with_causes(e));
+        match self.stream.consumer_info(&self.name).await {
+            Ok(info) => {
+                self.check(&info)?;
+                return Ok(standing(&info));
+            }
+            Err(error) if error.kind() != ConsumerInfoErrorKind::NotFound => return Err(failed(&error)),
+            Err(_) => {}
+        }
+        let deliver_policy = match (at, self.start) {
+            (Some(start_sequence), _) => DeliverPolicy::ByStartSequence { start_sequence },
+            (None, Start::Oldest) => DeliverPolicy::All,
+            (None, Start::New) => DeliverPolicy::New,
+        };
+        let config = Config {
+            durable_name: Some(self.name.clone()),
+            deliver_policy,
+            ack_policy: AckPolicy::Explicit,
+            ack_wait: ACK_WAIT,
+            max_ack_pending: MAX_ACK_PENDING,
+            ..Config::default()
+        };
+        let consumer = self.stream.create_consumer(config).await.map_err(|error| match error.kind() {
+            ConsumerErrorKind::JetStream(e) => {
+                Trouble::last(format!("the server does not make consumer {}: {e}", self.name))
+            }
+            _ => failed(&error),
+        })?;
+        info!("made consumer {}", self.name);
+        let standing = standing(consumer.cached_info());
+        self.consumer = Some(consumer);
+        Ok(standing)
+    }
+
+    fn check(&self, info: &Info) -> Result<(), Trouble> {
+        let bad = |why: &str| {
+            Trouble::last(format!(
+                "consumer {} is not a relay's: {why}; give this relay another name: --consumer",
+                self.name
+            ))
+        };
+        let text = info.config.description.as_deref().unwrap_or_default();
+        if !text.is_empty() && text.parse::<Mark>().is_err() {
+            return Err(bad("it has a description of its own"));
+        }
+        if info.config.ack_policy != AckPolicy::Explicit || !info.config.filter_subject.is_empty() {
+            return Err(bad("it does not acknowledge each message, or does not get all of them"));
+        }
+        Config::try_from_consumer_config(info.config.clone()).map_err(|e| bad(&e.to_string())).map(drop)
+    }
+
+    /// Stores a mark.
+    pub(super) async fn store(&mut self, mark: &Mark) -> Result<(), Trouble> {
+        let failed =
+            |e: &dyn std::error::Error| Trouble::passing("cannot store the place with the consumer", with_causes(e));
+        let info = self.stream.consumer_info(&self.name).await.map_err(|e| failed(&e))?;
+        let mut config = Config::try_from_consumer_config(info.config)
+            .map_err(|e| Trouble::passing("cannot use the consumer", e))?;
+        config.description = Some(mark.to_string());
+        self.consumer = Some(self.stream.create_consumer(config).await.map_err(|e| failed(&e))?);
+        Ok(())
+    }
+
+    /// Begins to receive.
+    pub(super) async fn messages(&mut self) -> Result<Messages, Trouble> {
+        let failed = |e: &dyn std::error::Error| Trouble::passing("cannot receive", with_causes(e));
+        let consumer = match self.consumer.take() {
+            Some(consumer) => consumer,
+            None => self.stream.get_consumer(&self.name).await.map_err(|e| Trouble::passing("cannot receive", e))?,
+        };
+        let builder = consumer.stream().max_messages_per_batch(PULL).heartbeat(HEARTBEAT).expires(EXPIRES);
+        builder.messages().await.map_err(|e| failed(&e))
+    }
+}
+
+fn standing(info: &Info) -> Standing {
+    Standing {
+        first: info.ack_floor.stream_sequence + 1,
+        given: info.delivered.stream_sequence + 1,
+        mark: info.config.description.as_deref().and_then(|text| text.parse().ok()),
+    }
+}

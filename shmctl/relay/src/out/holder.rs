@@ -1,0 +1,149 @@
+//! The reader that holds the channel: it stands at the first message that the channel may not forget yet.
+//!
+//! In a channel with `on_full = "overwrite"` nobody holds anything, and this reader detaches.
+
+use std::time::Duration;
+
+use log::{info, warn};
+use shm_proto::{AsyncFollower, Attachment, Endpoint, Follower, OnFull, Start, WaitStrategy};
+use tokio::sync::{Notify, watch};
+
+use super::queue::Mark;
+use crate::failure::Failure;
+
+/// How often it hears the daemon while it has nothing to do.
+const TICK: Duration = Duration::from_millis(100);
+/// Messages to pass before others get their turn.
+const TURN: usize = 4096;
+
+/// What has to stay in the channel.
+#[derive(Debug)]
+pub(super) struct Holder {
+    follower: Option<AsyncFollower>,
+    marks: watch::Receiver<Option<Mark>>,
+    /// Instances that were left for good.
+    past: Vec<u64>,
+    mark: Option<Mark>,
+    has_told: bool,
+}
+
+impl Holder {
+    pub(super) fn new(
+        endpoint: Endpoint,
+        channel: Option<&str>,
+        marks: watch::Receiver<Option<Mark>>,
+    ) -> Result<Self, Failure> {
+        // It never waits for messages.
+        let follower = Follower::new(endpoint, channel, Start::Oldest)?.with_wait_strategy(WaitStrategy::Sleep);
+        let follower = Some(AsyncFollower::new(follower)?);
+        Ok(Holder { follower, marks, past: Vec::new(), mark: None, has_told: false })
+    }
+
+    /// Holds and lets go until something final happens. `attached`: told when the channel is held.
+    pub(super) async fn run(&mut self, attached: &Notify) -> Result<(), Failure> {
+        loop {
+            self.follow_mark();
+            let is_done = self.advance(attached).await?;
+            if self.follower.is_none() {
+                return std::future::pending().await;
+            }
+            if !is_done {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            tokio::select! {
+                _ = self.marks.changed() => {}
+                () = tokio::time::sleep(TICK) => {}
+            }
+        }
+    }
+
+    fn follow_mark(&mut self) {
+        let mark = *self.marks.borrow_and_update();
+        if let (Some(before), Some(now)) = (self.mark, mark)
+            && before.lineage != now.lineage
+        {
+            self.past.push(before.lineage);
+        }
+        self.mark = mark;
+    }
+
+    /// Passes what the channel may forget. Returns false if there may be more.
+    async fn advance(&mut self, attached: &Notify) -> Result<bool, Failure> {
+        let Some(tasks) = &mut self.follower else { return Ok(true) };
+        let follower = tasks.get_mut().await?;
+        if let Some(notice) = follower.notice() {
+            warn!("{notice}");
+        }
+        if !follower.is_attached() {
+            // Attaches meanwhile, without an end if there is no daemon.
+            if let Ok(message) = tokio::time::timeout(TICK, tasks.recv()).await {
+                let _stays = message?.into_ready();
+            }
+            return Ok(true);
+        }
+        attached.notify_one();
+        if let Some(Attachment::Ring(reader)) = follower.attachment()? {
+            let geometry = reader.geometry();
+            if !std::mem::replace(&mut self.has_told, true) {
+                tell(geometry.on_full, geometry.wait_readers, geometry.evict_after_ms);
+            }
+            if geometry.on_full == OnFull::Overwrite {
+                self.follower = None;
+                return Ok(true);
+            }
+        }
+        let mut passed = 0;
+        while passed < TURN {
+            let Some(message) = follower.try_recv()? else { break };
+            let (lineage, seq) = (message.reader().geometry().lineage, message.seq());
+            let may_go =
+                self.past.contains(&lineage) || self.mark.is_some_and(|mark| mark.lineage == lineage && seq < mark.seq);
+            if !may_go {
+                let _stays = message.into_ready();
+                break;
+            }
+            passed += 1;
+            if let Err(error) = message.finish() {
+                follower.go_on_after(error)?;
+            }
+        }
+        if passed > 0
+            && let Some(Attachment::Ring(reader)) = follower.attachment()?
+        {
+            // The end of a batch gives the space back.
+            drop(reader.batch(0));
+        }
+        if follower.is_attached() {
+            follower.arm()?;
+        }
+        Ok(passed < TURN)
+    }
+}
+
+/// What the channel's settings mean for the relay.
+fn tell(on_full: OnFull, wait_readers: u32, evict_after_ms: u64) {
+    match on_full {
+        OnFull::Overwrite => {
+            info!("the channel overwrites its oldest messages: those that the link is too slow for are lost")
+        }
+        OnFull::Drop => {
+            info!("the channel drops new messages while it is full: a link that stands still makes it drop them")
+        }
+        OnFull::Block => {
+            if wait_readers < 2 {
+                info!(
+                    "the channel has wait_readers = {wait_readers}: if this relay is killed, messages that the server has not \
+                     acknowledged may be lost; wait_readers = 2 keeps them, because a relay is two readers"
+                );
+            }
+            if evict_after_ms > 0 {
+                let seconds = evict_after_ms as f64 / 1000.0;
+                info!(
+                    "the channel has evict_after = {seconds} s: if it is full for so long because the link stands still, this \
+                     relay is evicted and messages are lost; evict_after = \"0\" or --when-stalled spool:DIR:SIZE prevents it"
+                );
+            }
+        }
+    }
+}

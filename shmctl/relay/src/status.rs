@@ -1,0 +1,253 @@
+//! Figures and states: for the log, for systemd and for Prometheus.
+
+use std::cell::{Cell, RefCell};
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use log::{info, warn};
+
+use crate::link::Link;
+use crate::notify::Notifier;
+
+/// Between two looks at the state.
+const LOOK: Duration = Duration::from_secs(1);
+/// Between two versions of the metrics file, in looks.
+const METRICS: u32 = 5;
+
+/// What a relay is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum State {
+    /// The server has not been reached yet, or not since the connection was lost.
+    Connecting,
+    /// Messages are carried as they come.
+    Relaying,
+    /// The link stands still, and the channel holds new messages.
+    Waiting,
+    /// The link stands still, and new messages go to the spool, or the spool has some yet.
+    Spooling,
+    /// The link stands still, and new messages are dropped.
+    Dropping,
+}
+
+const STATES: [(State, &str); 5] = [
+    (State::Connecting, "connecting"),
+    (State::Relaying, "relaying"),
+    (State::Waiting, "stalled, waiting"),
+    (State::Spooling, "stalled, spooling"),
+    (State::Dropping, "stalled, dropping"),
+];
+
+impl State {
+    fn words(self) -> &'static str {
+        STATES.iter().find(|(state, _)| *state == self).map_or("", |(_, words)| words)
+    }
+}
+
+/// The figures of one relay. One thread counts and reads.
+#[derive(Debug)]
+pub(crate) struct Status {
+    direction: &'static str,
+    channel: String,
+    stream: String,
+    pub(crate) link: Arc<Link>,
+    state: Cell<State>,
+    /// Why the state is as it is, if it is not as usual.
+    why: RefCell<String>,
+    pub(crate) messages: Cell<u64>,
+    pub(crate) bytes: Cell<u64>,
+    /// Messages that are missing and were not dropped by this relay.
+    pub(crate) lost: Cell<u64>,
+    /// Messages that this relay, or the channel's `on_full`, has dropped.
+    pub(crate) dropped: Cell<u64>,
+    /// Messages of the stream that are no relay's.
+    pub(crate) garbage: Cell<u64>,
+    /// Bytes that are sent and not acknowledged.
+    pub(crate) in_flight: Cell<u64>,
+    pub(crate) spooled: Cell<u64>,
+}
+
+impl Status {
+    pub(crate) fn new(direction: &'static str, channel: Option<&str>, stream: &str) -> Self {
+        Status {
+            direction,
+            channel: channel.unwrap_or("(the only one)").to_owned(),
+            stream: stream.to_owned(),
+            link: Arc::default(),
+            state: Cell::new(State::Connecting),
+            why: RefCell::default(),
+            messages: Cell::default(),
+            bytes: Cell::default(),
+            lost: Cell::default(),
+            dropped: Cell::default(),
+            garbage: Cell::default(),
+            in_flight: Cell::default(),
+            spooled: Cell::default(),
+        }
+    }
+
+    /// Sets the state, and logs a change. `why` is empty if everything is as usual.
+    pub(crate) fn set(&self, state: State, why: &str) {
+        why.clone_into(&mut self.why.borrow_mut());
+        let before = self.state.replace(state);
+        if before == state {
+            return;
+        }
+        let because = if why.is_empty() { String::new() } else { format!(": {why}") };
+        let words = state.words();
+        match state {
+            State::Relaying | State::Connecting => info!("{}: {words}{because}", self.name()),
+            _ => warn!("{}: {words}{because}", self.name()),
+        }
+    }
+
+    /// Which relay this is.
+    pub(crate) fn name(&self) -> String {
+        match self.direction {
+            "out" => format!("{} -> {}", self.channel, self.stream),
+            _ => format!("{} -> {}", self.stream, self.channel),
+        }
+    }
+
+    /// One line about everything.
+    fn line(&self) -> String {
+        let mut line = format!(
+            "{}: {}, {} messages, {} lost",
+            self.name(),
+            self.state.get().words(),
+            self.messages.get(),
+            self.lost.get()
+        );
+        for (figure, what) in [
+            (&self.dropped, "dropped"),
+            (&self.garbage, "not from a relay"),
+            (&self.in_flight, "bytes not acknowledged"),
+            (&self.spooled, "bytes spooled"),
+        ] {
+            if figure.get() > 0 {
+                let _ = write!(line, ", {} {what}", figure.get());
+            }
+        }
+        let why = self.why.borrow();
+        if !why.is_empty() {
+            let _ = write!(line, "; {why}");
+        }
+        line.replace('\n', " ")
+    }
+
+    /// The figures in the text format of Prometheus.
+    fn metrics(&self) -> String {
+        let labels = format!(
+            "direction=\"{}\",channel=\"{}\",stream=\"{}\"",
+            self.direction,
+            escaped(&self.channel),
+            escaped(&self.stream)
+        );
+        let connected = u64::from(self.link.is_connected());
+        let mut text = String::new();
+        for (name, kind, help, value) in [
+            ("connected", "gauge", "Whether there is a connection to the server.", connected),
+            (
+                "messages_total",
+                "counter",
+                "Messages that the other side has acknowledged or published.",
+                self.messages.get(),
+            ),
+            ("bytes_total", "counter", "Payload bytes of these messages.", self.bytes.get()),
+            ("lost_messages_total", "counter", "Messages that were missing.", self.lost.get()),
+            ("dropped_messages_total", "counter", "Messages that were dropped.", self.dropped.get()),
+            ("foreign_messages_total", "counter", "Messages of the stream that are no relay's.", self.garbage.get()),
+            ("in_flight_bytes", "gauge", "Bytes that are sent and not acknowledged.", self.in_flight.get()),
+            ("spooled_bytes", "gauge", "Bytes in the spool.", self.spooled.get()),
+        ] {
+            let _ = writeln!(text, "# HELP shmd_relay_{name} {help}\n# TYPE shmd_relay_{name} {kind}");
+            let _ = writeln!(text, "shmd_relay_{name}{{{labels}}} {value}");
+        }
+        text += "# HELP shmd_relay_state 1 for the present state, 0 for the others.\n# TYPE shmd_relay_state gauge\n";
+        for (state, words) in STATES {
+            let is_now = u8::from(self.state.get() == state);
+            let _ = writeln!(text, "shmd_relay_state{{{labels},state=\"{words}\"}} {is_now}");
+        }
+        text
+    }
+
+    /// Tells systemd, and writes the metrics file, for as long as it is polled.
+    pub(crate) async fn tell(&self, metrics: Option<PathBuf>) {
+        let notifier = Notifier::from_env();
+        notifier.send("READY=1");
+        let (mut told, mut looks, mut failed) = (String::new(), 0u32, None);
+        loop {
+            let line = self.line();
+            if line != told {
+                notifier.send(&format!("STATUS={line}"));
+                told = line;
+            }
+            if let Some(file) = metrics.as_deref().filter(|_| looks.is_multiple_of(METRICS)) {
+                let result = replace(file, &self.metrics());
+                if let Err(e) = &result
+                    && failed.is_none_or(|at: Instant| at.elapsed() > Duration::from_secs(60))
+                {
+                    warn!("cannot write {}: {e}", file.display());
+                    failed = Some(Instant::now());
+                }
+            }
+            looks = looks.wrapping_add(1);
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// The last words.
+    pub(crate) fn finish(&self, metrics: Option<&Path>) {
+        Notifier::from_env().send("STOPPING=1");
+        info!("{}", self.line());
+        if let Some(file) = metrics
+            && let Err(e) = replace(file, &self.metrics())
+        {
+            warn!("cannot write {}: {e}", file.display());
+        }
+    }
+}
+
+/// Adds to a figure.
+pub(crate) fn add(figure: &Cell<u64>, more: u64) {
+    figure.set(figure.get().saturating_add(more));
+}
+
+fn escaped(text: &str) -> String {
+    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
+}
+
+/// Replaces a file as a whole: nobody sees half of it.
+fn replace(file: &Path, text: &str) -> std::io::Result<()> {
+    let mut name = file.as_os_str().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    std::fs::write(&name, text)?;
+    std::fs::rename(&name, file).inspect_err(|_| drop(std::fs::remove_file(&name)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_names_the_state_the_figures_and_the_reason() {
+        let status = Status::new("out", Some("cam"), "CAM");
+        status.set(State::Waiting, "no answer\nfor 2s");
+        status.messages.set(7);
+        status.dropped.set(3);
+        assert_eq!(status.line(), "cam -> CAM: stalled, waiting, 7 messages, 0 lost, 3 dropped; no answer for 2s");
+        assert_eq!(Status::new("in", Some("cam"), "CAM").name(), "CAM -> cam");
+    }
+
+    #[test]
+    fn metrics_have_one_present_state_and_every_figure_once() {
+        let status = Status::new("out", Some("cam"), "C\"AM");
+        status.set(State::Relaying, "");
+        let text = status.metrics();
+        let labels = "{direction=\"out\",channel=\"cam\",stream=\"C\\\"AM\"";
+        assert!(text.contains(&format!("shmd_relay_state{labels},state=\"relaying\"}} 1\n")), "{text}");
+        assert_eq!(text.matches("} 1\n").count(), 1, "{text}");
+        assert_eq!(text.matches("# TYPE").count(), text.matches("# HELP").count());
+    }
+}
