@@ -1,0 +1,149 @@
+//! A network that stands still: a proxy on loopback is stopped, and nobody is told.
+
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use shm_proto::internal::control::stat::ReaderState;
+use shm_test_support::{wait_for, wait_until};
+
+use crate::helpers::{FAR, Host, Proxy, SOURCE, Server, Sink, Source, content, skip_without_server};
+
+/// Options with which a link stands still soon.
+const SOON: [&str; 4] = ["--stalled-after", "300ms", "--in-flight", "256KiB"];
+
+#[test]
+fn with_wait_the_channel_holds_what_the_link_does_not_take() {
+    if skip_without_server("with_wait") {
+        return;
+    }
+    let (server, there) = (Server::start(), Host::start(FAR));
+    let here = Host::start(&format!("{SOURCE}stalled_after = \"500ms\"\n"));
+    let proxy = Proxy::to(server.port());
+    let metrics = here.daemon.place.path("relay.prom");
+    let more = [&SOON[..], &["--metrics", metrics.to_str().unwrap()]].concat();
+    let mut out = here.out_with_stream(&proxy.url(), &more);
+    let _inward = there.inward(&server.url(), &[]);
+    let source = Source::start(here.daemon.endpoint(), u64::MAX, 3000, Duration::ZERO);
+    let sink = Sink::start(there.daemon.endpoint(), 0, 3000);
+    for _ in 0..2 {
+        sink.until(sink.got() + 20_000);
+        proxy.stop();
+        out.until_err_has("stalled, waiting");
+        // The channel is full now, and nothing is lost.
+        here.daemon.until_stat("the writer waits for a reader that stands still", |stat| {
+            stat.readers.len() == 2 && stat.readers.iter().any(|reader| reader.state == ReaderState::Stalled)
+        });
+        wait_for("the metrics say so", || {
+            let text = std::fs::read_to_string(&metrics).unwrap_or_default();
+            text.contains("state=\"stalled, waiting\"} 1").then_some(())
+        });
+        proxy.go_on();
+    }
+    sink.finish(source.finish());
+}
+
+#[test]
+fn a_spool_takes_what_the_channel_cannot_hold_and_outlives_the_relay() {
+    if skip_without_server("a_spool") {
+        return;
+    }
+    let (server, here, there) = (Server::start(), Host::start(SOURCE), Host::start(FAR));
+    let proxy = Proxy::to(server.port());
+    let dir = here.daemon.place.path("spool");
+    let policy = format!("spool:{}:256MiB", dir.display());
+    let more = [&SOON[..], &["--when-stalled", &policy]].concat();
+    let mut out = here.out(&proxy.url(), &more);
+    out.until_err_has("publishing to stream CAM");
+    let _inward = there.inward(&server.url(), &[]);
+    let source = Source::start(here.daemon.endpoint(), MESSAGES, LARGE, Duration::ZERO);
+    let sink = Sink::start(there.daemon.endpoint(), 0, LARGE);
+    sink.until(5000);
+    proxy.stop();
+    out.until_err_has("stalled, spooling");
+    // More than the channel and memory hold.
+    let before = source.sent();
+    wait_until("messages go to the spool", || source.sent() > before + 30_000 || source.sent() == MESSAGES);
+    out.kill();
+    let mut out = here.out(&proxy.url(), &more);
+    out.until_err_has("the spool");
+    out.kill();
+    proxy.go_on();
+    let mut out = here.out(&proxy.url(), &more);
+    sink.finish(MESSAGES);
+    drop(source);
+    let spooled =
+        || std::fs::read_dir(&dir).unwrap().filter(|e| e.as_ref().unwrap().path().extension().is_some()).count();
+    wait_until("the spool is empty", || spooled() == 0);
+    out.signal(Signal::SIGTERM);
+    out.wait().ok();
+}
+
+/// More than the server takes in one message.
+const LARGE: usize = 1_100_000;
+/// With the large ones 120 MB.
+const MESSAGES: u64 = 100_000;
+
+#[test]
+fn a_spool_that_is_full_makes_the_channel_wait() {
+    if skip_without_server("a_spool_that_is_full") {
+        return;
+    }
+    let (server, here, there) = (Server::start(), Host::start(SOURCE), Host::start(FAR));
+    let proxy = Proxy::to(server.port());
+    let dir = here.daemon.place.path("spool");
+    let policy = format!("spool:{}:2MiB", dir.display());
+    let mut out = here.out(&proxy.url(), &[&SOON[..], &["--when-stalled", &policy]].concat());
+    out.until_err_has("publishing to stream CAM");
+    let _inward = there.inward(&server.url(), &[]);
+    proxy.stop();
+    // Some 70 bytes each, so 14 MB: more than memory, spool and channel hold.
+    let source = Source::start(here.daemon.endpoint(), 200_000, 0, Duration::ZERO);
+    out.until_err_has("stalled, spooling");
+    here.daemon
+        .until_stat("the channel is full", |stat| stat.used + (64 << 10) > stat.capacity && stat.capacity == 4 << 20);
+    assert!(source.sent() < 200_000);
+    proxy.go_on();
+    Sink::start(there.daemon.endpoint(), 0, 0).finish(200_000);
+}
+
+#[test]
+fn with_drop_new_messages_are_dropped_and_counted() {
+    if skip_without_server("with_drop") {
+        return;
+    }
+    let (server, here, there) = (Server::start(), Host::start(SOURCE), Host::start(FAR));
+    let proxy = Proxy::to(server.port());
+    let mut out = here.out(&proxy.url(), &[&SOON[..], &["--when-stalled", "drop"]].concat());
+    out.until_err_has("publishing to stream CAM");
+    let mut inward = there.inward(&server.url(), &[]);
+    proxy.stop();
+    let source = Source::start(here.daemon.endpoint(), 300_000, 3000, Duration::ZERO);
+    out.until_err_has("stalled, dropping");
+    // Nobody holds the channel up.
+    wait_until("everything is published", || source.sent() == 300_000);
+    proxy.go_on();
+    // Whatever was not dropped arrives, in order.
+    let mut reader = there.daemon.reader(shm_proto::Start::Oldest);
+    source.finish();
+    let mut writer = here.daemon.writer();
+    let (mut bytes, mut last, mut received) = (Vec::new(), None, 0u64);
+    loop {
+        // Another message now and then, until one of them arrives: then the link works.
+        writer.publish(&content(300_000 + received, 3000)).unwrap();
+        while reader.recv_into(&mut bytes, Some(Duration::from_millis(200))).is_ok() {
+            let number = u64::from_le_bytes(bytes[..8].try_into().unwrap());
+            assert!(last.is_none_or(|last| number >= last), "{number} came after {last:?}");
+            assert!(bytes == content(number, 3000), "message {number} has other bytes");
+            last = Some(number);
+            received += 1;
+        }
+        if last.is_some_and(|last| last >= 300_000) {
+            break;
+        }
+    }
+    inward.until_err_has("are missing in the stream");
+    out.signal(Signal::SIGTERM);
+    let run = out.wait().ok();
+    assert!(run.err.contains(" dropped"), "{run:?}");
+    assert!(received < 300_000, "nothing was dropped");
+}
