@@ -5,12 +5,13 @@ use std::path::{Path, PathBuf};
 
 use shm_cli::keys;
 
-const DOCUMENTS: [&str; 13] = [
+const DOCUMENTS: [&str; 14] = [
     "README.md",
     "CHANGELOG.md",
     "etc/MANUAL.md",
     "etc/OPERATIONS.md",
     "etc/RECORDING.md",
+    "etc/RELAY.md",
     "shm-proto/DESIGN.md",
     "shm-proto/PERFORMANCE.md",
     "shm-proto/PROTOCOL.md",
