@@ -112,6 +112,33 @@ fn a_wake_up_that_went_to_the_bell_of_a_dead_daemon_is_made_good_through_the_new
     assert_eq!(receive(&mut reader), b"after");
 }
 
+#[test]
+fn a_reader_that_died_with_its_daemon_before_the_writer_looked_does_not_hold_the_writer_up_for_ever() {
+    let mut channel = TestChannel::new(4096, geometry(4096));
+    let mut dead = channel.reader(Start::Oldest);
+    channel.readers[0].page.line.pid.store(0, Ordering::SeqCst);
+    let mut writer = channel.writer();
+    while writer.try_publish(&[1; 100]).is_ok() {}
+    channel.send(ToWriter::Resumed, Vec::new());
+    writer.maintain().unwrap();
+    let refused = writer.try_publish(&[1; 100]);
+    assert!(matches!(refused, Err(WriterError::WouldBlock { .. })), "the next daemon may yet name it: {refused:?}");
+    writer.lose_readers_at_once();
+    for _ in 0..200 {
+        writer.publish(&[2; 100]).unwrap();
+    }
+    assert!(matches!(all_until_error(&mut dead), ReaderError::Evicted { .. }));
+}
+
+/// The error that ends the messages.
+fn all_until_error(reader: &mut Reader) -> ReaderError {
+    loop {
+        if let Err(error) = reader.recv(SOON).map(drop) {
+            return error;
+        }
+    }
+}
+
 fn is_readable(fd: std::os::fd::BorrowedFd<'_>) -> bool {
     crate::os::poll::readable(fd, NOW).unwrap()
 }

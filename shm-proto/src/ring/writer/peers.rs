@@ -20,8 +20,8 @@ pub(super) struct Peer {
     id: u32,
     /// The reader's page: device and inode number of the file.
     page_id: FileId,
-    /// The daemon that named this reader is dead, and the daemon that came in its place has not named it yet.
-    is_disowned: bool,
+    /// The daemon that named this reader is dead, and no daemon that came in its place has named it yet: since then.
+    disowned_ns: Option<u64>,
     page: SharedPage<ReaderPage>,
     bell: Bell,
     /// The reader has read everything before this position. Checked.
@@ -165,6 +165,8 @@ pub(super) struct Peers {
     withheld: Option<(u64, u64)>,
     /// When time was last counted against readers that stand still, in `CLOCK_MONOTONIC` nanoseconds.
     counted_ns: u64,
+    /// As long as readers wait for the next daemon, unless they are told otherwise.
+    pub(super) lost_after_ns: u64,
     /// See [`Geometry::relayed`](crate::ring::geometry::Geometry::relayed).
     is_relayed: bool,
 }
@@ -172,7 +174,7 @@ pub(super) struct Peers {
 impl Peers {
     pub(super) fn new(most: u32, is_relayed: bool) -> Peers {
         let list = Vec::with_capacity(most.min(1024) as usize);
-        Peers { list, least: u64::MAX, withheld: None, counted_ns: 0, is_relayed }
+        Peers { list, least: u64::MAX, withheld: None, counted_ns: 0, lost_after_ns: 30_000_000_000, is_relayed }
     }
 
     /// Whether nobody reads without a daemon.
@@ -202,9 +204,9 @@ impl Peers {
     /// Registers a reader: from now on, nothing at or after the floor is overwritten before the reader has read it.
     pub(super) fn add(&mut self, id: u32, named: Named, floor: u64) {
         let Named { page_id, page, bell } = named;
-        if let Some(peer) = self.list.iter_mut().find(|peer| peer.is_disowned && peer.page_id == page_id) {
+        if let Some(peer) = self.list.iter_mut().find(|peer| peer.disowned_ns.is_some() && peer.page_id == page_id) {
             // The reader has outlived the daemon's death, and keeps its place.
-            (peer.id, peer.bell, peer.is_disowned) = (id, bell, false);
+            (peer.id, peer.bell, peer.disowned_ns) = (id, bell, None);
             peer.ring_anyway();
             return;
         }
@@ -212,12 +214,12 @@ impl Peers {
         // bit sees a floor that is no older than this one.
         page.control.value.fetch_or(control::REGISTERED, Ordering::SeqCst);
         // In a relayed ring, the reader of the next daemon takes over from the reader of a dead daemon.
-        let before = self.list.iter().position(|peer| peer.is_disowned && self.is_relayed);
+        let before = self.list.iter().position(|peer| peer.disowned_ns.is_some() && self.is_relayed);
         let floor = before.map_or(floor, |at| self.list.swap_remove(at).cursor);
         let (standstill, wakes) = (Standstill::default(), Wakes::new());
         let (cursor, hold) = (floor, Some(floor));
-        let (is_disowned, process) = (false, None);
-        let peer = Peer { id, page_id, is_disowned, page, bell, cursor, hold, standstill, wakes, process };
+        let (disowned_ns, process) = (None, None);
+        let peer = Peer { id, page_id, disowned_ns, page, bell, cursor, hold, standstill, wakes, process };
         peer.ring_anyway();
         self.list.push(peer);
         self.settle();
@@ -233,18 +235,23 @@ impl Peers {
     /// Another daemon has come in the place of a dead one. It names the readers again, with other numbers.
     pub(super) fn disown(&mut self) {
         for (peer, id) in self.list.iter_mut().zip((0..=u32::MAX).rev()) {
-            (peer.id, peer.is_disowned) = (id, true);
+            peer.id = id;
+            peer.disowned_ns.get_or_insert_with(monotonic_ns);
         }
     }
 
     /// Removes readers that are dead and that no daemon would report: any dead reader while there is no daemon, and
-    /// dead readers that the current daemon has not named.
+    /// dead readers that the current daemon has not named. A reader that died before this writer looked, or is in another PID
+    /// namespace, has no known process: no daemon has named it for so long that it has given up waiting for one.
     pub(super) fn bury(&mut self, has_daemon: bool) {
         if self.is_relayed {
             return;
         }
         let before = self.list.len();
-        self.list.retain(|peer| (has_daemon && !peer.is_disowned) || !peer.is_gone());
+        self.list.retain(|peer| (has_daemon && peer.disowned_ns.is_none()) || !peer.is_gone());
+        let is_over = |since: u64| monotonic_ns() >= since.saturating_add(self.lost_after_ns);
+        let is_lost = |peer: &mut Peer| peer.process.is_none() && peer.disowned_ns.is_some_and(is_over);
+        self.list.extract_if(.., is_lost).for_each(|peer| peer.mark_evicted());
         if self.list.len() < before {
             self.settle();
         }

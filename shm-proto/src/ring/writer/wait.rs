@@ -123,6 +123,12 @@ impl Writer {
         Ok(())
     }
 
+    /// Nobody waits for readers that the present daemon has not named.
+    #[cfg(test)]
+    pub(in crate::ring) fn lose_readers_at_once(&mut self) {
+        self.peers.lost_after_ns = 0;
+    }
+
     /// How long a reader may stand still.
     pub(super) fn limit(&self) -> Limit {
         Limit::new(self.geometry.evict_after_ms)
