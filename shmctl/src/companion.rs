@@ -25,19 +25,28 @@ pub use crate::terminal::{Size, shortened, size};
 /// The whole program of a command: reads the command line, carries the command out, and gives the exit code.
 #[must_use]
 pub fn main<A: Parser>(global: impl Fn(&mut A) -> &mut Global, run: impl FnOnce(A) -> Result<()>) -> ExitCode {
-    let words: Vec<OsString> = std::env::args_os().collect();
-    match words.get(1).and_then(|word| word.to_str()) {
-        Some(MANUAL) => return finish(manual::print_page(command::<A>()), &[]),
-        Some(COMPLETE) => return finish(complete::print_words(&words[2..], command::<A>()), &[]),
-        _ => {}
+    if let Some(answered) = answer(command::<A>) {
+        return answered;
     }
-    let matches = without_empty_variables(A::command()).get_matches_from(words);
+    let matches = without_empty_variables(A::command()).get_matches();
     let mut args = A::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let options = global(&mut args);
     options.is_given = matches.value_source("channel") == Some(ValueSource::CommandLine);
     start_log(options.verbose);
     let named: Vec<_> = options.channel.iter().cloned().collect();
     finish(check_variables().and_then(|()| run(args)), &named)
+}
+
+/// Answers `shmctl` if that has started the program to ask for its manual page or for completions, and gives the exit code.
+#[must_use]
+pub fn answer(command: impl FnOnce() -> clap::Command) -> Option<ExitCode> {
+    let words: Vec<OsString> = std::env::args_os().collect();
+    let answered = match words.get(1)?.to_str()? {
+        MANUAL => manual::print_page(command()),
+        COMPLETE => complete::print_words(&words[2..], command()),
+        _ => return None,
+    };
+    Some(finish(answered, &[]))
 }
 
 /// A program's command line as that of a command of `shmctl`.

@@ -92,7 +92,7 @@ fn schemas() -> Vec<(String, Schema)> {
 
 /// `shmctl` with the commands that are programs of their own, and `shmd`.
 fn programs() -> [Command; 2] {
-    let shmctl = Args::command().subcommands(shmctl_record::commands());
+    let shmctl = Args::command().subcommands(shmctl_record::commands()).subcommand(shmctl_relay::command());
     [shmctl, shm_cli::Args::command()].map(|mut command| {
         command.build();
         command
@@ -106,6 +106,7 @@ fn surface() -> String {
     }
     exit_codes("shmctl", exit_code::CODES, &mut lines);
     exit_codes("shmctl doctor", exit_code::DOCTOR, &mut lines);
+    exit_codes("shmctl relay", shmctl_relay::EXIT_CODES, &mut lines);
     exit_codes("shmd", shm_cli::EXIT_CODES, &mut lines);
     for (name, schema) in schemas() {
         lines.push(String::new());

@@ -37,7 +37,7 @@ fn after_help() -> String {
 /// `out` publishes a channel to a stream, `in` publishes a stream to a channel. Both run until they are stopped, wait for a server
 /// or a daemon that is away, and go on where they were. etc/RELAY.md says what is kept when something dies.
 #[derive(Debug, Parser)]
-#[command(name = "shmctl-relay", version, after_help = after_help(), max_term_width = 100)]
+#[command(name = "shmctl-relay", bin_name = "shmctl relay", version, after_help = after_help(), max_term_width = 100)]
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) global: Global,

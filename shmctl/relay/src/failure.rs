@@ -11,7 +11,7 @@ const USAGE: u8 = 2;
 const NOT_PERMITTED: u8 = 77;
 
 /// The exit codes, with the numbers that `shmctl` has for the same. A relay waits where other commands end with 69 or 75.
-pub(crate) const CODES: &[ExitCode] = &[
+pub const CODES: &[ExitCode] = &[
     ExitCode::new(0, "ended by SIGINT or SIGTERM"),
     ExitCode::new(FAILED, "failed: the message states the reason"),
     ExitCode::new(USAGE, "wrong usage, or a wrong value, on the command line or in an environment variable"),

@@ -13,7 +13,7 @@ use std::process::Command as Process;
 use clap::{Args as ClapArgs, Command};
 
 use self::page::Page;
-use crate::error::{Failure, Result};
+use crate::error::{Failure, Result, note};
 use crate::output::print;
 use crate::programs::{self, MANUAL};
 
@@ -41,7 +41,11 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args, shmctl: Command) -> Result<()> {
     let mut pages = pages(shmctl);
     for (command, program) in programs::ours() {
-        pages.push(page_of_program(command, &program)?);
+        match page_of_program(command, &program) {
+            Ok(page) => pages.push(page),
+            // The other pages do not need it.
+            Err(failure) => note(&failure.to_string()),
+        }
     }
     if let Some(dir) = &args.output {
         return pages.iter().try_for_each(|page| write(dir, page));

@@ -104,11 +104,15 @@ impl Page {
 
     /// The options of a command line. Its name and what is around them is not used.
     pub(super) fn options(&mut self, command: &Command) {
+        self.options_below("SH", command);
+    }
+
+    fn options_below(&mut self, heading: &str, command: &Command) {
         let mut options = Vec::new();
         // Writing to memory cannot fail, and what clap writes is text.
         let written = Man::new(command.clone()).render_options_section(&mut options);
         debug_assert!(written.is_ok());
-        self.add_rendered(&String::from_utf8_lossy(&options));
+        self.add_rendered(&String::from_utf8_lossy(&options).replacen(".SH ", &format!(".{heading} "), 1));
     }
 
     /// What stands behind the options in the help: paragraphs.
@@ -130,11 +134,15 @@ impl Page {
     }
 
     fn lists_with(&mut self, help: &[Block], is_wanted: impl Fn(&str) -> bool) {
+        let mut before = None;
         for block in help {
             match block {
                 Block::Listed(heading, items) if is_wanted(heading) => {
                     let is_example = heading.starts_with("Example");
-                    self.heading(&if is_example { "EXAMPLES".to_owned() } else { heading.to_uppercase() });
+                    // The examples of several commands are one section.
+                    if before.replace(heading) != Some(heading) {
+                        self.heading(&if is_example { "EXAMPLES".to_owned() } else { heading.to_uppercase() });
+                    }
                     items.iter().for_each(|item| self.listed(item, is_example));
                 }
                 _ => {}
@@ -164,6 +172,27 @@ impl Page {
         }
     }
 
+    /// The exit codes that its help lists, or else those of all commands as far as this one has them.
+    pub(super) fn exit_status_of(&mut self, command: &Command, help: &[Block]) {
+        let own = help.iter().find_map(|block| match block {
+            Block::Listed(heading, items) if heading.starts_with("Exit codes") => Some(items),
+            _ => None,
+        });
+        let Some(own) = own else { return self.exit_status(&exit_code::of(command.get_name())) };
+        self.heading("EXIT STATUS");
+        own.iter().for_each(|item| self.listed(item, false));
+    }
+
+    /// A command of a command: what it does, and the options that only it has.
+    pub(super) fn part(&mut self, command: &Command) {
+        let name = command.get_bin_name().unwrap_or_else(|| command.get_name()).to_owned();
+        self.heading(&name.to_uppercase());
+        self.usage(command);
+        self.about(command);
+        let own = command.clone().mut_args(|arg| if arg.is_global_set() { arg.hide(true) } else { arg });
+        self.options_below("SS", &own);
+    }
+
     pub(super) fn see_also(&mut self, pages: &[(&str, u8)]) {
         self.heading("SEE ALSO");
         let others = pages.iter().filter(|(name, _)| *name != self.name).collect::<Vec<_>>();
@@ -177,6 +206,10 @@ impl Page {
 
     pub(super) fn synopsis(&mut self, command: &Command) {
         self.heading("SYNOPSIS");
+        self.usage(command);
+    }
+
+    fn usage(&mut self, command: &Command) {
         let usage = command.clone().render_usage().to_string();
         let usage = usage.trim_start_matches("Usage: ").trim();
         let name = command.get_bin_name().unwrap_or_else(|| command.get_name());
@@ -186,9 +219,13 @@ impl Page {
 
     pub(super) fn description(&mut self, command: &Command, help: &[Block]) {
         self.heading("DESCRIPTION");
+        self.about(command);
+        self.notes(help);
+    }
+
+    fn about(&mut self, command: &Command) {
         let about = command.get_long_about().or_else(|| command.get_about()).map(ToString::to_string);
         about.unwrap_or_default().split("\n\n").for_each(|text| self.paragraph(text));
-        self.notes(help);
     }
 }
 
@@ -221,11 +258,21 @@ pub(super) fn of_command(command: &Command) -> Page {
     page.synopsis(command);
     page.description(command, &help);
     page.options(command);
+    let parts: Vec<&Command> = shown(command).collect();
+    parts.iter().for_each(|part| page.part(part));
     page.lists(&help);
-    page.exit_status(&exit_code::of(command.get_name()));
-    page.examples(&help);
+    page.exit_status_of(command, &help);
+    if parts.is_empty() {
+        page.examples(&help);
+    } else {
+        page.examples(&parts.into_iter().flat_map(self::help).collect::<Vec<_>>());
+    }
     page.see_also(SEE_ALSO);
     page
+}
+
+fn shown(command: &Command) -> impl Iterator<Item = &Command> {
+    command.get_subcommands().filter(|command| !command.is_hide_set() && command.get_name() != "help")
 }
 
 /// The page of the program: `shmctl(1)`.
@@ -235,7 +282,7 @@ pub(super) fn of_program(shmctl: &Command) -> Page {
     page.synopsis(shmctl);
     page.description(shmctl, &help);
     page.heading("COMMANDS");
-    for command in shmctl.get_subcommands().filter(|command| !command.is_hide_set() && command.get_name() != "help") {
+    for command in shown(shmctl) {
         page.item(vec![bold(format!("shmctl-{}", command.get_name())), roman("(1)")], &about(command));
     }
     page.options(shmctl);
