@@ -23,17 +23,18 @@ fn root() -> PathBuf {
 }
 
 /// A line for each command and option.
-fn command_line(command: &Command, lines: &mut Vec<String>) {
+fn command_line(command: &Command, above: &[&Arg], lines: &mut Vec<String>) {
     let name = command.get_bin_name().unwrap_or_else(|| command.get_name());
     lines.push(String::new());
     lines.push(name.to_owned());
     let shown = command.get_arguments().filter(|arg| !arg.is_hide_set());
-    // Those of every command are listed with the program.
-    let is_program = !name.contains(' ');
-    let own = shown.filter(|arg| is_program || !arg.is_global_set());
-    lines.extend(own.filter(|arg| !is_help(arg)).map(|arg| format!("{name} {}", option(arg))));
+    // Those of every command are listed with the program, and those of every part of a command with the command.
+    let is_above = |arg: &Arg| arg.is_global_set() && above.iter().any(|it| it.get_long() == arg.get_long());
+    let own: Vec<&Arg> = shown.filter(|arg| !is_above(arg)).collect();
+    let below: Vec<&Arg> = above.iter().chain(&own).filter(|arg| arg.is_global_set()).copied().collect();
+    lines.extend(own.into_iter().filter(|arg| !is_help(arg)).map(|arg| format!("{name} {}", option(arg))));
     for command in shown_commands(command) {
-        command_line(command, lines);
+        command_line(command, &below, lines);
     }
 }
 
@@ -102,7 +103,7 @@ fn programs() -> [Command; 2] {
 fn surface() -> String {
     let mut lines = Vec::new();
     for command in programs() {
-        command_line(&command, &mut lines);
+        command_line(&command, &[], &mut lines);
     }
     exit_codes("shmctl", exit_code::CODES, &mut lines);
     exit_codes("shmctl doctor", exit_code::DOCTOR, &mut lines);
