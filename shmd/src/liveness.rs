@@ -59,7 +59,7 @@ impl Pulse {
         }
     }
 
-    /// How long ago, at most, a peer moved that stands at this position now. That is one pause between looks too much or too little.
+    /// How long ago, at least, a peer moved that stands at this position now: up to one pause between looks too little.
     pub(crate) fn unmoved(&self, now: Instant, position: u64) -> Duration {
         if self.seen.0 == position { now.saturating_duration_since(self.changed) } else { Duration::ZERO }
     }

@@ -370,8 +370,13 @@ impl Writer {
 
     /// Looks at every reader's cursor, and evicts readers whose cursor is impossible.
     pub(in crate::ring) fn refresh(&mut self) {
-        self.peers.bury(self.lease.is_attended());
+        let has_daemon = self.lease.is_attended();
+        self.peers.bury(has_daemon);
         while let Some((id, reason)) = self.peers.refresh(self.tail.pos())
+            && self.evict(id, reason)
+        {}
+        // After the look at the cursors, which may find a reader's process.
+        while let Some((id, reason)) = self.peers.lost(has_daemon)
             && self.evict(id, reason)
         {}
     }

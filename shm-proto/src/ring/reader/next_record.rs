@@ -29,7 +29,8 @@ pub(super) enum State {
 impl Reader {
     /// The record at the reader's current place, in the most common case: the record has arrived, it is the next
     /// message, the writer holds the floor for this reader, and records have no times.
-    /// [`next_record`](Self::next_record) handles all other cases. Whether the reader has been evicted is checked when the program has finished with the message.
+    /// [`next_record`](Self::next_record) handles all other cases. Whether the reader has been evicted is checked when
+    /// the program has finished with the message.
     #[inline(always)]
     pub(super) fn at_hand(&mut self) -> Option<Found> {
         self.position.at_hand().filter(|_| self.joined == Joined::Plain)
@@ -120,7 +121,7 @@ impl Reader {
     /// Whether what was just read cannot have been overwritten, in the most common case: on a lossless channel, by a
     /// reader that is registered and not evicted.
     #[inline(always)]
-    fn is_settled(&self) -> bool {
+    pub(super) fn is_settled(&self) -> bool {
         let (control, made) = (&self.page.shared().control.value, self.connection.moves.made());
         self.joined != Joined::No && is_unchanged(control, control::EVICTED | control::MOVES, made)
     }

@@ -11,6 +11,8 @@ impl Reader {
     /// are skipped. If later messages are no longer there, they count as lost before the first message.
     pub(crate) fn go_on_at(&mut self, next: u64) {
         self.losses.go_on(next, self.seq());
+        // The delays of messages that the program has were counted when it received them.
+        self.timed = next;
     }
 
     /// The message with which a later attachment to the same lineage continues if this attachment ends now.

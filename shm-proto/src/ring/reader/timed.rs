@@ -22,6 +22,10 @@ impl Reader {
             return None;
         }
         let found = self.position.at_hand()?;
+        // What a former writer has stored is for `next_record` to judge.
+        if !self.is_settled() {
+            return None;
+        }
         self.count_delay(found);
         Some(found)
     }
@@ -32,7 +36,10 @@ impl Reader {
         if seq < self.timed {
             return;
         }
-        if let Some(published) = self.position.time(&found) {
+        // The look at the floor comes after the load of the time: a record that was overwritten has another's.
+        if let Some(published) = self.position.time(&found)
+            && (self.is_settled() || !self.position.is_passed())
+        {
             self.timed = seq + 1;
             self.page.count_delay(monotonic_ns().saturating_sub(published));
         }

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicU32;
 
 use super::*;
 use crate::os::bell::Bell;
+use crate::ring::layout::control;
 use crate::ring::link::{FromReader, Link, LinkError, ToReader};
 
 /// The number of the next message and the losses before it.
@@ -112,10 +113,10 @@ fn a_wake_up_that_went_to_the_bell_of_a_dead_daemon_is_made_good_through_the_new
     assert_eq!(receive(&mut reader), b"after");
 }
 
-#[test]
-fn a_reader_that_died_with_its_daemon_before_the_writer_looked_does_not_hold_the_writer_up_for_ever() {
+/// A full ring with a reader whose process the writer does not know, after the daemon's death and return.
+fn full_with_an_unknown_reader(dies: bool) -> (TestChannel, Option<Reader>, Writer) {
     let mut channel = TestChannel::new(4096, geometry(4096));
-    let mut dead = channel.reader(Start::Oldest);
+    let reader = Some(channel.reader(Start::Oldest)).filter(|_| !dies);
     channel.readers[0].page.line.pid.store(0, Ordering::SeqCst);
     let mut writer = channel.writer();
     while writer.try_publish(&[1; 100]).is_ok() {}
@@ -123,20 +124,27 @@ fn a_reader_that_died_with_its_daemon_before_the_writer_looked_does_not_hold_the
     writer.maintain().unwrap();
     let refused = writer.try_publish(&[1; 100]);
     assert!(matches!(refused, Err(WriterError::WouldBlock { .. })), "the next daemon may yet name it: {refused:?}");
+    (channel, reader, writer)
+}
+
+#[test]
+fn a_reader_that_died_with_its_daemon_before_the_writer_looked_does_not_hold_the_writer_up_for_ever() {
+    let (channel, _, mut writer) = full_with_an_unknown_reader(true);
     writer.lose_readers_at_once();
     for _ in 0..200 {
         writer.publish(&[2; 100]).unwrap();
     }
-    assert!(matches!(all_until_error(&mut dead), ReaderError::Evicted { .. }));
+    assert_ne!(channel.readers[0].page.control.value.load(Ordering::SeqCst) & control::EVICTED, 0);
 }
 
-/// The error that ends the messages.
-fn all_until_error(reader: &mut Reader) -> ReaderError {
-    loop {
-        if let Err(error) = reader.recv(SOON).map(drop) {
-            return error;
-        }
+#[test]
+fn a_reader_whose_process_is_not_known_and_that_lives_keeps_its_place_after_the_daemons_return() {
+    let (_channel, reader, mut writer) = full_with_an_unknown_reader(false);
+    writer.lose_readers_at_once();
+    for _ in 0..3 {
+        assert!(matches!(writer.try_publish(&[1; 100]), Err(WriterError::WouldBlock { .. })));
     }
+    assert_eq!(receive(&mut reader.unwrap()), [1; 100]);
 }
 
 fn is_readable(fd: std::os::fd::BorrowedFd<'_>) -> bool {

@@ -14,14 +14,22 @@ use crate::ring::layout::{CURSOR_JOINING, PID_LEFT, ReaderPage, control, waiting
 use crate::ring::standstill::{Limit, Standstill};
 use crate::ring::wake;
 
+/// As long as readers wait for the next daemon, unless they are told otherwise.
+const LOST_AFTER_NS: u64 = 30_000_000_000;
+/// More time than this does not count between two looks: this process may have been stopped, and the readers with it, and lines
+/// of the daemon wait to be read.
+const MOST_BETWEEN_LOOKS_NS: u64 = 1_000_000_000;
+
 /// One attached reader.
 #[derive(Debug)]
 pub(super) struct Peer {
     id: u32,
     /// The reader's page: device and inode number of the file.
     page_id: FileId,
-    /// The daemon that named this reader is dead, and no daemon that came in its place has named it yet: since then.
-    disowned_ns: Option<u64>,
+    /// The daemon that named this reader is dead, and the daemon that came in its place has not named it yet.
+    is_disowned: bool,
+    /// For how long nobody has had the reader's end of its bell, while the present daemon did not name the reader.
+    lost_ns: Option<u64>,
     page: SharedPage<ReaderPage>,
     bell: Bell,
     /// The reader has read everything before this position. Checked.
@@ -165,7 +173,8 @@ pub(super) struct Peers {
     withheld: Option<(u64, u64)>,
     /// When time was last counted against readers that stand still, in `CLOCK_MONOTONIC` nanoseconds.
     counted_ns: u64,
-    /// As long as readers wait for the next daemon, unless they are told otherwise.
+    /// When [`lost`](Self::lost) last looked, in `CLOCK_MONOTONIC` nanoseconds.
+    looked_ns: u64,
     pub(super) lost_after_ns: u64,
     /// See [`Geometry::relayed`](crate::ring::geometry::Geometry::relayed).
     is_relayed: bool,
@@ -174,7 +183,15 @@ pub(super) struct Peers {
 impl Peers {
     pub(super) fn new(most: u32, is_relayed: bool) -> Peers {
         let list = Vec::with_capacity(most.min(1024) as usize);
-        Peers { list, least: u64::MAX, withheld: None, counted_ns: 0, lost_after_ns: 30_000_000_000, is_relayed }
+        Peers {
+            list,
+            least: u64::MAX,
+            withheld: None,
+            counted_ns: 0,
+            looked_ns: 0,
+            lost_after_ns: LOST_AFTER_NS,
+            is_relayed,
+        }
     }
 
     /// Whether nobody reads without a daemon.
@@ -204,9 +221,9 @@ impl Peers {
     /// Registers a reader: from now on, nothing at or after the floor is overwritten before the reader has read it.
     pub(super) fn add(&mut self, id: u32, named: Named, floor: u64) {
         let Named { page_id, page, bell } = named;
-        if let Some(peer) = self.list.iter_mut().find(|peer| peer.disowned_ns.is_some() && peer.page_id == page_id) {
+        if let Some(peer) = self.list.iter_mut().find(|peer| peer.is_disowned && peer.page_id == page_id) {
             // The reader has outlived the daemon's death, and keeps its place.
-            (peer.id, peer.bell, peer.disowned_ns) = (id, bell, None);
+            (peer.id, peer.bell, peer.is_disowned, peer.lost_ns) = (id, bell, false, None);
             peer.ring_anyway();
             return;
         }
@@ -214,12 +231,12 @@ impl Peers {
         // bit sees a floor that is no older than this one.
         page.control.value.fetch_or(control::REGISTERED, Ordering::SeqCst);
         // In a relayed ring, the reader of the next daemon takes over from the reader of a dead daemon.
-        let before = self.list.iter().position(|peer| peer.disowned_ns.is_some() && self.is_relayed);
+        let before = self.list.iter().position(|peer| peer.is_disowned && self.is_relayed);
         let floor = before.map_or(floor, |at| self.list.swap_remove(at).cursor);
         let (standstill, wakes) = (Standstill::default(), Wakes::new());
         let (cursor, hold) = (floor, Some(floor));
-        let (disowned_ns, process) = (None, None);
-        let peer = Peer { id, page_id, disowned_ns, page, bell, cursor, hold, standstill, wakes, process };
+        let (is_disowned, lost_ns, process) = (false, None, None);
+        let peer = Peer { id, page_id, is_disowned, lost_ns, page, bell, cursor, hold, standstill, wakes, process };
         peer.ring_anyway();
         self.list.push(peer);
         self.settle();
@@ -235,26 +252,39 @@ impl Peers {
     /// Another daemon has come in the place of a dead one. It names the readers again, with other numbers.
     pub(super) fn disown(&mut self) {
         for (peer, id) in self.list.iter_mut().zip((0..=u32::MAX).rev()) {
-            peer.id = id;
-            peer.disowned_ns.get_or_insert_with(monotonic_ns);
+            (peer.id, peer.is_disowned, peer.lost_ns) = (id, true, None);
         }
     }
 
     /// Removes readers that are dead and that no daemon would report: any dead reader while there is no daemon, and
-    /// dead readers that the current daemon has not named. A reader that died before this writer looked, or is in another PID
-    /// namespace, has no known process: no daemon has named it for so long that it has given up waiting for one.
+    /// dead readers that the current daemon has not named.
     pub(super) fn bury(&mut self, has_daemon: bool) {
         if self.is_relayed {
             return;
         }
         let before = self.list.len();
-        self.list.retain(|peer| (has_daemon && peer.disowned_ns.is_none()) || !peer.is_gone());
-        let is_over = |since: u64| monotonic_ns() >= since.saturating_add(self.lost_after_ns);
-        let is_lost = |peer: &mut Peer| peer.process.is_none() && peer.disowned_ns.is_some_and(is_over);
-        self.list.extract_if(.., is_lost).for_each(|peer| peer.mark_evicted());
+        self.list.retain(|peer| (has_daemon && !peer.is_disowned) || !peer.is_gone());
         if self.list.len() < before {
             self.settle();
         }
+    }
+
+    /// A reader that died together with its daemon, before this writer had looked at its process; and what is wrong with it.
+    ///
+    /// The present daemon has not named the reader, and nobody has had its end of the bell for as long as readers wait for a
+    /// daemon. A reader that is stopped, or lives in another PID namespace, has its end.
+    pub(super) fn lost(&mut self, has_daemon: bool) -> Option<(u32, String)> {
+        let now = monotonic_ns();
+        let passed = now.saturating_sub(std::mem::replace(&mut self.looked_ns, now)).min(MOST_BETWEEN_LOOKS_NS);
+        let may_be = has_daemon && !self.is_relayed && self.withheld.is_none();
+        for peer in &mut self.list {
+            // A reader that has come back has another bell. Then the daemon's line about it is on its way.
+            let is_lost = may_be && peer.is_disowned && peer.process.is_none() && peer.bell.is_alone();
+            peer.lost_ns = is_lost.then(|| peer.lost_ns.map_or(0, |ns| ns.saturating_add(passed)));
+        }
+        let after = self.lost_after_ns;
+        let peer = self.list.iter().find(|peer| peer.lost_ns.is_some_and(|ns| ns >= after))?;
+        Some((peer.id, "its process has ended, and no daemon has named it since".to_owned()))
     }
 
     fn settle(&mut self) {
