@@ -4,7 +4,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
 use log::{debug, info, warn};
@@ -19,16 +20,62 @@ const PING: Duration = Duration::from_secs(5);
 /// How long connecting, and each answer of the server, may take.
 pub(crate) const ANSWER: Duration = Duration::from_secs(5);
 
+/// Between two lines about errors of the server.
+const BETWEEN_ERRORS: Duration = Duration::from_secs(1);
+
 /// What is known of the connection, for figures and status lines.
 #[derive(Debug, Default)]
 pub(crate) struct Link {
     connected: AtomicBool,
     lost: Notify,
+    heard: Mutex<Heard>,
+}
+
+/// What the log has to say, and how often.
+#[derive(Debug, Default)]
+struct Heard {
+    /// Failures to connect in a row.
+    failures: u64,
+    /// Why the last one failed.
+    why: String,
+    /// When an error of the server was logged.
+    told: Option<Instant>,
+    /// Errors of the server that were not logged since.
+    untold: u64,
+}
+
+impl Heard {
+    /// Connecting has failed. Returns whether that is worth a line in the log.
+    fn failed(&mut self, why: String) -> bool {
+        self.failures += 1;
+        self.why = why;
+        self.failures.is_power_of_two()
+    }
+
+    /// The server has answered with an error, one for each envelope perhaps. Returns how many were not logged before this one,
+    /// unless this one is not logged either.
+    fn refused(&mut self, now: Instant) -> Option<u64> {
+        if self.told.is_some_and(|told| now.duration_since(told) < BETWEEN_ERRORS) {
+            self.untold += 1;
+            return None;
+        }
+        self.told = Some(now);
+        Some(std::mem::take(&mut self.untold))
+    }
 }
 
 impl Link {
     pub(crate) fn is_connected(&self) -> bool {
         self.connected.load(Ordering::Relaxed)
+    }
+
+    /// Why there is no connection; empty while there is one.
+    pub(crate) fn why(&self) -> String {
+        if self.is_connected() { String::new() } else { self.heard().why.clone() }
+    }
+
+    fn heard(&self) -> MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for the next loss of the connection. One that nobody waited for ends the next wait at once.
@@ -40,6 +87,8 @@ impl Link {
         match event {
             Event::Connected => {
                 self.connected.store(true, Ordering::Relaxed);
+                let mut heard = self.heard();
+                (heard.failures, heard.why) = (0, String::new());
                 info!("connected to the server");
             }
             Event::Disconnected => {
@@ -47,7 +96,17 @@ impl Link {
                 self.lost.notify_one();
                 warn!("the connection to the server is lost; connecting again");
             }
-            Event::ServerError(error) => warn!("the server says: {error}"),
+            Event::ServerError(error) => match self.heard().refused(Instant::now()) {
+                Some(0) => warn!("the server says: {error}"),
+                Some(untold) => warn!("the server says: {error} ({untold} such errors were not logged)"),
+                None => debug!("{error}"),
+            },
+            Event::ClientError(error) if !self.is_connected() => {
+                let why = error.to_string();
+                if self.heard().failed(why.clone()) {
+                    warn!("cannot connect again: {why}; trying on");
+                }
+            }
             Event::ClientError(error) => debug!("{error}"),
             other => debug!("{other}"),
         }
@@ -60,7 +119,13 @@ impl Link {
 /// A server that does not accept this relay, and files or addresses that cannot be used.
 pub(crate) async fn connect(urls: &str, server: &Server, what: &str, link: &Arc<Link>) -> Result<Client, Failure> {
     let parsed: Result<Vec<ServerAddr>, _> = urls.split(',').map(|url| url.trim().parse()).collect();
-    let addresses = parsed.map_err(|e| Failure::Usage(format!("{}: {e}", without_secrets(urls))))?;
+    let addresses = parsed.map_err(|e| {
+        // Without the address: a password with a comma in it is in two pieces, and nobody can tell which piece is secret.
+        Failure::Usage(format!(
+            "cannot use an address of the server: {e}; write nats://HOST:PORT or tls://HOST:PORT, with commas between addresses, \
+             and write %2C for a comma in a password"
+        ))
+    })?;
     let options = in_address(options(server, what, link).await?, &addresses);
     let (mut backoff, shown) = (Backoff::default(), without_secrets(urls));
     loop {
@@ -170,6 +235,16 @@ mod tests {
         {
             assert_eq!(decoded(text), wanted);
         }
+    }
+
+    #[test]
+    fn a_flood_of_errors_is_one_line_a_second_and_failures_are_told_less_and_less_often() {
+        let (mut heard, start) = (Heard::default(), Instant::now());
+        let at = |ms| start + Duration::from_millis(ms);
+        let told: Vec<_> = [0, 1, 999, 1000, 1001, 3000].map(|ms| heard.refused(at(ms))).into();
+        assert_eq!(told, [Some(0), None, None, Some(2), None, Some(1)]);
+        let told: Vec<_> = (1..=9).filter(|n| heard.failed(format!("reason {n}"))).collect();
+        assert_eq!((told, heard.why.as_str()), (vec![1, 2, 4, 8], "reason 9"));
     }
 
     #[test]

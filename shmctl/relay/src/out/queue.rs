@@ -233,7 +233,8 @@ impl Queue {
         };
         let silent = || format!("nothing was acknowledged for {} s", inner.progress.elapsed().as_secs());
         let why = match state {
-            State::Relaying | State::Connecting => String::new(),
+            State::Relaying => String::new(),
+            State::Connecting => self.status.link.why(),
             _ if inner.why.is_empty() && self.is_stalled(&inner) => silent(),
             _ => inner.why.clone(),
         };

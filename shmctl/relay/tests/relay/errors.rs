@@ -67,8 +67,10 @@ fn a_stream_or_a_channel_that_does_not_exist_is_an_error_with_the_way_to_make_it
     here.run(&["in", "lidar", "--from", &url, "--stream", "CAM"]).wait().fails(1, &help);
     let other = ["out", "cam", "--to", &url, "--stream", "CAM", "--subject", "other"];
     here.run(&other).wait().fails(1, &["stream CAM takes subjects CAM.*", "publishes other.", "nats stream edit CAM"]);
-    for bad in ["http://x", "nats://a:b:c"] {
-        here.run(&["in", "cam", "--from", bad, "--stream", "CAM"]).wait().fails(2, &[bad]);
+    for bad in ["http://x", "nats://a:b:c", "nats://me:top,secret@x"] {
+        let run = here.run(&["in", "cam", "--from", bad, "--stream", "CAM"]).wait();
+        let run = run.fails(2, &["cannot use an address", "%2C for a comma"]);
+        assert!(!run.err.contains("secret") && !run.err.contains("top"), "a password is shown: {run:?}");
     }
 }
 
