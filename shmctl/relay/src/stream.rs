@@ -1,7 +1,11 @@
 //! A stream of the server, as both directions need it.
 
+use std::error::Error as _;
+
 use async_nats::jetstream::context::{CreateStreamErrorKind, GetStreamErrorKind};
-use async_nats::jetstream::stream::{Config, DiscardPolicy, LastRawMessageErrorKind, RetentionPolicy, StorageType};
+use async_nats::jetstream::stream::{
+    Config, DiscardPolicy, Info, LastRawMessageErrorKind, RetentionPolicy, StorageType,
+};
 use async_nats::jetstream::{Context, stream::Stream};
 use log::{info, warn};
 
@@ -61,10 +65,28 @@ pub(crate) async fn create(context: &Context, name: &str, subjects: &str, bytes:
     find(context, name, subjects).await
 }
 
+/// What the server knows about the stream now.
+pub(crate) async fn info(stream: &Stream) -> Result<Info, Trouble> {
+    stream.get_info().await.map_err(|e| Trouble::passing("cannot ask for the stream", with_causes(&e)))
+}
+
 /// The number of the last message that the stream has got.
+///
+/// # Errors
+/// That the stream was removed, which is final, or that the server did not answer.
 pub(crate) async fn last_sequence(stream: &Stream) -> Result<u64, Trouble> {
-    let info = stream.get_info().await.map_err(|e| Trouble::passing("cannot ask for the stream", with_causes(&e)))?;
-    Ok(info.state.last_sequence)
+    let error = match stream.get_info().await {
+        Ok(info) => return Ok(info.state.last_sequence),
+        Err(error) => error,
+    };
+    let answer = error.source().and_then(|source| source.downcast_ref::<async_nats::jetstream::Error>());
+    if answer.is_some_and(|answer| answer.code() == NOT_FOUND) {
+        let name = &stream.cached_info().config.name;
+        return Err(Trouble::last(format!(
+            "the server no longer has stream {name}: it was removed; start the relay again with --create-stream to make it"
+        )));
+    }
+    Err(Trouble::passing("cannot ask for the stream", with_causes(&error)))
 }
 
 /// A message of the stream.

@@ -13,6 +13,8 @@ struct Begun {
     stream_seq: u64,
     total: u64,
     bytes: Vec<u8>,
+    /// The messages of the stream with the parts that have come, in order.
+    parts: Vec<u64>,
 }
 
 /// What has become of a part.
@@ -35,6 +37,11 @@ impl Assembly {
         self.0.as_ref().map(|begun| begun.stream_seq)
     }
 
+    /// Whether this message of the stream is a part of what has begun.
+    pub(super) fn contains(&self, stream_seq: u64) -> bool {
+        self.0.as_ref().is_some_and(|begun| begun.parts.binary_search(&stream_seq).is_ok())
+    }
+
     /// Forgets what has begun: the sender begins anew.
     pub(super) fn clear(&mut self) {
         self.0 = None;
@@ -44,7 +51,7 @@ impl Assembly {
     pub(super) fn add(&mut self, stream_seq: u64, lineage: u64, seq: u64, part: Part, bytes: &Bytes) -> Joined {
         if part.offset == 0 {
             // Room for what has come, and not for what is announced.
-            self.0 = Some(Begun { lineage, seq, stream_seq, total: part.total, bytes: Vec::new() });
+            self.0 = Some(Begun { lineage, seq, stream_seq, total: part.total, bytes: Vec::new(), parts: Vec::new() });
         }
         let fits = |begun: &&mut Begun| {
             (begun.lineage, begun.seq, begun.total, begun.bytes.len() as u64) == (lineage, seq, part.total, part.offset)
@@ -54,6 +61,7 @@ impl Assembly {
             return Joined::Stray;
         };
         begun.bytes.extend_from_slice(bytes);
+        begun.parts.push(stream_seq);
         if (begun.bytes.len() as u64) < begun.total {
             return Joined::Begun;
         }
@@ -78,6 +86,7 @@ mod tests {
         assert_eq!(add(&mut assembly, 10, 1, 0, b"ab"), Joined::Begun);
         assert_eq!(add(&mut assembly, 11, 1, 2, b"cd"), Joined::Begun);
         assert_eq!(assembly.begun(), Some(10));
+        assert_eq!([9, 10, 11, 12].map(|stream_seq| assembly.contains(stream_seq)), [false, true, true, false]);
         assert_eq!(add(&mut assembly, 12, 1, 4, b"ef"), Joined::Whole { stream_seq: 10, bytes: b"abcdef".to_vec() });
         assert_eq!(assembly.begun(), None);
     }

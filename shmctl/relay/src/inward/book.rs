@@ -175,6 +175,11 @@ impl Book {
         }
     }
 
+    /// The stored mark is lost, or the stream has other numbers: the next message is marked.
+    pub(super) fn must_mark(&mut self) {
+        self.holds = false;
+    }
+
     /// The mark is stored.
     pub(super) fn marked(&mut self, mark: Mark) {
         self.mark = Some(mark);

@@ -13,7 +13,7 @@ use crate::args::Start;
 use crate::failure::{Trouble, with_causes};
 
 /// A message that is not acknowledged for so long is given again.
-const ACK_WAIT: Duration = Duration::from_secs(30);
+pub(super) const ACK_WAIT: Duration = Duration::from_secs(30);
 /// Messages that may be given and not acknowledged: more than a message has parts.
 const MAX_ACK_PENDING: i64 = 8192;
 /// Messages that are asked for at a time.
@@ -38,6 +38,8 @@ pub(super) struct Standing {
     /// Everything before this one was given to a relay.
     pub(super) given: u64,
     pub(super) mark: Option<Mark>,
+    /// The consumer was made now.
+    pub(super) is_new: bool,
 }
 
 impl Durable {
@@ -58,7 +60,7 @@ impl Durable {
         match self.stream.consumer_info(&self.name).await {
             Ok(info) => {
                 self.check(&info)?;
-                return Ok(standing(&info));
+                return Ok(standing(&info, false));
             }
             Err(error) if error.kind() != ConsumerInfoErrorKind::NotFound => return Err(failed(&error)),
             Err(_) => {}
@@ -83,7 +85,7 @@ impl Durable {
             _ => failed(&error),
         })?;
         info!("made consumer {}", self.name);
-        let standing = standing(consumer.cached_info());
+        let standing = standing(consumer.cached_info(), true);
         self.consumer = Some(consumer);
         Ok(standing)
     }
@@ -105,16 +107,29 @@ impl Durable {
         Config::try_from_consumer_config(info.config.clone()).map_err(|e| bad(&e.to_string())).map(drop)
     }
 
-    /// Stores a mark.
-    pub(super) async fn store(&mut self, mark: &Mark) -> Result<(), Trouble> {
+    /// Removes the consumer.
+    pub(super) async fn remove(&mut self) -> Result<(), Trouble> {
+        self.consumer = None;
+        let removed = self.stream.delete_consumer(&self.name).await;
+        removed.map(drop).map_err(|e| Trouble::passing("cannot remove the consumer", with_causes(&e)))
+    }
+
+    /// Stores a mark. Returns false if the consumer is gone.
+    pub(super) async fn store(&mut self, mark: &Mark) -> Result<bool, Trouble> {
         let failed =
             |e: &dyn std::error::Error| Trouble::passing("cannot store the place with the consumer", with_causes(e));
-        let info = self.stream.consumer_info(&self.name).await.map_err(|e| failed(&e))?;
+        let info = match self.stream.consumer_info(&self.name).await {
+            Ok(info) => info,
+            Err(e) if matches!(e.kind(), ConsumerInfoErrorKind::NotFound | ConsumerInfoErrorKind::StreamNotFound) => {
+                return Ok(false);
+            }
+            Err(e) => return Err(failed(&e)),
+        };
         let mut config = Config::try_from_consumer_config(info.config)
             .map_err(|e| Trouble::passing("cannot use the consumer", e))?;
         config.description = Some(mark.to_string());
         self.consumer = Some(self.stream.create_consumer(config).await.map_err(|e| failed(&e))?);
-        Ok(())
+        Ok(true)
     }
 
     /// Begins to receive.
@@ -129,8 +144,9 @@ impl Durable {
     }
 }
 
-fn standing(info: &Info) -> Standing {
+fn standing(info: &Info, is_new: bool) -> Standing {
     Standing {
+        is_new,
         first: info.ack_floor.stream_sequence + 1,
         given: info.delivered.stream_sequence + 1,
         mark: info.config.description.as_deref().and_then(|text| text.parse().ok()),

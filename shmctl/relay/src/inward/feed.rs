@@ -4,17 +4,19 @@
 //! later, behind newer ones. So whatever is missing before a message is read from the stream by its number. What comes again then is
 //! acknowledged and passed over.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use async_nats::jetstream;
+use async_nats::jetstream::{self, AckKind};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use log::{debug, info, warn};
+use tokio::time::MissedTickBehavior;
 
 use super::assembly::{Assembly, Joined};
-use super::durable::Durable;
+use super::durable::{ACK_WAIT, Durable};
 use super::publisher::{Publisher, foreign};
 use crate::envelope::{BadEnvelope, Envelope};
 use crate::failure::{Trouble, with_causes};
@@ -35,8 +37,12 @@ pub(super) struct Feed {
     /// The next message of the stream.
     at: u64,
     assembly: Assembly,
-    /// Parts that are acknowledged when their message is in the channel.
-    held: Vec<jetstream::Message>,
+    /// Parts that are acknowledged when their message is in the channel, by their numbers in the stream.
+    held: BTreeMap<u64, jetstream::Message>,
+    /// When the server was last told that the parts are still needed.
+    told_held: Instant,
+    /// When the stream was created, in nanoseconds since 1970.
+    created: Option<i128>,
     told_garbage: Option<Instant>,
     status: Rc<Status>,
 }
@@ -48,7 +54,9 @@ impl Feed {
             publisher,
             at: first,
             assembly: Assembly::default(),
-            held: Vec::new(),
+            held: BTreeMap::new(),
+            told_held: Instant::now(),
+            created: None,
             told_garbage: None,
             status,
         }
@@ -57,7 +65,10 @@ impl Feed {
     /// Whether the channel has no more messages than the stream. What the server says of the messages that it has given to the
     /// consumer tells nothing: a server that was killed may have forgotten the newest of them.
     pub(super) async fn check(&mut self) -> Result<(), Trouble> {
-        let last = stream::last_sequence(self.durable.stream()).await?;
+        let last = stream::info(self.durable.stream()).await?.state.last_sequence;
+        if last == 0 {
+            return Ok(());
+        }
         let Some(stored) = stream::numbered(self.durable.stream(), last).await? else { return Ok(()) };
         let Ok(envelope) = Envelope::open(stored.payload) else { return Ok(()) };
         if !self.publisher.book().is_plausible(envelope.lineage(), envelope.end().seq) {
@@ -69,11 +80,22 @@ impl Feed {
     /// Gives messages until something does not succeed.
     pub(super) async fn run(&mut self) -> Result<Infallible, Trouble> {
         self.publisher.attach().await?;
-        let standing = self.durable.open(Some(self.at)).await?;
-        self.at = self.at.max(standing.first);
-        self.read_before(standing.given).await?;
+        let end = self.follow_stream().await?;
+        let mut standing = self.durable.open(Some(self.at)).await?;
+        if standing.given > end {
+            // It would not give the messages between.
+            self.durable.remove().await?;
+            standing = self.durable.open(Some(self.at)).await?;
+        }
+        if standing.is_new {
+            self.publisher.book().must_mark();
+        }
+        self.at = self.at.max(standing.first.min(end));
+        self.read_before(standing.given.min(end)).await?;
         let mut messages = self.durable.messages().await?;
         self.status.set(State::Relaying, "");
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
                 message = messages.next() => match message {
@@ -82,14 +104,37 @@ impl Feed {
                     None => return Err(Trouble::Passing("the server has ended the subscription".to_owned())),
                 },
                 () = self.publisher.attend() => self.publisher.attach().await?,
-                () = tokio::time::sleep(LOOK) => {
+                _ = look.tick() => {
                     let state = if self.status.link.is_connected() { State::Relaying } else { State::Connecting };
-                    self.status.set(state, "");
+                    self.status.set(state, &self.status.link.why());
+                    self.keep_held().await;
                     self.publisher.look_for_daemon().await?;
                     self.publisher.attach().await?;
                 }
             }
         }
+    }
+
+    /// Begins with the oldest message of a stream that was made anew, or whose end went back. Returns the number of the stream's next
+    /// message.
+    async fn follow_stream(&mut self) -> Result<u64, Trouble> {
+        let info = stream::info(self.durable.stream()).await?;
+        let created = info.created.unix_timestamp_nanos();
+        let is_another = self.created.replace(created).is_some_and(|before| before != created);
+        let end = info.state.last_sequence + 1;
+        if is_another || self.at > end {
+            let first = info.state.first_sequence.clamp(1, end);
+            warn!(
+                "this relay has passed the messages before {}, and the next message of stream {} is {end}: the stream was made \
+                 anew or restored; beginning with its oldest message, {first}",
+                self.at, info.config.name
+            );
+            self.at = first;
+            self.assembly.clear();
+            self.held.clear();
+            self.publisher.book().must_mark();
+        }
+        Ok(end)
     }
 
     async fn take(&mut self, message: jetstream::Message) -> Result<(), Trouble> {
@@ -99,25 +144,43 @@ impl Feed {
             self.read_before(stream_seq).await?;
             self.process(stream_seq, message.payload.clone()).await?;
         }
-        match self.assembly.begun() {
-            // A server that was killed may give everything again from the beginning, and gives only so much that is not acknowledged.
-            Some(begun) if stream_seq < begun => acknowledge(&message).await,
-            Some(_) => self.held.push(message),
-            None => {
-                for held in self.held.drain(..) {
-                    acknowledge(&held).await;
-                }
-                acknowledge(&message).await;
+        // A message that is not acknowledged counts against what the server gives. Only the parts of the present message are held,
+        // and a part that comes again takes the place of the earlier one.
+        let is_part = self.assembly.contains(stream_seq);
+        let begun = self.assembly.begun().unwrap_or(u64::MAX);
+        let kept = self.held.split_off(&begun);
+        for done in std::mem::replace(&mut self.held, kept).into_values() {
+            acknowledge(&done).await;
+        }
+        if is_part {
+            self.held.insert(stream_seq, message);
+        } else {
+            acknowledge(&message).await;
+        }
+        self.keep_held().await;
+        Ok(())
+    }
+
+    /// Prevents that the server gives the parts again while the rest of their message takes its time.
+    async fn keep_held(&mut self) {
+        if self.held.is_empty() {
+            self.told_held = Instant::now();
+        }
+        if self.told_held.elapsed() < ACK_WAIT / 3 {
+            return;
+        }
+        self.told_held = Instant::now();
+        for message in self.held.values() {
+            if let Err(error) = message.ack_with(AckKind::Progress).await {
+                debug!("cannot hold a part: {error}");
             }
         }
-        Ok(())
     }
 
     /// Reads by number what comes before message `end` of the stream and was not given to this relay.
     async fn read_before(&mut self, end: u64) -> Result<(), Trouble> {
         if end.saturating_sub(self.at) > MANY {
-            let info = self.durable.stream().get_info().await;
-            let info = info.map_err(|e| Trouble::passing("cannot ask for the stream", with_causes(&e)))?;
+            let info = stream::info(self.durable.stream()).await?;
             self.at = self.at.max(info.state.first_sequence.min(end));
         }
         while self.at < end {

@@ -171,7 +171,7 @@ impl Publisher {
                 Step::Skip => return Ok(()),
                 Step::Publish => {}
                 Step::Mark { mark, missing } => {
-                    self.store(durable, mark).await;
+                    self.store(durable, mark).await?;
                     if missing > 0 {
                         add(&self.status.lost, missing);
                         warn!("{missing} messages before {seq} are missing in the stream");
@@ -229,11 +229,15 @@ impl Publisher {
     }
 
     /// Stores a mark, and waits for a server that does not answer.
-    async fn store(&mut self, durable: &mut Durable, mark: Mark) {
+    ///
+    /// # Errors
+    /// That the consumer is gone.
+    async fn store(&mut self, durable: &mut Durable, mark: Mark) -> Result<(), Trouble> {
         let mut backoff = Backoff::default();
         loop {
             match durable.store(&mark).await {
-                Ok(()) => break,
+                Ok(true) => break,
+                Ok(false) => return Err(Trouble::Passing("the consumer is gone".to_owned())),
                 Err(Trouble::Passing(why)) => {
                     let pause = backoff.next();
                     if backoff.is_worth_a_line() {
@@ -251,6 +255,7 @@ impl Publisher {
         if self.writer.is_some() {
             self.book.marked(mark);
         }
+        Ok(())
     }
 }
 

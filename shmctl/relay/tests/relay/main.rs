@@ -7,3 +7,4 @@ mod helpers;
 mod kills;
 mod secure;
 mod stalled;
+mod stream;

@@ -1,0 +1,98 @@
+//! What others do to the stream and to the consumer: removing them, making them anew, and filling the stream.
+
+use std::time::Duration;
+
+use shm_test_support::wait_until;
+
+use crate::helpers::{FAR, Host, SOURCE, Server, Sink, Source, content, skip_without_server};
+
+/// More than the server gives without acknowledgements.
+const MANY: usize = 9000;
+
+#[test]
+fn an_empty_stream_is_relayed_from() {
+    if skip_without_server("an_empty_stream") {
+        return;
+    }
+    let (server, here, there) = (Server::start(), Host::start(SOURCE), Host::start(FAR));
+    let _out = here.out_with_stream(&server.url(), &[]);
+    let mut inward = there.inward(&server.url(), &[]);
+    inward.until_err_has("CAM -> cam: relaying");
+    assert!(!inward.err_so_far().contains("trying again"), "{}", inward.err_so_far());
+}
+
+/// An envelope as etc/RELAY.md describes it: message 0 of an instance, or its beginning if `total` is more.
+fn envelope(bytes: &[u8], total: u64) -> Vec<u8> {
+    let is_part = total > bytes.len() as u64;
+    let mut envelope = vec![1, if is_part { 2 } else { 0 }, 0, 0, 1, 0, 0, 0];
+    for number in [5u64, 0] {
+        envelope.extend(number.to_le_bytes());
+    }
+    envelope.extend(bytes);
+    envelope.extend((bytes.len() as u32).to_le_bytes());
+    if is_part {
+        envelope.extend(0u64.to_le_bytes());
+        envelope.extend(total.to_le_bytes());
+    }
+    envelope
+}
+
+#[test]
+fn messages_of_others_behind_the_first_part_of_a_message_do_not_stop_the_relay() {
+    if skip_without_server("messages_of_others_behind_the_first_part") {
+        return;
+    }
+    let (server, here, there) = (Server::start(), Host::start(SOURCE), Host::start(FAR));
+    let _out = here.out_with_stream(&server.url(), &[]);
+    server.publish("CAM.part", &envelope(b"beginning", 1000));
+    server.publish_all("CAM.hello", &vec![b"from somebody".to_vec(); MANY]);
+    server.publish("CAM.whole", &envelope(&content(0, 0), 8));
+    let _inward = there.inward(&server.url(), &[]);
+    Sink::start(there.daemon.endpoint(), 0, 0).finish(1);
+}
+
+#[test]
+fn a_stream_that_is_removed_ends_the_relay_out_and_a_new_one_is_relayed_from_its_beginning() {
+    if skip_without_server("a_stream_that_is_removed") {
+        return;
+    }
+    let (server, here, there) = (Server::start(), Host::start(SOURCE), Host::start(FAR));
+    let out = here.out_with_stream(&server.url(), &[]);
+    let mut inward = there.inward(&server.url(), &[]);
+    let source = Source::start(here.daemon.endpoint(), 3000, 0, Duration::ZERO);
+    let sink = Sink::start(there.daemon.endpoint(), 0, 0);
+    sink.until(3000);
+    source.finish();
+    let answer = server.ask("$JS.API.STREAM.DELETE.CAM");
+    assert!(answer.contains("\"success\":true"), "{answer}");
+    let mut writer = here.daemon.writer();
+    for n in 3000..3100 {
+        writer.publish_within(&content(n, 0), Duration::from_secs(60)).unwrap();
+    }
+    out.wait().fails(1, &["the server no longer has stream CAM", "--create-stream"]);
+    let _out = here.out_with_stream(&server.url(), &[]);
+    sink.finish(3100);
+    inward.until_err_has("was made anew or restored");
+}
+
+#[test]
+fn a_consumer_that_is_removed_is_made_again_and_nothing_comes_twice() {
+    if skip_without_server("a_consumer_that_is_removed") {
+        return;
+    }
+    let (server, here, there) = (Server::start(), Host::start(SOURCE), Host::start(FAR));
+    let _out = here.out_with_stream(&server.url(), &[]);
+    let inward = there.inward(&server.url(), &["--consumer", "far"]);
+    let source = Source::start(here.daemon.endpoint(), u64::MAX, 3000, Duration::from_millis(1));
+    let sink = Sink::start(there.daemon.endpoint(), 0, 3000);
+    sink.until(1000);
+    let answer = server.ask("$JS.API.CONSUMER.DELETE.CAM.far");
+    assert!(answer.contains("\"success\":true"), "{answer}");
+    wait_until("the consumer is made again", || inward.err_so_far().matches("made consumer far").count() == 2);
+    sink.until(sink.got() + 1000);
+    // The next one goes on by what is stored with the new consumer.
+    inward.kill();
+    let _inward = there.inward(&server.url(), &["--consumer", "far"]);
+    sink.until(sink.got() + 1000);
+    sink.finish(source.finish());
+}
