@@ -86,7 +86,7 @@ pub(crate) struct Server {
     /// File with the seed of an nkey.
     #[arg(long, value_name = "FILE")]
     pub(crate) nkey: Option<PathBuf>,
-    /// Certificates to trust instead of the system's, in PEM. Servers with the address tls://... must have one of these.
+    /// Trust the certificates in this PEM file instead of the system's. With --ca, the connection must use TLS.
     #[arg(long, value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
     /// This relay's own certificate, in PEM.
@@ -161,7 +161,7 @@ pub(crate) struct In {
     #[arg(long, value_name = "WHERE", default_value = "oldest")]
     pub(crate) start: Start,
     /// Create the channel unless there is one of that name, as shmctl create does.
-    #[arg(long, requires = "channel")]
+    #[arg(long)]
     pub(crate) create_channel: bool,
     /// Set a key of a channel that --create-channel creates, such as max=64MiB. May be given several times.
     #[arg(long, value_name = "KEY=VALUE", requires = "create_channel", value_parser = setting)]

@@ -41,6 +41,12 @@ const FLUSH: Duration = Duration::from_secs(1);
 pub(crate) async fn run(args: In, global: Global) -> Result<(), Failure> {
     let mut stop = Stop::on_signals()?;
     let channel = channel(args.channel.as_ref(), &global);
+    if args.create_channel && channel.is_none() {
+        return Err(Failure::Usage(
+            "--create-channel needs the name of the channel: give it as an argument, with --channel, or in SHMD_CHANNEL"
+                .to_owned(),
+        ));
+    }
     let status = Rc::new(Status::new("in", channel.as_deref(), &args.server.stream));
     tokio::select! {
         ended = carry(&args, &global, channel, &status, stop.clone()) => ended?,
