@@ -115,8 +115,16 @@ async fn carry(
         attached.notified().await;
         match args.when_stalled {
             WhenStalled::Wait => payload.await.unwrap_or(USUAL_PAYLOAD),
-            // These policies do not need a server.
-            WhenStalled::Drop | WhenStalled::Spool { .. } => USUAL_PAYLOAD,
+            // These policies can do without a server, but what is read too large for it is never sent.
+            WhenStalled::Drop | WhenStalled::Spool { .. } => {
+                match tokio::time::timeout(args.stalled_after, payload).await {
+                    Ok(payload) => payload.unwrap_or(USUAL_PAYLOAD),
+                    Err(_) => {
+                        info!("no server has said what it takes; making envelopes of up to {USUAL_PAYLOAD} bytes");
+                        USUAL_PAYLOAD
+                    }
+                }
+            }
         }
     };
     let mut early = stop.clone();

@@ -11,6 +11,7 @@
 use std::cell::{RefCell, RefMut};
 use std::collections::VecDeque;
 use std::io;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
@@ -213,6 +214,14 @@ impl Queue {
                 }
             }
             self.is_empty.notified().await;
+        }
+    }
+
+    /// The directory of the spool, if there is one.
+    pub(super) fn spool_dir(&self) -> Option<PathBuf> {
+        match &self.inner.borrow().policy {
+            Policy::Spool(spool) => Some(spool.dir().to_owned()),
+            Policy::Wait | Policy::Drop => None,
         }
     }
 

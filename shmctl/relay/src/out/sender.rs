@@ -230,9 +230,17 @@ impl Sender {
         };
         let (start, len) = (envelope.start(), envelope.bytes().len());
         if len > self.payload {
+            let way_out = match self.queue.spool_dir() {
+                Some(dir) => format!(
+                    "raise max_payload in the server's configuration until the spool {} is sent, or remove that directory's \
+                     files and lose what is in them",
+                    dir.display()
+                ),
+                None => "raise max_payload in the server's configuration".to_owned(),
+            };
             return Err(Trouble::last(format!(
                 "message {start} travels in {len} bytes, and the server takes {}: the relay has read it while it did not know the \
-                 server; raise max_payload in the server's configuration",
+                 server; {way_out}",
                 self.payload
             )));
         }

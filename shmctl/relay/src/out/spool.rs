@@ -50,6 +50,11 @@ pub(super) struct Spool {
 }
 
 impl Spool {
+    /// The directory.
+    pub(super) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
     /// Opens or makes the directory, and takes over what an earlier relay has left in it.
     pub(super) fn open(dir: &Path, limit: u64) -> io::Result<Self> {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
