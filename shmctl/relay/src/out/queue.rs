@@ -41,6 +41,8 @@ pub(super) enum Policy {
 struct Entry {
     envelope: Envelope,
     is_spooled: bool,
+    /// The channel may forget it already, because a later one was dropped.
+    is_forgotten: bool,
 }
 
 #[derive(Debug)]
@@ -59,6 +61,8 @@ struct Inner {
     progress: Instant,
     /// What is wrong with the link.
     why: String,
+    /// Writing to the spool has failed, and the log says so.
+    has_told: bool,
 }
 
 /// The queue between the reading and the sending task of one thread.
@@ -87,6 +91,7 @@ impl Queue {
             is_dropping: false,
             progress: Instant::now(),
             why: String::new(),
+            has_told: false,
         };
         let queue = Queue {
             inner: RefCell::new(inner),
@@ -182,7 +187,7 @@ impl Queue {
     pub(super) fn release(&self, count: usize) {
         let mut inner = self.inner.borrow_mut();
         for _ in 0..count {
-            let Some(Entry { envelope, is_spooled }) = inner.memory.pop_front() else { break };
+            let Some(Entry { envelope, is_spooled, is_forgotten }) = inner.memory.pop_front() else { break };
             inner.taken = inner.taken.saturating_sub(1);
             inner.bytes -= envelope.bytes().len();
             let payload: usize = envelope.items().map(|item| item.bytes.len()).sum();
@@ -190,6 +195,8 @@ impl Queue {
             add(&self.status.messages, envelope.end().seq - envelope.start().seq);
             match &mut inner.policy {
                 Policy::Spool(spool) if is_spooled => spool.release(),
+                // The mark never goes back, least of all to an instance of before.
+                _ if is_forgotten => {}
                 _ => self.forget_to(envelope.lineage(), envelope.end()),
             }
         }
@@ -278,7 +285,7 @@ impl Queue {
             inner.progress = Instant::now();
         }
         inner.bytes += envelope.bytes().len();
-        inner.memory.push_back(Entry { envelope, is_spooled: true });
+        inner.memory.push_back(Entry { envelope, is_spooled: true, is_forgotten: false });
         Ok(())
     }
 
@@ -289,7 +296,7 @@ impl Queue {
         inner.bytes += envelope.bytes().len();
         inner.tail = Some((envelope.lineage(), envelope.end()));
         inner.is_dropping = false;
-        inner.memory.push_back(Entry { envelope, is_spooled });
+        inner.memory.push_back(Entry { envelope, is_spooled, is_forgotten: false });
         self.count(inner);
         self.has_more.notify_one();
     }
@@ -298,6 +305,7 @@ impl Queue {
         add(&self.status.dropped, envelope.end().seq - envelope.start().seq);
         inner.tail = Some((envelope.lineage(), envelope.end()));
         inner.is_dropping = true;
+        inner.memory.iter_mut().for_each(|entry| entry.is_forgotten = true);
         self.forget_to(envelope.lineage(), envelope.end());
         None
     }
@@ -306,10 +314,13 @@ impl Queue {
     fn spool_it(&self, mut inner: RefMut<'_, Inner>, envelope: Envelope, goes_on: bool) -> Option<Envelope> {
         let inner = &mut *inner;
         match self.append_all(inner, &envelope, goes_on) {
-            Ok(true) => {}
+            Ok(true) => inner.has_told = false,
             Ok(false) => return Some(envelope),
             Err(e) => {
-                warn!("cannot write to the spool: {e}; the channel holds new messages");
+                // It is tried again all the time.
+                if !std::mem::replace(&mut inner.has_told, true) {
+                    warn!("cannot write to the spool: {e}; the channel holds new messages until that succeeds");
+                }
                 return Some(envelope);
             }
         }

@@ -8,8 +8,12 @@ use crate::envelope::{Builder, Head, Part, part};
 
 /// One message of 100 bytes, which takes 128.
 fn envelope(seq: u64) -> Envelope {
+    envelope_of(7, seq)
+}
+
+fn envelope_of(lineage: u64, seq: u64) -> Envelope {
     let mut builder = Builder::new(1000);
-    builder.append(Head { lineage: 7, seq, time: None }, |out| out.resize(out.len() + 100, seq as u8));
+    builder.append(Head { lineage, seq, time: None }, |out| out.resize(out.len() + 100, seq as u8));
     Envelope::open(builder.finish().unwrap()).unwrap()
 }
 
@@ -65,6 +69,21 @@ fn the_parts_of_a_message_stay_together() {
     assert_eq!(queue.status.messages.get(), 3, "a message counts when all of its parts are there");
     queue.release(1);
     assert_eq!(queue.status.messages.get(), 4);
+}
+
+/// With the mark at the instance of before, nobody would hold the present one.
+#[test]
+fn what_is_released_after_others_were_dropped_does_not_take_the_mark_back_to_another_instance() {
+    let queue = queue(Policy::Drop);
+    (0..4).for_each(|seq| assert!(queue.offer(envelope(seq)).is_none()));
+    assert!(queue.offer(envelope_of(8, 0)).is_none());
+    let mark = || *queue.mark.borrow();
+    assert_eq!((queue.status.dropped.get(), mark()), (1, Some(Mark { lineage: 8, seq: 1 })));
+    queue.release(3);
+    assert_eq!(mark(), Some(Mark { lineage: 8, seq: 1 }));
+    assert!(queue.offer(envelope_of(8, 1)).is_none());
+    queue.release(2);
+    assert_eq!(mark(), Some(Mark { lineage: 8, seq: 2 }));
 }
 
 #[test]
