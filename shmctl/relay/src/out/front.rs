@@ -138,11 +138,10 @@ impl Front {
                 let whole = self.limits.payload.saturating_sub(HEADER + 16);
                 if message.len() > whole {
                     let parts = split(&message, &head, self.limits.payload)?;
+                    // Also if this message itself is overwritten meanwhile, which counts before the next one.
+                    add(&self.status.lost, lost);
                     match message.finish() {
-                        Ok(()) => {
-                            add(&self.status.lost, lost);
-                            return Ok(Turn::Parts(parts));
-                        }
+                        Ok(()) => return Ok(Turn::Parts(parts)),
                         Err(error) => follower.go_on_after(error)?,
                     }
                     continue;
@@ -150,19 +149,19 @@ impl Front {
                 // Larger than a batch, but not too large for the server.
                 let mut alone = Builder::new(self.limits.payload);
                 alone.append(head, |out| message.append_to(out));
+                // Also if this message itself is overwritten meanwhile, which counts before the next one.
+                add(&self.status.lost, lost);
                 match message.finish() {
-                    Ok(()) => {
-                        add(&self.status.lost, lost);
-                        return Ok(Turn::Parts(sealed(&mut alone).into_iter().collect()));
-                    }
+                    Ok(()) => return Ok(Turn::Parts(sealed(&mut alone).into_iter().collect())),
                     Err(error) => follower.go_on_after(error)?,
                 }
                 continue;
             }
             self.builder.append(head, |out| message.append_to(out));
+            // Also if this message itself is overwritten meanwhile, which counts before the next one.
+            add(&self.status.lost, lost);
             match message.finish() {
                 Ok(()) => {
-                    add(&self.status.lost, lost);
                     self.since.get_or_insert_with(Instant::now);
                 }
                 Err(error) => {
