@@ -2,6 +2,8 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -222,12 +224,17 @@ fn escaped(text: &str) -> String {
 fn replace(file: &Path, text: &str) -> std::io::Result<()> {
     let mut name = file.as_os_str().to_owned();
     name.push(format!(".{}", std::process::id()));
-    std::fs::write(&name, text)?;
-    std::fs::rename(&name, file).inspect_err(|_| drop(std::fs::remove_file(&name)))
+    let written = std::fs::write(&name, text)
+        // Another user's node_exporter reads it, whatever this process's umask says.
+        .and_then(|()| std::fs::set_permissions(&name, Permissions::from_mode(0o644)))
+        .and_then(|()| std::fs::rename(&name, file));
+    written.inspect_err(|_| drop(std::fs::remove_file(&name)))
 }
 
 #[cfg(test)]
 mod tests {
+    use shm_test_support::{TempDir, unique};
+
     use super::*;
 
     #[test]
@@ -238,6 +245,18 @@ mod tests {
         status.dropped.set(3);
         assert_eq!(status.line(), "cam -> CAM: stalled, waiting, 7 messages, 0 lost, 3 dropped; no answer for 2s");
         assert_eq!(Status::new("in", Some("cam"), "CAM").name(), "CAM -> cam");
+    }
+
+    #[test]
+    fn everybody_may_read_the_metrics_file() {
+        let dir = TempDir::named(&unique("metrics"));
+        let file = dir.path().join("relay.prom");
+        std::fs::write(&file, "old").unwrap();
+        std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
+        replace(&file, "new").unwrap();
+        assert_eq!(std::fs::read_to_string(&file).unwrap(), "new");
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o644);
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]
