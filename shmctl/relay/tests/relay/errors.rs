@@ -52,6 +52,20 @@ fn an_empty_variable_counts_as_none() {
 }
 
 #[test]
+fn creating_a_channel_needs_its_name_from_anywhere() {
+    let here = Host::start(SOURCE);
+    // Nobody is there: the port is reserved.
+    let args = ["in", "--from", "nats://127.0.0.1:1", "--stream", "CAM", "--create-channel"];
+    here.run(&args).wait().fails(2, &["--create-channel needs the name of the channel", "SHMD_CHANNEL"]);
+    let mut command = here.command(&args);
+    command.env("SHMD_CHANNEL", "cam");
+    let (option, variable) = (here.command(&[&args[..], &["-c", "cam"]].concat()), command);
+    for command in [option, variable] {
+        Proc::spawn(command).until_err_has("cannot connect to nats://127.0.0.1:1");
+    }
+}
+
+#[test]
 fn a_stream_or_a_channel_that_does_not_exist_is_an_error_with_the_way_to_make_it() {
     if skip_without_server("a_stream_or_a_channel_that_does_not_exist") {
         return;
