@@ -65,8 +65,7 @@ impl Publisher {
         }
         // Otherwise the kernel wakes the command up to 50 us late. Without this, messages are that much later.
         let _ = set_timerslack(1);
-        let late = Histogram::new(3).expect("3 digits are allowed");
-        Ok(Publisher { writers, maintained_ns: monotonic_ns(), late, published: Published::default() })
+        Ok(Publisher { writers, maintained_ns: monotonic_ns(), late: lateness(), published: Published::default() })
     }
 
     /// Publishes everything that there is, until a signal arrives.
@@ -149,6 +148,12 @@ impl Publisher {
     }
 }
 
+/// Times from 1 ns to an hour with three digits. The bounds are fixed: recording a time that is too large does not widen them.
+fn lateness() -> Histogram<u64> {
+    const LONGEST_NS: u64 = 3_600_000_000_000;
+    Histogram::new_with_bounds(1, LONGEST_NS, 3).expect("the bounds and the digits are allowed")
+}
+
 /// A channel's writer, if need be of a new channel.
 fn lent(global: &Global, channel: &ChannelName, keys: Option<&BTreeMap<String, String>>) -> Result<Writer> {
     let attach = || Writer::attach(&global.endpoint(), Some(channel.as_str()));
@@ -171,5 +176,20 @@ fn explained(error: Error) -> Failure {
             ))
         }
         _ => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_late_message_counts_with_all_of_its_time() {
+        let mut late = lateness();
+        for ns in [0, 2_000, 5_000_000, 60_000_000_000] {
+            late.saturating_record(ns);
+            assert!(late.max() >= ns && late.max() <= ns + ns / 500, "{ns}: {}", late.max());
+        }
+        assert!(late.value_at_quantile(0.75) >= 5_000_000);
     }
 }
