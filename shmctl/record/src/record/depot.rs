@@ -24,6 +24,8 @@ struct State {
     kept: usize,
     /// Bytes that are on their way.
     out: usize,
+    /// Nothing comes back any more.
+    is_closed: bool,
 }
 
 /// Lends buffers up to a limit, and keeps those that come back: fresh memory costs a page fault for every 4 KiB.
@@ -40,10 +42,10 @@ impl Depot {
     }
 
     /// An empty buffer with room for `size` bytes. Waits while more than the limit would be on its way; a buffer that is larger than
-    /// the limit waits until it is the only one.
+    /// the limit waits until it is the only one. Nobody waits for a depot that is closed.
     pub(crate) fn take(&self, size: usize) -> Buffer {
         let mut state = self.state();
-        while state.out > 0 && state.out.saturating_add(size) > self.limit {
+        while !state.is_closed && state.out > 0 && state.out.saturating_add(size) > self.limit {
             state = self.returned.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         let fits = state.idle.iter().position(|idle| idle.capacity() >= size);
@@ -64,7 +66,8 @@ impl Depot {
     pub(crate) fn give_back(&self, buffer: Buffer) {
         let mut state = self.state();
         state.out -= buffer.charge;
-        if state.kept + buffer.bytes.capacity() <= self.limit {
+        // Memory from elsewhere fits nobody's chunk, and would take the place of the memory that the limit allows.
+        if buffer.charge > 0 && state.kept + buffer.bytes.capacity() <= self.limit {
             state.kept += buffer.bytes.capacity();
             state.idle.push(buffer.bytes);
         }
@@ -72,8 +75,24 @@ impl Depot {
         self.returned.notify_one();
     }
 
+    /// Closes the depot when the guard is dropped, also by a panic, which would leave the receiver waiting for ever.
+    pub(crate) fn close_at_end(&self) -> CloseAtEnd<'_> {
+        CloseAtEnd(self)
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// See [`Depot::close_at_end`].
+#[derive(Debug)]
+pub(crate) struct CloseAtEnd<'d>(&'d Depot);
+
+impl Drop for CloseAtEnd<'_> {
+    fn drop(&mut self) {
+        self.0.state().is_closed = true;
+        self.0.returned.notify_all();
     }
 }
 
@@ -118,5 +137,27 @@ mod tests {
         depot.give_back(large);
         let state = depot.state();
         assert_eq!((state.kept, state.out), (0, 0));
+    }
+    #[test]
+    fn packed_memory_is_not_kept() {
+        let depot = Depot::new(1000);
+        depot.give_back(Buffer::of(vec![0; 500]));
+        assert_eq!(depot.state().kept, 0);
+    }
+
+    #[test]
+    fn nobody_waits_for_a_thread_that_has_panicked() {
+        let depot = Arc::new(Depot::new(1000));
+        let first = depot.take(600);
+        let other = Arc::clone(&depot);
+        let waits = std::thread::spawn(move || other.take(600).charge);
+        let guarded = Arc::clone(&depot);
+        let panics = std::thread::spawn(move || {
+            let _guard = guarded.close_at_end();
+            panic!("on purpose");
+        });
+        assert!(panics.join().is_err());
+        assert!(joined(waits) >= 600);
+        drop(first);
     }
 }

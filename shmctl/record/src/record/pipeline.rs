@@ -115,7 +115,8 @@ impl Pipeline {
 
     /// Whether writing has failed, so that there is no use in more.
     pub(crate) fn has_failed(&self) -> bool {
-        self.progress.broken.load(Ordering::Relaxed)
+        // A writing thread that has panicked has said nothing; the panic goes on in `finish`.
+        self.progress.broken.load(Ordering::Relaxed) || self.writing.is_finished()
     }
 
     /// Waits until every chunk is written, or counted as missing.
@@ -161,6 +162,7 @@ fn write(
     progress: &Progress,
     alive: std::io::PipeWriter,
 ) -> Files {
+    let _guard = depot.close_at_end();
     let mut alive = Some(alive);
     for end in ends.iter().cycle() {
         // The first lane that has ended is the one that would have had the next chunk.
