@@ -18,6 +18,9 @@ use crate::format::encode::{append, append_schema};
 /// What has written a file, for its header.
 const LIBRARY: &str = concat!("shmctl-record ", env!("CARGO_PKG_VERSION"));
 
+/// How much space a file system may allocate at once.
+const PIECE: u64 = 4 << 20;
+
 /// Why a file cannot be written to.
 #[derive(Debug)]
 pub(crate) enum Refused {
@@ -31,6 +34,16 @@ impl From<io::Error> for Refused {
     fn from(error: io::Error) -> Self {
         Refused::Io(error)
     }
+}
+
+/// What has become of the end of a file.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    /// Chunks that are no longer in the file, the last one first.
+    pub(crate) dropped: Vec<Written>,
+    /// The first failure.
+    pub(crate) error: Option<io::Error>,
+    pub(crate) has_end: bool,
 }
 
 /// A file that is open for writing, and what it contains so far.
@@ -156,24 +169,33 @@ impl OutputFile {
         Ok(())
     }
 
-    /// Appends the end, after the notes that `notes` makes. If there is no space for the end, the last chunks make way: they are
-    /// returned with the reason, and `notes` is told.
-    pub(crate) fn finish(
-        &mut self,
-        notes: impl Fn(&Contents, &[Written]) -> Vec<Metadata>,
-    ) -> Result<Option<(Vec<Written>, io::Error)>, io::Error> {
-        let mut dropped: Option<(Vec<Written>, io::Error)> = None;
+    /// Appends the end, after the notes that `notes` makes. If there is no space for the end, the last chunks make way, and `notes` is
+    /// told. They do not if something else has failed, or if there is still no space when more than enough was freed: then the file
+    /// stays without an end, which can be appended later.
+    pub(crate) fn finish(&mut self, notes: impl Fn(&Contents, &[Written]) -> Vec<Metadata>) -> Finished {
+        let (len, end_len) = (self.len, self.contents.end_len());
+        let mut finished = Finished { dropped: Vec::new(), error: None, has_end: false };
         loop {
-            let before = self.contents.metadata.len();
-            let so_far = dropped.as_ref().map_or(&[][..], |(chunks, _)| chunks);
-            let Err(error) = self.append_end(&notes(&self.contents, so_far)) else { return Ok(dropped) };
-            self.contents.metadata.truncate(before);
-            let Some(chunk) = self.take_back_chunk() else { return Err(error) };
-            dropped.get_or_insert((Vec::new(), error)).0.push(chunk);
+            match self.append_end(&notes(&self.contents, &finished.dropped)) {
+                Ok(()) => {
+                    finished.has_end = true;
+                    return finished;
+                }
+                Err(error) => {
+                    let may_help = space_may_help(error.kind(), len - self.len, end_len);
+                    finished.error.get_or_insert(error);
+                    match may_help.then(|| self.take_back_chunk()).flatten() {
+                        Some(chunk) => finished.dropped.push(chunk),
+                        None => return finished,
+                    }
+                }
+            }
         }
     }
 
-    fn append_end(&mut self, notes: &[Metadata]) -> io::Result<()> {
+    /// Appends the end, after notes: all of it or nothing.
+    pub(crate) fn append_end(&mut self, notes: &[Metadata]) -> io::Result<()> {
+        let before = self.contents.metadata.len();
         let mut bytes = Vec::new();
         for note in notes {
             let start = bytes.len();
@@ -182,17 +204,24 @@ impl OutputFile {
             self.contents.metadata.push(MetadataIndex { offset, length, name: note.name.clone() });
         }
         bytes.extend(self.contents.end(self.len + bytes.len() as u64));
-        self.append(&bytes).map(drop)
+        let appended = self.append(&bytes).map(drop);
+        appended.inspect_err(|_| self.contents.metadata.truncate(before))
     }
 
     /// Removes the last chunk and what is behind it.
     fn take_back_chunk(&mut self) -> Option<Written> {
-        let chunk = self.contents.chunks.pop()?;
-        let len = chunk.index.chunk_start_offset;
+        let len = self.contents.chunks.last()?.index.chunk_start_offset;
         self.cut(len).ok()?;
         self.contents.metadata.retain(|note| note.offset < len);
-        Some(chunk)
+        self.contents.chunks.pop()
     }
+}
+
+/// Whether an end of about `end_len` bytes may be possible after more is taken back than the `freed` bytes so far. Some file systems
+/// give space back late or in large pieces.
+fn space_may_help(kind: io::ErrorKind, freed: u64, end_len: u64) -> bool {
+    use io::ErrorKind::{FileTooLarge, QuotaExceeded, StorageFull};
+    matches!(kind, StorageFull | QuotaExceeded | FileTooLarge) && freed <= 2 * end_len + PIECE
 }
 
 /// `None`: the file system has no locks.
@@ -201,5 +230,49 @@ fn lock(file: &File) -> Result<Option<Flock<File>>, Refused> {
         Ok(lock) => Ok(Some(lock)),
         Err((_, Errno::EWOULDBLOCK)) => Err(Refused::InUse),
         Err(_) => Ok(None),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use io::ErrorKind::{FileTooLarge, Other, PermissionDenied, QuotaExceeded, StorageFull};
+    use shm_test_support::TempDir;
+
+    use super::*;
+
+    #[test]
+    fn chunks_make_way_only_for_space_and_not_without_end() {
+        for kind in [StorageFull, QuotaExceeded, FileTooLarge] {
+            assert!(space_may_help(kind, 0, 1000) && space_may_help(kind, 1_000_000, 1000));
+            assert!(!space_may_help(kind, 5_000_000, 1000));
+            assert!(space_may_help(kind, 50_000_000, 30_000_000));
+        }
+        assert!(!space_may_help(Other, 0, 1000) && !space_may_help(PermissionDenied, 0, 1000));
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_ended_keeps_its_chunks() {
+        let dir = TempDir::new();
+        let path = dir.join("run.mcap");
+        std::fs::write(&path, [7; 1000]).unwrap();
+        let index = ChunkIndex {
+            message_start_time: 0,
+            message_end_time: 0,
+            chunk_start_offset: 100,
+            chunk_length: 900,
+            message_index_offsets: [].into(),
+            message_index_length: 0,
+            compression: String::new(),
+            compressed_size: 800,
+            uncompressed_size: 800,
+        };
+        let contents = Contents { chunks: vec![Written { index, counts: Vec::new() }], ..Contents::default() };
+        // Every write fails, and not because of the space.
+        let mut file = OutputFile::new(&path, File::open(&path).unwrap(), None, 1000, contents);
+        let note = Metadata { name: "n".into(), metadata: [].into() };
+        let finished = file.finish(|_, _| vec![note.clone()]);
+        assert!(!finished.has_end && finished.error.is_some() && finished.dropped.is_empty(), "{finished:?}");
+        assert_eq!((file.contents.chunks.len(), file.contents.metadata.len(), file.len), (1, 0, 1000));
+        assert_eq!(std::fs::read(&path).unwrap(), [7; 1000]);
     }
 }

@@ -183,7 +183,7 @@ impl Files {
     /// Ends the present file. What finds no place in it any more is missing.
     fn end_file(&mut self, reason: &str) {
         let Some(mut file) = self.file.take() else { return };
-        let result = file.finish(|contents, dropped| {
+        let finished = file.finish(|contents, dropped| {
             let counts = contents.counts();
             let dropped: Vec<_> = dropped.iter().flat_map(|chunk| &chunk.counts).collect();
             let mut all = Vec::new();
@@ -204,20 +204,15 @@ impl Files {
             all.push(note(notes::END, [("reason", reason.to_owned())]));
             all
         });
-        let broken = match result {
-            Ok(None) => return,
-            Ok(Some((dropped, error))) => {
-                for count in dropped.iter().flat_map(|chunk| &chunk.counts) {
-                    self.summary.messages -= count.messages;
-                    self.miss(*count);
-                }
-                Broken { path: file.path, error }
-            }
-            Err(error) => {
-                log::warn!("{} has no end: {error}; shmctl record --recover gives it one", file.path.display());
-                Broken { path: file.path, error }
-            }
-        };
+        for count in finished.dropped.iter().flat_map(|chunk| &chunk.counts) {
+            self.summary.messages -= count.messages;
+            self.miss(*count);
+        }
+        let Some(error) = finished.error else { return };
+        if !finished.has_end {
+            log::warn!("{} has no end: {error}; shmctl record --recover gives it one", file.path.display());
+        }
+        let broken = Broken { path: file.path, error };
         // The first failure is the one that counts.
         self.broken.get_or_insert(broken);
     }

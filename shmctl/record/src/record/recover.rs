@@ -135,8 +135,19 @@ impl Survey {
     }
 }
 
-/// Appends the indexes that are missing and the end. Returns what is in the file, in words.
+/// Appends the indexes that are missing and the end, or nothing: no chunk makes way for them. Returns what is in the file, in words.
 fn finish(file: &mut OutputFile, survey: Survey) -> io::Result<String> {
+    let len = file.len;
+    let finished = append_rest(file, survey);
+    if finished.is_err() {
+        let _ = file.cut(len);
+    }
+    finished?;
+    let (messages, chunks) = (file.contents.messages(), file.contents.chunks.len() as u64);
+    Ok(format!("{} in {}", counted(messages, "message", "s"), counted(chunks, "chunk", "s")))
+}
+
+fn append_rest(file: &mut OutputFile, survey: Survey) -> io::Result<()> {
     let Survey { mut contents, pending, .. } = survey;
     for (channel, entries) in pending {
         let mut bytes = Vec::new();
@@ -148,11 +159,7 @@ fn finish(file: &mut OutputFile, survey: Survey) -> io::Result<String> {
         }
     }
     file.contents = contents;
-    if let Some((_, error)) = file.finish(|_, _| vec![metadata(notes::END, [("reason", "recovered".to_owned())])])? {
-        return Err(error);
-    }
-    let (messages, chunks) = (file.contents.messages(), file.contents.chunks.len() as u64);
-    Ok(format!("{} in {}", counted(messages, "message", "s"), counted(chunks, "chunk", "s")))
+    file.append_end(&[metadata(notes::END, [("reason", "recovered".to_owned())])])
 }
 
 fn failed(path: &Path, why: &dyn Display) -> Failure {
