@@ -153,15 +153,15 @@ fn size(text: &str, least: u64, most: u64) -> Result<Bytes, String> {
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
+    // At the largest size that a file may have, a write is to fail.
+    signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))
+        .map_err(|e| Failure::Other(format!("cannot catch SIGXFSZ: {e}")))?;
     if let Some(file) = &args.recover {
         return recover::run(file, args.output.as_deref(), args.force);
     }
     let output = args.output.as_deref().expect("clap asks for it");
     let declared = Declared::new(&args.encoding, &args.schema)?;
     let signals = Signals::catch()?;
-    // At the largest size that a file may have, a write is to fail.
-    signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))
-        .map_err(|e| Failure::Other(format!("cannot catch SIGXFSZ: {e}")))?;
     let channels = channels(&args)?;
     check_names(&declared, &channels)?;
     record(&args, output, &declared, &signals, &channels)

@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -75,8 +75,23 @@ impl OutputFile {
         let mut created = OutputFile::new(path, file, lock, 0, Contents::default());
         let mut head = MAGIC.to_vec();
         append(&mut head, op::HEADER, &Header { profile: String::new(), library: LIBRARY.to_owned() });
-        created.append(&head)?;
-        Ok(created)
+        match created.append(&head) {
+            Ok(_) => Ok(created),
+            Err(error) => {
+                created.discard();
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Removes a file into which no message was written, unless its name stands for something else: a device, or another file.
+    pub(crate) fn discard(self) {
+        if let (Ok(named), Ok(ours)) = (std::fs::symlink_metadata(&self.path), self.file.metadata())
+            && named.is_file()
+            && (named.dev(), named.ino()) == (ours.dev(), ours.ino())
+        {
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 
     /// A file that is there, to be cut and ended again.

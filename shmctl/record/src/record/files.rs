@@ -93,6 +93,12 @@ impl Files {
 
     /// Writes a chunk and what is to come before it. After a failure, counts what is missing.
     pub(crate) fn write(&mut self, sealed: &Sealed) {
+        // Before anything can fail: messages are counted by their channels, also if nothing more is written.
+        for event in &sealed.events {
+            if let Event::Channel { topic, description } = event {
+                self.entries.push(Entry::new(self.entries.len(), topic, description));
+            }
+        }
         if self.broken.is_none() {
             match self.try_write(sealed) {
                 Ok(()) => {
@@ -127,13 +133,15 @@ impl Files {
 
     fn append(&mut self, sealed: &Sealed) -> io::Result<()> {
         let Some(file) = &mut self.file else { return Ok(()) };
+        for entry in &self.entries {
+            // A new file describes all channels at its beginning.
+            if !file.contents.channels.contains_key(&entry.record.id) {
+                file.describe(&entry.record, entry.schema.as_ref())?;
+            }
+        }
         for event in &sealed.events {
             match event {
-                Event::Channel { topic, description } => {
-                    let entry = Entry::new(self.entries.len(), topic, description);
-                    file.describe(&entry.record, entry.schema.as_ref())?;
-                    self.entries.push(entry);
-                }
+                Event::Channel { .. } => {}
                 Event::Numbers { place, numbers } => {
                     let entry = &mut self.entries[*place];
                     (entry.numbers, entry.is_numbered) = (Some(*numbers), false);
@@ -164,7 +172,6 @@ impl Files {
         self.part += 1;
         let path = self.path();
         let mut file = OutputFile::create(&path, self.replace).map_err(|refused| Broken::of(&path, refused))?;
-        self.summary.files.push(path.clone());
         let facts = [
             ("version", notes::VERSION.to_owned()),
             ("program", concat!("shmctl-record ", env!("CARGO_PKG_VERSION")).to_owned()),
@@ -176,8 +183,13 @@ impl Files {
             entry.is_numbered = false;
             result = result.and_then(|()| file.describe(&entry.record, entry.schema.as_ref()));
         }
+        if let Err(error) = result {
+            file.discard();
+            return Err(Broken { path, error });
+        }
         self.file = Some(file);
-        result.map_err(|error| Broken { path, error })
+        self.summary.files.push(path);
+        Ok(())
     }
 
     /// Ends the present file. What finds no place in it any more is missing.
@@ -316,5 +328,37 @@ impl fmt::Display for Broken {
             io::ErrorKind::AlreadyExists => write!(f, "{path} is there already; --force replaces files"),
             _ => write!(f, "cannot write {path}: {error}"),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use mcap::records::ChunkHeader;
+    use shm_test_support::TempDir;
+
+    use super::super::depot::Buffer;
+    use super::*;
+
+    #[test]
+    fn messages_of_a_channel_that_appears_after_a_failure_are_counted() {
+        let dir = TempDir::new();
+        let split = Split::new(&[]);
+        let mut files = Files::create(Names::new(&dir.join("run.mcap"), &split), split, false).unwrap();
+        files.broken = Some(Broken { path: files.path(), error: io::ErrorKind::StorageFull.into() });
+        let header = ChunkHeader {
+            message_start_time: 0,
+            message_end_time: 0,
+            uncompressed_size: 0,
+            uncompressed_crc: 0,
+            compression: String::new(),
+            compressed_size: 0,
+        };
+        let event = Event::Channel { topic: "late".to_owned(), description: Description::default() };
+        let mut part = Part::default();
+        (part.messages, part.first, part.next) = (3, 5, 8);
+        let (events, parts, buffer) = (vec![event], vec![part], Buffer::of(Vec::new()));
+        files.write(&Sealed { events, parts, header, buffer, indexes: Vec::new(), index_offsets: Vec::new() });
+        let failed = files.finish("").failed.unwrap();
+        assert!(failed.ends_with("received, but in no file: 3 messages of late, from number 5 on"), "{failed}");
     }
 }

@@ -59,6 +59,14 @@ fn a_file_that_may_not_become_larger_is_ended_and_the_rest_is_counted() {
 }
 
 #[test]
+fn a_file_that_cannot_be_begun_is_not_left_behind() {
+    let daemon = daemon("");
+    let file = daemon.place.path("run.mcap");
+    Run::of(recorder(&daemon, &["env"], "ulimit -f 0", &file, ":")).refused(1, &["may not become larger"]);
+    assert!(!file.exists());
+}
+
+#[test]
 fn a_disk_that_is_full_ends_the_file_and_the_rest_is_counted() {
     if skip_without_root("a_disk_that_is_full_ends_the_file_and_the_rest_is_counted") {
         return;

@@ -148,6 +148,24 @@ fn middle_messages(contents: &Contents, offset: u64) -> u64 {
 }
 
 #[test]
+fn a_repair_for_whose_end_there_is_no_space_keeps_every_chunk() {
+    let daemon = daemon("");
+    let file = recording(&daemon, 40, &[]);
+    let bytes = fs::read(&file).unwrap();
+    fs::write(&file, &bytes[..bytes.len() - 20]).unwrap();
+    // The file is larger than that already, so nothing can be appended.
+    let mut command = clean("sh");
+    command
+        .args(["-c", "ulimit -f 1; exec \"$@\"", "sh"])
+        .arg(program("shmctl"))
+        .args(["record", "--recover"])
+        .arg(&file);
+    shm_test_support::Run::of(command).refused(1, &["cannot recover", "File too large"]);
+    recover(&file, &[]).ok();
+    assert_eq!(prefix(&file), 40);
+}
+
+#[test]
 fn a_file_that_is_being_written_is_left_alone() {
     let daemon = daemon("");
     let file = daemon.place.path("run.mcap");
