@@ -30,13 +30,27 @@ impl Signals {
         Self::of(&[SIGINT, SIGTERM, SIGHUP, SIGQUIT])
     }
 
+    /// SIGINT, SIGTERM, and SIGHUP unless it is ignored, for a command that is to finish its work if its terminal goes. A further
+    /// SIGHUP does not end the process: when a session is closed, the shell and the kernel may send one each.
+    pub fn catch_with_hangup() -> Result<Self> {
+        // `nohup` ignores it, so that the command goes on.
+        if is_ignored(SIGHUP) { Self::catch() } else { Self::with_patience(&[SIGINT, SIGTERM, SIGHUP], &[SIGHUP]) }
+    }
+
     fn of(signals: &[i32]) -> Result<Self> {
+        Self::with_patience(signals, &[])
+    }
+
+    /// `patient`: those of the signals that never end the process at once.
+    fn with_patience(signals: &[i32], patient: &[i32]) -> Result<Self> {
         let failed = failed_for(signals);
         let (pipe, writer) = UnixStream::pair().map_err(&failed)?;
         let (came, number) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         for &signal in signals {
             // In this order: the default action only when an earlier signal has raised the flag.
-            flag::register_conditional_default(signal, Arc::clone(&came)).map_err(&failed)?;
+            if !patient.contains(&signal) {
+                flag::register_conditional_default(signal, Arc::clone(&came)).map_err(&failed)?;
+            }
             flag::register_usize(signal, Arc::clone(&number), signal as usize).map_err(&failed)?;
             flag::register(signal, Arc::clone(&came)).map_err(&failed)?;
             low_level::pipe::register(signal, writer.try_clone().map_err(&failed)?).map_err(&failed)?;
@@ -52,7 +66,7 @@ impl Signals {
     /// The name of the signal that has arrived.
     pub fn name(&self) -> &'static str {
         // The number is stored before the flag is raised.
-        if self.number.load(Ordering::Relaxed) == SIGTERM as usize { "SIGTERM" } else { "SIGINT" }
+        low_level::signal_name(self.number.load(Ordering::Relaxed) as i32).unwrap_or("SIGINT")
     }
 
     /// Whether a signal has arrived.
@@ -107,6 +121,13 @@ impl AsFd for Notes {
     }
 }
 
+/// Whether this process ignores a signal.
+fn is_ignored(signal: i32) -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let mask = status.lines().find_map(|line| u64::from_str_radix(line.strip_prefix("SigIgn:")?.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & (1 << (signal - 1)) != 0)
+}
+
 fn failed_for(signals: &[i32]) -> impl Fn(std::io::Error) -> Failure {
     let names = signals.iter().filter_map(|signal| low_level::signal_name(*signal)).collect::<Vec<_>>().join(", ");
     move |e| Failure::Other(format!("cannot catch {names}: {e}"))
@@ -130,5 +151,16 @@ mod tests {
         }
         low_level::raise(SIGUSR1).unwrap();
         assert_eq!(notes.take(), [SIGUSR1]);
+    }
+
+    #[test]
+    fn a_second_hangup_does_not_end_the_process() {
+        let signals = Signals::with_patience(&[SIGHUP], &[SIGHUP]).unwrap();
+        assert!(!signals.came());
+        for _ in 0..2 {
+            low_level::raise(SIGHUP).unwrap();
+            assert!(signals.came());
+            assert_eq!(signals.name(), "SIGHUP");
+        }
     }
 }

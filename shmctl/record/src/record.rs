@@ -40,10 +40,10 @@ The recorder is a reader as any other: it receives every message once and in ord
 channel fills: a lossless channel then makes its writer wait, and evicts the recorder after its evict_after. The recorder warns \
 when it is far behind, attaches again after an eviction, and notes in the file which messages are missing.
 
-SIGINT, SIGTERM, --duration and the end of all channels end the command with 0: everything that was published before is in the \
-files. If the disk is full, the file is ended behind the last chunk that fits, standard error says which messages are missing, and \
-the command ends with 1. After a SIGKILL, --recover gives the file its end: at most the messages of the last second are missing, and \
-what was waiting for the disk.
+SIGINT, SIGTERM, SIGHUP (the terminal or the ssh session is closed), --duration and the end of all channels end the command with 0: \
+everything that was published before is in the files. Under nohup, SIGHUP is ignored. If the disk is full, the file is ended behind \
+the last chunk that fits, standard error says which messages are missing, and the command ends with 1. After a SIGKILL, --recover gives \
+the file its end: at most the messages of the last second are missing, and what was waiting for the disk.
 
 etc/RECORDING.md describes the files.
 
@@ -161,7 +161,7 @@ pub(crate) fn run(args: Args) -> Result<()> {
     }
     let output = args.output.as_deref().expect("clap asks for it");
     let declared = Declared::new(&args.encoding, &args.schema)?;
-    let signals = Signals::catch()?;
+    let signals = Signals::catch_with_hangup()?;
     let channels = channels(&args)?;
     check_names(&declared, &channels)?;
     record(&args, output, &declared, &signals, &channels)

@@ -1,13 +1,13 @@
 //! However a recording ends, what was published before is in the file, and the file is complete.
 
 use nix::sys::signal::Signal;
-use shm_test_support::{Daemon, Setup};
+use shm_test_support::{Daemon, Proc, Setup, clean, program, wait_until};
 
-use crate::kit::{Contents, assert_messages, daemon, publish, record, writer};
+use crate::kit::{Contents, assert_messages, daemon, has, message, publish, record, writer};
 
 #[test]
 fn at_a_signal_everything_that_was_published_before_is_recorded() {
-    for (signal, reason) in [(Signal::SIGINT, "SIGINT"), (Signal::SIGTERM, "SIGTERM")] {
+    for (signal, reason) in [(Signal::SIGINT, "SIGINT"), (Signal::SIGTERM, "SIGTERM"), (Signal::SIGHUP, "SIGHUP")] {
         let daemon = daemon("");
         let file = daemon.place.path("run.mcap");
         let mut recorder = record(&daemon, &file, &[]);
@@ -23,6 +23,24 @@ fn at_a_signal_everything_that_was_published_before_is_recorded() {
         assert_messages(&contents.of_topic("main"), 0..200);
         assert_eq!(contents.reason(), reason);
     }
+}
+
+#[test]
+fn a_recorder_that_ignores_hangups_goes_on() {
+    let daemon = daemon("");
+    let file = daemon.place.path("run.mcap");
+    let mut command = clean("sh");
+    command.args(["-c", "trap '' HUP; exec \"$@\"", "sh"]).arg(program("shmctl")).args(["record", "-o"]).arg(&file);
+    command.env("SHMD_RUNTIME_DIR", daemon.place.run_dir());
+    let mut recorder = Proc::spawn(command);
+    wait_until("the recorder is attached", || has(&file, b"shmd.times"));
+    recorder.signal(Signal::SIGHUP);
+    publish(&mut daemon.writer(), 0..20);
+    // Messages are written after the signal has arrived.
+    wait_until("the messages are in the file", || has(&file, &message(13)));
+    recorder.signal(Signal::SIGINT);
+    recorder.wait().ok();
+    assert_eq!(Contents::of(&file).reason(), "SIGINT");
 }
 
 #[test]
