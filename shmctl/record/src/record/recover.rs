@@ -51,7 +51,7 @@ pub(crate) fn run(path: &Path, output: Option<&Path>, replace: bool) -> Result<(
 
 fn repair(path: &Path) -> Result<()> {
     let mut file = OutputFile::repair(path).map_err(|refused| refusal(path, refused))?;
-    let survey = survey(file.file(), &mut |found| Ok(found.at), &mut |_| Ok(())).map_err(|e| failed(path, &e))?;
+    let survey = survey(file.file(), &mut |found| Ok(found.at), None).map_err(|e| failed(path, &e))?;
     if let Some(damage) = survey.damage {
         return Err(Failure::Other(format!(
             "{0}: {damage}, and there are whole chunks behind that place; to keep them, write what can be read to a new file: \
@@ -74,7 +74,7 @@ fn copy(path: &Path, output: &Path, replace: bool) -> Result<()> {
     file.borrow_mut().cut(MAGIC.len() as u64).map_err(|e| failed(output, &e))?;
     let next = &mut |_: &Found| Ok(file.borrow().len);
     let keep = &mut |found: &Found| file.borrow_mut().append(&found.bytes).map(drop);
-    let survey = survey(source.file(), next, keep).map_err(|e| failed(output, &e))?;
+    let survey = survey(source.file(), next, Some(keep)).map_err(|e| failed(output, &e))?;
     let mut file = file.into_inner();
     let damage = survey.damage.as_ref().map(|damage| format!("; {damage}")).unwrap_or_default();
     let told = finish(&mut file, survey).map_err(|e| failed(output, &e))?;
@@ -82,36 +82,47 @@ fn copy(path: &Path, output: &Path, replace: bool) -> Result<()> {
     Ok(())
 }
 
-/// Reads every record. `place` says where a record lies in the file that is to be ended, and `keep` gets those that are whole.
-fn survey(
-    source: &File,
-    place: &mut dyn FnMut(&Found) -> io::Result<u64>,
-    keep: &mut dyn FnMut(&Found) -> io::Result<()>,
-) -> io::Result<Survey> {
+/// Where a record lies in the file that is to be ended.
+type Place<'a> = &'a mut dyn FnMut(&Found) -> io::Result<u64>;
+/// What is done with a record that is whole. `None`: it stays where it is.
+type Keep<'a> = Option<&'a mut dyn FnMut(&Found) -> io::Result<()>>;
+
+/// Reads every record.
+fn survey(source: &File, place: Place<'_>, mut keep: Keep<'_>) -> io::Result<Survey> {
     let mut survey = Survey::default();
     let Some(mut scan) = Scan::new(source)? else { return Ok(survey) };
     let (mut has_header, mut wrong) = (false, None);
+    // Where records lie that follow a damaged one. They count only if a whole chunk behind them shows that the file goes on.
+    let mut held = Vec::new();
     while let Next::Record(found) = scan.next()? {
         match found.kind() {
             op::DATA_END | op::FOOTER => break,
-            // The index of a chunk that cannot be read.
-            op::MESSAGE_INDEX if wrong.is_some() && survey.damage.is_none() => continue,
+            // A copy gets indexes that are calculated, and the chunk of this one may be the damaged one.
+            op::MESSAGE_INDEX if wrong.is_some() || keep.is_some() => continue,
             _ => {}
         }
         has_header |= found.kind() == op::HEADER;
-        let at = place(&found)?;
-        match survey.contents.add(&found, at) {
-            Ok(indexes) => {
-                if let (op::CHUNK, Some(what)) = (found.kind(), wrong.take()) {
-                    survey.damage.get_or_insert(what);
-                } else if wrong.is_some() {
-                    continue;
-                }
-                keep(&found)?;
-                survey.len = found.at + found.bytes.len() as u64;
-                survey.remember(&found, indexes);
+        if wrong.is_some() {
+            if found.kind() != op::CHUNK {
+                held.push(found.at);
+                continue;
             }
-            Err(why) => drop(wrong.get_or_insert_with(|| format!("the record at byte {} is damaged: {why}", found.at))),
+            if Contents::default().add(&found, found.at).is_err() {
+                continue;
+            }
+            survey.damage = survey.damage.or(wrong.take());
+            let behind = scan.at;
+            for at in held.drain(..) {
+                scan.at = at;
+                if let Next::Record(earlier) = scan.next()? {
+                    // One that is damaged itself is left out.
+                    let _ = survey.take(&earlier, place, &mut keep)?;
+                }
+            }
+            scan.at = behind;
+        }
+        if let Err(why) = survey.take(&found, place, &mut keep)? {
+            wrong = Some(format!("the record at byte {} is damaged: {why}", found.at));
         }
     }
     if !has_header {
@@ -121,6 +132,29 @@ fn survey(
 }
 
 impl Survey {
+    /// Adds a record if it is whole, or returns what is wrong with it.
+    fn take(&mut self, found: &Found, place: Place<'_>, keep: &mut Keep<'_>) -> io::Result<Result<(), String>> {
+        let at = place(found)?;
+        let indexes = match self.contents.add(found, at) {
+            Ok(indexes) => indexes,
+            Err(why) => return Ok(Err(why)),
+        };
+        self.len = found.at + found.bytes.len() as u64;
+        let Some(keep) = keep else {
+            self.remember(found, indexes);
+            return Ok(Ok(()));
+        };
+        keep(found)?;
+        for (channel, entries) in indexes.into_iter().flatten() {
+            let mut index = Found { at: found.at, bytes: Vec::new() };
+            append_message_index(&mut index.bytes, channel, &entries);
+            let at = place(&index)?;
+            keep(&index)?;
+            self.contents.add(&index, at).map_err(io::Error::other)?;
+        }
+        Ok(Ok(()))
+    }
+
     /// Keeps track of the last chunk's indexes.
     fn remember(&mut self, found: &Found, indexes: Option<Indexes>) {
         match (found.kind(), indexes) {

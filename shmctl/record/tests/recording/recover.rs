@@ -139,6 +139,41 @@ fn damage_in_the_middle_is_not_cut_off_and_a_copy_keeps_what_is_behind_it() {
     recover(&file, &copy_to).refused(1, &["cannot recover", "copy.mcap"]);
 }
 
+#[test]
+fn a_copy_has_indexes_of_its_own_and_the_notes_behind_damage() {
+    let daemon = daemon("");
+    let file = recording(&daemon, 200, &[]);
+    let contents = Contents::of(&file);
+    let chunks = &contents.summary.chunk_indexes;
+    let mut bytes = fs::read(&file).unwrap();
+    let damaged = [chunks.len() / 3, chunks.len() / 3 * 2];
+    let mut missing = 0;
+    // From the last one on, so that what is inserted moves no other.
+    for place in damaged.into_iter().rev() {
+        let chunk = &chunks[place];
+        let end = (chunk.chunk_start_offset + chunk.chunk_length) as usize;
+        bytes[end - 1] ^= 1;
+        missing += middle_messages(&contents, chunk.chunk_start_offset);
+        let mut note = vec![mcap::records::op::METADATA];
+        note.extend_from_slice(&12u64.to_le_bytes());
+        note.extend_from_slice(b"\x04\0\0\0note\0\0\0\0");
+        let behind = end + chunk.message_index_length as usize;
+        bytes.splice(behind..behind, note);
+    }
+    // An index that is wrong, with the length that it had.
+    let index = (chunks[0].chunk_start_offset + chunks[0].chunk_length) as usize;
+    bytes[index + 9] ^= 0x40;
+    let len = bytes.len() - 20;
+    fs::write(&file, &bytes[..len]).unwrap();
+    recover(&file, &[]).refused(1, &["is damaged", "--output NEW"]);
+    let copy = daemon.place.path("copy.mcap");
+    recover(&file, &["--output", copy.to_str().unwrap()]).ok();
+    let found = Contents::of(&copy);
+    assert_eq!(found.messages.len() as u64 + missing, 200);
+    assert_eq!(found.summary.chunk_indexes.len(), chunks.len() - 2);
+    assert_eq!(found.notes("note").len(), 2);
+}
+
 /// Messages in the chunk at this place.
 fn middle_messages(contents: &Contents, offset: u64) -> u64 {
     let stats = &contents.summary;
