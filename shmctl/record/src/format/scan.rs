@@ -9,8 +9,13 @@ use mcap::records::{AttachmentHeader, AttachmentIndex, ChunkHeader, ChunkIndex, 
 use mcap::{MAGIC, parse_record};
 
 use super::contents::{Contents, Count, Written};
-use super::encode::{HEAD, append_index_entry};
+use super::encode::{HEAD, append_index_entry, chunk_head_len};
 use super::packing::unpacked;
+
+/// The longest head of a chunk.
+const CHUNK_HEAD: usize = chunk_head_len("zstd");
+/// How much is read at once in a search.
+const WINDOW: usize = 1 << 20;
 
 /// A record of a file.
 #[derive(Debug)]
@@ -85,6 +90,47 @@ impl<'f> Scan<'f> {
         self.at += bytes.len() as u64;
         Ok(Next::Record(Found { at, bytes }))
     }
+}
+
+impl Scan<'_> {
+    /// Goes to the first whole chunk that begins at `from` or later. False: there is none, and the scan stays where it is.
+    pub(crate) fn seek_chunk(&mut self, from: u64) -> io::Result<bool> {
+        let (before, mut start) = (self.at, from);
+        let mut window = vec![0; WINDOW];
+        while start + (CHUNK_HEAD as u64) <= self.len {
+            let size = WINDOW.min(usize::try_from(self.len - start).unwrap_or(WINDOW));
+            self.file.read_exact_at(&mut window[..size], start)?;
+            for place in (0..=size - CHUNK_HEAD).filter(|place| window[*place] == op::CHUNK) {
+                self.at = start + place as u64;
+                if is_chunk_head(&window[place..place + CHUNK_HEAD])
+                    && let Next::Record(found) = self.next()?
+                    && Contents::default().add(&found, 0).is_ok()
+                {
+                    self.at = found.at;
+                    return Ok(true);
+                }
+            }
+            start += (size - CHUNK_HEAD + 1) as u64;
+        }
+        self.at = before;
+        Ok(false)
+    }
+}
+
+/// Whether a chunk begins like this: lengths and compression agree, and there is a checksum.
+pub(crate) fn is_chunk_head(bytes: &[u8]) -> bool {
+    let number = |at: usize| bytes.get(at..at + 8).map(|bytes| u64::from_le_bytes(bytes.try_into().expect("8 bytes")));
+    let name = HEAD + 8 + 8 + 8 + 4 + 4;
+    let agree = |compression: &str| {
+        let (head, end) = (chunk_head_len(compression), name + compression.len());
+        let fits = |packed: u64| number(1) == packed.checked_add((head - HEAD) as u64);
+        bytes.get(name - 4..name) == Some(&(compression.len() as u32).to_le_bytes()[..])
+            && bytes.get(name..end) == Some(compression.as_bytes())
+            && number(end).is_some_and(fits)
+    };
+    bytes.first() == Some(&op::CHUNK)
+        && bytes.get(name - 8..name - 4).is_some_and(|crc| crc != [0; 4])
+        && ["", "lz4", "zstd"].into_iter().any(agree)
 }
 
 /// The records in a chunk or a summary: each one's kind and body, or the place where something else is.

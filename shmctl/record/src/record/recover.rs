@@ -6,8 +6,8 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use mcap::MAGIC;
 use mcap::records::op;
+use mcap::{MAGIC, parse_record};
 use shmctl::companion::human::{bytes_in_words, counted};
 use shmctl::companion::{Failure, Result, note};
 
@@ -16,7 +16,7 @@ use crate::format::contents::Contents;
 use crate::format::encode::append_message_index;
 use crate::format::input::{Input, Unreadable};
 use crate::format::notes::{self, note as metadata};
-use crate::format::scan::{Found, Indexes, Next, Scan};
+use crate::format::scan::{Found, Indexes, Next, Scan, is_chunk_head};
 
 /// What can be read of a file.
 #[derive(Debug, Default)]
@@ -94,11 +94,26 @@ fn survey(source: &File, place: Place<'_>, mut keep: Keep<'_>) -> io::Result<Sur
     let (mut has_header, mut wrong) = (false, None);
     // Where records lie that follow a damaged one. They count only if a whole chunk behind them shows that the file goes on.
     let mut held = Vec::new();
-    while let Next::Record(found) = scan.next()? {
+    loop {
+        let at = scan.at;
+        let found = match scan.next()? {
+            Next::Record(found) if !matches!(found.kind(), op::DATA_END | op::FOOTER) => found,
+            // Behind the end of the recording there is no chunk. If there is one, this place is damaged.
+            _ if scan.seek_chunk(at)? => {
+                wrong.get_or_insert_with(|| format!("the record at byte {at} is damaged"));
+                continue;
+            }
+            _ => break,
+        };
         match found.kind() {
-            op::DATA_END | op::FOOTER => break,
             // A copy gets indexes that are calculated, and the chunk of this one may be the damaged one.
-            op::MESSAGE_INDEX if wrong.is_some() || keep.is_some() => continue,
+            op::MESSAGE_INDEX if wrong.is_some() || keep.is_some() => {
+                // If its length is wrong, chunks may be in it.
+                if parse_record(op::MESSAGE_INDEX, found.body()).is_err() && scan.seek_chunk(at + 1)? {
+                    wrong.get_or_insert_with(|| format!("the record at byte {at} is damaged"));
+                }
+                continue;
+            }
             _ => {}
         }
         has_header |= found.kind() == op::HEADER;
@@ -108,6 +123,9 @@ fn survey(source: &File, place: Place<'_>, mut keep: Keep<'_>) -> io::Result<Sur
                 continue;
             }
             if Contents::default().add(&found, found.at).is_err() {
+                if !is_chunk_head(&found.bytes) {
+                    scan.seek_chunk(at + 1)?;
+                }
                 continue;
             }
             survey.damage = survey.damage.or(wrong.take());
@@ -123,6 +141,10 @@ fn survey(source: &File, place: Place<'_>, mut keep: Keep<'_>) -> io::Result<Sur
         }
         if let Err(why) = survey.take(&found, place, &mut keep)? {
             wrong = Some(format!("the record at byte {} is damaged: {why}", found.at));
+            // If its length may be wrong, too, the next records may be in it.
+            if !is_chunk_head(&found.bytes) {
+                scan.seek_chunk(at + 1)?;
+            }
         }
     }
     if !has_header {

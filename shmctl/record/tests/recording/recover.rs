@@ -174,6 +174,34 @@ fn a_copy_has_indexes_of_its_own_and_the_notes_behind_damage() {
     assert_eq!(found.notes("note").len(), 2);
 }
 
+#[test]
+fn whole_chunks_behind_a_torn_place_are_not_cut_off() {
+    let daemon = daemon("");
+    let file = recording(&daemon, 200, &[]);
+    let contents = Contents::of(&file);
+    let chunks = &contents.summary.chunk_indexes;
+    let middle = &chunks[chunks.len() / 2];
+    let start = middle.chunk_start_offset as usize;
+    let whole = fs::read(&file).unwrap();
+    let (copy, len) = (daemon.place.path("copy.mcap"), whole.len() - 20);
+    // A length beyond the file, one that contains the next chunks, a hole, and the end of the data.
+    let damages: [(usize, &[u8]); 4] = [(7, &[0x80]), (2, &[0xff]), (0, &[0; 60]), (0, &[mcap::records::op::DATA_END])];
+    for (place, damage) in damages {
+        let mut bytes = whole[..len].to_vec();
+        bytes[start + place..start + place + damage.len()].copy_from_slice(damage);
+        fs::write(&file, &bytes).unwrap();
+        recover(&file, &[]).refused(1, &["is damaged", "--output NEW"]);
+        assert!(fs::read(&file).unwrap() == bytes, "the file is as it was");
+        recover(&file, &["--force", "--output", copy.to_str().unwrap()]).ok();
+        let found = Contents::of(&copy);
+        assert_eq!(
+            found.messages.len() as u64 + middle_messages(&contents, middle.chunk_start_offset),
+            200,
+            "{damage:?}"
+        );
+    }
+}
+
 /// Messages in the chunk at this place.
 fn middle_messages(contents: &Contents, offset: u64) -> u64 {
     let stats = &contents.summary;
