@@ -48,9 +48,10 @@ impl Depot {
         while !state.is_closed && state.out > 0 && state.out.saturating_add(size) > self.limit {
             state = self.returned.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        let fits = state.idle.iter().position(|idle| idle.capacity() >= size);
+        // The one that came back last may still be in a cache.
+        let fits = state.idle.iter().rposition(|idle| idle.capacity() >= size);
         let mut bytes = match fits {
-            Some(place) => state.idle.swap_remove(place),
+            Some(place) => state.idle.remove(place),
             None => state.idle.pop().unwrap_or_default(),
         };
         state.kept -= bytes.capacity();
