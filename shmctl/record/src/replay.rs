@@ -110,6 +110,11 @@ fn open(path: &std::path::Path) -> Result<Input> {
                 "{shown}: {why}; its recording was interrupted, or is still going on. After an interruption, repair the file with: \
                  shmctl record --recover {shown}"
             ),
+            Unreadable::Unindexed(count) => format!(
+                "{shown}: there is no index of chunks for its {}; if its messages are in chunks, write a copy with an index with: \
+                 shmctl record --recover {shown} --output NEW. Messages outside of chunks cannot be published",
+                human::counted(count, "message", "s")
+            ),
             Unreadable::Damaged(why) => {
                 format!("{shown} is damaged: {why}; write what can be read with: shmctl record --recover {shown} --output NEW")
             }

@@ -24,6 +24,8 @@ pub(crate) enum Unreadable {
     Foreign(&'static str),
     /// It has no end, or an end that says nothing.
     Unfinished(String),
+    /// It has so many messages, and no index of chunks to find them by.
+    Unindexed(u64),
     /// A part of it is not what was written.
     Damaged(String),
 }
@@ -55,6 +57,12 @@ impl Input {
             return Err(Unreadable::Foreign("it is no regular file"));
         }
         let summary = read_summary(&file, facts.len())?;
+        if let Some(stats) = &summary.stats
+            && stats.message_count > 0
+            && summary.chunk_indexes.is_empty()
+        {
+            return Err(Unreadable::Unindexed(stats.message_count));
+        }
         Ok(Input { path: path.to_owned(), file, len: facts.len(), summary })
     }
 

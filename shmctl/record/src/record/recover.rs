@@ -33,7 +33,7 @@ struct Survey {
 /// Repairs `path`, or writes what can be read of it to `output`.
 pub(crate) fn run(path: &Path, output: Option<&Path>, replace: bool) -> Result<()> {
     match (Input::open(path), output) {
-        (Ok(_), None) => {
+        (Ok(_) | Err(Unreadable::Unindexed(_)), None) => {
             note(&format!("{} has its end: there is nothing to repair", path.display()));
             return Ok(());
         }

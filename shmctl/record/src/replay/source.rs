@@ -96,6 +96,7 @@ fn read(plan: &Plan, out: &mut Out) -> Result<()> {
                     return Err(Failure::Other(match why {
                         Unreadable::Io(error) => format!("cannot read {path}: {error}"),
                         Unreadable::Foreign(why) => format!("{path}: {why}"),
+                        Unreadable::Unindexed(_) => format!("{path}: there is no index of its chunks"),
                         Unreadable::Unfinished(why) | Unreadable::Damaged(why) => format!(
                             "{path} is damaged: {why}; write what can be read with: shmctl record --recover {path} --output NEW"
                         ),

@@ -20,7 +20,10 @@ const NEW_YEAR: u64 = 1_767_225_600 * SECOND;
 /// A file that another program has written: topics, and when each message was recorded.
 #[track_caller]
 pub(crate) fn foreign(path: &Path, compression: Option<Compression>, messages: &[(&str, u64, &[u8])]) {
-    let options = WriteOptions::new().compression(compression).chunk_size(Some(100));
+    write(path, WriteOptions::new().compression(compression).chunk_size(Some(100)), messages);
+}
+
+pub(crate) fn write(path: &Path, options: WriteOptions, messages: &[(&str, u64, &[u8])]) {
     let mut writer = options.create(BufWriter::new(File::create(path).unwrap())).unwrap();
     for (topic, log_time, data) in messages {
         let channel_id = writer.add_channel(0, topic, "", &BTreeMap::new()).unwrap();

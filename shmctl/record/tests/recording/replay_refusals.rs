@@ -2,10 +2,11 @@
 
 use std::fs;
 
+use mcap::WriteOptions;
 use shm_test_support::{Daemon, Place, clean, program};
 
 use crate::kit::{Contents, daemon, publish, record};
-use crate::replay::{foreign, replay};
+use crate::replay::{foreign, replay, write};
 
 #[test]
 fn what_is_no_recording_is_refused() {
@@ -108,4 +109,22 @@ fn a_message_that_is_too_large_for_the_channel_is_named() {
     foreign(&file, None, &[("main", 1, b"a"), ("main", 2, &[7; 5000])]);
     replay(&daemon, &file, &[]).fails(1, &["published 1 message", "5000 bytes", "limit of 1024"]);
     assert_eq!(daemon.stat().messages, 1);
+}
+
+#[test]
+fn a_file_without_an_index_of_its_chunks_is_refused_and_a_copy_has_one() {
+    let daemon = daemon("");
+    let file = daemon.place.path("plain.mcap");
+    let options = || WriteOptions::new().compression(None);
+    let messages: [(&str, u64, &[u8]); 2] = [("main", 1, b"a"), ("main", 2, b"b")];
+    write(&file, options().use_chunks(false), &messages);
+    replay(&daemon, &file, &[]).refused(1, &["plain.mcap", "no index of chunks for its 2 messages"]);
+    write(&file, options().emit_chunk_indexes(false), &messages);
+    replay(&daemon, &file, &[]).refused(1, &["no index of chunks for its 2 messages", "--recover", "--output NEW"]);
+    assert_eq!(daemon.stat().messages, 0);
+    let copy = daemon.place.path("copy.mcap");
+    let text = |path: &std::path::Path| path.to_str().unwrap().to_owned();
+    daemon.cli(&["record", "--recover", &text(&file), "--output", &text(&copy)]).ok();
+    replay(&daemon, &copy, &["--speed", "max"]).ok();
+    assert_eq!(daemon.stat().messages, 2);
 }
