@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use mcap::records::Metadata;
 use mcap::{MessageStream, Summary};
 use shm_proto::{Endpoint, Writer};
-use shm_test_support::{Daemon, Proc, wait_until};
+use shm_test_support::{Daemon, Proc, clean, program, wait_until};
 
 /// A message in a file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -117,8 +117,11 @@ pub(crate) fn writer(endpoint: &Endpoint, channel: &str) -> Writer {
 #[track_caller]
 pub(crate) fn record(daemon: &Daemon, output: &Path, more: &[&str]) -> Proc {
     let output = output.to_str().unwrap();
-    let args: Vec<_> = ["record", "--output", output].into_iter().chain(more.iter().copied()).collect();
-    let mut recorder = daemon.spawn(&args);
+    // Whoever started the tests may ignore hangups.
+    let mut command = clean("env");
+    command.arg("--default-signal=HUP").arg(program("shmctl")).args(["record", "--output", output]).args(more);
+    command.env("SHMD_RUNTIME_DIR", daemon.place.run_dir());
+    let mut recorder = Proc::spawn(command);
     wait_until("the recorder is attached", || {
         assert!(recorder.is_running(), "the recorder has ended:\n{}", recorder.err_so_far());
         // Its file says what is recorded when it has attached to everything.
