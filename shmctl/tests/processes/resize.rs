@@ -42,7 +42,8 @@ fn a_lent_writer_that_is_idle_carries_a_shrink_out() {
 
 /// Lets a writer fill the ring well above 64 KiB while the reader stands, and returns the writer.
 fn fill(daemon: &Daemon, reader: &mut Proc) -> Proc {
-    daemon.until_readers(1);
+    // One that is stopped before it has chosen its start would begin behind what is written now.
+    daemon.until_stat("the reader waits", |stat| stat.readers.iter().any(|it| it.state == ReaderState::Sleeping));
     reader.freeze();
     let mut write = daemon.spawn_piped(&["write", "--framing", "chunk=1KiB"]);
     write.feed(&vec![b'x'; 700 << 10]);

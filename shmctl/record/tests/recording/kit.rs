@@ -123,9 +123,12 @@ pub(crate) fn record(daemon: &Daemon, output: &Path, more: &[&str]) -> Proc {
     command.env("SHMD_RUNTIME_DIR", daemon.place.run_dir());
     let mut recorder = Proc::spawn(command);
     wait_until("the recorder is attached", || {
-        assert!(recorder.is_running(), "the recorder has ended:\n{}", recorder.err_so_far());
+        // Looked at before the file, which has everything when a short recording has ended.
+        let runs = recorder.is_running();
         // Its file says what is recorded when it has attached to everything.
-        parts(Path::new(output)).iter().any(|part| has(part, b"shmd.times"))
+        let is_attached = parts(Path::new(output)).iter().any(|part| has(part, b"shmd.times"));
+        assert!(runs || is_attached, "the recorder has ended:\n{}", recorder.err_so_far());
+        is_attached
     });
     recorder
 }
