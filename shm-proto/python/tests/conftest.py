@@ -13,6 +13,9 @@ import pytest
 PATIENCE = 60.0
 """How long a test waits for something that should come."""
 
+# A shell in the background starts programs that ignore the signal, and so would the programs of the tests.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
 BIN = Path(os.environ.get("SHMD_TEST_BIN", Path(__file__).parents[3] / "target" / "debug"))
 
 _numbers = itertools.count()
