@@ -230,10 +230,21 @@ inside systemctl stop shmd.service
 prints main as member shmctl list || fail "a client does not start the daemon"
 until_so "shmd is active" active
 
-say "stop for good"
-inside systemctl stop shmd.socket shmd.service
 left_behind() { inside sh -c 'ls -A /dev/shm; ls -d /run/shmd /run/shmd.pid 2>/dev/null || true'; }
-[ -z "$(left_behind)" ] || fail "left behind: $(left_behind)"
+# The daemon stops with its socket. `systemctl stop` asks for one unit after the other, so that the order counts.
+for units in "shmd.socket" "shmd.socket|shmd.service" "shmd.service|shmd.socket" "shmd.socket shmd.service"; do
+    say "stop for good: $units"
+    inside systemctl start shmd.socket shmd.service
+    until_so "shmd is active" active
+    (
+        IFS='|'
+        for unit in $units; do
+            IFS=' '
+            inside systemctl stop $unit 2>/dev/null
+        done
+    )
+    [ -z "$(left_behind)" ] || fail "left behind: $(left_behind)"
+done
 prints '^shmd_up 0' scrape || fail "the metrics do not say that the daemon is down: $(scrape)"
 
 say "in the background, with syslog"

@@ -118,6 +118,10 @@ prints '^main .*read,write,admin' own shmctl list || fail "the user's own daemon
 inside test -e "/dev/shm/shmd-$number.main" || fail "the user's daemon has other objects"
 own systemctl --user stop shmd.socket shmd.service
 inside test ! -e "/run/user/$number/shmd" || fail "the user's runtime directory is left"
+own systemctl --user start shmd.socket shmd.service || fail "the user's daemon does not start again"
+own systemctl --user stop shmd.socket
+own systemctl --user stop shmd.service
+inside test ! -e "/run/user/$number/shmd" || fail "the user's runtime directory is left when the socket stops first"
 inside loginctl disable-linger outsider
 
 say "upgrade with a reader attached"
