@@ -22,6 +22,7 @@ mod elsewhere;
 mod error;
 mod lease;
 mod need;
+mod peer;
 mod peers;
 mod recover;
 mod slot;

@@ -22,7 +22,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use super::Writer;
-use super::peers::Named;
+use super::peer::Named;
 use super::wait::{Patience, SLICE_NS};
 use crate::error::{ProtocolError, SystemError};
 use crate::os::bell::Bell;

@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::need::Need;
-use super::peers::Peer;
+use super::peer::Peer;
 use super::{Writer, beat};
 use crate::error::Blocked;
 use crate::os::clock::{self, monotonic_ns};
