@@ -42,7 +42,7 @@ use self::lease::Lease;
 use self::peers::Peers;
 pub use self::slot::{Batch, HeldSlot, Slot};
 use self::space::Space;
-use self::tail::Tail;
+use self::tail::{Tail, Time};
 use self::wait::Patience;
 use super::holder;
 use super::layout::LeasePage;
@@ -161,7 +161,7 @@ impl Writer {
     pub fn publish(&mut self, message: &[u8]) -> Result<Option<u64>> {
         if self.lease.is_current()
             && self.is_plain
-            && let Some(seq) = self.tail.put_untimed(message)
+            && let Some(seq) = self.tail.put(message, Time::Never)
         {
             return self.announced(seq).map(Some);
         }
@@ -172,7 +172,7 @@ impl Writer {
     fn publish_slowly(&mut self, message: &[u8]) -> Result<Option<u64>> {
         if self.lease.is_current()
             && !self.geometry.ack
-            && let Some(seq) = self.tail.put(message)
+            && let Some(seq) = self.tail.put(message, Time::IfAny)
         {
             return self.announced(seq).map(Some);
         }
@@ -187,7 +187,7 @@ impl Writer {
         if !self.lease.is_current() || !self.is_plain {
             return None;
         }
-        let seq = self.tail.put_untimed(message)?;
+        let seq = self.tail.put(message, Time::Never)?;
         Some(self.announced(seq))
     }
 
@@ -237,7 +237,7 @@ impl Writer {
             self.tail.fill(message);
             return self.commit_acked(|tail| tail.commit(len), patience).map(Some);
         }
-        self.tail.put(message).map(|seq| self.announced(seq)).transpose()
+        self.tail.put(message, Time::IfAny).map(|seq| self.announced(seq)).transpose()
     }
 
     /// Copies a message to the tail. Returns false if the policy drops the message.

@@ -3,7 +3,7 @@
 use std::ops::{Deref, DerefMut};
 use std::time::Duration;
 
-use super::tail::Reserved;
+use super::tail::{Reserved, Time};
 use super::wait::Patience;
 use super::{Undone, Writer};
 use crate::ring::writer::error::Result;
@@ -69,7 +69,7 @@ impl<'a> Slot<'a> {
         if !writer.is_plain {
             return writer.commit_slot_slowly(reserved, patience);
         }
-        let seq = writer.tail.commit_reserved_untimed(reserved);
+        let seq = writer.tail.commit_reserved(reserved, Time::Never);
         writer.announced(seq)
     }
 }
@@ -103,9 +103,9 @@ impl Writer {
     #[inline(never)]
     fn commit_slot_slowly(&mut self, reserved: Reserved, patience: Patience) -> Result<u64> {
         if self.geometry.ack {
-            return self.commit_acked(|tail| tail.commit_reserved(reserved), patience);
+            return self.commit_acked(|tail| tail.commit_reserved(reserved, Time::IfAny), patience);
         }
-        let seq = self.tail.commit_reserved(reserved);
+        let seq = self.tail.commit_reserved(reserved, Time::IfAny);
         self.announced(seq)
     }
 

@@ -17,6 +17,9 @@
 //! reader and the processor are best at following forwards.
 #![allow(unsafe_code)]
 
+mod staged;
+
+use self::staged::Staged;
 use crate::os::clock::monotonic_ns;
 use crate::ring::commit;
 use crate::ring::copy::SMALL;
@@ -39,12 +42,18 @@ pub(super) struct Tail {
     bytes: u64,
     /// A record that ends at or before this offset, together with the header behind it, needs no further check.
     limit: u64,
-    /// The first record of a batch: in place, but not visible yet.
-    staged: Option<(Walker, Header)>,
-    /// A record is staged, and the next one gets no time: all that is left to do for it is its header.
-    stages_headers: bool,
+    staged: Staged,
     /// Every record gets the time at which it was published, in the word before its header.
     has_times: bool,
+}
+
+/// What is known about the publish time of a record. The callers give a constant, so that no instruction is left of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Time {
+    /// Records get no time: the caller has looked.
+    Never,
+    /// The record gets a time if all records do.
+    IfAny,
 }
 
 /// A record that has space at the tail: payload bytes, and bytes in total.
@@ -92,8 +101,7 @@ impl Tail {
             at: Walker::at(place),
             bytes: place.bytes,
             limit: 0,
-            staged: None,
-            stages_headers: false,
+            staged: Staged::default(),
             has_times: geometry.has_publish_times(),
             segment,
         }
@@ -143,7 +151,7 @@ impl Tail {
     /// records that are not visible.
     #[inline]
     pub(super) fn show(&self) {
-        debug_assert!(self.staged.is_none());
+        debug_assert!(self.staged.seq().is_none());
         self.segment.header().mark.store(self.place());
     }
 
@@ -208,19 +216,10 @@ impl Tail {
     /// Puts a message at the tail and makes it visible; returns its sequence number. `None` if the message does not fit
     /// without another look at the plan.
     #[inline(always)]
-    pub(super) fn put(&mut self, message: &[u8]) -> Option<u64> {
+    pub(super) fn put(&mut self, message: &[u8], time: Time) -> Option<u64> {
         let fit = self.fit(message.len() as u64)?;
         self.fill_record(message, &fit);
-        self.note_time();
-        Some(self.release(&fit))
-    }
-
-    /// [The same](Self::put) where records get no time.
-    #[inline(always)]
-    pub(super) fn put_untimed(&mut self, message: &[u8]) -> Option<u64> {
-        debug_assert!(!self.has_times);
-        let fit = self.fit(message.len() as u64)?;
-        self.fill_record(message, &fit);
+        self.note_time(time);
         Some(self.release(&fit))
     }
 
@@ -248,11 +247,7 @@ impl Tail {
     /// does not fit.
     #[inline]
     pub(super) fn fill(&mut self, message: &[u8]) -> bool {
-        let fit = self.fit(message.len() as u64);
-        fit.is_some_and(|fit| {
-            self.fill_record(message, &fit);
-            true
-        })
+        self.fit(message.len() as u64).map(|fit| self.fill_record(message, &fit)).is_some()
     }
 
     /// The payload bytes that are reserved at the tail.
@@ -273,22 +268,12 @@ impl Tail {
     /// Turns the bytes that are reserved at the tail into a message that is visible at once; returns its sequence
     /// number.
     #[inline(always)]
-    pub(super) fn commit_reserved(&mut self, reserved: Reserved) -> u64 {
+    pub(super) fn commit_reserved(&mut self, reserved: Reserved, time: Time) -> u64 {
         let len = reserved.len as u64;
         debug_assert!(self.has_space(len));
         let fit = Fit { len, stride: self.strides.of(len) };
         self.end_record(&fit);
-        self.note_time();
-        self.release(&fit)
-    }
-
-    /// [The same](Self::commit_reserved) where records get no time.
-    #[inline(always)]
-    pub(super) fn commit_reserved_untimed(&mut self, reserved: Reserved) -> u64 {
-        let len = reserved.len as u64;
-        debug_assert!(!self.has_times && self.has_space(len));
-        let fit = Fit { len, stride: self.strides.of(len) };
-        self.end_record(&fit);
+        self.note_time(time);
         self.release(&fit)
     }
 
@@ -299,28 +284,25 @@ impl Tail {
     /// If there is no space for the message.
     #[inline(always)]
     pub(super) fn commit(&mut self, len: u64) -> u64 {
-        let Some(fit) = self.fit(len) else { no_space(len) };
-        self.end_record(&fit);
-        self.note_time();
-        self.release(&fit)
+        let Some(reserved) = self.reserve(len as usize) else { no_space(len) };
+        self.commit_reserved(reserved, Time::IfAny)
     }
 
     /// The number of the first staged message.
     #[inline(always)]
     pub(super) fn staged(&self) -> Option<u64> {
-        self.staged.as_ref().map(|(at, _)| at.seq)
+        self.staged.seq()
     }
 
     /// Discards everything that is staged, so that it never becomes visible.
     pub(super) fn discard_staged(&mut self) {
-        (self.staged, self.stages_headers) = (None, false);
+        self.staged.end();
     }
 
     /// Makes everything visible that is staged.
     #[inline(always)]
     pub(super) fn release_staged(&mut self) {
-        if let Some((at, header)) = self.staged.take() {
-            self.stages_headers = false;
+        if let Some((at, header)) = self.staged.end() {
             commit::release(&self.segment, at.off, header);
         }
     }
@@ -357,7 +339,7 @@ impl Tail {
     /// Puts the record at the tail, which is filled and ended, behind others of a batch.
     #[inline(always)]
     fn stage_record(&mut self, fit: &Fit) -> u64 {
-        if !self.stages_headers {
+        if !self.staged.needs_only_headers() {
             return self.stage_record_slowly(fit);
         }
         let at = self.advance(fit);
@@ -368,14 +350,10 @@ impl Tail {
     /// The same for the first record of a batch, and for records with times.
     #[inline(never)]
     fn stage_record_slowly(&mut self, fit: &Fit) -> u64 {
-        self.note_time();
+        self.note_time(Time::IfAny);
         let at = self.advance(fit);
         let header = Header::data(fit.len, at.seq);
-        if self.staged.is_none() {
-            // The header of the first record stays zero until the release of that header makes the whole batch visible.
-            self.staged = Some((at, header));
-            self.stages_headers = !self.has_times;
-        } else {
+        if !self.staged.begin(at, header, self.has_times) {
             commit::stage(&self.headers(), at.off, header);
         }
         at.seq
@@ -383,8 +361,9 @@ impl Tail {
 
     /// Stores the time of the record at the tail. The header's release, which comes later, makes it visible.
     #[inline(always)]
-    fn note_time(&self) {
-        if self.has_times {
+    fn note_time(&self, time: Time) {
+        debug_assert!(time == Time::IfAny || !self.has_times);
+        if time == Time::IfAny && self.has_times {
             commit::set_time(&self.headers(), self.at.off, monotonic_ns());
         }
     }
