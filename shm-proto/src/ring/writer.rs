@@ -20,6 +20,7 @@ mod daemon_lines;
 #[cfg(feature = "tokio")]
 mod elsewhere;
 mod error;
+mod eviction;
 mod lease;
 mod need;
 mod peer;
@@ -46,7 +47,7 @@ use self::tail::{Tail, Time};
 use self::wait::Patience;
 use super::holder;
 use super::layout::LeasePage;
-use super::link::{ToDaemon, WriterLink};
+use super::link::WriterLink;
 use super::segment::WritableSegment;
 use super::spin::Spin;
 use super::wake::Barrier;
@@ -245,46 +246,6 @@ impl Writer {
         Ok(self.admit(message.len() as u64, patience)? && self.tail.fill(message))
     }
 
-    /// Reserves `len` bytes in the ring. The caller fills up to `len` bytes in place and commits them. Returns `None`
-    /// if the policy drops the message.
-    ///
-    /// # Errors
-    /// As [`publish`](Self::publish).
-    #[inline(always)]
-    pub fn reserve(&mut self, len: usize) -> Result<Option<Slot<'_>>> {
-        if self.lease.is_current()
-            && let Some(reserved) = self.tail.reserve(len)
-        {
-            return Ok(Some(Slot::new(self, reserved)));
-        }
-        let admitted = self.admit_slowly(len as u64, Patience::Policy)?;
-        Ok(if admitted { self.tail.reserve(len).map(|reserved| Slot::new(self, reserved)) } else { None })
-    }
-
-    /// Like [`reserve`](Self::reserve), but waits for space no longer than `timeout`.
-    ///
-    /// # Errors
-    /// Also [`WriterError::TimedOut`] if there was no space, or if fewer readers than `wait_readers` were attached.
-    pub fn reserve_within(&mut self, len: usize, timeout: Duration) -> Result<Option<Slot<'_>>> {
-        let admitted = self.admit(len as u64, Patience::until(timeout))?;
-        Ok(if admitted { self.tail.reserve(len).map(|reserved| Slot::new(self, reserved)) } else { None })
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn push_slowly(&mut self, message: &[u8]) -> Result<Option<u64>> {
-        let admitted = self.admit_slowly(message.len() as u64, Patience::Policy)?;
-        Ok(if admitted { self.tail.stage(message) } else { None })
-    }
-
-    /// Begins a batch: messages that become visible together, with only one look at the readers.
-    pub fn batch(&mut self) -> Batch<'_> {
-        // Flush a batch that was leaked with `mem::forget`. If the role has ended, the next push returns the error.
-        let _ = self.flush();
-        self.undone = None;
-        Batch::new(self)
-    }
-
     /// Reads the lines that the daemon has sent, continues a resize, and updates the heartbeat. Call this when
     /// [`link_fd`](Self::link_fd) is readable, and about once per second while there is nothing to publish.
     ///
@@ -355,49 +316,8 @@ impl Writer {
         self.interrupt = Some(flag);
     }
 
-    /// Whether every attached reader has read everything. Returns true if the role has ended, because the writer then
-    /// knows of no readers.
-    pub fn is_drained(&mut self) -> bool {
-        if self.lease.is_over() {
-            return true;
-        }
-        self.refresh();
-        self.peers.least() >= self.tail.pos()
-    }
-
     fn beat(&self) {
         beat(&self.tail);
-    }
-
-    /// Looks at every reader's cursor, and evicts readers whose cursor is impossible.
-    pub(in crate::ring) fn refresh(&mut self) {
-        let has_daemon = self.lease.is_attended();
-        self.peers.bury(has_daemon);
-        while let Some((id, reason)) = self.peers.refresh(self.tail.pos())
-            && self.evict(id, reason)
-        {}
-        // After the look at the cursors, which may find a reader's process.
-        while let Some((id, reason)) = self.peers.lost(has_daemon)
-            && self.evict(id, reason)
-        {}
-    }
-
-    /// Evicts a reader for the sake of the others. Returns false, and evicts nobody, if the role has ended.
-    #[cold]
-    fn evict(&mut self, id: u32, reason: String) -> bool {
-        // A reader that follows the next writer may have a cursor at a position that this writer has never reached. If
-        // this writer sees such a cursor, it also sees OVER here: the daemon set OVER before it lent the role again,
-        // and this check comes after the look at the cursor.
-        if self.lease.is_over() {
-            return false;
-        }
-        if let Some(peer) = self.peers.remove(id) {
-            peer.mark_evicted();
-            self.tail.counters().evicted.fetch_add(1, Ordering::Relaxed);
-            self.tail.close();
-            self.lease.tell(ToDaemon::Evicted { reader: id, reason });
-        }
-        true
     }
 }
 

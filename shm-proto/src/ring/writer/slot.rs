@@ -100,6 +100,31 @@ pub struct HeldSlot {
 }
 
 impl Writer {
+    /// Reserves `len` bytes in the ring. The caller fills up to `len` bytes in place and commits them. Returns `None`
+    /// if the policy drops the message.
+    ///
+    /// # Errors
+    /// As [`publish`](Self::publish).
+    #[inline(always)]
+    pub fn reserve(&mut self, len: usize) -> Result<Option<Slot<'_>>> {
+        if self.lease.is_current()
+            && let Some(reserved) = self.tail.reserve(len)
+        {
+            return Ok(Some(Slot::new(self, reserved)));
+        }
+        let admitted = self.admit_slowly(len as u64, Patience::Policy)?;
+        Ok(if admitted { self.tail.reserve(len).map(|reserved| Slot::new(self, reserved)) } else { None })
+    }
+
+    /// Like [`reserve`](Self::reserve), but waits for space no longer than `timeout`.
+    ///
+    /// # Errors
+    /// Also [`WriterError::TimedOut`](crate::WriterError::TimedOut) if there was no space, or if fewer readers than `wait_readers` were attached.
+    pub fn reserve_within(&mut self, len: usize, timeout: Duration) -> Result<Option<Slot<'_>>> {
+        let admitted = self.admit(len as u64, Patience::until(timeout))?;
+        Ok(if admitted { self.tail.reserve(len).map(|reserved| Slot::new(self, reserved)) } else { None })
+    }
+
     #[inline(never)]
     fn commit_slot_slowly(&mut self, reserved: Reserved, patience: Patience) -> Result<u64> {
         if self.geometry.ack {
@@ -130,6 +155,23 @@ impl Writer {
 #[must_use = "only `commit` says whether the messages were published"]
 pub struct Batch<'a> {
     writer: &'a mut Writer,
+}
+
+impl Writer {
+    /// Begins a batch: messages that become visible together, with only one look at the readers.
+    pub fn batch(&mut self) -> Batch<'_> {
+        // Flush a batch that was leaked with `mem::forget`. If the role has ended, the next push returns the error.
+        let _ = self.flush();
+        self.undone = None;
+        Batch::new(self)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn push_slowly(&mut self, message: &[u8]) -> Result<Option<u64>> {
+        let admitted = self.admit_slowly(message.len() as u64, Patience::Policy)?;
+        Ok(if admitted { self.tail.stage(message) } else { None })
+    }
 }
 
 impl<'a> Batch<'a> {
