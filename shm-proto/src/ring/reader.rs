@@ -14,6 +14,8 @@ mod batch;
 mod connection;
 mod descriptor;
 mod error;
+mod give_back;
+mod join;
 mod losses;
 mod message;
 mod messages;
@@ -30,7 +32,6 @@ mod views;
 mod wait;
 
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 pub use self::batch::Batch;
@@ -46,8 +47,6 @@ use self::pause::Pause;
 use self::position::{Found, Mapped, Position};
 pub use self::ready::Ready;
 pub use self::views::Views;
-use super::layout::{MARK_EVERY, ReaderPage, control};
-use super::published::is_unchanged;
 use super::spin::Spin;
 use super::wake::Barrier;
 use crate::error::SystemError;
@@ -56,9 +55,6 @@ use crate::os::clock::{self, monotonic_ns};
 use crate::os::page::SharedPage;
 use crate::ring::geometry::{Geometry, Start};
 use crate::ring::link::ReaderLink;
-
-/// How often a busy reader, when it gives space back, also reads what the daemon has sent.
-const LISTEN_NS: u64 = 5_000_000;
 
 /// Receives a channel's messages, each exactly once and in order.
 #[derive(Debug)]
@@ -145,59 +141,6 @@ impl Reader {
             Err(error) => return Err(error),
         }
         Ok(reader)
-    }
-
-    /// The segment is broken: the reader starts at the beginning of the next segment, if the daemon makes one.
-    #[cold]
-    fn join_later(&mut self, error: ReaderError) -> Result<()> {
-        let (instance, deadline) = (self.geometry().instance, monotonic_ns().saturating_add(trouble::VERDICT_NS));
-        let told = self.on_error(error)?;
-        while self.geometry().instance == instance {
-            if monotonic_ns() >= deadline || self.connection.is_mute() {
-                let unanswered = || self.position.broken("the daemon has not replaced it".to_owned());
-                return Err(told.unwrap_or_else(unanswered));
-            }
-            self.connection.await_line();
-            self.connection.listen();
-            if self.connection.moves.end().is_some() {
-                self.go_over_broken()?;
-            }
-        }
-        self.losses.begin_at(self.seq());
-        Ok(())
-    }
-
-    /// Chooses the start. The writer may not know this reader yet, and a publish in progress may overwrite what lies
-    /// before the next floor: see [`floor`](super::floor).
-    fn join(&mut self, start: Start) -> Result<()> {
-        let position = &mut self.position;
-        let mut place = position.believe(position.header().next_floor.load())?;
-        // With a single writer, the floor is never after the next floor.
-        let floor = position.believe(position.header().floor.load())?;
-        let mark = if start == Start::New { position.believe(position.header().mark.load())? } else { floor };
-        for other in [floor, mark] {
-            if other.pos > place.pos {
-                place = other;
-            }
-        }
-        position.go_to(place);
-        self.losses.begin(place.seq);
-        self.give_back_now();
-        // The mark is somewhat before the tail. Walk from the mark to the tail, but do not chase a writer that is
-        // faster. If the floor passes the reader on the way, the reader also moves forward.
-        while start == Start::New && self.position.pos() - place.pos <= MARK_EVERY {
-            match self.look_ahead()? {
-                Some(found) => self.position.pass(found),
-                None if self.position.is_passed() => self.catch_up()?,
-                None => break,
-            }
-        }
-        // Messages that were lost while the reader chose its start do not count.
-        self.losses.begin(self.seq());
-        self.page.show_lost(0);
-        self.pause.begin(self.position.at());
-        self.give_back_now();
-        Ok(())
     }
 
     /// The next message, or `None` if there is none yet. Never sleeps. The first look after messages that finds nothing
@@ -325,55 +268,6 @@ impl Reader {
             self.losses.lose(self.position.seq(), lost);
             self.page.show_lost(self.losses.lost());
         }
-    }
-
-    /// [Passes](Self::pass) the record at the current place if the record is [settled](Self::is_settled). Returns
-    /// whether it is.
-    #[inline(always)]
-    fn pass_settled(&mut self, found: Found) -> bool {
-        // Looked up only once, because the fence keeps the compiler from combining two lookups.
-        let page: &ReaderPage = self.page.shared();
-        let made = self.connection.moves.made();
-        if self.joined == Joined::No || !is_unchanged(&page.control.value, control::EVICTED | control::MOVES, made) {
-            return false;
-        }
-        self.position.pass(found);
-        // Relaxed, for the same reason as in `Page::is_due`.
-        if self.position.off() >= page.space_wanted.give_at.load(Ordering::Relaxed) {
-            self.give_back_now();
-        }
-        true
-    }
-
-    #[inline(always)]
-    fn pass(&mut self, found: Found) {
-        self.position.pass(found);
-        if self.page.is_due(self.position.off()) {
-            self.give_back_now();
-        }
-    }
-
-    /// Gives back what was read since the last time, if anything.
-    fn give_back(&mut self) {
-        if self.position.pos() != self.page.given_back() {
-            self.give_back_now();
-        }
-    }
-
-    #[cold]
-    #[inline(never)]
-    fn give_back_now(&mut self) {
-        let now = monotonic_ns();
-        self.page.beat(now);
-        // A reader that never finds the ring empty learns here that the daemon has died and that another one has come.
-        if now.saturating_sub(self.listened_ns) >= LISTEN_NS {
-            self.listened_ns = now;
-            self.listen();
-        }
-        let capacity = self.position.look_at_capacity();
-        let step = if self.geometry().ack { 0 } else { capacity / 8 };
-        let next = self.position.off().saturating_add(step);
-        self.page.give_back((self.position.pos(), self.position.off()), next, (self.seq(), self.received()));
     }
 
     /// The channel's fixed facts.
