@@ -14,12 +14,13 @@ use shm_proto::ChannelName;
 
 use crate::commands::{complete, manual};
 pub use crate::error::{Failure, Result, note};
-pub use crate::global::Global;
-use crate::global::check_variables;
+pub use crate::exit_code::{FAILED, NOT_PERMITTED, USAGE, WOULD_BLOCK};
+pub use crate::global::{Global, check_variables};
 pub use crate::human;
 pub use crate::output::{has_news, wait_for};
 use crate::programs::{COMPLETE, MANUAL, PREFIX};
 pub use crate::signals::Signals;
+pub use crate::target::Target;
 pub use crate::terminal::{Size, shortened, size};
 
 /// The whole program of a command: reads the command line, carries the command out, and gives the exit code.
@@ -28,13 +29,20 @@ pub fn main<A: Parser>(global: impl Fn(&mut A) -> &mut Global, run: impl FnOnce(
     if let Some(answered) = answer(command::<A>) {
         return answered;
     }
-    let matches = without_empty_variables(A::command()).get_matches();
-    let mut args = A::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let mut args = parse(&global);
     let options = global(&mut args);
-    options.is_given = matches.value_source("channel") == Some(ValueSource::CommandLine);
     start_log(options.verbose);
     let named: Vec<_> = options.channel.iter().cloned().collect();
     finish(check_variables().and_then(|()| run(args)), &named)
+}
+
+/// Reads the command line; a wrong one ends the program. For a program that does the other steps of [`main`] in its own way.
+#[must_use]
+pub fn parse<A: Parser>(global: impl Fn(&mut A) -> &mut Global) -> A {
+    let matches = without_empty_variables(A::command()).get_matches();
+    let mut args = A::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    global(&mut args).is_given = matches.value_source("channel") == Some(ValueSource::CommandLine);
+    args
 }
 
 /// Answers `shmctl` if that has started the program to ask for its manual page or for completions, and gives the exit code.

@@ -24,6 +24,8 @@ pub enum Failure {
     Output(io::Error),
     /// An argument that the command line parser could not judge by itself.
     Usage(String),
+    /// Something other than the system or the daemon does not permit this, such as a server that a companion connects to.
+    NotPermitted(String),
     /// A reload took effect, except for this number of keys.
     Kept(usize),
     /// The doctor has found something and shown it. The exit code is for monitoring.
@@ -39,6 +41,7 @@ impl Failure {
             Failure::OutputClosed => 0,
             Failure::Found(code) => *code,
             Failure::Usage(_) => USAGE,
+            Failure::NotPermitted(_) => NOT_PERMITTED,
             Failure::Kept(_) => IN_PART,
             Failure::Output(_) | Failure::Other(_) => FAILED,
             Failure::Library(error) => match error {
@@ -131,7 +134,7 @@ impl fmt::Display for Failure {
             Failure::Output(source) => write!(f, "cannot write to standard output: {source}"),
             Failure::Kept(1) => f.write_str("1 key was not changed; the output names it and the reason"),
             Failure::Kept(keys) => write!(f, "{keys} keys were not changed; the output names them and the reasons"),
-            Failure::Usage(text) | Failure::Other(text) => f.write_str(text),
+            Failure::Usage(text) | Failure::NotPermitted(text) | Failure::Other(text) => f.write_str(text),
         }
     }
 }
@@ -201,6 +204,7 @@ mod tests {
             (Failure::OutputClosed, 0),
             (Failure::Output(io::Error::other("full")), 1),
             (Failure::Usage("--sizes 4".into()), 2),
+            (Failure::NotPermitted("the server".into()), 77),
             (Failure::Kept(1), 3),
             (RequestError::NoDaemon { socket: "/x".into(), reason: "absent".into() }.into(), 69),
             (ReaderError::Disconnected { channel: channel() }.into(), 69),

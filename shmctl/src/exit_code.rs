@@ -2,13 +2,17 @@
 
 use shm_cli::ExitCode;
 
-pub(crate) const FAILED: u8 = 1;
-pub(crate) const USAGE: u8 = 2;
+/// The command failed.
+pub const FAILED: u8 = 1;
+/// The command line, or a value in it or in a variable, is wrong.
+pub const USAGE: u8 = 2;
 /// Reloaded in part.
 pub(crate) const IN_PART: u8 = 3;
 pub(crate) const NO_DAEMON: u8 = 69;
-pub(crate) const WOULD_BLOCK: u8 = 75;
-pub(crate) const NOT_PERMITTED: u8 = 77;
+/// The command timed out, or would have to wait.
+pub const WOULD_BLOCK: u8 = 75;
+/// The command is not permitted.
+pub const NOT_PERMITTED: u8 = 77;
 pub(crate) const BAD_CONFIG: u8 = 78;
 
 /// Of every command but `doctor`.

@@ -38,7 +38,7 @@ pub struct Global {
 ///
 /// # Errors
 /// A usage error, as for a wrong value on the command line.
-pub(crate) fn check_variables() -> Result<()> {
+pub fn check_variables() -> Result<()> {
     let Some(text) = std::env::var_os(PATIENCE_VARIABLE).filter(|text| !text.is_empty()) else { return Ok(()) };
     match duration::parse(&text.to_string_lossy()) {
         Ok(_) => Ok(()),

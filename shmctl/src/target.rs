@@ -10,7 +10,7 @@ use crate::error::{Failure, Result};
 
 /// The argument of commands that take a channel and nothing else.
 #[derive(Debug, ClapArgs)]
-pub(crate) struct Target {
+pub struct Target {
     /// The channel, as with --channel.
     #[arg(value_name = "CHANNEL")]
     target: Option<ChannelName>,
@@ -18,7 +18,8 @@ pub(crate) struct Target {
 
 impl Target {
     /// The channel, if it is given here.
-    pub(crate) fn channels(&self) -> Vec<ChannelName> {
+    #[must_use]
+    pub fn channels(&self) -> Vec<ChannelName> {
         self.target.iter().cloned().collect()
     }
 }

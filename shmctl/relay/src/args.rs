@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use clap::{Args as ClapArgs, Parser, Subcommand, ValueEnum};
 use shm_cli::exit_codes;
+use shm_proto::Bytes;
 use shm_proto::internal::duration;
-use shm_proto::{Bytes, ChannelName, Endpoint};
+use shmctl::companion::{Global, Result, Target};
 
 use crate::failure::CODES;
 
@@ -41,30 +42,18 @@ fn after_help() -> String {
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) global: Global,
+    /// Write figures for Prometheus to this file every 5 s, for the textfile collector of node_exporter.
+    #[arg(long, value_name = "FILE", global = true)]
+    pub(crate) metrics: Option<PathBuf>,
     #[command(subcommand)]
     pub(crate) command: Command,
 }
 
-/// The options of both commands, with the names that they have in `shmctl`.
-#[derive(Debug, ClapArgs)]
-pub(crate) struct Global {
-    /// The channel, if it is not an argument. Not needed if the daemon has exactly one.
-    #[arg(short, long = "channel", value_name = "NAME", env = "SHMD_CHANNEL", global = true)]
-    pub(crate) channel_option: Option<ChannelName>,
-    /// The daemon's runtime directory, where its socket is [default: the user's own daemon, else the system's].
-    #[arg(long, value_name = "DIR", env = "SHMD_RUNTIME_DIR", global = true)]
-    pub(crate) runtime_dir: Option<PathBuf>,
-    /// Report more on standard error.
-    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
-    pub(crate) verbose: u8,
-    /// Write figures for Prometheus to this file every 5 s, for the textfile collector of node_exporter.
-    #[arg(long, value_name = "FILE", global = true)]
-    pub(crate) metrics: Option<PathBuf>,
-}
-
-impl Global {
-    pub(crate) fn endpoint(&self) -> Endpoint {
-        Endpoint::find(self.runtime_dir.as_deref())
+impl Args {
+    /// Joins the channel that is an argument with the options.
+    pub(crate) fn settle(&mut self) -> Result<()> {
+        let (Command::Out(Out { target, .. }) | Command::In(In { target, .. })) = &self.command;
+        self.global.name(&target.channels())
     }
 }
 
@@ -104,9 +93,8 @@ pub(crate) struct Server {
 #[derive(Debug, ClapArgs)]
 #[command(after_help = OUT)]
 pub(crate) struct Out {
-    /// The channel. Not needed if the daemon has exactly one.
-    #[arg(value_name = "CHANNEL")]
-    pub(crate) channel: Option<ChannelName>,
+    #[command(flatten)]
+    pub(crate) target: Target,
     /// Addresses of the server or of a cluster's servers: nats://HOST:PORT or tls://HOST:PORT, separated by commas.
     #[arg(long, value_name = "URL", env = "SHMD_RELAY_URL", hide_env_values = true)]
     pub(crate) to: String,
@@ -146,9 +134,8 @@ pub(crate) struct Out {
 #[derive(Debug, ClapArgs)]
 #[command(after_help = IN)]
 pub(crate) struct In {
-    /// The channel. Not needed if the daemon has exactly one.
-    #[arg(value_name = "CHANNEL")]
-    pub(crate) channel: Option<ChannelName>,
+    #[command(flatten)]
+    pub(crate) target: Target,
     /// Addresses of the server or of a cluster's servers: nats://HOST:PORT or tls://HOST:PORT, separated by commas.
     #[arg(long, value_name = "URL", env = "SHMD_RELAY_URL", hide_env_values = true)]
     pub(crate) from: String,
@@ -204,11 +191,6 @@ impl WhenStalled {
     }
 }
 
-/// The channel that is named as an argument, in the option or in the environment.
-pub(crate) fn channel(argument: Option<&ChannelName>, global: &Global) -> Option<String> {
-    argument.or(global.channel_option.as_ref()).map(ToString::to_string)
-}
-
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory;
@@ -250,9 +232,27 @@ mod tests {
         assert!(parse("shmctl-relay out cam --to nats://a --stream CAM").is_ok());
         assert!(parse("shmctl-relay in --from nats://a --stream CAM cam").is_ok());
         assert!(parse("shmctl-relay out cam --to nats://a").is_err());
+        assert!(parse("shmctl-relay out cam --from nats://a --stream CAM").is_err());
+        assert!(parse("shmctl-relay in --to nats://a --stream CAM cam").is_err());
         assert!(parse("shmctl-relay out cam --to nats://a --stream CAM --stream-bytes 1GiB").is_err());
         assert!(parse("shmctl-relay in --from nats://a --stream CAM cam --create-channel --set max=1MiB").is_ok());
         assert!(parse("shmctl-relay in --from nats://a --stream CAM cam --set max=1MiB").is_err());
         assert!(parse("shmctl-relay in --from nats://a --stream CAM cam --create-channel --set max").is_err());
+    }
+
+    #[test]
+    fn the_channel_is_an_argument_or_an_option_and_named_once() {
+        let settled = |line: &str| {
+            let mut args = Args::try_parse_from(line.split(' ')).unwrap();
+            // As for a line without SHMD_CHANNEL.
+            args.global.is_given = line.contains(" -c ");
+            args.settle().map(|()| args.global.channel.map(|name| name.to_string()))
+        };
+        for line in ["out cam", "out -c cam", "-c cam out", "-c cam out cam"] {
+            let named = settled(&format!("shmctl-relay {line} --to nats://a --stream CAM")).unwrap();
+            assert_eq!(named.as_deref(), Some("cam"), "{line}");
+        }
+        let refused = settled("shmctl-relay -c imu in --from nats://a --stream CAM cam").unwrap_err();
+        assert_eq!(refused.exit_code(), 2, "{refused}");
     }
 }

@@ -1,78 +1,34 @@
-//! What ends the program, and its exit code: in one place.
+//! What ends the program, with the exit codes, and what it waits for.
 
 use std::fmt;
-use std::io;
 
 use shm_cli::ExitCode;
-use shm_proto::{Error, ErrorKind};
+use shm_proto::{Error, ErrorKind, RequestError};
+use shmctl::companion::{FAILED, Failure, NOT_PERMITTED, USAGE, WOULD_BLOCK};
 
-const FAILED: u8 = 1;
-const USAGE: u8 = 2;
-const NOT_PERMITTED: u8 = 77;
-
-/// The exit codes, with the numbers that `shmctl` has for the same. A relay waits where other commands end with 69 or 75.
+/// The exit codes of a relay. It waits for a daemon, where other commands end with 69.
 pub const CODES: &[ExitCode] = &[
     ExitCode::new(0, "ended by SIGINT or SIGTERM"),
     ExitCode::new(FAILED, "failed: the message states the reason"),
     ExitCode::new(USAGE, "wrong usage, or a wrong value, on the command line or in an environment variable"),
+    ExitCode::new(WOULD_BLOCK, "the channel has no place for this relay's readers (max_readers)"),
     ExitCode::new(NOT_PERMITTED, "the server or the daemon does not permit it"),
 ];
 
-/// Why the program ends early.
-#[derive(Debug)]
-pub(crate) enum Failure {
-    /// An error of the library, or a refusal of the daemon.
-    Library(Error),
-    /// The server does not accept the credentials, or the user may not do this.
-    NotPermitted(String),
-    /// An argument that the command line parser could not judge by itself.
-    Usage(String),
-    /// Anything else, in a sentence.
-    Other(String),
-}
-
-impl Failure {
-    /// One of [`CODES`].
-    pub(crate) fn exit_code(&self) -> u8 {
-        match self {
-            Failure::Usage(_) => USAGE,
-            Failure::NotPermitted(_) => NOT_PERMITTED,
-            Failure::Other(_) => FAILED,
-            Failure::Library(error) => match error.refusal() {
-                Some(ErrorKind::NotPermitted) => NOT_PERMITTED,
-                // The keys of --set.
-                Some(ErrorKind::BadConfig) => USAGE,
-                Some(_) => FAILED,
-                None => match error {
-                    Error::BadName(_) => USAGE,
-                    error if error.system_reason().is_some_and(|e| e.kind() == io::ErrorKind::PermissionDenied) => {
-                        NOT_PERMITTED
-                    }
-                    _ => FAILED,
-                },
-            },
+/// The failure as one of a relay. `is_named`: the channel has a name on the command line or in the environment.
+pub(crate) fn explained(failure: Failure, is_named: bool) -> Failure {
+    let Failure::Library(Error::Request(RequestError::Refused(mut refusal))) = failure else { return failure };
+    match refusal.kind {
+        // Without a name, the daemon's list of channels is the way out.
+        ErrorKind::NoSuchChannel if is_named => {
+            refusal.message += "; add a [[channel]] table with that name to the daemon's configuration and run shmctl reload, or \
+                                create the channel: shmctl create, or relay in --create-channel";
         }
+        // The keys of --set, as in `shmctl create`.
+        ErrorKind::BadConfig => return Failure::Usage(refusal.to_string()),
+        _ => {}
     }
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Failure::Library(error) if error.refusal() == Some(ErrorKind::NoSuchChannel) => write!(
-                f,
-                "{error}; add a [[channel]] table with that name to the daemon's configuration and run shmctl reload, or create \
-                 the channel: shmctl create, or relay in --create-channel"
-            ),
-            Failure::Library(error) => error.fmt(f),
-            Failure::NotPermitted(text) | Failure::Usage(text) | Failure::Other(text) => f.write_str(text),
-        }
-    }
-}
-
-impl<E: Into<Error>> From<E> for Failure {
-    fn from(error: E) -> Self {
-        Failure::Library(error.into())
-    }
+    RequestError::Refused(refusal).into()
 }
 
 /// What keeps a relay from going on.
@@ -116,31 +72,36 @@ pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use shm_proto::{Refusal, RequestError};
+    use shm_proto::Refusal;
 
     use super::*;
 
-    fn refused(kind: ErrorKind) -> Failure {
-        RequestError::Refused(Refusal::new(kind, "no channel named cam")).into()
+    fn refused(kind: ErrorKind, is_named: bool) -> Failure {
+        explained(RequestError::Refused(Refusal::new(kind, "no channel named cam")).into(), is_named)
     }
 
     #[test]
-    fn every_kind_of_failure_has_its_exit_code() {
+    fn every_kind_of_failure_ends_with_a_code_of_the_list() {
         for (failure, code) in [
-            (Failure::Other("x".into()), 1),
-            (Failure::Usage("x".into()), 2),
-            (Failure::NotPermitted("x".into()), 77),
-            (refused(ErrorKind::NoSuchChannel), 1),
-            (refused(ErrorKind::NotPermitted), 77),
-            (refused(ErrorKind::BadConfig), 2),
+            (explained(Failure::Other("x".into()), true), 1),
+            (explained(Failure::Usage("x".into()), true), 2),
+            (explained(Failure::NotPermitted("x".into()), true), 77),
+            (refused(ErrorKind::NoSuchChannel, true), 1),
+            (refused(ErrorKind::TooMany, true), 75),
+            (refused(ErrorKind::NotPermitted, true), 77),
+            (refused(ErrorKind::BadConfig, true), 2),
         ] {
             assert_eq!(failure.exit_code(), code, "{failure}");
+            assert!(CODES.iter().any(|listed| listed.code == code), "{failure}");
         }
     }
 
     #[test]
     fn a_channel_that_is_missing_comes_with_the_way_to_make_it() {
-        let text = refused(ErrorKind::NoSuchChannel).to_string();
+        let text = refused(ErrorKind::NoSuchChannel, true).to_string();
         assert!(text.contains("shmctl create") && text.contains("shmctl reload"), "{text}");
+        for other in [refused(ErrorKind::NoSuchChannel, false), refused(ErrorKind::NotPermitted, true)] {
+            assert_eq!(other.to_string(), "no channel named cam");
+        }
     }
 }

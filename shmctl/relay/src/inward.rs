@@ -15,6 +15,7 @@ mod durable;
 mod feed;
 mod publisher;
 
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -22,13 +23,14 @@ use async_nats::jetstream;
 use async_nats::jetstream::Context;
 use log::{debug, warn};
 use shm_proto::{Client, Done, Endpoint, Request};
+use shmctl::companion::{Failure, Global};
 
 use self::durable::Durable;
 use self::feed::Feed;
 use self::publisher::Publisher;
-use crate::args::{Global, In, channel};
+use crate::args::In;
 use crate::backoff::Backoff;
-use crate::failure::{Failure, Trouble};
+use crate::failure::Trouble;
 use crate::link::{self, ANSWER};
 use crate::status::{State, Status};
 use crate::stop::Stop;
@@ -38,9 +40,9 @@ use crate::stream;
 const FLUSH: Duration = Duration::from_secs(1);
 
 /// Runs until a signal comes.
-pub(crate) async fn run(args: In, global: Global) -> Result<(), Failure> {
+pub(crate) async fn run(args: In, global: &Global, metrics: Option<&Path>) -> Result<(), Failure> {
     let mut stop = Stop::on_signals()?;
-    let channel = channel(args.channel.as_ref(), &global);
+    let channel = global.channel.as_ref().map(ToString::to_string);
     if args.create_channel && channel.is_none() {
         return Err(Failure::Usage(
             "--create-channel needs the name of the channel: give it as an argument, with --channel, or in SHMD_CHANNEL"
@@ -49,12 +51,12 @@ pub(crate) async fn run(args: In, global: Global) -> Result<(), Failure> {
     }
     let status = Rc::new(Status::new("in", channel.as_deref(), &args.server.stream));
     tokio::select! {
-        ended = carry(&args, &global, channel, &status, stop.clone()) => ended?,
-        () = status.tell(global.metrics.clone()) => {}
+        ended = carry(&args, global, channel, &status, stop.clone()) => ended?,
+        () = status.tell(metrics.map(Path::to_owned)) => {}
         // The connection is not there, or the daemon is not: nothing is to be finished.
         () = async { stop.wait().await; tokio::time::sleep(FLUSH).await } => {}
     }
-    status.finish(global.metrics.as_deref());
+    status.finish(metrics);
     Ok(())
 }
 

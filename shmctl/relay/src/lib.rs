@@ -15,13 +15,11 @@ mod stream;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches};
-use shm_cli::without_empty_variables;
-use shmctl::companion;
+use shmctl::companion::{self, Failure, Result};
 
 use crate::args::{Args, Command};
 pub use crate::failure::CODES as EXIT_CODES;
-use crate::failure::Failure;
+use crate::failure::explained;
 
 /// The whole program: reads the command line, carries messages until it is stopped, and gives the exit code.
 #[must_use]
@@ -29,16 +27,12 @@ pub fn main() -> ExitCode {
     if let Some(answered) = companion::answer(command) {
         return answered;
     }
-    let matches = without_empty_variables(Args::command()).get_matches();
-    let args = Args::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    let mut args = companion::parse(|args: &mut Args| &mut args.global);
     start_log(args.global.verbose);
-    match run(args) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => {
-            eprintln!("shmctl-relay: error: {failure}");
-            ExitCode::from(failure.exit_code())
-        }
-    }
+    let settled = companion::check_variables().and_then(|()| args.settle());
+    let named: Vec<_> = args.global.channel.iter().cloned().collect();
+    let result = settled.and_then(|()| run(args));
+    companion::finish(result.map_err(|failure| explained(failure, !named.is_empty())), &named)
 }
 
 /// The command line, as a command of `shmctl`, for what is written about it.
@@ -47,13 +41,14 @@ pub fn command() -> clap::Command {
     companion::command::<Args>()
 }
 
-fn run(args: Args) -> Result<(), Failure> {
+fn run(args: Args) -> Result<()> {
     let failed = |e: std::io::Error| Failure::Other(format!("cannot start the runtime: {e}"));
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(failed)?;
+    let (global, metrics) = (args.global, args.metrics.as_deref());
     let result = runtime.block_on(async {
         match args.command {
-            Command::Out(command) => out::run(command, args.global).await,
-            Command::In(command) => inward::run(command, args.global).await,
+            Command::Out(command) => out::run(command, &global, metrics).await,
+            Command::In(command) => inward::run(command, &global, metrics).await,
         }
     });
     // A thread that waits for a daemon or for readers is not waited for.

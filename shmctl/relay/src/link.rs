@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use async_nats::{Client, ConnectErrorKind, ConnectOptions, Event, ServerAddr};
 use log::{debug, info, warn};
+use shmctl::companion::Failure;
 use tokio::sync::Notify;
 
 use crate::args::Server;
 use crate::backoff::{self, Backoff};
-use crate::failure::{Failure, with_causes};
+use crate::failure::with_causes;
 
 /// A server that is silent for three times as long counts as lost.
 const PING: Duration = Duration::from_secs(5);

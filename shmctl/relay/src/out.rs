@@ -15,6 +15,7 @@ mod queue;
 mod sender;
 mod spool;
 
+use std::path::Path;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -22,6 +23,7 @@ use async_nats::jetstream;
 use async_nats::jetstream::Context;
 use async_nats::jetstream::stream::Stream;
 use log::{info, warn};
+use shmctl::companion::{Failure, Global};
 use tokio::sync::{Notify, oneshot};
 
 use self::front::{Front, Limits};
@@ -29,9 +31,9 @@ use self::holder::Holder;
 use self::queue::{Policy, Queue};
 use self::sender::Sender;
 use self::spool::Spool;
-use crate::args::{Global, Out, WhenStalled, channel};
+use crate::args::{Out, WhenStalled};
 use crate::backoff::Backoff;
-use crate::failure::{Failure, Trouble};
+use crate::failure::Trouble;
 use crate::link::{self, ANSWER};
 use crate::status::Status;
 use crate::stop::Stop;
@@ -47,9 +49,9 @@ const HEADERS: usize = 512;
 const USUAL_PAYLOAD: usize = (1 << 20) - HEADERS;
 
 /// Runs until a signal comes.
-pub(crate) async fn run(args: Out, global: Global) -> Result<(), Failure> {
+pub(crate) async fn run(args: Out, global: &Global, metrics: Option<&Path>) -> Result<(), Failure> {
     let mut stop = Stop::on_signals()?;
-    let channel = channel(args.channel.as_ref(), &global);
+    let channel = global.channel.as_ref().map(ToString::to_string);
     let status = Rc::new(Status::new("out", channel.as_deref(), &args.server.stream));
     let policy = match &args.when_stalled {
         WhenStalled::Wait => Policy::Wait,
@@ -67,16 +69,16 @@ pub(crate) async fn run(args: Out, global: Global) -> Result<(), Failure> {
     let work = async {
         tokio::select! {
             ended = holder.run(&attached) => ended,
-            ended = carry(&args, &global, channel.as_deref(), &queue, &status, &attached, own_stop) => ended,
+            ended = carry(&args, global, channel.as_deref(), &queue, &status, &attached, own_stop) => ended,
         }
     };
     tokio::select! {
         ended = work => ended?,
-        () = status.tell(global.metrics.clone()) => {}
+        () = status.tell(metrics.map(Path::to_owned)) => {}
         () = show(&queue) => {}
         () = async { stop.wait().await; tokio::time::sleep(3 * LAST_ACKNOWLEDGEMENTS).await } => {}
     }
-    status.finish(global.metrics.as_deref());
+    status.finish(metrics);
     Ok(())
 }
 

@@ -1,9 +1,8 @@
 //! Being asked to end.
 
+use shmctl::companion::Failure;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-
-use crate::failure::Failure;
 
 /// Set by the first SIGINT or SIGTERM, for every task that has a copy.
 #[derive(Clone, Debug)]

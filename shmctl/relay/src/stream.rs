@@ -8,8 +8,9 @@ use async_nats::jetstream::stream::{
 };
 use async_nats::jetstream::{Context, stream::Stream};
 use log::{info, warn};
+use shmctl::companion::Failure;
 
-use crate::failure::{Failure, Trouble, with_causes};
+use crate::failure::{Trouble, with_causes};
 
 /// What `JetStream` answers when there is no such thing.
 const NOT_FOUND: usize = 404;

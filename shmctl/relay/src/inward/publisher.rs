@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use log::{debug, info, warn};
 use shm_proto::{AsyncWriter, Client, Endpoint, Error, Request, RequestError, WriterError};
+use shmctl::companion::Failure;
 
 use super::book::{Attached, Book, Mark, Step};
 use super::durable::Durable;
 use crate::backoff::Backoff;
-use crate::failure::{Failure, Trouble};
+use crate::failure::Trouble;
 use crate::status::{Status, add};
 
 /// Keys of a channel, as `shmctl create --set` has them.

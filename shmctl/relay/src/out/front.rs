@@ -5,10 +5,10 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use log::warn;
 use shm_proto::{AsyncFollower, Endpoint, Follower, Message, Start};
+use shmctl::companion::Failure;
 
 use super::queue::Queue;
 use crate::envelope::{Builder, Envelope, HEADER, Head, Part, most_of_a_part, part};
-use crate::failure::Failure;
 use crate::status::{Status, add};
 use crate::stop::Stop;
 

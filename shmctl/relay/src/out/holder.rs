@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use log::{info, warn};
 use shm_proto::{AsyncFollower, Attachment, Endpoint, Follower, OnFull, Start, WaitStrategy};
+use shmctl::companion::Failure;
 use tokio::sync::{Notify, watch};
 
 use super::queue::Mark;
-use crate::failure::Failure;
 
 /// How often it hears the daemon while it has nothing to do.
 const TICK: Duration = Duration::from_millis(100);

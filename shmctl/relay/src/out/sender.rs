@@ -29,11 +29,12 @@ use async_nats::jetstream::publish::PublishAck;
 use async_nats::jetstream::stream::Stream;
 use log::{debug, info, warn};
 use shm_proto::internal::os::random;
+use shmctl::companion::Failure;
 
 use super::queue::Queue;
 use crate::backoff::Backoff;
 use crate::envelope::{Envelope, Place};
-use crate::failure::{Failure, Trouble, with_causes};
+use crate::failure::{Trouble, with_causes};
 use crate::status::{Status, add};
 use crate::stream;
 

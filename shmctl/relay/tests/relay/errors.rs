@@ -101,3 +101,24 @@ fn a_message_that_the_far_channel_does_not_take_ends_the_relay_with_the_numbers(
     let run = there.inward(&server.url(), &[]).wait();
     run.fails(1, &["over channel cam's limit of 100 bytes", "raise max_message"]);
 }
+
+#[test]
+fn a_channel_without_a_place_for_the_readers_ends_the_relay() {
+    let here = Host::start("[[channel]]\nname = \"cam\"\nmax_readers = 1\n");
+    let _reader = here.daemon.reader(shm_proto::Start::New);
+    here.out("nats://127.0.0.1:1", &[]).wait().fails(75, &["channel cam", "raise max_readers"]);
+}
+
+#[test]
+fn variables_and_channels_are_checked_and_a_name_that_is_nearly_right_is_corrected() {
+    let here = Host::start(SOURCE);
+    let url = "nats://127.0.0.1:1";
+    let mut command = here.command(&["out", "cam", "--to", url, "--stream", "CAM"]);
+    command.env("SHMD_PATIENCE", "soon");
+    Proc::spawn(command).wait().fails(2, &["SHMD_PATIENCE", "soon"]);
+    let args = ["out", "cam", "--channel", "imu", "--to", url, "--stream", "CAM"];
+    here.run(&args).wait().fails(2, &["cam and --channel imu differ"]);
+    here.run(&["out", "cma", "--to", url, "--stream", "CAM"])
+        .wait()
+        .fails(1, &["shmctl: error: no channel named cma", "--create-channel", "did you mean cam?"]);
+}
