@@ -78,19 +78,54 @@ pub(crate) fn content(n: u64, large: usize) -> Vec<u8> {
     n.to_le_bytes().into_iter().chain((0..len).map(|at| (n as usize * 31 + at * 7) as u8)).collect()
 }
 
+/// A thread that ends when it is told to, at the latest when this is dropped.
+struct Worker {
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Worker {
+    /// `work` ends soon after the flag is set.
+    fn start(work: impl FnOnce(&AtomicBool) + Send + 'static) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let ended = Arc::clone(&stop);
+        Worker { stop, thread: Some(std::thread::spawn(move || work(&ended))) }
+    }
+
+    fn is_running(&self) -> bool {
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
+    }
+
+    /// Ends the thread. A panic of the thread becomes one of the test.
+    fn end(&mut self) {
+        self.stop.store(true, Ordering::Relaxed);
+        if let Some(thread) = self.thread.take()
+            && let Err(panic) = thread.join()
+            && !std::thread::panicking()
+        {
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
 /// Publishes messages 0, 1, 2 ... until it is told to stop, through deaths of the daemon.
 pub(crate) struct Source {
-    stop: Arc<AtomicBool>,
-    pub(crate) sent: Arc<AtomicU64>,
-    thread: Option<JoinHandle<()>>,
+    sent: Arc<AtomicU64>,
+    worker: Worker,
 }
 
 impl Source {
     /// `pace`: a pause after every 64 messages.
     pub(crate) fn start(endpoint: Endpoint, most: u64, large: usize, pace: Duration) -> Self {
-        let (stop, sent) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (ended, count) = (Arc::clone(&stop), Arc::clone(&sent));
-        let thread = std::thread::spawn(move || {
+        let sent = Arc::new(AtomicU64::new(0));
+        let count = Arc::clone(&sent);
+        let worker = Worker::start(move |ended| {
             let mut writer = Writer::attach(&endpoint, Some("cam")).unwrap();
             for n in 0..most {
                 let message = content(n, large);
@@ -118,7 +153,7 @@ impl Source {
                 std::thread::sleep(Duration::from_millis(20));
             }
         });
-        Source { stop, sent, thread: Some(thread) }
+        Source { sent, worker }
     }
 
     pub(crate) fn sent(&self) -> u64 {
@@ -127,40 +162,23 @@ impl Source {
 
     /// Stops publishing, and returns how many messages were published.
     pub(crate) fn finish(mut self) -> u64 {
-        self.end();
+        self.worker.end();
         self.sent()
-    }
-
-    fn end(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take()
-            && let Err(panic) = thread.join()
-            && !std::thread::panicking()
-        {
-            std::panic::resume_unwind(panic);
-        }
-    }
-}
-
-impl Drop for Source {
-    fn drop(&mut self) {
-        self.end();
     }
 }
 
 /// Receives at the far end, and compares each message with what was sent.
 pub(crate) struct Sink {
-    stop: Arc<AtomicBool>,
     got: Arc<AtomicU64>,
-    thread: Option<JoinHandle<()>>,
+    worker: Worker,
 }
 
 impl Sink {
     /// Expects all messages from `first` on, in order, each once.
     pub(crate) fn start(endpoint: Endpoint, first: u64, large: usize) -> Self {
-        let (stop, got) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(first)));
-        let (ended, count) = (Arc::clone(&stop), Arc::clone(&got));
-        let thread = std::thread::spawn(move || {
+        let got = Arc::new(AtomicU64::new(first));
+        let count = Arc::clone(&got);
+        let worker = Worker::start(move |ended| {
             let mut follower = Follower::new(endpoint, Some("cam"), Start::Oldest).unwrap();
             let (mut n, mut bytes) = (first, Vec::new());
             while !ended.load(Ordering::Relaxed) {
@@ -178,7 +196,7 @@ impl Sink {
                 }
             }
         });
-        Sink { stop, got, thread: Some(thread) }
+        Sink { got, worker }
     }
 
     pub(crate) fn got(&self) -> u64 {
@@ -194,7 +212,7 @@ impl Sink {
             wait_until(
                 || format!("more than {} of {end} messages arrive", self.got()),
                 || {
-                    assert!(self.thread.as_ref().is_some_and(|thread| !thread.is_finished()), "the reader has ended");
+                    assert!(self.worker.is_running(), "the reader has ended");
                     self.got() > before
                 },
             );
@@ -206,23 +224,7 @@ impl Sink {
     #[track_caller]
     pub(crate) fn finish(mut self, end: u64) {
         self.until(end);
-        self.end();
+        self.worker.end();
         assert_eq!(self.got(), end, "messages that nobody has sent");
-    }
-
-    fn end(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        if let Some(thread) = self.thread.take()
-            && let Err(panic) = thread.join()
-            && !std::thread::panicking()
-        {
-            std::panic::resume_unwind(panic);
-        }
-    }
-}
-
-impl Drop for Sink {
-    fn drop(&mut self) {
-        self.end();
     }
 }
