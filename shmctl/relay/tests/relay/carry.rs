@@ -5,17 +5,14 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use shm_test_support::{wait_for, wait_until};
 
-use crate::helpers::{FAR, Host, SOURCE, Server, Sink, Source, skip_without_server};
+use crate::helpers::{FAR, Host, SOURCE, Server, Sink, Source, ends, skip_without_server};
 
 /// More than the server takes in one message, by default 1 MiB.
 const LARGE: usize = 2_500_000;
 
 #[test]
 fn a_channel_arrives_on_another_host() {
-    if skip_without_server("a_channel_arrives_on_another_host") {
-        return;
-    }
-    let (server, here, there) = (Server::start(), Host::start(SOURCE), Host::start(FAR));
+    let Some((server, here, there)) = ends("a_channel_arrives_on_another_host") else { return };
     let out = here.out_with_stream(&server.url(), &[]);
     let source = Source::start(here.daemon.endpoint(), 20_000, LARGE, Duration::ZERO);
     let mut inward = there.inward(&server.url(), &[]);
@@ -47,10 +44,7 @@ fn publish_times_travel_with_the_messages_and_do_not_disturb_a_channel_without()
 
 #[test]
 fn relays_that_end_and_start_again_go_on_where_they_were() {
-    if skip_without_server("relays_that_end_and_start_again") {
-        return;
-    }
-    let (server, here, there) = (Server::start(), Host::start(SOURCE), Host::start(FAR));
+    let Some((server, here, there)) = ends("relays_that_end_and_start_again") else { return };
     let source = Source::start(here.daemon.endpoint(), u64::MAX, 3000, Duration::from_millis(1));
     let sink = Sink::start(there.daemon.endpoint(), 0, 3000);
     for round in 0..4 {
@@ -92,10 +86,7 @@ fn the_far_channel_is_created_if_that_is_wanted() {
 /// A daemon that is stopped takes its channel with it. The next one has another, and both relays go over to it.
 #[test]
 fn relays_outlive_the_channels() {
-    if skip_without_server("relays_outlive_the_channels") {
-        return;
-    }
-    let (server, mut here, mut there) = (Server::start(), Host::start(SOURCE), Host::start(FAR));
+    let Some((server, mut here, mut there)) = ends("relays_outlive_the_channels") else { return };
     let (_out, _inward) = (here.out_with_stream(&server.url(), &[]), there.inward(&server.url(), &[]));
     for round in 0..3 {
         let source = Source::start(here.daemon.endpoint(), 3000, 0, Duration::ZERO);
@@ -154,10 +145,7 @@ fn what_the_channel_has_forgotten_is_counted() {
 
 #[test]
 fn messages_of_others_are_passed_over_and_counted() {
-    if skip_without_server("messages_of_others") {
-        return;
-    }
-    let (server, here, there) = (Server::start(), Host::start(SOURCE), Host::start(FAR));
+    let Some((server, here, there)) = ends("messages_of_others") else { return };
     let metrics = there.daemon.place.path("relay.prom");
     let mut out = here.out_with_stream(&server.url(), &[]);
     let mut inward = {

@@ -72,6 +72,14 @@ impl Host {
     }
 }
 
+/// A server, and the daemons with the channel here and at the far end, unless there is no `nats-server`.
+pub(crate) fn ends(test: &str) -> Option<(Server, Host, Host)> {
+    if skip_without_server(test) {
+        return None;
+    }
+    Some((Server::start(), Host::start(SOURCE), Host::start(FAR)))
+}
+
 /// The bytes of message `n`: its number, and bytes that follow from it. Now and then a large one.
 pub(crate) fn content(n: u64, large: usize) -> Vec<u8> {
     let len = if large > 0 && n % 1000 == 500 { large } else { (n * 7 % 120) as usize };

@@ -62,8 +62,7 @@ fn tls_with_certificates_on_both_sides() {
     assert!(!distrusting.err_so_far().contains("connected to"), "{distrusting:?}");
     drop(distrusting);
     here.out(&url, &["--ca", "/nowhere/ca.pem"]).wait().fails(1, &["cannot use /nowhere/ca.pem"]);
-    let mut out = here.out(&url, &mine);
-    out.until_err_has("publishing to stream CAM");
+    let _out = here.out_with_stream(&url, &mine);
     let _inward = there.inward(&url, &mine);
     let _source = Source::start(here.daemon.endpoint(), 2000, 3000, Duration::ZERO);
     Sink::start(there.daemon.endpoint(), 0, 3000).finish(2000);
@@ -83,8 +82,7 @@ fn a_key_admits_the_relay_and_another_one_does_not() {
     let file = server.dir.path().join("seed").display().to_string();
     std::fs::write(&file, format!("{SEED}\n")).unwrap();
     here.out(&server.url(), &[]).wait().fails(77, &["does not accept this relay"]);
-    let mut out = here.out(&server.url(), &["--nkey", &file]);
-    out.until_err_has("publishing to stream CAM");
+    let _out = here.out_with_stream(&server.url(), &["--nkey", &file]);
     let _inward = there.inward(&server.url(), &["--nkey", &file]);
     let _source = Source::start(here.daemon.endpoint(), 100, 0, Duration::ZERO);
     Sink::start(there.daemon.endpoint(), 0, 0).finish(100);

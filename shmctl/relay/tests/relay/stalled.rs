@@ -7,7 +7,7 @@ use shm_proto::WriterError;
 use shm_proto::internal::control::stat::ReaderState;
 use shm_test_support::{wait_for, wait_until};
 
-use crate::helpers::{FAR, Host, Proxy, SOURCE, Server, Sink, Source, content, skip_without_server};
+use crate::helpers::{FAR, Host, Proxy, SOURCE, Server, Sink, Source, content, ends, skip_without_server};
 
 /// Options with which a link stands still soon.
 const SOON: [&str; 4] = ["--stalled-after", "300ms", "--in-flight", "256KiB"];
@@ -52,16 +52,12 @@ fn with_wait_the_channel_holds_what_the_link_does_not_take() {
 
 #[test]
 fn a_spool_takes_what_the_channel_cannot_hold_and_outlives_the_relay() {
-    if skip_without_server("a_spool") {
-        return;
-    }
-    let (server, here, there) = (Server::start(), Host::start(SOURCE), Host::start(FAR));
+    let Some((server, here, there)) = ends("a_spool") else { return };
     let proxy = Proxy::to(server.port());
     let dir = here.daemon.place.path("spool");
     let policy = format!("spool:{}:256MiB", dir.display());
     let more = [&SOON[..], &["--when-stalled", &policy]].concat();
-    let mut out = here.out(&proxy.url(), &more);
-    out.until_err_has("publishing to stream CAM");
+    let mut out = here.out_with_stream(&proxy.url(), &more);
     let _inward = there.inward(&server.url(), &[]);
     let source = Source::start(here.daemon.endpoint(), u64::MAX, LARGE, Duration::ZERO);
     let sink = Sink::start(there.daemon.endpoint(), 0, LARGE);
@@ -121,15 +117,11 @@ fn with_drop_and_spool_envelopes_fit_a_server_that_takes_less_than_usual() {
 
 #[test]
 fn a_spool_that_is_full_makes_the_channel_wait() {
-    if skip_without_server("a_spool_that_is_full") {
-        return;
-    }
-    let (server, here, there) = (Server::start(), Host::start(SOURCE), Host::start(FAR));
+    let Some((server, here, there)) = ends("a_spool_that_is_full") else { return };
     let proxy = Proxy::to(server.port());
     let dir = here.daemon.place.path("spool");
     let policy = format!("spool:{}:2MiB", dir.display());
-    let mut out = here.out(&proxy.url(), &[&SOON[..], &["--when-stalled", &policy]].concat());
-    out.until_err_has("publishing to stream CAM");
+    let mut out = here.out_with_stream(&proxy.url(), &[&SOON[..], &["--when-stalled", &policy]].concat());
     let _inward = there.inward(&server.url(), &[]);
     proxy.stop();
     // Some 70 bytes each, so 14 MB: more than memory, spool and channel hold.
@@ -144,13 +136,9 @@ fn a_spool_that_is_full_makes_the_channel_wait() {
 
 #[test]
 fn with_drop_new_messages_are_dropped_and_counted() {
-    if skip_without_server("with_drop") {
-        return;
-    }
-    let (server, here, there) = (Server::start(), Host::start(SOURCE), Host::start(FAR));
+    let Some((server, here, there)) = ends("with_drop") else { return };
     let proxy = Proxy::to(server.port());
-    let mut out = here.out(&proxy.url(), &[&SOON[..], &["--when-stalled", "drop"]].concat());
-    out.until_err_has("publishing to stream CAM");
+    let mut out = here.out_with_stream(&proxy.url(), &[&SOON[..], &["--when-stalled", "drop"]].concat());
     let mut inward = there.inward(&server.url(), &[]);
     proxy.stop();
     let source = Source::start(here.daemon.endpoint(), 300_000, 3000, Duration::ZERO);

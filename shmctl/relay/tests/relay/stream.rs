@@ -4,17 +4,14 @@ use std::time::Duration;
 
 use shm_test_support::wait_until;
 
-use crate::helpers::{FAR, Host, SOURCE, Server, Sink, Source, content, skip_without_server};
+use crate::helpers::{Sink, Source, content, ends};
 
 /// More than the server gives without acknowledgements.
 const MANY: usize = 9000;
 
 #[test]
 fn an_empty_stream_is_relayed_from() {
-    if skip_without_server("an_empty_stream") {
-        return;
-    }
-    let (server, here, there) = (Server::start(), Host::start(SOURCE), Host::start(FAR));
+    let Some((server, here, there)) = ends("an_empty_stream") else { return };
     let _out = here.out_with_stream(&server.url(), &[]);
     let mut inward = there.inward(&server.url(), &[]);
     inward.until_err_has("CAM -> cam: relaying");
@@ -39,10 +36,7 @@ fn envelope(bytes: &[u8], total: u64) -> Vec<u8> {
 
 #[test]
 fn messages_of_others_behind_the_first_part_of_a_message_do_not_stop_the_relay() {
-    if skip_without_server("messages_of_others_behind_the_first_part") {
-        return;
-    }
-    let (server, here, there) = (Server::start(), Host::start(SOURCE), Host::start(FAR));
+    let Some((server, here, there)) = ends("messages_of_others_behind_the_first_part") else { return };
     let _out = here.out_with_stream(&server.url(), &[]);
     server.publish("CAM.part", &envelope(b"beginning", 1000));
     server.publish_all("CAM.hello", &vec![b"from somebody".to_vec(); MANY]);
@@ -53,10 +47,7 @@ fn messages_of_others_behind_the_first_part_of_a_message_do_not_stop_the_relay()
 
 #[test]
 fn a_stream_that_is_removed_ends_the_relay_out_and_a_new_one_is_relayed_from_its_beginning() {
-    if skip_without_server("a_stream_that_is_removed") {
-        return;
-    }
-    let (server, here, there) = (Server::start(), Host::start(SOURCE), Host::start(FAR));
+    let Some((server, here, there)) = ends("a_stream_that_is_removed") else { return };
     let out = here.out_with_stream(&server.url(), &[]);
     let mut inward = there.inward(&server.url(), &[]);
     let source = Source::start(here.daemon.endpoint(), 3000, 0, Duration::ZERO);
@@ -77,10 +68,7 @@ fn a_stream_that_is_removed_ends_the_relay_out_and_a_new_one_is_relayed_from_its
 
 #[test]
 fn a_consumer_that_is_removed_is_made_again_and_nothing_comes_twice() {
-    if skip_without_server("a_consumer_that_is_removed") {
-        return;
-    }
-    let (server, here, there) = (Server::start(), Host::start(SOURCE), Host::start(FAR));
+    let Some((server, here, there)) = ends("a_consumer_that_is_removed") else { return };
     let _out = here.out_with_stream(&server.url(), &[]);
     let inward = there.inward(&server.url(), &["--consumer", "far"]);
     let source = Source::start(here.daemon.endpoint(), u64::MAX, 3000, Duration::from_millis(1));
