@@ -34,7 +34,7 @@ impl Backoff {
     }
 }
 
-/// The pause after so many failures in a row.
+/// The pause after this number of failures in a row.
 pub(crate) fn pause(failures: usize) -> Duration {
     between(failures, random::u64())
 }

@@ -24,7 +24,7 @@ pub(crate) enum Unreadable {
     Foreign(&'static str),
     /// It has no end, or an end that says nothing.
     Unfinished(String),
-    /// It has so many messages, and no index of chunks to find them by.
+    /// It has no index of its chunks, although it has messages; this is their number.
     Unindexed(u64),
     /// A part of it is not what was written.
     Damaged(String),

@@ -125,7 +125,7 @@ impl Chunk {
         self.buffer.bytes.truncate(at);
     }
 
-    /// Before the message `seq`, so many messages are missing, and before them so many numbers were left out.
+    /// `lost` messages are missing directly before message `seq`, and `skipped` numbers were left out before those.
     #[cold]
     pub(crate) fn note_gap(&mut self, place: usize, seq: u64, lost: u64, skipped: u64) {
         let part = self.part(place);

@@ -211,8 +211,8 @@ fn own(stat: &ChannelStat) -> Option<&ReaderStat> {
     readers().find(|reader| reader.pid == pid).or_else(|| readers().find(|reader| reader.program == PROGRAM))
 }
 
-/// Whether so many unread bytes are a danger: half of what the channel can hold. `None` between that and a quarter, so that a
-/// recorder at the limit does not warn again and again.
+/// Whether the unread bytes are a danger: true from half of what the channel can hold on, false below a quarter. `None` in
+/// between, so that a recorder at a limit does not warn again and again.
 fn is_behind(stat: &ChannelStat, unread: u64) -> Option<bool> {
     match unread {
         unread if unread >= stat.max / 2 => Some(true),

@@ -12,7 +12,7 @@ use super::book::Mark;
 use crate::args::Start;
 use crate::failure::{Trouble, with_causes};
 
-/// A message that is not acknowledged for so long is given again.
+/// The server gives a message again if it is not acknowledged within this time.
 pub(super) const ACK_WAIT: Duration = Duration::from_secs(30);
 /// Messages that may be given and not acknowledged: more than a message has parts.
 const MAX_ACK_PENDING: i64 = 8192;

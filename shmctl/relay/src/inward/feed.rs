@@ -25,7 +25,7 @@ use crate::stream;
 
 /// How often to look whether there is a daemon.
 const LOOK: Duration = Duration::from_secs(1);
-/// Before so many missing messages the stream is asked where it begins.
+/// If more messages than this are missing, the stream is asked where it begins before they are read one by one.
 const MANY: u64 = 16;
 /// Between two lines about messages that are no relay's.
 const GARBAGE: Duration = Duration::from_secs(1);

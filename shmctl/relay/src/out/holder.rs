@@ -140,7 +140,7 @@ fn tell(on_full: OnFull, wait_readers: u32, evict_after_ms: u64) {
             if evict_after_ms > 0 {
                 let seconds = evict_after_ms as f64 / 1000.0;
                 info!(
-                    "the channel has evict_after = {seconds} s: if it is full for so long because the link stands still, this \
+                    "the channel has evict_after = {seconds} s: if a link that stands still keeps the channel full for longer, this \
                      relay is evicted and messages are lost; evict_after = \"0\" or --when-stalled spool:DIR:SIZE prevents it"
                 );
             }

@@ -1,7 +1,7 @@
 //! Envelopes on disk, in the order in which they came, until the server has acknowledged them.
 //!
-//! A spool is a directory of one relay. Its files are numbered. Each contains records: 4 bytes with a length, little-endian, and an
-//! envelope of so many bytes. A file is removed when all of its envelopes are in the stream, so a relay that is killed may find
+//! A spool is a directory of one relay. Its files are numbered. Each contains records: the length of an envelope in 4 bytes,
+//! little-endian, and the envelope. A file is removed when all of its envelopes are in the stream, so a relay that is killed may find
 //! envelopes that are in the stream already, and the sender passes over them. A record that a killed relay has not written to its
 //! end is cut off: the channel has its messages yet.
 //!
@@ -19,7 +19,7 @@ use nix::fcntl::{Flock, FlockArg};
 
 use crate::envelope::{Envelope, Place};
 
-/// A file that has so many bytes is followed by another one.
+/// A file that has reached this number of bytes is followed by another one.
 const FILE: u64 = 16 << 20;
 /// Bytes before each envelope.
 const LENGTH: u64 = 4;
