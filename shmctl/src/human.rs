@@ -51,6 +51,12 @@ pub fn messages(n: u64, what: &str) -> String {
     if n == 1 { format!("1 message was {what}") } else { format!("{n} messages were {what}") }
 }
 
+/// Messages that were carried, their bytes, and how long that took: `2 messages, 64KiB, in 3.4s`.
+pub fn carried(messages: u64, bytes: u64, elapsed: Duration) -> String {
+    let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
+    format!("{}, {}, in {}", counted(messages, "message", "s"), bytes_in_words(bytes), age(millis))
+}
+
 /// An age: `12ms`, `3.4s`, `5m`, `2h`, `3d`.
 pub fn age(millis: u64) -> String {
     match millis {

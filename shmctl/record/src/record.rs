@@ -251,13 +251,7 @@ fn tell(summary: Summary, stop: Stop, lost: u64, elapsed: Duration) -> Result<()
         [only] => only.display().to_string(),
         files => format!("{} to {}", files[0].display(), files[files.len() - 1].display()),
     };
-    let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-    let mut told = format!(
-        "{files}: {}, {}, in {}",
-        human::counted(summary.messages, "message", "s"),
-        human::bytes_in_words(summary.bytes),
-        human::age(millis)
-    );
+    let mut told = format!("{files}: {}", human::carried(summary.messages, summary.bytes, elapsed));
     if lost > 0 {
         told += &format!("; {}", human::messages(lost, "lost before the recorder received them"));
     }

@@ -123,13 +123,7 @@ fn open(path: &std::path::Path) -> Result<Input> {
 }
 
 fn tell(published: &Published, elapsed: std::time::Duration) {
-    let millis = u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX);
-    let mut told = format!(
-        "published {}, {}, in {}",
-        human::counted(published.messages, "message", "s"),
-        human::bytes_in_words(published.bytes),
-        human::age(millis)
-    );
+    let mut told = format!("published {}", human::carried(published.messages, published.bytes, elapsed));
     if published.dropped > 0 {
         told += &format!("; {} because a channel was full", human::messages(published.dropped, "dropped"));
     }

@@ -117,12 +117,17 @@ mod tests {
         assert_eq!((second.bytes.as_ptr(), second.bytes.len()), (place, 0));
     }
 
+    /// A thread that takes a buffer, and returns what it counts as.
+    fn taking(depot: &Arc<Depot>) -> std::thread::JoinHandle<usize> {
+        let depot = Arc::clone(depot);
+        std::thread::spawn(move || depot.take(600).charge)
+    }
+
     #[test]
     fn no_more_than_the_limit_is_on_its_way() {
         let depot = Arc::new(Depot::new(1000));
         let first = depot.take(600);
-        let other = Arc::clone(&depot);
-        let waits = std::thread::spawn(move || other.take(600).charge);
+        let waits = taking(&depot);
         // The thread may be slow to begin, so this cannot fail if the limit holds, and nearly always does if it does not.
         std::thread::sleep(Duration::from_millis(50));
         assert!(!waits.is_finished());
@@ -139,6 +144,7 @@ mod tests {
         let state = depot.state();
         assert_eq!((state.kept, state.out), (0, 0));
     }
+
     #[test]
     fn packed_memory_is_not_kept() {
         let depot = Depot::new(1000);
@@ -150,8 +156,7 @@ mod tests {
     fn nobody_waits_for_a_thread_that_has_panicked() {
         let depot = Arc::new(Depot::new(1000));
         let first = depot.take(600);
-        let other = Arc::clone(&depot);
-        let waits = std::thread::spawn(move || other.take(600).charge);
+        let waits = taking(&depot);
         let guarded = Arc::clone(&depot);
         let panics = std::thread::spawn(move || {
             let _guard = guarded.close_at_end();

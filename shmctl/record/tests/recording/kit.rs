@@ -75,6 +75,21 @@ impl Contents {
     }
 }
 
+/// Records the channel's messages 0 to `count` into a file, to its end.
+#[track_caller]
+pub(crate) fn recorded(daemon: &Daemon, file: &Path, count: u64, more: &[&str]) {
+    let count_text = count.to_string();
+    let recorder = record(daemon, file, &[&["-n", &count_text], more].concat());
+    publish(&mut daemon.writer(), 0..count);
+    recorder.wait().ok();
+}
+
+/// Waits until the recorder has received everything.
+#[track_caller]
+pub(crate) fn caught_up(daemon: &Daemon) {
+    daemon.until_stat("the recorder has caught up", |stat| stat.readers.iter().all(|reader| reader.lag_messages == 0));
+}
+
 /// Message `n`: its number, and as many bytes as the number says.
 pub(crate) fn message(n: u64) -> Vec<u8> {
     const LENGTHS: [usize; 8] = [0, 1, 64, 4096, 7, 200_000, 1000, 31];

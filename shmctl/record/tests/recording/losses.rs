@@ -3,7 +3,7 @@
 use nix::sys::signal::Signal;
 use shm_test_support::Daemon;
 
-use crate::kit::{Contents, record};
+use crate::kit::{Contents, caught_up, record};
 
 /// The numbers in a list of gaps.
 fn gaps(text: &str) -> Vec<(u64, u64)> {
@@ -50,11 +50,11 @@ fn overwritten_messages_are_gaps() {
     recorder.freeze();
     publish(10..10_000);
     recorder.thaw();
-    daemon.until_stat("the recorder has caught up", |stat| stat.readers.iter().all(|reader| reader.lag_messages == 0));
+    caught_up(&daemon);
     recorder.freeze();
     publish(10_000..20_000);
     recorder.thaw();
-    daemon.until_stat("the recorder has caught up", |stat| stat.readers.iter().all(|reader| reader.lag_messages == 0));
+    caught_up(&daemon);
     publish(20_000..20_010);
     recorder.signal(Signal::SIGINT);
     let run = recorder.wait().ok();

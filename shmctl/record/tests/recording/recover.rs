@@ -5,18 +5,23 @@ use std::path::{Path, PathBuf};
 
 use shm_test_support::{Daemon, TempDir, clean, program, wait_until};
 
-use crate::kit::{Contents, assert_messages, daemon, has, message, publish, record};
+use crate::kit::{Contents, assert_messages, caught_up, daemon, has, message, publish, record, recorded};
 
 /// A finished recording of `count` messages in small chunks.
 #[track_caller]
 fn recording(daemon: &Daemon, count: u64, more: &[&str]) -> PathBuf {
     let file = daemon.place.path("finished.mcap");
-    let count_text = count.to_string();
-    let args = [&["--chunk", "4KiB", "-n", &count_text][..], more].concat();
-    let recorder = record(daemon, &file, &args);
-    publish(&mut daemon.writer(), 0..count);
-    recorder.wait().ok();
+    recorded(daemon, &file, count, &[&["--chunk", "4KiB"], more].concat());
     file
+}
+
+/// A finished recording of 200 messages, with its daemon and what is in it.
+#[track_caller]
+fn large_recording() -> (Daemon, PathBuf, Contents) {
+    let daemon = daemon("");
+    let file = recording(&daemon, 200, &[]);
+    let contents = Contents::of(&file);
+    (daemon, file, contents)
 }
 
 fn recover(path: &Path, more: &[&str]) -> shm_test_support::Run {
@@ -41,9 +46,7 @@ fn a_recorder_that_is_killed_loses_nothing_that_was_in_a_finished_chunk() {
         let file = daemon.place.path("run.mcap");
         let recorder = record(&daemon, &file, &["--chunk", "64KiB", "--compression", compression]);
         publish(&mut daemon.writer(), 0..400);
-        daemon.until_stat("the recorder has read everything", |stat| {
-            stat.readers.iter().all(|reader| reader.lag_messages == 0)
-        });
+        caught_up(&daemon);
         let written = fs::metadata(&file).unwrap().len();
         wait_until("a chunk is there", || fs::metadata(&file).unwrap().len() > 10_000);
         recorder.kill();
@@ -105,9 +108,7 @@ fn a_file_that_was_cut_anywhere_is_repaired_up_to_there() {
 
 #[test]
 fn damage_in_the_middle_is_not_cut_off_and_a_copy_keeps_what_is_behind_it() {
-    let daemon = daemon("");
-    let file = recording(&daemon, 200, &[]);
-    let contents = Contents::of(&file);
+    let (daemon, file, contents) = large_recording();
     let chunks = &contents.summary.chunk_indexes;
     let middle = &chunks[chunks.len() / 2];
     let mut bytes = fs::read(&file).unwrap();
@@ -141,9 +142,7 @@ fn damage_in_the_middle_is_not_cut_off_and_a_copy_keeps_what_is_behind_it() {
 
 #[test]
 fn a_copy_has_indexes_of_its_own_and_the_notes_behind_damage() {
-    let daemon = daemon("");
-    let file = recording(&daemon, 200, &[]);
-    let contents = Contents::of(&file);
+    let (daemon, file, contents) = large_recording();
     let chunks = &contents.summary.chunk_indexes;
     let mut bytes = fs::read(&file).unwrap();
     let damaged = [chunks.len() / 3, chunks.len() / 3 * 2];
@@ -176,9 +175,7 @@ fn a_copy_has_indexes_of_its_own_and_the_notes_behind_damage() {
 
 #[test]
 fn whole_chunks_behind_a_torn_place_are_not_cut_off() {
-    let daemon = daemon("");
-    let file = recording(&daemon, 200, &[]);
-    let contents = Contents::of(&file);
+    let (daemon, file, contents) = large_recording();
     let chunks = &contents.summary.chunk_indexes;
     let middle = &chunks[chunks.len() / 2];
     let start = middle.chunk_start_offset as usize;

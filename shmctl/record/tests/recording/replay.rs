@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use shm_proto::{Reader, Start};
 use shm_test_support::{Daemon, PATIENCE, Run};
 
-use crate::kit::{Contents, assert_messages, daemon, message, parts, publish, record, writer};
+use crate::kit::{Contents, assert_messages, daemon, message, parts, publish, record, recorded, writer};
 
 const SECOND: u64 = 1_000_000_000;
 /// 2026-01-01T00:00:00Z.
@@ -86,9 +86,7 @@ fn a_recording_that_is_published_and_recorded_again_is_the_same() {
 fn parts_are_published_in_the_order_of_their_times() {
     let daemon = daemon("");
     let output = daemon.place.path("run.mcap");
-    let recorder = record(&daemon, &output, &["--split", "1MiB", "-n", "100"]);
-    publish(&mut daemon.writer(), 0..100);
-    recorder.wait().ok();
+    recorded(&daemon, &output, 100, &["--split", "1MiB"]);
     let mut parts: Vec<PathBuf> = parts(&output);
     assert!(parts.len() > 1);
     parts.reverse();

@@ -5,7 +5,7 @@ use std::fs;
 use mcap::WriteOptions;
 use shm_test_support::{Daemon, Place, clean, program};
 
-use crate::kit::{Contents, daemon, publish, record};
+use crate::kit::{Contents, daemon, recorded};
 use crate::replay::{foreign, replay, write};
 
 #[test]
@@ -36,9 +36,7 @@ fn what_is_no_recording_is_refused() {
 fn a_recording_that_is_cut_or_damaged_anywhere_publishes_nothing_wrong() {
     let daemon = daemon("");
     let file = daemon.place.path("run.mcap");
-    let recorder = record(&daemon, &file, &["--chunk", "4KiB", "-n", "5"]);
-    publish(&mut daemon.writer(), 0..5);
-    recorder.wait().ok();
+    recorded(&daemon, &file, 5, &["--chunk", "4KiB"]);
     let bytes = fs::read(&file).unwrap();
     let count = Contents::of(&file).messages.len() as u64;
     for len in (0..bytes.len()).step_by(bytes.len() / 40) {

@@ -2,7 +2,7 @@
 
 use shm_test_support::Daemon;
 
-use crate::kit::{Contents, assert_messages, daemon, message, publish, record, writer};
+use crate::kit::{Contents, assert_messages, daemon, message, publish, record, recorded, writer};
 
 const COUNT: u64 = 400;
 
@@ -174,9 +174,7 @@ fn what_a_channel_declares_is_in_the_file() {
 fn what_is_published_faster_than_it_is_recorded_waits_and_is_recorded() {
     let daemon = Daemon::start("[[channel]]\ncapacity = \"64KiB\"\nmax = \"1MiB\"\n");
     let file = daemon.place.path("run.mcap");
-    let recorder = record(&daemon, &file, &["--buffer", "1MiB", "-n", "5000"]);
-    publish(&mut daemon.writer(), 0..5000);
-    recorder.wait().ok();
+    recorded(&daemon, &file, 5000, &["--buffer", "1MiB"]);
     let contents = Contents::of(&file);
     assert_messages(&contents.of_topic("main"), 0..5000);
     assert_eq!(contents.messages[5].data.len(), message(5).len());
