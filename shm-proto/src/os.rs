@@ -23,6 +23,7 @@
 //! | [`child`] | a child process that does not outlive its parent |
 //! | [`inherited`] | descriptors that a process leaves to itself across `execve`, and those that systemd hands over |
 //! | [`prefetch`] | asking for cache lines before they are read |
+//! | [`service_manager`] | telling systemd how a service is doing |
 //! | [`unread`] | the bytes that a socket, a pipe or a peer has not read yet |
 //! | [`file_id`] | which file it is, whatever its name |
 //! | [`poll`] | waiting until a descriptor is ready |
@@ -54,6 +55,7 @@ pub mod remove;
 pub mod reserve;
 pub mod sealed;
 pub mod sem;
+pub mod service_manager;
 pub mod shm;
 pub mod socket_name;
 pub mod unread;

@@ -1,27 +1,19 @@
-//! Telling systemd how the daemon is doing: `sd_notify(3)`, a datagram to the socket that `NOTIFY_SOCKET` names.
-//!
-//! Without that variable all of this does nothing, and wakes nobody.
+//! What the daemon tells systemd. Without a service manager, all of this does nothing, and wakes nobody.
 
-use std::ffi::OsStr;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::{Duration, Instant};
 
-use log::{debug, warn};
 use shm_proto::internal::os::clock::monotonic_ns;
+use shm_proto::internal::os::service_manager::ServiceManager;
 
 use crate::event_loop::{EventLoop, Timer};
 
-/// systemd reads its socket all the time. If it does not, the daemon does not wait for it.
-const SEND: Duration = Duration::from_millis(500);
 /// The shortest time between two status lines.
 const STATUS: Duration = Duration::from_secs(1);
 
-/// The service manager, if there is one.
+/// The service manager, if there is one, and what it was told.
 #[derive(Debug, Default)]
 pub(crate) struct Notifier {
-    to: Option<(UnixDatagram, SocketAddr)>,
+    to: Option<ServiceManager>,
     /// Half of the time after which the manager takes the daemon for hung.
     beat: Option<Duration>,
     shown: String,
@@ -33,14 +25,7 @@ impl Notifier {
     pub(crate) fn from_env() -> Self {
         let var = |name| std::env::var_os(name).filter(|value| !value.is_empty());
         let number = |name| var(name).and_then(|value| value.to_str()?.parse::<u64>().ok());
-        let Some(name) = var("NOTIFY_SOCKET") else { return Self::default() };
-        let to = match open(&name) {
-            Ok(to) => Some(to),
-            Err(e) => {
-                warn!("cannot notify the service manager: NOTIFY_SOCKET {name:?}: {e}");
-                None
-            }
-        };
+        let to = ServiceManager::from_env();
         let meant = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
         let beat = number("WATCHDOG_USEC").filter(|usec| *usec > 0 && meant && to.is_some());
         Self { to, beat: beat.map(|usec| Duration::from_micros(usec) / 2), ..Self::default() }
@@ -96,34 +81,25 @@ impl Notifier {
     }
 
     fn send(&self, message: &str) {
-        if let Some((socket, name)) = &self.to
-            && let Err(e) = socket.send_to_addr(message.as_bytes(), name)
-        {
-            debug!("the service manager could not be notified of {message:?}: {e}");
+        if let Some(manager) = &self.to {
+            manager.send(message);
         }
     }
 }
 
-/// A leading `@` stands for the zero byte of an abstract name.
-fn open(name: &OsStr) -> std::io::Result<(UnixDatagram, SocketAddr)> {
-    let address = match name.as_bytes() {
-        [b'@', rest @ ..] => SocketAddr::from_abstract_name(rest)?,
-        _ => SocketAddr::from_pathname(name)?,
-    };
-    let socket = UnixDatagram::unbound()?;
-    socket.set_write_timeout(Some(SEND))?;
-    Ok((socket, address))
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixDatagram};
+
     use shm_test_support::TempDir;
+
+    use super::*;
 
     fn manager(address: &SocketAddr, name: &str) -> (UnixDatagram, Notifier) {
         let socket = UnixDatagram::bind_addr(address).unwrap();
         socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
-        (socket, Notifier { to: Some(open(name.as_ref()).unwrap()), ..Notifier::default() })
+        (socket, Notifier { to: Some(ServiceManager::at(name.as_ref()).unwrap()), ..Notifier::default() })
     }
 
     fn next(socket: &UnixDatagram) -> String {
