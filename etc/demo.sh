@@ -111,7 +111,7 @@ if python3 -c 'import shmd' 2>"$work/python.err"; then
     python3 -c "$python_reader" "$lines" | tee "$work/python"
     grep -qx "to message $((lines - 1)) $(tail -n 1 "$work/input")" "$work/python" || fail "the reader in Python did not come to the end"
 else
-    printf 'left out: %s (pip install ./shm-proto/python)\n' "$(tail -n 1 "$work/python.err")"
+    printf 'left out: %s (pip install ./shm-proto/python)\n' "$(tail -n 1 "$work/python.err" | sed 's/.*line [0-9]*: //')"
 fi
 
 say "stop"
