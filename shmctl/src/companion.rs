@@ -12,6 +12,7 @@ pub use shm_cli::nearest;
 use shm_cli::without_empty_variables;
 use shm_proto::ChannelName;
 
+pub use crate::commands::metrics::{exposition, textfile};
 use crate::commands::{complete, manual};
 pub use crate::error::{Failure, Result, note};
 pub use crate::exit_code::{FAILED, NOT_PERMITTED, USAGE, WOULD_BLOCK};

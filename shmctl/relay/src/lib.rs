@@ -7,7 +7,6 @@ mod envelope;
 mod failure;
 mod inward;
 mod link;
-mod notify;
 mod out;
 mod status;
 mod stop;

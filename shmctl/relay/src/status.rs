@@ -2,21 +2,23 @@
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Write as _;
-use std::fs::Permissions;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::{info, warn};
+use shm_proto::internal::os::service_manager::ServiceManager;
+use shmctl::companion::exposition::{Kind, Label, Value, introduce, sample};
+use shmctl::companion::textfile::replace;
 
 use crate::link::Link;
-use crate::notify::Notifier;
 
 /// Between two looks at the state.
 const LOOK: Duration = Duration::from_secs(1);
 /// Between two versions of the metrics file, in looks.
 const METRICS: u32 = 5;
+/// The metric with the state.
+const STATE: &str = "shmd_relay_state";
 
 /// What a relay is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -140,49 +142,51 @@ impl Status {
 
     /// The figures in the text format of Prometheus.
     fn metrics(&self) -> String {
-        let labels = format!(
-            "direction=\"{}\",channel=\"{}\",stream=\"{}\"",
-            self.direction,
-            escaped(&self.channel),
-            escaped(&self.stream)
-        );
-        let connected = u64::from(self.link.is_connected());
+        let labels: [Label<'_>; 3] =
+            [("direction", self.direction), ("channel", &self.channel), ("stream", &self.stream)];
         let mut text = String::new();
         for (name, kind, help, value) in [
-            ("connected", "gauge", "Whether there is a connection to the server.", connected),
+            ("connected", Kind::Gauge, "Whether there is a connection to the server.", self.link.is_connected().into()),
             (
                 "messages_total",
-                "counter",
+                Kind::Counter,
                 "Messages that the other side has acknowledged or published.",
-                self.messages.get(),
+                Value::Count(self.messages.get()),
             ),
-            ("bytes_total", "counter", "Payload bytes of these messages.", self.bytes.get()),
-            ("lost_messages_total", "counter", "Messages that were missing.", self.lost.get()),
-            ("dropped_messages_total", "counter", "Messages that were dropped.", self.dropped.get()),
-            ("foreign_messages_total", "counter", "Messages of the stream that are no relay's.", self.garbage.get()),
-            ("in_flight_bytes", "gauge", "Bytes that are sent and not acknowledged.", self.in_flight.get()),
-            ("spooled_bytes", "gauge", "Bytes in the spool.", self.spooled.get()),
+            ("bytes_total", Kind::Counter, "Payload bytes of these messages.", self.bytes.get().into()),
+            ("lost_messages_total", Kind::Counter, "Messages that were missing.", self.lost.get().into()),
+            ("dropped_messages_total", Kind::Counter, "Messages that were dropped.", self.dropped.get().into()),
+            (
+                "foreign_messages_total",
+                Kind::Counter,
+                "Messages of the stream that are no relay's.",
+                self.garbage.get().into(),
+            ),
+            ("in_flight_bytes", Kind::Gauge, "Bytes that are sent and not acknowledged.", self.in_flight.get().into()),
+            ("spooled_bytes", Kind::Gauge, "Bytes in the spool.", self.spooled.get().into()),
         ] {
-            let _ = writeln!(text, "# HELP shmd_relay_{name} {help}\n# TYPE shmd_relay_{name} {kind}");
-            let _ = writeln!(text, "shmd_relay_{name}{{{labels}}} {value}");
+            let name = format!("shmd_relay_{name}");
+            introduce(&mut text, &name, kind, help);
+            sample(&mut text, &name, &labels, value);
         }
-        text += "# HELP shmd_relay_state 1 for the present state, 0 for the others.\n# TYPE shmd_relay_state gauge\n";
+        introduce(&mut text, STATE, Kind::Gauge, "1 for the present state, 0 for the others.");
         for (state, words) in STATES {
-            let is_now = u8::from(self.state.get() == state);
-            let _ = writeln!(text, "shmd_relay_state{{{labels},state=\"{words}\"}} {is_now}");
+            let labels = [&labels[..], &[("state", words)]].concat();
+            sample(&mut text, STATE, &labels, (self.state.get() == state).into());
         }
         text
     }
 
     /// Tells systemd, and writes the metrics file, for as long as it is polled.
     pub(crate) async fn tell(&self, metrics: Option<PathBuf>) {
-        let notifier = Notifier::from_env();
-        notifier.send("READY=1");
+        let manager = ServiceManager::from_env();
+        let tell = |lines: &str| manager.iter().for_each(|manager| manager.send(lines));
+        tell("READY=1");
         let (mut told, mut looks, mut failed) = (String::new(), 0u32, None);
         loop {
             let line = self.line();
             if line != told {
-                notifier.send(&format!("STATUS={line}"));
+                tell(&format!("STATUS={line}"));
                 told = line;
             }
             if let Some(file) = metrics.as_deref().filter(|_| looks.is_multiple_of(METRICS)) {
@@ -190,7 +194,7 @@ impl Status {
                 if let Err(e) = &result
                     && failed.is_none_or(|at: Instant| at.elapsed() > Duration::from_secs(60))
                 {
-                    warn!("cannot write {}: {e}", file.display());
+                    warn!("{e}");
                     failed = Some(Instant::now());
                 }
             }
@@ -201,12 +205,12 @@ impl Status {
 
     /// The last words.
     pub(crate) fn finish(&self, metrics: Option<&Path>) {
-        Notifier::from_env().send("STOPPING=1");
+        ServiceManager::from_env().iter().for_each(|manager| manager.send("STOPPING=1"));
         info!("{}", self.line());
         if let Some(file) = metrics
             && let Err(e) = replace(file, &self.metrics())
         {
-            warn!("cannot write {}: {e}", file.display());
+            warn!("{e}");
         }
     }
 }
@@ -216,25 +220,8 @@ pub(crate) fn add(figure: &Cell<u64>, more: u64) {
     figure.set(figure.get().saturating_add(more));
 }
 
-fn escaped(text: &str) -> String {
-    text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n")
-}
-
-/// Replaces a file as a whole: nobody sees half of it.
-fn replace(file: &Path, text: &str) -> std::io::Result<()> {
-    let mut name = file.as_os_str().to_owned();
-    name.push(format!(".{}", std::process::id()));
-    let written = std::fs::write(&name, text)
-        // Another user's node_exporter reads it, whatever this process's umask says.
-        .and_then(|()| std::fs::set_permissions(&name, Permissions::from_mode(0o644)))
-        .and_then(|()| std::fs::rename(&name, file));
-    written.inspect_err(|_| drop(std::fs::remove_file(&name)))
-}
-
 #[cfg(test)]
 mod tests {
-    use shm_test_support::{TempDir, unique};
-
     use super::*;
 
     #[test]
@@ -245,18 +232,6 @@ mod tests {
         status.dropped.set(3);
         assert_eq!(status.line(), "cam -> CAM: stalled, waiting, 7 messages, 0 lost, 3 dropped; no answer for 2s");
         assert_eq!(Status::new("in", Some("cam"), "CAM").name(), "CAM -> cam");
-    }
-
-    #[test]
-    fn everybody_may_read_the_metrics_file() {
-        let dir = TempDir::named(&unique("metrics"));
-        let file = dir.path().join("relay.prom");
-        std::fs::write(&file, "old").unwrap();
-        std::fs::set_permissions(&file, Permissions::from_mode(0o600)).unwrap();
-        replace(&file, "new").unwrap();
-        assert_eq!(std::fs::read_to_string(&file).unwrap(), "new");
-        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o644);
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]

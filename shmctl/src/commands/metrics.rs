@@ -1,12 +1,12 @@
 //! `shmctl metrics`: the figures of `stat` for Prometheus.
 
-mod exposition;
+pub mod exposition;
 mod families;
 mod http;
 mod listen;
 mod reader_names;
 mod server;
-mod textfile;
+pub mod textfile;
 
 use std::path::PathBuf;
 

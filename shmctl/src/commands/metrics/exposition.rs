@@ -7,7 +7,7 @@ pub(super) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8"
 
 /// What a metric's value does over time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
     /// The value only rises, except when the process that counts starts anew.
     Counter,
     /// The value rises and falls.
@@ -25,7 +25,8 @@ impl fmt::Display for Kind {
 
 /// A value of a sample. Counts keep all of their digits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Value {
+pub enum Value {
+    /// A count.
     Count(u64),
     /// Shown in seconds.
     Millis(u64),
@@ -62,16 +63,16 @@ impl fmt::Display for Value {
 }
 
 /// A label's name and its value, which may be any text.
-pub(super) type Label<'a> = (&'static str, &'a str);
+pub type Label<'a> = (&'static str, &'a str);
 
 /// Appends the two comments that introduce a metric.
-pub(super) fn introduce(text: &mut String, name: &str, kind: Kind, help: &str) {
+pub fn introduce(text: &mut String, name: &str, kind: Kind, help: &str) {
     let help = help.replace('\\', "\\\\").replace('\n', "\\n");
     text.extend(["# HELP ", name, " ", &help, "\n# TYPE ", name, " ", &kind.to_string(), "\n"]);
 }
 
 /// Appends a sample.
-pub(super) fn sample(text: &mut String, name: &str, labels: &[Label<'_>], value: Value) {
+pub fn sample(text: &mut String, name: &str, labels: &[Label<'_>], value: Value) {
     text.push_str(name);
     for (place, (label, value)) in labels.iter().enumerate() {
         text.push_str(if place == 0 { "{" } else { "," });

@@ -1,8 +1,8 @@
 //! A file that another program reads at any moment: it is replaced as a whole, or not at all.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, OpenOptions, Permissions};
 use std::io::{self, ErrorKind, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use crate::error::{Failure, Result};
@@ -11,7 +11,10 @@ use crate::error::{Failure, Result};
 const MODE: u32 = 0o644;
 
 /// Writes the text to a new file in the same directory, and gives that file the name.
-pub(super) fn replace(path: &Path, text: &str) -> Result<()> {
+///
+/// # Errors
+/// That the path names no file, or what the system refuses.
+pub fn replace(path: &Path, text: &str) -> Result<()> {
     let failed = |what: &str, e: io::Error| Failure::Other(format!("cannot {what} {}: {e}", path.display()));
     let Some(name) = path.file_name() else {
         return Err(Failure::Usage(format!("--output {}: this is not the name of a file", path.display())));
@@ -43,13 +46,13 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
         }
         file => file?,
     };
+    // Whatever the umask of this process takes away.
+    file.set_permissions(Permissions::from_mode(MODE))?;
     file.write_all(text.as_bytes())
 }
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
-
     use shm_test_support::TempDir;
 
     use super::*;
@@ -64,6 +67,18 @@ mod tests {
         }
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o400, 0o400);
         assert_eq!(fs::read_dir(&dir).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn everybody_may_read_the_file_whatever_may_be_read_of_the_old_one() {
+        let dir = TempDir::new();
+        let path = dir.join("relay.prom");
+        fs::write(&path, "old").unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
+        replace(&path, "new").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, MODE);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 
     #[test]
