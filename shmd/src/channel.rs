@@ -171,6 +171,13 @@ impl Channel {
         each!(self, channel => channel.detach(connections, number));
     }
 
+    /// A reader says something about itself.
+    pub(crate) fn set_status(&mut self, number: u32, status: &str) {
+        if let Some(reader) = each!(self, channel => channel.readers_mut()).get_mut(number) {
+            reader.set_status(status);
+        }
+    }
+
     /// Evicts a reader for an administrator.
     ///
     /// # Errors

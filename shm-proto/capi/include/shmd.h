@@ -212,6 +212,11 @@ int shmd_reader_set_wait(shmd_reader *reader, enum shmd_wait wait, int64_t spin_
 /* How a reader waits. *spin_ns (may be NULL) is 0 unless it is SHMD_WAIT_SPIN. */
 int shmd_reader_wait_get(const shmd_reader *reader, enum shmd_wait *wait, int64_t *spin_ns);
 
+/* Says what the program is doing, for whoever looks at the channel: `shmctl stat` shows it as the reader's status, in at most 100
+ * characters; in a reader that follows, in every attachment. NULL or "": nothing any more. Two changes are at least 100 ms apart: NONE
+ * if this one comes too early and has to be made again later. STATE if a message is open. UNSUPPORTED on a handoff channel. */
+int shmd_reader_set_status(shmd_reader *reader, const char *status);
+
 /* Waits for the next message. One message is open at a time; finish it before the next call.
  * Errors: TIMED_OUT, CLOSED, DISCONNECTED, EVICTED (which finishing may report first), CORRUPT, SYSTEM; STATE if a message is open. */
 int shmd_reader_recv(shmd_reader *reader, shmd_message *message, int64_t timeout_ns);

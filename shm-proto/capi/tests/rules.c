@@ -60,6 +60,7 @@ static void misuses_nothing(shmd_endpoint *endpoint) {
     GIVES(SHMD_ERR_INVALID, shmd_reader_fd(NULL, &fd));
     GIVES(SHMD_ERR_INVALID, shmd_reader_arm(NULL));
     GIVES(SHMD_ERR_INVALID, shmd_reader_set_wait(NULL, SHMD_WAIT_SLEEP, 0));
+    GIVES(SHMD_ERR_INVALID, shmd_reader_set_status(NULL, "busy"));
     GIVES(SHMD_ERR_INVALID, shmd_reader_wait_get(NULL, &wait, NULL));
     GIVES(SHMD_ERR_INVALID, shmd_reader_facts(NULL, NULL, 0));
     GIVES(SHMD_ERR_INVALID, shmd_reader_content(NULL, NULL, 0));
@@ -110,6 +111,7 @@ static void misuses_readers(shmd_endpoint *endpoint, shmd_writer *writer) {
     GIVES(SHMD_ERR_STATE, shmd_reader_recv_copy(reader, large, 64, NULL, 0));
     GIVES(SHMD_ERR_STATE, shmd_reader_arm(reader));
     GIVES(SHMD_ERR_STATE, shmd_reader_set_wait(reader, SHMD_WAIT_SLEEP, 0));
+    GIVES(SHMD_ERR_STATE, shmd_reader_set_status(reader, "busy"));
     GIVES(SHMD_ERR_STATE, shmd_reader_finish(reader, &theirs));
     GIVES(SHMD_ERR_STATE, shmd_reader_finish_many(reader, &message, 2, NULL));
     CHECK(shmd_reader_seq(reader) == message.seq && shmd_reader_lost(reader) == 0 && shmd_reader_skipped_before(reader) == 0);

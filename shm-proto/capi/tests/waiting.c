@@ -46,7 +46,12 @@ void waits(shmd_endpoint *endpoint) {
             CHECK(way == ways[n].wait);
             GIVES(0, shmd_reader_finish(reader, &message));
         }
-        GIVES(0, shmd_stat_json(endpoint, NULL, &stat));
+        GIVES(0, shmd_reader_set_status(reader, "counts \xc3\xa4pples"));
+        GIVES(SHMD_NONE, shmd_reader_set_status(reader, "counts pears"));
+        do {
+            free(stat);
+            GIVES(0, shmd_stat_json(endpoint, NULL, &stat));
+        } while (strstr(stat, "\"status\":\"counts \xc3\xa4pples\"") == NULL);
         CHECK(strstr(stat, "\"wait\":\"spin=20us\"") != NULL);
         free(stat);
         shmd_reader_free(reader);
@@ -97,6 +102,7 @@ void waits_for_a_handoff(shmd_endpoint *endpoint) {
     enum shmd_wait way;
     GIVES(0, shmd_reader_attach(endpoint, NULL, SHMD_NEW, &reader));
     GIVES(SHMD_ERR_UNSUPPORTED, shmd_reader_set_wait(reader, SHMD_WAIT_ADAPTIVE, 0));
+    GIVES(SHMD_ERR_UNSUPPORTED, shmd_reader_set_status(reader, "busy"));
     GIVES(0, shmd_reader_wait_get(reader, &way, NULL));
     CHECK(way == SHMD_WAIT_SLEEP);
     shmd_reader_free(reader);

@@ -272,6 +272,11 @@ impl Shared {
         let inner = self.guard.lock()?;
         inner.reader.as_ref().map(what).ok_or_else(|| self.guard.closed())
     }
+
+    pub(crate) fn change<T>(&self, what: impl FnOnce(&mut shm_proto::Reader) -> T) -> PyResult<T> {
+        let mut inner = self.guard.lock()?;
+        inner.reader.as_mut().map(what).ok_or_else(|| self.guard.closed())
+    }
 }
 
 impl Ends for Inner {

@@ -203,6 +203,13 @@ impl Reader {
         self.shared.ask(|reader| reader.wait_strategy().to_string())
     }
 
+    /// Says what the program is doing, for whoever looks at the channel: `shmctl stat` shows it as the reader's status, in at most 100
+    /// characters. Empty: nothing any more. Two changes are at least 100 ms apart: False if this one comes too early and has to be
+    /// made again later.
+    fn set_status(&self, status: &str) -> PyResult<bool> {
+        self.shared.change(|reader| reader.set_status(status))
+    }
+
     /// Messages received.
     #[getter]
     fn received(&self) -> PyResult<u64> {

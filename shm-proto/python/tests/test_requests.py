@@ -37,7 +37,11 @@ def test_publish_times(daemon: Daemon) -> None:
         # The clock may be set, but hardly by an hour.
         assert message.time is not None and since - 3600 < message.time < time.time() + 3600
         message.finish()
+        assert reader.set_status("busy") and not reader.set_status("idle")
         stat = shmd.stat("timed")
+        while "status" not in stat["readers"][0]:
+            stat = shmd.stat("timed")
+        assert stat["readers"][0]["status"] == "busy"
         assert stat["timestamps"] and stat["readers"][0]["latency"]["messages"] == 1
         assert set(stat["readers"][0]["latency"]) == set(_types.Latency.__annotations__)
         assert set(stat["readers"][0]) <= set(typing.get_type_hints(_types.ReaderStat))

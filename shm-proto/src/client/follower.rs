@@ -62,6 +62,7 @@ pub struct Follower {
     notice: Option<Notice>,
     wait: Wait,
     strategy: WaitStrategy,
+    status: String,
 }
 
 impl Follower {
@@ -82,6 +83,7 @@ impl Follower {
             notice: None,
             wait,
             strategy: WaitStrategy::default(),
+            status: String::new(),
         })
     }
 
@@ -104,6 +106,16 @@ impl Follower {
     #[must_use]
     pub fn wait_strategy(&self) -> WaitStrategy {
         self.strategy
+    }
+
+    /// As [`Reader::set_status`](crate::Reader::set_status), in this attachment and in later ones. A handoff channel's readers have
+    /// no status.
+    pub fn set_status(&mut self, status: &str) -> bool {
+        status.clone_into(&mut self.status);
+        match &mut self.attachment {
+            Some(Attachment::Ring(reader)) => reader.set_status(status),
+            _ => true,
+        }
     }
 
     /// Ends with the first attachment: its end, or the reason why it was refused, is returned as an error. For programs whose

@@ -311,6 +311,9 @@ pub struct ReaderStat {
     /// How it waits for messages: a [`WaitStrategy`] as text, or a word that a newer version has.
     #[serde(default = "adaptive")]
     pub wait: String,
+    /// What it says about itself, if it does.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub status: String,
     /// In a channel with publish times: nanoseconds since the oldest message was published that it has not read. Nothing if it has
     /// read everything.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -367,6 +370,7 @@ impl ReaderStat {
             lost: 0,
             heartbeat_ms: 0,
             wait: adaptive(),
+            status: String::new(),
             oldest_unread_ns: None,
             latency: None,
         }

@@ -30,6 +30,9 @@ use crate::error::ProtocolError;
 /// descriptors.
 pub const MOST_UNTAKEN: u64 = 16;
 
+/// How many characters of a reader's [status](FromReader::Status) are kept.
+pub const MOST_STATUS: usize = 100;
+
 /// From the daemon to the writer. `reader_joined` comes with two descriptors: the reader's page and its bell.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -157,6 +160,11 @@ pub enum FromReader {
     Broken {
         /// What the reader found, and where.
         reason: String,
+    },
+    /// What the program is doing, in its own words, for `stat`. Replaces what it has said before.
+    Status {
+        /// At most [`MOST_STATUS`] characters are kept. Empty: it has nothing to say any more.
+        status: String,
     },
     /// A line from a newer reader that this version does not know. The daemon ignores it.
     #[serde(other)]

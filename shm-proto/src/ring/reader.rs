@@ -26,6 +26,7 @@ mod pause;
 mod position;
 mod ready;
 mod resume;
+mod status;
 mod timed;
 mod trouble;
 mod views;

@@ -13,7 +13,7 @@ use shm_proto::internal::os::page::SharedPage;
 use shm_proto::internal::os::sem::Semaphore;
 use shm_proto::internal::ring::delays::Delays;
 use shm_proto::internal::ring::layout::{CURSOR_JOINING, ReaderPage, control, waiting};
-use shm_proto::internal::ring::link::{FromReader, ToReader};
+use shm_proto::internal::ring::link::{FromReader, MOST_STATUS, ToReader};
 use shm_proto::internal::ring::publish_time;
 use shm_proto::internal::ring::wake::ask_for_cursor;
 use shm_proto::{Result, WaitStrategy};
@@ -46,6 +46,8 @@ pub(super) struct Reader {
     page: SharedPage<ReaderPage>,
     page_fd: OwnedFd,
     bell: Bell,
+    /// What it says about itself.
+    status: String,
 }
 
 impl Reader {
@@ -57,7 +59,8 @@ impl Reader {
         let (page, page_fd) = SharedPage::create("shmd-reader")?;
         let (bell, sleeper) = Bell::new()?;
         let pulse = Pulse::new(Instant::now());
-        Ok((Self { to, peer, standing: Standing::default(), pulse, joined, page, page_fd, bell }, sleeper))
+        let (standing, status) = (Standing::default(), String::new());
+        Ok((Self { to, peer, standing, pulse, joined, page, page_fd, bell, status }, sleeper))
     }
 
     /// A reader of a dead daemon, which shows its page, and its end of a new bell. The caller checks whether the reader was
@@ -69,7 +72,8 @@ impl Reader {
         let page = SharedPage::open(page_fd.as_fd())?;
         let (bell, sleeper) = Bell::new()?;
         let pulse = Pulse::new(Instant::now());
-        Ok((Self { to, peer, standing: Standing::default(), pulse, joined, page, page_fd, bell }, sleeper))
+        let (standing, status) = (Standing::default(), String::new());
+        Ok((Self { to, peer, standing, pulse, joined, page, page_fd, bell, status }, sleeper))
     }
 
     /// Whether its page says that it does not read any more.
@@ -107,6 +111,11 @@ impl Reader {
     /// How many times the channel had moved when it attached.
     pub(super) fn joined(&self) -> u64 {
         self.joined
+    }
+
+    /// Takes what it says about itself.
+    pub(super) fn set_status(&mut self, status: &str) {
+        self.status = status.chars().take(MOST_STATUS).collect();
     }
 
     /// Sends the reader a line, unless it is gone.
@@ -234,6 +243,7 @@ impl Reader {
         let mut stat = ReaderStat::new(number, pid, program, user, self.state(started));
         stat.received = self.received().min(most);
         stat.heartbeat_ms = if self.heartbeat() == 0 { 0 } else { age_ms(self.heartbeat()) };
+        stat.status.clone_from(&self.status);
         stat.wait = WaitStrategy::of_word(self.page.line.wait.load(Ordering::Relaxed)).to_string();
         stat
     }

@@ -118,7 +118,12 @@ impl Daemon {
                 );
                 self.connections.dismiss(id, ErrorKind::BadRequest, &why, now);
             }
-            Role::Reader(channel, _) => match decode::<FromReader>(line) {
+            Role::Reader(channel, number) => match decode::<FromReader>(line) {
+                Ok(FromReader::Status { status }) => {
+                    if let Some(channel) = self.channels.get_mut(channel) {
+                        channel.set_status(number, &status);
+                    }
+                }
                 Ok(FromReader::Broken { reason }) => {
                     debug!("event=reported client={id} reason={:?}", printable(&reason));
                     if let Some(channel) = self.channels.get_mut(channel) {

@@ -163,6 +163,12 @@ public:
         check(shmd_reader_wait_get(handle_.get(), &way, &ns));
         return {way, nanoseconds(ns)};
     }
+    // What `shmctl stat` shows of this reader. False: too early after the last change; set it again later.
+    bool set_status(const char *status, on_error check = {}) {
+        int result = shmd_reader_set_status(handle_.get(), status);
+        check(result);
+        return result == SHMD_OK;
+    }
     // To wait on for POLLIN, after arm() has returned true.
     int fd(on_error check = {}) {
         int fd = -1;

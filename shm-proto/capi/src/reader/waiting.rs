@@ -1,14 +1,14 @@
 //! How a reader waits, and the descriptor to wait on beside others.
 #![allow(unsafe_code)]
 
-use std::ffi::c_int;
+use std::ffi::{c_char, c_int};
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
 use shm_proto::WaitStrategy;
 
 use super::ShmdReader;
-use crate::arguments::{out, put};
+use crate::arguments::{out, put, text};
 use crate::failure::Failure;
 use crate::result::{ERR_UNSUPPORTED, NONE, OK, finish};
 use crate::source::Source;
@@ -86,6 +86,26 @@ pub unsafe extern "C" fn shmd_reader_wait_get(reader: *const ShmdReader, wait: *
         // SAFETY: promised by the caller.
         unsafe { put(spin_ns, ns) };
         Ok(OK)
+    })())
+}
+
+/// # Safety
+/// `reader` is NULL or a handle that was not freed, and that no other thread uses; `status` is NULL or a string that ends with a zero.
+#[unsafe(no_mangle)]
+pub unsafe extern "C" fn shmd_reader_set_status(reader: *mut ShmdReader, status: *const c_char) -> c_int {
+    finish((|| {
+        // SAFETY: promised by the caller.
+        let (reader, status) = unsafe { (ShmdReader::idle(reader)?, text(status, "status")?.unwrap_or_default()) };
+        let is_taken = match &reader.source {
+            // SAFETY: nothing is open, and nothing of this borrow is kept.
+            Source::Ring(ring) => unsafe { ring.borrow() }.set_status(status),
+            // SAFETY: as above.
+            Source::Follower(follower, _) => unsafe { follower.borrow() }.set_status(status),
+            Source::Handoff(_) => {
+                return Err(Failure::new(ERR_UNSUPPORTED, "readers of a handoff channel have no status"));
+            }
+        };
+        Ok(if is_taken { OK } else { NONE })
     })())
 }
 

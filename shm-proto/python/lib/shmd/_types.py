@@ -65,8 +65,9 @@ class _ReaderStat(TypedDict):
 
 
 class ReaderStat(_ReaderStat, total=False):
-    """An attached reader. In a channel with publish times it may have the rest, too."""
+    """An attached reader. It may have a status, and in a channel with publish times the rest, too."""
 
+    status: str
     oldest_unread_ns: int
     latency: Latency
 

@@ -79,6 +79,7 @@ impl Follower {
             }
             Attachment::Ring(reader) => {
                 reader.set_wait_strategy(self.strategy);
+                reader.set_status(&self.status);
                 let (is_first, channel) = (!self.state.has_place(), reader.geometry().channel.clone());
                 match self.step(Event::Ring { lineage: reader.geometry().lineage, seq: reader.seq() }) {
                     Action::GoOn { next } => {

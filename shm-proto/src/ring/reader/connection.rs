@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use super::Reader;
 use super::moves::Moves;
+use super::status::Status;
 use super::trouble::Trouble;
+use crate::os::clock::monotonic_ns;
 use crate::os::poll;
 use crate::ring::content::Content;
 use crate::ring::link::{FromReader, ReaderLink, ToReader};
@@ -26,6 +28,7 @@ pub(super) struct Connection {
     bell: Option<OwnedFd>,
     /// What the daemon has said about the channel's messages.
     content: Option<Content>,
+    status: Status,
     pub(super) moves: Moves,
     pub(super) trouble: Trouble,
 }
@@ -40,6 +43,7 @@ impl Connection {
             was_refused: false,
             bell: None,
             content: None,
+            status: Status::default(),
             moves: Moves::default(),
             trouble: Trouble::default(),
         }
@@ -58,7 +62,12 @@ impl Connection {
                 Ok(Some((ToReader::NotResumed { reason }, _))) => {
                     (self.farewell, self.was_refused) = (Some(reason), true);
                 }
-                Ok(Some((ToReader::Resumed, fds))) => self.bell = fds.into_iter().next(),
+                Ok(Some((ToReader::Resumed, fds))) => {
+                    self.bell = fds.into_iter().next();
+                    if let Some(line) = self.status.line_again() {
+                        let _ = link.send(line);
+                    }
+                }
                 // Reported where the line was read.
                 Ok(Some((ToReader::Unknown, _))) => {}
                 Ok(None) => return,
@@ -93,6 +102,16 @@ impl Connection {
         if let Some(link) = &mut self.link {
             let _ = link.send(FromReader::Broken { reason });
         }
+    }
+
+    /// As [`Reader::set_status`].
+    fn set_status(&mut self, status: &str) -> bool {
+        let Some(line) = self.status.set(status, monotonic_ns()) else { return self.status.is(status) };
+        if let Some(link) = &mut self.link {
+            // A daemon that comes in the place of this one is told, too.
+            let _ = link.send(line);
+        }
+        true
     }
 
     pub(super) fn as_fd(&self) -> Option<BorrowedFd<'_>> {
@@ -157,6 +176,15 @@ impl Reader {
     #[must_use]
     pub fn content(&self) -> Option<&Content> {
         self.connection.content.as_ref()
+    }
+
+    /// Says what the program is doing, for whoever looks at the channel: `shmctl stat` shows it as the reader's status, in at most
+    /// 100 characters. Empty: nothing any more.
+    ///
+    /// Meant for words that change now and then. Two changes are at least 100 ms apart: returns false if this one comes too early
+    /// and has to be made again later.
+    pub fn set_status(&mut self, status: &str) -> bool {
+        self.connection.set_status(status)
     }
 
     /// Notes what the daemon has said about the channel's messages.

@@ -102,6 +102,12 @@ pub(super) fn render(stat: &ChannelStat, page: Page) -> String {
         let table = if page.colour { table.painting(paint) } else { table };
         text.push_str(&table.render("    ", columns));
     }
+    let mut what = "status";
+    for reader in stat.readers.iter().filter(|reader| !reader.status.is_empty()) {
+        let said = format!("  {what:<10}reader {}: {}", reader.reader, printable(&reader.status));
+        text += &folded(&said, INDENT, columns);
+        what = "";
+    }
     if stat.timestamps && !stat.readers.is_empty() {
         text += &folded("  latency   from publishing to receiving, since each reader attached", INDENT, columns);
         text.push_str(&latencies(&stat.readers).render("    ", columns));
@@ -314,6 +320,19 @@ cam  ring, on full: block
             "{}",
             render(&stat, Page::default())
         );
+    }
+
+    #[test]
+    fn what_readers_say_about_themselves_stands_below_them() {
+        let mut stat = stat();
+        for (number, status) in [(3, "stalled\x1b[2J, spooling"), (4, ""), (5, "reads ahead")] {
+            let mut reader = ReaderStat::new(number, 4712, "relay".into(), "me".into(), ReaderState::Sleeping);
+            reader.status = status.into();
+            stat.readers.push(reader);
+        }
+        let text = render(&stat, Page::default());
+        let wanted = "  status    reader 3: stalled\\u{1b}[2J, spooling\n            reader 5: reads ahead\n";
+        assert!(text.ends_with(wanted), "{text}");
     }
 
     #[test]
