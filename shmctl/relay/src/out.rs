@@ -63,7 +63,7 @@ pub(crate) async fn run(args: Out, global: &Global, metrics: Option<&Path>) -> R
     };
     let in_flight = usize::try_from(args.in_flight.0).unwrap_or(usize::MAX);
     let queue = Rc::new(Queue::new(policy, in_flight, args.stalled_after, Rc::clone(&status)));
-    let mut holder = Holder::new(global.endpoint(), channel.as_deref(), queue.marks())?;
+    let mut holder = Holder::new(global.endpoint(), channel.as_deref(), queue.marks(), Rc::clone(&status))?;
     let attached = Notify::new();
     let own_stop = stop.clone();
     let work = async {

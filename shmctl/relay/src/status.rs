@@ -10,6 +10,7 @@ use log::{info, warn};
 use shm_proto::internal::os::service_manager::ServiceManager;
 use shmctl::companion::exposition::{Kind, Label, Value, introduce, sample};
 use shmctl::companion::textfile::replace;
+use shmctl::human::bytes_in_words;
 
 use crate::link::Link;
 
@@ -112,6 +113,19 @@ impl Status {
             "out" => format!("{} -> {}", self.channel, self.stream),
             _ => format!("{} -> {}", self.stream, self.channel),
         }
+    }
+
+    pub(crate) fn state(&self) -> State {
+        self.state.get()
+    }
+
+    /// What a reader says about itself to those who look at the channel.
+    pub(crate) fn of_reader(&self, does: &str) -> String {
+        let spooled = match self.spooled.get() {
+            0 => String::new(),
+            bytes => format!(", {} in the spool", bytes_in_words(bytes)),
+        };
+        format!("{does} for stream {}: {}{spooled}", self.stream, self.state.get().words())
     }
 
     /// One line about everything.
@@ -232,6 +246,9 @@ mod tests {
         status.dropped.set(3);
         assert_eq!(status.line(), "cam -> CAM: stalled, waiting, 7 messages, 0 lost, 3 dropped; no answer for 2s");
         assert_eq!(Status::new("in", Some("cam"), "CAM").name(), "CAM -> cam");
+        assert_eq!(status.of_reader("reads ahead"), "reads ahead for stream CAM: stalled, waiting");
+        status.spooled.set(3 << 20);
+        assert!(status.of_reader("holds what is not safe").ends_with(": stalled, waiting, 3MiB in the spool"));
     }
 
     #[test]

@@ -9,7 +9,7 @@ use shmctl::companion::Failure;
 
 use super::queue::Queue;
 use crate::envelope::{Builder, Envelope, HEADER, Head, Part, most_of_a_part, part};
-use crate::status::{Status, add};
+use crate::status::{State, Status, add};
 use crate::stop::Stop;
 
 /// Messages to take before others get their turn.
@@ -42,6 +42,8 @@ pub(super) struct Front {
     since: Option<Instant>,
     queue: Rc<Queue>,
     status: Rc<Status>,
+    /// The state that the reader has shown last.
+    shown: Option<State>,
 }
 
 /// What a turn has ended with.
@@ -66,12 +68,13 @@ impl Front {
     ) -> Result<Self, Failure> {
         let follower = AsyncFollower::new(Follower::new(endpoint, channel, Start::Oldest)?)?;
         let batch = limits.batch.min(limits.payload).max(HEADER + 64);
-        Ok(Front { follower, builder: Builder::new(batch), limits, since: None, queue, status })
+        Ok(Front { follower, builder: Builder::new(batch), limits, since: None, queue, status, shown: None })
     }
 
     /// Reads until it is to stop; then everything that was read is in the queue.
     pub(super) async fn run(&mut self, mut stop: Stop) -> Result<(), Failure> {
         while !stop.is_set() {
+            self.show_state().await?;
             let follower = self.follower.get_mut().await?;
             if let Some(notice) = follower.notice() {
                 warn!("{notice}");
@@ -92,6 +95,14 @@ impl Front {
             }
         }
         self.flush().await
+    }
+
+    async fn show_state(&mut self) -> Result<(), Failure> {
+        let state = Some(self.status.state());
+        if state != self.shown && self.follower.get_mut().await?.set_status(&self.status.of_reader("reads ahead")) {
+            self.shown = state;
+        }
+        Ok(())
     }
 
     /// Waits for a message, which stays the next one, or until the envelope is old enough.
@@ -189,6 +200,7 @@ impl Front {
             tokio::select! {
                 () = self.queue.space() => {}
                 () = tokio::time::sleep(TICK) => {
+                    self.show_state().await?;
                     let follower = self.follower.get_mut().await?;
                     if follower.is_attached() {
                         follower.arm()?;

@@ -2,7 +2,8 @@
 //!
 //! In a channel with `on_full = "overwrite"` nobody holds anything, and this reader detaches.
 
-use std::time::Duration;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use log::{info, warn};
 use shm_proto::{AsyncFollower, Attachment, Endpoint, Follower, OnFull, Start, WaitStrategy};
@@ -10,9 +11,12 @@ use shmctl::companion::Failure;
 use tokio::sync::{Notify, watch};
 
 use super::queue::Mark;
+use crate::status::Status;
 
 /// How often it hears the daemon while it has nothing to do.
 const TICK: Duration = Duration::from_millis(100);
+/// Between two looks at the state.
+const SHOW: Duration = Duration::from_secs(1);
 /// Messages to pass before others get their turn.
 const TURN: usize = 4096;
 
@@ -25,6 +29,9 @@ pub(super) struct Holder {
     past: Vec<u64>,
     mark: Option<Mark>,
     has_told: bool,
+    status: Rc<Status>,
+    /// When the reader shows the state again.
+    show_at: Instant,
 }
 
 impl Holder {
@@ -32,11 +39,12 @@ impl Holder {
         endpoint: Endpoint,
         channel: Option<&str>,
         marks: watch::Receiver<Option<Mark>>,
+        status: Rc<Status>,
     ) -> Result<Self, Failure> {
         // It never waits for messages.
         let follower = Follower::new(endpoint, channel, Start::Oldest)?.with_wait_strategy(WaitStrategy::Sleep);
         let follower = Some(AsyncFollower::new(follower)?);
-        Ok(Holder { follower, marks, past: Vec::new(), mark: None, has_told: false })
+        Ok(Holder { follower, marks, past: Vec::new(), mark: None, has_told: false, status, show_at: Instant::now() })
     }
 
     /// Holds and lets go until something final happens. `attached`: told when the channel is held.
@@ -83,6 +91,11 @@ impl Holder {
             return Ok(true);
         }
         attached.notify_one();
+        let now = Instant::now();
+        if now >= self.show_at {
+            follower.set_status(&self.status.of_reader("holds what is not safe yet"));
+            self.show_at = now + SHOW;
+        }
         if let Some(Attachment::Ring(reader)) = follower.attachment()? {
             let geometry = reader.geometry();
             if !std::mem::replace(&mut self.has_told, true) {

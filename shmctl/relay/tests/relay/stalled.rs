@@ -41,6 +41,9 @@ fn with_wait_the_channel_holds_what_the_link_does_not_take() {
         here.daemon.until_stat("the writer waits for a reader that stands still", |stat| {
             stat.readers.len() == 2 && stat.readers.iter().any(|reader| reader.state == ReaderState::Stalled)
         });
+        here.daemon.until_stat("both readers say so", |stat| {
+            stat.readers.iter().all(|reader| reader.status.ends_with(" for stream CAM: stalled, waiting"))
+        });
         wait_for("the metrics say so", || {
             let text = std::fs::read_to_string(&metrics).unwrap_or_default();
             text.contains("state=\"stalled, waiting\"} 1").then_some(())
@@ -67,6 +70,10 @@ fn a_spool_takes_what_the_channel_cannot_hold_and_outlives_the_relay() {
     let before = source.sent();
     wait_until("more messages are published than the channel and memory hold", || source.sent() > before + MORE);
     out.until_err_has("stalled, spooling");
+    here.daemon.until_stat("the reader that holds says what is in the spool", |stat| {
+        let spools = |status: &str| status.contains("stalled, spooling, ") && status.ends_with("iB in the spool");
+        stat.readers.iter().any(|reader| spools(&reader.status))
+    });
     out.kill();
     let mut out = here.out(&proxy.url(), &more);
     out.until_err_has("the spool");
