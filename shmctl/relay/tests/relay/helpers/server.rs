@@ -16,10 +16,11 @@ pub(crate) fn skip_without_server(test: &str) -> bool {
 }
 
 pub(crate) struct Server {
+    /// Ends before its directory is removed, because the fields are dropped in this order: it may still write into it.
+    proc: Option<Proc>,
     pub(crate) dir: TempDir,
     port: u16,
     config: String,
-    proc: Option<Proc>,
 }
 
 impl Server {
