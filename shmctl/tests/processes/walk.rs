@@ -67,11 +67,12 @@ impl Drop for Group {
     }
 }
 
+/// The processes end before their directory is removed, because the fields are dropped in this order.
 struct Shell {
-    place: Place,
+    _group: Group,
     shell: Proc,
     typed: usize,
-    _group: Group,
+    place: Place,
 }
 
 impl Shell {
