@@ -1,5 +1,5 @@
-//! What a relay carries, beside what a plain publisher reaches on the same server in the same run: blobs of the size of an envelope,
-//! published and acknowledged with the same client library.
+//! What relays carry, beside what a plain publisher reaches on the same server in the same run, alone and with a plain consumer: blobs
+//! of the size of an envelope, published and acknowledged with the same client library.
 //!
 //! ```console
 //! $ cargo build --release -p shmd -p shmctl-relay && cargo bench -p shmctl-relay -- --seconds 10
@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
+use futures_util::StreamExt;
 use shm_proto::internal::os::clock::monotonic_ns;
 use shm_proto::{Reader, ReaderError, Start, Writer, WriterError};
 use shm_test_support::{Daemon, Proc, clean, program};
@@ -39,17 +40,20 @@ fn main() {
     let seconds =
         std::env::args().skip_while(|arg| arg != "--seconds").nth(1).map_or(5.0, |text| text.parse().unwrap());
     let time = Duration::from_secs_f64(seconds);
-    let plain = plain(time);
-    println!("plain publisher, {} KiB blobs: {:8.1} MB/s", BLOB >> 10, plain / 1e6);
-    for size in [64, 1024, 64 << 10, 1 << 20] {
-        let (out, through) = carried(size, time);
-        println!(
-            "relay, {size:7} B messages: out {:10.0} msg/s {:8.1} MB/s ({:.2} of plain), to the far channel {:10.0} msg/s",
-            out,
-            out * size as f64 / 1e6,
-            out * size as f64 / plain,
-            through,
-        );
+    for (ends, plain_name, relay_name) in [
+        (Ends::Out, "plain publisher", "relay out"),
+        (Ends::Both, "plain publisher and consumer", "relay out and relay in"),
+    ] {
+        let plain = plain(time, ends);
+        println!("{plain_name}, {} KiB blobs: {:8.1} MB/s", BLOB >> 10, plain / 1e6);
+        for size in [64, 1024, 64 << 10, 1 << 20] {
+            let rate = carried(size, time, ends);
+            println!(
+                "{relay_name}, {size:7} B messages: {rate:10.0} msg/s {:8.1} MB/s ({:.2} of plain)",
+                rate * size as f64 / 1e6,
+                rate * size as f64 / plain,
+            );
+        }
     }
     let [median, high, worst] = latency(time);
     println!(
@@ -57,14 +61,48 @@ fn main() {
     );
 }
 
-/// Bytes per second of a publisher that does nothing else.
-fn plain(time: Duration) -> f64 {
+/// What is measured.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ends {
+    /// Into the server: what is acknowledged.
+    Out,
+    /// Through the server: what has come out of it, while as much goes in.
+    Both,
+}
+
+/// Bytes per second of a publisher that does nothing else, or of a consumer beside it that does nothing else.
+fn plain(time: Duration, ends: Ends) -> f64 {
     let server = Server::start();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    runtime.block_on(async {
-        let context = jetstream::new(async_nats::connect(server.url()).await.unwrap());
-        let config = jetstream::stream::Config { name: "PLAIN".into(), ..Default::default() };
-        context.create_stream(config).await.unwrap();
+    let url = server.url();
+    let run = |work: fn(String, Duration) -> f64| {
+        let url = url.clone();
+        std::thread::spawn(move || work(url, time))
+    };
+    let published = run(publish);
+    match ends {
+        Ends::Out => published.join().unwrap(),
+        Ends::Both => {
+            let consumed = run(consume).join().unwrap();
+            published.join().unwrap();
+            consumed
+        }
+    }
+}
+
+fn alone<T>(work: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(work)
+}
+
+async fn stream(url: String) -> (jetstream::Context, jetstream::stream::Stream) {
+    let context = jetstream::new(async_nats::connect(url).await.unwrap());
+    let config = jetstream::stream::Config { name: "PLAIN".into(), ..Default::default() };
+    let stream = context.create_stream(config).await.unwrap();
+    (context, stream)
+}
+
+fn publish(url: String, time: Duration) -> f64 {
+    alone(async {
+        let (context, _) = stream(url).await;
         let blob = bytes::Bytes::from(vec![7; BLOB]);
         let (began, mut sent, mut acks) = (Instant::now(), 0u64, VecDeque::new());
         while began.elapsed() < time {
@@ -82,38 +120,67 @@ fn plain(time: Duration) -> f64 {
     })
 }
 
+/// Acknowledges each blob, as a relay does.
+fn consume(url: String, time: Duration) -> f64 {
+    alone(async {
+        let (_, stream) = stream(url).await;
+        let config = jetstream::consumer::pull::Config { durable_name: Some("plain".into()), ..Default::default() };
+        let mut messages = stream.create_consumer(config).await.unwrap().messages().await.unwrap();
+        let (began, mut received) = (Instant::now(), 0u64);
+        while began.elapsed() < time {
+            let Ok(Some(message)) = tokio::time::timeout(time, messages.next()).await else { break };
+            let message = message.unwrap();
+            message.ack().await.unwrap();
+            received += message.payload.len() as u64;
+        }
+        received as f64 / began.elapsed().as_secs_f64()
+    })
+}
+
 fn relay(daemon: &Daemon, args: &[&str]) -> Proc {
     let mut command: Command = clean(program("shmctl-relay"));
     command.env("SHMD_RUNTIME_DIR", daemon.place.run_dir()).args(args);
     Proc::spawn(command)
 }
 
-/// Both relays with a server and two daemons.
+/// The relays with a server and two daemons.
 struct Chain {
     here: Daemon,
     there: Daemon,
     out: Proc,
-    _inward: Proc,
+    _inward: Option<Proc>,
     _server: Server,
 }
 
 impl Chain {
-    fn start(more: &[&str]) -> Self {
+    fn start(more: &[&str], ends: Ends) -> Self {
         let (server, here, there) = (Server::start(), Daemon::start(CHANNEL), Daemon::start(CHANNEL));
         let url = server.url();
         let args = ["out", "cam", "--to", &url, "--stream", "CAM", "--create-stream", "--stream-bytes", "8GiB"];
         let mut out = relay(&here, &[&args, more].concat());
         out.until_err_has("made stream CAM");
-        let mut inward = relay(&there, &["in", "cam", "--from", &url, "--stream", "CAM"]);
-        inward.until_err_has("made consumer");
+        let inward = (ends == Ends::Both).then(|| {
+            let mut inward = relay(&there, &["in", "cam", "--from", &url, "--stream", "CAM"]);
+            inward.until_err_has("made consumer");
+            inward
+        });
         here.until_readers(2);
         Chain { here, there, out, _inward: inward, _server: server }
     }
+
+    /// Messages that have come to the last place so far.
+    fn carried(&self, ends: Ends) -> u64 {
+        match ends {
+            // What the holder has passed is acknowledged.
+            Ends::Out => self.here.stat().readers.iter().map(|reader| reader.received).min().unwrap(),
+            Ends::Both => self.there.stat().messages,
+        }
+    }
 }
 
-/// Messages per second that are acknowledged by the server, and that are in the far channel in the same time.
-fn carried(size: usize, time: Duration) -> (f64, f64) {
-    let mut chain = Chain::start(&[]);
+/// Messages per second that are acknowledged by the server, or that come to the far channel.
+fn carried(size: usize, time: Duration, ends: Ends) -> f64 {
+    let mut chain = Chain::start(&[], ends);
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| {
         scope.spawn(|| {
@@ -126,22 +193,19 @@ fn carried(size: usize, time: Duration) -> (f64, f64) {
                 }
             }
         });
-        // What the holder has passed is acknowledged.
-        let acknowledged = || chain.here.stat().readers.iter().map(|reader| reader.received).min().unwrap();
         std::thread::sleep(time / 4);
-        let (began, out, through) = (Instant::now(), acknowledged(), chain.there.stat().messages);
+        let (began, before) = (Instant::now(), chain.carried(ends));
         std::thread::sleep(time);
-        let (out, through) = (acknowledged() - out, chain.there.stat().messages - through);
-        let seconds = began.elapsed().as_secs_f64();
+        let (after, seconds) = (chain.carried(ends), began.elapsed().as_secs_f64());
         stop.store(true, Ordering::Relaxed);
         assert!(chain.out.is_running(), "the relay has ended");
-        (out as f64 / seconds, through as f64 / seconds)
+        (after - before) as f64 / seconds
     })
 }
 
 /// From publishing here to receiving there: the median, that of 99 in 100, and the longest time.
 fn latency(time: Duration) -> [Duration; 3] {
-    let chain = Chain::start(&["--batch-age", "1ms"]);
+    let chain = Chain::start(&["--batch-age", "1ms"], Ends::Both);
     let mut reader = Reader::attach(&chain.there.endpoint(), None, Start::New).unwrap();
     let mut writer = Writer::attach(&chain.here.endpoint(), None).unwrap();
     let count = (time.as_secs_f64() * PACE as f64) as u64;
