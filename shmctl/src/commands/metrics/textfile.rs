@@ -17,7 +17,10 @@ const MODE: u32 = 0o644;
 pub fn replace(path: &Path, text: &str) -> Result<()> {
     let failed = |what: &str, e: io::Error| Failure::Other(format!("cannot {what} {}: {e}", path.display()));
     let Some(name) = path.file_name() else {
-        return Err(Failure::Usage(format!("--output {}: this is not the name of a file", path.display())));
+        return Err(Failure::Usage(format!(
+            "the metrics cannot go to {}: this is not the name of a file",
+            path.display()
+        )));
     };
     // node_exporter reads only names that end in .prom.
     let new = path.with_file_name(format!(".{}.{}.new", name.to_string_lossy(), std::process::id()));
