@@ -7,7 +7,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
-
+use shm_proto::{Reader, Start};
 use shm_test_support::{Daemon, PATIENCE, Place, Proc, Schema, Setup};
 
 /// Looks again until everything in the schema has been seen.
@@ -27,6 +27,7 @@ fn until_whole(schema: &mut Schema, sample: impl Fn() -> String) {
 
 /// A daemon with every kind of channel, and what goes on there.
 struct Busy {
+    _says: Reader,
     _peers: Vec<Proc>,
     daemon: Daemon,
     _feed: std::io::PipeWriter,
@@ -71,7 +72,9 @@ impl Busy {
         writer.feed(b"one\ntwo\n");
         daemon.cli(&["read", "hand", "-n", "1"]).ok();
         peers.push(writer);
-        Busy { _peers: peers, daemon, _feed: feed }
+        let mut says = Reader::attach(&daemon.endpoint(), Some("made"), Start::New).unwrap();
+        assert!(says.set_status("looks on"));
+        Busy { _says: says, _peers: peers, daemon, _feed: feed }
     }
 }
 

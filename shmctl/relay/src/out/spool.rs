@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn what_was_not_released_is_there_after_a_restart_and_nothing_is_left_at_the_end() {
-        let dir = TempDir::named("spool");
+        let dir = TempDir::new();
         let mut spool = Spool::open(&dir, 1 << 30).unwrap();
         for seq in 0..50 {
             assert!(spool.append(&envelope(seq, 1 << 20), false).unwrap());
@@ -253,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_record_that_was_not_written_to_its_end_is_cut_off() {
-        let dir = TempDir::named("torn");
+        let dir = TempDir::new();
         let mut spool = Spool::open(&dir, 1 << 20).unwrap();
         assert!(spool.append(&envelope(1, 100), false).unwrap() && spool.append(&envelope(2, 100), false).unwrap());
         let (path, len) = (spool.segments[0].path.clone(), spool.bytes());
@@ -269,7 +269,7 @@ mod tests {
 
     #[test]
     fn a_full_spool_takes_only_what_has_to_go_in() {
-        let dir = TempDir::named("full");
+        let dir = TempDir::new();
         let mut spool = Spool::open(&dir, 1000).unwrap();
         assert!(spool.append(&envelope(1, 500), false).unwrap() && !spool.append(&envelope(2, 500), false).unwrap());
         assert!(spool.append(&envelope(2, 500), true).unwrap());
@@ -277,7 +277,7 @@ mod tests {
 
     #[test]
     fn a_spool_has_one_user() {
-        let dir = TempDir::named("locked");
+        let dir = TempDir::new();
         let spool = Spool::open(&dir, 1000).unwrap();
         let error = Spool::open(&dir, 1000).unwrap_err().to_string();
         assert!(error.contains("another relay uses it"), "{error}");
