@@ -3,7 +3,6 @@
 use std::ffi::OsString;
 
 use clap::error::ErrorKind;
-use clap::parser::ValueSource;
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use shm_cli::{exit_codes, without_empty_variables};
 use shm_proto::ChannelName;
@@ -56,7 +55,7 @@ impl Args {
     fn from_words(command: clap::Command, words: &[OsString]) -> Result<Self, clap::Error> {
         let matches = without_empty_variables(command).try_get_matches_from(words)?;
         let mut args = Args::from_arg_matches(&matches)?;
-        args.global.is_given = matches.value_source("channel") == Some(ValueSource::CommandLine);
+        args.global.take_options(&matches);
         Ok(args)
     }
 
@@ -69,14 +68,17 @@ impl Args {
     pub(crate) fn settle(&mut self) -> Result<()> {
         check_variables()?;
         let channels = self.command.channels()?;
-        self.global.name(&channels)
+        match self.command {
+            Command::Read(_) => self.global.name_several(&channels),
+            _ => self.global.name(channels.first()),
+        }
     }
 
     /// The channels that the command is about, if they are named.
     pub(crate) fn channels(&self) -> Vec<ChannelName> {
         match self.command.channels() {
             Ok(channels) if !channels.is_empty() => channels,
-            _ => self.global.channel.iter().cloned().collect(),
+            _ => self.global.options().to_vec(),
         }
     }
 
@@ -241,6 +243,30 @@ mod tests {
         }
         for line in ["resize", "resize cam", "evict", "evict cam", "evict cam 3 --reader 4"] {
             assert_eq!(channel(&format!("shmctl {line}")).unwrap_err().exit_code(), 2, "{line}");
+        }
+    }
+
+    #[test]
+    fn commands_that_take_several_channels_take_several_options() {
+        let channels = |line: &str| {
+            let mut args = parse(line).unwrap();
+            args.settle().map(|()| args.channels().iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
+        for line in ["read -c cam -c imu", "read cam imu", "read cam imu -c imu", "read cam imu -c imu -c cam"] {
+            assert_eq!(channels(&format!("shmctl {line}")).unwrap(), ["cam", "imu"], "{line}");
+        }
+        for (line, parts) in [
+            ("read -c cam -c cam", ["cam", "twice"]),
+            ("read cam cam", ["cam", "twice"]),
+            ("read cam imu -c gps", ["cam", "--channel gps"]),
+            ("write -c cam -c imu", ["--channel cam", "--channel imu"]),
+            ("stat cam -c cam -c imu", ["--channel imu", "one channel"]),
+            ("reload -c cam -c imu", ["--channel imu", "one channel"]),
+        ] {
+            let refused = channels(&format!("shmctl {line}")).unwrap_err();
+            assert_eq!(refused.exit_code(), 2, "{line}");
+            let told = refused.to_string();
+            assert!(parts.iter().all(|part| told.contains(part)), "{line}: {told}");
         }
     }
 

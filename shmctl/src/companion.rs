@@ -7,7 +7,6 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
-use clap::parser::ValueSource;
 pub use shm_cli::nearest;
 use shm_cli::without_empty_variables;
 use shm_proto::ChannelName;
@@ -33,7 +32,7 @@ pub fn main<A: Parser>(global: impl Fn(&mut A) -> &mut Global, run: impl FnOnce(
     let mut args = parse(&global);
     let options = global(&mut args);
     start_log(options.verbose);
-    let named: Vec<_> = options.channel.iter().cloned().collect();
+    let named = options.options().to_vec();
     finish(check_variables().and_then(|()| run(args)), &named)
 }
 
@@ -42,7 +41,7 @@ pub fn main<A: Parser>(global: impl Fn(&mut A) -> &mut Global, run: impl FnOnce(
 pub fn parse<A: Parser>(global: impl Fn(&mut A) -> &mut Global) -> A {
     let matches = without_empty_variables(A::command()).get_matches();
     let mut args = A::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    global(&mut args).is_given = matches.value_source("channel") == Some(ValueSource::CommandLine);
+    global(&mut args).take_options(&matches);
     args
 }
 

@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::Args as ClapArgs;
+use clap::parser::ValueSource;
+use clap::{ArgAction, ArgMatches, Args as ClapArgs};
 use shm_proto::internal::client::PATIENCE_VARIABLE;
 use shm_proto::internal::duration;
 use shm_proto::{ChannelName, Client, Done, Endpoint, Expected, Request};
@@ -17,10 +18,14 @@ const GLOBAL: &str = "Options of every command";
 pub(crate) const ANSWER: Duration = Duration::from_secs(10);
 
 /// The options of every command, before and after its name.
-#[derive(Debug, ClapArgs)]
+#[derive(Debug, Default, ClapArgs)]
 pub struct Global {
-    /// The channel. Not needed if the daemon has exactly one.
-    #[arg(short, long, value_name = "NAME", env = "SHMD_CHANNEL", global = true, help_heading = GLOBAL)]
+    /// The channel. Not needed if the daemon has exactly one. May be given several times to commands that take several channels.
+    #[arg(id = "channel", short = 'c', long = "channel", value_name = "NAME", env = "SHMD_CHANNEL", global = true,
+          action = ArgAction::Append, help_heading = GLOBAL)]
+    options: Vec<ChannelName>,
+    /// The channel that is named as an argument or in an option; of several, the first.
+    #[arg(skip)]
     pub channel: Option<ChannelName>,
     /// Whether the channel is named on the command line. One that is only named in the environment is the user's usual one.
     #[arg(skip)]
@@ -47,16 +52,76 @@ pub fn check_variables() -> Result<()> {
 }
 
 impl Global {
-    /// The command has these channels as arguments. They win over the environment.
-    pub fn name(&mut self, channels: &[ChannelName]) -> Result<()> {
-        let Some(first) = channels.first() else { return Ok(()) };
-        if let Some(option) = self.channel.as_ref().filter(|_| self.is_given)
-            && let Some(other) = channels.iter().find(|name| *name != option)
-        {
-            return Err(Failure::Usage(format!("{other} and --channel {option} differ: name the channel once")));
+    /// No channel, and this runtime directory.
+    pub(crate) fn in_dir(runtime_dir: Option<PathBuf>) -> Self {
+        Global { runtime_dir, ..Global::default() }
+    }
+
+    /// Takes over what was found on the command line and in the environment.
+    pub fn take_options(&mut self, matches: &ArgMatches) {
+        self.is_given = matches.value_source("channel") == Some(ValueSource::CommandLine);
+        self.channel = self.options.first().cloned();
+    }
+
+    /// The channels of the option, for a command that takes several.
+    pub fn options(&self) -> &[ChannelName] {
+        &self.options
+    }
+
+    /// The command takes one channel.
+    ///
+    /// # Errors
+    /// A usage error, if the option is there more than once.
+    pub fn one(&self) -> Result<()> {
+        match self.options.as_slice() {
+            [] | [_] => Ok(()),
+            [first, second, ..] => {
+                Err(Failure::Usage(format!("--channel {first} and --channel {second}: this command takes one channel")))
+            }
         }
-        self.channel = Some(first.clone());
+    }
+
+    /// The command takes several channels: these, if there are any, else those of the option. Gives all of them.
+    ///
+    /// # Errors
+    /// A usage error, if a channel is named twice, or in the option alone while others are arguments.
+    pub fn several(&self, channels: &[ChannelName]) -> Result<Vec<ChannelName>> {
+        let all = if channels.is_empty() { &self.options } else { channels };
+        if self.is_given
+            && let Some(option) = self.options.iter().find(|option| !all.contains(option))
+        {
+            return Err(Failure::Usage(format!("{} and --channel {option} differ: name each channel once", all[0])));
+        }
+        match all.iter().enumerate().find(|(place, name)| all[..*place].contains(name)) {
+            Some((_, twice)) => Err(Failure::Usage(format!("channel {twice} is named twice: name each channel once"))),
+            None => Ok(all.to_vec()),
+        }
+    }
+
+    /// The command takes one channel, and this is its argument. It wins over the environment.
+    ///
+    /// # Errors
+    /// A usage error, if the option names another one.
+    pub fn name(&mut self, channel: Option<&ChannelName>) -> Result<()> {
+        self.one()?;
+        let Some(channel) = channel else { return Ok(()) };
+        if let Some(option) = self.channel.as_ref().filter(|_| self.is_given)
+            && option != channel
+        {
+            return Err(Failure::Usage(format!("{channel} and --channel {option} differ: name the channel once")));
+        }
+        self.channel = Some(channel.clone());
         self.is_given = true;
+        Ok(())
+    }
+
+    /// The command takes several channels, and these are its arguments. They win over the environment.
+    ///
+    /// # Errors
+    /// As [`several`](Self::several).
+    pub fn name_several(&mut self, channels: &[ChannelName]) -> Result<()> {
+        self.channel = self.several(channels)?.into_iter().next();
+        self.is_given |= !channels.is_empty();
         Ok(())
     }
 

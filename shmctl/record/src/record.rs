@@ -169,34 +169,22 @@ pub(crate) fn run(args: Args) -> Result<()> {
 
 /// The channels by their names; none for the daemon's only one.
 fn channels(args: &Args) -> Result<Vec<ChannelName>> {
-    let mut channels = args.channels.clone();
-    if args.all {
-        let Done::List(all) = args.global.ask(&Request::List)? else {
-            return Err(Failure::Other(
-                "the daemon answered a request for its channels with something else".to_owned(),
-            ));
-        };
-        let readable = all.into_iter().filter(|one| one.mode == Mode::Ring && one.allowed.contains(&Right::Read));
-        channels = readable.map(|one| one.channel).collect();
-        if channels.is_empty() {
-            return Err(Failure::Other("the daemon has no ring channel that this user may read".to_owned()));
-        }
-    } else if let Some(name) = &args.global.channel {
-        match channels.as_slice() {
-            [] => channels.push(name.clone()),
-            named if args.global.is_given && !named.contains(name) => {
-                return Err(Failure::Usage(format!(
-                    "{} and --channel {name} differ: name each channel once",
-                    named[0]
-                )));
-            }
-            _ => {}
-        }
+    if !args.all {
+        return args.global.several(&args.channels);
     }
-    match channels.iter().enumerate().find(|(place, name)| channels[..*place].contains(name)) {
-        Some((_, twice)) => Err(Failure::Usage(format!("channel {twice} is named twice: name each channel once"))),
-        None => Ok(channels),
+    if args.global.is_given {
+        return Err(Failure::Usage("--all and --channel differ: name the channels, or record all of them".to_owned()));
     }
+    let Done::List(all) = args.global.ask(&Request::List)? else {
+        let what = "the daemon answered a request for its channels with something else";
+        return Err(Failure::Other(what.to_owned()));
+    };
+    let readable = all.into_iter().filter(|one| one.mode == Mode::Ring && one.allowed.contains(&Right::Read));
+    let channels: Vec<_> = readable.map(|one| one.channel).collect();
+    if channels.is_empty() {
+        return Err(Failure::Other("the daemon has no ring channel that this user may read".to_owned()));
+    }
+    Ok(channels)
 }
 
 /// A description of a channel that is not recorded is a slip.

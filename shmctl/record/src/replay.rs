@@ -76,6 +76,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: Args) -> Result<()> {
+    args.global.one()?;
     let signals = Signals::catch()?;
     let mut inputs: Vec<Input> = args.files.iter().map(|path| open(path)).collect::<Result<_>>()?;
     inputs.sort_by_key(|input| input.times().unwrap_or_default());

@@ -53,7 +53,7 @@ impl Args {
     /// Joins the channel that is an argument with the options.
     pub(crate) fn settle(&mut self) -> Result<()> {
         let (Command::Out(Out { target, .. }) | Command::In(In { target, .. })) = &self.command;
-        self.global.name(&target.channels())
+        self.global.name(target.channels().first())
     }
 }
 
@@ -193,7 +193,7 @@ impl WhenStalled {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
+    use clap::{CommandFactory, FromArgMatches};
 
     use super::*;
 
@@ -243,16 +243,18 @@ mod tests {
     #[test]
     fn the_channel_is_an_argument_or_an_option_and_named_once() {
         let settled = |line: &str| {
-            let mut args = Args::try_parse_from(line.split(' ')).unwrap();
-            // As for a line without SHMD_CHANNEL.
-            args.global.is_given = line.contains(" -c ");
+            let matches = Args::command().try_get_matches_from(line.split(' ')).unwrap();
+            let mut args = Args::from_arg_matches(&matches).unwrap();
+            args.global.take_options(&matches);
             args.settle().map(|()| args.global.channel.map(|name| name.to_string()))
         };
         for line in ["out cam", "out -c cam", "-c cam out", "-c cam out cam"] {
             let named = settled(&format!("shmctl-relay {line} --to nats://a --stream CAM")).unwrap();
             assert_eq!(named.as_deref(), Some("cam"), "{line}");
         }
-        let refused = settled("shmctl-relay -c imu in --from nats://a --stream CAM cam").unwrap_err();
-        assert_eq!(refused.exit_code(), 2, "{refused}");
+        for line in ["-c imu in --from nats://a --stream CAM cam", "in -c imu -c cam --from nats://a --stream CAM"] {
+            let refused = settled(&format!("shmctl-relay {line}")).unwrap_err();
+            assert_eq!(refused.exit_code(), 2, "{refused}");
+        }
     }
 }

@@ -45,7 +45,7 @@ pub(crate) fn run(args: &Args, global: &Global, shmctl: Command) -> Result<()> {
 /// The same for a command that is a program of its own: the first word is the command.
 pub(crate) fn print_words(words: &[OsString], command: Command) -> Result<()> {
     let runtime_dir = std::env::var_os("SHMD_RUNTIME_DIR").filter(|dir| !dir.is_empty()).map(Into::into);
-    let global = Global { channel: None, is_given: false, runtime_dir, verbose: 0 };
+    let global = Global::in_dir(runtime_dir);
     print(&shown(&answer(&texts(words), &global, command)))
 }
 
@@ -137,7 +137,7 @@ mod tests {
 
     fn whole(line: &str) -> Answer {
         let words: Vec<String> = line.split(' ').map(str::to_owned).collect();
-        let global = Global { channel: None, is_given: false, runtime_dir: Some("/nonexistent".into()), verbose: 0 };
+        let global = Global::in_dir(Some("/nonexistent".into()));
         let command = Command::new("shmctl")
             .arg(clap::Arg::new("channel").short('c').long("channel").global(true))
             .arg(clap::Arg::new("runtime_dir").long("runtime-dir").value_hint(clap::ValueHint::DirPath).global(true))

@@ -21,7 +21,7 @@ use self::format::Format;
 use self::session::Session;
 use self::stream::{Stream, Streams};
 use super::handoff::Objects;
-use crate::error::{Failure, Result};
+use crate::error::Result;
 use crate::global::Global;
 use crate::human;
 
@@ -151,13 +151,7 @@ impl Args {
 }
 
 pub(crate) fn run(args: &Args, global: &Global) -> Result<()> {
-    let channels = match args.channels.as_slice() {
-        [] => global.channel.iter().cloned().collect(),
-        named => named.to_vec(),
-    };
-    if let Some(twice) = channels.iter().enumerate().find(|(place, name)| channels[..*place].contains(name)) {
-        return Err(Failure::Usage(format!("channel {} is named twice: name each channel once", twice.1)));
-    }
+    let channels = global.several(&args.channels)?;
     let names = args.objects.names(global)?;
     let session = Session::new(args, &channels)?;
     if let Some(names) = names {

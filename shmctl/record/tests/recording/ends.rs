@@ -157,7 +157,7 @@ fn one_channel_that_is_closed_does_not_end_the_others() {
     let two = "[[channel]]\nname = \"cam\"\n[[channel]]\nname = \"imu\"\n";
     let daemon = Daemon::start(two);
     let file = daemon.place.path("run.mcap");
-    let mut recorder = record(&daemon, &file, &["cam", "imu"]);
+    let mut recorder = record(&daemon, &file, &["--channel", "cam", "--channel", "imu"]);
     publish(&mut writer(&daemon.endpoint(), "cam"), 0..5);
     std::fs::write(daemon.place.path("shmd.toml"), "[[channel]]\nname = \"imu\"\n").unwrap();
     daemon.cli(&["reload"]).ok();

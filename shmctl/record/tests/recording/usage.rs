@@ -91,6 +91,8 @@ fn wrong_usage_ends_with_2_before_any_daemon_is_looked_for() {
     for (line, text) in [
         ("record", "--output"),
         ("record -o x cam cam", "named twice"),
+        ("record -o x -c cam --channel cam", "named twice"),
+        ("record -o x --all -c cam", "--all and --channel"),
         ("record -o x a/b", "A-Z"),
         ("record -o x --all cam", "--all"),
         ("record -o x --split 10m", "10min"),
@@ -106,6 +108,7 @@ fn wrong_usage_ends_with_2_before_any_daemon_is_looked_for() {
         ("record --recover x cam", "--recover"),
         ("replay", "<FILE>"),
         ("replay x --map cam", "cam=cam2"),
+        ("replay x -c cam -c imu", "one channel"),
         ("replay x --speed fast", "0.5"),
     ] {
         run(&place, line).refused(2, &[text]);
