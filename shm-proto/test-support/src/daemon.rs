@@ -9,7 +9,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use shm_proto::internal::control::Resized;
 use shm_proto::internal::control::stat::{ChannelStat, ReaderState};
-use shm_proto::{Done, Endpoint, Reader, Request, RequestError, Start, Writer};
+use shm_proto::{Done, Endpoint, ErrorKind, Reader, Request, RequestError, Start, Writer};
 
 use crate::place::Place;
 use crate::process::{Proc, Run, clean, program};
@@ -135,10 +135,13 @@ impl Daemon {
         Reader::attach(&self.endpoint(), None, start).unwrap()
     }
 
-    /// The writer role, lent to this process.
+    /// The writer role, lent to this process. It is free a moment after its last writer has ended.
     #[track_caller]
     pub fn writer(&self) -> Writer {
-        Writer::attach(&self.endpoint(), None).unwrap()
+        wait_for("the writer role is free", || match Writer::attach(&self.endpoint(), None) {
+            Err(error) if error.refusal() == Some(ErrorKind::WriterTaken) => None,
+            attached => Some(attached.unwrap()),
+        })
     }
 
     /// The figures of its only channel.

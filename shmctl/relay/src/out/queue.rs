@@ -16,6 +16,7 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use log::warn;
+use shmctl::human::age;
 use tokio::sync::{Notify, watch};
 
 use super::spool::Spool;
@@ -247,7 +248,10 @@ impl Queue {
             _ if !self.status.link.is_connected() => State::Connecting,
             _ => State::Relaying,
         };
-        let silent = || format!("nothing was acknowledged for {} s", inner.progress.elapsed().as_secs());
+        let silent = || {
+            let millis = u64::try_from(inner.progress.elapsed().as_millis()).unwrap_or(u64::MAX);
+            format!("nothing was acknowledged for {}", age(millis))
+        };
         let why = match state {
             State::Relaying => String::new(),
             State::Connecting => self.status.link.why(),

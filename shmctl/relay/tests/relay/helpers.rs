@@ -125,18 +125,32 @@ impl Drop for Worker {
 /// Publishes messages 0, 1, 2 ... until it is told to stop, through deaths of the daemon.
 pub(crate) struct Source {
     sent: Arc<AtomicU64>,
+    allowed: Arc<AtomicU64>,
     worker: Worker,
 }
 
 impl Source {
     /// `pace`: a pause after every 64 messages.
     pub(crate) fn start(endpoint: Endpoint, most: u64, large: usize, pace: Duration) -> Self {
-        let sent = Arc::new(AtomicU64::new(0));
-        let count = Arc::clone(&sent);
+        Self::start_with(endpoint, most, large, pace, u64::MAX)
+    }
+
+    /// Publishes so many messages, and more when it may.
+    pub(crate) fn start_up_to(endpoint: Endpoint, allowed: u64, large: usize) -> Self {
+        Self::start_with(endpoint, u64::MAX, large, Duration::ZERO, allowed)
+    }
+
+    fn start_with(endpoint: Endpoint, most: u64, large: usize, pace: Duration, allowed: u64) -> Self {
+        let (sent, allowed) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(allowed)));
+        let (count, may) = (Arc::clone(&sent), Arc::clone(&allowed));
         let worker = Worker::start(move |ended| {
             let mut writer = Writer::attach(&endpoint, Some("cam")).unwrap();
             for n in 0..most {
                 let message = content(n, large);
+                while n >= may.load(Ordering::Relaxed) && !ended.load(Ordering::Relaxed) {
+                    writer.maintain().unwrap();
+                    std::thread::sleep(Duration::from_millis(1));
+                }
                 loop {
                     if ended.load(Ordering::Relaxed) {
                         return;
@@ -161,7 +175,12 @@ impl Source {
                 std::thread::sleep(Duration::from_millis(20));
             }
         });
-        Source { sent, worker }
+        Source { sent, allowed, worker }
+    }
+
+    /// Lets it publish as many messages as this in all.
+    pub(crate) fn allow(&self, messages: u64) {
+        self.allowed.store(messages, Ordering::Relaxed);
     }
 
     pub(crate) fn sent(&self) -> u64 {
