@@ -63,7 +63,7 @@ impl Global {
         self.channel = self.options.first().cloned();
     }
 
-    /// The channels of the option, for a command that takes several.
+    /// The channels of the option, or those that the command has [named](Self::name_several).
     pub fn options(&self) -> &[ChannelName] {
         &self.options
     }
@@ -120,7 +120,8 @@ impl Global {
     /// # Errors
     /// As [`several`](Self::several).
     pub fn name_several(&mut self, channels: &[ChannelName]) -> Result<()> {
-        self.channel = self.several(channels)?.into_iter().next();
+        self.options = self.several(channels)?;
+        self.channel = self.options.first().cloned();
         self.is_given |= !channels.is_empty();
         Ok(())
     }

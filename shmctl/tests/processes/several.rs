@@ -123,7 +123,8 @@ fn what_cannot_be_read_together_is_refused_with_the_reason() {
     daemon.cli(&["read", "cam", "imu", "--format", "raw"]).refused(2, &["--format raw", "lines, hex"]);
     daemon.cli(&["read", "cam", "imu", "--format", "length"]).refused(2, &["--format length", "json"]);
     daemon.cli(&["read", "cam", "imu", "cam"]).refused(2, &["channel cam is named twice"]);
-    daemon.cli(&["read", "cam", "imu", "-c", "cam"]).refused(2, &["imu and --channel cam differ"]);
+    daemon.cli(&["read", "cam", "imu", "-c", "gps"]).refused(2, &["cam and --channel gps differ"]);
+    daemon.cli(&["read", "-c", "cam", "-c", "cam"]).refused(2, &["channel cam is named twice"]);
     daemon.cli(&["read", "cam", "hand"]).refused(1, &["channel hand", "shmctl read hand"]);
     daemon.cli(&["read", "cam", "imy"]).refused(1, &["no channel named imy", "did you mean imu?"]);
     let silent = daemon.cli(&["read", "cam", "imu", "--timeout", "100ms"]);

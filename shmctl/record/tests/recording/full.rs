@@ -30,7 +30,8 @@ fn recorder(daemon: &Daemon, shell: &[&str], before: &str, file: &Path, after: &
     let mut command = clean(shell[0]);
     let script = format!("{before}\n\"$@\"\ncode=$?\n{after}\nexit $code");
     command.args(&shell[1..]).args(["sh", "-c", &script, "sh"]).arg(program("shmctl"));
-    command.args(["record", "--chunk", "64KiB", "-o"]).arg(file);
+    // A recorder that begins with new messages may pass some that are published while it looks for its place.
+    command.args(["record", "--from", "oldest", "--chunk", "64KiB", "-o"]).arg(file);
     command.env("SHMD_RUNTIME_DIR", daemon.place.run_dir());
     command
 }

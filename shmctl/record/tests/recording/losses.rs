@@ -72,6 +72,8 @@ fn an_evicted_recorder_goes_on_and_the_gap_is_noted() {
     let mut recorder = record(&daemon, &file, &[]);
     let mut writer = daemon.writer();
     writer.publish(b"0").unwrap();
+    // One that has recorded nothing does not know what is missing.
+    caught_up(&daemon);
     recorder.freeze();
     // It waits for the recorder at first, and then not any more.
     for n in 1..10_000 {
