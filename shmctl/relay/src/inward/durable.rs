@@ -6,7 +6,7 @@ use async_nats::jetstream::consumer::pull::{Config, Stream as Messages};
 use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, FromConsumer, Info};
 use async_nats::jetstream::context::ConsumerInfoErrorKind;
 use async_nats::jetstream::stream::{ConsumerErrorKind, Stream};
-use log::info;
+use log::{info, warn};
 
 use super::book::Mark;
 use crate::args::Start;
@@ -125,10 +125,21 @@ impl Durable {
             }
             Err(e) => return Err(failed(&e)),
         };
+        let has_mark = info.config.description.as_deref().is_some_and(|text| !text.is_empty());
         let mut config = Config::try_from_consumer_config(info.config)
             .map_err(|e| Trouble::passing("cannot use the consumer", e))?;
         config.description = Some(mark.to_string());
-        self.consumer = Some(self.stream.create_consumer(config).await.map_err(|e| failed(&e))?);
+        match self.stream.create_consumer(config).await {
+            Ok(consumer) => self.consumer = Some(consumer),
+            // A server may remove the files of an older consumer of this name after it has made this one, which then never stores
+            // anything. With a consumer that has no mark nothing is lost.
+            Err(e) if !has_mark && matches!(e.kind(), ConsumerErrorKind::JetStream(_)) => {
+                warn!("the server does not store the place with consumer {}: {e}; making the consumer anew", self.name);
+                self.remove().await?;
+                return Ok(false);
+            }
+            Err(e) => return Err(failed(&e)),
+        }
         Ok(true)
     }
 

@@ -84,3 +84,17 @@ fn a_consumer_that_is_removed_is_made_again_and_nothing_comes_twice() {
     sink.until(sink.got() + 1000);
     sink.finish(source.finish());
 }
+
+#[test]
+fn a_consumer_that_the_server_cannot_store_is_made_anew() {
+    let Some((server, here, there)) = ends("a_consumer_that_the_server_cannot_store") else { return };
+    let _out = here.out_with_stream(&server.url(), &[]);
+    let mut inward = there.inward(&server.url(), &["--consumer", "far"]);
+    inward.until_err_has("CAM -> cam: relaying");
+    // As a server does that removes an older consumer of this name late.
+    std::fs::remove_dir_all(server.dir.path().join("store/jetstream/$G/streams/CAM/obs/far")).unwrap();
+    let _source = Source::start(here.daemon.endpoint(), 2000, 3000, Duration::ZERO);
+    let sink = Sink::start(there.daemon.endpoint(), 0, 3000);
+    inward.until_err_has("making the consumer anew");
+    sink.finish(2000);
+}
