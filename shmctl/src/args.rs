@@ -78,7 +78,7 @@ impl Args {
     pub(crate) fn channels(&self) -> Vec<ChannelName> {
         match self.command.channels() {
             Ok(channels) if !channels.is_empty() => channels,
-            _ => self.global.options().to_vec(),
+            _ => self.global.channels().to_vec(),
         }
     }
 

@@ -32,7 +32,7 @@ pub fn main<A: Parser>(global: impl Fn(&mut A) -> &mut Global, run: impl FnOnce(
     let mut args = parse(&global);
     let options = global(&mut args);
     start_log(options.verbose);
-    let named = options.options().to_vec();
+    let named = options.channels().to_vec();
     finish(check_variables().and_then(|()| run(args)), &named)
 }
 

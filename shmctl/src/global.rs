@@ -23,7 +23,7 @@ pub struct Global {
     /// The channel. Not needed if the daemon has exactly one. May be given several times to commands that take several channels.
     #[arg(id = "channel", short = 'c', long = "channel", value_name = "NAME", env = "SHMD_CHANNEL", global = true,
           action = ArgAction::Append, help_heading = GLOBAL)]
-    options: Vec<ChannelName>,
+    channels: Vec<ChannelName>,
     /// The channel that is named as an argument or in an option; of several, the first.
     #[arg(skip)]
     pub channel: Option<ChannelName>,
@@ -60,12 +60,12 @@ impl Global {
     /// Takes over what was found on the command line and in the environment.
     pub fn take_options(&mut self, matches: &ArgMatches) {
         self.is_given = matches.value_source("channel") == Some(ValueSource::CommandLine);
-        self.channel = self.options.first().cloned();
+        self.channel = self.channels.first().cloned();
     }
 
-    /// The channels of the option, or those that the command has [named](Self::name_several).
-    pub fn options(&self) -> &[ChannelName] {
-        &self.options
+    /// The channels that are named, after [`name_several`](Self::name_several); before it, those of the option.
+    pub fn channels(&self) -> &[ChannelName] {
+        &self.channels
     }
 
     /// The command takes one channel.
@@ -73,28 +73,11 @@ impl Global {
     /// # Errors
     /// A usage error, if the option is there more than once.
     pub fn one(&self) -> Result<()> {
-        match self.options.as_slice() {
+        match self.channels.as_slice() {
             [] | [_] => Ok(()),
             [first, second, ..] => {
                 Err(Failure::Usage(format!("--channel {first} and --channel {second}: this command takes one channel")))
             }
-        }
-    }
-
-    /// The command takes several channels: these, if there are any, else those of the option. Gives all of them.
-    ///
-    /// # Errors
-    /// A usage error, if a channel is named twice, or in the option alone while others are arguments.
-    pub fn several(&self, channels: &[ChannelName]) -> Result<Vec<ChannelName>> {
-        let all = if channels.is_empty() { &self.options } else { channels };
-        if self.is_given
-            && let Some(option) = self.options.iter().find(|option| !all.contains(option))
-        {
-            return Err(Failure::Usage(format!("{} and --channel {option} differ: name each channel once", all[0])));
-        }
-        match all.iter().enumerate().find(|(place, name)| all[..*place].contains(name)) {
-            Some((_, twice)) => Err(Failure::Usage(format!("channel {twice} is named twice: name each channel once"))),
-            None => Ok(all.to_vec()),
         }
     }
 
@@ -118,11 +101,21 @@ impl Global {
     /// The command takes several channels, and these are its arguments. They win over the environment.
     ///
     /// # Errors
-    /// As [`several`](Self::several).
-    pub fn name_several(&mut self, channels: &[ChannelName]) -> Result<()> {
-        self.options = self.several(channels)?;
-        self.channel = self.options.first().cloned();
-        self.is_given |= !channels.is_empty();
+    /// A usage error, if a channel is named twice, or in the option alone while others are arguments.
+    pub fn name_several(&mut self, arguments: &[ChannelName]) -> Result<()> {
+        if let Some(first) = arguments.first() {
+            let mut options = self.channels.iter().filter(|_| self.is_given);
+            if let Some(option) = options.find(|option| !arguments.contains(option)) {
+                return Err(Failure::Usage(format!("{first} and --channel {option} differ: name each channel once")));
+            }
+            self.channels = arguments.to_vec();
+            self.is_given = true;
+        }
+        let twice = self.channels.iter().enumerate().find(|(place, name)| self.channels[..*place].contains(name));
+        if let Some((_, twice)) = twice {
+            return Err(Failure::Usage(format!("channel {twice} is named twice: name each channel once")));
+        }
+        self.channel = self.channels.first().cloned();
         Ok(())
     }
 

@@ -94,7 +94,7 @@ fn asked_in(words: &[OsString], is_own: impl Fn(&str) -> bool, directories: &[Pa
         return Some(Asked::Program(program, vec!["--help".into()]));
     }
     let mut args = Vec::new();
-    for name in global.options().iter().filter(|_| channel) {
+    for name in global.channels().iter().filter(|_| channel) {
         args.extend(["--channel".into(), name.as_str().into()]);
     }
     if let Some(dir) = global.runtime_dir.filter(|_| runtime_dir) {

@@ -152,25 +152,26 @@ fn size(text: &str, least: u64, most: u64) -> Result<Bytes, String> {
     Ok(size)
 }
 
-pub(crate) fn run(args: Args) -> Result<()> {
+pub(crate) fn run(mut args: Args) -> Result<()> {
     // At the largest size that a file may have, a write is to fail.
     signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))
         .map_err(|e| Failure::Other(format!("cannot catch SIGXFSZ: {e}")))?;
     if let Some(file) = &args.recover {
         return recover::run(file, args.output.as_deref(), args.force);
     }
-    let output = args.output.as_deref().expect("clap asks for it");
     let declared = Declared::new(&args.encoding, &args.schema)?;
     let signals = Signals::catch_with_hangup()?;
-    let channels = channels(&args)?;
+    let channels = channels(&mut args)?;
+    let output = args.output.as_deref().expect("clap asks for it");
     check_names(&declared, &channels)?;
     record(&args, output, &declared, &signals, &channels)
 }
 
 /// The channels by their names; none for the daemon's only one.
-fn channels(args: &Args) -> Result<Vec<ChannelName>> {
+fn channels(args: &mut Args) -> Result<Vec<ChannelName>> {
     if !args.all {
-        return args.global.several(&args.channels);
+        args.global.name_several(&args.channels)?;
+        return Ok(args.global.channels().to_vec());
     }
     if args.global.is_given {
         return Err(Failure::Usage("--all and --channel differ: name the channels, or record all of them".to_owned()));

@@ -151,13 +151,13 @@ impl Args {
 }
 
 pub(crate) fn run(args: &Args, global: &Global) -> Result<()> {
-    let channels = global.several(&args.channels)?;
+    let channels = global.channels();
     let names = args.objects.names(global)?;
-    let session = Session::new(args, &channels)?;
+    let session = Session::new(args, channels)?;
     if let Some(names) = names {
         return session.run(&mut (), |session, ()| session.take_from(&names, args.follow), |()| 0);
     }
-    let streams = match channels.as_slice() {
+    let streams = match channels {
         [] => vec![args.stream(global, None)?],
         named => named.iter().map(|name| args.stream(global, Some(name))).collect::<Result<_>>()?,
     };
