@@ -133,7 +133,7 @@ impl Durable {
             Ok(consumer) => self.consumer = Some(consumer),
             // A server may remove the files of an older consumer of this name after it has made this one, which then never stores
             // anything. With a consumer that has no mark nothing is lost.
-            Err(e) if !has_mark && matches!(e.kind(), ConsumerErrorKind::JetStream(_)) => {
+            Err(e) if !has_mark && is_servers_own(e.kind()) => {
                 warn!("the server does not store the place with consumer {}: {e}; making the consumer anew", self.name);
                 self.remove().await?;
                 return Ok(false);
@@ -153,6 +153,11 @@ impl Durable {
         let builder = consumer.stream().max_messages_per_batch(PULL).heartbeat(HEARTBEAT).expires(EXPIRES);
         builder.messages().await.map_err(|e| failed(&e))
     }
+}
+
+/// Whether the server itself has failed, and not the request.
+fn is_servers_own(kind: ConsumerErrorKind) -> bool {
+    matches!(kind, ConsumerErrorKind::JetStream(error) if error.code() >= 500)
 }
 
 fn standing(info: &Info, is_new: bool) -> Standing {

@@ -50,7 +50,7 @@ struct Entry {
 struct Inner {
     /// Not released; the oldest first.
     memory: VecDeque<Entry>,
-    /// So many of these are sent.
+    /// How many of these are sent, from the oldest on.
     taken: usize,
     bytes: usize,
     policy: Policy,

@@ -135,7 +135,7 @@ impl Source {
         Self::start_with(endpoint, most, large, pace, u64::MAX)
     }
 
-    /// Publishes so many messages, and more when it may.
+    /// Stops after `allowed` messages until it [may](Self::allow) publish more.
     pub(crate) fn start_up_to(endpoint: Endpoint, allowed: u64, large: usize) -> Self {
         Self::start_with(endpoint, u64::MAX, large, Duration::ZERO, allowed)
     }
