@@ -171,9 +171,11 @@ impl Channel {
         each!(self, channel => channel.detach(connections, number));
     }
 
-    /// A reader says something about itself.
+    /// A reader says something about itself. Those of a handoff have nothing to say.
     pub(crate) fn set_status(&mut self, number: u32, status: &str) {
-        if let Some(reader) = each!(self, channel => channel.readers_mut()).get_mut(number) {
+        if let Channel::Ring(channel) = self
+            && let Some(reader) = channel.ring_mut().readers_mut().get_mut(number)
+        {
             reader.set_status(status);
         }
     }

@@ -4,7 +4,7 @@ import time
 import typing
 
 import pytest
-from conftest import Daemon
+from conftest import Daemon, wait_until
 
 import shmd
 from shmd import _types
@@ -38,10 +38,8 @@ def test_publish_times(daemon: Daemon) -> None:
         assert message.time is not None and since - 3600 < message.time < time.time() + 3600
         message.finish()
         assert reader.set_status("busy") and not reader.set_status("idle")
+        wait_until("the status is shown", lambda: shmd.stat("timed")["readers"][0].get("status") == "busy")
         stat = shmd.stat("timed")
-        while "status" not in stat["readers"][0]:
-            stat = shmd.stat("timed")
-        assert stat["readers"][0]["status"] == "busy"
         assert stat["timestamps"] and stat["readers"][0]["latency"]["messages"] == 1
         assert set(stat["readers"][0]["latency"]) == set(_types.Latency.__annotations__)
         assert set(stat["readers"][0]) <= set(typing.get_type_hints(_types.ReaderStat))

@@ -153,10 +153,6 @@ impl HandoffChannel {
         &mut self.feed
     }
 
-    pub(super) fn readers_mut(&mut self) -> &mut Readers {
-        &mut self.readers
-    }
-
     /// The daemon is ready: what it has adopted goes with it.
     pub(super) fn keep(&mut self) {
         self.feed.keep();

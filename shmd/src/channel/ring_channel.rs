@@ -10,7 +10,6 @@ use shm_proto::{Done, Error, ErrorKind, Refusal};
 
 use super::eviction::By;
 use super::reader::{Reader, To, page_id};
-use super::readers::Readers;
 use super::reload::{Outcome, merge};
 use super::ring::Ring;
 use crate::admission::Paced;
@@ -42,10 +41,6 @@ impl RingChannel {
 
     pub(super) fn ring_mut(&mut self) -> &mut Ring {
         &mut self.ring
-    }
-
-    pub(super) fn readers_mut(&mut self) -> &mut Readers {
-        self.ring.readers_mut()
     }
 
     pub(super) fn keep(&mut self) {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use shm_proto::internal::ring::layout::LAYOUT_VERSION;
-use shm_proto::{Follower, Reader, Request, Start, Writer};
+use shm_proto::{Reader, Request, Start, Writer};
 
 use super::{Daemon, PATIENCE, joined, wait_for};
 
@@ -372,33 +372,4 @@ fn what_a_writer_wanted_while_there_was_no_daemon_it_asks_the_next_one_for() {
     daemon.come_back();
     assert_eq!(writer.publish_within(&large, PATIENCE).unwrap(), Some(0));
     assert!(daemon.stat().capacity > 200 << 10);
-}
-
-#[test]
-fn what_a_reader_says_about_itself_is_shown_cut_and_said_again_to_the_next_daemon() {
-    let mut daemon = Daemon::start("adopt-status", LENT);
-    let mut follower = Follower::new(daemon.endpoint(), None, Start::Oldest).unwrap();
-    // Before it is attached.
-    assert!(follower.set_status(&"\u{e4}".repeat(150)));
-    assert!(follower.try_recv().unwrap().is_none());
-    let has = |daemon: &Daemon, status: &str| {
-        let is_there = || daemon.stat().readers.iter().any(|reader| reader.status == status);
-        wait_for(is_there, || format!("{status:?} is not shown: {:?}", daemon.stat()));
-    };
-    has(&daemon, &"\u{e4}".repeat(100));
-    wait_for(|| follower.set_status("saves"), || "it may not change".to_owned());
-    has(&daemon, "saves");
-    daemon.die();
-    daemon.come_back();
-    let says_it_again = || {
-        // Hears the daemon.
-        if !follower.arm().unwrap() {
-            assert!(follower.try_recv().unwrap().is_none());
-        }
-        daemon.stat().readers.iter().any(|reader| reader.status == "saves")
-    };
-    wait_for(says_it_again, || daemon.log());
-    wait_for(|| follower.set_status(""), || "it may not change".to_owned());
-    has(&daemon, "");
-    assert!(!daemon.log().contains("event=dismiss"), "{}", daemon.log());
 }

@@ -26,6 +26,7 @@ mod service;
 mod siege;
 mod sizes;
 mod sources;
+mod status;
 mod steps;
 mod timestamps;
 
