@@ -231,20 +231,23 @@ prints main as member shmctl list || fail "a client does not start the daemon"
 until_so "shmd is active" active
 
 left_behind() { inside sh -c 'ls -A /dev/shm; ls -d /run/shmd /run/shmd.pid 2>/dev/null || true'; }
-# The daemon stops with its socket. `systemctl stop` asks for one unit after the other, so that the order counts.
-for units in "shmd.socket" "shmd.socket|shmd.service" "shmd.service|shmd.socket" "shmd.socket shmd.service"; do
-    say "stop for good: $units"
+# stops_with COMMAND...: the units that each command stops, one command after the other.
+stops_with() {
+    say "stop for good: $*"
     inside systemctl start shmd.socket shmd.service
     until_so "shmd is active" active
-    (
-        IFS='|'
-        for unit in $units; do
-            IFS=' '
-            inside systemctl stop $unit 2>/dev/null
-        done
-    )
+    local units
+    for units in "$@"; do
+        # shellcheck disable=SC2086 # several units
+        inside systemctl stop $units 2>/dev/null || fail "systemctl stop $units"
+    done
     [ -z "$(left_behind)" ] || fail "left behind: $(left_behind)"
-done
+}
+# The daemon stops with its socket. `systemctl stop` asks for one unit after the other, so that the order counts.
+stops_with shmd.socket
+stops_with shmd.socket shmd.service
+stops_with shmd.service shmd.socket
+stops_with "shmd.socket shmd.service"
 prints '^shmd_up 0' scrape || fail "the metrics do not say that the daemon is down: $(scrape)"
 
 say "in the background, with syslog"
