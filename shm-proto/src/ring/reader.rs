@@ -259,7 +259,9 @@ impl Reader {
         }
         self.lose(floor.seq - self.seq());
         self.position.go_to(floor);
-        self.give_back_now();
+        if self.page.has_joined() {
+            self.give_back_now();
+        }
         Ok(())
     }
 

@@ -94,7 +94,6 @@ class Reader(Ring):
         self.page, self.how, self.shows = Memory(page), 2 if how == "bell" else 1, how == "times"
         self.page.set((STARTED, TICKS), (PID, os.getpid()))
         begun = self.at = max(self.segment.place(at) for at in (NEXT_FLOOR, FLOOR) + (MARK,) * (start == "new"))
-        self.give_back()
         while start == "new" and self.at.pos - begun.pos <= 65536 and (header := self.header()):
             self.at = self.behind(header)[0] if self.intact() else self.at
         self.give_back()

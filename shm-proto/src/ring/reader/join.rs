@@ -22,9 +22,10 @@ impl Reader {
         }
         position.go_to(place);
         self.losses.begin(place.seq);
-        self.give_back_now();
         // The mark is somewhat before the tail. Walk from the mark to the tail, but do not chase a writer that is
-        // faster. If the floor passes the reader on the way, the reader also moves forward.
+        // faster. If the floor passes the reader on the way, the reader also moves forward. The cursor is published
+        // only at the end: a writer that waits for readers or acknowledgements takes a reader with a cursor for one
+        // that receives what comes next. Until then, the writer holds the floor for a reader that it knows.
         while start == Start::New && self.position.pos() - place.pos <= MARK_EVERY {
             match self.look_ahead()? {
                 Some(found) => self.position.pass(found),

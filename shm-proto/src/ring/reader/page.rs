@@ -62,6 +62,11 @@ impl Page {
         self.given_back
     }
 
+    /// Whether the reader has chosen its start, and has said so.
+    pub(super) fn has_joined(&self) -> bool {
+        self.given_back != CURSOR_JOINING
+    }
+
     /// Whether to give space back at this offset. Relaxed: the value only decides whether the cursor is published now.
     #[inline(always)]
     pub(super) fn is_due(&self, off: u64) -> bool {

@@ -78,6 +78,33 @@ fn a_reader_that_attaches_under_load_misses_nothing_that_it_starts_with() {
     }
 }
 
+/// The writer publishes as soon as it sees the reader. The reader may still be on its way to the tail.
+#[test]
+fn a_reader_that_publishing_waits_for_receives_what_is_published_for_it() {
+    let mut channel = TestChannel::new(65536, Geometry { wait_readers: 1, ..geometry(65536) });
+    let mut writer = channel.writer();
+    let stop = AtomicBool::new(false);
+    let (asked, published) = (AtomicU64::new(0), AtomicU64::new(0));
+    std::thread::scope(|scope| {
+        let _stop = Stop(&stop);
+        scope.spawn(|| {
+            while !stop.load(Ordering::Relaxed) {
+                if published.load(Ordering::Relaxed) == asked.load(Ordering::Acquire) {
+                    std::hint::spin_loop();
+                } else if let Ok(Some(seq)) = writer.try_publish(b"for the reader") {
+                    published.store(seq + 1, Ordering::Relaxed);
+                }
+            }
+        });
+        for n in 0..5_000 {
+            asked.store(n + 1, Ordering::Release);
+            let mut reader = channel.reader(Start::New);
+            assert_eq!((reader.seq(), receive(&mut reader)), (n, b"for the reader".to_vec()), "attach {n}");
+            channel.detach(channel.readers[0].id);
+        }
+    });
+}
+
 /// Stops the second thread of a test, also if the test fails.
 struct Stop<'a>(&'a AtomicBool);
 
