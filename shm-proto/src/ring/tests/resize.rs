@@ -39,6 +39,27 @@ fn a_refused_growth_is_an_error_only_for_the_message_that_needs_it() {
     writer.publish(&[1; 1000]).unwrap();
 }
 
+/// As when an operator asks for less while the channel grows: the daemon gives the growth up, and answers only the operator.
+#[test]
+fn a_writer_whose_growth_was_given_up_for_a_shrink_asks_again() {
+    let mut channel = TestChannel::new(16384, geometry(1 << 20));
+    let mut reader = channel.reader(Start::Oldest);
+    let mut writer = channel.writer();
+    for capacity in [16384, 4096] {
+        while writer.try_publish(&[7; 100]).is_ok() {}
+        let heard = channel.hear();
+        assert!(matches!(heard[..], [ToDaemon::Grow { .. }]), "with {capacity} bytes: {heard:?}");
+        if capacity > 4096 {
+            channel.shrink(4096);
+            for _ in 0..3 {
+                writer.maintain().unwrap();
+                while reader.try_recv().unwrap().is_some() {}
+            }
+            assert!(matches!(channel.obey()[..], [ToDaemon::Shrunk { .. }]));
+        }
+    }
+}
+
 #[test]
 fn a_shrink_waits_for_the_readers_and_then_gives_the_memory_back() {
     let mut channel = TestChannel::new(1 << 20, geometry(1 << 20));

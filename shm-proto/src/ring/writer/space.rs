@@ -238,8 +238,9 @@ impl Space {
     pub(super) fn begin_shrink(&mut self, tail: &mut Tail, capacity: u64, id: u32) {
         let capacity = capacity.min(self.max_capacity);
         self.shrink = Some(Shrink { capacity, id });
-        // A refusal for the old capacity no longer says anything.
-        (self.growth.not_before_ns, self.growth.refusal) = (0, None);
+        // Neither a request nor a refusal for the old capacity says anything any more. The daemon has given up the growth that it
+        // was asked for, and does not answer that request.
+        self.growth = Growth::default();
         self.use_capacity(tail, capacity);
         tail.counters().pending.store(capacity, Ordering::Relaxed);
     }
