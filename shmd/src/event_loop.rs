@@ -246,7 +246,7 @@ impl EventLoop {
     }
 
     /// Waits for what happens next and appends it to `events`. That a descriptor's other side is gone comes before what it
-    /// has still to give.
+    /// has still to give, and before what others say: a program that was told of a writer's end may ask for its role.
     ///
     /// # Errors
     /// When the system cannot wait.
@@ -267,11 +267,10 @@ impl EventLoop {
             Err(Errno::EINTR) => 0,
             Err(e) => return Err(Error::system("epoll_wait", io::Error::from(e))),
         };
-        for event in &ready[..count] {
-            let (flags, token) = (event.events(), Token::unpack(event.data()));
-            if flags.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR) {
-                events.push(Event::Gone(token));
-            }
+        let ready = || ready[..count].iter().map(|event| (event.events(), Token::unpack(event.data())));
+        let is_end = |flags: EpollFlags| flags.intersects(EpollFlags::EPOLLHUP | EpollFlags::EPOLLERR);
+        events.extend(ready().filter(|(flags, _)| is_end(*flags)).map(|(_, token)| Event::Gone(token)));
+        for (flags, token) in ready() {
             if flags.contains(EpollFlags::EPOLLIN) {
                 events.push(Event::Readable(token));
             }
@@ -371,6 +370,21 @@ mod tests {
         let mut seen = Vec::new();
         events.wait(&mut seen).unwrap();
         assert_eq!(seen, [Event::Gone(Token::Client(3)), Event::Readable(Token::Client(3))]);
+    }
+
+    #[test]
+    fn who_is_gone_is_known_before_others_are_heard() {
+        let mut events = EventLoop::new().unwrap();
+        let (mut asking, server) = UnixStream::pair().unwrap();
+        let (ending, other) = UnixStream::pair().unwrap();
+        events.add(&server, Token::Client(1), Interest::READ).unwrap();
+        events.add(&other, Token::Client(2), Interest::READ).unwrap();
+        asking.write_all(b"x").unwrap();
+        drop(ending);
+        let mut seen = Vec::new();
+        events.wait(&mut seen).unwrap();
+        let readable = |id| Event::Readable(Token::Client(id));
+        assert_eq!(seen, [Event::Gone(Token::Client(2)), readable(1), readable(2)]);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //!   +------------------+   until the patience is over, or the daemon says no
 //! ```
 
+use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
@@ -146,6 +147,17 @@ impl Reconnecting {
     }
 }
 
+impl Drop for Reconnecting {
+    /// Ends the connection even if a copy of its descriptor is left, as in a child that this process has just forked: the daemon
+    /// must not take the attachment for one that goes on.
+    fn drop(&mut self) {
+        if let Some(conn) = &self.conn {
+            // Fails only if the daemon has ended the connection.
+            let _ = conn.stream().shutdown(Shutdown::Both);
+        }
+    }
+}
+
 /// The result of a look for another daemon.
 pub(super) enum Looked {
     /// Nothing yet.
@@ -240,4 +252,21 @@ impl Search {
 /// Whether the daemon may soon answer differently: it is starting or busy, or has too many clients at the moment.
 fn may_pass(refusal: &Refusal) -> bool {
     matches!(refusal.kind, ErrorKind::Busy | ErrorKind::TryLater | ErrorKind::TooMany | ErrorKind::Internal)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Read as _;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn the_end_is_told_even_if_a_copy_of_the_descriptor_is_left() {
+        let (ours, mut theirs) = UnixStream::pair().unwrap();
+        let copy = ours.try_clone().unwrap();
+        drop(Reconnecting::new(Conn::new(ours, MAX_REPLY), None));
+        theirs.set_nonblocking(true).unwrap();
+        assert_eq!(theirs.read(&mut [0]).unwrap(), 0);
+        drop(copy);
+    }
 }
