@@ -94,8 +94,7 @@ impl Session {
             let wait = if self.until_empty { Duration::ZERO } else { self.until_silence().min(LOOK) };
             let until = clock::after(wait);
             let received = reader.recv_until(&mut bytes, until)?;
-            // Once with the first message, whose writer is there, and then while nothing comes.
-            if (received.is_none() || !watch.has_looked()) && watch.notices(Instant::now(), || reader.writer()) {
+            if watch.notices(Instant::now(), received.is_some(), || reader.writer()) {
                 let segment = &reader.names().segment;
                 note(&format!(
                     "the writer of {segment} is gone and has not removed it, probably because it was killed; waiting \

@@ -13,6 +13,8 @@ const FAR: Duration = Duration::from_secs(5);
 pub(super) struct WriterWatch {
     seen: Option<WriterSign>,
     next: Option<Instant>,
+    /// It was looked when a message came, and no writer has gone since.
+    has_met: bool,
     told: bool,
 }
 
@@ -22,15 +24,17 @@ impl WriterWatch {
         self.told = false;
     }
 
-    /// Whether there was a look.
-    pub(super) fn has_looked(&self) -> bool {
-        self.next.is_some()
-    }
-
     /// Whether this is the moment to say that the writer is gone, which is said once. `look` says what there is
-    /// to be seen, or nothing before there are objects.
-    pub(super) fn notices(&mut self, now: Instant, look: impl FnOnce() -> Option<WriterSign>) -> bool {
-        if self.next.is_some_and(|next| now < next) {
+    /// to be seen, or nothing before there are objects. Looks now and then while no message comes, and with the first
+    /// message of a writer: an earlier look may have found no writer, and a later one may come after its death.
+    pub(super) fn notices(
+        &mut self,
+        now: Instant,
+        has_message: bool,
+        look: impl FnOnce() -> Option<WriterSign>,
+    ) -> bool {
+        let meets = has_message && !std::mem::replace(&mut self.has_met, true);
+        if !meets && (has_message || self.next.is_some_and(|next| now < next)) {
             return false;
         }
         let sign = look();
@@ -41,6 +45,7 @@ impl WriterWatch {
             (_, Some(WriterSign::Lock)) => self.told = false,
             // Its lock is gone, or nobody has the segment any more.
             (Some(WriterSign::Lock), Some(_)) | (Some(WriterSign::Mapped), Some(WriterSign::Nothing)) => {
+                self.has_met = false;
                 return !std::mem::replace(&mut self.told, true);
             }
             _ => {}
@@ -59,7 +64,7 @@ mod tests {
         let (mut watch, mut now) = (WriterWatch::default(), Instant::now());
         let mut at = Vec::new();
         for (number, &sign) in signs.iter().enumerate() {
-            if watch.notices(now, || sign) {
+            if watch.notices(now, false, || sign) {
                 at.push(number);
             }
             now += FAR;
@@ -85,10 +90,22 @@ mod tests {
     #[test]
     fn it_is_looked_now_and_then() {
         let (mut watch, now) = (WriterWatch::default(), Instant::now());
-        watch.notices(now, || Some(Lock));
-        watch.notices(now + NEAR / 2, || unreachable!("too early"));
-        assert!(watch.notices(now + NEAR, || Some(Nothing)));
+        watch.notices(now, false, || Some(Lock));
+        watch.notices(now + NEAR / 2, false, || unreachable!("too early"));
+        assert!(watch.notices(now + NEAR, false, || Some(Nothing)));
         watch.rest();
-        watch.notices(now + NEAR + FAR / 2, || unreachable!("too early"));
+        watch.notices(now + NEAR + FAR / 2, false, || unreachable!("too early"));
+    }
+
+    #[test]
+    fn the_first_message_of_each_writer_shows_the_writer() {
+        let (mut watch, now) = (WriterWatch::default(), Instant::now());
+        assert!(!watch.notices(now, false, || None), "there are no objects yet");
+        for writer in 1..3 {
+            assert!(!watch.notices(now, true, || Some(Lock)));
+            watch.rest();
+            watch.notices(now, true, || unreachable!("its second message"));
+            assert!(watch.notices(now + NEAR, false, || Some(Nothing)), "the death of writer {writer}");
+        }
     }
 }
