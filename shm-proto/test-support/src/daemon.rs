@@ -153,7 +153,8 @@ impl Daemon {
     /// Waits until the figures of its only channel are as wanted, and returns them.
     #[track_caller]
     pub fn until_stat(&self, what: &str, wanted: impl Fn(&ChannelStat) -> bool) -> ChannelStat {
-        wait_for(what, || Some(self.stat()).filter(|stat| wanted(stat)))
+        let seen = || format!("{what}; there is {:?}, and the log says\n{}", self.stat(), self.log());
+        wait_for(seen, || Some(self.stat()).filter(|stat| wanted(stat)))
     }
 
     /// Waits until the figures of all channels are as wanted.

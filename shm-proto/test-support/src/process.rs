@@ -1,14 +1,18 @@
 //! Programs that run and what they leave behind.
 
 use std::borrow::BorrowMut;
-use std::io::{Read, Write};
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{JoinHandle, sleep, spawn};
 use std::time::{Duration, Instant};
 
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -41,30 +45,57 @@ pub fn clean(program: impl AsRef<Path>) -> Command {
     command
 }
 
-/// What a pipe has given so far.
+/// What a pipe has given so far, read by a thread, so that no program waits for its test, and before each look, so that a look finds
+/// what was written before.
 #[derive(Debug)]
 struct Capture {
-    bytes: Arc<Mutex<Vec<u8>>>,
+    inner: Arc<Mutex<Captured>>,
     thread: Option<JoinHandle<()>>,
 }
 
+#[derive(Debug)]
+struct Captured {
+    pipe: Option<Arc<File>>,
+    bytes: Vec<u8>,
+}
+
+impl Captured {
+    /// Reads what the pipe holds now.
+    fn catch_up(&mut self) {
+        let mut buffer = vec![0; 64 << 10];
+        while let Some(pipe) = &self.pipe {
+            match pipe.as_ref().read(&mut buffer) {
+                Ok(n @ 1..) => self.bytes.extend_from_slice(&buffer[..n]),
+                Err(e) if e.kind() == ErrorKind::Interrupted => {}
+                Err(e) if e.kind() == ErrorKind::WouldBlock => return,
+                Ok(0) | Err(_) => self.pipe = None,
+            }
+        }
+    }
+}
+
 impl Capture {
-    fn of(pipe: Option<impl Read + Send + 'static>) -> Self {
-        let bytes = Arc::new(Mutex::new(Vec::new()));
-        let into = Arc::clone(&bytes);
-        let thread = pipe.map(|mut pipe| {
+    fn of(pipe: Option<impl Into<OwnedFd>>) -> Self {
+        let pipe = pipe.map(|pipe| Arc::new(File::from(pipe.into())));
+        let inner = Arc::new(Mutex::new(Captured { pipe: pipe.clone(), bytes: Vec::new() }));
+        let shared = Arc::clone(&inner);
+        let thread = pipe.map(|pipe| {
+            // Only this end: the program's is another open file.
+            fcntl(&pipe, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).unwrap();
             spawn(move || {
-                let mut buffer = vec![0; 64 << 10];
-                while let Ok(n @ 1..) = pipe.read(&mut buffer) {
-                    into.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&buffer[..n]);
+                while lock(&shared).pipe.is_some() {
+                    let _ = poll(&mut [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE);
+                    lock(&shared).catch_up();
                 }
             })
         });
-        Capture { bytes, thread }
+        Capture { inner, thread }
     }
 
     fn so_far(&self) -> Vec<u8> {
-        self.bytes.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut captured = lock(&self.inner);
+        captured.catch_up();
+        captured.bytes.clone()
     }
 
     /// Reads to the end of the pipe.
@@ -76,8 +107,12 @@ impl Capture {
 
     fn rest(&mut self) -> Vec<u8> {
         self.finish();
-        std::mem::take(&mut self.bytes.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut lock(&self.inner).bytes)
     }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A program that runs. It is killed when the test lets go of it.
