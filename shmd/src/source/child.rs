@@ -303,7 +303,9 @@ mod tests {
         let mut running = start(&["sh", "-c", "trap '' TERM; sleep 1000 & echo $!; wait; sleep 1000"]);
         let line = output_until(&running, |text| text.ends_with(b"\n"));
         let grandchild: u32 = line.trim().parse().unwrap();
-        let start = shm_proto::internal::os::process::start_ticks(grandchild).unwrap();
+        let start = shm_proto::internal::os::process::start_ticks(grandchild);
+        let start =
+            start.unwrap_or_else(|| panic!("{grandchild}: {:?}", std::fs::read(format!("/proc/{grandchild}/stat"))));
         let status = running.finish().unwrap();
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
         wait_until("the grandchild is gone", || !shm_proto::internal::os::process::is_alive(grandchild, start));

@@ -368,7 +368,7 @@ fn memory_that_no_message_needs_is_given_back_after_a_while() {
     assert_eq!(daemon.stat().capacity, 1 << 20);
     drop(writer);
     wait_for(|| daemon.stat().capacity == 4096, || daemon.log());
-    assert!(daemon.log().contains("event=shrink channel=main old=1048576 new=4096 by=low-use"), "{}", daemon.log());
+    daemon.await_log(|log| log.contains("event=shrink channel=main old=1048576 new=4096 by=low-use"));
     assert_eq!(daemon.stop(), Some(0));
 }
 

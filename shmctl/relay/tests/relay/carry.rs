@@ -49,6 +49,8 @@ fn relays_that_end_and_start_again_go_on_where_they_were() {
     let sink = Sink::start(there.daemon.endpoint(), 0, 3000);
     for round in 0..4 {
         let (mut out, mut inward) = (here.out_with_stream(&server.url(), &[]), there.inward(&server.url(), &[]));
+        // It has taken over by then what ends it: the sink may still receive what the relay before it has published.
+        there.daemon.until_stat("the relay has the writer role", |stat| stat.writer.is_some());
         sink.until(sink.got() + 2000);
         for relay in if round % 2 == 0 { [&mut out, &mut inward] } else { [&mut inward, &mut out] } {
             relay.signal(Signal::SIGTERM);

@@ -10,6 +10,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Instant;
 
 use nix::sys::signal::Signal;
 use shm_proto::internal::control::{Conn, Received};
@@ -115,14 +116,17 @@ fn message(n: u64) -> Vec<u8> {
     (0..len as u64 / 8).flat_map(|word| mix(n * 128 + word).to_le_bytes()).collect()
 }
 
-fn attack(daemon: &Daemon, seed: u64, most: u64, made: &AtomicU64) {
+/// Makes at least so many mutations, and, if somebody has to be evicted, goes on until somebody was: a short attack may be over
+/// before the writer has looked at its readers.
+fn attack(daemon: &Daemon, seed: u64, most: u64, made: &AtomicU64, must_evict: Option<&AtomicBool>) {
     let mut numbers = (seed << 40..).map(mix);
     let mut random = |most: u64| numbers.next().unwrap() % most;
-    let mut mutations = 0;
-    while mutations < most {
+    let (mut mutations, begun) = (0, Instant::now());
+    let is_short = || must_evict.is_some_and(|done| !done.load(Ordering::Relaxed)) && begun.elapsed() < PATIENCE;
+    while mutations < most || is_short() {
         let mut hostile = Hostile::attach(daemon);
         let careful = random(4) == 0;
-        let mut last = most.min(mutations + EACH);
+        let mut last = mutations + if mutations < most { EACH.min(most - mutations) } else { EACH };
         let (mut tail, mut is_told) = (0, false);
         while mutations < last {
             if let Ok(shot) = Snapshot::read(hostile.segment.as_fd()) {
@@ -135,6 +139,7 @@ fn attack(daemon: &Daemon, seed: u64, most: u64, made: &AtomicU64) {
             made.fetch_add(ROUND, Ordering::Relaxed);
             if !is_told && !hostile.talk(&mut random) {
                 (last, is_told) = (last.min(mutations + AFTERWARDS), true);
+                must_evict.inspect(|done| done.store(true, Ordering::Relaxed));
             }
         }
     }
@@ -149,13 +154,13 @@ fn everything_is_mutated(keys: &str, loses: bool) {
     let mut daemon = Daemon::start(&format!("[[channel]]\n{sizes}\n{keys}\n"));
     let mut readers = [daemon.reader(Start::Oldest), daemon.reader(Start::Oldest)];
     let mut writer = daemon.writer();
-    let (stop, made) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (stop, made, evicted) = (AtomicBool::new(false), AtomicU64::new(0), AtomicBool::new(false));
     let received = std::thread::scope(|scope| {
         let _stop = Raise(&stop);
         let attackers: Vec<_> = (0..HOSTILE)
             .map(|seed| {
-                let (daemon, made) = (&daemon, &made);
-                scope.spawn(move || attack(daemon, seed, most, made))
+                let (daemon, made, must_evict) = (&daemon, &made, (!loses).then_some(&evicted));
+                scope.spawn(move || attack(daemon, seed, most, made, must_evict))
             })
             .collect();
         let stop = &stop;
