@@ -42,8 +42,9 @@ impl Writer {
     fn wake(&mut self) {
         if self.peers.wake(self.tail.pos(), false) {
             // The reader had read everything. So messages are rare, and processes that read the mark may as well see
-            // all of them.
+            // all of them. The next message looks at everything again: see `Space::place`.
             self.show_tail();
+            self.tail.close();
         }
     }
 

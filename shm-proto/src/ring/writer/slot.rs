@@ -169,8 +169,15 @@ impl Writer {
     #[cold]
     #[inline(never)]
     fn push_slowly(&mut self, message: &[u8]) -> Result<Option<u64>> {
-        let admitted = self.admit_slowly(message.len() as u64, Patience::Policy)?;
+        let admitted = self.admit_to_batch(message.len(), Patience::Policy)?;
         Ok(if admitted { self.tail.stage(message) } else { None })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn admit_to_batch(&mut self, len: usize, patience: Patience) -> Result<bool> {
+        self.space.expect_batch(&self.tail);
+        self.admit_slowly(len as u64, patience)
     }
 }
 
@@ -204,7 +211,7 @@ impl<'a> Batch<'a> {
         {
             return Ok(Some(seq));
         }
-        let admitted = self.writer.admit_slowly(message.len() as u64, Patience::until(timeout))?;
+        let admitted = self.writer.admit_to_batch(message.len(), Patience::until(timeout))?;
         Ok(if admitted { self.writer.tail.stage(message) } else { None })
     }
 
@@ -214,7 +221,8 @@ impl<'a> Batch<'a> {
     /// As [`push`](Self::push).
     #[inline]
     pub fn push_with(&mut self, len: usize, fill: impl FnOnce(&mut [u8])) -> Result<Option<u64>> {
-        if !self.writer.admit(len as u64, Patience::Policy)? {
+        let is_at_hand = self.writer.lease.is_current() && self.writer.tail.has_space(len as u64);
+        if !is_at_hand && !self.writer.admit_to_batch(len, Patience::Policy)? {
             return Ok(None);
         }
         Ok(Some(self.writer.tail.stage_with(len as u64, fill)))

@@ -23,6 +23,10 @@ pub(super) const ANSWER_NS: u64 = 1_000_000_000;
 /// The shortest time between two lines to the daemon about a full ring.
 const OVERFLOW_INTERVAL_NS: u64 = 1_000_000_000;
 
+/// A writer that takes longer than this for what the tail was opened for looks at everything else before each message: so it
+/// soon notices that the daemon has died. A daemon that comes in its place can announce nothing before it was spoken to.
+const RARE_NS: u64 = 20_000_000;
+
 /// What is known about growth.
 #[derive(Debug, Default)]
 struct Growth {
@@ -65,7 +69,16 @@ pub(super) struct Space {
     barrier: Barrier,
     growth: Growth,
     shrink: Option<Shrink>,
+    opened: Opened,
     overflow_told_ns: u64,
+}
+
+/// For how much the tail was opened last, where and when.
+#[derive(Debug, Default)]
+struct Opened {
+    ahead: u64,
+    pos: u64,
+    at_ns: u64,
 }
 
 impl Space {
@@ -81,6 +94,7 @@ impl Space {
             barrier,
             growth: Growth::default(),
             shrink: None,
+            opened: Opened::default(),
             overflow_told_ns: 0,
         }
     }
@@ -116,11 +130,21 @@ impl Space {
         self.marks.note(tail.place());
     }
 
-    /// Where a message of `len` bytes goes. If that is at the tail, this opens the tail for it, and for other messages
-    /// until the next mark is due.
+    /// Where a message of `len` bytes goes. If that is at the tail, this opens the tail for it, and for a busy writer also for
+    /// other messages, at most until the next mark is due.
     #[inline]
-    pub(super) fn place(&self, tail: &mut Tail, len: u64) -> Placement {
-        tail.open(&self.plan, len, self.marks.interval().min(MARK_EVERY))
+    pub(super) fn place(&mut self, tail: &mut Tail, len: u64) -> Placement {
+        let (now, pos) = (monotonic_ns(), tail.pos());
+        let Opened { ahead, pos: before, at_ns } = self.opened;
+        let is_rare = now.saturating_sub(at_ns) > RARE_NS;
+        let ahead = if is_rare { 0 } else { ahead.max(2 * (pos - before)).min(MARK_EVERY) };
+        self.opened = Opened { ahead, pos, at_ns: now };
+        tail.open(&self.plan, len, ahead.min(self.marks.interval()))
+    }
+
+    /// Opens the tail for many messages the next time: one after the other would become visible before its batch.
+    pub(super) fn expect_batch(&mut self, tail: &Tail) {
+        self.opened = Opened { ahead: MARK_EVERY, pos: tail.pos(), at_ns: monotonic_ns() };
     }
 
     /// Makes all readers continue at another offset. The caller must wake readers that sleep in front of the jump.
