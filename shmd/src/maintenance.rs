@@ -124,7 +124,9 @@ fn reap(mut child: Child) {
 /// When the daemon does not lend the role.
 pub(crate) fn finish_shrink(channel: &str) -> Result<()> {
     let channel: ChannelName = channel.parse()?;
-    let mut writer = match Writer::attach(&Endpoint::find(None), Some(&channel)) {
+    // For the next daemon it would be a program that has borrowed the role, and makes way for nobody.
+    let endpoint = Endpoint::find(None).with_patience(Duration::ZERO);
+    let mut writer = match Writer::attach(&endpoint, Some(&channel)) {
         // Another program was faster, and shrinks the channel in our place.
         Err(e) if e.refusal() == Some(ErrorKind::WriterTaken) => return Ok(()),
         writer => writer?,

@@ -148,7 +148,7 @@ impl LentLink {
         let lease = SharedPage::open(page.as_fd())?;
         let (channel, instance) = (lent.geometry.channel.clone(), lent.geometry.instance);
         let claim = WriterClaim { channel, segment, page, lease, instance, capacity: lent.capacity };
-        Ok(LentLink { line: Reconnecting::new(conn, Some(endpoint)), claim, taken: 0, told: 0 })
+        Ok(LentLink { line: Reconnecting::of_writer(conn, endpoint), claim, taken: 0, told: 0 })
     }
 
     /// Looks for another daemon.
@@ -232,6 +232,10 @@ impl Link<ToWriter, ToDaemon> for LentLink {
 
     fn changes(&self) -> u64 {
         self.line.changes()
+    }
+
+    fn has_given_up(&self) -> bool {
+        self.line.has_given_up()
     }
 
     fn looks_for_daemon(&self) -> Option<u64> {

@@ -22,6 +22,8 @@ use crate::ring::link::LinkError;
 
 /// Between two attempts.
 const PAUSE_NS: u64 = 25_000_000;
+/// The same once the patience of a writer is over.
+const LONG_PAUSE_NS: u64 = 1_000_000_000;
 /// How long a daemon that has taken the connection may take to answer.
 const ANSWER_NS: u64 = 5_000_000_000;
 
@@ -31,6 +33,7 @@ struct Search {
     endpoint: Endpoint,
     lost_ns: u64,
     next_ns: u64,
+    pause_ns: u64,
     asked: Option<(Conn, u64)>,
     /// Readable when the next attempt is due. Made when the first daemon is lost.
     timer: Option<TimerFd>,
@@ -55,13 +58,29 @@ pub(super) struct Reconnecting {
     conn: Option<Conn>,
     /// `None`: the attachment ends with the connection.
     search: Option<Search>,
+    /// After the patience is over, the search goes on, with long pauses.
+    goes_on: bool,
     changes: u64,
 }
 
 impl Reconnecting {
     /// With an endpoint, looks for another daemon there once the connection is lost.
     pub(super) fn new(conn: Conn, endpoint: Option<Endpoint>) -> Self {
-        Reconnecting { conn: Some(conn), search: endpoint.map(Search::new), changes: 0 }
+        Reconnecting { conn: Some(conn), search: endpoint.map(Search::new), goes_on: false, changes: 0 }
+    }
+
+    /// The same, for a writer: its readers have their place in its ring, so that a daemon that comes late has to find it. Without
+    /// patience, it ends with the daemon.
+    pub(super) fn of_writer(conn: Conn, endpoint: Endpoint) -> Self {
+        let goes_on = !endpoint.patience().is_zero();
+        let mut this = Reconnecting::new(conn, Some(endpoint));
+        this.goes_on = goes_on;
+        this
+    }
+
+    /// Whether there is no daemon, and none has come for as long as this program waits for one.
+    pub(super) fn has_given_up(&self) -> bool {
+        self.conn.is_none() && self.search.as_ref().is_none_or(|search| search.pause_ns == LONG_PAUSE_NS)
     }
 
     /// The content that the program expects of the channel, under each daemon.
@@ -115,6 +134,11 @@ impl Reconnecting {
             }
             Found::Nobody(patience) => {
                 log::info!("no daemon has replaced the one that died for {patience:?}");
+                if self.goes_on {
+                    search.pause_ns = LONG_PAUSE_NS;
+                    search.later(monotonic_ns());
+                    return Ok(Looked::Nothing);
+                }
                 self.search = None;
                 Err(LinkError::Disconnected)
             }
@@ -170,12 +194,12 @@ pub(super) enum Looked {
 
 impl Search {
     fn new(endpoint: Endpoint) -> Self {
-        Search { endpoint, lost_ns: 0, next_ns: 0, asked: None, timer: None }
+        Search { endpoint, lost_ns: 0, next_ns: 0, pause_ns: PAUSE_NS, asked: None, timer: None }
     }
 
     /// The daemon is gone.
     fn lost(&mut self) {
-        (self.lost_ns, self.next_ns, self.asked) = (monotonic_ns(), 0, None);
+        (self.lost_ns, self.next_ns, self.pause_ns, self.asked) = (monotonic_ns(), 0, PAUSE_NS, None);
         if self.timer.is_none() {
             // Without a timer, a program that sleeps in a poll loop looks when it wakes up for another reason.
             self.timer =
@@ -218,7 +242,8 @@ impl Search {
             return Found::Nothing;
         }
         let patience = self.endpoint.patience();
-        if now - self.lost_ns > u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX) {
+        let is_over = now - self.lost_ns > u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX);
+        if is_over && self.pause_ns < LONG_PAUSE_NS {
             return Found::Nobody(patience);
         }
         match session::open_now(&self.endpoint.socket).and_then(|stream| Some((stream, request()?))) {
@@ -240,9 +265,9 @@ impl Search {
     }
 
     fn later(&mut self, now: u64) -> Found {
-        self.next_ns = now + PAUSE_NS;
+        self.next_ns = now + self.pause_ns;
         if let Some(timer) = &self.timer {
-            let due = Expiration::OneShot(TimeSpec::from_duration(Duration::from_nanos(PAUSE_NS)));
+            let due = Expiration::OneShot(TimeSpec::from_duration(Duration::from_nanos(self.pause_ns)));
             let _ = timer.set(due, TimerSetTimeFlags::empty());
         }
         Found::Nothing

@@ -252,6 +252,11 @@ pub trait Link<In, Out>: Send + fmt::Debug {
     fn looks_for_daemon(&self) -> Option<u64> {
         None
     }
+
+    /// Whether the daemon is gone, and none has come in its place for as long as this program waits for one. One may come later.
+    fn has_given_up(&self) -> bool {
+        false
+    }
 }
 
 /// A writer's end.

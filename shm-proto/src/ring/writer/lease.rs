@@ -151,7 +151,7 @@ impl Lease {
     }
 
     pub(super) fn has_daemon(&self) -> bool {
-        self.link.is_some()
+        self.link.as_ref().is_some_and(|link| !link.has_given_up())
     }
 
     /// See [`Writer::link_fd`](super::Writer::link_fd).
@@ -163,7 +163,7 @@ impl Lease {
     pub(super) fn lacks_lines(&self) -> bool {
         // Acquire pairs with the daemon's store. That store comes before the generation is raised if there are more
         // lines to come, and after it if there are none.
-        self.link.is_some() && self.page.pending.value.load(Ordering::Acquire) > 0
+        self.has_daemon() && self.page.pending.value.load(Ordering::Acquire) > 0
     }
 
     /// Waits for a line from the daemon, until the given time at the latest.
