@@ -299,9 +299,11 @@ impl Reader {
 }
 
 impl Drop for Reader {
-    /// Shows how far the reader came, because the daemon logs that.
+    /// Shows how far the reader came, because the daemon logs that. A reader that has not chosen its start has no place.
     fn drop(&mut self) {
-        self.give_back();
+        if self.page.has_joined() {
+            self.give_back();
+        }
         self.page.leave();
     }
 }

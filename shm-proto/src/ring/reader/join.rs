@@ -1,6 +1,7 @@
 //! Where a reader starts.
 
 use super::error::{ReaderError, Result};
+use super::moves::Standing;
 use super::{Reader, trouble};
 use crate::os::clock::monotonic_ns;
 use crate::ring::geometry::Start;
@@ -26,10 +27,12 @@ impl Reader {
         // faster. If the floor passes the reader on the way, the reader also moves forward. The cursor is published
         // only at the end: a writer that waits for readers or acknowledgements takes a reader with a cursor for one
         // that receives what comes next. Until then, the writer holds the floor for a reader that it knows.
-        while start == Start::New && self.position.pos() - place.pos <= MARK_EVERY {
+        while start == Start::New && self.position.pos().saturating_sub(place.pos) <= MARK_EVERY {
             match self.look_ahead()? {
                 Some(found) => self.position.pass(found),
                 None if self.position.is_passed() => self.catch_up()?,
+                // Where this segment ends is being said: what stands here may or may not be a message.
+                None if self.standing()? == Standing::Unknown => drop(self.standing_for_certain()?),
                 None => break,
             }
         }
@@ -58,6 +61,7 @@ impl Reader {
             }
         }
         self.losses.begin_at(self.seq());
+        self.give_back_now();
         Ok(())
     }
 }

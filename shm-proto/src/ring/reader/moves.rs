@@ -191,7 +191,9 @@ impl Reader {
         self.connection.trouble.end();
         self.joined = Joined::No;
         self.pause.begin(self.position.at());
-        self.give_back_now();
+        if self.page.has_joined() {
+            self.give_back_now();
+        }
         Ok(())
     }
 }

@@ -128,6 +128,30 @@ fn a_reader_that_is_still_in_the_old_segment_counts_as_attached_and_is_waited_fo
 }
 
 #[test]
+fn a_slow_reader_that_is_still_in_the_old_segment_is_not_evicted_while_it_reads() {
+    let mut channel = TestChannel::new(4096, Geometry { evict_after_ms: 300, ..geometry(4096) });
+    let mut reader = channel.connected_reader(Start::Oldest);
+    let mut writer = channel.writer();
+    let mut sent = 0u64;
+    let mut fill = |writer: &mut Writer, timeout| {
+        while writer.publish_within(&sent.to_le_bytes(), timeout).is_ok() {
+            sent += 1;
+        }
+    };
+    fill(&mut writer, Duration::ZERO);
+    channel.move_on();
+    let mut writer = channel.writer();
+    fill(&mut writer, Duration::ZERO);
+    // Far longer than `evict_after` in all.
+    for n in 0..30 {
+        fill(&mut writer, Duration::from_millis(50));
+        assert_eq!(number(&mut reader), n);
+    }
+    let lines = channel.obey();
+    assert!(!lines.iter().any(|line| matches!(line, ToDaemon::Evicted { .. })), "{lines:?}");
+}
+
+#[test]
 fn a_reader_of_a_daemon_that_died_in_the_middle_of_a_move_stays_where_it_is() {
     let mut channel = TestChannel::new(4096, geometry(4096));
     let mut reader = channel.connected_reader(Start::Oldest);

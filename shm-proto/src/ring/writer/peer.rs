@@ -31,6 +31,8 @@ pub(super) struct Peer {
     /// While the reader is joining: the floor when it was registered. The reader may still choose this place or a later
     /// one as its start.
     hold: Option<u64>,
+    /// The last cursor before `hold`: the reader is still in the segment before this one.
+    former: u64,
     standstill: Standstill,
     wakes: Wakes,
     /// The reader's process, number and start, if it was found alive when the reader had chosen its start. A process
@@ -55,9 +57,10 @@ impl Peer {
         // bit sees a floor that is no older than this one.
         page.control.value.fetch_or(control::REGISTERED, Ordering::SeqCst);
         let (standstill, wakes) = (Standstill::default(), Wakes::new());
-        let (cursor, hold) = (floor, Some(floor));
+        let (cursor, hold, former) = (floor, Some(floor), 0);
         let (is_disowned, lost_ns, process) = (false, None, None);
-        let peer = Peer { id, page_id, is_disowned, lost_ns, page, bell, cursor, hold, standstill, wakes, process };
+        let peer =
+            Peer { id, page_id, is_disowned, lost_ns, page, bell, cursor, hold, former, standstill, wakes, process };
         peer.ring_anyway();
         peer
     }
@@ -99,7 +102,14 @@ impl Peer {
         // cursor.
         let cursor = self.page.line.cursor.load(Ordering::Acquire);
         if let Some(hold) = self.hold {
-            if cursor == CURSOR_JOINING || cursor < hold {
+            if cursor == CURSOR_JOINING {
+                return Ok(());
+            }
+            if cursor < hold {
+                if cursor > self.former {
+                    self.former = cursor;
+                    self.standstill.moved();
+                }
                 return Ok(());
             }
             self.hold = None;
