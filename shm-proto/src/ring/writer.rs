@@ -37,6 +37,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use self::ack::Late;
 use self::error::Result;
 pub use self::error::WriterError;
 use self::lease::Lease;
@@ -223,7 +224,7 @@ impl Writer {
         }
         self.expect_ack();
         let seq = self.commit(message.len() as u64)?;
-        self.await_ack(patience)?;
+        self.await_ack(patience, Late::IsEvicted)?;
         Ok(Some(seq))
     }
 

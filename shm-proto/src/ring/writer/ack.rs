@@ -10,11 +10,21 @@ use crate::os::clock::monotonic_ns;
 use crate::ring::spin;
 use crate::ring::writer::error::{Result, WriterError};
 
+/// What happens to a reader that stands still for `evict_after` while the writer waits for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Late {
+    /// It holds up publishing.
+    IsEvicted,
+    /// The program only wants to know.
+    Stays,
+}
+
 impl Writer {
     /// Waits until every attached reader has read everything that was published.
     ///
     /// A reader says so when it looks for the next message. A reader that has finished with the last message and does not look
-    /// for another one counts as behind; [`publish_acked`](Self::publish_acked) hears of the end of that message.
+    /// for another one counts as behind; [`publish_acked`](Self::publish_acked) hears of the end of that message. Nobody is evicted
+    /// for being behind.
     ///
     /// # Errors
     /// [`WriterError::Unacknowledged`] if a reader has not read everything within `timeout`.
@@ -24,7 +34,7 @@ impl Writer {
             return Err(self.deposed());
         }
         self.expect_ack();
-        self.await_ack(Patience::until(timeout))
+        self.await_ack(Patience::until(timeout), Late::Stays)
     }
 
     /// Makes the message at the tail visible on a channel with `ack`, and waits until every reader has read it.
@@ -50,19 +60,21 @@ impl Writer {
             return Ok(());
         }
         let policy = Patience::until(Duration::from_millis(self.geometry.ack_timeout_ms));
-        self.await_ack(if patience.deadline_ns() < policy.deadline_ns() { patience } else { policy })
+        self.await_ack(if patience.deadline_ns() < policy.deadline_ns() { patience } else { policy }, Late::IsEvicted)
     }
 
     /// Waits until every attached reader has passed the tail.
     ///
     /// # Errors
     /// Only [`WriterError::Unacknowledged`]: the message is published.
-    pub(super) fn await_ack(&mut self, patience: Patience) -> Result<()> {
+    pub(super) fn await_ack(&mut self, patience: Patience, late: Late) -> Result<()> {
         let target = self.tail.pos();
         let need = Need::Ack { target };
         let seq = self.tail.seq().wrapping_sub(1);
         let deadline_ns = patience.deadline_ns();
         let spin_until_ns = monotonic_ns() + spin::SPIN_NS;
+        // Again: a reader that was just giving back has overwritten what asked it.
+        self.peers.ask_wanting(need);
         loop {
             // Cursors are checked against the current tail: in the meantime, a shrink may have sent readers beyond this
             // message.
@@ -91,7 +103,9 @@ impl Writer {
                 peer.sleep_until_read(target, until, || self.lease.is_current_before_sleep());
                 self.refresh();
                 self.peers.waited(need, now, until, self.limit());
-                self.evict_overdue(need);
+                if late == Late::IsEvicted {
+                    self.evict_overdue(need);
+                }
                 self.beat();
                 self.daemon_lines()
             } else {

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use super::Writer;
+use super::ack::Late;
 use super::wait::{Patience, SLICE_NS};
 use crate::os::clock::monotonic_ns;
 use crate::ring::writer::error::{Result, WriterError};
@@ -44,7 +45,7 @@ impl Writer {
     /// [`WriterError::Unacknowledged`], at the deadline or when waiting longer does not help.
     pub(crate) fn await_acks(&mut self, deadline_ns: u64, timeout: Duration) -> Result<bool> {
         let slice = deadline_ns.min(monotonic_ns().saturating_add(SLICE_NS));
-        match self.await_ack(Patience::Until { deadline_ns: slice, timeout }) {
+        match self.await_ack(Patience::Until { deadline_ns: slice, timeout }, Late::IsEvicted) {
             Err(_) if slice < deadline_ns && monotonic_ns() >= slice => Ok(false),
             acknowledged => acknowledged.map(|()| true),
         }

@@ -177,6 +177,13 @@ impl Peers {
         }
     }
 
+    /// The same for those that have not come as far as the writer needs.
+    pub(super) fn ask_wanting(&mut self, need: Need) {
+        for peer in self.list.iter_mut().filter(|peer| peer.is_wanting(need)) {
+            peer.ask();
+        }
+    }
+
     /// Counts a wait of the writer against the readers that have not come as far as the writer needs, and asks them for
     /// their cursors from time to time. The wait counts from its beginning to now, or to its planned end if that is
     /// earlier: if the wait took longer than planned, this process was stopped, and the readers may have been stopped
