@@ -198,6 +198,32 @@ fn publishing_waits_for_as_many_readers_as_the_channel_wants() {
 }
 
 #[test]
+fn publishing_that_waits_for_readers_hears_that_fewer_are_enough_and_goes_on_shrinking() {
+    let mut channel = TestChannel::new(65536, Geometry { wait_readers: 1, ..geometry(65536) });
+    let mut reader = channel.reader(Start::Oldest);
+    let mut writer = channel.writer();
+    for n in 0..200 {
+        writer.publish(&message(n, 200)).unwrap();
+    }
+    let policy =
+        |wait_readers| ToWriter::Policy { ack: false, ack_timeout_ms: 1, evict_after_ms: 60_000, wait_readers };
+    channel.send(policy(2), Vec::new());
+    channel.shrink(8192);
+    let publishing = std::thread::spawn(move || writer.publish(b"last").unwrap());
+    for n in 0..200 {
+        assert_eq!(receive(&mut reader), message(n, 200));
+    }
+    wait_until("the shrink is done", || {
+        assert!(reader.try_recv().unwrap().is_none());
+        channel.obey().iter().any(|line| matches!(line, ToDaemon::Shrunk { .. }))
+    });
+    assert!(!publishing.is_finished());
+    channel.send(policy(1), Vec::new());
+    assert_eq!(receive(&mut reader), b"last");
+    assert_eq!(publishing.join().unwrap(), Some(200));
+}
+
+#[test]
 fn an_evicted_reader_is_none_of_those_that_publishing_waits_for() {
     let mut channel = TestChannel::new(4096, Geometry { wait_readers: 1, evict_after_ms: 30, ..geometry(4096) });
     let _stuck = channel.reader(Start::Oldest);

@@ -188,11 +188,12 @@ impl Writer {
 
     /// Waits until as many readers are attached as the channel requires.
     pub(super) fn await_readers(&mut self, patience: Patience) -> Result<()> {
-        let wanted = self.geometry.wait_readers as usize;
-        if wanted == 0 {
-            return Ok(());
-        }
         loop {
+            // Again each time: a reload may have changed it.
+            let wanted = self.geometry.wait_readers as usize;
+            if wanted == 0 {
+                return Ok(());
+            }
             let have = self.peers.joined();
             if have >= wanted {
                 return Ok(());
@@ -209,9 +210,17 @@ impl Writer {
                 return Err(WriterError::TimedOut { what: what(), waited: patience.timeout() });
             }
             // A reader that is attached but has not chosen its start posts no semaphore. Choosing takes microseconds.
-            let slice = if have < self.peers.len() { 1_000_000 } else { 1_000_000_000 };
+            let slice = match () {
+                () if have < self.peers.len() => 1_000_000,
+                () if self.is_shrinking() => SLICE_NS,
+                () => 1_000_000_000,
+            };
             self.lease.doze((now + slice).min(patience.deadline_ns()));
             self.daemon_lines_now()?;
+            if self.is_shrinking() {
+                self.refresh();
+                self.go_on_shrinking();
+            }
         }
     }
 }
