@@ -244,6 +244,11 @@ impl Sizing {
     /// Ends the present change; clients that wait for it are told `why`.
     fn take_back(&mut self, why: &str, out: &mut Vec<Action>) {
         let size = self.pending();
+        if self.growing.is_some() || self.shrinking.is_some() {
+            // A writer that waits for an answer to its wish has it, and asks again if it needs to.
+            self.wanted = 0;
+            self.tell(ToWriter::Grown { capacity: self.capacity, done: false }, out);
+        }
         if let Some(growing) = self.growing.take() {
             out.push(Action::CancelReservation);
             out.push(Action::Cut { to: self.capacity, after: None });
@@ -251,9 +256,7 @@ impl Sizing {
                 out.push(Action::Grew { old: growing.old, new: self.capacity, by: growing.by });
             }
         }
-        if self.shrinking.take().is_some() {
-            self.tell(ToWriter::Grown { capacity: self.capacity, done: false }, out);
-        }
+        self.shrinking = None;
         self.waiters.refuse(ErrorKind::Busy, out, |wanted| {
             format!("the change to {} was given up: {why}", Bytes(size.unwrap_or(wanted)))
         });

@@ -104,7 +104,10 @@ fn a_shrink_is_answered_when_the_writer_is_below() {
     let mut sizing = channel(true);
     let now = Instant::now();
     let target = 64 * KIB;
-    assert_eq!(sizing.ask(now, 1, target, PLENTY), [Action::Tell(ToWriter::Shrink { capacity: target, id: 1 })]);
+    assert_eq!(
+        sizing.ask(now, 1, target, PLENTY),
+        [Action::Tell(ToWriter::Shrink { capacity: target, id: 1 })]
+    );
     assert_eq!(
         sizing.shrunk(1, 9),
         [
@@ -193,10 +196,34 @@ fn a_later_request_replaces_an_earlier_one_and_says_so() {
     sizing.ask(now, 1, 4 * MIB, PLENTY);
     sizing.reserved(2 * MIB);
     let out = sizing.ask(now, 2, 64 * KIB, PLENTY);
-    assert_eq!(out[0], Action::CancelReservation);
-    assert_eq!(out[1], Action::Cut { to: 2 * MIB, after: None });
-    assert!(matches!(&out[3], Action::Refuse { client: 1, kind: ErrorKind::Busy, .. }), "{out:?}");
+    // The writer may have asked for the growth, and would wait for an answer.
+    assert_eq!(out[0], Action::Tell(ToWriter::Grown { capacity: 2 * MIB, done: false }));
+    assert_eq!(out[1], Action::CancelReservation);
+    assert_eq!(out[2], Action::Cut { to: 2 * MIB, after: None });
+    assert!(matches!(&out[4], Action::Refuse { client: 1, kind: ErrorKind::Busy, .. }), "{out:?}");
     assert_eq!(sizing.pending(), Some(64 * KIB));
+}
+
+/// Else the writer waits for ever: the operator's growth fails, and the wish for less was given up for it.
+#[test]
+fn a_writer_whose_growth_is_replaced_by_one_that_fails_has_its_answer() {
+    let mut sizing = channel(true);
+    let now = Instant::now();
+    let capacity = sizing.capacity();
+    assert!(matches!(sizing.writer_asks(now, 2 * capacity, PLENTY)[..], [Action::Reserve { .. }]));
+    let out = sizing.ask(now, 1, 4 * capacity, &Free::in_shm(0));
+    assert!(out.contains(&Action::Tell(ToWriter::Grown { capacity, done: false })), "{out:?}");
+    assert!(out.iter().any(|action| matches!(action, Action::Refuse { client: 1, .. })), "{out:?}");
+}
+
+#[test]
+fn a_wish_that_was_answered_does_not_keep_the_policy_from_shrinking() {
+    let mut sizing = channel(true);
+    let (now, capacity) = (Instant::now(), sizing.capacity());
+    sizing.ask(now, 1, 64 * KIB, PLENTY);
+    sizing.writer_asks(now, 2 * capacity, PLENTY);
+    sizing.ask(now, 2, capacity, PLENTY);
+    assert!(!sizing.low_use(now, 64 * KIB).is_empty());
 }
 
 #[test]

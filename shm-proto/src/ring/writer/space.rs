@@ -244,12 +244,15 @@ impl Space {
     /// if growth is impossible for now.
     pub(super) fn ask_to_grow(&mut self, lease: &mut Lease, capacity: u64) -> bool {
         let growth = &mut self.growth;
+        if !lease.has_daemon() {
+            growth.asked_ns = None;
+            return false;
+        }
         if growth.asked_ns.is_some() {
             return true;
         }
         let now = monotonic_ns();
-        let refused = now < growth.not_before_ns && capacity >= growth.capacity;
-        if capacity > self.max_capacity || !lease.has_daemon() || refused {
+        if capacity > self.max_capacity || now < growth.not_before_ns && capacity >= growth.capacity {
             return false;
         }
         growth.asked_ns = Some(now);
