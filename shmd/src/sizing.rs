@@ -42,7 +42,7 @@ struct Shrinking {
 
 impl Shrinking {
     fn line(&self) -> ToWriter {
-        ToWriter::Shrink { capacity: self.target, id: self.id }
+        ToWriter::Shrink { capacity: self.target, id: self.id, yields: self.by != By::Operator }
     }
 }
 

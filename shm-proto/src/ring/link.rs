@@ -65,6 +65,9 @@ pub enum ToWriter {
         capacity: u64,
         /// [`ToDaemon::Shrunk`] returns this number, so that the daemon ignores an answer that crossed a later line.
         id: u32,
+        /// Nobody has asked for it: a writer whose ring is full may ask for growth, and that ends the shrink.
+        #[serde(default)]
+        yields: bool,
     },
     /// The channel's policy has changed.
     Policy {

@@ -314,7 +314,7 @@ impl TestChannel {
     pub(super) fn shrink(&mut self, capacity: u64) {
         self.next_id += 1;
         self.shrinking = Some(self.next_id);
-        self.send(ToWriter::Shrink { capacity, id: self.next_id }, Vec::new());
+        self.send(ToWriter::Shrink { capacity, id: self.next_id, yields: false }, Vec::new());
     }
 
     /// The lines that the writer has sent.

@@ -16,7 +16,7 @@ fn a_writer_that_lived_through_its_daemons_death_gets_the_shrink_again_unless_it
     };
     let mut sizing = left();
     assert_eq!(sizing.resumed(2 * MIB), [Action::Cut { to: 2 * MIB, after: None }]);
-    assert_eq!(sizing.writer(now, true), [Action::Tell(ToWriter::Shrink { capacity: 64 * KIB, id: 1 })]);
+    assert_eq!(sizing.writer(now, true), [Action::Tell(ToWriter::Shrink { capacity: 64 * KIB, id: 1, yields: false })]);
     assert_eq!((sizing.capacity(), sizing.wish()), (2 * MIB, Some((64 * KIB, By::Operator))));
     let mut sizing = left();
     let shrank = Action::Shrank { old: MIB, new: 64 * KIB, by: By::Operator };

@@ -106,7 +106,7 @@ fn a_shrink_is_answered_when_the_writer_is_below() {
     let target = 64 * KIB;
     assert_eq!(
         sizing.ask(now, 1, target, PLENTY),
-        [Action::Tell(ToWriter::Shrink { capacity: target, id: 1 })]
+        [Action::Tell(ToWriter::Shrink { capacity: target, id: 1, yields: false })]
     );
     assert_eq!(
         sizing.shrunk(1, 9),
@@ -137,7 +137,7 @@ fn a_shrink_without_a_writer_waits_for_the_next_one() {
     let now = Instant::now();
     let out = sizing.ask(now, 1, 64 * KIB, PLENTY);
     assert!(matches!(out[..], [Action::Done { pending: true, .. }]), "{out:?}");
-    assert_eq!(sizing.writer(now, true), [Action::Tell(ToWriter::Shrink { capacity: 64 * KIB, id: 1 })]);
+    assert_eq!(sizing.writer(now, true), [Action::Tell(ToWriter::Shrink { capacity: 64 * KIB, id: 1, yields: false })]);
 }
 
 #[test]
@@ -233,7 +233,7 @@ fn the_report_of_a_shrink_taken_back_is_not_mistaken_for_the_next_one() {
     sizing.low_use(now, 64 * KIB);
     sizing.writer_asks(now, MIB, PLENTY);
     let out = sizing.ask(now, 1, 64 * KIB, PLENTY);
-    assert_eq!(out, [Action::Tell(ToWriter::Shrink { capacity: 64 * KIB, id: 2 })]);
+    assert_eq!(out, [Action::Tell(ToWriter::Shrink { capacity: 64 * KIB, id: 2, yields: false })]);
     assert_eq!(sizing.shrunk(1, 9), [], "the first shrink's report");
     assert_eq!(sizing.capacity(), MIB);
     assert!(sizing.shrunk(2, 9).contains(&Action::Cut { to: 64 * KIB, after: Some(9) }));
@@ -327,7 +327,7 @@ impl Model {
                 self.limit = capacity;
                 self.target = None;
             }
-            Some(ToWriter::Shrink { capacity, id }) => self.target = Some((capacity, id)),
+            Some(ToWriter::Shrink { capacity, id, .. }) => self.target = Some((capacity, id)),
             _ => {}
         }
     }

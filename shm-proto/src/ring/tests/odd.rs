@@ -50,7 +50,7 @@ fn no_more_than_is_mapped_is_used_whatever_is_allowed() {
     publish(&mut writer);
     channel.send(ToWriter::Grown { capacity: u64::MAX, done: true }, Vec::new());
     publish(&mut writer);
-    channel.send(ToWriter::Shrink { capacity: 1 << 30, id: 1 }, Vec::new());
+    channel.send(ToWriter::Shrink { capacity: 1 << 30, id: 1, yields: false }, Vec::new());
     publish(&mut writer);
     assert_eq!(Snapshot::read(channel.segment.as_fd()).unwrap().capacity, 4096);
 }

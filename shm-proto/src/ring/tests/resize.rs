@@ -61,6 +61,25 @@ fn a_writer_whose_growth_was_given_up_for_a_shrink_asks_again() {
 }
 
 #[test]
+fn a_full_ring_undoes_a_shrink_that_nobody_has_asked_for() {
+    for (yields, on_full) in
+        [(true, OnFull::Block), (true, OnFull::Drop), (true, OnFull::Overwrite), (false, OnFull::Block)]
+    {
+        let mut channel = TestChannel::new(16384, Geometry { on_full, ..geometry(1 << 20) });
+        let _reader = channel.reader(Start::Oldest);
+        let mut writer = channel.writer();
+        for _ in 0..100 {
+            writer.try_publish(&[7; 100]).unwrap();
+        }
+        channel.send(ToWriter::Shrink { capacity: 4096, id: 1, yields }, Vec::new());
+        let _ = writer.try_publish(&[7; 100]);
+        let heard = channel.hear();
+        let asks = heard.iter().any(|line| matches!(line, ToDaemon::Grow { .. }));
+        assert_eq!(asks, yields, "{on_full:?}: {heard:?}");
+    }
+}
+
+#[test]
 fn a_shrink_waits_for_the_readers_and_then_gives_the_memory_back() {
     let mut channel = TestChannel::new(1 << 20, geometry(1 << 20));
     let mut reader = channel.reader(Start::Oldest);

@@ -137,8 +137,8 @@ impl Writer {
         let (needed, capacity) = (self.space.needed_for(self.tail.stride_of(len)), self.space.capacity());
         // A ring that is shrinking on request is full for that reason. Only a message that cannot wait undoes the
         // shrink.
-        let growing =
-            (!full || !self.space.is_shrinking()) && self.space.ask_to_grow(&mut self.lease, needed.max(capacity + 1));
+        let growing = (!full || !self.space.is_shrinking_on_request())
+            && self.space.ask_to_grow(&mut self.lease, needed.max(capacity + 1));
         if growing && patience != Patience::None && (!full || on_full != OnFull::Block) {
             // Only the daemon can help. A channel that never holds up its writer does not wait long for the daemon.
             self.await_growth(patience)?;

@@ -23,6 +23,7 @@ use std::time::Duration;
 
 use super::Writer;
 use super::peer::Named;
+use super::space::Shrink;
 use super::wait::{Patience, SLICE_NS};
 use crate::error::{ProtocolError, SystemError};
 use crate::os::bell::Bell;
@@ -111,8 +112,8 @@ impl Writer {
             ToWriter::ReaderLeft { reader } => drop(self.peers.remove(reader)),
             ToWriter::Grown { capacity, done } => self.space.grown(&mut self.tail, capacity, done),
             ToWriter::NotGrown { reason } => self.space.not_grown(reason),
-            ToWriter::Shrink { capacity, id } => {
-                self.space.begin_shrink(&mut self.tail, capacity, id);
+            ToWriter::Shrink { capacity, id, yields } => {
+                self.space.begin_shrink(&mut self.tail, Shrink { capacity, id, yields });
                 self.settle();
             }
             ToWriter::Policy { ack, ack_timeout_ms, evict_after_ms, wait_readers } => {

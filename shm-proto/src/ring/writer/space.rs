@@ -45,6 +45,8 @@ struct Growth {
 pub(super) struct Shrink {
     pub(super) capacity: u64,
     pub(super) id: u32,
+    /// Nobody has asked for it.
+    pub(super) yields: bool,
 }
 
 /// The result of an attempt to move the floor.
@@ -262,9 +264,9 @@ impl Space {
     }
 
     /// The daemon wants a smaller capacity.
-    pub(super) fn begin_shrink(&mut self, tail: &mut Tail, capacity: u64, id: u32) {
-        let capacity = capacity.min(self.max_capacity);
-        self.shrink = Some(Shrink { capacity, id });
+    pub(super) fn begin_shrink(&mut self, tail: &mut Tail, shrink: Shrink) {
+        let capacity = shrink.capacity.min(self.max_capacity);
+        self.shrink = Some(Shrink { capacity, ..shrink });
         // Neither a request nor a refusal for the old capacity says anything any more. The daemon has given up the growth that it
         // was asked for, and does not answer that request.
         self.growth = Growth::default();
@@ -276,6 +278,11 @@ impl Space {
     #[inline]
     pub(super) fn is_shrinking(&self) -> bool {
         self.shrink.is_some()
+    }
+
+    /// Whether a ring that is full may be so because somebody wanted it smaller.
+    pub(super) fn is_shrinking_on_request(&self) -> bool {
+        self.shrink.is_some_and(|shrink| !shrink.yields)
     }
 
     /// Whether the memory above the smaller capacity is still needed.

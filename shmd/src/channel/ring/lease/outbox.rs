@@ -156,7 +156,7 @@ mod tests {
 
     #[test]
     fn of_sizes_only_what_still_counts_is_told_and_readers_come_first() {
-        let shrink = |id| ToWriter::Shrink { capacity: 4096, id };
+        let shrink = |id| ToWriter::Shrink { capacity: 4096, id, yields: false };
         let refused = |reason: &str| ToWriter::NotGrown { reason: reason.to_owned() };
         let mut outbox = Outbox::default();
         outbox.put(shrink(1));
