@@ -43,6 +43,7 @@ impl Daemon {
                 if let Some(channel) = self.channels.get_mut(channel) {
                     channel.ring_mut().retry_source(&mut self.connections);
                 }
+                self.keep_ticking();
             }
             Timer::Inspect(channel) => {
                 if let Some(channel) = self.channels.get_mut(channel) {
@@ -53,6 +54,7 @@ impl Daemon {
                 if let Some(channel) = self.channels.get_mut(channel) {
                     channel.ring_mut().claim_due(&mut self.connections);
                 }
+                self.keep_ticking();
             }
             Timer::Returning(channel) => {
                 if let Some(channel) = self.channels.get_mut(channel) {

@@ -179,6 +179,31 @@ fn the_helper_of_a_waiting_shrink_makes_way_for_a_writer() {
 }
 
 #[test]
+fn the_helper_of_a_dead_daemon_is_no_writer_of_the_next_one() {
+    let mut daemon = Daemon::start("helper-left", CHANNEL);
+    let mut reader = Reader::attach(&daemon.endpoint(), None, Start::Oldest).unwrap();
+    let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
+    for n in 0..800u32 {
+        writer.publish(&n.to_le_bytes().repeat(250)).unwrap();
+    }
+    drop(writer);
+    wait_for(|| daemon.stat().writer.is_none(), || daemon.log());
+    assert!(resize(&daemon, 64 * KIB).pending, "a reader is in the way");
+    daemon.die();
+    daemon.come_back();
+    let attach = || Writer::attach(&daemon.endpoint(), None).ok();
+    let mut writer = shm_test_support::wait_for("the writer role is to be had", attach);
+    assert_eq!(writer.publish(b"after").unwrap(), Some(800));
+    let mut bytes = Vec::new();
+    for n in 0..800u32 {
+        reader.recv_into(&mut bytes, Some(PATIENCE)).unwrap();
+        assert_eq!(bytes, n.to_le_bytes().repeat(250));
+    }
+    reader.recv_into(&mut bytes, Some(PATIENCE)).unwrap();
+    assert_eq!((bytes.as_slice(), reader.lost()), (&b"after"[..], 0));
+}
+
+#[test]
 fn nothing_is_lost_while_the_size_goes_up_and_down_under_load() {
     let daemon = Daemon::start("load", CHANNEL);
     let mut readers: Vec<Reader> =

@@ -45,6 +45,13 @@ pub(super) struct Claiming {
     asking: VecDeque<(ClientId, Option<String>)>,
 }
 
+impl Claiming {
+    /// The next one who asks waits for as long as the first one did.
+    fn start_over(&mut self) {
+        (self.former_until, self.readers_until) = (None, None);
+    }
+}
+
 impl Ring {
     /// Ensures that only the next writer can write to the segment, and that the daemon knows all readers of the
     /// segment. If another process is still in the segment after a while, the channel moves.
@@ -70,7 +77,7 @@ impl Ring {
         } else {
             None
         };
-        (self.claiming.former_until, self.claiming.readers_until) = (None, None);
+        self.claiming.start_over();
         if let Some(why) = why {
             self.move_or_heal(connections, &why)?;
         }
@@ -106,7 +113,11 @@ impl Ring {
 
     /// A program that waited for the role is gone.
     pub(super) fn stops_asking(&mut self, client: ClientId) {
+        let before = self.claiming.asking.len();
         self.claiming.asking.retain(|(asking, _)| *asking != client);
+        if before > 0 && self.claiming.asking.is_empty() {
+            self.claiming.start_over();
+        }
     }
 
     /// Refuses all waiting programs, because the role is not lent any more.
@@ -116,6 +127,7 @@ impl Ring {
             let refusal = channel_refusal(&self.config.name, shm_proto::ErrorKind::Busy, reason);
             connections.reply(client, Err(refusal), Vec::new());
         }
+        self.claiming.start_over();
     }
 }
 

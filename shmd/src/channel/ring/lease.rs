@@ -66,14 +66,16 @@ impl Offer {
         Ok((Self { page, lines: Outbox::default() }, fd))
     }
 
-    /// An offer for a program that shows the page of a lease from a dead daemon. `None` if that lease was already over.
+    /// An offer for a program that shows the page of a lease from a dead daemon, and whether that daemon held back lines, which
+    /// may have named readers. `None` if that lease was already over.
     ///
     /// # Errors
     /// If the page is not a lease page.
-    pub(super) fn resumed(page: BorrowedFd<'_>) -> Result<Option<Self>> {
+    pub(super) fn resumed(page: BorrowedFd<'_>) -> Result<Option<(Self, bool)>> {
         let page = SharedPage::<LeasePage>::open(page)?;
         let is_over = page.generation.value.load(Ordering::SeqCst) & OVER != 0;
-        Ok((!is_over).then(|| Self { page, lines: Outbox::default() }))
+        let lacks_lines = page.pending.value.load(Ordering::SeqCst) > 0;
+        Ok((!is_over).then(|| (Self { page, lines: Outbox::default() }, lacks_lines)))
     }
 
     /// Keeps a line for the holder. The holder's page says that there is a line to come.

@@ -66,7 +66,7 @@ impl Ring {
             Err(why) => return self.refuse(ErrorKind::BadRequest, why.to_string()),
             Ok(offer) => offer,
         };
-        let Some(mut offer) = offer else {
+        let Some((mut offer, lacks_lines)) = offer else {
             return self.refuse(ErrorKind::WriterTaken, "the lending was over before");
         };
         self.make_way(connections);
@@ -79,8 +79,10 @@ impl Ring {
         let most = self.segments.current().data_length().map_err(|e| self.internal(&e.into()))?.min(self.config.max);
         let capacity = capacity.clamp(self.size.capacity().min(most), most);
         self.change_size(connections, |sizing, _| sizing.resumed(capacity));
-        // The writer knows its readers already.
-        self.returning.give_up();
+        if !lacks_lines {
+            // The writer knows its readers already.
+            self.returning.give_up();
+        }
         offer.put(self.segments.policy());
         // This line cancels a shrink that the dead daemon requested, and answers a request to grow. If a shrink is
         // still wanted, it follows.

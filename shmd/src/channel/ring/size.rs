@@ -91,6 +91,11 @@ impl Size {
         self.sizing.set_bounds(bounds);
     }
 
+    /// When requests that wait are looked at again at the latest.
+    pub(super) fn deadline(&self) -> Option<Instant> {
+        self.sizing.deadline()
+    }
+
     /// A writer is about to come and carry out a shrink.
     pub(super) fn expect_writer(&mut self) {
         self.sizing.expect_writer();
@@ -133,8 +138,10 @@ impl Ring {
         if let Err(refusal) = self.check_for(connections) {
             return connections.reply(client, Err(refusal), Vec::new());
         }
-        // The newest request wins.
-        self.size.left = None;
+        if self.size.sizing.bounds().fit(bytes).is_some() {
+            // The newest request wins.
+            self.size.left = None;
+        }
         if self.size.sizing.needs_writer(bytes) {
             self.start_helper(connections);
         }
@@ -270,7 +277,7 @@ impl Ring {
         for (client, answer) in answers {
             connections.reply(client, answer, Vec::new());
         }
-        connections.events.set_timer(Timer::Resize(self.id), self.size.sizing.deadline());
+        connections.events.set_timer(Timer::Resize(self.id), self.size.deadline());
     }
 
     fn resized(&mut self, event: LogEvent, old: u64, new: u64) -> Operation {

@@ -77,8 +77,11 @@ impl Ring {
     /// Tries again to start a source.
     pub(crate) fn retry_source(&mut self, connections: &mut Connections) {
         if self.has_writer() {
-            // In the meantime, a program has borrowed the role.
-            return self.retry_later(connections);
+            // In the meantime, a program has borrowed the role, or the source was started when its segment was replaced.
+            if self.writer.lease().is_some_and(|lease| lease.source().is_none()) {
+                self.retry_later(connections);
+            }
+            return;
         }
         self.make_way(connections);
         let before = self.fed.as_ref().and_then(|report| report.stat().last_error);
@@ -125,6 +128,8 @@ impl Ring {
             return Ok(());
         }
         match self.open_source(connections, &report) {
+            // The segment was broken and has been replaced, and that has started the source.
+            Ok(None) if self.has_writer() => Ok(()),
             Ok(None) => {
                 report.set(SourceState::Retrying);
                 connections.events.set_timer(Timer::Source(self.id), Some(Instant::now() + claim::LOOK));
@@ -149,7 +154,7 @@ impl Ring {
     /// `None` if the segment cannot be claimed yet.
     fn open_source(&mut self, connections: &mut Connections, report: &Arc<Report>) -> Result<Option<Lease>> {
         self.check(connections)?;
-        if self.claim_segment(connections)? == Claim::NotYet {
+        if self.has_writer() || self.claim_segment(connections)? == Claim::NotYet {
             return Ok(None);
         }
         let (opening, offer) = self.opening()?;

@@ -184,8 +184,13 @@ impl Ring {
 
     /// Gives the role to a new holder.
     pub(super) fn begin(&mut self, connections: &mut Connections, lease: Lease) {
+        if lease.source().is_some() {
+            connections.events.set_timer(Timer::Source(self.id), None);
+        }
         self.writer.role.lent(lease.holder());
         self.writer.lease = Some(lease);
+        // Those who wait for a shrink wait for this writer now.
+        connections.events.set_timer(Timer::Resize(self.id), self.size.deadline());
         if let Some(until) = self.returning.begin(Instant::now()) {
             connections.events.set_timer(Timer::Returning(self.id), Some(until));
         }
