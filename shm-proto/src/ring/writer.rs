@@ -270,11 +270,11 @@ impl Writer {
     /// writer whose daemon is gone. Any call of this writer may change the descriptor: ask for it before each wait.
     #[must_use]
     pub fn link_fd(&self) -> Option<BorrowedFd<'_>> {
-        self.lease.as_fd()
+        self.lease.as_fd().filter(|_| self.lease.has_daemon())
     }
 
     /// Whether the daemon is gone, and no other daemon has come while the writer waited for one. Messages still reach
-    /// the readers that are attached.
+    /// the readers that are attached. A daemon that comes later is found by [`maintain`](Self::maintain) or by publishing.
     #[must_use]
     pub fn is_disconnected(&self) -> bool {
         !self.lease.has_daemon()
