@@ -86,14 +86,15 @@ impl Output {
     }
 
     /// Writes everything, waiting for the process that reads it. After a signal that wait is short, and the rest is lost.
-    pub(crate) fn flush(&mut self, signals: &Signals) -> Result<()> {
+    /// Returns whether everything was written.
+    pub(crate) fn flush(&mut self, signals: &Signals) -> Result<bool> {
         self.write(signals, Duration::MAX)
     }
 
     /// Writes everything. If the output is read slowly, returns as soon as some of the buffer is written and the buffer is not
     /// full: a caller that waited until everything is written would receive nothing during that time, and would seem to stand still.
     pub(crate) fn flush_some(&mut self, signals: &Signals) -> Result<()> {
-        self.write(signals, SLOW)
+        self.write(signals, SLOW).map(drop)
     }
 
     /// Whether everything is written.
@@ -101,7 +102,8 @@ impl Output {
         self.buffer.is_empty()
     }
 
-    fn write(&mut self, signals: &Signals, most: Duration) -> Result<()> {
+    /// Returns false if the rest is lost.
+    fn write(&mut self, signals: &Signals, most: Duration) -> Result<bool> {
         let mut written = 0;
         let mut give_up = None;
         let mut slow = None;
@@ -115,7 +117,8 @@ impl Output {
                         let left = left.saturating_duration_since(Instant::now());
                         if left.is_zero() {
                             note(&format!("{} bytes of output were not taken", self.buffer.len() - written));
-                            break;
+                            self.buffer.clear();
+                            return Ok(false);
                         }
                         wait_for(&mut [PollFd::new(self.file.as_fd(), PollFlags::POLLOUT)], left)?;
                     } else {
@@ -124,7 +127,7 @@ impl Output {
                         let left = if may_go_on { most.saturating_sub(waited) } else { Duration::MAX };
                         if left.is_zero() {
                             self.buffer.drain(..written);
-                            return Ok(());
+                            return Ok(true);
                         }
                         let out = PollFd::new(self.file.as_fd(), PollFlags::POLLOUT);
                         let signal = PollFd::new(signals.as_fd(), PollFlags::POLLIN);
@@ -135,7 +138,7 @@ impl Output {
             }
         }
         self.buffer.clear();
-        Ok(())
+        Ok(true)
     }
 }
 

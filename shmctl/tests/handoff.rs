@@ -1,20 +1,27 @@
 //! `shmctl read --handoff` and `shmctl write --handoff` against programs in C, and against each other.
 
-use std::process::Stdio;
+use std::fs::File;
+use std::os::fd::AsFd;
+use std::process::{Command, Stdio};
 
 use nix::sys::signal::Signal;
-use shm_test_support::{Handoff, Proc, clean, program};
+use shm_proto::internal::os::unread::readable_bytes;
+use shm_test_support::{Handoff, Proc, clean, program, wait_until};
 
 /// For a writer whose reader comes, however slow the machine is: a message that is offered again is read twice.
 const PATIENT: [&str; 2] = ["--ack-timeout", "60s"];
 
 /// `shmctl read` or `shmctl write` with the names of the objects.
-fn shmctl(objects: &Handoff, command: &str, rest: &[&str]) -> Proc {
+fn command(objects: &Handoff, command: &str, rest: &[&str]) -> Command {
     let [segment, avail, done] = objects.names();
     let mut shmctl = clean(program("shmctl"));
     shmctl.arg(command).args(["--handoff", "--segment", segment, "--avail", avail, "--done", done]).args(rest);
-    shmctl.stdin(Stdio::piped());
-    Proc::spawn(shmctl)
+    shmctl
+}
+
+fn shmctl(objects: &Handoff, command: &str, rest: &[&str]) -> Proc {
+    let mut shmctl = self::command(objects, command, rest);
+    Proc::spawn(shmctl.stdin(Stdio::piped()))
 }
 
 fn feed(proc: &mut Proc, bytes: &[u8]) {
@@ -138,6 +145,40 @@ fn a_reader_says_that_its_writer_was_killed_and_goes_on_with_the_next_one() {
     let reader = reader.wait().ok();
     assert_eq!(reader.text(), "first\nsecond\n");
     assert_eq!(reader.err.matches("is gone").count(), 1, "{reader:?}");
+}
+
+#[test]
+fn a_message_that_a_reader_cannot_write_goes_to_the_next_reader() {
+    let full = || Stdio::from(File::create("/dev/full").unwrap());
+    let closed = || Stdio::from(std::io::pipe().unwrap().1);
+    for (output, code) in [(full(), 1), (closed(), 0)] {
+        let objects = Handoff::new();
+        let mut writer = shmctl(&objects, "write", &["--ack-timeout", "50ms"]);
+        writer.feed(b"first\nsecond\n");
+        objects.await_offer();
+        let mut fails = command(&objects, "read", &[]);
+        let fails = Proc::spawn_as_is(fails.stdout(output)).wait();
+        assert_eq!(fails.code, Some(code), "{fails:?}");
+        assert_eq!(good(shmctl(&objects, "read", &["-n", "1"])), "first\n");
+    }
+}
+
+#[test]
+fn a_message_that_a_signal_keeps_a_reader_from_writing_goes_to_the_next_reader() {
+    let objects = Handoff::new();
+    // It is not offered again while the first reader is about to end.
+    let mut writer = shmctl(&objects, "write", &["--ack-timeout", "3s"]);
+    // More than a pipe holds.
+    let large = [vec![b'x'; 4 << 20], b"\nsecond\n".to_vec()].concat();
+    writer.feed(&large);
+    let (ours, theirs) = std::io::pipe().unwrap();
+    let mut stops = command(&objects, "read", &[]);
+    let mut stops = Proc::spawn_as_is(stops.stdout(theirs));
+    wait_until("a part of the message is written", || readable_bytes(ours.as_fd()).is_ok_and(|bytes| bytes > 0));
+    stops.signal(Signal::SIGTERM);
+    let stops = stops.wait().ok();
+    assert!(stops.err.contains("bytes of output were not taken"), "{stops:?}");
+    assert_eq!(good(shmctl(&objects, "read", &["-n", "1", "--format", "{len}"])), "4194304\n");
 }
 
 #[test]

@@ -103,6 +103,11 @@ impl Attached {
         self.reader.acknowledge();
     }
 
+    /// See [`Reader::give_back`].
+    pub fn give_back(&mut self) {
+        self.reader.give_back();
+    }
+
     /// Waits for a message as [`Reader::recv_until`] does.
     ///
     /// # Errors

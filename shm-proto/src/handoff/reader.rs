@@ -43,7 +43,7 @@ pub enum WriterSign {
 /// A reader of a handoff channel.
 ///
 /// The reader acknowledges a message when [`acknowledge`](Self::acknowledge) is called, when the next message is asked for, and
-/// when the reader is dropped.
+/// when the reader is dropped, unless the message was [given back](Self::give_back).
 #[derive(Debug)]
 pub struct Reader {
     names: Names,
@@ -119,6 +119,13 @@ impl Reader {
         {
             objects.done.post();
         }
+    }
+
+    /// Leaves the last message to another reader: this one does not acknowledge it, and the writer offers it again, or drops it,
+    /// when the time for an acknowledgement is over. For a program that cannot process the message. Without effect after
+    /// [`acknowledge`](Self::acknowledge).
+    pub fn give_back(&mut self) {
+        self.unacknowledged = false;
     }
 
     /// Waits for a message and replaces the contents of `into` with it. Without a timeout the wait has no limit.

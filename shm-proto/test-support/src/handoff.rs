@@ -71,6 +71,15 @@ impl Handoff {
         });
     }
 
+    /// Waits until a message is on offer: the first word of the file is the value of `avail`.
+    #[track_caller]
+    pub fn await_offer(&self) {
+        let path = named_sem::path(&self.0.avail);
+        wait_until("a message is on offer", || {
+            fs::read(&path).is_ok_and(|cell| cell.len() >= 8 && cell[..4] != [0; 4])
+        });
+    }
+
     /// Waits until a reader sleeps on `avail`: the second word of the file is the number of sleepers.
     #[track_caller]
     pub fn await_sleeper(&self) {

@@ -63,6 +63,25 @@ fn a_reader_in_c_is_not_harmed_by_shrinking_and_growing_again() {
 }
 
 #[test]
+fn a_message_that_is_given_back_comes_to_another_reader() {
+    let place = Handoff::new();
+    let mut writer = Writer::create(Settings { ack_timeout: Duration::from_millis(20), ..place.settings() }).unwrap();
+    let (mut first, mut bytes) = (Reader::new(place.0.clone()), Vec::new());
+    writer.offer(b"one").unwrap();
+    first.recv(&mut bytes, LONG).unwrap();
+    first.give_back();
+    // Neither of these acknowledges it.
+    first.acknowledge();
+    drop(first);
+    while writer.counters().offered_again == 0 {
+        assert_eq!(writer.progress(monotonic_ns() + 1_000_000_000).unwrap(), Progress::Waiting);
+    }
+    Reader::new(place.0.clone()).recv(&mut bytes, LONG).unwrap();
+    assert_eq!(bytes, b"one");
+    assert_eq!(writer.progress(monotonic_ns() + 60_000_000_000).unwrap(), Progress::Acknowledged);
+}
+
+#[test]
 fn a_growth_while_a_message_is_on_offer_is_told_after_the_next_one() {
     if !Handoff::has_peers() {
         return;

@@ -49,9 +49,10 @@ fn a_channel_without_publish_times_says_what_is_missing() {
     assert_eq!(text, "- one\n");
     let handoff = Daemon::start("[[channel]]\nmode = \"handoff\"\n");
     let mut write = handoff.spawn_piped(&["write"]);
-    write.feed(b"one\n");
+    write.feed(b"one\ntwo\n");
     let run = handoff.cli(&["read", "--since", "1h"]);
     assert!(run.code == Some(1) && run.err.contains("no publish times"), "{run:?}");
+    assert_eq!(handoff.cli(&["read", "-n", "1"]).ok().text(), "one\n", "the refusal takes no message");
 }
 
 #[test]

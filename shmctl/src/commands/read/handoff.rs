@@ -23,6 +23,8 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub(super) trait Taking {
     fn recv_until(&mut self, into: &mut Vec<u8>, until_ns: u64) -> Result<Option<Received>, HandoffError>;
     fn acknowledge(&mut self);
+    /// Leaves the last message to another reader.
+    fn give_back(&mut self);
     /// What is to be seen of the writer, where nobody says when it ends.
     fn writer(&self) -> Option<WriterSign>;
     /// What the messages come through.
@@ -37,6 +39,9 @@ impl Taking for Reader {
     }
     fn acknowledge(&mut self) {
         Reader::acknowledge(self);
+    }
+    fn give_back(&mut self) {
+        Reader::give_back(self);
     }
     fn writer(&self) -> Option<WriterSign> {
         self.writer_sign()
@@ -55,6 +60,9 @@ impl Taking for Attached {
     }
     fn acknowledge(&mut self) {
         Attached::acknowledge(self);
+    }
+    fn give_back(&mut self) {
+        Attached::give_back(self);
     }
     fn writer(&self) -> Option<WriterSign> {
         // The daemon's connection says it.
@@ -82,6 +90,13 @@ impl Session {
 
     /// Takes messages until there is a reason to end.
     pub(super) fn take_over(&mut self, reader: &mut dyn Taking) -> Result<Option<End>> {
+        if self.since_ns.is_some() {
+            return Err(Failure::Other(format!(
+                "channel {}: it hands one message over at a time, and its messages have no publish times, which --since needs; \
+                 leave --since out",
+                reader.label()
+            )));
+        }
         let (mut bytes, mut watch) = (Vec::new(), WriterWatch::default());
         loop {
             let pause = self.pause();
@@ -107,9 +122,9 @@ impl Session {
                     note("a peer died inside the mutex; the mutex was recovered");
                 }
                 let before = self.received;
-                self.take_handed_over(&reader.label(), &bytes)?;
-                self.output.flush(&self.signals)?;
-                reader.acknowledge();
+                if !self.write_and_acknowledge(reader, &bytes)? {
+                    return Ok(Some(End::Done));
+                }
                 if self.received > before {
                     self.last = Instant::now();
                 }
@@ -127,5 +142,18 @@ impl Session {
                 return Ok(Some(end));
             }
         }
+    }
+
+    /// Writes a message out and acknowledges it. A message that cannot be written, or not as a whole because a signal has ended
+    /// the wait for the output, is given back. Returns whether it was written.
+    fn write_and_acknowledge(&mut self, reader: &mut dyn Taking, bytes: &[u8]) -> Result<bool> {
+        let taken = self.take_handed_over(&reader.label(), bytes);
+        let written = taken.and_then(|()| self.output.flush(&self.signals));
+        if matches!(written, Ok(true)) {
+            reader.acknowledge();
+        } else {
+            reader.give_back();
+        }
+        written
     }
 }
