@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use nix::sys::signal::Signal;
 use shm_test_support::{Daemon, PATIENCE};
 
 const SMALL: &str = "[[channel]]\ncapacity = \"64KiB\"\nmax = \"64KiB\"\non_full = \"overwrite\"\n";
@@ -17,6 +18,20 @@ fn the_last_messages_that_are_there_come_before_the_new_ones() {
     daemon.cli(&["read", "--last", "9", "--until-empty"]).prints("1\n2\n3\n4\n5\n");
     daemon.cli(&["read", "--last", "0", "--until-empty"]).prints("");
     daemon.cli(&["read", "--last", "2", "--from", "oldest"]).refused(2, &["--last"]);
+}
+
+#[test]
+fn the_last_messages_are_written_although_the_channel_ends_meanwhile() {
+    let lines: String = (0..200_000).map(|n| format!("message {n}\n")).collect();
+    for follow in [&[][..], &["--follow"]] {
+        let mut daemon = Daemon::start("[[channel]]\ncapacity = \"16MiB\"\nmax = \"16MiB\"\n");
+        daemon.write_lines(&lines);
+        let read = daemon.spawn(&[&["read", "--last", "2", "-n", "2"], follow].concat());
+        // Usually while the other messages still pass by.
+        daemon.until_readers(1);
+        daemon.stop(Signal::SIGTERM);
+        assert_eq!(read.wait().ok().text(), "message 199998\nmessage 199999\n");
+    }
 }
 
 #[test]

@@ -101,11 +101,23 @@ impl Stream {
         self.last.is_some()
     }
 
-    /// Takes the next message that was there at the beginning and keeps it, if it `fits`. False: there is no attachment yet.
+    /// Takes the next message that was there at the beginning and keeps it, if it `fits`. False: there is no attachment yet. If
+    /// the attachment ends, the messages that were kept are written at once. An error comes again with the next attempt to receive.
     pub(super) fn pass(&mut self, fits: impl Fn(&[u8]) -> bool) -> Result<bool> {
+        match self.pass_next(fits) {
+            Err(_) if !self.kept.is_empty() => {
+                self.last = None;
+                Ok(true)
+            }
+            passed => passed,
+        }
+    }
+
+    fn pass_next(&mut self, fits: impl Fn(&[u8]) -> bool) -> Result<bool> {
         let Some(last) = &mut self.last else { return Ok(false) };
         let Some(message) = self.follower.try_recv()? else {
-            let is_all = self.follower.is_attached();
+            // Without an attachment there may be no more for a long time.
+            let is_all = self.follower.is_attached() || !self.kept.is_empty();
             if is_all {
                 self.last = None;
             }
@@ -295,6 +307,20 @@ mod tests {
         assert!(both.end(1, evicted("imu")).is_err());
         assert!(matches!(both.end(0, Failure::OutputClosed), Err(Failure::OutputClosed)));
         assert!(streams(&["cam"]).end(0, closed("cam")).is_err());
+    }
+
+    #[test]
+    fn what_was_kept_is_written_when_the_attachment_ends() {
+        for once in [true, false] {
+            let follower = Follower::new(Endpoint::in_dir("/nowhere".as_ref()), Some("cam"), Start::Oldest).unwrap();
+            let follower = if once { follower.once() } else { follower };
+            let mut stream = Stream::new(follower, None, Some(2));
+            assert!(!stream.pass(|_| true).unwrap_or(false) && stream.is_passing(), "there is nothing to be written");
+            stream.kept.push_back(Kept { seq: 7, lost: 0, published_ns: None, bytes: b"seven".to_vec() });
+            assert!(stream.pass(|_| true).unwrap());
+            assert_eq!(stream.take_kept().unwrap().bytes, b"seven");
+            assert_eq!(stream.follower.try_recv().is_err(), once);
+        }
     }
 
     #[test]
