@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use shm_proto::ChannelName;
 use shm_proto::internal::framing::input::widen;
 use shm_proto::internal::os::poll::readable;
+use shm_proto::internal::os::unread::readable_bytes;
 use shm_proto::internal::os::{child, peer};
 
 use crate::config::CommandLine;
@@ -136,6 +137,12 @@ impl Running {
                 return false;
             }
         }
+    }
+
+    /// Once the child has ended: the bytes that it has left in its pipe. The end is looked at first, because the child may write and
+    /// end between two looks.
+    pub(super) fn left(&self) -> Option<usize> {
+        self.has_ended(Duration::ZERO).then(|| readable_bytes(self.stdout()).unwrap_or(0))
     }
 
     /// Ends the child and the rest of its group. Returns how the child ended; `None` if it does not end.
@@ -296,6 +303,15 @@ mod tests {
         assert_eq!(output(&running), "[]\n/dev/null\n");
         assert!(running.has_ended(Duration::from_secs(60)));
         assert_eq!(running.finish().unwrap().code(), Some(7));
+    }
+
+    #[test]
+    fn what_a_child_that_has_ended_has_left_is_known() {
+        let running = start(&["sh", "-c", "echo last"]);
+        assert!(running.has_ended(Duration::from_secs(60)));
+        assert_eq!((running.left(), output(&running).as_str(), running.left()), (Some(5), "last\n", Some(0)));
+        let running = start(&["sh", "-c", "echo first; exec sleep 1000"]);
+        assert_eq!((output_until(&running, |text| text.ends_with(b"\n")).as_str(), running.left()), ("first\n", None));
     }
 
     #[test]

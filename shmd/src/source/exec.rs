@@ -15,7 +15,6 @@ use serde::{Deserialize, Serialize};
 use shm_proto::internal::control::stat::SourceState;
 use shm_proto::internal::framing::input::NonBlocking;
 use shm_proto::internal::framing::{self, Pump};
-use shm_proto::internal::os::unread::readable_bytes;
 use shm_proto::{Error, FramingError, Result, WriterError};
 
 use super::backoff::Backoff;
@@ -137,9 +136,7 @@ impl Exec {
                     if reads % READS == 0 {
                         self.complaints.take(running.stderr(), feed.channel(), running.pid());
                         // One of its own that goes on writing is not read for ever: the next run waits for this end.
-                        if left.is_none() && running.has_ended(Duration::ZERO) {
-                            *left = Some(readable_bytes(running.stdout()).unwrap_or(0));
-                        }
+                        *left = left.or_else(|| running.left());
                     }
                 }
                 Stepped::Idle if left.is_some() => return self.end(feed, pump),
@@ -150,10 +147,10 @@ impl Exec {
                     fds.extend(inputs.into_iter().flatten().map(|fd| PollFd::new(fd, PollFlags::POLLIN)));
                     feed.wait(&mut fds, pump.flush_in())?;
                     self.complaints.take(running.stderr(), feed.channel(), running.pid());
-                    // The end counts when nothing is left to read. A child of its own that holds the pipe open does not.
-                    if is_ready(&fds[daemon + 1]) && !is_ready(&fds[daemon]) {
-                        *left = Some(0);
-                        return self.end(feed, pump);
+                    // The end counts when what is left has been read. A child of its own that holds the pipe open does not. What
+                    // was polled of the pipe is no sign: the child may have written between the looks at its pipe and at its end.
+                    if is_ready(&fds[daemon + 1]) {
+                        *left = running.left();
                     }
                 }
                 Stepped::Short(e) => feed.wait_for_memory(&e)?,
