@@ -86,6 +86,45 @@ fn a_signal_ends_a_writer_that_waits_for_readers_and_one_that_waits_for_acknowle
 }
 
 #[test]
+fn a_signal_that_ends_the_daemon_as_well_ends_a_writer_with_0() {
+    for follow in [&[][..], &["--follow"]] {
+        let mut daemon = Daemon::start("");
+        let mut write = daemon.spawn_piped(&[&["write"], follow].concat());
+        write.feed(b"one\nthree\nhalf");
+        daemon.until_stat("two are published", |stat| stat.messages == 2);
+        // The writer wakes up when the daemon has taken the role back.
+        write.freeze();
+        daemon.stop(Signal::SIGTERM);
+        write.signal(Signal::SIGTERM);
+        write.thaw();
+        let said = write.wait().ok().err;
+        assert!(
+            said.contains("stopped by SIGTERM: 2 messages were published (8 bytes); an incomplete message (4 bytes)"),
+            "{said}"
+        );
+    }
+}
+
+#[test]
+fn a_signal_while_the_role_is_waited_for_counts_what_is_left() {
+    let mut daemon = Daemon::start(SMALL);
+    let reader = daemon.reader(Start::New);
+    let mut write = daemon.spawn_piped(&["write", "--follow"]);
+    let mut stdin = write.take_stdin();
+    let lines: String = (0..20_000).map(|n| format!("line {n}\n")).collect();
+    let feeding = std::thread::spawn(move || stdin.write_all(lines.as_bytes()));
+    daemon.until_stat("the ring is full", |stat| stat.used > 60 << 10);
+    daemon.stop(Signal::SIGTERM);
+    write.until_err_has("waiting for it");
+    let said = stopped(write, Signal::SIGINT);
+    assert!(said.contains("stopped by SIGINT: ") && said.contains(" were read but not published"), "{said}");
+    let part = said.split("an incomplete message (").nth(1).map(|rest| rest.split(' ').next().unwrap().to_owned());
+    assert!(part.is_none_or(|bytes| bytes.parse::<u64>().unwrap() < 12), "{said}");
+    let _ = feeding.join().unwrap();
+    drop(reader);
+}
+
+#[test]
 fn a_signal_ends_a_writer_at_a_terminal() {
     let daemon = Daemon::start("");
     let mut terminal = Terminal::new(24, 80);

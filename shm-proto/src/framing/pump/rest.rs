@@ -44,6 +44,25 @@ impl Pump {
         self.look_again = !self.unread().is_empty();
     }
 
+    /// What was read and is not published: the number of whole messages, and the bytes of an incomplete message after them.
+    #[must_use]
+    pub fn left(&self) -> (u64, usize) {
+        if self.last {
+            return (u64::from(!self.dropped), 0);
+        }
+        let mut cut = Cut {
+            framing: self.framing,
+            rest: &self.buffer[self.start..self.end],
+            searched: 0,
+            too_long: None,
+            max: self.max_message,
+            keep: self.keep,
+        };
+        let passed_over = u64::from(self.dropped);
+        let whole = (&mut cut).count() as u64;
+        (whole.saturating_sub(passed_over), cut.rest.len())
+    }
+
     /// What another pump needs to go on.
     #[must_use]
     pub fn state(&self) -> PumpState {
@@ -128,6 +147,26 @@ mod tests {
             self.messages.push(slot);
             self.left -= 1;
             Ok(Slotted::Published)
+        }
+    }
+
+    #[test]
+    fn what_is_left_is_counted_in_whole_messages_and_the_bytes_of_the_rest() {
+        for (framing, input, taken, left) in [
+            (Framing::Lines, &b"ab\nc\n\nde"[..], 0, (3, 2)),
+            (Framing::Lines, b"ab\nc\n\nde", 2, (1, 2)),
+            (Framing::Lines, b"ab\n", 0, (1, 0)),
+            (Framing::Lines, b"ab", 0, (0, 2)),
+            (Framing::Chunk(3), b"abcdefg", 1, (1, 1)),
+            (Framing::Length, b"\x01\0\0\0a\x02\0\0\0b", 0, (1, 5)),
+        ] {
+            let mut pump = Pump::new(framing, 1 << 20).unwrap();
+            let mut sink = Tires { messages: Vec::new(), after: 0, left: taken, taken: 0 };
+            let mut pieces = Pieces::cut(input, &[input.len()]).that_knows(true);
+            let failed = pump.step(&mut pieces, &mut sink).is_err();
+            assert_eq!(failed, left.0 > 0, "{framing} {input:?}");
+            pump.have_been_taken(sink.taken);
+            assert_eq!(pump.left(), left, "{framing} {input:?} {taken}");
         }
     }
 

@@ -35,7 +35,7 @@ struct Sink {
     tally: Tally,
     /// When publishing has failed: how many messages of that step are published or dropped.
     taken: u64,
-    /// The number of complete messages that were not published because a signal ended a wait.
+    /// The number of complete messages of the last step that were not published because a signal ended a wait.
     unpublished: u64,
 }
 
@@ -96,7 +96,7 @@ pub(super) fn run(args: &Args, global: &Global, signals: &Signals, progress: &Pr
         .keeping_delimiters(args.keep_delimiter)
         .flushing_after(args.flush);
     let mut sink = Sink::new(writer, (0, 0), args.follow, progress.tally());
-    let (result, (published, bytes), unpublished, ack) = loop {
+    let (result, (published, bytes), (unpublished, taken), ack) = loop {
         let result = publish(&mut pump, &mut sink, &mut input, signals, progress);
         progress.clear();
         let (so_far, ack) = (sink.published(), sink.writer.geometry().ack);
@@ -108,31 +108,35 @@ pub(super) fn run(args: &Args, global: &Global, signals: &Signals, progress: &Pr
             Ok(End::Daemon) if args.follow => {
                 note("the daemon is gone, and no other one has taken its place; waiting for it");
             }
-            result => break (result, so_far, sink.unpublished, ack),
+            result => break (result, so_far, (sink.unpublished, sink.taken), ack),
         }
         // The role has to be free.
         drop(sink);
         match borrower.borrow() {
             Ok(Some(writer)) => sink = Sink::new(writer, so_far, true, progress.tally()),
-            Ok(None) => break (Ok(End::Signal), so_far, 0, ack),
-            Err(failure) => break (Err(failure), so_far, 0, ack),
+            Ok(None) => break (Ok(End::Signal), so_far, (0, 0), ack),
+            Err(failure) => break (Err(failure), so_far, (0, 0), ack),
         }
     };
     // On a channel with `ack`, messages whose publishing has not returned may be unread.
     let open = published.saturating_sub(pump.published());
     let open = if ack && open > 0 { format!("; {open} of them may not have been acknowledged") } else { String::new() };
-    let stopped = Stopped { done: "published", messages: published, bytes, unpublished, unfinished: pump.unfinished() };
+    let (whole, unfinished) = pump.left();
+    let untaken = whole.saturating_sub(taken);
+    let stopped = Stopped { done: "published", messages: published, bytes, unpublished: untaken, unfinished };
     match result {
         Ok(End::Input | End::Daemon) => {}
         Ok(End::Signal) => return stopped.tell(signals, &open),
         Err(Failure::Library(Error::Writer(WriterError::Interrupted { what }))) => {
-            return Stopped { unfinished: 0, ..stopped }
+            return Stopped { unpublished, unfinished: 0, ..stopped }
                 .tell(signals, &format!("{open}; the command waited for {what}"));
         }
         Err(Failure::Library(Error::Writer(WriterError::Unacknowledged { behind, readers, .. }))) if signals.came() => {
             let waited = format!("{open}; the command waited for {behind} of {readers} readers");
-            return Stopped { unfinished: 0, ..stopped }.tell(signals, &waited);
+            return Stopped { unpublished, unfinished: 0, ..stopped }.tell(signals, &waited);
         }
+        // The signal went to the daemon as well, which has taken the role back first.
+        Err(failure) if signals.came() && is_over(&failure) => return stopped.tell(signals, &open),
         Err(failure) => {
             if published > 0 {
                 note(&format!("{}{open}", messages(published, "published before")));
