@@ -11,7 +11,7 @@ use super::Args;
 use super::about::About;
 use super::format::Printer;
 use super::pace::Pace;
-use super::stream::{Kept, Stream, Streams, is_closed};
+use super::stream::{Kept, Stream, Streams, is_closed, next_of};
 use crate::error::{Failure, Result, note};
 use crate::human::messages;
 use crate::output::{Output, has_gone, has_news, wait_for};
@@ -193,7 +193,7 @@ impl Session {
             return self.write_kept(stream, &kept).map(|()| true);
         }
         let Stream { follower, losses, unreported, unwritten, .. } = stream;
-        let Some(message) = follower.try_recv()? else { return Ok(false) };
+        let Some(message) = next_of(follower)? else { return Ok(false) };
         // Overwritten, lapped, or lost with its attachment: the message is missing here.
         let lost = *unreported + message.lost_before();
         let seq = message.seq();

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use shm_proto::{Attachment, ChannelName, Error, Follower, HandoffError, ReaderError};
+use shm_proto::{Attachment, ChannelName, Error, Follower, HandoffError, Message, ReaderError};
 
 use super::losses::Losses;
 use crate::error::{Failure, Result, note};
@@ -115,7 +115,7 @@ impl Stream {
 
     fn pass_next(&mut self, fits: impl Fn(&[u8]) -> bool) -> Result<bool> {
         let Some(last) = &mut self.last else { return Ok(false) };
-        let Some(message) = self.follower.try_recv()? else {
+        let Some(message) = next_of(&mut self.follower)? else {
             // Without an attachment there may be no more for a long time.
             let is_all = self.follower.is_attached() || !self.kept.is_empty();
             if is_all {
@@ -253,6 +253,15 @@ impl Streams {
     }
 }
 
+/// The next message, if there is one. A channel that was attached just now may hand its messages over: then there is none here,
+/// and the next attachment that is looked at is that of a handoff.
+pub(super) fn next_of(follower: &mut Follower) -> Result<Option<Message<'_>>> {
+    match follower.try_recv() {
+        Err(Error::IsHandoff { .. }) => Ok(None),
+        received => Ok(received?),
+    }
+}
+
 /// Whether this is the regular end of a channel.
 pub(super) fn is_closed(failure: &Failure) -> bool {
     matches!(
@@ -264,6 +273,7 @@ pub(super) fn is_closed(failure: &Failure) -> bool {
 #[cfg(test)]
 mod tests {
     use shm_proto::{Endpoint, Start};
+    use shm_test_support::Daemon;
 
     use super::*;
 
@@ -320,6 +330,19 @@ mod tests {
             assert!(stream.pass(|_| true).unwrap());
             assert_eq!(stream.take_kept().unwrap().bytes, b"seven");
             assert_eq!(stream.follower.try_recv().is_err(), once);
+        }
+    }
+
+    #[test]
+    fn a_handoff_that_is_attached_while_messages_are_looked_for_is_no_failure() {
+        let daemon = Daemon::start("[[channel]]\nmode = \"handoff\"\n");
+        for last in [None, Some(2)] {
+            let mut stream = Stream::new(Follower::new(daemon.endpoint(), None, Start::New).unwrap(), None, last);
+            if last.is_some() {
+                assert!(stream.pass(|_| true).unwrap());
+            }
+            assert!(next_of(&mut stream.follower).unwrap().is_none());
+            assert!(matches!(stream.follower.attachment(), Ok(Some(Attachment::Handoff(_)))));
         }
     }
 
