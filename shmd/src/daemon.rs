@@ -47,7 +47,7 @@ use creations::Creations;
 use left::Handover;
 use operation_log::Follower;
 use preparation::{PATIENCE, Preparation};
-use reexec::Reexec;
+use reexec::{DRAINING, Reexec};
 
 /// While channels are in use, rates are taken and unused memory is looked for this often.
 const TICK: Duration = Duration::from_secs(1);
@@ -302,7 +302,9 @@ impl Daemon {
         let Some(channel) = self.channels.get_mut(id) else { return };
         let Some(outcome) = channel.ring_mut().source_ready(&mut self.connections) else {
             self.go_on_reexec();
-            return self.wake_straggler(id);
+            self.wake_straggler(id);
+            // A source that came to rest while the daemon had begun to stop does not come again.
+            return self.check_stopped();
         };
         // The other sources do not end.
         let is_input = channel.ring().is_fed_from_stdin();
@@ -310,6 +312,7 @@ impl Daemon {
         if self.exit_on_eof && is_input && self.stopping.is_none() {
             self.failure = outcome.err();
             self.draining = true;
+            self.give_reexec_up(DRAINING);
             self.drain();
         }
         self.check_stopped();

@@ -37,6 +37,9 @@ const REST: Duration = Duration::from_secs(10);
 /// How often that is looked at besides.
 const LOOK: Duration = Duration::from_millis(5);
 
+/// Why a daemon that drains is not replaced: the next program would not know that it has to end.
+pub(super) const DRAINING: &str = "the input has ended, and the daemon ends when it is read";
+
 /// A reexec that is under way.
 #[derive(Debug)]
 pub(super) struct Reexec {
@@ -91,7 +94,7 @@ impl Daemon {
             return busy("a channel is just being created");
         }
         if self.draining {
-            return Err(refusal(ErrorKind::Busy, "the input has ended, and the daemon ends when it is read"));
+            return Err(refusal(ErrorKind::Busy, DRAINING));
         }
         self.check_files()?;
         let origin = &self.origin;
@@ -283,7 +286,7 @@ impl Daemon {
         }
     }
 
-    /// Gives it up, because the daemon stops.
+    /// Gives it up, because the daemon stops or is going to.
     pub(super) fn give_reexec_up(&mut self, why: &str) {
         if self.reexec.is_some() {
             self.end_reexec(refusal(ErrorKind::Busy, format!("nothing was changed: {why}")));

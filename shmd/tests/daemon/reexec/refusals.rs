@@ -5,9 +5,10 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
-use shm_proto::{ErrorKind, Request, RequestError};
+use shm_proto::{ErrorKind, Reader, ReaderError, Request, RequestError, Start};
+use shm_test_support::program;
 
-use super::{Daemon, put_file};
+use super::{Daemon, PATIENCE, put_file};
 use crate::wait_for;
 
 /// A daemon with a source, and what it has published so far.
@@ -142,6 +143,37 @@ fn one_at_a_time_and_a_stop_meanwhile_ends_the_look_at_the_program() {
         let refused = first.join().unwrap().unwrap_err().to_string();
         assert!(refused.contains("stopping on SIGTERM"), "{refused}");
     });
+    assert_eq!(fed.daemon.wait(), Some(0), "{}", fed.daemon.log());
+    fed.daemon.assert_gone();
+}
+
+#[test]
+fn a_daemon_that_is_going_to_end_after_its_input_is_not_replaced() {
+    let mut daemon = Daemon::with_source("reexec-draining", "source = \"stdin\"\nwait_readers = 1");
+    daemon.put_copy();
+    daemon.run_copy(&["--exit-on-eof"]);
+    let mut reader = Reader::attach(&daemon.endpoint(), None, Start::Oldest).unwrap();
+    daemon.feed(b"unread\n");
+    let stdin = daemon.child.as_mut().unwrap().stdin.take();
+    let mut fed = Fed { daemon, lines: 1 };
+    // The new program takes its time to say what it understands.
+    let [begun, ready] = ["begun", "ready"].map(|name| fed.daemon.path(name));
+    let wait = format!("touch {}; until test -e {}; do sleep 0.01; done", begun.display(), ready.display());
+    fed.put(&script(&format!("{wait}; exec {} \"$@\"", program("shmd").display())), 0o755);
+    let daemon = &fed.daemon;
+    std::thread::scope(|scope| {
+        let asked = scope.spawn(|| daemon.reexec());
+        wait_for(|| begun.exists(), || daemon.log());
+        drop(stdin);
+        daemon.await_log(|log| log.contains("event=source-end"));
+        fs::write(&ready, "").unwrap();
+        let refused = asked.join().unwrap().unwrap_err().to_string();
+        assert!(refused.contains("nothing was changed: the input has ended"), "{refused}");
+    });
+    let mut bytes = Vec::new();
+    reader.recv_into(&mut bytes, Some(PATIENCE)).unwrap();
+    assert_eq!(bytes, b"unread");
+    assert!(matches!(reader.recv_into(&mut bytes, Some(PATIENCE)), Err(ReaderError::Closed { .. })));
     assert_eq!(fed.daemon.wait(), Some(0), "{}", fed.daemon.log());
     fed.daemon.assert_gone();
 }
