@@ -5,6 +5,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use nix::sys::stat::fstat;
+use nix::unistd::geteuid;
+
 use super::Names;
 use super::objects::{LOOK, Objects, SEARCH};
 use super::watch::{SignOfLife, Target, Watch};
@@ -36,8 +39,10 @@ pub enum WriterSign {
     Lock,
     /// Another process has the segment mapped: a writer, or another reader.
     Mapped,
-    /// Neither, as far as `/proc` shows it to this user. The writer was killed, or has not started yet.
+    /// Neither. The writer was killed, or has not started yet.
     Nothing,
+    /// Neither is seen, but `/proc` does not show this user what the processes of the segment's owner have mapped.
+    Hidden,
 }
 
 /// A reader of a handoff channel.
@@ -88,16 +93,21 @@ impl Reader {
         &self.names
     }
 
-    /// The signs of the writer now; `None` while the objects are not open. The protocol does not say that a writer was killed:
-    /// the objects stay, and a reader waits for the next writer. If no lock is held, this looks at every process in `/proc`.
+    /// The signs of the writer now; `None` while the objects are not open, or if they have been removed since. The protocol does
+    /// not say that a writer was killed: the objects stay, and a reader waits for the next writer. If no lock is held, this looks at
+    /// every process in `/proc`.
     #[must_use]
     pub fn writer_sign(&self) -> Option<WriterSign> {
-        let file = self.objects.as_ref()?.segment.id();
-        Some(match () {
-            () if process::is_locked(file) => WriterSign::Lock,
-            () if process::mapped_by(file).is_empty() => WriterSign::Nothing,
-            () => WriterSign::Mapped,
-        })
+        let objects = self.objects.as_ref()?;
+        let file = objects.segment.id();
+        match () {
+            () if process::is_locked(file) => Some(WriterSign::Lock),
+            () if !process::mapped_by(file).is_empty() => Some(WriterSign::Mapped),
+            // A writer that ends regularly removes them.
+            () if !objects.are_current() => None,
+            () if may_look_at_owner(objects) => Some(WriterSign::Nothing),
+            () => Some(WriterSign::Hidden),
+        }
     }
 
     /// Messages received.
@@ -310,6 +320,12 @@ impl Drop for Reader {
             self.acknowledge();
         }
     }
+}
+
+/// Whether this user may see what the processes of the segment's owner have mapped.
+fn may_look_at_owner(objects: &Objects) -> bool {
+    let user = geteuid();
+    user.is_root() || fstat(objects.segment.fd()).is_ok_and(|found| found.st_uid == user.as_raw())
 }
 
 fn pause(until_ns: u64) {

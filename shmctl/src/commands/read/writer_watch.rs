@@ -25,8 +25,9 @@ impl WriterWatch {
     }
 
     /// Whether this is the moment to say that the writer is gone, which is said once. `look` says what there is
-    /// to be seen, or nothing before there are objects. Looks now and then while no message comes, and with the first
-    /// message of a writer: an earlier look may have found no writer, and a later one may come after its death.
+    /// to be seen, or nothing without objects. Looks now and then while no message comes, and with the first message
+    /// of a writer: an earlier look may have found no writer, and a later one may come after its death. A look that comes
+    /// after its death, too, finds a message whose writer is nowhere.
     pub(super) fn notices(
         &mut self,
         now: Instant,
@@ -42,21 +43,23 @@ impl WriterWatch {
         let before = self.seen;
         self.seen = sign.or(before);
         match (before, sign) {
-            (_, Some(WriterSign::Lock)) => self.told = false,
-            // Its lock is gone, or nobody has the segment any more.
-            (Some(WriterSign::Lock), Some(_)) | (Some(WriterSign::Mapped), Some(WriterSign::Nothing)) => {
-                self.has_met = false;
-                return !std::mem::replace(&mut self.told, true);
+            (_, Some(WriterSign::Lock)) => {
+                self.told = false;
+                return false;
             }
-            _ => {}
+            // Its lock is gone, or nobody has the segment any more.
+            (Some(WriterSign::Lock), Some(_)) | (Some(WriterSign::Mapped), Some(WriterSign::Nothing)) => {}
+            (_, Some(WriterSign::Nothing)) if meets => {}
+            _ => return false,
         }
-        false
+        self.has_met = false;
+        !std::mem::replace(&mut self.told, true)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::WriterSign::{Lock, Mapped, Nothing};
+    use super::WriterSign::{Hidden, Lock, Mapped, Nothing};
     use super::*;
 
     /// At which of these looks something is said.
@@ -106,6 +109,17 @@ mod tests {
             watch.rest();
             watch.notices(now, true, || unreachable!("its second message"));
             assert!(watch.notices(now + NEAR, false, || Some(Nothing)), "the death of writer {writer}");
+        }
+    }
+
+    #[test]
+    fn a_writer_that_is_dead_when_its_message_comes_is_gone_unless_it_may_be_hidden() {
+        for (sign, is_gone) in [(Some(Nothing), true), (Some(Hidden), false), (Some(Mapped), false), (None, false)] {
+            let (mut watch, now) = (WriterWatch::default(), Instant::now());
+            assert!(!watch.notices(now, false, || None), "there are no objects yet");
+            assert_eq!(watch.notices(now, true, || sign), is_gone, "{sign:?}");
+            watch.rest();
+            assert!(!watch.notices(now + FAR, false, || sign), "{sign:?} is not told again");
         }
     }
 }
