@@ -124,7 +124,8 @@ impl Reconnecting {
                 Ok(Looked::Attached(fds))
             }
             // Perhaps this process had no descriptors left for those that came.
-            Found::Daemon(..) => {
+            Found::Daemon(_, _, conn) => {
+                end(&conn);
                 search.later(monotonic_ns());
                 Ok(Looked::Nothing)
             }
@@ -176,10 +177,15 @@ impl Drop for Reconnecting {
     /// must not take the attachment for one that goes on.
     fn drop(&mut self) {
         if let Some(conn) = &self.conn {
-            // Fails only if the daemon has ended the connection.
-            let _ = conn.stream().shutdown(Shutdown::Both);
+            end(conn);
         }
     }
+}
+
+/// Ends a connection, whoever has a copy of its descriptor.
+fn end(conn: &Conn) {
+    // Fails only if the daemon has ended the connection.
+    let _ = conn.stream().shutdown(Shutdown::Both);
 }
 
 /// The result of a look for another daemon.

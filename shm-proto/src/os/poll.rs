@@ -1,6 +1,6 @@
 //! Waiting until a descriptor is ready.
 
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
 use nix::errno::Errno;
@@ -65,6 +65,29 @@ impl PollSet {
     }
 }
 
+/// The place of a descriptor in a set, which another descriptor may take over. The set has a copy: a descriptor that is closed stays
+/// in a set while a child of this process has a copy, and only through an open one can it be removed.
+#[derive(Debug, Default)]
+pub struct Watched(Option<OwnedFd>);
+
+impl Watched {
+    /// Watches `fd` from now on, in place of the descriptor before.
+    ///
+    /// # Errors
+    /// As [`PollSet::add`].
+    pub fn put(&mut self, set: &PollSet, fd: Option<BorrowedFd<'_>>) -> nix::Result<()> {
+        if let Some(before) = self.0.take() {
+            set.remove(before);
+        }
+        let Some(fd) = fd else { return Ok(()) };
+        match fd.try_clone_to_owned() {
+            Ok(copy) => set.add(self.0.insert(copy)),
+            // This process has no descriptor left. Without a child, the kernel removes this one when it is closed.
+            Err(_) => set.add(fd),
+        }
+    }
+}
+
 impl AsFd for PollSet {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.0.0.as_fd()
@@ -105,5 +128,25 @@ mod tests {
             set.remove(&pipes[1].0);
             assert!(!is_readable());
         }
+    }
+
+    #[test]
+    fn a_place_in_a_set_is_free_for_another_descriptor_whoever_has_a_copy_of_the_one_before() {
+        let (set, mut place) = (PollSet::new().unwrap(), Watched::default());
+        let is_readable = || readable(set.as_fd(), Some(Duration::ZERO)).unwrap();
+        let (before, ended) = std::io::pipe().unwrap();
+        place.put(&set, Some(before.as_fd())).unwrap();
+        // As a child has it.
+        let copy = before.try_clone().unwrap();
+        drop((before, ended));
+        assert!(is_readable());
+        let (after, mut theirs) = std::io::pipe().unwrap();
+        place.put(&set, Some(after.as_fd())).unwrap();
+        assert!(!is_readable());
+        theirs.write_all(b"x").unwrap();
+        assert!(is_readable());
+        place.put(&set, None).unwrap();
+        assert!(!is_readable());
+        drop((copy, after));
     }
 }

@@ -5,11 +5,12 @@ use std::os::fd::{AsFd, BorrowedFd};
 use nix::errno::Errno;
 
 use crate::error::SystemError;
-use crate::os::poll::PollSet;
+use crate::os::poll::{PollSet, Watched};
 
 #[derive(Debug)]
 pub(super) struct Descriptor {
     set: PollSet,
+    connection: Watched,
     /// The connection's number of changes when the descriptor was last updated.
     changes: Option<u64>,
 }
@@ -22,13 +23,13 @@ impl Descriptor {
     pub(super) fn over(event: BorrowedFd<'_>) -> Result<Self, SystemError> {
         let set = PollSet::new().map_err(failed)?;
         set.add(event).map_err(failed)?;
-        Ok(Descriptor { set, changes: None })
+        Ok(Descriptor { set, connection: Watched::default(), changes: None })
     }
 
     /// Updates the descriptor after the connection has changed.
     pub(super) fn follow(&mut self, changes: u64, connection: Option<BorrowedFd<'_>>) -> Result<(), SystemError> {
         if self.changes != Some(changes) {
-            connection.map_or(Ok(()), |fd| self.set.add(fd)).map_err(failed)?;
+            self.connection.put(&self.set, connection).map_err(failed)?;
             self.changes = Some(changes);
         }
         Ok(())
@@ -38,5 +39,30 @@ impl Descriptor {
 impl AsFd for Descriptor {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.set.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::pipe;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::os::poll::readable;
+
+    #[test]
+    fn a_connection_that_is_lost_is_not_watched_any_more_although_a_child_has_a_copy() {
+        let ((event, _ringer), (connection, daemon)) = (pipe().unwrap(), pipe().unwrap());
+        let mut descriptor = Descriptor::over(event.as_fd()).unwrap();
+        descriptor.follow(0, Some(connection.as_fd())).unwrap();
+        let is_readable = |descriptor: &Descriptor| readable(descriptor.as_fd(), Some(Duration::ZERO)).unwrap();
+        assert!(!is_readable(&descriptor));
+        let copy = connection.try_clone().unwrap();
+        drop((daemon, connection));
+        assert!(is_readable(&descriptor));
+        let (next, _next_daemon) = pipe().unwrap();
+        descriptor.follow(1, Some(next.as_fd())).unwrap();
+        assert!(!is_readable(&descriptor));
+        drop(copy);
     }
 }
