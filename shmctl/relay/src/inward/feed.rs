@@ -81,11 +81,13 @@ impl Feed {
     pub(super) async fn run(&mut self) -> Result<Infallible, Trouble> {
         self.publisher.attach().await?;
         let end = self.follow_stream().await?;
-        let mut standing = self.durable.open(Some(self.at)).await?;
+        // A consumer that is made anew gives the parts again whose message is not whole: the next relay may need them.
+        let start = self.assembly.begun().unwrap_or(self.at);
+        let mut standing = self.durable.open(Some(start)).await?;
         if standing.given > end {
             // It would not give the messages between.
             self.durable.remove().await?;
-            standing = self.durable.open(Some(self.at)).await?;
+            standing = self.durable.open(Some(start)).await?;
         }
         if standing.is_new {
             self.publisher.book().must_mark();
@@ -215,7 +217,13 @@ impl Feed {
             match self.assembly.add(stream_seq, lineage, item.seq, part, &item.bytes) {
                 Joined::Begun => {}
                 Joined::Whole { stream_seq, bytes } => {
-                    self.publisher.deliver(&mut self.durable, stream_seq, (lineage, item.seq), &bytes).await?;
+                    let number = (lineage, item.seq);
+                    let delivered = self.publisher.deliver(&mut self.durable, stream_seq, number, &bytes).await;
+                    if delivered.is_err() {
+                        // The parts are forgotten, so all of them are needed again.
+                        self.at = stream_seq;
+                    }
+                    delivered?;
                 }
                 Joined::Stray => info!("passing over a part of message {} that others do not fit", item.seq),
             }

@@ -86,6 +86,18 @@ pub(crate) fn content(n: u64, large: usize) -> Vec<u8> {
     n.to_le_bytes().into_iter().chain((0..len).map(|at| (n as usize * 31 + at * 7) as u8)).collect()
 }
 
+/// An envelope of one message, as etc/RELAY.md describes it, or of a part of one, which begins somewhere in a message of this length.
+pub(crate) fn envelope(seq: u64, bytes: &[u8], part: Option<(u64, u64)>) -> Vec<u8> {
+    let mut envelope = vec![1, if part.is_some() { 2 } else { 0 }, 0, 0];
+    envelope.extend(1u32.to_le_bytes());
+    envelope.extend(7u64.to_le_bytes());
+    envelope.extend(seq.to_le_bytes());
+    envelope.extend(bytes);
+    envelope.extend((bytes.len() as u32).to_le_bytes());
+    envelope.extend(part.into_iter().flat_map(|(offset, total)| [offset, total]).flat_map(u64::to_le_bytes));
+    envelope
+}
+
 /// A thread that ends when it is told to, at the latest when this is dropped.
 struct Worker {
     stop: Arc<AtomicBool>,

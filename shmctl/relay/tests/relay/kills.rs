@@ -13,7 +13,7 @@ use std::time::Duration;
 use shm_proto::internal::os::random;
 use shm_test_support::{Proc, wait_until};
 
-use crate::helpers::{FAR, Host, SOURCE, Server, Sink, Source, skip_without_server};
+use crate::helpers::{FAR, Host, SOURCE, Server, Sink, Source, envelope, skip_without_server};
 
 /// Deaths, without `SHMD_KILLS`.
 const KILLS: u64 = 15;
@@ -70,18 +70,6 @@ fn nothing_is_lost_and_nothing_comes_twice_through_random_kills() {
     eprintln!(
         "{kills} kills of out, in, source's daemon, far daemon, server {counts:?}: {sent} messages, each came once"
     );
-}
-
-/// An envelope of one message, or of a part of one.
-fn envelope(seq: u64, bytes: &[u8], part: Option<(u64, u64)>) -> Vec<u8> {
-    let mut envelope = vec![1, if part.is_some() { 2 } else { 0 }, 0, 0];
-    envelope.extend(1u32.to_le_bytes());
-    envelope.extend(7u64.to_le_bytes());
-    envelope.extend(seq.to_le_bytes());
-    envelope.extend(bytes);
-    envelope.extend((bytes.len() as u32).to_le_bytes());
-    envelope.extend(part.into_iter().flat_map(|(offset, total)| [offset, total]).flat_map(u64::to_le_bytes));
-    envelope
 }
 
 /// More than a server gives a relay without acknowledgements.

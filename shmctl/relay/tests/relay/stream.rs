@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use shm_test_support::wait_until;
 
-use crate::helpers::{Sink, Source, content, ends};
+use crate::helpers::{Sink, Source, content, ends, envelope};
 
 /// More than the server gives without acknowledgements.
 const MANY: usize = 9000;
@@ -18,29 +18,13 @@ fn an_empty_stream_is_relayed_from() {
     assert!(!inward.err_so_far().contains("trying again"), "{}", inward.err_so_far());
 }
 
-/// An envelope as etc/RELAY.md describes it: message 0 of an instance, or its beginning if `total` is more.
-fn envelope(bytes: &[u8], total: u64) -> Vec<u8> {
-    let is_part = total > bytes.len() as u64;
-    let mut envelope = vec![1, if is_part { 2 } else { 0 }, 0, 0, 1, 0, 0, 0];
-    for number in [5u64, 0] {
-        envelope.extend(number.to_le_bytes());
-    }
-    envelope.extend(bytes);
-    envelope.extend((bytes.len() as u32).to_le_bytes());
-    if is_part {
-        envelope.extend(0u64.to_le_bytes());
-        envelope.extend(total.to_le_bytes());
-    }
-    envelope
-}
-
 #[test]
 fn messages_of_others_behind_the_first_part_of_a_message_do_not_stop_the_relay() {
     let Some((server, here, there)) = ends("messages_of_others_behind_the_first_part") else { return };
     let _out = here.out_with_stream(&server.url(), &[]);
-    server.publish("CAM.part", &envelope(b"beginning", 1000));
+    server.publish("CAM.part", &envelope(0, b"beginning", Some((0, 1000))));
     server.publish_all("CAM.hello", &vec![b"from somebody".to_vec(); MANY]);
-    server.publish("CAM.whole", &envelope(&content(0, 0), 8));
+    server.publish("CAM.whole", &envelope(0, &content(0, 0), None));
     let _inward = there.inward(&server.url(), &[]);
     Sink::start(there.daemon.endpoint(), 0, 0).finish(1);
 }
@@ -97,4 +81,49 @@ fn a_consumer_that_the_server_cannot_store_is_made_anew() {
     let sink = Sink::start(there.daemon.endpoint(), 0, 3000);
     inward.until_err_has("making the consumer anew");
     sink.finish(2000);
+}
+
+/// The two halves of message `n`.
+fn halves(n: u64) -> [Vec<u8>; 2] {
+    let bytes = content(n, 0);
+    let (first, second) = bytes.split_at(bytes.len() / 2);
+    let total = bytes.len() as u64;
+    [envelope(n, first, Some((0, total))), envelope(n, second, Some((first.len() as u64, total)))]
+}
+
+/// The first message needs a mark, which the server cannot store when the last part has come.
+#[test]
+fn a_message_in_parts_is_not_lost_when_the_consumer_is_made_anew() {
+    let Some((server, here, there)) = ends("a_message_in_parts_is_not_lost") else { return };
+    let _out = here.out_with_stream(&server.url(), &[]);
+    let mut inward = there.inward(&server.url(), &["--consumer", "far"]);
+    inward.until_err_has("CAM -> cam: relaying");
+    std::fs::remove_dir_all(server.dir.path().join("store/jetstream/$G/streams/CAM/obs/far")).unwrap();
+    let sink = Sink::start(there.daemon.endpoint(), 0, 0);
+    server.publish_all("CAM.7", &halves(0));
+    server.publish("CAM.7", &envelope(1, &content(1, 0), None));
+    inward.until_err_has("making the consumer anew");
+    sink.finish(2);
+}
+
+#[test]
+fn parts_that_were_received_come_again_for_the_next_relay_when_the_consumer_is_removed() {
+    let Some((server, here, there)) = ends("parts_that_were_received") else { return };
+    let _out = here.out_with_stream(&server.url(), &[]);
+    let inward = there.inward(&server.url(), &["--consumer", "far"]);
+    let sink = Sink::start(there.daemon.endpoint(), 0, 0);
+    let [first, second] = halves(1);
+    server.publish_all("CAM.7", &[envelope(0, &content(0, 0), None), first]);
+    wait_until("the relay has the first part", || {
+        let info = server.ask("$JS.API.CONSUMER.INFO.CAM.far");
+        info.contains("\"stream_seq\":2") && info.contains("\"num_ack_pending\":1,")
+    });
+    sink.until(1);
+    let answer = server.ask("$JS.API.CONSUMER.DELETE.CAM.far");
+    assert!(answer.contains("\"success\":true"), "{answer}");
+    wait_until("the consumer is made again", || inward.err_so_far().matches("made consumer far").count() == 2);
+    inward.kill();
+    server.publish_all("CAM.7", &[second, envelope(2, &content(2, 0), None)]);
+    let _inward = there.inward(&server.url(), &["--consumer", "far"]);
+    sink.finish(3);
 }
