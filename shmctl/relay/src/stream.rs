@@ -149,6 +149,12 @@ pub(crate) fn check(config: &Config, subject: &str, subjects: &str) -> Result<()
     Ok(())
 }
 
+/// Whether the newest message of the stream is the newest that a relay has published. A stream that removes messages which were
+/// received, or which are old, may have nothing left. A relay out that is started then sends the channel from its oldest message on.
+pub(crate) fn keeps_newest(config: &Config) -> bool {
+    config.retention == RetentionPolicy::Limits && config.max_age.is_zero()
+}
+
 /// Whether a subject is one of a pattern: `*` is one token, `>` is the rest.
 fn matches(pattern: &str, subject: &str) -> bool {
     let mut tokens = subject.split('.');
@@ -173,6 +179,8 @@ fn no_jetstream(why: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -187,6 +195,15 @@ mod tests {
         {
             assert!(!matches(pattern, subject), "{pattern} {subject}");
         }
+    }
+
+    #[test]
+    fn a_stream_that_removes_more_than_its_oldest_messages_does_not_keep_the_newest() {
+        let with = |retention, max_age| keeps_newest(&Config { retention, max_age, ..Config::default() });
+        assert!(with(RetentionPolicy::Limits, Duration::ZERO));
+        assert!(!with(RetentionPolicy::Limits, Duration::from_secs(60)));
+        assert!(!with(RetentionPolicy::WorkQueue, Duration::ZERO));
+        assert!(!with(RetentionPolicy::Interest, Duration::ZERO));
     }
 
     #[test]

@@ -65,8 +65,9 @@ impl Feed {
     /// Whether the channel has no more messages than the stream. What the server says of the messages that it has given to the
     /// consumer tells nothing: a server that was killed may have forgotten the newest of them.
     pub(super) async fn check(&mut self) -> Result<(), Trouble> {
-        let last = stream::info(self.durable.stream()).await?.state.last_sequence;
-        if last == 0 {
+        let info = stream::info(self.durable.stream()).await?;
+        let last = info.state.last_sequence;
+        if last == 0 || !stream::keeps_newest(&info.config) {
             return Ok(());
         }
         let Some(stored) = stream::numbered(self.durable.stream(), last).await? else { return Ok(()) };

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use nix::sys::signal::Signal;
 use shm_test_support::wait_until;
 
 use crate::helpers::{Sink, Source, content, ends, envelope};
@@ -126,4 +127,32 @@ fn parts_that_were_received_come_again_for_the_next_relay_when_the_consumer_is_r
     server.publish_all("CAM.7", &[second, envelope(2, &content(2, 0), None)]);
     let _inward = there.inward(&server.url(), &["--consumer", "far"]);
     sink.finish(3);
+}
+
+/// The stream has nothing of what the far channel has, so a relay out that is killed sends the channel again, as far as the stream
+/// has space. The end of that is before the end of the far channel, although nobody else has published there.
+#[test]
+fn what_a_work_queue_gets_a_second_time_is_passed_over() {
+    let Some((server, here, there)) = ends("what_a_work_queue_gets_a_second_time") else { return };
+    server.make_stream("\"retention\":\"workqueue\",\"discard\":\"new\",\"max_bytes\":65536");
+    let small = ["--batch-bytes", "8KiB"];
+    let out = here.out_with_stream(&server.url(), &small);
+    let mut inward = there.inward(&server.url(), &[]);
+    let source = Source::start_up_to(here.daemon.endpoint(), 3000, 0);
+    let sink = Sink::start(there.daemon.endpoint(), 0, 0);
+    sink.until(3000);
+    let is_empty = || server.ask("$JS.API.STREAM.INFO.CAM").contains("\"messages\":0,");
+    wait_until("everything is acknowledged", is_empty);
+    inward.signal(Signal::SIGTERM);
+    inward.wait().ok();
+    out.kill();
+    let _out = here.out_with_stream(&server.url(), &small);
+    wait_until("the channel is sent again", || !is_empty());
+    let mut inward = there.inward(&server.url(), &[]);
+    source.allow(3100);
+    sink.finish(3100);
+    source.finish();
+    inward.signal(Signal::SIGTERM);
+    let run = inward.wait().ok();
+    assert!(!run.err.contains("has other messages than this relay has published"), "{run:?}");
 }

@@ -94,8 +94,20 @@ impl Server {
 
     /// What the server answers to a request without contents.
     pub(crate) fn ask(&self, subject: &str) -> String {
+        self.ask_with(subject, "")
+    }
+
+    /// Makes stream CAM for the subjects of a relay, with more of its configuration, which is JSON.
+    pub(crate) fn make_stream(&self, more: &str) {
+        let config = format!("{{\"name\":\"CAM\",\"subjects\":[\"CAM.*\"],\"storage\":\"file\",{more}}}");
+        let answer = self.ask_with("$JS.API.STREAM.CREATE.CAM", &config);
+        assert!(!answer.contains("\"error\""), "{answer}");
+    }
+
+    fn ask_with(&self, subject: &str, text: &str) -> String {
         let mut connection = self.connection();
-        connection.get_mut().write_all(format!("SUB answer 1\r\nPUB {subject} answer 0\r\n\r\n").as_bytes()).unwrap();
+        let request = format!("SUB answer 1\r\nPUB {subject} answer {}\r\n{text}\r\n", text.len());
+        connection.get_mut().write_all(request.as_bytes()).unwrap();
         assert!(line(&mut connection).starts_with("MSG"));
         line(&mut connection)
     }
