@@ -4,6 +4,7 @@ use std::os::fd::AsFd;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags};
+use shm_proto::Follower;
 use shm_proto::internal::os::clock::{self, monotonic_ns};
 use shmctl::companion::{Failure, Result, Signals, note, wait_for};
 
@@ -64,7 +65,9 @@ impl<'a> Receiver<'a> {
     /// Receives until there is a reason to end, and sends the last chunk.
     pub(crate) fn run(&mut self, duration: Option<Duration>) -> Stop {
         self.until_ns = clock::deadline(duration);
-        let stop = self.begin().and_then(|()| self.receive()).unwrap_or_else(Stop::failed);
+        let mut stop = self.begin().and_then(|()| self.receive()).unwrap_or_else(Stop::failed);
+        // A recording without the rest of a channel is not whole, however it ends.
+        stop.failure = self.failure.take().or(stop.failure);
         self.sink.flush();
         stop
     }
@@ -89,9 +92,15 @@ impl<'a> Receiver<'a> {
                 }
             }
             let mut armed = true;
-            for stream in &mut self.streams {
-                if let Some(follower) = stream.follower() {
-                    armed &= follower.arm()?;
+            for index in 0..self.streams.len() {
+                match self.streams[index].follower().map(Follower::arm) {
+                    Some(Ok(is_armed)) => armed &= is_armed,
+                    Some(Err(error)) => {
+                        if let Some(stop) = self.fail(index, error.into())? {
+                            return Ok(stop);
+                        }
+                    }
+                    None => {}
                 }
             }
             if armed {
@@ -110,8 +119,14 @@ impl<'a> Receiver<'a> {
             }
             let turn = self.turn;
             self.turn = (turn + 1) % self.streams.len();
-            let stream = &mut self.streams[turn];
-            idle = if stream.take(&mut self.sink, self.declared)? { 0 } else { idle + 1 };
+            idle = match self.streams[turn].take(&mut self.sink, self.declared) {
+                Ok(true) => 0,
+                Ok(false) => idle + 1,
+                Err(failure) => match self.fail(turn, failure)? {
+                    Some(stop) => return Ok(Some(stop)),
+                    None => idle + 1,
+                },
+            };
         }
         self.reason_to_stop()
     }
@@ -130,8 +145,8 @@ impl<'a> Receiver<'a> {
         } else {
             return Ok(None);
         };
-        self.take_rest()?;
-        Ok(Some(Stop::new(reason)))
+        let stop = self.take_rest()?;
+        Ok(Some(stop.unwrap_or_else(|| Stop::new(reason))))
     }
 
     fn has_enough(&self) -> bool {
@@ -140,24 +155,33 @@ impl<'a> Receiver<'a> {
 
     /// Takes what was published before this moment, and no more than the channels can hold: a writer that goes on does not hold up the
     /// end.
-    fn take_rest(&mut self) -> Result<()> {
+    fn take_rest(&mut self) -> Result<Option<Stop>> {
         let grace = clock::after(GRACE);
         for index in 0..self.streams.len() {
-            let stream = &mut self.streams[index];
-            // At this moment it may be between two attachments, and what was published since the first would be missing.
-            stream.hear(&mut self.sink);
-            while stream.is_evicted() && monotonic_ns() < grace {
-                std::thread::sleep(Duration::from_millis(5));
-                stream.attach(&mut self.sink, self.declared)?;
+            if let Err(failure) = self.take_rest_of(index, grace)
+                && let Some(stop) = self.fail(index, failure)?
+            {
+                return Ok(Some(stop));
             }
-            let mut left = self.streams[index].capacity();
-            while left > 0 && !self.has_enough() && !self.sink.pipeline.has_failed() {
-                let before = self.sink.bytes();
-                if !self.streams[index].take(&mut self.sink, self.declared)? {
-                    break;
-                }
-                left = left.saturating_sub(RECORD.max(self.sink.bytes() - before));
+        }
+        Ok(None)
+    }
+
+    fn take_rest_of(&mut self, index: usize, grace: u64) -> Result<()> {
+        let stream = &mut self.streams[index];
+        // At this moment it may be between two attachments, and what was published since the first would be missing.
+        stream.hear(&mut self.sink);
+        while stream.is_evicted() && monotonic_ns() < grace {
+            std::thread::sleep(Duration::from_millis(5));
+            stream.attach(&mut self.sink, self.declared)?;
+        }
+        let mut left = self.streams[index].capacity();
+        while left > 0 && !self.has_enough() && !self.sink.pipeline.has_failed() {
+            let before = self.sink.bytes();
+            if !self.streams[index].take(&mut self.sink, self.declared)? {
+                break;
             }
+            left = left.saturating_sub(RECORD.max(self.sink.bytes() - before));
         }
         Ok(())
     }
@@ -165,24 +189,42 @@ impl<'a> Receiver<'a> {
     /// Attaches a channel again if it is time to, and hears what its follower has to say.
     fn look_after(&mut self, index: usize) -> Result<Option<Stop>> {
         let stream = &mut self.streams[index];
-        stream.attach(&mut self.sink, self.declared)?;
-        let (label, has_begun) = (stream.label(), stream.has_begun());
-        let Some(end) = stream.hear(&mut self.sink) else { return Ok(None) };
-        let told = match end {
-            End::Closed => format!("channel {label} is closed"),
-            End::Failed(failure) if !has_begun => return Err(failure),
-            End::Failed(failure) => {
-                let told = failure.to_string();
-                self.failure.get_or_insert(failure);
-                told
+        if let Err(failure) = stream.attach(&mut self.sink, self.declared) {
+            return self.fail(index, failure);
+        }
+        match stream.hear(&mut self.sink) {
+            None => Ok(None),
+            Some(End::Closed) => {
+                let told = format!("channel {} is closed", stream.label());
+                Ok(self.go_on_after(told))
             }
-        };
+            Some(End::Failed(failure)) => self.fail(index, failure),
+        }
+    }
+
+    /// Ends a channel with an error. The others are recorded on, unless none of them is left.
+    ///
+    /// # Errors
+    /// That the channel was never recorded.
+    fn fail(&mut self, index: usize, failure: Failure) -> Result<Option<Stop>> {
+        let stream = &mut self.streams[index];
+        if !stream.has_begun() {
+            return Err(failure);
+        }
+        let told = failure.to_string();
+        stream.end(&mut self.sink, &told);
+        self.failure.get_or_insert(failure);
+        Ok(self.go_on_after(told))
+    }
+
+    /// A channel has ended. If no other is left, that ends the recording.
+    fn go_on_after(&self, told: String) -> Option<Stop> {
         let others: Vec<_> = self.streams.iter().filter(|s| s.open().is_some()).map(Stream::label).collect();
         if others.is_empty() {
-            return Ok(Some(Stop { reason: told, failure: self.failure.take() }));
+            return Some(Stop::new(told));
         }
         note(&format!("{told}; going on with {}", others.join(", ")));
-        Ok(None)
+        None
     }
 
     /// Sleeps until there may be something to do.

@@ -202,8 +202,7 @@ impl Stream {
         let notice = self.follower.as_mut()?.notice()?;
         let text = notice.to_string();
         self.is_evicted |= matches!(&notice, Notice::Waiting { why: Error::Reader(ReaderError::Evicted { .. }), .. });
-        let time = human::utc_ns(std::time::SystemTime::now());
-        sink.tell(Event::Notice { topic: self.label(), time, text: text.clone() });
+        self.tell(sink, &text);
         let why = match notice {
             Notice::Waiting { why, .. } if !self.follows => why,
             _ => {
@@ -227,6 +226,18 @@ impl Stream {
         };
         self.follower = None;
         Some(end)
+    }
+
+    /// Ends the channel, and says why in the files, unless it has ended.
+    pub(crate) fn end(&mut self, sink: &mut Sink, why: &str) {
+        if self.follower.take().is_some() {
+            self.tell(sink, why);
+        }
+    }
+
+    fn tell(&self, sink: &mut Sink, text: &str) {
+        let time = human::utc_ns(std::time::SystemTime::now());
+        sink.tell(Event::Notice { topic: self.label(), time, text: text.to_owned() });
     }
 
     /// Whether the channel was ever attached.

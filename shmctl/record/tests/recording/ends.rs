@@ -171,3 +171,29 @@ fn one_channel_that_is_closed_does_not_end_the_others() {
     assert_messages(&contents.of_topic("cam"), 0..5);
     assert_messages(&contents.of_topic("imu"), 0..5);
 }
+
+#[test]
+fn one_channel_that_fails_does_not_end_the_others_and_its_failure_is_that_of_the_recording() {
+    let mut daemon = Daemon::start("[[channel]]\nname = \"cam\"\n[[channel]]\nname = \"imu\"\n");
+    let file = daemon.place.path("run.mcap");
+    let mut recorder = record(&daemon, &file, &["--follow", "--channel", "cam", "--channel", "imu"]);
+    for channel in ["cam", "imu"] {
+        publish(&mut writer(&daemon.endpoint(), channel), 0..5);
+    }
+    daemon.stop(Signal::SIGTERM);
+    recorder.until_err_has("waiting for it");
+    daemon.launch(Setup::new("[[channel]]\nname = \"cam\"\nmode = \"handoff\"\n[[channel]]\nname = \"imu\"\n"));
+    recorder.until_err_has("; going on with imu");
+    publish(&mut writer(&daemon.endpoint(), "imu"), 0..8);
+    daemon.until_all_stat("the recorder has read everything", |channels| {
+        channels.iter().flat_map(|channel| &channel.readers).any(|reader| reader.received == 8)
+    });
+    recorder.signal(Signal::SIGINT);
+    recorder.wait().fails(1, &["channel cam hands"]);
+    let contents = Contents::of(&file);
+    assert_messages(&contents.of_topic("cam"), 0..5);
+    let of_imu = contents.of_topic("imu");
+    assert_messages(&of_imu[..5], 0..5);
+    assert_messages(&of_imu[5..], 0..8);
+    assert!(contents.notes("shmd.notice").iter().any(|notice| notice["text"].contains("channel cam hands")));
+}
