@@ -24,7 +24,7 @@ use async_nats::jetstream::Context;
 use async_nats::jetstream::stream::Stream;
 use log::{info, warn};
 use shmctl::companion::{Failure, Global};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
 
 use self::front::{Front, Limits};
 use self::holder::Holder;
@@ -63,13 +63,14 @@ pub(crate) async fn run(args: Out, global: &Global, metrics: Option<&Path>) -> R
     };
     let in_flight = usize::try_from(args.in_flight.0).unwrap_or(usize::MAX);
     let queue = Rc::new(Queue::new(policy, in_flight, args.stalled_after, Rc::clone(&status)));
-    let mut holder = Holder::new(global.endpoint(), channel.as_deref(), queue.marks(), Rc::clone(&status))?;
-    let attached = Notify::new();
+    let (instance, front) = watch::channel(None);
+    let mut holder = Holder::new(global.endpoint(), channel.as_deref(), queue.marks(), front, Rc::clone(&status))?;
+    let readers = Readers { attached: Notify::new(), instance };
     let own_stop = stop.clone();
     let work = async {
         tokio::select! {
-            ended = holder.run(&attached) => ended,
-            ended = carry(&args, global, channel.as_deref(), &queue, &status, &attached, own_stop) => ended,
+            ended = holder.run(&readers.attached) => ended,
+            ended = carry(&args, global, channel.as_deref(), &queue, &status, &readers, own_stop) => ended,
         }
     };
     tokio::select! {
@@ -80,6 +81,15 @@ pub(crate) async fn run(args: Out, global: &Global, metrics: Option<&Path>) -> R
     }
     status.finish(metrics);
     Ok(())
+}
+
+/// What the two readers of the channel tell each other.
+#[derive(Debug)]
+struct Readers {
+    /// The channel is held.
+    attached: Notify,
+    /// The instance that is read.
+    instance: watch::Sender<Option<u64>>,
 }
 
 async fn show(queue: &Queue) {
@@ -96,7 +106,7 @@ async fn carry(
     channel: Option<&str>,
     queue: &Rc<Queue>,
     status: &Rc<Status>,
-    attached: &Notify,
+    readers: &Readers,
     mut stop: Stop,
 ) -> Result<(), Failure> {
     let (tell_payload, payload) = oneshot::channel();
@@ -114,7 +124,7 @@ async fn carry(
     tokio::pin!(sending);
     let ready = async {
         // The front comes after the holder, so that whatever it reads is held.
-        attached.notified().await;
+        readers.attached.notified().await;
         match args.when_stalled {
             WhenStalled::Wait => payload.await.unwrap_or(USUAL_PAYLOAD),
             // These policies can do without a server, but what is read too large for it is never sent.
@@ -137,7 +147,8 @@ async fn carry(
         };
         let limits =
             Limits { batch: usize::try_from(args.batch_bytes.0).unwrap_or(usize::MAX), age: args.batch_age, payload };
-        let mut front = Front::new(global.endpoint(), channel, limits, Rc::clone(queue), Rc::clone(status))?;
+        let instance = readers.instance.clone();
+        let mut front = Front::new(global.endpoint(), channel, limits, instance, Rc::clone(queue), Rc::clone(status))?;
         front.run(early.clone()).await
     };
     let reading = async {

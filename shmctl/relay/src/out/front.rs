@@ -4,8 +4,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use log::warn;
-use shm_proto::{AsyncFollower, Endpoint, Follower, Message, Start};
+use shm_proto::{AsyncFollower, Attachment, Endpoint, Follower, Message, Start};
 use shmctl::companion::Failure;
+use tokio::sync::watch;
 
 use super::queue::Queue;
 use crate::envelope::{Builder, Envelope, HEADER, Head, Part, most_of_a_part, part};
@@ -16,7 +17,7 @@ use crate::stop::Stop;
 const TURN: usize = 512;
 /// Messages between two looks at the clock.
 const CLOCK: usize = 32;
-/// How often to hear the daemon while the queue is full.
+/// How often to hear the daemon while the queue is full, and to look at the attachment while no message comes.
 const TICK: Duration = Duration::from_millis(100);
 /// Most parts of a message: fewer than a relay in leaves unacknowledged.
 const PARTS: u64 = 4000;
@@ -38,6 +39,8 @@ pub(super) struct Front {
     follower: AsyncFollower,
     builder: Builder,
     limits: Limits,
+    /// Told which instance is attached.
+    instance: watch::Sender<Option<u64>>,
     /// When the oldest message of the builder came.
     since: Option<Instant>,
     queue: Rc<Queue>,
@@ -63,12 +66,14 @@ impl Front {
         endpoint: Endpoint,
         channel: Option<&str>,
         limits: Limits,
+        instance: watch::Sender<Option<u64>>,
         queue: Rc<Queue>,
         status: Rc<Status>,
     ) -> Result<Self, Failure> {
         let follower = AsyncFollower::new(Follower::new(endpoint, channel, Start::Oldest)?)?;
         let batch = limits.batch.min(limits.payload).max(HEADER + 64);
-        Ok(Front { follower, builder: Builder::new(batch), limits, since: None, queue, status, shown: None })
+        let builder = Builder::new(batch);
+        Ok(Front { follower, builder, limits, instance, since: None, queue, status, shown: None })
     }
 
     /// Reads until it is to stop; then everything that was read is in the queue.
@@ -82,6 +87,10 @@ impl Front {
             if !follower.is_attached() {
                 self.await_message(&mut stop).await?;
                 continue;
+            }
+            if let Some(Attachment::Ring(reader)) = follower.attachment()? {
+                let lineage = Some(reader.geometry().lineage);
+                self.instance.send_if_modified(|now| std::mem::replace(now, lineage) != lineage);
             }
             match self.turn().await? {
                 Turn::Empty => self.await_message(&mut stop).await?,
@@ -105,7 +114,7 @@ impl Front {
         Ok(())
     }
 
-    /// Waits for a message, which stays the next one, or until the envelope is old enough.
+    /// Waits for a message, which stays the next one, or until the envelope is old enough; not for long without looking.
     async fn await_message(&mut self, stop: &mut Stop) -> Result<(), Failure> {
         let due = self.since.map(|since| tokio::time::Instant::from_std(since + self.limits.age));
         let is_due = async {
@@ -122,6 +131,8 @@ impl Front {
                 return Ok(());
             }
             () = is_due => {}
+            // It may be attached to another instance meanwhile, whose writer waits for the reader that holds.
+            () = tokio::time::sleep(TICK) => return Ok(()),
         }
         self.flush().await
     }

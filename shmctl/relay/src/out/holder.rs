@@ -1,6 +1,7 @@
 //! The reader that holds the channel: it stands at the first message that the channel may not forget yet.
 //!
-//! In a channel with `on_full = "overwrite"` nobody holds anything, and this reader detaches.
+//! In a channel with `on_full = "overwrite"` nobody holds anything, and this reader detaches. The next channel of that name may be
+//! another one, so it attaches again when the reader that reads ahead has another instance.
 
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -23,7 +24,13 @@ const TURN: usize = 4096;
 /// What has to stay in the channel.
 #[derive(Debug)]
 pub(super) struct Holder {
+    endpoint: Endpoint,
+    channel: Option<String>,
     follower: Option<AsyncFollower>,
+    /// The instance to which the reader that reads ahead is attached.
+    front: watch::Receiver<Option<u64>>,
+    /// The last instance that overwrites.
+    overwrites: Option<u64>,
     marks: watch::Receiver<Option<Mark>>,
     /// Instances that were left for good.
     past: Vec<u64>,
@@ -39,12 +46,31 @@ impl Holder {
         endpoint: Endpoint,
         channel: Option<&str>,
         marks: watch::Receiver<Option<Mark>>,
+        front: watch::Receiver<Option<u64>>,
         status: Rc<Status>,
     ) -> Result<Self, Failure> {
+        let mut holder = Holder {
+            endpoint,
+            channel: channel.map(str::to_owned),
+            follower: None,
+            front,
+            overwrites: None,
+            marks,
+            past: Vec::new(),
+            mark: None,
+            has_told: false,
+            status,
+            show_at: Instant::now(),
+        };
+        holder.begin()?;
+        Ok(holder)
+    }
+
+    fn begin(&mut self) -> Result<(), Failure> {
+        let follower = Follower::new(self.endpoint.clone(), self.channel.as_deref(), Start::Oldest)?;
         // It never waits for messages.
-        let follower = Follower::new(endpoint, channel, Start::Oldest)?.with_wait_strategy(WaitStrategy::Sleep);
-        let follower = Some(AsyncFollower::new(follower)?);
-        Ok(Holder { follower, marks, past: Vec::new(), mark: None, has_told: false, status, show_at: Instant::now() })
+        self.follower = Some(AsyncFollower::new(follower.with_wait_strategy(WaitStrategy::Sleep))?);
+        Ok(())
     }
 
     /// Holds and lets go until something final happens. `attached`: told when the channel is held.
@@ -53,7 +79,9 @@ impl Holder {
             self.follow_mark();
             let is_done = self.advance(attached).await?;
             if self.follower.is_none() {
-                return std::future::pending().await;
+                self.await_another().await;
+                self.begin()?;
+                continue;
             }
             if !is_done {
                 tokio::task::yield_now().await;
@@ -63,6 +91,17 @@ impl Holder {
                 _ = self.marks.changed() => {}
                 () = tokio::time::sleep(TICK) => {}
             }
+        }
+    }
+
+    /// Waits until the other reader has another instance than the one that overwrites.
+    async fn await_another(&mut self) {
+        // The other reader may not have the one that overwrites yet.
+        tokio::time::sleep(TICK).await;
+        let overwrites = self.overwrites;
+        if self.front.wait_for(|now| now.is_some() && *now != overwrites).await.is_err() {
+            // The relay is about to end.
+            std::future::pending().await
         }
     }
 
@@ -98,10 +137,13 @@ impl Holder {
         }
         if let Some(Attachment::Ring(reader)) = follower.attachment()? {
             let geometry = reader.geometry();
-            if !std::mem::replace(&mut self.has_told, true) {
+            let is_another = self.overwrites != Some(geometry.lineage);
+            if is_another && !std::mem::replace(&mut self.has_told, true) {
                 tell(geometry.on_full, geometry.wait_readers, geometry.evict_after_ms);
             }
             if geometry.on_full == OnFull::Overwrite {
+                // What the settings of the next one mean is told again.
+                (self.overwrites, self.has_told) = (Some(geometry.lineage), false);
                 self.follower = None;
                 return Ok(true);
             }

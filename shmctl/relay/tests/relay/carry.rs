@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use shm_test_support::{wait_for, wait_until};
+use shm_test_support::{Setup, wait_for, wait_until};
 
 use crate::helpers::{FAR, Host, SOURCE, Server, Sink, Source, ends, skip_without_server};
 
@@ -108,6 +108,26 @@ fn relays_outlive_the_channels() {
             restart(&mut there);
         }
     }
+}
+
+/// Nobody holds a channel that overwrites. The next channel waits for both readers.
+#[test]
+fn a_channel_that_no_longer_overwrites_is_held_again() {
+    if skip_without_server("a_channel_that_no_longer_overwrites") {
+        return;
+    }
+    let (server, there) = (Server::start(), Host::start(FAR));
+    let mut here = Host::start("[[channel]]\nname = \"cam\"\non_full = \"overwrite\"\n");
+    let mut out = here.out_with_stream(&server.url(), &[]);
+    out.until_err_has("the channel overwrites its oldest messages");
+    here.daemon.until_stat("only the reader that reads ahead is left", |stat| {
+        stat.readers.len() == 1 && stat.readers[0].status.starts_with("reads ahead")
+    });
+    here.daemon.stop(Signal::SIGTERM);
+    here.daemon.launch(Setup::new(SOURCE));
+    let _inward = there.inward(&server.url(), &[]);
+    let _source = Source::start(here.daemon.endpoint(), 1000, 0, Duration::ZERO);
+    Sink::start(there.daemon.endpoint(), 0, 0).finish(1000);
 }
 
 /// Without `wait_readers` the channel goes on while the relay is dead. What it has forgotten is counted on both sides.
