@@ -86,10 +86,13 @@ pub(crate) fn append_message_index(out: &mut Vec<u8>, channel: u16, entries: &[u
     out.extend_from_slice(entries);
 }
 
+/// Bytes of an entry of such an index.
+pub(crate) const ENTRY: usize = 8 + 8;
+
 /// Appends an entry of such an index.
 #[inline]
 pub(crate) fn append_index_entry(entries: &mut Vec<u8>, log_time: u64, offset: u64) {
-    let mut entry = [0; 16];
+    let mut entry = [0; ENTRY];
     entry[..8].copy_from_slice(&log_time.to_le_bytes());
     entry[8..].copy_from_slice(&offset.to_le_bytes());
     entries.extend_from_slice(&entry);

@@ -6,14 +6,14 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-use mcap::records::op;
+use mcap::records::{Record, op};
 use mcap::{MAGIC, parse_record};
 use shmctl::companion::human::{bytes_in_words, counted};
 use shmctl::companion::{Failure, Result, note};
 
 use super::file::{OutputFile, Refused};
 use crate::format::contents::Contents;
-use crate::format::encode::append_message_index;
+use crate::format::encode::{ENTRY, append_index_entry, append_message_index};
 use crate::format::input::{Input, Unreadable};
 use crate::format::notes::{self, note as metadata};
 use crate::format::scan::{Found, Indexes, Next, Scan, is_chunk_head};
@@ -157,6 +157,9 @@ impl Survey {
     /// Adds a record if it is whole, or returns what is wrong with it.
     fn take(&mut self, found: &Found, place: Place<'_>, keep: &mut Keep<'_>) -> io::Result<Result<(), String>> {
         let at = place(found)?;
+        if !self.is_index_right(found) {
+            return Ok(Err("it does not have the messages of its chunk".to_owned()));
+        }
         let indexes = match self.contents.add(found, at) {
             Ok(indexes) => indexes,
             Err(why) => return Ok(Err(why)),
@@ -175,6 +178,24 @@ impl Survey {
             self.contents.add(&index, at).map_err(io::Error::other)?;
         }
         Ok(Ok(()))
+    }
+
+    /// Whether an index has the messages that its channel has in the last chunk, in any order. Readers do not look into a chunk
+    /// that has no messages for them by its indexes. Other records are right.
+    fn is_index_right(&self, found: &Found) -> bool {
+        if found.kind() != op::MESSAGE_INDEX {
+            return true;
+        }
+        // What cannot be read is found when it is added.
+        let Ok(Record::MessageIndex(index)) = parse_record(op::MESSAGE_INDEX, found.body()) else { return true };
+        let pending = self.pending.iter().find(|(channel, _)| *channel == index.channel_id);
+        let mut wanted: Vec<_> = pending.iter().flat_map(|(_, entries)| entries.chunks_exact(ENTRY)).collect();
+        let mut there = Vec::new();
+        index.records.iter().for_each(|entry| append_index_entry(&mut there, entry.log_time, entry.offset));
+        let mut there: Vec<_> = there.chunks_exact(ENTRY).collect();
+        wanted.sort_unstable();
+        there.sort_unstable();
+        wanted == there
     }
 
     /// Keeps track of the last chunk's indexes.

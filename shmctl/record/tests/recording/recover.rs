@@ -199,6 +199,35 @@ fn whole_chunks_behind_a_torn_place_are_not_cut_off() {
     }
 }
 
+/// Readers pass over a chunk that has nothing for them by its indexes.
+#[test]
+fn an_index_that_is_not_that_of_its_chunk_is_written_anew_at_the_end_and_is_damage_before() {
+    let (daemon, file, contents) = large_recording();
+    let chunks = &contents.summary.chunk_indexes;
+    let whole = fs::read(&file).unwrap();
+    let copy = daemon.place.path("copy.mcap");
+    for (chunk, is_last) in [(&chunks[chunks.len() / 2], false), (&chunks[chunks.len() - 1], true)] {
+        let index = (chunk.chunk_start_offset + chunk.chunk_length) as usize;
+        // The channel, and where the first message is in the chunk.
+        for place in [9, 23] {
+            let mut bytes = whole[..whole.len() - 20].to_vec();
+            bytes[index + place] ^= 0x40;
+            fs::write(&file, &bytes).unwrap();
+            if is_last {
+                recover(&file, &[]).ok();
+                assert_eq!(prefix(&file), 200);
+            } else {
+                recover(&file, &[]).refused(1, &["is damaged", "messages of its chunk", "--output NEW"]);
+                assert!(fs::read(&file).unwrap() == bytes, "the file is as it was");
+                recover(&file, &["--force", "--output", copy.to_str().unwrap()]).ok();
+                assert_eq!(prefix(&copy), 200);
+            }
+        }
+    }
+    let replay = daemon.cli(&["replay", file.to_str().unwrap(), "--speed", "max"]).ok();
+    assert!(replay.err.contains("published 200 messages"), "{replay:?}");
+}
+
 /// Messages in the chunk at this place.
 fn middle_messages(contents: &Contents, offset: u64) -> u64 {
     let stats = &contents.summary;
