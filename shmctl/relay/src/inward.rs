@@ -50,14 +50,14 @@ pub(crate) async fn run(args: In, global: &Global, metrics: Option<&Path>) -> Re
         ));
     }
     let status = Rc::new(Status::new("in", channel.as_deref(), &args.server.stream));
-    tokio::select! {
-        ended = carry(&args, global, channel, &status, stop.clone()) => ended?,
-        () = status.tell(metrics.map(Path::to_owned)) => {}
+    let ended = tokio::select! {
+        ended = carry(&args, global, channel, &status, stop.clone()) => ended,
+        () = status.tell(metrics.map(Path::to_owned)) => Ok(()),
         // The connection is not there, or the daemon is not: nothing is to be finished.
-        () = async { stop.wait().await; tokio::time::sleep(FLUSH).await } => {}
-    }
+        () = async { stop.wait().await; tokio::time::sleep(FLUSH).await } => Ok(()),
+    };
     status.finish(metrics);
-    Ok(())
+    ended
 }
 
 async fn carry(

@@ -73,14 +73,14 @@ pub(crate) async fn run(args: Out, global: &Global, metrics: Option<&Path>) -> R
             ended = carry(&args, global, channel.as_deref(), &queue, &status, &readers, own_stop) => ended,
         }
     };
-    tokio::select! {
-        ended = work => ended?,
-        () = status.tell(metrics.map(Path::to_owned)) => {}
-        () = show(&queue) => {}
-        () = async { stop.wait().await; tokio::time::sleep(3 * LAST_ACKNOWLEDGEMENTS).await } => {}
-    }
+    let ended = tokio::select! {
+        ended = work => ended,
+        () = status.tell(metrics.map(Path::to_owned)) => Ok(()),
+        () = show(&queue) => Ok(()),
+        () = async { stop.wait().await; tokio::time::sleep(3 * LAST_ACKNOWLEDGEMENTS).await } => Ok(()),
+    };
     status.finish(metrics);
-    Ok(())
+    ended
 }
 
 /// What the two readers of the channel tell each other.

@@ -58,6 +58,8 @@ pub(crate) struct Status {
     stream: String,
     pub(crate) link: Arc<Link>,
     state: Cell<State>,
+    /// The relay does nothing any more.
+    is_over: Cell<bool>,
     /// Why the state is as it is, if it is not as usual.
     why: RefCell<String>,
     pub(crate) messages: Cell<u64>,
@@ -81,6 +83,7 @@ impl Status {
             stream: stream.to_owned(),
             link: Arc::default(),
             state: Cell::new(State::Connecting),
+            is_over: Cell::default(),
             why: RefCell::default(),
             messages: Cell::default(),
             bytes: Cell::default(),
@@ -159,8 +162,11 @@ impl Status {
         let labels: [Label<'_>; 3] =
             [("direction", self.direction), ("channel", &self.channel), ("stream", &self.stream)];
         let mut text = String::new();
+        // The file stays behind, and nobody corrects it.
+        let is_running = !self.is_over.get();
+        let is_connected = is_running && self.link.is_connected();
         for (name, kind, help, value) in [
-            ("connected", Kind::Gauge, "Whether there is a connection to the server.", self.link.is_connected().into()),
+            ("connected", Kind::Gauge, "Whether there is a connection to the server.", is_connected.into()),
             (
                 "messages_total",
                 Kind::Counter,
@@ -183,10 +189,15 @@ impl Status {
             introduce(&mut text, &name, kind, help);
             sample(&mut text, &name, &labels, value);
         }
-        introduce(&mut text, STATE, Kind::Gauge, "1 for the present state, 0 for the others.");
+        introduce(
+            &mut text,
+            STATE,
+            Kind::Gauge,
+            "1 for the present state, 0 for the others, and for all when the relay has ended.",
+        );
         for (state, words) in STATES {
             let labels = [&labels[..], &[("state", words)]].concat();
-            sample(&mut text, STATE, &labels, (self.state.get() == state).into());
+            sample(&mut text, STATE, &labels, (is_running && self.state.get() == state).into());
         }
         text
     }
@@ -217,8 +228,9 @@ impl Status {
         }
     }
 
-    /// The last words.
+    /// The last words, however the relay has ended.
     pub(crate) fn finish(&self, metrics: Option<&Path>) {
+        self.is_over.set(true);
         ServiceManager::from_env().iter().for_each(|manager| manager.send("STOPPING=1"));
         info!("{}", self.line());
         if let Some(file) = metrics
@@ -260,5 +272,20 @@ mod tests {
         assert!(text.contains(&format!("shmd_relay_state{labels},state=\"relaying\"}} 1\n")), "{text}");
         assert_eq!(text.matches("} 1\n").count(), 1, "{text}");
         assert_eq!(text.matches("# TYPE").count(), text.matches("# HELP").count());
+    }
+
+    #[test]
+    fn the_metrics_of_a_relay_that_has_ended_have_no_state() {
+        let dir = shm_test_support::TempDir::new();
+        let file = dir.join("relay.prom");
+        let status = Status::new("out", Some("cam"), "CAM");
+        status.set(State::Relaying, "");
+        status.messages.set(7);
+        status.finish(Some(&file));
+        let text = std::fs::read_to_string(&file).unwrap();
+        assert!(
+            !text.contains("} 1\n") && text.contains("shmd_relay_messages_total{") && text.contains("} 7\n"),
+            "{text}"
+        );
     }
 }

@@ -33,7 +33,8 @@ fn messages_of_others_behind_the_first_part_of_a_message_do_not_stop_the_relay()
 #[test]
 fn a_stream_that_is_removed_ends_the_relay_out_and_a_new_one_is_relayed_from_its_beginning() {
     let Some((server, here, there)) = ends("a_stream_that_is_removed") else { return };
-    let out = here.out_with_stream(&server.url(), &[]);
+    let metrics = here.daemon.place.path("relay.prom");
+    let out = here.out_with_stream(&server.url(), &["--metrics", metrics.to_str().unwrap()]);
     let mut inward = there.inward(&server.url(), &[]);
     let source = Source::start(here.daemon.endpoint(), 3000, 0, Duration::ZERO);
     let sink = Sink::start(there.daemon.endpoint(), 0, 0);
@@ -46,6 +47,10 @@ fn a_stream_that_is_removed_ends_the_relay_out_and_a_new_one_is_relayed_from_its
         writer.publish_within(&content(n, 0), Duration::from_secs(60)).unwrap();
     }
     out.wait().fails(1, &["the server no longer has stream CAM", "--create-stream"]);
+    let text = std::fs::read_to_string(&metrics).unwrap();
+    let of = |name: &'static str| text.lines().filter(move |line| line.starts_with(name));
+    assert!(of("shmd_relay_connected{").chain(of("shmd_relay_state{")).all(|line| line.ends_with("} 0")), "{text}");
+    assert!(of("shmd_relay_messages_total{").all(|line| !line.ends_with("} 0")), "{text}");
     let _out = here.out_with_stream(&server.url(), &[]);
     sink.finish(3100);
     inward.until_err_has("was made anew or restored");
