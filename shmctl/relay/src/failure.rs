@@ -57,6 +57,12 @@ impl<E: Into<Failure>> From<E> for Trouble {
     }
 }
 
+/// Whether an error of `JetStream` with this code means that the server itself has failed, and not that the request is wrong. The
+/// server may be starting, or have no leader.
+pub(crate) fn is_servers_own(code: usize) -> bool {
+    code >= 500
+}
+
 /// An error with its causes, in one line.
 pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
     let (mut text, mut cause) = (error.to_string(), error.source());
@@ -94,6 +100,11 @@ mod tests {
             assert_eq!(failure.exit_code(), code, "{failure}");
             assert!(CODES.iter().any(|listed| listed.code == code), "{failure}");
         }
+    }
+
+    #[test]
+    fn only_errors_of_the_request_are_final() {
+        assert_eq!([400, 404, 499, 500, 503].map(is_servers_own), [false, false, false, true, true]);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use async_nats::jetstream::{Context, stream::Stream};
 use log::{info, warn};
 use shmctl::companion::Failure;
 
-use crate::failure::{Trouble, with_causes};
+use crate::failure::{Trouble, is_servers_own, with_causes};
 
 /// What `JetStream` answers when there is no such thing.
 const NOT_FOUND: usize = 404;
@@ -57,7 +57,7 @@ pub(crate) async fn create(context: &Context, name: &str, subjects: &str, bytes:
     match context.create_stream(config).await {
         Ok(_) => info!("made stream {name} for subjects {subjects}, {bytes} bytes at most"),
         Err(error) => match error.kind() {
-            CreateStreamErrorKind::JetStream(e) => {
+            CreateStreamErrorKind::JetStream(e) if !is_servers_own(e.code()) => {
                 return Err(Trouble::last(format!("the server does not make stream {name}: {e}")));
             }
             _ => return Err(Trouble::passing(format!("cannot make stream {name}"), with_causes(&error))),

@@ -5,12 +5,13 @@ use std::time::Duration;
 use async_nats::jetstream::consumer::pull::{Config, Stream as Messages};
 use async_nats::jetstream::consumer::{AckPolicy, Consumer, DeliverPolicy, FromConsumer, Info};
 use async_nats::jetstream::context::ConsumerInfoErrorKind;
-use async_nats::jetstream::stream::{ConsumerErrorKind, Stream};
+use async_nats::jetstream::stream::{ConsumerErrorKind, RetentionPolicy, Stream};
 use log::{info, warn};
 
 use super::book::Mark;
 use crate::args::Start;
-use crate::failure::{Trouble, with_causes};
+use crate::failure::{Trouble, is_servers_own, with_causes};
+use crate::stream;
 
 /// The server gives a message again if it is not acknowledged within this time.
 pub(super) const ACK_WAIT: Duration = Duration::from_secs(30);
@@ -65,7 +66,10 @@ impl Durable {
             Err(error) if error.kind() != ConsumerInfoErrorKind::NotFound => return Err(failed(&error)),
             Err(_) => {}
         }
+        // A work queue has what is not acknowledged, and gives no other part of it.
+        let is_queue = stream::info(&self.stream).await?.config.retention == RetentionPolicy::WorkQueue;
         let deliver_policy = match (at, self.start) {
+            (Some(_), _) if is_queue => DeliverPolicy::All,
             (Some(start_sequence), _) => DeliverPolicy::ByStartSequence { start_sequence },
             (None, Start::Oldest) => DeliverPolicy::All,
             (None, Start::New) => DeliverPolicy::New,
@@ -79,7 +83,7 @@ impl Durable {
             ..Config::default()
         };
         let consumer = self.stream.create_consumer(config).await.map_err(|error| match error.kind() {
-            ConsumerErrorKind::JetStream(e) => {
+            ConsumerErrorKind::JetStream(e) if !is_servers_own(e.code()) => {
                 Trouble::last(format!("the server does not make consumer {}: {e}", self.name))
             }
             _ => failed(&error),
@@ -133,7 +137,7 @@ impl Durable {
             Ok(consumer) => self.consumer = Some(consumer),
             // A server may remove the files of an older consumer of this name after it has made this one, which then never stores
             // anything. With a consumer that has no mark nothing is lost.
-            Err(e) if !has_mark && is_servers_own(e.kind()) => {
+            Err(e) if !has_mark && has_server_failed(e.kind()) => {
                 warn!("the server does not store the place with consumer {}: {e}; making the consumer anew", self.name);
                 self.remove().await?;
                 return Ok(false);
@@ -155,9 +159,8 @@ impl Durable {
     }
 }
 
-/// Whether the server itself has failed, and not the request.
-fn is_servers_own(kind: ConsumerErrorKind) -> bool {
-    matches!(kind, ConsumerErrorKind::JetStream(error) if error.code() >= 500)
+fn has_server_failed(kind: ConsumerErrorKind) -> bool {
+    matches!(kind, ConsumerErrorKind::JetStream(error) if is_servers_own(error.code()))
 }
 
 fn standing(info: &Info, is_new: bool) -> Standing {

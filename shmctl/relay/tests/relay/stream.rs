@@ -58,21 +58,24 @@ fn a_stream_that_is_removed_ends_the_relay_out_and_a_new_one_is_relayed_from_its
 
 #[test]
 fn a_consumer_that_is_removed_is_made_again_and_nothing_comes_twice() {
-    let Some((server, here, there)) = ends("a_consumer_that_is_removed") else { return };
-    let _out = here.out_with_stream(&server.url(), &[]);
-    let inward = there.inward(&server.url(), &["--consumer", "far"]);
-    let source = Source::start(here.daemon.endpoint(), u64::MAX, 3000, Duration::from_millis(1));
-    let sink = Sink::start(there.daemon.endpoint(), 0, 3000);
-    sink.until(1000);
-    let answer = server.ask("$JS.API.CONSUMER.DELETE.CAM.far");
-    assert!(answer.contains("\"success\":true"), "{answer}");
-    wait_until("the consumer is made again", || inward.err_so_far().matches("made consumer far").count() == 2);
-    sink.until(sink.got() + 1000);
-    // The next one goes on by what is stored with the new consumer.
-    inward.kill();
-    let _inward = there.inward(&server.url(), &["--consumer", "far"]);
-    sink.until(sink.got() + 1000);
-    sink.finish(source.finish());
+    for retention in ["limits", "workqueue"] {
+        let Some((server, here, there)) = ends("a_consumer_that_is_removed") else { return };
+        server.make_stream(&format!("\"retention\":\"{retention}\""));
+        let _out = here.out_with_stream(&server.url(), &[]);
+        let inward = there.inward(&server.url(), &["--consumer", "far"]);
+        let source = Source::start(here.daemon.endpoint(), u64::MAX, 3000, Duration::from_millis(1));
+        let sink = Sink::start(there.daemon.endpoint(), 0, 3000);
+        sink.until(1000);
+        let answer = server.ask("$JS.API.CONSUMER.DELETE.CAM.far");
+        assert!(answer.contains("\"success\":true"), "{answer}");
+        wait_until("the consumer is made again", || inward.err_so_far().matches("made consumer far").count() == 2);
+        sink.until(sink.got() + 1000);
+        // The next one goes on by what is stored with the new consumer.
+        inward.kill();
+        let _inward = there.inward(&server.url(), &["--consumer", "far"]);
+        sink.until(sink.got() + 1000);
+        sink.finish(source.finish());
+    }
 }
 
 #[test]
