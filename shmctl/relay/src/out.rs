@@ -44,7 +44,7 @@ const LAST_ACKNOWLEDGEMENTS: Duration = Duration::from_secs(5);
 /// How often the state is looked at.
 const SHOW: Duration = Duration::from_millis(250);
 /// What the server counts beside the payload: headers and their names.
-const HEADERS: usize = 512;
+pub(crate) const HEADERS: usize = 512;
 /// Most bytes of an envelope while no server has said what it takes: a server takes 1 MiB unless it is configured otherwise.
 const USUAL_PAYLOAD: usize = (1 << 20) - HEADERS;
 
@@ -113,10 +113,11 @@ async fn carry(
     let sending = async {
         let base = args.subject.clone().unwrap_or_else(|| args.server.stream.clone());
         let client = link::connect(&args.to, &args.server, &status.name(), &status.link).await?;
-        let most = client.max_payload().saturating_sub(HEADERS).max(HEADERS);
+        let of_server = client.max_payload();
         let mut context = jetstream::new(client);
         context.set_timeout(ANSWER);
         let stream = open(args, &context, &base).await?;
+        let most = most_of_an_envelope(of_server, stream.cached_info().config.max_message_size);
         // Nobody may wait for it.
         let _ = tell_payload.send(most);
         Sender::new(context, stream, base, most, Rc::clone(queue), Rc::clone(status)).run().await
@@ -173,6 +174,13 @@ async fn carry(
     Ok(())
 }
 
+/// What the server and the stream both take, which say how many bytes a message has with its headers. A stream without a limit
+/// has -1 or 0.
+fn most_of_an_envelope(of_server: usize, of_stream: i32) -> usize {
+    let of_stream = usize::try_from(of_stream).ok().filter(|most| *most > 0);
+    of_stream.unwrap_or(of_server).min(of_server).saturating_sub(HEADERS).max(HEADERS)
+}
+
 /// Finds or makes the stream, and waits for a server that does not answer.
 async fn open(args: &Out, context: &Context, base: &str) -> Result<Stream, Failure> {
     let (name, subjects) = (&args.server.stream, format!("{base}.*"));
@@ -197,6 +205,24 @@ async fn open(args: &Out, context: &Context, base: &str) -> Result<Stream, Failu
                 }
                 tokio::time::sleep(pause).await;
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_envelope_fits_the_server_and_the_stream() {
+        for (of_server, of_stream, most) in [
+            (1 << 20, -1, USUAL_PAYLOAD),
+            (1 << 20, 0, USUAL_PAYLOAD),
+            (1 << 20, 65536, 65536 - HEADERS),
+            (65536, 1 << 20, 65536 - HEADERS),
+            (100, -1, HEADERS),
+        ] {
+            assert_eq!(most_of_an_envelope(of_server, of_stream), most, "{of_server} {of_stream}");
         }
     }
 }

@@ -11,9 +11,13 @@ use log::{info, warn};
 use shmctl::companion::Failure;
 
 use crate::failure::{Trouble, is_servers_own, with_causes};
+use crate::out::HEADERS;
 
 /// What `JetStream` answers when there is no such thing.
 const NOT_FOUND: usize = 404;
+
+/// Bytes of a message that a relay needs: half of them may be headers.
+const LEAST: i32 = 2 * HEADERS as i32;
 
 /// Finds a stream.
 ///
@@ -141,6 +145,13 @@ pub(crate) fn check(config: &Config, subject: &str, subjects: &str) -> Result<()
              time, which a relay in passes over"
         );
     }
+    if config.max_message_size > 0 && config.max_message_size < LEAST {
+        return Err(Failure::Other(format!(
+            "stream {name} takes messages of up to {} bytes, and a relay needs at least {LEAST}; change it: nats stream edit {name} \
+             --max-msg-size=-1",
+            config.max_message_size
+        )));
+    }
     if config.no_ack {
         return Err(Failure::Other(format!(
             "stream {name} has no_ack set: nobody would know what is in it; change it: nats stream edit {name} --ack"
@@ -215,5 +226,11 @@ mod tests {
         }
         let config = Config { name: "CAM".into(), subjects: vec!["CAM.>".into()], no_ack: true, ..Config::default() };
         assert!(check(&config, "CAM.00", "CAM.*").unwrap_err().to_string().contains("no_ack"));
+        for (most, fits) in [(-1, true), (0, true), (LEAST, true), (LEAST - 1, false)] {
+            let config = Config { max_message_size: most, no_ack: false, ..config.clone() };
+            let checked = check(&config, "CAM.00", "CAM.*");
+            assert_eq!(checked.is_ok(), fits, "{most}");
+            assert!(checked.err().is_none_or(|error| error.to_string().contains("--max-msg-size=-1")));
+        }
     }
 }

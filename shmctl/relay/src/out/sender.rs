@@ -17,16 +17,17 @@
 
 use std::collections::VecDeque;
 use std::convert::Infallible;
+use std::error::Error as _;
 use std::future::{IntoFuture, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use async_nats::jetstream::Context;
 use async_nats::jetstream::context::{PublishError, PublishErrorKind};
 use async_nats::jetstream::message::PublishMessage;
 use async_nats::jetstream::publish::PublishAck;
 use async_nats::jetstream::stream::Stream;
+use async_nats::jetstream::{Context, ErrorCode};
 use log::{debug, info, warn};
 use shm_proto::internal::os::random;
 use shmctl::companion::Failure;
@@ -58,7 +59,7 @@ pub(super) struct Sender {
     name: String,
     /// First part of the subjects.
     base: String,
-    /// Most bytes that the server takes.
+    /// Most bytes that the server and the stream take.
     payload: usize,
     queue: Rc<Queue>,
     status: Rc<Status>,
@@ -231,19 +232,9 @@ impl Sender {
         };
         let (start, len) = (envelope.start(), envelope.bytes().len());
         if len > self.payload {
-            let way_out = match self.queue.spool_dir() {
-                Some(dir) => format!(
-                    "raise max_payload in the server's configuration until the spool {} is sent, or remove that directory's \
-                     files and lose what is in them",
-                    dir.display()
-                ),
-                None => "raise max_payload in the server's configuration".to_owned(),
-            };
-            return Err(Trouble::last(format!(
-                "message {start} travels in {len} bytes, and the server takes {}: the relay has read it while it did not know the \
-                 server; {way_out}",
-                self.payload
-            )));
+            return Err(
+                self.too_large(&format!("message {start} travels in {len} bytes, and {} are taken", self.payload))
+            );
         }
         let mut id = format!("{lineage:016x}:{start}-{end}");
         if self.renamed.is_some_and(|to| to.lineage == lineage && start < to.next) {
@@ -258,9 +249,31 @@ impl Sender {
             message = message.expected_last_message_id(previous);
         }
         let sent = self.context.send_publish(subject(&self.base, lineage), message).await;
-        let ack = sent.map_err(|e| Trouble::passing(format!("cannot send message {start}"), with_causes(&e)))?;
+        let ack = sent.map_err(|error| match error.kind() {
+            // After a reconnection it may be another server.
+            PublishErrorKind::MaxPayloadExceeded => {
+                self.too_large(&format!("message {start} travels in {len} bytes: {}", with_causes(&error)))
+            }
+            _ => Trouble::passing(format!("cannot send message {start}"), with_causes(&error)),
+        })?;
         (self.end, self.previous) = (Some(End { lineage, next: end }), Some(id));
         Ok(Some(ack.into_future()))
+    }
+
+    /// The server or the stream never takes this envelope, and its messages can only be read again.
+    fn too_large(&self, what: &str) -> Trouble {
+        let name = &self.name;
+        let raise = format!(
+            "raise the limit, which is max_payload in the server's configuration or the stream's: nats stream edit {name} \
+             --max-msg-size=-1"
+        );
+        let way_out = match self.queue.spool_dir() {
+            Some(dir) => {
+                format!("{raise}; or remove the files of the spool {}, and lose what is in them", dir.display())
+            }
+            None => format!("start the relay again, which then makes smaller ones, or {raise}"),
+        };
+        Trouble::last(format!("{what}: the relay has read it while it did not know the limit; {way_out}"))
     }
 
     fn rename(&mut self, to: End) {
@@ -272,6 +285,11 @@ impl Sender {
         let ack = match ack {
             Ok(ack) => ack,
             Err(error) => {
+                let answer = error.source().and_then(|source| source.downcast_ref::<async_nats::jetstream::Error>());
+                if answer.is_some_and(|answer| answer.error_code() == ErrorCode::STREAM_MESSAGE_EXCEEDS_MAXIMUM) {
+                    let end = self.queue.end_of(self.parts);
+                    return Err(self.too_large(&format!("stream {} does not take what is before {end}", self.name)));
+                }
                 let why = match error.kind() {
                     PublishErrorKind::WrongLastSequence | PublishErrorKind::WrongLastMessageId => {
                         "the stream has got a message that was not expected: another relay, or a message that was on the way"

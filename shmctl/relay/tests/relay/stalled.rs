@@ -123,6 +123,34 @@ fn with_drop_and_spool_envelopes_fit_a_server_that_takes_less_than_usual() {
 }
 
 #[test]
+fn envelopes_fit_a_stream_that_takes_less_than_the_server() {
+    let Some((server, here, there)) = ends("envelopes_fit_a_stream") else { return };
+    server.make_stream("\"max_msg_size\":65536");
+    let _out = here.out_with_stream(&server.url(), &[]);
+    let _source = Source::start(here.daemon.endpoint(), 1000, LARGE, Duration::ZERO);
+    let _inward = there.inward(&server.url(), &[]);
+    Sink::start(there.daemon.endpoint(), 0, LARGE).finish(1000);
+}
+
+/// What was read for the server before cannot be sent, and the next relay reads it again.
+#[test]
+fn a_server_that_takes_less_than_before_ends_the_relay_and_the_next_relay_goes_on() {
+    let Some((mut server, here, there)) = ends("a_server_that_takes_less_than_before") else { return };
+    let out = here.out_with_stream(&server.url(), &[]);
+    server.kill();
+    let _source = Source::start(here.daemon.endpoint(), 501, 200_000, Duration::ZERO);
+    here.daemon.until_stat("the relay has read everything", |stat| {
+        stat.messages == 501 && stat.readers.iter().any(|reader| reader.lag_messages == 0)
+    });
+    server.configure("max_payload: 65536");
+    server.launch();
+    out.wait().fails(1, &["max_payload", "--max-msg-size", "start the relay again"]);
+    let _out = here.out_with_stream(&server.url(), &[]);
+    let _inward = there.inward(&server.url(), &[]);
+    Sink::start(there.daemon.endpoint(), 0, 200_000).finish(501);
+}
+
+#[test]
 fn a_spool_that_is_full_makes_the_channel_wait() {
     let Some((server, here, there)) = ends("a_spool_that_is_full") else { return };
     let proxy = Proxy::to(server.port());

@@ -72,6 +72,11 @@ impl Server {
         self.proc = Some(proc);
     }
 
+    /// Has these lines in its configuration when it is launched again.
+    pub(crate) fn configure(&mut self, config: &str) {
+        config.clone_into(&mut self.config);
+    }
+
     pub(crate) fn kill(&mut self) {
         self.proc.take().expect("the server runs").kill();
     }
