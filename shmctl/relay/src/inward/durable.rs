@@ -66,13 +66,16 @@ impl Durable {
             Err(error) if error.kind() != ConsumerInfoErrorKind::NotFound => return Err(failed(&error)),
             Err(_) => {}
         }
+        let stream = stream::info(&self.stream).await?;
         // A work queue has what is not acknowledged, and gives no other part of it.
-        let is_queue = stream::info(&self.stream).await?.config.retention == RetentionPolicy::WorkQueue;
+        let is_queue = stream.config.retention == RetentionPolicy::WorkQueue;
         let deliver_policy = match (at, self.start) {
             (Some(_), _) if is_queue => DeliverPolicy::All,
             (Some(start_sequence), _) => DeliverPolicy::ByStartSequence { start_sequence },
             (None, Start::Oldest) => DeliverPolicy::All,
-            (None, Start::New) => DeliverPolicy::New,
+            (None, Start::New) if is_queue => DeliverPolicy::New,
+            // By its number, which the next relay can ask for.
+            (None, Start::New) => DeliverPolicy::ByStartSequence { start_sequence: stream.state.last_sequence + 1 },
         };
         let config = Config {
             durable_name: Some(self.name.clone()),
@@ -164,9 +167,14 @@ fn has_server_failed(kind: ConsumerErrorKind) -> bool {
 }
 
 fn standing(info: &Info, is_new: bool) -> Standing {
+    let start = match info.config.deliver_policy {
+        DeliverPolicy::ByStartSequence { start_sequence } => start_sequence,
+        _ => 0,
+    };
     Standing {
         is_new,
-        first: info.ack_floor.stream_sequence + 1,
+        // Before the first acknowledgement, a server may say that nothing is acknowledged.
+        first: start.max(info.ack_floor.stream_sequence + 1),
         given: info.delivered.stream_sequence + 1,
         mark: info.config.description.as_deref().and_then(|text| text.parse().ok()),
     }

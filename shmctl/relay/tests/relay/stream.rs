@@ -164,3 +164,19 @@ fn what_a_work_queue_gets_a_second_time_is_passed_over() {
     let run = inward.wait().ok();
     assert!(!run.err.contains("has other messages than this relay has published"), "{run:?}");
 }
+
+/// Also if the relay is killed before it has acknowledged anything.
+#[test]
+fn a_relay_that_starts_with_new_messages_publishes_no_others() {
+    let Some((server, here, there)) = ends("a_relay_that_starts_with_new_messages") else { return };
+    let _out = here.out_with_stream(&server.url(), &[]);
+    server.publish_all("CAM.7", &(0..100).map(|n| envelope(n, &content(n, 0), None)).collect::<Vec<_>>());
+    for _ in 0..2 {
+        let mut inward = there.inward(&server.url(), &["--consumer", "far", "--start", "new"]);
+        inward.until_err_has("CAM -> cam: relaying");
+        inward.kill();
+    }
+    let _inward = there.inward(&server.url(), &["--consumer", "far", "--start", "new"]);
+    server.publish_all("CAM.7", &(100..200).map(|n| envelope(n, &content(n, 0), None)).collect::<Vec<_>>());
+    Sink::start(there.daemon.endpoint(), 100, 0).finish(200);
+}
