@@ -37,14 +37,12 @@ use crate::failure::Trouble;
 use crate::link::{self, ANSWER};
 use crate::status::Status;
 use crate::stop::Stop;
-use crate::stream;
+use crate::stream::{self, HEADERS};
 
 /// How long a relay that is to end waits for acknowledgements.
 const LAST_ACKNOWLEDGEMENTS: Duration = Duration::from_secs(5);
 /// How often the state is looked at.
 const SHOW: Duration = Duration::from_millis(250);
-/// What the server counts beside the payload: headers and their names.
-pub(crate) const HEADERS: usize = 512;
 /// Most bytes of an envelope while no server has said what it takes: a server takes 1 MiB unless it is configured otherwise.
 const USUAL_PAYLOAD: usize = (1 << 20) - HEADERS;
 

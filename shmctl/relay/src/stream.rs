@@ -11,11 +11,12 @@ use log::{info, warn};
 use shmctl::companion::Failure;
 
 use crate::failure::{Trouble, is_servers_own, with_causes};
-use crate::out::HEADERS;
 
 /// What `JetStream` answers when there is no such thing.
 const NOT_FOUND: usize = 404;
 
+/// What the server counts beside the payload: headers and their names.
+pub(crate) const HEADERS: usize = 512;
 /// Bytes of a message that a relay needs: half of them may be headers.
 const LEAST: i32 = 2 * HEADERS as i32;
 
