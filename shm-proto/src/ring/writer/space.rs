@@ -139,7 +139,9 @@ impl Space {
         let (now, pos) = (monotonic_ns(), tail.pos());
         let Opened { ahead, pos: before, at_ns } = self.opened;
         let is_rare = now.saturating_sub(at_ns) > RARE_NS;
-        let ahead = if is_rare { 0 } else { ahead.max(2 * (pos - before)).min(MARK_EVERY) };
+        // The header behind the last record has to fit, too.
+        let more = 2 * (pos - before + HEADER);
+        let ahead = if is_rare { 0 } else { ahead.max(more).min(MARK_EVERY) };
         self.opened = Opened { ahead, pos, at_ns: now };
         tail.open(&self.plan, len, ahead.min(self.marks.interval()))
     }
