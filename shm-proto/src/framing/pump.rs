@@ -283,15 +283,20 @@ impl Pump {
         }
     }
 
-    fn publish_complete<S: MessageSink>(&mut self, sink: &mut S) -> Result<u64, S::Error> {
-        let mut cut = Cut {
+    /// What was read and is not published, to be cut from its beginning.
+    fn cut(&self) -> Cut<'_> {
+        Cut {
             framing: self.framing,
             rest: &self.buffer[self.start..self.end],
-            searched: self.searched,
+            searched: 0,
             too_long: None,
             max: self.max_message,
             keep: self.keep,
-        };
+        }
+    }
+
+    fn publish_complete<S: MessageSink>(&mut self, sink: &mut S) -> Result<u64, S::Error> {
+        let mut cut = Cut { searched: self.searched, ..self.cut() };
         let passed_over = u64::from(self.dropped && (&mut cut).next().is_some());
         let count = passed_over + sink.publish_all(&mut cut)?;
         let (left, too_long) = (cut.rest.len(), cut.too_long);

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Cut, Pump, Skip};
+use super::{Pump, Skip};
 
 /// Where a pump stands. Framing, limits and the treatment of delimiters are not part of it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -25,14 +25,7 @@ impl Pump {
         if self.last {
             return;
         }
-        let mut cut = Cut {
-            framing: self.framing,
-            rest: &self.buffer[self.start..self.end],
-            searched: 0,
-            too_long: None,
-            max: self.max_message,
-            keep: self.keep,
-        };
+        let mut cut = self.cut();
         let passed_over = u64::from(self.dropped && (&mut cut).next().is_some());
         let taken = passed_over + (&mut cut).take(usize::try_from(messages).unwrap_or(usize::MAX)).count() as u64;
         self.start = self.end - cut.rest.len();
@@ -50,14 +43,7 @@ impl Pump {
         if self.last {
             return (u64::from(!self.dropped), 0);
         }
-        let mut cut = Cut {
-            framing: self.framing,
-            rest: &self.buffer[self.start..self.end],
-            searched: 0,
-            too_long: None,
-            max: self.max_message,
-            keep: self.keep,
-        };
+        let mut cut = self.cut();
         let passed_over = u64::from(self.dropped);
         let whole = (&mut cut).count() as u64;
         (whole.saturating_sub(passed_over), cut.rest.len())
