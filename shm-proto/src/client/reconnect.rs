@@ -5,6 +5,8 @@
 //!   ^                  | nobody there, or not ready yet
 //!   +------------------+   until the patience is over, or the daemon says no
 //! ```
+//!
+//! A writer goes on after its patience is over, with an attempt a second.
 
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -22,7 +24,7 @@ use crate::ring::link::LinkError;
 
 /// Between two attempts.
 const PAUSE_NS: u64 = 25_000_000;
-/// The same once the patience of a writer is over.
+/// The same for a writer whose patience is over.
 const LONG_PAUSE_NS: u64 = 1_000_000_000;
 /// How long a daemon that has taken the connection may take to answer.
 const ANSWER_NS: u64 = 5_000_000_000;
@@ -33,7 +35,8 @@ struct Search {
     endpoint: Endpoint,
     lost_ns: u64,
     next_ns: u64,
-    pause_ns: u64,
+    /// The patience is over.
+    has_given_up: bool,
     asked: Option<(Conn, u64)>,
     /// Readable when the next attempt is due. Made when the first daemon is lost.
     timer: Option<TimerFd>,
@@ -73,14 +76,12 @@ impl Reconnecting {
     /// patience, it ends with the daemon.
     pub(super) fn of_writer(conn: Conn, endpoint: Endpoint) -> Self {
         let goes_on = !endpoint.patience().is_zero();
-        let mut this = Reconnecting::new(conn, Some(endpoint));
-        this.goes_on = goes_on;
-        this
+        Reconnecting { conn: Some(conn), search: Some(Search::new(endpoint)), goes_on, changes: 0 }
     }
 
     /// Whether there is no daemon, and none has come for as long as this program waits for one.
     pub(super) fn has_given_up(&self) -> bool {
-        self.conn.is_none() && self.search.as_ref().is_none_or(|search| search.pause_ns == LONG_PAUSE_NS)
+        self.conn.is_none() && self.search.as_ref().is_none_or(|search| search.has_given_up)
     }
 
     /// The content that the program expects of the channel, under each daemon.
@@ -136,7 +137,7 @@ impl Reconnecting {
             Found::Nobody(patience) => {
                 log::info!("no daemon has replaced the one that died for {patience:?}");
                 if self.goes_on {
-                    search.pause_ns = LONG_PAUSE_NS;
+                    search.has_given_up = true;
                     search.later(monotonic_ns());
                     return Ok(Looked::Nothing);
                 }
@@ -200,12 +201,12 @@ pub(super) enum Looked {
 
 impl Search {
     fn new(endpoint: Endpoint) -> Self {
-        Search { endpoint, lost_ns: 0, next_ns: 0, pause_ns: PAUSE_NS, asked: None, timer: None }
+        Search { endpoint, lost_ns: 0, next_ns: 0, has_given_up: false, asked: None, timer: None }
     }
 
     /// The daemon is gone.
     fn lost(&mut self) {
-        (self.lost_ns, self.next_ns, self.pause_ns, self.asked) = (monotonic_ns(), 0, PAUSE_NS, None);
+        (self.lost_ns, self.next_ns, self.has_given_up, self.asked) = (monotonic_ns(), 0, false, None);
         if self.timer.is_none() {
             // Without a timer, a program that sleeps in a poll loop looks when it wakes up for another reason.
             self.timer =
@@ -249,7 +250,7 @@ impl Search {
         }
         let patience = self.endpoint.patience();
         let is_over = now - self.lost_ns > u64::try_from(patience.as_nanos()).unwrap_or(u64::MAX);
-        if is_over && self.pause_ns < LONG_PAUSE_NS {
+        if is_over && !self.has_given_up {
             return Found::Nobody(patience);
         }
         match session::open_now(&self.endpoint.socket).and_then(|stream| Some((stream, request()?))) {
@@ -271,9 +272,10 @@ impl Search {
     }
 
     fn later(&mut self, now: u64) -> Found {
-        self.next_ns = now + self.pause_ns;
+        let pause_ns = if self.has_given_up { LONG_PAUSE_NS } else { PAUSE_NS };
+        self.next_ns = now + pause_ns;
         if let Some(timer) = &self.timer {
-            let due = Expiration::OneShot(TimeSpec::from_duration(Duration::from_nanos(self.pause_ns)));
+            let due = Expiration::OneShot(TimeSpec::from_duration(Duration::from_nanos(pause_ns)));
             let _ = timer.set(due, TimerSetTimeFlags::empty());
         }
         Found::Nothing
