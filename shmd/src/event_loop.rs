@@ -3,7 +3,9 @@
 //! Everything the daemon waits for is here: clients, pidfds, signals, reservations, sources. An event names what it is
 //! about by number, never by reference, so a late event matches nothing and is ignored.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+mod timers;
+
+use std::collections::VecDeque;
 use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
@@ -11,6 +13,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use shm_proto::{Error, Result};
+
+use self::timers::Timers;
 
 /// A connection's number; never used twice in a daemon's life.
 pub(crate) type ClientId = u64;
@@ -148,41 +152,6 @@ impl Interest {
     }
 }
 
-/// The deadlines, the nearest first.
-#[derive(Debug, Default)]
-struct Timers {
-    order: BTreeSet<(Instant, Timer)>,
-    at: HashMap<Timer, Instant>,
-}
-
-impl Timers {
-    fn set(&mut self, timer: Timer, at: Option<Instant>) {
-        let before = match at {
-            Some(at) => {
-                self.order.insert((at, timer));
-                self.at.insert(timer, at)
-            }
-            None => self.at.remove(&timer),
-        };
-        if let Some(before) = before.filter(|before| Some(*before) != at) {
-            self.order.remove(&(before, timer));
-        }
-    }
-
-    fn next(&self) -> Option<Instant> {
-        self.order.first().map(|(at, _)| *at)
-    }
-
-    fn pop_due(&mut self, now: Instant) -> Option<Timer> {
-        let &(at, timer) = self.order.first()?;
-        if at > now {
-            return None;
-        }
-        self.set(timer, None);
-        Some(timer)
-    }
-}
-
 /// The one place where the daemon waits.
 #[derive(Debug)]
 pub(crate) struct EventLoop {
@@ -235,7 +204,7 @@ impl EventLoop {
 
     /// Sets a deadline unless it has one already.
     pub(crate) fn start_timer(&mut self, timer: Timer, at: Instant) {
-        if !self.timers.at.contains_key(&timer) {
+        if !self.timers.is_set(timer) {
             self.timers.set(timer, Some(at));
         }
     }
@@ -309,21 +278,6 @@ mod tests {
         ] {
             assert_eq!(Token::unpack(token.pack()), token);
         }
-    }
-
-    #[test]
-    fn a_deadline_set_anew_fires_once_at_the_new_time() {
-        let mut timers = Timers::default();
-        let now = Instant::now();
-        let second = Duration::from_secs(1);
-        timers.set(Timer::Tick, Some(now));
-        timers.set(Timer::Tick, Some(now + second));
-        timers.set(Timer::Drain, Some(now + second * 2));
-        timers.set(Timer::Drain, None);
-        assert_eq!(timers.pop_due(now), None);
-        assert_eq!(timers.pop_due(now + second), Some(Timer::Tick));
-        assert_eq!(timers.pop_due(now + second * 3), None);
-        assert_eq!(timers.next(), None);
     }
 
     #[test]

@@ -204,28 +204,6 @@ fn a_later_request_replaces_an_earlier_one_and_says_so() {
     assert_eq!(sizing.pending(), Some(64 * KIB));
 }
 
-/// Else the writer waits for ever: the operator's growth fails, and the wish for less was given up for it.
-#[test]
-fn a_writer_whose_growth_is_replaced_by_one_that_fails_has_its_answer() {
-    let mut sizing = channel(true);
-    let now = Instant::now();
-    let capacity = sizing.capacity();
-    assert!(matches!(sizing.writer_asks(now, 2 * capacity, PLENTY)[..], [Action::Reserve { .. }]));
-    let out = sizing.ask(now, 1, 4 * capacity, &Free::in_shm(0));
-    assert!(out.contains(&Action::Tell(ToWriter::Grown { capacity, done: false })), "{out:?}");
-    assert!(out.iter().any(|action| matches!(action, Action::Refuse { client: 1, .. })), "{out:?}");
-}
-
-#[test]
-fn a_wish_that_was_answered_does_not_keep_the_policy_from_shrinking() {
-    let mut sizing = channel(true);
-    let (now, capacity) = (Instant::now(), sizing.capacity());
-    sizing.ask(now, 1, 64 * KIB, PLENTY);
-    sizing.writer_asks(now, 2 * capacity, PLENTY);
-    sizing.ask(now, 2, capacity, PLENTY);
-    assert!(!sizing.low_use(now, 64 * KIB).is_empty());
-}
-
 #[test]
 fn the_report_of_a_shrink_taken_back_is_not_mistaken_for_the_next_one() {
     let mut sizing = channel(true);

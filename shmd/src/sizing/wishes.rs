@@ -170,4 +170,33 @@ mod tests {
         assert!(!sizing.needs_writer(capacity + 1), "memory, and no writer");
         assert!(!sizing.needs_writer(0) && !sizing.needs_writer(u64::MAX), "not allowed");
     }
+
+    /// With a writer.
+    fn sizing() -> Sizing {
+        let mut sizing = Sizing::new(Bounds { min: 2 * PAGE, max: 64 * PAGE }, 16 * PAGE);
+        sizing.writer(Instant::now(), true);
+        sizing
+    }
+
+    /// Else the writer waits for ever: the operator's growth fails, and the wish for less was given up for it.
+    #[test]
+    fn a_writer_whose_growth_is_replaced_by_one_that_fails_has_its_answer() {
+        let mut sizing = sizing();
+        let now = Instant::now();
+        let capacity = sizing.capacity();
+        assert!(matches!(sizing.writer_asks(now, 2 * capacity, &Free::UNLIMITED)[..], [Action::Reserve { .. }]));
+        let out = sizing.ask(now, 1, 4 * capacity, &Free::in_shm(0));
+        assert!(out.contains(&Action::Tell(ToWriter::Grown { capacity, done: false })), "{out:?}");
+        assert!(out.iter().any(|action| matches!(action, Action::Refuse { client: 1, .. })), "{out:?}");
+    }
+
+    #[test]
+    fn a_wish_that_was_answered_does_not_keep_the_policy_from_shrinking() {
+        let mut sizing = sizing();
+        let (now, capacity) = (Instant::now(), sizing.capacity());
+        sizing.ask(now, 1, 2 * PAGE, &Free::UNLIMITED);
+        sizing.writer_asks(now, 2 * capacity, &Free::UNLIMITED);
+        sizing.ask(now, 2, capacity, &Free::UNLIMITED);
+        assert!(!sizing.low_use(now, 2 * PAGE).is_empty());
+    }
 }

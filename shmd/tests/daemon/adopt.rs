@@ -1,5 +1,7 @@
 //! A daemon that is killed and started again: what it finds it goes on with, and who is attached stays.
 
+mod found;
+
 use std::fs;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
@@ -180,50 +182,6 @@ fn a_reader_that_came_back_before_the_writer_is_woken() {
     let patience = PollTimeout::try_from(PATIENCE).unwrap();
     assert_eq!(poll(&mut [PollFd::new(reader.as_fd(), PollFlags::POLLIN)], patience), Ok(1));
     assert_eq!(number(&mut reader), 1);
-}
-
-/// It never rests, so it never has a reason to look at its connection, and nobody can tell it anything.
-#[test]
-fn a_writer_that_publishes_now_and_then_finds_the_next_daemon() {
-    let mut daemon = Daemon::start("adopt-rare", LENT);
-    let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
-    publish(&mut writer, 0..2);
-    daemon.die();
-    daemon.come_back();
-    // Far fewer messages than lie between two marks.
-    for n in 2..100 {
-        thread::sleep(Duration::from_millis(30));
-        publish(&mut writer, n..n + 1);
-        if daemon.stat().writer.is_some() {
-            return;
-        }
-    }
-    panic!("the writer has not come back:\n{}", daemon.log());
-}
-
-#[test]
-fn a_writer_that_has_given_up_waiting_for_a_daemon_is_found_by_one_that_comes_late() {
-    let mut daemon = Daemon::start("adopt-late", LENT);
-    let patience = Duration::from_millis(100);
-    let mut reader = Reader::attach(&daemon.endpoint(), None, Start::Oldest).unwrap();
-    let mut writer = Writer::attach(&daemon.endpoint().with_patience(patience), None).unwrap();
-    publish(&mut writer, 0..1);
-    daemon.die();
-    let mut has_given_up = || {
-        writer.maintain().unwrap();
-        writer.is_disconnected()
-    };
-    wait_for(&mut has_given_up, || daemon.log());
-    publish(&mut writer, 1..2);
-    daemon.come_back();
-    let mut is_back = || {
-        writer.maintain().unwrap();
-        daemon.stat().writer.is_some() && !writer.is_disconnected()
-    };
-    wait_for(&mut is_back, || daemon.log());
-    let mut late = Reader::attach(&daemon.endpoint(), None, Start::New).unwrap();
-    publish(&mut writer, 2..3);
-    assert!((0..3).all(|n| number(&mut reader) == n) && number(&mut late) == 2);
 }
 
 #[test]

@@ -192,7 +192,7 @@ fn the_helper_of_a_dead_daemon_is_no_writer_of_the_next_one() {
     daemon.die();
     daemon.come_back();
     let attach = || Writer::attach(&daemon.endpoint(), None).ok();
-    let mut writer = shm_test_support::wait_for("the writer role is to be had", attach);
+    let mut writer = shm_test_support::wait_for("the writer role is free", attach);
     assert_eq!(writer.publish(b"after").unwrap(), Some(800));
     let mut bytes = Vec::new();
     for n in 0..800u32 {
