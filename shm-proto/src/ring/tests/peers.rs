@@ -308,3 +308,23 @@ fn a_sleeping_reader_is_woken_by_semaphore_and_by_bell() {
         }
     });
 }
+
+/// As if it were still reading a segment before this one.
+#[test]
+fn a_reader_that_counts_up_far_behind_the_floor_is_evicted() {
+    let mut channel = TestChannel::new(4096, Geometry { evict_after_ms: 100, ..geometry(4096) });
+    let mut writer = channel.writer();
+    for n in 0..1000u64 {
+        writer.publish(&n.to_le_bytes().repeat(8)).unwrap();
+    }
+    let _liar = channel.reader(Start::Oldest);
+    let patience = Instant::now() + Duration::from_secs(60);
+    for cursor in 1.. {
+        assert!(Instant::now() < patience, "it is not evicted");
+        channel.readers[0].page.line.cursor.store(cursor, Ordering::SeqCst);
+        let _ = writer.publish_within(&[0; 64], Duration::from_millis(10));
+        if channel.hear().iter().any(|line| matches!(line, ToDaemon::Evicted { .. })) {
+            return;
+        }
+    }
+}

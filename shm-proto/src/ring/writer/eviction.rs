@@ -20,7 +20,7 @@ impl Writer {
     pub(in crate::ring) fn refresh(&mut self) {
         let has_daemon = self.lease.is_attended();
         self.peers.bury(has_daemon);
-        while let Some((id, reason)) = self.peers.refresh(self.tail.pos())
+        while let Some((id, reason)) = self.peers.refresh(self.tail.pos(), self.geometry.max_capacity)
             && self.evict(id, reason)
         {}
         // After the look at the cursors, which may find a reader's process.

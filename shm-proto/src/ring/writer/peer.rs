@@ -96,8 +96,9 @@ impl Peer {
         self.cursor
     }
 
-    /// Takes one look at the cursor. `Err` says what is wrong with it.
-    pub(super) fn look(&mut self, tail: u64) -> Result<(), String> {
+    /// Takes one look at the cursor. `Err` says what is wrong with it. No segment has more than `most` bytes: a cursor that is
+    /// further behind the floor is no reader's of the segment before, and its movement buys no time.
+    pub(super) fn look(&mut self, tail: u64, most: u64) -> Result<(), String> {
         // Acquire pairs with the Release in `publish_cursor`: the reader has finished with everything before the
         // cursor.
         let cursor = self.page.line.cursor.load(Ordering::Acquire);
@@ -106,7 +107,7 @@ impl Peer {
                 return Ok(());
             }
             if cursor < hold {
-                if cursor > self.former {
+                if cursor > self.former && hold - cursor <= most {
                     self.former = cursor;
                     self.standstill.moved();
                 }

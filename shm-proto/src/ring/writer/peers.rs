@@ -143,11 +143,11 @@ impl Peers {
         self.withheld.map(|(_, since)| since)
     }
 
-    /// Looks at every cursor. Returns a reader whose cursor is impossible, and the reason.
-    pub(super) fn refresh(&mut self, tail: u64) -> Option<(u32, String)> {
+    /// Looks at every cursor; no segment has more than `most` bytes. Returns a reader whose cursor is impossible, and the reason.
+    pub(super) fn refresh(&mut self, tail: u64, most: u64) -> Option<(u32, String)> {
         let mut bad = None;
         for peer in &mut self.list {
-            if let Err(reason) = peer.look(tail) {
+            if let Err(reason) = peer.look(tail, most) {
                 bad = Some((peer.id(), reason));
             }
         }

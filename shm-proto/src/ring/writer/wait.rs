@@ -82,9 +82,9 @@ impl Writer {
             return Ok(());
         }
         self.check_patience(patience, now)?;
-        let Writer { peers, tail, lease, spin, .. } = self;
+        let Writer { peers, tail, lease, spin, geometry, .. } = self;
         let mut moved = || {
-            peers.refresh(tail.pos());
+            peers.refresh(tail.pos(), geometry.max_capacity);
             peers.least() != before || !lease.is_current()
         };
         let first = waiting.began_ns == 0;
