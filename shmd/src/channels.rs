@@ -13,8 +13,9 @@ use crate::connections::Connections;
 use crate::event_loop::{ChannelId, Timer};
 use crate::operation_log::{LogEvent, operation};
 
-/// How long the writer of a channel that is removed has to give its role back.
-const LEAVE: Duration = Duration::from_secs(1);
+/// How long a writer has to give its role back, when its channel is removed or the daemon stops. A source's thread is asked to, as a
+/// program is, and on a busy machine it takes a second now and then; what it has made, such as a socket, stays if it is left behind.
+pub(crate) const GIVE_BACK: Duration = Duration::from_secs(3);
 /// How long a handoff that is removed has to end: it waits for its mutex, and a second at most each time.
 const HAND_OVER: Duration = Duration::from_secs(5);
 /// The same when the daemon stops, and nothing else has to go on.
@@ -87,7 +88,7 @@ impl Channels {
         let mut channel = self.serving.remove(at);
         operation(LogEvent::Remove).on(name).reason(reason).info();
         channel.ring_mut().revoke(connections, reason);
-        connections.events.set_timer(Timer::Leave(channel.id()), Some(Instant::now() + LEAVE));
+        connections.events.set_timer(Timer::Leave(channel.id()), Some(Instant::now() + GIVE_BACK));
         self.leaving.push(channel);
         self.release(connections, None);
     }

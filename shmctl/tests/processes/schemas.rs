@@ -7,6 +7,7 @@ use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use shm_proto::internal::control::stat::ReaderState;
 use shm_proto::{Reader, Start};
 use shm_test_support::{Daemon, PATIENCE, Place, Proc, Schema, Setup};
 
@@ -38,7 +39,7 @@ fn standing(daemon: &Daemon, channel: &str) -> Proc {
     let mut reader = daemon.spawn(&["read", channel]);
     daemon.until_all_stat("the reader has chosen its start", |stats| {
         let stat = stats.iter().find(|stat| stat.channel.as_str() == channel).unwrap();
-        stat.readers.iter().any(|it| it.pid == reader.pid() && it.state.as_str() != "joining")
+        stat.readers.iter().any(|it| it.pid == reader.pid() && it.state != ReaderState::Joining)
     });
     reader.freeze();
     reader
@@ -64,7 +65,10 @@ impl Busy {
         into_fifo.write_all(b"one\ntoo long for it\n").unwrap();
         let mut peers =
             vec![standing(&daemon, "times"), daemon.spawn(&["read", "times"]), standing(&daemon, "shrinks")];
-        daemon.until_all_stat("both readers are attached", |stats| stats[0].readers.len() == 2);
+        daemon.until_all_stat("both readers have chosen their start", |stats| {
+            let readers = &stats[0].readers;
+            readers.len() == 2 && readers.iter().all(|reader| reader.state != ReaderState::Joining)
+        });
         daemon.cli_with_input(&["write", "times"], b"one\ntwo\n").quiet();
         daemon.cli_with_input(&["write", "shrinks"], &[b'x'; 500_000]).quiet();
         daemon.cli(&["resize", "shrinks", "64KiB"]).quiet();

@@ -3,11 +3,10 @@
 use std::time::{Duration, Instant};
 
 use super::Daemon;
+use crate::channels::GIVE_BACK;
 use crate::event_loop::Timer;
 use crate::operation_log::{LogEvent, operation};
 
-/// How long writers have to give their role back when the daemon stops.
-pub(super) const STOP: Duration = Duration::from_secs(1);
 /// How long the daemon tries to send readers the news of its end.
 const FAREWELL: Duration = Duration::from_millis(200);
 
@@ -28,7 +27,7 @@ impl Daemon {
         for channel in self.channels.iter_mut() {
             channel.ring_mut().revoke(&mut self.connections, reason);
         }
-        self.connections.events.set_timer(Timer::Stop, Some(Instant::now() + STOP));
+        self.connections.events.set_timer(Timer::Stop, Some(Instant::now() + GIVE_BACK));
         self.check_stopped();
     }
 

@@ -4,8 +4,8 @@ use std::time::Instant;
 
 use log::debug;
 
-use super::stopping::STOP;
 use super::{Daemon, TICK};
+use crate::channels::GIVE_BACK;
 use crate::event_loop::Timer;
 use crate::operation_log::{LogEvent, operation};
 
@@ -14,7 +14,7 @@ impl Daemon {
     pub(super) fn due(&mut self, timer: Timer, now: Instant) {
         match timer {
             Timer::Stop => {
-                let reason = format!("a writer did not give its role back within {} s", STOP.as_secs());
+                let reason = format!("a writer did not give its role back within {} s", GIVE_BACK.as_secs());
                 operation(LogEvent::StopLate).reason(reason).warn();
                 self.stopped = true;
             }
