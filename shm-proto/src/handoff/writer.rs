@@ -344,7 +344,9 @@ impl Writer {
         loop {
             match self.progress(until)? {
                 Progress::Waiting if monotonic_ns() >= until => {
-                    self.withdraw()?;
+                    if self.withdraw()? == Progress::Acknowledged {
+                        return Ok(Progress::Acknowledged);
+                    }
                     let what = format!("a reader of {}", self.settings.names.segment);
                     return Err(HandoffError::TimedOut { what, waited: timeout.unwrap_or_default() });
                 }

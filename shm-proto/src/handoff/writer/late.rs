@@ -8,14 +8,13 @@ use crate::handoff::error::Result;
 impl Writer {
     /// The time for an acknowledgement is over.
     pub(super) fn overdue(&mut self, offer: Offer) -> Result<Progress> {
-        // A reader that was killed in the middle of its post has woken nobody, and a post may have come just now.
-        if self.objects.done.posts() > 0 && self.is_read() {
+        if self.has_ended() {
             return self.acknowledged(offer);
         }
         let deadline = self.ack_deadline();
         self.offer = Some(Offer { deadline, ..offer });
         if self.settings.drop_late {
-            return self.withdraw().map(|()| Progress::Dropped);
+            return self.withdraw();
         }
         if self.objects.avail.value() > 0 {
             // No reader has come for the message yet.
@@ -32,25 +31,33 @@ impl Writer {
         Ok(Progress::Waiting)
     }
 
-    /// Withdraws the message on offer, if there is one, and counts it as dropped.
+    /// Withdraws the message on offer, if there is one, and counts it as dropped. [`Progress::Acknowledged`]: a reader has read it by
+    /// now, or there is none.
     ///
     /// # Errors
     /// [`HandoffError::Locked`]: the message is still on offer.
-    pub fn withdraw(&mut self) -> Result<()> {
-        if self.offer.is_none() {
-            return Ok(());
-        }
+    pub fn withdraw(&mut self) -> Result<Progress> {
+        let Some(offer) = self.offer else { return Ok(Progress::Acknowledged) };
         // First of all, so that no reader comes for a message that is about to go.
         self.objects.avail.take_all();
+        if self.has_ended() {
+            return self.acknowledged(offer);
+        }
         self.locked(|objects| objects.segment.header().ready_flag.store(0, Ordering::Relaxed))?;
         self.offer = None;
         self.counters.dropped += 1;
         // Without the note, a later writer withdraws the message once more.
         let _ = self.note_end();
-        match self.shrink_to {
-            Some(new) => self.shrink(new),
-            None => Ok(()),
+        if let Some(new) = self.shrink_to {
+            self.shrink(new)?;
         }
+        Ok(Progress::Dropped)
+    }
+
+    /// Whether a reader has acknowledged the message on offer, and nobody has looked: a reader that was killed in the middle of its
+    /// post has woken nobody, and a post may have come just now.
+    fn has_ended(&self) -> bool {
+        self.objects.done.posts() > 0 && self.is_read()
     }
 }
 
@@ -74,5 +81,20 @@ mod tests {
         reader.acknowledge();
         assert_eq!(writer.overdue(offer).unwrap(), Progress::Acknowledged);
         assert_eq!((writer.counters().messages, writer.counters().offered_again), (1, 0));
+    }
+
+    #[test]
+    fn a_message_that_was_acknowledged_is_not_withdrawn() {
+        let [segment, avail, done] = ["gone", "gone-avail", "gone-done"].map(|name| format!("/{}", unique(name)));
+        let names = Names::new(&segment, &avail, &done).unwrap();
+        let mut writer = Writer::create(Settings::new(names.clone())).unwrap();
+        let mut reader = Reader::new(names);
+        writer.offer(b"once").unwrap();
+        reader.recv(&mut Vec::new(), None).unwrap();
+        reader.acknowledge();
+        assert_eq!(writer.withdraw().unwrap(), Progress::Acknowledged);
+        writer.offer(b"nobody comes").unwrap();
+        assert_eq!(writer.withdraw().unwrap(), Progress::Dropped);
+        assert_eq!((writer.counters().messages, writer.counters().dropped), (1, 1));
     }
 }

@@ -39,7 +39,9 @@ impl Sink<'_> {
                 return Err(WriterError::Interrupted { what: self.waited_for() }.into());
             }
             if monotonic_ns() >= until {
-                self.writer.withdraw()?;
+                if self.writer.withdraw()? == Progress::Acknowledged {
+                    return Ok(());
+                }
                 let waited = self.timeout.unwrap_or_default();
                 return Err(HandoffError::TimedOut { what: self.waited_for(), waited }.into());
             }
