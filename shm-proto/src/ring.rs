@@ -78,7 +78,7 @@ pub use self::{
     inspect::{Snapshot, publish_time},
     notes::{
         HandoffNote, NotedReader, NotedReaders, SizeNote, SourceNote, copy_notes, note_handoff, note_readers,
-        note_size, note_source, noted_handoff, noted_readers, noted_size, noted_source,
+        note_size, note_source, note_unnamed, noted_handoff, noted_readers, noted_size, noted_source, noted_unnamed,
     },
     reader::{Batch as ReadBatch, Message, Messages, OwnedMessage, Reader, ReaderError, Ready, Received, Views, Words},
     segment::{Beginning, Owner, begin_segment, create_segment, own_segment},

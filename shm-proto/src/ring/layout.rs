@@ -9,7 +9,7 @@
 //! | 256 | 128 | floor: [`Published`] place of the oldest whole record | writer, before it overwrites |
 //! | 384 | 128 | [`Counters`]: capacity, dropped, overwritten, resizes, writer's pid, start and heartbeat | writer |
 //! | 512 | 128 | next floor: [`Published`] place that the floor is about to move to, otherwise equal to the floor | writer |
-//! | 640 | 3,456 | [`Notes`]: readers that are attached, their pages and processes; a resize under way; a source's place; a handoff's | daemon |
+//! | 640 | 3,456 | [`Notes`]: readers that are attached, their pages and processes; a resize under way; a source's place; a handoff's; readers that the writer does not know | daemon |
 //! | 4,096 | to the end | data area: records | writer |
 //!
 //! # Reader page: one sealed memfd per reader
@@ -142,7 +142,7 @@ pub struct Counters {
     pub reserved: [AtomicU64; 7],
 }
 
-/// What the daemon notes for the next daemon, with `pwrite`.
+/// What the daemon notes for the next daemon, and for a writer that has not found it, with `pwrite`.
 #[repr(C, align(128))]
 #[derive(Debug)]
 pub struct Notes {
@@ -162,8 +162,11 @@ pub struct Notes {
     pub source: [AtomicU64; SOURCE_WORDS],
     /// How far a handoff is with the messages in this segment: see [`HandoffNote`](super::HandoffNote).
     pub handoff: [AtomicU64; HANDOFF_WORDS],
+    /// Readers that were attached while the writer had not found this daemon: the writer does not know them, and gives up
+    /// no space until it has been told. 0 from the moment when a writer begins or goes on.
+    pub unnamed: AtomicU64,
     /// Zero.
-    pub reserved: [AtomicU64; 10],
+    pub reserved: [AtomicU64; 9],
 }
 
 /// The segment's first page.

@@ -195,6 +195,24 @@ pub fn noted_handoff(fd: BorrowedFd<'_>) -> Result<HandoffNote> {
     Ok(HandoffNote { number, stage, messages, bytes, dropped, resizes, shrink_to })
 }
 
+/// Notes how many readers the writer does not know, because it has not found this daemon yet. The caller must run a
+/// [heavy barrier](crate::os::barrier::heavy) before it answers such a reader.
+///
+/// # Errors
+/// If the note cannot be written.
+pub fn note_unnamed(fd: BorrowedFd<'_>, readers: u64) -> Result<()> {
+    put_words(fd, offset_of!(SegmentHeader, notes) + offset_of!(Notes, unnamed), &[readers])
+}
+
+/// How many readers the writer does not know.
+///
+/// # Errors
+/// If the file cannot be read or is shorter than a header.
+pub fn noted_unnamed(fd: BorrowedFd<'_>) -> Result<u64> {
+    let [readers]: [u64; 1] = words(fd, offset_of!(Notes, unnamed))?;
+    Ok(readers)
+}
+
 /// Copies all notes from one segment to another that no other process has seen yet.
 ///
 /// # Errors

@@ -259,6 +259,14 @@ impl Ring {
 
     /// A reader that was let in is attached from now on.
     pub(super) fn attached(&mut self, connections: &mut Connections, number: u32, reader: Reader) {
+        // A program that writes and has not found this daemon yet gives up no space either: it sees the note.
+        if self.writer.expected().is_some() && self.config.on_full != OnFull::Overwrite {
+            self.segments.note_unnamed();
+        }
+        self.join(connections, number, reader);
+    }
+
+    fn join(&mut self, connections: &mut Connections, number: u32, reader: Reader) {
         self.readers.add(number, reader);
         self.segments.note_readers(&self.readers, &self.returning);
         self.tell(connections, ToWriter::ReaderJoined { reader: number });
@@ -267,10 +275,10 @@ impl Ring {
         barrier::heavy();
     }
 
-    /// The same of a reader of a dead daemon.
+    /// The same of a reader of a dead daemon, which the writer knows.
     pub(super) fn came_back(&mut self, connections: &mut Connections, number: u32, reader: Reader) {
         let page = reader.page_id().inode;
-        self.attached(connections, number, reader);
+        self.join(connections, number, reader);
         self.one_is_back(connections, page);
         self.segments.note_readers(&self.readers, &self.returning);
     }

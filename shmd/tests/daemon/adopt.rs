@@ -1,6 +1,7 @@
 //! A daemon that is killed and started again: what it finds it goes on with, and who is attached stays.
 
 mod found;
+mod newcomer;
 
 use std::fs;
 use std::os::fd::AsFd;

@@ -9,7 +9,7 @@ use crate::ring::floor;
 use crate::ring::published::{Place, Published};
 use crate::ring::record::{Header, Kind};
 use crate::ring::wake::{self, Barrier};
-use crate::sync::{AtomicU64, Ordering};
+use crate::sync::{AtomicU64, Ordering, fence};
 
 /// What a reader that has left shows instead of its process: `PID_LEFT` of the layout.
 const PID_LEFT: u64 = u64::MAX;
@@ -165,7 +165,13 @@ fn resume(naming: Naming) {
                 let places = (Place::default(), BEHIND);
                 if !withheld
                     && !held
-                    && floor::advance(&next_floor, &floor, places, (&generation, known), Barrier::Symmetric)
+                    && floor::advance(
+                        &next_floor,
+                        &floor,
+                        places,
+                        || generation.load(Ordering::Acquire) != known,
+                        Barrier::Symmetric,
+                    )
                 {
                     payload.store(999, Ordering::Relaxed);
                 }
@@ -203,4 +209,74 @@ fn nothing_is_overwritten_under_a_reader_that_comes_back() {
 #[should_panic(expected = "what a reader that came back reads was overwritten")]
 fn a_daemon_that_says_that_no_lines_are_to_come_before_it_announces_the_last_is_found() {
     resume(Naming::TooEarly);
+}
+
+/// When the daemon says that the writer knows all readers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Knowing {
+    /// After the lease page says that there are lines to come.
+    AfterLinesToCome,
+    /// Before that.
+    TooEarly,
+}
+
+/// A reader has attached to the daemon that came in the place of a dead one, and stands at the first record. The segment
+/// says that the writer does not know it. Then the writer finds that daemon, which names the reader.
+fn find(knowing: Knowing) {
+    loom::model(move || {
+        let payload = Arc::new(AtomicU64::new(100));
+        let (generation, pending) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+        let unnamed = Arc::new(AtomicU64::new(1));
+        let link = Arc::new(Mutex::new(false));
+        let writer = {
+            let (payload, unnamed) = (payload.clone(), unnamed.clone());
+            let (generation, pending, link) = (generation.clone(), pending.clone(), link.clone());
+            thread::spawn(move || {
+                let (floor, next_floor) = (Published::default(), Published::default());
+                // As `Lease::renew`, and then `Writer::read_link`.
+                let known = (generation.load(Ordering::Acquire), unnamed.load(Ordering::Acquire));
+                let withheld = known.1 > 0 || pending.load(Ordering::Acquire) > 0;
+                let named = *link.lock().unwrap();
+                let is_news = || (generation.load(Ordering::Acquire), unnamed.load(Ordering::Acquire)) != known;
+                let places = (Place::default(), BEHIND);
+                if !withheld && !named && floor::advance(&next_floor, &floor, places, is_news, Barrier::Symmetric) {
+                    payload.store(999, Ordering::Relaxed);
+                }
+            })
+        };
+        let daemon = {
+            let (generation, pending, link) = (generation.clone(), pending.clone(), link.clone());
+            thread::spawn(move || {
+                if knowing == Knowing::TooEarly {
+                    unnamed.store(0, Ordering::Relaxed);
+                }
+                pending.store(1, Ordering::SeqCst);
+                if knowing == Knowing::AfterLinesToCome {
+                    fence(Ordering::SeqCst);
+                    unnamed.store(0, Ordering::Relaxed);
+                }
+                *link.lock().unwrap() = true;
+                generation.fetch_add(1, Ordering::SeqCst);
+                pending.store(0, Ordering::SeqCst);
+            })
+        };
+        daemon.join().unwrap();
+        writer.join().unwrap();
+        assert_eq!(
+            payload.load(Ordering::Relaxed),
+            100,
+            "what a reader stands at that the writer does not know was overwritten"
+        );
+    });
+}
+
+#[test]
+fn nothing_is_overwritten_under_a_reader_that_the_writer_does_not_know_yet() {
+    find(Knowing::AfterLinesToCome);
+}
+
+#[test]
+#[should_panic(expected = "that the writer does not know was overwritten")]
+fn a_daemon_that_says_too_early_that_the_writer_knows_all_readers_is_found() {
+    find(Knowing::TooEarly);
 }

@@ -149,7 +149,13 @@ fn attach_while_the_floor_moves(looks: bool) {
                 let never = AtomicU64::new(0);
                 let generation = if looks { &*generation } else { &never };
                 let places = (Place::default(), moved_to);
-                if floor::advance(&next_floor, &floor, places, (generation, 0), Barrier::Symmetric) {
+                if floor::advance(
+                    &next_floor,
+                    &floor,
+                    places,
+                    || generation.load(Ordering::Acquire) != 0,
+                    Barrier::Symmetric,
+                ) {
                     payload.store(999, Ordering::Relaxed);
                 }
                 // Otherwise, the writer registers the reader, and holds the floor for it.

@@ -14,6 +14,10 @@
 //! If a writer does not read its link, the daemon keeps the lines (see [`link`](crate::ring::link)), and (1) means that
 //! the lease page says so. Such a writer moves no floor before it has the lines.
 //!
+//! A daemon that has come in the place of a dead one, and that the writer has not found yet, has neither the link nor the
+//! lease page. There, (1) and (2) mean that the segment's notes count the reader, and the writer moves no floor before
+//! it has found that daemon, or has given up looking.
+//!
 //! "At most one" requires a full barrier on the writer's side, between one record and the look before the next:
 //! `membarrier` executes it at (3), wherever the writer is. Without `membarrier`, `announce` runs a fence after every
 //! record.
@@ -43,7 +47,7 @@ impl Writer {
         if self.lease.is_due(monotonic_ns()) {
             return self.daemon_lines_now();
         }
-        if self.lease.is_current() { self.lease.check() } else { self.daemon_lines_now() }
+        if self.lease.has_news(&self.tail.header().notes) { self.daemon_lines_now() } else { self.lease.check() }
     }
 
     /// Reads the link, whether or not the generation announces a line: a daemon that died has not raised the
@@ -52,7 +56,7 @@ impl Writer {
     /// # Errors
     /// As [`daemon_lines`](Self::daemon_lines).
     pub(super) fn daemon_lines_now(&mut self) -> Result<()> {
-        self.lease.renew();
+        self.lease.renew(&self.tail.header().notes);
         if self.lease.is_over() {
             self.give_up_role();
         } else {
@@ -140,7 +144,7 @@ impl Writer {
     /// Waits a while for lines that the daemon holds back.
     pub(super) fn await_lines(&mut self, until_ns: u64) -> Result<()> {
         self.beat();
-        self.lease.doze(until_ns.min(monotonic_ns().saturating_add(SLICE_NS)));
+        self.lease.doze(until_ns.min(monotonic_ns().saturating_add(SLICE_NS)).min(self.lease.looks_ns()));
         self.daemon_lines_now()
     }
 

@@ -7,11 +7,10 @@ use crate::name::ChannelName;
 use crate::os::page::SharedPage;
 use crate::os::sem::Semaphore;
 use crate::ring::content::Content;
-use crate::ring::layout::{LeasePage, OVER};
+use crate::ring::layout::{LeasePage, Notes, OVER};
 use crate::ring::link::{LinkError, ToDaemon, ToWriter, WriterLink};
 use crate::ring::writer::Writer;
 use crate::ring::writer::error::{Result, WriterError};
-use crate::sync::AtomicU64;
 
 /// A busy writer reads its link at least this often.
 const READ_NS: u64 = 5_000_000;
@@ -22,6 +21,8 @@ pub(super) struct Lease {
     channel: ChannelName,
     /// The page's generation when the link was last read.
     generation: u64,
+    /// The number of readers that the daemon had not named when the link was last read.
+    unnamed: u64,
     link: Option<WriterLink>,
     /// When the link was last read, in `CLOCK_MONOTONIC` nanoseconds.
     read_ns: u64,
@@ -33,7 +34,16 @@ pub(super) struct Lease {
 impl Lease {
     pub(super) fn new(page: SharedPage<LeasePage>, link: WriterLink, channel: ChannelName) -> Lease {
         // Lines that were sent before this writer had the page are read at the first call.
-        Lease { page, channel, generation: u64::MAX, link: Some(link), read_ns: 0, revoked: None, content: None }
+        Lease {
+            page,
+            channel,
+            generation: u64::MAX,
+            unnamed: 0,
+            link: Some(link),
+            read_ns: 0,
+            revoked: None,
+            content: None,
+        }
     }
 
     /// Whether the daemon has announced nothing since the link was last read.
@@ -70,15 +80,18 @@ impl Lease {
 
     /// Notes the current generation. Call this before reading the link: the next look then sees whatever is announced
     /// after this one.
-    pub(super) fn renew(&mut self) {
+    pub(super) fn renew(&mut self, notes: &Notes) {
         // Acquire, for the same reason as in `is_current`.
         self.generation = self.page.generation.value.load(Ordering::Acquire);
+        // Acquire pairs with the fence before the daemon's 0: whoever sees the 0 also sees that there are lines to come.
+        self.unnamed = notes.unnamed.load(Ordering::Acquire);
     }
 
-    /// The page's generation, and its last known value, for [`floor::advance`](crate::ring::floor::advance).
+    /// Whether the link is to be read: there is a line, or there are other readers that the daemon has not named. For
+    /// [`floor::advance`](crate::ring::floor::advance), and off the fast path.
     #[inline]
-    pub(super) fn generations(&self) -> (&AtomicU64, u64) {
-        (&self.page.generation.value, self.generation)
+    pub(super) fn has_news(&self, notes: &Notes) -> bool {
+        !self.is_current() || notes.unnamed.load(Ordering::Acquire) != self.unnamed
     }
 
     /// Whether the daemon has ended the lease: the ring may belong to another writer by now.
@@ -159,11 +172,17 @@ impl Lease {
         self.link.as_ref().and_then(|link| link.as_fd())
     }
 
-    /// Whether the daemon holds back lines, which may name readers. A daemon that is gone sends no more lines.
+    /// Whether the daemon holds back lines, which may name readers, or has readers that it could not name because it has
+    /// not been found. A daemon that is gone sends no more lines.
     pub(super) fn lacks_lines(&self) -> bool {
         // Acquire pairs with the daemon's store. That store comes before the generation is raised if there are more
         // lines to come, and after it if there are none.
-        self.has_daemon() && self.page.pending.value.load(Ordering::Acquire) > 0
+        self.has_daemon() && (self.unnamed > 0 || self.page.pending.value.load(Ordering::Acquire) > 0)
+    }
+
+    /// When a writer without a daemon is to look for one again.
+    pub(super) fn looks_ns(&self) -> u64 {
+        self.link.as_ref().and_then(|link| link.looks_for_daemon()).unwrap_or(u64::MAX)
     }
 
     /// Waits for a line from the daemon, until the given time at the latest.

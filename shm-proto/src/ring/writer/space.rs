@@ -193,7 +193,8 @@ impl Space {
             return Floor::Stays;
         }
         let header = tail.header();
-        if !floor::advance(&header.next_floor, &header.floor, (self.floor, to), lease.generations(), self.barrier) {
+        let is_news = || lease.has_news(&header.notes);
+        if !floor::advance(&header.next_floor, &header.floor, (self.floor, to), is_news, self.barrier) {
             return Floor::News;
         }
         self.floor = to;

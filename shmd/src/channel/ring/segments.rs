@@ -1,11 +1,13 @@
 //! The segments of a ring: the current one, and former ones that readers have not left.
 
-use shm_proto::internal::ring::layout::Place;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{Ordering, fence};
 
+use shm_proto::internal::ring::layout::Place;
 use shm_proto::internal::ring::link::{ToReader, ToWriter};
 use shm_proto::internal::ring::{
-    Beginning, NotedReader, Snapshot, SourceNote, Walk, WalkFrom, Walked, note_readers, note_source, noted_source,
+    Beginning, NotedReader, Snapshot, SourceNote, Walk, WalkFrom, Walked, note_readers, note_source, note_unnamed,
+    noted_source, noted_unnamed,
 };
 use shm_proto::{Geometry, ReaderError, Result, SystemError};
 
@@ -128,6 +130,26 @@ impl Segments {
         let attached =
             readers.standing().map(|(_, reader)| NotedReader { page: reader.page_id().inode, pid: reader.peer().pid });
         if let Err(e) = note_readers(self.current.file(), count, attached.chain(returning.readers())) {
+            log::debug!("event=no-note segment={} reason={:?}", self.current.name(), e.to_string());
+        }
+    }
+
+    /// Notes one more reader that the writer does not know, because it has not found this daemon yet.
+    pub(super) fn note_unnamed(&self) {
+        let file = self.current.file();
+        if let Err(e) = noted_unnamed(file).and_then(|readers| note_unnamed(file, readers.saturating_add(1))) {
+            log::debug!("event=no-note segment={} reason={:?}", self.current.name(), e.to_string());
+        }
+    }
+
+    /// A writer begins or goes on, which has been told that there are lines to come: they name all readers.
+    pub(super) fn name_all(&self) {
+        // Before the 0: a writer that sees it also sees in its lease page that there are lines to come.
+        fence(Ordering::SeqCst);
+        let file = self.current.file();
+        if !matches!(noted_unnamed(file), Ok(0))
+            && let Err(e) = note_unnamed(file, 0)
+        {
             log::debug!("event=no-note segment={} reason={:?}", self.current.name(), e.to_string());
         }
     }

@@ -180,6 +180,7 @@ impl Ring {
         self.readers.standing().for_each(|(reader, _)| offer.put(ToWriter::ReaderJoined { reader }));
         self.size.writer_came().for_each(|line| offer.put(line));
         offer.miss(self.returning.missing());
+        self.segments.name_all();
     }
 
     /// Gives the role to a new holder.

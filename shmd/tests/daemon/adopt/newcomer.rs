@@ -1,0 +1,96 @@
+//! Readers that attach to a daemon that the writer has not found yet: nobody can tell the writer of them.
+
+use std::os::fd::AsFd;
+use std::thread;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use shm_proto::{Endpoint, Reader, Start, Writer};
+
+use super::{LENT, number, publish};
+use crate::{Daemon, PATIENCE, joined};
+
+#[test]
+fn a_reader_that_is_there_before_the_writer_is_back_loses_nothing() {
+    let mut daemon = Daemon::start("adopt-newcomer", LENT);
+    let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
+    publish(&mut writer, 0..100);
+    daemon.die();
+    daemon.come_back();
+    // The writer has not said a word yet, and fills its ring many times before it could.
+    let mut reader = Reader::attach(&daemon.endpoint(), None, Start::Oldest).unwrap();
+    let publishing = thread::spawn(move || {
+        publish(&mut writer, 100..100_000);
+        writer
+    });
+    assert!((0..100_000).all(|n| number(&mut reader) == n));
+    drop(joined(publishing));
+    assert!(daemon.log().contains("event=resume channel=main role=writer"), "{}", daemon.log());
+    assert_eq!((reader.received(), reader.lost()), (100_000, 0));
+}
+
+#[test]
+fn such_a_reader_loses_nothing_if_that_daemon_dies_as_well() {
+    let mut daemon = Daemon::start("adopt-newcomer-twice", LENT);
+    let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
+    publish(&mut writer, 0..100);
+    daemon.die();
+    daemon.come_back();
+    let mut reader = Reader::attach(&daemon.endpoint(), None, Start::Oldest).unwrap();
+    daemon.die();
+    let publishing = thread::spawn(move || {
+        publish(&mut writer, 100..100_000);
+        writer
+    });
+    assert!((0..200).all(|n| number(&mut reader) == n));
+    daemon.come_back();
+    assert!((200..100_000).all(|n| number(&mut reader) == n));
+    drop(joined(publishing));
+    assert_eq!((reader.received(), reader.lost()), (100_000, 0));
+}
+
+/// With patience for a moment: nobody holds a writer up for ever because a daemon has died twice.
+#[test]
+fn a_writer_that_finds_no_daemon_goes_on_without_such_a_reader() {
+    let mut daemon = Daemon::start("adopt-newcomer-alone", LENT);
+    let endpoint = daemon.endpoint().with_patience(Duration::from_millis(200));
+    let mut writer = Writer::attach(&endpoint, None).unwrap();
+    publish(&mut writer, 0..100);
+    daemon.die();
+    daemon.come_back();
+    let mut reader = Reader::attach(&daemon.endpoint(), None, Start::Oldest).unwrap();
+    daemon.die();
+    let publishing = thread::spawn(move || {
+        publish(&mut writer, 100..100_000);
+        writer
+    });
+    drop(joined(publishing));
+    let received = reader.recv_into(&mut Vec::new(), Some(PATIENCE)).unwrap();
+    assert!(received.lost_before > 0, "{received:?}");
+}
+
+/// One message, and a reader that sleeps in a poll loop when it comes.
+fn wakes(name: &str, writers: impl FnOnce(Endpoint) -> Endpoint) {
+    let mut daemon = Daemon::start(name, LENT);
+    let mut writer = Writer::attach(&writers(daemon.endpoint()), None).unwrap();
+    daemon.die();
+    daemon.come_back();
+    let mut reader = Reader::attach(&daemon.endpoint(), None, Start::New).unwrap();
+    assert!(reader.try_recv().unwrap().is_none() && reader.arm().unwrap());
+    publish(&mut writer, 0..1);
+    let patience = PollTimeout::try_from(PATIENCE).unwrap();
+    let woken = poll(&mut [PollFd::new(reader.as_fd(), PollFlags::POLLIN)], patience).unwrap();
+    assert_eq!(woken, 1, "{}", daemon.log());
+    assert_eq!(number(&mut reader), 0);
+}
+
+#[test]
+fn a_writer_that_publishes_once_wakes_a_reader_that_it_did_not_know() {
+    wakes("adopt-newcomer-sleeps", |endpoint| endpoint);
+}
+
+/// Then the daemon wakes the reader.
+#[test]
+fn a_reader_is_woken_for_the_message_of_a_writer_that_looks_for_no_daemon() {
+    wakes("adopt-newcomer-dozes", |endpoint| endpoint.with_patience(Duration::ZERO));
+}
