@@ -1,4 +1,4 @@
-//! Reconnecting after the daemon has died: looks for the daemon that replaces it, and never waits.
+//! Reconnecting after the daemon has died: looks for the daemon that replaces it, and does not wait for it.
 //!
 //! ```text
 //! lost --(25 ms)--> connect, ask --> answer: attached again
@@ -6,7 +6,9 @@
 //!   +------------------+   until the patience is over, or the daemon says no
 //! ```
 //!
-//! A writer goes on after its patience is over, with an attempt a second.
+//! A writer goes on after its patience is over, with an attempt a second. Once it has asked, it waits a moment for the answer:
+//! before that, it knows no reader that has attached to the new daemon, and wakes none, and it may look again no sooner than
+//! with its next message.
 
 use std::net::Shutdown;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -19,6 +21,7 @@ use serde::Serialize;
 use super::{Endpoint, session};
 use crate::control::{Conn, Done, ErrorKind, MAX_REPLY, Received, Refusal, Reply, Request, decode};
 use crate::os::clock::monotonic_ns;
+use crate::os::poll;
 use crate::ring::content::Expected;
 use crate::ring::link::LinkError;
 
@@ -29,10 +32,15 @@ const LONG_PAUSE_NS: u64 = 1_000_000_000;
 /// How long a daemon that has taken the connection may take to answer.
 const ANSWER_NS: u64 = 5_000_000_000;
 
+/// How long a writer waits for an answer right away.
+const MOMENT: Duration = Duration::from_millis(1);
+
 /// The search for another daemon.
 #[derive(Debug)]
 struct Search {
     endpoint: Endpoint,
+    /// How long to wait for an answer right away.
+    moment: Duration,
     lost_ns: u64,
     next_ns: u64,
     /// The patience is over.
@@ -76,7 +84,8 @@ impl Reconnecting {
     /// patience, it ends with the daemon.
     pub(super) fn of_writer(conn: Conn, endpoint: Endpoint) -> Self {
         let goes_on = !endpoint.patience().is_zero();
-        Reconnecting { conn: Some(conn), search: Some(Search::new(endpoint)), goes_on, changes: 0 }
+        let search = Search { moment: MOMENT, ..Search::new(endpoint) };
+        Reconnecting { conn: Some(conn), search: Some(search), goes_on, changes: 0 }
     }
 
     /// Whether there is no daemon, and none has come for as long as this program waits for one.
@@ -201,7 +210,8 @@ pub(super) enum Looked {
 
 impl Search {
     fn new(endpoint: Endpoint) -> Self {
-        Search { endpoint, lost_ns: 0, next_ns: 0, has_given_up: false, asked: None, timer: None }
+        let moment = Duration::ZERO;
+        Search { endpoint, moment, lost_ns: 0, next_ns: 0, has_given_up: false, asked: None, timer: None }
     }
 
     /// The daemon is gone.
@@ -226,24 +236,8 @@ impl Search {
     /// Goes on. `request` gives what to ask the daemon, and the descriptors that go with it.
     fn go_on(&mut self, request: impl FnOnce() -> Option<(Request, Vec<OwnedFd>)>) -> Found {
         let now = monotonic_ns();
-        if let Some((mut conn, until)) = self.asked.take() {
-            match conn.receive() {
-                Ok(Received::Nothing) if now < until => {
-                    // Whatever the socket did not take at once.
-                    let _ = conn.flush();
-                    self.asked = Some((conn, until));
-                    self.next_ns = now + PAUSE_NS;
-                    return Found::Nothing;
-                }
-                Ok(Received::Line(line, fds)) => match decode(&line) {
-                    Ok(Reply::Ok(done)) => return Found::Daemon(Box::new(done), fds, conn),
-                    Ok(Reply::Error(refusal)) if may_pass(&refusal) => {}
-                    Ok(Reply::Error(refusal)) => return Found::Refusal(refusal.to_string()),
-                    Err(e) => return Found::Refusal(e.to_string()),
-                },
-                Ok(Received::Nothing | Received::Closed) | Err(_) => {}
-            }
-            return self.later(now);
+        if let Some((conn, until)) = self.asked.take() {
+            return self.hear(conn, until, now);
         }
         if now < self.next_ns {
             return Found::Nothing;
@@ -260,15 +254,38 @@ impl Search {
                 if conn.queue(&request, fds).is_err() || conn.flush().is_err() {
                     return self.later(now);
                 }
-                self.asked = Some((conn, now.saturating_add(ANSWER_NS)));
                 if let Some(timer) = &self.timer {
                     // A timer that has expired would stay readable.
                     let _ = timer.unset();
                 }
-                self.next_ns = now + PAUSE_NS;
-                Found::Nothing
+                if !self.moment.is_zero() {
+                    // Whether or not it has come: it is looked for now.
+                    let _ = poll::readable(conn.as_fd(), Some(self.moment));
+                }
+                self.hear(conn, now.saturating_add(ANSWER_NS), now)
             }
         }
+    }
+
+    /// The answer, if it is there.
+    fn hear(&mut self, mut conn: Conn, until: u64, now: u64) -> Found {
+        match conn.receive() {
+            Ok(Received::Nothing) if now < until => {
+                // Whatever the socket did not take at once.
+                let _ = conn.flush();
+                self.asked = Some((conn, until));
+                self.next_ns = now + PAUSE_NS;
+                return Found::Nothing;
+            }
+            Ok(Received::Line(line, fds)) => match decode(&line) {
+                Ok(Reply::Ok(done)) => return Found::Daemon(Box::new(done), fds, conn),
+                Ok(Reply::Error(refusal)) if may_pass(&refusal) => {}
+                Ok(Reply::Error(refusal)) => return Found::Refusal(refusal.to_string()),
+                Err(e) => return Found::Refusal(e.to_string()),
+            },
+            Ok(Received::Nothing | Received::Closed) | Err(_) => {}
+        }
+        self.later(now)
     }
 
     fn later(&mut self, now: u64) -> Found {

@@ -34,12 +34,18 @@ impl Ring {
     /// Reports readers that have become silent, and readers that are back.
     pub(in crate::channel) fn look_after_readers(&mut self, now: Instant, shot: &Snapshot) {
         let (name, patience) = (&self.config.name, self.config.stalled_after);
+        // A writer that has not found this daemon yet does not know, and does not wake, readers that have attached since.
+        let is_unknown = self.writer.expected().is_some();
         for (number, reader) in self.readers.standing_mut() {
             let cursor = reader.cursor();
             // A reader that sleeps on its semaphore wakes once per second. In a poll loop, it sleeps until there is
             // something to read.
             let dozes = reader.waiting() == waiting::SEMAPHORE;
-            let due = dozes || cursor.is_none_or(|cursor| cursor < shot.tail.pos);
+            let has_something = cursor.is_none_or(|cursor| cursor < shot.tail.pos);
+            if is_unknown && has_something && reader.waiting() == waiting::BELL {
+                reader.signal(0);
+            }
+            let due = dozes || has_something;
             let found = reader.look(now, cursor.unwrap_or(u64::MAX), due, patience);
             report(found, |event| reader.about(event, name, number));
             // So that the next look sees whether the reader has moved.
