@@ -72,11 +72,11 @@ impl Host {
         }
     }
 
-    /// Bytes that an object of this name holds already, when it is ours: they are free for its successor.
-    pub(crate) fn held(&self, object: &str) -> u64 {
+    /// Bytes that an object of this name holds, if this user has one: a dead daemon's, or the running daemon's own.
+    pub(crate) fn held(&self, object: &str) -> Option<u64> {
         match std::fs::symlink_metadata(self.shm_dir.join(object.trim_start_matches('/'))) {
-            Ok(file) if file.is_file() && file.uid() == self.uid => file.blocks() * 512,
-            _ => 0,
+            Ok(file) if file.is_file() && file.uid() == self.uid => Some(file.blocks() * 512),
+            _ => None,
         }
     }
 }

@@ -2,10 +2,10 @@
 
 use shm_proto::Bytes;
 
-use super::Config;
 use super::origin::{Error, Origin};
 use super::raw::Channel;
-use crate::host::Host;
+use super::{ChannelConfig, Config};
+use crate::host::{Host, Shm};
 use crate::policy::PAGE;
 
 /// Refuses a channel that could not reach its `max` if it had the machine to itself.
@@ -29,30 +29,38 @@ pub(super) fn one_fits(raw: &Channel, max: u64, host: &Host) -> Result<(), Error
 }
 
 /// Refuses channels whose first capacities do not fit into memory together. `raws` are the channels as written.
+///
+/// A channel whose object is there already needs nothing more: the object is adopted with the capacity that it has, or, at a reload,
+/// it is the channel's own. If it has to be replaced, its memory is free for others before. So what is refused here cannot be, and
+/// what is not may still fail when the channels are made, with the numbers.
 pub(super) fn all_fit(config: &Config, raws: &[&Channel], host: &Host) -> Result<(), Error> {
-    let objects = config.channels.iter().map(|channel| channel.object(&config.prefix));
-    let held: u64 = objects.map(|object| host.held(&object)).sum();
-    let asked = config.channels.iter().fold(0u64, |sum, channel| sum.saturating_add(channel.capacity + PAGE));
-    let (there, place) = match (host.shm, host.memory) {
-        (Some(shm), _) if asked > shm.free.saturating_add(held) => {
-            (shm.free.saturating_add(held), format!("are free in {}", host.shm_dir.display()))
-        }
-        (_, Some(memory)) if asked > memory => (memory, "are the machine's memory".to_owned()),
+    let need = |channels: &[&ChannelConfig]| {
+        channels.iter().fold(0u64, |sum, channel| sum.saturating_add(channel.capacity + PAGE))
+    };
+    let all: Vec<&ChannelConfig> = config.channels.iter().collect();
+    let held = |channel: &ChannelConfig| host.held(&channel.object(&config.prefix));
+    let new: Vec<_> = all.iter().copied().filter(|channel| held(channel).is_none()).collect();
+    let free = |shm: Shm| all.iter().filter_map(|channel| held(channel)).fold(shm.free, u64::saturating_add);
+    let (channels, there, place) = match (host.shm.map(free), host.memory) {
+        (Some(free), _) if need(&new) > free => (new, free, format!("are free in {}", host.shm_dir.display())),
+        (_, Some(memory)) if need(&all) > memory => (all, memory, "are the machine's memory".to_owned()),
         _ => return Ok(()),
     };
+    let asked = need(&channels);
     let reason = format!(
         "the channels' capacities at the start are {asked} bytes together with their headers ({}), but only {there} \
          bytes {place}; lower capacity",
-        config.channels.iter().map(|c| format!("{} {}", c.name, Bytes(c.capacity))).collect::<Vec<_>>().join(", ")
+        channels.iter().map(|c| format!("{} {}", c.name, Bytes(c.capacity))).collect::<Vec<_>>().join(", ")
     );
-    Err(match largest(config, raws) {
+    Err(match largest(&channels, config, raws) {
         Some(origin) => Error::Bad { origin, reason },
         None => Error::TooMuch(reason),
     })
 }
 
-/// Where the largest capacity was asked for: the first line to look at.
-fn largest(config: &Config, raws: &[&Channel]) -> Option<Origin> {
-    let (_, raw) = config.channels.iter().zip(raws).max_by_key(|(channel, _)| channel.capacity)?;
+/// Where the largest capacity of these was asked for: the first line to look at.
+fn largest(channels: &[&ChannelConfig], config: &Config, raws: &[&Channel]) -> Option<Origin> {
+    let largest = channels.iter().max_by_key(|channel| channel.capacity)?;
+    let (_, raw) = config.channels.iter().zip(raws).find(|(channel, _)| channel.name == largest.name)?;
     raw.capacity.as_ref().or(raw.min.as_ref()).map(|size| size.origin.clone())
 }

@@ -1,3 +1,5 @@
+use std::os::unix::fs::MetadataExt;
+
 use super::*;
 
 /// Each text is refused at the line that holds `#!`, with the words after it.
@@ -144,15 +146,31 @@ fn capacities_that_fit_one_by_one_but_not_together_are_refused_with_numbers() {
 }
 
 #[test]
-fn memory_that_the_same_channel_holds_already_counts_as_free() {
-    let text = "[[channel]]\nname = \"a\"\ncapacity = \"64KiB\"\n";
-    let mut setup = Setup::new(text);
+fn a_channel_whose_object_is_there_needs_no_more_memory_however_small_the_object_has_become() {
+    let text = |name: &str| format!("[[channel]]\nname = \"{name}\"\ncapacity = \"512KiB\"\n");
+    let mut setup = Setup::new(&text("a"));
     setup.host.uid = nix::unistd::geteuid().as_raw();
     setup.host.shm = Some(Shm { total: Bytes::MIB, free: 0 });
     setup.host.shm_dir = setup.dir.path().to_owned();
     assert!(setup.refusal().contains("only 0 bytes are free"), "{}", setup.refusal());
+    // It has shrunk, and other programs have taken what it gave back. The daemon died, or reads its configuration again.
     fs::write(setup.dir.path().join("shmd-1000.a"), vec![1; 80 << 10]).unwrap();
     setup.good();
+    // The memory has to do for new channels, and these are named.
+    setup.host.shm = Some(Shm { total: Bytes::MIB, free: 600 << 10 });
+    let both = |more: &str| format!("{}{}{more}", text("a"), text("b"));
+    fs::write(setup.file(), both("")).unwrap();
+    setup.good();
+    fs::write(setup.file(), both(&text("c"))).unwrap();
+    let refusal = setup.refusal();
+    // What the object holds would be free, if it had to be replaced.
+    let free = (600 << 10) + fs::metadata(setup.dir.path().join("shmd-1000.a")).unwrap().blocks() * 512;
+    for part in ["1056768 bytes", "(b 512KiB, c 512KiB)", &format!("only {free} bytes are free")] {
+        assert!(refusal.contains(part), "{part:?} is not in {refusal}");
+    }
+    // Another user's object is not the channel's.
+    setup.host.uid += 1;
+    assert!(setup.refusal().contains("(a 512KiB, b 512KiB, c 512KiB)"), "{}", setup.refusal());
 }
 
 #[test]
