@@ -45,7 +45,7 @@ impl FromStr for Target {
     }
 }
 
-/// The log file. A reload opens it again, so that it can be rotated.
+/// The log file. Each attempt to reload opens it again, so that it can be rotated.
 static FILE: Mutex<Option<(PathBuf, File)>> = Mutex::new(None);
 
 fn file() -> MutexGuard<'static, Option<(PathBuf, File)>> {
@@ -88,9 +88,8 @@ pub(crate) fn start(level: LevelFilter, target: &Target) -> io::Result<()> {
     Ok(())
 }
 
-/// Takes over another level, and opens the file again.
-pub(crate) fn reload(level: LevelFilter) {
-    log::set_max_level(level);
+/// Opens the file again.
+pub(crate) fn reopen() {
     let mut file = file();
     let Some((path, present)) = &mut *file else { return };
     match open(path) {

@@ -55,6 +55,8 @@ impl Daemon {
     /// Reads the configuration with the command line of the start, and takes over what can be.
     fn begin_reload(&mut self, client: Option<ClientId>, by: String) {
         self.manager.reloading();
+        // Whatever becomes of the reload: the file was rotated, and the log says there what is wrong with the configuration.
+        logging::reopen();
         let result = match self.plan() {
             Ok((config, wanted)) if wanted.is_empty() => self.take_over(config, Vec::new()),
             Ok((config, wanted)) => {
@@ -242,7 +244,7 @@ impl Daemon {
         compare("max_created", old.most.to_string(), new.most.to_string(), None);
         let size = |bytes| format!("{:?}", Bytes(bytes).to_string());
         compare("max_created_memory", size(old.most_memory), size(new.most_memory), None);
-        logging::reload(config.log);
+        log::set_max_level(config.log);
         self.connections.set_most(config.max_clients);
         operation_log::keep(config.log_entries);
         self.creations.rules = config.creation.clone();

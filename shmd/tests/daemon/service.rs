@@ -162,6 +162,22 @@ fn a_daemon_that_does_not_become_ready_gives_the_parent_its_exit_code_and_its_re
 }
 
 #[test]
+fn a_log_that_was_rotated_goes_on_in_a_new_file_although_the_configuration_has_a_mistake() {
+    let mut daemon = Daemon::configured("log-rotated", PLAIN);
+    let log = daemon.dir.join("log");
+    daemon.run(&["--log-file", log.to_str().unwrap()]);
+    daemon.await_ready();
+    fs::rename(&log, daemon.dir.join("log.1")).unwrap();
+    daemon.write_config("mistake = 1\n");
+    daemon.signal(Signal::SIGHUP);
+    let old = || fs::read_to_string(daemon.dir.join("log.1")).unwrap();
+    wait_for(|| daemon.log().contains("event=reload-failed by=SIGHUP "), old);
+    assert!(!old().contains("event=reload-failed"), "{}", old());
+    daemon.write_config(PLAIN);
+    assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
+}
+
+#[test]
 fn in_the_journal_each_line_has_its_priority_from_the_first_to_the_last_word() {
     let mut daemon = Daemon::configured("journal", PLAIN);
     let start = |daemon: &Daemon, more: &[&str]| {
