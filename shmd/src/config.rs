@@ -146,4 +146,40 @@ impl ChannelConfig {
         let name = prefix.segment_name(&self.name);
         if self.handoff.is_some() { format!("{name}.feed") } else { name }
     }
+
+    /// The names of all its objects, as they are in `/dev/shm`.
+    fn objects(&self, prefix: &Prefix) -> Vec<String> {
+        let mut names = vec![self.object(prefix)];
+        if let Some(Names { segment, avail, done }) = &self.handoff {
+            names.push(segment.clone());
+            names.extend([avail, done].map(|name| semaphore_file(name)));
+        }
+        names
+    }
+
+    /// An object that this channel and another one would both have: `main.feed` is the feed of the handoff channel `main`, and what a
+    /// ring channel of that name would have.
+    pub(crate) fn common_object(&self, other: &Self, prefix: &Prefix) -> Option<String> {
+        let others = other.objects(prefix);
+        self.objects(prefix).into_iter().find(|object| others.contains(object))
+    }
+
+    /// Whether this channel would be fed from what feeds another one, and can feed only one.
+    pub(crate) fn has_source_of(&self, other: &Self) -> bool {
+        let object = self.source.object().filter(|_| self.source.exclusive());
+        object.is_some() && object == other.source.object()
+    }
+
+    /// Why this channel cannot be beside another one.
+    pub(crate) fn conflict_with(&self, other: &Self, prefix: &Prefix) -> Option<String> {
+        if let Some(object) = self.common_object(other, prefix) {
+            return Some(format!("its object {object} is one of channel {}", other.name));
+        }
+        self.has_source_of(other).then(|| format!("source {} feeds channel {} already", self.source, other.name))
+    }
+}
+
+/// Where the C library puts a semaphore.
+fn semaphore_file(name: &str) -> String {
+    name.replacen('/', "/sem.", 1)
 }

@@ -12,12 +12,12 @@ use shm_proto::{ChannelName, Prefix};
 
 use super::handoff::Mode;
 use super::load::Loaded;
-use super::origin::{Error, Origin};
+use super::origin::{Error, Located, Origin};
 use super::raw::{Channel, DEFAULT_NAME, Top};
 use super::sizes::Sizes;
 use super::source::MAX_SOCKET_PATH;
 use super::typed::{access, parse, parsed, ranged, some_time, time};
-use super::{ChannelConfig, Config, SourceKind, content, creation, handoff, memory, source};
+use super::{ChannelConfig, Config, SourceKind, content, creation, handoff, memory, semaphore_file, source};
 use crate::access::group_id;
 use crate::host::Host;
 
@@ -58,6 +58,7 @@ pub(super) fn check(loaded: Loaded, host: &Host) -> Result<Config, Error> {
         exit_on_eof: exit_on_eof.is_some(),
         files,
     };
+    one_of_each_object(&channels, &config)?;
     source::one_of_each(channels.iter().zip(&config.channels).map(|((_, raw), channel)| (raw, &channel.source)))?;
     if let Some(origin) = exit_on_eof
         && !config.channels.iter().any(|channel| channel.source == SourceKind::Stdin)
@@ -132,6 +133,27 @@ fn one_of_each_name(channels: &[(Option<Origin>, Channel)]) -> Result<(), Error>
             let reason = format!("channel {name:?} is there already, at {first}; every channel needs its own name");
             return Err(Error::Bad { origin, reason });
         }
+    }
+    Ok(())
+}
+
+/// No two channels have an object in common, whatever their names are.
+fn one_of_each_object(channels: &[(Option<Origin>, Channel)], config: &Config) -> Result<(), Error> {
+    for (index, later) in config.channels.iter().enumerate() {
+        let common =
+            |earlier: &ChannelConfig| Some((later.common_object(earlier, &config.prefix)?, earlier.name.clone()));
+        let Some((object, other)) = config.channels[..index].iter().find_map(common) else { continue };
+        let reason = format!(
+            "channel {} would have the object {object}, which channel {other} has; choose another name for one of them",
+            later.name
+        );
+        let (table, raw) = &channels[index];
+        let is_it = |written: &&Located<String>| [&written.value, &semaphore_file(&written.value)].contains(&&object);
+        let named = [&raw.segment, &raw.avail, &raw.done].into_iter().flatten().find(is_it).or(raw.name.as_ref());
+        return Err(match named.map(|written| &written.origin).or(table.as_ref()) {
+            Some(origin) => Error::Bad { origin: origin.clone(), reason },
+            None => Error::TooMuch(reason),
+        });
     }
     Ok(())
 }

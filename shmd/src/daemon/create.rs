@@ -90,7 +90,7 @@ impl Daemon {
         created: Arc<Created>,
         config: Box<ChannelConfig>,
     ) -> Result<(), Refusal> {
-        self.check_source(&config)?;
+        self.check_others(&config)?;
         self.check_limits(&config, &created)?;
         let refuse = |why: String| channel_refusal(&config.name, ErrorKind::Internal, why);
         let shelf = self.creations.saved.shelf(created.kept).map_err(refuse)?.clone();
@@ -170,18 +170,17 @@ impl Daemon {
         Err(channel_refusal(name, ErrorKind::Busy, why))
     }
 
-    /// That no other channel has the source.
-    fn check_source(&self, config: &ChannelConfig) -> Result<(), Refusal> {
-        let mut others = self.channels.iter().map(Channel::config).chain(self.creations.configs());
-        let same = |other: &&ChannelConfig| other.source.object() == config.source.object();
-        match others.find(|other| config.source.exclusive() && same(other)) {
-            None => Ok(()),
-            Some(other) => {
-                let why =
-                    format!("source {} feeds channel {} already; choose another source", config.source, other.name);
-                Err(channel_refusal(&config.name, ErrorKind::BadConfig, why))
-            }
+    /// That no other channel has an object of the same name, or the source.
+    fn check_others(&self, config: &ChannelConfig) -> Result<(), Refusal> {
+        for other in self.channels.all().map(Channel::config).chain(self.creations.configs()) {
+            let Some(why) = config.conflict_with(other, &self.prefix) else { continue };
+            let (kind, what) = match config.common_object(other, &self.prefix) {
+                Some(_) => (ErrorKind::ChannelExists, "name"),
+                None => (ErrorKind::BadConfig, "source"),
+            };
+            return Err(channel_refusal(&config.name, kind, format!("{why}; choose another {what}")));
         }
+        Ok(())
     }
 
     /// That neither the user nor all users together have too much.

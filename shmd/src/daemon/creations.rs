@@ -118,6 +118,9 @@ impl Creations {
             }
             let config = config::created(&name, created.into(), &host, prefix);
             let made = config.map_err(|e| e.to_string()).and_then(|config| {
+                if let Some(why) = channels.iter().find_map(|other| config.conflict_with(other.config(), prefix)) {
+                    return Err(why);
+                }
                 let prepared = Prepared::make(config, prefix, owner, PATIENCE, &AtomicBool::new(false));
                 let made = prepared.and_then(|prepared| Channel::create(channels.next_id(), prepared, user));
                 made.map_err(|e| e.to_string())

@@ -144,6 +144,15 @@ impl Daemon {
                 let why = "standard input has fed another channel already; restart shmd to change that";
                 return refuse(ErrorKind::BadConfig, why);
             }
+            let mut created = self.channels.iter().map(Channel::config).filter(|other| other.created.is_some());
+            let conflict =
+                |other: &ChannelConfig| Some((channel.conflict_with(other, &self.prefix)?, other.name.clone()));
+            if let Some((why, other)) = created.find_map(conflict) {
+                let why = format!(
+                    "{why}, and {other} was created at run time; remove it (shmctl remove {other}), or change the configuration"
+                );
+                return refuse(ErrorKind::BadConfig, &why);
+            }
             wanted.push(channel.clone());
         }
         Ok((config, wanted))

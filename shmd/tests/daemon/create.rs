@@ -1,5 +1,6 @@
 //! Channels that are made and removed at run time.
 
+mod common;
 mod killed;
 
 use std::collections::BTreeMap;

@@ -43,3 +43,23 @@ fn what_goes_with_neither_mode_is_refused_at_its_line() {
         assert!(refusal.contains(why) && refusal.starts_with("shmd.toml:"), "{text}: {refusal}");
     }
 }
+
+#[test]
+fn no_two_channels_have_an_object_in_common() {
+    let hand = "name = \"hand\"\nmode = \"handoff\"";
+    for (other, object, line) in [
+        ("name = \"hand.feed\"", "/shmd-1000.hand.feed", 6),
+        ("name = \"b\"\nmode = \"handoff\"\nsegment = \"/shmd-1000.hand\"", "/shmd-1000.hand", 8),
+        (
+            "name = \"b\"\nmode = \"handoff\"\nsegment = \"/x\"\ndone = \"/shmd-1000.hand.avail\"",
+            "/sem.shmd-1000.hand.avail",
+            9,
+        ),
+    ] {
+        let refusal = Setup::new(&format!("[[channel]]\n{hand}\n\n[[channel]]\n{other}\n")).refusal();
+        let names = format!("the object {object}, which channel hand has");
+        assert!(refusal.starts_with(&format!("shmd.toml:{line}: ")) && refusal.contains(&names), "{other}: {refusal}");
+    }
+    let text = format!("[[channel]]\n{hand}\n[[channel]]\nname = \"hand.avail\"\n[[channel]]\nname = \"feed\"\n");
+    Setup::new(&text).good();
+}
