@@ -105,6 +105,23 @@ fn one_user_gets_half_of_the_connections_whatever_for_and_root_gets_in_when_all_
 }
 
 #[test]
+fn one_user_gets_half_of_the_places_of_those_who_follow_the_log_and_is_told_that_it_is_half() {
+    if skip_without_root("one_user_gets_half_of_the_places_of_those_who_follow_the_log_and_is_told_that_it_is_half") {
+        return;
+    }
+    let daemon = Daemon::start("[[channel]]\nread = [\"*\"]\n");
+    let (_first, said) = crowd(USER, &daemon, "followers");
+    let share = "user 61401 has 32 clients that follow the operation log, the most one user may have (half of 64)";
+    assert!(said.contains("holding 32") && said.contains(share), "{said}");
+    let (_second, said) = crowd(SECOND, &daemon, "followers");
+    assert!(said.contains("holding 32"), "{said}");
+    let (_third, said) = crowd(THIRD, &daemon, "followers");
+    let full = "64 clients follow the operation log, and the daemon serves 64";
+    assert!(said.contains("holding 0") && said.contains(full), "{said}");
+    daemon.cli(&["log", "-n", "1"]).quiet();
+}
+
+#[test]
 fn following_waits_as_long_as_the_daemon_says_after_an_eviction() {
     if skip_without_root("following_waits_as_long_as_the_daemon_says_after_an_eviction") {
         return;

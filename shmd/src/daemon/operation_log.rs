@@ -7,7 +7,7 @@ use shm_proto::internal::os::peer::Credentials;
 use shm_proto::{ChannelName, ErrorKind};
 
 use super::Daemon;
-use crate::admission::{Held, place};
+use crate::admission::{Full, Held, place};
 use crate::connections::{is_master, refusal};
 use crate::event_loop::ClientId;
 use crate::operation_log::{self, Kept};
@@ -45,12 +45,19 @@ impl Daemon {
         self.inform_followers();
         let Some(client) = self.connections.client(id) else { return };
         let follower = Follower { client: id, peer: client.credentials.clone(), channel };
-        if follow && !self.may_follow(&follower.peer) {
-            let message = format!(
-                "{} clients follow the operation log, the most the daemon serves, and one user may have half as \
-                 many; end one that follows the log (shmctl log --follow), or ask without following",
-                self.followers.len()
-            );
+        if follow && let Err(full) = self.may_follow(&follower.peer) {
+            let message = match full {
+                Full::All => format!(
+                    "{} clients follow the operation log, and the daemon serves {FOLLOWERS}; end one that follows the log (shmctl log \
+                     --follow), or ask without following",
+                    self.followers.len()
+                ),
+                Full::Share(share) => format!(
+                    "user {} has {share} clients that follow the operation log, the most one user may have (half of {FOLLOWERS}); end \
+                     one that follows the log (shmctl log --follow), or ask without following",
+                    self.connections.user(follower.peer.uid)
+                ),
+            };
             return self.connections.reply(id, Err(refusal(ErrorKind::TooMany, message)), Vec::new());
         }
         let visible = self.visible_to(&follower.peer);
@@ -92,9 +99,9 @@ impl Daemon {
         self.followers.retain(|follower| follower.client != id);
     }
 
-    fn may_follow(&self, peer: &Credentials) -> bool {
+    fn may_follow(&self, peer: &Credentials) -> Result<(), Full> {
         let users = self.followers.iter().map(|follower| follower.peer.uid);
-        place(Held::count(users, peer.uid, is_master), FOLLOWERS, is_master(peer.uid)).is_ok()
+        place(Held::count(users, peer.uid, is_master), FOLLOWERS, is_master(peer.uid))
     }
 
     fn visible_to(&self, peer: &Credentials) -> Visible {

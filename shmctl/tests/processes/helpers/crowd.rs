@@ -1,29 +1,41 @@
 //! Readers that take what they can get.
 
+use std::any::Any;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use shm_proto::{Endpoint, Error, Reader, RequestError, Start, Writer};
+use shm_proto::{Client, Endpoint, Error, Reader, Request, RequestError, Start, Writer};
+use shm_test_support::PATIENCE;
 
-/// Attaches as often as it is let in, up to so many times, after it has borrowed the writer role if `how` says so; says how far
-/// it came and why no farther, and stays.
+/// Attaches as often as it is let in, up to so many times, or follows the operation log so often if `how` says so, after it has
+/// borrowed the writer role if `how` says that; says how far it came and why no farther, and stays.
 pub(crate) fn crowd(endpoint: &Endpoint, how: &str, most: usize) {
     let _writer = (how == "writer").then(|| Writer::attach(endpoint, None).unwrap());
-    let mut readers = Vec::new();
-    while readers.len() < most {
-        match Reader::attach(endpoint, None, Start::New) {
-            Ok(reader) => readers.push(reader),
+    let mut held = Vec::new();
+    while held.len() < most {
+        match if how == "followers" { follow(endpoint) } else { attach(endpoint) } {
+            Ok(one) => held.push(one),
             Err(e) => {
                 eprintln!("refused: {e}");
                 break;
             }
         }
     }
-    eprintln!("holding {}", readers.len());
+    eprintln!("holding {}", held.len());
     loop {
         std::thread::sleep(Duration::from_secs(3600));
     }
+}
+
+fn attach(endpoint: &Endpoint) -> Result<Box<dyn Any>, Error> {
+    Ok(Box::new(Reader::attach(endpoint, None, Start::New)?))
+}
+
+fn follow(endpoint: &Endpoint) -> Result<Box<dyn Any>, Error> {
+    let mut client = Client::connect(endpoint, PATIENCE)?;
+    client.request(&Request::Log { channel: None, since: 0, last: Some(0), follow: true })?;
+    Ok(Box::new(client))
 }
 
 /// Sends the same request so often, a connection for each, and tells of every refusal, and of how many there were.
