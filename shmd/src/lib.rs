@@ -79,6 +79,7 @@ fn start() -> Result<(), Failure> {
     if let Some(stdin_feeds) = asked.check_reexec {
         host.stdin_feeds = stdin_feeds;
         config::load(&asked.given, &host)?;
+        logging::check(&asked.log_target).map_err(Failure::Io)?;
         return daemon::probe::answer(&mut std::io::stdout()).map_err(Failure::Output);
     }
     let config = config::load(&asked.given, &host)?;

@@ -76,9 +76,7 @@ pub(crate) fn start(level: LevelFilter, target: &Target) -> io::Result<()> {
             builder.target(env_logger::Target::Pipe(Box::new(Syslog { socket: None })));
         }
         Target::File(path) => {
-            let opened =
-                open(path).map_err(|e| io::Error::new(e.kind(), format!("log file {}: {e}", path.display())))?;
-            *file() = Some((path.clone(), opened));
+            *file() = Some((path.clone(), open_named(path)?));
             builder.target(env_logger::Target::Pipe(Box::new(ToFile)));
         }
     }
@@ -86,6 +84,14 @@ pub(crate) fn start(level: LevelFilter, target: &Target) -> io::Result<()> {
     let _ = builder.try_init();
     log::set_max_level(level);
     Ok(())
+}
+
+/// That [`start`] would find the file.
+///
+/// # Errors
+/// When it cannot be opened.
+pub(crate) fn check(target: &Target) -> io::Result<()> {
+    if let Target::File(path) = target { open_named(path).map(drop) } else { Ok(()) }
 }
 
 /// Opens the file again.
@@ -126,6 +132,10 @@ fn priority(level: Level) -> u8 {
         Level::Info => 6,
         Level::Debug | Level::Trace => 7,
     }
+}
+
+fn open_named(path: &Path) -> io::Result<File> {
+    open(path).map_err(|e| io::Error::new(e.kind(), format!("log file {}: {e}", path.display())))
 }
 
 fn open(path: &Path) -> io::Result<File> {

@@ -1,7 +1,7 @@
 //! What cannot take the daemon's place is refused with the reason, and everything goes on.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 
 use nix::sys::signal::Signal;
@@ -123,6 +123,23 @@ fn files_that_say_something_else_than_what_runs_are_refused() {
     write(&fed, &format!("{good}max_readers = 3\n"));
     fed.daemon.must_reexec();
     assert_eq!((fed.daemon.stat().max_readers, fed.daemon.stat().messages), (3, fed.lines));
+    assert_eq!(fed.daemon.stop(), Some(0), "{}", fed.daemon.log());
+}
+
+#[test]
+fn a_program_that_would_find_no_place_for_its_log_is_not_executed() {
+    let mut daemon = Daemon::with_source("reexec-log", "source = \"stdin\"\nmax = \"1MiB\"");
+    daemon.put_copy();
+    // The directory of the log, by a name that can be taken away.
+    let logs = daemon.path("logs");
+    symlink(".", &logs).unwrap();
+    daemon.run_copy(&["--log-file", logs.join("log").to_str().unwrap()]);
+    let mut fed = Fed { daemon, lines: 0 };
+    fs::remove_file(&logs).unwrap();
+    fed.refused(ErrorKind::BadVersion, &["log file ", "logs/log: No such file"]);
+    symlink(".", &logs).unwrap();
+    fed.daemon.must_reexec();
+    assert_eq!(fed.daemon.stat().messages, fed.lines);
     assert_eq!(fed.daemon.stop(), Some(0), "{}", fed.daemon.log());
 }
 
