@@ -1,6 +1,7 @@
 //! All connections: accepting, limits, sending. Channels use this to talk to their peers.
 
 mod leaving;
+mod untaken;
 
 use std::collections::HashMap;
 use std::fmt::Display;

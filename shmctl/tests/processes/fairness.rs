@@ -1,6 +1,6 @@
 //! What one user may take, tried as real other users. The numbers need no entry in any user database.
 
-use shm_proto::Start;
+use shm_proto::{Request, Start};
 
 use crate::helpers;
 use shm_test_support::{Daemon, PATIENCE, Proc, User, program, skip_without_root, wait_until};
@@ -118,6 +118,31 @@ fn one_user_gets_half_of_the_places_of_those_who_follow_the_log_and_is_told_that
     let (_third, said) = crowd(THIRD, &daemon, "followers");
     let full = "64 clients follow the operation log, and the daemon serves 64";
     assert!(said.contains("holding 0") && said.contains(full), "{said}");
+    daemon.cli(&["log", "-n", "1"]).quiet();
+}
+
+#[test]
+fn answers_that_a_user_does_not_take_fill_little_memory_and_others_get_theirs() {
+    if skip_without_root("answers_that_a_user_does_not_take_fill_little_memory_and_others_get_theirs") {
+        return;
+    }
+    // The answers are long, so that a few are too much before the first of these connections is closed for its silence: each reload
+    // changes three lists that are as long as a line of the log may have them.
+    let config = |first: u32| {
+        let list: Vec<String> = (first..first + 40).map(|uid| uid.to_string()).collect();
+        let list = list.join(", ");
+        format!("log_entries = 4000\n[[channel]]\nread = \"*, {list}\"\nwrite = \"{list}\"\nadmin = \"{list}\"\n")
+    };
+    let daemon = Daemon::start(&config(70_000));
+    for round in 1..=400 {
+        std::fs::write(daemon.place.path("shmd.toml"), config(70_000 + round % 2)).unwrap();
+        daemon.place.ask(&Request::Reload).unwrap();
+    }
+    let (_first, said) = crowd(USER, &daemon, "untaken");
+    assert!(said.contains("the connections of user 61401 have not taken ") && said.contains("try_later"), "{said}");
+    assert!(!said.contains("holding 50"), "{said}");
+    let (_second, said) = crowd(SECOND, &daemon, "followers");
+    assert!(said.contains("holding 32"), "{said}");
     daemon.cli(&["log", "-n", "1"]).quiet();
 }
 

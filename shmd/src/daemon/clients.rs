@@ -85,6 +85,7 @@ impl Daemon {
                 }
                 // Nobody would get the answer, and the request has no other effect.
                 Ok(request) if self.connections.client(id).is_none_or(|client| client.gone) && only_asks(&request) => {}
+                Ok(Request::List | Request::Stat { .. } | Request::Log { .. }) if !self.may_ask_for_much(id) => {}
                 Ok(Request::Unknown) => self.refuse_unknown(id, line),
                 Ok(Request::Reload) => self.reload_for(id),
                 Ok(Request::Reexec) => self.reexec_for(id),
@@ -141,6 +142,13 @@ impl Daemon {
             }
             Role::Waiting(_) => {}
         }
+    }
+
+    /// Whether a client may have an answer that may be long. If not, it was told.
+    fn may_ask_for_much(&mut self, id: ClientId) -> bool {
+        let Err(refused) = self.connections.check_untaken(id) else { return true };
+        self.connections.reply(id, Err(refused), Vec::new());
+        false
     }
 
     /// A newer client asks for something that this daemon does not know. It may ask for something else.

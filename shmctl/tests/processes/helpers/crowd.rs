@@ -1,20 +1,25 @@
 //! Readers that take what they can get.
 
 use std::any::Any;
-use std::io::{BufRead, BufReader, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use shm_proto::{Client, Endpoint, Error, Reader, Request, RequestError, Start, Writer};
 use shm_test_support::PATIENCE;
 
-/// Attaches as often as it is let in, up to so many times, or follows the operation log so often if `how` says so, after it has
-/// borrowed the writer role if `how` says that; says how far it came and why no farther, and stays.
+/// Attaches as often as it is let in, up to so many times, or follows the operation log so often, or asks for it and does not read
+/// it, if `how` says so, after it has borrowed the writer role if `how` says that; says how far it came and why no farther, and stays.
 pub(crate) fn crowd(endpoint: &Endpoint, how: &str, most: usize) {
     let _writer = (how == "writer").then(|| Writer::attach(endpoint, None).unwrap());
     let mut held = Vec::new();
     while held.len() < most {
-        match if how == "followers" { follow(endpoint) } else { attach(endpoint) } {
+        let one = match how {
+            "followers" => follow(endpoint),
+            "untaken" => leave_lying(endpoint),
+            _ => attach(endpoint),
+        };
+        match one {
             Ok(one) => held.push(one),
             Err(e) => {
                 eprintln!("refused: {e}");
@@ -28,14 +33,25 @@ pub(crate) fn crowd(endpoint: &Endpoint, how: &str, most: usize) {
     }
 }
 
-fn attach(endpoint: &Endpoint) -> Result<Box<dyn Any>, Error> {
-    Ok(Box::new(Reader::attach(endpoint, None, Start::New)?))
+fn attach(endpoint: &Endpoint) -> Result<Box<dyn Any>, String> {
+    Ok(Box::new(Reader::attach(endpoint, None, Start::New).map_err(|e| e.to_string())?))
 }
 
-fn follow(endpoint: &Endpoint) -> Result<Box<dyn Any>, Error> {
-    let mut client = Client::connect(endpoint, PATIENCE)?;
-    client.request(&Request::Log { channel: None, since: 0, last: Some(0), follow: true })?;
+fn follow(endpoint: &Endpoint) -> Result<Box<dyn Any>, String> {
+    let mut client = Client::connect(endpoint, PATIENCE).map_err(|e| e.to_string())?;
+    let request = Request::Log { channel: None, since: 0, last: Some(0), follow: true };
+    client.request(&request).map_err(|e| e.to_string())?;
     Ok(Box::new(client))
+}
+
+/// Asks for the log, and reads no more than the beginning of the answer.
+fn leave_lying(endpoint: &Endpoint) -> Result<Box<dyn Any>, String> {
+    let mut stream = UnixStream::connect(&endpoint.socket).map_err(|e| e.to_string())?;
+    stream.write_all(b"{\"v\":1,\"op\":\"log\"}\n").map_err(|e| e.to_string())?;
+    let mut begin = [0; 512];
+    let len = stream.read(&mut begin).map_err(|e| e.to_string())?;
+    let begin = String::from_utf8_lossy(&begin[..len]).into_owned();
+    if begin.contains("\"ok\"") { Ok(Box::new(stream)) } else { Err(begin) }
 }
 
 /// Sends the same request so often, a connection for each, and tells of every refusal, and of how many there were.
