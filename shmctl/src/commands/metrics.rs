@@ -26,7 +26,8 @@ use crate::target::Target;
 
 const EXAMPLES: &str = "\
 Names, types and units follow the conventions of Prometheus. The label \"reader\" is the reader's program; the second reader of \
-that program in a channel is PROGRAM#2. If the daemon does not answer, the output is shmd_up 0, and the exit code is 69.
+that program in a channel is PROGRAM#2. If the daemon does not answer, the output is shmd_up 0, and the exit code \
+is 69 without a daemon, 75 if the daemon is too slow, and 77 if this user may not connect.
 
 --listen answers GET /metrics over HTTP/1.1 until SIGINT or SIGTERM, also while there is no daemon. shmctl opens no TCP port: \
 --listen systemd serves the sockets of a systemd socket unit, such as shmd-metrics.socket, and these may be TCP.
