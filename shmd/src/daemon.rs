@@ -38,7 +38,7 @@ use crate::descriptors;
 use crate::event_loop::{ChannelId, Event, Timer, Token};
 use crate::exit::Failure;
 use crate::handover::Luggage;
-use crate::notify::Notifier;
+use crate::notify::{self, Notifier, Starting};
 use crate::operation_log::{LogEvent, Saved, operation, save_in};
 use crate::process::Instance;
 use crate::signals::{self, Signals};
@@ -124,6 +124,7 @@ struct Daemon {
 
 impl Daemon {
     fn start(config: Config, mut origin: Origin, left: Option<(Handover, Luggage)>) -> Result<Self, Failure> {
+        let starting = left.is_some().then(Starting::begin);
         match left {
             None => descriptors::prepare(&config.channels)?,
             // The limit is what it was, and not all that is open now stays open.
@@ -153,6 +154,7 @@ impl Daemon {
         let stdin_taken = config.channels.iter().any(|channel| channel.source == SourceKind::Stdin);
         let creations = Creations::new(&config);
         for channel in config.channels {
+            notify::alive();
             let id = channels.next_id();
             let prepared = Prepared::make(channel, &config.prefix, owner, PATIENCE, &AtomicBool::new(false))?;
             channels.add(Channel::create(id, prepared, &user)?);
@@ -204,6 +206,7 @@ impl Daemon {
         }
         daemon.channels.iter_mut().for_each(Channel::keep);
         daemon.keep_ticking();
+        drop(starting);
         daemon.manager.ready(&summary(&daemon.channels));
         daemon.manager.watchdog(&mut daemon.connections.events, Instant::now());
         if let Some(socket) = &daemon.socket {

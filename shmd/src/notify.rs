@@ -1,5 +1,6 @@
 //! What the daemon tells systemd. Without a service manager, all of this does nothing, and wakes nobody.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use shm_proto::internal::os::clock::monotonic_ns;
@@ -84,6 +85,49 @@ impl Notifier {
         if let Some(manager) = &self.to {
             manager.send(message);
         }
+    }
+}
+
+/// A start in the place of another program, whose watchdog goes on. There is no event loop yet.
+static START: Mutex<Option<Start>> = Mutex::new(None);
+
+#[derive(Debug)]
+struct Start {
+    manager: Notifier,
+    beat: Duration,
+    next: Instant,
+}
+
+fn start() -> MutexGuard<'static, Option<Start>> {
+    START.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Such a start, until this is dropped: [`alive`] tells the manager something.
+#[derive(Debug)]
+pub(crate) struct Starting(());
+
+impl Starting {
+    /// It begins.
+    pub(crate) fn begin() -> Self {
+        let manager = Notifier::from_env();
+        *start() = manager.beat.map(|beat| Start { manager, beat, next: Instant::now() });
+        Self(())
+    }
+}
+
+impl Drop for Starting {
+    fn drop(&mut self) {
+        *start() = None;
+    }
+}
+
+/// The start goes on. To be called again and again by whatever takes time, such as the check of a large ring: the manager kills a
+/// program from which it hears nothing.
+pub(crate) fn alive() {
+    let (mut start, now) = (start(), Instant::now());
+    if let Some(Start { manager, beat, next }) = start.as_mut().filter(|start| start.next <= now) {
+        manager.send("WATCHDOG=1");
+        *next = now + *beat;
     }
 }
 

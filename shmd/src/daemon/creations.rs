@@ -15,6 +15,7 @@ use crate::channels::Channels;
 use crate::config::{self, ChannelConfig, Config, Created, Creation};
 use crate::event_loop::{ChannelId, ClientId};
 use crate::host::Host;
+use crate::notify;
 use crate::operation_log::{LogEvent, operation};
 use crate::saved_channels::{Found, SavedChannels};
 
@@ -102,6 +103,7 @@ impl Creations {
     pub(super) fn restore(&self, channels: &mut Channels, prefix: &Prefix, owner: Owner, user: &str) {
         let host = Host::look();
         for Found { path, channel } in self.saved.found() {
+            notify::alive();
             let failed = operation(LogEvent::CreateFailed).text("file", path.display());
             let (name, created) = match channel {
                 Ok(found) => found,

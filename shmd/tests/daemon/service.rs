@@ -55,6 +55,26 @@ fn the_service_manager_hears_of_readiness_status_reload_watchdog_and_end() {
     assert_eq!(daemon.wait(), Some(0), "{}", daemon.log());
 }
 
+#[test]
+fn a_program_that_takes_the_place_of_another_says_that_it_lives_before_it_is_ready() {
+    let mut daemon = Daemon::configured("notify-reexec", PLAIN);
+    let path = daemon.dir.join("notify");
+    let manager = UnixDatagram::bind(&path).unwrap();
+    manager.set_read_timeout(Some(PATIENCE)).unwrap();
+    let mut command = daemon.command(&[]);
+    // By itself it says so every five minutes.
+    command.env("NOTIFY_SOCKET", &path).env("WATCHDOG_USEC", "600000000");
+    daemon.child = Some(command.spawn().unwrap());
+    hear(&manager, "READY=1");
+    hear(&manager, "WATCHDOG=1");
+    daemon.must_reexec();
+    hear(&manager, "RELOADING=1");
+    // The check of a large ring may take longer than the manager waits.
+    assert_eq!(hear(&manager, "=1"), "WATCHDOG=1");
+    hear(&manager, "READY=1");
+    assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
+}
+
 /// A daemon in the background is nobody's child: it is known by its pid file.
 struct Background<'a> {
     daemon: &'a Daemon,

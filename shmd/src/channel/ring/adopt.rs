@@ -19,7 +19,11 @@ use super::name::Left;
 use super::segment::{Segment, geometry};
 use crate::config::ChannelConfig;
 use crate::handover;
+use crate::notify;
 use crate::operation_log::{LogEvent, operation};
+
+/// Bytes of a file to check at a time.
+const PART: u64 = 64 << 20;
 
 /// What is known about a segment that was adopted.
 #[derive(Clone, Debug)]
@@ -104,7 +108,7 @@ impl Left<'_> {
 /// # Errors
 /// If the file cannot be read. The inner result says what is wrong with the records.
 fn flows(segment: BorrowedFd<'_>, geometry: &Geometry) -> Result<Result<(), String>, SystemError> {
-    match Walk::begin(segment, WalkFrom::Floor).and_then(|mut walk| walk.go_on(segment, geometry, u64::MAX)) {
+    match walk_through(segment, geometry, WalkFrom::Floor) {
         Ok(Walked::Tail(_) | Walked::Overtaken) => Ok(Ok(())),
         Ok(Walked::Broken(reason)) => Ok(Err(reason)),
         Ok(Walked::More) => Ok(Err("they have no end".to_owned())),
@@ -126,7 +130,7 @@ fn rests(segment: BorrowedFd<'_>, geometry: &Geometry, capacity: u64) -> Result<
     }
     let mut ends = Vec::new();
     for from in [WalkFrom::Floor, WalkFrom::NextFloor, WalkFrom::Mark] {
-        match Walk::begin(segment, from)?.go_on(segment, &below, u64::MAX)? {
+        match walk_through(segment, &below, from)? {
             Walked::Tail(end) => ends.push((end.pos, end.off, end.seq)),
             Walked::Broken(reason) => return Ok(Err(reason)),
             other => return Ok(Err(format!("they have no end: {other:?}"))),
@@ -138,6 +142,18 @@ fn rests(segment: BorrowedFd<'_>, geometry: &Geometry, capacity: u64) -> Result<
     } else {
         Ok(())
     })
+}
+
+/// Walks from there to the end. In a large ring that takes longer than a service manager waits for a sign of life.
+fn walk_through(segment: BorrowedFd<'_>, geometry: &Geometry, from: WalkFrom) -> Result<Walked, SystemError> {
+    let mut walk = Walk::begin(segment, from)?;
+    loop {
+        notify::alive();
+        match walk.go_on(segment, geometry, PART)? {
+            Walked::More => {}
+            end => return Ok(end),
+        }
+    }
 }
 
 /// [Adopts](Left::adopt) a file that has no name, for [fuzzing](crate::fuzzing). Returns the facts and the capacity of
