@@ -101,8 +101,11 @@ impl Daemon {
             let name = wanted.name.clone();
             let prepared = Prepared::make(wanted, &prefix, owner, PATIENCE, ending)
                 .map_err(|e| refusal(ErrorKind::NoSpace, e.to_string()))?;
-            // An earlier start may have left a file there that it could make no channel of.
-            let saved = other.map_or(Ok(()), |other| other.remove(&name)).and_then(|()| shelf.save(&name, &record));
+            let saved = shelf.save(&name, &record).and_then(|()| {
+                // An earlier start may have left a file there that it could make no channel of.
+                let removed = other.map_or(Ok(()), |other| other.remove(&name));
+                removed.inspect_err(|_| drop(shelf.remove(&name)))
+            });
             match saved {
                 Ok(()) => Ok(vec![prepared]),
                 Err(why) => {
