@@ -104,7 +104,8 @@ impl Failure {
                 if refusal.kind == ErrorKind::NoSuchChannel =>
             {
                 if named.is_empty() {
-                    return " with --channel".to_owned();
+                    let may_name = if refusal.channels.is_empty() { "" } else { " with --channel" };
+                    return may_name.to_owned();
                 }
                 let missing = named.iter().find(|name| !refusal.channels.contains(name));
                 let there = refusal.channels.iter().map(|name| name.as_str());
@@ -253,6 +254,8 @@ mod tests {
         let several = refused(ErrorKind::NoSuchChannel, "several channels: name one of a, b", &["a", "b"]);
         let named = |name: &str| [name.parse().unwrap()];
         assert_eq!([several.way_out(&[]), several.way_out(&named("lidar"))], [" with --channel", ""]);
+        let none = refused(ErrorKind::NoSuchChannel, "several channels, and this user may use none of them", &[]);
+        assert_eq!(none.way_out(&[]), "");
     }
 
     #[test]

@@ -270,16 +270,24 @@ fn position(channels: &[Channel], name: Option<&ChannelName>, peer: &Credentials
         channels.iter().filter(|channel| may_see(channel, peer)).map(|channel| channel.config().name.clone()).collect()
     };
     let joined = |names: &[ChannelName]| names.iter().map(ChannelName::as_str).collect::<Vec<_>>().join(", ");
+    let hidden = "this user may use none of the daemon's channels; the administrator of the daemon can add the user to a channel's \
+                  lists";
     let no_such = |message: String, channels| Refusal::new(ErrorKind::NoSuchChannel, message).with_channels(channels);
     match name {
         None if channels.len() == 1 => Ok(0),
         None => {
             let names = visible();
-            Err(no_such(format!("several channels: name one of {}", joined(&names)), names))
+            let message = if names.is_empty() {
+                format!("several channels, and {hidden}")
+            } else {
+                format!("several channels: name one of {}", joined(&names))
+            };
+            Err(no_such(message, names))
         }
         Some(name) => channels.iter().position(|channel| channel.config().name == *name).ok_or_else(|| {
             let names = visible();
-            no_such(format!("no channel named {name}; channels: {}", joined(&names)), names)
+            let others = if names.is_empty() { hidden.to_owned() } else { format!("channels: {}", joined(&names)) };
+            no_such(format!("no channel named {name}; {others}"), names)
         }),
     }
 }

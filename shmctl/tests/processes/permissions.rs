@@ -234,3 +234,17 @@ fn a_group_that_the_daemons_user_is_not_in_is_bad_configuration_and_says_what_to
     let way = format!("SupplementaryGroups={}", STRANGER.gid);
     check(STRANGER.gid).fails(78, &["shmd.toml:2: ", &MEMBER.uid.to_string(), &group, &way, "restart the service"]);
 }
+
+#[test]
+fn a_user_who_may_use_no_channel_is_told_so_and_not_to_name_one() {
+    if skip_without_root("a_user_who_may_use_no_channel_is_told_so_and_not_to_name_one") {
+        return;
+    }
+    let daemon = Daemon::start("[[channel]]\nname = \"a\"\n[[channel]]\nname = \"b\"\n");
+    let told = |args: &[&str], begin: &str| {
+        let run = cli_as(STRANGER, &daemon, args, "").fails(1, &["this user may use none of the daemon's channels"]);
+        assert!(run.err.contains(begin) && !run.err.contains("--channel"), "{run:?}");
+    };
+    told(&["read"], "several channels, and this user");
+    told(&["read", "c"], "no channel named c; this user");
+}
