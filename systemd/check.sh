@@ -48,6 +48,11 @@ for kind in service socket; do
         fail "shmd@.$kind (>) is not what shmd.$kind says (<): $differences"
 done
 
+# A daemon that starts before the directory service finds no such user, and is not started again.
+for unit in shmd.service shmd@.service; do
+    grep -q '^After=.*nss-user-lookup\.target' "$dir/$unit" || fail "$unit may start before its users can be looked up"
+done
+
 # The threshold is given in tenths.
 for unit in "$dir"/*.service "$dir"/relay/*.service; do
     name=${unit##*/} from=${unit%/*} most=0.7

@@ -16,6 +16,15 @@ enum Entry {
     Group { text: String, gid: u32 },
 }
 
+/// Why a name cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Unusable {
+    /// It is wrong.
+    Wrong(String),
+    /// The user database does not answer, which may pass.
+    Unknown(String),
+}
+
 /// The same for a file, as far as permission bits can say it: its owner, one group, everybody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FileAccess {
@@ -48,7 +57,7 @@ impl Access {
     ///
     /// # Errors
     /// Text that names the entry and its fault.
-    pub(crate) fn parse(owner: u32, names: &[String]) -> Result<Self, String> {
+    pub(crate) fn parse(owner: u32, names: &[String]) -> Result<Self, Unusable> {
         let entries = names.iter().map(|name| parse_entry(name)).collect::<Result<_, _>>()?;
         Ok(Access { owner, implied: None, creator: None, entries })
     }
@@ -115,7 +124,7 @@ impl fmt::Display for Entry {
     }
 }
 
-fn parse_entry(name: &str) -> Result<Entry, String> {
+fn parse_entry(name: &str) -> Result<Entry, Unusable> {
     match name.strip_prefix('@') {
         _ if name == "*" => Ok(Entry::Everyone),
         Some(group) => Ok(Entry::Group { gid: group_id(group)?, text: group.to_owned() }),
@@ -123,16 +132,18 @@ fn parse_entry(name: &str) -> Result<Entry, String> {
     }
 }
 
-fn user_id(name: &str) -> Result<u32, String> {
-    if let Some(uid) = number(name)? {
+fn user_id(name: &str) -> Result<u32, Unusable> {
+    if let Some(uid) = number(name).map_err(Unusable::Wrong)? {
         return Ok(uid);
     }
     match User::from_name(name) {
         Ok(Some(user)) => Ok(user.uid.as_raw()),
-        Ok(None) => Err(format!("there is no user {name:?} here; create it, or give a number, @group or \"*\"")),
-        Err(e) => Err(format!(
+        Ok(None) => Err(Unusable::Wrong(format!(
+            "there is no user {name:?} here; create it, or give a number, @group or \"*\""
+        ))),
+        Err(e) => Err(Unusable::Unknown(format!(
             "cannot look up user {name:?}: {e}; mend the user database (getent passwd), or give the number"
-        )),
+        ))),
     }
 }
 
@@ -140,16 +151,16 @@ fn user_id(name: &str) -> Result<u32, String> {
 ///
 /// # Errors
 /// Text that names the group and its fault.
-pub(crate) fn group_id(name: &str) -> Result<u32, String> {
-    if let Some(gid) = number(name)? {
+pub(crate) fn group_id(name: &str) -> Result<u32, Unusable> {
+    if let Some(gid) = number(name).map_err(Unusable::Wrong)? {
         return Ok(gid);
     }
     match Group::from_name(name) {
         Ok(Some(group)) => Ok(group.gid.as_raw()),
-        Ok(None) => Err(format!("there is no group {name:?} here; create it, or give a number")),
-        Err(e) => Err(format!(
+        Ok(None) => Err(Unusable::Wrong(format!("there is no group {name:?} here; create it, or give a number"))),
+        Err(e) => Err(Unusable::Unknown(format!(
             "cannot look up group {name:?}: {e}; mend the group database (getent group), or give the number"
-        )),
+        ))),
     }
 }
 

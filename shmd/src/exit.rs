@@ -66,6 +66,8 @@ pub(crate) fn code(failure: &Failure) -> u8 {
         Failure::CommandLine(e) => u8::try_from(e.exit_code()).unwrap_or(USAGE),
         Failure::Background(verdict) => verdict.code,
         Failure::Config(e) if e.is_usage() => USAGE,
+        // The service manager is to try again.
+        Failure::Config(e) if e.may_pass() => FAILED,
         Failure::Config(_) | Failure::Socket(_) => CONFIGURATION,
         Failure::Run(
             Error::Request(RequestError::TimedOut { .. })
@@ -97,6 +99,11 @@ mod tests {
         Failure::Config(config::Error::Bad { origin, reason: "\"much\" is not a size".into() })
     }
 
+    fn unanswered() -> config::Error {
+        let origin = Origin::File { path: Path::new("/x").into(), line: 3 };
+        config::Error::Unknown { origin, reason: "cannot look up user \"alice\": EIO".into() }
+    }
+
     fn system(errno: nix::errno::Errno) -> Error {
         Error::system("open /dev/shm/x", errno)
     }
@@ -110,6 +117,7 @@ mod tests {
             (bad(Origin::Variable("SHMD_CAPACITY".into())), 2),
             (bad(Origin::File { path: Path::new("/x").into(), line: 3 }), 78),
             (Failure::Config(config::Error::TooMuch("64 MiB".into())), 78),
+            (Failure::Config(unanswered()), 1),
             (Failure::Config(config::Error::File { path: "/x".into(), reason: "gone".into() }), 78),
             (Failure::Run(system(Errno::EACCES)), 77),
             (Failure::Run(system(Errno::ENOSPC)), 1),

@@ -185,7 +185,7 @@ fn level(top: &Top) -> Result<LevelFilter, Error> {
 fn group(raw: &Channel, host: &Host) -> Result<Option<(String, u32)>, Error> {
     let Some(group) = raw.group.as_ref().filter(|group| !group.value.is_empty()) else { return Ok(None) };
     let name = &group.value;
-    let gid = group_id(name).map_err(|reason| group.bad(reason))?;
+    let gid = group_id(name).map_err(|why| group.unusable(why))?;
     if host.groups.contains(gid) {
         return Ok(Some((name.clone(), gid)));
     }

@@ -4,6 +4,10 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use shm_proto::ErrorKind;
+
+use crate::access::Unusable;
+
 /// The place a value was written at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Origin {
@@ -42,6 +46,16 @@ pub(crate) struct Located<T> {
 }
 
 impl Error {
+    /// Whether the same configuration may be right some time later.
+    pub(crate) fn may_pass(&self) -> bool {
+        matches!(self, Error::Unknown { .. })
+    }
+
+    /// What a client is told whose request depends on the configuration.
+    pub(crate) fn kind(&self) -> ErrorKind {
+        if self.may_pass() { ErrorKind::Internal } else { ErrorKind::BadConfig }
+    }
+
     /// Whether the mistake is on the command line or in the environment, which makes it wrong usage instead of bad configuration.
     pub(crate) fn is_usage(&self) -> bool {
         matches!(self, Error::Bad { origin: Origin::Flag(_) | Origin::Variable(_), .. })
@@ -49,6 +63,14 @@ impl Error {
 }
 
 impl<T> Located<T> {
+    /// The error about a name in this value.
+    pub(super) fn unusable(&self, why: Unusable) -> Error {
+        match why {
+            Unusable::Wrong(reason) => self.bad(reason),
+            Unusable::Unknown(reason) => Error::Unknown { origin: self.origin.clone(), reason },
+        }
+    }
+
     /// An error about this value.
     pub(crate) fn bad(&self, reason: impl fmt::Display) -> Error {
         Error::Bad { origin: self.origin.clone(), reason: reason.to_string() }
@@ -64,6 +86,14 @@ pub(crate) enum Error {
         /// Where the value was written.
         origin: Origin,
         /// What is wrong, with numbers and what would be right.
+        reason: String,
+    },
+    /// Nobody knows whether a value is right: the user database does not answer, which may pass.
+    #[error("{origin}: {reason}")]
+    Unknown {
+        /// Where the value was written.
+        origin: Origin,
+        /// What was asked for, what the database says, and what can be done.
         reason: String,
     },
     /// A file cannot be read.

@@ -15,7 +15,7 @@ use crate::host::Host;
 /// A list of users and groups; without one, nobody but root and the daemon's own user.
 pub(super) fn access(names: &Option<Located<Names>>, host: &Host) -> Result<Access, Error> {
     match names {
-        Some(names) => Access::parse(host.uid, &names.value.0).map_err(|reason| names.bad(reason)),
+        Some(names) => Access::parse(host.uid, &names.value.0).map_err(|why| names.unusable(why)),
         None => Ok(Access::only(host.uid)),
     }
 }

@@ -69,8 +69,8 @@ impl Daemon {
         let others = self.creations.saved.shelf(true).ok().filter(|_| !is_master(peer.uid)).cloned();
         let read = move |_: &AtomicBool| {
             let refuse = |kind, why: String| channel_refusal(&wanted, kind, why);
-            let config = config::created(&wanted, asked, &Host::look(), &prefix)
-                .map_err(|e| refuse(ErrorKind::BadConfig, e.to_string()))?;
+            let config =
+                config::created(&wanted, asked, &Host::look(), &prefix).map_err(|e| refuse(e.kind(), e.to_string()))?;
             check_group(&config, &peer)?;
             let is_free = others.map_or(Ok(()), |kept| kept.check_creator(&wanted, peer.uid));
             is_free.map_err(|why| refuse(ErrorKind::ChannelExists, why))?;

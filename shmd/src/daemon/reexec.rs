@@ -119,7 +119,7 @@ impl Daemon {
         let host = Host { stdin_feeds: self.origin.stdin_feeds, ..Host::look() };
         let config = match config::load(&self.origin.given, &host) {
             Ok(config) => config,
-            Err(e) => return refuse(ErrorKind::BadConfig, e.to_string()),
+            Err(e) => return refuse(e.kind(), e.to_string()),
         };
         let dirs_stay =
             config.runtime_dir == self.connections.runtime_dir && config.state_dir == self.creations.state_dir;

@@ -128,7 +128,7 @@ impl Daemon {
         // As it was at the start: standard input may have been closed since.
         let host = Host { stdin_feeds: self.origin.stdin_feeds, ..Host::look() };
         let config = config::load(&self.origin.given, &host)
-            .map_err(|e| refusal(ErrorKind::BadConfig, format!("nothing was changed: {e}")))?;
+            .map_err(|e| refusal(e.kind(), format!("nothing was changed: {e}")))?;
         let is_present = |name: &ChannelName| self.channels.iter().any(|channel| channel.config().name == *name);
         let mut wanted = Vec::new();
         for channel in config.channels.iter().filter(|channel| !is_present(&channel.name)) {
