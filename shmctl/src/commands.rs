@@ -22,7 +22,7 @@ pub(crate) mod write;
 
 use shm_proto::Done;
 
-use crate::error::Failure;
+use crate::error::{Failure, note};
 
 /// Why a list is empty, perhaps.
 const NO_CHANNEL: &str = "no channel here that this user may read, write or administer";
@@ -30,7 +30,7 @@ const NO_CHANNEL: &str = "no channel here that this user may read, write or admi
 /// An empty list is not an error, but gets an explanation: the daemon lists only the channels that this user may use.
 fn note_if_none<T>(channels: &[T]) {
     if channels.is_empty() {
-        eprintln!("shmctl: {NO_CHANNEL}");
+        note(NO_CHANNEL);
     }
 }
 

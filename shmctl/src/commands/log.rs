@@ -7,13 +7,12 @@ use std::time::Duration;
 
 use clap::Args as ClapArgs;
 use nix::poll::{PollFd, PollFlags};
-use shm_proto::RequestError;
 use shm_proto::internal::control::log::LogEntry;
 use shm_proto::internal::control::{Conn, Received, decode};
-use shm_proto::{Client, Done, Request};
+use shm_proto::{Client, Done, ErrorKind, Request, RequestError};
 
 use super::unexpected;
-use crate::error::{Failure, Result};
+use crate::error::{Failure, Result, note};
 use crate::global::{ANSWER, Global};
 use crate::human::{printable, utc};
 use crate::output::{has_gone, print, wait_for};
@@ -53,6 +52,8 @@ pub(crate) fn run(args: &Args, global: &Global) -> Result<()> {
     let request = Request::Log { channel: global.channel.clone(), since: 0, last: args.number, follow: args.follow };
     if !args.follow {
         return match global.ask(&request)? {
+            // A channel that is gone may have entries, and one without entries may be misspelt.
+            Done::Log(entries) if entries.is_empty() => no_channel(global).map_or(Ok(()), Err),
             Done::Log(entries) => show(&entries, args.json),
             other => Err(unexpected("log", &other)),
         };
@@ -60,10 +61,26 @@ pub(crate) fn run(args: &Args, global: &Global) -> Result<()> {
     let signals = Signals::catch()?;
     let mut client = Client::connect(&global.endpoint(), ANSWER)?;
     match client.request(&request)? {
-        Done::Log(entries) => show(&entries, args.json)?,
+        Done::Log(entries) => {
+            let obstacle = if entries.is_empty() { no_channel(global) } else { None };
+            match obstacle {
+                Some(Failure::Library(e)) if e.refusal() == Some(ErrorKind::NoSuchChannel) => {
+                    note(&format!("{e}; waiting for the channel's first operation"));
+                }
+                Some(failure) => return Err(failure),
+                None => {}
+            }
+            show(&entries, args.json)?;
+        }
         other => return Err(unexpected("log", &other)),
     }
     follow(client.into_conn(), global, &signals, args.json)
+}
+
+/// Why there are no operations of the channel that is named, if that is because of its name or of this user's rights.
+fn no_channel(global: &Global) -> Option<Failure> {
+    global.channel.as_ref()?;
+    global.ask(&Request::Stat { channel: global.channel.clone() }).err()
 }
 
 fn follow(mut conn: Conn, global: &Global, signals: &Signals, json: bool) -> Result<()> {

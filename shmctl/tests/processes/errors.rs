@@ -37,7 +37,9 @@ fn a_socket_that_a_dead_daemon_left_behind_is_no_daemon() {
 #[test]
 fn a_channel_that_is_not_there_ends_with_1_and_the_names_of_those_that_are() {
     let daemon = Daemon::start(TWO);
-    for args in [&["read", "cma"][..], &["list", "-c", "cma"], &["resize", "cma", "1MiB"], &["evict", "cma", "1"]] {
+    let args: [&[&str]; 5] =
+        [&["read", "cma"], &["list", "-c", "cma"], &["resize", "cma", "1MiB"], &["evict", "cma", "1"], &["log", "cma"]];
+    for args in args {
         daemon.cli(args).fails(1, &["no channel named cma; channels: cam, imu; did you mean cam?"]);
     }
     for args in [

@@ -35,6 +35,21 @@ fn a_follower_sees_the_stop_and_then_ends_with_69_naming_the_daemon() {
 }
 
 #[test]
+fn a_follower_of_a_channel_that_is_not_there_says_so_and_waits_for_it() {
+    let daemon = Daemon::start("");
+    let mut follower = daemon.spawn(&["log", "--follow", "cam"]);
+    follower.until_err_has("no channel named cam; channels: main; waiting for the channel's first operation");
+    daemon.cli(&["create", "cam"]).ok();
+    follower.until_out_has("event=create channel=cam");
+    daemon.cli(&["remove", "cam"]).ok();
+    // What has been is shown though the channel is gone.
+    let text = daemon.cli(&["log", "cam"]).quiet().text();
+    assert!(text.contains("event=create channel=cam"), "{text}");
+    follower.signal(Signal::SIGINT);
+    follower.wait().ok();
+}
+
+#[test]
 fn lines_and_json_tell_the_same_and_a_channel_may_be_chosen() {
     let daemon = Daemon::start("[[channel]]\nname = \"a\"\n[[channel]]\nname = \"b\"\n");
     let mut follower = daemon.spawn(&["log", "--follow", "--json", "--channel", "b", "-n", "1"]);

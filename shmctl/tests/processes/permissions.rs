@@ -1,9 +1,11 @@
 //! Who may do what, tried as real other users. The numbers need no entry in any user database.
 
+use std::process::Stdio;
+
 use shm_proto::Start;
 
 use crate::helpers;
-use shm_test_support::{Daemon, PATIENCE, Run, User, program, skip_without_root};
+use shm_test_support::{Daemon, PATIENCE, Proc, Run, User, program, skip_without_root};
 
 const GROUP: u32 = 61_001;
 /// In the channel's group.
@@ -32,6 +34,23 @@ fn cli_as(user: User, daemon: &Daemon, args: &[&str], input: &str) -> Run {
     let mut command = user.command(&daemon.place.dir, &program("shmctl"));
     command.env("SHMD_RUNTIME_DIR", daemon.place.run_dir()).args(args).stdin(std::fs::File::open(&file).unwrap());
     Run::of(command)
+}
+
+#[test]
+fn a_user_without_a_channel_has_an_empty_list_and_no_log_of_a_channel() {
+    if skip_without_root("a_user_without_a_channel_has_an_empty_list_and_no_log_of_a_channel") {
+        return;
+    }
+    let daemon = Daemon::start("[[channel]]\nname = \"cam\"\n[[channel]]\nname = \"imu\"\n");
+    cli_as(STRANGER, &daemon, &["log", "gps"], "").fails(1, &["no channel named gps"]);
+    cli_as(STRANGER, &daemon, &["log", "cam"], "").fails(77, &["channel cam: user", "may not read it"]);
+    // Nobody can read the note; the list is still there.
+    for command in ["list", "stat"] {
+        let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
+        let mut run = STRANGER.command(&daemon.place.dir, &program("shmctl"));
+        run.env("SHMD_RUNTIME_DIR", daemon.place.run_dir()).arg(command).stdout(Stdio::null()).stderr(full);
+        assert_eq!(Proc::spawn_untouched(run).wait().code, Some(0), "{command}");
+    }
 }
 
 #[test]
