@@ -113,7 +113,8 @@ struct Scrape {
 
 impl Scrape {
     fn new(daemon: Option<Pong>, channels: Vec<ChannelStat>, names: &mut ReaderNames) -> Self {
-        let names = names.of(&channels);
+        // While no daemon answers, nobody knows which readers have gone.
+        let names = if daemon.is_some() { names.of(&channels) } else { Vec::new() };
         Scrape { daemon, channels, names }
     }
 

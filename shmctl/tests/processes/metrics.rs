@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use nix::sys::signal::Signal;
 use shm_proto::internal::control::stat::ReaderState;
 
-use shm_test_support::{Daemon, Place, Proc, Run, TempDir, clean, program, skip, wait_for, wait_until};
+use shm_test_support::{Daemon, Place, Proc, Run, Setup, TempDir, clean, program, skip, wait_for, wait_until};
 
 const TWO: &str = "[[channel]]\nname = \"cam\"\nmax_readers = 7\n[[channel]]\nname = \"imu\"\n";
 
@@ -221,18 +221,27 @@ fn a_socket_that_a_killed_server_left_is_replaced_and_a_file_is_not() {
 }
 
 #[test]
-fn readers_keep_their_names_between_two_scrapes() {
-    let daemon = Daemon::start("");
+fn readers_keep_their_names_between_two_scrapes_and_two_daemons() {
+    let mut daemon = Daemon::start("");
     let socket = daemon.place.path("metrics.sock");
     let _server = daemon.spawn(&["metrics", "--listen", &format!("unix:{}", socket.display())]);
     let first = daemon.spawn(&["read"]);
     daemon.until_readers(1);
-    let _second = daemon.spawn(&["read"]);
+    let mut second = daemon.shmctl(&["read"]);
+    let _second = Proc::spawn(second.env("SHMD_PATIENCE", "120s"));
     daemon.until_readers(2);
     let series = |name: &str| format!("shmd_reader_lag_messages{{channel=\"main\",reader=\"{name}\"}}");
     let text = ask(connect(&socket), GET);
     assert!(has(body(&text), &series("shmctl")) && has(body(&text), &series("shmctl#2")), "{text}");
     first.kill();
+    daemon.until_readers(1);
+    let text = ask(connect(&socket), GET);
+    assert!(!has(body(&text), &series("shmctl")) && has(body(&text), &series("shmctl#2")), "{text}");
+    // The reader lives through the daemon's death, and is the first of the next daemon.
+    daemon.kill();
+    let text = ask(connect(&socket), GET);
+    assert_eq!(value(body(&text), "shmd_up"), 0.0);
+    daemon.launch(Setup::new(""));
     daemon.until_readers(1);
     let text = ask(connect(&socket), GET);
     assert!(!has(body(&text), &series("shmctl")) && has(body(&text), &series("shmctl#2")), "{text}");

@@ -1,45 +1,64 @@
 //! Names for readers that stay short and few: the program's, with a number where a channel has several of that program.
 
 use std::collections::BTreeMap;
+use std::mem::take;
 
 use shm_proto::ChannelName;
-use shm_proto::internal::control::stat::ChannelStat;
+use shm_proto::internal::control::stat::{ChannelStat, ReaderStat};
 
-/// The names that readers have now. A reader keeps its name while it is attached, and the next reader may get the name. A process
-/// number or a reader's number as the name would make a new time series of every attachment.
+/// The names that readers have now. A reader keeps its name while it is attached, also from one daemon to the next, and the next reader
+/// may get the name. A process number or a reader's number as the name would make a new time series of every attachment.
 #[derive(Debug, Default)]
-pub(super) struct ReaderNames(BTreeMap<(ChannelName, u32), String>);
+pub(super) struct ReaderNames(BTreeMap<(ChannelName, u32), Known>);
+
+/// What is known of a reader with a number.
+#[derive(Debug)]
+struct Known {
+    pid: u32,
+    name: String,
+}
 
 impl ReaderNames {
-    /// The names of the readers of each channel, in the order of the channels and of their readers.
+    /// The names of the readers of each channel, in the order of the channels and of their readers. Readers that are not among these have
+    /// gone.
     pub(super) fn of(&mut self, channels: &[ChannelStat]) -> Vec<Vec<String>> {
-        self.0.retain(|(channel, number), name| {
-            let readers = channels.iter().filter(|stat| stat.channel == *channel).flat_map(|stat| &stat.readers);
-            readers.into_iter().any(|reader| reader.reader == *number && is_name_of(name, &reader.program))
-        });
-        let mut all = Vec::new();
-        for stat in channels {
-            let mut names = Vec::new();
-            for reader in &stat.readers {
-                let key = (stat.channel.clone(), reader.reader);
-                let name = match self.0.get(&key) {
-                    Some(name) => name.clone(),
-                    None => self.free(&stat.channel, &reader.program),
-                };
-                self.0.insert(key, name.clone());
-                names.push(name);
-            }
-            all.push(names);
-        }
-        all
+        let mut before = take(&mut self.0);
+        channels.iter().map(|stat| self.of_channel(stat, &mut before)).collect()
     }
 
-    /// The first name that no reader of the channel has.
-    fn free(&self, channel: &ChannelName, program: &str) -> String {
-        let candidates = (1..).map(|n| if n == 1 { program.to_owned() } else { format!("{program}#{n}") });
-        let is_free = |name: &String| !self.0.iter().any(|((of, _), taken)| of == channel && taken == name);
-        candidates.into_iter().find(is_free).unwrap_or_else(|| program.to_owned())
+    fn of_channel(&mut self, stat: &ChannelStat, before: &mut BTreeMap<(ChannelName, u32), Known>) -> Vec<String> {
+        let is_same =
+            |reader: &ReaderStat, known: &Known| known.pid == reader.pid && is_name_of(&known.name, &reader.program);
+        let key = |reader: &ReaderStat| (stat.channel.clone(), reader.reader);
+        let mut names: Vec<Option<String>> = Vec::new();
+        for reader in &stat.readers {
+            let found = before.get(&key(reader)).is_some_and(|known| is_same(reader, known));
+            names.push(before.remove(&key(reader)).filter(|_| found).map(|known| known.name));
+        }
+        // The next daemon gives other numbers to the readers that it goes on with.
+        for (reader, name) in stat.readers.iter().zip(&mut names).filter(|(_, name)| name.is_none()) {
+            let of_channel = before.iter().filter(|((channel, _), _)| *channel == stat.channel);
+            let found = of_channel.filter(|(_, known)| is_same(reader, known)).map(|(key, _)| key.clone()).next();
+            *name = found.and_then(|key| before.remove(&key)).map(|known| known.name);
+        }
+        for place in 0..names.len() {
+            if names[place].is_none() {
+                names[place] = Some(free(&names, &stat.readers[place].program));
+            }
+        }
+        let names: Vec<String> = names.into_iter().flatten().collect();
+        for (reader, name) in stat.readers.iter().zip(&names) {
+            self.0.insert(key(reader), Known { pid: reader.pid, name: name.clone() });
+        }
+        names
     }
+}
+
+/// The first name for this program that is not among these.
+fn free(names: &[Option<String>], program: &str) -> String {
+    let candidates = (1..).map(|n: u32| if n == 1 { program.to_owned() } else { format!("{program}#{n}") });
+    let is_free = |name: &String| !names.iter().flatten().any(|taken| taken == name);
+    candidates.into_iter().find(is_free).unwrap_or_else(|| program.to_owned())
 }
 
 /// Whether the name was made for this program.
@@ -51,7 +70,7 @@ fn is_name_of(name: &str, program: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use shm_proto::internal::control::stat::{Mode, ReaderStat, ReaderState};
+    use shm_proto::internal::control::stat::{Mode, ReaderState};
 
     use super::*;
 
@@ -81,6 +100,19 @@ mod tests {
         assert_eq!(names.of(&[channel("cam", &[(2, "log"), (3, "view")])]), [["log", "view"]]);
         assert_eq!(names.of(&[]), Vec::<Vec<String>>::new());
         assert_eq!(names.0.len(), 0);
+    }
+
+    #[test]
+    fn the_next_daemon_gives_other_numbers_and_the_names_stay() {
+        let mut names = ReaderNames::default();
+        assert_eq!(
+            names.of(&[channel("cam", &[(4, "view"), (7, "view"), (9, "view")])]),
+            [["view", "view#2", "view#3"]]
+        );
+        let mut after = channel("cam", &[(1, "view"), (2, "view"), (4, "view")]);
+        // Number 9 has come back first, a reader has come, and number 7 has the number that another one had.
+        (after.readers[0].pid, after.readers[1].pid, after.readers[2].pid) = (1009, 5000, 1007);
+        assert_eq!(names.of(&[after]), [["view#3", "view", "view#2"]]);
     }
 
     #[test]
