@@ -8,6 +8,7 @@ mod finding;
 mod host;
 mod leftovers;
 mod ring_size;
+mod site;
 
 use std::thread::sleep;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -19,7 +20,8 @@ use shm_proto::internal::control::Pong;
 use shm_proto::internal::control::stat::ChannelStat;
 use shm_proto::{Client, Done, Request};
 
-use self::finding::{CHECKS, Finding, Report, render, worst};
+use self::finding::{CHECKS, Finding, Report, Severity, render, worst};
+use self::site::Site;
 use super::unexpected;
 use crate::error::{Failure, Result};
 use crate::exit_code;
@@ -67,10 +69,14 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args, global: &Global) -> Result<()> {
     let findings = examine(args, global);
-    if args.json {
-        print_json(&Report::new(&findings))?;
-    } else {
-        print(&render(&findings, Page::stdout()))?;
+    let shown = if args.json { print_json(&Report::new(&findings)) } else { print(&render(&findings, Page::stdout())) };
+    match shown {
+        // Whoever closed the output may still look at the exit code, and 0 would say that nothing is wrong.
+        Ok(()) | Err(Failure::OutputClosed) => {}
+        Err(failure) => {
+            failure.tell(&[]);
+            return Err(Failure::Found(Severity::Unknown.exit_code()));
+        }
     }
     worst(&findings).map_or(Ok(()), |severity| Err(Failure::Found(severity.exit_code())))
 }
@@ -78,18 +84,19 @@ pub(crate) fn run(args: &Args, global: &Global) -> Result<()> {
 /// Whatever the daemon answers, or does not, is a finding: the exit codes of other commands mean something else to monitoring.
 fn examine(args: &Args, global: &Global) -> Vec<Finding> {
     let endpoint = global.endpoint();
-    let unanswered = |failure: Failure| vec![daemon::unanswered(&endpoint, &failure)];
+    let site = Site::new(&endpoint.socket, global.runtime_dir.as_deref());
+    let unanswered = |failure: Failure| vec![daemon::unanswered(&endpoint, &failure, &site)];
     let mut findings = Vec::new();
     let daemon = ask_daemon(global).map_err(|failure| findings = unanswered(failure)).ok();
     if let Some(daemon) = &daemon {
-        findings.extend(daemon::version(daemon));
-        let channels = examine_channels(daemon, global);
-        let log = channels.is_ok().then(|| log(global).map(|entries| daemon::log(&entries, now_ms())));
+        findings.extend(daemon::version(daemon, &site));
+        let channels = examine_channels(daemon, global, &site);
+        let log = channels.is_ok().then(|| log(global).map(|entries| daemon::log(&entries, now_ms(), &site)));
         for found in [Some(channels), log].into_iter().flatten() {
             findings.extend(found.unwrap_or_else(unanswered));
         }
     }
-    findings.extend(configuration::look(daemon.as_ref().map(|daemon| daemon.pid)));
+    findings.extend(configuration::look(daemon.as_ref().map(|daemon| daemon.pid), &site));
     let is_own = endpoint.socket.starts_with(default_runtime_dir());
     if is_own && daemon.is_some() {
         findings.extend(host::remove_ipc(nix::unistd::geteuid().as_raw()));
@@ -105,10 +112,10 @@ fn ask_daemon(global: &Global) -> Result<Pong> {
     }
 }
 
-fn examine_channels(daemon: &Pong, global: &Global) -> Result<Vec<Finding>> {
+fn examine_channels(daemon: &Pong, global: &Global, site: &Site) -> Result<Vec<Finding>> {
     let mut channels = stat(global)?;
     if channels.is_empty() {
-        return Ok(vec![access::no_channel()]);
+        return Ok(vec![access::no_channel(site)]);
     }
     let mut findings = Vec::new();
     let earlier = if channels.iter().any(crate::condition::is_full) {
@@ -117,10 +124,10 @@ fn examine_channels(daemon: &Pong, global: &Global) -> Result<Vec<Finding>> {
     } else {
         Vec::new()
     };
-    findings.extend(channels::look(&earlier, &channels));
-    findings.extend(access::objects(&channels));
+    findings.extend(channels::look(&earlier, &channels, site));
+    findings.extend(access::objects(&channels, site));
     findings.extend(host::memory(&channels));
-    findings.extend(host::descriptors(daemon, &channels));
+    findings.extend(host::descriptors(daemon, &channels, site));
     Ok(findings)
 }
 

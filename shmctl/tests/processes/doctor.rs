@@ -7,7 +7,7 @@ use std::path::Path;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-use shm_test_support::{Daemon, NOBODY, Place, Run, Schema, clean, program, skip_without_root, wait_for};
+use shm_test_support::{Daemon, NOBODY, Place, Proc, Run, Schema, clean, program, skip_without_root, wait_for};
 
 use crate::helpers::with_own_shared_memory;
 
@@ -100,10 +100,24 @@ fn without_a_daemon_the_way_to_start_it_is_named() {
     let run = Run::of(command.env("SHMD_RUNTIME_DIR", place.run_dir()).arg("doctor"));
     assert!(run.code == Some(2) && run.err.is_empty(), "{run:?}");
     let text = run.text();
-    assert!(
-        text.starts_with("critical  no daemon answers at ") && text.contains("\n          command: shmd"),
-        "{text}"
-    );
+    let start = format!("\n          command: shmd --runtime-dir {} --daemonize\n", place.run_dir().display());
+    assert!(text.starts_with("critical  no daemon answers at ") && text.contains(&start), "{text}");
+}
+
+#[test]
+fn the_exit_code_is_that_of_the_findings_also_if_nobody_reads_them() {
+    let place = Place::new();
+    let doctor = |stdout: std::process::Stdio| {
+        let mut command = clean(program("shmctl"));
+        command.env("SHMD_RUNTIME_DIR", place.run_dir()).arg("doctor").stdout(stdout);
+        Proc::spawn_as_is(command).wait()
+    };
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let run = doctor(writer.into());
+    assert!(run.code == Some(2) && run.err.is_empty(), "{run:?}");
+    let full = fs::File::options().write(true).open("/dev/full").unwrap();
+    doctor(full.into()).fails(3, &["standard output", "No space left"]);
 }
 
 #[test]

@@ -11,6 +11,7 @@ use shm_proto::internal::os::process::{group_name, user_name};
 use shm_proto::internal::os::shm;
 
 use super::finding::{Finding, Severity};
+use super::site::Site;
 
 /// Why the socket refuses this user, and what helps.
 pub(super) fn socket(socket: &Path) -> Finding {
@@ -38,7 +39,7 @@ fn has_group(gid: u32) -> bool {
 }
 
 /// The daemon answers, and shows this user no channel.
-pub(super) fn no_channel() -> Finding {
+pub(super) fn no_channel(site: &Site) -> Finding {
     let uid = geteuid();
     let user = user_name(uid.as_raw());
     let what = format!("{user} may use no channel of this daemon");
@@ -49,7 +50,7 @@ pub(super) fn no_channel() -> Finding {
             "access",
             what,
             "no channel's read, write or admin names this user or one of its groups, or there is no channel",
-            format!("name {user} in read = [...] of a channel in shmd.toml, then: shmctl reload"),
+            format!("name {user} in read = [...] of a channel in shmd.toml, then: {}", site.shmctl("reload")),
         );
     }
     let names: Vec<String> = missing.into_iter().map(group_name).collect();
@@ -69,15 +70,15 @@ fn new_groups(uid: Uid) -> Vec<u32> {
 }
 
 /// Whether each channel's object is there and only its user may write to it.
-pub(super) fn objects(channels: &[ChannelStat]) -> Vec<Finding> {
+pub(super) fn objects(channels: &[ChannelStat], site: &Site) -> Vec<Finding> {
     channels
         .iter()
         .filter(|stat| stat.handoff.is_none())
-        .filter_map(|stat| object(stat, Path::new(&shm::path(&stat.segment))))
+        .filter_map(|stat| object(stat, Path::new(&shm::path(&stat.segment)), site))
         .collect()
 }
 
-fn object(stat: &ChannelStat, path: &Path) -> Option<Finding> {
+fn object(stat: &ChannelStat, path: &Path, site: &Site) -> Option<Finding> {
     let (channel, shown) = (&stat.channel, path.display());
     let Ok(found) = fs::symlink_metadata(path) else {
         return Some(Finding::new(
@@ -86,7 +87,7 @@ fn object(stat: &ChannelStat, path: &Path) -> Option<Finding> {
             format!("the object of channel {channel}, {shown}, has lost its name"),
             "another program removed it, or this command runs in a container with a /dev/shm of its own; attached programs go on, \
              and after a crash of the daemon the channel begins anew",
-            "systemctl restart shmd",
+            site.restart(),
         ));
     };
     (found.mode() & 0o022 != 0).then(|| {
@@ -114,11 +115,12 @@ mod tests {
         let dir = TempDir::new();
         let path = dir.join("object");
         let stat = ChannelStat::new("cam".parse().unwrap(), Mode::Ring, "/shmd.cam".into());
-        assert!(object(&stat, &path).unwrap().what.contains("has lost its name"));
+        let site = Site::new(Path::new("/run/shmd/shmd.sock"), None);
+        assert!(object(&stat, &path, &site).unwrap().what.contains("has lost its name"));
         fs::write(&path, "").unwrap();
         for (mode, bad) in [(0o640, false), (0o644, false), (0o660, true), (0o646, true)] {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
-            assert_eq!(object(&stat, &path).is_some(), bad, "{mode:o}");
+            assert_eq!(object(&stat, &path, &site).is_some(), bad, "{mode:o}");
         }
     }
 }

@@ -5,33 +5,34 @@ use shm_proto::internal::control::stat::{ChannelStat, FullPolicy, ReaderStat, Re
 
 use super::finding::{Finding, Severity};
 use super::ring_size;
+use super::site::Site;
 use crate::condition::{effect, is_full, name, slowest};
 use crate::human::{age, bytes, count, percent, printable};
 
 /// `earlier` is a look at the same channels a moment ago, which tells a reader that is slow from one that stands still.
-pub(super) fn look(earlier: &[ChannelStat], now: &[ChannelStat]) -> Vec<Finding> {
+pub(super) fn look(earlier: &[ChannelStat], now: &[ChannelStat], site: &Site) -> Vec<Finding> {
     let mut findings = Vec::new();
     for stat in now {
         let before = earlier.iter().find(|it| it.channel == stat.channel && it.segment == stat.segment);
-        findings.extend(full(before, stat));
-        findings.extend(source(stat));
-        findings.extend(peers(stat));
-        findings.extend(ring_size::look(stat));
+        findings.extend(full(before, stat, site));
+        findings.extend(source(stat, site));
+        findings.extend(peers(stat, site));
+        findings.extend(ring_size::look(stat, site));
         if stat.readers.len() >= stat.max_readers as usize {
             findings.push(Finding::new(
                 Severity::Warning,
                 "readers",
                 format!("channel {} has {} readers, which is its max_readers", stat.channel, stat.readers.len()),
                 "another reader will be refused",
-                format!("raise max_readers of channel {} in shmd.toml, then: shmctl reload", stat.channel),
+                format!("raise max_readers of channel {} in shmd.toml, then: {}", stat.channel, site.shmctl("reload")),
             ));
         }
     }
     findings
 }
 
-fn evict(stat: &ChannelStat, reader: &ReaderStat) -> String {
-    format!("shmctl evict -c {} --reader {}", stat.channel, reader.reader)
+fn evict(stat: &ChannelStat, reader: &ReaderStat, site: &Site) -> String {
+    site.shmctl(format_args!("evict -c {} --reader {}", stat.channel, reader.reader))
 }
 
 /// What ends a program. Of a program in a container of its own, the daemon does not know the number, and 0 stands for it.
@@ -42,7 +43,7 @@ fn end(pid: u32) -> String {
     }
 }
 
-fn full(before: Option<&ChannelStat>, stat: &ChannelStat) -> Option<Finding> {
+fn full(before: Option<&ChannelStat>, stat: &ChannelStat, site: &Site) -> Option<Finding> {
     let before = before.filter(|before| is_full(before))?;
     let culprit = slowest(stat).filter(|_| is_full(stat))?;
     let then = before.readers.iter().find(|reader| reader.reader == culprit.reader)?;
@@ -61,9 +62,9 @@ fn full(before: Option<&ChannelStat>, stat: &ChannelStat) -> Option<Finding> {
         "reads, but too slowly".to_owned()
     };
     let command = if stands || stat.capacity >= stat.max {
-        evict(stat, culprit)
+        evict(stat, culprit, site)
     } else {
-        format!("shmctl resize -c {} --bytes {}", stat.channel, stat.max)
+        site.shmctl(format_args!("resize -c {} --bytes {}", stat.channel, stat.max))
     };
     Some(Finding::new(
         severity,
@@ -78,23 +79,25 @@ fn full(before: Option<&ChannelStat>, stat: &ChannelStat) -> Option<Finding> {
     ))
 }
 
-fn source(stat: &ChannelStat) -> Option<Finding> {
+fn source(stat: &ChannelStat, site: &Site) -> Option<Finding> {
     let input = stat.input.as_ref()?;
     let last = input.last_error.as_ref().map_or_else(|| "no error is known".to_owned(), printable);
     let (severity, what, command) = match input.state {
         SourceState::Failed => {
-            (Severity::Critical, "has given up", "correct the source in shmd.toml, then: systemctl restart shmd")
+            let command = format!("correct the source in shmd.toml, then: {}", site.restart());
+            (Severity::Critical, "has given up", command)
         }
-        SourceState::Retrying => (Severity::Warning, "cannot be opened and is tried again", "shmctl log -n 20"),
+        SourceState::Retrying => {
+            let command = site.shmctl(format_args!("log -n 20 -c {}", stat.channel));
+            (Severity::Warning, "cannot be opened and is tried again", command)
+        }
         _ => return None,
     };
-    let command =
-        if input.state == SourceState::Retrying { format!("{command} -c {}", stat.channel) } else { command.into() };
     let what = format!("the source {} of channel {} {what}", printable(&stat.source), stat.channel);
     Some(Finding::new(severity, "source", what, last, command))
 }
 
-fn peers(stat: &ChannelStat) -> Vec<Finding> {
+fn peers(stat: &ChannelStat, site: &Site) -> Vec<Finding> {
     let mut findings = Vec::new();
     let limit = age(stat.stalled_after_ms);
     for reader in &stat.readers {
@@ -108,7 +111,7 @@ fn peers(stat: &ChannelStat) -> Vec<Finding> {
                     count(reader.lag_messages),
                     age(reader.heartbeat_ms)
                 ),
-                evict(stat, reader),
+                evict(stat, reader, site),
             )),
             ReaderState::Evicted => findings.push(Finding::new(
                 Severity::Warning,
@@ -142,7 +145,7 @@ fn peers(stat: &ChannelStat) -> Vec<Finding> {
                 "it has been on offer for {}: no reader runs, or the reader hangs",
                 age(handoff.on_offer_ms.unwrap_or(0))
             ),
-            format!("shmctl read -c {}", stat.channel),
+            site.shmctl(format_args!("read -c {}", stat.channel)),
         ));
     }
     findings
@@ -150,11 +153,17 @@ fn peers(stat: &ChannelStat) -> Vec<Finding> {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
     use std::slice::from_ref;
 
     use shm_proto::internal::control::stat::{Mode, SourceKind, SourceStat, WriterRole, WriterStat};
 
     use super::*;
+
+    /// What is found with the system's daemon.
+    fn look(earlier: &[ChannelStat], now: &[ChannelStat]) -> Vec<Finding> {
+        super::look(earlier, now, &Site::new(Path::new("/run/shmd/shmd.sock"), None))
+    }
 
     fn channel() -> ChannelStat {
         let mut stat = ChannelStat::new("cam".parse().unwrap(), Mode::Ring, "/shmd.cam".into());
@@ -176,6 +185,9 @@ mod tests {
         }
         assert!(found.cause.contains("19 messages (950) behind") && found.cause.contains("12.0s ago"), "{found:?}");
         assert_eq!(found.command, "shmctl evict -c cam --reader 3");
+        let instance = Site::new(Path::new("/run/shmd-b/shmd.sock"), Some(Path::new("/run/shmd-b")));
+        let findings = super::look(from_ref(&stat), from_ref(&stat), &instance);
+        assert_eq!(findings[0].command, "shmctl --runtime-dir /run/shmd-b evict -c cam --reader 3");
         // Full only now, or only before.
         let mut empty = stat.clone();
         empty.used = 0;

@@ -14,10 +14,9 @@ use serde::Deserialize;
 use toml::Spanned;
 
 use super::finding::{Finding, Severity};
+use super::site::Site;
 use crate::human::printable;
 
-/// The system's configuration, which a daemon reads that was given no other.
-const CONFIG: &str = "/etc/shmd/shmd.toml";
 /// A file that is longer than this, in bytes, is not looked at.
 const MOST: u64 = 4 << 20;
 
@@ -33,12 +32,12 @@ struct RawChannel {
     group: Option<Spanned<String>>,
 }
 
-/// Looks at the files of the running daemon, or at those that the system's daemon would read.
-pub(super) fn look(daemon: Option<u32>) -> Vec<Finding> {
-    let config = daemon.and_then(config_of).unwrap_or_else(|| CONFIG.into());
-    let has = groups_of(daemon);
+/// Looks at the files of the running daemon, or at those that it would read.
+pub(super) fn look(daemon: Option<u32>, site: &Site) -> Vec<Finding> {
+    let config = daemon.and_then(config_of).unwrap_or_else(|| site.config());
+    let has = groups_of(daemon, site);
     let texts = files(&config).into_iter().filter_map(|file| text(&file).map(|text| (file, text)));
-    texts.flat_map(|(file, text)| look_at(&file, &text, has.as_deref())).collect()
+    texts.flat_map(|(file, text)| look_at(&file, &text, has.as_deref(), site)).collect()
 }
 
 /// The file that a process was given, if it was given one. The path is empty if it is relative and this user may not know to what.
@@ -86,12 +85,12 @@ fn text(file: &Path) -> Option<String> {
 }
 
 /// The groups of the running daemon, or those that the system's daemon would have; nothing for root, who may use every group.
-fn groups_of(daemon: Option<u32>) -> Option<Vec<u32>> {
+fn groups_of(daemon: Option<u32>, site: &Site) -> Option<Vec<u32>> {
     let Some(pid) = daemon else {
         let user = User::from_name("shmd").ok()??;
         let name = CString::new("shmd").ok()?;
         let mut has: Vec<u32> = getgrouplist(&name, user.gid).ok()?.into_iter().map(Gid::as_raw).collect();
-        has.extend(supplementary(Path::new("/etc/systemd/system/shmd.service.d")));
+        has.extend(site.drop_ins().iter().flat_map(|dir| supplementary(dir)));
         return Some(has);
     };
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
@@ -124,7 +123,7 @@ fn gid_of(name: &str) -> Option<u32> {
 }
 
 /// One file. Without `has`, the daemon may use every group.
-fn look_at(file: &Path, text: &str, has: Option<&[u32]>) -> Vec<Finding> {
+fn look_at(file: &Path, text: &str, has: Option<&[u32]>, site: &Site) -> Vec<Finding> {
     let place = |offset: usize| {
         let before = &text.as_bytes()[..offset.min(text.len())];
         format!("{}:{}", printable(file.display()), 1 + before.iter().filter(|byte| **byte == b'\n').count())
@@ -133,7 +132,7 @@ fn look_at(file: &Path, text: &str, has: Option<&[u32]>) -> Vec<Finding> {
         Ok(raw) => {
             let groups = raw.channel.into_iter().filter_map(|channel| channel.group);
             let groups = groups.map(|group| (place(group.span().start), group.into_inner()));
-            groups.filter_map(|(place, name)| missing(&place, &name, has?)).collect()
+            groups.filter_map(|(place, name)| missing(&place, &name, has?, site)).collect()
         }
         Err(e) => vec![Finding::new(
             Severity::Critical,
@@ -150,7 +149,7 @@ fn look_at(file: &Path, text: &str, has: Option<&[u32]>) -> Vec<Finding> {
 }
 
 /// A group that is not among these.
-fn missing(place: &str, name: &str, has: &[u32]) -> Option<Finding> {
+fn missing(place: &str, name: &str, has: &[u32], site: &Site) -> Option<Finding> {
     // The file may be anybody's, and the command is to be copied into a shell.
     let is_word = name.chars().all(|c| c.is_ascii_alphanumeric() || "._-".contains(c));
     match gid_of(name) {
@@ -162,19 +161,15 @@ fn missing(place: &str, name: &str, has: &[u32]) -> Option<Finding> {
             "the daemon refuses a configuration that names it",
             if is_word { format!("groupadd --system {name}") } else { format!("correct the name in {place}") },
         )),
-        Some(gid) if !has.contains(&gid) => {
-            let dir = "/etc/systemd/system/shmd.service.d";
-            Some(Finding::new(
-                Severity::Critical,
-                "group",
-                format!("{place}: the daemon is not in group {name}"),
-                "only a member may give objects to a group: the daemon does not start, and refuses a reload",
-                format!(
-                    "mkdir -p {dir} && printf '[Service]\\nSupplementaryGroups={name}\\n' >{dir}/{name}.conf && systemctl \
-                     daemon-reload && systemctl restart shmd"
-                ),
-            ))
-        }
+        Some(gid) if !has.contains(&gid) => Some(Finding::new(
+            Severity::Critical,
+            "group",
+            format!("{place}: the daemon is not in group {name}"),
+            "only a member may give objects to a group: the daemon does not start, and refuses a reload",
+            site.add_group(name).unwrap_or_else(|| {
+                format!("add the daemon's user to the group (usermod -aG {name} USER), and start the daemon in a new session")
+            }),
+        )),
         Some(_) => None,
     }
 }
@@ -184,6 +179,10 @@ mod tests {
     use shm_test_support::TempDir;
 
     use super::*;
+
+    fn look_at(file: &Path, text: &str, has: Option<&[u32]>) -> Vec<Finding> {
+        super::look_at(file, text, has, &Site::new(Path::new("/run/shmd/shmd.sock"), None))
+    }
 
     #[test]
     fn groups_of_the_configuration_are_compared_with_the_daemons() {

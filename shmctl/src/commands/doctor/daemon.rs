@@ -9,6 +9,7 @@ use shm_proto::{Error, ErrorKind, ProtocolError, RequestError};
 
 use super::access;
 use super::finding::{Finding, Severity};
+use super::site::Site;
 use crate::error::Failure;
 use crate::human::{age, printable, utc};
 
@@ -16,25 +17,27 @@ use crate::human::{age, printable, utc};
 const TOLERANCE_MS: u64 = 2_000;
 
 /// The daemon did not answer what it was asked, and this is the reason.
-pub(super) fn unanswered(endpoint: &Endpoint, failure: &Failure) -> Finding {
+pub(super) fn unanswered(endpoint: &Endpoint, failure: &Failure, site: &Site) -> Finding {
     let socket = endpoint.socket.display();
     let cannot = format!("the daemon at {socket} cannot be examined");
     let (severity, check, what, command) = match failure {
-        Failure::Library(Error::Request(RequestError::NoDaemon { reason, .. })) => return absent(endpoint, reason),
+        Failure::Library(Error::Request(RequestError::NoDaemon { reason, .. })) => {
+            return absent(endpoint, reason, site);
+        }
         Failure::Library(error) if error.system_reason().is_some_and(is_permission) => {
             return access::socket(&endpoint.socket);
         }
         Failure::Library(Error::Request(RequestError::TimedOut { .. })) => {
-            (Severity::Critical, "daemon", format!("the daemon at {socket} does not answer"), "systemctl restart shmd")
+            (Severity::Critical, "daemon", format!("the daemon at {socket} does not answer"), site.restart())
         }
         Failure::Library(Error::Request(RequestError::Protocol(ProtocolError::Version { .. }))) => {
             let what = format!("the daemon at {socket} and this shmctl have different protocols");
-            (Severity::Critical, "version", what, "systemctl restart shmd")
+            (Severity::Critical, "version", what, site.restart())
         }
         Failure::Library(error) if error.refusal() == Some(ErrorKind::NoSuchChannel) => {
-            (Severity::Unknown, "access", cannot, "shmctl list")
+            (Severity::Unknown, "access", cannot, site.shmctl("list"))
         }
-        _ => (Severity::Unknown, "daemon", cannot, "journalctl -u shmd -n 20"),
+        _ => (Severity::Unknown, "daemon", cannot, site.journal()),
     };
     Finding::new(severity, check, what, printable(failure), command)
 }
@@ -44,20 +47,18 @@ fn is_permission(reason: &io::Error) -> bool {
 }
 
 /// No daemon answers at the socket.
-fn absent(endpoint: &Endpoint, reason: &str) -> Finding {
-    let is_system = endpoint.socket.starts_with("/run/shmd");
-    let command = if is_system { "systemctl start shmd; journalctl -u shmd -n 20" } else { "shmd --daemonize" };
+fn absent(endpoint: &Endpoint, reason: &str, site: &Site) -> Finding {
     Finding::new(
         Severity::Critical,
         "daemon",
         format!("no daemon answers at {}", endpoint.socket.display()),
         reason,
-        command,
+        site.start(),
     )
 }
 
 /// Whether this program, the running daemon and the daemon's file are of one version.
-pub(super) fn version(daemon: &Pong) -> Vec<Finding> {
+pub(super) fn version(daemon: &Pong, site: &Site) -> Vec<Finding> {
     let mut findings = Vec::new();
     let own = env!("CARGO_PKG_VERSION");
     if daemon.version != own {
@@ -66,7 +67,7 @@ pub(super) fn version(daemon: &Pong) -> Vec<Finding> {
             "version",
             format!("the daemon has version {}, and this shmctl has {own}", printable(&daemon.version)),
             "one of the two was upgraded and the other was not",
-            "shmctl reexec",
+            site.shmctl("reexec"),
         ));
     }
     // Only root and the daemon's user see where the link leads.
@@ -77,14 +78,14 @@ pub(super) fn version(daemon: &Pong) -> Vec<Finding> {
             "version",
             format!("the daemon (pid {}) runs a program that has been replaced", daemon.pid),
             "an upgrade replaced the file, and the daemon was not told",
-            "shmctl reexec",
+            site.shmctl("reexec"),
         ));
     }
     findings
 }
 
 /// What the operation log says: a reload that failed and was not followed by one that took effect, and times in the future.
-pub(super) fn log(entries: &[LogEntry], now_ms: u64) -> Vec<Finding> {
+pub(super) fn log(entries: &[LogEntry], now_ms: u64, site: &Site) -> Vec<Finding> {
     let mut findings = Vec::new();
     let last = entries.iter().rfind(|entry| [LogEvent::Reload, LogEvent::ReloadFailed].contains(&entry.event));
     if let Some(entry) = last.filter(|entry| entry.event == LogEvent::ReloadFailed) {
@@ -98,7 +99,7 @@ pub(super) fn log(entries: &[LogEntry], now_ms: u64) -> Vec<Finding> {
             "reload",
             format!("the last reload, at {}, was refused: the daemon has the settings of before", utc(entry.time_ms)),
             reason,
-            "correct the configuration, then: shmd --check && shmctl reload",
+            format!("correct the configuration, then: {}", site.check_and_reload()),
         ));
     }
     let newest = entries.iter().map(|entry| entry.time_ms).max().unwrap_or(0);
@@ -120,6 +121,10 @@ mod tests {
 
     use super::*;
 
+    fn site() -> Site {
+        Site::new(std::path::Path::new("/run/shmd/shmd.sock"), None)
+    }
+
     fn entry(event: LogEvent, time_ms: u64) -> LogEntry {
         let mut entry = LogEntry::new(LogSeverity::Warn, event);
         entry.time_ms = time_ms;
@@ -130,33 +135,25 @@ mod tests {
     #[test]
     fn another_version_is_found() {
         let own = std::process::id();
-        assert_eq!(version(&Pong::new(env!("CARGO_PKG_VERSION").into(), own, "shmd".into())), []);
-        let findings = version(&Pong::new("9.8.7".into(), own, "shmd".into()));
+        assert_eq!(version(&Pong::new(env!("CARGO_PKG_VERSION").into(), own, "shmd".into()), &site()), []);
+        let findings = version(&Pong::new("9.8.7".into(), own, "shmd".into()), &site());
         assert!(findings[0].what.contains("9.8.7") && findings[0].command == "shmctl reexec", "{findings:?}");
     }
 
     #[test]
     fn a_refused_reload_counts_until_another_one_succeeds() {
         let (failed, done) = (entry(LogEvent::ReloadFailed, 1_000), entry(LogEvent::Reload, 2_000));
-        let findings = log(&[done.clone(), failed.clone()], 5_000);
+        let findings = log(&[done.clone(), failed.clone()], 5_000, &site());
         assert_eq!((findings[0].check, findings[0].cause.as_str()), ("reload", "shmd.toml:3: no"));
-        assert_eq!(log(&[failed, done], 5_000), []);
-        assert_eq!(log(&[], 0), []);
+        assert_eq!(log(&[failed, done], 5_000, &site()), []);
+        assert_eq!(log(&[], 0, &site()), []);
     }
 
     #[test]
     fn a_clock_that_was_set_back_is_found() {
         let entries = [entry(LogEvent::Attach, 100_000)];
-        assert_eq!(log(&entries, 99_000), []);
-        let findings = log(&entries, 40_000);
+        assert_eq!(log(&entries, 99_000, &site()), []);
+        let findings = log(&entries, 40_000, &site());
         assert!(findings[0].what.contains("1m in the future"), "{findings:?}");
-    }
-
-    #[test]
-    fn the_way_to_start_it_depends_on_whose_daemon_it_is() {
-        let system = absent(&Endpoint::in_dir(std::path::Path::new("/run/shmd")), "there is no such socket");
-        assert!(system.command.starts_with("systemctl start shmd"), "{system:?}");
-        let own = absent(&Endpoint::in_dir(std::path::Path::new("/run/user/7/shmd")), "there is no such socket");
-        assert_eq!(own.command, "shmd --daemonize");
     }
 }

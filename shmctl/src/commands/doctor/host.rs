@@ -9,6 +9,7 @@ use shm_proto::internal::control::stat::{ChannelStat, WriterRole};
 use shm_proto::internal::os::process::user_name;
 
 use super::finding::{Finding, Severity};
+use super::site::Site;
 use crate::human::{bytes, counted};
 
 /// The size of `/dev/shm` in a container that was not given another.
@@ -94,7 +95,7 @@ fn room(room: Room, channels: &[ChannelStat]) -> Vec<Finding> {
 }
 
 /// Whether the daemon and the writers can have as many readers as are configured.
-pub(super) fn descriptors(daemon: &Pong, channels: &[ChannelStat]) -> Vec<Finding> {
+pub(super) fn descriptors(daemon: &Pong, channels: &[ChannelStat], site: &Site) -> Vec<Finding> {
     let limit_of = |pid: u32| open_files(&fs::read_to_string(format!("/proc/{pid}/limits")).ok()?);
     let mut findings = Vec::new();
     let readers: u64 = channels.iter().map(|stat| u64::from(stat.max_readers)).sum();
@@ -108,9 +109,10 @@ pub(super) fn descriptors(daemon: &Pong, channels: &[ChannelStat]) -> Vec<Findin
                 daemon.pid
             ),
             format!("each reader takes up to {PER_READER}; some readers that max_readers admits will be refused"),
-            format!(
-                "systemctl edit shmd (LimitNOFILE={needed} in [Service]), or ulimit -n {needed} before shmd starts"
-            ),
+            match site.edit(&format!("LimitNOFILE={needed}")) {
+                Some(edit) => format!("{edit}, or ulimit -n {needed} before shmd starts"),
+                None => format!("ulimit -n {needed} before shmd starts"),
+            },
         ));
     }
     for stat in channels {
@@ -237,11 +239,12 @@ mod tests {
     fn too_few_descriptors_for_the_readers_are_found() {
         let own = std::process::id();
         let daemon = Pong::new("0".into(), own, "shmd".into());
+        let site = Site::new(Path::new("/run/shmd/shmd.sock"), None);
         let mut stat = channel(1);
-        assert_eq!(descriptors(&daemon, &[stat.clone()]), []);
+        assert_eq!(descriptors(&daemon, &[stat.clone()], &site), []);
         stat.max_readers = 2_000_000_000;
         stat.writer = Some(WriterStat::new(WriterRole::Lent, own, "camd".into(), "me".into()));
-        let findings = descriptors(&daemon, &[stat]);
+        let findings = descriptors(&daemon, &[stat], &site);
         assert!(findings[0].command.contains("LimitNOFILE=10000000064"), "{findings:?}");
         assert!(findings[1].what.contains("the writer of channel cam"), "{findings:?}");
     }

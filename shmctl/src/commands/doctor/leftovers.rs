@@ -14,6 +14,7 @@ use shm_proto::internal::os::shm;
 use shm_proto::internal::ring::Snapshot;
 
 use super::finding::{Finding, Severity};
+use super::site::unit_of;
 use crate::human::{bytes, counted};
 
 /// Looks at every object in `/dev/shm` that this user may read and that is a segment by its magic number.
@@ -63,7 +64,7 @@ fn look_at(name: &str, fix: bool) -> Option<Finding> {
              ({}), and otherwise nobody does",
             counted(found.tail.seq, "message", "s")
         ),
-        if users.is_empty() { "shmctl doctor --fix" } else { "systemctl start shmd" },
+        if users.is_empty() { "shmctl doctor --fix".to_owned() } else { start(name, stat.st_uid) },
     );
     if fix {
         let removed = remove(name, &path, stat.st_uid);
@@ -74,6 +75,15 @@ fn look_at(name: &str, fix: bool) -> Option<Finding> {
         });
     }
     Some(finding)
+}
+
+/// What starts the daemon whose segment this is. Its prefix says whether it is the system's, an instance or a user's own.
+fn start(name: &str, uid: u32) -> String {
+    let prefix = name.trim_start_matches('/').split('.').next().unwrap_or_default();
+    match unit_of(prefix) {
+        Some(unit) => format!("systemctl start {unit}"),
+        None => format!("start the shmd of user {} again, as it was started before", user_name(uid)),
+    }
 }
 
 /// Processes that have it mapped, and a writer that has its lock.

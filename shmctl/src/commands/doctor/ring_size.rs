@@ -18,6 +18,7 @@ use shm_proto::internal::control::stat::{ChannelStat, Mode};
 use shm_proto::internal::ring::record::{Strides, features, is_alignment};
 
 use super::finding::{Finding, Severity};
+use super::site::Site;
 use crate::human::{bytes, bytes_per_second, per_second};
 
 /// From this capacity on, in bytes, writer and reader do not wait for each other's cache lines.
@@ -28,7 +29,7 @@ const MESSAGES: u64 = 4;
 const LAPS: f64 = 1000.0;
 
 /// A note about the ring, if it is small for the traffic of the last second.
-pub(super) fn look(stat: &ChannelStat) -> Option<Finding> {
+pub(super) fn look(stat: &ChannelStat, site: &Site) -> Option<Finding> {
     if stat.mode != Mode::Ring || stat.capacity == 0 || stat.messages_per_s <= 0.0 {
         return None;
     }
@@ -50,10 +51,10 @@ pub(super) fn look(stat: &ChannelStat) -> Option<Finding> {
     };
     let wanted = needed.checked_next_power_of_two().unwrap_or(needed);
     let command = if needed <= stat.max {
-        format!("shmctl resize -c {channel} --bytes {}", wanted.min(stat.max))
+        site.shmctl(format_args!("resize -c {channel} --bytes {}", wanted.min(stat.max)))
     } else {
         // A reload keeps `max` as it was.
-        format!("set max of channel {channel} to {} in shmd.toml, then: systemctl restart shmd", bytes(wanted))
+        format!("set max of channel {channel} to {} in shmd.toml, then: {}", bytes(wanted), site.restart())
     };
     Some(Finding::new(
         Severity::Note,
@@ -73,6 +74,10 @@ pub(super) fn look(stat: &ChannelStat) -> Option<Finding> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn look(stat: &ChannelStat) -> Option<Finding> {
+        super::look(stat, &Site::new(std::path::Path::new("/run/shmd/shmd.sock"), None))
+    }
 
     /// A channel with this capacity, through which messages of `size` bytes flow.
     fn channel(capacity: u64, size: u64, messages_per_s: f64) -> ChannelStat {
