@@ -1,5 +1,6 @@
 //! What the machine or the container lets the daemon have: memory, descriptors, objects that stay.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
@@ -165,20 +166,26 @@ fn remove_ipc_below(root: &Path, uid: u32) -> Option<Finding> {
     })
 }
 
-/// The value of `RemoveIPC=`, and where it comes from. Of several, the last counts.
+/// Directories with logind's configuration. A file hides those of its name in the directories before it.
+const LOGIND: [&str; 4] = ["usr/lib/systemd", "usr/local/lib/systemd", "run/systemd", "etc/systemd"];
+
+/// The value of `RemoveIPC=`, and where it comes from. Of several, the last counts: first one `logind.conf`, then the files of all
+/// directories in the order of their names.
 fn setting(root: &Path) -> (String, String) {
-    let mut files = vec!["etc/systemd/logind.conf".to_owned()];
-    for dir in ["usr/lib/systemd/logind.conf.d", "run/systemd/logind.conf.d", "etc/systemd/logind.conf.d"] {
-        let entries = fs::read_dir(root.join(dir)).into_iter().flatten().flatten();
-        let mut names: Vec<String> = entries.filter_map(|entry| entry.file_name().into_string().ok()).collect();
-        names.sort_unstable();
-        files.extend(names.into_iter().filter(|name| name.ends_with(".conf")).map(|name| format!("{dir}/{name}")));
+    let mut parts = BTreeMap::new();
+    for dir in LOGIND.map(|dir| format!("{dir}/logind.conf.d")) {
+        let entries = fs::read_dir(root.join(&dir)).into_iter().flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        parts.extend(names.filter(|name| name.ends_with(".conf")).map(|name| (name.clone(), format!("{dir}/{name}"))));
     }
+    let first = LOGIND.iter().rev().map(|dir| format!("{dir}/logind.conf")).find(|file| root.join(file).exists());
+    let value =
+        |line: &str| Some(line.trim().strip_prefix("RemoveIPC")?.trim_start().strip_prefix('=')?.trim().to_lowercase());
     let mut found = ("yes".to_owned(), "the default".to_owned());
-    for file in files {
+    for file in first.into_iter().chain(parts.into_values()) {
         let text = fs::read_to_string(root.join(&file)).unwrap_or_default();
-        if let Some(value) = text.lines().filter_map(|line| line.trim().strip_prefix("RemoveIPC=")).next_back() {
-            found = (value.trim().to_lowercase(), format!("/{file}"));
+        if let Some(value) = text.lines().filter_map(value).next_back() {
+            found = (value, format!("/{file}"));
         }
     }
     found
@@ -266,6 +273,11 @@ mod tests {
         write("etc/systemd/logind.conf", "[Login]\n#RemoveIPC=yes\nRemoveIPC=no\n");
         assert_eq!(remove_ipc_below(&root, uid), None);
         write("etc/systemd/logind.conf.d/x.conf", "[Login]\nRemoveIPC=Yes\n");
+        assert!(remove_ipc_below(&root, uid).unwrap().cause.contains("/etc/systemd/logind.conf.d/x.conf"));
+        // The name decides, and not the directory, unless the names are the same.
+        write("usr/lib/systemd/logind.conf.d/y.conf", "[Login]\nRemoveIPC = no\n");
+        assert_eq!(remove_ipc_below(&root, uid), None);
+        write("run/systemd/logind.conf.d/y.conf", "[Login]\n");
         assert!(remove_ipc_below(&root, uid).unwrap().cause.contains("/etc/systemd/logind.conf.d/x.conf"));
         write("var/lib/systemd/linger/54321", "");
         assert_eq!(remove_ipc_below(&root, uid), None, "the user lingers");
