@@ -110,8 +110,7 @@ pub(crate) fn add_to(command: clap::Command) -> clap::Command {
     let known: Vec<_> = command.get_subcommands().map(|known| known.get_name().to_owned()).collect();
     let found = installed(&directories()).into_iter().filter(|(name, _)| !known.contains(name));
     found.fold(command, |command, (name, path)| {
-        let ours = OURS.iter().find(|(ours, ..)| *ours == name).map(|(_, what, _)| (*what).to_owned());
-        let about = ours.unwrap_or_else(|| format!("Run {}", path.display()));
+        let about = about(&name).map_or_else(|| format!("Run {}", path.display()), str::to_owned);
         // The command line is at its end: it shows this, and the process ends.
         command.subcommand(clap::Command::new(&*name.leak()).about(about))
     })
@@ -121,6 +120,11 @@ pub(crate) fn add_to(command: clap::Command) -> clap::Command {
 pub(crate) fn ours() -> Vec<(&'static str, PathBuf)> {
     let directories = directories();
     OURS.iter().filter_map(|&(name, ..)| Some((name, find(name, &directories)?))).collect()
+}
+
+/// What one of this project's programs does.
+pub(crate) fn about(command: &str) -> Option<&'static str> {
+    OURS.iter().find(|(ours, ..)| *ours == command).map(|(_, what, _)| *what)
 }
 
 /// Where programs are looked for, in this order.

@@ -39,8 +39,10 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args, shmctl: Command) -> Result<()> {
-    let mut pages = pages(shmctl);
-    for (command, program) in programs::ours() {
+    let installed = programs::ours();
+    let others: Vec<_> = installed.iter().filter_map(|(name, _)| Some((*name, programs::about(name)?))).collect();
+    let mut pages = pages(shmctl, &others);
+    for (command, program) in installed {
         match page_of_program(command, &program) {
             Ok(page) => pages.push(page),
             // The other pages do not need it.
@@ -77,11 +79,11 @@ fn page_of_program(command: &str, program: &Path) -> Result<Page> {
     }
 }
 
-/// Every page of `shmctl` itself and of the daemon.
-fn pages(mut shmctl: Command) -> Vec<Page> {
+/// Every page of `shmctl` itself and of the daemon. `others`: commands that have pages of their own, and what they do.
+fn pages(mut shmctl: Command, others: &[(&str, &str)]) -> Vec<Page> {
     shmctl.build();
     let shown = shmctl.get_subcommands().filter(|command| !command.is_hide_set() && command.get_name() != "help");
-    let mut pages = vec![page::of_program(&shmctl)];
+    let mut pages = vec![page::of_program(&shmctl, others)];
     pages.extend(shown.map(page::of_command));
     pages.extend([daemon::page(), configuration::page()]);
     pages
@@ -103,9 +105,14 @@ mod tests {
         let read = crate::commands::read::Args::augment_args(Command::new("read").about("Write messages."));
         let shmctl =
             Command::new("shmctl").about("Reads.").subcommand(read).subcommand(Command::new("secret").hide(true));
-        let pages = pages(shmctl);
+        let pages = pages(shmctl, &[("fly", "Leave the ground")]);
         let names: Vec<String> = pages.iter().map(Page::file).collect();
         assert_eq!(names, ["shmctl.1", "shmctl-read.1", "shmd.8", "shmd.toml.5"]);
+        let all = pages[0].clone().into_roff();
+        assert!(
+            all.contains("shmctl\\-read") && all.contains("shmctl\\-fly") && all.contains("Leave the ground"),
+            "{all}"
+        );
         let read = pages[1].clone().into_roff();
         for part in [".TH SHMCTL\\-READ 1 ", "shmctl\\-read \\- ", "\\-\\-until\\-empty", ".SH EXAMPLES", ".SH FORMATS"]
         {

@@ -49,6 +49,10 @@ fn every_command_has_a_page_that_can_be_printed_and_written() {
     wanted.extend(["shmctl.1".to_owned(), "shmd.8".to_owned(), "shmd.toml.5".to_owned()]);
     wanted.sort();
     assert_eq!(pages.keys().cloned().collect::<Vec<_>>(), wanted);
+    let all = plain(&pages["shmctl.1"]);
+    for name in commands(&surface) {
+        assert!(all.contains(&format!("\nshmctl-{name}(1)\n")), "shmctl.1 does not list {name}: {all}");
+    }
     let listed = Run::of(shmctl(&["manual"])).quiet().text();
     let mut listed: Vec<&str> = listed.lines().collect();
     listed.sort_unstable();

@@ -275,15 +275,17 @@ fn shown(command: &Command) -> impl Iterator<Item = &Command> {
     command.get_subcommands().filter(|command| !command.is_hide_set() && command.get_name() != "help")
 }
 
-/// The page of the program: `shmctl(1)`.
-pub(super) fn of_program(shmctl: &Command) -> Page {
+/// The page of the program: `shmctl(1)`. `others`: commands that are programs of their own, and what they do.
+pub(super) fn of_program(shmctl: &Command, others: &[(&str, &str)]) -> Page {
     let help = help(shmctl);
     let mut page = Page::new("shmctl", 1, &about(shmctl));
     page.synopsis(shmctl);
     page.description(shmctl, &help);
     page.heading("COMMANDS");
-    for command in shown(shmctl) {
-        page.item(vec![bold(format!("shmctl-{}", command.get_name())), roman("(1)")], &about(command));
+    let own = shown(shmctl).map(|command| (command.get_name(), about(command)));
+    let others = others.iter().map(|(name, about)| (*name, (*about).to_owned()));
+    for (name, about) in own.chain(others) {
+        page.item(vec![bold(format!("shmctl-{name}")), roman("(1)")], &about);
     }
     page.options(shmctl);
     page.heading("ENVIRONMENT");
