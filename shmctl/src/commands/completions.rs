@@ -12,7 +12,7 @@ names of channels and numbers of readers. It runs shmctl, which must be in PATH.
 Install:
   bash  the output as shmctl in /usr/share/bash-completion/completions, and a link to it named shmd
   zsh   the output as _shmctl in a directory of $fpath, such as /usr/share/zsh/vendor-completions
-  fish  the output as shmctl.fish in /usr/share/fish/vendor_completions.d, and a link named shmd.fish
+  fish  the output as shmctl.fish in /usr/share/fish/vendor_completions.d, and a link shmd.fish
 
 Examples:
   source <(shmctl completions bash)      for this shell

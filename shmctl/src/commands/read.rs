@@ -51,9 +51,9 @@ Formats:
            just before this one. In a channel with publish times there is \"time\", too
   length   the length in 4 bytes, little-endian, and the bytes: what `shmctl write --framing length`
            takes
-  '{…}'    any text with a field in braces is a template for a line per message. The fields are {seq},
-           {time}, {lost}, {len}, {text} (bytes that are not UTF-8 become U+FFFD), {hex} and {channel};
-           {{ and }} are the braces themselves
+  '{…}'    any text with a field in braces is a template for a line per message. The fields are
+           {seq}, {time}, {lost}, {len}, {text} (bytes that are not UTF-8 become U+FFFD), {hex} and
+           {channel}; {{ and }} are the braces themselves
 
 With several channels, lines, hex and hexdump begin with the channel's name, and JSON has \"channel\". raw and length cannot show \
 the channel, and are refused. A channel that is closed ends only its own messages. If the user is evicted from a channel or its \
