@@ -65,11 +65,16 @@ await "shmd to answer" shmctl list >"$work/list" 2>"$work/list.err"
 cat "$work/list"
 
 say "two readers"
-shmctl read >"$work/output1" 2>"$work/reader1.err" &
+shmctl read --from oldest >"$work/output1" 2>"$work/reader1.err" &
 reader1=$!
-shmctl read >"$work/output2" 2>"$work/reader2.err" &
+shmctl read --from oldest >"$work/output2" 2>"$work/reader2.err" &
 reader2=$!
-readers_are() { [[ $(shmctl stat --json | grep -o '"reader":' | wc -l) == "$1" ]]; }
+# A reader that is still joining has no place yet, and the writer does not wait for it.
+readers_are() {
+    local stat
+    stat=$(shmctl stat --json)
+    [[ $(grep -o '"reader":' <<<"$stat" | wc -l) == "$1" && $stat != *'"state":"joining"'* ]]
+}
 await "two readers to attach" readers_are 2
 
 # While a part flows, the channel is resized; the next part flows through the new size.
@@ -107,8 +112,10 @@ with shmd.Reader(start="oldest") as reader:
             print("to message", message.seq, bytes(message).decode())
             break
 '
-if python3 -c 'import shmd' 2>"$work/python.err"; then
-    python3 -c "$python_reader" "$lines" | tee "$work/python"
+# In another directory: here Python takes the directory shmd of the sources for a package of that name.
+python() { (cd "$work" && python3 -c "$@"); }
+if python 'import shmd' 2>"$work/python.err"; then
+    python "$python_reader" "$lines" | tee "$work/python"
     grep -qx "to message $((lines - 1)) $(tail -n 1 "$work/input")" "$work/python" || fail "the reader in Python did not come to the end"
 else
     printf 'left out: %s (pip install ./shm-proto/python)\n' "$(tail -n 1 "$work/python.err" | sed 's/.*line [0-9]*: //')"
