@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use shm_proto::internal::control::stat::Summary;
+use shm_proto::internal::control::stat::{Mode, Summary};
 use shm_proto::internal::os::random;
 use shm_proto::{ChannelName, Client, Done, Endpoint, Error, OnFull, Request, Writer};
 
@@ -158,10 +158,14 @@ impl Daemon {
 
     /// The summaries of its channels.
     pub fn list(&self) -> Result<Vec<Summary>> {
-        match Client::connect(&self.endpoint(), PATIENCE)?.request(&Request::List)? {
-            Done::List(channels) => Ok(channels),
-            other => Err(Failure::Other(format!("control protocol: the daemon answered list with {other:?}"))),
-        }
+        list(&self.endpoint())
+    }
+}
+
+fn list(endpoint: &Endpoint) -> Result<Vec<Summary>> {
+    match Client::connect(endpoint, PATIENCE)?.request(&Request::List)? {
+        Done::List(channels) => Ok(channels),
+        other => Err(Failure::Other(format!("control protocol: the daemon answered list with {other:?}"))),
     }
 }
 
@@ -212,6 +216,12 @@ impl Stage {
         // Borrowed and given back at once, to refuse a channel that cannot be measured before anything starts.
         let writer = Writer::attach(endpoint, Some(channel.as_str()))?;
         let geometry = writer.geometry().clone();
+        // What a handoff channel lends is the ring before it, whose settings are not those of the channel.
+        if list(endpoint)?.iter().any(|summary| summary.channel == *channel && summary.mode == Mode::Handoff) {
+            return Err(Failure::Other(format!(
+                "channel {channel} is a handoff channel, which hands over one message at a time: measure a ring channel"
+            )));
+        }
         if geometry.on_full != OnFull::Block {
             return Err(Failure::Other(format!(
                 "channel {channel} has on_full = \"{}\": only a lossless channel (\"block\") can be measured, because every \

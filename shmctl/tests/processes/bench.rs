@@ -145,8 +145,10 @@ fn workers_and_daemon_do_not_outlive_a_bench_that_is_killed() {
 #[test]
 fn a_channel_of_a_running_daemon_is_measured_through_its_writer_role() {
     let _turn = heavy();
-    let daemon =
-        Daemon::start("[[channel]]\nname = \"cam\"\nmax = \"1MiB\"\n[[channel]]\nname = \"lossy\"\non_full = \"drop\"");
+    let daemon = Daemon::start(
+        "[[channel]]\nname = \"cam\"\nmax = \"1MiB\"\n[[channel]]\nname = \"lossy\"\non_full = \"drop\"\n[[channel]]\nname = \"acked\"\n\
+         ack = true\n[[channel]]\nname = \"hand\"\nmode = \"handoff\"",
+    );
     let args = ["bench", "--channel", "cam", "--quick", "--json", "--duration", "3ms", "--sizes", "64,2MiB"];
     let document = document(&daemon.cli(&args).ok());
     assert_eq!(document["settings"]["channel"], "cam");
@@ -159,6 +161,8 @@ fn a_channel_of_a_running_daemon_is_measured_through_its_writer_role() {
 
     let lossy = daemon.cli(&["bench", "--channel", "lossy", "--quick"]);
     lossy.fails(1, &["lossy", "on_full = \"drop\"", "lossless"]);
+    daemon.cli(&["bench", "acked", "--quick"]).fails(1, &["channel acked has ack = true"]);
+    daemon.cli(&["bench", "hand", "--quick"]).fails(1, &["channel hand is a handoff channel"]);
     daemon.cli(&["bench", "--channel", "nosuch", "--quick"]).fails(1, &["nosuch", "cam"]);
     let mut writer = daemon.spawn_piped(&["write", "--channel", "cam"]);
     writer.feed(b"x\n");
