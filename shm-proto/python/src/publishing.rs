@@ -144,7 +144,7 @@ impl Shared {
             .repeat(py, writer, deadline, |writer, slice| unless_published(writer.publish_acked(message, slice)))?
         {
             Published::Read(seq) => Ok(seq),
-            Published::Unread(seq) => self.wait_until_read(py, writer, deadline).map(|()| Some(seq)),
+            Published::Unread(seq) => self.await_ack(py, writer, deadline).map(|()| Some(seq)),
         }
     }
 
@@ -161,9 +161,14 @@ impl Shared {
             Published::Unread(seq) => {
                 // One slice is over.
                 let limit = Duration::from_millis(writer.geometry().ack_timeout_ms).saturating_sub(SLICE);
-                self.wait_until_read(py, writer, deadline.within(limit)).map(|()| Some(seq))
+                self.await_ack(py, writer, deadline.within(limit)).map(|()| Some(seq))
             }
         }
+    }
+
+    /// Goes on waiting until every reader has read what was published. Readers that stand still are evicted meanwhile.
+    fn await_ack(&self, py: Python<'_>, writer: &mut shm_proto::Writer, deadline: Deadline) -> PyResult<()> {
+        self.repeat_until_read(py, writer, deadline, shm_proto::Writer::await_ack_again)
     }
 
     /// Waits until every reader has read everything.
@@ -173,10 +178,20 @@ impl Shared {
         writer: &mut shm_proto::Writer,
         deadline: Deadline,
     ) -> PyResult<()> {
+        self.repeat_until_read(py, writer, deadline, shm_proto::Writer::wait_until_read)
+    }
+
+    fn repeat_until_read(
+        &self,
+        py: Python<'_>,
+        writer: &mut shm_proto::Writer,
+        deadline: Deadline,
+        wait: fn(&mut shm_proto::Writer, Duration) -> Result<(), WriterError>,
+    ) -> PyResult<()> {
         loop {
             let slice = deadline.slice();
             let lent = &mut *writer;
-            match py.detach(move || lent.wait_until_read(slice)) {
+            match py.detach(move || wait(lent, slice)) {
                 Ok(()) => return Ok(()),
                 Err(WriterError::Unacknowledged { channel, seq, behind, readers, ended: None, .. }) => {
                     py.check_signals()?;

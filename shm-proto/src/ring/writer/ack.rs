@@ -37,6 +37,16 @@ impl Writer {
         self.await_ack(Patience::until(timeout), Late::Stays)
     }
 
+    /// Goes on with the wait of a publish that has ended with [`WriterError::Unacknowledged`]: readers that stand still are evicted.
+    /// For bindings, whose waits are divided into slices.
+    ///
+    /// # Errors
+    /// [`WriterError::Unacknowledged`]: the message is published.
+    #[doc(hidden)]
+    pub fn await_ack_again(&mut self, timeout: Duration) -> Result<()> {
+        self.await_ack(Patience::until(timeout), Late::IsEvicted)
+    }
+
     /// Makes the message at the tail visible on a channel with `ack`, and waits until every reader has read it.
     #[cold]
     #[inline(never)]
