@@ -1,14 +1,16 @@
 //! The class `Batch`: messages that become visible together.
 
+use std::iter::Peekable;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use pyo3::prelude::*;
 use pyo3::types::PyType;
 use shm_proto::WriterError;
+use shm_proto::internal::os::clock;
 
 use crate::errors;
-use crate::publishing::{Inner, Published, Shared, unless_published};
+use crate::publishing::{Inner, Shared, unless_published};
 use crate::views::Input;
 use crate::wait::{Deadline, SLICE};
 use crate::writer::Writer;
@@ -49,52 +51,70 @@ impl Batch {
     }
 }
 
-/// Publishes messages as one batch. They become visible earlier if the writer has to wait for space.
+/// Publishes messages as one batch. They become visible earlier if the writer has to wait for space. `done` says what was published
+/// also if this fails, and so does the exception.
 pub(crate) fn publish<'m>(
     py: Python<'_>,
     shared: &Shared,
     inner: &mut Inner,
     messages: impl Iterator<Item = &'m [u8]> + Send,
     timeout: Option<Duration>,
-) -> PyResult<Done> {
+    done: &mut Done,
+) -> PyResult<()> {
     let writer = shared.writer(inner)?;
     let deadline = Deadline::after(timeout);
     let mut messages = messages.peekable();
-    let mut done = Done::default();
     let mut batch = writer.batch();
-    loop {
+    let pushed = loop {
         let slice = deadline.slice();
-        let (lent, messages, counted) = (&mut batch, &mut messages, &mut done);
-        let pushed = py.detach(move || {
-            while let Some(message) = messages.peek() {
-                if let Some(seq) = lent.push_within(message, slice)? {
-                    counted.published += 1;
-                    counted.last = Some(seq);
-                }
-                messages.next();
-            }
-            Ok(())
-        });
-        match pushed {
-            Ok(()) => break,
+        let (lent, messages, counted) = (&mut batch, &mut messages, &mut *done);
+        match py.detach(move || push_all(lent, messages, counted, slice)) {
+            Ok(()) => break Ok(()),
             Err(WriterError::TimedOut { what, .. }) => {
-                py.check_signals()?;
+                if let Err(error) = py.check_signals().and_then(|()| shared.check_closing()) {
+                    break Err(error);
+                }
                 if deadline.is_over() {
-                    return Err(errors::raise(py, WriterError::TimedOut { what, waited: deadline.waited() }));
+                    break Err(errors::raise(py, WriterError::TimedOut { what, waited: deadline.waited() }));
                 }
             }
-            Err(error) => return Err(errors::raise(py, error)),
+            Err(error) => break Err(errors::raise(py, error)),
         }
+    };
+    // What was pushed before a failure is published, as with every batch that ends.
+    let (slice, last) = (if pushed.is_ok() { SLICE } else { Duration::ZERO }, done.last);
+    let committed = unless_published(py.detach(move || batch.commit_within(slice)).map(|()| last));
+    if committed.as_ref().is_err_and(|error| !matches!(error, WriterError::Unacknowledged { .. })) {
+        // Nothing of it is known to be published.
+        *done = Done::default();
     }
-    let committed = py.detach(move || batch.commit_within(SLICE));
-    let last = done.last;
-    match unless_published(committed.map(|()| last)).map_err(|e| errors::raise(py, e))? {
-        Published::Read(_) => {}
-        unread @ Published::Unread(_) => {
-            shared.acknowledged(py, writer, deadline, unread)?;
+    let result = match (pushed, committed) {
+        (Err(error), _) => Err(error),
+        (Ok(()), Err(error)) => Err(errors::raise(py, error)),
+        (Ok(()), Ok(published)) => shared.acknowledged(py, writer, deadline, published).map(drop),
+    };
+    if let Err(error) = &result {
+        let _ = error.value(py).setattr("published", done.published);
+    }
+    result
+}
+
+/// Pushes messages until none is left, or until one would have to wait when the slice is over.
+fn push_all<'m>(
+    batch: &mut shm_proto::Batch<'_>,
+    messages: &mut Peekable<impl Iterator<Item = &'m [u8]>>,
+    done: &mut Done,
+    slice: Duration,
+) -> Result<(), WriterError> {
+    let end_ns = clock::after(slice);
+    while let Some(message) = messages.peek() {
+        if let Some(seq) = batch.push_until(message, end_ns)? {
+            done.published += 1;
+            done.last = Some(seq);
         }
+        messages.next();
     }
-    Ok(done)
+    Ok(())
 }
 
 #[pymethods]
@@ -129,12 +149,13 @@ impl Batch {
         let mut inner = shared.guard.lock()?;
         let begins = std::iter::once(0).chain(ends.iter().copied());
         let parts = begins.zip(&ends).map(|(begin, end)| &bytes[begin..*end]);
-        let done = publish(py, shared, &mut inner, parts, self.timeout)?;
+        let mut done = Done::default();
+        let result = publish(py, shared, &mut inner, parts, self.timeout, &mut done);
         self.messages().done = done;
-        Ok(())
+        result
     }
 
-    /// How many messages were published. The channel has dropped the others.
+    /// How many messages were published, also if the statement has failed. The channel has dropped the others.
     #[getter]
     fn published(&self) -> u64 {
         self.messages().done.published

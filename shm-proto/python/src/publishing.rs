@@ -98,7 +98,8 @@ impl Shared {
         }
     }
 
-    fn check_closing(&self) -> PyResult<()> {
+    /// Fails if another thread closes the writer.
+    pub(crate) fn check_closing(&self) -> PyResult<()> {
         if self.guard.is_closing() { Err(self.guard.closed()) } else { Ok(()) }
     }
 

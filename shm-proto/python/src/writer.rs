@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use pyo3::prelude::*;
 use pyo3::types::{PyMemoryView, PyType};
 
-use crate::batch::{self, Batch};
+use crate::batch::{self, Batch, Done};
 use crate::errors;
 use crate::publishing::Shared;
 use crate::reader::{declared, endpoint_expecting};
@@ -65,7 +65,8 @@ impl Writer {
         self.shared.publish_acked(message.py(), input.as_slice(), timeout)
     }
 
-    /// Publishes each item of an array, along its first axis, as one message. Returns how many the channel did not drop.
+    /// Publishes each item of an array, along its first axis, as one message. Returns how many the channel did not drop. An
+    /// exception has that number, too: see Error.published.
     #[pyo3(signature = (array, timeout=None))]
     fn publish_array(&self, array: &Bound<'_, PyAny>, timeout: Option<f64>) -> PyResult<u64> {
         let py = array.py();
@@ -76,7 +77,9 @@ impl Writer {
         let size = bytes.len().checked_div(items).unwrap_or(0);
         let mut inner = self.shared.guard.lock()?;
         let messages = (0..items).map(|n| &bytes[n * size..][..size]);
-        batch::publish(py, &self.shared, &mut inner, messages, wait::timeout(timeout)?).map(|done| done.published)
+        let mut done = Done::default();
+        batch::publish(py, &self.shared, &mut inner, messages, wait::timeout(timeout)?, &mut done)?;
+        Ok(done.published)
     }
 
     /// Reserves n bytes in the ring, to be filled in place in a with statement.

@@ -4,6 +4,9 @@
 class Error(Exception):
     """Anything that goes wrong in shmd, except wrong use of its objects (ValueError, TypeError, BufferError, RuntimeError)."""
 
+    published: int = 0
+    """Of a batch or an array that failed: how many of its messages were published before."""
+
 
 class TimedOutError(Error, TimeoutError):
     """A wait timed out. A message that was to be published is not published."""

@@ -6,6 +6,7 @@ use std::time::Duration;
 use super::tail::{Reserved, Time};
 use super::wait::Patience;
 use super::{Undone, Writer};
+use crate::os::clock;
 use crate::ring::writer::error::Result;
 
 /// Bytes reserved in the ring. Dropping the slot aborts the message: nothing of it was ever visible.
@@ -212,6 +213,24 @@ impl<'a> Batch<'a> {
             return Ok(Some(seq));
         }
         let admitted = self.writer.admit_to_batch(message.len(), Patience::until(timeout))?;
+        Ok(if admitted { self.writer.tail.stage(message) } else { None })
+    }
+
+    /// Like [`push_within`](Self::push_within), but waits for space no longer than until a moment of `CLOCK_MONOTONIC`. For bindings,
+    /// which push many messages in one slice of their wait.
+    ///
+    /// # Errors
+    /// As [`push_within`](Self::push_within).
+    #[doc(hidden)]
+    #[inline]
+    pub fn push_until(&mut self, message: &[u8], deadline_ns: u64) -> Result<Option<u64>> {
+        if self.writer.lease.is_current()
+            && let Some(seq) = self.writer.tail.stage(message)
+        {
+            return Ok(Some(seq));
+        }
+        let patience = Patience::Until { deadline_ns, timeout: clock::left(deadline_ns) };
+        let admitted = self.writer.admit_to_batch(message.len(), patience)?;
         Ok(if admitted { self.writer.tail.stage(message) } else { None })
     }
 
