@@ -185,16 +185,13 @@ impl Shared {
         facts
     }
 
-    /// There is no message: makes the descriptor tell when there is one. The program expects no wait from this call, so a reader
-    /// that spins elsewhere does not do so here.
+    /// There is no message: makes the descriptor tell when there is one.
     fn rest(&self, inner: &mut Inner) -> Result<Option<Facts>, Stop> {
         for _ in 0..LOOKS {
             let reader = inner.reader.as_mut().ok_or(Stop::Closed)?;
-            let armed = match reader.wait_strategy() {
-                WaitStrategy::Spin(_) => reader.arm_at_once()?,
-                _ => reader.arm()?,
-            };
-            if armed && let Some(readiness) = &mut inner.readiness {
+            if reader.arm_in_task()?
+                && let Some(readiness) = &mut inner.readiness
+            {
                 readiness.clear();
                 return Ok(None);
             }

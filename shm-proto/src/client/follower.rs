@@ -16,7 +16,7 @@ use super::{Attachment, Endpoint, Error, Result};
 use crate::name::ChannelName;
 use crate::os::clock::{self, monotonic_ns};
 use crate::ring::geometry::Start;
-use crate::ring::{Message, ReaderError, Ready, Received, WaitStrategy};
+use crate::ring::{Message, Reader, ReaderError, Ready, Received, WaitStrategy};
 
 /// How often a follower in a poll loop looks whether the writer lives, while there is no daemon.
 const ABANDONED_NS: u64 = 1_000_000_000;
@@ -193,6 +193,11 @@ impl Follower {
     /// # Errors
     /// As [`try_recv`](Self::try_recv).
     pub fn arm(&mut self) -> Result<bool> {
+        self.arm_by(Reader::arm)
+    }
+
+    /// As [`arm`](Self::arm), with this call for a ring.
+    pub(super) fn arm_by(&mut self, arm: fn(&mut Reader) -> Result<bool, ReaderError>) -> Result<bool> {
         let Some(attachment) = &mut self.attachment else {
             let sleeps = monotonic_ns() < self.due_ns;
             if sleeps {
@@ -201,7 +206,7 @@ impl Follower {
             return Ok(sleeps);
         };
         let armed = match attachment {
-            Attachment::Ring(reader) => reader.arm().map_err(Error::from),
+            Attachment::Ring(reader) => arm(reader).map_err(Error::from),
             Attachment::Handoff(reader) => reader.arm().map_err(Error::from),
         };
         match armed {

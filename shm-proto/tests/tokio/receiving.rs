@@ -7,13 +7,14 @@ use std::pin::{Pin, pin};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use futures_core::Stream;
 use nix::sys::signal::Signal;
 use shm_proto::internal::os::process;
-use shm_proto::{AsyncReader, Reader, ReaderError, Start};
+use shm_proto::{AsyncFollower, AsyncReader, Follower, Reader, ReaderError, Start, WaitStrategy};
 use shm_test_support::{Daemon, Proc, clean, joined, wait_until};
 use tokio::time::sleep;
 
@@ -125,6 +126,34 @@ fn a_stream_ends_after_the_error_that_ends_the_attachment() {
         let last = poll_fn(|cx| Pin::new(&mut reader).poll_next(cx)).await;
         assert!(matches!(last, Some(Err(ReaderError::Evicted { .. }))), "{last:?}");
         assert!(poll_fn(|cx| Pin::new(&mut reader).poll_next(cx)).await.is_none());
+    });
+}
+
+/// How long it takes to poll this future once, for which there is no message.
+fn poll_takes(cx: &mut Context<'_>, future: impl Future) -> Duration {
+    let begun = Instant::now();
+    assert!(pin!(future).poll(cx).is_pending());
+    begun.elapsed()
+}
+
+#[test]
+fn a_task_does_not_spin_although_its_reader_would() {
+    const SPIN: Duration = Duration::from_secs(1);
+    let daemon = Daemon::start(SMALL);
+    let mut reader = daemon.reader(Start::New);
+    reader.set_wait_strategy(WaitStrategy::Spin(SPIN));
+    let follower = Follower::new(daemon.endpoint(), None, Start::New).unwrap();
+    let mut follower = follower.with_wait_strategy(WaitStrategy::Spin(SPIN));
+    assert!(follower.try_recv().unwrap().is_none());
+    run(async move {
+        let (mut reader, mut follower) = (AsyncReader::new(reader).unwrap(), AsyncFollower::new(follower).unwrap());
+        // On a busy machine, some of them may take as long as that.
+        poll_fn(|cx| {
+            assert!((0..20).any(|_| poll_takes(cx, reader.recv()) < SPIN), "a reader spins");
+            assert!((0..20).any(|_| poll_takes(cx, follower.recv()) < SPIN), "a follower spins");
+            Poll::Ready(())
+        })
+        .await;
     });
 }
 

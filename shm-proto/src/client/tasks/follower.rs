@@ -13,7 +13,7 @@ use super::lent::Lent;
 use super::reader::CarriedLosses;
 use super::watch::Watch;
 use crate::client::{Error, Follower, Result};
-use crate::ring::{Message, OwnedMessage, Ready, Received};
+use crate::ring::{Message, OwnedMessage, Reader, Ready, Received};
 
 /// Receives a channel's messages in a task of a tokio runtime, from one attachment after the other.
 ///
@@ -107,7 +107,7 @@ impl AsyncFollower {
                 return Poll::Ready(Ok(ready));
             }
             // What comes after this is a change of the descriptor.
-            if follower.arm()? {
+            if follower.arm_by(Reader::arm_in_task)? {
                 ready!(self.watch.poll_changed(cx))?;
             }
         }

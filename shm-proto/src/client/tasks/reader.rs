@@ -37,7 +37,8 @@ use crate::ring::{Message, OwnedMessage, Reader, ReaderError, Ready, Received};
 /// # }
 /// ```
 ///
-/// Before the task goes to sleep, it looks for a message for some microseconds, as [`Reader::arm`] does.
+/// Before the task goes to sleep, it looks for a message for some microseconds, as [`Reader::arm`] does. It does not
+/// [spin](crate::WaitStrategy::Spin), whatever the reader's strategy says, because that would hold up the other tasks of the thread.
 #[derive(Debug)]
 pub struct AsyncReader {
     watch: Watch,
@@ -137,7 +138,7 @@ impl AsyncReader {
                 return Poll::Ready(Ok(ready));
             }
             // What comes after this is a change of the descriptor.
-            if !self.reader.arm()? {
+            if !self.reader.arm_in_task()? {
                 continue;
             }
             if self.reader.is_disconnected() {

@@ -211,6 +211,19 @@ impl Reader {
         self.arm_without_looking()
     }
 
+    /// As [`arm`](Self::arm), for a program that expects no wait from this call, such as a task: a reader that
+    /// [spins](WaitStrategy::Spin) elsewhere does not spin here.
+    ///
+    /// # Errors
+    /// As [`arm`](Self::arm).
+    #[doc(hidden)]
+    pub fn arm_in_task(&mut self) -> Result<bool> {
+        match self.wait_strategy() {
+            WaitStrategy::Spin(_) => self.arm_at_once(),
+            _ => self.arm(),
+        }
+    }
+
     fn arm_without_looking(&mut self) -> Result<bool> {
         // This listens, too, so it comes before the descriptor follows: bell and connection may be others afterwards.
         self.give_back();
