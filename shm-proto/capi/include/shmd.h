@@ -193,7 +193,8 @@ int shmd_reader_attach(const shmd_endpoint *endpoint, const char *channel, enum 
 /* A reader that attaches again, and waits for a daemon or a channel that is not there yet. The first receiving call attaches. In
  * order, nothing twice; losses are counted. shmd_reader_notice() says why it waits. */
 int shmd_reader_follow(const shmd_endpoint *endpoint, const char *channel, enum shmd_start start, shmd_reader **reader);
-/* Detaches and frees a reader. A message that is still open is finished. NULL is allowed. */
+/* Detaches and frees a reader. A message that is still open is finished; one that did not fit (TOO_LARGE) is given back. NULL is
+ * allowed. */
 void shmd_reader_free(shmd_reader *reader);
 
 /* How a reader waits for messages: the trade between latency and processor time. A message that finds its reader asleep arrives a
@@ -228,6 +229,10 @@ int shmd_reader_try_recv(shmd_reader *reader, shmd_message *message);
  * message. Ends the message in any case, unless the result is INVALID, STATE or FORKED. A reader that follows goes on after any of
  * these results. */
 int shmd_reader_finish(shmd_reader *reader, shmd_message *message);
+/* Leaves a message of a handoff channel to another reader, for a program that cannot process it: ends the message and does not
+ * acknowledge it. When the time for an acknowledgement is over, the writer offers the message again, also to this reader, or drops it
+ * (on_full). UNSUPPORTED on a ring, each of whose readers receives every message: finish it. */
+int shmd_reader_give_back(shmd_reader *reader, shmd_message *message);
 /* Lends up to most messages at once, at least one, and stores their number in *count. On an "overwrite" or a handoff channel, in a
  * channel with publish times, and just after attaching, the number is 1. No more than 64 are lent at once. */
 int shmd_reader_recv_many(shmd_reader *reader, shmd_message *messages, size_t most, size_t *count, int64_t timeout_ns);

@@ -1,6 +1,7 @@
 // shmd.hpp: C++17 over shmd.h. Header-only; link with libshmd.
 //
-// Handles free themselves. A message finishes and a slot aborts itself at the end of its scope. Every object can be moved, none can
+// Handles free themselves. A message finishes and a slot aborts itself at the end of its scope. A message of a handoff channel that
+// an exception ends is given back instead: it was not processed, and another reader may have it. Every object can be moved, none can
 // be copied, and an object that was moved from may only be destroyed or assigned to. Threads, fork() and the lifetime of bytes: see
 // shmd.h. A message, slot or batch must not outlive its reader or writer.
 //

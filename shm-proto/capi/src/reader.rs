@@ -3,6 +3,7 @@
 
 mod copy;
 mod facts;
+mod handoff;
 mod many;
 mod waiting;
 
@@ -168,20 +169,6 @@ impl ShmdReader {
                 self.held = Held::Many(views);
                 Err(Failure::state("the reader has lent several messages; call shmd_reader_finish_many()"))
             }
-        }
-    }
-
-    /// Tells the writer of a handoff that the message was read.
-    fn acknowledge(&mut self) {
-        match &mut self.source {
-            Source::Handoff(reader) => reader.acknowledge(),
-            Source::Follower(follower, _) => {
-                // SAFETY: nothing of the follower is lent: the message was in the buffer.
-                if let Ok(Some(Attachment::Handoff(reader))) = unsafe { follower.borrow() }.attachment() {
-                    reader.acknowledge();
-                }
-            }
-            Source::Ring(_) => {}
         }
     }
 }

@@ -31,6 +31,8 @@ void asks(shmd_endpoint *endpoint);
 void is_interrupted(shmd_endpoint *endpoint);
 void has_times(shmd_endpoint *endpoint, int wanted);
 void has_content(shmd_endpoint *endpoint);
+/* handoff.c */
+void leaves_a_message(shmd_endpoint *endpoint, const char *way, int follows);
 /* waiting.c */
 void waits(shmd_endpoint *endpoint);
 void waits_for_a_handoff(shmd_endpoint *endpoint);

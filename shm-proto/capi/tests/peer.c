@@ -205,6 +205,7 @@ int main(int argc, char **argv) {
     else if (strcmp(command, "lines") == 0) publishes_lines();
     else if (strcmp(command, "print") == 0) prints_messages(argc == 4);
     else if (strcmp(command, "hold") == 0) holds(strcmp(argv[3], "many") == 0, argc == 5);
+    else if (strcmp(command, "leave") == 0) leaves_a_message(endpoint, argv[3], argc == 5);
     else if (strcmp(command, "misuse") == 0) misuses(endpoint);
     else if (strcmp(command, "fork") == 0) forks(endpoint);
     else if (strcmp(command, "ask") == 0) asks(endpoint);

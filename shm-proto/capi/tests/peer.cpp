@@ -4,6 +4,7 @@
 #include <cstring>
 #include <iostream>
 #include <poll.h>
+#include <stdexcept>
 #include <vector>
 
 #include "shmd.hpp"
@@ -117,6 +118,55 @@ void receives(const shmd::endpoint &daemon, std::uint64_t count, std::size_t mos
     std::cout << "received" << std::endl;
 }
 
+// On a ring, an exception ends messages as the end of their scope does.
+void finishes_whatever_happens(const shmd::endpoint &daemon) {
+    shmd::writer writer(daemon, "main");
+    shmd::reader reader(daemon, "main");
+    for (const char *text : {"one", "two", "three"}) writer.publish(shmd::as_bytes(text));
+    const std::string before = shmd_error_message();
+    for (std::size_t left = 3; left > 0;) {
+        try {
+            const auto messages = reader.recv_many(10);
+            left -= messages.size();
+            throw std::runtime_error("cannot process them");
+        } catch (const std::runtime_error &) {
+        }
+    }
+    writer.publish(shmd::as_bytes("four"));
+    try {
+        const auto message = reader.recv();
+        throw std::runtime_error("cannot process it");
+    } catch (const std::runtime_error &) {
+    }
+    CHECK(!reader.try_recv() && before == shmd_error_message());
+}
+
+// A message of a handoff channel that is not processed comes to another reader.
+void leaves(const shmd::endpoint &daemon, const std::string &way) {
+    shmd::reader reader(daemon, "");
+    std::cout << "attached" << std::endl;
+    try {
+        if (way == "back") {
+            auto message = reader.recv();
+            CHECK(shmd::as_text(message.data()) == "one");
+            message.give_back();
+            CHECK(!message);
+            std::error_code ec;
+            message.give_back(ec);
+            CHECK(ec == SHMD_ERR_INVALID);
+        } else if (way == "many") {
+            const auto messages = reader.recv_many(10);
+            CHECK(messages.size() == 1);
+            throw std::runtime_error("cannot process it");
+        } else {
+            const auto message = reader.recv();
+            throw std::runtime_error("cannot process it");
+        }
+    } catch (const std::runtime_error &) {
+    }
+    std::cout << "left" << std::endl;
+}
+
 // Errors by choice, and what frees itself.
 void rules(const shmd::endpoint &daemon) {
     std::error_code ec;
@@ -146,17 +196,20 @@ void rules(const shmd::endpoint &daemon) {
         auto message = reader.recv();
         CHECK(shmd::as_text(message.data()) == "hello" && reader.facts().align == 16);
         CHECK(!reader.recv(shmd::forever, ec) && ec == SHMD_ERR_STATE);
+        message.give_back(ec);
+        CHECK(ec == SHMD_ERR_UNSUPPORTED && message);
         message = shmd::message();
         CHECK(!reader.try_recv());
         CHECK(shmd::stat(daemon).readers == 1 && shmd::stat_json(daemon).find("\"main\"") != std::string::npos);
         CHECK(shmd::channels(daemon) == std::vector<std::string>{"main"});
         CHECK(shmd::resize(daemon, "main", 1 << 20) == 1 << 20);
     }
+    finishes_whatever_happens(daemon);
     shmd::writer again(daemon, "main");
-    CHECK(again.publish(shmd::as_bytes("again")) == 1u);
+    CHECK(again.publish(shmd::as_bytes("again")) == 5u);
     shmd::writer moved = std::move(again);
-    CHECK(moved.publish_within(shmd::as_bytes("moved"), std::chrono::seconds(100)) == 2u);
-    CHECK(moved.publish_acked(shmd::as_bytes("acked"), std::chrono::seconds(100)) == 3u);
+    CHECK(moved.publish_within(shmd::as_bytes("moved"), std::chrono::seconds(100)) == 6u);
+    CHECK(moved.publish_acked(shmd::as_bytes("acked"), std::chrono::seconds(100)) == 7u);
 }
 
 // The same channels as in rules.c.
@@ -183,6 +236,8 @@ int main(int argc, char **argv) {
         sends(daemon, std::strtoull(argv[3], nullptr, 10), std::strtoul(argv[4], nullptr, 10), argv[5]);
     } else if (command == "receive" && argc == 6) {
         receives(daemon, std::strtoull(argv[3], nullptr, 10), std::strtoul(argv[4], nullptr, 10), argv[5]);
+    } else if (command == "leave" && argc == 4) {
+        leaves(daemon, argv[3]);
     } else if (command == "content") {
         content(daemon);
     } else if (command == "rules") {

@@ -54,6 +54,7 @@ static void misuses_nothing(shmd_endpoint *endpoint) {
     GIVES(SHMD_ERR_INVALID, shmd_reader_recv(NULL, &message, 0));
     GIVES(SHMD_ERR_INVALID, shmd_reader_try_recv(NULL, &message));
     GIVES(SHMD_ERR_INVALID, shmd_reader_finish(NULL, &message));
+    GIVES(SHMD_ERR_INVALID, shmd_reader_give_back(NULL, &message));
     GIVES(SHMD_ERR_INVALID, shmd_reader_recv_many(NULL, &message, 1, &count, 0));
     GIVES(SHMD_ERR_INVALID, shmd_reader_finish_many(NULL, &message, 1, NULL));
     GIVES(SHMD_ERR_INVALID, shmd_reader_recv_copy(NULL, small, 4, &message, 0));
@@ -114,6 +115,8 @@ static void misuses_readers(shmd_endpoint *endpoint, shmd_writer *writer) {
     GIVES(SHMD_ERR_STATE, shmd_reader_set_status(reader, "busy"));
     GIVES(SHMD_ERR_STATE, shmd_reader_finish(reader, &theirs));
     GIVES(SHMD_ERR_STATE, shmd_reader_finish_many(reader, &message, 2, NULL));
+    GIVES(SHMD_ERR_STATE, shmd_reader_give_back(reader, &theirs));
+    GIVES(SHMD_ERR_UNSUPPORTED, shmd_reader_give_back(reader, &message));
     CHECK(shmd_reader_seq(reader) == message.seq && shmd_reader_lost(reader) == 0 && shmd_reader_skipped_before(reader) == 0);
     GIVES(0, shmd_reader_finish(reader, &message));
     CHECK(message.data == NULL);

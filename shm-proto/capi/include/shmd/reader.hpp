@@ -4,11 +4,23 @@
 
 #include "base.hpp"
 
+#include <exception>
 #include <optional>
 #include <utility>
 #include <vector>
 
 namespace shmd {
+
+namespace detail {
+// Whether the program has failed to process a message that only this reader has.
+inline bool is_unprocessed(shmd_reader *reader) {
+    if (std::uncaught_exceptions() == 0) {
+        return false;
+    }
+    shmd_facts facts{};
+    return shmd_reader_facts(reader, &facts, sizeof facts) == SHMD_OK && facts.handoff != 0;
+}
+} // namespace detail
 
 // A message that a reader lends. False if there is none.
 class message {
@@ -21,8 +33,14 @@ public:
         std::swap(message_, taken.message_);
         return *this;
     }
+    // An exception that leaves the scope gives a message of a handoff channel back.
     ~message() {
-        if (reader_ != nullptr) {
+        if (reader_ == nullptr) {
+            return;
+        }
+        if (detail::is_unprocessed(reader_)) {
+            shmd_reader_give_back(reader_, &message_);
+        } else {
             shmd_reader_finish(reader_, &message_);
         }
     }
@@ -36,6 +54,14 @@ public:
     std::uint64_t published_ns() const noexcept { return message_.published_ns; }
     // Ends the message. An error says that the bytes must not be used.
     void finish(on_error check = {}) { check(shmd_reader_finish(std::exchange(reader_, nullptr), &message_)); }
+    // Leaves a message of a handoff channel to another reader. On a ring this is an error, and the message stays open.
+    void give_back(on_error check = {}) {
+        const int result = shmd_reader_give_back(reader_, &message_);
+        if (result == SHMD_OK) {
+            reader_ = nullptr;
+        }
+        check(result);
+    }
 
 private:
     friend class reader;
@@ -55,7 +81,12 @@ public:
         return *this;
     }
     ~messages() {
-        if (reader_ != nullptr) {
+        if (reader_ == nullptr) {
+            return;
+        }
+        if (detail::is_unprocessed(reader_)) {
+            shmd_reader_give_back(reader_, lent_.data());
+        } else {
             shmd_reader_finish_many(reader_, lent_.data(), lent_.size(), nullptr);
         }
     }

@@ -4,7 +4,7 @@ use nix::sys::signal::Signal;
 use shm_proto::internal::control::stat::ChannelStat;
 use shm_test_support::{Daemon, Setup, heavy};
 
-use crate::kit::{self, Peer};
+use crate::kit::{self, Peer, Program};
 
 /// Lets a peer that holds messages go on.
 fn go_on(peer: &mut Peer) {
@@ -163,6 +163,47 @@ fn finishing_a_message_of_a_handoff_acknowledges_it() {
         writing.wait().quiet();
         daemon.until_stat("it is acknowledged", |stat| !on_offer(stat));
     }
+}
+
+/// A message that this peer takes and does not process comes to another reader.
+#[track_caller]
+fn comes_to_another_reader(program: &Program, args: &[&str]) {
+    let daemon = Daemon::start("[[channel]]\nmode = \"handoff\"\nack_timeout = \"200ms\"\n");
+    let peer = program.start(&daemon, args).until("attached");
+    // It ends when the message is acknowledged.
+    let mut writing = daemon.spawn_piped(&["write"]);
+    writing.feed(b"one\n");
+    writing.end_input();
+    let peer = peer.until("left");
+    assert!(peer.wait().ok().text().ends_with("left\n"));
+    let mut reading = daemon.spawn(&["read"]);
+    reading.until_out_has("one\n");
+    writing.wait().quiet();
+}
+
+#[test]
+fn a_message_of_a_handoff_that_is_given_back_comes_to_another_reader() {
+    if let Some(c) = kit::c() {
+        comes_to_another_reader(c, &["leave", "back"]);
+        comes_to_another_reader(c, &["leave", "back", "follow"]);
+    }
+    if let Some(cpp) = kit::cpp() {
+        comes_to_another_reader(cpp, &["leave", "back"]);
+    }
+}
+
+#[test]
+fn a_message_of_a_handoff_that_never_fitted_comes_to_another_reader() {
+    let Some(c) = kit::c() else { return };
+    comes_to_another_reader(c, &["leave", "small"]);
+    comes_to_another_reader(c, &["leave", "small", "follow"]);
+}
+
+#[test]
+fn an_exception_gives_a_message_of_a_handoff_back() {
+    let Some(cpp) = kit::cpp() else { return };
+    comes_to_another_reader(cpp, &["leave", "one"]);
+    comes_to_another_reader(cpp, &["leave", "many"]);
 }
 
 #[test]

@@ -53,7 +53,7 @@ impl Recipe {
     pub(crate) const C: Recipe = Recipe {
         compiler: "gcc",
         standard: "-std=c11",
-        sources: &["tests/peer.c", "tests/rules.c", "tests/waiting.c"],
+        sources: &["tests/peer.c", "tests/rules.c", "tests/waiting.c", "tests/handoff.c"],
         sanitized: false,
     };
     pub(crate) const CPP: Recipe =
