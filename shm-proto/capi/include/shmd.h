@@ -254,8 +254,8 @@ int shmd_reader_fd(shmd_reader *reader, int *fd);
  * it returns 0. STATE if a message is open. */
 int shmd_reader_arm(shmd_reader *reader);
 
-/* The number of the next message, messages received, and messages lost since attaching. 0 for NULL and for a follower that is not
- * attached. */
+/* The number of the next message or of the open one, messages received, and messages lost since attaching. 0 for NULL and for a
+ * follower that is not attached. */
 uint64_t shmd_reader_seq(const shmd_reader *reader);
 uint64_t shmd_reader_received(const shmd_reader *reader);
 uint64_t shmd_reader_lost(const shmd_reader *reader);

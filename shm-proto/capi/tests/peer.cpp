@@ -164,6 +164,7 @@ void leaves(const shmd::endpoint &daemon, const std::string &way) {
         }
     } catch (const std::runtime_error &) {
     }
+    CHECK(reader.received() == 1);
     std::cout << "left" << std::endl;
 }
 

@@ -98,6 +98,12 @@ impl Attached {
         self.reader.names()
     }
 
+    /// Messages received, also those that were given back. Begins anew if another daemon has other objects.
+    #[must_use]
+    pub fn received(&self) -> u64 {
+        self.reader.received()
+    }
+
     /// See [`Reader::acknowledge`].
     pub fn acknowledge(&mut self) {
         self.reader.acknowledge();

@@ -48,10 +48,15 @@ impl ShmdReader {
         }
     }
 
-    fn ring_seen(&self) -> Option<&Reader> {
-        match self.attachment()? {
-            At::Ring(reader) => Some(reader),
-            At::Handoff(_) => None,
+    /// A figure of a ring's reader. Of a handoff's: the number of messages that the program is done with.
+    fn figure(&self, of_ring: impl FnOnce(&Reader) -> u64) -> u64 {
+        match self.attachment() {
+            Some(At::Ring(reader)) => of_ring(reader),
+            Some(At::Handoff(reader)) => {
+                let is_open = matches!(self.held, Held::Copy) || self.kept.is_some();
+                reader.received().saturating_sub(is_open.into())
+            }
+            None => 0,
         }
     }
 }
@@ -71,7 +76,7 @@ fn not_attached() -> Failure {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn shmd_reader_seq(reader: *const ShmdReader) -> u64 {
     // SAFETY: promised by the caller.
-    unsafe { ShmdReader::seen(reader) }.ok().and_then(ShmdReader::ring_seen).map_or(0, Reader::seq)
+    unsafe { ShmdReader::seen(reader) }.map_or(0, |reader| reader.figure(Reader::seq))
 }
 
 /// # Safety
@@ -79,7 +84,7 @@ pub unsafe extern "C" fn shmd_reader_seq(reader: *const ShmdReader) -> u64 {
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn shmd_reader_received(reader: *const ShmdReader) -> u64 {
     // SAFETY: promised by the caller.
-    unsafe { ShmdReader::seen(reader) }.ok().and_then(ShmdReader::ring_seen).map_or(0, Reader::received)
+    unsafe { ShmdReader::seen(reader) }.map_or(0, |reader| reader.figure(Reader::received))
 }
 
 /// # Safety
@@ -87,7 +92,11 @@ pub unsafe extern "C" fn shmd_reader_received(reader: *const ShmdReader) -> u64 
 #[unsafe(no_mangle)]
 pub unsafe extern "C" fn shmd_reader_lost(reader: *const ShmdReader) -> u64 {
     // SAFETY: promised by the caller.
-    unsafe { ShmdReader::seen(reader) }.ok().and_then(ShmdReader::ring_seen).map_or(0, Reader::lost)
+    match unsafe { ShmdReader::seen(reader) }.ok().and_then(ShmdReader::attachment) {
+        Some(At::Ring(reader)) => reader.lost(),
+        // A handoff does not overwrite.
+        Some(At::Handoff(_)) | None => 0,
+    }
 }
 
 /// # Safety
