@@ -135,9 +135,9 @@ public:
     void set_patience(nanoseconds patience, on_error check = {}) {
         check(shmd_endpoint_set_patience(handle_.get(), patience.count()));
     }
-    // Attaches only to channels that declare this content; an empty schema stands for any.
+    // Attaches only to channels that declare this content; an empty schema stands for any. An empty encoding admits every channel again.
     void set_expected(const std::string &encoding, const std::string &schema = {}, on_error check = {}) {
-        check(shmd_endpoint_set_expected(handle_.get(), encoding.c_str(), detail::name(schema)));
+        check(shmd_endpoint_set_expected(handle_.get(), detail::name(encoding), detail::name(schema)));
     }
     std::string socket() const {
         const char *path = shmd_endpoint_socket(handle_.get());

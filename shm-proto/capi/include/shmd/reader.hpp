@@ -4,6 +4,7 @@
 
 #include "base.hpp"
 
+#include <algorithm>
 #include <exception>
 #include <optional>
 #include <utility>
@@ -162,6 +163,8 @@ public:
     messages recv_many(std::size_t most, nanoseconds timeout = forever, on_error check = {}) {
         messages lent;
         std::size_t count = 0;
+        // No more are lent at once.
+        most = std::min<std::size_t>(most, 64);
         lent.lent_.resize(most);
         if (check(shmd_reader_recv_many(handle_.get(), lent.lent_.data(), most, &count, timeout.count())) == SHMD_OK) {
             lent.reader_ = handle_.get();
