@@ -325,8 +325,8 @@ int shmd_writer_maintain(shmd_writer *writer);
 /* The descriptor that is readable when the daemon says something. *fd is -1 while there is no daemon. Any call may change it: ask
  * before each wait. */
 int shmd_writer_fd(shmd_writer *writer, int *fd);
-/* While on is not 0, every wait of this writer ends with INTERRUPTED. May be called from a signal handler and from other threads: a
- * handler in the waiting thread ends the wait at once, another thread within a second. */
+/* While on is not 0, every wait of this writer ends with INTERRUPTED, or with UNACKNOWLEDGED if the message is published. May be called
+ * from a signal handler and from other threads: a handler in the waiting thread ends the wait at once, another thread within a second. */
 void shmd_writer_interrupt(shmd_writer *writer, int on);
 
 /* What a writer knows of its channel. */

@@ -310,7 +310,8 @@ impl Writer {
         self.tail.counters().dropped.load(Ordering::Relaxed)
     }
 
-    /// While `flag` is set, every wait ends with [`WriterError::Interrupted`]. Calls that need not wait still succeed.
+    /// While `flag` is set, every wait ends with [`WriterError::Interrupted`], or with [`WriterError::Unacknowledged`] if the
+    /// message is published. Calls that need not wait still succeed.
     /// If a signal handler sets the flag in the writer's thread, a wait ends at once. If another thread sets the flag,
     /// this takes up to a second.
     pub fn interrupt_on(&mut self, flag: Arc<AtomicBool>) {
