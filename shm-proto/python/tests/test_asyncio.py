@@ -1,6 +1,8 @@
 """Receiving in a task, beside others."""
 
 import asyncio
+import os
+import socket
 
 import pytest
 from conftest import PATIENCE, Daemon
@@ -118,3 +120,49 @@ def test_the_end_and_errors(daemon: Daemon) -> None:
         with shmd.Writer() as writer:
             writer.publish(b"a")
         asyncio.run(main())
+
+
+@pytest.mark.parametrize("way", ["close", "with"])
+def test_closing_ends_the_wait_of_a_task_and_frees_the_descriptors_number(daemon: Daemon, way: str) -> None:
+    daemon.start()
+
+    async def main() -> None:
+        loop, is_readable = asyncio.get_running_loop(), asyncio.Event()
+        reader = shmd.Reader()
+        number = reader.fileno()
+        ours, theirs = socket.socketpair()
+        task = asyncio.create_task(reader.arecv())
+        await asyncio.sleep(0)
+        if way == "close":
+            reader.close()
+        else:
+            with reader:
+                pass
+        assert reader.closed
+        # The kernel gives another descriptor the number.
+        os.dup2(ours.fileno(), number)
+        loop.add_reader(number, is_readable.set)
+        with pytest.raises(ValueError, match="the reader of channel main is closed"):
+            await asyncio.wait_for(task, PATIENCE)
+        theirs.send(b"x")
+        await asyncio.wait_for(is_readable.wait(), PATIENCE)
+        assert loop.remove_reader(number)
+        os.close(number)
+        ours.close()
+        theirs.close()
+
+    asyncio.run(main())
+
+
+def test_another_thread_ends_the_wait_of_a_task(daemon: Daemon) -> None:
+    daemon.start()
+
+    async def main() -> None:
+        reader = shmd.Reader()
+        task = asyncio.create_task(reader.arecv())
+        await asyncio.sleep(0)
+        await asyncio.get_running_loop().run_in_executor(None, reader.close)
+        with pytest.raises(ValueError, match="closed"):
+            await asyncio.wait_for(task, PATIENCE)
+
+    asyncio.run(main())

@@ -1,6 +1,7 @@
 """The class Reader: receiving, with asyncio, too."""
 
 import asyncio
+from types import TracebackType
 from typing import Self
 
 from . import _shmd
@@ -17,6 +18,13 @@ _LOOK_S = 1.0
 def _wake(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
+
+
+def _running_loop() -> asyncio.AbstractEventLoop | None:
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
 
 
 class Reader(_shmd.Reader):
@@ -40,8 +48,39 @@ class Reader(_shmd.Reader):
 
     _awaited = False
     """A task waits for a message."""
+    _watch: tuple[asyncio.AbstractEventLoop, int, asyncio.Future[None]] | None = None
+    """The loop that watches the descriptor for this task, and what wakes the task."""
     _run = 0
     """Messages that a task has received without a wait."""
+
+    def close(self) -> None:
+        """Ends the attachment. A task that waits for a message ends with ValueError."""
+        self._leave_loop()
+        super().close()
+        self._wake_task()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._leave_loop()
+        super().__exit__(kind, value, traceback)
+        self._wake_task()
+
+    def _leave_loop(self) -> None:
+        """A loop must not watch a descriptor that is closed: it would not notice that another one has got the number."""
+        watch = self._watch
+        if watch is not None and watch[0] is _running_loop():
+            loop, fd, future = watch
+            self._watch = None
+            loop.remove_reader(fd)
+            _wake(future)
+
+    def _wake_task(self) -> None:
+        """Only a loop's own thread may change it: the task takes the descriptor out, soon. In a child, nothing was closed."""
+        watch = self._watch
+        if watch is not None and self.closed and not watch[0].is_closed():
+            loop, _, future = watch
+            loop.call_soon_threadsafe(_wake, future)
 
     def __aiter__(self) -> Self:
         return self
@@ -86,11 +125,14 @@ class Reader(_shmd.Reader):
                     return self.recv(0)
                 future = loop.create_future()
                 loop.add_reader(fd, _wake, future)
+                self._watch = loop, fd, future
                 timer = loop.call_at(now + _LOOK_S if end is None else min(now + _LOOK_S, end), _wake, future)
                 try:
                     await future
                 finally:
                     timer.cancel()
-                    loop.remove_reader(fd)
+                    if self._watch is not None:
+                        self._watch = None
+                        loop.remove_reader(fd)
         finally:
             self._awaited = False
