@@ -250,6 +250,20 @@ fn every_line_of_the_protocol_is_in_its_document() {
     }
 }
 
+#[test]
+fn the_protocols_limits_for_attached_clients_are_the_daemons() {
+    let (protocol, client) = (text("shm-proto/PROTOCOL.md"), text("shmd/src/client.rs"));
+    let constant = |name: &str| {
+        let line = client.lines().find(|line| line.contains(&format!("const {name}: "))).expect(name);
+        line.split(" = ").nth(1).unwrap().trim_end_matches(';').to_owned()
+    };
+    let (free, rate) = (constant("FREE_LINES"), constant("LINES_A_SECOND"));
+    let lines = format!("An attached reader may send {free} lines at once, and {rate} lines per second on average");
+    assert!(protocol.contains(&lines), "PROTOCOL.md does not say: {lines}");
+    assert_eq!(constant("MAX_QUEUED"), "1 << 20");
+    assert!(protocol.contains("leaves more than 1 MiB of lines untaken"));
+}
+
 /// The word that a heading is reached by, as GitHub makes it.
 fn anchor(heading: &str) -> String {
     let kept = heading.trim_start_matches('#').trim().to_lowercase();
