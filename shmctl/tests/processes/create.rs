@@ -209,7 +209,8 @@ fn one_user_has_at_most_half_of_the_channels_that_are_created_at_the_same_time()
     let names = ["x0", "x1", "x2", "x3", "x4"];
     let objects = names.map(|name| daemon.place.object(name));
     let _open = objects.each_ref().map(|object| std::fs::File::create(object).unwrap());
-    let create = |name: &str| cli_as(ALICE, &daemon, &["create", name]).err;
+    // So small that the limits on memory are not what refuses them.
+    let create = |name: &str| cli_as(ALICE, &daemon, &["create", name, "--max", "1MiB"]).err;
     wait_until("one of five at the same time is refused", || {
         std::thread::scope(|scope| {
             let asked = names.map(|name| scope.spawn(move || create(name)));
