@@ -92,13 +92,11 @@ pub(crate) fn run(args: Args) -> Result<()> {
         passes => passes,
     };
     let begun = Instant::now();
-    let source = Source::start(Plan { inputs, topics, range, passes })?;
-    let result = publisher.run(&source, Schedule::new(args.speed), &signals);
-    // The reading thread ends when nobody takes its batches.
-    let read = source.end();
+    let mut source = Source::start(Plan { inputs, topics, range, passes })?;
+    let result = publisher.run(&mut source, Schedule::new(args.speed), &signals);
     let published = publisher.published();
     tell(&published, begun.elapsed());
-    result.and(read)
+    result
 }
 
 fn open(path: &std::path::Path) -> Result<Input> {

@@ -13,15 +13,18 @@ use shm_proto::internal::os::clock::{self, monotonic_ns};
 use shm_proto::{ChannelName, Error, ErrorKind, RequestError, Writer, WriterError};
 use shmctl::companion::{Failure, Global, Result, Signals, wait_for};
 
+use super::batch::Batch;
 use super::create::create;
 use super::schedule::Schedule;
-use super::source::Source;
+use super::source::{Next, Source};
 use super::topics::Topics;
 
 /// How long before its moment the command looks at the clock without a pause: waking up takes about as long.
 const SPIN_NS: u64 = 50_000;
 /// A wait that is longer than this is one in which other things are heard.
 const LONG_NS: u64 = 2_000_000;
+/// How often signals are looked at while the reading thread has no message.
+const LOOK: Duration = Duration::from_millis(20);
 /// How often the daemon's requests are looked at while messages are published.
 const MAINTENANCE_NS: u64 = 100_000_000;
 /// How often a writer with nothing to publish shows that it is alive.
@@ -69,8 +72,8 @@ impl Publisher {
     }
 
     /// Publishes everything that there is, until a signal arrives.
-    pub(crate) fn run(&mut self, source: &Source, mut schedule: Schedule, signals: &Signals) -> Result<()> {
-        while let Some(batch) = source.next() {
+    pub(crate) fn run(&mut self, source: &mut Source, mut schedule: Schedule, signals: &Signals) -> Result<()> {
+        while let Some(batch) = self.next_batch(source, signals)? {
             for (number, (item, bytes)) in batch.messages().enumerate() {
                 if let Some(due) = schedule.due(item.time) {
                     self.wait_until(due, signals)?;
@@ -99,6 +102,18 @@ impl Publisher {
             source.give_back(batch);
         }
         Ok(())
+    }
+
+    /// Waits for the next batch, or for a signal, and hears the daemon. `None`: there is none.
+    fn next_batch(&mut self, source: &mut Source, signals: &Signals) -> Result<Option<Batch>> {
+        loop {
+            match source.next_within(LOOK)? {
+                Next::Batch(batch) => return Ok(Some(batch)),
+                Next::End => return Ok(None),
+                Next::NotYet if signals.came() => return Ok(None),
+                Next::NotYet => self.maintain_if_due(monotonic_ns())?,
+            }
+        }
     }
 
     /// What was published so far.

@@ -1,8 +1,9 @@
 //! The thread that reads files ahead, so that decompressing a chunk delays no message.
 
 use std::collections::BTreeMap;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use mcap::Summary;
 use mcap::sans_io::{IndexedReadEvent, IndexedReader, IndexedReaderOptions};
@@ -27,12 +28,23 @@ pub(crate) struct Plan {
     pub(crate) passes: Option<u64>,
 }
 
-/// The reading thread.
+/// The reading thread. It may read for long without a message to publish, for example on its way to a late beginning, so nobody waits
+/// for its end: it ends by itself, when nobody takes its batches, or with the process.
 #[derive(Debug)]
 pub(crate) struct Source {
     batches: Receiver<Batch>,
     back: Sender<Batch>,
-    thread: JoinHandle<Result<()>>,
+    thread: Option<JoinHandle<Result<()>>>,
+}
+
+/// What the reading thread has to say.
+#[derive(Debug)]
+pub(crate) enum Next {
+    Batch(Batch),
+    /// It is still reading.
+    NotYet,
+    /// There is nothing after the last batch.
+    End,
 }
 
 impl Source {
@@ -43,25 +55,29 @@ impl Source {
         let thread = std::thread::Builder::new().name("read".to_owned());
         let thread = thread.spawn(move || read(&plan, &mut out));
         let thread = thread.map_err(|e| Failure::Other(format!("cannot start a thread: {e}")))?;
-        Ok(Source { batches, back, thread })
+        Ok(Source { batches, back, thread: Some(thread) })
     }
 
-    /// The next batch. `None`: there is none after the last one.
-    pub(crate) fn next(&self) -> Option<Batch> {
-        self.batches.recv().ok()
+    /// The next batch, if there is one within this time.
+    ///
+    /// # Errors
+    /// Why the thread has ended before the end of the files.
+    pub(crate) fn next_within(&mut self, timeout: Duration) -> Result<Next> {
+        match self.batches.recv_timeout(timeout) {
+            Ok(batch) => Ok(Next::Batch(batch)),
+            Err(RecvTimeoutError::Timeout) => Ok(Next::NotYet),
+            Err(RecvTimeoutError::Disconnected) => match self.thread.take().map(JoinHandle::join) {
+                Some(Ok(read)) => read.map(|()| Next::End),
+                Some(Err(panic)) => std::panic::resume_unwind(panic),
+                None => Ok(Next::End),
+            },
+        }
     }
 
     /// The batch is published, and its memory can be used again.
     pub(crate) fn give_back(&self, batch: Batch) {
         // The thread may have ended.
         let _ = self.back.send(batch);
-    }
-
-    /// Ends the thread, and says why it has ended before.
-    pub(crate) fn end(self) -> Result<()> {
-        let Source { batches, thread, .. } = self;
-        drop(batches);
-        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
     }
 }
 

@@ -1,6 +1,7 @@
 //! Recording and replay with whole programs: real daemons, real files. What is in a file is read with the crate `mcap`, which this
 //! package uses for no more than ordering messages.
 
+mod crafted;
 mod create;
 mod ends;
 mod full;

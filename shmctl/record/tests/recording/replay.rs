@@ -11,6 +11,7 @@ use nix::sys::signal::Signal;
 use shm_proto::{Reader, Start};
 use shm_test_support::{Daemon, PATIENCE, Run};
 
+use crate::crafted::{Crafted, PRIVATE, message as message_at, raw};
 use crate::kit::{Contents, assert_messages, daemon, message, parts, publish, record, recorded, writer};
 
 const SECOND: u64 = 1_000_000_000;
@@ -217,5 +218,24 @@ fn distances_in_time_are_kept() {
     // A message may be late on a busy machine, but none is early: so much lies at least between the first and the others.
     for (time, n) in times.iter().zip(0..) {
         assert!(time - times[0] + SECOND / 1000 >= 2 * n * apart, "{times:?}");
+    }
+}
+
+/// No message of the file is published, and all of it is read for that, which takes longer than anybody waits.
+#[test]
+fn a_signal_ends_the_command_while_it_reads_without_a_message_to_publish() {
+    let daemon = daemon("");
+    let file = daemon.place.path("late.mcap");
+    let mut late = Crafted::new();
+    late.chunk(&[message_at(1, b""), raw(PRIVATE, &vec![0; 64 << 20])].concat(), (1, 3600 * SECOND));
+    let chunk = late.indexes[0].clone();
+    late.indexes.resize(50_000, chunk);
+    late.finish(&file, &[]);
+    for signal in [Signal::SIGINT, Signal::SIGTERM] {
+        let mut run = daemon.spawn(&["replay", file.to_str().unwrap(), "--from", "1800s"]);
+        daemon.until_stat("the command has the role", |stat| stat.writer.is_some());
+        run.signal(signal);
+        let run = run.wait().ok();
+        assert!(run.err.contains("published 0 messages"), "{run:?}");
     }
 }
