@@ -12,9 +12,9 @@
 //! | `record/` | recording, and repairing a recording that was interrupted |
 //! | `replay/` | publishing what was recorded |
 //!
-//! The crate `mcap` says what the records look like, and orders messages for replay. Its writer is not used: a chunk that fits no
-//! longer on the disk could not be taken back, chunks could not be compressed side by side, and messages would have to be copied
-//! once more on their way from shared memory.
+//! The crate `mcap` says what the records look like. Its writer is not used: a chunk that fits no longer on the disk could not be taken
+//! back, chunks could not be compressed side by side, and messages would have to be copied once more on their way from shared memory.
+//! Nor is its reader: nobody could say how much memory it takes for chunks whose times overlap.
 #![forbid(unsafe_code)]
 
 mod format;

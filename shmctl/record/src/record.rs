@@ -33,6 +33,7 @@ use self::receiver::{Receiver, Stop};
 use self::sink::Sink;
 use self::split::{Limit, Names, Split};
 use self::stream::Stream;
+use crate::format::memory;
 use crate::format::packing::Compression;
 
 const EXAMPLES: &str = "\
@@ -123,6 +124,10 @@ pub(crate) struct Args {
         ]
     )]
     recover: Option<PathBuf>,
+    /// Most memory that --recover takes. A record or a chunk that needs more is not touched, or is left out of the new file: it may be
+    /// damaged, or made to fill the memory.
+    #[arg(long, value_name = "SIZE", default_value_t = memory::USUAL, value_parser = memory::parse, requires = "recover")]
+    memory: Bytes,
     #[command(flatten)]
     pub(crate) global: Global,
 }
@@ -157,7 +162,7 @@ pub(crate) fn run(mut args: Args) -> Result<()> {
     signal_hook::flag::register(SIGXFSZ, Arc::new(AtomicBool::new(false)))
         .map_err(|e| Failure::Other(format!("cannot catch SIGXFSZ: {e}")))?;
     if let Some(file) = &args.recover {
-        return recover::run(file, args.output.as_deref(), args.force);
+        return recover::run(file, args.output.as_deref(), args.force, args.memory);
     }
     let declared = Declared::new(&args.encoding, &args.schema)?;
     let signals = Signals::catch_with_hangup()?;

@@ -2,6 +2,7 @@
 
 mod batch;
 mod create;
+mod merge;
 mod publish;
 mod schedule;
 mod source;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 use clap::Parser;
+use shm_proto::Bytes;
 use shmctl::companion::{Failure, Global, Result, Signals, human, note};
 
 use self::create::Key;
@@ -21,6 +23,7 @@ use self::source::{Plan, Source};
 use self::topics::{Mapping, Topics};
 use self::when::{Range, When};
 use crate::format::input::{Input, Unreadable};
+use crate::format::memory::{self, Memory};
 
 const EXAMPLES: &str = "\
 The messages of each topic go to the channel of the same name, or to the one that --map names. The command borrows the \
@@ -71,6 +74,11 @@ pub(crate) struct Args {
     /// Set a key of the channels that are made, such as --set max=64MiB. May be given several times.
     #[arg(long, value_name = "KEY=VALUE", requires = "create")]
     set: Vec<Key>,
+    /// Most memory for the files' summaries, for chunks, of which several are needed at once if their times overlap, and for messages
+    /// on their way to the channels. A file that needs more is refused: it may be damaged, or made to fill the memory. The default is
+    /// enough for recordings of shmctl record without messages of more than 1GiB.
+    #[arg(long, value_name = "SIZE", default_value_t = memory::USUAL, value_parser = memory::parse)]
+    memory: Bytes,
     #[command(flatten)]
     pub(crate) global: Global,
 }
@@ -78,7 +86,12 @@ pub(crate) struct Args {
 pub(crate) fn run(args: Args) -> Result<()> {
     args.global.one()?;
     let signals = Signals::catch()?;
-    let mut inputs: Vec<Input> = args.files.iter().map(|path| open(path)).collect::<Result<_>>()?;
+    let (mut inputs, mut memory) = (Vec::new(), Memory::new(args.memory));
+    for path in &args.files {
+        let input = open(path, memory)?;
+        memory = memory.with(input.held);
+        inputs.push(input);
+    }
     inputs.sort_by_key(|input| input.times().unwrap_or_default());
     let first = inputs.iter().filter_map(Input::times).map(|(first, _)| first).min().unwrap_or(0);
     let range = Range::new(first, args.from, args.to)?;
@@ -92,16 +105,16 @@ pub(crate) fn run(args: Args) -> Result<()> {
         passes => passes,
     };
     let begun = Instant::now();
-    let mut source = Source::start(Plan { inputs, topics, range, passes })?;
+    let mut source = Source::start(Plan { inputs, topics, range, passes, memory })?;
     let result = publisher.run(&mut source, Schedule::new(args.speed), &signals);
     let published = publisher.published();
     tell(&published, begun.elapsed());
     result
 }
 
-fn open(path: &std::path::Path) -> Result<Input> {
+fn open(path: &std::path::Path, memory: Memory) -> Result<Input> {
     let shown = path.display();
-    Input::open(path).map_err(|why| {
+    Input::open(path, memory).map_err(|why| {
         Failure::Other(match why {
             Unreadable::Io(error) => format!("cannot read {shown}: {error}"),
             Unreadable::Foreign(why) => format!("{shown} is no MCAP file: {why}"),
@@ -114,6 +127,7 @@ fn open(path: &std::path::Path) -> Result<Input> {
                  shmctl record --recover {shown} --output NEW. Messages outside of chunks cannot be published",
                 human::counted(count, "message", "s")
             ),
+            Unreadable::Large(why) => format!("{shown}: {why}"),
             Unreadable::Damaged(why) => {
                 format!("{shown} is damaged: {why}; write what can be read with: shmctl record --recover {shown} --output NEW")
             }

@@ -41,6 +41,8 @@ pub(crate) struct Contents {
     pub(crate) loose: BTreeMap<u16, u64>,
     /// The times of the first and the last of them.
     pub(crate) loose_times: Option<(u64, u64)>,
+    /// Bytes of memory that what was read of a file takes at most.
+    pub(crate) weight: u64,
 }
 
 impl Contents {

@@ -5,15 +5,20 @@ use std::io::{self, Cursor};
 use std::os::unix::fs::FileExt;
 
 use binrw::BinRead;
-use mcap::records::{AttachmentHeader, AttachmentIndex, ChunkHeader, ChunkIndex, MetadataIndex, Record, op};
+use mcap::records::{
+    AttachmentHeader, AttachmentIndex, Channel, ChunkHeader, ChunkIndex, MetadataIndex, Record, SchemaHeader, op,
+};
 use mcap::{MAGIC, parse_record};
 
 use super::contents::{Contents, Count, Written};
 use super::encode::{HEAD, append_index_entry, chunk_head_len};
+use super::memory::{Memory, PARSED, of_index, of_records};
 use super::packing::unpacked;
 
 /// The longest head of a chunk.
 const CHUNK_HEAD: usize = chunk_head_len("zstd");
+/// What the end of a file takes in memory for each thing that it mentions, beside names and texts.
+const ENTRY_WEIGHT: u64 = 256;
 /// How much is read at once in a search.
 const WINDOW: usize = 1 << 20;
 
@@ -52,20 +57,25 @@ pub(crate) struct Scan<'f> {
     file: &'f File,
     pub(crate) at: u64,
     pub(crate) len: u64,
+    /// What a record may need.
+    pub(crate) memory: Memory,
+    /// Why the first record was left out that needs more.
+    pub(crate) too_large: Option<String>,
 }
 
 impl<'f> Scan<'f> {
     /// `None`: it is no MCAP file.
-    pub(crate) fn new(file: &'f File) -> io::Result<Option<Self>> {
+    pub(crate) fn new(file: &'f File, memory: Memory) -> io::Result<Option<Self>> {
         let len = file.metadata()?.len();
         let mut magic = [0; MAGIC.len()];
         if len < MAGIC.len() as u64 {
             return Ok(None);
         }
         file.read_exact_at(&mut magic, 0)?;
-        Ok((magic == *MAGIC).then_some(Scan { file, at: MAGIC.len() as u64, len }))
+        Ok((magic == *MAGIC).then_some(Scan { file, at: MAGIC.len() as u64, len, memory, too_large: None }))
     }
 
+    /// The next record. One that needs too much memory is as one that is torn, and is noted.
     pub(crate) fn next(&mut self) -> io::Result<Next> {
         let left = self.len - self.at;
         if left == 0 {
@@ -82,13 +92,34 @@ impl<'f> Scan<'f> {
             return Ok(Next::Torn);
         }
         let at = self.at;
+        // An index is compared with the messages of its chunk.
+        let copies = if head[0] == op::MESSAGE_INDEX { 6 } else { 1 };
+        if self.is_too_large((HEAD as u64 + len).saturating_mul(copies)) {
+            return Ok(Next::Torn);
+        }
         let mut bytes = Vec::new();
         // The length is no greater than the file, but that may be greater than the memory.
         bytes.try_reserve_exact(HEAD + len as usize).map_err(|_| io::Error::from(io::ErrorKind::OutOfMemory))?;
         bytes.resize(HEAD + len as usize, 0);
         self.file.read_exact_at(&mut bytes, at)?;
+        if head[0] == op::CHUNK
+            && let Ok((header, _)) = chunk(&bytes[HEAD..])
+        {
+            // A copy gets an index, which is there as a record and as what was read of it, too.
+            let copies = of_index(header.uncompressed_size).saturating_mul(2);
+            if self.is_too_large((bytes.len() as u64).saturating_add(of_records(&header)).saturating_add(copies)) {
+                return Ok(Next::Torn);
+            }
+        }
         self.at += bytes.len() as u64;
         Ok(Next::Record(Found { at, bytes }))
+    }
+
+    fn is_too_large(&mut self, needs: u64) -> bool {
+        let checked = self.memory.check(&format!("the record at byte {}", self.at), needs);
+        let is_too_large = checked.is_err();
+        self.too_large = self.too_large.take().or(checked.err());
+        is_too_large
     }
 }
 
@@ -167,6 +198,12 @@ impl Contents {
     /// Why the record is not what its kind says.
     pub(crate) fn add(&mut self, found: &Found, at: u64) -> Result<Option<Indexes>, String> {
         let (body, length) = (found.body(), found.bytes.len() as u64);
+        self.weight += match found.kind() {
+            op::ATTACHMENT | op::METADATA | op::CHUNK => ENTRY_WEIGHT,
+            // A place in the index of its chunk.
+            op::MESSAGE_INDEX => ENTRY_WEIGHT / 8,
+            _ => 0,
+        };
         match found.kind() {
             op::CHUNK => self.add_chunk(found, at).map(Some),
             op::MESSAGE => {
@@ -181,12 +218,14 @@ impl Contents {
                 let header = AttachmentHeader::read_le(&mut cursor).map_err(|e| e.to_string())?;
                 let data_size = u64::read_le(&mut cursor).map_err(|e| e.to_string())?;
                 let AttachmentHeader { log_time, create_time, name, media_type } = header;
+                self.weight += (name.len() + media_type.len()) as u64;
                 let index = AttachmentIndex { offset: at, length, log_time, create_time, data_size, name, media_type };
                 self.attachments.push(index);
                 Ok(None)
             }
             op::METADATA => match parse_record(op::METADATA, body) {
                 Ok(Record::Metadata(metadata)) => {
+                    self.weight += metadata.name.len() as u64;
                     self.metadata.push(MetadataIndex { offset: at, length, name: metadata.name });
                     Ok(None)
                 }
@@ -237,18 +276,37 @@ impl Contents {
             compressed_size: header.compressed_size,
             uncompressed_size: header.uncompressed_size,
         };
+        self.weight += (counts.len() * size_of::<Count>()) as u64;
         self.chunks.push(Written { index, counts });
         Ok(indexes)
     }
 
     fn describe(&mut self, kind: u8, body: &[u8]) -> Result<(), String> {
-        match parse_record(kind, body) {
-            Ok(Record::Schema { header, data }) => drop(self.schemas.insert(header.id, (header, data.into_owned()))),
-            Ok(Record::Channel(channel)) => drop(self.channels.insert(channel.id, channel)),
+        // Writers may describe their channels in each chunk.
+        let before = match parse_record(kind, body) {
+            Ok(Record::Schema { header, data }) => {
+                let (id, schema) = (header.id, (header, data.into_owned()));
+                self.weight += weight_of_schema(&schema);
+                self.schemas.insert(id, schema).as_ref().map(weight_of_schema)
+            }
+            Ok(Record::Channel(channel)) => {
+                self.weight += weight_of_channel(&channel);
+                self.channels.insert(channel.id, channel).as_ref().map(weight_of_channel)
+            }
             other => return Err(unlike(other)),
-        }
+        };
+        self.weight -= before.unwrap_or_default();
         Ok(())
     }
+}
+
+fn weight_of_schema((header, text): &(SchemaHeader, Vec<u8>)) -> u64 {
+    ENTRY_WEIGHT + (header.name.len() + header.encoding.len() + text.len()) as u64
+}
+
+fn weight_of_channel(channel: &Channel) -> u64 {
+    let facts: usize = channel.metadata.iter().map(|(key, value)| 8 + key.len() + value.len()).sum();
+    ENTRY_WEIGHT + (channel.topic.len() + channel.message_encoding.len()) as u64 + facts as u64 * PARSED
 }
 
 /// A chunk's head and what it contains.
@@ -262,7 +320,7 @@ pub(crate) fn chunk(body: &[u8]) -> Result<(ChunkHeader, &[u8]), String> {
 }
 
 /// A message's channel, number and time.
-fn message(body: &[u8]) -> Option<(u16, u64, u64)> {
+pub(crate) fn message(body: &[u8]) -> Option<(u16, u64, u64)> {
     let channel = u16::from_le_bytes(body.get(..2)?.try_into().ok()?);
     let sequence = u32::from_le_bytes(body.get(2..6)?.try_into().ok()?);
     let time = u64::from_le_bytes(body.get(6..14)?.try_into().ok()?);

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use mcap::records::{Record, op};
 use mcap::{MAGIC, parse_record};
+use shm_proto::Bytes;
 use shmctl::companion::human::{bytes_in_words, counted};
 use shmctl::companion::{Failure, Result, note};
 
@@ -15,6 +16,7 @@ use super::file::{OutputFile, Refused};
 use crate::format::contents::Contents;
 use crate::format::encode::{ENTRY, append_index_entry, append_message_index};
 use crate::format::input::{Input, Unreadable};
+use crate::format::memory::Memory;
 use crate::format::notes::{self, note as metadata};
 use crate::format::scan::{Found, Indexes, Next, Scan, is_chunk_head};
 
@@ -28,30 +30,41 @@ struct Survey {
     pending: Indexes,
     /// What is wrong in the middle of the file, with whole chunks behind it.
     damage: Option<String>,
+    /// What was left out because it needs too much memory.
+    too_large: Option<String>,
 }
 
 /// Repairs `path`, or writes what can be read of it to `output`.
-pub(crate) fn run(path: &Path, output: Option<&Path>, replace: bool) -> Result<()> {
-    match (Input::open(path), output) {
+pub(crate) fn run(path: &Path, output: Option<&Path>, replace: bool, memory: Bytes) -> Result<()> {
+    let memory = Memory::new(memory);
+    match (Input::open(path, memory), output) {
         (Ok(_) | Err(Unreadable::Unindexed(_)), None) => {
             note(&format!("{} has its end: there is nothing to repair", path.display()));
             return Ok(());
         }
         (Err(Unreadable::Io(error)), _) => return Err(failed(path, &error)),
+        // It may have its end.
+        (Err(Unreadable::Large(why)), None) => return Err(failed(path, &why)),
         (Err(Unreadable::Foreign(why)), _) => {
             return Err(failed(path, &format!("{why}; only MCAP files can be recovered")));
         }
         _ => {}
     }
     match output {
-        None => repair(path),
-        Some(output) => copy(path, output, replace),
+        None => repair(path, memory),
+        Some(output) => copy(path, output, replace, memory),
     }
 }
 
-fn repair(path: &Path) -> Result<()> {
+fn repair(path: &Path, memory: Memory) -> Result<()> {
     let mut file = OutputFile::repair(path).map_err(|refused| refusal(path, refused))?;
-    let survey = survey(file.file(), &mut |found| Ok(found.at), None).map_err(|e| failed(path, &e))?;
+    let survey = survey(file.file(), memory, &mut |found| Ok(found.at), None).map_err(|e| failed(path, &e))?;
+    if let Some(why) = survey.too_large {
+        let shown = path.display();
+        let way_out =
+            format!("write what else can be read to a new file: shmctl record --recover {shown} --output NEW");
+        return Err(failed(path, &format!("{why}; or {way_out}")));
+    }
     if let Some(damage) = survey.damage {
         return Err(Failure::Other(format!(
             "{0}: {damage}, and there are whole chunks behind that place; to keep them, write what can be read to a new file: \
@@ -66,7 +79,7 @@ fn repair(path: &Path) -> Result<()> {
     Ok(())
 }
 
-fn copy(path: &Path, output: &Path, replace: bool) -> Result<()> {
+fn copy(path: &Path, output: &Path, replace: bool, memory: Memory) -> Result<()> {
     let source = OutputFile::repair(path).map_err(|refused| refusal(path, refused))?;
     let file = OutputFile::create(output, replace).map_err(|refused| refusal(output, refused))?;
     let file = RefCell::new(file);
@@ -74,9 +87,10 @@ fn copy(path: &Path, output: &Path, replace: bool) -> Result<()> {
     file.borrow_mut().cut(MAGIC.len() as u64).map_err(|e| failed(output, &e))?;
     let next = &mut |_: &Found| Ok(file.borrow().len);
     let keep = &mut |found: &Found| file.borrow_mut().append(&found.bytes).map(drop);
-    let survey = survey(source.file(), next, Some(keep)).map_err(|e| failed(output, &e))?;
+    let survey = survey(source.file(), memory, next, Some(keep)).map_err(|e| failed(output, &e))?;
     let mut file = file.into_inner();
-    let damage = survey.damage.as_ref().map(|damage| format!("; {damage}")).unwrap_or_default();
+    let left_out = survey.too_large.as_ref().map(|why| format!("left out what is too large: {why}"));
+    let damage: String = survey.damage.iter().chain(&left_out).map(|why| format!("; {why}")).collect();
     let told = finish(&mut file, survey).map_err(|e| failed(output, &e))?;
     note(&format!("{}: recovered {told} from {}{damage}", output.display(), path.display()));
     Ok(())
@@ -88,14 +102,18 @@ type Place<'a> = &'a mut dyn FnMut(&Found) -> io::Result<u64>;
 type Keep<'a> = Option<&'a mut dyn FnMut(&Found) -> io::Result<()>>;
 
 /// Reads every record.
-fn survey(source: &File, place: Place<'_>, mut keep: Keep<'_>) -> io::Result<Survey> {
+fn survey(source: &File, memory: Memory, place: Place<'_>, mut keep: Keep<'_>) -> io::Result<Survey> {
     let mut survey = Survey::default();
-    let Some(mut scan) = Scan::new(source)? else { return Ok(survey) };
+    let Some(mut scan) = Scan::new(source, memory)? else { return Ok(survey) };
     let (mut has_header, mut wrong) = (false, None);
     // Where records lie that follow a damaged one. They count only if a whole chunk behind them shows that the file goes on.
     let mut held = Vec::new();
     loop {
         let at = scan.at;
+        // The end is made in memory, too.
+        let weight = survey.contents.weight.saturating_mul(2).saturating_add((2 * size_of_val(&held[..])) as u64);
+        memory.check("what its end has to mention", weight).map_err(io::Error::other)?;
+        scan.memory = memory.with(weight);
         let found = match scan.next()? {
             Next::Record(found) if !matches!(found.kind(), op::DATA_END | op::FOOTER) => found,
             // Behind the end of the recording there is no chunk. If there is one, this place is damaged.
@@ -147,6 +165,7 @@ fn survey(source: &File, place: Place<'_>, mut keep: Keep<'_>) -> io::Result<Sur
             }
         }
     }
+    survey.too_large = scan.too_large;
     if !has_header {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "it ends before its first record"));
     }

@@ -35,7 +35,16 @@ impl Batch {
         self.items.len() >= MESSAGES || self.bytes.len() >= BYTES
     }
 
+    /// Bytes of memory that it takes.
+    pub(crate) fn size(&self) -> u64 {
+        (self.bytes.len() + self.items.len() * size_of::<Item>()) as u64
+    }
+
     pub(crate) fn clear(&mut self) {
+        // A message may be much larger than the others.
+        if self.bytes.capacity() > 4 * BYTES {
+            self.bytes = Vec::new();
+        }
         self.bytes.clear();
         self.items.clear();
         self.ends_pass = false;

@@ -1,22 +1,22 @@
 //! The thread that reads files ahead, so that decompressing a chunk delays no message.
 
-use std::collections::BTreeMap;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use mcap::Summary;
-use mcap::sans_io::{IndexedReadEvent, IndexedReader, IndexedReaderOptions};
 use shmctl::companion::{Failure, Result};
 
 use super::batch::Batch;
+use super::merge::{Merge, Wanted};
 use super::topics::Topics;
 use super::when::Range;
-use crate::format::encode::chunk_head_len;
 use crate::format::input::{Input, Unreadable};
+use crate::format::memory::Memory;
 
 /// Batches that are read ahead.
 const AHEAD: usize = 8;
+/// Bytes of memory of batches, if they have more than one message.
+const MOST: u64 = 16 << 20;
 
 /// What is to be published.
 #[derive(Debug)]
@@ -26,6 +26,8 @@ pub(crate) struct Plan {
     pub(crate) range: Range,
     /// How often; without end if this is `None`.
     pub(crate) passes: Option<u64>,
+    /// What chunks and batches may take.
+    pub(crate) memory: Memory,
 }
 
 /// The reading thread. It may read for long without a message to publish, for example on its way to a late beginning, so nobody waits
@@ -51,7 +53,7 @@ impl Source {
     pub(crate) fn start(plan: Plan) -> Result<Self> {
         let (batch, batches) = sync_channel(AHEAD);
         let (back, used) = channel();
-        let mut out = Out { batch, used, present: Batch::default() };
+        let mut out = Out { batch, used, present: Batch::default(), away: 0 };
         let thread = std::thread::Builder::new().name("read".to_owned());
         let thread = thread.spawn(move || read(&plan, &mut out));
         let thread = thread.map_err(|e| Failure::Other(format!("cannot start a thread: {e}")))?;
@@ -86,14 +88,38 @@ struct Out {
     batch: SyncSender<Batch>,
     used: Receiver<Batch>,
     present: Batch,
+    /// Bytes of memory of the batches that did not come back yet.
+    away: u64,
 }
 
 impl Out {
+    /// Bytes of memory of all batches.
+    fn held(&self) -> u64 {
+        self.away + self.present.size()
+    }
+
     /// Hands the present batch over. False: nobody takes it.
     fn send(&mut self) -> bool {
-        let mut next = self.used.try_recv().unwrap_or_default();
+        let mut back = None;
+        // Messages may be large, and one batch is always on its way.
+        while self.away > 0 && self.held() > MOST {
+            match self.used.recv() {
+                Ok(batch) => back = Some(self.came_back(batch)),
+                Err(_) => return false,
+            }
+        }
+        let mut next = match back {
+            Some(batch) => batch,
+            None => self.used.try_recv().map(|batch| self.came_back(batch)).unwrap_or_default(),
+        };
         next.clear();
+        self.away += self.present.size();
         self.batch.send(std::mem::replace(&mut self.present, next)).is_ok()
+    }
+
+    fn came_back(&mut self, batch: Batch) -> Batch {
+        self.away -= batch.size();
+        batch
     }
 }
 
@@ -112,6 +138,7 @@ fn read(plan: &Plan, out: &mut Out) -> Result<()> {
                     return Err(Failure::Other(match why {
                         Unreadable::Io(error) => format!("cannot read {path}: {error}"),
                         Unreadable::Foreign(why) => format!("{path}: {why}"),
+                        Unreadable::Large(why) => format!("{path}: {why}"),
                         Unreadable::Unindexed(_) => format!("{path}: there is no index of its chunks"),
                         Unreadable::Unfinished(why) | Unreadable::Damaged(why) => format!(
                             "{path} is damaged: {why}; write what can be read with: shmctl record --recover {path} --output NEW"
@@ -132,52 +159,16 @@ fn read(plan: &Plan, out: &mut Out) -> Result<()> {
 
 /// Reads the messages of a file in the order of their times. `None`: nobody takes them.
 fn read_file(plan: &Plan, input: &Input, out: &mut Out) -> Result<Option<u64>, Unreadable> {
-    let places: BTreeMap<u16, usize> = input
-        .summary
-        .channels
-        .values()
-        .filter_map(|channel| Some((channel.id, plan.topics.place(&channel.topic)?)))
-        .collect();
-    // Without a topic to include, the crate would include all of them.
-    if places.is_empty() {
-        return Ok(Some(0));
-    }
-    let damaged = |error: mcap::McapError| Unreadable::Damaged(error.to_string());
-    let mut options = IndexedReaderOptions::new().include_topics(plan.topics.names());
-    (options.start, options.end) = (plan.range.from, plan.range.to);
-    let (plain, lengths) = without_compression(&input.summary);
-    let mut reader = IndexedReader::new_with_options(&plain, options).map_err(damaged)?;
-    let (mut buffer, mut messages) = (Vec::new(), 0);
-    while let Some(event) = reader.next_event() {
-        match event.map_err(damaged)? {
-            IndexedReadEvent::ReadChunkRequest { offset, .. } => {
-                let start = offset - chunk_head_len("") as u64;
-                let length = lengths.get(&start).copied().unwrap_or_default();
-                let records = input.records(start, length, &mut buffer)?;
-                reader.insert_chunk_record_data(offset, &records).map_err(damaged)?;
-            }
-            IndexedReadEvent::Message { header, data } => {
-                let Some(place) = places.get(&header.channel_id) else { continue };
-                out.present.push(*place, header.log_time, data);
-                messages += 1;
-                if out.present.is_full() && !out.send() {
-                    return Ok(None);
-                }
-            }
+    let channels = input.summary.channels.values();
+    let places = channels.filter_map(|channel| Some((channel.id, plan.topics.place(&channel.topic)?))).collect();
+    let mut merge = Merge::new(input, Wanted { range: plan.range, places });
+    let mut messages = 0;
+    while let Some(message) = merge.next(plan.memory.with(out.held()))? {
+        out.present.push(message.place, message.time, message.data);
+        messages += 1;
+        if out.present.is_full() && !out.send() {
+            return Ok(None);
         }
     }
     Ok(Some(messages))
-}
-
-/// The summary as it would be without compression, so that the crate orders messages, and chunks are checked and decompressed here;
-/// and the length of each chunk by its beginning.
-fn without_compression(summary: &Summary) -> (Summary, BTreeMap<u64, u64>) {
-    let mut plain = summary.clone();
-    let mut lengths = BTreeMap::new();
-    for index in &mut plain.chunk_indexes {
-        lengths.insert(index.chunk_start_offset, index.chunk_length);
-        index.compression.clear();
-        index.compressed_size = index.uncompressed_size;
-    }
-    (plain, lengths)
 }

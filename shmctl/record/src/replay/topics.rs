@@ -102,11 +102,6 @@ impl Topics {
     pub(crate) fn place(&self, topic: &str) -> Option<usize> {
         self.by_topic.get(topic).copied()
     }
-
-    /// The topics that are published.
-    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
-        self.by_topic.keys().map(String::as_str)
-    }
 }
 
 fn unknown(option: &str, topic: &str, known: &[&str]) -> Failure {

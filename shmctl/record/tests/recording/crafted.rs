@@ -27,6 +27,13 @@ pub(crate) fn message(time: u64, data: &[u8]) -> Vec<u8> {
     raw(op::MESSAGE, &[&numbers, data].concat())
 }
 
+/// A schema with a text of this length.
+pub(crate) fn schema(id: u16, len: usize) -> Vec<u8> {
+    let name = [&4u32.to_le_bytes()[..], b"name"].concat();
+    let text = [&(len as u32).to_le_bytes()[..], &vec![b' '; len]].concat();
+    raw(op::SCHEMA, &[&id.to_le_bytes()[..], &name, &name, &text].concat())
+}
+
 /// The channel `main`.
 pub(crate) fn channel() -> Vec<u8> {
     let channel =

@@ -1,5 +1,5 @@
 //! Recording and replay with whole programs: real daemons, real files. What is in a file is read with the crate `mcap`, which this
-//! package uses for no more than ordering messages.
+//! package uses only for the layout of records.
 
 mod crafted;
 mod create;
@@ -8,6 +8,7 @@ mod full;
 mod interop;
 mod kit;
 mod losses;
+mod memory;
 mod recover;
 mod replay;
 mod replay_refusals;
