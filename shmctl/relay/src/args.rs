@@ -147,6 +147,10 @@ pub(crate) struct In {
     /// Where a new consumer begins.
     #[arg(long, value_name = "WHERE", default_value = "oldest")]
     pub(crate) start: Start,
+    /// If the stream is removed, wait for this time until there is a stream of that name again, then end with an error. 0: wait
+    /// without end. At its start, the relay needs the stream.
+    #[arg(long, value_name = "TIME", default_value = "5m", value_parser = duration::parse)]
+    pub(crate) gone_after: Duration,
     /// Create the channel unless there is one of that name, as shmctl create does.
     #[arg(long)]
     pub(crate) create_channel: bool,

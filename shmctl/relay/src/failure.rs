@@ -36,6 +36,8 @@ pub(crate) fn explained(failure: Failure, is_named: bool) -> Failure {
 pub(crate) enum Trouble {
     /// It may be over at the next attempt; the relay waits.
     Passing(String),
+    /// The server no longer has the stream. Somebody may make it again.
+    Gone(String),
     /// It stays as it is.
     Final(Failure),
 }

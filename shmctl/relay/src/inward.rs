@@ -17,11 +17,12 @@ mod publisher;
 
 use std::path::Path;
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_nats::jetstream;
 use async_nats::jetstream::Context;
 use log::{debug, warn};
+use shm_proto::internal::duration;
 use shm_proto::{Client, Done, Endpoint, Request};
 use shmctl::companion::{Failure, Global};
 
@@ -71,7 +72,9 @@ async fn carry(
     let mut context = jetstream::new(client.clone());
     context.set_timeout(ANSWER);
     let mut backoff = Backoff::default();
-    let mut feed = None;
+    let mut feed: Option<Feed> = None;
+    // When the server said first that the stream was removed, if it has said nothing else since.
+    let mut gone: Option<Instant> = None;
     loop {
         let before = status.messages.get();
         let work = async {
@@ -87,18 +90,41 @@ async fn carry(
             ended = work => ended,
             () = stop.wait() => break,
         };
-        let why = match ended {
+        let trouble = match ended {
             Ok(()) => continue,
-            Err(Trouble::Final(failure)) => return Err(failure),
-            Err(Trouble::Passing(why)) => why,
+            Err(trouble) => trouble,
         };
-        status.set(State::Connecting, &why);
         if status.messages.get() > before {
             backoff.reset();
         }
-        let pause = backoff.next();
-        if backoff.is_worth_a_line() {
-            warn!("{why}; trying again");
+        if status.state() == State::Relaying {
+            gone = None;
+        }
+        let mut pause = backoff.next();
+        match trouble {
+            Trouble::Final(failure) => return Err(failure),
+            Trouble::Gone(why) => {
+                let since = gone.get_or_insert_with(Instant::now).elapsed();
+                let left = args.gone_after.saturating_sub(since);
+                if left.is_zero() && !args.gone_after.is_zero() {
+                    return Err(Failure::Other(format!(
+                        "{why}, and for {} there was no stream of that name (--gone-after); make it, for example with shmctl relay \
+                         out --create-stream, and start this relay again",
+                        duration::show(args.gone_after)
+                    )));
+                }
+                status.set(State::Gone, &format!("{why}; waiting for a stream of that name"));
+                if !args.gone_after.is_zero() {
+                    pause = pause.min(left);
+                }
+            }
+            Trouble::Passing(why) => {
+                gone = None;
+                status.set(State::Connecting, &why);
+                if backoff.is_worth_a_line() {
+                    warn!("{why}; trying again");
+                }
+            }
         }
         tokio::select! {
             () = tokio::time::sleep(pause) => {}

@@ -196,7 +196,7 @@ async fn open(args: &Out, context: &Context, base: &str) -> Result<Stream, Failu
                 return Ok(stream);
             }
             Err(Trouble::Final(failure)) => return Err(failure),
-            Err(Trouble::Passing(why)) => {
+            Err(Trouble::Passing(why) | Trouble::Gone(why)) => {
                 let pause = backoff.next();
                 if backoff.is_worth_a_line() {
                     warn!("{why}; trying again");

@@ -28,6 +28,8 @@ pub(crate) enum State {
     Connecting,
     /// Messages are carried as they come.
     Relaying,
+    /// The server has no stream of that name any more.
+    Gone,
     /// The link stands still, and the channel holds new messages.
     Waiting,
     /// The link stands still, and new messages go to the spool, or the spool has some yet.
@@ -36,9 +38,10 @@ pub(crate) enum State {
     Dropping,
 }
 
-const STATES: [(State, &str); 5] = [
+const STATES: [(State, &str); 6] = [
     (State::Connecting, "connecting"),
     (State::Relaying, "relaying"),
+    (State::Gone, "stream removed"),
     (State::Waiting, "stalled, waiting"),
     (State::Spooling, "stalled, spooling"),
     (State::Dropping, "stalled, dropping"),

@@ -72,27 +72,28 @@ pub(crate) async fn create(context: &Context, name: &str, subjects: &str, bytes:
 }
 
 /// What the server knows about the stream now.
-pub(crate) async fn info(stream: &Stream) -> Result<Info, Trouble> {
-    stream.get_info().await.map_err(|e| Trouble::passing("cannot ask for the stream", with_causes(&e)))
-}
-
-/// The number of the last message that the stream has got.
 ///
 /// # Errors
-/// That the stream was removed, which is final, or that the server did not answer.
-pub(crate) async fn last_sequence(stream: &Stream) -> Result<u64, Trouble> {
+/// That the stream was removed, or that the server did not answer.
+pub(crate) async fn info(stream: &Stream) -> Result<Info, Trouble> {
     let error = match stream.get_info().await {
-        Ok(info) => return Ok(info.state.last_sequence),
+        Ok(info) => return Ok(info),
         Err(error) => error,
     };
     let answer = error.source().and_then(|source| source.downcast_ref::<async_nats::jetstream::Error>());
     if answer.is_some_and(|answer| answer.code() == NOT_FOUND) {
         let name = &stream.cached_info().config.name;
-        return Err(Trouble::last(format!(
-            "the server no longer has stream {name}: it was removed; start the relay again with --create-stream to make it"
-        )));
+        return Err(Trouble::Gone(format!("the server no longer has stream {name}: it was removed")));
     }
     Err(Trouble::passing("cannot ask for the stream", with_causes(&error)))
+}
+
+/// The number of the last message that the stream has got.
+///
+/// # Errors
+/// As [`info`].
+pub(crate) async fn last_sequence(stream: &Stream) -> Result<u64, Trouble> {
+    Ok(info(stream).await?.state.last_sequence)
 }
 
 /// A message of the stream.

@@ -239,7 +239,7 @@ impl Publisher {
             match durable.store(&mark).await {
                 Ok(true) => break,
                 Ok(false) => return Err(Trouble::Passing("the consumer is gone".to_owned())),
-                Err(Trouble::Passing(why)) => {
+                Err(Trouble::Passing(why) | Trouble::Gone(why)) => {
                     let pause = backoff.next();
                     if backoff.is_worth_a_line() {
                         warn!("{why}; trying again");

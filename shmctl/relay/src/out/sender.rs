@@ -116,6 +116,11 @@ impl Sender {
             let why = match self.send().await {
                 Ok(never) => match never {},
                 Err(Trouble::Final(failure)) => return Err(failure),
+                Err(Trouble::Gone(why)) => {
+                    return Err(Failure::Other(format!(
+                        "{why}; start the relay again with --create-stream to make it"
+                    )));
+                }
                 Err(Trouble::Passing(why)) => why,
             };
             let pause = self.backoff.next();

@@ -56,6 +56,33 @@ fn a_stream_that_is_removed_ends_the_relay_out_and_a_new_one_is_relayed_from_its
     inward.until_err_has("was made anew or restored");
 }
 
+/// The metric with this state has the value 1.
+fn has_state(text: &str, state: &str) -> bool {
+    text.lines().any(|line| line.contains(&format!("state=\"{state}\"}} 1")))
+}
+
+#[test]
+fn a_relay_in_says_that_the_stream_was_removed_and_ends_unless_there_is_another_one_in_time() {
+    let Some((server, here, there)) = ends("a_relay_in_says_that_the_stream_was_removed") else { return };
+    drop(here.out_with_stream(&server.url(), &[]));
+    let metrics = there.daemon.place.path("relay.prom");
+    let with_metrics = ["--metrics", metrics.to_str().unwrap()];
+    let mut patient = there.inward(&server.url(), &[&with_metrics[..], &["--gone-after", "0"]].concat());
+    patient.until_err_has("CAM -> cam: relaying");
+    let remove = || assert!(server.ask("$JS.API.STREAM.DELETE.CAM").contains("\"success\":true"));
+    remove();
+    patient.until_err_has("stream removed: the server no longer has stream CAM: it was removed; waiting for a stream");
+    let text = || std::fs::read_to_string(&metrics).unwrap();
+    wait_until("the metrics show it", || has_state(&text(), "stream removed"));
+    let _out = here.out_with_stream(&server.url(), &[]);
+    wait_until("the metrics show the new stream", || has_state(&text(), "relaying"));
+    drop(patient);
+    let mut inward = there.inward(&server.url(), &["--gone-after", "1s"]);
+    inward.until_err_has("CAM -> cam: relaying");
+    remove();
+    inward.wait().fails(1, &["the server no longer has stream CAM", "for 1s", "--gone-after", "--create-stream"]);
+}
+
 /// Removes the relay's consumer, and waits until the relay has made it again.
 #[track_caller]
 fn remove_consumer(server: &Server, inward: &Proc) {
