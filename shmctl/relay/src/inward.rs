@@ -126,8 +126,16 @@ async fn carry(
                 }
             }
         }
+        let attending = async {
+            match &mut feed {
+                Some(feed) => feed.attend().await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
+            // A writer has to hear the daemon, however long this takes.
+            () = attending => {}
             () = stop.wait() => break,
         }
     }

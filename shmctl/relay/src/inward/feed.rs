@@ -9,6 +9,7 @@ use std::convert::Infallible;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use async_nats::jetstream::stream::Info;
 use async_nats::jetstream::{self, AckKind};
 use bytes::Bytes;
 use futures_util::StreamExt;
@@ -118,10 +119,28 @@ impl Feed {
         }
     }
 
+    /// Hears the daemon while there is nothing to publish, until the role ends.
+    pub(super) async fn attend(&mut self) {
+        self.publisher.attend().await;
+    }
+
+    /// What the server knows about the stream. While it does not answer, the daemon is heard.
+    async fn stream_info(&mut self) -> Result<Info, Trouble> {
+        let asking = stream::info(self.durable.stream());
+        tokio::pin!(asking);
+        loop {
+            tokio::select! {
+                biased;
+                info = &mut asking => return info,
+                () = self.publisher.attend() => self.publisher.attach().await?,
+            }
+        }
+    }
+
     /// Begins with the oldest message of a stream that was made anew, or whose end went back. Returns the number of the stream's next
     /// message.
     async fn follow_stream(&mut self) -> Result<u64, Trouble> {
-        let info = stream::info(self.durable.stream()).await?;
+        let info = self.stream_info().await?;
         let created = info.created.unix_timestamp_nanos();
         let is_another = self.created.replace(created).is_some_and(|before| before != created);
         let end = info.state.last_sequence + 1;
@@ -183,7 +202,7 @@ impl Feed {
     /// Reads by number what comes before message `end` of the stream and was not given to this relay.
     async fn read_before(&mut self, end: u64) -> Result<(), Trouble> {
         if end.saturating_sub(self.at) > MANY {
-            let info = stream::info(self.durable.stream()).await?;
+            let info = self.stream_info().await?;
             self.at = self.at.max(info.state.first_sequence.min(end));
         }
         while self.at < end {

@@ -210,3 +210,20 @@ fn with_drop_new_messages_are_dropped_and_counted() {
     assert!(run.err.contains(" dropped"), "{run:?}");
     assert!(received < 300_000, "nothing was dropped");
 }
+
+/// A channel that is made smaller does not wait for the server.
+#[test]
+fn a_relay_in_hears_the_daemon_while_the_server_is_away() {
+    if skip_without_server("a_relay_in_hears_the_daemon") {
+        return;
+    }
+    let (mut server, there) = (Server::start(), Host::start(FAR));
+    server.make_stream("\"retention\":\"limits\"");
+    let mut inward = there.inward(&server.url(), &[]);
+    inward.until_err_has("CAM -> cam: relaying");
+    server.kill();
+    inward.until_err_has("; trying again");
+    let now = there.daemon.stat().capacity;
+    there.daemon.resize(now / 2).unwrap();
+    there.daemon.until_stat("the writer has left the memory", |stat| stat.capacity == now / 2);
+}
