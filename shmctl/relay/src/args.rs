@@ -144,6 +144,9 @@ pub(crate) struct In {
     /// Name of the durable consumer that keeps this relay's place [default: HOST_PREFIX_CHANNEL]. One for each channel.
     #[arg(long, value_name = "NAME")]
     pub(crate) consumer: Option<String>,
+    /// Go on with a consumer that belongs to another channel or host, which must not use it any more. Otherwise that is an error.
+    #[arg(long)]
+    pub(crate) take_over: bool,
     /// Where a new consumer begins.
     #[arg(long, value_name = "WHERE", default_value = "oldest")]
     pub(crate) start: Start,

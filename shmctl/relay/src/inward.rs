@@ -11,8 +11,10 @@
 
 mod assembly;
 mod book;
+mod description;
 mod durable;
 mod feed;
+mod owner;
 mod publisher;
 
 use std::path::Path;
@@ -28,6 +30,7 @@ use shmctl::companion::{Failure, Global};
 
 use self::durable::Durable;
 use self::feed::Feed;
+use self::owner::Owner;
 use self::publisher::Publisher;
 use crate::args::In;
 use crate::backoff::Backoff;
@@ -160,11 +163,9 @@ async fn begin(
     let creation = args.create_channel.then(|| args.set.iter().cloned().collect());
     let mut publisher = Publisher::new(endpoint.clone(), channel, creation, Rc::clone(status));
     publisher.attach().await?;
-    let consumer = match &args.consumer {
-        Some(name) => name.clone(),
-        None => consumer_name(&endpoint, publisher.channel().unwrap_or_default())?,
-    };
-    let mut durable = Durable::new(stream, consumer, args.start);
+    let owner = owner(&endpoint, publisher.channel().unwrap_or_default())?;
+    let consumer = args.consumer.clone().unwrap_or_else(|| owner.consumer());
+    let mut durable = Durable::new(stream, consumer, args.start, owner, args.take_over);
     let standing = durable.open(None).await?;
     publisher.resume(standing.mark).await?;
     let first = standing.first.max(publisher.book().first());
@@ -173,8 +174,8 @@ async fn begin(
     Ok(feed)
 }
 
-/// The name of the consumer of this host's, this daemon's channel. Another daemon's channel of the same name has another consumer.
-fn consumer_name(endpoint: &Endpoint, channel: &str) -> Result<String, Trouble> {
+/// Whose consumer it is: that of this host's, this daemon's channel.
+fn owner(endpoint: &Endpoint, channel: &str) -> Result<Owner, Trouble> {
     let asked = Client::connect(endpoint, ANSWER).and_then(|mut client| client.request(&Request::Ping));
     let prefix = match asked {
         Ok(Done::Ping(pong)) => pong.prefix,
@@ -182,24 +183,5 @@ fn consumer_name(endpoint: &Endpoint, channel: &str) -> Result<String, Trouble> 
         Err(error) => return Err(Trouble::passing("cannot ask the daemon for its prefix", error)),
     };
     let host = nix::unistd::gethostname().map_err(|e| Trouble::last(format!("cannot read the host's name: {e}")))?;
-    let parts = [host.to_string_lossy().into_owned(), prefix, channel.to_owned()];
-    Ok(parts.map(|part| escaped(&part)).join("_"))
-}
-
-/// Names of consumers have no dots, blanks and other characters with a meaning in subjects and paths.
-fn escaped(name: &str) -> String {
-    let allowed = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    name.chars().map(|c| if allowed(c) { c.to_string() } else { format!("={:x}", u32::from(c)) }).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn consumers_of_different_channels_have_different_names() {
-        assert_eq!(escaped("shmd-1000"), "shmd-1000");
-        assert_eq!(escaped("cam.left"), "cam=2eleft");
-        assert_ne!(escaped("cam.a"), escaped("cam=a"));
-    }
+    Ok(Owner::new(&host.to_string_lossy(), &prefix, channel))
 }

@@ -10,7 +10,7 @@ use std::fmt;
 use std::str::FromStr;
 
 /// The first word of a mark, and its version.
-const WORDS: [&str; 2] = ["shmd-relay", "1"];
+pub(super) const WORDS: [&str; 2] = ["shmd-relay", "1"];
 
 /// Every message of the stream before `stream_seq` is in the channel. From there on, message `seq` of `lineage` and what follows is
 /// message `ring_seq` of the channel's instance `ring` and what follows.

@@ -1,4 +1,7 @@
-//! The durable consumer: what this relay has acknowledged, and the [mark](super::book::Mark), in the consumer's description.
+//! The durable consumer: what this relay has acknowledged, and the [mark](super::book::Mark) and the owner, in the consumer's
+//! [description].
+//!
+//! [description]: super::description::Description
 
 use std::time::Duration;
 
@@ -9,6 +12,8 @@ use async_nats::jetstream::stream::{ConsumerErrorKind, RetentionPolicy, Stream};
 use log::{info, warn};
 
 use super::book::Mark;
+use super::description::Description;
+use super::owner::Owner;
 use crate::args::Start;
 use crate::failure::{Trouble, is_servers_own, with_causes};
 use crate::stream;
@@ -28,6 +33,9 @@ pub(super) struct Durable {
     stream: Stream,
     name: String,
     start: Start,
+    owner: Owner,
+    /// The consumer may be another relay's.
+    takes_over: bool,
     consumer: Option<Consumer<Config>>,
 }
 
@@ -44,8 +52,8 @@ pub(super) struct Standing {
 }
 
 impl Durable {
-    pub(super) fn new(stream: Stream, name: String, start: Start) -> Self {
-        Durable { stream, name, start, consumer: None }
+    pub(super) fn new(stream: Stream, name: String, start: Start, owner: Owner, takes_over: bool) -> Self {
+        Durable { stream, name, start, owner, takes_over, consumer: None }
     }
 
     pub(super) fn stream(&self) -> &Stream {
@@ -55,13 +63,19 @@ impl Durable {
     /// Finds the consumer, or makes it. `at`: where this relay goes on, if it knows.
     ///
     /// # Errors
-    /// That a consumer of that name is not a relay's, or that the server did not answer.
+    /// That a consumer of that name is not this relay's, or that the server did not answer.
     pub(super) async fn open(&mut self, at: Option<u64>) -> Result<Standing, Trouble> {
         let failed = |e: &dyn std::error::Error| Trouble::passing("cannot ask for the consumer", with_causes(e));
         match self.stream.consumer_info(&self.name).await {
             Ok(info) => {
-                self.check(&info)?;
-                return Ok(standing(&info, false));
+                let description = self.check(&info)?;
+                let standing = standing(&info, description.mark, false);
+                if std::mem::take(&mut self.takes_over) {
+                    self.take_over(info, description).await?;
+                } else {
+                    self.check_owner(&description)?;
+                }
+                return Ok(standing);
             }
             Err(error) if error.kind() != ConsumerInfoErrorKind::NotFound => return Err(failed(&error)),
             Err(_) => {}
@@ -79,6 +93,7 @@ impl Durable {
         };
         let config = Config {
             durable_name: Some(self.name.clone()),
+            description: Some(self.described(None)),
             deliver_policy,
             ack_policy: AckPolicy::Explicit,
             ack_wait: ACK_WAIT,
@@ -92,26 +107,63 @@ impl Durable {
             _ => failed(&error),
         })?;
         info!("made consumer {}", self.name);
-        let standing = standing(consumer.cached_info(), true);
+        let standing = standing(consumer.cached_info(), None, true);
+        // It is this relay's, so whoever changes that takes it over.
+        self.takes_over = false;
         self.consumer = Some(consumer);
         Ok(standing)
     }
 
-    fn check(&self, info: &Info) -> Result<(), Trouble> {
+    fn described(&self, mark: Option<Mark>) -> String {
+        Description { mark, owner: Some(self.owner.clone()) }.to_string()
+    }
+
+    /// Whether a relay has made the consumer, and what it has noted.
+    fn check(&self, info: &Info) -> Result<Description, Trouble> {
         let bad = |why: &str| {
             Trouble::last(format!(
                 "consumer {} is not a relay's: {why}; give this relay another name: --consumer",
                 self.name
             ))
         };
-        let text = info.config.description.as_deref().unwrap_or_default();
-        if !text.is_empty() && text.parse::<Mark>().is_err() {
-            return Err(bad("it has a description of its own"));
-        }
+        let described = description(info).ok_or_else(|| bad("it has a description of its own"))?;
         if info.config.ack_policy != AckPolicy::Explicit || !info.config.filter_subject.is_empty() {
             return Err(bad("it does not acknowledge each message, or does not get all of them"));
         }
-        Config::try_from_consumer_config(info.config.clone()).map_err(|e| bad(&e.to_string())).map(drop)
+        Config::try_from_consumer_config(info.config.clone()).map_err(|e| bad(&e.to_string()))?;
+        Ok(described)
+    }
+
+    fn check_owner(&self, description: &Description) -> Result<(), Trouble> {
+        match &description.owner {
+            Some(owner) if !owner.is(&self.owner) => Err(Trouble::last(format!(
+                "consumer {} belongs to {}, and this relay is for {}: two relays with one consumer would get a part of the messages \
+                 each; give this relay another one with --consumer NAME, or, if the other relay has ended for good, go on in its \
+                 place with --take-over",
+                self.name,
+                owner.words(),
+                self.owner.words()
+            ))),
+            _ => Ok(()),
+        }
+    }
+
+    /// Makes this relay the owner of a consumer that is there. Where it stands stays as it is.
+    async fn take_over(&mut self, info: Info, description: Description) -> Result<(), Trouble> {
+        if self.check_owner(&description).is_ok() {
+            return Ok(());
+        }
+        // If this fails, the next attempt has to take over as well.
+        self.takes_over = true;
+        let mut config = Config::try_from_consumer_config(info.config)
+            .map_err(|e| Trouble::passing("cannot use the consumer", e))?;
+        config.description = Some(self.described(description.mark));
+        let taken = self.stream.create_consumer(config).await;
+        self.consumer = Some(taken.map_err(|e| Trouble::passing("cannot take the consumer over", with_causes(&e)))?);
+        self.takes_over = false;
+        let from = description.owner.map(|owner| owner.words()).unwrap_or_default();
+        warn!("took consumer {} over from {from}", self.name);
+        Ok(())
     }
 
     /// Removes the consumer.
@@ -122,6 +174,9 @@ impl Durable {
     }
 
     /// Stores a mark. Returns false if the consumer is gone.
+    ///
+    /// # Errors
+    /// That another relay has taken the consumer over, or that the server did not answer.
     pub(super) async fn store(&mut self, mark: &Mark) -> Result<bool, Trouble> {
         let failed =
             |e: &dyn std::error::Error| Trouble::passing("cannot store the place with the consumer", with_causes(e));
@@ -132,10 +187,12 @@ impl Durable {
             }
             Err(e) => return Err(failed(&e)),
         };
-        let has_mark = info.config.description.as_deref().is_some_and(|text| !text.is_empty());
+        let described = description(&info).unwrap_or_default();
+        self.check_owner(&described)?;
+        let has_mark = described.mark.is_some();
         let mut config = Config::try_from_consumer_config(info.config)
             .map_err(|e| Trouble::passing("cannot use the consumer", e))?;
-        config.description = Some(mark.to_string());
+        config.description = Some(self.described(Some(*mark)));
         match self.stream.create_consumer(config).await {
             Ok(consumer) => self.consumer = Some(consumer),
             // A server may remove the files of an older consumer of this name after it has made this one, which then never stores
@@ -166,7 +223,12 @@ fn has_server_failed(kind: ConsumerErrorKind) -> bool {
     matches!(kind, ConsumerErrorKind::JetStream(error) if is_servers_own(error.code()))
 }
 
-fn standing(info: &Info, is_new: bool) -> Standing {
+/// What a relay has noted, unless it was another program.
+fn description(info: &Info) -> Option<Description> {
+    info.config.description.as_deref().unwrap_or_default().parse().ok()
+}
+
+fn standing(info: &Info, mark: Option<Mark>, is_new: bool) -> Standing {
     let start = match info.config.deliver_policy {
         DeliverPolicy::ByStartSequence { start_sequence } => start_sequence,
         _ => 0,
@@ -176,6 +238,6 @@ fn standing(info: &Info, is_new: bool) -> Standing {
         // Before the first acknowledgement, a server may say that nothing is acknowledged.
         first: start.max(info.ack_floor.stream_sequence + 1),
         given: info.delivered.stream_sequence + 1,
-        mark: info.config.description.as_deref().and_then(|text| text.parse().ok()),
+        mark,
     }
 }

@@ -232,7 +232,7 @@ impl Publisher {
     /// Stores a mark, and waits for a server that does not answer.
     ///
     /// # Errors
-    /// That the consumer is gone.
+    /// That the consumer is gone, or is another relay's now.
     async fn store(&mut self, durable: &mut Durable, mark: Mark) -> Result<(), Trouble> {
         let mut backoff = Backoff::default();
         loop {
@@ -247,10 +247,7 @@ impl Publisher {
                     // A writer has to hear the daemon, however long this takes.
                     let _ = tokio::time::timeout(pause, self.attend()).await;
                 }
-                Err(Trouble::Final(failure)) => {
-                    warn!("{failure}; trying again");
-                    tokio::time::sleep(backoff.next()).await;
-                }
+                Err(Trouble::Final(failure)) => return Err(Trouble::Final(failure)),
             }
         }
         if self.writer.is_some() {

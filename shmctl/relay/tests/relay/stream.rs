@@ -5,7 +5,7 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use shm_test_support::{Proc, wait_until};
 
-use crate::helpers::{Server, Sink, Source, content, ends, envelope};
+use crate::helpers::{FAR, Host, Server, Sink, Source, content, ends, envelope};
 
 /// More than the server gives without acknowledgements.
 const MANY: usize = 9000;
@@ -211,4 +211,42 @@ fn a_relay_that_starts_with_new_messages_publishes_no_others() {
     let _inward = there.inward(&server.url(), &["--consumer", "far", "--start", "new"]);
     server.publish_all("CAM.7", &(100..200).map(|n| envelope(n, &content(n, 0), None)).collect::<Vec<_>>());
     Sink::start(there.daemon.endpoint(), 100, 0).finish(200);
+}
+
+#[test]
+fn a_consumer_belongs_to_one_channel_unless_another_takes_it_over() {
+    let Some((server, here, there)) = ends("a_consumer_belongs_to_one_channel") else { return };
+    let other = Host::start(FAR);
+    let _out = here.out_with_stream(&server.url(), &[]);
+    let far = ["--consumer", "far"];
+    let mut inward = there.inward(&server.url(), &far);
+    inward.until_err_has("CAM -> cam: relaying");
+    // Before the first message, and after it.
+    let refusal = ["consumer far belongs to channel cam", "this relay is for channel cam", "--consumer", "--take-over"];
+    other.inward(&server.url(), &far).wait().fails(1, &refusal);
+    let source = Source::start_up_to(here.daemon.endpoint(), 1000, 0);
+    let sink = Sink::start(there.daemon.endpoint(), 0, 0);
+    sink.until(1000);
+    other.inward(&server.url(), &far).wait().fails(1, &refusal);
+    wait_until("everything is acknowledged", || {
+        let info = server.ask("$JS.API.CONSUMER.INFO.CAM.far");
+        info.contains("\"num_ack_pending\":0,") && info.contains("\"num_pending\":0")
+    });
+    inward.signal(Signal::SIGTERM);
+    inward.wait().ok();
+    let second = Sink::start(other.daemon.endpoint(), 1000, 0);
+    let mut taker = other.inward(&server.url(), &[&far[..], &["--take-over"]].concat());
+    taker.until_err_has("took consumer far over from channel cam");
+    taker.until_err_has("CAM -> cam: relaying");
+    source.allow(2000);
+    second.until(2000);
+    // What was refused to the new one is refused to the old one now.
+    there.inward(&server.url(), &far).wait().fails(1, &refusal);
+    // And the option does no harm to the owner.
+    taker.kill();
+    let _again = other.inward(&server.url(), &[&far[..], &["--take-over"]].concat());
+    source.allow(3000);
+    second.finish(3000);
+    sink.finish(1000);
+    source.finish();
 }
