@@ -7,6 +7,7 @@ use std::time::Duration;
 use mcap::Channel;
 use shm_proto::internal::control::{MAX_REQUEST, encode};
 use shm_proto::{Bytes, ChannelName, Done, ErrorKind, Request};
+use shmctl::companion::human::printable;
 use shmctl::companion::{Failure, Global, Result, note};
 
 use super::topics::Topics;
@@ -107,6 +108,7 @@ fn of_one(channel: &Channel<'_>) -> (BTreeMap<String, String>, Option<String>) {
 }
 
 fn left_out(schema: &str, why: &str) -> String {
+    let schema = printable(schema);
     format!("the schema {schema} cannot be sent to the daemon, because {why}; a new channel declares only its name")
 }
 

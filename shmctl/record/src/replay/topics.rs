@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use shm_proto::ChannelName;
+use shmctl::companion::human::printable;
 use shmctl::companion::{Failure, Result, nearest};
 
 use crate::format::input::Input;
@@ -76,7 +77,7 @@ impl Topics {
         if let (Some(target), true) = (target, wanted.len() > 1) {
             return Err(Failure::Usage(format!(
                 "--channel {target} is for a recording of one topic, and there are {}; use --map TOPIC=CHANNEL, or --only TOPIC",
-                wanted.join(", ")
+                printable(wanted.join(", "))
             )));
         }
         for topic in wanted {
@@ -84,9 +85,9 @@ impl Topics {
             let channel = match mapped {
                 Some(channel) => channel.clone(),
                 None => topic.parse().map_err(|e| {
-                    Failure::Usage(format!(
+                    Failure::Usage(printable(format!(
                         "{e}; give topic {topic} a channel with --map {topic}=CHANNEL, or use --only"
-                    ))
+                    )))
                 })?,
             };
             let place = topics.channels.iter().position(|other| *other == channel).unwrap_or_else(|| {
@@ -109,7 +110,7 @@ fn unknown(option: &str, topic: &str, known: &[&str]) -> Failure {
     all.sort_unstable();
     all.dedup();
     let meant = nearest(topic, all.iter().copied()).map(|name| format!("; did you mean {name}?")).unwrap_or_default();
-    Failure::Usage(format!("{option}: there is no topic {topic}; the topics are {}{meant}", all.join(", ")))
+    Failure::Usage(printable(format!("{option}: there is no topic {topic}; the topics are {}{meant}", all.join(", "))))
 }
 
 #[cfg(test)]
@@ -138,6 +139,15 @@ mod tests {
         assert_eq!(topics(&["cam"], &[], &["empty"], None).unwrap(), pairs(&[]));
         assert_eq!(topics(&["cam"], &[], &[], Some("x")).unwrap(), pairs(&[("cam", "x")]));
         assert_eq!(topics(&["cam", "imu"], &[], &["imu"], Some("x")).unwrap(), pairs(&[("imu", "x")]));
+    }
+
+    #[test]
+    fn a_topic_does_not_tell_the_terminal_what_to_do() {
+        let topic = "a\x1b]0;b";
+        for (only, target) in [(&[][..], None), (&["other"], None), (&[], Some("x"))] {
+            let told = topics(&[topic, "imu"], &[], only, target).unwrap_err().to_string();
+            assert!(!told.contains('\x1b') && told.contains("u{1b}"), "{told:?}");
+        }
     }
 
     #[test]
