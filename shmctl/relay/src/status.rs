@@ -30,7 +30,7 @@ pub(crate) enum State {
     Relaying,
     /// The server has no stream of that name any more.
     Gone,
-    /// The link stands still, and the channel holds new messages.
+    /// The link stands still, and the channel holds new messages. Or a relay in cannot publish, and the stream holds them.
     Waiting,
     /// The link stands still, and new messages go to the spool, or the spool has some yet.
     Spooling,

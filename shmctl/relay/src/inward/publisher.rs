@@ -12,7 +12,7 @@ use super::book::{Attached, Book, Mark, Step};
 use super::durable::Durable;
 use crate::backoff::Backoff;
 use crate::failure::Trouble;
-use crate::status::{Status, add};
+use crate::status::{State, Status, add};
 
 /// Keys of a channel, as `shmctl create --set` has them.
 pub(super) type Keys = BTreeMap<String, String>;
@@ -70,9 +70,11 @@ impl Publisher {
             if !may_pass && !known {
                 return Err(error.into());
             }
+            let why = format!("cannot publish to the channel: {error}");
+            self.status.set(State::Waiting, &why);
             let pause = backoff.next();
             if backoff.is_worth_a_line() {
-                warn!("cannot publish to the channel: {error}; trying again");
+                warn!("{why}; trying again");
             }
             tokio::time::sleep(pause).await;
         }

@@ -227,3 +227,25 @@ fn a_relay_in_hears_the_daemon_while_the_server_is_away() {
     there.daemon.resize(now / 2).unwrap();
     there.daemon.until_stat("the writer has left the memory", |stat| stat.capacity == now / 2);
 }
+
+#[test]
+fn a_relay_in_says_that_it_cannot_publish() {
+    if skip_without_server("a_relay_in_says_that_it_cannot_publish") {
+        return;
+    }
+    let (server, there) = (Server::start(), Host::start(FAR));
+    server.make_stream("\"retention\":\"limits\"");
+    let metrics = there.daemon.place.path("relay.prom");
+    let another = there.daemon.writer();
+    let mut inward = there.inward(&server.url(), &["--metrics", metrics.to_str().unwrap()]);
+    let until = |state: &str| {
+        wait_for(&format!("the metrics say {state}"), || {
+            let text = std::fs::read_to_string(&metrics).unwrap_or_default();
+            text.contains(&format!("state=\"{state}\"}} 1")).then_some(())
+        });
+    };
+    inward.until_err_has("stalled, waiting: cannot publish to the channel: ");
+    until("stalled, waiting");
+    drop(another);
+    until("relaying");
+}
