@@ -15,7 +15,7 @@ const ONE: &str = "[[channel]]\nname = \"main\"\n";
 
 impl Daemon {
     /// Stops the process, and returns when it stands.
-    fn freeze(&self) {
+    pub(super) fn freeze(&self) {
         self.signal(Signal::SIGSTOP);
         let stat = format!("/proc/{}/stat", self.child.as_ref().unwrap().id());
         let stands = || std::fs::read_to_string(&stat).unwrap().rsplit(')').next().unwrap().starts_with(" T");

@@ -173,6 +173,11 @@ impl Lease {
         self.lines.taken(lines);
     }
 
+    /// Whether a program holds the role that has not taken all lines, so that it may not know all readers.
+    pub(super) fn is_behind(&self) -> bool {
+        self.program().is_some() && !self.lines.are_taken()
+    }
+
     /// Whether lines wait to be sent.
     pub(super) fn has_lines(&self) -> bool {
         self.lines.len() > 0

@@ -6,6 +6,7 @@ use shm_proto::internal::ring::Snapshot;
 use shm_proto::internal::ring::layout::waiting;
 
 use super::Ring;
+use super::lease::Lease;
 use crate::channel::reader::report;
 use crate::connections::Connections;
 use crate::operation_log::{LogEvent, operation};
@@ -34,8 +35,9 @@ impl Ring {
     /// Reports readers that have become silent, and readers that are back.
     pub(in crate::channel) fn look_after_readers(&mut self, now: Instant, shot: &Snapshot) {
         let (name, patience) = (&self.config.name, self.config.stalled_after);
-        // A writer that has not found this daemon yet does not know, and does not wake, readers that have attached since.
-        let is_unknown = self.writer.expected().is_some();
+        // A writer that has not found this daemon yet, or has not looked at its answer, does not know, and does not wake, readers
+        // that have attached since.
+        let is_unknown = self.writer.expected().is_some() || self.writer.lease().is_some_and(Lease::is_behind);
         for (number, reader) in self.readers.standing_mut() {
             let cursor = reader.cursor();
             // A reader that sleeps on its semaphore wakes once per second. In a poll loop, it sleeps until there is

@@ -5,6 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::Signal;
 use shm_proto::{Endpoint, Reader, Start, Writer};
 
 use super::{LENT, number, publish};
@@ -69,15 +70,19 @@ fn a_writer_that_finds_no_daemon_goes_on_without_such_a_reader() {
     assert!(received.lost_before > 0, "{received:?}");
 }
 
-/// One message, and a reader that sleeps in a poll loop when it comes.
-fn wakes(name: &str, writers: impl FnOnce(Endpoint) -> Endpoint) {
+/// One message, and a reader that sleeps in a poll loop when it comes. `answers`: the daemon answers a writer that looks for it.
+fn wakes(name: &str, writers: impl FnOnce(Endpoint) -> Endpoint, answers: bool) {
     let mut daemon = Daemon::start(name, LENT);
     let mut writer = Writer::attach(&writers(daemon.endpoint()), None).unwrap();
     daemon.die();
     daemon.come_back();
     let mut reader = Reader::attach(&daemon.endpoint(), None, Start::New).unwrap();
     assert!(reader.try_recv().unwrap().is_none() && reader.arm().unwrap());
+    if !answers {
+        daemon.freeze();
+    }
     publish(&mut writer, 0..1);
+    daemon.signal(Signal::SIGCONT);
     let patience = PollTimeout::try_from(PATIENCE).unwrap();
     let woken = poll(&mut [PollFd::new(reader.as_fd(), PollFlags::POLLIN)], patience).unwrap();
     assert_eq!(woken, 1, "{}", daemon.log());
@@ -86,11 +91,17 @@ fn wakes(name: &str, writers: impl FnOnce(Endpoint) -> Endpoint) {
 
 #[test]
 fn a_writer_that_publishes_once_wakes_a_reader_that_it_did_not_know() {
-    wakes("adopt-newcomer-sleeps", |endpoint| endpoint);
+    wakes("adopt-newcomer-sleeps", |endpoint| endpoint, true);
 }
 
 /// Then the daemon wakes the reader.
 #[test]
+fn a_reader_is_woken_for_the_message_of_a_writer_that_has_not_heard_of_it() {
+    wakes("adopt-newcomer-unheard", |endpoint| endpoint, false);
+}
+
+/// The same.
+#[test]
 fn a_reader_is_woken_for_the_message_of_a_writer_that_looks_for_no_daemon() {
-    wakes("adopt-newcomer-dozes", |endpoint| endpoint.with_patience(Duration::ZERO));
+    wakes("adopt-newcomer-dozes", |endpoint| endpoint.with_patience(Duration::ZERO), true);
 }

@@ -91,6 +91,11 @@ impl Outbox {
         self.missing as usize + self.left.len() + self.joined.len() + self.sizes.len() + single
     }
 
+    /// Whether the writer has taken all of them.
+    pub(crate) fn are_taken(&self) -> bool {
+        self.len() == 0 && self.taken == self.sent
+    }
+
     /// Whether some of the lines must wait until the writer has taken others.
     pub(crate) fn is_held_up(&self) -> bool {
         self.len() as u64 > MOST_UNTAKEN - (self.sent - self.taken)
@@ -185,6 +190,7 @@ mod tests {
         outbox.taken(1);
         let line = outbox.next().unwrap();
         outbox.put_back(line.clone());
+        assert!(!outbox.are_taken());
         assert_eq!((outbox.next(), outbox.next()), (Some(line), None));
     }
 
