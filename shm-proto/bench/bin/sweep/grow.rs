@@ -109,7 +109,7 @@ impl Load {
         Ok(())
     }
 
-    /// Publishes until the channel has the size `asked`, and for at least `quiet`.
+    /// Publishes until the channel has had the size `asked`, and for at least `quiet`.
     fn during(
         &mut self,
         sweep: Sweep<'_>,
@@ -120,14 +120,8 @@ impl Load {
         let mut times = Times::new()?;
         let begun = Instant::now();
         let endpoint = daemon.endpoint();
-        let resize = asked.map(|bytes| thread::spawn(move || resize(&endpoint, bytes).map(|_| begun.elapsed())));
-        let going_on = || match (&resize, asked) {
-            (Some(resize), Some(bytes)) => {
-                let other = |channel: &Summary| channel.capacity != bytes;
-                !resize.is_finished() || daemon.list().is_ok_and(|channels| channels.iter().any(other))
-            }
-            _ => false,
-        };
+        let mut asking = asked.map(|bytes| thread::spawn(move || (resize(&endpoint, bytes), begun.elapsed())));
+        let mut answer: Option<(Resized, Duration)> = None;
         let mut looked = Instant::now();
         let mut unfinished = true;
         while begun.elapsed() < quiet || unfinished {
@@ -138,7 +132,20 @@ impl Load {
                 )));
             }
             if looked.elapsed() > Duration::from_millis(20) {
-                unfinished = going_on();
+                if let Some(thread) = asking.take_if(|thread| thread.is_finished()) {
+                    let (resized, took) =
+                        thread.join().map_err(|_| Failure::Other("the request to resize failed".to_owned()))?;
+                    answer = Some((resized?, took));
+                }
+                unfinished = match &answer {
+                    None => asking.is_some(),
+                    // With a slow reader, the writer may have made the channel grow again by now.
+                    Some((resized, _)) if !resized.pending => false,
+                    Some((resized, _)) => {
+                        let other = |channel: &Summary| channel.capacity != resized.new;
+                        daemon.list().is_ok_and(|channels| channels.iter().any(other))
+                    }
+                };
                 looked = Instant::now();
             }
             thread::sleep(PAUSE);
@@ -146,10 +153,7 @@ impl Load {
             self.publish(0)?;
             times.record(monotonic_ns() - before);
         }
-        let took = match resize {
-            Some(resize) => resize.join().map_err(|_| Failure::Other("the request to resize failed".to_owned()))??,
-            None => begun.elapsed(),
-        };
+        let took = answer.map_or_else(|| begun.elapsed(), |(_, took)| took);
         Ok((times.percentiles(), took))
     }
 }
