@@ -31,8 +31,8 @@ impl Writer {
         Ok(Progress::Waiting)
     }
 
-    /// Withdraws the message on offer, if there is one, and counts it as dropped. [`Progress::Acknowledged`]: a reader has read it by
-    /// now, or there is none.
+    /// Withdraws the message on offer, and counts it as dropped. Returns [`Progress::Acknowledged`] if a reader has read the message by
+    /// now, or if no message is on offer.
     ///
     /// # Errors
     /// [`HandoffError::Locked`]: the message is still on offer.
@@ -68,12 +68,15 @@ mod tests {
     use super::*;
     use crate::handoff::{Names, Reader, Settings};
 
-    #[test]
-    fn an_acknowledgement_that_woke_nobody_counts_when_the_time_is_over() {
+    fn pair() -> (Writer, Reader) {
         let [segment, avail, done] = ["late", "late-avail", "late-done"].map(|name| format!("/{}", unique(name)));
         let names = Names::new(&segment, &avail, &done).unwrap();
-        let mut writer = Writer::create(Settings::new(names.clone())).unwrap();
-        let mut reader = Reader::new(names);
+        (Writer::create(Settings::new(names.clone())).unwrap(), Reader::new(names))
+    }
+
+    #[test]
+    fn an_acknowledgement_that_woke_nobody_counts_when_the_time_is_over() {
+        let (mut writer, mut reader) = pair();
         writer.offer(b"once").unwrap();
         let offer = writer.offer.unwrap();
         assert_eq!(writer.overdue(offer).unwrap(), Progress::Waiting);
@@ -85,10 +88,7 @@ mod tests {
 
     #[test]
     fn a_message_that_was_acknowledged_is_not_withdrawn() {
-        let [segment, avail, done] = ["gone", "gone-avail", "gone-done"].map(|name| format!("/{}", unique(name)));
-        let names = Names::new(&segment, &avail, &done).unwrap();
-        let mut writer = Writer::create(Settings::new(names.clone())).unwrap();
-        let mut reader = Reader::new(names);
+        let (mut writer, mut reader) = pair();
         writer.offer(b"once").unwrap();
         reader.recv(&mut Vec::new(), None).unwrap();
         reader.acknowledge();

@@ -44,7 +44,7 @@ impl Memory {
     }
 
     /// # Errors
-    /// That there is not enough for something that takes so much more.
+    /// If the limit does not allow `more` bytes for `what`: a sentence that says so, with the numbers.
     pub(crate) fn check(self, what: &str, more: u64) -> Result<(), String> {
         let Memory { used, .. } = self.with(more);
         if used <= self.limit {
@@ -67,7 +67,7 @@ pub(crate) fn of_records(header: &ChunkHeader) -> u64 {
     unpacked.saturating_add(of_index(size))
 }
 
-/// What an index of all messages of a chunk takes at most, whose records have so many bytes.
+/// The most bytes that an index of all messages takes, in a chunk with this number of bytes of records.
 pub(crate) fn of_index(records: u64) -> u64 {
     records / MESSAGE_HEAD as u64 * ENTRY as u64
 }

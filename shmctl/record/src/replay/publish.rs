@@ -104,7 +104,7 @@ impl Publisher {
         Ok(())
     }
 
-    /// Waits for the next batch, or for a signal, and hears the daemon. `None`: there is none.
+    /// Waits for the next batch, or for a signal, and hears the daemon. Returns `None` after the last batch, or on a signal.
     fn next_batch(&mut self, source: &mut Source, signals: &Signals) -> Result<Option<Batch>> {
         loop {
             match source.next_within(LOOK)? {

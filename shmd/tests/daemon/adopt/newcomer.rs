@@ -11,13 +11,19 @@ use shm_proto::{Endpoint, Reader, Start, Writer};
 use super::{LENT, number, publish};
 use crate::{Daemon, PATIENCE, joined};
 
-#[test]
-fn a_reader_that_is_there_before_the_writer_is_back_loses_nothing() {
-    let mut daemon = Daemon::start("adopt-newcomer", LENT);
-    let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
+/// A writer that has published 0 to 99 and that a later daemon has not heard of, and that daemon.
+fn unknown(name: &str, writers: impl FnOnce(Endpoint) -> Endpoint) -> (Daemon, Writer) {
+    let mut daemon = Daemon::start(name, LENT);
+    let mut writer = Writer::attach(&writers(daemon.endpoint()), None).unwrap();
     publish(&mut writer, 0..100);
     daemon.die();
     daemon.come_back();
+    (daemon, writer)
+}
+
+#[test]
+fn a_reader_that_is_there_before_the_writer_is_back_loses_nothing() {
+    let (daemon, mut writer) = unknown("adopt-newcomer", |endpoint| endpoint);
     // The writer has not said a word yet, and fills its ring many times before it could.
     let mut reader = Reader::attach(&daemon.endpoint(), None, Start::Oldest).unwrap();
     let publishing = thread::spawn(move || {
@@ -32,11 +38,7 @@ fn a_reader_that_is_there_before_the_writer_is_back_loses_nothing() {
 
 #[test]
 fn such_a_reader_loses_nothing_if_that_daemon_dies_as_well() {
-    let mut daemon = Daemon::start("adopt-newcomer-twice", LENT);
-    let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
-    publish(&mut writer, 0..100);
-    daemon.die();
-    daemon.come_back();
+    let (mut daemon, mut writer) = unknown("adopt-newcomer-twice", |endpoint| endpoint);
     let mut reader = Reader::attach(&daemon.endpoint(), None, Start::Oldest).unwrap();
     daemon.die();
     let publishing = thread::spawn(move || {
@@ -53,12 +55,8 @@ fn such_a_reader_loses_nothing_if_that_daemon_dies_as_well() {
 /// With patience for a moment: nobody holds a writer up for ever because a daemon has died twice.
 #[test]
 fn a_writer_that_finds_no_daemon_goes_on_without_such_a_reader() {
-    let mut daemon = Daemon::start("adopt-newcomer-alone", LENT);
-    let endpoint = daemon.endpoint().with_patience(Duration::from_millis(200));
-    let mut writer = Writer::attach(&endpoint, None).unwrap();
-    publish(&mut writer, 0..100);
-    daemon.die();
-    daemon.come_back();
+    let patience = Duration::from_millis(200);
+    let (mut daemon, mut writer) = unknown("adopt-newcomer-alone", |endpoint| endpoint.with_patience(patience));
     let mut reader = Reader::attach(&daemon.endpoint(), None, Start::Oldest).unwrap();
     daemon.die();
     let publishing = thread::spawn(move || {
@@ -72,21 +70,18 @@ fn a_writer_that_finds_no_daemon_goes_on_without_such_a_reader() {
 
 /// One message, and a reader that sleeps in a poll loop when it comes. `answers`: the daemon answers a writer that looks for it.
 fn wakes(name: &str, writers: impl FnOnce(Endpoint) -> Endpoint, answers: bool) {
-    let mut daemon = Daemon::start(name, LENT);
-    let mut writer = Writer::attach(&writers(daemon.endpoint()), None).unwrap();
-    daemon.die();
-    daemon.come_back();
+    let (daemon, mut writer) = unknown(name, writers);
     let mut reader = Reader::attach(&daemon.endpoint(), None, Start::New).unwrap();
     assert!(reader.try_recv().unwrap().is_none() && reader.arm().unwrap());
     if !answers {
         daemon.freeze();
     }
-    publish(&mut writer, 0..1);
+    publish(&mut writer, 100..101);
     daemon.signal(Signal::SIGCONT);
     let patience = PollTimeout::try_from(PATIENCE).unwrap();
     let woken = poll(&mut [PollFd::new(reader.as_fd(), PollFlags::POLLIN)], patience).unwrap();
     assert_eq!(woken, 1, "{}", daemon.log());
-    assert_eq!(number(&mut reader), 0);
+    assert_eq!(number(&mut reader), 100);
 }
 
 #[test]
