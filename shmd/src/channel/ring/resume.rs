@@ -79,7 +79,8 @@ impl Ring {
         let most = self.segments.current().data_length().map_err(|e| self.internal(&e.into()))?.min(self.config.max);
         let capacity = capacity.clamp(self.size.capacity().min(most), most);
         self.change_size(connections, |sizing, _| sizing.resumed(capacity));
-        if !lacks_lines {
+        // What a dead daemon held back for the writer, or had noted because the writer had not found that daemon.
+        if !lacks_lines && !self.segments.has_unnamed() {
             // The writer knows its readers already.
             self.returning.give_up();
         }

@@ -142,13 +142,17 @@ impl Segments {
         }
     }
 
+    /// Whether there may be readers that the writer does not know, because it has not found their daemon.
+    pub(super) fn has_unnamed(&self) -> bool {
+        !matches!(noted_unnamed(self.current.file()), Ok(0))
+    }
+
     /// A writer begins or goes on, which has been told that there are lines to come: they name all readers.
     pub(super) fn name_all(&self) {
         // Before the 0: a writer that sees it also sees in its lease page that there are lines to come.
         fence(Ordering::SeqCst);
-        let file = self.current.file();
-        if !matches!(noted_unnamed(file), Ok(0))
-            && let Err(e) = note_unnamed(file, 0)
+        if self.has_unnamed()
+            && let Err(e) = note_unnamed(self.current.file(), 0)
         {
             log::debug!("event=no-note segment={} reason={:?}", self.current.name(), e.to_string());
         }

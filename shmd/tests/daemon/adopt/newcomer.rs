@@ -47,6 +47,9 @@ fn such_a_reader_loses_nothing_if_that_daemon_dies_as_well() {
     });
     assert!((0..200).all(|n| number(&mut reader) == n));
     daemon.come_back();
+    // The reader says nothing to the new daemon before the writer has had the time to fill its ring many times.
+    daemon.await_log(|log| log.contains("event=resume channel=main role=writer"));
+    thread::sleep(Duration::from_millis(200));
     assert!((200..100_000).all(|n| number(&mut reader) == n));
     drop(joined(publishing));
     assert_eq!((reader.received(), reader.lost()), (100_000, 0));
