@@ -5,6 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use nix::unistd::geteuid;
 use shm_proto::{Done, ErrorKind, Reader, Request, RequestError, Start, Writer};
@@ -155,20 +156,21 @@ fn collecting(name: &str) -> Daemon {
     daemon
 }
 
-/// Sends what is not a whole line of 100 MiB, and hears that it is not wanted. Others may take what is too much for that.
-fn hoard_until_refused(daemon: &Daemon, limit: &str, others: impl FnOnce() -> Vec<UnixStream>) {
+/// Sends what is not a whole line of 100 MiB, and hears that it is not wanted. `limit` sets a limit, if there is none yet, and says how
+/// the reason names it.
+fn hoard_until_refused(daemon: &Daemon, limit: impl FnOnce() -> String) {
     let mut honest = UnixStream::connect(daemon.dir.join("in")).unwrap();
     honest.write_all(b"before\n").unwrap();
     // From now on the source maps all that it maps without messages.
     wait_for(|| daemon.stat().messages == 1, || daemon.log());
-    let _others = others();
+    let limit = limit();
     let mut hoarder = UnixStream::connect(daemon.dir.join("in")).unwrap();
     let piece = vec![b'x'; 1 << 20];
     let sent = (0..100).take_while(|_| hoarder.write_all(&piece).is_ok()).count();
     assert!(sent < 100, "{}", daemon.log());
     wait_for(|| daemon.stat().input.unwrap().errors == 1, || daemon.log());
     let reason = daemon.stat().input.unwrap().last_error.unwrap();
-    assert!(reason.contains("no memory for message 1 of the input, of which ") && reason.contains(limit), "{reason}");
+    assert!(reason.contains("no memory for message 1 of the input, of which ") && reason.contains(&limit), "{reason}");
     honest.write_all(b"after\n").unwrap();
     let mut reader = Reader::attach(&daemon.endpoint(), None, Start::Oldest).unwrap();
     for expected in [&b"before"[..], b"after"] {
@@ -184,7 +186,7 @@ fn a_message_that_does_not_fit_into_the_control_group_costs_its_client_the_conne
     let mut daemon = collecting("cgroup-unix");
     group.run(&mut daemon);
     daemon.await_ready();
-    hoard_until_refused(&daemon, "(limit 64MiB, in use ", Vec::new);
+    hoard_until_refused(&daemon, || "(limit 64MiB, in use ".to_owned());
     group.assert_nobody_was_killed();
     assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
 }
@@ -192,24 +194,20 @@ fn a_message_that_does_not_fit_into_the_control_group_costs_its_client_the_conne
 #[test]
 fn a_message_that_does_not_fit_into_the_address_space_costs_its_client_the_connection() {
     let mut daemon = collecting("ulimit-unix");
-    // What the daemon maps to begin with, and some: the ring of 256 MiB, stacks, and the C library's heaps.
-    let limit = "ulimit -v 600000 && exec \"$0\" \"$@\"";
-    daemon.run_within(&["sh", "-c", limit], &[]);
+    // The C library would map a heap of 64 MiB for each thread when it first asks for memory, whenever that is.
+    daemon.run_within(&["env", "MALLOC_ARENA_MAX=1"], &[]);
     daemon.await_ready();
-    let others = || {
-        let status = fs::read_to_string(format!("/proc/{}/status", daemon.child.as_ref().unwrap().id())).unwrap();
+    let lower = || {
+        let pid = daemon.child.as_ref().unwrap().id();
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
         let size = status.lines().find_map(|line| line.strip_prefix("VmSize:")?.trim().strip_suffix(" kB")).unwrap();
-        let left = 600_000 - size.trim().parse::<u64>().unwrap();
-        // Two, because one line may have 200 MiB.
-        let each = left.saturating_sub(60_000) / 2;
-        let other = |_| {
-            let mut other = UnixStream::connect(daemon.dir.join("in")).unwrap();
-            other.write_all(&vec![b'y'; each as usize * 1024]).unwrap();
-            other
-        };
-        if left > 90_000 { (0..2).map(other).collect() } else { Vec::new() }
+        // Not a whole number of MiB.
+        let limit = (size.trim().parse::<u64>().unwrap() + 60_000) | 1;
+        let lowered = Command::new("prlimit").arg(format!("--pid={pid}")).arg(format!("--as={}", limit << 10)).status();
+        assert!(lowered.unwrap().success());
+        format!("of address space (limit {limit}KiB, in use ")
     };
-    hoard_until_refused(&daemon, "of address space (limit 600000KiB, in use ", others);
+    hoard_until_refused(&daemon, lower);
     assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
 }
 
