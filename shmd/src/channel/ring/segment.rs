@@ -238,7 +238,12 @@ impl Segment {
     pub(crate) fn set_access(&self, mode: u32, gid: Option<u32>) -> Result<(), SystemError> {
         let failed = |e| SystemError::new(format!("change mode and group of shared memory {}", self.name), e);
         let gid = gid.map_or_else(getegid, Gid::from_raw);
-        fchown(self.file(), None, Some(gid)).map_err(failed)?;
+        let present = fstat(self.file()).map_err(failed)?;
+        if present.st_gid != gid.as_raw() {
+            // The new group must not get what the old one may, not for a moment.
+            fchmod(self.file(), Mode::from_bits_truncate(present.st_mode & mode & 0o700)).map_err(failed)?;
+            fchown(self.file(), None, Some(gid)).map_err(failed)?;
+        }
         fchmod(self.file(), Mode::from_bits_truncate(mode)).map_err(failed)
     }
 
