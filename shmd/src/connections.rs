@@ -22,18 +22,18 @@ use shm_proto::{ChannelName, Done, ErrorKind, Refusal};
 
 use crate::admission::{self, Full, Held, Paced, Rate};
 use crate::client::{Client, Overdue, Role, SPEAK};
+use crate::descriptors;
 use crate::event_loop::{ClientId, Event, EventLoop, Interest, Timer, Token};
 use crate::maintenance::Helpers;
 use crate::operation_log::{LogEvent, operation};
 use crate::peer::{Peer, printable};
 use crate::rate_limit::RateLimit;
+use crate::user_names::UserNames;
 
 /// How long accepting pauses when there are no descriptors left.
 const REST: Duration = Duration::from_millis(100);
 /// Connections accepted before others get their turn.
 const BATCH: usize = 64;
-/// Most user names that are remembered.
-const MOST_NAMES: usize = 4096;
 /// Log lines per second about clients that were turned away or cut off.
 const LINES: u32 = 10;
 
@@ -48,7 +48,7 @@ pub(crate) struct Connections {
     pub(crate) helpers: Helpers,
     clients: HashMap<ClientId, Client>,
     per_user: HashMap<u32, u32>,
-    names: HashMap<u32, String>,
+    names: UserNames,
     /// How often users do what is paced.
     rate: Rate,
     next: ClientId,
@@ -94,7 +94,7 @@ impl Connections {
             events: EventLoop::new()?,
             clients: HashMap::new(),
             per_user: HashMap::new(),
-            names: HashMap::new(),
+            names: UserNames::new(process::user_name),
             rate: Rate::default(),
             next: 0,
             most,
@@ -155,7 +155,11 @@ impl Connections {
 
     fn admit(&mut self, socket: UnixStream, now: Instant) -> Result<()> {
         let credentials = peer::credentials(socket.as_fd())?;
-        if let Some(refusal) = self.full(&credentials) {
+        let scarce = || {
+            let why = (!is_master(credentials.uid)).then(|| descriptors::are_scarce(socket.as_fd())).flatten()?;
+            Some(refusal(ErrorKind::TooMany, why))
+        };
+        if let Some(refusal) = self.full(&credentials).or_else(scarce) {
             self.turned_away += 1;
             if let Some(left_out) = self.lines.admit(now) {
                 let turned_away =
@@ -197,15 +201,19 @@ impl Connections {
         Some(refusal(ErrorKind::TooMany, message))
     }
 
-    /// Checks that a user does not do something too often. The masters may.
+    /// Checks that a user does not do something too often, and that there are descriptors for it. The masters may.
     ///
     /// # Errors
     /// The refusal to send instead. A limited number per second is logged.
     pub(crate) fn pace(&mut self, channel: &ChannelName, uid: u32, paced: Paced) -> Result<(), Refusal> {
-        let now = Instant::now();
-        let Some(wait) = (!is_master(uid)).then(|| self.rate.admit(uid, paced, now).err()).flatten() else {
+        if is_master(uid) {
             return Ok(());
-        };
+        }
+        if let Some(why) = descriptors::are_scarce(self.events.as_fd()) {
+            return Err(channel_refusal(channel, ErrorKind::TooMany, why));
+        }
+        let now = Instant::now();
+        let Some(wait) = self.rate.admit(uid, paced, now).err() else { return Ok(()) };
         let why = paced.too_often(&self.user(uid), wait);
         self.turned_away += 1;
         if let Some(left_out) = self.lines.admit(now) {
@@ -356,13 +364,9 @@ impl Connections {
         Some(Peer { pid, uid, user, program })
     }
 
-    /// A user's name, remembered, because looking one up may go over a network.
+    /// A user's name, or its number if the name cannot be had at once.
     pub(crate) fn user(&mut self, uid: u32) -> String {
-        // A user who has many numbers, for example for containers, may connect under all of them.
-        if self.names.len() >= MOST_NAMES {
-            self.names.clear();
-        }
-        self.names.entry(uid).or_insert_with(|| process::user_name(uid)).clone()
+        self.names.name(uid)
     }
 
     /// Whether something is still to be sent to anybody.

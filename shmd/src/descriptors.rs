@@ -1,6 +1,7 @@
-//! Whether the system lets the daemon open as many descriptors as its configuration may need.
+//! Whether the system lets the daemon open as many descriptors as its configuration may need, and who gets the last of them.
 
 use std::io;
+use std::os::fd::{AsRawFd, BorrowedFd};
 
 use log::debug;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -23,6 +24,10 @@ const LENT: u64 = 3;
 const MOMENT: u64 = 6;
 /// Clients that a listening source takes.
 const CLIENTS: u64 = 128;
+
+/// This part of the limit is kept for the masters, so that they get in whatever others have taken, but no more than so many.
+const KEPT_PART: u64 = 16;
+const MOST_KEPT: u64 = 32;
 
 /// How many descriptors there must be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +88,20 @@ pub(crate) fn prepare(channels: &[ChannelConfig]) -> Result<(), Error> {
     }
     compare(limit, need);
     Ok(())
+}
+
+/// Why nobody but the masters gets another descriptor, if so. `open` is any that is open.
+pub(crate) fn are_scarce(open: BorrowedFd<'_>) -> Option<String> {
+    let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    let kept = (limit / KEPT_PART).min(MOST_KEPT);
+    // The kernel gives the lowest number that is free, so that all numbers below it are taken.
+    let lowest = open.try_clone_to_owned().map_or(limit, |copy| u64::try_from(copy.as_raw_fd()).unwrap_or(0));
+    (lowest + kept >= limit).then(|| {
+        format!(
+            "{lowest} of the daemon's {limit} descriptors are open, and the others are kept for root and the daemon's own user; \
+             raise the limit (ulimit -n, LimitNOFILE=), or lower max_clients and max_readers"
+        )
+    })
 }
 
 /// After a reload.

@@ -7,7 +7,7 @@ mod timers;
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -172,6 +172,11 @@ impl EventLoop {
     pub(crate) fn new() -> Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).map_err(|e| Error::system("epoll_create1", e))?;
         Ok(Self { epoll, timers: Timers::default(), posted: VecDeque::new() })
+    }
+
+    /// A descriptor that is always open.
+    pub(crate) fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.0.as_fd()
     }
 
     /// Watches a descriptor.

@@ -41,6 +41,7 @@ mod sizing;
 mod socket;
 mod source;
 mod threads;
+mod user_names;
 
 use std::io::Write;
 use std::os::fd::OwnedFd;

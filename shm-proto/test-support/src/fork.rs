@@ -48,6 +48,11 @@ pub fn in_child(work: impl FnOnce() -> i32) -> Child {
 
 /// Runs `work` in a fork as user and group `nobody` without other groups, and returns its result.
 pub fn as_nobody(work: impl FnOnce() -> i32) -> i32 {
+    in_child_of_nobody(work).exit_code()
+}
+
+/// The same, and does not wait for it.
+pub fn in_child_of_nobody(work: impl FnOnce() -> i32) -> Child {
     in_child(|| {
         let (uid, gid) = (Uid::from_raw(NOBODY.uid), Gid::from_raw(NOBODY.gid));
         if setgroups(&[]).is_err() || setresgid(gid, gid, gid).is_err() || setresuid(uid, uid, uid).is_err() {
@@ -59,5 +64,4 @@ pub fn as_nobody(work: impl FnOnce() -> i32) -> i32 {
         }
         work()
     })
-    .exit_code()
 }

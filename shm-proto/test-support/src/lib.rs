@@ -30,7 +30,7 @@ pub use self::{
     channel::{channel, pair},
     daemon::{Daemon, Setup},
     dir::{TempDir, unique},
-    fork::{Child, as_nobody, in_child},
+    fork::{Child, as_nobody, in_child, in_child_of_nobody},
     handoff::{Handoff, Peer, pattern},
     object::{Object, memory},
     place::{Place, shared_memory},

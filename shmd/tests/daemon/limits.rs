@@ -2,11 +2,13 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::Command;
 
 use nix::unistd::geteuid;
 use shm_proto::{ChannelName, Reader, Request, Start, Writer};
+use shm_test_support::{in_child_of_nobody, may_change_user};
 
 use super::{Daemon, PATIENCE};
 
@@ -174,4 +176,27 @@ fn readers_beyond_the_descriptors_are_refused_with_the_limit_and_the_others_go_o
     drop(Reader::attach(&daemon.endpoint(), None, Start::New).unwrap());
     drop((first, writer));
     assert_eq!(daemon.stop(), Some(0), "{}", daemon.log());
+}
+
+#[test]
+fn a_user_who_takes_all_descriptors_that_others_may_have_does_not_keep_root_out() {
+    if !may_change_user() {
+        return;
+    }
+    let mut daemon = Daemon::configured("descriptors-kept", "[[channel]]\nname = \"main\"\n");
+    daemon.run_with_descriptors(128);
+    daemon.await_ready();
+    let socket = daemon.run_dir().join("shmd.sock");
+    let _user = in_child_of_nobody(|| {
+        let _held: Vec<_> = (0..200).map_while(|_| UnixStream::connect(&socket).ok()).collect();
+        loop {
+            nix::unistd::pause();
+        }
+    });
+    daemon.await_log(|log| log.contains("event=turned-away") && log.contains("are kept for root"));
+    let stat = daemon.stat();
+    assert_eq!(stat.readers.len(), 0);
+    let mut reader = Reader::attach(&daemon.endpoint(), None, Start::New).unwrap();
+    Writer::attach(&daemon.endpoint(), None).unwrap().publish(b"x").unwrap();
+    reader.recv_into(&mut Vec::new(), Some(PATIENCE)).unwrap();
 }
