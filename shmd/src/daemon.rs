@@ -46,7 +46,7 @@ use crate::socket::Socket;
 use creations::Creations;
 use left::Handover;
 use operation_log::Follower;
-use preparation::{PATIENCE, Preparation};
+use preparation::{PATIENCE, Preparation, Wanted};
 use reexec::{DRAINING, Reexec};
 
 /// While channels are in use, rates are taken and unused memory is looked for this often.
@@ -113,8 +113,8 @@ struct Daemon {
     told: u64,
     manager: Notifier,
     reloading: Option<Preparation>,
-    /// The signal that arrived during that time.
-    reload_again: Option<String>,
+    /// What was asked for during that time.
+    reload_again: Option<Wanted>,
     reexec: Option<Reexec>,
     creations: Creations,
     _pid_file: Option<PidFile>,

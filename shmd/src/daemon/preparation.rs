@@ -1,16 +1,18 @@
-//! The objects of new channels, made in a thread, so that the other channels continue.
+//! A reload that is being prepared, in threads, so that the channels continue: first the configuration is read, where users and
+//! groups may have to be looked up over a network, then the objects of the new channels are made.
 
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use shm_proto::internal::ring::Owner;
-use shm_proto::{ErrorKind, Prefix, Refusal, Result};
+use shm_proto::{ChannelName, ErrorKind, Prefix, Refusal};
 
 use super::work::Work;
 use crate::channel::Prepared;
-use crate::config::{ChannelConfig, Config};
+use crate::config::{self, ChannelConfig, Config, Given};
 use crate::connections::refusal;
 use crate::event_loop::ClientId;
+use crate::host::Host;
 
 /// How long a peer that sits in the mutex of stale handoff objects is waited for.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
@@ -20,35 +22,71 @@ pub(super) fn discard(unwanted: Vec<Prepared>) {
     unwanted.into_iter().for_each(Prepared::discard);
 }
 
-/// A reload that waits for its new channels' objects. Dropping it gives them up.
+/// Who wants a reload.
 #[derive(Debug)]
-pub(super) struct Preparation {
-    /// What is to be taken over then.
-    pub(super) config: Config,
-    /// The client that waits for the answer.
-    pub(super) client: Option<ClientId>,
-    /// The user or the signal that asked for it.
+pub(super) struct Wanted {
+    /// The user or the signal that asked for it last.
     pub(super) by: String,
-    /// The objects, all or none.
-    pub(super) making: Work<Vec<Prepared>>,
+    /// The clients that wait for the answer.
+    pub(super) clients: Vec<ClientId>,
 }
 
-impl Preparation {
-    /// Starts to make the objects of `wanted`.
-    ///
-    /// # Errors
-    /// When the system gives no descriptors or no thread.
-    pub(super) fn start(
-        config: Config,
-        wanted: Vec<ChannelConfig>,
-        owner: Owner,
-        client: Option<ClientId>,
-        by: String,
-    ) -> Result<Self> {
-        let prefix = config.prefix.clone();
-        let making = Work::start("reload", discard, move |ending| make_all(wanted, &prefix, owner, ending))?;
-        Ok(Self { config, client, by, making })
-    }
+/// A reload that is under way. Dropping it gives it up.
+#[derive(Debug)]
+pub(super) struct Preparation {
+    pub(super) wanted: Wanted,
+    /// The configuration's channels, once it is read.
+    pub(super) names: Vec<ChannelName>,
+    pub(super) work: Work<Step>,
+}
+
+/// What has come of the work.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// The configuration is read.
+    Read(Box<Config>),
+    /// The objects of its new channels are made, all of them.
+    Made(Box<Config>, Vec<Prepared>),
+}
+
+/// Starts the thread that reads the configuration. `stdin_feeds` is as it was at the start: standard input may have been closed
+/// since.
+///
+/// # Errors
+/// When the system gives no descriptors or no thread.
+pub(super) fn start_reading<T: Send + 'static>(
+    name: &'static str,
+    given: Given,
+    stdin_feeds: bool,
+    into: fn(Box<Config>) -> T,
+) -> shm_proto::Result<Work<T>> {
+    let read = move |_: &AtomicBool| {
+        let host = Host { stdin_feeds, ..Host::look() };
+        let config = config::load(&given, &host);
+        config.map(Box::new).map(into).map_err(|e| refusal(e.kind(), format!("nothing was changed: {e}")))
+    };
+    // It leaves nothing behind, and a name service that does not answer must not keep the daemon from stopping.
+    Work::start(name, drop, read).map(Work::unawaited)
+}
+
+/// Starts the thread that makes the objects of `wanted`, which are new channels of the configuration.
+///
+/// # Errors
+/// When the system gives no descriptors or no thread.
+pub(super) fn start_making(
+    config: Box<Config>,
+    wanted: Vec<ChannelConfig>,
+    owner: Owner,
+) -> shm_proto::Result<Work<Step>> {
+    let discard_step = |step: Step| {
+        if let Step::Made(_, made) = step {
+            discard(made)
+        }
+    };
+    Work::start("reload", discard_step, move |ending| {
+        let made = make_all(wanted, &config.prefix, owner, ending)?;
+        Ok(Step::Made(config, made))
+    })
 }
 
 fn make_all(

@@ -1,10 +1,11 @@
 //! Executing the daemon's file anew, in the same process, with nobody noticing.
 //!
 //! ```text
-//! asked -> probe: the new file says what it understands -> the sources rest -> everything is packed -> execve
-//!            |                                               |                                        |
-//!            `---------- refused, and nothing has changed ---'----- refused, and the sources go on ---'
+//! asked -> the configuration is read -> probe: the new file says what it understands -> the configuration is read again
+//!       -> the sources rest -> everything is packed -> execve
 //! ```
+//!
+//! Until the sources rest, a refusal changes nothing. After that, the sources go on.
 
 use std::convert::Infallible;
 use std::ffi::{CString, OsStr, OsString};
@@ -17,17 +18,17 @@ use shm_proto::internal::os::inherited;
 use shm_proto::internal::ring::record::features;
 use shm_proto::{ChannelName, Done, Error, ErrorKind, Refusal};
 
-use super::Daemon;
 use super::left::Handover;
+use super::preparation;
 use super::probe::{self, Candidate};
 use super::work::Work;
+use super::{Daemon, Origin};
 use crate::channel::{Channel, stays_as_it_is};
 use crate::client::Role;
-use crate::config;
+use crate::config::{self, Config};
 use crate::connections::{is_master, refusal};
 use crate::event_loop::{ChannelId, ClientId, Interest, Timer, Token};
 use crate::handover::{Known, Luggage, PackedClient, Parcel, VARIABLE};
-use crate::host::Host;
 use crate::operation_log::{self, LogEvent, operation};
 use crate::signals;
 use crate::source::PackedSource;
@@ -50,8 +51,16 @@ pub(super) struct Reexec {
 
 #[derive(Debug)]
 enum Stage {
+    /// The configuration is read, before the new program is asked and after it has answered: that may have taken a while.
+    Reads(Work<Box<Config>>, Option<Known>),
     Asks(Work<Known>),
-    Rests { until: Instant },
+    Rests {
+        until: Instant,
+    },
+}
+
+fn failed(error: Error) -> Refusal {
+    refusal(ErrorKind::Internal, error.to_string())
 }
 
 impl Daemon {
@@ -96,7 +105,19 @@ impl Daemon {
         if self.draining {
             return Err(refusal(ErrorKind::Busy, DRAINING));
         }
-        self.check_files()?;
+        self.read_configuration(client, by, None)
+    }
+
+    fn read_configuration(&mut self, client: ClientId, by: String, known: Option<Known>) -> Result<(), Refusal> {
+        let Origin { given, stdin_feeds, .. } = &self.origin;
+        let reading = preparation::start_reading("reexec", given.clone(), *stdin_feeds, |config| config);
+        let reading = reading.map_err(failed)?;
+        self.connections.events.add(reading.bell(), Token::Probe, Interest::READ).map_err(failed)?;
+        self.reexec = Some(Reexec { client, by, stage: Stage::Reads(reading, known) });
+        Ok(())
+    }
+
+    fn ask_program(&mut self, client: ClientId, by: String) -> Result<(), Refusal> {
         let origin = &self.origin;
         let candidate = Candidate {
             program: origin.program.clone(),
@@ -106,7 +127,6 @@ impl Daemon {
             features: features(self.channels.iter().any(|channel| channel.config().timestamps)),
             has_created: self.channels.iter().any(|channel| channel.config().created.is_some()),
         };
-        let failed = |e: Error| refusal(ErrorKind::Internal, e.to_string());
         let probe = probe::start(candidate).map_err(failed)?;
         self.connections.events.add(probe.bell(), Token::Probe, Interest::READ).map_err(failed)?;
         self.reexec = Some(Reexec { client, by, stage: Stage::Asks(probe) });
@@ -114,13 +134,8 @@ impl Daemon {
     }
 
     /// That the files say what runs: the next program knows nothing else.
-    fn check_files(&self) -> Result<(), Refusal> {
+    fn check_files(&self, config: &Config) -> Result<(), Refusal> {
         let refuse = |kind, why: String| Err(refusal(kind, format!("nothing was changed: {why}")));
-        let host = Host { stdin_feeds: self.origin.stdin_feeds, ..Host::look() };
-        let config = match config::load(&self.origin.given, &host) {
-            Ok(config) => config,
-            Err(e) => return refuse(e.kind(), e.to_string()),
-        };
         let dirs_stay =
             config.runtime_dir == self.connections.runtime_dir && config.state_dir == self.creations.state_dir;
         if !dirs_stay || config.prefix != self.prefix {
@@ -159,14 +174,31 @@ impl Daemon {
         Ok(())
     }
 
-    /// The new program has said what it understands, or has not.
+    /// The configuration is read, or the new program has said what it understands, or neither could be done.
     pub(super) fn probe_ready(&mut self) {
-        let Some(Reexec { stage: Stage::Asks(probe), .. }) = &mut self.reexec else { return };
-        let Some(said) = probe.take() else { return };
-        self.connections.events.remove(probe.bell());
-        match said.and_then(|known| self.check_files().map(|()| known)) {
-            Ok(known) => self.rest(&known),
-            Err(refused) => self.end_reexec(refused),
+        let Some(Reexec { client, by, stage }) = &mut self.reexec else { return };
+        let (client, by) = (*client, by.clone());
+        let gone_on = match stage {
+            Stage::Reads(reading, known) => {
+                let Some(read) = reading.take() else { return };
+                let known = known.take();
+                self.connections.events.remove(reading.bell());
+                let checked = read.and_then(|config| self.check_files(&config));
+                match (checked, known) {
+                    (Ok(()), Some(known)) => return self.rest(&known),
+                    (Ok(()), None) => self.ask_program(client, by),
+                    (refused, _) => refused,
+                }
+            }
+            Stage::Asks(probe) => {
+                let Some(said) = probe.take() else { return };
+                self.connections.events.remove(probe.bell());
+                said.and_then(|known| self.read_configuration(client, by, Some(known)))
+            }
+            Stage::Rests { .. } => return,
+        };
+        if let Err(refused) = gone_on {
+            self.end_reexec(refused);
         }
     }
 
@@ -272,6 +304,7 @@ impl Daemon {
         self.connections.events.set_timer(Timer::Reexec, None);
         operation(LogEvent::ReexecFailed).text("by", by).reason(&refused.message).error();
         match stage {
+            Stage::Reads(reading, _) => self.connections.events.remove(reading.bell()),
             Stage::Asks(probe) => self.connections.events.remove(probe.bell()),
             Stage::Rests { .. } => {
                 for channel in self.channels.iter_mut() {
@@ -281,9 +314,7 @@ impl Daemon {
             }
         }
         self.connections.reply(client, Err(refused), Vec::new());
-        if let Some(signal) = self.reload_again.take() {
-            self.reload_on(&signal);
-        }
+        self.reload_if_wanted();
     }
 
     /// Gives it up, because the daemon stops or is going to.

@@ -1,20 +1,20 @@
 //! Reading the configuration again, while everything goes on.
 //!
-//! First all that can fail: the files, their check, the objects of the new channels, which take time and are made by a
+//! First all that can fail: the files, their check, the objects of the new channels. What takes time of it is done by a
 //! [`Preparation`]. Only then is anything changed.
 
 use shm_proto::internal::control::{Change, Reloaded};
 use shm_proto::{Bytes, ChannelName, Done, ErrorKind, Refusal};
 
-use super::Daemon;
-use super::preparation::Preparation;
+use super::preparation::{self, Preparation, Step, Wanted};
+use super::work::Work;
+use super::{Daemon, Origin};
 use crate::channel::{Channel, Prepared};
 use crate::client::Role;
 use crate::config::{self, ChannelConfig, Config, SourceKind};
 use crate::connections::{is_master, refusal};
 use crate::descriptors;
 use crate::event_loop::{ClientId, Interest, Token};
-use crate::host::Host;
 use crate::logging;
 use crate::operation_log::{self, LogEvent, operation};
 
@@ -29,106 +29,123 @@ impl Daemon {
         let refused = if !is_master(peer.uid) {
             let message = format!("user {user} may not reload the configuration; root and the daemon's own user may");
             refusal(ErrorKind::NotPermitted, message)
-        } else if let Some(present) = &self.reloading {
-            let message = format!("a reload by {} is under way; try again when it is done", present.by);
-            refusal(ErrorKind::Busy, message)
         } else if self.reexec.is_some() {
             refusal(ErrorKind::Busy, "a reexec is under way; try again when it is done")
         } else {
             if let Some(client) = self.connections.client(id) {
                 client.role = Role::Waiting(None);
             }
-            return self.begin_reload(Some(id), user);
+            return self.want_reload(user, Some(id));
         };
         self.connections.reply(id, Err(refused), Vec::new());
     }
 
-    /// A signal asks for it. A signal that arrives during a reload asks for another one, because the files may have changed.
+    /// A signal asks for it.
     pub(super) fn reload_on(&mut self, signal: &str) {
-        if self.reloading.is_some() || self.reexec.is_some() {
-            self.reload_again = Some(signal.to_owned());
-        } else {
-            self.begin_reload(None, signal.to_owned());
+        self.want_reload(signal.to_owned(), None);
+    }
+
+    /// Who asks during a reload asks for another one, because the files may have changed: one for all who ask until then.
+    fn want_reload(&mut self, by: String, client: Option<ClientId>) {
+        let wanted = self.reload_again.get_or_insert_with(|| Wanted { by: String::new(), clients: Vec::new() });
+        wanted.by = by;
+        wanted.clients.extend(client);
+        self.reload_if_wanted();
+    }
+
+    /// Begins what is wanted, unless something else is under way.
+    pub(super) fn reload_if_wanted(&mut self) {
+        if self.stopping.is_none()
+            && self.reloading.is_none()
+            && self.reexec.is_none()
+            && let Some(wanted) = self.reload_again.take()
+        {
+            self.begin_reload(wanted);
         }
     }
 
-    /// Reads the configuration with the command line of the start, and takes over what can be.
-    fn begin_reload(&mut self, client: Option<ClientId>, by: String) {
+    /// Begins to read the configuration, with the command line of the start.
+    fn begin_reload(&mut self, wanted: Wanted) {
         self.manager.reloading();
         // Whatever becomes of the reload: the file was rotated, and the log says there what is wrong with the configuration.
         logging::reopen();
-        let result = match self.plan() {
-            Ok((config, wanted)) if wanted.is_empty() => self.take_over(config, Vec::new()),
-            Ok((config, wanted)) => {
-                let begun =
-                    Preparation::start(config, wanted, self.owner, client, by.clone()).and_then(|preparation| {
-                        self.connections.events.add(preparation.making.bell(), Token::Preparation, Interest::READ)?;
-                        Ok(preparation)
-                    });
-                match begun {
-                    Ok(preparation) => {
-                        self.reloading = Some(preparation);
-                        return;
-                    }
-                    Err(e) => Err(refusal(ErrorKind::Internal, format!("nothing was changed: {e}"))),
-                }
-            }
-            Err(refusal) => Err(refusal),
-        };
-        self.end_reload(client, &by, result);
+        let Origin { given, stdin_feeds, .. } = &self.origin;
+        let reading = preparation::start_reading("reload", given.clone(), *stdin_feeds, Step::Read);
+        self.go_on_reload(wanted, Vec::new(), reading);
     }
 
-    /// The objects of the new channels exist, or could not be made.
-    pub(super) fn reload_ready(&mut self) {
-        let Some(made) = self.reloading.as_mut().and_then(|preparation| preparation.making.take()) else { return };
-        let Some(preparation) = self.reloading.take() else { return };
-        self.connections.events.remove(preparation.making.bell());
-        let (config, client, by) = (preparation.config.clone(), preparation.client, preparation.by.clone());
-        let result = made.and_then(|prepared| self.take_over(config, prepared));
-        self.end_reload(client, &by, result);
-        if let Some(signal) = self.reload_again.take() {
-            self.begin_reload(None, signal);
+    /// Waits for what comes of the work.
+    fn go_on_reload(&mut self, wanted: Wanted, names: Vec<ChannelName>, work: shm_proto::Result<Work<Step>>) {
+        let watched = work.and_then(|work| {
+            self.connections.events.add(work.bell(), Token::Preparation, Interest::READ)?;
+            Ok(work)
+        });
+        match watched {
+            Ok(work) => self.reloading = Some(Preparation { wanted, names, work }),
+            Err(e) => {
+                let refused = refusal(ErrorKind::Internal, format!("nothing was changed: {e}"));
+                self.end_reload(wanted, Err(refused));
+            }
         }
+    }
+
+    /// The configuration is read, or the objects of its new channels exist, or neither could be done.
+    pub(super) fn reload_ready(&mut self) {
+        let Some(step) = self.reloading.as_mut().and_then(|preparation| preparation.work.take()) else { return };
+        let Some(Preparation { wanted, work, .. }) = self.reloading.take() else { return };
+        self.connections.events.remove(work.bell());
+        let result = match step {
+            Ok(Step::Read(config)) => match self.new_channels(&config) {
+                Ok(new) if new.is_empty() => self.take_over(*config, Vec::new()),
+                Ok(new) => {
+                    let names = config.channels.iter().map(|channel| channel.name.clone()).collect();
+                    let making = preparation::start_making(config, new, self.owner);
+                    return self.go_on_reload(wanted, names, making);
+                }
+                Err(refused) => Err(refused),
+            },
+            Ok(Step::Made(config, prepared)) => self.take_over(*config, prepared),
+            Err(refused) => Err(refused),
+        };
+        self.end_reload(wanted, result);
     }
 
     /// Whether a reload is under way whose configuration has a channel of this name.
     pub(super) fn is_reloading(&self, name: &ChannelName) -> bool {
-        let mut channels = self.reloading.iter().flat_map(|preparation| &preparation.config.channels);
-        channels.any(|channel| channel.name == *name)
+        self.reloading.as_ref().is_some_and(|preparation| preparation.names.contains(name))
     }
 
-    /// Gives the present reload up; `why` is for the client that waits for it.
+    /// Gives up the present reload and the one that is wanted after it; `why` is for the clients that wait.
     pub(super) fn give_reload_up(&mut self, why: &str) {
         if let Some(preparation) = self.reloading.take() {
-            self.connections.events.remove(preparation.making.bell());
+            self.connections.events.remove(preparation.work.bell());
+            let mut wanted = preparation.wanted;
+            wanted.clients.extend(self.reload_again.take().into_iter().flat_map(|again| again.clients));
             let refused = refusal(ErrorKind::Busy, format!("nothing was changed: {why}"));
-            self.end_reload(preparation.client, &preparation.by, Err(refused));
+            self.end_reload(wanted, Err(refused));
         }
     }
 
-    fn end_reload(&mut self, client: Option<ClientId>, by: &str, result: Result<Reloaded, Refusal>) {
+    fn end_reload(&mut self, Wanted { by, clients }: Wanted, result: Result<Reloaded, Refusal>) {
         match &result {
             Ok(done) => operation(LogEvent::Reload)
-                .text("by", by)
+                .text("by", &by)
                 .number("created", done.created.len())
                 .number("removed", done.removed.len())
                 .number("changed", done.changed.len())
                 .number("kept", done.kept.len())
                 .info(),
-            Err(refusal) => operation(LogEvent::ReloadFailed).text("by", by).reason(&refusal.message).error(),
+            Err(refusal) => operation(LogEvent::ReloadFailed).text("by", &by).reason(&refusal.message).error(),
         }
         self.manager.ready(&super::summary(&self.channels));
-        if let Some(client) = client {
-            self.connections.reply(client, result.map(Done::Reload), Vec::new());
+        for client in clients {
+            self.connections.reply(client, result.clone().map(Done::Reload), Vec::new());
         }
+        self.reload_if_wanted();
     }
 
-    /// The new configuration, and the channels in it that are not there yet.
-    fn plan(&self) -> Result<(Config, Vec<ChannelConfig>), Refusal> {
-        // As it was at the start: standard input may have been closed since.
-        let host = Host { stdin_feeds: self.origin.stdin_feeds, ..Host::look() };
-        let config = config::load(&self.origin.given, &host)
-            .map_err(|e| refusal(e.kind(), format!("nothing was changed: {e}")))?;
+    /// The channels of the new configuration that are not there yet.
+    fn new_channels(&self, config: &Config) -> Result<Vec<ChannelConfig>, Refusal> {
         let is_present = |name: &ChannelName| self.channels.iter().any(|channel| channel.config().name == *name);
         let mut wanted = Vec::new();
         for channel in config.channels.iter().filter(|channel| !is_present(&channel.name)) {
@@ -155,7 +172,7 @@ impl Daemon {
             }
             wanted.push(channel.clone());
         }
-        Ok((config, wanted))
+        Ok(wanted)
     }
 
     /// Takes the configuration over, with the objects of its new channels.

@@ -14,12 +14,13 @@ impl Daemon {
     /// Begins to stop: no more clients are admitted, and writers give their role back first, so that everything published before
     /// the readers are told is in their reach.
     pub(super) fn stop(&mut self, reason: &str) {
+        // From here on, nothing new is begun.
+        self.stopping = Some(reason.to_owned());
         self.give_reload_up(reason);
         self.give_reexec_up(reason);
         self.give_creations_up(reason);
         operation(LogEvent::Stop).reason(reason).info();
         self.manager.stopping(reason);
-        self.stopping = Some(reason.to_owned());
         if let Some(socket) = self.socket.take() {
             self.connections.events.remove(&socket.listener);
         }
