@@ -1,8 +1,10 @@
 //! The log: one line per event, to standard error, to the journal behind it, to a file or to syslog.
 
+mod outlet;
+
 use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::net::UnixDatagram;
@@ -13,6 +15,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use env_logger::{Builder, WriteStyle};
 use log::{Level, LevelFilter};
 use shm_proto::internal::os::file_id::FileId;
+
+use outlet::Outlet;
 
 /// Where syslog listens.
 const SYSLOG: &str = "/dev/log";
@@ -63,10 +67,16 @@ pub(crate) fn start(level: LevelFilter, target: &Target) -> io::Result<()> {
     match target {
         // The journal adds its own times and shows no colour; it takes a line's priority from the line.
         Target::Stderr if stderr_is_journal() => {
-            builder.write_style(WriteStyle::Never);
             builder.format(|out, record| writeln!(out, "<{}>{}", priority(record.level()), record.args()));
+            let mark = format!("<{}>", priority(Level::Warn));
+            builder.target(env_logger::Target::Pipe(Box::new(Outlet::new(io::stderr(), mark))));
         }
-        Target::Stderr => {}
+        Target::Stderr => {
+            if shows_colour() {
+                builder.write_style(WriteStyle::Always);
+            }
+            builder.target(env_logger::Target::Pipe(Box::new(Outlet::new(io::stderr(), String::new()))));
+        }
         Target::Syslog => {
             let tag = format!("shmd[{}]", std::process::id());
             // Without a time of its own: the receiver adds one, and knows the time zone.
@@ -118,6 +128,12 @@ pub(crate) fn last_words(reason: &str) {
     format!("shmd: {reason}").lines().for_each(|line| text.extend([mark, line, "\n"]));
     // There is no other place to report that standard error is closed.
     let _ = io::stderr().write_all(text.as_bytes());
+}
+
+/// Whether standard error is a terminal whose user wants colour there.
+fn shows_colour() -> bool {
+    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    io::stderr().is_terminal() && !is_set("NO_COLOR") && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
 }
 
 fn stderr_is_journal() -> bool {

@@ -25,10 +25,12 @@ mod removal;
 mod service;
 mod siege;
 mod sizes;
+mod slow_files;
 mod sources;
 mod status;
 mod steps;
 mod timestamps;
+mod unread_log;
 
 use std::fs;
 use std::io::{Read, Seek, SeekFrom, Write};
