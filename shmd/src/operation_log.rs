@@ -3,10 +3,11 @@
 //! There is one operation log per process, like the log itself: threads and objects without access to the daemon write
 //! entries, too, and the last entries are written when most of the daemon is gone.
 
+mod beginnings;
 mod file;
 mod saving;
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -17,6 +18,7 @@ use shm_proto::internal::control::VERSION;
 pub(crate) use shm_proto::internal::control::log::LogEvent;
 use shm_proto::internal::control::log::{Fields, LogEntry, Severity, Value};
 
+use beginnings::Beginnings;
 pub(crate) use saving::{Saved, save_in, settle};
 
 use crate::peer::Peer;
@@ -77,6 +79,7 @@ pub(crate) fn answer(entries: &[Arc<Kept>], most: usize) -> Vec<u8> {
 struct Ring {
     entries: VecDeque<Arc<Kept>>,
     passing: VecDeque<Arc<Kept>>,
+    beginnings: Beginnings,
     most: usize,
     seq: u64,
 }
@@ -90,7 +93,7 @@ fn ring() -> MutexGuard<'static, Ring> {
 
 impl Ring {
     const fn new(most: usize) -> Self {
-        Self { entries: VecDeque::new(), passing: VecDeque::new(), most, seq: 0 }
+        Self { entries: VecDeque::new(), passing: VecDeque::new(), beginnings: Beginnings::new(), most, seq: 0 }
     }
 
     fn keep(&mut self, mut entry: LogEntry) {
@@ -101,6 +104,7 @@ impl Ring {
     /// Keeps an entry that has a number.
     fn add(&mut self, entry: LogEntry) {
         self.seq = entry.seq;
+        self.beginnings.note(&entry);
         let passes = PASSING.contains(&entry.event);
         if passes { &mut self.passing } else { &mut self.entries }.push_back(Arc::new(Kept::new(entry)));
         self.trim();
@@ -122,6 +126,8 @@ impl Ring {
             let passing = self.passing.len() > share || (!self.passing.is_empty() && older) || self.entries.is_empty();
             if passing { &mut self.passing } else { &mut self.entries }.pop_front();
         }
+        let oldest = self.after(0).next().map_or(self.seq + 1, |entry| entry.seq);
+        self.beginnings.forget_before(oldest);
     }
 
     /// In their order.
@@ -157,6 +163,12 @@ pub(crate) fn newest() -> u64 {
 /// The entries that are still there with a number above `since`, the oldest first.
 pub(crate) fn after(since: u64) -> Vec<Arc<Kept>> {
     ring().after(since).cloned().collect()
+}
+
+/// The numbers of the first entries about these channels: what is before may be about somebody else's channel of the same name.
+pub(crate) fn beginnings<'c>(channels: impl Iterator<Item = &'c ChannelName>) -> HashMap<ChannelName, u64> {
+    let ring = ring();
+    channels.map(|channel| (channel.clone(), ring.beginnings.of(channel))).collect()
 }
 
 /// Something that happened; [`info`](Operation::info), [`warn`](Operation::warn) or [`error`](Operation::error) tell it.

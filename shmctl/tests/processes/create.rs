@@ -272,3 +272,22 @@ fn a_full_state_directory_refuses_what_is_to_be_kept_and_nothing_else() {
     daemon.cli(&["remove", "cam"]).quiet();
     assert_eq!(std::fs::read_dir(&kept).unwrap().count(), 0);
 }
+
+#[test]
+fn the_log_of_a_removed_channel_is_not_shown_to_who_creates_the_next_one_of_its_name() {
+    if skip_without_root("the_log_of_a_removed_channel_is_not_shown_to_who_creates_the_next_one_of_its_name") {
+        return;
+    }
+    let daemon = open_daemon("");
+    cli_as(ALICE, &daemon, &["create", "cam", "--max", "1MiB"]).ok();
+    let reader = daemon.spawn(&["read", "cam"]);
+    wait_until("the reader is attached", || daemon.cli(&["log"]).text().contains("event=attach channel=cam"));
+    cli_as(ALICE, &daemon, &["remove", "cam"]).ok();
+    reader.wait();
+    wait_until("the reader is gone", || daemon.cli(&["log"]).text().contains("event=remove channel=cam"));
+    cli_as(BOB, &daemon, &["create", "cam", "--max", "1MiB"]).ok();
+    let log = cli_as(BOB, &daemon, &["log", "cam"]).quiet().text();
+    assert!(log.contains("event=create channel=cam") && log.lines().count() == 1, "{log}");
+    let all = daemon.cli(&["log", "cam"]).quiet().text();
+    assert!(all.contains("event=attach channel=cam") && all.matches("event=create channel=cam").count() == 2, "{all}");
+}

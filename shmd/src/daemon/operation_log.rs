@@ -1,6 +1,6 @@
 //! Showing the operation log, once or continuously.
 
-use std::collections::HashSet;
+use std::collections::HashMap;
 
 use shm_proto::internal::control::MAX_REPLY;
 use shm_proto::internal::os::peer::Credentials;
@@ -28,8 +28,9 @@ pub(super) struct Follower {
     channel: Option<ChannelName>,
 }
 
-/// The channels whose entries a client is shown; nothing for one that is shown all entries, those of no channel included.
-type Visible = Option<HashSet<ChannelName>>;
+/// The channels whose entries a client is shown, each with the number of the first entry; nothing for one that is shown all entries,
+/// those of no channel included.
+type Visible = Option<HashMap<ChannelName, u64>>;
 
 impl Daemon {
     /// Answers a `log` request.
@@ -106,7 +107,7 @@ impl Daemon {
 
     fn visible_to(&self, peer: &Credentials) -> Visible {
         let visible = self.channels.iter().filter(|channel| may_see(channel, peer));
-        (!is_master(peer.uid)).then(|| visible.map(|channel| channel.config().name.clone()).collect())
+        (!is_master(peer.uid)).then(|| operation_log::beginnings(visible.map(|channel| &channel.config().name)))
     }
 }
 
@@ -114,5 +115,6 @@ fn shows(follower: &Follower, visible: &Visible, entry: &Kept) -> bool {
     if follower.channel.is_some() && entry.channel != follower.channel {
         return false;
     }
-    visible.as_ref().is_none_or(|visible| entry.channel.as_ref().is_some_and(|channel| visible.contains(channel)))
+    let first = |visible: &HashMap<ChannelName, u64>| visible.get(entry.channel.as_ref()?).copied();
+    visible.as_ref().is_none_or(|visible| first(visible).is_some_and(|first| entry.seq >= first))
 }
