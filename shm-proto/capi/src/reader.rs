@@ -32,13 +32,16 @@ pub struct ShmdReader {
     buffer: Vec<u8>,
     /// The number of a handoff's message that is in the buffer and was not given to the program, whose memory was too small.
     kept: Option<u64>,
+    /// Messages that were lost before one that was overwritten while it was copied. The next message's `lost_before` counts them.
+    lost_untold: u64,
     notice: Option<CString>,
 }
 
 impl ShmdReader {
     fn hand_out(source: Source, place: &mut *mut ShmdReader) -> Outcome {
         let (guard, held) = (Guard::new()?, Held::Nothing);
-        let reader = ShmdReader { guard, held, generation: 0, source, buffer: Vec::new(), kept: None, notice: None };
+        let (buffer, kept, notice) = (Vec::new(), None, None);
+        let reader = ShmdReader { guard, held, generation: 0, source, buffer, kept, lost_untold: 0, notice };
         let reader = Box::into_raw(Box::new(reader));
         // So that a message of another reader is not taken for one of this reader.
         // SAFETY: it was made just now.
@@ -112,6 +115,9 @@ impl ShmdReader {
         (to.data, to.len) = (message.as_ptr(), message.len());
         (to.seq, to.lost_before, to.generation) = (message.seq(), message.lost_before(), self.generation);
         to.published_ns = message.published_ns().unwrap_or(0);
+        if self.lost_untold != 0 {
+            to.lost_before += std::mem::take(&mut self.lost_untold);
+        }
         // Nothing was open, so that nothing has to be dropped.
         std::mem::forget(std::mem::replace(&mut self.held, Held::Message(message)));
     }

@@ -16,7 +16,6 @@ use crate::source::{Next, timed_out};
 impl ShmdReader {
     fn receive_copy(&mut self, into: &mut [u8], timeout: Option<Duration>) -> Result<(Received, usize), Failure> {
         let deadline_ns = shm_proto::internal::os::clock::deadline(timeout);
-        let mut lost_before = 0;
         loop {
             let now_ns = shm_proto::internal::os::clock::monotonic_ns();
             let left = timeout.map(|_| Duration::from_nanos(deadline_ns.saturating_sub(now_ns)));
@@ -29,10 +28,14 @@ impl ShmdReader {
                 }
                 Next::Message(message) => {
                     let (seq, published_ns, len) = (message.seq(), message.published_ns(), message.copy_to(into));
-                    lost_before += message.lost_before();
+                    let lost = message.lost_before();
                     match message.finish().map_err(|error| self.went_wrong(error)) {
-                        Ok(()) => return Ok((Received { seq, lost_before, published_ns }, len)),
-                        Err(failure) if failure.is_about_one_message() => {}
+                        Ok(()) => {
+                            let lost_before = lost + std::mem::take(&mut self.lost_untold);
+                            return Ok((Received { seq, lost_before, published_ns }, len));
+                        }
+                        // Waiting for another one may end otherwise.
+                        Err(failure) if failure.is_about_one_message() => self.lost_untold += lost,
                         Err(failure) => return Err(failure),
                     }
                 }
