@@ -1,7 +1,7 @@
 //! Receiving many small messages in one call.
 
 use std::sync::MutexGuard;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
@@ -34,8 +34,11 @@ pub(crate) fn recv_many<'py>(
     timeout: Option<Duration>,
 ) -> PyResult<Bound<'py, PyList>> {
     let list = PyList::empty(py);
+    let since = Instant::now();
     while most > 0 && list.is_empty() {
-        let Some(mut inner) = await_first(py, shared, timeout)? else { break };
+        // Not the whole time again after messages that were overwritten.
+        let left = timeout.map(|timeout| timeout.saturating_sub(since.elapsed()));
+        let Some(mut inner) = await_first(py, shared, left)? else { break };
         while list.len() < most
             && let Some(bytes) = next_copy(py, shared, &mut inner)?
         {
@@ -92,8 +95,10 @@ pub(crate) fn read_array<'py>(
     let array = numpy.call_method1("empty", (bytes, "u1"))?;
     let mut filled = 0;
     let mut output = Output::of(&array)?;
+    let since = Instant::now();
     while most > 0 && filled == 0 {
-        let Some(mut inner) = await_first(py, shared, timeout)? else { break };
+        let left = timeout.map(|timeout| timeout.saturating_sub(since.elapsed()));
+        let Some(mut inner) = await_first(py, shared, left)? else { break };
         let (out, reader) = (output.as_mut_slice(), &mut *inner);
         match py.detach(move || fill(shared, reader, out, item)) {
             Ok(count) => filled = count,
