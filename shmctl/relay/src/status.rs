@@ -14,6 +14,8 @@ use shmctl::human::bytes_in_words;
 
 use crate::link::Link;
 
+/// How long a channel is away before it is said: a daemon may be started again.
+const AWAY: Duration = Duration::from_secs(1);
 /// Between two looks at the state.
 const LOOK: Duration = Duration::from_secs(1);
 /// Between two versions of the metrics file, in looks.
@@ -28,6 +30,8 @@ pub(crate) enum State {
     Connecting,
     /// Messages are carried as they come.
     Relaying,
+    /// A relay out has no channel to read: the daemon is away, or has no channel of that name.
+    NoChannel,
     /// The server has no stream of that name any more.
     Gone,
     /// The link stands still, and the channel holds new messages. Or a relay in cannot publish, and the stream holds them.
@@ -38,9 +42,10 @@ pub(crate) enum State {
     Dropping,
 }
 
-const STATES: [(State, &str); 6] = [
+const STATES: [(State, &str); 7] = [
     (State::Connecting, "connecting"),
     (State::Relaying, "relaying"),
+    (State::NoChannel, "no channel"),
     (State::Gone, "stream removed"),
     (State::Waiting, "stalled, waiting"),
     (State::Spooling, "stalled, spooling"),
@@ -61,6 +66,8 @@ pub(crate) struct Status {
     stream: String,
     pub(crate) link: Arc<Link>,
     state: Cell<State>,
+    /// Since when a relay out has had no channel to read.
+    channel_away: Cell<Option<Instant>>,
     /// The relay does nothing any more.
     is_over: Cell<bool>,
     /// Why the state is as it is, if it is not as usual.
@@ -86,6 +93,7 @@ impl Status {
             stream: stream.to_owned(),
             link: Arc::default(),
             state: Cell::new(State::Connecting),
+            channel_away: Cell::default(),
             is_over: Cell::default(),
             why: RefCell::default(),
             messages: Cell::default(),
@@ -119,6 +127,17 @@ impl Status {
             "out" => format!("{} -> {}", self.channel, self.stream),
             _ => format!("{} -> {}", self.stream, self.channel),
         }
+    }
+
+    /// Notes whether there is a channel to read.
+    pub(crate) fn note_channel(&self, is_there: bool) {
+        let since = self.channel_away.get().unwrap_or_else(Instant::now);
+        self.channel_away.set((!is_there).then_some(since));
+    }
+
+    /// Whether there has been no channel to read for a while.
+    pub(crate) fn lacks_channel(&self) -> bool {
+        self.channel_away.get().is_some_and(|since| since.elapsed() >= AWAY)
     }
 
     pub(crate) fn state(&self) -> State {

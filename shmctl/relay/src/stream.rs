@@ -65,7 +65,11 @@ pub(crate) async fn create(context: &Context, name: &str, subjects: &str, bytes:
             CreateStreamErrorKind::JetStream(e) if !is_servers_own(e.code()) => {
                 return Err(Trouble::last(format!("the server does not make stream {name}: {e}")));
             }
-            _ => return Err(Trouble::passing(format!("cannot make stream {name}"), with_causes(&error))),
+            // It may be too large for what the server may store.
+            _ => {
+                let what = format!("cannot make stream {name} with {bytes} bytes (--stream-bytes)");
+                return Err(Trouble::passing(what, with_causes(&error)));
+            }
         },
     }
     find(context, name, subjects).await

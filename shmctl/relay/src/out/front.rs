@@ -84,6 +84,7 @@ impl Front {
             if let Some(notice) = follower.notice() {
                 warn!("{notice}");
             }
+            self.status.note_channel(follower.is_attached());
             if !follower.is_attached() {
                 self.await_message(&mut stop).await?;
                 continue;

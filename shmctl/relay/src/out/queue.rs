@@ -246,6 +246,7 @@ impl Queue {
             Policy::Drop if inner.is_dropping && self.is_stalled(&inner) => State::Dropping,
             _ if self.is_stalled(&inner) => State::Waiting,
             _ if !self.status.link.is_connected() => State::Connecting,
+            _ if self.status.lacks_channel() => State::NoChannel,
             _ => State::Relaying,
         };
         let silent = || {
@@ -254,6 +255,7 @@ impl Queue {
         };
         let why = match state {
             State::Relaying => String::new(),
+            State::NoChannel => "the relay waits for the daemon or the channel".to_owned(),
             State::Connecting => self.status.link.why(),
             _ if inner.why.is_empty() && self.is_stalled(&inner) => silent(),
             _ => inner.why.clone(),

@@ -249,3 +249,19 @@ fn a_relay_in_says_that_it_cannot_publish() {
     drop(another);
     until("relaying");
 }
+
+#[test]
+fn a_relay_out_says_that_it_has_no_channel() {
+    let Some((server, mut here, there)) = ends("a_relay_out_says_that_it_has_no_channel") else { return };
+    let metrics = here.daemon.place.path("relay.prom");
+    let mut out = here.out_with_stream(&server.url(), &["--metrics", metrics.to_str().unwrap()]);
+    let _inward = there.inward(&server.url(), &[]);
+    here.daemon.stop(Signal::SIGTERM);
+    out.until_err_has("cam -> CAM: no channel: the relay waits for the daemon or the channel");
+    let has = |state: &str| std::fs::read_to_string(&metrics).unwrap().contains(&format!("state=\"{state}\"}} 1"));
+    wait_until("the metrics show it", || has("no channel"));
+    here.launch();
+    wait_until("the metrics show that it is over", || has("relaying"));
+    Source::start(here.daemon.endpoint(), 10, 0, Duration::ZERO).finish();
+    Sink::start(there.daemon.endpoint(), 0, 0).finish(10);
+}
