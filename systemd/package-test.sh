@@ -170,8 +170,12 @@ until_so "shmd is active" active
 is_kept || fail "the removal took the channel that is kept with it"
 # What a daemon that was killed for good would leave.
 inside runuser -u shmd -- sh -c 'touch /dev/shm/shmd.killed /run/shmd/killed'
+# And what the package shmd-relay would have there.
+inside sh -c 'mkdir /etc/shmd/relay; touch /etc/shmd/relay/cam.conf'
 inside dpkg -P shmd libshmd-dev libshmd0 >"$work/purge" 2>&1 || fail "dpkg -P: $(cat "$work/purge")"
 [ -z "$(left)" ] || fail "left after the purge: $(left)"
+inside rm /etc/shmd/relay/cam.conf || fail "the purge took the relays' configuration with it"
+inside rmdir /etc/shmd/relay /etc/shmd || fail "left after the purge: $(inside find /etc/shmd)"
 files >"$work/after"
 differences=$(diff "$work/before" "$work/after") || fail "left after the purge: $differences"
 say "passed"
