@@ -1,6 +1,7 @@
 //! What else a daemon that died leaves to the next one.
 
 mod campaign;
+mod coming;
 mod dead;
 mod evicted;
 mod fifo;
