@@ -51,6 +51,7 @@ pub(crate) async fn run(args: Out, global: &Global, metrics: Option<&Path>) -> R
     let mut stop = Stop::on_signals()?;
     let channel = global.channel.as_ref().map(ToString::to_string);
     let status = Rc::new(Status::new("out", channel.as_deref(), &args.server.stream));
+    status.note_channel(false);
     let policy = match &args.when_stalled {
         WhenStalled::Wait => Policy::Wait,
         WhenStalled::Drop => Policy::Drop,

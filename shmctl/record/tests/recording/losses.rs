@@ -1,7 +1,7 @@
 //! What is missing is noted and counted.
 
 use nix::sys::signal::Signal;
-use shm_test_support::Daemon;
+use shm_test_support::{Daemon, wait_until};
 
 use crate::kit::{Contents, caught_up, record};
 
@@ -81,8 +81,10 @@ fn an_evicted_recorder_goes_on_and_the_gap_is_noted() {
     }
     recorder.thaw();
     recorder.until_err_has("evicted");
-    // It may be attached again or not at the moment when it is told to end.
+    // What it has not heard of before it is told to end cannot be missing.
+    wait_until("it is attached again", || daemon.stat().readers.iter().any(|reader| reader.reader > 1));
     writer.publish(b"10000").unwrap();
+    caught_up(&daemon);
     recorder.signal(Signal::SIGINT);
     recorder.wait().ok();
     let contents = Contents::of(&file);

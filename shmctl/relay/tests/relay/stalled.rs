@@ -256,6 +256,7 @@ fn a_relay_out_says_that_it_has_no_channel() {
     let metrics = here.daemon.place.path("relay.prom");
     let mut out = here.out_with_stream(&server.url(), &["--metrics", metrics.to_str().unwrap()]);
     let _inward = there.inward(&server.url(), &[]);
+    out.until_err_has("cam -> CAM: relaying");
     here.daemon.stop(Signal::SIGTERM);
     out.until_err_has("cam -> CAM: no channel: the relay waits for the daemon or the channel");
     let has = |state: &str| std::fs::read_to_string(&metrics).unwrap().contains(&format!("state=\"{state}\"}} 1"));
