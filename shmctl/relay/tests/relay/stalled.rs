@@ -263,6 +263,6 @@ fn a_relay_out_says_that_it_has_no_channel() {
     wait_until("the metrics show it", || has("no channel"));
     here.launch();
     wait_until("the metrics show that it is over", || has("relaying"));
-    Source::start(here.daemon.endpoint(), 10, 0, Duration::ZERO).finish();
+    let _source = Source::start(here.daemon.endpoint(), 10, 0, Duration::ZERO);
     Sink::start(there.daemon.endpoint(), 0, 0).finish(10);
 }
