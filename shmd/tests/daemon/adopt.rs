@@ -2,6 +2,7 @@
 
 mod found;
 mod newcomer;
+mod order;
 
 use std::fs;
 use std::os::fd::AsFd;

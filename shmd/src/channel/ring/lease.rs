@@ -90,6 +90,11 @@ impl Offer {
         hold_back(&self.page, &self.lines);
     }
 
+    /// Notes that the holder knows all of them, and waits for none.
+    pub(super) fn know_all(&mut self) {
+        self.lines.know_all();
+    }
+
     /// Turns the offer into a lease: the role is held from now on. The caller must now [send](Lease::send) the lines.
     pub(super) fn to(self, to: To) -> Lease {
         let held_back = self.lines.len() > 0;
@@ -166,6 +171,11 @@ impl Lease {
     /// Notes how many readers may come back that the writer must wait for.
     pub(super) fn miss(&mut self, readers: u64) {
         self.lines.miss(readers);
+    }
+
+    /// Whether the writer knows all readers that may come back.
+    pub(super) fn knows_all(&self) -> bool {
+        self.lines.knows_all()
     }
 
     /// The writer has taken this number of lines.

@@ -9,7 +9,7 @@ use shm_proto::internal::ring::link::ToWriter;
 use shm_proto::{Done, Error, ErrorKind, Refusal, Result};
 
 use super::Ring;
-use super::lease::{Offer, To};
+use super::lease::{Lease, Offer, To};
 use crate::client;
 use crate::connections::Connections;
 use crate::event_loop::{ClientId, Timer};
@@ -81,8 +81,8 @@ impl Ring {
         self.change_size(connections, |sizing, _| sizing.resumed(capacity));
         // What a dead daemon held back for the writer, or had noted because the writer had not found that daemon.
         if !lacks_lines && !self.segments.has_unnamed() {
-            // The writer knows its readers already.
-            self.returning.give_up();
+            // The writer knows its readers already. Whoever writes after it does not.
+            offer.know_all();
         }
         offer.put(self.segments.policy());
         // This line cancels a shrink that the dead daemon requested, and answers a request to grow. If a shrink is
@@ -109,7 +109,8 @@ impl Ring {
     /// The time of the missing readers is over.
     pub(crate) fn give_up_missing(&mut self, connections: &mut Connections) {
         let missing = self.returning.give_up();
-        if missing > 0 {
+        // Nobody has waited for them if the writer knows them.
+        if missing > 0 && !self.writer.lease().is_some_and(Lease::knows_all) {
             let reason = "they were attached to the daemon before this one and have not come back";
             self.about(LogEvent::Missing).number("readers", missing).reason(reason).warn();
             self.miss_nobody(connections);

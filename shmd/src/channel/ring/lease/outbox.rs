@@ -22,6 +22,8 @@ pub(crate) struct Outbox {
     taken: u64,
     /// Readers that the writer will be told of, but that have not come yet.
     missing: u64,
+    /// The writer knows whoever may still come.
+    knows_all: bool,
 }
 
 impl Outbox {
@@ -80,9 +82,19 @@ impl Outbox {
         self.taken = lines.clamp(self.taken, self.sent);
     }
 
-    /// Notes how many readers may come back that the writer must wait for.
+    /// Notes that the writer knows all readers that may come back: it waits for none of them.
+    pub(crate) fn know_all(&mut self) {
+        (self.missing, self.knows_all) = (0, true);
+    }
+
+    /// Whether the writer knows all readers that may come back.
+    pub(crate) fn knows_all(&self) -> bool {
+        self.knows_all
+    }
+
+    /// Notes how many readers may come back that the writer must wait for, unless it knows them.
     pub(crate) fn miss(&mut self, readers: u64) {
-        self.missing = readers;
+        self.missing = if self.knows_all { 0 } else { readers };
     }
 
     /// The number of lines that wait, or are to come.
@@ -192,6 +204,16 @@ mod tests {
         outbox.put_back(line.clone());
         assert!(!outbox.are_taken());
         assert_eq!((outbox.next(), outbox.next()), (Some(line), None));
+    }
+
+    #[test]
+    fn a_writer_that_knows_all_who_may_come_waits_for_nobody() {
+        let mut outbox = Outbox::default();
+        outbox.miss(2);
+        assert_eq!((outbox.len(), outbox.are_taken()), (2, false));
+        outbox.know_all();
+        outbox.miss(1);
+        assert_eq!((outbox.len(), outbox.are_taken()), (0, true));
     }
 
     #[test]

@@ -1,0 +1,39 @@
+//! Writers and readers that come back in another order than usual, or not at all.
+
+use std::thread;
+use std::time::Duration;
+
+use shm_proto::{Reader, Start, Writer};
+
+use super::{LENT, number, publish};
+use crate::{Daemon, joined, wait_for};
+
+/// The first writer has lived through the death and knows the reader. The second one does not.
+#[test]
+fn a_reader_that_is_slow_to_come_back_loses_nothing_if_the_writer_that_knew_it_is_gone() {
+    let mut daemon = Daemon::start("adopt-slow", LENT);
+    let mut reader = Reader::attach(&daemon.endpoint(), None, Start::Oldest).unwrap();
+    let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
+    publish(&mut writer, 0..100);
+    daemon.die();
+    daemon.come_back();
+    let is_back = |writer: &mut Writer| {
+        writer.maintain().unwrap();
+        daemon.stat().writer.is_some()
+    };
+    wait_for(|| is_back(&mut writer), || daemon.log());
+    drop(writer);
+    wait_for(|| daemon.stat().writer.is_none(), || daemon.log());
+    let endpoint = daemon.endpoint();
+    let publishing = thread::spawn(move || {
+        let mut writer = Writer::attach(&endpoint, None).unwrap();
+        publish(&mut writer, 100..100_000);
+        writer
+    });
+    // Not in the segment in which the reader is. The writer has the time to fill its ring many times.
+    daemon.await_log(|log| log.contains("event=move channel=main"));
+    thread::sleep(Duration::from_millis(200));
+    assert!((0..100_000).all(|n| number(&mut reader) == n));
+    drop(joined(publishing));
+    assert_eq!((reader.received(), reader.lost()), (100_000, 0));
+}
