@@ -216,6 +216,11 @@ impl Reader {
         self.bell.ring();
     }
 
+    /// Wakes the reader if it sleeps in a poll loop.
+    pub(super) fn ring(&self) {
+        self.bell.ring();
+    }
+
     /// One more move is to be made.
     pub(super) fn move_once(&self) {
         self.page.control.value.fetch_add(control::MOVE, Ordering::SeqCst);

@@ -36,7 +36,8 @@ impl Ring {
     pub(in crate::channel) fn look_after_readers(&mut self, now: Instant, shot: &Snapshot) {
         let (name, patience) = (&self.config.name, self.config.stalled_after);
         // A writer that has not found this daemon yet, or has not looked at its answer, does not know, and does not wake, readers
-        // that have attached since.
+        // that have attached since. Of a reader that has come back, such a writer takes the flag, and rings the bell that
+        // the reader had before.
         let is_unknown = self.writer.expected().is_some() || self.writer.lease().is_some_and(Lease::is_behind);
         for (number, reader) in self.readers.standing_mut() {
             let cursor = reader.cursor();
@@ -44,8 +45,8 @@ impl Ring {
             // something to read.
             let dozes = reader.waiting() == waiting::SEMAPHORE;
             let has_something = cursor.is_none_or(|cursor| cursor < shot.tail.pos);
-            if is_unknown && has_something && reader.waiting() == waiting::BELL {
-                reader.signal(0);
+            if is_unknown && has_something && !dozes {
+                reader.ring();
             }
             let due = dozes || has_something;
             let found = reader.look(now, cursor.unwrap_or(u64::MAX), due, patience);

@@ -1,12 +1,14 @@
 //! Writers and readers that come back in another order than usual, or not at all.
 
+use std::os::fd::AsFd;
 use std::thread;
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use shm_proto::{Reader, Start, Writer};
 
 use super::{LENT, number, publish};
-use crate::{Daemon, joined, wait_for};
+use crate::{Daemon, PATIENCE, joined, wait_for};
 
 /// The first writer has lived through the death and knows the reader. The second one does not.
 #[test]
@@ -36,4 +38,36 @@ fn a_reader_that_is_slow_to_come_back_loses_nothing_if_the_writer_that_knew_it_i
     assert!((0..100_000).all(|n| number(&mut reader) == n));
     drop(joined(publishing));
     assert_eq!((reader.received(), reader.lost()), (100_000, 0));
+}
+
+/// The writer takes the reader's flag, and rings the bell that the reader had before the death.
+#[test]
+fn a_reader_that_is_back_is_woken_for_the_message_of_a_writer_that_is_not() {
+    let mut daemon = Daemon::start("adopt-other-bell", LENT);
+    let mut reader = Reader::attach(&daemon.endpoint(), None, Start::Oldest).unwrap();
+    let lonely = daemon.endpoint().with_patience(Duration::ZERO);
+    let mut writer = Writer::attach(&lonely, None).unwrap();
+    publish(&mut writer, 0..100);
+    assert!((0..100).all(|n| number(&mut reader) == n));
+    daemon.die();
+    daemon.come_back();
+    let is_back = |reader: &mut Reader| {
+        assert!(reader.try_recv().unwrap().is_none());
+        daemon.stat().readers.len() == 1
+    };
+    wait_for(|| is_back(&mut reader), || daemon.log());
+    // It hears the daemon's answer, and sleeps.
+    let sleeps = |reader: &mut Reader| {
+        assert!(reader.try_recv().unwrap().is_none());
+        let asleep = reader.arm().unwrap();
+        asleep && !is_ready(reader, PollTimeout::ZERO)
+    };
+    wait_for(|| sleeps(&mut reader), || daemon.log());
+    publish(&mut writer, 100..101);
+    assert!(is_ready(&reader, PollTimeout::try_from(PATIENCE).unwrap()), "{}", daemon.log());
+    assert_eq!(number(&mut reader), 100);
+}
+
+fn is_ready(reader: &Reader, patience: PollTimeout) -> bool {
+    poll(&mut [PollFd::new(reader.as_fd(), PollFlags::POLLIN)], patience).unwrap() == 1
 }
