@@ -238,6 +238,10 @@ impl Link<ToWriter, ToDaemon> for LentLink {
         self.line.has_given_up()
     }
 
+    fn daemon_has_come(&mut self) {
+        self.line.daemon_has_come();
+    }
+
     fn looks_for_daemon(&self) -> Option<u64> {
         self.line.looks_for_daemon()
     }

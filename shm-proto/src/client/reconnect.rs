@@ -6,7 +6,8 @@
 //!   +------------------+   until the patience is over, or the daemon says no
 //! ```
 //!
-//! A writer goes on after its patience is over, with an attempt a second. Once it has asked, it waits a moment for the answer:
+//! A writer goes on after its patience is over, with an attempt a second. If the ring says that a daemon has come, the patience
+//! begins anew. Once it has asked, it waits a moment for the answer:
 //! before that, it knows no reader that has attached to the new daemon, and wakes none, and it may look again no sooner than
 //! with its next message.
 
@@ -91,6 +92,13 @@ impl Reconnecting {
     /// Whether there is no daemon, and none has come for as long as this program waits for one.
     pub(super) fn has_given_up(&self) -> bool {
         self.conn.is_none() && self.search.as_ref().is_none_or(|search| search.has_given_up)
+    }
+
+    /// A daemon has come, as the ring says. Looks for it at once, with new patience.
+    pub(super) fn daemon_has_come(&mut self) {
+        if let (None, Some(search)) = (&self.conn, &mut self.search) {
+            search.begin_again();
+        }
     }
 
     /// The content that the program expects of the channel, under each daemon.
@@ -212,6 +220,11 @@ impl Search {
     fn new(endpoint: Endpoint) -> Self {
         let moment = Duration::ZERO;
         Search { endpoint, moment, lost_ns: 0, next_ns: 0, has_given_up: false, asked: None, timer: None }
+    }
+
+    /// There is a daemon that has not been found.
+    fn begin_again(&mut self) {
+        (self.lost_ns, self.next_ns, self.has_given_up) = (monotonic_ns(), 0, false);
     }
 
     /// The daemon is gone.

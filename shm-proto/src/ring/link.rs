@@ -260,6 +260,9 @@ pub trait Link<In, Out>: Send + fmt::Debug {
     fn has_given_up(&self) -> bool {
         false
     }
+
+    /// A daemon has come: a link that looks for one looks at once.
+    fn daemon_has_come(&mut self) {}
 }
 
 /// A writer's end.

@@ -84,7 +84,13 @@ impl Lease {
         // Acquire, for the same reason as in `is_current`.
         self.generation = self.page.generation.value.load(Ordering::Acquire);
         // Acquire pairs with the fence before the daemon's 0: whoever sees the 0 also sees that there are lines to come.
-        self.unnamed = notes.unnamed.load(Ordering::Acquire);
+        let unnamed = notes.unnamed.load(Ordering::Acquire);
+        if std::mem::replace(&mut self.unnamed, unnamed) < unnamed
+            && let Some(link) = &mut self.link
+        {
+            // Also if this writer has given up looking: a daemon that has let readers in is there, or was until just now.
+            link.daemon_has_come();
+        }
     }
 
     /// Whether the link is to be read: there is a line, or there are other readers that the daemon has not named. For

@@ -6,7 +6,7 @@ use std::time::Duration;
 use shm_proto::{Reader, Start, Writer};
 
 use super::{LENT, number, publish};
-use crate::{Daemon, wait_for};
+use crate::{Daemon, joined, wait_for};
 
 /// It never rests, so it never has a reason to look at its connection, and nobody can tell it anything.
 #[test]
@@ -50,4 +50,28 @@ fn a_writer_that_has_given_up_waiting_for_a_daemon_is_found_by_one_that_comes_la
     let mut late = Reader::attach(&daemon.endpoint(), None, Start::New).unwrap();
     publish(&mut writer, 2..3);
     assert!((0..3).all(|n| number(&mut reader) == n) && number(&mut late) == 2);
+}
+
+/// It looks for a daemon once a second by now, and fills its ring many times in that time.
+#[test]
+fn a_reader_that_attaches_before_such_a_writer_looks_again_loses_nothing() {
+    let mut daemon = Daemon::start("adopt-late-reader", LENT);
+    let patience = Duration::from_millis(100);
+    let mut writer = Writer::attach(&daemon.endpoint().with_patience(patience), None).unwrap();
+    publish(&mut writer, 0..100);
+    daemon.die();
+    let mut has_given_up = || {
+        writer.maintain().unwrap();
+        writer.is_disconnected()
+    };
+    wait_for(&mut has_given_up, || daemon.log());
+    daemon.come_back();
+    let mut reader = Reader::attach(&daemon.endpoint(), None, Start::Oldest).unwrap();
+    let publishing = thread::spawn(move || {
+        publish(&mut writer, 100..100_000);
+        writer
+    });
+    assert!((0..100_000).all(|n| number(&mut reader) == n));
+    drop(joined(publishing));
+    assert_eq!((reader.received(), reader.lost()), (100_000, 0));
 }
