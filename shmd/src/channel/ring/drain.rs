@@ -10,8 +10,12 @@ use crate::connections::Connections;
 
 impl Ring {
     /// Whether every reader has read everything. The caller repeats the call until this is true. Evicts a reader that
-    /// has not moved for `evict_after`, as the writer would.
+    /// has not moved for `evict_after`, as the writer would. A reader of a dead daemon that may still come back has not read everything.
     pub(crate) fn is_drained(&mut self, connections: &mut Connections, now: Instant) -> bool {
+        self.bury_missing(connections);
+        if self.returning.begin(now).is_some_and(|until| now < until) {
+            return false;
+        }
         let tail = match self.segments.current().snapshot() {
             Ok(shot) => shot.tail.pos,
             // The header could not be read this time; the next call may succeed.

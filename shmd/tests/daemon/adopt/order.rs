@@ -5,7 +5,7 @@ use std::thread;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use shm_proto::{Reader, Start, Writer};
+use shm_proto::{Reader, ReaderError, Start, Writer};
 
 use super::{LENT, number, publish};
 use crate::{Daemon, PATIENCE, joined, wait_for};
@@ -70,4 +70,30 @@ fn a_reader_that_is_back_is_woken_for_the_message_of_a_writer_that_is_not() {
 
 fn is_ready(reader: &Reader, patience: PollTimeout) -> bool {
     poll(&mut [PollFd::new(reader.as_fd(), PollFlags::POLLIN)], patience).unwrap() == 1
+}
+
+/// Its source has ended before the reader is back.
+#[test]
+fn a_daemon_that_ends_with_its_input_waits_for_readers_that_are_not_back_yet() {
+    let mut daemon = Daemon::configured("adopt-eof", &format!("{LENT}source = \"stdin\"\n"));
+    daemon.run(&["--exit-on-eof"]);
+    daemon.await_ready();
+    let mut reader = Reader::attach(&daemon.endpoint(), None, Start::Oldest).unwrap();
+    let receive = |reader: &mut Reader| {
+        let mut bytes = Vec::new();
+        reader.recv_into(&mut bytes, Some(PATIENCE)).map(|_| bytes)
+    };
+    daemon.feed(b"before\n");
+    assert_eq!(receive(&mut reader).unwrap(), b"before");
+    daemon.die();
+    daemon.run(&["--exit-on-eof"]);
+    daemon.await_ready();
+    daemon.feed(b"after\n");
+    daemon.end_input();
+    daemon.await_log(|log| log.contains("event=source-end"));
+    thread::sleep(Duration::from_millis(200));
+    assert_eq!(receive(&mut reader).unwrap(), b"after");
+    assert!(matches!(receive(&mut reader), Err(ReaderError::Closed { .. })));
+    assert_eq!(daemon.wait(), Some(0), "{}", daemon.log());
+    assert!(!daemon.object("main").exists());
 }
