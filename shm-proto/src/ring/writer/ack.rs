@@ -91,7 +91,14 @@ impl Writer {
             self.refresh();
             // Readers whose lines the daemon holds back must also read the message.
             if self.peers.wanting(need).is_none() && !self.peers.is_withheld() {
-                return Ok(());
+                if !self.lease.has_other_unnamed(&self.tail.header().notes) {
+                    return Ok(());
+                }
+                // So must readers of a daemon that this writer has not found yet.
+                if let Err(error) = self.daemon_lines_now() {
+                    return Err(self.unacknowledged(need, seq, patience.timeout(), Some(error.to_string())));
+                }
+                continue;
             }
             let now = monotonic_ns();
             if now < spin_until_ns.min(deadline_ns) {

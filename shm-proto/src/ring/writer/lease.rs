@@ -97,7 +97,12 @@ impl Lease {
     /// [`floor::advance`](crate::ring::floor::advance), and off the fast path.
     #[inline]
     pub(super) fn has_news(&self, notes: &Notes) -> bool {
-        !self.is_current() || notes.unnamed.load(Ordering::Acquire) != self.unnamed
+        !self.is_current() || self.has_other_unnamed(notes)
+    }
+
+    /// Whether there are other readers that the daemon has not named than when the link was last read.
+    pub(super) fn has_other_unnamed(&self, notes: &Notes) -> bool {
+        notes.unnamed.load(Ordering::Acquire) != self.unnamed
     }
 
     /// Whether the daemon has ended the lease: the ring may belong to another writer by now.

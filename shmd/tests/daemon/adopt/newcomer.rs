@@ -9,11 +9,16 @@ use nix::sys::signal::Signal;
 use shm_proto::{Endpoint, Reader, Start, Writer};
 
 use super::{LENT, number, publish};
-use crate::{Daemon, PATIENCE, joined};
+use crate::{Daemon, PATIENCE, joined, wait_for};
 
 /// A writer that has published 0 to 99 and that a later daemon has not heard of, and that daemon.
 fn unknown(name: &str, writers: impl FnOnce(Endpoint) -> Endpoint) -> (Daemon, Writer) {
-    let mut daemon = Daemon::start(name, LENT);
+    unknown_of(name, LENT, writers)
+}
+
+/// The same with this configuration.
+fn unknown_of(name: &str, config: &str, writers: impl FnOnce(Endpoint) -> Endpoint) -> (Daemon, Writer) {
+    let mut daemon = Daemon::start(name, config);
     let mut writer = Writer::attach(&writers(daemon.endpoint()), None).unwrap();
     publish(&mut writer, 0..100);
     daemon.die();
@@ -53,6 +58,20 @@ fn such_a_reader_loses_nothing_if_that_daemon_dies_as_well() {
     assert!((200..100_000).all(|n| number(&mut reader) == n));
     drop(joined(publishing));
     assert_eq!((reader.received(), reader.lost()), (100_000, 0));
+}
+
+/// The writer has space at hand, so that nothing but the acknowledgement makes it look.
+#[test]
+fn a_message_is_not_acknowledged_before_such_a_reader_has_read_it() {
+    let acked = format!("{LENT}ack = true\nack_timeout = \"60s\"\n");
+    let (daemon, mut writer) = unknown_of("adopt-newcomer-ack", &acked, |endpoint| endpoint);
+    let mut reader = Reader::attach(&daemon.endpoint(), None, Start::Oldest).unwrap();
+    let publishing = thread::spawn(move || publish(&mut writer, 100..101));
+    thread::sleep(Duration::from_millis(200));
+    assert!(!publishing.is_finished(), "the reader has not read it:\n{}", daemon.log());
+    assert!((0..101).all(|n| number(&mut reader) == n));
+    wait_for(|| reader.try_recv().unwrap().is_none() && publishing.is_finished(), || daemon.log());
+    joined(publishing);
 }
 
 /// With patience for a moment: nobody holds a writer up for ever because a daemon has died twice.
