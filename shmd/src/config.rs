@@ -30,6 +30,7 @@ use shm_proto::internal::framing::Framing;
 use shm_proto::internal::handoff::Names;
 use shm_proto::{ChannelName, Prefix};
 
+pub(crate) use check::MOST_READERS;
 pub(crate) use content::Declared;
 pub(crate) use created::{Created, created};
 pub(crate) use creation::Creation;

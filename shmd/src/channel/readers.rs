@@ -66,7 +66,7 @@ impl Readers {
         let (user, master) = (&peer.user, is_master(peer.uid));
         let held = Held::count(self.by_number.values().map(|reader| reader.peer().uid), peer.uid, is_master);
         let why = match admission::place(held, most, master) {
-            Ok(()) => return Ok(self.last + 1),
+            Ok(()) => return Ok(self.next_number()),
             Err(Full::All) => format!(
                 "{} readers are attached, all it takes (max_readers = {most}); evict one, or raise max_readers",
                 held.all
@@ -78,6 +78,11 @@ impl Readers {
             ),
         };
         Err(refusal(ErrorKind::TooMany, format!("channel {channel}: {why}")))
+    }
+
+    /// The number of the next reader.
+    pub(super) fn next_number(&self) -> u32 {
+        self.last + 1
     }
 
     /// Whether one of them has this page.

@@ -106,7 +106,12 @@ impl RingChannel {
             let why = format!("{why}; attach again to go on");
             Err(channel_refusal(&self.ring.config().name, ErrorKind::NoSuchReader, why))
         };
-        let number = self.ring.readers().place(&config.name, &peer, config.max_readers)?;
+        let number = if self.ring.expects(page_id(&page).inode) {
+            // It had its place before those that came in the meantime, and before `max_readers` was lowered.
+            self.ring.readers().next_number()
+        } else {
+            self.ring.readers().place(&config.name, &peer, config.max_readers)?
+        };
         let segments = self.ring.segments();
         let Some(count) = segments.way_from(instance) else {
             return refuse("the segment that the reader was in is no more");

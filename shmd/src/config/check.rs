@@ -31,7 +31,7 @@ const STALLED_AFTER: Duration = Duration::from_secs(5);
 const ACK_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The cost of this number of readers in descriptors and cache lines is known; more were never measured.
-const MOST_READERS: u32 = 1024;
+pub(crate) const MOST_READERS: u32 = 1024;
 const MOST_CLIENTS: u32 = 65_536;
 /// An entry takes some 300 bytes.
 const MOST_ENTRIES: u32 = 100_000;

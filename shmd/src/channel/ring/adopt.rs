@@ -17,7 +17,7 @@ use shm_proto::{Bytes, Geometry, SystemError};
 
 use super::name::Left;
 use super::segment::{Segment, geometry};
-use crate::config::ChannelConfig;
+use crate::config::{ChannelConfig, MOST_READERS};
 use crate::handover;
 use crate::notify;
 use crate::operation_log::{LogEvent, operation};
@@ -66,7 +66,8 @@ impl Left<'_> {
         if let Some(fault) = found.fault(&geometry, length) {
             return Ok(Err(format!("it does not fit the configuration, or was written over: {fault}")));
         }
-        found.readers = found.readers.min(u64::from(config.max_readers));
+        // Also more than `max_readers`, which may be lower now: all of them read.
+        found.readers = found.readers.min(u64::from(MOST_READERS));
         if found.capacity < config.min.min(DATA_OFFSET) {
             return Ok(Err(format!("its capacity is {}", Bytes(found.capacity))));
         }

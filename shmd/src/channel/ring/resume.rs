@@ -117,6 +117,11 @@ impl Ring {
         }
     }
 
+    /// Whether a reader with this page was attached to the previous daemon, and has not come back.
+    pub(in crate::channel) fn expects(&self, page: u64) -> bool {
+        self.returning.expects(page)
+    }
+
     /// A reader with this page has come, or has shown that it reads no more. It may be a reader of the previous daemon.
     pub(in crate::channel) fn one_is_back(&mut self, connections: &mut Connections, page: u64) {
         let before = self.returning.missing();

@@ -56,6 +56,11 @@ impl Returning {
         (self.missing > 0).then(|| *self.until.get_or_insert(now + GRACE))
     }
 
+    /// Whether a reader with this page may come back.
+    pub(super) fn expects(&self, page: u64) -> bool {
+        self.pages.contains_key(&page)
+    }
+
     /// A reader with this page is attached. Returns whether it is one of those that were expected.
     pub(super) fn came(&mut self, page: u64) -> bool {
         let is_one = self.pages.remove(&page).is_some();
@@ -94,7 +99,8 @@ mod tests {
     #[test]
     fn whoever_was_none_of_them_or_comes_twice_does_not_count() {
         let mut returning = expect(&[7, 8]);
-        assert!(!returning.came(9) && returning.came(7) && !returning.came(7));
+        assert!(returning.expects(7) && !returning.expects(9));
+        assert!(!returning.came(9) && returning.came(7) && !returning.came(7) && !returning.expects(7));
         assert_eq!(returning.missing(), 1);
     }
 

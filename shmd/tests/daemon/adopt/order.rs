@@ -5,7 +5,8 @@ use std::thread;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use shm_proto::{Reader, ReaderError, Start, Writer};
+use shm_proto::internal::ring::layout::LAYOUT_VERSION;
+use shm_proto::{Reader, ReaderError, Request, Start, Writer};
 
 use super::{LENT, number, publish};
 use crate::{Daemon, PATIENCE, joined, wait_for};
@@ -96,4 +97,54 @@ fn a_daemon_that_ends_with_its_input_waits_for_readers_that_are_not_back_yet() {
     assert!(matches!(receive(&mut reader), Err(ReaderError::Closed { .. })));
     assert_eq!(daemon.wait(), Some(0), "{}", daemon.log());
     assert!(!daemon.object("main").exists());
+}
+
+/// Both have their places already. The new writer must not write over what the second one still reads.
+#[test]
+fn readers_stay_if_the_next_daemon_takes_fewer() {
+    let readers = |most: u32| format!("{LENT}max_readers = {most}\n");
+    let mut daemon = Daemon::start("adopt-fewer", &readers(2));
+    let mut both = [(); 2].map(|()| Reader::attach(&daemon.endpoint(), None, Start::Oldest).unwrap());
+    let [first, second] = &mut both;
+    publish(&mut Writer::attach(&daemon.endpoint(), None).unwrap(), 0..1000);
+    assert!((0..1000).all(|n| number(first) == n));
+    assert_eq!(number(second), 0);
+    daemon.die();
+    daemon.config = readers(1);
+    daemon.come_back();
+    // One is back before somebody writes.
+    let is_back = |reader: &mut Reader| {
+        assert!(reader.try_recv().unwrap().is_none());
+        daemon.stat().readers.len() == 1
+    };
+    wait_for(|| is_back(first), || daemon.log());
+    let endpoint = daemon.endpoint();
+    let publishing = thread::spawn(move || {
+        let mut writer = Writer::attach(&endpoint, None).unwrap();
+        publish(&mut writer, 1000..100_000);
+        writer
+    });
+    daemon.await_log(|log| log.matches("event=lend").count() == 2);
+    thread::sleep(Duration::from_millis(200));
+    thread::scope(|scope| {
+        scope.spawn(|| assert!((1000..100_000).all(|n| number(first) == n)));
+        assert!((1..100_000).all(|n| number(second) == n));
+    });
+    drop(joined(publishing));
+    assert_eq!(daemon.stat().readers.len(), 2);
+    daemon.refused(&Request::Attach { channel: None, program: None, layout: LAYOUT_VERSION, expect: None });
+}
+
+#[test]
+fn a_reader_keeps_its_place_if_another_one_attaches_before_it_is_back() {
+    let mut daemon = Daemon::start("adopt-place", &format!("{LENT}max_readers = 1\n"));
+    let mut reader = Reader::attach(&daemon.endpoint(), None, Start::Oldest).unwrap();
+    daemon.die();
+    daemon.come_back();
+    let _newcomer = Reader::attach(&daemon.endpoint(), None, Start::Oldest).unwrap();
+    let is_back = |reader: &mut Reader| {
+        assert!(reader.try_recv().unwrap().is_none());
+        daemon.stat().readers.len() == 2
+    };
+    wait_for(|| is_back(&mut reader), || daemon.log());
 }
