@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 use shm_proto::internal::control::stat::{WriterName, WriterStat};
 use shm_proto::internal::os::barrier;
 use shm_proto::internal::ring::Snapshot;
+use shm_proto::internal::ring::layout::control;
 use shm_proto::internal::ring::link::{ToReader, ToWriter};
 use shm_proto::{Error, ErrorKind, OnFull, Refusal, SystemError};
 
@@ -295,6 +296,9 @@ impl Ring {
 
     /// A reader that was taken out is attached no more.
     pub(super) fn detached(&mut self, connections: &mut Connections, number: u32, reader: &Reader) {
+        // Before the writer hears of it: from then on, the writer holds nothing back for whoever may go on to read with this page, as a
+        // child does whose parent had attached and has ended.
+        reader.signal(control::EVICTED);
         if !reader.is_evicted() {
             self.tell(connections, ToWriter::ReaderLeft { reader: number });
         }

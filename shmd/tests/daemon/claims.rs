@@ -109,3 +109,24 @@ fn nobody_becomes_a_reader_or_a_writer_by_claiming_to_have_been_one() {
     assert!(refused(&writer(instance), &[&segment, &lease_fd]).contains("has borrowed the writer role"));
     drop(held_role);
 }
+
+/// As a child has it that goes on with the attachment of a process that has ended. The writer holds nothing back for it.
+#[test]
+fn a_page_whose_attachment_has_ended_is_evicted_and_of_no_use() {
+    let daemon = Daemon::start("claims-ended", LENT);
+    let mut client = Client::connect(&daemon.endpoint(), PATIENCE).unwrap();
+    let attach = Request::Attach { channel: None, program: None, layout: LAYOUT_VERSION, expect: None };
+    let (Done::Attach(attached), fds) = client.request_with_fds(&attach).unwrap() else { panic!("no reader") };
+    let [_segment, page_fd, _bell] = <[OwnedFd; 3]>::try_from(fds).unwrap();
+    let page = SharedPage::<ReaderPage>::open(page_fd.as_fd()).unwrap();
+    assert_eq!(page.control.value.load(Ordering::SeqCst) & control::EVICTED, 0);
+    drop(client);
+    wait_for(|| daemon.stat().readers.is_empty(), || daemon.log());
+    assert_ne!(page.control.value.load(Ordering::SeqCst) & control::EVICTED, 0);
+    let (channel, instance) = ("main".parse().unwrap(), attached.geometry.instance);
+    let again =
+        Request::ResumeReader { channel, program: None, layout: LAYOUT_VERSION, expect: None, instance, moves: 0 };
+    let refused = resume(&daemon, &again, &[&page_fd]).unwrap_err().to_string();
+    assert!(refused.contains("the reader was evicted"), "{refused}");
+    assert_eq!(daemon.stat().evicted, 0, "nobody was");
+}

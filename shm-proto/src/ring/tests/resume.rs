@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicU32;
 
 use super::*;
 use crate::os::bell::Bell;
-use crate::ring::layout::control;
+use crate::ring::layout::{PID_LEFT, control};
 use crate::ring::link::{FromReader, Link, LinkError, ToReader};
 
 /// The number of the next message and the losses before it.
@@ -145,6 +145,26 @@ fn a_reader_whose_process_is_not_known_and_that_lives_keeps_its_place_after_the_
         assert!(matches!(writer.try_publish(&[1; 100]), Err(WriterError::WouldBlock { .. })));
     }
     assert_eq!(receive(&mut reader.unwrap()), [1; 100]);
+}
+
+/// As a child does that goes on with the reader of a process that has ended.
+#[test]
+fn whoever_goes_on_to_read_after_the_writer_has_forgotten_the_reader_is_told() {
+    let mut channel = TestChannel::new(4096, geometry(4096));
+    let mut reader = channel.reader(Start::Oldest);
+    let mut writer = channel.writer();
+    for _ in 0..3 {
+        writer.publish(&[1; 100]).unwrap();
+    }
+    assert_eq!(receive(&mut reader), [1; 100]);
+    channel.die();
+    channel.readers[0].page.line.pid.store(PID_LEFT, Ordering::SeqCst);
+    writer.maintain().unwrap();
+    for _ in 0..200 {
+        writer.publish(&[2; 100]).unwrap();
+    }
+    let read = reader.recv(SOON).map(|message| message.seq());
+    assert!(matches!(read, Err(ReaderError::Evicted { .. })), "{read:?}");
 }
 
 fn is_readable(fd: std::os::fd::BorrowedFd<'_>) -> bool {

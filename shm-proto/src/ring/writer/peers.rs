@@ -101,7 +101,10 @@ impl Peers {
             return;
         }
         let before = self.list.len();
-        self.list.retain(|peer| (has_daemon && !peer.is_disowned()) || !peer.is_gone());
+        for peer in self.list.extract_if(.., |peer| (!has_daemon || peer.is_disowned()) && peer.is_gone()) {
+            // A child of its process may go on to read.
+            peer.mark_evicted();
+        }
         if self.list.len() < before {
             self.settle();
         }
