@@ -147,6 +147,23 @@ fn a_reader_whose_process_is_not_known_and_that_lives_keeps_its_place_after_the_
     assert_eq!(receive(&mut reader.unwrap()), [1; 100]);
 }
 
+#[test]
+fn a_reader_that_left_while_there_was_no_daemon_is_none_of_those_that_are_waited_for() {
+    let mut channel = TestChannel::new(4096, Geometry { wait_readers: 1, ..geometry(4096) });
+    let mut reader = channel.reader(Start::Oldest);
+    let mut writer = channel.writer();
+    writer.publish(&[1; 100]).unwrap();
+    assert_eq!(receive(&mut reader), [1; 100]);
+    channel.die();
+    writer.maintain().unwrap();
+    writer.publish(&[1; 100]).unwrap();
+    drop(reader);
+    // There is space, but not at hand.
+    let refused = writer.try_publish(&[1; 1000]);
+    let reason = Blocked::Readers { attached: 0, wanted: 1 };
+    assert!(matches!(&refused, Err(WriterError::WouldBlock { reason: r, .. }) if *r == reason), "{refused:?}");
+}
+
 /// As a child does that goes on with the reader of a process that has ended.
 #[test]
 fn whoever_goes_on_to_read_after_the_writer_has_forgotten_the_reader_is_told() {

@@ -194,6 +194,8 @@ impl Writer {
             if wanted == 0 {
                 return Ok(());
             }
+            // A daemon says which readers are gone. Without one, and of readers that it does not know, their pages do.
+            self.peers.bury(self.lease.is_attended());
             let have = self.peers.joined();
             if have >= wanted {
                 return Ok(());
