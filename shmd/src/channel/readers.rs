@@ -85,6 +85,11 @@ impl Readers {
         self.last + 1
     }
 
+    /// Whether a reader has had this number.
+    pub(super) fn has_been(&self, number: u32) -> bool {
+        number <= self.last
+    }
+
     /// Whether one of them has this page.
     pub(super) fn have(&self, page: FileId) -> bool {
         self.by_number.values().any(|reader| reader.page_id() == page)

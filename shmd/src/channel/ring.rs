@@ -311,6 +311,9 @@ impl Ring {
 
     /// Evicts a reader, and says why in the log.
     pub(super) fn evict(&mut self, connections: &mut Connections, number: u32, reason: &str, by: By<'_>) {
+        if by == By::Writer && self.segments.have_strangers() && !self.readers.has_been(number) {
+            return self.stranger_evicted(reason);
+        }
         let mut wait = None;
         let actions = self.readers.evict(number, by);
         self.note_size();
@@ -322,6 +325,15 @@ impl Ring {
                 Action::Log => self.log_eviction(number, reason, by, wait),
                 Action::StopServing => self.tell(connections, ToWriter::ReaderLeft { reader: number }),
             }
+        }
+    }
+
+    /// The writer has evicted a reader of a dead daemon, which has not come back and has no number here.
+    fn stranger_evicted(&mut self, reason: &str) {
+        self.count_eviction();
+        if let Some(left_out) = self.line() {
+            let reason = format!("{reason}; it was attached to the daemon before this one");
+            self.about(LogEvent::Evict).text("by", By::Writer.name()).reason(reason).left_out(left_out).info();
         }
     }
 

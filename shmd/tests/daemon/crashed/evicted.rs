@@ -73,3 +73,25 @@ fn a_reader_that_a_writer_evicts_while_there_is_no_daemon_is_not_taken_in_again(
     assert_eq!(daemon.stat().readers, []);
     assert!(!daemon.log().contains("event=resume channel=main reader="), "{}", daemon.log());
 }
+
+#[test]
+fn a_reader_that_a_writer_evicts_before_the_reader_is_back_is_counted_and_logged() {
+    let mut daemon = Daemon::start("crashed-stalls", &format!("{CHANNEL}evict_after = \"300ms\"\n"));
+    let reader = Reader::attach(&daemon.endpoint(), None, Start::Oldest).unwrap();
+    let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
+    daemon.die();
+    daemon.come_back();
+    wait_for(
+        || {
+            writer.maintain().unwrap();
+            daemon.stat().writer.is_some()
+        },
+        || daemon.log(),
+    );
+    fill(&mut writer, 200);
+    wait_for(|| daemon.stat().evicted == 1, || daemon.log());
+    let log = daemon.log();
+    assert!(log.contains("event=evict channel=main by=writer reason=\"it held the writer up for "), "{log}");
+    assert!(log.contains(" bytes behind; it was attached to the daemon before this one"), "{log}");
+    drop(reader);
+}
