@@ -142,6 +142,9 @@ pub struct Counters {
     pub reserved: [AtomicU64; 7],
 }
 
+/// In [`Notes::unnamed`]: the role of whoever writes to this segment is over.
+pub const LEFT: u64 = u64::MAX;
+
 /// What the daemon notes for the next daemon, and for a writer that has not found it, with `pwrite`.
 #[repr(C, align(128))]
 #[derive(Debug)]
@@ -164,6 +167,7 @@ pub struct Notes {
     pub handoff: [AtomicU64; HANDOFF_WORDS],
     /// Readers that were attached while the writer had not found this daemon: the writer does not know them, and gives up
     /// no space until it has been told. 0 from the moment when a writer begins or goes on.
+    /// [`LEFT`]: the channel goes on in another segment.
     pub unnamed: AtomicU64,
     /// Zero.
     pub reserved: [AtomicU64; 9],

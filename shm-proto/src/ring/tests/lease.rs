@@ -4,7 +4,7 @@ use std::os::fd::{BorrowedFd, OwnedFd};
 
 use super::*;
 use crate::os::page::SharedPage;
-use crate::ring::layout::LeasePage;
+use crate::ring::layout::{LEFT, LeasePage, control, waiting};
 use crate::ring::link::{Link, LinkError};
 use crate::ring::testing::TestChannel;
 use crate::ring::thread_link::Line;
@@ -261,4 +261,44 @@ fn what_was_published_before_the_role_ended_is_told_from_what_may_have_come_afte
             assert!(messages(&channel) <= published + more, "round {round}: {published} and {more}");
         });
     }
+}
+
+/// A channel whose segment the daemon has left, which the writer has not found; the writer, and a reader that has read everything.
+fn left() -> (TestChannel, Reader, Writer) {
+    let mut channel = TestChannel::new(4096, geometry(4096));
+    let mut reader = channel.reader(Start::Oldest);
+    let mut writer = channel.writer();
+    for _ in 0..3 {
+        writer.publish(b"before").unwrap();
+        assert_eq!(receive(&mut reader), b"before");
+    }
+    assert!(reader.arm().unwrap());
+    note_unnamed(channel.segment.as_fd(), LEFT).unwrap();
+    (channel, reader, writer)
+}
+
+fn is_replaced(error: &WriterError) -> bool {
+    error.to_string().contains("was replaced before this program had found the daemon")
+}
+
+#[test]
+fn a_writer_whose_segment_was_left_does_not_take_the_flag_that_is_for_the_next_writer() {
+    let (channel, _reader, mut writer) = left();
+    let ended = writer.publish(b"after").unwrap_err();
+    assert!(matches!(ended, WriterError::Superseded { .. } | WriterError::Revoked { .. }), "{ended}");
+    assert_eq!(channel.readers[0].page.waiting.value.load(Ordering::SeqCst), waiting::BELL);
+    assert!(is_replaced(&writer.publish(b"after").unwrap_err()));
+}
+
+#[test]
+fn a_writer_whose_segment_was_left_evicts_no_reader_that_has_gone_on() {
+    let (channel, _reader, mut writer) = left();
+    let page = channel.readers[0].page_again();
+    // It is awake, and has read what the next writer has published.
+    page.waiting.value.store(waiting::NO, Ordering::SeqCst);
+    page.line.cursor.store(1 << 30, Ordering::SeqCst);
+    let ended = writer.publish_acked(b"after", SOON.unwrap()).unwrap_err();
+    assert!(is_replaced(&ended), "{ended}");
+    assert_eq!(page.control.value.load(Ordering::SeqCst) & control::EVICTED, 0);
+    assert!(!channel.hear().iter().any(|line| matches!(line, ToDaemon::Evicted { .. })));
 }

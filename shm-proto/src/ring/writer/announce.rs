@@ -1,5 +1,7 @@
 //! What follows after something has become visible: wake-ups, a check for the end of the role, and the mark.
 
+use std::sync::atomic::{Ordering, fence};
+
 use super::{Undone, Writer};
 use crate::ring::writer::error::Result;
 
@@ -31,21 +33,27 @@ impl Writer {
         if self.lease.was_over() {
             return false;
         }
-        if self.peers.anybody_waits() {
-            self.wake();
-        }
-        true
+        !self.peers.anybody_waits() || self.wake()
     }
 
+    /// Returns false, and touches no reader's page, if the channel has gone on in another segment: the flag that a reader raises there
+    /// is for the next writer.
     #[cold]
     #[inline(never)]
-    fn wake(&mut self) {
+    fn wake(&mut self) -> bool {
+        // Acquire, after the looks at the flags: a reader that has raised its flag in another segment has done so after the daemon
+        // had left this one.
+        fence(Ordering::Acquire);
+        if self.is_left() {
+            return false;
+        }
         if self.peers.wake(self.tail.pos(), false) {
             // The reader had read everything. So messages are rare, and processes that read the mark may as well see
             // all of them. The next message looks at everything again: see `Space::place`.
             self.show_tail();
             self.tail.close();
         }
+        true
     }
 
     /// Makes a batch visible, unless the role has ended.

@@ -23,6 +23,7 @@
 //! record.
 
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::Writer;
@@ -35,6 +36,7 @@ use crate::os::clock::monotonic_ns;
 use crate::os::fds;
 use crate::os::file_id::FileId;
 use crate::os::page::SharedPage;
+use crate::ring::layout::LEFT;
 use crate::ring::link::{ToDaemon, ToWriter};
 use crate::ring::writer::error::{Result, WriterError};
 
@@ -57,7 +59,7 @@ impl Writer {
     /// As [`daemon_lines`](Self::daemon_lines).
     pub(super) fn daemon_lines_now(&mut self) -> Result<()> {
         self.lease.renew(&self.tail.header().notes);
-        if self.lease.is_over() {
+        if self.is_deposed() {
             self.give_up_role();
         } else {
             self.read_link()?;
@@ -66,8 +68,21 @@ impl Writer {
     }
 
     fn give_up_role(&mut self) {
-        self.lease.give_up();
+        let unheard = self.is_left() && !self.lease.is_over();
+        self.lease.give_up(unheard);
         self.tail.close();
+    }
+
+    /// Whether the role is over, whichever daemon has ended it: readers may have gone on to the next writer.
+    pub(super) fn is_deposed(&self) -> bool {
+        self.lease.is_over() || self.is_left()
+    }
+
+    /// Whether the channel goes on in another segment. A daemon that this writer has not found cannot end the lease, but it can say
+    /// this in the segment.
+    pub(super) fn is_left(&self) -> bool {
+        // Acquire: who sees this from a reader's page on, which the reader has changed in the next segment, sees it here.
+        self.tail.header().notes.unnamed.load(Ordering::Acquire) == LEFT
     }
 
     /// The daemon has ended the lease. Returns the reason why nothing can be published any more.

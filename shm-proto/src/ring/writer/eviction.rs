@@ -34,8 +34,8 @@ impl Writer {
     pub(super) fn evict(&mut self, id: u32, reason: String) -> bool {
         // A reader that follows the next writer may have a cursor at a position that this writer has never reached. If
         // this writer sees such a cursor, it also sees OVER here: the daemon set OVER before it lent the role again,
-        // and this check comes after the look at the cursor.
-        if self.lease.is_over() {
+        // and this check comes after the look at the cursor. A daemon that this writer has not found says so in the segment.
+        if self.is_deposed() {
             return false;
         }
         if let Some(peer) = self.peers.remove(id) {

@@ -119,10 +119,17 @@ impl Lease {
         self.page.generation.value.load(Ordering::Relaxed) & OVER != 0
     }
 
-    /// Gives up the role, after the daemon has ended the lease.
-    pub(super) fn give_up(&mut self) {
+    /// Gives up the role, after the daemon has ended the lease, or has left the segment and could not end the lease: `unheard`.
+    pub(super) fn give_up(&mut self, unheard: bool) {
         self.link = None;
-        self.revoked.get_or_insert_with(|| "the daemon has closed the connection that it was lent over".to_owned());
+        self.revoked.get_or_insert_with(|| {
+            let why = if unheard {
+                "the segment that it was lent for was replaced before this program had found the daemon; borrow the role again"
+            } else {
+                "the daemon has closed the connection that it was lent over"
+            };
+            why.to_owned()
+        });
     }
 
     /// Notes that the daemon has asked for the role.
@@ -149,7 +156,7 @@ impl Lease {
             Err(LinkError::Disconnected) => {
                 // Loaded again: the daemon sets the bit before it closes the connection.
                 if self.is_over() {
-                    self.give_up();
+                    self.give_up(false);
                 }
                 self.link = None;
                 Ok(None)

@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{Ordering, fence};
 
-use shm_proto::internal::ring::layout::Place;
+use shm_proto::internal::ring::layout::{LEFT, Place};
 use shm_proto::internal::ring::link::{ToReader, ToWriter};
 use shm_proto::internal::ring::{
     Beginning, NotedReader, Snapshot, SourceNote, Walk, WalkFrom, Walked, note_readers, note_source, note_unnamed,
@@ -251,6 +251,10 @@ impl Segments {
     pub(super) fn enter(&mut self, next: NextSegment, capacity: u64, beginning: &Beginning) -> Result<()> {
         let previous = self.geometry.instance;
         let (segment, geometry) = next.begin(capacity, &self.current, &Beginning { previous, ..*beginning })?;
+        // The readers have not been told yet. A writer that has not found this daemon must leave them alone when they have gone on.
+        if let Err(e) = note_unnamed(self.current.file(), LEFT) {
+            log::debug!("event=no-note segment={} reason={:?}", segment.name(), e.to_string());
+        }
         let mut old = std::mem::replace(&mut self.current, segment);
         old.retire();
         self.geometry = geometry;

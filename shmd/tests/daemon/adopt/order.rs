@@ -1,11 +1,13 @@
 //! Writers and readers that come back in another order than usual, or not at all.
 
+use std::fs::File;
 use std::os::fd::AsFd;
 use std::thread;
 use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use shm_proto::internal::ring::layout::LAYOUT_VERSION;
+use shm_proto::internal::ring::layout::{LAYOUT_VERSION, LEFT};
+use shm_proto::internal::ring::noted_unnamed;
 use shm_proto::{Reader, ReaderError, Request, Start, Writer};
 
 use super::{LENT, number, publish};
@@ -17,6 +19,7 @@ fn a_reader_that_is_slow_to_come_back_loses_nothing_if_the_writer_that_knew_it_i
     let mut daemon = Daemon::start("adopt-slow", LENT);
     let mut reader = Reader::attach(&daemon.endpoint(), None, Start::Oldest).unwrap();
     let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
+    let segment = File::open(daemon.object("main")).unwrap();
     publish(&mut writer, 0..100);
     daemon.die();
     daemon.come_back();
@@ -35,6 +38,7 @@ fn a_reader_that_is_slow_to_come_back_loses_nothing_if_the_writer_that_knew_it_i
     });
     // Not in the segment in which the reader is. The writer has the time to fill its ring many times.
     daemon.await_log(|log| log.contains("event=move channel=main"));
+    assert_eq!(noted_unnamed(segment.as_fd()).unwrap(), LEFT, "for a writer that has not found this daemon");
     thread::sleep(Duration::from_millis(200));
     assert!((0..100_000).all(|n| number(&mut reader) == n));
     drop(joined(publishing));
