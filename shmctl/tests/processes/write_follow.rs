@@ -3,6 +3,7 @@
 use nix::sys::signal::Signal;
 use std::process::Stdio;
 
+use shm_proto::internal::control::stat::ChannelStat;
 use shm_test_support::{Daemon, Place, Proc, Setup, clean, program, wait_until};
 
 fn content(daemon: &Daemon) -> String {
@@ -86,4 +87,24 @@ fn a_writer_waits_for_the_role_and_a_signal_ends_the_wait() {
     wait_until("the role is taken", || daemon.stat().writer.is_some());
     daemon.cli(&["write"]).fails(75, &["the writer role"]);
     daemon.cli(&["write", "man", "--follow"]).fails(1, &["no channel named man", "did you mean main?"]);
+}
+
+/// The messages of a handoff channel that were not handed over go with it when the daemon is stopped.
+#[test]
+fn what_was_not_handed_over_when_the_daemon_was_stopped_is_written_again() {
+    let config = "[[channel]]\nmode = \"handoff\"\nack_timeout = \"60s\"\n";
+    let mut daemon = Daemon::start(config);
+    let mut write = daemon.spawn_piped(&["write", "--follow"]);
+    write.feed(b"one\ntwo\nthree\nfour\n");
+    write.end_input();
+    let is_on_offer = |stat: &ChannelStat| stat.handoff.as_ref().is_some_and(|handoff| handoff.on_offer.is_some());
+    daemon.until_stat("one is on offer", is_on_offer);
+    daemon.cli(&["read", "-n", "1"]).prints("one\n");
+    daemon.until_stat("two is on offer", |stat| stat.messages == 1 && is_on_offer(stat));
+    daemon.stop(Signal::SIGTERM);
+    write.until_err_has("waiting for it");
+    daemon.launch(Setup::new(config));
+    daemon.cli(&["read", "-n", "3", "--timeout", "60s"]).prints("two\nthree\nfour\n");
+    write.wait().ok();
+    assert_eq!(daemon.stat().messages, 3);
 }

@@ -33,8 +33,12 @@ struct Sink {
     /// The role may be lost and lent again, so no input is read into the ring before it is sure to stay there.
     follows: bool,
     tally: Tally,
-    /// When publishing has failed: how many messages of that step are published or dropped.
+    /// When publishing has failed: how many messages of that step are published or dropped, and are not to be published again.
     taken: u64,
+    /// How many of these every reader has acknowledged for certain.
+    acknowledged: u64,
+    /// On a handoff channel: the message, 1 or 0, and its bytes, that is published and not acknowledged.
+    open: (u64, u64),
     /// The number of complete messages of the last step that were not published because a signal ended a wait.
     unpublished: u64,
 }
@@ -42,7 +46,7 @@ struct Sink {
 impl Sink {
     fn new(writer: Writer, earlier: (u64, u64), follows: bool, tally: Tally) -> Self {
         let before = (writer.messages(), writer.bytes());
-        Sink { writer, before, earlier, follows, tally, taken: 0, unpublished: 0 }
+        Sink { writer, before, earlier, follows, tally, taken: 0, acknowledged: 0, open: (0, 0), unpublished: 0 }
     }
 
     /// Messages and bytes that the command has published.
@@ -50,12 +54,33 @@ impl Sink {
         let (messages, bytes) = (self.writer.messages() - self.before.0, self.writer.bytes() - self.before.1);
         (self.earlier.0 + messages, self.earlier.1 + bytes)
     }
+
+    /// Publishes one message after the other, each until it is acknowledged. What of a batch was not handed over goes with the
+    /// channel when the daemon is stopped, and nobody knows how much that is.
+    fn hand_over<'m>(&mut self, mut messages: impl Iterator<Item = &'m [u8]>) -> Result<u64, Error> {
+        let mut taken = 0;
+        while let Some(message) = messages.next() {
+            self.tally.add(message.len());
+            if let Err(error) = self.writer.publish(message) {
+                let is_published = matches!(error, WriterError::Unacknowledged { .. });
+                (self.taken, self.acknowledged) = (taken, taken);
+                self.open = if is_published { (1, message.len() as u64) } else { (0, 0) };
+                self.unpublished = u64::from(!is_published) + messages.count() as u64;
+                return Err(error.into());
+            }
+            taken += 1;
+        }
+        Ok(taken)
+    }
 }
 
 impl MessageSink for Sink {
     type Error = Error;
 
     fn publish_all<'m>(&mut self, messages: impl Iterator<Item = &'m [u8]>) -> Result<u64, Error> {
+        if self.follows && self.writer.geometry().relayed {
+            return self.hand_over(messages);
+        }
         let (before, dropped) = (self.writer.messages(), self.writer.dropped());
         let (mut taken, tally) = (0, &self.tally);
         let mut messages = messages.inspect(|message| {
@@ -96,30 +121,35 @@ pub(super) fn run(args: &Args, global: &Global, signals: &Signals, progress: &Pr
         .keeping_delimiters(args.keep_delimiter)
         .flushing_after(args.flush);
     let mut sink = Sink::new(writer, (0, 0), args.follow, progress.tally());
-    let (result, (published, bytes), (unpublished, taken), ack) = loop {
+    let (result, (published, bytes), (unpublished, taken, acknowledged), ack) = loop {
         let result = publish(&mut pump, &mut sink, &mut input, signals, progress);
         progress.clear();
-        let (so_far, ack) = (sink.published(), sink.writer.geometry().ack);
+        let (mut so_far, ack) = (sink.published(), sink.writer.geometry().ack);
         match result {
             Err(failure) if args.follow && is_over(&failure) && !signals.came() => {
                 note(&format!("{failure}; waiting for it"));
                 pump.have_been_taken(sink.taken);
+                // It is published again.
+                so_far = (so_far.0 - sink.open.0, so_far.1 - sink.open.1);
             }
             Ok(End::Daemon) if args.follow => {
                 note("the daemon is gone, and no other one has taken its place; waiting for it");
             }
-            result => break (result, so_far, (sink.unpublished, sink.taken), ack),
+            result => {
+                let counts = (sink.unpublished, sink.taken + sink.open.0, sink.acknowledged);
+                break (result, so_far, counts, ack);
+            }
         }
         // The role has to be free.
         drop(sink);
         match borrower.borrow() {
             Ok(Some(writer)) => sink = Sink::new(writer, so_far, true, progress.tally()),
-            Ok(None) => break (Ok(End::Signal), so_far, (0, 0), ack),
-            Err(failure) => break (Err(failure), so_far, (0, 0), ack),
+            Ok(None) => break (Ok(End::Signal), so_far, (0, 0, 0), ack),
+            Err(failure) => break (Err(failure), so_far, (0, 0, 0), ack),
         }
     };
     // On a channel with `ack`, messages whose publishing has not returned may be unread.
-    let open = published.saturating_sub(pump.published());
+    let open = published.saturating_sub(pump.published() + acknowledged);
     let open = if ack && open > 0 { format!("; {open} of them may not have been acknowledged") } else { String::new() };
     let (whole, unfinished) = pump.left();
     let untaken = whole.saturating_sub(taken);
