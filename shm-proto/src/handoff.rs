@@ -29,7 +29,7 @@
 //! | a peer dies while it holds the mutex | the next peer that locks the mutex recovers it, and so does the one after, should that peer die during the recovery; counted |
 //! | a peer releases the mutex without repairing it | the writer initialises the mutex again; counted |
 //! | a peer is stopped while it holds the mutex | the call of the other side ends with [`HandoffError::Locked`], naming the holder |
-//! | a reader takes `avail` and never posts `done` | after `ack_timeout` the message is offered again, or dropped; counted |
+//! | a reader takes `avail` and never posts `done` | the message is offered again `ack_timeout` after that, or up to a quarter later; or it is dropped `ack_timeout` after it was offered; counted |
 //! | no reader takes `avail` | the message stays on offer; if the policy is to drop, it is withdrawn after `ack_timeout` |
 //! | a reader is merely slow | after `ack_timeout` the message is offered again: it may be read twice, never lost |
 //! | two readers | each message goes to one of them. After a growth, only the reader of the next message has remapped, so there must be only one C reader at a time |

@@ -50,6 +50,8 @@ struct Offer {
     len: u64,
     /// The file's length when the message was offered. A reader of the message has seen this length.
     seen: u64,
+    /// A reader has taken the post of `avail`, as far as was seen.
+    is_taken: bool,
     deadline: u64,
 }
 
@@ -164,8 +166,7 @@ impl Writer {
     /// again.
     pub fn set_policy(&mut self, drop_late: bool, ack_timeout: Duration) {
         (self.settings.drop_late, self.settings.ack_timeout) = (drop_late, ack_timeout);
-        let deadline = self.ack_deadline();
-        self.offer = self.offer.map(|offer| Offer { deadline, ..offer });
+        self.offer = self.offer.map(|offer| Offer { deadline: self.deadline(offer.is_taken), ..offer });
     }
 
     /// Does `work` while holding the mutex, which is recovered if necessary.
@@ -245,13 +246,9 @@ impl Writer {
         self.journal = journal;
         placed??;
         self.entry = entry;
-        self.offer = Some(Offer { len, seen: self.len, deadline: self.ack_deadline() });
+        self.offer = Some(Offer { len, seen: self.len, is_taken: false, deadline: self.deadline(false) });
         self.objects.avail.post();
         Ok(())
-    }
-
-    fn ack_deadline(&self) -> u64 {
-        clock::after(self.settings.ack_timeout)
     }
 
     /// Takes away posts that belong to no message. The nudge of a waker is not lost, because the waker's flag stays.

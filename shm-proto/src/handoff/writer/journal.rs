@@ -127,7 +127,8 @@ impl Writer {
         }
         self.origin = Origin::Adopted { pending: None };
         self.counters.offered_again += u64::from(is_ready);
-        self.offer = Some(Offer { len, seen: self.len, deadline: self.ack_deadline() });
+        let is_taken = !is_ready;
+        self.offer = Some(Offer { len, seen: self.len, is_taken, deadline: self.deadline(is_taken) });
         if is_ready && self.objects.avail.value() == 0 {
             self.objects.avail.post();
         } else {

@@ -1,24 +1,42 @@
 //! A message that is not acknowledged in time, or not wanted any more.
 
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::{Offer, Progress, Writer};
 use crate::handoff::error::Result;
+use crate::os::clock;
+
+/// So often is it looked within `ack_timeout` whether a reader has taken the message: nobody says so.
+const LOOKS: u32 = 4;
+/// But no more often than this.
+const LEAST: Duration = Duration::from_millis(1);
 
 impl Writer {
-    /// The time for an acknowledgement is over.
+    /// When there is something to decide about a message on offer. A reader has `ack_timeout` from the moment at which it took the
+    /// message, as far as that was seen.
+    pub(super) fn deadline(&self, is_taken: bool) -> u64 {
+        let all = self.settings.ack_timeout;
+        clock::after(if is_taken || self.settings.drop_late { all } else { (all / LOOKS).max(LEAST) })
+    }
+
+    /// The time for an acknowledgement is over, or it is time to look whether a reader has come.
     pub(super) fn overdue(&mut self, offer: Offer) -> Result<Progress> {
         if self.has_ended() {
             return self.acknowledged(offer);
         }
-        let deadline = self.ack_deadline();
-        self.offer = Some(Offer { deadline, ..offer });
+        let is_untouched = self.objects.avail.value() > 0;
+        let is_taken = !is_untouched && !self.settings.drop_late;
+        let is_late = offer.is_taken && is_taken;
+        self.offer = Some(Offer { is_taken, deadline: self.deadline(is_taken), ..offer });
         if self.settings.drop_late {
             return self.withdraw();
         }
-        if self.objects.avail.value() > 0 {
+        if is_untouched {
             // No reader has come for the message yet.
             self.objects.avail.wake_all();
+        }
+        if !is_late {
             return Ok(Progress::Waiting);
         }
         self.locked(|objects| {
@@ -27,6 +45,7 @@ impl Writer {
             header.ready_flag.store(1, Ordering::Release);
         })?;
         self.counters.offered_again += 1;
+        self.offer = Some(Offer { is_taken: false, deadline: self.deadline(false), ..offer });
         self.objects.avail.post();
         Ok(Progress::Waiting)
     }
@@ -84,6 +103,23 @@ mod tests {
         reader.acknowledge();
         assert_eq!(writer.overdue(offer).unwrap(), Progress::Acknowledged);
         assert_eq!((writer.counters().messages, writer.counters().offered_again), (1, 0));
+    }
+
+    /// The message may have been on offer for long when a reader comes.
+    #[test]
+    fn a_reader_has_the_time_for_an_acknowledgement_from_when_it_took_the_message() {
+        let (mut writer, mut reader) = pair();
+        writer.offer(b"once").unwrap();
+        let look = |writer: &mut Writer| {
+            let offer = writer.offer.unwrap();
+            assert_eq!(writer.overdue(offer).unwrap(), Progress::Waiting);
+            writer.counters().offered_again
+        };
+        assert_eq!((look(&mut writer), look(&mut writer)), (0, 0));
+        reader.recv(&mut Vec::new(), None).unwrap();
+        assert_eq!(look(&mut writer), 0, "it was taken since the last look");
+        assert_eq!(look(&mut writer), 1, "its time is over");
+        assert_eq!(look(&mut writer), 1, "nobody has taken it again");
     }
 
     #[test]

@@ -24,7 +24,8 @@ pub struct Settings {
     pub max_message: u64,
     /// Whether a message that is not acknowledged in time is dropped, and not offered again.
     pub drop_late: bool,
-    /// How long an acknowledgement may take before the message is offered again or dropped.
+    /// How long an acknowledgement may take: from when a reader took the message until it is offered again, or from when the message
+    /// was offered until it is dropped.
     pub ack_timeout: Duration,
     /// Whether a message that the writer before this one has left on offer stays on offer, until [`Writer::take_up`] looks at it.
     /// Otherwise it is withdrawn.
