@@ -126,10 +126,10 @@ impl Writer {
             return Ok(TakenUp::Nothing);
         }
         self.origin = Origin::Adopted { pending: None };
-        self.counters.offered_again += u64::from(is_ready);
         let is_taken = !is_ready;
         self.offer = Some(Offer { len, seen: self.len, is_taken, deadline: self.deadline(is_taken) });
         if is_ready && self.objects.avail.value() == 0 {
+            self.counters.offered_again += 1;
             self.objects.avail.post();
         } else {
             // The writer before may have been killed before it woke anybody, and a reader in C sleeps without a time limit.

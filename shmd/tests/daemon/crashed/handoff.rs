@@ -104,6 +104,7 @@ fn what_was_on_offer_stays_on_offer_and_its_writer_goes_on() {
     }
     drop(writer);
     assert!(!daemon.log().contains("event=replace segment="), "{}", daemon.log());
+    assert_eq!(daemon.stat().handoff.map(|stat| stat.offered_again), Some(0), "nobody had taken a message");
     assert_eq!(daemon.stop(), Some(0));
 }
 
