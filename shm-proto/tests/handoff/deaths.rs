@@ -4,10 +4,11 @@ use std::fs::File;
 use std::os::unix::fs::FileExt;
 use std::time::Duration;
 
-use shm_proto::HandoffError;
 use shm_proto::internal::handoff::layout::HEADER_SIZE;
-use shm_proto::internal::handoff::{Progress, Reader, Settings, TakenUp, Writer};
+use shm_proto::internal::handoff::{Entry, Journal, Progress, Reader, Settings, Stage, TakenUp, Writer};
 use shm_proto::internal::os::clock::monotonic_ns;
+use shm_proto::internal::os::named_sem::NamedSemaphore;
+use shm_proto::{HandoffError, SystemError};
 
 use shm_test_support::{Handoff, in_child, pattern, soon};
 
@@ -249,6 +250,50 @@ fn a_reader_in_c_that_a_killed_writer_did_not_wake_any_more_gets_its_message() {
     reader.says("5 good");
     assert_eq!(next.progress(soon()).unwrap(), Progress::Acknowledged);
     reader.ends();
+}
+
+/// Keeps no notes.
+#[derive(Debug)]
+struct Forgets;
+
+impl Journal for Forgets {
+    fn note(&mut self, _: &Entry) -> Result<(), SystemError> {
+        Ok(())
+    }
+}
+
+#[test]
+fn readers_are_not_told_of_a_growth_that_the_reader_of_a_dead_writers_message_may_not_have_seen() {
+    let place = Handoff::new();
+    let settings = Settings { keep_offer: true, capacity: 4096, ..place.settings() };
+    let grows_and_dies = || {
+        let mut writer = Writer::create(settings.clone())?;
+        let mut reader = Reader::new(place.0.clone());
+        writer.offer(b"taken")?;
+        reader.recv(&mut Vec::new(), LONG)?;
+        writer.resize(64 << 10)?;
+        std::mem::forget((writer, reader));
+        Ok::<(), HandoffError>(())
+    };
+    assert_eq!(in_child(|| grows_and_dies().is_err().into()).exit_code(), 0);
+    let told = || {
+        let mut capacity = [0; 8];
+        File::open(&place.paths()[0]).unwrap().read_exact_at(&mut capacity, HEADER_SIZE - 24).unwrap();
+        u64::from_ne_bytes(capacity)
+    };
+    let mut next = Writer::create(settings.clone()).unwrap();
+    next.keep_journal(Box::new(Forgets), Entry { stage: Stage::Offered(*b"take"), ..Entry::default() });
+    assert_eq!((next.take_up().unwrap(), next.capacity(), told()), (TakenUp::Noted, 64 << 10, 4096));
+    NamedSemaphore::open(&place.0.done).unwrap().post();
+    assert_eq!(next.progress(soon()).unwrap(), Progress::Acknowledged);
+    assert_eq!(told(), 4096);
+    // The reader of the next message has seen all of it.
+    let mut reader = Reader::new(place.0.clone());
+    next.offer(b"next").unwrap();
+    reader.recv(&mut Vec::new(), LONG).unwrap();
+    reader.acknowledge();
+    assert_eq!(next.progress(soon()).unwrap(), Progress::Acknowledged);
+    assert_eq!((told(), next.counters().offered_again), (64 << 10, 0));
 }
 
 #[test]

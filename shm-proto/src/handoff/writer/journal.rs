@@ -110,10 +110,11 @@ impl Writer {
         if self.offer.is_some() || !matches!(self.origin, Origin::Adopted { .. }) {
             return Ok(TakenUp::Nothing);
         }
-        let (is_ready, first, len) = self.locked(|objects| {
+        let (is_ready, first, len, told) = self.locked(|objects| {
             let header = objects.segment.header();
             let first = header.first.load(Ordering::Relaxed).to_ne_bytes();
-            (header.ready_flag.load(Ordering::Acquire) != 0, first, header.data_size.load(Ordering::Relaxed))
+            let (len, told) = (header.data_size.load(Ordering::Relaxed), header.capacity.load(Ordering::Relaxed));
+            (header.ready_flag.load(Ordering::Acquire) != 0, first, len, told)
         })?;
         let is_noted = self.entry.stage == Stage::Offered(first);
         let fits = len <= self.len - HEADER_SIZE;
@@ -126,8 +127,10 @@ impl Writer {
             return Ok(TakenUp::Nothing);
         }
         self.origin = Origin::Adopted { pending: None };
+        // A reader that has taken the message may have seen a shorter file, which has grown since, and maps no more of it.
+        let seen = if is_ready { self.len } else { told };
         let is_taken = !is_ready;
-        self.offer = Some(Offer { len, seen: self.len, is_taken, deadline: self.deadline(is_taken) });
+        self.offer = Some(Offer { len, seen, is_taken, deadline: self.deadline(is_taken) });
         if is_ready && self.objects.avail.value() == 0 {
             self.counters.offered_again += 1;
             self.objects.avail.post();
