@@ -12,14 +12,18 @@ use nix::unistd::{Gid, Group, Pid, SysconfVar, Uid, User, sysconf};
 use super::file_id::FileId;
 use crate::error::{Result, SystemError};
 
-/// State letter and start time from the text of `/proc/PID/stat`.
+/// The fields of `/proc/PID/stat` from the third on, the state letter.
 ///
 /// The second field is the program's name in parentheses. It may contain any bytes, including spaces and parentheses; the last
 /// closing parenthesis ends it.
-fn parse_stat(stat: &[u8]) -> Option<(u8, u64)> {
+fn fields_of_stat(stat: &[u8]) -> Option<std::str::SplitAsciiWhitespace<'_>> {
     let end = stat.iter().rposition(|&byte| byte == b')')?;
-    let rest = std::str::from_utf8(&stat[end + 1..]).ok()?;
-    let mut fields = rest.split_ascii_whitespace();
+    Some(std::str::from_utf8(&stat[end + 1..]).ok()?.split_ascii_whitespace())
+}
+
+/// State letter and start time from the text of `/proc/PID/stat`.
+fn parse_stat(stat: &[u8]) -> Option<(u8, u64)> {
+    let mut fields = fields_of_stat(stat)?;
     let state = *fields.next()?.as_bytes().first()?;
     // Field 22 of the line, counted from 1; the state was field 3.
     let start = fields.nth(18)?.parse().ok()?;
@@ -98,6 +102,21 @@ pub fn is_alive(pid: u32, start: u64) -> bool {
             _ => false,
         },
     }
+}
+
+/// Whether a process of this group has not ended, as far as `/proc` shows it. A zombie has ended.
+#[must_use]
+pub fn has_group(group: u32) -> bool {
+    let all = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let mut pids = all.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    pids.any(|pid| {
+        let stat = fs::read(format!("/proc/{pid}/stat")).unwrap_or_default();
+        // The state, the parent, the group.
+        let fields = fields_of_stat(&stat).map(|mut fields| (fields.next(), fields.nth(1)));
+        fields.is_some_and(|(state, its)| {
+            !matches!(state, Some("Z" | "X" | "x")) && its.and_then(|its| its.parse().ok()) == Some(group)
+        })
+    })
 }
 
 /// Whether process `pid` has ended, if it had started by `since`, in clock ticks after boot. A zombie has ended. A process that
@@ -221,6 +240,16 @@ mod tests {
         assert_eq!(start_ticks(child.id()), Some(start), "it is not reaped yet");
         child.wait().unwrap();
         assert_eq!(start_ticks(child.id()), None);
+    }
+
+    #[test]
+    fn a_group_lasts_until_its_last_process_has_ended() {
+        use std::os::unix::process::CommandExt;
+        let mut leader = Sleeper(std::process::Command::new("sleep").arg("1000").process_group(0).spawn().unwrap());
+        let group = leader.0.id();
+        assert!(has_group(group));
+        leader.0.kill().unwrap();
+        wait_until("a zombie is all that is left", || !has_group(group));
     }
 
     #[test]

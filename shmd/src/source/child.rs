@@ -4,6 +4,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus, Stdio};
+use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use log::info;
@@ -16,14 +17,16 @@ use shm_proto::ChannelName;
 use shm_proto::internal::framing::input::widen;
 use shm_proto::internal::os::poll::readable;
 use shm_proto::internal::os::unread::readable_bytes;
-use shm_proto::internal::os::{child, peer};
+use shm_proto::internal::os::{child, peer, process};
 
 use crate::config::CommandLine;
 use crate::handover::{self, Luggage, Parcel};
 use crate::rate_limit::RateLimit;
 
-/// Between SIGTERM and SIGKILL. The daemon waits a second for its sources when it stops.
+/// Between SIGTERM and SIGKILL. The daemon waits longer than this for its sources when it stops.
 const GRACE: Duration = Duration::from_millis(500);
+/// How often it is looked at whether somebody of the group is left, once its leader has ended.
+const LOOK: Duration = Duration::from_millis(10);
 /// After SIGKILL; a process that the kernel cannot end by then is left to it.
 const REAP: Duration = Duration::from_millis(200);
 /// Lines a second that a child gets into the log.
@@ -139,6 +142,11 @@ impl Running {
         }
     }
 
+    /// Whether the child has ended, and everybody else of its group.
+    fn is_gone(&self) -> bool {
+        self.has_ended(Duration::ZERO) && !process::has_group(self.pid())
+    }
+
     /// Once the child has ended: the bytes that it has left in its pipe. The end is looked at first, because the child may write and
     /// end between two looks.
     pub(super) fn left(&self) -> Option<usize> {
@@ -147,11 +155,20 @@ impl Running {
 
     /// Ends the child and the rest of its group. Returns how the child ended; `None` if it does not end.
     pub(super) fn finish(&mut self) -> Option<ExitStatus> {
-        if !self.has_ended(Duration::ZERO) {
-            let _ = killpg(self.pid, Signal::SIGTERM);
-            self.has_ended(GRACE);
-        }
+        self.finish_within(GRACE)
+    }
+
+    /// The same, where everybody has this long to end well. A shell ends at once and leaves the programs of its pipeline behind.
+    fn finish_within(&mut self, grace: Duration) -> Option<ExitStatus> {
         // The number is the group's as long as the child is not reaped. A group without anybody else is no error.
+        let until = Instant::now() + grace;
+        if !self.is_gone() {
+            let _ = killpg(self.pid, Signal::SIGTERM);
+            self.has_ended(grace);
+            while !self.is_gone() && Instant::now() < until {
+                sleep(LOOK);
+            }
+        }
         let _ = killpg(self.pid, Signal::SIGKILL);
         if !self.has_ended(REAP) {
             return None;
@@ -271,7 +288,7 @@ mod tests {
     use shm_proto::internal::framing::input::NonBlocking;
 
     use super::*;
-    use shm_test_support::wait_until;
+    use shm_test_support::{TempDir, wait_until};
 
     fn start(words: &[&str]) -> Running {
         let words: Vec<String> = words.iter().map(|word| (*word).to_owned()).collect();
@@ -325,6 +342,23 @@ mod tests {
         let status = running.finish().unwrap();
         assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(9));
         wait_until("the grandchild is gone", || !shm_proto::internal::os::process::is_alive(grandchild, start));
+    }
+
+    /// A shell that runs a pipeline ends at the first signal.
+    #[test]
+    fn the_children_of_a_child_that_ends_at_once_have_time_to_end_well() {
+        const PATIENCE: Duration = Duration::from_secs(60);
+        let dir = TempDir::new();
+        let path = dir.path().join("ended well");
+        let lingers = format!(
+            "trap \"sleep 0.2; echo well >'{}'; exit\" TERM; echo ready; while :; do sleep 0.01; done",
+            path.display()
+        );
+        let mut running = start(&["sh", "-c", "sh -c \"$0\" & wait", &lingers]);
+        assert_eq!(output_until(&running, |text| text.ends_with(b"\n")), "ready\n");
+        let status = running.finish_within(PATIENCE).unwrap();
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(15));
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "well\n");
     }
 
     #[test]
