@@ -15,6 +15,7 @@ mod daemon;
 mod dir;
 mod fork;
 mod handoff;
+mod lease;
 mod object;
 mod place;
 mod process;
@@ -32,6 +33,7 @@ pub use self::{
     dir::{TempDir, unique},
     fork::{Child, as_nobody, in_child, in_child_of_nobody},
     handoff::{Handoff, Peer, pattern},
+    lease::{is_leased, leased},
     object::{Object, memory},
     place::{Place, shared_memory},
     process::{Proc, Run, catches, clean, program},

@@ -46,16 +46,19 @@ pub(super) fn make(settings: &Settings, patience: Duration, ending: &AtomicBool)
         Ok(removed) => removed.iter().for_each(|name| log::warn!("event=sweep object={name}")),
         Err(error) => log::warn!("event=sweep-failed reason={:?}", error.to_string()),
     }
+    let until = clock::after(patience);
     loop {
-        if let Some(made) = take_over(settings, patience, ending)? {
+        if let Some(made) = take_over(settings, patience, until, ending)? {
             return Ok(made);
         }
     }
 }
 
-/// `None` if the objects have changed hands meanwhile.
-fn take_over(settings: &Settings, patience: Duration, ending: &AtomicBool) -> Result<Option<Made>> {
+/// `None` if the objects have changed hands meanwhile, or if another process is just looking at the segment and `until_ns` has not
+/// come.
+fn take_over(settings: &Settings, patience: Duration, until_ns: u64, ending: &AtomicBool) -> Result<Option<Made>> {
     let name = &settings.names.segment;
+    refuse_strangers(name)?;
     let left = shm::remove_blank(name)?;
     let there = match shm::open(name, true) {
         Ok(there) => there,
@@ -63,8 +66,14 @@ fn take_over(settings: &Settings, patience: Duration, ending: &AtomicBool) -> Re
             let origin = if left == Leftover::Removed { Origin::Replaced } else { Origin::Created };
             return fresh(settings, origin, ending);
         }
-        // Another writer is checking whether a process uses the segment.
-        Err(error) if error.kind() == ErrorKind::WouldBlock => return Ok(None),
+        // Another writer is checking whether a process uses the segment, which takes a moment.
+        Err(error) if error.kind() == ErrorKind::WouldBlock && clock::monotonic_ns() < until_ns => {
+            std::thread::sleep(LOOK);
+            return Ok(None);
+        }
+        Err(error) if error.kind() == ErrorKind::WouldBlock => {
+            return Err(refuse(name, "a process has a lease on it (F_SETLEASE); end that one, or choose another name"));
+        }
         Err(error) => {
             return Err(refuse(
                 name,
@@ -73,10 +82,7 @@ fn take_over(settings: &Settings, patience: Duration, ending: &AtomicBool) -> Re
         }
     };
     let stat = fstat(&there).map_err(|e| SystemError::new(format!("look at shared memory {name}"), e))?;
-    if stat.st_uid != geteuid().as_raw() {
-        let user = process::user_name(stat.st_uid);
-        return Err(refuse(name, &format!("user {user}'s object has this name; choose another, or have it removed")));
-    }
+    refuse_stranger(name, stat.st_uid)?;
     let users = || users(process::mapped_by(FileId::from(&stat)));
     let Some(owner) = own_within(name, there.as_fd(), patience)? else {
         let way = "end that one, or choose another name";
@@ -105,6 +111,22 @@ fn take_over(settings: &Settings, patience: Duration, ending: &AtomicBool) -> Re
     shm::unlink(name)?;
     drop(owner);
     fresh(settings, Origin::Replaced, ending)
+}
+
+/// Another user's object may be one that cannot be opened, and is not worth a try.
+fn refuse_strangers(name: &str) -> Result<()> {
+    match std::fs::symlink_metadata(shm::path(name)) {
+        Ok(found) => refuse_stranger(name, found.uid()),
+        Err(_) => Ok(()),
+    }
+}
+
+fn refuse_stranger(name: &str, owner: u32) -> Result<()> {
+    if owner == geteuid().as_raw() {
+        return Ok(());
+    }
+    let user = process::user_name(owner);
+    Err(refuse(name, &format!("user {user}'s object has this name; choose another, or have it removed")))
 }
 
 enum Adoption {
@@ -239,4 +261,27 @@ fn users(pids: Vec<u32>) -> String {
 fn refuse(name: &str, reason: &str) -> HandoffError {
     let taken = std::io::Error::new(ErrorKind::AlreadyExists, reason.to_owned());
     SystemError::new(format!("create handoff object {name}"), taken).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use shm_test_support::{leased, unique};
+
+    use super::*;
+    use crate::handoff::{Names, Writer};
+
+    #[test]
+    fn a_segment_that_another_process_does_not_let_open_is_waited_for_only_so_long() {
+        let [segment, avail, done] = ["leased", "leased-avail", "leased-done"].map(|name| format!("/{}", unique(name)));
+        let settings = Settings::new(Names::new(&segment, &avail, &done).unwrap());
+        drop(shm::create(&segment, 0o600, None).unwrap());
+        let holder = leased(Path::new(&shm::path(&segment)));
+        let made = Writer::create_within(settings.clone(), Duration::from_millis(20), &AtomicBool::new(false));
+        let refused = made.map(|_| ()).unwrap_err().to_string();
+        assert!(refused.contains(&segment) && refused.contains("has a lease on it"), "{refused}");
+        drop(holder);
+        Writer::create(settings).unwrap();
+    }
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use shm_test_support::{Place, Run, Setup, User, skip_without_root};
+use shm_test_support::{Place, Run, Setup, User, is_leased, leased, skip_without_root};
 
 const SQUATTER: User = User { uid: 61_501, gid: 61_501 };
 const FIRST: &str = "[[channel]]\nname = \"first\"\n";
@@ -62,5 +62,25 @@ fn a_start_names_whoever_squats_on_a_name_and_does_not_wait() {
         let run = Setup::new(FIRST).run_in(&place);
         clear(&object);
         run.fails(1, &["first", "choose another --prefix"]);
+    }
+}
+
+/// The kernel lets nobody open such an object, for 45 s as a rule.
+#[test]
+fn a_start_does_not_wait_for_a_lease_that_another_user_has_on_a_name() {
+    if skip_without_root("a_start_does_not_wait_for_a_lease_that_another_user_has_on_a_name") {
+        return;
+    }
+    for channel in [FIRST.to_owned(), format!("{FIRST}mode = \"handoff\"\n")] {
+        let place = Place::new();
+        let object = place.object("first");
+        squat(&place, &object, KINDS[1]);
+        let holder = leased(&object);
+        let run = Setup::new(&channel).run_in(&place);
+        let is_untouched = is_leased(&object);
+        drop(holder);
+        clear(&object);
+        run.fails(1, &["first", "user 61501's object has this name", "choose another"]);
+        assert!(is_untouched, "the daemon has tried to open it");
     }
 }

@@ -1,8 +1,10 @@
 //! A channel's name in `/dev/shm`: what a dead daemon has left under the name is adopted or removed; what belongs to
 //! others stays.
 
+use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -68,11 +70,8 @@ pub(super) fn make_way<T>(
     name: &str,
     mut adopt: impl FnMut(Left<'_>) -> Result<Result<T, String>, SystemError>,
 ) -> Result<Option<T>, SystemError> {
-    let until = Instant::now() + RELEASE;
-    let refuse = |reason: String| {
-        let taken = std::io::Error::new(ErrorKind::AlreadyExists, reason);
-        Err(SystemError::new(format!("create shared memory {name}"), taken))
-    };
+    let (until, own) = (Instant::now() + RELEASE, nix::unistd::geteuid().as_raw());
+    let refuse = |reason: String| Err(taken(name, reason));
     loop {
         match shm::remove_blank(name)? {
             Leftover::Removed => {
@@ -91,17 +90,24 @@ pub(super) fn make_way<T>(
             }
             Leftover::None => {}
         }
+        // Before it is opened, from which its user may keep others for a long time, with a lease.
+        if let Ok(found) = fs::symlink_metadata(shm::path(name))
+            && found.uid() != own
+        {
+            return refuse(of_user(found.uid()));
+        }
         let there = match shm::open(name, false) {
             Ok(there) => there,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
-            Err(error) if is_passing(&error.source) => continue,
+            Err(error) if is_passing(&error.source) => {
+                wait_for_lease(name, until)?;
+                continue;
+            }
             Err(e) => return refuse(format!("somebody else's object has this name ({e}); choose another --prefix")),
         };
         let stat = fstat(&there).map_err(|e| SystemError::new(format!("look at shared memory {name}"), e))?;
-        let own = nix::unistd::geteuid().as_raw();
         if stat.st_uid != own {
-            let user = process::user_name(stat.st_uid);
-            return refuse(format!("user {user}'s object has this name; choose another --prefix"));
+            return refuse(of_user(stat.st_uid));
         }
         let found = match Snapshot::read(there.as_fd()) {
             Ok(found) if found.version != 0 => found,
@@ -120,7 +126,10 @@ pub(super) fn make_way<T>(
             return refuse(format!("the shmd with pid {pid} uses it; stop that one, or choose another --prefix"));
         }
         let claimed = match claim(name, until) {
-            Err(error) if is_passing(&error.source) => continue,
+            Err(error) if is_passing(&error.source) => {
+                wait_for_lease(name, until)?;
+                continue;
+            }
             claimed => claimed?,
         };
         let Some(file) = claimed else {
@@ -148,11 +157,32 @@ pub(super) fn make_way<T>(
     }
 }
 
+fn taken(name: &str, reason: String) -> SystemError {
+    SystemError::new(format!("create shared memory {name}"), io::Error::new(ErrorKind::AlreadyExists, reason))
+}
+
+fn of_user(uid: u32) -> String {
+    format!("user {}'s object has this name; choose another --prefix", process::user_name(uid))
+}
+
+/// Waits a moment for another daemon that is checking whether the object is in use.
+///
+/// # Errors
+/// If that takes too long: then it is another program that has a lease on the object.
+fn wait_for_lease(name: &str, until: Instant) -> Result<(), SystemError> {
+    if Instant::now() >= until {
+        let reason = "a process has a lease on the object of this name (F_SETLEASE); end that process, or choose another --prefix";
+        return Err(taken(name, reason.to_owned()));
+    }
+    std::thread::sleep(LOOK);
+    Ok(())
+}
+
 /// Removes the segments that a daemon with this prefix and this runtime directory has left for channels that are no
 /// longer configured. `used` says which names are in use. What belongs to others stays, without a message.
 pub(crate) fn remove_orphans(prefix: &Prefix, owner: Owner, used: impl Fn(&str) -> bool) {
     let begin = format!("{prefix}.");
-    let names = std::fs::read_dir(shm::path("/")).into_iter().flatten().flatten();
+    let names = fs::read_dir(shm::path("/")).into_iter().flatten().flatten();
     let names = names.filter_map(|entry| entry.file_name().into_string().ok());
     for name in names.filter(|name| name.starts_with(&begin)).map(|name| format!("/{name}")) {
         if used(&name) {
