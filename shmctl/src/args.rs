@@ -204,6 +204,7 @@ mod tests {
             ("shmctl metrics --listen :9100", "unix:PATH"),
             ("shmctl top --interval 1ms", "10ms"),
             ("shmctl top --json", "--once"),
+            ("shmctl write --handoff --segment /a --avail /b --done /c --ack-timeout 0", "shortest is 1ms"),
         ] {
             let error = parse(line).unwrap_err();
             assert_eq!(error.exit_code(), 2, "{line}");

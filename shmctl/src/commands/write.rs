@@ -48,6 +48,9 @@ published.
 With --follow, nothing of the input is lost when the role is: what was not published is published when the command has the role \
 again. A message whose publishing was cut short by the end of the role may come twice.";
 
+/// As for a channel of the daemon.
+const LEAST_ACK_TIMEOUT: Duration = Duration::from_millis(1);
+
 /// Publish standard input as messages.
 #[derive(Debug, ClapArgs)]
 #[command(after_help = EXAMPLES)]
@@ -80,7 +83,7 @@ pub(crate) struct Args {
     #[arg(long, value_name = "OCTAL", default_value = "0600", requires = "handoff", value_parser = permissions)]
     permissions: Permissions,
     /// With --handoff: a message that a reader takes and does not acknowledge within TIME is offered again, or dropped.
-    #[arg(long, value_name = "TIME", default_value = "1s", requires = "handoff", value_parser = human::duration)]
+    #[arg(long, value_name = "TIME", default_value = "1s", requires = "handoff", value_parser = ack_timeout)]
     ack_timeout: Duration,
     /// With --handoff: what becomes of a message that nobody acknowledges within --ack-timeout.
     #[arg(long, value_name = "WHAT", value_enum, default_value_t = Overdue::Block, requires = "handoff")]
@@ -107,6 +110,14 @@ fn permissions(text: &str) -> Result<Permissions, String> {
     match u32::from_str_radix(text, 8) {
         Ok(bits) if bits <= 0o777 && bits & 0o600 == 0o600 => Ok(Permissions(bits)),
         _ => Err("write an octal number that lets the owner read and write, such as 0600, 0660 or 0666".to_owned()),
+    }
+}
+
+/// Without any time, every message would be offered again before a reader could acknowledge it.
+fn ack_timeout(text: &str) -> Result<Duration, String> {
+    match human::duration(text)? {
+        time if time < LEAST_ACK_TIMEOUT => Err(format!("{text:?} is too short: the shortest is 1ms")),
+        time => Ok(time),
     }
 }
 
