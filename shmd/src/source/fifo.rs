@@ -32,7 +32,7 @@ use shm_proto::internal::ring::SourceNote;
 use shm_proto::{Error, FramingError, Result};
 
 use super::feed::{Feed, Stepped, is_ready};
-use super::file_id::{Made, wrong_kind};
+use super::file_id::{Made, REPLACED, wrong_kind};
 use super::packed_pump::PackedPump;
 use super::{Cutting, Input, PackedInput};
 use crate::access::FileAccess;
@@ -291,9 +291,7 @@ fn open_or_make(path: &Path, access: FileAccess, marked: Marked) -> Result<(File
     widen(&file);
     if let Some(made) = &made {
         if !made.is(&found) {
-            let reason = "another file took its place while it was being opened; find out which other program writes \
-                          to its directory";
-            return Err(failed("open")(io::Error::other(reason)));
+            return Err(failed("open")(io::Error::other(REPLACED)));
         }
         let mode = match access {
             FileAccess::Owner => 0o600,

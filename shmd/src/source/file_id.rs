@@ -1,15 +1,21 @@
 //! A name in the file system that a source listens at.
 
-use std::fs::{self, FileType, Metadata};
+use std::fs::{self, FileType, Metadata, OpenOptions, Permissions};
 use std::io;
-use std::os::unix::fs::FileTypeExt;
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use nix::fcntl::OFlag;
 use serde::{Deserialize, Serialize};
 use shm_proto::Error;
 use shm_proto::internal::os::file_id::FileId;
 
 use crate::cleanup;
+
+/// Why something is not done to a file.
+pub(super) const REPLACED: &str = "another file took its place while it was being opened; find out which other program writes to \
+                                   its directory";
 
 /// A file made by this daemon: its name is removed when this is dropped, unless it has become another file's meanwhile.
 #[derive(Debug)]
@@ -46,6 +52,21 @@ impl Made {
         self.0.clone()
     }
 
+    /// Gives exactly this socket this mode, whatever the umask. The name may lead elsewhere by now: where other users can write
+    /// to the directory, to a file of theirs or of anybody.
+    ///
+    /// # Errors
+    /// If another file has its name, or if the system refuses.
+    pub(super) fn set_mode(&self, mode: u32) -> io::Result<()> {
+        let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW;
+        let file = OpenOptions::new().read(true).custom_flags(flags.bits()).open(&self.0.path)?;
+        let found = file.metadata()?;
+        if !self.is(&found) || !found.file_type().is_socket() {
+            return Err(io::Error::other(REPLACED));
+        }
+        fs::set_permissions(format!("/proc/self/fd/{}", file.as_raw_fd()), Permissions::from_mode(mode))
+    }
+
     /// Whether this is the file.
     pub(super) fn is(&self, file: &Metadata) -> bool {
         FileId::from(file) == self.0.id
@@ -80,8 +101,30 @@ pub(super) fn wrong_kind(path: &Path, found: FileType, wanted: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixListener;
+
     use super::*;
     use shm_test_support::TempDir;
+
+    #[test]
+    fn only_the_socket_that_was_made_gets_a_mode() {
+        let dir = TempDir::new();
+        let [path, other] = ["x", "other"].map(|name| dir.path().join(name));
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let _socket = UnixListener::bind(&path).unwrap();
+        let made = Made::at(&path).unwrap();
+        made.set_mode(0o604).unwrap();
+        assert_eq!(mode(&path), 0o604);
+        fs::write(&other, "").unwrap();
+        fs::set_permissions(&other, Permissions::from_mode(0o600)).unwrap();
+        fs::remove_file(&path).unwrap();
+        for link in [std::os::unix::fs::symlink::<&Path, &Path>, fs::hard_link::<&Path, &Path>] {
+            link(&other, &path).unwrap();
+            assert!(made.set_mode(0o666).unwrap_err().to_string().contains("another file took its place"));
+            assert_eq!(mode(&other), 0o600);
+            fs::remove_file(&path).unwrap();
+        }
+    }
 
     #[test]
     fn only_the_file_that_was_made_is_removed() {

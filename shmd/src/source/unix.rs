@@ -3,10 +3,10 @@
 //! Everybody who gets into the directory may connect, as to the control socket; each client is let in or not by what the
 //! kernel says about it: the daemon's user, root, and whom the channel's `write` names.
 
-use std::fs::{self, Permissions};
+use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
@@ -46,8 +46,8 @@ impl Listener {
         bind(fd.as_raw_fd(), &address).map_err(|e| failed("bind", e))?;
         let io_failed = |e| Error::system(format!("prepare the socket {}", path.display()), e);
         let made = Made::at(path).map_err(io_failed)?;
-        // Before anybody can connect, and whatever the umask.
-        fs::set_permissions(path, Permissions::from_mode(0o666)).map_err(io_failed)?;
+        // Before anybody can connect.
+        made.set_mode(0o666).map_err(io_failed)?;
         listen(&fd, Backlog::new(128).unwrap_or(Backlog::MAXCONN)).map_err(|e| failed("listen at", e))?;
         Ok(Self { listener: UnixListener::from(fd), made })
     }
@@ -90,6 +90,7 @@ fn make_way(path: &Path) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt;
     use std::os::unix::net::{UnixDatagram, UnixStream};
 
     use super::*;
