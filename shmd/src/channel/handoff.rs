@@ -195,7 +195,7 @@ impl HandoffChannel {
                     resized.pending = done.pending;
                     Ok(Done::Resize(resized))
                 }
-                Err(e @ HandoffError::NoSpace { .. }) => Err(self.refusal(ErrorKind::NoSpace, &e)),
+                Err(HandoffError::NoSpace { reason, .. }) => Err(self.refusal(ErrorKind::NoSpace, &reason)),
                 Err(e @ HandoffError::Locked { .. }) => Err(self.refusal(ErrorKind::Busy, &e)),
                 Err(e) => Err(self.refusal(ErrorKind::Internal, &e)),
             };

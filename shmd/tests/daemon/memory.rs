@@ -146,6 +146,16 @@ fn a_reload_that_does_not_fit_changes_nothing_and_the_other_channels_go_on() {
     daemon.assert_gone();
 }
 
+#[test]
+fn a_handoff_that_cannot_have_the_size_that_was_asked_for_says_so_and_speaks_of_no_message() {
+    let Some(group) = Group::new("cgroup-handoff", 64 << 20) else { return };
+    let mut daemon = Daemon::configured("cgroup-handoff", "[[channel]]\nmode = \"handoff\"\nmax = \"256MiB\"\n");
+    group.run(&mut daemon);
+    daemon.await_ready();
+    let refused = daemon.refused(&Request::Resize { channel: None, bytes: 256 << 20 });
+    assert!(refused.contains("(limit 64MiB, in use ") && !refused.contains("a message"), "{refused}");
+}
+
 /// A `unix:` source that takes messages as large as memory allows.
 fn collecting(name: &str) -> Daemon {
     let mut daemon = Daemon::configured(name, "");
