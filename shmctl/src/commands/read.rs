@@ -86,7 +86,8 @@ pub(crate) struct Args {
     /// Start with the messages of this time before now: 10s, 5m. The channel needs publish times (timestamps = true).
     #[arg(long, value_name = "TIME", value_parser = human::duration, conflicts_with_all = ["from", "last", "handoff"])]
     since: Option<Duration>,
-    /// End with 0 when there is no further message now.
+    /// End with 0 when there is no further message now. A handoff channel offers its next message a moment after the last one was
+    /// acknowledged, so this may end with messages left there.
     #[arg(long, conflicts_with = "timeout")]
     until_empty: bool,
     /// End with exit code 75 if no message arrives within this time: seconds, or 500ms, 30s, 5m. With --grep, only messages that
