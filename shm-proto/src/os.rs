@@ -11,6 +11,7 @@
 //! | [`page`] | the sealed one-page memfds between two processes |
 //! | [`sealed`] | bytes in a memfd that nobody can change any more |
 //! | [`bell`] | wakes a sleeper that waits in a poll loop |
+//! | [`closing`] | closing what a peer has sent, without waiting for it |
 //! | [`shm`] | POSIX shared memory objects |
 //! | `file_lease` | whether anybody else has a file open |
 //! | [`file_lock`] | locks that say which process owns an object or writes to it |
@@ -28,6 +29,7 @@
 //! | [`file_id`] | which file it is, whatever its name |
 //! | [`poll`] | waiting until a descriptor is ready |
 //! | [`fds`] | bytes and descriptors over a Unix socket |
+//! | [`hang_up`](mod@hang_up) | ending a connection in which a peer's descriptors may lie |
 //! | [`random`] | a number nobody can guess |
 //!
 //! Every descriptor made here is close-on-exec, except those that [`inherited`] is to leave open.
@@ -36,10 +38,12 @@ pub mod barrier;
 pub mod bell;
 pub mod child;
 pub mod clock;
+pub mod closing;
 pub mod fds;
 pub mod file_id;
 mod file_lease;
 pub mod file_lock;
+pub mod hang_up;
 pub mod inherited;
 pub mod map;
 pub mod memory;

@@ -98,13 +98,19 @@ impl Client {
         now: Instant,
         events: &mut EventLoop,
     ) -> Result<Self> {
+        // From here on, whatever the client has sent is closed elsewhere.
+        let conn = Conn::new(socket, MAX_REQUEST);
+        let socket = conn.stream();
         // A client that never reads has no more requests carried out than the answers that fit in here.
-        setsockopt(&socket, sockopt::SndBuf, &ANSWERS).map_err(|e| Error::system("set a socket's send buffer", e))?;
-        events.add(&socket, Token::Client(id), Interest::READ)?;
+        setsockopt(socket, sockopt::SndBuf, &ANSWERS).map_err(|e| Error::system("set a socket's send buffer", e))?;
+        // Otherwise a byte that the client sends out of band is dropped where it is found, with the descriptors that came with it.
+        setsockopt(socket, sockopt::OobInline, &true)
+            .map_err(|e| Error::system("take a socket's bytes in order", e))?;
+        events.add(socket, Token::Client(id), Interest::READ)?;
         events.set_timer(Timer::Client(id), Some(now + SPEAK));
         Ok(Self {
             id,
-            conn: Conn::new(socket, MAX_REQUEST),
+            conn,
             credentials,
             role: Role::Asking,
             gone: false,

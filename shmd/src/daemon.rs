@@ -32,6 +32,7 @@ use crate::background::PidFile;
 use crate::channel::{Channel, Prepared, remove_orphans, this_process};
 use crate::channels::Channels;
 use crate::cleanup;
+use crate::closing;
 use crate::config::{Config, Given, SourceKind};
 use crate::connections::Connections;
 use crate::descriptors;
@@ -124,6 +125,7 @@ struct Daemon {
 
 impl Daemon {
     fn start(config: Config, mut origin: Origin, left: Option<(Handover, Luggage)>) -> Result<Self, Failure> {
+        closing::begin();
         let starting = left.is_some().then(Starting::begin);
         match left {
             None => descriptors::prepare(&config.channels)?,

@@ -12,6 +12,7 @@ mod channel;
 mod channels;
 mod cleanup;
 mod client;
+mod closing;
 mod config;
 mod connections;
 mod daemon;
@@ -20,6 +21,7 @@ mod event_loop;
 mod exit;
 #[doc(hidden)]
 pub mod fuzzing;
+mod given;
 mod handover;
 mod hash;
 mod host;

@@ -14,9 +14,10 @@ use crate::admission::Paced;
 use crate::channel::Channel;
 use crate::client::Role;
 use crate::config::Created;
-use crate::connections::{Connections, channel_refusal, refusal};
+use crate::connections::{Connections, channel_refusal};
 use crate::event_loop::{ChannelId, ClientId};
 use crate::operation_log::{LogEvent, operation};
+use crate::given::Given;
 
 /// What a peer needs a right for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +55,7 @@ pub(crate) fn handle(
     prefix: &Prefix,
     id: ClientId,
     request: Request,
-    fds: Vec<OwnedFd>,
+    given: Given,
 ) {
     let Some(client) = connections.client(id) else { return };
     let peer = client.credentials.clone();
@@ -93,7 +94,7 @@ pub(crate) fn handle(
             find(connections, channels, Some(&channel), &peer, Need::Read).and_then(|channel| {
                 check_layout(channel, layout)?;
                 check_content(channel, expect.as_ref())?;
-                let [page] = descriptors(fds)?;
+                let [page] = given.memory()?;
                 channel.resume(connections, id, program.as_deref(), (instance, moves, page)).map(|()| None)
             })
         }
@@ -103,7 +104,7 @@ pub(crate) fn handle(
                 check_content(channel, expect.as_ref())?;
                 connections.pace(&channel.config().name, peer.uid, Paced::Borrow)?;
                 let (ring, place) = (channel.ring_mut(), (instance, capacity));
-                let given = descriptors(fds)?;
+                let given = given.memory()?;
                 ring.resume_writer(connections, id, program.as_deref(), place, given).map(|()| None)
             })
         }
@@ -173,12 +174,6 @@ fn schema_of(
     let text = config.declared.text.as_ref().map(|text| text.descriptor()).transpose();
     let text = text.map_err(|e| channel_refusal(&config.name, ErrorKind::Internal, e))?;
     Ok((Declared::new(config.declared.content.clone()), text.into_iter().collect()))
-}
-
-/// The descriptors that have to come with a request.
-fn descriptors<const N: usize>(fds: Vec<OwnedFd>) -> Result<[OwnedFd; N], Refusal> {
-    let got = fds.len();
-    fds.try_into().map_err(|_| refusal(ErrorKind::BadRequest, format!("{got} descriptors came with it, not {N}")))
 }
 
 /// What this peer can do, by the channel's lists and by the permissions of the objects that it has to open itself.

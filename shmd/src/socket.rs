@@ -19,6 +19,7 @@ use shm_proto::internal::os::socket_name::is_in_use;
 use shm_proto::{Error, Result};
 
 use crate::cleanup;
+use crate::closing;
 use crate::operation_log::{LogEvent, operation};
 
 pub(crate) use handed_over::{Unfit, take};
@@ -75,6 +76,10 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
+        // Clients that nobody has accepted may have sent something, too.
+        if let Ok(copy) = self.listener.try_clone() {
+            closing::elsewhere(Box::new(copy));
+        }
         if self.is_kept {
             return;
         }

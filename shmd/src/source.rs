@@ -27,6 +27,7 @@
 
 mod backoff;
 mod child;
+mod client_socket;
 mod clients;
 mod exec;
 mod feed;

@@ -4,6 +4,8 @@
 //! `recvmsg` where bytes with descriptors end. So descriptors belong to the line in which their piece of input ends, however
 //! the stream was cut.
 
+mod end;
+
 use std::collections::VecDeque;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

@@ -8,13 +8,15 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::time::Duration;
 
-use nix::errno::Errno;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, Shutdown, SockFlag, SockType, SockaddrLike, SockaddrStorage, getsockname, getsockopt,
-    recv, send, shutdown, socketpair, sockopt,
+    send, setsockopt, shutdown, socketpair, sockopt,
 };
 
 use super::clock;
+use super::closing::Sent;
+use super::fds;
+use super::peer::refuse_descriptors;
 use super::poll::{PollFd, PollFlags, poll};
 use super::retry;
 use crate::error::{ProtocolError, Result, SystemError};
@@ -34,6 +36,9 @@ impl Bell {
                 .map_err(|error| SystemError::new("create a bell", error))?;
         // Nobody reads from this end, so a hostile sleeper must not be able to send bytes or descriptors to it.
         shutdown(ringer.as_raw_fd(), Shutdown::Read).map_err(|error| SystemError::new("make a bell one-way", error))?;
+        // Nor may a hostile publisher send a descriptor to the sleeper, or out of band, where it would be closed in the next call.
+        refuse_descriptors(sleeper.as_fd());
+        let _ = setsockopt(&sleeper, sockopt::OobInline, &true);
         Ok((Self(ringer), sleeper))
     }
 
@@ -66,8 +71,12 @@ impl Bell {
         let mut bytes = [0u8; 256];
         // Bounded: a publisher that rings all the time costs a spurious wake-up, not the sleeper's thread.
         for _ in 0..16 {
-            match retry(|| recv(self.0.as_raw_fd(), &mut bytes, MsgFlags::MSG_DONTWAIT)) {
-                Ok(0) | Err(Errno::EAGAIN) => break,
+            let mut sent = Vec::new();
+            let received = fds::receive(self.0.as_fd(), &mut bytes, &mut sent, false);
+            // A hostile publisher may have sent descriptors that take long to close.
+            drop(Sent(sent));
+            match received {
+                Ok(0) => break,
                 Ok(n) => {
                     rung = true;
                     if n < bytes.len() {
@@ -113,6 +122,7 @@ impl AsFd for Bell {
 
 #[cfg(test)]
 mod tests {
+    use nix::errno::Errno;
     use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
     use super::*;
@@ -174,6 +184,26 @@ mod tests {
         let (_ringer, sleeper) = pair();
         let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
         assert_eq!(send(sleeper.as_fd().as_raw_fd(), &[1], flags), Err(Errno::EPIPE));
+    }
+
+    #[test]
+    fn a_publisher_that_sends_descriptors_holds_no_sleeper_up() {
+        let (listener, (ringer, sleeper)) = (std::net::TcpListener::bind("127.0.0.1:0"), pair());
+        let Ok(listener) = listener else { return eprintln!("SKIPPED: there is no network here") };
+        let slow = std::net::TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        // Reads nothing, so that whoever closes the last descriptor of the other side waits for an hour.
+        let _other = listener.accept().unwrap();
+        slow.set_nonblocking(true).unwrap();
+        while std::io::Write::write(&mut &slow, &[0; 1 << 16]).is_ok() {}
+        setsockopt(&slow, sockopt::Linger, &nix::libc::linger { l_onoff: 1, l_linger: 3600 }).unwrap();
+        let sent = fds::send(ringer.as_fd(), b"x", &[slow.as_fd()]).is_ok();
+        if !sent {
+            // The kernel refuses them, and the sleeper gets bytes as before.
+            let _ = setsockopt(&slow, sockopt::Linger, &nix::libc::linger { l_onoff: 0, l_linger: 0 });
+            ringer.ring();
+        }
+        drop(slow);
+        assert!(sleeper.drain() && !sleeper.drain());
     }
 
     #[test]

@@ -11,10 +11,13 @@ use nix::libc;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 
-use super::retry;
+use super::{closing, retry};
 
 /// The most descriptors in one call, either way.
 pub const MAX_FDS: usize = 4;
+/// The most that the kernel lets anybody send in one call. What this process left in the kernel, the kernel would close, and this
+/// process would wait for that.
+const MOST_SENT: usize = 253;
 
 /// Sends as many of `bytes` as the socket takes, with the descriptors beside the first byte. Returns the number of bytes sent.
 ///
@@ -45,12 +48,12 @@ fn send_flags(sock: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>], flags:
     Ok(retry(|| sendmsg::<()>(sock.as_raw_fd(), &[IoSlice::new(bytes)], control, flags, None))?)
 }
 
-/// A buffer for one control message with [`MAX_FDS`] descriptors, aligned for the message's header.
+/// A buffer for one control message with [`MOST_SENT`] descriptors, aligned for the message's header.
 #[repr(C, align(8))]
 struct ControlBuffer([u8; CONTROL_LEN]);
 
 // SAFETY: the macro only computes a length.
-const CONTROL_LEN: usize = unsafe { libc::CMSG_SPACE((MAX_FDS * size_of::<RawFd>()) as u32) } as usize;
+const CONTROL_LEN: usize = unsafe { libc::CMSG_SPACE((MOST_SENT * size_of::<RawFd>()) as u32) } as usize;
 const _: () = assert!(align_of::<ControlBuffer>() >= align_of::<libc::cmsghdr>());
 
 /// Receives bytes into `buf`, and appends the descriptors that came with them, all close-on-exec. Returns 0 at the end.
@@ -79,11 +82,15 @@ pub fn receive(sock: BorrowedFd<'_>, buf: &mut [u8], fds: &mut Vec<OwnedFd>, wai
     })?;
     // SAFETY: `message` is as the kernel left it after a successful call, its control bytes still alive.
     let arrived = unsafe { take_rights(&message) };
-    if message.msg_flags & libc::MSG_CTRUNC == 0 {
-        fds.extend(arrived);
-    } else if arrived.len() >= MAX_FDS {
+    if arrived.len() > MAX_FDS {
+        closing::close(arrived);
         let text = format!("more than {MAX_FDS} descriptors came with {got} bytes");
         return Err(io::Error::new(io::ErrorKind::InvalidData, text));
+    }
+    if message.msg_flags & libc::MSG_CTRUNC == 0 {
+        fds.extend(arrived);
+    } else {
+        closing::close(arrived);
     }
     Ok(got as usize)
 }

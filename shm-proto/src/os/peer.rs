@@ -75,6 +75,20 @@ pub fn credentials(sock: BorrowedFd<'_>) -> Result<Credentials> {
     Ok(Credentials { pid: u32::try_from(peer.pid()).unwrap_or(0), uid: peer.uid(), gid: peer.gid(), groups })
 }
 
+/// The option by which a socket refuses descriptors. Not in the `libc` crate.
+const SO_PASSRIGHTS: libc::c_int = 83;
+
+/// From now on, who sends descriptors to this Unix socket gets an error. Kernels before 6.16 cannot do that. Those sockets which a
+/// listening socket accepts do as it does.
+pub fn refuse_descriptors(sock: BorrowedFd<'_>) {
+    let no: libc::c_int = 0;
+    // SAFETY: the kernel reads one int, which lives until the call returns.
+    unsafe {
+        let bytes = size_of_val(&no) as libc::socklen_t;
+        libc::setsockopt(sock.as_raw_fd(), libc::SOL_SOCKET, SO_PASSRIGHTS, (&raw const no).cast(), bytes);
+    }
+}
+
 /// A descriptor that becomes readable when process `pid` ends.
 ///
 /// # Errors
@@ -137,6 +151,18 @@ mod tests {
         let (reader, _writer) = nix::unistd::pipe().unwrap();
         assert!(credentials(reader.as_fd()).is_err());
         assert!(peer_pidfd(reader.as_fd()).is_err());
+    }
+
+    #[test]
+    fn a_socket_that_refuses_descriptors_takes_bytes() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        refuse_descriptors(ours.as_fd());
+        match fds::send(theirs.as_fd(), b"x", &[theirs.as_fd()]) {
+            Ok(_) => eprintln!("SKIPPED: this kernel cannot refuse descriptors"),
+            Err(e) => assert_eq!(e.kind(), std::io::ErrorKind::PermissionDenied),
+        }
+        (&theirs).write_all(b"bytes").unwrap();
+        fds::send(ours.as_fd(), b"x", &[ours.as_fd()]).unwrap();
     }
 
     #[test]

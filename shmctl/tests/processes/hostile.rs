@@ -2,6 +2,7 @@
 
 mod attached;
 mod crowds;
+mod descriptors;
 mod lines;
 mod mutations;
 mod squatters;

@@ -1,6 +1,5 @@
 //! The clients' requests, and removing clients that are done.
 
-use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use log::debug;
@@ -13,6 +12,7 @@ use super::Daemon;
 use crate::client::{FREE_LINES, LINES_A_SECOND, Role};
 use crate::connections::refusal;
 use crate::event_loop::{ClientId, Event, Token};
+use crate::given::Given;
 use crate::peer::printable;
 use crate::requests;
 
@@ -65,7 +65,7 @@ impl Daemon {
         let role = client.role;
         match client.receive() {
             Ok(Received::Line(line, fds)) => {
-                self.take_line(id, role, &line, fds);
+                self.take_line(id, role, &line, Given::new(fds));
                 return true;
             }
             Ok(Received::Nothing) => {}
@@ -76,7 +76,7 @@ impl Daemon {
         false
     }
 
-    fn take_line(&mut self, id: ClientId, role: Role, line: &str, fds: Vec<OwnedFd>) {
+    fn take_line(&mut self, id: ClientId, role: Role, line: &str, given: Given) {
         let now = Instant::now();
         match role {
             Role::Asking => match decode::<Request>(line) {
@@ -93,7 +93,7 @@ impl Daemon {
                 Ok(Request::Remove { channel }) => self.remove_for(id, &channel),
                 Ok(Request::Log { channel, since, last, follow }) => self.show_log(id, channel, since, last, follow),
                 Ok(request) => {
-                    requests::handle(&mut self.connections, &mut self.channels, &self.prefix, id, request, fds);
+                    requests::handle(&mut self.connections, &mut self.channels, &self.prefix, id, request, given);
                     self.keep_ticking();
                 }
                 Err(e @ ProtocolError::Version { .. }) => {

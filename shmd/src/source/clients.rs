@@ -13,7 +13,7 @@
 //! An empty packet is the end of a client, as the kernel shows it.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -23,11 +23,11 @@ use nix::poll::{PollFd, PollFlags};
 use nix::sys::socket::{MsgFlags, recv};
 use serde::{Deserialize, Serialize};
 use shm_proto::internal::control::stat::SourceState;
-use shm_proto::internal::framing::input::NonBlocking;
 use shm_proto::internal::framing::{Pump, Slotted};
 use shm_proto::internal::os::{peer, process};
 use shm_proto::{Bytes, Error, FramingError, Result};
 
+use super::client_socket::ClientSocket;
 use super::feed::{Feed, Stepped, is_ready};
 use super::file_id::Place;
 use super::packed_pump::PackedPump;
@@ -80,7 +80,7 @@ struct PackedClient {
 
 #[derive(Debug)]
 struct Client {
-    socket: OwnedFd,
+    socket: ClientSocket,
     uid: u32,
     pid: u32,
     program: String,
@@ -125,7 +125,8 @@ impl Clients {
         let listener = Listener::known(luggage.fd(listener)?, place);
         let clients = packed.clients.into_iter().map(|PackedClient { socket, uid, pid, program, pump }| {
             let pump = pump.unpack(cutting.pump_of_many().map_err(io::Error::other)?, luggage)?;
-            Ok(Client { socket: luggage.fd(socket)?, uid, pid, program, pump, gone: false })
+            let socket = ClientSocket::new(luggage.fd(socket)?);
+            Ok(Client { socket, uid, pid, program, pump, gone: false })
         });
         let clients = clients.collect::<io::Result<_>>()?;
         Ok(Self { clients, ..Self::new(listener, packets, write) })
@@ -194,6 +195,7 @@ impl Clients {
 
     fn admit(&mut self, feed: &mut Feed<'_>, socket: UnixStream) -> Result<()> {
         let known = socket.set_nonblocking(true).map_err(|e| e.to_string());
+        let socket = ClientSocket::new(socket.into());
         let known = known.and_then(|()| peer::credentials(socket.as_fd()).map_err(|e| e.to_string()));
         let peer = match known {
             Ok(peer) => peer,
@@ -232,7 +234,7 @@ impl Clients {
             return Ok(());
         }
         let pump = feed.pump()?;
-        let client = Client { socket: socket.into(), uid: peer.uid, pid: peer.pid, program, pump, gone: false };
+        let client = Client { socket, uid: peer.uid, pid: peer.pid, program, pump, gone: false };
         self.clients.push(client);
         Ok(())
     }
@@ -242,7 +244,7 @@ impl Clients {
         self.keep_within(feed, self.clients[index].pump.wants());
         let client = &mut self.clients[index];
         while !client.gone {
-            match feed.step(&mut client.pump, &mut NonBlocking(&client.socket))? {
+            match feed.step(&mut client.pump, &mut &client.socket)? {
                 Stepped::Moved | Stepped::Idle => {}
                 Stepped::End => client.go(),
                 Stepped::Broken(e @ Error::Framing(FramingError::BadInput { .. })) if client.pump.pass_over() => {
@@ -294,7 +296,7 @@ impl Clients {
     /// One turn of a client's packets, each read where it belongs in the ring.
     fn receive(&mut self, feed: &mut Feed<'_>, index: usize) -> Result<()> {
         let client = &mut self.clients[index];
-        let fd = client.socket.as_raw_fd();
+        let fd = client.socket.as_fd().as_raw_fd();
         let now = MsgFlags::MSG_DONTWAIT;
         for _ in 0..PACKETS {
             let len = match recv(fd, &mut [0], now | MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC) {
@@ -314,10 +316,11 @@ impl Clients {
             let limit = feed.max_message();
             let too_large = len as u64 > limit;
             let taken = !too_large
-                && feed.packet(len, |slot| recv(fd, slot, now).ok().filter(|&n| n == len))? == Slotted::Published;
+                && feed.packet(len, |slot| client.socket.receive(slot).ok().filter(|&n| n == len))?
+                    == Slotted::Published;
             if !taken {
                 // Refused here, or dropped by the channel's policy: taken out of the queue unread.
-                let _ = recv(fd, &mut [0], now);
+                let _ = client.socket.receive(&mut [0]);
             }
             if too_large {
                 let reason = format!("a packet of {len} bytes was refused: the limit is {limit} bytes a message");
