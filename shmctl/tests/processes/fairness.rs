@@ -62,6 +62,26 @@ fn a_reader_that_is_evicted_and_attaches_again_and_again_holds_the_channel_up_no
 }
 
 #[test]
+fn nobody_gets_around_the_wait_after_an_eviction_by_claiming_to_come_back() {
+    if skip_without_root("nobody_gets_around_the_wait_after_an_eviction_by_claiming_to_come_back") {
+        return;
+    }
+    let daemon = Daemon::start("[[channel]]\nname = \"main\"\nmax_readers = 200\nread = [\"*\"]\n");
+    let instance = daemon.reader(Start::New).geometry().instance.to_string();
+    let (_crowd, said) = crowd(USER, &daemon, "readers");
+    assert!(said.contains("holding 50"), "{said}");
+    // The waits double, and the last one is a minute.
+    let evicted: Vec<_> = daemon.stat().readers.iter().map(|reader| reader.reader.to_string()).take(7).collect();
+    for number in &evicted {
+        daemon.cli(&["evict", "--reader", number]).quiet();
+    }
+    let before = daemon.stat().readers.len();
+    let said = helpers::start_as(USER, &daemon, "return", &[&instance]).wait().ok().err;
+    assert!(said.contains("a reader of user 61401 was evicted 7 times, the last time "), "{said}");
+    assert!(daemon.stat().readers.len() <= before);
+}
+
+#[test]
 fn one_user_gets_half_of_the_reader_places_and_root_a_place_when_all_are_taken() {
     if skip_without_root("one_user_gets_half_of_the_reader_places_and_root_a_place_when_all_are_taken") {
         return;

@@ -86,6 +86,8 @@ pub(crate) fn play() {
         ["intrude", object] => intruder::intrude(&endpoint, object),
         ["crowd", how, most] => crowd::crowd(&endpoint, how, most.parse().unwrap()),
         ["cling"] => crowd::cling(&endpoint),
+        ["return", instance] => crowd::claim_to_return(&endpoint, instance.parse().unwrap()),
+        ["ask-twice", line] => crowd::ask_twice(&endpoint, line),
         ["ask", line, times] => crowd::ask(&endpoint, line, times.parse().unwrap()),
         ["hog", connections] => hog(&endpoint, connections.parse().unwrap()),
         _ => panic!("no such role: {parts:?}"),

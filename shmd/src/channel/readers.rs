@@ -42,20 +42,29 @@ impl Readers {
         peer: &Peer,
         most: u32,
     ) -> Result<u32, Refusal> {
-        let (user, master, now) = (&peer.user, is_master(peer.uid), Instant::now());
-        if !master {
-            connections.pace(channel, peer.uid, Paced::Attach)?;
-            self.conduct.attach(peer.uid, now).map_err(|Wait { left, evictions, ago }| {
-                let times = if evictions == 1 { "once".to_owned() } else { format!("{evictions} times") };
-                let why = format!(
-                    "a reader of user {user} was evicted {times}, the last time {} ago; the user may attach again in {}",
-                    told(ago),
-                    told(left)
-                );
-                later(channel, why, left)
-            })?;
-        }
+        connections.pace(channel, peer.uid, Paced::Attach)?;
+        self.check_conduct(channel, peer)?;
         self.place(channel, peer, most)
+    }
+
+    /// That the peer's user need not wait because readers of this user were evicted.
+    ///
+    /// # Errors
+    /// The refusal to send instead.
+    pub(super) fn check_conduct(&self, channel: &ChannelName, peer: &Peer) -> Result<(), Refusal> {
+        if is_master(peer.uid) {
+            return Ok(());
+        }
+        self.conduct.attach(peer.uid, Instant::now()).map_err(|Wait { left, evictions, ago }| {
+            let times = if evictions == 1 { "once".to_owned() } else { format!("{evictions} times") };
+            let why = format!(
+                "a reader of user {} was evicted {times}, the last time {} ago; the user may attach again in {}",
+                peer.user,
+                told(ago),
+                told(left)
+            );
+            later(channel, why, left)
+        })
     }
 
     /// The number that one more reader may have, of at most `most`.

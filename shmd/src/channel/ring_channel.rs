@@ -133,6 +133,10 @@ impl RingChannel {
             self.ring.one_is_back(connections, reader.page_id().inode);
             return refused;
         }
+        if !self.ring.expects(reader.page_id().inode) {
+            // Anybody can make a page, and have this one after an eviction.
+            self.ring.readers().check_conduct(&self.ring.config().name, reader.peer())?;
+        }
         connections.bind(client, Role::Reader(self.ring.id(), number)).map_err(|e| self.ring.internal(&e))?;
         // Nobody writes to the segments before this one any more: what the reader finds there it may believe without this mark.
         reader.set_moves(made, count);

@@ -2,11 +2,15 @@
 
 use std::any::Any;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
+use shm_proto::internal::os::page::SharedPage;
+use shm_proto::internal::os::unread::readable_bytes;
+use shm_proto::internal::ring::layout::{LAYOUT_VERSION, ReaderPage};
 use shm_proto::{Client, Endpoint, Error, Reader, Request, RequestError, Start, Writer};
-use shm_test_support::PATIENCE;
+use shm_test_support::{PATIENCE, wait_until};
 
 /// Attaches as often as it is let in, up to so many times, or follows the operation log so often, or asks for it and does not read
 /// it, if `how` says so, after it has borrowed the writer role if `how` says that; says how far it came and why no farther, and stays.
@@ -90,5 +94,35 @@ pub(crate) fn cling(endpoint: &Endpoint) {
             }
             Err(e) => panic!("{e}"),
         }
+    }
+}
+
+/// Claims to have been a reader of a daemon that died, with a page of its own. Tells what comes of that.
+pub(crate) fn claim_to_return(endpoint: &Endpoint, instance: u64) {
+    let channel = "main".parse().unwrap();
+    let request =
+        Request::ResumeReader { channel, program: None, layout: LAYOUT_VERSION, expect: None, instance, moves: 0 };
+    let (_page, page_fd) = SharedPage::<ReaderPage>::create("claim").unwrap();
+    let mut conn = Client::connect(endpoint, PATIENCE).unwrap().into_conn();
+    conn.send(&request, &[page_fd.as_fd()]).unwrap();
+    let mut answer = String::new();
+    BufReader::new(conn.stream()).read_line(&mut answer).unwrap();
+    eprintln!("told: {answer}");
+}
+
+/// Sends a request twice on one connection, and reads when both answers are there. Tells both.
+pub(crate) fn ask_twice(endpoint: &Endpoint, line: &str) {
+    let mut once = UnixStream::connect(&endpoint.socket).unwrap();
+    once.write_all(format!("{line}\n").as_bytes()).unwrap();
+    let mut answer = String::new();
+    BufReader::new(&once).read_line(&mut answer).unwrap();
+    let mut twice = UnixStream::connect(&endpoint.socket).unwrap();
+    twice.write_all(format!("{line}\n{line}\n").as_bytes()).unwrap();
+    wait_until("there are two answers", || readable_bytes(twice.as_fd()).unwrap() > answer.len());
+    let mut answers = BufReader::new(&twice);
+    for _ in 0..2 {
+        answer.clear();
+        answers.read_line(&mut answer).unwrap();
+        eprintln!("told: {}", answer.trim_end());
     }
 }
