@@ -118,9 +118,13 @@ pub fn percent(part: u64, whole: u64) -> String {
     if percent > 0.0 && percent < 1.0 { "<1%".to_owned() } else { format!("{percent:.0}%") }
 }
 
-/// Text that another program chose, with the control characters that a terminal might obey made visible.
+/// Text that another program chose, with the characters made visible that a terminal might obey, or that change the order of others.
 pub fn printable(text: impl Display) -> String {
-    text.to_string().chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] }).collect()
+    let is_obeyed = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{61c}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    text.to_string().chars().flat_map(|c| if is_obeyed(c) { c.escape_default().collect() } else { vec![c] }).collect()
 }
 
 /// A time on the command line: a number of seconds, or a duration with its unit.
@@ -214,6 +218,7 @@ mod tests {
     #[test]
     fn foreign_text_cannot_command_a_terminal() {
         assert_eq!(printable("a\x1b[2Jb\n\u{e9}"), "a\\u{1b}[2Jb\\n\u{e9}");
+        assert_eq!(printable("ok\u{202e}dellats"), "ok\\u{202e}dellats");
     }
 
     #[test]

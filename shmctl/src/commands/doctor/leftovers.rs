@@ -15,7 +15,7 @@ use shm_proto::internal::ring::Snapshot;
 
 use super::finding::{Finding, Severity};
 use super::site::unit_of;
-use crate::human::{bytes, counted};
+use crate::human::{bytes, counted, printable};
 
 /// Looks at every object in `/dev/shm` that this user may read and that is a segment by its magic number.
 pub(super) fn look(fix: bool) -> Vec<Finding> {
@@ -71,7 +71,7 @@ fn look_at(name: &str, fix: bool) -> Option<Finding> {
         finding.mended = removed.is_ok();
         finding.fixed = Some(match removed {
             Ok(()) => "removed".to_owned(),
-            Err(reason) => format!("not removed: {reason}"),
+            Err(reason) => printable(format!("not removed: {reason}")),
         });
     }
     Some(finding)
