@@ -209,6 +209,11 @@ impl Client {
         self.conn.queued_bytes()
     }
 
+    /// Whether the peer has not read everything that was sent.
+    pub(crate) fn has_untaken(&self) -> bool {
+        self.conn.untaken_bytes() > 0
+    }
+
     /// Closes the connection as soon as everything is sent.
     pub(crate) fn end(&mut self) {
         self.ending = true;

@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nix::unistd::geteuid;
 use shm_proto::internal::control::stat::Right;
@@ -14,10 +15,13 @@ use crate::admission::Paced;
 use crate::channel::Channel;
 use crate::client::Role;
 use crate::config::Created;
-use crate::connections::{Connections, channel_refusal};
+use crate::connections::{Connections, channel_refusal, is_master, later};
 use crate::event_loop::{ChannelId, ClientId};
-use crate::operation_log::{LogEvent, operation};
 use crate::given::Given;
+use crate::operation_log::{LogEvent, operation};
+
+/// A client that asks for a schema before it has read its last answer may ask again after this time.
+const UNTAKEN: Duration = Duration::from_millis(10);
 
 /// What a peer needs a right for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,7 +70,7 @@ pub(crate) fn handle(
         }
         Request::List => Ok(Some(list(channels, &peer))),
         Request::Stat { channel } => stat_of(connections, channels, channel.as_ref(), &peer).map(Some),
-        Request::Schema { channel } => match schema_of(connections, channels, channel.as_ref(), &peer) {
+        Request::Schema { channel } => match schema_of(connections, channels, channel.as_ref(), id, &peer) {
             Ok((declared, fds)) => return connections.reply(id, Ok(Done::Schema(declared)), fds),
             Err(refused) => Err(refused),
         },
@@ -163,6 +167,7 @@ fn schema_of(
     connections: &mut Connections,
     channels: &[Channel],
     name: Option<&ChannelName>,
+    id: ClientId,
     peer: &Credentials,
 ) -> Result<(Declared, Vec<OwnedFd>), Refusal> {
     let channel = &channels[position(channels, name, peer)?];
@@ -171,6 +176,10 @@ fn schema_of(
     }
     let config = channel.config();
     connections.pace(&config.name, peer.uid, Paced::Schema)?;
+    if !is_master(peer.uid) && connections.client(id).is_some_and(|client| client.has_untaken()) {
+        let why = "the connection has not taken its last answer, in which a descriptor may lie; read it, and try again";
+        return Err(later(&config.name, why, UNTAKEN));
+    }
     let text = config.declared.text.as_ref().map(|text| text.descriptor()).transpose();
     let text = text.map_err(|e| channel_refusal(&config.name, ErrorKind::Internal, e))?;
     Ok((Declared::new(config.declared.content.clone()), text.into_iter().collect()))

@@ -244,6 +244,19 @@ fn one_user_asks_for_schemas_only_so_often_and_root_whenever_it_likes() {
 }
 
 #[test]
+fn descriptors_of_schemas_do_not_pile_up_in_a_connection_that_nobody_reads() {
+    if skip_without_root("descriptors_of_schemas_do_not_pile_up_in_a_connection_that_nobody_reads") {
+        return;
+    }
+    let declared = "content = \"p\"\nschema = \"F\"\nschema_text = \"message F {}\"\n";
+    let daemon = Daemon::start(&format!("[[channel]]\nread = [\"*\"]\n{declared}"));
+    let said = helpers::start_as(USER, &daemon, "ask-twice", &["{\"v\":1,\"op\":\"schema\"}"]).wait().ok().err;
+    let answers: Vec<&str> = said.lines().filter(|line| line.starts_with("told: ")).collect();
+    assert!(answers.len() == 2 && answers[0].contains("\"ok\""), "{said}");
+    assert!(answers[1].contains("try_later") && answers[1].contains("has not taken its last answer"), "{said}");
+}
+
+#[test]
 fn one_user_resizes_only_so_often_and_root_whenever_it_likes() {
     if skip_without_root("one_user_resizes_only_so_often_and_root_whenever_it_likes") {
         return;
