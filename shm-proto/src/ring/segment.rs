@@ -151,7 +151,7 @@ pub(super) struct Segment {
     max_capacity: u64,
     /// Bytes of data in the file when it was mapped.
     length: u64,
-    _map: Mapping,
+    map: Mapping,
 }
 
 // SAFETY: the pointer is into the mapping that this value owns. The mapping belongs to the process, not to a thread,
@@ -194,12 +194,9 @@ impl Segment {
         }
         let map = if writable { Mapping::read_write(fd, total)? } else { Mapping::read_only(fd, total)? };
         map.advise_huge();
-        if geometry.prefault {
-            map.populate(usize::try_from(length).unwrap_or(usize::MAX), writable);
-        }
         let start = NonNull::new(map.ptr()).ok_or_else(|| corrupt("mapped at address 0".to_owned()))?;
         let data = (length - DATA_OFFSET).min(max);
-        let segment = Segment { start, max_capacity: geometry.max_capacity, length: data, _map: map };
+        let segment = Segment { start, max_capacity: geometry.max_capacity, length: data, map };
         let id = &segment.header().identity;
         let expect = [
             ("magic", id.magic.load(Ordering::Relaxed), MAGIC),
@@ -216,7 +213,17 @@ impl Segment {
                 return Err(corrupt(format!("{what} is {found:#x}, the daemon said {expected:#x}")));
             }
         }
+        if geometry.prefault {
+            segment.enter(segment.header().counters.capacity.load(Ordering::Relaxed), writable);
+        }
         Ok(segment)
+    }
+
+    /// Enters the memory of this capacity into the page table. Above it, the file may have been left its length when its memory was
+    /// given back, and entering that would take the memory again.
+    pub(super) fn enter(&self, capacity: u64, writable: bool) {
+        let bytes = DATA_OFFSET + capacity.min(self.length);
+        self.map.populate(usize::try_from(bytes).unwrap_or(usize::MAX), writable);
     }
 
     /// Bytes of data that are mapped.

@@ -112,6 +112,10 @@ impl Writer {
             Ok(taken_over) => taken_over,
             Err(error) => return Err(recover::report(link, error)),
         };
+        if geometry.prefault {
+            // The daemon may have put memory behind more than the writer before has used.
+            segment.enter(capacity, true);
+        }
         let registered = geometry.asymmetric && barrier::register();
         let barrier = if registered { Barrier::Asymmetric } else { Barrier::Symmetric };
         let tail = Tail::new(segment, &geometry, recovered.tail);

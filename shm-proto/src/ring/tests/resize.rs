@@ -30,6 +30,21 @@ fn a_channel_grows_for_a_message_and_for_a_slow_reader_before_it_blocks() {
 }
 
 #[test]
+fn prefault_takes_no_memory_above_the_capacity() {
+    let mut geometry = geometry(1 << 20);
+    geometry.prefault = true;
+    let mut channel = TestChannel::new(65536, geometry);
+    let file = channel.segment.try_clone().unwrap();
+    // After a shrink, the file keeps its length while a reader may stand above, and its memory is given back.
+    nix::unistd::ftruncate(&file, (DATA_OFFSET + (1 << 20)) as i64).unwrap();
+    let memory = || nix::sys::stat::fstat(&file).unwrap().st_blocks;
+    let before = memory();
+    let _reader = channel.reader(Start::Oldest);
+    let _writer = channel.writer();
+    assert_eq!(memory(), before);
+}
+
+#[test]
 fn a_refused_growth_is_an_error_only_for_the_message_that_needs_it() {
     let mut channel = TestChannel::new(4096, geometry(1 << 20));
     let mut writer = channel.writer();
