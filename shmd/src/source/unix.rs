@@ -5,17 +5,19 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
+use shm_proto::internal::os::peer::refuse_descriptors;
 use shm_proto::internal::os::socket_name::is_in_use;
 use shm_proto::{Error, Result};
 
 use super::file_id::{Made, Place, wrong_kind};
+use crate::closing;
 use crate::config::Packets;
 use crate::handover::Parcel;
 use crate::operation_log::{LogEvent, operation};
@@ -48,6 +50,7 @@ impl Listener {
         let made = Made::at(path).map_err(io_failed)?;
         // Before anybody can connect.
         made.set_mode(0o666).map_err(io_failed)?;
+        refuse_descriptors(fd.as_fd());
         listen(&fd, Backlog::new(128).unwrap_or(Backlog::MAXCONN)).map_err(|e| failed("listen at", e))?;
         Ok(Self { listener: UnixListener::from(fd), made })
     }
@@ -63,6 +66,15 @@ impl Listener {
     /// When there are no descriptors left.
     pub(super) fn pack(&self, parcel: &mut Parcel) -> io::Result<(i32, Place)> {
         Ok((parcel.fd(&self.listener)?, self.made.place()))
+    }
+}
+
+impl Drop for Listener {
+    fn drop(&mut self) {
+        // Clients that nobody has accepted may have sent descriptors, which are closed with the socket.
+        if let Ok(copy) = self.listener.try_clone() {
+            closing::elsewhere(Box::new(copy));
+        }
     }
 }
 
