@@ -24,8 +24,19 @@ pub(crate) use saving::{Saved, save_in, settle};
 use crate::peer::Peer;
 use crate::rate_limit::LeftOut;
 
-/// Events that peers can cause without limit, by coming and going.
-const PASSING: [LogEvent; 5] = [LogEvent::Attach, LogEvent::Detach, LogEvent::Lend, LogEvent::Return, LogEvent::Resume];
+/// Events that peers can cause again and again, by coming and going, by nonsense, or by standing still and going on.
+const PASSING: [LogEvent; 10] = [
+    LogEvent::Attach,
+    LogEvent::Detach,
+    LogEvent::Lend,
+    LogEvent::Return,
+    LogEvent::Resume,
+    LogEvent::TurnedAway,
+    LogEvent::Dismiss,
+    LogEvent::Stalled,
+    LogEvent::Recovered,
+    LogEvent::Overflow,
+];
 
 /// An entry as it is sent. Written as JSON once, because it may be asked for a thousand times, a hundred thousand at once.
 #[derive(Debug)]
