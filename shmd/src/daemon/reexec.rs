@@ -221,6 +221,9 @@ impl Daemon {
         let busy = self.channels.iter().find(|channel| is_busy(channel)).map(|channel| channel.config().name.clone());
         let why = match busy {
             Some(_) if now < *until => {
+                // One that could not be opened before may have started meanwhile.
+                let running = self.channels.iter_mut().filter(|channel| channel.ring().has_running_source());
+                running.for_each(|channel| channel.ring_mut().rest_source());
                 return self.connections.events.set_timer(Timer::Reexec, Some(now + LOOK));
             }
             Some(name) => refusal(
