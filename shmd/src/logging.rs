@@ -14,6 +14,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use env_logger::{Builder, WriteStyle};
 use log::{Level, LevelFilter};
+use shm_cli::colours_are_wanted;
 use shm_proto::internal::os::file_id::FileId;
 
 use outlet::Outlet;
@@ -72,7 +73,7 @@ pub(crate) fn start(level: LevelFilter, target: &Target) -> io::Result<()> {
             builder.target(env_logger::Target::Pipe(Box::new(Outlet::new(io::stderr(), mark))));
         }
         Target::Stderr => {
-            if shows_colour() {
+            if colours_are_wanted(io::stderr().is_terminal()) {
                 builder.write_style(WriteStyle::Always);
             }
             builder.target(env_logger::Target::Pipe(Box::new(Outlet::new(io::stderr(), String::new()))));
@@ -128,12 +129,6 @@ pub(crate) fn last_words(reason: &str) {
     format!("shmd: {reason}").lines().for_each(|line| text.extend([mark, line, "\n"]));
     // There is no other place to report that standard error is closed.
     let _ = io::stderr().write_all(text.as_bytes());
-}
-
-/// Whether standard error is a terminal whose user wants colour there.
-fn shows_colour() -> bool {
-    let is_set = |name: &str| std::env::var_os(name).is_some_and(|value| !value.is_empty());
-    io::stderr().is_terminal() && !is_set("NO_COLOR") && std::env::var_os("TERM").is_some_and(|term| term != "dumb")
 }
 
 fn stderr_is_journal() -> bool {
