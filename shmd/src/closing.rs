@@ -2,6 +2,7 @@
 //! [`os::closing`](shm_proto::internal::os::closing).
 
 use std::collections::VecDeque;
+use std::os::unix::net::UnixListener;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use log::debug;
@@ -29,6 +30,15 @@ pub(crate) fn begin() {
 /// Drops a value in a thread.
 pub(crate) fn elsewhere(thing: Box<dyn Send>) {
     POOL.take(thing);
+}
+
+/// Closes a listening socket in a thread, once its owner has dropped it: clients that nobody has accepted may have sent descriptors,
+/// which are closed with it.
+pub(crate) fn listener(listener: &UnixListener) {
+    // Without a descriptor for a copy there is no other way but to wait.
+    if let Ok(copy) = listener.try_clone() {
+        elsewhere(Box::new(copy));
+    }
 }
 
 impl Pool {

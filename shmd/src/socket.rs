@@ -76,10 +76,7 @@ impl Socket {
 
 impl Drop for Socket {
     fn drop(&mut self) {
-        // Clients that nobody has accepted may have sent something, too.
-        if let Ok(copy) = self.listener.try_clone() {
-            closing::elsewhere(Box::new(copy));
-        }
+        closing::listener(&self.listener);
         if self.is_kept {
             return;
         }

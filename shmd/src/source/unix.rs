@@ -71,10 +71,7 @@ impl Listener {
 
 impl Drop for Listener {
     fn drop(&mut self) {
-        // Clients that nobody has accepted may have sent descriptors, which are closed with the socket.
-        if let Ok(copy) = self.listener.try_clone() {
-            closing::elsewhere(Box::new(copy));
-        }
+        closing::listener(&self.listener);
     }
 }
 
