@@ -209,18 +209,23 @@ impl Connections {
         if is_master(uid) {
             return Ok(());
         }
-        if let Some(why) = descriptors::are_scarce(self.events.as_fd()) {
-            return Err(channel_refusal(channel, ErrorKind::TooMany, why));
-        }
         let now = Instant::now();
-        let Some(wait) = self.rate.admit(uid, paced, now).err() else { return Ok(()) };
-        let why = paced.too_often(&self.user(uid), wait);
+        let (why, wait) = match descriptors::are_scarce(self.events.as_fd()) {
+            Some(why) => (why, None),
+            None => match self.rate.admit(uid, paced, now) {
+                Ok(()) => return Ok(()),
+                Err(wait) => (paced.too_often(&self.user(uid), wait), Some(wait)),
+            },
+        };
         self.turned_away += 1;
         if let Some(left_out) = self.lines.admit(now) {
             let turned_away = operation(LogEvent::TurnedAway).on(channel).number("uid", uid);
             turned_away.number("total", self.turned_away).reason(&why).left_out(left_out).warn();
         }
-        Err(later(channel, why, wait))
+        Err(match wait {
+            Some(wait) => later(channel, why, wait),
+            None => channel_refusal(channel, ErrorKind::TooMany, why),
+        })
     }
 
     /// A client by its number, if it is still there.
@@ -364,7 +369,7 @@ impl Connections {
         Some(Peer { pid, uid, user, program })
     }
 
-    /// A user's name, or its number if the name cannot be had at once.
+    /// A user's name, or the number as long as the name is not known.
     pub(crate) fn user(&mut self, uid: u32) -> String {
         self.names.name(uid)
     }

@@ -26,7 +26,7 @@ pub(crate) struct UserNames {
 }
 
 impl UserNames {
-    /// None are known yet.
+    /// No names are known yet.
     pub(crate) fn new(look_up: fn(u32) -> String) -> Self {
         Self { look_up, patience: PATIENCE, known: HashMap::new(), awaited: HashMap::new() }
     }
@@ -44,7 +44,7 @@ impl UserNames {
                     return name;
                 }
                 Err(Some(coming)) => drop(self.awaited.insert(uid, coming)),
-                // No thread to be had. The next message about this user tries it again.
+                // The system gives no thread. The next message about this user tries it again.
                 Err(None) => {}
             }
         }

@@ -10,7 +10,7 @@ use shm_proto::internal::os::poll::{PollFd, PollFlags, poll};
 
 /// How long a line waits for its reader.
 const PATIENCE: Duration = Duration::from_millis(100);
-/// After a line that waited in vain, none waits for so long: a reader that takes a line now and then must not hold up each.
+/// After a line that waited in vain, no line waits for this time. A reader that takes a line each second would hold up every one.
 const HURRY: Duration = Duration::from_secs(60);
 
 /// Writes each line at once or not at all.
