@@ -229,13 +229,18 @@ fn one_user_asks_for_the_writer_role_only_so_often_and_others_get_it() {
     daemon.write_lines("mine\n");
 }
 
+/// A channel with a schema, which everybody may read.
+fn with_a_schema() -> Daemon {
+    let declared = "content = \"p\"\nschema = \"F\"\nschema_text = \"message F {}\"\n";
+    Daemon::start(&format!("[[channel]]\nread = [\"*\"]\n{declared}"))
+}
+
 #[test]
 fn one_user_asks_for_schemas_only_so_often_and_root_whenever_it_likes() {
     if skip_without_root("one_user_asks_for_schemas_only_so_often_and_root_whenever_it_likes") {
         return;
     }
-    let declared = "content = \"p\"\nschema = \"F\"\nschema_text = \"message F {}\"\n";
-    let daemon = Daemon::start(&format!("[[channel]]\nread = [\"*\"]\n{declared}"));
+    let daemon = with_a_schema();
     let said = helpers::start_as(USER, &daemon, "ask", &["{\"v\":1,\"op\":\"schema\"}", "20000"]).wait().ok().err;
     let why =
         "channel main: user 61401 asks for schemas too often: one user may 500 times at once, and 250 times a second";
@@ -248,8 +253,7 @@ fn descriptors_of_schemas_do_not_pile_up_in_a_connection_that_nobody_reads() {
     if skip_without_root("descriptors_of_schemas_do_not_pile_up_in_a_connection_that_nobody_reads") {
         return;
     }
-    let declared = "content = \"p\"\nschema = \"F\"\nschema_text = \"message F {}\"\n";
-    let daemon = Daemon::start(&format!("[[channel]]\nread = [\"*\"]\n{declared}"));
+    let daemon = with_a_schema();
     let said = helpers::start_as(USER, &daemon, "ask-twice", &["{\"v\":1,\"op\":\"schema\"}"]).wait().ok().err;
     let answers: Vec<&str> = said.lines().filter(|line| line.starts_with("told: ")).collect();
     assert!(answers.len() == 2 && answers[0].contains("\"ok\""), "{said}");

@@ -30,6 +30,15 @@ impl Daemon {
         self.run(&[]);
         self.await_ready();
     }
+
+    /// Waits until the writer, which has lived on, is a writer of this daemon.
+    pub(super) fn await_writer(&self, writer: &mut Writer) {
+        let is_back = || {
+            writer.maintain().unwrap();
+            self.stat().writer.is_some()
+        };
+        wait_for(is_back, || self.log());
+    }
 }
 
 fn number(reader: &mut Reader) -> u64 {
@@ -45,6 +54,20 @@ fn publish(writer: &mut Writer, numbers: std::ops::Range<u64>) {
     for n in numbers {
         assert_eq!(writer.publish(&n.to_le_bytes()).unwrap(), Some(n));
     }
+}
+
+/// Publishes in a thread, so that a reader may stand still or be away meanwhile.
+fn publishing(mut writer: Writer, numbers: std::ops::Range<u64>) -> thread::JoinHandle<Writer> {
+    thread::spawn(move || {
+        publish(&mut writer, numbers);
+        writer
+    })
+}
+
+/// Whether a reader in a poll loop is woken in this time.
+fn is_woken(reader: &Reader, patience: Duration) -> bool {
+    let patience = PollTimeout::try_from(patience).unwrap();
+    poll(&mut [PollFd::new(reader.as_fd(), PollFlags::POLLIN)], patience).unwrap() == 1
 }
 
 #[test]
@@ -199,13 +222,7 @@ fn a_writer_keeps_its_role_and_is_the_only_one() {
     let taken =
         daemon.refused(&Request::Publish { channel: None, program: None, layout: LAYOUT_VERSION, expect: None });
     assert!(taken.contains("has not come back; it may within"), "{taken}");
-    wait_for(
-        || {
-            writer.maintain().unwrap();
-            daemon.stat().writer.is_some()
-        },
-        || daemon.log(),
-    );
+    daemon.await_writer(&mut writer);
     let taken =
         daemon.refused(&Request::Publish { channel: None, program: None, layout: LAYOUT_VERSION, expect: None });
     assert!(taken.contains("has borrowed the writer role"), "{taken}");

@@ -1,4 +1,4 @@
-//! A configuration that is not to be had at once, as with a name service that does not answer: a FIFO in the file's place.
+//! Reading the configuration takes as long as the test likes, as with a name service that does not answer: a FIFO is in its place.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{BufRead, BufReader, Write};

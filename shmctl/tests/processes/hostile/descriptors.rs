@@ -57,8 +57,8 @@ const WAYS: [(&str, Way); 9] = [
     ("with a request", |stream, slow| with(stream, b"{\"v\":1,\"op\":\"ping\"}\n", slow)),
     ("as the page of a reader", |stream, slow| with(stream, RESUME, slow)),
     ("with half a request", |stream, slow| with(stream, b"{\"v\":1,", slow)),
-    ("with what is no request", |stream, slow| with(stream, b"hello\n", slow)),
-    ("behind what is no request", |mut stream, slow| {
+    ("with a line that is not a request", |stream, slow| with(stream, b"hello\n", slow)),
+    ("after a line that is not a request", |mut stream, slow| {
         stream.write_all(b"hello\n").unwrap();
         with(stream, b"more\n", slow);
     }),

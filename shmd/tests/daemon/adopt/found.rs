@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use shm_proto::{Reader, Start, Writer};
 
-use super::{LENT, number, publish};
+use super::{LENT, number, publish, publishing};
 use crate::{Daemon, joined, wait_for};
 
 /// It never rests, so it never has a reason to look at its connection, and nobody can tell it anything.
@@ -27,6 +27,15 @@ fn a_writer_that_publishes_now_and_then_finds_the_next_daemon() {
     panic!("the writer has not come back:\n{}", daemon.log());
 }
 
+/// Waits until the writer's patience is over.
+fn give_up(daemon: &Daemon, writer: &mut Writer) {
+    let mut has_given_up = || {
+        writer.maintain().unwrap();
+        writer.is_disconnected()
+    };
+    wait_for(&mut has_given_up, || daemon.log());
+}
+
 #[test]
 fn a_writer_that_has_given_up_waiting_for_a_daemon_is_found_by_one_that_comes_late() {
     let mut daemon = Daemon::start("adopt-late", LENT);
@@ -35,11 +44,7 @@ fn a_writer_that_has_given_up_waiting_for_a_daemon_is_found_by_one_that_comes_la
     let mut writer = Writer::attach(&daemon.endpoint().with_patience(patience), None).unwrap();
     publish(&mut writer, 0..1);
     daemon.die();
-    let mut has_given_up = || {
-        writer.maintain().unwrap();
-        writer.is_disconnected()
-    };
-    wait_for(&mut has_given_up, || daemon.log());
+    give_up(&daemon, &mut writer);
     publish(&mut writer, 1..2);
     daemon.come_back();
     let mut is_back = || {
@@ -60,17 +65,10 @@ fn a_reader_that_attaches_before_such_a_writer_looks_again_loses_nothing() {
     let mut writer = Writer::attach(&daemon.endpoint().with_patience(patience), None).unwrap();
     publish(&mut writer, 0..100);
     daemon.die();
-    let mut has_given_up = || {
-        writer.maintain().unwrap();
-        writer.is_disconnected()
-    };
-    wait_for(&mut has_given_up, || daemon.log());
+    give_up(&daemon, &mut writer);
     daemon.come_back();
     let mut reader = Reader::attach(&daemon.endpoint(), None, Start::Oldest).unwrap();
-    let publishing = thread::spawn(move || {
-        publish(&mut writer, 100..100_000);
-        writer
-    });
+    let publishing = publishing(writer, 100..100_000);
     assert!((0..100_000).all(|n| number(&mut reader) == n));
     drop(joined(publishing));
     assert_eq!((reader.received(), reader.lost()), (100_000, 0));

@@ -1,14 +1,12 @@
 //! Readers that attach to a daemon that the writer has not found yet: nobody can tell the writer of them.
 
-use std::os::fd::AsFd;
 use std::thread;
 use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
 use shm_proto::{Endpoint, Reader, Start, Writer};
 
-use super::{LENT, number, publish};
+use super::{LENT, is_woken, number, publish, publishing};
 use crate::{Daemon, PATIENCE, joined, wait_for};
 
 /// A writer that has published 0 to 99 and that a later daemon has not heard of, and that daemon.
@@ -28,13 +26,10 @@ fn unknown_of(name: &str, config: &str, writers: impl FnOnce(Endpoint) -> Endpoi
 
 #[test]
 fn a_reader_that_is_there_before_the_writer_is_back_loses_nothing() {
-    let (daemon, mut writer) = unknown("adopt-newcomer", |endpoint| endpoint);
+    let (daemon, writer) = unknown("adopt-newcomer", |endpoint| endpoint);
     // The writer has not said a word yet, and fills its ring many times before it could.
     let mut reader = Reader::attach(&daemon.endpoint(), None, Start::Oldest).unwrap();
-    let publishing = thread::spawn(move || {
-        publish(&mut writer, 100..100_000);
-        writer
-    });
+    let publishing = publishing(writer, 100..100_000);
     assert!((0..100_000).all(|n| number(&mut reader) == n));
     drop(joined(publishing));
     assert!(daemon.log().contains("event=resume channel=main role=writer"), "{}", daemon.log());
@@ -43,13 +38,10 @@ fn a_reader_that_is_there_before_the_writer_is_back_loses_nothing() {
 
 #[test]
 fn such_a_reader_loses_nothing_if_that_daemon_dies_as_well() {
-    let (mut daemon, mut writer) = unknown("adopt-newcomer-twice", |endpoint| endpoint);
+    let (mut daemon, writer) = unknown("adopt-newcomer-twice", |endpoint| endpoint);
     let mut reader = Reader::attach(&daemon.endpoint(), None, Start::Oldest).unwrap();
     daemon.die();
-    let publishing = thread::spawn(move || {
-        publish(&mut writer, 100..100_000);
-        writer
-    });
+    let publishing = publishing(writer, 100..100_000);
     assert!((0..200).all(|n| number(&mut reader) == n));
     daemon.come_back();
     // The reader says nothing to the new daemon before the writer has had the time to fill its ring many times.
@@ -78,13 +70,10 @@ fn a_message_is_not_acknowledged_before_such_a_reader_has_read_it() {
 #[test]
 fn a_writer_that_finds_no_daemon_goes_on_without_such_a_reader() {
     let patience = Duration::from_millis(200);
-    let (mut daemon, mut writer) = unknown("adopt-newcomer-alone", |endpoint| endpoint.with_patience(patience));
+    let (mut daemon, writer) = unknown("adopt-newcomer-alone", |endpoint| endpoint.with_patience(patience));
     let mut reader = Reader::attach(&daemon.endpoint(), None, Start::Oldest).unwrap();
     daemon.die();
-    let publishing = thread::spawn(move || {
-        publish(&mut writer, 100..100_000);
-        writer
-    });
+    let publishing = publishing(writer, 100..100_000);
     drop(joined(publishing));
     let received = reader.recv_into(&mut Vec::new(), Some(PATIENCE)).unwrap();
     assert!(received.lost_before > 0, "{received:?}");
@@ -100,9 +89,7 @@ fn wakes(name: &str, writers: impl FnOnce(Endpoint) -> Endpoint, answers: bool) 
     }
     publish(&mut writer, 100..101);
     daemon.signal(Signal::SIGCONT);
-    let patience = PollTimeout::try_from(PATIENCE).unwrap();
-    let woken = poll(&mut [PollFd::new(reader.as_fd(), PollFlags::POLLIN)], patience).unwrap();
-    assert_eq!(woken, 1, "{}", daemon.log());
+    assert!(is_woken(&reader, PATIENCE), "{}", daemon.log());
     assert_eq!(number(&mut reader), 100);
 }
 

@@ -5,12 +5,11 @@ use std::os::fd::AsFd;
 use std::thread;
 use std::time::Duration;
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use shm_proto::internal::ring::layout::{LAYOUT_VERSION, LEFT};
 use shm_proto::internal::ring::noted_unnamed;
 use shm_proto::{Reader, ReaderError, Request, Start, Writer};
 
-use super::{LENT, number, publish};
+use super::{LENT, is_woken, number, publish};
 use crate::{Daemon, PATIENCE, joined, wait_for};
 
 /// The first writer has lived through the death and knows the reader. The second one does not.
@@ -23,11 +22,7 @@ fn a_reader_that_is_slow_to_come_back_loses_nothing_if_the_writer_that_knew_it_i
     publish(&mut writer, 0..100);
     daemon.die();
     daemon.come_back();
-    let is_back = |writer: &mut Writer| {
-        writer.maintain().unwrap();
-        daemon.stat().writer.is_some()
-    };
-    wait_for(|| is_back(&mut writer), || daemon.log());
+    daemon.await_writer(&mut writer);
     drop(writer);
     wait_for(|| daemon.stat().writer.is_none(), || daemon.log());
     let endpoint = daemon.endpoint();
@@ -65,16 +60,12 @@ fn a_reader_that_is_back_is_woken_for_the_message_of_a_writer_that_is_not() {
     let sleeps = |reader: &mut Reader| {
         assert!(reader.try_recv().unwrap().is_none());
         let asleep = reader.arm().unwrap();
-        asleep && !is_ready(reader, PollTimeout::ZERO)
+        asleep && !is_woken(reader, Duration::ZERO)
     };
     wait_for(|| sleeps(&mut reader), || daemon.log());
     publish(&mut writer, 100..101);
-    assert!(is_ready(&reader, PollTimeout::try_from(PATIENCE).unwrap()), "{}", daemon.log());
+    assert!(is_woken(&reader, PATIENCE), "{}", daemon.log());
     assert_eq!(number(&mut reader), 100);
-}
-
-fn is_ready(reader: &Reader, patience: PollTimeout) -> bool {
-    poll(&mut [PollFd::new(reader.as_fd(), PollFlags::POLLIN)], patience).unwrap() == 1
 }
 
 /// Its source has ended before the reader is back.

@@ -63,13 +63,7 @@ fn a_reader_that_a_writer_evicts_while_there_is_no_daemon_is_not_taken_in_again(
     };
     assert!(error.contains("evicted"), "{error}");
     fill(&mut writer, 200);
-    wait_for(
-        || {
-            writer.maintain().unwrap();
-            daemon.stat().writer.is_some()
-        },
-        || daemon.log(),
-    );
+    daemon.await_writer(&mut writer);
     assert_eq!(daemon.stat().readers, []);
     assert!(!daemon.log().contains("event=resume channel=main reader="), "{}", daemon.log());
 }
@@ -81,13 +75,7 @@ fn a_reader_that_a_writer_evicts_before_the_reader_is_back_is_counted_and_logged
     let mut writer = Writer::attach(&daemon.endpoint(), None).unwrap();
     daemon.die();
     daemon.come_back();
-    wait_for(
-        || {
-            writer.maintain().unwrap();
-            daemon.stat().writer.is_some()
-        },
-        || daemon.log(),
-    );
+    daemon.await_writer(&mut writer);
     fill(&mut writer, 200);
     wait_for(|| daemon.stat().evicted == 1, || daemon.log());
     let log = daemon.log();

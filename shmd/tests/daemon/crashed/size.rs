@@ -98,13 +98,7 @@ fn a_shrink_that_a_writer_finishes_while_there_is_no_daemon_is_told_to_the_next(
     };
     wait_for(|| done(&mut reader, &mut writer), || daemon.log());
     daemon.come_back();
-    wait_for(
-        || {
-            writer.maintain().unwrap();
-            daemon.stat().writer.is_some()
-        },
-        || daemon.log(),
-    );
+    daemon.await_writer(&mut writer);
     let stat = daemon.stat();
     assert_eq!((stat.capacity, stat.pending), (64 * KIB, None));
     publish(&mut writer, 800..1600);
