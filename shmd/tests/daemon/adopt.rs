@@ -13,7 +13,8 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::Signal;
-use shm_proto::internal::ring::layout::LAYOUT_VERSION;
+use shm_proto::internal::ring::layout::{LAYOUT_VERSION, LEFT};
+use shm_proto::internal::ring::note_unnamed;
 use shm_proto::{Reader, Request, Start, Writer};
 
 use super::{Daemon, PATIENCE, joined, wait_for};
@@ -308,6 +309,11 @@ fn what_is_not_this_daemons_or_makes_no_sense_is_replaced_and_the_log_says_why()
     replaced(&mut daemon, &write(4096 + 56), "records are broken");
     replaced(&mut daemon, &write(256 + 64), "written over");
     replaced(&mut daemon, &write(120), "features");
+    let leave = |daemon: &mut Daemon| {
+        let file = fs::OpenOptions::new().write(true).open(daemon.object("main")).unwrap();
+        note_unnamed(file.as_fd(), LEFT).unwrap();
+    };
+    replaced(&mut daemon, &leave, "marked as one that the channel has left");
     let cut = |daemon: &mut Daemon| {
         fs::OpenOptions::new().write(true).open(daemon.object("main")).unwrap().set_len(8192).unwrap();
     };

@@ -9,9 +9,10 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use shm_proto::internal::os::file_lock::{self, Role};
 use shm_proto::internal::os::reserve;
-use shm_proto::internal::ring::layout::{DATA_OFFSET, LAYOUT_VERSION};
+use shm_proto::internal::ring::layout::{DATA_OFFSET, LAYOUT_VERSION, LEFT};
 use shm_proto::internal::ring::{
-    NotedReaders, Owner, SizeNote, Snapshot, Walk, WalkFrom, Walked, misplaced, noted_readers, noted_size, own_segment,
+    NotedReaders, Owner, SizeNote, Snapshot, Walk, WalkFrom, Walked, misplaced, noted_readers, noted_size,
+    noted_unnamed, own_segment,
 };
 use shm_proto::{Bytes, Geometry, SystemError};
 
@@ -65,6 +66,12 @@ impl Left<'_> {
         let length = reserve::length(file.as_fd())?.saturating_sub(DATA_OFFSET);
         if let Some(fault) = found.fault(&geometry, length) {
             return Ok(Err(format!("it does not fit the configuration, or was written over: {fault}")));
+        }
+        if noted_unnamed(file.as_fd())? == LEFT {
+            // Only a segment that has lost its name to the next one is marked like this.
+            return Ok(Err(
+                "it is marked as one that the channel has left, although it has the channel's name".to_owned()
+            ));
         }
         // Also more than `max_readers`, which may be lower now: all of them read.
         found.readers = found.readers.min(u64::from(MOST_READERS));
